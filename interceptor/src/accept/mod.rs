@@ -1,0 +1,1 @@
+//! The listener, the original destination of a connection, and what protocol its first bytes speak.

@@ -1,0 +1,106 @@
+//! The commands, one file each: this one parses the arguments and calls one of them.
+
+pub mod attach;
+pub mod check;
+pub mod doctor;
+pub mod explain;
+pub mod init;
+pub mod profiles;
+pub mod replay;
+pub mod run;
+pub mod services;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Egress interceptor for sandboxed code: real APIs without real keys.
+#[derive(Debug, Parser)]
+#[command(name = "interceptor", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Lints policies: every error and warning with its JSON path; exit 1 on an error.
+    Check(check::Check),
+    /// Says what a policy decides for one request, by which filter and rule.
+    Explain(explain::Explain),
+    /// Says what a new policy would change for the requests of an audit file.
+    Replay(replay::Replay),
+    /// Lists the network profiles, or shows one.
+    Profiles(profiles::Profiles),
+    /// Lists the service catalogue, or shows one service.
+    Services(services::Services),
+    /// Runs a command in a sandbox whose egress is intercepted.
+    Run(run::Run),
+    /// Enforces a policy on a cgroup that exists.
+    Attach(attach::Attach),
+    /// The first process of a sandbox; started by `run`, not by people.
+    #[command(hide = true)]
+    Init(init::Init),
+    /// Says what this host can and cannot do, each with its remedy.
+    Doctor(doctor::Doctor),
+}
+
+/// The options that `run`, `attach` and `serve` share.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The policy document; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Where audit records go, one JSON object a line; `-` is standard error.
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+    /// Certificates (PEM) to trust for upstream connections beside the system's roots; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub upstream_ca: Vec<PathBuf>,
+    /// Dial this address instead of resolving the name: NAME[:PORT]:ADDR[:PORT]; NAME may be `*.example.com`; repeatable.
+    #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
+    pub resolve: Vec<String>,
+    /// Print machine-readable output.
+    #[arg(long)]
+    pub json: bool,
+    /// Say more on standard error; repeatable.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// Parses the arguments, runs the command, and maps its outcome to an exit status: an error of the interceptor itself is
+/// 125 for `run` (SPEC 7), else 2, which is also what clap exits with for a usage error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { 125 } else { 2 };
+    let outcome = match cli.command {
+        Command::Check(arguments) => check::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
+        Command::Replay(arguments) => replay::run(arguments),
+        Command::Profiles(arguments) => profiles::run(arguments),
+        Command::Services(arguments) => services::run(arguments),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Attach(arguments) => attach::run(arguments),
+        Command::Init(arguments) => init::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("interceptor: {error:#}");
+        ExitCode::from(failure)
+    })
+}
+
+/// The network of the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Net {
+    /// A network namespace of its own with nothing but `lo`.
+    Isolated,
+    /// The host's.
+    Host,
+}

@@ -1,0 +1,1 @@
+//! Real keys, placeholders, and where they stand in a request.

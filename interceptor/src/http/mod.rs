@@ -1,0 +1,1 @@
+//! The HTTP pipeline: serve, decide, inject, forward, redact, refuse.

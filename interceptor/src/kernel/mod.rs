@@ -1,0 +1,1 @@
+//! Loads, attaches and configures the eBPF programs; the only module that knows aya.

@@ -1,0 +1,32 @@
+//! `interceptor` owns the egress of a sandbox: eBPF programs on its cgroup hand every connection to this proxy, which
+//! terminates TLS, judges the request, swaps the placeholder for the real key and forwards.
+//!
+//! The modules follow the way of a connection:
+//!
+//! - [`kernel`]: loads and attaches the eBPF programs; the only module that knows aya.
+//! - [`sandbox`]: the cgroup, the namespaces, the trust bundle, and the launch of the command.
+//! - [`dns`]: names ↔ synthetic addresses.
+//! - [`accept`]: the listener, the original destination, and what protocol the first bytes speak.
+//! - [`tls`]: the sandbox's certificate authority and the TLS configurations of both sides.
+//! - [`http`]: serve → decide → inject → forward → redact → refuse.
+//! - [`tunnel`]: raw and passthrough connections.
+//! - [`upstream`]: resolve, guard, dial, pool.
+//! - [`audit`]: one record per decision.
+//! - [`proxy`]: one sandbox's user-space half: everything above, owned together and dropped together.
+//! - [`policy`]: pure: document → compiled policy → decision. Everyone may use it; it uses no one.
+//! - [`credential`]: real keys, placeholders, and where they stand in a request.
+//! - [`cli`]: one file a command.
+
+pub mod accept;
+pub mod audit;
+pub mod cli;
+pub mod credential;
+pub mod dns;
+pub mod http;
+pub mod kernel;
+pub mod policy;
+pub mod proxy;
+pub mod sandbox;
+pub mod tls;
+pub mod tunnel;
+pub mod upstream;

@@ -1,0 +1,5 @@
+//! The `interceptor` command.
+
+fn main() -> std::process::ExitCode {
+    interceptor::cli::main()
+}

@@ -1,0 +1,188 @@
+//! What a policy says of a request: data, of which the HTTP answer, the audit record and the text of the commands are views.
+
+use std::sync::Arc;
+
+/// Why something was refused: the `type` of a refusal (SPEC 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The network policy does not permit the destination.
+    HostDenied,
+    /// No endpoint rule of the credential matches the method and path.
+    EndpointDenied,
+    /// A placeholder was sent to a host that its credential does not govern.
+    CredentialMisuse,
+    /// Several credentials govern the host and the request presents the placeholder of none, or of more than one.
+    CredentialAmbiguous,
+    /// Plain HTTP to a host that a credential governs.
+    PlaintextDenied,
+    /// A protocol that the policy does not permit for this destination.
+    ProtocolDenied,
+    /// The request breaks the rules of HTTP.
+    RequestMalformed,
+    /// The path has more than one reading.
+    PathAmbiguous,
+    /// CONNECT or TRACE.
+    MethodRefused,
+    /// The name looked up, the SNI and the Host or `:authority` differ.
+    AuthorityMismatch,
+    /// A limit of the sandbox was reached.
+    LimitExceeded,
+    /// The origin could not be resolved or connected to.
+    UpstreamUnreachable,
+    /// The origin's certificate or TLS handshake was not acceptable.
+    UpstreamTls,
+    /// The origin broke the rules of HTTP.
+    UpstreamProtocol,
+    /// The origin did not answer in time.
+    UpstreamTimeout,
+}
+
+impl Reason {
+    /// Every reason, for tables and tests.
+    pub const ALL: [Reason; 15] = [
+        Reason::HostDenied,
+        Reason::EndpointDenied,
+        Reason::CredentialMisuse,
+        Reason::CredentialAmbiguous,
+        Reason::PlaintextDenied,
+        Reason::ProtocolDenied,
+        Reason::RequestMalformed,
+        Reason::PathAmbiguous,
+        Reason::MethodRefused,
+        Reason::AuthorityMismatch,
+        Reason::LimitExceeded,
+        Reason::UpstreamUnreachable,
+        Reason::UpstreamTls,
+        Reason::UpstreamProtocol,
+        Reason::UpstreamTimeout,
+    ];
+
+    /// The name used in answers and records, e.g. `host_denied`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::HostDenied => "host_denied",
+            Reason::EndpointDenied => "endpoint_denied",
+            Reason::CredentialMisuse => "credential_misuse",
+            Reason::CredentialAmbiguous => "credential_ambiguous",
+            Reason::PlaintextDenied => "plaintext_denied",
+            Reason::ProtocolDenied => "protocol_denied",
+            Reason::RequestMalformed => "request_malformed",
+            Reason::PathAmbiguous => "path_ambiguous",
+            Reason::MethodRefused => "method_refused",
+            Reason::AuthorityMismatch => "authority_mismatch",
+            Reason::LimitExceeded => "limit_exceeded",
+            Reason::UpstreamUnreachable => "upstream_unreachable",
+            Reason::UpstreamTls => "upstream_tls",
+            Reason::UpstreamProtocol => "upstream_protocol",
+            Reason::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+
+    /// The HTTP status of the refusal. [`Reason::LimitExceeded`] is 429 unless the refusal names 413 or 431.
+    pub const fn status(self) -> u16 {
+        match self {
+            Reason::HostDenied
+            | Reason::EndpointDenied
+            | Reason::CredentialMisuse
+            | Reason::CredentialAmbiguous
+            | Reason::PlaintextDenied
+            | Reason::ProtocolDenied => 403,
+            Reason::RequestMalformed | Reason::PathAmbiguous => 400,
+            Reason::MethodRefused => 405,
+            Reason::AuthorityMismatch => 421,
+            Reason::LimitExceeded => 429,
+            Reason::UpstreamUnreachable | Reason::UpstreamTls | Reason::UpstreamProtocol => 502,
+            Reason::UpstreamTimeout => 504,
+        }
+    }
+}
+
+/// Which of the checks decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// The sandbox's network policy.
+    Network,
+    /// The endpoint rules of a credential.
+    Endpoint,
+    /// The request itself: its syntax, its path, its authority, its limits.
+    Request,
+    /// Which credential a request may use, and where.
+    Credential,
+}
+
+impl Filter {
+    /// The name used in answers and records, e.g. `network`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Filter::Network => "network",
+            Filter::Endpoint => "endpoint",
+            Filter::Request => "request",
+            Filter::Credential => "credential",
+        }
+    }
+}
+
+/// A credential of a policy, by its position in [`super::Policy::credentials`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialId(pub usize);
+
+/// The rule that decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// As written: a network rule (`*.example.com:443`) or `METHODS PATTERN` of an endpoint rule (`POST /v1/chat/completions`).
+    pub text: String,
+    /// The JSON pointer (RFC 6901) to it in the policy document.
+    pub pointer: String,
+}
+
+/// The rule that came closest to permitting a denied request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NearMiss {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// Which part failed: `host`, `port`, `method` or `path`.
+    pub failed: &'static str,
+    /// The smallest edit of the document that would permit the request, in one sentence.
+    pub edit: String,
+}
+
+/// The request may be forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    /// The filter that decided last: [`Filter::Endpoint`] on a governed host, else [`Filter::Network`].
+    pub filter: Filter,
+    /// The rule that matched, where one did.
+    pub rule: Option<Arc<Rule>>,
+    /// The credential to inject.
+    pub credential: Option<CredentialId>,
+    /// The path to forward: canonical on a governed host, else as it was sent. Without the query.
+    pub path: String,
+}
+
+/// The request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deny {
+    /// Why.
+    pub reason: Reason,
+    /// The HTTP status of the refusal.
+    pub status: u16,
+    /// Which check refused.
+    pub filter: Filter,
+    /// The rule that refused, where one did.
+    pub rule: Option<Arc<Rule>>,
+    /// The credential concerned, where one is.
+    pub credential: Option<CredentialId>,
+    /// What was refused, by which filter, and what would permit it.
+    pub message: String,
+    /// The rule that came closest.
+    pub nearest: Option<NearMiss>,
+}
+
+/// What a policy says of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Forward it.
+    Allow(Allow),
+    /// Refuse it.
+    Deny(Deny),
+}

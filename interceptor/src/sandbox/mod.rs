@@ -1,0 +1,1 @@
+//! The cgroup, the namespaces, the trust bundle and the launch of the command.

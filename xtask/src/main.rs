@@ -1,0 +1,2 @@
+//! `cargo xtask COMMAND`: the project's only script language.
+fn main() {}
