@@ -9,6 +9,8 @@ pub use decision::{Allow, CredentialId, Decision, Deny, Filter, NearMiss, Reason
 pub use request::{Request, Scheme};
 
 /// to be replaced by the policy work
+#[derive(Debug)]
 pub struct Host;
 /// to be replaced by the policy work
+#[derive(Debug)]
 pub struct Policy;
