@@ -189,6 +189,13 @@ impl Pool {
         None
     }
 
+    /// Whether a kept connection is likely to be there for a request.
+    pub(crate) fn has(&self, key: &Key, h2: bool) -> bool {
+        let state = self.lock();
+        (h2 && state.shared.get(key).is_some_and(|shared| !shared.sender.is_closed()))
+            || state.idle.get(key).is_some_and(|queue| !queue.is_empty())
+    }
+
     fn put(&self, key: Key, idle: Idle) {
         let mut state = self.lock();
         if state.count >= MOST_IDLE {
