@@ -86,9 +86,13 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
     ensure!(text.is_empty() || text.ends_with('\n'), "the last audit record is not a whole line");
     text.lines()
         .map(|line| {
-            let record: Record = serde_json::from_str(line).with_context(|| format!("audit record {line}"))?;
+            let record: Record =
+                serde_json::from_str(line).with_context(|| format!("audit record {line}"))?;
             let digits = record.ts.replace(|c: char| c.is_ascii_digit(), "9");
-            ensure!(digits == "9999-99-99T99:99:99.999999Z", "a time without microseconds or not UTC: {line}");
+            ensure!(
+                digits == "9999-99-99T99:99:99.999999Z",
+                "a time without microseconds or not UTC: {line}"
+            );
             Ok(record)
         })
         .collect()

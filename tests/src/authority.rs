@@ -131,7 +131,8 @@ impl Authority {
                 return self.signed(&params, &intermediate, chain);
             }
             Flaw::IssuerIsNoAuthority => {
-                let intermediate = issuer("no authority", Some(&self.root), |params| params.is_ca = IsCa::ExplicitNoCa);
+                let intermediate =
+                    issuer("no authority", Some(&self.root), |params| params.is_ca = IsCa::ExplicitNoCa);
                 let chain = vec![intermediate.der().clone()];
                 return self.signed(&params, &intermediate, chain);
             }

@@ -125,7 +125,8 @@ impl Lab {
         let path = self.directory.path().join(name);
         let mut options = fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        std::io::Write::write_all(&mut file.expect("own directory"), content.as_bytes()).expect("own directory");
+        std::io::Write::write_all(&mut file.expect("own directory"), content.as_bytes())
+            .expect("own directory");
         path
     }
 
@@ -241,14 +242,18 @@ impl Lab {
         if let Some(reached) = self.forbidden.reached() {
             problems.push(format!("reach: the forbidden destination received {reached}"));
         }
-        for (path, isolated) in self.runs.lock().expect("no test thread panicked").iter().filter_map(|run| run.sweep.as_ref())
+        for (path, isolated) in
+            self.runs.lock().expect("no test thread panicked").iter().filter_map(|run| run.sweep.as_ref())
         {
             let Ok(sweep) = fs::read(path) else {
                 problems.push(format!("canary: the sweep of a sandbox is missing: {}", path.display()));
                 continue;
             };
             let text = String::from_utf8_lossy(&sweep);
-            let devices = text.split("== /proc/net/dev\n").nth(1).map(|part| part.split("\n== ").next().unwrap_or(part));
+            let devices = text
+                .split("== /proc/net/dev\n")
+                .nth(1)
+                .map(|part| part.split("\n== ").next().unwrap_or(part));
             let other = devices
                 .unwrap_or("the sweep lists no devices: x")
                 .lines()
@@ -278,10 +283,12 @@ impl Lab {
         let leniency = self.leniency.lock().expect("no test thread panicked");
         let runs = self.runs.lock().expect("no test thread panicked");
         let records = || runs.iter().flat_map(|run| &run.audit).filter(|record| record.kind == "request");
-        let mut allowed: Vec<String> = records().filter(|r| r.is_request("allow")).map(Record::line).collect();
+        let mut allowed: Vec<String> =
+            records().filter(|r| r.is_request("allow")).map(Record::line).collect();
         // A request that the policy permits and the origin received, but whose answer failed, is recorded as refused for
         // the origin's fault: the origin may or may not have parsed it.
-        let failed = |record: &&Record| record.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"));
+        let failed =
+            |record: &&Record| record.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"));
         let mut faults: BTreeMap<String, usize> = BTreeMap::new();
         for record in records().filter(failed) {
             *faults.entry(record.line()).or_default() += 1;
@@ -304,7 +311,8 @@ impl Lab {
             seen.truncate(allowed.len());
         }
         if allowed != seen {
-            let text = |lines: &[String]| lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
+            let text =
+                |lines: &[String]| lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
             problems.push(format!(
                 "agreement: the audit file allowed {} requests:{}\n  the origins parsed {}:{}",
                 allowed.len(),

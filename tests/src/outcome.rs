@@ -109,11 +109,17 @@ impl Refusal {
     pub fn read(status: u16, decision_header: Option<&str>, body: &str) -> Refusal {
         let value: Value = match serde_json::from_str(body) {
             Ok(value) => value,
-            Err(error) => panic!("a refusal whose body is no JSON ({error}): {status} {decision_header:?} {body:?}"),
+            Err(error) => {
+                panic!("a refusal whose body is no JSON ({error}): {status} {decision_header:?} {body:?}")
+            }
         };
         let error = &value["error"];
         let reason = error["type"].as_str().unwrap_or_else(|| panic!("no error.type in {body}")).to_owned();
-        assert_eq!(decision_header, Some(format!("deny; reason={reason}").as_str()), "x-interceptor-decision");
+        assert_eq!(
+            decision_header,
+            Some(format!("deny; reason={reason}").as_str()),
+            "x-interceptor-decision"
+        );
         assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "no message in {body}");
         assert!(error["request_id"].as_str().is_some_and(|id| id.len() > 10), "no request_id in {body}");
         Refusal { status, reason, error: error.clone() }

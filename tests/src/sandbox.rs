@@ -245,7 +245,8 @@ pub fn binary(name: &str) -> PathBuf {
     }
     let own = std::env::current_exe().expect("this test is a file");
     let directory = own.parent().expect("a file has a directory");
-    let directory = if directory.ends_with("deps") { directory.parent().expect("target/PROFILE") } else { directory };
+    let directory =
+        if directory.ends_with("deps") { directory.parent().expect("target/PROFILE") } else { directory };
     let path = directory.join(name);
     assert!(path.exists(), "{} is not built: run `cargo xtask test`", path.display());
     path
@@ -308,7 +309,8 @@ impl Running<'_> {
 
     /// The most memory the interceptor has had resident so far, in bytes.
     pub fn peak_memory_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the interceptor runs");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the interceptor runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kibibytes * 1024
@@ -345,7 +347,11 @@ impl Running<'_> {
         self.stdin = None;
         let Some(status) = self.wait() else {
             let err = self.stderr.text();
-            panic!("too slow; stdout: {}\nstderr: {}", self.stdout.text(), &err[err.len().saturating_sub(4000)..]);
+            panic!(
+                "too slow; stdout: {}\nstderr: {}",
+                self.stdout.text(),
+                &err[err.len().saturating_sub(4000)..]
+            );
         };
         let grace = Instant::now() + Duration::from_secs(5);
         let closed = self.stdout.wait_for_end(grace) && self.stderr.wait_for_end(grace);

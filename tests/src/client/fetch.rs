@@ -110,7 +110,13 @@ impl Plan {
     pub fn ask_with(mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Plan {
         let host = self.connect.rsplit_once(':').map_or(self.connect.as_str(), |(host, _)| host).to_owned();
         let headers = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        self.requests.push(Ask { method: method.into(), host, path: path.into(), headers, body: body.into() });
+        self.requests.push(Ask {
+            method: method.into(),
+            host,
+            path: path.into(),
+            headers,
+            body: body.into(),
+        });
         self
     }
 }
@@ -203,7 +209,9 @@ where
             streams.push(tokio::spawn(async move { answer(sender.send_request(request?).await).await }));
         }
         for stream in streams {
-            answers.push(stream.await.map_err(anyhow::Error::from).and_then(|answer| answer).unwrap_or_else(failed));
+            answers.push(
+                stream.await.map_err(anyhow::Error::from).and_then(|answer| answer).unwrap_or_else(failed),
+            );
         }
         driver.abort();
     } else {
@@ -237,8 +245,11 @@ fn request(ask: &Ask, uri: &str) -> Result<Request<Full<Bytes>>> {
 
 async fn answer(response: hyper::Result<Response<hyper::body::Incoming>>) -> Result<Answer> {
     let response = response?;
-    let mut answer =
-        Answer { status: response.status().as_u16(), headers: pairs(response.headers()), ..Answer::default() };
+    let mut answer = Answer {
+        status: response.status().as_u16(),
+        headers: pairs(response.headers()),
+        ..Answer::default()
+    };
     let mut body = response.into_body();
     let mut hash = digest::Context::new(&digest::SHA256);
     let mut shown = Vec::new();

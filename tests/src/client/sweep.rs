@@ -15,7 +15,8 @@ use anyhow::{Context, Result, ensure};
 /// How much memory of one process is read.
 const MEMORY: u64 = 64 << 20;
 /// Where young files are looked for, and how deep.
-const PLACES: [(&str, usize); 6] = [("/etc", 4), ("/run", 4), ("/dev/shm", 4), ("/var/tmp", 3), ("/var/lib", 2), ("/tmp", 2)];
+const PLACES: [(&str, usize); 6] =
+    [("/etc", 4), ("/run", 4), ("/dev/shm", 4), ("/var/tmp", 3), ("/var/lib", 2), ("/tmp", 2)];
 /// How many files are looked at.
 const FILES: usize = 20_000;
 
@@ -24,10 +25,15 @@ const FILES: usize = 20_000;
 /// # Errors
 /// Wrong arguments, a command that cannot be started, a file that cannot be written.
 pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
-    let [file, dashes, command, rest @ ..] = arguments else { anyhow::bail!("wrap FILE -- COMMAND [ARG…]") };
+    let [file, dashes, command, rest @ ..] = arguments else {
+        anyhow::bail!("wrap FILE -- COMMAND [ARG…]")
+    };
     ensure!(dashes == "--", "wrap FILE -- COMMAND [ARG…]");
     let began = SystemTime::now();
-    let status = Command::new(command).args(rest).status().with_context(|| format!("starting {}", command.display()))?;
+    let status = Command::new(command)
+        .args(rest)
+        .status()
+        .with_context(|| format!("starting {}", command.display()))?;
     let mut out = io::BufWriter::new(File::create(file)?);
     devices(&mut out)?;
     processes(&mut out)?;
@@ -67,7 +73,9 @@ fn processes(out: &mut impl Write) -> io::Result<()> {
 
 /// Writable and anonymous mappings; what is mapped from files is in the files.
 fn memory(out: &mut impl Write, process: &Path) -> io::Result<()> {
-    let (Ok(maps), Ok(mut memory)) = (fs::read_to_string(process.join("maps")), File::open(process.join("mem"))) else {
+    let (Ok(maps), Ok(mut memory)) =
+        (fs::read_to_string(process.join("maps")), File::open(process.join("mem")))
+    else {
         return Ok(());
     };
     section(out, &process.join("mem"))?;
@@ -76,7 +84,9 @@ fn memory(out: &mut impl Write, process: &Path) -> io::Result<()> {
         let mut fields = line.split_whitespace();
         let (Some(range), Some(access)) = (fields.next(), fields.next()) else { continue };
         let Some((start, end)) = range.split_once('-') else { continue };
-        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else { continue };
+        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
+            continue;
+        };
         if !access.starts_with("rw") || line.ends_with("[vvar]") {
             continue;
         }

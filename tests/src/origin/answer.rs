@@ -38,11 +38,16 @@ use super::websocket;
 /// How long the gate stays shut at most.
 const GATE: Duration = Duration::from_secs(20);
 
-pub(crate) async fn answer(request: Request<Incoming>, number: usize, shared: Arc<Shared>) -> Response<Frames> {
+pub(crate) async fn answer(
+    request: Request<Incoming>,
+    number: usize,
+    shared: Arc<Shared>,
+) -> Response<Frames> {
     let path = request.uri().path().to_owned();
     let path = path.rsplit_once("/lab/").map_or(path.as_str(), |(_, rest)| rest);
     let query = Query(request.uri().query().unwrap_or_default().to_owned());
-    let (kind, argument) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
+    let (kind, argument) =
+        path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
     let count = argument.parse().unwrap_or(0_u64);
     match kind {
         "ws" => return websocket::upgrade(request),
@@ -64,6 +69,8 @@ pub(crate) async fn answer(request: Request<Incoming>, number: usize, shared: Ar
         "gated" => gated(shared),
         "cut" => Response::new(Frames::fed(Some(2 * count), move |feed| async move {
             feed.data(vec![b'x'; usize::try_from(count).unwrap_or(0)]).await;
+            // What has not left yet when the body fails would never leave.
+            tokio::time::sleep(Duration::from_millis(100)).await;
             feed.abort().await;
         })),
         "status" => {
@@ -105,7 +112,10 @@ struct Query(String);
 
 impl Query {
     fn pairs(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name, unescaped(value)))
+        self.0
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name, unescaped(value)))
     }
 
     fn get(&self, name: &str) -> Option<String> {
@@ -173,6 +183,9 @@ async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
     bytes.extend(body);
     let mut encoding = None;
     if let Some(name) = query.get("encoding") {
+        // Enough text that the encoders do compress, the key's digits among it.
+        let filler: Vec<u8> = bytes.iter().copied().cycle().take(16 * 1024).collect();
+        bytes.extend(filler);
         bytes = encoded(&name, bytes).await;
         encoding = http::HeaderValue::from_str(&name).ok();
     }
@@ -193,7 +206,8 @@ async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
         Some("trailer") => {
             let mut response = Response::new(Frames::fed(None, |feed| async move {
                 feed.data("in a trailer\n").await;
-                feed.trailers(http::HeaderMap::from_iter([(http::HeaderName::from_static("x-echo"), auth)])).await;
+                feed.trailers(http::HeaderMap::from_iter([(http::HeaderName::from_static("x-echo"), auth)]))
+                    .await;
             }));
             response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-echo"));
             return response;

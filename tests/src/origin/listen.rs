@@ -37,7 +37,8 @@ struct Reached {
 impl Recorder {
     /// Listens on a port of loopback.
     pub fn start(runtime: &Handle) -> Recorder {
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
+        let listener =
+            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
         let address = listener.local_addr().expect("a bound address");
         let reached = Arc::new(Reached::default());
         let counter = reached.clone();
@@ -81,8 +82,9 @@ impl Recorder {
         let datagrams = count(&self.reached.datagrams);
         let first = self.reached.first.lock().expect("no recorder panicked").clone();
         let first = String::from_utf8_lossy(&first).into_owned();
-        (connections + bytes + datagrams > 0)
-            .then(|| format!("{connections} connections, {bytes} bytes, {datagrams} datagrams, beginning {first:?}"))
+        (connections + bytes + datagrams > 0).then(|| {
+            format!("{connections} connections, {bytes} bytes, {datagrams} datagrams, beginning {first:?}")
+        })
     }
 }
 
@@ -132,7 +134,8 @@ impl Listener {
             let (tls, shared) = (tls.clone(), shared.clone());
             async move {
                 if let Ok(stream) = tls.accept(stream).await {
-                    let _ = tokio::time::timeout(Duration::from_secs(20), script(stream, answer, &shared)).await;
+                    let _ =
+                        tokio::time::timeout(Duration::from_secs(20), script(stream, answer, &shared)).await;
                 }
             }
         })
@@ -143,7 +146,8 @@ impl Listener {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
+        let listener =
+            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
         let address = listener.local_addr().expect("a bound address");
         Listener { address, accepting: each_connection(runtime, listener, serve) }
     }

@@ -75,7 +75,8 @@ impl Origin {
     }
 
     fn start(runtime: &Handle, shared: Arc<Shared>, tls: Option<TlsAcceptor>) -> Origin {
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
+        let listener =
+            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
         let address = listener.local_addr().expect("a bound address");
         Origin { address, accepting: runtime.spawn(accept(listener, shared, tls)) }
     }

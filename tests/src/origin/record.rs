@@ -42,7 +42,8 @@ impl Seen {
         let mut request_line = lines.next().unwrap_or_default().split(' ');
         let method = request_line.next().unwrap_or_default().to_owned();
         let target = request_line.next().unwrap_or_default();
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let headers: Vec<(String, String)> = lines
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -92,7 +93,8 @@ impl Records {
     /// Adds the head of a request; returns its number, for [`Records::end`].
     pub(crate) fn add<B>(&self, request: &Request<B>, connection: &Connection) -> usize {
         let uri = request.uri();
-        let named = request.headers().get("host").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let named =
+            request.headers().get("host").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let seen = Seen {
             connection: connection.number,
             tls: connection.tls,
