@@ -1,1 +1,3 @@
 //! The HTTP pipeline: serve, decide, inject, forward, redact, refuse.
+
+pub mod redact;
