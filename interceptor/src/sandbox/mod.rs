@@ -1,1 +1,32 @@
-//! The cgroup, the namespaces, the trust bundle and the launch of the command.
+//! The sandbox itself: a cgroup, its namespaces, its mounts, what it trusts, and the launch of a command in it.
+//!
+//! Two processes work together. The *supervisor* ([`launch`]) owns the cgroup, attaches the kernel's programs and runs
+//! the proxy. The *inside* ([`init`]) is a fresh copy of this executable, started by the supervisor in the new cgroup with
+//! an empty environment: it makes the namespaces, binds the listeners inside them, tests from inside that nothing gets
+//! out, prepares the mounts, gives up every privilege and starts the command. They talk over one socket ([`handover`]).
+//!
+//! This module knows neither the policy nor the proxy: it takes plain values, and the commands bring the parts together.
+
+pub mod cgroup;
+pub mod environment;
+mod error;
+mod exec;
+pub mod handover;
+pub mod init;
+mod java;
+pub mod launch;
+mod listeners;
+mod loopback;
+mod mountinfo;
+mod mounts;
+mod privileges;
+mod reaper;
+mod seccomp;
+mod selftest;
+pub mod signals;
+pub mod stdio;
+mod sys;
+mod trust;
+pub mod user;
+
+pub use error::SandboxError;

@@ -1,0 +1,204 @@
+//! The environment of the command: the caller's, without what would lead around the proxy or hold a real key, with the
+//! sandbox's own variables.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use super::handover::Strings;
+use super::trust;
+use super::user::Identity;
+
+/// Where a command without a PATH is looked for.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Says inside which sandbox one is.
+pub const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
+
+/// What the environment is made of.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// The caller's environment.
+    pub inherited: Vec<(OsString, OsString)>,
+    /// The sandbox's id.
+    pub sandbox: &'a str,
+    /// Who runs the command.
+    pub identity: &'a Identity,
+    /// Where the command's user is at home, where the identity has no home of its own.
+    pub fallback_home: &'a str,
+    /// The credentials' variables with their placeholders.
+    pub placeholders: Vec<(String, String)>,
+    /// Variables that hold real keys.
+    pub key_variables: Vec<String>,
+}
+
+/// Builds it, `NAME=value` each. `holds_key` says whether a value contains a real key.
+pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings {
+    let Sources { inherited, sandbox, identity, fallback_home, placeholders, key_variables } = sources;
+    let mut variables: Vec<(OsString, OsString)> = inherited
+        .into_iter()
+        .filter(|(name, value)| {
+            !leads_outside(name)
+                && !key_variables.iter().any(|key| name == OsStr::new(key))
+                && !holds_key(value.as_bytes())
+                && !holds_key(name.as_bytes())
+        })
+        .collect();
+
+    let home = identity.home.as_ref().map_or(OsStr::new(fallback_home), |home| home.0.as_os_str());
+    set(&mut variables, "HOME", home);
+    set(&mut variables, "USER", &identity.name);
+    set(&mut variables, "LOGNAME", &identity.name);
+    if let Some(shell) = &identity.shell {
+        set(&mut variables, "SHELL", &shell.0);
+    }
+    if get(&variables, "PATH").is_none() {
+        set(&mut variables, "PATH", DEFAULT_PATH);
+    }
+    set(&mut variables, SANDBOX_VARIABLE, sandbox);
+    for (name, value) in trust::variables() {
+        set(&mut variables, name, value);
+    }
+    let mut java = get(&variables, "JAVA_TOOL_OPTIONS").map(OsStr::to_owned).unwrap_or_default();
+    if !java.is_empty() {
+        java.push(" ");
+    }
+    java.push(trust::java_options());
+    set(&mut variables, "JAVA_TOOL_OPTIONS", java);
+    for (name, value) in placeholders {
+        set(&mut variables, &name, value);
+    }
+
+    let line = |(name, value): (OsString, OsString)| {
+        let mut line = name;
+        line.push("=");
+        line.push(value);
+        line
+    };
+    Strings(variables.into_iter().map(line).collect())
+}
+
+fn get<'a>(variables: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
+    variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
+}
+
+fn set(variables: &mut Vec<(OsString, OsString)>, name: &str, value: impl AsRef<OsStr>) {
+    variables.retain(|(known, _)| known != name);
+    variables.push((name.into(), value.as_ref().to_owned()));
+}
+
+/// Variables of the caller that would send traffic elsewhere, name a socket of the host, or speak of the caller.
+fn leads_outside(name: &OsStr) -> bool {
+    // An exported shell function or other oddity: what is not a plain name cannot be one of these.
+    let Some(name) = name.to_str() else { return false };
+    let upper = name.to_ascii_uppercase();
+    upper.ends_with("_PROXY")
+        || upper.starts_with("SUDO_")
+        || upper.starts_with("NPM_CONFIG_") && upper.ends_with("PROXY")
+        || DROPPED.contains(&upper.as_str())
+}
+
+/// Beside proxies: sockets of the host's services, which the sandbox cannot reach, the certificate directories that would be
+/// preferred to the bundle, and logging of TLS secrets.
+const DROPPED: [&str; 25] = [
+    "SSL_CERT_DIR",
+    "SSLKEYLOGFILE",
+    "NODE_TLS_REJECT_UNAUTHORIZED",
+    "PIP_PROXY",
+    "GRPC_PROXY",
+    "CURL_HOME",
+    "SSH_AUTH_SOCK",
+    "SSH_AGENT_PID",
+    "GPG_AGENT_INFO",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DBUS_SYSTEM_BUS_ADDRESS",
+    "DBUS_STARTER_ADDRESS",
+    "XDG_RUNTIME_DIR",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "DOCKER_HOST",
+    "CONTAINER_HOST",
+    "BUILDKIT_HOST",
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "MAIL",
+    "OLDPWD",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nobody() -> Identity {
+        Identity { uid: 65534, gid: 65534, groups: vec![], name: "nobody".into(), home: None, shell: None }
+    }
+
+    fn built(inherited: &[(&str, &str)], placeholders: &[(&str, &str)], keys: &[&str]) -> Vec<String> {
+        let sources = Sources {
+            inherited: inherited.iter().map(|(n, v)| (n.into(), v.into())).collect(),
+            sandbox: "sb-0123",
+            identity: &nobody(),
+            fallback_home: "/run/home",
+            placeholders: placeholders.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+            key_variables: keys.iter().map(|k| (*k).into()).collect(),
+        };
+        let holds = |value: &[u8]| memchr::memmem::find(value, b"sk-real").is_some();
+        build(sources, holds).0.into_iter().map(|line| line.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn c11_no_variable_that_holds_a_real_key_is_inherited() {
+        let seen = built(
+            &[
+                ("BILLING_KEY", "by-name"),
+                ("COPY", "Bearer sk-real"),
+                ("OPENAI_API_KEY", "sk-real"),
+                ("sk-real", "as a name"),
+                ("KEPT", "sk-other"),
+            ],
+            &[("OPENAI_API_KEY", "sk-placeholder")],
+            &["BILLING_KEY"],
+        );
+        assert!(!seen.iter().any(|line| line.contains("sk-real") || line.contains("by-name")), "{seen:?}");
+        assert!(seen.contains(&"KEPT=sk-other".to_owned()));
+        assert_eq!(seen.iter().filter(|line| line.starts_with("OPENAI_API_KEY=")).count(), 1);
+        assert!(seen.contains(&"OPENAI_API_KEY=sk-placeholder".to_owned()));
+    }
+
+    #[test]
+    fn proxies_and_sockets_of_the_host_are_dropped() {
+        for name in [
+            "HTTPS_PROXY",
+            "http_proxy",
+            "all_proxy",
+            "NO_PROXY",
+            "npm_config_https_proxy",
+            "npm_config_proxy",
+            "SSH_AUTH_SOCK",
+            "DOCKER_HOST",
+            "SSL_CERT_DIR",
+            "SUDO_COMMAND",
+            "SSLKEYLOGFILE",
+        ] {
+            let seen = built(&[(name, "x")], &[], &[]);
+            assert!(!seen.iter().any(|line| line.starts_with(&format!("{name}="))), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_caller_had_for_trust_and_identity_is_replaced_and_java_options_are_kept() {
+        let seen =
+            built(&[("SSL_CERT_FILE", "/x"), ("HOME", "/root"), ("JAVA_TOOL_OPTIONS", "-Xmx1g")], &[], &[]);
+        assert!(seen.contains(&"SSL_CERT_FILE=/run/sandbox-trust/ca-bundle.pem".to_owned()));
+        assert!(seen.contains(&"NODE_EXTRA_CA_CERTS=/run/sandbox-trust/sandbox-ca.pem".to_owned()));
+        assert!(seen.contains(&"HOME=/run/home".to_owned()));
+        assert!(seen.contains(&"USER=nobody".to_owned()));
+        assert!(seen.contains(&"INTERCEPTOR_SANDBOX=sb-0123".to_owned()));
+        assert!(
+            seen.iter()
+                .any(|line| line.starts_with("JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore=/run/"))
+        );
+        assert!(seen.iter().any(|line| line.starts_with("PATH=/usr/local/sbin:")));
+    }
+}

@@ -1,0 +1,284 @@
+//! How the supervisor and the process inside the sandbox talk: one stream socket, JSON messages with a length before them, and
+//! descriptors beside them (SCM_RIGHTS, unix(7)).
+//!
+//! The conversation is short and always the same: [`Order::Begin`] → [`Report::Listening`] with the sockets →
+//! [`Order::SelfTest`] → [`Report::Passed`] → [`Order::Launch`] with the standard descriptors → signals and stops, until one
+//! side closes. [`Report::Failed`] may come instead of any report, and is the last.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::sys;
+use super::user::Identity;
+
+/// The longest message: arguments and environment of a command are at most 2 MiB (execve(2)), written in base64.
+const MAX_MESSAGE: usize = 8 << 20;
+
+/// What the supervisor asks of the process inside.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Make the namespaces and bind the listeners. The process is in its cgroup already.
+    Begin(Begin),
+    /// Show that the wall stands: the proxy answers with this token.
+    SelfTest {
+        /// Where the proxy answers.
+        probe: SocketAddr,
+        /// What it answers.
+        token: String,
+    },
+    /// Start the command. Its standard input, output and error come as descriptors.
+    Launch(Box<Launch>),
+    /// Send the command a signal.
+    Signal(i32),
+}
+
+/// Where the process inside is to work.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Begin {
+    /// In new namespaces. The directory that holds the sandbox's cgroup comes as a descriptor, so that the cgroup can be removed
+    /// when the supervisor has been killed.
+    Sandbox {
+        /// The supervisor's process id.
+        supervisor: i32,
+        /// A network namespace of its own too.
+        isolated: bool,
+        /// The name of the sandbox's cgroup in that directory.
+        cgroup: String,
+    },
+    /// In the namespaces it is in, but for the network namespace, which comes as a descriptor where it is another one. Only
+    /// listeners and the self-test are wanted of it.
+    Join,
+}
+
+/// What to run, as whom, and with what around it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// The command and its arguments.
+    pub command: Strings,
+    /// The environment, complete: `NAME=value` each.
+    pub environment: Strings,
+    /// The working directory.
+    pub directory: Path,
+    /// Who runs it.
+    pub identity: Identity,
+    /// The sandbox's certificate authority, PEM.
+    pub ca_pem: String,
+    /// Files that the sandbox must not read: the policy document, key files, the audit file.
+    pub hidden: Vec<Path>,
+    /// Directories that the sandbox must not reach into.
+    pub hidden_directories: Vec<Path>,
+    /// The limit of open files to restore: soft and hard.
+    pub open_files: (u64, u64),
+    /// Whether the network namespace is the host's.
+    pub shared_network: bool,
+}
+
+/// What the process inside says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The listeners; their sockets come as descriptors.
+    Listening,
+    /// The self-test passed.
+    Passed,
+    /// The command was stopped by a signal of job control.
+    Stopped,
+    /// Something failed, and nothing was started.
+    Failed(String),
+}
+
+/// Strings as the operating system has them, which need not be UTF-8.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Strings(pub Vec<OsString>);
+
+/// A path as the operating system has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path(pub PathBuf);
+
+impl Serialize for Strings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // None of them can hold a NUL: each is followed by one.
+        let mut bytes = Vec::new();
+        for string in &self.0 {
+            bytes.extend(string.as_bytes());
+            bytes.push(0);
+        }
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+        let Some(bytes) = bytes.strip_suffix(&[0]) else { return Ok(Strings::default()) };
+        Ok(Strings(bytes.split(|byte| *byte == 0).map(|part| OsStr::from_bytes(part).to_owned()).collect()))
+    }
+}
+
+impl Serialize for Path {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(self.0.as_os_str().as_bytes()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Path {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+        Ok(Path(PathBuf::from(OsString::from_vec(bytes))))
+    }
+}
+
+/// One end of the conversation.
+#[derive(Debug)]
+pub struct Channel {
+    stream: UnixStream,
+}
+
+impl Channel {
+    /// Two ends that are connected.
+    pub fn pair() -> io::Result<(Channel, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((Channel { stream: ours }, theirs.into()))
+    }
+
+    /// The end that was inherited.
+    pub(crate) fn from_descriptor(descriptor: OwnedFd) -> Self {
+        Channel { stream: descriptor.into() }
+    }
+
+    /// How long [`Channel::receive`] waits; for ever with `None`.
+    pub(crate) fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(patience)
+    }
+
+    /// Sends a message and at most [`sys::MAX_DESCRIPTORS`] descriptors.
+    pub(crate) fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let body = serde_json::to_vec(message)?;
+        if body.len() > MAX_MESSAGE {
+            return Err(io::Error::other("arguments and environment are too long"));
+        }
+        let header = (body.len() as u32).to_ne_bytes();
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+        // Four bytes always fit into an empty socket buffer at once, so the descriptors go with all of them.
+        let slices = [IoSlice::new(&header)];
+        let sent = sendmsg::<()>(self.stream.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        if sent != header.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        (&self.stream).write_all(&body)
+    }
+
+    /// The next message with its descriptors; `None` when the other end is closed.
+    pub(crate) fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        let mut header = [0; 4];
+        let mut descriptors = Vec::new();
+        let mut filled = 0;
+        while filled < header.len() {
+            let (read, received) = match sys::receive(&self.stream, &mut header[filled..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            descriptors.extend(received);
+            if read == 0 && filled == 0 {
+                return Ok(None);
+            }
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            filled += read;
+        }
+        let length = u32::from_ne_bytes(header) as usize;
+        if length > MAX_MESSAGE {
+            return Err(io::Error::other("a message is too long"));
+        }
+        let mut body = vec![0; length];
+        (&self.stream).read_exact(&mut body)?;
+        Ok(Some((serde_json::from_slice(&body)?, descriptors)))
+    }
+}
+
+impl std::os::fd::AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    fn ends() -> (Channel, Channel) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        (ours, Channel::from_descriptor(theirs))
+    }
+
+    #[test]
+    fn messages_keep_their_order_and_their_descriptors() {
+        let (ours, theirs) = ends();
+        let file = tempfile::tempfile().unwrap();
+        ours.send(&Order::SelfTest { probe: "192.0.2.1:9".parse().unwrap(), token: "one".into() }, &[])
+            .unwrap();
+        ours.send(&Order::Signal(15), &[file.as_fd(), file.as_fd()]).unwrap();
+        drop(ours);
+        let (first, none) = theirs.receive::<Order>().unwrap().unwrap();
+        assert!(matches!(first, Order::SelfTest { token, .. } if token == "one"));
+        assert!(none.is_empty());
+        let (second, mut two) = theirs.receive::<Order>().unwrap().unwrap();
+        assert!(matches!(second, Order::Signal(15)));
+        assert_eq!(two.len(), 2);
+        File::from(two.remove(0)).write_all(b"the same file").unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 13);
+        assert!(theirs.receive::<Order>().unwrap().is_none());
+    }
+
+    #[test]
+    fn strings_that_are_not_utf8_survive() {
+        let strings = Strings(vec![
+            OsString::from_vec(b"A=\xff\xfe".to_vec()),
+            OsString::new(),
+            OsString::from("B=ü\n"),
+        ]);
+        let text = serde_json::to_string(&strings).unwrap();
+        assert_eq!(serde_json::from_str::<Strings>(&text).unwrap(), strings);
+        let none = serde_json::to_string(&Strings::default()).unwrap();
+        assert_eq!(serde_json::from_str::<Strings>(&none).unwrap(), Strings::default());
+        let path = Path(OsString::from_vec(b"/tmp/\xff".to_vec()).into());
+        assert_eq!(serde_json::from_str::<Path>(&serde_json::to_string(&path).unwrap()).unwrap(), path);
+    }
+
+    #[test]
+    fn a_long_message_goes_through_and_an_endless_one_is_refused() {
+        let (ours, theirs) = ends();
+        let long = "x".repeat(1 << 20);
+        let sender = std::thread::spawn(move || {
+            ours.send(&Report::Failed(long), &[]).unwrap();
+            (&ours.stream).write_all(&u32::MAX.to_ne_bytes()).unwrap();
+        });
+        let (report, _) = theirs.receive::<Report>().unwrap().unwrap();
+        assert!(matches!(report, Report::Failed(text) if text.len() == 1 << 20));
+        assert!(theirs.receive::<Report>().is_err());
+        sender.join().unwrap();
+    }
+
+    #[test]
+    fn silence_ends_after_the_patience_given() {
+        let (_ours, theirs) = ends();
+        theirs.set_patience(Some(Duration::from_millis(20))).unwrap();
+        assert_eq!(theirs.receive::<Order>().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,239 @@
+//! The processes inside a sandbox, before they become the command.
+//!
+//! `interceptor init` starts in the sandbox's cgroup with an empty environment and one socket to the supervisor. It makes the
+//! namespaces and copies itself: the copy is process 1 of the sandbox ([`first`]), the original stays outside the PID
+//! namespace to hand on the exit status, and to remove the cgroup if the supervisor is killed ([`outer`]).
+//!
+//! For `attach` the same program joins a network namespace instead, and ends after the self-test.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, UnlinkatFlags, chdir, getppid, unlinkat};
+
+use super::error::{Context, SandboxError};
+use super::handover::{Begin, Channel, Launch, Order, Report};
+use super::listeners::Sockets;
+use super::{exec, loopback, mounts, privileges, reaper, selftest, sys};
+
+/// The status for a failure of the interceptor itself (SPEC 7).
+pub(crate) const OUR_FAILURE: i32 = 125;
+
+/// Does as the supervisor at the other end of standard input says. Returns the status to exit with.
+pub fn main() -> i32 {
+    // What the terminal sends is for the command: nothing may end this process but its task's end.
+    if let Err(error) = SigSet::all().thread_block() {
+        eprintln!("interceptor: cannot block signals: {error}");
+        return OUR_FAILURE;
+    }
+    let channel = match take_channel() {
+        Ok(channel) => channel,
+        Err(error) => {
+            eprintln!("interceptor: `init` is started by `interceptor run`, not by people: {error}");
+            return OUR_FAILURE;
+        }
+    };
+    reporting(&channel, || begin(&channel))
+}
+
+/// Runs `work`; a failure is the supervisor's to tell.
+fn reporting(channel: &Channel, work: impl FnOnce() -> Result<i32, SandboxError>) -> i32 {
+    work().unwrap_or_else(|error| {
+        if channel.send(&Report::Failed(error.to_string()), &[]).is_err() {
+            eprintln!("interceptor: {error}");
+        }
+        OUR_FAILURE
+    })
+}
+
+/// Takes the socket away from standard input, so that nothing that is started later has it.
+fn take_channel() -> io::Result<Channel> {
+    let socket = nix::unistd::dup(io::stdin())?;
+    let nothing = File::open("/dev/null")?;
+    sys::duplicate_onto(nothing.as_fd(), libc::STDIN_FILENO)?;
+    sys::close_on_exec_above_stdio()?;
+    let channel = Channel::from_descriptor(socket);
+    nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(std::os::fd::AsRawFd::as_raw_fd(
+        &channel.as_fd(),
+    ))?;
+    Ok(channel)
+}
+
+fn begin(channel: &Channel) -> Result<i32, SandboxError> {
+    let lost = || SandboxError::Lost("was given no orders".into());
+    let received = channel.receive().context(|| "cannot receive orders".into())?;
+    let (Order::Begin(begin), descriptors) = received.ok_or_else(lost)? else { return Err(lost()) };
+    let mut descriptors = descriptors.into_iter();
+    match begin {
+        Begin::Sandbox { supervisor, isolated, cgroup } => {
+            let parent = descriptors.next().ok_or_else(lost)?;
+            let supervisor = Pid::from_raw(supervisor);
+            // Should the supervisor be killed, this process is told; if it was already, the parent is another.
+            nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)
+                .context(|| "cannot watch the supervisor".into())?;
+            if getppid() != supervisor {
+                return Err(SandboxError::Lost("has no supervisor".into()));
+            }
+            make_namespaces(isolated)?;
+            match sys::fork().context(|| "cannot start the sandbox's first process".into())? {
+                Some(first) => Ok(outer(first, supervisor, &parent, &cgroup)),
+                None => {
+                    drop(parent);
+                    Ok(reporting(channel, || first(channel, isolated)))
+                }
+            }
+        }
+        Begin::Join => {
+            if let Some(namespace) = descriptors.next() {
+                setns(&namespace, CloneFlags::CLONE_NEWNET)
+                    .context(|| "cannot join the network namespace".into())?;
+            }
+            let ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+            listen(channel, ipv6)?;
+            wait_for_launch(channel, ipv6).map(|_| 0)
+        }
+    }
+}
+
+fn make_namespaces(isolated: bool) -> Result<(), SandboxError> {
+    let mut namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    namespaces.set(CloneFlags::CLONE_NEWNET, isolated);
+    unshare(namespaces).context(|| "cannot make the sandbox's namespaces".into())
+}
+
+/// Outside the PID namespace: waits for process 1 and hands on its status. Removes the cgroup when the supervisor cannot.
+fn outer(first: Pid, supervisor: Pid, parent: &OwnedFd, cgroup: &str) -> i32 {
+    let awaited: SigSet = [Signal::SIGCHLD, Signal::SIGTERM].into_iter().collect();
+    loop {
+        let orphaned = getppid() != supervisor;
+        if orphaned {
+            // Takes every process of its namespace along.
+            let _ = kill(first, Signal::SIGKILL);
+        }
+        let flags = if orphaned { WaitPidFlag::empty() } else { WaitPidFlag::WNOHANG };
+        let status = match waitpid(first, Some(flags)) {
+            Ok(WaitStatus::Exited(_, status)) => status,
+            Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
+            Err(nix::errno::Errno::ECHILD) => OUR_FAILURE,
+            _ => {
+                // Both signals are blocked, so one that came before this call is still there.
+                let _ = awaited.wait();
+                continue;
+            }
+        };
+        if getppid() != supervisor {
+            remove_cgroup(parent, cgroup);
+        }
+        return status;
+    }
+}
+
+/// Leaves the sandbox's cgroup, which is empty then, and removes it. What fails here is left to the next supervisor.
+fn remove_cgroup(parent: &OwnedFd, cgroup: &str) {
+    let left = openat(parent, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|processes| File::from(processes).write_all(b"0"));
+    if left.is_ok() {
+        for _ in 0..100 {
+            if unlinkat(parent, cgroup, UnlinkatFlags::RemoveDir).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+/// Process 1 of the sandbox.
+fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
+    die_with_parent()?;
+    let ipv6 = if isolated {
+        loopback::up().context(|| "cannot bring up the loopback device".into())?
+    } else {
+        std::net::TcpListener::bind("[::1]:0").is_ok()
+    };
+    listen(channel, ipv6)?;
+    let Some((launch, stdio)) = wait_for_launch(channel, ipv6)? else { return Ok(OUR_FAILURE) };
+    start(channel, &launch, stdio)
+}
+
+/// Binds the sockets and hands them over.
+fn listen(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
+    let sockets = Sockets::bind(ipv6).context(|| "cannot bind the sandbox's listeners".into())?;
+    channel
+        .send(&Report::Listening, &sockets.descriptors())
+        .context(|| "cannot hand over the listeners".into())
+}
+
+/// Tests on demand until the command is to be started; `None` when the supervisor hung up.
+fn wait_for_launch(channel: &Channel, ipv6: bool) -> Result<Option<(Launch, Vec<OwnedFd>)>, SandboxError> {
+    loop {
+        match channel.receive().context(|| "cannot receive orders".into())? {
+            None => return Ok(None),
+            Some((Order::SelfTest { probe, token }, _)) => {
+                selftest::run(probe, &token, ipv6)
+                    .map_err(|failed| SandboxError::Inside(failed.to_string()))?;
+                channel.send(&Report::Passed, &[]).context(|| "cannot report".into())?;
+            }
+            Some((Order::Launch(launch), stdio)) => return Ok(Some((*launch, stdio))),
+            Some((Order::Begin(_) | Order::Signal(_), _)) => {
+                return Err(SandboxError::Inside("an order came at the wrong time".into()));
+            }
+        }
+    }
+}
+
+/// The end of the chain: with the supervisor goes the outer process, with that this one, with this one all of the sandbox.
+fn die_with_parent() -> Result<(), SandboxError> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot watch the supervisor".into())?;
+    nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection".into())
+}
+
+/// Prepares what the command will see, gives up every privilege, and starts it.
+fn start(channel: &Channel, launch: &Launch, stdio: Vec<OwnedFd>) -> Result<i32, SandboxError> {
+    let borrowed: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
+    if borrowed.len() != 3 {
+        return Err(SandboxError::Inside("the command has no standard descriptors".into()));
+    }
+    mounts::prepare(launch, &borrowed)?;
+    // Again by its path, so that it is seen through the sandbox's mounts.
+    if chdir(&launch.directory.0).is_err() {
+        chdir("/").context(|| "cannot enter /".into())?;
+    }
+    for (standard, descriptor) in (0..).zip(&borrowed) {
+        sys::duplicate_onto(*descriptor, standard)
+            .context(|| "cannot set the standard descriptors".into())?;
+    }
+    drop(stdio);
+    sys::close_on_exec_above_stdio().context(|| "cannot close inherited descriptors".into())?;
+    let (soft, hard) = launch.open_files;
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
+        .context(|| "cannot restore the limit of open files".into())?;
+    privileges::give_up(&launch.identity, launch.shared_network)?;
+    // A change of user id forgets both.
+    die_with_parent()?;
+
+    match sys::fork().context(|| "cannot start the command".into())? {
+        Some(command) => reaper::wait(channel, command),
+        None => {
+            let ready = SigSet::all().thread_unblock().map_err(io::Error::from);
+            let ready = ready.and_then(|()| sys::default_disposition(Signal::SIGPIPE));
+            let (status, why) = match ready {
+                Ok(()) => exec::execute(&launch.command.0, &launch.environment.0),
+                Err(error) => (OUR_FAILURE, format!("cannot reset the command's signals: {error}")),
+            };
+            eprintln!("interceptor: {why}");
+            std::process::exit(status);
+        }
+    }
+}

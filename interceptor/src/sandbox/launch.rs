@@ -1,0 +1,250 @@
+//! The supervisor's side of a sandbox: starts the process inside, speaks with it, passes signals on, and undoes everything.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+
+use super::SandboxError;
+use super::cgroup::{self, Cgroup};
+use super::error::Context;
+use super::handover::{Begin, Channel, Launch, Order, Report};
+pub use super::listeners::Sockets;
+use super::signals::Signals;
+
+/// How long the process inside may take for one step. On a machine under load the slowest takes a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Protects this process, which will hold real keys: no core dump, no inspection by others of its user (ATTACKS O3), and as
+/// many descriptors as it may have. Returns the limit of open files as it was: soft and hard.
+pub fn harden() -> Result<(u64, u64), SandboxError> {
+    nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection of this process".into())?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())?;
+    let before =
+        getrlimit(Resource::RLIMIT_NOFILE).context(|| "cannot read the limit of open files".into())?;
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, before.1, before.1);
+    raised.context(|| "cannot raise the limit of open files".into())?;
+    Ok(before)
+}
+
+/// A random id for a sandbox, `sb-` and 16 hexadecimal digits.
+pub fn random_id() -> Result<String, SandboxError> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| SandboxError::Refused("the system's random generator failed".into()))?;
+    Ok(format!("sb-{:016x}", u64::from_ne_bytes(bytes)))
+}
+
+/// The process inside and the conversation with it. Dropping it kills the process, and with it all of its PID namespace.
+#[derive(Debug)]
+struct Inside {
+    channel: Channel,
+    child: Child,
+    ended: Option<ExitStatus>,
+}
+
+impl Inside {
+    /// Starts it in the cgroup at `cgroup`, and has it begin. Call this on a thread that outlives it: the kernel counts a
+    /// process as orphaned when the thread that started it ends.
+    fn start(
+        cgroup: &Path,
+        begin: Begin,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<(Self, Sockets), SandboxError> {
+        let (channel, theirs) = Channel::pair().context(|| "cannot make a socket pair".into())?;
+        channel.set_patience(Some(PATIENCE)).context(|| "cannot set a timeout".into())?;
+        let child = Command::new("/proc/self/exe")
+            .arg("init")
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .context(|| "cannot start the sandbox's first process".into())?;
+        let mut inside = Inside { channel, child, ended: None };
+        // It waits for its first order: nothing it makes is born outside the cgroup.
+        cgroup::add(cgroup, Pid::from_raw(inside.child.id() as i32))?;
+        inside.order(&Order::Begin(begin), &descriptor.into_iter().collect::<Vec<_>>())?;
+        let (report, descriptors) = inside.report()?;
+        let sockets =
+            matches!(report, Report::Listening).then(|| Sockets::from_descriptors(descriptors)).flatten();
+        let sockets = sockets.ok_or_else(|| SandboxError::Lost("handed over no listeners".into()))?;
+        Ok((inside, sockets))
+    }
+
+    fn order(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
+        self.channel.send(order, descriptors).context(|| "cannot reach the sandbox's first process".into())
+    }
+
+    /// The next report; a failure inside, silence and an end are errors.
+    fn report(&mut self) -> Result<(Report, Vec<OwnedFd>), SandboxError> {
+        match self.channel.receive() {
+            Ok(Some((Report::Failed(why), _))) => Err(SandboxError::Inside(why)),
+            Ok(Some(report)) => Ok(report),
+            Ok(None) => Err(SandboxError::Lost(format!("ended unexpectedly ({})", self.status()?))),
+            Err(error) => Err(SandboxError::Lost(format!("did not answer: {error}"))),
+        }
+    }
+
+    fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
+        self.order(&Order::SelfTest { probe, token: token.to_owned() }, &[])?;
+        match self.report()? {
+            (Report::Passed, _) => Ok(()),
+            (other, _) => Err(SandboxError::Lost(format!("answered the self-test with {other:?}"))),
+        }
+    }
+
+    fn status(&mut self) -> Result<ExitStatus, SandboxError> {
+        let status = self.child.wait().context(|| "cannot wait for the sandbox's first process".into())?;
+        self.ended = Some(status);
+        Ok(status)
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A sandbox of our own making. Dropping it kills everything in it and removes it.
+#[derive(Debug)]
+pub struct Sandbox {
+    // In this order: the processes end, then their cgroup is removed.
+    inside: Inside,
+    cgroup: Cgroup,
+}
+
+impl Sandbox {
+    /// Makes the cgroup and the namespaces, and binds the listeners in them. `isolated` gives it a network namespace of its own.
+    pub fn make(id: &str, isolated: bool) -> Result<(Self, Sockets), SandboxError> {
+        let cgroup = Cgroup::create(id)?;
+        let (parent, name) = cgroup.parent()?;
+        let begin = Begin::Sandbox { supervisor: getpid().as_raw(), isolated, cgroup: name };
+        let (inside, sockets) = Inside::start(cgroup.path(), begin, Some(parent.as_fd()))?;
+        Ok((Sandbox { inside, cgroup }, sockets))
+    }
+
+    /// Its cgroup.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Tests from inside that what is forbidden is refused and what is intercepted is answered at `probe` with `token`.
+    pub fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
+        self.inside.self_test(probe, token)
+    }
+
+    /// Starts the command with these standard descriptors, waits for its end, and returns the status to exit with.
+    pub fn run(
+        mut self,
+        launch: Launch,
+        stdio: [BorrowedFd<'_>; 3],
+        signals: &Signals,
+    ) -> Result<i32, SandboxError> {
+        let terminal = Terminal::of(stdio[0]);
+        self.inside.order(&Order::Launch(Box::new(launch)), &stdio)?;
+        let status = self.supervise(signals);
+        terminal.take_back();
+        status
+    }
+
+    fn supervise(&mut self, signals: &Signals) -> Result<i32, SandboxError> {
+        let channel = &self.inside.channel;
+        channel.set_patience(None).context(|| "cannot clear a timeout".into())?;
+        loop {
+            let mut watched = [
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.inside.channel.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context(|| "cannot wait for the command".into()),
+            }
+            let reported = watched[1].any().unwrap_or(false);
+            for signal in signals.take().context(|| "cannot read signals".into())? {
+                // Should the command have ended meanwhile, that is what is reported next.
+                let _ = self.inside.channel.send(&Order::Signal(signal as i32), &[]);
+            }
+            if reported {
+                match self.inside.channel.receive() {
+                    Ok(Some((Report::Stopped, _))) => follow_stop(),
+                    Ok(Some((Report::Failed(why), _))) => return Err(SandboxError::Inside(why)),
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => {
+                        use std::os::unix::process::ExitStatusExt;
+                        let status = self.inside.status()?;
+                        return Ok(status
+                            .code()
+                            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Stops as the command did, so that the shell that started us shows a stopped job. Without a terminal there is nobody to
+/// continue it.
+fn follow_stop() {
+    if std::fs::File::open("/dev/tty").is_ok() {
+        let _ = raise(Signal::SIGSTOP);
+    }
+}
+
+/// The terminal at standard input, when this process was in its foreground.
+struct Terminal<'a>(Option<BorrowedFd<'a>>);
+
+impl<'a> Terminal<'a> {
+    fn of(input: BorrowedFd<'a>) -> Self {
+        Terminal(Some(input).filter(|input| tcgetpgrp(input) == Ok(getpgrp())))
+    }
+
+    /// A command that made a process group of its own the foreground one may have left it there.
+    fn take_back(&self) {
+        if let Some(terminal) = self.0.filter(|terminal| tcgetpgrp(terminal) != Ok(getpgrp())) {
+            // SIGTTOU, which this would bring on us, is blocked.
+            let _ = tcsetpgrp(terminal, getpgrp());
+        }
+    }
+}
+
+/// A short-lived process in a cgroup and a network namespace that somebody else made: binds listeners there, and tests.
+#[derive(Debug)]
+pub struct Visitor {
+    inside: Inside,
+}
+
+impl Visitor {
+    /// Starts it in the cgroup at `cgroup`, and in the network namespace given, else in this process's own.
+    pub fn start(cgroup: &Path, network: Option<BorrowedFd<'_>>) -> Result<(Self, Sockets), SandboxError> {
+        let (inside, sockets) = Inside::start(cgroup, Begin::Join, network)?;
+        Ok((Visitor { inside }, sockets))
+    }
+
+    /// As [`Sandbox::self_test`].
+    pub fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
+        self.inside.self_test(probe, token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_random_and_plain() {
+        let (first, second) = (random_id().unwrap(), random_id().unwrap());
+        assert_ne!(first, second);
+        assert!(first.len() == 19 && first.starts_with("sb-"), "{first}");
+        assert!(first[3..].bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}

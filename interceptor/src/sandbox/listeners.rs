@@ -1,0 +1,75 @@
+//! The sockets that redirected traffic arrives at, bound inside the sandbox's network namespace.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// Room for DNS queries that arrive while the proxy is busy, in bytes.
+const DNS_RECEIVE_BUFFER: usize = 1 << 20;
+
+/// The sockets of one sandbox. Those of IPv6 are there together or not at all.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Redirected TCP over IPv4.
+    pub tcp4: TcpListener,
+    /// Redirected DNS over UDP/IPv4.
+    pub dns4: UdpSocket,
+    /// Their counterparts over IPv6.
+    pub v6: Option<(TcpListener, UdpSocket)>,
+}
+
+impl Sockets {
+    /// Binds them to free ports of the loopback addresses of this network namespace.
+    pub(crate) fn bind(ipv6: bool) -> io::Result<Self> {
+        let tcp4 = tcp(Ipv4Addr::LOCALHOST.into())?;
+        let dns4 = udp(Ipv4Addr::LOCALHOST.into())?;
+        let v6 = if ipv6 {
+            Some((tcp(Ipv6Addr::LOCALHOST.into())?, udp(Ipv6Addr::LOCALHOST.into())?))
+        } else {
+            None
+        };
+        Ok(Sockets { tcp4, dns4, v6 })
+    }
+
+    /// Their descriptors, in the order that [`Sockets::from_descriptors`] expects.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = vec![self.tcp4.as_fd(), self.dns4.as_fd()];
+        if let Some((tcp6, dns6)) = &self.v6 {
+            all.extend([tcp6.as_fd(), dns6.as_fd()]);
+        }
+        all
+    }
+
+    /// The sockets whose descriptors another process sent; `None` for another number of them than two or four.
+    pub(crate) fn from_descriptors(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let (tcp4, dns4) = (descriptors.next()?, descriptors.next()?);
+        let v6 = match (descriptors.next(), descriptors.next(), descriptors.next()) {
+            (None, ..) => None,
+            (Some(tcp6), Some(dns6), None) => Some((tcp6.into(), dns6.into())),
+            _ => return None,
+        };
+        Some(Sockets { tcp4: tcp4.into(), dns4: dns4.into(), v6 })
+    }
+}
+
+fn tcp(address: std::net::IpAddr) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(address, 0);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn udp(address: std::net::IpAddr) -> io::Result<UdpSocket> {
+    let address = SocketAddr::new(address, 0);
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // More than `net.core.rmem_max` is silently cut to it: as much as the host grants is enough.
+    socket.set_recv_buffer_size(DNS_RECEIVE_BUFFER)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}

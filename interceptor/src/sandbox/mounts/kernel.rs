@@ -1,0 +1,96 @@
+//! `/proc` and `/sys` of the sandbox's own namespaces, with the kernel's switches out of reach.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, umount2};
+
+use super::super::SandboxError;
+use super::super::error::Context;
+use super::super::mountinfo::Mount;
+use super::{bind, bind_read_only, fresh, tmpfs};
+
+/// File systems by which one controls the kernel or sees the host's processes: gone wherever they are mounted.
+const CONTROLS: [&str; 17] = [
+    "proc",
+    "sysfs",
+    "devtmpfs",
+    "devpts",
+    "mqueue",
+    "cgroup",
+    "cgroup2",
+    "bpf",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "pstore",
+    "efivarfs",
+    "binfmt_misc",
+    "rpc_pipefs",
+    "nsfs",
+];
+
+/// Entries of `/proc` that tell of the host's kernel what a sandbox need not know.
+const UNREADABLE: [&str; 11] = [
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "kpagecount",
+    "kpageflags",
+    "kpagecgroup",
+    "latency_stats",
+    "sched_debug",
+    "timer_list",
+    "timer_stats",
+];
+
+/// Replaces `/proc` and `/sys`, and removes every other mount of their kind.
+pub(super) fn replace(mounts: &[Mount]) -> Result<(), SandboxError> {
+    let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // The mounts below these points are covered by what is mounted here, and only CAP_SYS_ADMIN uncovers them.
+    let covered = [Path::new("/proc"), Path::new("/sys"), Path::new("/dev"), Path::new("/run")];
+    for mount in mounts.iter().rev() {
+        let control = CONTROLS.contains(&mount.kind.as_str());
+        if !control
+            || covered.iter().any(|point| mount.point.starts_with(point))
+            || mount.point == Path::new("/")
+        {
+            continue;
+        }
+        match umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Detached already, with the mount above it.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(error) => return Err(error).context(|| format!("cannot unmount {}", mount.point.display())),
+        }
+    }
+    fresh("proc", Path::new("/proc"), sealed, "")?;
+    fresh("sysfs", Path::new("/sys"), sealed | MsFlags::MS_RDONLY, "")
+}
+
+/// Makes what can be written in `/proc` read-only, but for the processes' own directories, and hides what tells too much. The
+/// last step of all: the steps before it use `/proc`.
+pub(super) fn close_proc() -> Result<(), SandboxError> {
+    let entries = fs::read_dir("/proc").context(|| "cannot list /proc".into())?;
+    for entry in entries {
+        let entry = entry.context(|| "cannot list /proc".into())?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let name = name.to_string_lossy();
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_symlink() || name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        if UNREADABLE.contains(&name.as_ref()) {
+            if metadata.is_dir() {
+                tmpfs(&path, MsFlags::MS_RDONLY, "mode=0")?;
+            } else {
+                bind(Path::new("/dev/null"), &path)?;
+            }
+        } else if metadata.is_dir() || metadata.permissions().mode() & 0o222 != 0 {
+            bind_read_only(&path, &path)?;
+        }
+    }
+    Ok(())
+}

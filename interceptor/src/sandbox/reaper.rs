@@ -1,0 +1,70 @@
+//! Process 1 of a sandbox while the command runs: reaps orphans, passes signals on, and ends with the command; what is left then
+//! ends with it (pid_namespaces(7)).
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::error::{Context, SandboxError};
+use super::handover::{Channel, Order, Report};
+
+/// Waits for the command to end: its status, or 128 and the signal's number (SPEC 7). All signals are blocked.
+pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError> {
+    let set: SigSet = [Signal::SIGCHLD].into_iter().collect();
+    let children = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context(|| "cannot watch the command".into())?;
+    loop {
+        if let Some(status) = reap(channel, command) {
+            return Ok(status);
+        }
+        let mut watched = [
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(channel.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context(|| "cannot wait for the command".into()),
+        }
+        let ordered = watched[1].any().unwrap_or(false);
+        while let Ok(Some(_)) = children.read_signal() {}
+        if ordered {
+            match channel.receive() {
+                Ok(Some((Order::Signal(number), _))) => {
+                    if let Ok(signal) = Signal::try_from(number) {
+                        // It may have ended meanwhile.
+                        let _ = kill(command, signal);
+                    }
+                }
+                // The supervisor is gone: so is the sandbox.
+                Ok(None) | Err(_) => return Ok(128 + Signal::SIGKILL as i32),
+                Ok(Some(_)) => {}
+            }
+        }
+    }
+}
+
+/// Collects every child that ended. The command's status, once it has one.
+fn reap(channel: &Channel, command: Pid) -> Option<i32> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == command => return Some(status),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => return Some(128 + signal as i32),
+            Ok(WaitStatus::Stopped(pid, _)) if pid == command => {
+                let _ = channel.send(&Report::Stopped, &[]);
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
+            Ok(_) | Err(Errno::EINTR) => {}
+            // A signal without a name (a real-time one) killed a child: its status cannot be told, but it is reaped.
+            Err(_) => {
+                if kill(command, None).is_err() {
+                    return Some(128 + Signal::SIGKILL as i32);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The system-call filter of the sandbox (seccomp(2)): what the kernel's cgroup hooks do not see.
+//!
+//! It is a second wall, not the first: everything is allowed but a few doors. Socket families are an allow-list (ATTACKS K1),
+//! io_uring is hidden because it makes sockets without system calls (K6), and nothing that makes or enters namespaces, mounts,
+//! loads programs into the kernel or takes another process's descriptors is left.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
+};
+
+use super::SandboxError;
+
+/// Families a sandbox may use: unix(7), ip(7), ipv6(7) and, of netlink(7), rtnetlink alone.
+const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Protocols of the Internet families: the default of the socket's type, TCP and UDP. Not ICMP, SCTP, UDP-Lite, SMC, MPTCP.
+const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+/// The obsolete type that makes a packet socket of the Internet family (socket(2)); libc calls it deprecated.
+const SOCK_PACKET: i32 = 10;
+/// The type of a socket without its flags (`SOCK_TYPE_MASK` in the kernel).
+const SOCKET_TYPE_MASK: u64 = 0xf;
+
+/// Answered as by a kernel without them, so that programs fall back: io_uring to ordinary calls, clone3 (whose flags lie in
+/// memory, where no filter can read them) to clone.
+const ABSENT: [i64; 4] =
+    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
+
+/// Refused with EPERM whatever the arguments.
+const REFUSED: [i64; 42] = [
+    // Mounts and roots.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_open_by_handle_at,
+    // Namespaces.
+    libc::SYS_setns,
+    // Programs in the kernel, and the kernel itself.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_userfaultfd,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    // Clock and names of the host.
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    // Keys of the host's sessions, which no namespace separates.
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // Another process's memory and descriptors.
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+];
+
+/// CLONE_NEWTIME (clone3(2), unshare(2)): libc does not name it as a `c_int`. In clone(2) these bits are the exit signal's.
+const CLONE_NEWTIME: u64 = 0x80;
+const NEW_NAMESPACES: [u64; 7] = [
+    libc::CLONE_NEWNS as u64,
+    libc::CLONE_NEWCGROUP as u64,
+    libc::CLONE_NEWUTS as u64,
+    libc::CLONE_NEWIPC as u64,
+    libc::CLONE_NEWUSER as u64,
+    libc::CLONE_NEWPID as u64,
+    libc::CLONE_NEWNET as u64,
+];
+
+/// Puts the calling thread, and all that it starts, under the filter for ever. Sets no_new_privs.
+pub(crate) fn apply() -> Result<(), SandboxError> {
+    for program in programs().map_err(SandboxError::Refused)? {
+        seccompiler::apply_filter(&program).map_err(|error| SandboxError::Missing {
+            what: format!("seccomp refused the sandbox's filter: {error}"),
+            remedy: "use a kernel with CONFIG_SECCOMP_FILTER".into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// One program for each answer: a program has one action. The last one installed is the first to run.
+fn programs() -> Result<Vec<BpfProgram>, String> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
+    let build = |errno: i32, rules: BTreeMap<i64, Vec<SeccompRule>>| -> Result<BpfProgram, String> {
+        // The compiled program kills a caller of another architecture's system calls (i386 on x86_64).
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
+            .and_then(BpfProgram::try_from)
+            .map_err(|error| error.to_string())
+    };
+    let unconditional =
+        |calls: &[i64]| calls.iter().map(|call| (*call, Vec::new())).collect::<BTreeMap<_, _>>();
+    let rules = || -> Result<_, seccompiler::BackendError> {
+        let mut refused = unconditional(&REFUSED);
+        refused.extend(architecture_specific().iter().map(|call| (*call, Vec::new())));
+        let namespaces = NEW_NAMESPACES.iter().map(|flag| has_bit(*flag)).collect::<Result<Vec<_>, _>>()?;
+        refused.insert(libc::SYS_clone, namespaces.clone());
+        let mut unshare = namespaces;
+        unshare.push(has_bit(CLONE_NEWTIME)?);
+        refused.insert(libc::SYS_unshare, unshare);
+        // Typing into the terminal as if the person had (ATTACKS P4).
+        refused.insert(libc::SYS_ioctl, vec![equals(1, libc::TIOCSTI)?, equals(1, libc::TIOCLINUX as _)?]);
+
+        let mut families = BTreeMap::new();
+        for call in [libc::SYS_socket, libc::SYS_socketpair] {
+            let other = FAMILIES
+                .iter()
+                .map(|family| argument(0, SeccompCmpOp::Ne, *family as u64))
+                .collect::<Result<Vec<_>, _>>()?;
+            let netlink = vec![
+                argument(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
+                argument(2, SeccompCmpOp::Ne, libc::NETLINK_ROUTE as u64)?,
+            ];
+            families.insert(call, vec![SeccompRule::new(other)?, SeccompRule::new(netlink)?]);
+        }
+        // `socket(AF_INET, SOCK_PACKET)` is the old spelling of a packet socket.
+        let packet = argument(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), SOCK_PACKET as u64)?;
+        families.entry(libc::SYS_socket).or_default().push(SeccompRule::new(vec![packet])?);
+
+        let mut protocols = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut other = vec![argument(0, SeccompCmpOp::Eq, family as u64)?];
+            for protocol in PROTOCOLS {
+                other.push(argument(2, SeccompCmpOp::Ne, protocol as u64)?);
+            }
+            protocols.push(SeccompRule::new(other)?);
+        }
+        Ok((refused, families, BTreeMap::from([(libc::SYS_socket, protocols)])))
+    };
+    let (refused, families, protocols) = rules().map_err(|error| error.to_string())?;
+    let mut programs = vec![
+        build(libc::EPERM, refused)?,
+        build(libc::EPROTONOSUPPORT, protocols)?,
+        build(libc::EAFNOSUPPORT, families)?,
+        build(libc::ENOSYS, unconditional(&ABSENT))?,
+    ];
+    programs.extend(foreign_numbers());
+    Ok(programs)
+}
+
+fn argument(
+    index: u8,
+    operator: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    // All of these arguments are `int`: the kernel ignores the upper half of the register, and so must the filter.
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
+}
+
+fn equals(index: u8, value: libc::c_ulong) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(vec![argument(index, SeccompCmpOp::Eq, value)?])
+}
+
+fn has_bit(bit: u64) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(vec![argument(0, SeccompCmpOp::MaskedEq(bit), bit)?])
+}
+
+#[cfg(target_arch = "x86_64")]
+fn architecture_specific() -> &'static [i64] {
+    &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib, libc::SYS_nfsservctl]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn architecture_specific() -> &'static [i64] {
+    &[]
+}
+
+/// x32 shares the architecture of x86_64 and sets bit 30 of the number: without this, each call above would have a second
+/// number that no rule names.
+#[cfg(target_arch = "x86_64")]
+fn foreign_numbers() -> Option<BpfProgram> {
+    const X32_BIT: u32 = 0x4000_0000;
+    const OFFSET_OF_NUMBER: u32 = 0;
+    let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    Some(vec![
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, OFFSET_OF_NUMBER),
+        sock_filter { code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16, jt: 0, jf: 1, k: X32_BIT },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn foreign_numbers() -> Option<BpfProgram> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// Runs `probe` in a thread under the filter.
+    fn confined<T: Send + 'static>(probe: impl FnOnce() -> T + Send + 'static) -> T {
+        std::thread::spawn(|| {
+            apply().unwrap();
+            probe()
+        })
+        .join()
+        .unwrap()
+    }
+
+    fn errno(result: io::Result<impl Sized>) -> i32 {
+        result.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
+    }
+
+    fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<socket2::Socket> {
+        socket2::Socket::new_raw(family.into(), kind.into(), Some(protocol.into()))
+    }
+
+    #[test]
+    fn k1_only_the_families_on_the_list_make_sockets() {
+        let opened = confined(|| {
+            let mut opened = Vec::new();
+            for family in 0..64 {
+                for kind in 1..=10 {
+                    for protocol in [0, 1, 6, 17, 33, 58, 132, 136, 255, 256, 262] {
+                        if socket(family, kind, protocol).is_ok() {
+                            opened.push((family, kind, protocol));
+                        }
+                    }
+                }
+            }
+            opened
+        });
+        assert!(!opened.is_empty());
+        for (family, kind, protocol) in opened {
+            let fine = match family {
+                libc::AF_UNIX => true,
+                // Raw ones are for the capabilities to refuse, which this thread still has.
+                libc::AF_INET | libc::AF_INET6 => kind == libc::SOCK_RAW || [0, 6, 17].contains(&protocol),
+                libc::AF_NETLINK => protocol == libc::NETLINK_ROUTE,
+                _ => false,
+            };
+            assert!(fine, "family {family}, type {kind}, protocol {protocol}");
+        }
+    }
+
+    #[test]
+    fn a_family_off_the_list_is_unsupported_also_with_flags_and_with_a_dirty_register() {
+        confined(|| {
+            assert_eq!(
+                errno(socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)),
+                libc::EAFNOSUPPORT
+            );
+            assert_eq!(errno(socket(libc::AF_PACKET, libc::SOCK_RAW, 0)), libc::EAFNOSUPPORT);
+            assert_eq!(errno(socket(libc::AF_INET, SOCK_PACKET, 0)), libc::EAFNOSUPPORT);
+            assert_eq!(
+                errno(socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT)),
+                libc::EAFNOSUPPORT
+            );
+            assert_eq!(errno(socket(libc::AF_INET, libc::SOCK_STREAM, 262)), libc::EPROTONOSUPPORT);
+            socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+            socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE).unwrap();
+        });
+    }
+
+    #[test]
+    fn namespaces_cannot_be_made_and_threads_and_children_can() {
+        use nix::sched::{CloneFlags, unshare};
+        confined(|| {
+            for flag in CloneFlags::all().iter().filter(|flag| flag.bits() as u64 & 0x7e02_0000 != 0) {
+                assert_eq!(unshare(flag), Err(nix::errno::Errno::EPERM), "{flag:?}");
+            }
+            unshare(CloneFlags::CLONE_FS).unwrap();
+            let namespace = std::fs::File::open("/proc/self/ns/net").unwrap();
+            assert_eq!(nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET), Err(nix::errno::Errno::EPERM));
+            assert!(std::thread::spawn(|| true).join().unwrap());
+            assert!(std::process::Command::new("true").status().unwrap().success());
+            let status = std::process::Command::new("unshare").args(["--user", "true"]).output().unwrap();
+            assert!(
+                String::from_utf8_lossy(&status.stderr).contains("Operation not permitted"),
+                "{status:?}"
+            );
+        });
+    }
+
+    #[test]
+    fn p4_nothing_is_typed_into_a_terminal() {
+        let ends = nix::pty::openpty(None, None).unwrap();
+        let (typed, linux) =
+            confined(move || (ioctl::type_character(&ends.slave), ioctl::linux(&ends.slave)));
+        assert_eq!((typed, linux), (libc::EPERM, libc::EPERM));
+    }
+
+    /// The two requests, made by a program of its own: an ioctl is not a safe call.
+    mod ioctl {
+        use std::os::fd::OwnedFd;
+        use std::process::{Command, Stdio};
+
+        fn request(terminal: &OwnedFd, number: u64) -> i32 {
+            let program = format!(
+                "import fcntl\ntry:\n fcntl.ioctl(0, {number}, b'x')\n print(0)\nexcept OSError as e:\n print(e.errno)"
+            );
+            let input = Stdio::from(terminal.try_clone().unwrap());
+            let output = Command::new("python3").args(["-c", &program]).stdin(input).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+        }
+
+        pub(super) fn type_character(terminal: &OwnedFd) -> i32 {
+            request(terminal, libc::TIOCSTI)
+        }
+
+        pub(super) fn linux(terminal: &OwnedFd) -> i32 {
+            // The kernel takes 32 bits of the request, so a number with more of them is the same request.
+            request(terminal, libc::TIOCLINUX as u64)
+        }
+    }
+
+    #[test]
+    fn k6_io_uring_is_absent_and_the_kernel_takes_no_programs() {
+        let program = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nfor n in NUMBERS:\n \
+                       r = libc.syscall(n, 0, 0, 0, 0, 0, 0)\n print(ctypes.get_errno() if r < 0 else 0)";
+        let numbers = [ABSENT.to_vec(), REFUSED.to_vec(), vec![libc::SYS_getpid + 0x4000_0000]].concat();
+        let program = program.replace("NUMBERS", &format!("{numbers:?}"));
+        let output =
+            confined(move || std::process::Command::new("python3").args(["-c", &program]).output().unwrap());
+        let answers: Vec<i32> =
+            String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+        let expected =
+            [vec![libc::ENOSYS; ABSENT.len()], vec![libc::EPERM; REFUSED.len()], vec![libc::ENOSYS]].concat();
+        assert_eq!(answers, expected, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

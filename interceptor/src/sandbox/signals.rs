@@ -1,0 +1,98 @@
+//! Which signals the supervisor passes on to the command.
+//!
+//! The command stays in the supervisor's process group, so what the terminal sends (^C, ^\, ^Z, a hang-up, a new window size)
+//! reaches both, and must not be sent twice. What another process sends to the supervisor reaches only the supervisor: that is
+//! passed on. The kernel tells which is which (`si_code`, sigaction(2)).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// What is passed on. Signals of job control are in the list so that the supervisor does not stop by itself: it follows the
+/// command.
+const PASSED_ON: [Signal; 12] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGWINCH,
+];
+
+/// Sent by the kernel, which for these signals means the terminal.
+const SI_KERNEL: i32 = 0x80;
+
+/// The signals sent to this process, held back from their usual effect.
+#[derive(Debug)]
+pub struct Signals {
+    descriptor: SignalFd,
+    ignored: Vec<Signal>,
+}
+
+impl Signals {
+    /// Holds them back in this thread and those it starts later: call it before any other thread exists.
+    pub fn hold() -> io::Result<Self> {
+        // Blocked signals are queued even where they were ignored: `nohup` must still mean what it says.
+        let ignored = ignored()?;
+        let set: SigSet = PASSED_ON.into_iter().collect();
+        set.thread_block()?;
+        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Signals { descriptor, ignored })
+    }
+
+    /// The signals that came and are the command's to hear.
+    pub fn take(&self) -> io::Result<Vec<Signal>> {
+        let mut taken = Vec::new();
+        while let Some(information) = self.descriptor.read_signal()? {
+            let Ok(signal) = Signal::try_from(information.ssi_signo as i32) else { continue };
+            if information.ssi_code != SI_KERNEL && !self.ignored.contains(&signal) {
+                taken.push(signal);
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// The signals that whoever started this process had ignored.
+fn ignored() -> io::Result<Vec<Signal>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .ok_or_else(|| io::Error::other("/proc/self/status has no SigIgn"))?;
+    Ok(PASSED_ON.into_iter().filter(|signal| mask >> (*signal as i32 - 1) & 1 == 1).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_of_another_process_is_the_commands_to_hear() {
+        // Signals to a process may be taken by any thread that does not block them: this one is sent to this thread.
+        std::thread::spawn(|| {
+            let signals = Signals::hold().unwrap();
+            assert!(signals.take().unwrap().is_empty());
+            nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
+            assert_eq!(signals.take().unwrap(), [Signal::SIGUSR1]);
+            assert!(signals.take().unwrap().is_empty());
+        })
+        .join()
+        .unwrap();
+    }
+}

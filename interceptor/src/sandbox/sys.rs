@@ -1,0 +1,151 @@
+//! The system calls that safe libraries do not wrap: the one place in this crate that holds `unsafe`.
+//!
+//! Each function is whole in itself: no caller has to uphold anything.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags};
+use nix::unistd::{ForkResult, Pid};
+
+/// The most descriptors that one message may carry.
+pub(crate) const MAX_DESCRIPTORS: usize = 8;
+
+/// Copies this process; `None` in the copy.
+///
+/// Refused where this process has more than one thread: the copy would have only the calling one, and any lock that another
+/// one held would stay locked.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with several threads cannot be copied"));
+    }
+    // SAFETY: there is one thread, so the copy may do whatever this process could.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Reads up to `buffer.len()` bytes and the descriptors that came with them (SCM_RIGHTS, unix(7)), close-on-exec.
+pub(crate) fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([libc::c_int; MAX_DESCRIPTORS]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = nix::sys::socket::recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            for descriptor in received {
+                // SAFETY: the kernel has just installed it for this message; nobody else knows its number.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(descriptor) });
+            }
+        }
+    }
+    Ok((message.bytes, descriptors))
+}
+
+/// Marks every descriptor above standard error close-on-exec, whoever opened it.
+pub(crate) fn close_on_exec_above_stdio() -> io::Result<()> {
+    let first = libc::STDERR_FILENO as libc::c_uint + 1;
+    // SAFETY: takes numbers only, and closes nothing in this process.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    answer(result)
+}
+
+/// Gives a signal its default disposition again: Rust ignores SIGPIPE, and ignoring is inherited by what is executed.
+pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
+    // SAFETY: installs no handler.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    Ok(())
+}
+
+/// Takes a capability (by number) out of the bounding set.
+pub(crate) fn drop_from_bounding_set(capability: u8) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    answer(result.into())
+}
+
+/// Locks the rule that uid 0 gains no capability by executing a file (SECBIT_NOROOT, capabilities(7)).
+pub(crate) fn root_gains_nothing() -> io::Result<()> {
+    // Each with its lock: SECURE_NOROOT 0, SECURE_NO_SETUID_FIXUP 2, SECURE_KEEP_CAPS 4 (locked off), NO_CAP_AMBIENT_RAISE 6.
+    let bits: libc::c_ulong = 0b1110_1111;
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) };
+    answer(result.into())
+}
+
+/// The kernel's `struct mount_attr` (mount_setattr(2)).
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+/// Sets and clears attributes (`MOUNT_ATTR_*`) of the mount at `path`, and of those below it when `recursive`.
+pub(crate) fn set_mount_attributes(path: &Path, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let attributes = MountAttributes { set, clear, propagation: 0, userns: 0 };
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: both pointers live through the call, and the size is that of what the second points to.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    answer(result)
+}
+
+/// The kernel's `struct landlock_ruleset_attr` as of ABI 6 (Linux 6.12).
+#[repr(C)]
+struct LandlockRuleset {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// Confines abstract unix sockets (landlock(7), LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) to this process and its descendants.
+pub(crate) fn scope_abstract_sockets() -> io::Result<()> {
+    let ruleset = LandlockRuleset { handled_access_fs: 0, handled_access_net: 0, scoped: 1 };
+    // SAFETY: the pointer lives through the call, and the size is that of what it points to.
+    let descriptor = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const ruleset,
+            size_of::<LandlockRuleset>(),
+            0 as libc::c_uint,
+        )
+    };
+    answer(descriptor)?;
+    // SAFETY: the kernel has just made it; nobody else knows its number.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) };
+    // SAFETY: takes numbers only.
+    let result =
+        unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as libc::c_uint) };
+    answer(result)
+}
+
+/// Duplicates `from` onto a standard descriptor (0, 1 or 2), inheritable.
+pub(crate) fn duplicate_onto(from: BorrowedFd<'_>, standard: libc::c_int) -> io::Result<()> {
+    match standard {
+        libc::STDIN_FILENO => nix::unistd::dup2_stdin(from)?,
+        libc::STDOUT_FILENO => nix::unistd::dup2_stdout(from)?,
+        _ => nix::unistd::dup2_stderr(from)?,
+    }
+    Ok(())
+}
+
+fn answer(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,133 @@
+//! Who runs the command: the user that `--user` names, else the one who called sudo, else `nobody`.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use serde::{Deserialize, Serialize};
+
+use super::SandboxError;
+use super::error::Context;
+
+/// The user and groups of a process, and what its environment says of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The user id.
+    pub uid: u32,
+    /// The primary group id.
+    pub gid: u32,
+    /// The supplementary group ids.
+    pub groups: Vec<u32>,
+    /// The login name; the number where there is none.
+    pub name: String,
+    /// The home directory, where it exists.
+    pub home: Option<super::handover::Path>,
+    /// The login shell, where there is one.
+    pub shell: Option<super::handover::Path>,
+}
+
+impl Identity {
+    /// The user of a sandbox. `wanted` is `USER`, a name or a number, with `:GROUP` after it or not; `sudo` is what SUDO_UID
+    /// and SUDO_GID hold. Root is taken only when it is asked for by name or number.
+    pub fn choose(wanted: Option<&str>, sudo: Option<(u32, u32)>) -> Result<Self, SandboxError> {
+        match (wanted, sudo) {
+            (Some(wanted), _) => Self::parse(wanted),
+            (None, Some((uid, gid))) if uid != 0 => Self::of_number(uid, Some(gid)),
+            (None, _) => Self::parse("nobody"),
+        }
+    }
+
+    fn parse(wanted: &str) -> Result<Self, SandboxError> {
+        let (user, group) = match wanted.split_once(':') {
+            Some((user, group)) => (user, Some(group_number(group)?)),
+            None => (wanted, None),
+        };
+        let known = User::from_name(user).context(|| format!("cannot look up the user {user}"))?;
+        match (known, user.parse::<u32>()) {
+            (Some(known), _) => Self::of(known, group),
+            (None, Ok(number)) => Self::of_number(number, group),
+            (None, Err(_)) => Err(SandboxError::Refused(format!(
+                "there is no user {user:?}: name one of /etc/passwd, or a number, with --user"
+            ))),
+        }
+    }
+
+    fn of_number(uid: u32, group: Option<u32>) -> Result<Self, SandboxError> {
+        let known =
+            User::from_uid(Uid::from_raw(uid)).context(|| format!("cannot look up the user {uid}"))?;
+        let gid = group.unwrap_or(uid);
+        match known {
+            Some(known) => Self::of(known, group),
+            None => {
+                Ok(Identity { uid, gid, groups: vec![gid], name: uid.to_string(), home: None, shell: None })
+            }
+        }
+    }
+
+    fn of(user: User, group: Option<u32>) -> Result<Self, SandboxError> {
+        let gid = group.unwrap_or(user.gid.as_raw());
+        let name = CString::new(user.name.as_bytes())
+            .map_err(|_| SandboxError::Refused("a user's name holds a NUL".into()))?;
+        let groups = getgrouplist(&name, Gid::from_raw(gid))
+            .context(|| format!("cannot look up the groups of {}", user.name))?;
+        let path = |path: PathBuf| {
+            let usable = path.is_absolute() && !path.as_os_str().as_bytes().contains(&b'\n');
+            usable.then_some(super::handover::Path(path))
+        };
+        Ok(Identity {
+            uid: user.uid.as_raw(),
+            gid,
+            groups: groups.into_iter().map(Gid::as_raw).collect(),
+            home: path(user.dir).filter(|home| home.0.is_dir()),
+            shell: path(user.shell),
+            name: user.name,
+        })
+    }
+
+    /// Whether this is uid 0, who owns most files of the host.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+}
+
+fn group_number(group: &str) -> Result<u32, SandboxError> {
+    let known = Group::from_name(group).context(|| format!("cannot look up the group {group}"))?;
+    match (known, group.parse()) {
+        (Some(known), _) => Ok(known.gid.as_raw()),
+        (None, Ok(number)) => Ok(number),
+        (None, Err(_)) => Err(SandboxError::Refused(format!("there is no group {group:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_the_caller_of_sudo_and_else_nobody() {
+        let nobody = Identity::choose(None, None).unwrap();
+        assert_eq!((nobody.name.as_str(), nobody.home.clone()), ("nobody", None));
+        assert_ne!(nobody.uid, 0);
+        assert_eq!(Identity::choose(None, Some((0, 0))).unwrap(), nobody);
+        let caller = Identity::choose(None, Some((54321, 54322))).unwrap();
+        assert_eq!((caller.uid, caller.gid, caller.groups.as_slice()), (54321, 54322, [54322].as_slice()));
+    }
+
+    #[test]
+    fn a_user_is_named_by_name_or_number_with_or_without_a_group() {
+        let root = Identity::choose(Some("root"), Some((1000, 1000))).unwrap();
+        assert!(root.is_root());
+        assert_eq!(root.home, Some(super::super::handover::Path("/root".into())));
+        assert_eq!(Identity::choose(Some("0"), None).unwrap(), root);
+        assert_eq!(Identity::choose(Some("nobody:12345"), None).unwrap().gid, 12345);
+        assert_eq!(Identity::choose(Some("4242:root"), None).unwrap().gid, 0);
+    }
+
+    #[test]
+    fn a_user_or_group_that_does_not_exist_is_refused() {
+        for wanted in ["no-such-user", "", "root:no-such-group", "-1", "nobody:", "99999999999"] {
+            assert!(Identity::choose(Some(wanted), None).is_err(), "{wanted:?}");
+        }
+    }
+}
