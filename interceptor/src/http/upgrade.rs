@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -18,7 +17,7 @@ use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::strip_hop_by_hop;
-use super::redact::StreamGuard;
+use super::redact::Guarded;
 use super::serve::Judged;
 use crate::tunnel::{Carried, silence};
 
@@ -49,13 +48,18 @@ pub(crate) fn switch(
             let (from_sandbox, to_sandbox) = tokio::io::split(TokioIo::new(sandbox));
             let (from_origin, to_origin) = tokio::io::split(TokioIo::new(origin));
             tokio::try_join!(
-                one_way(from_sandbox, to_origin, &carried.up, None),
-                one_way(from_origin, to_sandbox, &carried.down, guard),
+                one_way(from_sandbox, to_origin, &carried.up),
+                async {
+                    match guard {
+                        Some(guard) => one_way(Guarded::new(from_origin, guard), to_sandbox, &carried.down).await,
+                        None => one_way(from_origin, to_sandbox, &carried.down).await,
+                    }
+                },
             )
         };
         let ended = tokio::select! {
             ended = both => ended.map(|_| ()),
-            () = quiet(&carried, idle) => Err(io::ErrorKind::TimedOut.into()),
+            () = silence(&carried, idle) => Err(io::ErrorKind::TimedOut.into()),
             () = stop.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
@@ -71,16 +75,11 @@ pub(crate) fn switch(
     Response::from_parts(parts, Download::unrecorded(Bytes::new()))
 }
 
-/// Until nothing moved for `idle`.
-async fn quiet(carried: &Carried, idle: Duration) {
-    silence(carried, idle).await;
-}
-
+/// Carries one direction to its end.
 async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     count: &AtomicU64,
-    mut guard: Option<StreamGuard>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -88,12 +87,7 @@ async fn one_way(
         if read == 0 {
             return to.shutdown().await;
         }
-        let bytes = &buffer[..read];
-        // A frame cannot be rewritten under way: the connection ends before the key is whole.
-        if guard.as_mut().is_some_and(|guard| guard.scan(bytes)) {
-            return Err(io::Error::other("the origin sent the real key back"));
-        }
-        to.write_all(bytes).await?;
+        to.write_all(&buffer[..read]).await?;
         to.flush().await?;
         count.fetch_add(read as u64, Ordering::Relaxed);
     }
