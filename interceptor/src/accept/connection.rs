@@ -15,8 +15,9 @@ use super::classify::{Spoken, classify};
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
+use crate::http::refuse::refusal;
 use crate::http::serve;
-use crate::policy::{Decision, Deny, Filter, Host, HostName, Reason, Scheme};
+use crate::policy::{Decision, Deny, Host, HostName, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 use crate::tls::hello;
 use crate::tls::server::MintError;
@@ -68,10 +69,6 @@ impl Arrival {
         tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), message = %deny.message, "refused a connection");
         self.sandbox.audit.emit(record);
     }
-}
-
-fn deny(reason: Reason, filter: Filter, message: String) -> Deny {
-    Deny { reason, status: reason.status(), filter, rule: None, credential: None, message, nearest: None }
 }
 
 /// Serves a connection to its end.
@@ -130,7 +127,7 @@ async fn recognise(
         Err(_) if raw_permitted || !first.is_empty() => Ok(Some(Spoken::Other)),
         Err(_) => {
             let message = format!("nothing was sent for {patience:?}");
-            arrival.refused(None, &arrival.host(), &deny(Reason::ProtocolDenied, Filter::Request, message));
+            arrival.refused(None, &arrival.host(), &refusal(Reason::ProtocolDenied, message));
             Ok(None)
         }
     }
@@ -203,7 +200,7 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         Err(error) => {
             if let MintError::RateLimited { .. } = error {
                 let message = format!("{error}; raise limits.mints_per_second");
-                let refusal = deny(Reason::LimitExceeded, Filter::Request, message);
+                let refusal = refusal(Reason::LimitExceeded, message);
                 arrival.refused(Some(Protocol::Tls), &leaf, &refusal);
             } else {
                 tracing::error!(%error, "a certificate could not be minted; the connection is closed");
@@ -307,7 +304,7 @@ async fn tunnel(
         Err(error) => {
             let refusal = match error.denied() {
                 Some(refusal) => refusal.clone(),
-                None => deny(error.reason(), Filter::Request, error.to_string()),
+                None => refusal(error.reason(), error.to_string()),
             };
             arrival.refused(Some(protocol), &host, &refusal);
             reset(stream);

@@ -5,7 +5,8 @@ use http::request::Parts;
 use http::uri::Authority as UriAuthority;
 use http::{HeaderMap, Version};
 
-use crate::policy::{Authority, Deny, Filter, Host, Reason, Scheme};
+use super::refuse::refusal;
+use crate::policy::{Authority, Deny, Host, Reason, Scheme};
 
 /// What the connection knows of the host before any request.
 #[derive(Clone, Debug)]
@@ -104,18 +105,6 @@ fn parse(text: &str, uri: Option<&UriAuthority>) -> Result<Authority, Deny> {
     Authority::parse(text).map_err(|error| {
         malformed(format!("the host `{}` of the request is not valid: {error}", text.escape_debug()))
     })
-}
-
-fn refusal(reason: Reason, message: String) -> Deny {
-    Deny {
-        reason,
-        status: reason.status(),
-        filter: Filter::Request,
-        rule: None,
-        credential: None,
-        message,
-        nearest: None,
-    }
 }
 
 fn mismatch(message: String) -> Deny {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
 use crate::policy::{Allow, Deny, Reason};
 
@@ -17,6 +19,8 @@ pub(crate) struct Exchange {
     started: Instant,
     up: Arc<AtomicU64>,
     down: u64,
+    /// Its place among the sandbox's requests in progress.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Exchange {
@@ -31,6 +35,7 @@ impl Exchange {
             started: Instant::now(),
             up: Arc::default(),
             down: 0,
+            permit: None,
         }
     }
 
@@ -66,6 +71,11 @@ impl Exchange {
             record.rule = deny.rule.clone();
             record.status = Some(deny.status);
         });
+    }
+
+    /// Keeps a place among the sandbox's requests in progress until the exchange is over.
+    pub(crate) fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.permit = Some(permit);
     }
 
     /// Where body bytes from the sandbox are counted.

@@ -15,7 +15,7 @@ use super::body::{Download, Source, Upload};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::{inject, strip_hop_by_hop};
-use super::refuse::DECISION_HEADER;
+use super::refuse::{About, DECISION_HEADER, answer, refusal};
 use super::serve::{Denied, Judged, refuse};
 use super::upgrade;
 use crate::audit::Protocol;
@@ -271,18 +271,6 @@ async fn patiently<F: Future>(sending: F, exchange: &Exchange, idle: Duration) -
     }
 }
 
-fn refusal(reason: Reason, message: String) -> Deny {
-    Deny {
-        reason,
-        status: reason.status(),
-        filter: Filter::Request,
-        rule: None,
-        credential: None,
-        message,
-        nearest: None,
-    }
-}
-
 fn body_too_large(most: u64) -> Deny {
     Deny {
         status: 413,
@@ -334,14 +322,14 @@ fn answer_failure(
     exchange.note(|record| record.reason = Some(deny.reason));
     let host = judged.host.to_string();
     let credential = judged.allow.credential.map(|id| judged.rules.policy.credential(id).name.as_str());
-    let about = super::refuse::About {
+    let about = About {
         host: Some(&host),
         method: Some(parts.method.as_str()),
         path: Some(parts.uri.path()),
         credential,
     };
     let close = deny.status == 413;
-    let response = super::refuse::answer(&deny, about, exchange.id(), parts.version, close);
+    let response = answer(&deny, about, exchange.id(), parts.version, close);
     super::serve::own(response, exchange)
 }
 

@@ -7,7 +7,7 @@ use http::{Response, StatusCode, Version};
 use serde::Serialize;
 
 use crate::audit::RequestId;
-use crate::policy::Deny;
+use crate::policy::{Deny, Filter, Reason};
 
 /// The header that tells a refusal of the interceptor from an answer of the origin.
 pub(crate) const DECISION_HEADER: &str = "x-interceptor-decision";
@@ -27,6 +27,19 @@ struct Error<'a> {
     credential: Option<&'a str>,
     rule: Option<&'a str>,
     request_id: String,
+}
+
+/// A refusal that the request itself, or what became of it, gives rise to, rather than a rule.
+pub(crate) fn refusal(reason: Reason, message: String) -> Deny {
+    Deny {
+        reason,
+        status: reason.status(),
+        filter: Filter::Request,
+        rule: None,
+        credential: None,
+        message,
+        nearest: None,
+    }
 }
 
 /// What of the request the answer repeats.

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
-use super::refuse::{About, answer};
+use super::refuse::{About, answer, refusal};
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
 use crate::policy::{Decision, Deny, Filter, Host, Reason};
@@ -40,10 +40,11 @@ pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = context.sandbox.rules().policy.limits().clone();
+    let rules = context.sandbox.rules();
+    let limits = rules.policy.limits();
     let ceilings = Ceilings {
-        head_bytes: limits.header_bytes,
-        headers: limits.headers,
+        head_bytes: count(limits.header_bytes),
+        headers: count(limits.headers),
         time: limits.header_timeout,
     };
     let (stream, notes) = Strict::new(stream, first, ceilings);
@@ -55,8 +56,8 @@ where
         .timer(TokioTimer::new())
         // The filter limits the time of a head; this one is how long a connection may be idle between requests.
         .header_read_timeout(limits.idle_timeout)
-        .max_headers(limits.headers + 1)
-        .max_header_size(limits.header_bytes + 1024)
+        .max_headers(count(limits.headers).saturating_add(1))
+        .max_header_size(count(limits.header_bytes).saturating_add(1024))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::select! {
@@ -70,7 +71,8 @@ pub(crate) async fn h2<S>(stream: S, context: Context)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = context.sandbox.rules().policy.limits().clone();
+    let rules = context.sandbox.rules();
+    let limits = rules.policy.limits();
     let context = Arc::new(context);
     let stop = context.sandbox.stopping();
     let service = service_fn(move |request| handle(context.clone(), request));
@@ -92,6 +94,10 @@ where
     }
 }
 
+fn count(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 /// One request: from its head to its recorded answer.
 async fn handle(
     context: Arc<Context>,
@@ -102,7 +108,22 @@ async fn handle(
     let (parts, body) = request.into_parts();
     let mut exchange = Exchange::new(&context.sandbox.audit, &context.sandbox.id, context.protocol);
     exchange.note(|record| record.port = Some(context.asked.port()));
-    let response = match judge(&context, &parts, &mut exchange) {
+    let permit = context.sandbox.requests.clone().try_acquire_owned();
+    let judged = judge(&context, &parts, &mut exchange).and_then(|judged| match permit {
+        Ok(permit) => {
+            exchange.hold(permit);
+            Ok(judged)
+        }
+        Err(_) => {
+            let most = judged.rules.policy.limits().requests;
+            let message = format!(
+                "{most} requests of this sandbox are in progress, which is its limit; wait for one to end, or raise limits.requests"
+            );
+            let deny = refusal(Reason::LimitExceeded, message);
+            Err(Box::new(Denied { deny, rules: judged.rules, host: Some(judged.host) }))
+        }
+    });
+    let response = match judged {
         Ok(judged) => forward::forward(&context, judged, parts, body, upgrade, exchange).await,
         Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
     };

@@ -58,6 +58,8 @@ pub struct Sandbox {
     pub(crate) pool: Arc<Pool>,
     /// One permit a connection.
     pub(crate) connections: Arc<Semaphore>,
+    /// One permit a request in progress.
+    pub(crate) requests: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -76,9 +78,10 @@ impl Sandbox {
         let id: Arc<str> = id.into();
         let limits = policy.limits();
         let certificates =
-            ServerConfigs::new(Authority::new(&id)?, limits.mints_per_second, limits.mint_burst)?;
+            ServerConfigs::new(Authority::new(&id)?, limits.mints_per_second, limits.mints_burst)?;
         let pool = Pool::new(runtime.upstream.clone(), ClientConfigs::new(runtime.verifier.clone())?);
-        let connections = Arc::new(Semaphore::new(limits.connections));
+        let connections = permits(limits.connections);
+        let requests = permits(limits.requests);
         let rules =
             Arc::new(ArcSwap::from_pointee(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) }));
         let names = Arc::new(Names::new());
@@ -93,6 +96,7 @@ impl Sandbox {
             certificates,
             pool,
             connections,
+            requests,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
@@ -159,6 +163,11 @@ impl Sandbox {
         self.audit.emit(Record::lifecycle(&self.id, "sandbox_started"));
         Ok(Serving { sandbox: self.clone() })
     }
+}
+
+fn permits(most: u64) -> Arc<Semaphore> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))
 }
 
 /// A sandbox that is being served; dropping it stops that.

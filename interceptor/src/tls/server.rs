@@ -30,7 +30,7 @@ pub enum MintError {
     #[error("more than {per_second} new names a second")]
     RateLimited {
         /// The limit.
-        per_second: u32,
+        per_second: u64,
     },
     /// The certificate could not be made.
     #[error(transparent)]
@@ -43,8 +43,8 @@ pub struct ServerConfigs {
     key: Arc<dyn rustls::sign::SigningKey>,
     tickets: Arc<dyn ProducesTickets>,
     state: Mutex<State>,
-    per_second: u32,
-    burst: u32,
+    per_second: u64,
+    burst: u64,
 }
 
 struct State {
@@ -61,11 +61,11 @@ impl std::fmt::Debug for ServerConfigs {
 
 impl ServerConfigs {
     /// For one sandbox's authority; at most `per_second` leaves are minted a second, with a reserve of `burst`.
-    pub fn new(authority: Authority, per_second: u32, burst: u32) -> Result<ServerConfigs, TlsError> {
+    pub fn new(authority: Authority, per_second: u64, burst: u64) -> Result<ServerConfigs, TlsError> {
         let key = provider().key_provider.load_private_key(authority.leaf_key())?;
         let tickets = Ticketer::new()?;
         let state =
-            State { configs: LruCache::new(NAMES), tokens: f64::from(burst), refilled: Instant::now() };
+            State { configs: LruCache::new(NAMES), tokens: burst as f64, refilled: Instant::now() };
         Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), per_second, burst })
     }
 
@@ -85,8 +85,8 @@ impl ServerConfigs {
         {
             return Ok(config.clone());
         }
-        let earned = now.duration_since(state.refilled).as_secs_f64() * f64::from(self.per_second);
-        state.tokens = (state.tokens + earned).min(f64::from(self.burst));
+        let earned = now.duration_since(state.refilled).as_secs_f64() * self.per_second as f64;
+        state.tokens = (state.tokens + earned).min(self.burst as f64);
         state.refilled = now;
         if state.tokens < 1.0 {
             return Err(MintError::RateLimited { per_second: self.per_second });
@@ -114,7 +114,7 @@ impl ServerConfigs {
 mod tests {
     use super::*;
 
-    fn configs(per_second: u32, burst: u32) -> ServerConfigs {
+    fn configs(per_second: u64, burst: u64) -> ServerConfigs {
         ServerConfigs::new(Authority::new("test").unwrap(), per_second, burst).unwrap()
     }
 
