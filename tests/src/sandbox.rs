@@ -34,6 +34,7 @@ pub struct Sandbox<'lab> {
     piped: bool,
     bare: bool,
     host_net: bool,
+    audit: Option<OsString>,
     limit: Duration,
 }
 
@@ -54,6 +55,7 @@ impl<'lab> Sandbox<'lab> {
             piped: false,
             bare: false,
             host_net: false,
+            audit: None,
             limit: Duration::from_secs(60),
         }
     }
@@ -134,6 +136,13 @@ impl<'lab> Sandbox<'lab> {
         self
     }
 
+    /// Audit records go to this file, `-` for standard error, instead of the lab's own, which the oracles read.
+    #[must_use]
+    pub fn audit_to(mut self, file: &str) -> Self {
+        self.audit = Some(file.into());
+        self
+    }
+
     /// How long it may take; a minute unless said.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
@@ -202,7 +211,8 @@ impl<'lab> Sandbox<'lab> {
         let sweep = self.lab.work().join(format!("sweep-{number}"));
         let binary = binary("interceptor");
         let mut process = Command::new(&binary);
-        process.arg("run").arg("--policy").arg(policy).arg("--audit").arg(&audit);
+        process.arg("run").arg("--policy").arg(policy);
+        process.arg("--audit").arg(self.audit.as_deref().unwrap_or(audit.as_os_str()));
         process.arg("--upstream-ca").arg(directory.join("upstream-ca.pem")).args(&self.options).arg("--");
         if !self.bare {
             process.arg(client()).arg("wrap").arg(&sweep).arg("--");

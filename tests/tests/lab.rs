@@ -1,5 +1,7 @@
 //! The lab itself: origins that record what they parsed, and oracles that object where they should.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
 use std::process::{Command, Stdio};

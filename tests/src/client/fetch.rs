@@ -46,7 +46,7 @@ pub struct Ask {
     pub host: String,
     /// Path and query.
     pub path: String,
-    /// More fields.
+    /// More fields; a value that ends in `$NAME` gets that variable of the sandbox.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
@@ -235,10 +235,16 @@ fn failed(error: anyhow::Error) -> Answer {
     Answer { error: Some(format!("{error:#}")), ..Answer::default() }
 }
 
+/// `$NAME` at the end of a value stands for a variable of the sandbox: only in there is a placeholder known.
+fn with_variable(value: &str) -> String {
+    let replaced = value.split_once('$').and_then(|(before, name)| Some((before, std::env::var(name).ok()?)));
+    replaced.map_or_else(|| value.to_owned(), |(before, variable)| format!("{before}{variable}"))
+}
+
 fn request(ask: &Ask, uri: &str) -> Result<Request<Full<Bytes>>> {
     let mut builder = Request::builder().method(ask.method.as_str()).uri(uri);
     for (name, value) in &ask.headers {
-        builder = builder.header(name, value);
+        builder = builder.header(name, with_variable(value));
     }
     Ok(builder.body(Full::from(ask.body.clone().into_bytes()))?)
 }
