@@ -1,12 +1,15 @@
-//! `interceptor init`: the first process of a sandbox; started by `run`, not by people.
+//! `interceptor init`: the first process of a sandbox; started by `run` and `attach`, not by people.
 
 use std::process::ExitCode;
 
-/// The arguments of `interceptor init`.
+use crate::sandbox;
+
+/// The arguments of `interceptor init`: none, for its orders come over standard input.
 #[derive(Debug, clap::Args)]
 pub struct Init {}
 
 /// Runs the command.
 pub fn run(_arguments: Init) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`interceptor init` is not built yet")
+    // Exit statuses are eight bits wide.
+    Ok(ExitCode::from(sandbox::init::main() as u8))
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::handover::Strings;
 use super::trust;
@@ -10,6 +11,7 @@ use super::user::Identity;
 
 /// Where a command without a PATH is looked for.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_SHELL: &str = "/bin/sh";
 /// Says inside which sandbox one is.
 pub const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
 
@@ -47,9 +49,7 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings
     set(&mut variables, "HOME", home);
     set(&mut variables, "USER", &identity.name);
     set(&mut variables, "LOGNAME", &identity.name);
-    if let Some(shell) = &identity.shell {
-        set(&mut variables, "SHELL", &shell.0);
-    }
+    set(&mut variables, "SHELL", identity.shell.as_ref().map_or(Path::new(DEFAULT_SHELL), |shell| &shell.0));
     if get(&variables, "PATH").is_none() {
         set(&mut variables, "PATH", DEFAULT_PATH);
     }
@@ -98,7 +98,7 @@ fn leads_outside(name: &OsStr) -> bool {
 
 /// Beside proxies: sockets of the host's services, which the sandbox cannot reach, the certificate directories that would be
 /// preferred to the bundle, and logging of TLS secrets.
-const DROPPED: [&str; 25] = [
+const DROPPED: [&str; 26] = [
     "SSL_CERT_DIR",
     "SSLKEYLOGFILE",
     "NODE_TLS_REJECT_UNAUTHORIZED",
@@ -124,6 +124,7 @@ const DROPPED: [&str; 25] = [
     "LISTEN_FDNAMES",
     "MAIL",
     "OLDPWD",
+    "_",
 ];
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ fn reporting(channel: &Channel, work: impl FnOnce() -> Result<i32, SandboxError>
 
 /// Takes the socket away from standard input, so that nothing that is started later has it.
 fn take_channel() -> io::Result<Channel> {
+    // What the supervisor itself inherited, and would have to know of to close.
+    sys::close_above_stdio()?;
     let socket = nix::unistd::dup(io::stdin())?;
     let nothing = File::open("/dev/null")?;
     sys::duplicate_onto(nothing.as_fd(), libc::STDIN_FILENO)?;

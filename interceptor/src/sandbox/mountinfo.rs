@@ -20,9 +20,9 @@ pub(crate) struct Mount {
     pub(crate) kind: String,
 }
 
-/// The mounts of this process, in the order in which the kernel lists them (a later one covers an earlier one).
+/// The mounts of this thread (whose namespace may be its own), in the order in which the kernel lists them (a later one covers an earlier one).
 pub(crate) fn read() -> io::Result<Vec<Mount>> {
-    Ok(parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
+    Ok(parse(&std::fs::read_to_string("/proc/thread-self/mountinfo")?))
 }
 
 fn parse(text: &str) -> Vec<Mount> {

@@ -47,6 +47,13 @@ pub(crate) fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usi
     Ok((message.bytes, descriptors))
 }
 
+/// Closes every descriptor above standard error, whoever left it open. For the start of a process, before it has opened any.
+pub(crate) fn close_above_stdio() -> io::Result<()> {
+    let first = libc::STDERR_FILENO as libc::c_uint + 1;
+    // SAFETY: takes numbers only.
+    answer(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) })
+}
+
 /// Marks every descriptor above standard error close-on-exec, whoever opened it.
 pub(crate) fn close_on_exec_above_stdio() -> io::Result<()> {
     let first = libc::STDERR_FILENO as libc::c_uint + 1;

@@ -23,7 +23,7 @@ pub struct Identity {
     pub name: String,
     /// The home directory, where it exists.
     pub home: Option<super::handover::Path>,
-    /// The login shell, where there is one.
+    /// The login shell, where there is a usable one.
     pub shell: Option<super::handover::Path>,
 }
 
@@ -80,7 +80,9 @@ impl Identity {
             gid,
             groups: groups.into_iter().map(Gid::as_raw).collect(),
             home: path(user.dir).filter(|home| home.0.is_dir()),
-            shell: path(user.shell),
+            // A service's account has a "shell" that only refuses.
+            shell: path(user.shell)
+                .filter(|shell| !shell.0.ends_with("nologin") && !shell.0.ends_with("false")),
             name: user.name,
         })
     }

@@ -67,7 +67,10 @@ pub(super) fn replace(mounts: &[Mount]) -> Result<(), SandboxError> {
         }
     }
     fresh("proc", Path::new("/proc"), sealed, "")?;
-    fresh("sysfs", Path::new("/sys"), sealed | MsFlags::MS_RDONLY, "")
+    // In a shared network namespace it is the host's own file system, which the kernel refuses to mount over itself.
+    let sys = Path::new("/sys");
+    tmpfs(sys, sealed, "mode=755,size=4k")?;
+    fresh("sysfs", sys, sealed | MsFlags::MS_RDONLY, "")
 }
 
 /// Makes what can be written in `/proc` read-only, but for the processes' own directories, and hides what tells too much. The

@@ -13,6 +13,8 @@ mod hidden;
 mod kernel;
 mod root;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
 use std::io;
