@@ -1,2 +1,11 @@
 //! `cargo xtask COMMAND`: the project's only script language.
-fn main() {}
+
+mod ebpf;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first() {
+        Some((command, rest)) if command == "ebpf" => ebpf::run(rest),
+        _ => anyhow::bail!("usage: cargo xtask ebpf [--check]"),
+    }
+}

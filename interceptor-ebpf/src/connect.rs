@@ -1,0 +1,95 @@
+//! `connect(2)`: TCP to the proxy, UDP port 53 to the resolver, nothing else anywhere.
+//!
+//! The kernel runs these hooks for a non-blocking connect, for TCP fast open (`sendto` with `MSG_FASTOPEN`, and
+//! `TCP_FASTOPEN_CONNECT`) and for io_uring too; not for `connect` with `AF_UNSPEC`, which only undoes a connection.
+
+use aya_log_ebpf::debug;
+use interceptor_ebpf::verdict::{self, Verdict};
+use interceptor_ebpf::{Endpoint, Redirection, Sandbox};
+
+use crate::context::{Address, Family};
+use crate::maps::{self, HalfOpen};
+use crate::socket::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM};
+use crate::{PASS, REFUSE};
+
+/// Judges the destination of a `connect`.
+#[inline(always)]
+pub(crate) fn connect<F: Family>(address: &Address<F>) -> i32 {
+    let Some(sandbox) = maps::sandbox() else { return REFUSE };
+    let destination = address.get();
+    let verdict = match (address.socket_type(), address.protocol()) {
+        (SOCK_STREAM, IPPROTO_TCP) => tcp(sandbox, &destination),
+        (SOCK_DGRAM, IPPROTO_UDP) => verdict::udp(sandbox, &destination),
+        _ => Verdict::Refuse,
+    };
+    carry_out(address, &destination, verdict)
+}
+
+/// TCP, with the maps the verdict asks.
+#[inline(always)]
+fn tcp(sandbox: &Sandbox, destination: &Endpoint) -> Verdict {
+    // A sandbox at its limit is refused here, where the caller learns of it; in `sock_ops` it could only be left without a record.
+    let below_limit = HalfOpen::of(sandbox.id).is_some_and(|count| count.get() < u64::from(sandbox.half_open_limit));
+    let verdict = verdict::tcp(
+        sandbox,
+        destination,
+        || maps::covers(sandbox.denied, &destination.address),
+        || maps::covers(sandbox.allowed_loopback, &loopback(destination)),
+    );
+    match verdict {
+        Verdict::Redirect(_) if !below_limit => Verdict::Refuse,
+        verdict => verdict,
+    }
+}
+
+/// The loopback address that an unspecified one stands for.
+#[inline(always)]
+fn loopback(destination: &Endpoint) -> [u32; 4] {
+    let mut address = destination.address;
+    if address[3] == 0 {
+        address[3] = if destination.is_v4() { 0x7f00_0001_u32.to_be() } else { 1_u32.to_be() };
+    }
+    address
+}
+
+/// Does to the socket and to the address in the call what was decided.
+#[inline(always)]
+pub(crate) fn carry_out<F: Family>(address: &Address<F>, destination: &Endpoint, verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Leave => {
+            // The socket may have been redirected before and then disconnected: its record must not stick to this connection.
+            maps::forget(address.socket());
+            PASS
+        }
+        Verdict::Refuse => {
+            log_refused(address, destination);
+            REFUSE
+        }
+        Verdict::Redirect(target) => {
+            if !maps::remember(address.socket(), &Redirection { original: *destination, target }) {
+                return REFUSE;
+            }
+            address.set(&target);
+            PASS
+        }
+    }
+}
+
+/// One debug event. Off unless user space asks for it at load, when the verifier removes it from the programs.
+#[inline(always)]
+fn log_refused<F: Family>(address: &Address<F>, destination: &Endpoint) {
+    debug!(
+        address.context(),
+        "refused protocol={} destination=[{:i}]:{}",
+        address.protocol(),
+        octets(destination),
+        destination.port
+    );
+}
+
+/// The bytes of an address, for the log.
+#[inline(always)]
+fn octets(endpoint: &Endpoint) -> [u8; 16] {
+    // SAFETY: both are 16 bytes without invalid values; the words hold the bytes in memory order.
+    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(endpoint.address) }
+}

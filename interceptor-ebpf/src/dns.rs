@@ -1,0 +1,20 @@
+//! UDP without `connect`: datagrams to port 53 go to the resolver, of which [`crate::peername`] hides the answer's source.
+//!
+//! A socket remembers the last server it was sent to, which is enough for a client that asks several servers the same question
+//! on one socket and takes the first answer from any of them (musl does).
+
+use interceptor_ebpf::verdict;
+
+use crate::context::{Address, Family};
+use crate::{PASS, REFUSE, connect, maps};
+
+/// Judges the destination of a datagram.
+#[inline(always)]
+pub(crate) fn send<F: Family>(address: &Address<F>) -> i32 {
+    let Some(sandbox) = maps::sandbox() else { return REFUSE };
+    if maps::is_own(address.socket(), sandbox) {
+        return PASS;
+    }
+    let destination = address.get();
+    connect::carry_out(address, &destination, verdict::udp(sandbox, &destination))
+}

@@ -1,0 +1,152 @@
+//! Keys and values of the maps. No field needs padding, so a value is exactly its words.
+
+use crate::Endpoint;
+
+/// The sandbox shares its network namespace with others: loopback is not its own.
+pub const SHARED_NETNS: u32 = 1;
+
+/// How many connections of one sandbox may be between `connect` and their acceptance. A connection is in this state for
+/// microseconds; a sandbox that holds more has stopped listening to the answers, or floods.
+pub const HALF_OPEN_LIMIT: u32 = 1024;
+
+/// How many half-open connections all sandboxes together may have: a thousand sandboxes at their limit.
+pub const FLOWS_CAPACITY: usize = 1 << 20;
+
+/// How many networks all sandboxes together may deny. Entries cost memory only when they exist.
+pub const NETWORKS_CAPACITY: usize = 1 << 22;
+
+/// How many sandboxes one program set serves.
+pub const SANDBOXES_CAPACITY: usize = 1 << 16;
+
+/// Words of a network's key: the set it belongs to, then the address. The LPM trie's own `prefixlen` counts the set's 64 bits.
+pub const NETWORK_WORDS: usize = 6;
+
+/// What the programs know of one sandbox: the value of its cgroup's local storage. All zero (as the kernel makes it at attach)
+/// means "not configured": everything is refused.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Identifies this attachment; never 0 and never used twice, unlike a cgroup's path.
+    pub id: u64,
+    /// The set of networks that `connect` refuses; 0 when there is none.
+    pub denied: u64,
+    /// The set of loopback networks that may be asked for in a shared namespace; 0 when there is none.
+    pub allowed_loopback: u64,
+    /// Where TCP over IPv4 goes.
+    pub tcp4: Endpoint,
+    /// Where TCP over IPv6 goes, if there is such a listener.
+    pub tcp6: Endpoint,
+    /// Where UDP port 53 over IPv4 goes.
+    pub dns4: Endpoint,
+    /// Where UDP port 53 over IPv6 goes, if there is such a resolver.
+    pub dns6: Endpoint,
+    /// [`SHARED_NETNS`] or nothing.
+    pub flags: u32,
+    /// How many half-open connections it may have.
+    pub half_open_limit: u32,
+}
+
+impl Sandbox {
+    /// How many words it takes in a map.
+    pub const WORDS: usize = 6 + 4 * Endpoint::WORDS + 2;
+
+    /// Whether loopback belongs to others too.
+    #[inline(always)]
+    pub const fn shares_netns(&self) -> bool {
+        self.flags & SHARED_NETNS != 0
+    }
+
+    /// The words for a map.
+    pub fn to_words(&self) -> [u32; Self::WORDS] {
+        let mut words = [0; Self::WORDS];
+        let endpoints = [self.tcp4, self.tcp6, self.dns4, self.dns6];
+        let ids = [self.id, self.denied, self.allowed_loopback];
+        let all = ids
+            .into_iter()
+            .flat_map(split)
+            .chain(endpoints.iter().flat_map(Endpoint::to_words))
+            .chain([self.flags, self.half_open_limit]);
+        for (word, value) in words.iter_mut().zip(all) {
+            *word = value;
+        }
+        words
+    }
+}
+
+/// A `u64` as the two words it takes in memory.
+pub const fn split(value: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+/// What was done to a client's socket, in that socket's storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redirection {
+    /// Where the sandbox wanted to go.
+    pub original: Endpoint,
+    /// Where it was sent.
+    pub target: Endpoint,
+}
+
+/// One connection between `connect` and its acceptance, seen from either end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// The sandbox of the end that looks.
+    pub sandbox: u64,
+    /// The network namespace: a sandbox may make nested ones, where the same addresses mean other sockets.
+    pub netns: u64,
+    /// The address of the end that called `connect`.
+    pub client: [u32; 4],
+    /// The address of the listener.
+    pub server: [u32; 4],
+    /// The client's port, host order.
+    pub client_port: u32,
+    /// The listener's port, host order.
+    pub server_port: u32,
+}
+
+impl Flow {
+    /// How many words it takes in a map.
+    pub const WORDS: usize = 14;
+
+    /// The sandbox of a key in words.
+    pub const fn sandbox_of(words: &[u32; Self::WORDS]) -> [u32; 2] {
+        [words[0], words[1]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_has_padding() {
+        assert_eq!(size_of::<Endpoint>(), 4 * Endpoint::WORDS);
+        assert_eq!(size_of::<Sandbox>(), 4 * Sandbox::WORDS);
+        assert_eq!(size_of::<Redirection>(), 8 * Endpoint::WORDS);
+        assert_eq!(size_of::<Flow>(), 4 * Flow::WORDS);
+    }
+
+    #[test]
+    fn words_stand_where_the_fields_stand() {
+        let sandbox = Sandbox {
+            id: 0x0102_0304_0506_0708,
+            denied: 9,
+            tcp4: Endpoint { address: [10, 11, 12, 13], port: 14 },
+            dns6: Endpoint { address: [20, 21, 22, 23], port: 24 },
+            flags: SHARED_NETNS,
+            half_open_limit: 99,
+            ..Sandbox::default()
+        };
+        let words = sandbox.to_words();
+        let word = |offset: usize| words[offset / 4];
+        assert_eq!([word(0), word(4)], split(sandbox.id));
+        assert_eq!([word(core::mem::offset_of!(Sandbox, denied)), 0], split(9));
+        assert_eq!(word(core::mem::offset_of!(Sandbox, tcp4) + core::mem::offset_of!(Endpoint, port)), 14);
+        assert_eq!(word(core::mem::offset_of!(Sandbox, dns6)), 20);
+        assert_eq!(word(core::mem::offset_of!(Sandbox, flags)), SHARED_NETNS);
+        assert_eq!(word(core::mem::offset_of!(Sandbox, half_open_limit)), 99);
+    }
+}
