@@ -1,11 +1,3 @@
-<<<<<<< HEAD
-//! `cargo xtask ebpf`.
-
-use anyhow::{Result, bail};
-
-pub(crate) fn run(_arguments: &[String]) -> Result<()> {
-    bail!("`cargo xtask ebpf` is not built yet")
-=======
 //! `cargo xtask ebpf [--check]`: builds the eBPF object that is checked in beside the loader.
 //!
 //! Users never need this: the object is in the repository, and plain stable Rust embeds it. The build is reproducible: the same
@@ -259,5 +251,4 @@ fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     ensure!(output.status.success(), "{} failed: {}", command.get_program().display(), output.status);
     Ok(String::from_utf8(output.stdout)?)
->>>>>>> kernel
 }
