@@ -94,6 +94,11 @@ impl Policy {
         self.network.may_resolve(name)
     }
 
+    /// Whether any name is tunnelled unopened: only then need a ClientHello be read before it is answered.
+    pub fn has_passthrough(&self) -> bool {
+        !self.passthrough.is_empty()
+    }
+
     /// Whether TLS to this name and port is tunnelled unopened.
     pub fn is_passthrough(&self, name: &HostName, port: u16) -> bool {
         !self.passthrough.is_empty() && self.passthrough.first(&Host::Name(name.clone()), port).is_some()
