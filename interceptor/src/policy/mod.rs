@@ -115,6 +115,11 @@ impl Policy {
         self.governance.of(scheme, host, port).all
     }
 
+    /// Whether an allow rule names this address itself, as a special-purpose address needs it to be dialled.
+    pub fn allows_address(&self, address: std::net::IpAddr, port: u16) -> bool {
+        self.network.allows_address(address, port)
+    }
+
     /// The networks that deny rules name for every port, catch-alls left out: what the kernel refuses at `connect`.
     pub fn denied_networks(&self) -> Vec<IpNet> {
         self.network.denied_networks()
