@@ -302,7 +302,7 @@ async fn tunnel(
     let mut dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
-            let refusal = match error.denied() {
+            let refusal = match error.deny() {
                 Some(refusal) => refusal.clone(),
                 None => refusal(error.reason(), error.to_string()),
             };

@@ -84,7 +84,9 @@ async fn accepted_one(
         return;
     }
     if asked.port() == 53 {
-        sandbox.dns.clone().serve_tcp(stream).await;
+        if let Err(error) = sandbox.dns.clone().serve_tcp(stream).await {
+            tracing::debug!(%error, "a DNS connection ended");
+        }
         return;
     }
     connection::serve(sandbox, stream, asked).await;

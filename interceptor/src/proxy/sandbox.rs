@@ -15,7 +15,7 @@ use super::{Destinations, Listeners, Runtime};
 use crate::accept;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
-use crate::dns::{DnsServer, Names};
+use crate::dns::{self, DnsOptions, DnsServer, Names};
 use crate::policy::Policy;
 use crate::tls::TlsError;
 use crate::tls::authority::Authority;
@@ -85,9 +85,16 @@ impl Sandbox {
         let rules =
             Arc::new(ArcSwap::from_pointee(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) }));
         let names = Arc::new(Names::new());
-        let dns = DnsServer::new(&id, rules.clone(), names.clone(), runtime);
+        let dns = DnsServer::new(DnsOptions {
+            sandbox: id.clone(),
+            names: names.clone(),
+            rules: Arc::new(Shared(rules.clone())),
+            upstream: runtime.upstream.clone(),
+            audit: runtime.audit.clone(),
+            ipv6: true,
+        });
         Ok(Arc::new(Sandbox {
-            dns: Arc::new(dns),
+            dns,
             id,
             rules,
             runtime: runtime.clone(),
@@ -162,6 +169,19 @@ impl Sandbox {
         });
         self.audit.emit(Record::lifecycle(&self.id, "sandbox_started"));
         Ok(Serving { sandbox: self.clone() })
+    }
+}
+
+/// The rules as the resolver of names sees them.
+struct Shared(Arc<ArcSwap<Rules>>);
+
+impl dns::Rules for Shared {
+    fn policy(&self) -> Arc<Policy> {
+        self.0.load().policy.clone()
+    }
+
+    fn carries_placeholder(&self, name: &str) -> bool {
+        self.0.load().keyring.in_name(name)
     }
 }
 

@@ -78,7 +78,7 @@ impl ConnectError {
     /// The policy's own refusal, where an address was refused.
     pub(crate) fn denied(&self) -> Option<&Deny> {
         match self {
-            ConnectError::Dial(error) => error.denied(),
+            ConnectError::Dial(error) => error.deny(),
             _ => None,
         }
     }
