@@ -30,6 +30,8 @@ mod read;
 mod request;
 mod schema;
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
@@ -92,6 +94,12 @@ impl Policy {
     /// Whether any port of the name could be permitted: only then may a query for it leave the host.
     pub fn may_resolve(&self, name: &HostName) -> bool {
         self.network.may_resolve(name)
+    }
+
+    /// Whether an allow rule names this address itself (a literal or a CIDR; `*` does not): what it takes to reach an
+    /// address that is refused for where it leads, whatever its range.
+    pub fn allows_address(&self, address: IpAddr, port: u16) -> bool {
+        self.network.allows_address(address, port)
     }
 
     /// Whether TLS to this name and port is tunnelled unopened.

@@ -216,6 +216,11 @@ impl Network {
             .find_map(address::special)
     }
 
+    /// Whether allow rules name the address, and every address embedded in it, at this port.
+    pub(super) fn allows_address(&self, address: IpAddr, port: u16) -> bool {
+        Views::of(address).iter().all(|view| self.allow.first_covering(view, port).is_some())
+    }
+
     /// Whether any port of the name could be permitted.
     pub(super) fn may_resolve(&self, name: &HostName) -> bool {
         let host = Host::Name(name.clone());
