@@ -203,11 +203,6 @@ impl Network {
         }
     }
 
-    /// Whether an allow rule names the address, in each form that it may stand for.
-    pub(super) fn allows_address(&self, address: IpAddr, port: u16) -> bool {
-        Views::of(address).iter().all(|view| self.allow.first_covering(view, port).is_some())
-    }
-
     /// The deny rule, other than a catch-all, that names an address.
     pub(super) fn deny_address(&self, address: IpAddr, port: u16) -> Option<&Arc<Rule>> {
         Views::of(address).iter().find_map(|view| self.deny.first_covering(view, port))
@@ -219,6 +214,11 @@ impl Network {
             .iter()
             .filter(|view| self.allow.first_covering(*view, port).is_none())
             .find_map(address::special)
+    }
+
+    /// Whether allow rules name the address, and every address embedded in it, at this port.
+    pub(super) fn allows_address(&self, address: IpAddr, port: u16) -> bool {
+        Views::of(address).iter().all(|view| self.allow.first_covering(view, port).is_some())
     }
 
     /// Whether any port of the name could be permitted.
