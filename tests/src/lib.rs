@@ -1,1 +1,23 @@
-//! The lab.
+//! The lab: what an integration test of `interceptor` needs, built and torn down by itself.
+//!
+//! - [`lab`]: one test's world, and the three oracles that judge it at its end;
+//! - [`sandbox`]: the real binary, run with a policy and a command; [`outcome`]: what came of it;
+//! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record what they parsed, and listeners that must
+//!   receive nothing;
+//! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
+//! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
+//! - [`client`]: the client that runs inside a sandbox where a stock client cannot say what a test must say.
+//!
+//! Everything listens on loopback addresses with ports of its own, so tests run side by side.
+
+pub mod audit;
+pub mod authority;
+pub mod canary;
+pub mod client;
+pub mod lab;
+pub mod origin;
+pub mod outcome;
+pub mod sandbox;
+
+pub use lab::Lab;
+pub use outcome::Outcome;

@@ -1,11 +1,47 @@
-//! `cargo xtask COMMAND`: the project's only script language.
+//! `cargo xtask COMMAND`: the project's only script language. One file a command.
 
+mod bench;
 mod ebpf;
+mod fuzz;
+mod process;
+mod run;
+mod test;
 
-fn main() -> anyhow::Result<()> {
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND [ARG…]
+
+  run                 builds everything and runs the demonstration; needs root, or calls sudo
+  run -- ARG…         builds the interceptor and runs it with these arguments:
+                      cargo xtask run -- run --policy p.json -- curl https://api.openai.com/v1/models
+  test [ARG…]         builds, then runs every test: unit, doc, and integration with real eBPF; needs root, or calls sudo.
+                      The arguments go to `cargo test`: cargo xtask test --test refusals -- --nocapture
+  ebpf [--check]      builds the eBPF object; --check compares it with the one that is checked in
+  fuzz [ARG…]         runs the fuzz targets
+  bench [ARG…]        runs the benchmarks; the arguments go to `cargo bench`
+";
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.split_first() {
-        Some((command, rest)) if command == "ebpf" => ebpf::run(rest),
-        _ => anyhow::bail!("usage: cargo xtask ebpf [--check]"),
-    }
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", &[][..]),
+    };
+    let outcome = match command {
+        "run" => run::run(rest),
+        "test" => test::run(rest),
+        "ebpf" => ebpf::run(rest).map(|()| ExitCode::SUCCESS),
+        "fuzz" => fuzz::run(rest).map(|()| ExitCode::SUCCESS),
+        "bench" => bench::run(rest),
+        "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        unknown => Err(anyhow::anyhow!("no command {unknown:?}\n\n{HELP}")),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -1,1 +1,93 @@
-//! The listener, the original destination of a connection, and what protocol its first bytes speak.
+//! The first steps of a connection: accepted, its original destination read, its protocol recognised by its first bytes,
+//! and handed on to TLS, HTTP or a tunnel.
+
+mod classify;
+mod connection;
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::proxy::{Destinations, SELF_TEST, Sandbox};
+
+/// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin (ATTACKS X4).
+const BREATHER: Duration = Duration::from_millis(50);
+
+/// Accepts connections until the sandbox stops. Each is served in a task of its own, within the sandbox's limit: beyond
+/// it, connections wait in the listener's backlog.
+pub(crate) async fn listen(
+    sandbox: Arc<Sandbox>,
+    listener: TcpListener,
+    destinations: Arc<dyn Destinations>,
+    token: Arc<str>,
+) {
+    let stop = sandbox.stopping();
+    loop {
+        let permit = tokio::select! {
+            permit = sandbox.connections.clone().acquire_owned() => permit,
+            () = stop.cancelled() => return,
+        };
+        // The semaphore is closed by nobody.
+        let Ok(permit) = permit else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(BREATHER).await;
+                continue;
+            }
+        };
+        let (sandbox, destinations, token) = (sandbox.clone(), destinations.clone(), token.clone());
+        let stop = stop.clone();
+        sandbox.tasks.clone().spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                () = accepted_one(sandbox, stream, &*destinations, &token) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+async fn accepted_one(
+    sandbox: Arc<Sandbox>,
+    mut stream: TcpStream,
+    destinations: &dyn Destinations,
+    token: &str,
+) {
+    // No record: it was not redirected, so that nobody knows where it was going (ATTACKS K12, K14). It is closed.
+    let asked = match destinations.original(stream.as_fd()) {
+        Ok(Some(asked)) => asked,
+        Ok(None) => {
+            tracing::debug!("closed a connection that was not redirected");
+            return;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "an original destination could not be read; the connection is closed");
+            return;
+        }
+    };
+    let asked = std::net::SocketAddr::new(asked.ip().to_canonical(), asked.port());
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    if asked == SELF_TEST {
+        let _ = stream.write_all(format!("{token}\n").as_bytes()).await;
+        let _ = stream.shutdown().await;
+        return;
+    }
+    if asked.port() == 53 {
+        if let Err(error) = sandbox.dns.clone().serve_tcp(stream).await {
+            tracing::debug!(%error, "a DNS connection ended");
+        }
+        return;
+    }
+    connection::serve(sandbox, stream, asked).await;
+}

@@ -74,11 +74,23 @@ pub struct Common {
     pub quiet: bool,
 }
 
+/// The exit status of `run` when the interceptor itself fails (SPEC 7), as of env(1) and its like.
+const OWN_FAILURE: u8 = 125;
+
 /// Parses the arguments, runs the command, and maps its outcome to an exit status: an error of the interceptor itself is
 /// 125 for `run` (SPEC 7), else 2, which is also what clap exits with for a usage error.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { 125 } else { 2 };
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `run` answers with the command's own statuses, so that its usage errors have one that no command has.
+            let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+            let failure = if is_run { OWN_FAILURE } else { 2 };
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS };
+        }
+    };
+    let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),

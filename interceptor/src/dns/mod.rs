@@ -1,1 +1,3 @@
 //! Names and their synthetic addresses.
+
+mod question;

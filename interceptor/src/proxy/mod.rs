@@ -1,5 +1,11 @@
 //! One sandbox in user space: everything between its listeners and its origins, owned together and dropped together.
 
+mod runtime;
+mod sandbox;
+
+pub use runtime::{Runtime, RuntimeOptions};
+pub use sandbox::{ProxyError, Rules, Sandbox, Serving};
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;

@@ -1,1 +1,47 @@
-//! The certificate authority of a sandbox and the TLS configurations of both sides.
+//! The certificate authority of a sandbox and the TLS configurations of both sides. Only this module knows rcgen.
+//!
+//! - [`authority`]: the sandbox's CA, its one leaf key, and the minting of leaves.
+//! - [`server`]: one cached server configuration per name, towards the sandbox.
+//! - [`client`]: the verified client configurations, towards origins.
+//! - [`hello`]: the ClientHello, read without being consumed.
+
+pub mod authority;
+pub mod client;
+pub mod hello;
+pub mod server;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+/// The one cryptographic provider of the process: aws-lc-rs.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::LazyLock<Arc<CryptoProvider>> =
+        std::sync::LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+/// What can go wrong while TLS is set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A key or certificate could not be made.
+    #[error("a certificate could not be made: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// A configuration was refused by the TLS library.
+    #[error("TLS could not be configured: {0}")]
+    Configuration(#[from] rustls::Error),
+    /// A file of trusted certificates could not be read.
+    #[error("{path}: {reason}; give a file of PEM certificates")]
+    Roots {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// There is nothing to verify an origin with.
+    #[error("no trusted root certificate was found; install ca-certificates or give --upstream-ca FILE")]
+    NoRoots,
+    /// The verifier could not be built.
+    #[error("the certificate verifier could not be built: {0}")]
+    Verifier(#[from] rustls::client::VerifierBuilderError),
+}

@@ -1,1 +1,152 @@
-//! Raw and passthrough connections.
+//! Raw and passthrough connections: bytes carried both ways, unread, by splice(2), which moves them between sockets without
+//! copying them through user space.
+//!
+//! Each direction ends by itself, so that a half-close passes through (RFC 9293 section 3.6); a failure of either ends both,
+//! and so does silence in both for the idle limit.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::pipe2;
+use std::os::fd::AsRawFd as _;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// What a pipe may hold, in bytes: larger pipes mean fewer system calls and more kernel memory per tunnel.
+const PIPE: usize = 256 * 1024;
+
+/// Bytes carried so far, both ways; kept where they are read after the tunnel was cut off, too.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// From the sandbox.
+    pub up: AtomicU64,
+    /// To the sandbox.
+    pub down: AtomicU64,
+}
+
+impl Carried {
+    fn total(&self) -> u64 {
+        self.up.load(Ordering::Relaxed) + self.down.load(Ordering::Relaxed)
+    }
+}
+
+/// Carries bytes between the sandbox and the origin until both have closed, one fails, or nothing moves for `idle`.
+///
+/// # Errors
+/// `TimedOut` after `idle`, or what the sockets give.
+pub(crate) async fn carry(
+    sandbox: &TcpStream,
+    origin: &TcpStream,
+    carried: &Carried,
+    idle: Duration,
+) -> io::Result<()> {
+    let both = async {
+        tokio::try_join!(one_way(sandbox, origin, &carried.up), one_way(origin, sandbox, &carried.down))
+    };
+    tokio::select! {
+        ended = both => ended.map(|_| ()),
+        () = silence(carried, idle) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Returns when nothing was carried for `idle`.
+pub(crate) async fn silence(carried: &Carried, idle: Duration) {
+    let mut before = carried.total();
+    loop {
+        tokio::time::sleep(idle).await;
+        let now = carried.total();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+async fn one_way(from: &TcpStream, to: &TcpStream, count: &AtomicU64) -> io::Result<()> {
+    let (out, into) = pipe()?;
+    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+    loop {
+        // The pipe is empty here, so that "would block" can only be said by the socket.
+        let filled = from
+            .async_io(Interest::READABLE, || Ok(splice(from, None, &into, None, PIPE, flags)?))
+            .await?;
+        if filled == 0 {
+            // The peer may have gone already: then there is nobody to tell.
+            let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
+            return Ok(());
+        }
+        let mut left = filled;
+        while left > 0 {
+            let moved =
+                to.async_io(Interest::WRITABLE, || Ok(splice(&out, None, to, None, left, flags)?)).await?;
+            left -= moved;
+            count.fetch_add(moved as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (out, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    // Refused where the user's pipe memory is used up (pipe(7)): the usual 64 KiB do as well.
+    let _ = fcntl(&into, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
+    Ok((out, into))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), server.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn bytes_and_a_half_close_pass_both_ways() {
+        let (mut client, sandbox) = pair().await;
+        let (origin, mut server) = pair().await;
+        let carried = Carried::default();
+        let payload = vec![7_u8; 3_000_000];
+        let tunnel = carry(&sandbox, &origin, &carried, Duration::from_secs(10));
+        let talk = async {
+            let echo = async {
+                let mut received = Vec::new();
+                server.read_to_end(&mut received).await.unwrap();
+                server.write_all(&received).await.unwrap();
+                server.shutdown().await.unwrap();
+            };
+            let ask = async {
+                let (mut read, mut write) = client.split();
+                let send = async {
+                    write.write_all(&payload).await.unwrap();
+                    write.shutdown().await.unwrap();
+                };
+                let mut back = Vec::new();
+                let (_, read) = tokio::join!(send, read.read_to_end(&mut back));
+                read.unwrap();
+                assert_eq!(back.len(), payload.len());
+            };
+            tokio::join!(echo, ask);
+        };
+        let (ended, ()) = tokio::join!(tunnel, talk);
+        ended.unwrap();
+        assert_eq!(carried.up.load(Ordering::Relaxed), 3_000_000);
+        assert_eq!(carried.down.load(Ordering::Relaxed), 3_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_silent_tunnel_ends() {
+        let (_client, sandbox) = pair().await;
+        let (origin, _server) = pair().await;
+        let ended = carry(&sandbox, &origin, &Carried::default(), Duration::from_millis(20)).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,1 +1,8 @@
 //! Resolve, guard, dial, pool.
+
+mod dial;
+mod overrides;
+mod resolve;
+
+pub use overrides::{Override, OverrideError, Overrides};
+pub use resolve::{Existence, NameServers};

@@ -1,0 +1,150 @@
+//! What redaction costs a response in which nothing is found, the usual one: throughput by coding and by kind of text.
+//!
+//! `cargo bench -p interceptor --bench redact`
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use async_compression::Level;
+use async_compression::codecs::brotli::params::EncoderParams;
+use async_compression::codecs::{BrotliEncoder, EncodeV2, GzipEncoder, ZstdEncoder};
+use async_compression::core::util::{PartialBuffer, WriteBuffer};
+use bytes::Bytes;
+use divan::Bencher;
+use divan::counter::BytesCount;
+use http::Response;
+use http_body::{Body, Frame};
+use interceptor::http::redact::Redactor;
+
+const SIZE: usize = 8 << 20;
+const CHUNK: usize = 16 << 10;
+
+fn main() {
+    divan::main();
+}
+
+/// Keys as two services have them.
+fn redactor() -> Redactor {
+    let keys = [
+        ("sk-proj-Zr8tQ1vB6nXw3LkY9dPfG2hJ5mC7sT4uA0eR", "sk-proj-proxy-managed-8fK2mQ9xWcB5tLrY3nDpVh"),
+        ("9b1f04c7d2e85a6370be9f21c4d8a75e", "proxy-managed-q7w3e9r5t1y8u2i6o0"),
+    ];
+    Redactor::of(keys.iter().map(|(key, placeholder)| (key.as_bytes(), placeholder.as_bytes())))
+        .expect("two keys are not too many")
+}
+
+struct Chunks(Bytes);
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.0.len().min(CHUNK);
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(self.0.split_to(length)))))
+    }
+}
+
+fn json() -> Vec<u8> {
+    let line = br#"{"id":"chatcmpl-123","object":"chat.completion.chunk","choices":[{"delta":{"content":"risk and task"}}]}"#;
+    line.iter().copied().cycle().take(SIZE).collect()
+}
+
+fn random() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next).flatten().take(SIZE).collect()
+}
+
+fn words() -> Vec<u8> {
+    // Text that compresses about fourfold, as text does.
+    let mut words = Vec::new();
+    for (index, byte) in random().into_iter().enumerate() {
+        let common = ["the", "model", "answers", "because", "task", "\n", "a", "context", "of", "streamed"];
+        words.extend_from_slice(common[usize::from(byte) % common.len()].as_bytes());
+        words.extend_from_slice(if index % 7 == 0 { b"; " } else { b" " });
+        if words.len() >= SIZE {
+            break;
+        }
+    }
+    words
+}
+
+fn encode(mut encoder: impl EncodeV2, text: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; text.len() + 65536];
+    let mut output = WriteBuffer::new_initialized(&mut buffer);
+    encoder.encode(&mut PartialBuffer::new(text), &mut output).expect("there is room");
+    encoder.finish(&mut output).expect("there is room");
+    output.written().to_vec()
+}
+
+fn run(bencher: Bencher<'_, '_>, text: &[u8], coding: &'static str, wire: Vec<u8>) {
+    let (redactor, wire) = (redactor(), Bytes::from(wire));
+    bencher.counter(BytesCount::new(text.len())).bench_local(|| {
+        let mut response = Response::new(Chunks(wire.clone()));
+        response.headers_mut().insert("content-encoding", http::HeaderValue::from_static(coding));
+        let mut body = redactor.response(response).expect("a known coding").into_body();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut total = 0;
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut context) {
+            total += frame.expect("whole").data_ref().map_or(0, Bytes::len);
+        }
+        assert_eq!(total, text.len());
+    });
+}
+
+#[divan::bench]
+fn identity_json(bencher: Bencher<'_, '_>) {
+    run(bencher, &json(), "identity", json());
+}
+
+#[divan::bench]
+fn identity_words(bencher: Bencher<'_, '_>) {
+    run(bencher, &words(), "identity", words());
+}
+
+#[divan::bench]
+fn identity_random(bencher: Bencher<'_, '_>) {
+    run(bencher, &random(), "identity", random());
+}
+
+#[divan::bench]
+fn gzip(bencher: Bencher<'_, '_>) {
+    run(bencher, &words(), "gzip", encode(GzipEncoder::new(Level::Default.into()), &words()));
+}
+
+#[divan::bench]
+fn brotli(bencher: Bencher<'_, '_>) {
+    let encoder = BrotliEncoder::new(EncoderParams::default().quality(Level::Precise(5)));
+    run(bencher, &words(), "br", encode(encoder, &words()));
+}
+
+#[divan::bench]
+fn zstd(bencher: Bencher<'_, '_>) {
+    run(bencher, &words(), "zstd", encode(ZstdEncoder::new(3), &words()));
+}
+
+/// What it would cost to encode again, for comparison.
+#[divan::bench]
+fn encoding_gzip_again(bencher: Bencher<'_, '_>) {
+    let text = words();
+    bencher
+        .counter(BytesCount::new(text.len()))
+        .bench_local(|| encode(GzipEncoder::new(Level::Default.into()), &text));
+}
+
+/// Copying the same bytes once, for comparison.
+#[divan::bench]
+fn copying(bencher: Bencher<'_, '_>) {
+    let text = words();
+    bencher.counter(BytesCount::new(text.len())).bench_local(|| text.clone());
+}

@@ -1,0 +1,417 @@
+//! One redirected connection, from its first bytes to the module that serves it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::classify::{Spoken, classify};
+use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
+use crate::http::authority::Identity;
+use crate::http::context::{Context, Early};
+use crate::http::refuse::refusal;
+use crate::http::serve;
+use crate::policy::{Decision, Deny, Host, HostName, Reason, Scheme};
+use crate::proxy::{Rules, Sandbox};
+use crate::tls::hello;
+use crate::tls::server::MintError;
+use crate::tunnel::{Carried, carry};
+use crate::upstream::pool::Key;
+
+/// The TLS handshake with the sandbox (ATTACKS X3).
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Where a raw protocol is permitted, the server may be the one to speak first: how long the sandbox's first byte is awaited.
+const SERVER_SPEAKS_FIRST: Duration = Duration::from_millis(150);
+
+/// What is known of a connection before its first byte.
+struct Arrival {
+    sandbox: Arc<Sandbox>,
+    rules: Arc<Rules>,
+    /// The address that the sandbox asked for.
+    asked: SocketAddr,
+    /// The name it looked up to get that address.
+    lookup: Option<HostName>,
+    since: Instant,
+}
+
+impl Arrival {
+    /// The name looked up, else the address.
+    fn host(&self) -> Host {
+        match &self.lookup {
+            Some(name) => Host::Name(name.clone()),
+            None => Host::Ip(self.asked.ip()),
+        }
+    }
+
+    fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
+        let mut record =
+            Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
+                .port(self.asked.port())
+                .duration(self.since.elapsed());
+        record.protocol = protocol;
+        match host {
+            Host::Name(name) => record.host = Some(name.as_str().into()),
+            Host::Ip(address) => record.ip = Some(*address),
+        }
+        record
+    }
+
+    /// Records a connection that is reset because nothing can be said in its protocol.
+    fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
+        let mut record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
+        record.rule = deny.rule.clone();
+        tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), message = %deny.message, "refused a connection");
+        self.sandbox.audit.emit(record);
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: SocketAddr) {
+    let rules = sandbox.rules();
+    // A synthetic address that stands for no name stays an address: one of a special-purpose range, which policy refuses.
+    let lookup = sandbox.names.name_of(asked.ip());
+    let arrival = Arrival { rules, asked, lookup, since: Instant::now(), sandbox };
+    let mut first = BytesMut::with_capacity(4096);
+    let spoken = match recognise(&arrival, &mut stream, &mut first).await {
+        Ok(Some(spoken)) => spoken,
+        // Closed, or silent for too long, before it said anything: nothing was asked, nothing is recorded.
+        Ok(None) => return,
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended before its protocol was known");
+            return;
+        }
+    };
+    match spoken {
+        Spoken::Tls => tls(arrival, stream, first).await,
+        Spoken::Http1 => {
+            let context = context(&arrival, clear_identity(&arrival), Protocol::H1, None);
+            serve::h1(stream, first, context).await;
+        }
+        Spoken::Http2 => {
+            let context = context(&arrival, clear_identity(&arrival), Protocol::H2, None);
+            serve::h2(Prefixed { first, stream }, context).await;
+        }
+        Spoken::Other => raw(arrival, stream, first).await,
+    }
+}
+
+/// Reads until the protocol is known. `None`: the sandbox closed, or said nothing in time.
+async fn recognise(
+    arrival: &Arrival,
+    stream: &mut TcpStream,
+    first: &mut BytesMut,
+) -> io::Result<Option<Spoken>> {
+    let limits = arrival.rules.policy.limits();
+    let raw_permitted =
+        matches!(arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()), Decision::Allow(_));
+    let patience = if raw_permitted { SERVER_SPEAKS_FIRST } else { limits.header_timeout };
+    let reading = async {
+        loop {
+            if stream.read_buf(first).await? == 0 {
+                // It may have said all it wanted to: a half-close after a short message.
+                return Ok((!first.is_empty()).then_some(Spoken::Other));
+            }
+            if let Some(spoken) = classify(first) {
+                return Ok(Some(spoken));
+            }
+        }
+    };
+    match tokio::time::timeout(patience, reading).await {
+        Ok(recognised) => recognised,
+        Err(_) if raw_permitted || !first.is_empty() => Ok(Some(Spoken::Other)),
+        Err(_) => {
+            let message = format!("nothing was sent for {patience:?}");
+            arrival.refused(None, &arrival.host(), &refusal(Reason::ProtocolDenied, message));
+            Ok(None)
+        }
+    }
+}
+
+fn clear_identity(arrival: &Arrival) -> Identity {
+    Identity {
+        scheme: Scheme::Http,
+        port: arrival.asked.port(),
+        host: arrival.host(),
+        open: arrival.lookup.is_none(),
+        mismatch: None,
+    }
+}
+
+fn context(arrival: &Arrival, identity: Identity, protocol: Protocol, early: Option<Early>) -> Context {
+    Context {
+        sandbox: arrival.sandbox.clone(),
+        identity,
+        asked: arrival.asked,
+        protocol,
+        notes: None,
+        early: Mutex::new(early),
+    }
+}
+
+/// A TLS connection: tunnelled unopened where the policy says so, else terminated.
+async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
+    let policy = &arrival.rules.policy;
+    let port = arrival.asked.port();
+    if policy.has_passthrough() {
+        let read = tokio::time::timeout(HANDSHAKE, hello::server_name(&mut stream, &mut first)).await;
+        let Ok(Ok(sni)) = read else {
+            tracing::debug!("a TLS connection ended before its ClientHello was whole");
+            return;
+        };
+        let sni = sni.and_then(|name| match Host::parse(&name) {
+            Ok(Host::Name(name)) => Some(name),
+            _ => None,
+        });
+        if let Some(name) = sni.as_ref().or(arrival.lookup.as_ref())
+            && policy.is_passthrough(name, port)
+        {
+            // What was looked up and what is asked for inside must be one name (ATTACKS T10).
+            let same = sni.as_ref().is_some_and(|sni| arrival.lookup.as_ref().is_none_or(|lookup| lookup == sni));
+            if same {
+                return passthrough(&arrival, stream, first, Host::Name(name.clone())).await;
+            }
+        }
+    }
+    let accepting = LazyConfigAcceptor::new(Acceptor::default(), Prefixed { first, stream });
+    let handshake = match tokio::time::timeout(HANDSHAKE, accepting).await {
+        Ok(Ok(handshake)) => handshake,
+        _ => {
+            tracing::debug!("a TLS connection ended before its ClientHello was whole");
+            return;
+        }
+    };
+    let hello = handshake.client_hello();
+    let offers_h2 = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == b"h2"));
+    let sni = hello.server_name().map(str::to_owned);
+    let identity = tls_identity(&arrival, sni.as_deref());
+    let leaf = match (&identity.mismatch, sni.as_deref().map(Host::parse)) {
+        // The handshake is completed for the name asked for, so that the refusal can be explained over HTTP.
+        (Some(_), Some(Ok(name))) => name,
+        _ => identity.host.clone(),
+    };
+    let config = match arrival.sandbox.certificates.get(&leaf) {
+        Ok(config) => config,
+        Err(error) => {
+            if let MintError::RateLimited { .. } = error {
+                let message = format!("{error}; raise limits.mints_per_second");
+                let refusal = refusal(Reason::LimitExceeded, message);
+                arrival.refused(Some(Protocol::Tls), &leaf, &refusal);
+            } else {
+                tracing::error!(%error, "a certificate could not be minted; the connection is closed");
+            }
+            return;
+        }
+    };
+    let early = early(&arrival, &identity, offers_h2);
+    let stream = match tokio::time::timeout(HANDSHAKE, handshake.into_stream(config)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(host = %leaf, %error, "the sandbox ended the TLS handshake; does the client trust the sandbox's CA?");
+            return;
+        }
+        Err(_) => return,
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        serve::h2(stream, context(&arrival, identity, Protocol::H2, early)).await;
+    } else {
+        serve::h1(stream, BytesMut::new(), context(&arrival, identity, Protocol::H1, early)).await;
+    }
+}
+
+fn tls_identity(arrival: &Arrival, sni: Option<&str>) -> Identity {
+    // A server name that is no host name, or an address (RFC 6066 forbids it), names nobody.
+    let named = sni.map(|text| match Host::parse(text) {
+        Ok(Host::Name(name)) => Ok(name),
+        _ => Err(text.to_owned()),
+    });
+    let (host, mismatch) = match (&arrival.lookup, named) {
+        (Some(lookup), Some(Ok(name))) if name != *lookup => {
+            (Host::Name(lookup.clone()), Some(name.as_str().to_owned()))
+        }
+        (_, Some(Err(text))) => (arrival.host(), Some(text)),
+        (None, Some(Ok(name))) => (Host::Name(name), None),
+        (_, _) => (arrival.host(), None),
+    };
+    Identity { scheme: Scheme::Https, port: arrival.asked.port(), host, open: false, mismatch }
+}
+
+/// Begins to connect to the origin while the handshake with the sandbox goes on, where the request is likely to follow.
+fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
+    let policy = &arrival.rules.policy;
+    if identity.mismatch.is_some()
+        || !matches!(policy.decide_host(&identity.host, identity.port), Decision::Allow(_))
+    {
+        return None;
+    }
+    let credential = match policy.governing(Scheme::Https, &identity.host, identity.port)[..] {
+        [] => None,
+        [only] => Some(only),
+        // Which one is meant is known with the request.
+        _ => return None,
+    };
+    let key =
+        Key { scheme: Scheme::Https, host: identity.host.clone(), port: identity.port, credential };
+    let pool = arrival.sandbox.pool.clone();
+    if pool.has(&key, h2) {
+        return None;
+    }
+    let (rules, wanted) = (arrival.rules.clone(), key.clone());
+    let task = tokio::spawn(async move { pool.get(&rules.policy, &wanted, h2).await });
+    Some(Early { key, task })
+}
+
+/// Carries TLS unopened to the origin of its name.
+async fn passthrough(arrival: &Arrival, stream: TcpStream, first: BytesMut, host: Host) {
+    match arrival.rules.policy.decide_host(&host, arrival.asked.port()) {
+        Decision::Allow(allow) => tunnel(arrival, stream, first, host, Protocol::Tls, &allow).await,
+        Decision::Deny(refusal) => {
+            arrival.refused(Some(Protocol::Tls), &host, &refusal);
+            reset(stream);
+        }
+    }
+}
+
+/// Carries a protocol that is neither TLS nor HTTP, where the policy permits it.
+async fn raw(arrival: Arrival, stream: TcpStream, first: BytesMut) {
+    let host = arrival.host();
+    match arrival.rules.policy.decide_raw(&host, arrival.asked.port()) {
+        Decision::Allow(allow) => tunnel(&arrival, stream, first, host, Protocol::Tcp, &allow).await,
+        Decision::Deny(refusal) => {
+            arrival.refused(Some(Protocol::Tcp), &host, &refusal);
+            reset(stream);
+        }
+    }
+}
+
+async fn tunnel(
+    arrival: &Arrival,
+    stream: TcpStream,
+    first: BytesMut,
+    host: Host,
+    protocol: Protocol,
+    allow: &crate::policy::Allow,
+) {
+    let port = arrival.asked.port();
+    let dialed = arrival.sandbox.runtime.upstream.connect(&arrival.rules.policy, &host, port).await;
+    let mut dialed = match dialed {
+        Ok(dialed) => dialed,
+        Err(error) => {
+            let refusal = match error.deny() {
+                Some(refusal) => refusal.clone(),
+                None => refusal(error.reason(), error.to_string()),
+            };
+            arrival.refused(Some(protocol), &host, &refusal);
+            reset(stream);
+            return;
+        }
+    };
+    let carried = Carried::default();
+    let mut entry = Entry {
+        record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
+        arrival,
+        carried: &carried,
+    };
+    if let Some(record) = &mut entry.record {
+        record.filter = Some(allow.filter);
+        record.rule = allow.rule.clone();
+        record.ip = Some(dialed.address.ip());
+    }
+    let ended = async {
+        dialed.stream.write_all(&first).await?;
+        carried.up.fetch_add(first.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        carry(&stream, &dialed.stream, &carried, arrival.rules.policy.limits().idle_timeout).await
+    };
+    if let Err(error) = ended.await {
+        tracing::debug!(%host, %error, "a tunnel ended");
+    }
+}
+
+/// The record of a tunnel: written when it is over, also when its task is cancelled.
+struct Entry<'a> {
+    record: Option<Record>,
+    arrival: &'a Arrival,
+    carried: &'a Carried,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        if let Some(record) = self.record.take() {
+            let record = record
+                .bytes(self.carried.up.load(Relaxed), self.carried.down.load(Relaxed))
+                .duration(self.arrival.since.elapsed());
+            self.arrival.sandbox.audit.emit(record);
+        }
+    }
+}
+
+/// Closes with a reset, so that the sandbox sees an error and not an empty answer.
+fn reset(stream: TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "a connection could not be reset; it is closed");
+    }
+}
+
+/// A stream whose first bytes were read already.
+struct Prefixed {
+    first: BytesMut,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        out: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.first.is_empty() {
+            return std::pin::Pin::new(&mut this.stream).poll_read(cx, out);
+        }
+        let count = this.first.len().min(out.remaining());
+        out.put_slice(&this.first.split_to(count));
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Prefixed {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        std::pin::Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> std::task::Poll<io::Result<usize>> {
+        std::pin::Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::pin::Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::pin::Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,144 @@
+//! The handle through which records are emitted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::Record;
+use super::queue::Queue;
+use super::sink::Sink;
+use super::writer::{Published, Writer};
+
+/// How long the end of the process waits for a sink that is stuck.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How many records one who follows may be behind before some are skipped for them.
+const FOLLOW_BEHIND: usize = 1024;
+
+/// The bounds of the queue between the emitters and the writer. What exceeds one is counted as lost.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditOptions {
+    /// Records that one sandbox may have waiting.
+    pub records_per_sandbox: usize,
+    /// Bytes that one sandbox may have waiting.
+    pub bytes_per_sandbox: usize,
+    /// Records of all sandboxes together.
+    pub records: usize,
+    /// Bytes of all sandboxes together.
+    pub bytes: usize,
+}
+
+impl Default for AuditOptions {
+    fn default() -> AuditOptions {
+        AuditOptions {
+            records_per_sandbox: 8192,
+            bytes_per_sandbox: 8 * 1024 * 1024,
+            records: 65_536,
+            bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why no audit could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The file cannot be opened for appending.
+    #[error("cannot open the audit file {path}: {source}", path = path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The writer's thread cannot be started.
+    #[error("cannot start the thread that writes audit records: {0}")]
+    Thread(io::Error),
+}
+
+/// Where records go. Clones share one stream; when the last is dropped, what is queued is written.
+#[derive(Clone)]
+pub struct Audit(Arc<Stream>);
+
+struct Stream {
+    queue: Arc<Queue>,
+    followers: broadcast::Sender<Arc<Published>>,
+}
+
+impl Audit {
+    /// Appends to a file, made with mode 0600 where it does not exist.
+    pub fn to_file(path: impl AsRef<Path>) -> Result<Audit, AuditError> {
+        Audit::to_file_with(path, AuditOptions::default())
+    }
+
+    /// [`Audit::to_file`] with bounds of one's own.
+    pub fn to_file_with(path: impl AsRef<Path>, options: AuditOptions) -> Result<Audit, AuditError> {
+        let path = path.as_ref();
+        let sink = Sink::open(path).map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
+        Audit::start(sink, options)
+    }
+
+    /// Writes to standard error.
+    pub fn to_stderr() -> Result<Audit, AuditError> {
+        Audit::start(Sink::Stderr { midline: false }, AuditOptions::default())
+    }
+
+    /// Writes nowhere; [`Audit::subscribe`] still sees every record.
+    pub fn discard() -> Result<Audit, AuditError> {
+        Audit::start(Sink::Discard, AuditOptions::default())
+    }
+
+    fn start(sink: Sink, options: AuditOptions) -> Result<Audit, AuditError> {
+        let queue = Arc::new(Queue::new(options));
+        let followers = broadcast::Sender::new(FOLLOW_BEHIND);
+        let writer = Writer::new(sink, followers.clone());
+        let stream = Stream { queue: Arc::clone(&queue), followers };
+        let thread = std::thread::Builder::new().name("audit".to_owned());
+        thread.spawn(move || writer.run(&queue)).map_err(AuditError::Thread)?;
+        Ok(Audit(Arc::new(stream)))
+    }
+
+    /// Queues a record: about a microsecond, without waiting and without a result. A record that does not fit is counted,
+    /// and reported in the stream as the event `audit_dropped` of its sandbox.
+    pub fn emit(&self, record: Record) {
+        self.0.queue.push(record);
+    }
+
+    /// Opens the file anew by its path, after a rotation. Records queued before may be written to either file.
+    pub fn reopen(&self) {
+        self.0.queue.reopen();
+    }
+
+    /// Every record from now on, as it is written. One who reads too slowly misses some and is told how many.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
+        self.0.followers.subscribe()
+    }
+
+    /// Completes when every record emitted before has been written or counted as lost.
+    pub async fn flush(&self) {
+        // A writer that has ended drops the sender, and has written all there was.
+        let _ = self.0.queue.flush().await;
+    }
+
+    /// Writes what is queued and ends the stream, waiting at most five seconds for a sink that is stuck. Records emitted
+    /// later go nowhere.
+    pub async fn shutdown(&self) {
+        let flushed = self.0.queue.flush();
+        self.0.queue.close();
+        let _ = tokio::time::timeout(FAREWELL, flushed).await;
+    }
+}
+
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audit").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.queue.wait_ended(FAREWELL);
+    }
+}

@@ -1,0 +1,69 @@
+//! The identity of one decision: the same in the HTTP answer, the audit record and the log.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// 128 bits that no other decision has; written as 26 lower-case letters and digits (RFC 4648 base32, no padding).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u128);
+
+/// Two SipHash keys that the operating system drew. An id has to be unique and hard to predict, not secret, and making
+/// one is on the path of every request: a keyed hash of a counter costs no system call and cannot fail.
+static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+const LENGTH: usize = 26;
+
+impl RequestId {
+    /// A new id.
+    #[allow(clippy::new_without_default, reason = "two defaults would not be equal")]
+    pub fn new() -> RequestId {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        // The halves are hashed from different values, so that keys which are related would not show.
+        let high = KEYS[0].hash_one((count, 0_u8));
+        let low = KEYS[1].hash_one((count, 1_u8));
+        RequestId(u128::from(high) << 64 | u128::from(low))
+    }
+
+    fn characters(self) -> [u8; LENGTH] {
+        let mut text = [0; LENGTH];
+        let mut rest = self.0;
+        for place in text.iter_mut().rev() {
+            *place = ALPHABET[(rest & 31) as usize];
+            rest >>= 5;
+        }
+        text
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.characters().iter().try_for_each(|&character| fmt::Write::write_char(f, char::from(character)))
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_26_lower_case_characters_and_differ() {
+        let ids: HashSet<String> = (0..10_000).map(|_| RequestId::new().to_string()).collect();
+        assert_eq!(ids.len(), 10_000);
+        for id in &ids {
+            assert_eq!(id.len(), LENGTH);
+            assert!(id.bytes().all(|byte| ALPHABET.contains(&byte)), "{id}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The bounded queue between those who decide and the one who writes.
+//!
+//! A mutex around a vector, not a channel: the writer takes everything at once, so an emitter holds the lock for the time
+//! of one push, and under load wakes nobody. Each sandbox has a share of its own, so that one that floods loses its own
+//! records and nobody else's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::{AuditOptions, Record};
+
+pub(super) struct Queue {
+    options: AuditOptions,
+    state: Mutex<State>,
+    /// Signalled when there is something for the writer to do.
+    work: Condvar,
+    /// Signalled when the writer has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    records: Vec<Record>,
+    bytes: usize,
+    shares: HashMap<Arc<str>, Share>,
+    waiters: Vec<oneshot::Sender<()>>,
+    reopen: bool,
+    closed: bool,
+    ended: bool,
+    idle: bool,
+}
+
+/// What one sandbox has in the queue, and what it lost since the writer last looked.
+#[derive(Default)]
+struct Share {
+    records: usize,
+    bytes: usize,
+    dropped: u64,
+}
+
+/// Everything that was in the queue.
+pub(super) struct Batch {
+    pub(super) records: Vec<Record>,
+    /// By sandbox, how many records did not fit.
+    pub(super) dropped: Vec<(Arc<str>, u64)>,
+    /// Told when the batch has been written.
+    pub(super) waiters: Vec<oneshot::Sender<()>>,
+    /// The file is to be opened anew before the batch is written.
+    pub(super) reopen: bool,
+    /// Nothing follows.
+    pub(super) closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(options: AuditOptions) -> Queue {
+        Queue { options, state: Mutex::default(), work: Condvar::new(), ended: Condvar::new() }
+    }
+
+    // Nothing below panics while it holds the lock; were it to, the numbers in it would still be whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a record, or counts it as lost. Never waits for the writer.
+    pub(super) fn push(&self, record: Record) {
+        let size = record.size();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.closed {
+            return;
+        }
+        if !state.shares.contains_key(&record.sandbox) {
+            state.shares.insert(Arc::clone(&record.sandbox), Share::default());
+        }
+        let Some(share) = state.shares.get_mut(&record.sandbox) else { return };
+        let fits = share.records < self.options.records_per_sandbox
+            && share.bytes + size <= self.options.bytes_per_sandbox
+            && state.records.len() < self.options.records
+            && state.bytes + size <= self.options.bytes;
+        if fits {
+            share.records += 1;
+            share.bytes += size;
+            state.bytes += size;
+            state.records.push(record);
+        } else {
+            share.dropped += 1;
+        }
+        self.wake(guard);
+    }
+
+    /// Asks for the file to be opened anew.
+    pub(super) fn reopen(&self) {
+        let mut state = self.lock();
+        state.reopen = true;
+        self.wake(state);
+    }
+
+    /// Completes when everything queued before has been written or counted as lost.
+    pub(super) fn flush(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        if !state.ended {
+            state.waiters.push(sender);
+        }
+        self.wake(state);
+        receiver
+    }
+
+    /// Takes no further record.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        self.wake(state);
+    }
+
+    /// Waits until the writer has ended; `false` if it has not within `limit`.
+    pub(super) fn wait_ended(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        while !state.ended {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        // A writer at work looks again by itself: waking it would cost every emitter a system call.
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        if idle {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits for work, at most `limit`, and takes all there is. `spent` is an empty vector whose memory is used again.
+    pub(super) fn take(&self, spent: Vec<Record>, limit: Option<Duration>) -> Batch {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let mut state = self.lock();
+        while state.shares.is_empty() && state.waiters.is_empty() && !state.reopen && !state.closed {
+            state.idle = true;
+            state = match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(None) => break,
+                Some(Some(left)) => {
+                    self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state.idle = false;
+        state.bytes = 0;
+        let dropped = state.shares.drain().filter(|(_, share)| share.dropped > 0);
+        let dropped = dropped.map(|(sandbox, share)| (sandbox, share.dropped)).collect();
+        Batch {
+            records: std::mem::replace(&mut state.records, spent),
+            dropped,
+            waiters: std::mem::take(&mut state.waiters),
+            reopen: std::mem::take(&mut state.reopen),
+            closed: state.closed,
+        }
+    }
+
+    /// The writer's last word.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.ended = true;
+        // Dropped waiters complete too.
+        state.waiters.clear();
+        drop(state);
+        self.ended.notify_all();
+    }
+}

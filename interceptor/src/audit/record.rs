@@ -1,0 +1,291 @@
+//! What is recorded of one decision.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::RequestId;
+use crate::policy::{Allow, Deny, Filter, Reason, Rule};
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A connection that carried no request: a tunnel, a passthrough, a refusal before any request was read.
+    Connection,
+    /// A name looked up.
+    Dns,
+    /// An HTTP request.
+    Request,
+    /// The sandbox or the proxy itself: started, stopped, records lost.
+    Lifecycle,
+}
+
+impl Kind {
+    /// The name used in records, e.g. `request`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Connection => "connection",
+            Kind::Dns => "dns",
+            Kind::Request => "request",
+            Kind::Lifecycle => "lifecycle",
+        }
+    }
+}
+
+/// Which way it was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It was let through.
+    Allow,
+    /// It was refused.
+    Deny,
+}
+
+impl Verdict {
+    /// `allow` or `deny`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        }
+    }
+}
+
+/// What the sandbox spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.0 or 1.1.
+    H1,
+    /// HTTP/2.
+    H2,
+    /// A WebSocket.
+    Ws,
+    /// TLS that was tunnelled unopened.
+    Tls,
+    /// Neither TLS nor HTTP.
+    Tcp,
+}
+
+impl Protocol {
+    /// The name used in records, e.g. `h2`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Protocol::H1 => "h1",
+            Protocol::H2 => "h2",
+            Protocol::Ws => "ws",
+            Protocol::Tls => "tls",
+            Protocol::Tcp => "tcp",
+        }
+    }
+}
+
+/// One decision, or one event in a sandbox's life. A field that is `None` is left out of the line.
+///
+/// Made by [`Record::new`] or [`Record::lifecycle`], which take the time; filled by the setters named like the fields.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// When the record was made: when the decision was taken, not when the line was written.
+    pub time: Timestamp,
+    /// The sandbox concerned.
+    pub sandbox: Arc<str>,
+    /// The identity that the refusal's answer and the log carry too.
+    pub id: RequestId,
+    /// What the record is about.
+    pub kind: Kind,
+    /// Which way it was decided; `None` for an event.
+    pub decision: Option<Verdict>,
+    /// Why it was refused, or failed after it had been allowed (`type` in the line).
+    pub reason: Option<Reason>,
+    /// What happened, for [`Kind::Lifecycle`] (`type` in the line).
+    pub event: Option<&'static str>,
+    /// Which check decided.
+    pub filter: Option<Filter>,
+    /// The rule that decided.
+    pub rule: Option<Arc<Rule>>,
+    /// The name of the credential concerned; never its key.
+    pub credential: Option<Arc<str>>,
+    /// The host named, as the sandbox named it where it is not a valid one.
+    pub host: Option<Box<str>>,
+    /// The address dialled, or the one the sandbox asked for where none was dialled.
+    pub ip: Option<IpAddr>,
+    /// The port of the destination.
+    pub port: Option<u16>,
+    /// What the sandbox spoke.
+    pub protocol: Option<Protocol>,
+    /// The method, as sent.
+    pub method: Option<Box<str>>,
+    /// The path that was judged, without its query.
+    pub path: Option<Box<str>>,
+    /// The status that the sandbox saw.
+    pub status: Option<u16>,
+    /// Bytes from the sandbox to the origin.
+    pub bytes_up: Option<u64>,
+    /// Bytes from the origin to the sandbox.
+    pub bytes_down: Option<u64>,
+    /// From the first byte of the request, or the start of the connection, to its end.
+    pub duration: Option<Duration>,
+    /// How many records were lost, for the event `audit_dropped`.
+    pub dropped: Option<u64>,
+}
+
+impl Record {
+    /// A decision taken now.
+    pub fn new(sandbox: &Arc<str>, id: RequestId, kind: Kind, decision: Verdict) -> Record {
+        Record { decision: Some(decision), ..Record::empty(sandbox, id, kind) }
+    }
+
+    /// An event that happened now, e.g. `sandbox_started`.
+    pub fn lifecycle(sandbox: &Arc<str>, event: &'static str) -> Record {
+        Record { event: Some(event), ..Record::empty(sandbox, RequestId::new(), Kind::Lifecycle) }
+    }
+
+    /// A request or connection that was let through.
+    pub fn allow(sandbox: &Arc<str>, id: RequestId, kind: Kind, allow: &Allow) -> Record {
+        Record {
+            filter: Some(allow.filter),
+            rule: allow.rule.clone(),
+            ..Record::new(sandbox, id, kind, Verdict::Allow)
+        }
+    }
+
+    /// A refusal, with the status that answers it (no status is written where nothing is answered: clear it).
+    pub fn deny(sandbox: &Arc<str>, id: RequestId, kind: Kind, deny: &Deny) -> Record {
+        Record {
+            reason: Some(deny.reason),
+            filter: Some(deny.filter),
+            rule: deny.rule.clone(),
+            status: (kind == Kind::Request).then_some(deny.status),
+            ..Record::new(sandbox, id, kind, Verdict::Deny)
+        }
+    }
+
+    fn empty(sandbox: &Arc<str>, id: RequestId, kind: Kind) -> Record {
+        Record {
+            time: Timestamp::now(),
+            sandbox: Arc::clone(sandbox),
+            id,
+            kind,
+            decision: None,
+            reason: None,
+            event: None,
+            filter: None,
+            rule: None,
+            credential: None,
+            host: None,
+            ip: None,
+            port: None,
+            protocol: None,
+            method: None,
+            path: None,
+            status: None,
+            bytes_up: None,
+            bytes_down: None,
+            duration: None,
+            dropped: None,
+        }
+    }
+
+    /// How much memory the record holds, in bytes, so that the queue can be bounded by it.
+    pub(super) fn size(&self) -> usize {
+        let text = |text: &Option<Box<str>>| text.as_deref().map_or(0, str::len);
+        size_of::<Record>() + text(&self.host) + text(&self.method) + text(&self.path)
+    }
+}
+
+/// Setters, each named like the field it fills.
+impl Record {
+    /// Sets [`Record::reason`].
+    #[must_use]
+    pub fn reason(mut self, reason: Reason) -> Record {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// Sets [`Record::filter`].
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Record {
+        self.filter = Some(filter);
+        self
+    }
+
+    /// Sets [`Record::rule`].
+    #[must_use]
+    pub fn rule(mut self, rule: Option<Arc<Rule>>) -> Record {
+        self.rule = rule;
+        self
+    }
+
+    /// Sets [`Record::credential`] to the credential's name.
+    #[must_use]
+    pub fn credential(mut self, name: impl Into<Arc<str>>) -> Record {
+        self.credential = Some(name.into());
+        self
+    }
+
+    /// Sets [`Record::host`].
+    #[must_use]
+    pub fn host(mut self, host: impl Into<Box<str>>) -> Record {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// Sets [`Record::ip`].
+    #[must_use]
+    pub fn ip(mut self, ip: IpAddr) -> Record {
+        self.ip = Some(ip);
+        self
+    }
+
+    /// Sets [`Record::port`].
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Record {
+        self.port = Some(port);
+        self
+    }
+
+    /// Sets [`Record::protocol`].
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Record {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// Sets [`Record::method`].
+    #[must_use]
+    pub fn method(mut self, method: impl Into<Box<str>>) -> Record {
+        self.method = Some(method.into());
+        self
+    }
+
+    /// Sets [`Record::path`]. A query is where keys travel: should one be left on it, it is cut off.
+    #[must_use]
+    pub fn path(mut self, path: &str) -> Record {
+        let path = path.split_once('?').map_or(path, |(path, _query)| path);
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Sets [`Record::status`].
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Record {
+        self.status = Some(status);
+        self
+    }
+
+    /// Sets [`Record::bytes_up`] and [`Record::bytes_down`].
+    #[must_use]
+    pub fn bytes(mut self, up: u64, down: u64) -> Record {
+        self.bytes_up = Some(up);
+        self.bytes_down = Some(down);
+        self
+    }
+
+    /// Sets [`Record::duration`].
+    #[must_use]
+    pub fn duration(mut self, duration: Duration) -> Record {
+        self.duration = Some(duration);
+        self
+    }
+}

@@ -1,0 +1,136 @@
+//! Where lines go: a file, standard error, or nowhere.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a descriptor that somebody made non-blocking may refuse before the lines count as lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) enum Sink {
+    File(LogFile),
+    Stderr { midline: bool },
+    Discard,
+}
+
+/// A file that is only ever appended to, by whole lines.
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// The file ends within a line that could not be finished nor taken back.
+    midline: bool,
+}
+
+/// A write that came to an end before its bytes did.
+pub(super) struct Short {
+    /// How many bytes of whole lines were written.
+    pub(super) complete: usize,
+    pub(super) error: io::Error,
+}
+
+impl Sink {
+    pub(super) fn open(path: &Path) -> io::Result<Sink> {
+        Ok(Sink::File(LogFile { path: path.to_owned(), file: append_to(path)?, midline: false }))
+    }
+
+    /// What errors name.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Sink::File(log) => log.path.display().to_string(),
+            Sink::Stderr { .. } => "standard error".to_owned(),
+            Sink::Discard => "nowhere".to_owned(),
+        }
+    }
+
+    pub(super) fn is_discard(&self) -> bool {
+        matches!(self, Sink::Discard)
+    }
+
+    /// Opens the file anew by its path. On error the old one is kept.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        if let Sink::File(log) = self {
+            log.file = append_to(&log.path)?;
+            log.midline = false;
+        }
+        Ok(())
+    }
+
+    /// Writes whole lines, with as few system calls as the kernel permits.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Short> {
+        match self {
+            Sink::Discard => Ok(()),
+            Sink::Stderr { midline } => {
+                write_lines(&mut io::stderr().lock(), midline, lines).map_err(|short| {
+                    *midline = *midline || short.partial > 0;
+                    Short { complete: short.complete, error: short.error }
+                })
+            }
+            Sink::File(log) => write_lines(&mut log.file, &mut log.midline, lines).map_err(|short| {
+                if short.partial > 0 && !log.take_back(short.partial) {
+                    log.midline = true;
+                }
+                Short { complete: short.complete, error: short.error }
+            }),
+        }
+    }
+}
+
+impl LogFile {
+    /// Removes the last `bytes` bytes, the beginning of a line that could not be finished: `false` where that is not
+    /// possible (a pipe) or not safe (somebody else appended after us).
+    fn take_back(&mut self, bytes: usize) -> bool {
+        let end = match (self.file.metadata(), self.file.stream_position()) {
+            (Ok(metadata), Ok(position)) if metadata.is_file() && metadata.len() == position => position,
+            _ => return false,
+        };
+        end.checked_sub(bytes as u64).is_some_and(|end| self.file.set_len(end).is_ok())
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+struct ShortWrite {
+    complete: usize,
+    partial: usize,
+    error: io::Error,
+}
+
+fn write_lines(out: &mut dyn Write, midline: &mut bool, lines: &[u8]) -> Result<(), ShortWrite> {
+    if *midline {
+        // Ends the broken line, so that it takes none of the following with it.
+        write_all(out, b"\n").map_err(|(_, error)| ShortWrite { complete: 0, partial: 0, error })?;
+        *midline = false;
+    }
+    write_all(out, lines).map_err(|(written, error)| {
+        let complete = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |at| at + 1);
+        ShortWrite { complete, partial: written - complete, error }
+    })
+}
+
+/// `write_all` that says how far it came.
+fn write_all(out: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut written = 0;
+    let mut refused_since: Option<Instant> = None;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+            Ok(count) => {
+                written += count;
+                refused_since = None;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if refused_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    return Err((written, error));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err((written, error)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Which host a request is for: the one name that lookup, SNI and authority agree on (SPEC 2, ATTACKS T1, H6).
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Authority as UriAuthority;
+use http::{HeaderMap, Version};
+
+use super::refuse::refusal;
+use crate::policy::{Authority, Deny, Host, Reason, Scheme};
+
+/// What the connection knows of the host before any request.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// How requests arrive.
+    pub scheme: Scheme,
+    /// The port that the sandbox connected to.
+    pub port: u16,
+    /// The host the connection is for: the name looked up, else the SNI, else the address connected to.
+    pub host: Host,
+    /// Whether `host` is only an address in the clear, so that the request may name the host.
+    pub open: bool,
+    /// The SNI, when it is not `host`: nothing sent here can be right.
+    pub mismatch: Option<String>,
+}
+
+/// The host that the request is for, and no other.
+///
+/// # Errors
+/// The refusal: `request_malformed` where the authority has no single reading, `authority_mismatch` where names differ.
+pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
+    if let Some(sni) = &identity.mismatch {
+        return Err(mismatch(format!(
+            "the TLS server name `{}` is not the host `{}` that the connection was opened for; use one name for both",
+            sni.escape_debug(),
+            identity.host
+        )));
+    }
+    let named = named(parts, identity)?;
+    let Some(named) = named else {
+        // HTTP/1.0 knows no Host header; the connection's own identity is the only one present.
+        return Ok(identity.host.clone());
+    };
+    if named.port.unwrap_or(identity.scheme.default_port()) != identity.port && named.port.is_some() {
+        return Err(mismatch(format!(
+            "the request names port {}, but the connection is to port {}",
+            named.port.unwrap_or_default(),
+            identity.port
+        )));
+    }
+    if named.host == identity.host {
+        return Ok(named.host);
+    }
+    // In the clear, to an address: nothing was looked up, and there is no SNI; the name in the request is the only one
+    // present. It is what will be resolved and dialled, never the address. An address in it must be the one connected to.
+    if identity.open && matches!(named.host, Host::Name(_)) {
+        return Ok(named.host);
+    }
+    Err(mismatch(format!(
+        "the request is for `{}`, but the connection is to `{}`; send each host's requests over a connection of its own",
+        named.host, identity.host
+    )))
+}
+
+/// The authority in the request, from its target and its Host header, which must agree.
+fn named(parts: &Parts, identity: &Identity) -> Result<Option<Authority>, Deny> {
+    let target = match parts.uri.authority() {
+        Some(authority) => {
+            let scheme = parts.uri.scheme_str().unwrap_or(identity.scheme.as_str());
+            if parts.version < Version::HTTP_2 && !scheme.eq_ignore_ascii_case(identity.scheme.as_str()) {
+                return Err(malformed("the scheme of the target is not that of the connection".to_owned()));
+            }
+            Some(parse(authority.as_str(), Some(authority))?)
+        }
+        None => None,
+    };
+    let header = header(&parts.headers)?;
+    match (target, header) {
+        (Some(target), Some(header)) => {
+            let port = |authority: &Authority| authority.port.unwrap_or(identity.scheme.default_port());
+            if target.host != header.host || port(&target) != port(&header) {
+                return Err(mismatch("the request's target and its Host header name different hosts".to_owned()));
+            }
+            Ok(Some(target))
+        }
+        (Some(one), None) | (None, Some(one)) => Ok(Some(one)),
+        (None, None) if parts.version < Version::HTTP_11 => Ok(None),
+        (None, None) => Err(malformed("the request names no host; send a Host header".to_owned())),
+    }
+}
+
+fn header(headers: &HeaderMap) -> Result<Option<Authority>, Deny> {
+    let mut values = headers.get_all(HOST).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(malformed("there is more than one Host header".to_owned()));
+    }
+    let text = value.to_str().map_err(|_| malformed("the Host header is not ASCII".to_owned()))?;
+    parse(text, None).map(Some)
+}
+
+fn parse(text: &str, uri: Option<&UriAuthority>) -> Result<Authority, Deny> {
+    if uri.is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(malformed("the authority of the request holds user information; leave it out".to_owned()));
+    }
+    Authority::parse(text).map_err(|error| {
+        malformed(format!("the host `{}` of the request is not valid: {error}", text.escape_debug()))
+    })
+}
+
+fn mismatch(message: String) -> Deny {
+    refusal(Reason::AuthorityMismatch, message)
+}
+
+fn malformed(message: String) -> Deny {
+    refusal(Reason::RequestMalformed, message)
+}

@@ -1,0 +1,232 @@
+//! The bodies of a request and its response on their way through: counted, limited, never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::exchange::Exchange;
+use super::inject::strip_trailers;
+use super::redact::RedactedBody;
+use crate::upstream::pool::Lease;
+
+/// An error of either body; its text goes to the log only.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body stalled, or grew beyond its limit.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cut {
+    /// Nothing moved for the idle limit.
+    #[error("nothing was sent for {0:?}")]
+    Idle(Duration),
+    /// `limits.body_bytes` was reached.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
+}
+
+/// Ends a body that stands still. The timer exists only while the body is waited for.
+#[derive(Debug)]
+struct Patience {
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(idle: Duration) -> Patience {
+        Patience { idle, timer: None }
+    }
+
+    fn moved(&mut self) {
+        self.timer = None;
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        let idle = self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Cut::Idle(idle))
+    }
+}
+
+/// A request body on its way to the origin.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    inner: Incoming,
+    count: Arc<AtomicU64>,
+    most: Option<u64>,
+    too_large: Arc<AtomicBool>,
+    patience: Patience,
+}
+
+impl Upload {
+    /// `count` learns of every byte; `too_large` is set when more than `most` come.
+    pub(crate) fn new(
+        inner: Incoming,
+        count: Arc<AtomicU64>,
+        most: Option<u64>,
+        too_large: Arc<AtomicBool>,
+        idle: Duration,
+    ) -> Upload {
+        Upload { inner, count, most, too_large, patience: Patience::new(idle) }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            return this.patience.poll_expired(cx).map(|cut| Some(Err(cut.into())));
+        };
+        this.patience.moved();
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let sent =
+                        this.count.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+                    match this.most {
+                        Some(most) if sent > most => {
+                            this.too_large.store(true, Ordering::Relaxed);
+                            Some(Err(Cut::TooLarge(most).into()))
+                        }
+                        _ => Some(Ok(Frame::data(data))),
+                    }
+                }
+                Err(frame) => match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        strip_trailers(&mut trailers);
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
+                    Err(frame) => Some(Ok(frame)),
+                },
+            },
+            Some(Err(error)) => Some(Err(error.into())),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Where a response body comes from.
+pub(crate) enum Source {
+    /// The interceptor's own answer.
+    Own(Option<Bytes>),
+    /// The origin, unread.
+    Origin(Incoming),
+    /// The origin, with real keys replaced.
+    Redacted(Box<RedactedBody<Incoming>>),
+}
+
+/// A response body on its way to the sandbox. It owns the exchange: when the body is over, or nobody wants it any more, the
+/// exchange is recorded. A connection to the origin goes back to the pool only when its response was read to the end.
+pub(crate) struct Download {
+    source: Source,
+    exchange: Option<Exchange>,
+    lease: Option<Lease>,
+    patience: Patience,
+}
+
+impl Download {
+    /// The interceptor's own answer.
+    pub(crate) fn own(bytes: Bytes, exchange: Exchange) -> Download {
+        let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        Download { source, exchange: Some(exchange), lease: None, patience: Patience::new(Duration::MAX) }
+    }
+
+    /// An answer whose exchange goes on elsewhere.
+    pub(crate) fn unrecorded(bytes: Bytes) -> Download {
+        let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        Download { source, exchange: None, lease: None, patience: Patience::new(Duration::MAX) }
+    }
+
+    /// The origin's answer.
+    pub(crate) fn origin(source: Source, exchange: Exchange, lease: Lease, idle: Duration) -> Download {
+        let mut body =
+            Download { source, exchange: Some(exchange), lease: Some(lease), patience: Patience::new(idle) };
+        if body.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    /// The body is complete.
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.exchange = None;
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
+            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            Source::Redacted(body) => Pin::new(body.as_mut()).poll_frame(cx).map_err(BodyError::from),
+        };
+        let Poll::Ready(frame) = polled else {
+            let cut = ready!(this.patience.poll_expired(cx));
+            return Poll::Ready(Some(Err(cut.into())));
+        };
+        this.patience.moved();
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(exchange)) = (frame.data_ref(), &mut this.exchange) {
+                    exchange.add_down(data.len() as u64);
+                }
+                // hyper does not poll again after the last frame of a sized body.
+                if this.is_end_stream() {
+                    this.finish();
+                }
+            }
+            Some(Err(_)) => {
+                this.lease = None;
+                this.exchange = None;
+            }
+            None => this.finish(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Origin(body) => body.is_end_stream(),
+            Source::Redacted(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Origin(body) => body.size_hint(),
+            Source::Redacted(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What the requests of one connection have in common.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinHandle;
+
+use super::authority::Identity;
+use super::strict::Notes;
+use crate::audit::Protocol;
+use crate::proxy::Sandbox;
+use crate::upstream::pool::{ConnectError, Connection, Key};
+
+/// A connection to the origin that was begun while the sandbox's own TLS handshake still went on.
+#[derive(Debug)]
+pub(crate) struct Early {
+    /// What it may be used for.
+    pub key: Key,
+    /// The dialling.
+    pub task: JoinHandle<Result<Connection, ConnectError>>,
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One connection from the sandbox.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Whose it is.
+    pub sandbox: Arc<Sandbox>,
+    /// The host it is for.
+    pub identity: Identity,
+    /// The address the sandbox asked for.
+    pub asked: SocketAddr,
+    /// HTTP/1.1 or HTTP/2.
+    pub protocol: Protocol,
+    /// What the HTTP/1.1 filter tells.
+    pub notes: Option<Notes>,
+    /// Taken by the first request that it fits.
+    pub early: Mutex<Option<Early>>,
+}
+
+impl Context {
+    /// The connection begun early, if it is what this request needs.
+    pub(crate) fn take_early(&self, key: &Key) -> Option<Early> {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        early.take_if(|early| early.key == *key)
+    }
+}

@@ -1,0 +1,379 @@
+//! Sends a judged request to its origin and brings the answer back: built anew from what was judged, never relayed bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::header::{ALT_SVC, CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{Download, Source, Upload};
+use super::context::Context;
+use super::exchange::Exchange;
+use super::inject::{inject, strip_hop_by_hop};
+use super::refuse::{About, DECISION_HEADER, answer, refusal};
+use super::serve::{Denied, Judged, refuse};
+use super::upgrade;
+use crate::audit::Protocol;
+use crate::policy::{Deny, Filter, Host, Reason, Scheme};
+use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
+
+/// The headers by which frameworks let a request say that it is of another method (SPEC 2).
+pub(crate) const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// What one forwarded request consists of, once it is judged.
+pub(crate) async fn forward(
+    context: &Arc<Context>,
+    judged: Judged,
+    parts: Parts,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    let limits = judged.rules.policy.limits();
+    let too_large = Arc::new(AtomicBool::new(false));
+    let websocket = is_websocket(&parts);
+    let key = Key {
+        scheme: context.identity.scheme,
+        host: judged.host.clone(),
+        port: context.identity.port,
+        credential: judged.allow.credential,
+    };
+    let head = match outgoing(&judged, &parts, websocket) {
+        Ok(head) => head,
+        Err(deny) => return fail(context, judged, &parts, body, deny, exchange).await,
+    };
+    // A WebSocket begins on HTTP/1.1 (RFC 6455); everything else speaks upstream what the sandbox speaks, if the origin does.
+    let h2 = context.protocol == Protocol::H2 && !websocket;
+    let connection = match connect(context, &judged, &key, h2).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let deny = unreachable(&judged.host, &error);
+            return fail(context, judged, &parts, body, deny, exchange).await;
+        }
+    };
+    exchange.note(|record| {
+        record.ip = Some(connection.address.ip());
+        if websocket {
+            record.protocol = Some(Protocol::Ws);
+        }
+    });
+    let upload =
+        Upload::new(body, exchange.up(), limits.body_bytes, too_large.clone(), limits.idle_timeout);
+    let request = Request::from_parts(head, upload);
+    match exchange_with(context, &judged, &key, connection, request, h2, &exchange, limits.idle_timeout).await {
+        Ok((response, lease)) => {
+            let asked = upgrade.filter(|_| websocket);
+            respond(context, &judged, &parts, response, lease, asked, exchange)
+        }
+        Err(failure) => {
+            let deny = match too_large.load(Ordering::Relaxed) {
+                true => body_too_large(limits.body_bytes.unwrap_or_default()),
+                false => failure,
+            };
+            answer_failure(context, &judged, &parts, deny, exchange)
+        }
+    }
+}
+
+fn is_websocket(parts: &Parts) -> bool {
+    parts.version == Version::HTTP_11
+        && parts.method == Method::GET
+        && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && parts.headers.get_all(CONNECTION).iter().any(|value| {
+            value.as_bytes().split(|byte| *byte == b',').any(|option| {
+                option.trim_ascii().eq_ignore_ascii_case(b"upgrade")
+            })
+        })
+}
+
+/// The head that the origin gets: built from what was judged.
+fn outgoing(judged: &Judged, parts: &Parts, websocket: bool) -> Result<Parts, Deny> {
+    let mut head = Request::new(()).into_parts().0;
+    head.method = parts.method.clone();
+    head.headers = parts.headers.clone();
+    head.uri = target(&judged.allow.path, &parts.uri)?;
+    strip_hop_by_hop(&mut head.headers);
+    // The proxy itself asks the sandbox to go on, when the origin begins to read.
+    head.headers.remove(EXPECT);
+    head.headers.remove(HOST);
+    join_cookies(&mut head.headers);
+    if websocket {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if let Some(id) = judged.allow.credential {
+        let rules = &judged.rules;
+        inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(|error| Deny {
+            reason: Reason::EndpointDenied,
+            status: Reason::EndpointDenied.status(),
+            filter: Filter::Credential,
+            rule: None,
+            credential: Some(id),
+            message: format!("the credential could not be set, so nothing was sent: {error}"),
+            nearest: None,
+        })?;
+    }
+    Ok(head)
+}
+
+/// The path that was judged with the query that was sent, byte for byte.
+fn target(path: &str, sent: &Uri) -> Result<Uri, Deny> {
+    let as_sent = sent.path_and_query().filter(|target| target.path() == path).cloned();
+    let target = match as_sent {
+        Some(target) => target,
+        None => {
+            let text = match sent.query() {
+                Some(query) => format!("{path}?{query}"),
+                None => path.to_owned(),
+            };
+            PathAndQuery::try_from(text).map_err(|_| Deny {
+                reason: Reason::PathAmbiguous,
+                status: Reason::PathAmbiguous.status(),
+                filter: Filter::Request,
+                rule: None,
+                credential: None,
+                message: "the path cannot stand in a request".to_owned(),
+                nearest: None,
+            })?
+        }
+    };
+    Ok(Uri::from(target))
+}
+
+/// HTTP/2 may split the cookie header (RFC 9113 section 8.2.3); HTTP/1.1 may not.
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice())) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not the scheme's own.
+fn authority(key: &Key) -> String {
+    let host = match &key.host {
+        Host::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+        host => host.to_string(),
+    };
+    if key.port == key.scheme.default_port() { host } else { format!("{host}:{}", key.port) }
+}
+
+/// Fits the head to the protocol of the connection it goes out on.
+fn address<B>(request: &mut Request<B>, key: &Key, h2: bool) -> Result<(), Deny> {
+    let malformed = |_| Deny {
+        reason: Reason::RequestMalformed,
+        status: Reason::RequestMalformed.status(),
+        filter: Filter::Request,
+        rule: None,
+        credential: None,
+        message: "the host cannot stand in a request".to_owned(),
+        nearest: None,
+    };
+    let authority = authority(key);
+    if h2 {
+        let mut uri = request.uri().clone().into_parts();
+        uri.scheme = Some(match key.scheme {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        });
+        uri.authority = Some(authority.parse().map_err(|_| malformed(()))?);
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| malformed(()))?;
+        request.headers_mut().remove(HOST);
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        let value = HeaderValue::try_from(authority).map_err(|_| malformed(()))?;
+        // A request that was meant for HTTP/2 and is sent again carries scheme and authority in its target.
+        if request.uri().authority().is_some() {
+            let target = request.uri().path_and_query().cloned();
+            *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
+        }
+        request.headers_mut().insert(HOST, value);
+        *request.version_mut() = Version::HTTP_11;
+    }
+    Ok(())
+}
+
+async fn connect(
+    context: &Context,
+    judged: &Judged,
+    key: &Key,
+    h2: bool,
+) -> Result<Connection, ConnectError> {
+    if let Some(mut early) = context.take_early(key) {
+        // It may have failed for a reason that is over by now; then a new attempt gives the answer.
+        if let Ok(Ok(connection)) = (&mut early.task).await {
+            return Ok(connection);
+        }
+    }
+    context.sandbox.pool.get(&judged.rules.policy, key, h2).await
+}
+
+/// Sends the request, once more if a kept connection turned out to be closed before any of it was sent.
+#[expect(clippy::too_many_arguments, reason = "one step of the pipeline, split off for its loop")]
+async fn exchange_with(
+    context: &Context,
+    judged: &Judged,
+    key: &Key,
+    connection: Connection,
+    mut request: Request<Upload>,
+    h2: bool,
+    exchange: &Exchange,
+    idle: Duration,
+) -> Result<(Response<Incoming>, Lease), Deny> {
+    let pool = &context.sandbox.pool;
+    let mut connection = connection;
+    for _ in 0..3 {
+        address(&mut request, key, connection.is_h2())?;
+        let used = connection.used;
+        let sending = pool.send(connection, key, request);
+        let sent = match patiently(sending, exchange, idle).await {
+            Some(sent) => sent,
+            None => {
+                let message = format!("`{}` did not begin to answer within {idle:?}", key.host);
+                return Err(refusal(Reason::UpstreamTimeout, message));
+            }
+        };
+        match sent {
+            Ok(answered) => return Ok(answered),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) if used => {
+                    request = unsent;
+                    connection = match pool.get(&judged.rules.policy, key, h2).await {
+                        Ok(connection) => connection,
+                        Err(error) => return Err(unreachable(&key.host, &error)),
+                    };
+                }
+                _ => return Err(broken(&key.host, error.error())),
+            },
+        }
+    }
+    Err(refusal(Reason::UpstreamUnreachable, format!("`{}` closes every connection at once", key.host)))
+}
+
+/// Waits for the head of the answer as long as the request itself moves, or `idle` after it stopped moving.
+async fn patiently<F: Future>(sending: F, exchange: &Exchange, idle: Duration) -> Option<F::Output> {
+    let up = exchange.up();
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        let before = up.load(Ordering::Relaxed);
+        match tokio::time::timeout(idle, &mut sending).await {
+            Ok(output) => return Some(output),
+            Err(_) if up.load(Ordering::Relaxed) == before => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+fn body_too_large(most: u64) -> Deny {
+    Deny {
+        status: 413,
+        ..refusal(
+            Reason::LimitExceeded,
+            format!("the body is larger than {most} bytes; send less, or raise limits.body_bytes"),
+        )
+    }
+}
+
+fn unreachable(host: &Host, error: &ConnectError) -> Deny {
+    match error.denied() {
+        Some(deny) => deny.clone(),
+        None => refusal(error.reason(), format!("`{host}` could not be reached: {error}")),
+    }
+}
+
+fn broken(host: &Host, error: &hyper::Error) -> Deny {
+    let reason = if error.is_parse() { Reason::UpstreamProtocol } else { Reason::UpstreamUnreachable };
+    let what = match reason {
+        Reason::UpstreamProtocol => "gave an answer that is not valid HTTP",
+        _ => "closed the connection without an answer",
+    };
+    tracing::debug!(%host, %error, "an exchange with an origin failed");
+    refusal(reason, format!("`{host}` {what}"))
+}
+
+/// Refuses before anything was sent.
+async fn fail(
+    context: &Context,
+    judged: Judged,
+    parts: &Parts,
+    body: Incoming,
+    deny: Deny,
+    exchange: Exchange,
+) -> Response<Download> {
+    let denied = Denied { deny, rules: judged.rules, host: Some(judged.host) };
+    refuse(context, parts, body, Box::new(denied), exchange).await
+}
+
+/// Says what became of a request that was let through: it stays recorded as allowed, with the type of the failure.
+fn answer_failure(
+    _context: &Context,
+    judged: &Judged,
+    parts: &Parts,
+    deny: Deny,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    exchange.note(|record| record.reason = Some(deny.reason));
+    let host = judged.host.to_string();
+    let credential = judged.allow.credential.map(|id| judged.rules.policy.credential(id).name.as_str());
+    let about = About {
+        host: Some(&host),
+        method: Some(parts.method.as_str()),
+        path: Some(parts.uri.path()),
+        credential,
+    };
+    let close = deny.status == 413;
+    let response = answer(&deny, about, exchange.id(), parts.version, close);
+    super::serve::own(response, exchange)
+}
+
+/// The origin's answer for the sandbox.
+fn respond(
+    context: &Arc<Context>,
+    judged: &Judged,
+    parts: &Parts,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    upgrade: Option<OnUpgrade>,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    let limits = judged.rules.policy.limits();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match upgrade {
+            Some(sandbox) => upgrade::switch(context, judged, response, sandbox, exchange),
+            None => {
+                let message = format!("`{}` switched to a protocol that nobody asked for", judged.host);
+                let deny = refusal(Reason::UpstreamProtocol, message);
+                answer_failure(context, judged, parts, deny, exchange)
+            }
+        };
+    }
+    let headers = response.headers_mut();
+    strip_hop_by_hop(headers);
+    headers.remove(ALT_SVC);
+    headers.remove(DECISION_HEADER);
+    exchange.note(|record| record.status = Some(response.status().as_u16()));
+    let redactor = judged
+        .allow
+        .credential
+        .and_then(|_| judged.rules.keyring.redactor_for(&judged.rules.policy, &judged.host));
+    let Some(redactor) = redactor else {
+        return response
+            .map(|body| Download::origin(Source::Origin(body), exchange, lease, limits.idle_timeout));
+    };
+    match redactor.response(response) {
+        Ok(response) => response.map(|body| {
+            Download::origin(Source::Redacted(Box::new(body)), exchange, lease, limits.idle_timeout)
+        }),
+        Err(error) => {
+            let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` {error}", judged.host));
+            answer_failure(context, judged, parts, deny, exchange)
+        }
+    }
+}

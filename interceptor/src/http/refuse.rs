@@ -1,0 +1,86 @@
+//! The answer to a refused request: JSON that a person or an agent can act on (SPEC 6). A view of a [`Deny`]; it carries
+//! nothing of the request but its host, method and path, so that no key can be reflected.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode, Version};
+use serde::Serialize;
+
+use crate::audit::RequestId;
+use crate::policy::{Deny, Filter, Reason};
+
+/// The header that tells a refusal of the interceptor from an answer of the origin.
+pub(crate) const DECISION_HEADER: &str = "x-interceptor-decision";
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Error<'a>,
+}
+
+#[derive(Serialize)]
+struct Error<'a> {
+    r#type: &'static str,
+    message: &'a str,
+    host: Option<&'a str>,
+    method: Option<&'a str>,
+    path: Option<&'a str>,
+    credential: Option<&'a str>,
+    rule: Option<&'a str>,
+    request_id: String,
+}
+
+/// A refusal that the request itself, or what became of it, gives rise to, rather than a rule.
+pub(crate) fn refusal(reason: Reason, message: String) -> Deny {
+    Deny {
+        reason,
+        status: reason.status(),
+        filter: Filter::Request,
+        rule: None,
+        credential: None,
+        message,
+        nearest: None,
+    }
+}
+
+/// What of the request the answer repeats.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct About<'a> {
+    /// The host, when it is known.
+    pub host: Option<&'a str>,
+    /// The method as sent.
+    pub method: Option<&'a str>,
+    /// The path as sent, without query.
+    pub path: Option<&'a str>,
+    /// The name of the credential concerned.
+    pub credential: Option<&'a str>,
+}
+
+/// The answer. `close` says that the connection cannot go on, which only HTTP/1 says in a header.
+pub(crate) fn answer(deny: &Deny, about: About<'_>, id: RequestId, version: Version, close: bool) -> Response<Bytes> {
+    let kind = deny.reason.as_str();
+    let error = Error {
+        r#type: kind,
+        message: &deny.message,
+        host: about.host,
+        method: about.method,
+        path: about.path,
+        credential: about.credential,
+        rule: deny.rule.as_ref().map(|rule| rule.text.as_str()),
+        request_id: id.to_string(),
+    };
+    // Strings and an absent value cannot fail to serialise; an empty body would still carry the status and the header.
+    let mut body = serde_json::to_vec(&Envelope { error }).unwrap_or_default();
+    body.push(b'\n');
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = StatusCode::from_u16(deny.status).unwrap_or(StatusCode::FORBIDDEN);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::try_from(format!("deny; reason={kind}")) {
+        headers.insert(DECISION_HEADER, value);
+    }
+    if close && version < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

@@ -1,0 +1,277 @@
+//! Serves the requests of one connection from the sandbox, HTTP/1.1 or HTTP/2, each judged by itself (ATTACKS H12).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::request::Parts;
+use http::{Request, Response, Version};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::body::Download;
+use super::context::Context;
+use super::exchange::Exchange;
+use super::refuse::{About, answer, refusal};
+use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
+use super::{authority, forward};
+use crate::policy::{Decision, Deny, Filter, Host, Reason};
+use crate::proxy::Rules;
+
+/// HTTP/2 streams at once on one connection (ATTACKS X2).
+const STREAMS: u32 = 128;
+/// HTTP/2 flow-control windows towards the sandbox: what it may send before we read.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// What one HTTP/2 stream may have waiting to be written.
+const SEND_BUFFER: usize = 256 * 1024;
+/// How much of a refused request's body is still read, and for how long, so that the answer is not lost to a reset.
+const DRAINED: usize = 256 * 1024;
+const DRAINING: Duration = Duration::from_millis(500);
+
+/// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
+pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let rules = context.sandbox.rules();
+    let limits = rules.policy.limits();
+    let ceilings = Ceilings {
+        head_bytes: count(limits.header_bytes),
+        headers: count(limits.headers),
+        time: limits.header_timeout,
+    };
+    let (stream, notes) = Strict::new(stream, first, ceilings);
+    context.notes = Some(notes);
+    let context = Arc::new(context);
+    let stop = context.sandbox.stopping();
+    let service = service_fn(move |request| handle(context.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The filter limits the time of a head; this one is how long a connection may be idle between requests.
+        .header_read_timeout(limits.idle_timeout)
+        .max_headers(count(limits.headers).saturating_add(1))
+        .max_header_size(count(limits.header_bytes).saturating_add(1024))
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::select! {
+        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Serves HTTP/2 until the connection ends.
+pub(crate) async fn h2<S>(stream: S, context: Context)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let rules = context.sandbox.rules();
+    let limits = rules.policy.limits();
+    let context = Arc::new(context);
+    let stop = context.sandbox.stopping();
+    let service = service_fn(move |request| handle(context.clone(), request));
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(256)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(30))
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        () = stop.cancelled() => {}
+    }
+}
+
+fn count(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// One request: from its head to its recorded answer.
+async fn handle(
+    context: Arc<Context>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Download>, Infallible> {
+    let wants_upgrade = request.headers().contains_key(UPGRADE);
+    let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let mut exchange = Exchange::new(&context.sandbox.audit, &context.sandbox.id, context.protocol);
+    exchange.note(|record| record.port = Some(context.asked.port()));
+    let permit = context.sandbox.requests.clone().try_acquire_owned();
+    let judged = judge(&context, &parts, &mut exchange).and_then(|judged| match permit {
+        Ok(permit) => {
+            exchange.hold(permit);
+            Ok(judged)
+        }
+        Err(_) => {
+            let most = judged.rules.policy.limits().requests;
+            let message = format!(
+                "{most} requests of this sandbox are in progress, which is its limit; wait for one to end, or raise limits.requests"
+            );
+            let deny = refusal(Reason::LimitExceeded, message);
+            Err(Box::new(Denied { deny, rules: judged.rules, host: Some(judged.host) }))
+        }
+    });
+    let response = match judged {
+        Ok(judged) => forward::forward(&context, judged, parts, body, upgrade, exchange).await,
+        Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
+    };
+    if wants_upgrade && let Some(notes) = &context.notes {
+        let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+        notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });
+    }
+    Ok(response)
+}
+
+/// A request that may be forwarded, and the rules it was judged by: one value from here to its end (ATTACKS R9).
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// The host.
+    pub host: Host,
+    /// What was decided.
+    pub allow: crate::policy::Allow,
+    /// Where placeholders stand in the request.
+    pub presented: crate::credential::Presented,
+}
+
+/// A refusal, with what is known of the request.
+#[derive(Debug)]
+pub(crate) struct Denied {
+    /// The refusal.
+    pub deny: Deny,
+    /// The rules it was judged by.
+    pub rules: Arc<Rules>,
+    /// The host, once it is known.
+    pub host: Option<Host>,
+}
+
+fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Judged, Box<Denied>> {
+    let rules = context.sandbox.rules();
+    let refused = |deny, host| Box::new(Denied { deny, rules: rules.clone(), host });
+    if parts.method.as_str() == REFUSED_METHOD
+        && let Some(why) = context.notes.as_ref().and_then(|notes| notes.refused())
+    {
+        let deny = Deny {
+            reason: why.reason,
+            status: why.status,
+            filter: Filter::Request,
+            rule: None,
+            credential: None,
+            message: why.message,
+            nearest: None,
+        };
+        return Err(refused(deny, Some(context.identity.host.clone())));
+    }
+    let method = parts.method.as_str();
+    exchange.note(|record| {
+        record.method = Some(method.into());
+        record.path = Some(parts.uri.path().into());
+    });
+    let host = match authority::host(parts, &context.identity) {
+        Ok(host) => host,
+        // CONNECT names another host by its nature; it is refused for what it is.
+        Err(_) if parts.method == http::Method::CONNECT => context.identity.host.clone(),
+        Err(deny) => return Err(refused(deny, Some(context.identity.host.clone()))),
+    };
+    let overrides: Vec<&str> = forward::OVERRIDES
+        .iter()
+        .flat_map(|name| parts.headers.get_all(*name))
+        // A value that is not text allows nothing: it is judged as a method that no rule names.
+        .map(|value| value.to_str().unwrap_or("\u{fffd}"))
+        .collect();
+    let presented = rules.keyring.presented(&parts.headers, parts.uri.query());
+    let decision = rules.policy.decide(&crate::policy::Request {
+        scheme: context.identity.scheme,
+        host: &host,
+        port: context.identity.port,
+        method,
+        path: parts.uri.path(),
+        overrides: &overrides,
+        presented: &presented.credentials,
+    });
+    match decision {
+        Decision::Allow(allow) => {
+            exchange.allow(&allow);
+            exchange.note(|record| {
+                record.host = Some(host.to_string().into());
+                if record.path.as_deref() != Some(allow.path.as_str()) {
+                    record.path = Some(allow.path.as_str().into());
+                }
+                record.credential =
+                    allow.credential.map(|id| rules.policy.credential(id).name.as_str().into());
+            });
+            Ok(Judged { rules, host, allow, presented })
+        }
+        Decision::Deny(deny) => Err(refused(deny, Some(host))),
+    }
+}
+
+/// Answers a refusal and notes it.
+pub(crate) async fn refuse(
+    context: &Context,
+    parts: &Parts,
+    body: Incoming,
+    denied: Box<Denied>,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    let Denied { deny, rules, host } = *denied;
+    let stand_in = parts.method.as_str() == REFUSED_METHOD;
+    let host = host.map(|host| host.to_string());
+    let credential = deny.credential.map(|id| rules.policy.credential(id).name.clone());
+    exchange.deny(&deny);
+    exchange.note(|record| {
+        record.host = host.as_deref().map(Into::into);
+        record.credential = credential.as_deref().map(Into::into);
+        record.ip.get_or_insert(context.asked.ip());
+    });
+    let about = About {
+        host: host.as_deref(),
+        method: (!stand_in).then(|| parts.method.as_str()),
+        path: (!stand_in).then(|| parts.uri.path()),
+        credential: credential.as_deref(),
+    };
+    let close = stand_in || matches!(deny.reason, Reason::AuthorityMismatch | Reason::MethodRefused);
+    let response = answer(&deny, about, exchange.id(), parts.version, close);
+    drain(parts, body).await;
+    own(response, exchange)
+}
+
+/// The interceptor's own answer with its record.
+pub(crate) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response<Download> {
+    exchange.note(|record| record.status = Some(response.status().as_u16()));
+    response.map(|bytes| Download::own(bytes, exchange))
+}
+
+/// Takes what the sandbox is sending anyway, within bounds: closing under it would reset the connection and lose the answer.
+async fn drain(parts: &Parts, mut body: Incoming) {
+    let announced = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| {
+        length.to_str().ok().and_then(|length| length.parse().ok()).is_some_and(|length: usize| length <= DRAINED)
+    });
+    let waits_for_continue = parts.headers.contains_key(EXPECT);
+    if parts.version >= Version::HTTP_2 || waits_for_continue || !announced {
+        return;
+    }
+    let drained = async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken > DRAINED {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAINING, drained).await;
+}

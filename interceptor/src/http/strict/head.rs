@@ -1,0 +1,265 @@
+//! What a request head must look like to be let through (RFC 9112 sections 2 to 6, RFC 9110 section 5): pure.
+
+use crate::policy::Reason;
+
+use super::REFUSED_METHOD;
+
+/// How long the message is that a head begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// No body.
+    None,
+    /// `content-length`.
+    Length(u64),
+    /// `transfer-encoding: chunked`.
+    Chunked,
+    /// No body, and a request to switch protocols.
+    Upgrade,
+}
+
+/// Why a message is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// The type of the refusal.
+    pub reason: Reason,
+    /// Its HTTP status.
+    pub status: u16,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Refused {
+    fn malformed(message: impl Into<String>) -> Refused {
+        let reason = Reason::RequestMalformed;
+        Refused { reason, status: reason.status(), message: message.into() }
+    }
+
+    fn path(message: impl Into<String>) -> Refused {
+        let reason = Reason::PathAmbiguous;
+        Refused { reason, status: reason.status(), message: message.into() }
+    }
+
+    pub(super) fn head_too_large(most: usize) -> Refused {
+        Refused {
+            reason: Reason::LimitExceeded,
+            status: 431,
+            message: format!(
+                "the request's head is larger than {most} bytes; send smaller headers, or raise limits.header_bytes"
+            ),
+        }
+    }
+
+    fn too_many_headers(most: usize) -> Refused {
+        Refused {
+            reason: Reason::LimitExceeded,
+            status: 431,
+            message: format!(
+                "the request has more than {most} header fields; send fewer, or raise limits.headers"
+            ),
+        }
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+const fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// The longest method let through; the registered ones have at most 17 characters.
+const MOST_METHOD: usize = 32;
+
+/// Checks a whole head, its final empty line included.
+pub(crate) fn check(head: &[u8], most_headers: usize) -> Result<Framing, Refused> {
+    let mut lines = Lines(head.strip_suffix(b"\r\n").unwrap_or(head));
+    let version = request_line(lines.next().unwrap_or_default())?;
+    let mut fields = Fields::default();
+    let mut count = 0;
+    for line in lines {
+        count += 1;
+        if count > most_headers {
+            return Err(Refused::too_many_headers(most_headers));
+        }
+        let (name, value) = field(line)?;
+        fields.see(name, value)?;
+    }
+    fields.framing(version)
+}
+
+/// The lines of a head, split at CRLF; a bare CR or LF stays in a line, where it is refused.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (line, rest) = match memchr::memmem::find(self.0, b"\r\n") {
+            Some(at) => (&self.0[..at], &self.0[at + 2..]),
+            None => (self.0, &[][..]),
+        };
+        self.0 = rest;
+        Some(line)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http10,
+    Http11,
+}
+
+fn request_line(line: &[u8]) -> Result<Version, Refused> {
+    let shape = || Refused::malformed("the request line is not `METHOD TARGET HTTP/1.1`");
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(shape());
+    };
+    if method.is_empty() || method.len() > MOST_METHOD || !method.iter().copied().all(is_tchar) {
+        return Err(Refused::malformed("the method is not a token of at most 32 characters"));
+    }
+    if method == REFUSED_METHOD.as_bytes() {
+        return Err(Refused::malformed("that method is reserved"));
+    }
+    if target.is_empty() {
+        return Err(shape());
+    }
+    if let Some(byte) = target.iter().find(|byte| !(0x21..=0x7e).contains(*byte) || **byte == b'#') {
+        return Err(Refused::path(format!(
+            "the request target holds the byte 0x{byte:02X}, which has no single meaning there; percent-encode it"
+        )));
+    }
+    match version {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        _ => Err(Refused::malformed("the protocol version is neither HTTP/1.1 nor HTTP/1.0")),
+    }
+}
+
+/// Splits one field line into name and value without the white space around it.
+pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
+    if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
+        return Err(Refused::malformed("a header is folded over two lines, which is obsolete; send it in one"));
+    }
+    let colon = memchr::memchr(b':', line)
+        .ok_or_else(|| Refused::malformed("a header line has no colon"))?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().copied().all(is_tchar) {
+        return Err(Refused::malformed("a header name is empty or holds a character that is not allowed"));
+    }
+    let value = value.trim_ascii();
+    // RFC 9110 section 5.5: visible characters, spaces, tabs and obs-text; `trim_ascii` may have removed a bare CR or LF.
+    if line[colon + 1..].iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+        return Err(Refused::malformed("a header value holds a control character"));
+    }
+    Ok((name, value))
+}
+
+/// A chunk size: 1 to 16 hexadecimal digits and nothing else.
+pub(super) fn chunk_size(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 16 || !text.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok().filter(|size| *size <= i64::MAX as u64)
+}
+
+/// What the head's fields say of its framing.
+#[derive(Default)]
+struct Fields {
+    length: Option<u64>,
+    chunked: bool,
+    hosts: usize,
+    upgrade: bool,
+    connection_upgrade: bool,
+}
+
+impl Fields {
+    fn see(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        // The first letter and the length rule out nearly every header without a comparison.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                self.hosts += 1;
+                if self.hosts > 1 {
+                    return Err(Refused::malformed("there is more than one Host header"));
+                }
+            }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.connection_upgrade |= value
+                    .split(|byte| *byte == b',')
+                    .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.length.is_some() {
+                    return Err(Refused::malformed("there is more than one Content-Length header"));
+                }
+                self.length = Some(length(value)?);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refused::malformed("the only Transfer-Encoding taken is a single `chunked`"));
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn framing(self, version: Version) -> Result<Framing, Refused> {
+        match (self.length, self.chunked) {
+            (Some(_), true) => {
+                Err(Refused::malformed("there are both Content-Length and Transfer-Encoding; send one"))
+            }
+            (None, true) if version == Version::Http10 => {
+                Err(Refused::malformed("HTTP/1.0 has no Transfer-Encoding"))
+            }
+            (None, true) => Ok(Framing::Chunked),
+            (Some(bytes), false) if bytes > 0 => Ok(Framing::Length(bytes)),
+            _ if self.upgrade && self.connection_upgrade && version == Version::Http11 => Ok(Framing::Upgrade),
+            _ => Ok(Framing::None),
+        }
+    }
+}
+
+fn length(value: &[u8]) -> Result<u64, Refused> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| !text.is_empty() && text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse::<u64>().ok())
+        .filter(|length| *length <= i64::MAX as u64)
+        .ok_or_else(|| Refused::malformed("Content-Length is not a plain decimal number"))
+}
+
+/// Whether an unfinished head can no longer become one: a NUL byte, a bare LF, or a first line that is none.
+pub(crate) fn hopeless(head: &[u8]) -> Option<Refused> {
+    if let Some(at) = memchr::memchr(b'\n', head) {
+        if at == 0 || head[at - 1] != b'\r' {
+            return Some(Refused::malformed("a line of the head ends in a bare LF; end lines in CRLF"));
+        }
+        return request_line(&head[..at - 1]).err();
+    }
+    let method = head.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let impossible = method.len() > MOST_METHOD || !method.iter().copied().all(|byte| is_tchar(byte) || byte == b'\r');
+    impossible.then(|| Refused::malformed("the request line does not begin with a method"))
+}

@@ -1,0 +1,391 @@
+//! What stands between the sandbox's bytes and hyper on an HTTP/1.1 connection (RFC 9112): it lets whole, well-formed
+//! messages through unchanged and nothing else.
+//!
+//! hyper is lenient where a proxy must not be: it drops a fragment from the target, and answers a malformed head with an
+//! empty 400 that nobody can act on and no record knows. Here every head is held until it is whole and [`head::check`]ed,
+//! and a body is followed to its end so that the next head is known to be one (ATTACKS H1, H3, H5). A message that is
+//! refused is replaced by a request that only this module can make, so that the refusal takes the same way as every other:
+//! in order, explained, recorded once; then the connection closes.
+//!
+//! It decides nothing: hyper parses what is judged and forwarded. This filter can only refuse.
+
+pub(crate) mod head;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use head::{Framing, Refused};
+
+/// The method of the request that stands for a refused one. [`head::check`] lets no client send it.
+pub(crate) const REFUSED_METHOD: &str = "INTERCEPTOR-REFUSED";
+const STAND_IN: &[u8] = b"INTERCEPTOR-REFUSED / HTTP/1.1\r\nconnection: close\r\n\r\n";
+
+/// What the pipeline and the filter of one connection tell each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    refused: Option<Refused>,
+    upgrade: Upgrade,
+    waiting: Option<Waker>,
+}
+
+/// What follows a request that asked for an upgrade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// Not known yet: nothing is read.
+    #[default]
+    Pending,
+    /// The origin switched protocols: the bytes are no longer HTTP.
+    Switched,
+    /// It did not: what follows is the next request.
+    Declined,
+}
+
+impl Notes {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // Nothing panics while it is held; and each field is valid at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the message was refused for which the stand-in came.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        self.lock().refused.clone()
+    }
+
+    /// Says what became of the upgrade that the current request asked for.
+    pub(crate) fn upgrade(&self, outcome: Upgrade) {
+        let mut inner = self.lock();
+        inner.upgrade = outcome;
+        if let Some(waker) = inner.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The ceilings of a request head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ceilings {
+    /// Bytes of the head, the request line included.
+    pub head_bytes: usize,
+    /// Number of header fields.
+    pub headers: usize,
+    /// From the first byte of a head to its last.
+    pub time: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Collecting a head in the buffer; so many bytes of it are known to hold no end.
+    Head { scanned: usize },
+    /// So many bytes at the front of the buffer are checked and wait to be read; then comes `next`.
+    Deliver { count: usize, next: Next },
+    /// So many body bytes, then `next`.
+    Body { left: u64, next: Next },
+    /// A line of a chunked body (RFC 9112 section 7.1) is collected in the buffer.
+    Line(Line),
+    /// A request that asked for an upgrade was delivered; what became of it decides.
+    AwaitUpgrade,
+    /// Another protocol.
+    Raw,
+    /// A refusal stands: nothing more is read.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Head,
+    Body(u64),
+    ChunkData(u64),
+    Line(Line),
+    AwaitUpgrade,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Line {
+    /// `SIZE CRLF`.
+    ChunkSize,
+    /// The CRLF after a chunk's data.
+    ChunkEnd,
+    /// A trailer field, or the empty line that ends the message; so many bytes of trailers came before.
+    Trailer(usize),
+}
+
+/// A chunk size line is at most 16 hexadecimal digits and CRLF: extensions are refused (ATTACKS H1).
+const MOST_CHUNK_LINE: usize = 18;
+/// Trailers of a request, together.
+const MOST_TRAILERS: usize = 8 * 1024;
+
+/// A stream whose reading side is filtered.
+#[derive(Debug)]
+pub(crate) struct Strict<S> {
+    stream: S,
+    buffer: BytesMut,
+    state: State,
+    notes: Notes,
+    ceilings: Ceilings,
+    /// Runs while a head is begun and not whole (slowloris, ATTACKS X3).
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Strict<S> {
+    /// Filters `stream`; `first` are bytes that were read from it already.
+    pub(crate) fn new(stream: S, first: BytesMut, ceilings: Ceilings) -> (Strict<S>, Notes) {
+        let notes = Notes::default();
+        let state = State::Head { scanned: 0 };
+        (Strict { stream, buffer: first, state, notes: notes.clone(), ceilings, patience: None }, notes)
+    }
+
+    fn refuse(&mut self, refused: Refused) -> State {
+        self.notes.lock().refused = Some(refused);
+        self.buffer.clear();
+        self.buffer.extend_from_slice(STAND_IN);
+        State::Deliver { count: STAND_IN.len(), next: Next::Closed }
+    }
+
+    /// Looks for a whole head in the buffer. Gives the next state, or `None` when more bytes are needed.
+    fn head(&mut self, scanned: usize) -> Option<State> {
+        // A client may send an empty line before a request line (RFC 9112 section 2.2).
+        if scanned == 0 && self.buffer.starts_with(b"\r\n") {
+            self.buffer.advance(2);
+        }
+        let from = scanned.saturating_sub(3).min(self.buffer.len());
+        if let Some(at) = memchr::memmem::find(&self.buffer[from..], b"\r\n\r\n") {
+            let end = from + at + 4;
+            if end > self.ceilings.head_bytes {
+                return Some(self.refuse(Refused::head_too_large(self.ceilings.head_bytes)));
+            }
+            return Some(match head::check(&self.buffer[..end], self.ceilings.headers) {
+                Ok(framing) => {
+                    let next = match framing {
+                        Framing::None => Next::Head,
+                        Framing::Length(bytes) => Next::Body(bytes),
+                        Framing::Chunked => Next::Line(Line::ChunkSize),
+                        Framing::Upgrade => {
+                            self.notes.lock().upgrade = Upgrade::Pending;
+                            Next::AwaitUpgrade
+                        }
+                    };
+                    State::Deliver { count: end, next }
+                }
+                Err(refused) => self.refuse(refused),
+            });
+        }
+        if self.buffer.len() > self.ceilings.head_bytes {
+            return Some(self.refuse(Refused::head_too_large(self.ceilings.head_bytes)));
+        }
+        // What cannot become a head any more is refused now, not when the client gives up waiting.
+        if let Some(refused) = head::hopeless(&self.buffer) {
+            return Some(self.refuse(refused));
+        }
+        self.state = State::Head { scanned: self.buffer.len() };
+        None
+    }
+
+    /// Looks for a whole line of a chunked body in the buffer; `None` when more bytes are needed.
+    fn line(&self, line: Line) -> io::Result<Option<State>> {
+        let most = match line {
+            Line::ChunkSize => MOST_CHUNK_LINE,
+            Line::ChunkEnd => 2,
+            Line::Trailer(before) => MOST_TRAILERS.saturating_sub(before),
+        };
+        let Some(end) = memchr::memchr(b'\n', &self.buffer).map(|at| at + 1) else {
+            return if self.buffer.len() >= most { Err(malformed("a line of a chunked body is too long")) } else { Ok(None) };
+        };
+        let Some(text) = self.buffer[..end].strip_suffix(b"\r\n").filter(|_| end <= most) else {
+            return Err(malformed("a line of a chunked body does not end in CRLF, or is too long"));
+        };
+        let next = match line {
+            Line::ChunkSize => match head::chunk_size(text).ok_or_else(|| malformed("a chunk size is malformed"))? {
+                0 => Next::Line(Line::Trailer(0)),
+                size => Next::ChunkData(size),
+            },
+            Line::ChunkEnd if text.is_empty() => Next::Line(Line::ChunkSize),
+            Line::ChunkEnd => return Err(malformed("a chunk is longer than its size")),
+            Line::Trailer(_) if text.is_empty() => Next::Head,
+            Line::Trailer(before) => {
+                head::field(text).map_err(|_| malformed("a trailer is malformed"))?;
+                Next::Line(Line::Trailer(before + end))
+            }
+        };
+        Ok(Some(State::Deliver { count: end, next }))
+    }
+}
+
+impl Next {
+    fn state(self) -> State {
+        match self {
+            Next::Head | Next::Body(0) => State::Head { scanned: 0 },
+            Next::Body(left) => State::Body { left, next: Next::Head },
+            Next::ChunkData(left) => State::Body { left, next: Next::Line(Line::ChunkEnd) },
+            Next::Line(line) => State::Line(line),
+            Next::AwaitUpgrade => State::AwaitUpgrade,
+            Next::Closed => State::Closed,
+        }
+    }
+}
+
+fn malformed(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+/// Moves up to `most` bytes from the front of `buffer` to `out`; returns how many.
+fn give(buffer: &mut BytesMut, out: &mut ReadBuf<'_>, most: usize) -> usize {
+    let count = most.min(buffer.len()).min(out.remaining());
+    out.put_slice(&buffer[..count]);
+    buffer.advance(count);
+    count
+}
+
+impl<S: AsyncRead + Unpin> Strict<S> {
+    /// Reads more into the buffer; `false` at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let count = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer))?;
+        Poll::Ready(Ok(count > 0))
+    }
+
+    /// Ready when a head that has begun took too long. Between messages there is no hurry here.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.buffer.is_empty() {
+            return Poll::Pending;
+        }
+        let time = self.ceilings.time;
+        self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(time))).as_mut().poll(cx)
+    }
+
+    /// Reads at most `most` bytes into `out`: from the buffer while it holds some, then straight from the stream.
+    fn poll_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+        most: u64,
+    ) -> Poll<io::Result<u64>> {
+        if !self.buffer.is_empty() {
+            let count = give(&mut self.buffer, out, usize::try_from(most).unwrap_or(usize::MAX));
+            return Poll::Ready(Ok(count as u64));
+        }
+        let before = out.filled().len();
+        let mut limited = (&mut self.stream).take(most);
+        ready!(Pin::new(&mut limited).poll_read(cx, out))?;
+        Poll::Ready(Ok((out.filled().len() - before) as u64))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if out.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // Each turn either returns, consumes bytes, or moves to a state that does.
+        loop {
+            match this.state {
+                State::Deliver { count, next } => {
+                    let given = give(&mut this.buffer, out, count);
+                    this.state = match count - given {
+                        0 => next.state(),
+                        count => State::Deliver { count, next },
+                    };
+                    return Poll::Ready(Ok(()));
+                }
+                State::Head { scanned } => {
+                    if this.buffer.len() > scanned
+                        && let Some(state) = this.head(scanned)
+                    {
+                        this.state = state;
+                        this.patience = None;
+                        continue;
+                    }
+                    let Poll::Ready(filled) = this.poll_fill(cx)? else {
+                        ready!(this.poll_patience(cx));
+                        this.state = State::Closed;
+                        return Poll::Ready(Ok(()));
+                    };
+                    // The end of the stream inside a head: the message never came to be, nothing is passed on.
+                    if !filled {
+                        this.state = State::Closed;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                State::Line(line) => {
+                    if let Some(state) = this.line(line)? {
+                        this.state = state;
+                    } else if !ready!(this.poll_fill(cx))? {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+                State::Body { left, next } => {
+                    let count = ready!(this.poll_through(cx, out, left))?;
+                    this.state = match left - count {
+                        0 => next.state(),
+                        left => State::Body { left, next },
+                    };
+                    return Poll::Ready(Ok(()));
+                }
+                State::AwaitUpgrade => {
+                    let mut notes = this.notes.lock();
+                    match notes.upgrade {
+                        Upgrade::Pending => {
+                            notes.waiting = Some(cx.waker().clone());
+                            return Poll::Pending;
+                        }
+                        Upgrade::Switched => this.state = State::Raw,
+                        Upgrade::Declined => this.state = State::Head { scanned: 0 },
+                    }
+                }
+                State::Raw => {
+                    ready!(this.poll_through(cx, out, u64::MAX))?;
+                    return Poll::Ready(Ok(()));
+                }
+                // What still comes is taken and dropped, so that closing does not reset the connection under the answer.
+                State::Closed => {
+                    this.buffer.clear();
+                    if !ready!(this.poll_fill(cx))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

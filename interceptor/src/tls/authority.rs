@@ -1,0 +1,102 @@
+//! The certificate authority of one sandbox: made at its start, held in memory only, dropped with it (ATTACKS T6, T7).
+//!
+//! It may sign end-entity certificates only (path length 0, RFC 5280 section 4.2.1.9), and every leaf carries exactly one
+//! name, a serial number of its own, and the sandbox's one leaf key, never the authority's.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::TlsError;
+use crate::policy::Host;
+
+/// Leaves and authorities are valid from a day ago, so that a client whose clock is behind accepts them (T13).
+const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
+/// Long enough for a sandbox that lives for years; short-lived by being dropped with it (O8).
+const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Below the 398 days that Apple's and Chromium's verifiers accept; leaves are minted anew long before (see `server`).
+const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// A sandbox's certificate authority and its one leaf key.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+    leaf_key: KeyPair,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Makes an authority for the sandbox `id`: two ECDSA P-256 keys and a self-signed certificate.
+    pub fn new(id: &str) -> Result<Authority, TlsError> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let mut params = base(AUTHORITY_LIFE)?;
+        let mut name = DistinguishedName::new();
+        name.push(DnType::OrganizationName, "interceptor");
+        name.push(DnType::CommonName, format!("interceptor sandbox {id}"));
+        params.distinguished_name = name;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key)?;
+        Ok(Authority {
+            certificate: certificate.der().clone(),
+            pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+            leaf_key: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
+        })
+    }
+
+    /// The public certificate, PEM: all of the authority that ever leaves the proxy's memory.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Mints a leaf for one name: the chain to present, leaf first.
+    pub(crate) fn mint(&self, host: &Host) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let mut params = base(LEAF_LIFE)?;
+        let text = host.to_string();
+        params.subject_alt_names = vec![match host {
+            Host::Name(name) => SanType::DnsName(name.as_str().try_into()?),
+            Host::Ip(address) => SanType::IpAddress(*address),
+        }];
+        let mut name = DistinguishedName::new();
+        // A common name is at most 64 characters (RFC 5280, ub-common-name); clients read the alternative name.
+        name.push(DnType::CommonName, if text.len() <= 64 { text } else { "interceptor".to_owned() });
+        params.distinguished_name = name;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = params.signed_by(&self.leaf_key, &self.issuer)?;
+        Ok(vec![leaf.der().clone(), self.certificate.clone()])
+    }
+
+    /// The private key of every leaf of this sandbox.
+    pub(crate) fn leaf_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()))
+    }
+}
+
+/// Validity and a random serial number: rcgen's default serial is a hash of the key, the same for every leaf here, and
+/// NSS refuses two certificates of one issuer with one serial.
+fn base(life: Duration) -> Result<CertificateParams, TlsError> {
+    let mut params = CertificateParams::default();
+    let now = SystemTime::now();
+    params.not_before = (now - BACKDATED).into();
+    params.not_after = (now + life).into();
+    let mut serial = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut serial).map_err(|_| rcgen::Error::RingUnspecified)?;
+    // Positive and not zero-padded (RFC 5280 section 4.1.2.2).
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}

@@ -1,0 +1,140 @@
+//! TLS towards the sandbox: one server configuration per name, built when the name is first asked for and then kept, so
+//! that a handshake costs no minting and sessions can be resumed.
+//!
+//! Names are bounded twice: minting is rate-limited and the cache is an LRU (ATTACKS X1). Sessions are tickets sealed with a
+//! key of this sandbox; rustls resumes a ticket only under the server name it was issued for (T9).
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use super::authority::Authority;
+use super::{TlsError, provider};
+use crate::policy::Host;
+
+/// Names kept per sandbox: about 6 KiB each.
+const NAMES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// A kept leaf is minted anew well before its 90 days are over.
+const RENEWED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Why no configuration was given.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The sandbox asks for new names faster than its limit.
+    #[error("more than {per_second} new names a second")]
+    RateLimited {
+        /// The limit.
+        per_second: u64,
+    },
+    /// The certificate could not be made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Mints and keeps the server configurations of one sandbox.
+pub struct ServerConfigs {
+    authority: Authority,
+    key: Arc<dyn rustls::sign::SigningKey>,
+    tickets: Arc<dyn ProducesTickets>,
+    state: Mutex<State>,
+    per_second: u64,
+    burst: u64,
+}
+
+struct State {
+    configs: LruCache<Host, (Arc<ServerConfig>, Instant)>,
+    tokens: f64,
+    refilled: Instant,
+}
+
+impl std::fmt::Debug for ServerConfigs {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ServerConfigs").finish_non_exhaustive()
+    }
+}
+
+impl ServerConfigs {
+    /// For one sandbox's authority; at most `per_second` leaves are minted a second, with a reserve of `burst`.
+    pub fn new(authority: Authority, per_second: u64, burst: u64) -> Result<ServerConfigs, TlsError> {
+        let key = provider().key_provider.load_private_key(authority.leaf_key())?;
+        let tickets = Ticketer::new()?;
+        let state =
+            State { configs: LruCache::new(NAMES), tokens: burst as f64, refilled: Instant::now() };
+        Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), per_second, burst })
+    }
+
+    /// The authority's public certificate, PEM.
+    pub fn ca_pem(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// The configuration for a name. The lock is held while a leaf is minted (some 50 µs), so that requests for the same
+    /// new name mint it once.
+    pub fn get(&self, host: &Host) -> Result<Arc<ServerConfig>, MintError> {
+        let now = Instant::now();
+        // A panic inside the lock leaves at worst a missing entry: the cache is as good as before.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((config, minted)) = state.configs.get(host)
+            && now.duration_since(*minted) < RENEWED_AFTER
+        {
+            return Ok(config.clone());
+        }
+        let earned = now.duration_since(state.refilled).as_secs_f64() * self.per_second as f64;
+        state.tokens = (state.tokens + earned).min(self.burst as f64);
+        state.refilled = now;
+        if state.tokens < 1.0 {
+            return Err(MintError::RateLimited { per_second: self.per_second });
+        }
+        state.tokens -= 1.0;
+        let config = Arc::new(self.build(host)?);
+        state.configs.put(host.clone(), (config.clone(), now));
+        Ok(config)
+    }
+
+    fn build(&self, host: &Host) -> Result<ServerConfig, TlsError> {
+        let certified = CertifiedKey::new(self.authority.mint(host)?, self.key.clone());
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = self.tickets.clone();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configs(per_second: u64, burst: u64) -> ServerConfigs {
+        ServerConfigs::new(Authority::new("test").unwrap(), per_second, burst).unwrap()
+    }
+
+    #[test]
+    fn a_name_is_minted_once() {
+        let configs = configs(1, 1);
+        let host = Host::parse("api.example.com").unwrap();
+        let first = configs.get(&host).unwrap();
+        assert!(Arc::ptr_eq(&first, &configs.get(&host).unwrap()));
+    }
+
+    #[test]
+    fn x1_a_flood_of_names_is_limited_and_known_names_go_on() {
+        let configs = configs(1, 5);
+        let known = Host::parse("known.example.com").unwrap();
+        configs.get(&known).unwrap();
+        let refused = (0..100)
+            .filter(|n| configs.get(&Host::parse(&format!("n{n}.example.com")).unwrap()).is_err())
+            .count();
+        assert!(refused >= 95, "only {refused} of 100 new names were refused");
+        configs.get(&known).unwrap();
+    }
+}

@@ -1,0 +1,396 @@
+//! Connections to origins, kept for one sandbox between its requests.
+//!
+//! A connection is used again only for the same scheme, host, port and credential (ATTACKS K23, H2): what one credential
+//! authenticated carries no other's request. The pool is bounded in number and in time, and dropped with its sandbox.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{Upstream, UpstreamError};
+use crate::http::body::Upload;
+use crate::policy::{CredentialId, Deny, Host, Policy, Reason, Scheme};
+use crate::tls::client::ClientConfigs;
+
+/// An idle connection is closed after this; most origins keep theirs for 60 s or longer.
+const IDLE: Duration = Duration::from_secs(30);
+/// Idle HTTP/1.1 connections kept for one destination.
+const MOST_PER_KEY: usize = 64;
+/// Idle connections kept in all.
+const MOST_IDLE: usize = 512;
+/// The handshake with an origin, once TCP is connected.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// What one HTTP/2 stream may have waiting to be written.
+const SEND_BUFFER: usize = 256 * 1024;
+/// HTTP/2 flow-control windows towards an origin (RFC 9113 section 5.2): what it may send before we read.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// What connections are kept by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// In the clear or over TLS.
+    pub scheme: Scheme,
+    /// The host that was judged: resolved, dialled, sent as SNI and verified.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// The credential that authenticates requests on it.
+    pub credential: Option<CredentialId>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// Resolving, guarding or dialling failed.
+    #[error(transparent)]
+    Dial(#[from] UpstreamError),
+    /// The TLS handshake failed, or the certificate is not acceptable.
+    #[error("{0}")]
+    Tls(String),
+    /// The HTTP connection could not be set up.
+    #[error("the origin closed the connection before it could be used: {0}")]
+    Http(#[from] hyper::Error),
+    /// The handshake took too long.
+    #[error("the origin did not complete its handshake within {HANDSHAKE:?}")]
+    Timeout,
+}
+
+impl ConnectError {
+    /// The type of the refusal.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            ConnectError::Dial(error) => error.reason(),
+            ConnectError::Tls(_) => Reason::UpstreamTls,
+            ConnectError::Http(_) => Reason::UpstreamProtocol,
+            ConnectError::Timeout => Reason::UpstreamTimeout,
+        }
+    }
+
+    /// The policy's own refusal, where an address was refused.
+    pub(crate) fn denied(&self) -> Option<&Deny> {
+        match self {
+            ConnectError::Dial(error) => error.deny(),
+            _ => None,
+        }
+    }
+}
+
+/// A connection to send one request on.
+#[derive(Debug)]
+enum Sender {
+    H1(http1::SendRequest<Upload>),
+    H2(http2::SendRequest<Upload>),
+}
+
+/// A connection taken from the pool, or a new one.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    sender: Sender,
+    /// The address dialled.
+    pub address: SocketAddr,
+    /// Whether it carried a request before: then the origin may have closed it unnoticed.
+    pub used: bool,
+}
+
+/// A connection that is in use; given back when its response was read to the end, else closed.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    key: Key,
+    /// An HTTP/2 connection stays in the pool while it is used.
+    connection: Option<(http1::SendRequest<Upload>, SocketAddr)>,
+}
+
+impl Lease {
+    /// The response was read to its end.
+    pub(crate) fn give_back(mut self) {
+        if let Some((sender, address)) = self.connection.take()
+            && !sender.is_closed()
+        {
+            self.pool.put(self.key, Idle { sender, address, since: Instant::now() });
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<Upload>,
+    address: SocketAddr,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<Upload>,
+    address: SocketAddr,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: HashMap<Key, VecDeque<Idle>>,
+    count: usize,
+    shared: HashMap<Key, Shared>,
+    /// Who is dialling an HTTP/2 connection, so that others wait for it instead of opening their own.
+    dialling: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+    /// Origins known to speak HTTP/1.1 only; bounded by being cleared.
+    plain: HashSet<(Host, u16)>,
+}
+
+/// The connections of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    upstream: Upstream,
+    tls: ClientConfigs,
+    state: Mutex<State>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub(crate) fn new(upstream: Upstream, tls: ClientConfigs) -> Arc<Pool> {
+        Arc::new(Pool { upstream, tls, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic inside leaves at worst a miscounted pool, which only closes connections earlier.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A kept connection, if there is one that may be used.
+    pub(crate) fn take(&self, key: &Key, h2: bool) -> Option<Connection> {
+        let mut state = self.lock();
+        if h2 && let Some(shared) = state.shared.get_mut(key) {
+            if !shared.sender.is_closed() {
+                shared.since = Instant::now();
+                let (sender, address) = (Sender::H2(shared.sender.clone()), shared.address);
+                return Some(Connection { sender, address, used: true });
+            }
+            state.shared.remove(key);
+        }
+        let State { idle, count, .. } = &mut *state;
+        let queue = idle.get_mut(key)?;
+        // The one used last: the least likely to have been closed meanwhile.
+        while let Some(idle) = queue.pop_back() {
+            *count -= 1;
+            if idle.since.elapsed() < IDLE && idle.sender.is_ready() {
+                return Some(Connection { sender: Sender::H1(idle.sender), address: idle.address, used: true });
+            }
+        }
+        idle.remove(key);
+        None
+    }
+
+    /// Whether a kept connection is likely to be there for a request.
+    pub(crate) fn has(&self, key: &Key, h2: bool) -> bool {
+        let state = self.lock();
+        (h2 && state.shared.get(key).is_some_and(|shared| !shared.sender.is_closed()))
+            || state.idle.get(key).is_some_and(|queue| !queue.is_empty())
+    }
+
+    fn put(&self, key: Key, idle: Idle) {
+        let mut state = self.lock();
+        if state.count >= MOST_IDLE {
+            return;
+        }
+        let queue = state.idle.entry(key).or_default();
+        if queue.len() < MOST_PER_KEY {
+            queue.push_back(idle);
+            state.count += 1;
+        }
+    }
+
+    /// Closes what was idle for too long. To be called every few seconds.
+    pub(crate) fn expire(&self) {
+        let mut state = self.lock();
+        let State { idle, count, shared, dialling, .. } = &mut *state;
+        idle.retain(|_, queue| {
+            let before = queue.len();
+            queue.retain(|idle| idle.since.elapsed() < IDLE && !idle.sender.is_closed());
+            *count -= before - queue.len();
+            !queue.is_empty()
+        });
+        // Open streams keep their own handle; a connection ends with the last one.
+        shared.retain(|_, shared| shared.since.elapsed() < IDLE && !shared.sender.is_closed());
+        dialling.retain(|_, lock| Arc::strong_count(lock) > 1);
+    }
+
+    /// Closes every kept connection: what a new policy judges goes over new ones.
+    pub(crate) fn clear(&self) {
+        *self.lock() = State::default();
+    }
+
+    /// A connection for a request: a kept one, or a new one.
+    pub(crate) async fn get(
+        self: &Arc<Pool>,
+        policy: &Policy,
+        key: &Key,
+        h2: bool,
+    ) -> Result<Connection, ConnectError> {
+        if let Some(connection) = self.take(key, h2) {
+            return Ok(connection);
+        }
+        let h2 = h2 && key.scheme == Scheme::Https && !self.speaks_h1_only(key);
+        if !h2 {
+            return self.dial(policy, key, false).await;
+        }
+        let lock = self.lock().dialling.entry(key.clone()).or_default().clone();
+        let _dialling = lock.lock().await;
+        // Whoever held the lock may have dialled it, or learned that there is no HTTP/2 to be had.
+        if let Some(connection) = self.take(key, true) {
+            return Ok(connection);
+        }
+        self.dial(policy, key, !self.speaks_h1_only(key)).await
+    }
+
+    fn speaks_h1_only(&self, key: &Key) -> bool {
+        self.lock().plain.contains(&(key.host.clone(), key.port))
+    }
+
+    /// A new connection; one that speaks HTTP/2 is shared from then on.
+    pub(crate) async fn dial(
+        self: &Arc<Pool>,
+        policy: &Policy,
+        key: &Key,
+        h2: bool,
+    ) -> Result<Connection, ConnectError> {
+        let dialed = self.upstream.connect(policy, &key.host, key.port).await?;
+        let address = dialed.address;
+        let handshake = async {
+            match key.scheme {
+                Scheme::Http => handshake_h1(dialed.stream).await.map(Sender::H1),
+                Scheme::Https => self.tls(dialed.stream, key, h2).await,
+            }
+        };
+        let sender = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| ConnectError::Timeout)??;
+        match &sender {
+            Sender::H2(sender) => {
+                let shared = Shared { sender: sender.clone(), address, since: Instant::now() };
+                self.lock().shared.insert(key.clone(), shared);
+            }
+            Sender::H1(_) if h2 => {
+                let mut state = self.lock();
+                if state.plain.len() >= 4096 {
+                    state.plain.clear();
+                }
+                state.plain.insert((key.host.clone(), key.port));
+            }
+            Sender::H1(_) => {}
+        }
+        Ok(Connection { sender, address, used: false })
+    }
+
+    async fn tls(&self, stream: TcpStream, key: &Key, h2: bool) -> Result<Sender, ConnectError> {
+        let name = match &key.host {
+            Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
+                .map_err(|_| ConnectError::Tls(format!("`{}` cannot stand in a certificate", key.host)))?,
+            Host::Ip(address) => ServerName::from(*address),
+        };
+        let config = if h2 { &self.tls.h2 } else { &self.tls.h1 };
+        let stream = TlsConnector::from(config.clone())
+            .connect(name, stream)
+            .await
+            .map_err(|error| ConnectError::Tls(explain(&error)))?;
+        let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if !negotiated_h2 {
+            return handshake_h1(stream).await.map(Sender::H1);
+        }
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(64 * 1024)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .handshake(TokioIo::new(stream))
+            .await?;
+        // It ends when the last sender is dropped: the pool's, and those of open streams.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(Sender::H2(sender))
+    }
+
+    /// Sends a request. On success the lease is to be given back when the response was read.
+    ///
+    /// # Errors
+    /// With the request, when none of it was sent: it may be sent again on another connection.
+    pub(crate) async fn send(
+        self: &Arc<Pool>,
+        connection: Connection,
+        key: &Key,
+        request: http::Request<Upload>,
+    ) -> Result<(http::Response<hyper::body::Incoming>, Lease), TrySendError<http::Request<Upload>>> {
+        let (pool, key, address) = (self.clone(), key.clone(), connection.address);
+        match connection.sender {
+            Sender::H1(mut sender) => {
+                let response = sender.try_send_request(request).await?;
+                Ok((response, Lease { pool, key, connection: Some((sender, address)) }))
+            }
+            Sender::H2(mut sender) => {
+                let response = sender.try_send_request(request).await?;
+                Ok((response, Lease { pool, key, connection: None }))
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Whether requests on it are HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        matches!(self.sender, Sender::H2(_))
+    }
+}
+
+async fn handshake_h1<S>(stream: S) -> Result<http1::SendRequest<Upload>, ConnectError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) =
+        http1::Builder::new().max_headers(256).handshake(TokioIo::new(stream)).await?;
+    // It ends when the sender is dropped and the response read, or the origin closes.
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// What failed in a TLS handshake, for a person.
+fn explain(error: &io::Error) -> String {
+    use rustls::{CertificateError, Error};
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return format!("the TLS handshake failed: {error}");
+    };
+    match tls {
+        Error::InvalidCertificate(problem) => match problem {
+            CertificateError::UnknownIssuer => {
+                "its certificate was issued by nobody trusted here; if that is intended, give its CA by --upstream-ca".to_owned()
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired".to_owned()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "its certificate is not valid yet".to_owned()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "its certificate is for another name".to_owned()
+            }
+            other => format!("its certificate was refused: {other}"),
+        },
+        Error::AlertReceived(alert) => format!("it ended the TLS handshake with the alert {alert:?}"),
+        other => format!("the TLS handshake failed: {other}"),
+    }
+}

@@ -1,0 +1,99 @@
+//! The audit file (SPEC 7) as a test reads it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// One record. Fields that a record left out are `None`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// When: RFC 3339, UTC, microseconds.
+    pub ts: String,
+    /// Which sandbox.
+    pub sandbox: String,
+    /// The request id of the refusal, where there is one.
+    pub id: Option<String>,
+    /// `connection`, `dns`, `request` or `lifecycle`.
+    pub kind: String,
+    /// `allow` or `deny`.
+    pub decision: Option<String>,
+    /// Why it was refused.
+    #[serde(rename = "type")]
+    pub reason: Option<String>,
+    /// `network`, `endpoint`, `request` or `credential`.
+    pub filter: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// The credential that was injected or concerned.
+    pub credential: Option<String>,
+    /// The host that was judged.
+    pub host: Option<String>,
+    /// The address.
+    pub ip: Option<String>,
+    /// The port.
+    pub port: Option<u16>,
+    /// `h1`, `h2`, `ws`, `tls` or `tcp`.
+    pub protocol: Option<String>,
+    /// The method.
+    pub method: Option<String>,
+    /// The path, without the query.
+    pub path: Option<String>,
+    /// The status that was answered.
+    pub status: Option<u16>,
+    /// Bytes from the sandbox.
+    pub bytes_up: Option<u64>,
+    /// Bytes to the sandbox.
+    pub bytes_down: Option<u64>,
+    /// How long it took.
+    pub duration_ms: Option<f64>,
+    /// What a `lifecycle` record says happened, and how many records were dropped.
+    #[serde(default)]
+    pub event: Option<Value>,
+    /// Records lost before this one.
+    #[serde(default)]
+    pub dropped: Option<u64>,
+    /// Free text of a `lifecycle` record.
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+impl Record {
+    /// Is it the record of a request, decided so?
+    pub fn is_request(&self, decision: &str) -> bool {
+        self.kind == "request" && self.decision.as_deref() == Some(decision)
+    }
+
+    /// What the agreement oracle compares.
+    pub fn line(&self) -> String {
+        let part = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+        format!("{} {}{}", part(&self.method), part(&self.host), part(&self.path))
+    }
+}
+
+/// Reads an audit file; a file that is not there holds no record.
+///
+/// # Errors
+/// A line that is not one JSON object with the fields of SPEC 7, or whose time is not of the form promised.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    ensure!(text.is_empty() || text.ends_with('\n'), "the last audit record is not a whole line");
+    text.lines()
+        .map(|line| {
+            let record: Record =
+                serde_json::from_str(line).with_context(|| format!("audit record {line}"))?;
+            let digits = record.ts.replace(|c: char| c.is_ascii_digit(), "9");
+            ensure!(
+                digits == "9999-99-99T99:99:99.999999Z",
+                "a time without microseconds or not UTC: {line}"
+            );
+            Ok(record)
+        })
+        .collect()
+}

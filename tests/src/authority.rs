@@ -1,0 +1,227 @@
+//! The lab's certificate authority, the stand-in for the public ones: certificates for any name, and the table of
+//! certificates that no client may accept (ATTACKS T4).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// A root whose certificate the product is given by `--upstream-ca`, and the one leaf key of everything it signs.
+#[derive(Debug)]
+pub struct Authority {
+    root: CertifiedIssuer<'static, KeyPair>,
+    leaf_key: KeyPair,
+}
+
+/// What is wrong with an origin's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its validity ended years ago.
+    Expired,
+    /// Its validity begins in the far future.
+    NotYetValid,
+    /// It names another host.
+    WrongHost,
+    /// It is its own issuer.
+    SelfSigned,
+    /// Its root is not trusted.
+    UntrustedRoot,
+    /// Its issuer is not sent and not known.
+    MissingIntermediate,
+    /// It has the name in its subject only, none among its alternative names.
+    CommonNameOnly,
+    /// It may be used by clients only.
+    ClientOnly,
+    /// It names `*`.
+    BareWildcard,
+    /// It names a part of a label by a wildcard.
+    PartialWildcard,
+    /// It names everything under the top-level domain: more than one label short.
+    ShallowWildcard,
+    /// Its issuer may sign for other names only.
+    NameConstraint,
+    /// Its issuer is no certificate authority.
+    IssuerIsNoAuthority,
+}
+
+impl Flaw {
+    /// Every flaw, for tests that are a table.
+    pub const ALL: [Flaw; 13] = [
+        Flaw::Expired,
+        Flaw::NotYetValid,
+        Flaw::WrongHost,
+        Flaw::SelfSigned,
+        Flaw::UntrustedRoot,
+        Flaw::MissingIntermediate,
+        Flaw::CommonNameOnly,
+        Flaw::ClientOnly,
+        Flaw::BareWildcard,
+        Flaw::PartialWildcard,
+        Flaw::ShallowWildcard,
+        Flaw::NameConstraint,
+        Flaw::IssuerIsNoAuthority,
+    ];
+}
+
+impl Authority {
+    /// Makes a fresh root.
+    pub fn new() -> Authority {
+        let root = issuer("interceptor lab root", None, |_| {});
+        Authority { root, leaf_key: KeyPair::generate().expect("a key pair") }
+    }
+
+    /// The root's certificate, for `--upstream-ca`.
+    pub fn pem(&self) -> String {
+        self.root.pem()
+    }
+
+    /// A chain and key for `name`.
+    pub fn certificate(&self, name: &str) -> Arc<CertifiedKey> {
+        let params = leaf_params(&[name], name);
+        self.signed(&params, &self.root, vec![])
+    }
+
+    /// A chain and key for `name` with `flaw`.
+    pub fn flawed(&self, name: &str, flaw: Flaw) -> Arc<CertifiedKey> {
+        let mut params = leaf_params(&[name], name);
+        match flaw {
+            Flaw::Expired => {
+                params.not_before = date_time_ymd(2019, 1, 1);
+                params.not_after = date_time_ymd(2020, 1, 1);
+            }
+            Flaw::NotYetValid => {
+                params.not_before = date_time_ymd(2999, 1, 1);
+                params.not_after = date_time_ymd(3000, 1, 1);
+            }
+            Flaw::WrongHost => params = leaf_params(&["elsewhere.test"], name),
+            Flaw::SelfSigned => {
+                let certificate = params.self_signed(&self.leaf_key).expect("a certificate");
+                return self.certified(vec![certificate.der().clone()]);
+            }
+            Flaw::UntrustedRoot => return Authority::new().certificate(name),
+            Flaw::MissingIntermediate => {
+                let intermediate = issuer("intermediate", Some(&self.root), |_| {});
+                return self.signed(&params, &intermediate, vec![]);
+            }
+            Flaw::CommonNameOnly => params = leaf_params(&[], name),
+            Flaw::ClientOnly => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Flaw::BareWildcard => params = leaf_params(&["*"], name),
+            Flaw::PartialWildcard => {
+                let (label, rest) = name.split_once('.').expect("a name with two labels");
+                params = leaf_params(&[&format!("{}*.{rest}", &label[..1])], name);
+            }
+            Flaw::ShallowWildcard => {
+                let top = name.rsplit_once('.').expect("a name with two labels").1;
+                params = leaf_params(&[&format!("*.{top}")], name);
+            }
+            Flaw::NameConstraint => {
+                let intermediate = issuer("constrained", Some(&self.root), |params| {
+                    params.name_constraints = Some(NameConstraints {
+                        permitted_subtrees: vec![GeneralSubtree::DnsName("elsewhere.test".into())],
+                        excluded_subtrees: vec![],
+                    });
+                });
+                let chain = vec![intermediate.der().clone()];
+                return self.signed(&params, &intermediate, chain);
+            }
+            Flaw::IssuerIsNoAuthority => {
+                let intermediate =
+                    issuer("no authority", Some(&self.root), |params| params.is_ca = IsCa::ExplicitNoCa);
+                let chain = vec![intermediate.der().clone()];
+                return self.signed(&params, &intermediate, chain);
+            }
+        }
+        self.signed(&params, &self.root, vec![])
+    }
+
+    fn signed(
+        &self,
+        params: &CertificateParams,
+        by: &CertifiedIssuer<'static, KeyPair>,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Arc<CertifiedKey> {
+        let certificate = params.signed_by(&self.leaf_key, by).expect("a certificate");
+        let mut whole = vec![certificate.der().clone()];
+        whole.extend(chain);
+        self.certified(whole)
+    }
+
+    fn certified(&self, chain: Vec<CertificateDer<'static>>) -> Arc<CertifiedKey> {
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()));
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("a usable key");
+        Arc::new(CertifiedKey::new(chain, key))
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Authority {
+        Authority::new()
+    }
+}
+
+fn issuer(
+    name: &str,
+    by: Option<&CertifiedIssuer<'static, KeyPair>>,
+    change: impl FnOnce(&mut CertificateParams),
+) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    change(&mut params);
+    let key = KeyPair::generate().expect("a key pair");
+    match by {
+        None => CertifiedIssuer::self_signed(params, key),
+        Some(parent) => CertifiedIssuer::signed_by(params, key, parent),
+    }
+    .expect("an issuer")
+}
+
+fn leaf_params(names: &[&str], common: &str) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names a certificate can carry");
+    params.distinguished_name = common_name(common);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// Chooses the certificate by the name in the ClientHello: minted on first use, or flawed where a flaw is set for it.
+#[derive(Debug)]
+pub(crate) struct ByName {
+    authority: Arc<Authority>,
+    flaws: Vec<(String, Flaw)>,
+    minted: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+}
+
+impl ByName {
+    pub(crate) fn new(authority: Arc<Authority>, flaws: Vec<(String, Flaw)>) -> ByName {
+        ByName { authority, flaws, minted: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // A client without SNI asked for an address: the lab's origins have only one.
+        let name = hello.server_name().unwrap_or("127.0.0.1").to_owned();
+        let mut minted = self.minted.lock().ok()?;
+        let certificate = minted.entry(name.clone()).or_insert_with(|| {
+            match self.flaws.iter().find(|(flawed, _)| *flawed == name) {
+                Some((_, flaw)) => self.authority.flawed(&name, *flaw),
+                None => self.authority.certificate(&name),
+            }
+        });
+        Some(certificate.clone())
+    }
+}

@@ -1,0 +1,27 @@
+//! The client that runs inside a sandbox where a stock client cannot say what a test must say: requests by a plan on one
+//! or many connections ([`fetch`]), bytes as they are ([`raw`]), and the wrapper around other commands that afterwards
+//! gathers what the sandbox could read ([`sweep`]).
+
+pub mod fetch;
+pub mod raw;
+pub mod sweep;
+pub mod tls;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the client: `fetch` (a plan on standard input), `raw HOST:PORT [SNI]` (bytes on standard input), or
+/// `wrap FILE -- COMMAND [ARG…]`.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    let mode = arguments.first().and_then(|mode| mode.to_str()).unwrap_or_default();
+    let outcome = match mode {
+        "fetch" => fetch::main(),
+        "raw" => raw::main(&arguments[1..]),
+        "wrap" => sweep::main(&arguments[1..]),
+        _ => Err(anyhow::anyhow!("usage: fetch | raw HOST:PORT [SNI] | wrap FILE -- COMMAND [ARG…]")),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("lab-client: {error:#}");
+        ExitCode::from(99)
+    })
+}

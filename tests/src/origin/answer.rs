@@ -1,0 +1,297 @@
+//! What an origin answers, by the path of the request:
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/echo` | the request's head and body as text; `?encoding=gzip\|br\|deflate\|zstd`, `?in=header\|trailer\|location\|bytes` |
+//! | `/bytes/N` | N bytes of a pattern |
+//! | `/events/N` | N server-sent events, `?interval_ms=` apart |
+//! | `/gated` | `first`, then, once the test opens the gate, `last` |
+//! | `/cut/N` | promises 2N bytes, breaks off after N |
+//! | `/status/CODE` | that status |
+//! | `/hang` | nothing, until the client goes away |
+//! | `/drip` | a byte now and then, until the client goes away |
+//! | `/upload` | length and SHA-256 of the request's body |
+//! | `/trailers` | a body and the trailer `grpc-status: 0` |
+//! | `/set?NAME=VALUE&…` | those response fields |
+//! | `/early` | 200 without reading the request's body |
+//! | `/ws` | a WebSocket that echoes |
+//! | anything else | 200 and a JSON object that names the request |
+//!
+//! `/…/lab/KIND…` is the same as `/KIND…`, so that a test can put any of them below the path that its rule names.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
+use aws_lc_rs::digest;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use tokio::io::AsyncWriteExt;
+
+use super::Shared;
+use super::body::{Feed, Frames, hex};
+use super::record::pairs;
+use super::websocket;
+
+/// How long the gate stays shut at most.
+const GATE: Duration = Duration::from_secs(20);
+
+pub(crate) async fn answer(
+    request: Request<Incoming>,
+    number: usize,
+    shared: Arc<Shared>,
+) -> Response<Frames> {
+    let path = request.uri().path().to_owned();
+    let path = path.rsplit_once("/lab/").map_or(path.as_str(), |(_, rest)| rest);
+    let query = Query(request.uri().query().unwrap_or_default().to_owned());
+    let (kind, argument) =
+        path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
+    let count = argument.parse().unwrap_or(0_u64);
+    match kind {
+        "ws" => return websocket::upgrade(request),
+        "early" => return Response::new(Frames::full("early\n")),
+        "hang" => {
+            // Dropped with the connection or the stream: then the client has gone.
+            let _vanished = Vanished(shared.clone());
+            std::future::pending::<()>().await;
+        }
+        _ => {}
+    }
+    let described = describe(&request);
+    let echoed = head(&request);
+    let body = read(request, number, &shared).await;
+    match kind {
+        "echo" => echo(echoed, body, &query).await,
+        "bytes" => Response::new(Frames::pattern(count)),
+        "events" => events(count, &query, shared),
+        "gated" => gated(shared),
+        "cut" => Response::new(Frames::fed(Some(2 * count), move |feed| async move {
+            feed.data(vec![b'x'; usize::try_from(count).unwrap_or(0)]).await;
+            // What has not left yet when the body fails would never leave.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            feed.abort().await;
+        })),
+        "status" => {
+            let status = argument.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
+            let mut response = Response::new(Frames::full(format!("status {argument}\n")));
+            *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
+            response
+        }
+        "drip" => Response::new(Frames::fed(None, |feed| async move {
+            while feed.data("drop\n").await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            shared.vanished.fetch_add(1, Ordering::SeqCst);
+        })),
+        "upload" => {
+            let text = format!("{} {}\n", body.len(), hex(digest::digest(&digest::SHA256, &body).as_ref()));
+            Response::new(Frames::full(text))
+        }
+        "trailers" => trailers(),
+        "set" => set(&query),
+        _ => {
+            let mut response = Response::new(Frames::full(described));
+            response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+            response
+        }
+    }
+}
+
+struct Vanished(Arc<Shared>);
+
+impl Drop for Vanished {
+    fn drop(&mut self) {
+        self.0.vanished.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The query of a request: `NAME=VALUE` pairs, percent-escapes of values decoded.
+struct Query(String);
+
+impl Query {
+    fn pairs(&self) -> impl Iterator<Item = (&str, String)> {
+        self.0
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name, unescaped(value)))
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        self.pairs().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+}
+
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escape = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        let decoded = escape.filter(|_| *first == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads the body, keeping at most 16 MiB of it, and records its length, hash and trailers.
+async fn read(request: Request<Incoming>, number: usize, shared: &Shared) -> Vec<u8> {
+    const KEPT: usize = 16 << 20;
+    let mut body = request.into_body();
+    let mut kept = Vec::new();
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let (mut length, mut trailers) = (0, vec![]);
+    while let Some(frame) = body.frame().await {
+        // A body that the client broke off stays without an end in the records.
+        let Ok(frame) = frame else { return kept };
+        match frame.into_data() {
+            Ok(data) => {
+                length += data.len() as u64;
+                hash.update(&data);
+                if kept.len() + data.len() <= KEPT {
+                    kept.extend_from_slice(&data);
+                }
+            }
+            Err(frame) => trailers.extend(frame.into_trailers().iter().flat_map(pairs)),
+        }
+    }
+    shared.records.end(number, length, hex(hash.finish().as_ref()), trailers);
+    kept
+}
+
+fn head<B>(request: &Request<B>) -> String {
+    let mut text = format!("{} {}\n", request.method(), request.uri());
+    for (name, value) in pairs(request.headers()) {
+        text.push_str(&format!("{name}: {value}\n"));
+    }
+    text + "\n"
+}
+
+fn describe<B>(request: &Request<B>) -> String {
+    let host = request.headers().get("host").and_then(|value| value.to_str().ok());
+    let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
+    let method = request.method().as_str();
+    let path = request.uri().path();
+    format!("{}\n", serde_json::json!({"origin": "saw it", "host": host, "method": method, "path": path}))
+}
+
+async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
+    let auth: String = head.lines().filter(|line| line.starts_with("authorization:")).collect();
+    let auth = http::HeaderValue::from_str(&auth).unwrap_or(http::HeaderValue::from_static("unprintable"));
+    let mut bytes = head.into_bytes();
+    bytes.extend(body);
+    let mut encoding = None;
+    if let Some(name) = query.get("encoding") {
+        // Enough text that the encoders do compress, the key's digits among it.
+        let filler: Vec<u8> = bytes.iter().copied().cycle().take(16 * 1024).collect();
+        bytes.extend(filler);
+        bytes = encoded(&name, bytes).await;
+        encoding = http::HeaderValue::from_str(&name).ok();
+    }
+    let mut response = match query.get("in").as_deref() {
+        Some("header") => {
+            let mut response = Response::new(Frames::full("in a header\n"));
+            response.headers_mut().insert("x-echo", auth);
+            return response;
+        }
+        Some("location") => {
+            let mut response = Response::new(Frames::full("moved\n"));
+            *response.status_mut() = StatusCode::FOUND;
+            let target = auth.to_str().unwrap_or_default().replace([' ', ':'], "");
+            let target = http::HeaderValue::from_str(&format!("/next?key={target}")).expect("visible ASCII");
+            response.headers_mut().insert("location", target);
+            return response;
+        }
+        Some("trailer") => {
+            let mut response = Response::new(Frames::fed(None, |feed| async move {
+                feed.data("in a trailer\n").await;
+                feed.trailers(http::HeaderMap::from_iter([(http::HeaderName::from_static("x-echo"), auth)]))
+                    .await;
+            }));
+            response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-echo"));
+            return response;
+        }
+        // A frame a byte: every border between two frames falls into the key once.
+        Some("bytes") => Response::new(Frames::fed(None, |feed| async move {
+            for byte in bytes {
+                if !feed.data(vec![byte]).await {
+                    return;
+                }
+            }
+        })),
+        _ => Response::new(Frames::full(bytes)),
+    };
+    if let Some(encoding) = encoding {
+        response.headers_mut().insert("content-encoding", encoding);
+    }
+    response
+}
+
+async fn encoded(encoding: &str, bytes: Vec<u8>) -> Vec<u8> {
+    macro_rules! with {
+        ($encoder:ident) => {{
+            let mut encoder = $encoder::new(Vec::new());
+            encoder.write_all(&bytes).await.expect("memory takes it");
+            encoder.shutdown().await.expect("memory takes it");
+            encoder.into_inner()
+        }};
+    }
+    match encoding {
+        "gzip" => with!(GzipEncoder),
+        "br" => with!(BrotliEncoder),
+        "deflate" => with!(ZlibEncoder),
+        "zstd" => with!(ZstdEncoder),
+        _ => bytes,
+    }
+}
+
+fn events(count: u64, query: &Query, shared: Arc<Shared>) -> Response<Frames> {
+    let interval = query.get("interval_ms").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let mut response = Response::new(Frames::fed(None, move |feed| async move {
+        for event in 0..count {
+            if !feed.data(format!("id: {event}\ndata: event {event}\n\n")).await {
+                shared.vanished.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(interval)).await;
+        }
+    }));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+fn gated(shared: Arc<Shared>) -> Response<Frames> {
+    let mut response = Response::new(Frames::fed(None, |feed: Feed| async move {
+        feed.data("data: first\n\n").await;
+        let opened = tokio::time::timeout(GATE, shared.gate.notified()).await;
+        feed.data(if opened.is_ok() { "data: last\n\n" } else { "data: the gate stayed shut\n\n" }).await;
+    }));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+fn trailers() -> Response<Frames> {
+    let mut response = Response::new(Frames::fed(None, |feed| async move {
+        feed.data("body before trailers\n").await;
+        let mut fields = http::HeaderMap::new();
+        fields.insert("grpc-status", http::HeaderValue::from_static("0"));
+        fields.insert("grpc-message", http::HeaderValue::from_static("done"));
+        feed.trailers(fields).await;
+    }));
+    let headers = response.headers_mut();
+    headers.insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    headers.insert("trailer", http::HeaderValue::from_static("grpc-status, grpc-message"));
+    response
+}
+
+fn set(query: &Query) -> Response<Frames> {
+    let mut response = Response::new(Frames::full("fields set\n"));
+    for (name, value) in query.pairs() {
+        let name = http::HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(&value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}

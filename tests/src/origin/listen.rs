@@ -1,0 +1,200 @@
+//! Listeners that speak no HTTP of their own: one that must receive nothing, a TCP echo, and an origin that answers each
+//! connection with bytes the test wrote down, however wrong they are.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::record::Seen;
+use super::{Shared, server_config};
+use crate::authority::Authority;
+
+/// A destination that counts what reaches it, over TCP and UDP on one port.
+#[derive(Debug)]
+pub struct Recorder {
+    address: SocketAddr,
+    reached: Arc<Reached>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What reached a [`Recorder`].
+#[derive(Debug, Default)]
+struct Reached {
+    connections: AtomicU64,
+    bytes: AtomicU64,
+    datagrams: AtomicU64,
+    first: Mutex<Vec<u8>>,
+}
+
+impl Recorder {
+    /// Listens on a port of loopback.
+    pub fn start(runtime: &Handle) -> Recorder {
+        let listener =
+            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
+        let address = listener.local_addr().expect("a bound address");
+        let reached = Arc::new(Reached::default());
+        let counter = reached.clone();
+        let tcp = each_connection(runtime, listener, move |mut stream| {
+            let reached = counter.clone();
+            async move {
+                reached.connections.fetch_add(1, Ordering::SeqCst);
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    reached.bytes.fetch_add(read as u64, Ordering::SeqCst);
+                    let mut first = reached.first.lock().expect("no recorder panicked");
+                    if first.len() < 4096 {
+                        first.extend_from_slice(&buffer[..read]);
+                    }
+                }
+            }
+        });
+        // The port is free for UDP unless something else chose it in this instant; then TCP alone is recorded.
+        let mut tasks = vec![tcp];
+        if let Ok(socket) = runtime.block_on(UdpSocket::bind(address)) {
+            let reached = reached.clone();
+            tasks.push(runtime.spawn(async move {
+                let mut buffer = [0; 4096];
+                while socket.recv_from(&mut buffer).await.is_ok() {
+                    reached.datagrams.fetch_add(1, Ordering::SeqCst);
+                }
+            }));
+        }
+        Recorder { address, reached, tasks }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What reached it, in words; `None` when nothing did.
+    pub fn reached(&self) -> Option<String> {
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        let (connections, bytes) = (count(&self.reached.connections), count(&self.reached.bytes));
+        let datagrams = count(&self.reached.datagrams);
+        let first = self.reached.first.lock().expect("no recorder panicked").clone();
+        let first = String::from_utf8_lossy(&first).into_owned();
+        (connections + bytes + datagrams > 0).then(|| {
+            format!("{connections} connections, {bytes} bytes, {datagrams} datagrams, beginning {first:?}")
+        })
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A listener with a task a connection.
+#[derive(Debug)]
+pub struct Listener {
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Sends back what it receives, and closes when the client has.
+    pub fn echo(runtime: &Handle) -> Listener {
+        Listener::with(runtime, |mut stream| async move {
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = write.shutdown().await;
+        })
+    }
+
+    /// Speaks first, then echoes: a protocol that is neither HTTP nor TLS.
+    pub fn greeting(runtime: &Handle, greeting: &'static str) -> Listener {
+        Listener::with(runtime, move |mut stream| async move {
+            let _ = stream.write_all(greeting.as_bytes()).await;
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = write.shutdown().await;
+        })
+    }
+
+    /// A TLS origin, HTTP/1.1 only, that answers the first request of each connection with `answer` verbatim, however
+    /// wrong, and closes. The request is recorded like those of the other origins.
+    pub fn scripted(
+        runtime: &Handle,
+        shared: Arc<Shared>,
+        authority: Arc<Authority>,
+        answer: &'static [u8],
+    ) -> Listener {
+        let tls = TlsAcceptor::from(Arc::new(server_config(authority, &["http/1.1"], vec![])));
+        Listener::with(runtime, move |stream| {
+            let (tls, shared) = (tls.clone(), shared.clone());
+            async move {
+                if let Ok(stream) = tls.accept(stream).await {
+                    let _ =
+                        tokio::time::timeout(Duration::from_secs(20), script(stream, answer, &shared)).await;
+                }
+            }
+        })
+    }
+
+    /// A listener that hands each connection to `serve`.
+    pub fn with<F>(runtime: &Handle, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Listener
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener =
+            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
+        let address = listener.local_addr().expect("a bound address");
+        Listener { address, accepting: each_connection(runtime, listener, serve) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn each_connection<F>(
+    runtime: &Handle,
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(serve(stream));
+        }
+    })
+}
+
+async fn script(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: &[u8],
+    shared: &Shared,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        head.extend_from_slice(&buffer[..read]);
+    }
+    shared.records.push(Seen::from_head(&String::from_utf8_lossy(&head)));
+    stream.write_all(answer).await?;
+    stream.shutdown().await
+}

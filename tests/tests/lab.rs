@@ -1,0 +1,143 @@
+//! The lab itself: origins that record what they parsed, and oracles that object where they should.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use std::io::Write;
+use std::net::{TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use interceptor_tests::Lab;
+use interceptor_tests::client::fetch::{Answer, Plan, Report};
+use interceptor_tests::origin::body::pattern_sha256;
+use interceptor_tests::sandbox::binary;
+
+/// Runs a plan from the host itself, straight to the lab's origin.
+fn fetch(lab: &Lab, mut plan: Plan) -> Vec<Report> {
+    let to = if plan.sni.is_some() { lab.origin() } else { lab.plain() };
+    plan.connect = to.to_string();
+    let mut client = Command::new(binary("lab-client"))
+        .arg("fetch")
+        .env("SSL_CERT_FILE", lab.directory().join("upstream-ca.pem"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    client.stdin.take().unwrap().write_all(serde_json::to_string(&plan).unwrap().as_bytes()).unwrap();
+    let output = client.wait_with_output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn answers(lab: &Lab, plan: Plan) -> Vec<Answer> {
+    let mut reports = fetch(lab, plan);
+    assert_eq!(reports[0].error, None);
+    reports.remove(0).answers
+}
+
+#[test]
+fn an_origin_answers_and_records_over_every_protocol() {
+    let lab = Lab::new(&["h2", "http/1.1"]);
+    for plan in [Plan::https("a.test", "h2"), Plan::https("a.test", "http/1.1"), Plan::http("a.test")] {
+        let before = lab.seen().len();
+        let plan = plan
+            .ask("GET", "/plain?q=1")
+            .ask_with("POST", "/x/lab/upload", &[("x-a", "b")], "hello")
+            .ask("GET", "/bytes/1000000")
+            .ask("GET", "/trailers")
+            .ask("GET", "/status/418");
+        let protocol = plan.protocol.clone();
+        let answers = answers(&lab, plan);
+        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 200, 200, 418]);
+        assert_eq!(answers[2].sha256, pattern_sha256(1_000_000));
+        if protocol == "h2" {
+            assert_eq!(answers[3].trailers[0], ("grpc-status".into(), "0".into()));
+        }
+        let seen = &lab.seen()[before..];
+        assert_eq!(seen.len(), 5);
+        let upload = seen.iter().find(|seen| seen.method == "POST").unwrap();
+        assert_eq!((upload.host.as_str(), upload.path.as_str()), ("a.test", "/x/lab/upload"));
+        assert_eq!((upload.body_bytes, upload.values("x-a")), (Some(5), vec!["b"]));
+    }
+}
+
+#[test]
+fn an_echo_reflects_the_head_in_every_place_and_encoding() {
+    let lab = Lab::new(&["h2", "http/1.1"]);
+    let auth = [("authorization", "Bearer abc")];
+    let mut plan = Plan::https("a.test", "h2").ask_with("POST", "/echo", &auth, "body");
+    for place in ["header", "trailer", "location", "bytes"] {
+        plan = plan.ask_with("GET", &format!("/echo?in={place}"), &auth, "");
+    }
+    for encoding in ["gzip", "br", "deflate", "zstd"] {
+        plan = plan.ask_with("GET", &format!("/echo?encoding={encoding}"), &auth, "");
+    }
+    let answers = answers(&lab, plan);
+    assert!(answers[0].body.contains("authorization: Bearer abc\n") && answers[0].body.ends_with("\nbody"));
+    assert_eq!(answers[1].header("x-echo"), Some("authorization: Bearer abc"));
+    assert_eq!(answers[2].trailers, [("x-echo".to_owned(), "authorization: Bearer abc".to_owned())]);
+    assert_eq!(
+        (answers[3].status, answers[3].header("location")),
+        (302, Some("/next?key=authorizationBearerabc"))
+    );
+    assert!(answers[4].body.contains("authorization: Bearer abc\n"));
+    for (answer, encoding) in answers[5..].iter().zip(["gzip", "br", "deflate", "zstd"]) {
+        assert_eq!(answer.header("content-encoding"), Some(encoding));
+        assert!(answer.body_bytes > 0 && !answer.body.contains("Bearer"), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_is_noticed_and_a_cut_body_is_seen() {
+    let lab = Lab::new(&["h2", "http/1.1"]);
+    let cut = answers(&lab, Plan::https("a.test", "http/1.1").ask("GET", "/cut/1000"));
+    assert!(cut[0].error.is_some() && cut[0].body_bytes == 1000, "{cut:?}");
+    let mut stream = TcpStream::connect(lab.plain()).unwrap();
+    stream.write_all(b"GET /drip HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    drop(stream);
+    let vanished = || lab.shared().vanished.load(std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_millis(10));
+        if vanished() == 1 {
+            return;
+        }
+    }
+    panic!("the origin never noticed");
+}
+
+#[test]
+fn the_reach_oracle_objects_to_a_connection_and_to_a_datagram() {
+    for udp in [false, true] {
+        let lab = Lab::new(&["http/1.1"]);
+        assert_eq!(lab.judge(), Vec::<String>::new());
+        if udp {
+            UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", lab.forbidden()).unwrap();
+        } else {
+            TcpStream::connect(lab.forbidden()).unwrap().write_all(b"hello").unwrap();
+        }
+        for _ in 0..200 {
+            std::thread::sleep(Duration::from_millis(10));
+            if !lab.judge().is_empty() {
+                break;
+            }
+        }
+        assert!(lab.judge()[0].starts_with("reach: "), "udp {udp}: {:?}", lab.judge());
+    }
+}
+
+#[test]
+fn the_canary_oracle_objects_to_a_key_in_a_file_the_sandbox_wrote() {
+    let lab = Lab::new(&["http/1.1"]);
+    std::fs::write(lab.work().join("loot"), format!("x{}", lab.key())).unwrap();
+    let problems = lab.judge();
+    assert!(problems.len() == 1 && problems[0].starts_with("canary: in "), "{problems:?}");
+    assert!(!problems[0].contains(lab.key()));
+}
+
+#[test]
+fn the_agreement_oracle_objects_to_a_request_that_no_record_allowed() {
+    let lab = Lab::new(&["h2", "http/1.1"]);
+    answers(&lab, Plan::https("a.test", "h2").ask("GET", "/unrecorded"));
+    let problems = lab.judge();
+    assert!(problems.len() == 1 && problems[0].contains("GET a.test/unrecorded"), "{problems:?}");
+}
