@@ -47,11 +47,9 @@ pub enum Order {
 /// Where the process inside is to work.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Begin {
-    /// In new namespaces. The directory that holds the sandbox's cgroup comes as a descriptor, so that the cgroup can be removed
-    /// when the supervisor has been killed.
+    /// In new namespaces. Two descriptors come along: the directory that holds the sandbox's cgroup, and a socket that is closed
+    /// when the supervisor ends. With them the process that stays outside undoes what a killed supervisor cannot.
     Sandbox {
-        /// The supervisor's process id.
-        supervisor: i32,
         /// A network namespace of its own too.
         isolated: bool,
         /// The name of the sandbox's cgroup in that directory.

@@ -2,26 +2,23 @@
 //!
 //! `interceptor init` starts in the sandbox's cgroup with an empty environment and one socket to the supervisor. It makes the
 //! namespaces and copies itself: the copy is process 1 of the sandbox ([`first`]), the original stays outside the PID
-//! namespace to hand on the exit status, and to remove the cgroup if the supervisor is killed ([`outer`]).
+//! namespace to hand on the exit status, and to undo everything if the supervisor is killed ([`outer`]).
 //!
 //! For `attach` the same program joins a network namespace instead, and ends after the self-test.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, UnlinkatFlags, chdir, getppid, unlinkat};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::chdir;
 
 use super::error::{Context, SandboxError};
 use super::handover::{Begin, Channel, Launch, Order, Report};
 use super::listeners::Sockets;
-use super::{exec, loopback, mounts, privileges, reaper, selftest, sys};
+use super::{exec, loopback, mounts, outer, privileges, reaper, selftest, sys};
 
 /// The status for a failure of the interceptor itself (SPEC 7).
 pub(crate) const OUR_FAILURE: i32 = 125;
@@ -74,20 +71,14 @@ fn begin(channel: &Channel) -> Result<i32, SandboxError> {
     let (Order::Begin(begin), descriptors) = received.ok_or_else(lost)? else { return Err(lost()) };
     let mut descriptors = descriptors.into_iter();
     match begin {
-        Begin::Sandbox { supervisor, isolated, cgroup } => {
-            let parent = descriptors.next().ok_or_else(lost)?;
-            let supervisor = Pid::from_raw(supervisor);
-            // Should the supervisor be killed, this process is told; if it was already, the parent is another.
-            nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)
-                .context(|| "cannot watch the supervisor".into())?;
-            if getppid() != supervisor {
-                return Err(SandboxError::Lost("has no supervisor".into()));
-            }
+        Begin::Sandbox { isolated, cgroup } => {
+            let (parent, guard) =
+                (descriptors.next().ok_or_else(lost)?, descriptors.next().ok_or_else(lost)?);
             make_namespaces(isolated)?;
             match sys::fork().context(|| "cannot start the sandbox's first process".into())? {
-                Some(first) => Ok(outer(first, supervisor, &parent, &cgroup)),
+                Some(first) => Ok(outer::wait(first, guard.into(), &parent, &cgroup)),
                 None => {
-                    drop(parent);
+                    drop((parent, guard));
                     Ok(reporting(channel, || first(channel, isolated)))
                 }
             }
@@ -112,48 +103,6 @@ fn make_namespaces(isolated: bool) -> Result<(), SandboxError> {
         | CloneFlags::CLONE_NEWCGROUP;
     namespaces.set(CloneFlags::CLONE_NEWNET, isolated);
     unshare(namespaces).context(|| "cannot make the sandbox's namespaces".into())
-}
-
-/// Outside the PID namespace: waits for process 1 and hands on its status. Removes the cgroup when the supervisor cannot.
-fn outer(first: Pid, supervisor: Pid, parent: &OwnedFd, cgroup: &str) -> i32 {
-    let awaited: SigSet = [Signal::SIGCHLD, Signal::SIGTERM].into_iter().collect();
-    loop {
-        let orphaned = getppid() != supervisor;
-        if orphaned {
-            // Takes every process of its namespace along.
-            let _ = kill(first, Signal::SIGKILL);
-        }
-        let flags = if orphaned { WaitPidFlag::empty() } else { WaitPidFlag::WNOHANG };
-        let status = match waitpid(first, Some(flags)) {
-            Ok(WaitStatus::Exited(_, status)) => status,
-            Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-            Err(nix::errno::Errno::ECHILD) => OUR_FAILURE,
-            _ => {
-                // Both signals are blocked, so one that came before this call is still there.
-                let _ = awaited.wait();
-                continue;
-            }
-        };
-        if getppid() != supervisor {
-            remove_cgroup(parent, cgroup);
-        }
-        return status;
-    }
-}
-
-/// Leaves the sandbox's cgroup, which is empty then, and removes it. What fails here is left to the next supervisor.
-fn remove_cgroup(parent: &OwnedFd, cgroup: &str) {
-    let left = openat(parent, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(io::Error::from)
-        .and_then(|processes| File::from(processes).write_all(b"0"));
-    if left.is_ok() {
-        for _ in 0..100 {
-            if unlinkat(parent, cgroup, UnlinkatFlags::RemoveDir).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
 }
 
 /// Process 1 of the sandbox.

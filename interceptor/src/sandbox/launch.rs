@@ -1,6 +1,8 @@
 //! The supervisor's side of a sandbox: starts the process inside, speaks with it, passes signals on, and undoes everything.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -9,7 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use super::SandboxError;
 use super::cgroup::{self, Cgroup};
@@ -50,12 +53,11 @@ struct Inside {
 }
 
 impl Inside {
-    /// Starts it in the cgroup at `cgroup`, and has it begin. Call this on a thread that outlives it: the kernel counts a
-    /// process as orphaned when the thread that started it ends.
+    /// Starts it in the cgroup at `cgroup`, and has it begin.
     fn start(
         cgroup: &Path,
         begin: Begin,
-        descriptor: Option<BorrowedFd<'_>>,
+        descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Self, Sockets), SandboxError> {
         let (channel, theirs) = Channel::pair().context(|| "cannot make a socket pair".into())?;
         channel.set_patience(Some(PATIENCE)).context(|| "cannot set a timeout".into())?;
@@ -69,7 +71,7 @@ impl Inside {
         let mut inside = Inside { channel, child, ended: None };
         // It waits for its first order: nothing it makes is born outside the cgroup.
         cgroup::add(cgroup, Pid::from_raw(inside.child.id() as i32))?;
-        inside.order(&Order::Begin(begin), &descriptor.into_iter().collect::<Vec<_>>())?;
+        inside.order(&Order::Begin(begin), descriptors)?;
         let (report, descriptors) = inside.report()?;
         let Report::Listening { closed } = report else {
             return Err(SandboxError::Lost(format!("answered the first order with {report:?}")));
@@ -122,6 +124,8 @@ pub struct Sandbox {
     // In this order: the processes end, then their cgroup is removed.
     inside: Inside,
     cgroup: Cgroup,
+    /// Closed by the end of this process, however it comes: the process outside takes that for the end of the sandbox.
+    guard: UnixStream,
 }
 
 impl Sandbox {
@@ -129,14 +133,25 @@ impl Sandbox {
     pub fn make(id: &str, isolated: bool) -> Result<(Self, Sockets), SandboxError> {
         let cgroup = Cgroup::create(id)?;
         let (parent, name) = cgroup.parent()?;
-        let begin = Begin::Sandbox { supervisor: getpid().as_raw(), isolated, cgroup: name };
-        let (inside, sockets) = Inside::start(cgroup.path(), begin, Some(parent.as_fd()))?;
-        Ok((Sandbox { inside, cgroup }, sockets))
+        let (guard, theirs) = UnixStream::pair().context(|| "cannot make a socket pair".into())?;
+        let begin = Begin::Sandbox { isolated, cgroup: name };
+        let (inside, sockets) = Inside::start(cgroup.path(), begin, &[parent.as_fd(), theirs.as_fd()])?;
+        Ok((Sandbox { inside, cgroup, guard }, sockets))
     }
 
     /// Its cgroup.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// Hands copies of descriptors (at most 32) to the process outside, which holds them until everything in the sandbox is dead,
+    /// also when this process is killed. Meant for the links of the kernel's programs.
+    pub fn hold(&self, descriptors: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
+        let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let (slices, rights) = ([IoSlice::new(&[0])], [ControlMessage::ScmRights(&raw)]);
+        sendmsg::<()>(self.guard.as_raw_fd(), &slices, &rights, MsgFlags::MSG_NOSIGNAL, None)
+            .map(drop)
+            .context(|| "cannot hand over the programs' links".into())
     }
 
     /// Tests from inside that what is forbidden is refused and what is intercepted is answered at `probe` with `token`.
@@ -227,7 +242,7 @@ pub struct Visitor {
 impl Visitor {
     /// Starts it in the cgroup at `cgroup`, and in the network namespace given, else in this process's own.
     pub fn start(cgroup: &Path, network: Option<BorrowedFd<'_>>) -> Result<(Self, Sockets), SandboxError> {
-        let (inside, sockets) = Inside::start(cgroup, Begin::Join, network)?;
+        let (inside, sockets) = Inside::start(cgroup, Begin::Join, &network.into_iter().collect::<Vec<_>>())?;
         Ok((Visitor { inside }, sockets))
     }
 

@@ -19,6 +19,7 @@ mod listeners;
 mod loopback;
 mod mountinfo;
 mod mounts;
+mod outer;
 mod privileges;
 mod reaper;
 mod seccomp;

@@ -12,7 +12,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags};
 use nix::unistd::{ForkResult, Pid};
 
 /// The most descriptors that one message may carry.
-pub(crate) const MAX_DESCRIPTORS: usize = 8;
+pub(crate) const MAX_DESCRIPTORS: usize = 32;
 
 /// Copies this process; `None` in the copy.
 ///
