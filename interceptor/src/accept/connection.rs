@@ -249,14 +249,14 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     {
         return None;
     }
-    let mut governing = policy.governing(Scheme::Https, &identity.host, identity.port);
-    let credential = governing.next();
-    if governing.next().is_some() {
-        return None;
-    }
+    let credential = match policy.governing(Scheme::Https, &identity.host, identity.port)[..] {
+        [] => None,
+        [only] => Some(only),
+        // Which one is meant is known with the request.
+        _ => return None,
+    };
     let key =
         Key { scheme: Scheme::Https, host: identity.host.clone(), port: identity.port, credential };
-    drop(governing);
     let pool = arrival.sandbox.pool.clone();
     if pool.has(&key, h2) {
         return None;

@@ -1,16 +1,131 @@
 //! The pure core: a policy document becomes a compiled [`Policy`], and a request becomes a [`Decision`].
 //!
-//! Nothing here does I/O, is async, reads a clock or the environment, or knows TLS types.
+//! Nothing here does I/O, is async, reads a clock or the environment, or knows TLS types. The way of a document is `json` →
+//! `read` → [`Document`] → `compile` (with the [`Catalogue`]) → [`Policy`]; that of a request is `decide`, which asks
+//! `governance` (which credentials), `network` (which hosts) and `endpoint` (which methods and paths).
 
+mod address;
+mod catalogue;
+mod compile;
+mod credential;
+mod decide;
 mod decision;
+mod document;
+mod endpoint;
+mod glob;
+mod governance;
+mod host;
+mod host_map;
+mod inject;
+mod json;
+mod limits;
+mod message;
+mod nearest;
+mod network;
+mod network_rule;
+mod path;
+mod pattern;
+mod problem;
+mod read;
 mod request;
+mod schema;
 
+use ipnet::IpNet;
+
+pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
+pub use credential::{Alphabet, Credential, CredentialHost, Form, KeySource, LiteralKey, PlaceholderShape};
 pub use decision::{Allow, CredentialId, Decision, Deny, Filter, NearMiss, Reason, Rule};
+pub use document::{
+    CredentialDocument, Document, EndpointDocument, LimitsDocument, Located, NetworkDocument, Parsed,
+};
+pub use host::{Authority, Host, HostError, HostName};
+pub use inject::{BasicDocument, InjectDocument};
+pub use json::{MAX_BYTES, MAX_DEPTH};
+pub use limits::Limits;
+pub use network_rule::{NetworkRule, RuleError, Target};
+pub use path::{CanonicalPath, PathError};
+pub use pattern::{PathPattern, PatternError};
+pub use problem::Problem;
 pub use request::{Request, Scheme};
+pub use schema::json_schema;
 
-/// to be replaced by the policy work
-#[derive(Debug)]
-pub struct Host;
-/// to be replaced by the policy work
-#[derive(Debug)]
-pub struct Policy;
+use endpoint::Endpoints;
+use governance::Governance;
+use network::{Network, RuleSet};
+
+/// A compiled policy: everything that one sandbox may do. Immutable; a change is a new one.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    network: Network,
+    passthrough: RuleSet,
+    credentials: Vec<Credential>,
+    /// By credential; `None` permits any method and path.
+    endpoints: Vec<Option<Endpoints>>,
+    governance: Governance,
+    limits: Limits,
+}
+
+impl Policy {
+    /// The credentials, in the order of the document; [`CredentialId`] is the position.
+    pub fn credentials(&self) -> &[Credential] {
+        &self.credentials
+    }
+
+    /// One credential.
+    ///
+    /// # Panics
+    /// When the id is from another policy.
+    pub fn credential(&self, id: CredentialId) -> &Credential {
+        &self.credentials[id.0]
+    }
+
+    /// The credential of this name.
+    pub fn credential_named(&self, name: &str) -> Option<CredentialId> {
+        compile::by_name(&self.credentials, name)
+    }
+
+    /// The ceilings of the sandbox.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether any port of the name could be permitted: only then may a query for it leave the host.
+    pub fn may_resolve(&self, name: &HostName) -> bool {
+        self.network.may_resolve(name)
+    }
+
+    /// Whether any name is tunnelled unopened: only then need a ClientHello be read before it is answered.
+    pub fn has_passthrough(&self) -> bool {
+        !self.passthrough.is_empty()
+    }
+
+    /// Whether TLS to this name and port is tunnelled unopened.
+    pub fn is_passthrough(&self, name: &HostName, port: u16) -> bool {
+        !self.passthrough.is_empty() && self.passthrough.first(&Host::Name(name.clone()), port).is_some()
+    }
+
+    /// Whether some credential governs `https://host:port`, or `http://host` at any port: that is, whether some credential
+    /// names the host, since plain HTTP to it is governed at every port.
+    pub fn governs(&self, host: &Host, _port: u16) -> bool {
+        self.governance.names(host)
+    }
+
+    /// The credentials that govern requests of this scheme to this host and port, in the order of the document.
+    pub fn governing(&self, scheme: Scheme, host: &Host, port: u16) -> Vec<CredentialId> {
+        self.governance.of(scheme, host, port).all
+    }
+
+    /// The networks that deny rules name for every port, catch-alls left out: what the kernel refuses at `connect`.
+    pub fn denied_networks(&self) -> Vec<IpNet> {
+        self.network.denied_networks()
+    }
+
+    /// The loopback networks that allow rules name, whatever their port: only where the sandbox shares the host's network
+    /// does it matter. The port is judged when the connection reaches the proxy.
+    pub fn allowed_loopback(&self) -> Vec<IpNet> {
+        self.network.allowed_loopback()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ use super::user::Identity;
 /// Where a command without a PATH is looked for.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_SHELL: &str = "/bin/sh";
+/// Where a user without a home directory is at home: empty, and gone afterwards.
+pub const FALLBACK_HOME: &str = "/run/home";
 /// Says inside which sandbox one is.
 pub const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
 
@@ -24,8 +26,6 @@ pub struct Sources<'a> {
     pub sandbox: &'a str,
     /// Who runs the command.
     pub identity: &'a Identity,
-    /// Where the command's user is at home, where the identity has no home of its own.
-    pub fallback_home: &'a str,
     /// The credentials' variables with their placeholders.
     pub placeholders: Vec<(String, String)>,
     /// Variables that hold real keys.
@@ -34,7 +34,7 @@ pub struct Sources<'a> {
 
 /// Builds it, `NAME=value` each. `holds_key` says whether a value contains a real key.
 pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings {
-    let Sources { inherited, sandbox, identity, fallback_home, placeholders, key_variables } = sources;
+    let Sources { inherited, sandbox, identity, placeholders, key_variables } = sources;
     let mut variables: Vec<(OsString, OsString)> = inherited
         .into_iter()
         .filter(|(name, value)| {
@@ -45,7 +45,7 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings
         })
         .collect();
 
-    let home = identity.home.as_ref().map_or(OsStr::new(fallback_home), |home| home.0.as_os_str());
+    let home = identity.home.as_ref().map_or(OsStr::new(FALLBACK_HOME), |home| home.0.as_os_str());
     set(&mut variables, "HOME", home);
     set(&mut variables, "USER", &identity.name);
     set(&mut variables, "LOGNAME", &identity.name);
@@ -140,7 +140,6 @@ mod tests {
             inherited: inherited.iter().map(|(n, v)| (n.into(), v.into())).collect(),
             sandbox: "sb-0123",
             identity: &nobody(),
-            fallback_home: "/run/home",
             placeholders: placeholders.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             key_variables: keys.iter().map(|k| (*k).into()).collect(),
         };

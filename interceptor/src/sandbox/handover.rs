@@ -89,7 +89,10 @@ pub struct Launch {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
     /// The listeners; their sockets come as descriptors.
-    Listening,
+    Listening {
+        /// Whether the network namespace has no device but `lo`, so that there is no way out even without hooks.
+        closed: bool,
+    },
     /// The self-test passed.
     Passed,
     /// The command was stopped by a signal of job control.

@@ -172,8 +172,10 @@ fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
 /// Binds the sockets and hands them over.
 fn listen(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
     let sockets = Sockets::bind(ipv6).context(|| "cannot bind the sandbox's listeners".into())?;
+    let devices = nix::net::if_::if_nameindex().context(|| "cannot list the network devices".into())?;
+    let closed = devices.iter().all(|device| device.name() == c"lo");
     channel
-        .send(&Report::Listening, &sockets.descriptors())
+        .send(&Report::Listening { closed }, &sockets.descriptors())
         .context(|| "cannot hand over the listeners".into())
 }
 

@@ -71,10 +71,11 @@ impl Inside {
         cgroup::add(cgroup, Pid::from_raw(inside.child.id() as i32))?;
         inside.order(&Order::Begin(begin), &descriptor.into_iter().collect::<Vec<_>>())?;
         let (report, descriptors) = inside.report()?;
-        let sockets =
-            matches!(report, Report::Listening).then(|| Sockets::from_descriptors(descriptors)).flatten();
-        let sockets = sockets.ok_or_else(|| SandboxError::Lost("handed over no listeners".into()))?;
-        Ok((inside, sockets))
+        let Report::Listening { closed } = report else {
+            return Err(SandboxError::Lost(format!("answered the first order with {report:?}")));
+        };
+        let sockets = Sockets::from_descriptors(descriptors, closed);
+        Ok((inside, sockets.ok_or_else(|| SandboxError::Lost("handed over no listeners".into()))?))
     }
 
     fn order(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {

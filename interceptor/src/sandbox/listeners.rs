@@ -20,6 +20,8 @@ pub struct Sockets {
     pub dns4: UdpSocket,
     /// Their counterparts over IPv6.
     pub v6: Option<(TcpListener, UdpSocket)>,
+    /// Whether their network namespace has no device but `lo`.
+    pub closed: bool,
 }
 
 impl Sockets {
@@ -32,7 +34,7 @@ impl Sockets {
         } else {
             None
         };
-        Ok(Sockets { tcp4, dns4, v6 })
+        Ok(Sockets { tcp4, dns4, v6, closed: false })
     }
 
     /// Their descriptors, in the order that [`Sockets::from_descriptors`] expects.
@@ -45,7 +47,7 @@ impl Sockets {
     }
 
     /// The sockets whose descriptors another process sent; `None` for another number of them than two or four.
-    pub(crate) fn from_descriptors(descriptors: Vec<OwnedFd>) -> Option<Self> {
+    pub(crate) fn from_descriptors(descriptors: Vec<OwnedFd>, closed: bool) -> Option<Self> {
         let mut descriptors = descriptors.into_iter();
         let (tcp4, dns4) = (descriptors.next()?, descriptors.next()?);
         let v6 = match (descriptors.next(), descriptors.next(), descriptors.next()) {
@@ -53,7 +55,7 @@ impl Sockets {
             (Some(tcp6), Some(dns6), None) => Some((tcp6.into(), dns6.into())),
             _ => return None,
         };
-        Some(Sockets { tcp4: tcp4.into(), dns4: dns4.into(), v6 })
+        Some(Sockets { tcp4: tcp4.into(), dns4: dns4.into(), v6, closed })
     }
 }
 

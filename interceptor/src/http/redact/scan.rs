@@ -193,12 +193,29 @@ impl Scrub {
         if scanner.is_empty() || chunk.is_empty() {
             return chunk;
         }
-        if !self.held.0.is_empty() {
-            let text = Zeroizing::new([&self.held.0[..], &chunk].concat());
-            return self.advance(&scanner, &text, false);
+        if self.held.0.is_empty() {
+            return self.push_fresh(&scanner, chunk);
         }
+        let within_reach = chunk.get(..scanner.longest - 1);
+        if let Some(reach) = within_reach {
+            let seam = Zeroizing::new([&self.held.0[..], reach].concat());
+            if scanner.find(&seam, 0).is_none_or(|(start, _)| start >= self.held.0.len()) {
+                // What was held began no match after all. Mostly it was with the client already, and nothing is copied.
+                let owed = std::mem::take(&mut self.held.0);
+                let owed = &owed[self.passed..];
+                let fresh = self.push_fresh(&scanner, chunk);
+                return if owed.is_empty() { fresh } else { [owed, &fresh].concat().into() };
+            }
+        }
+        let text = Zeroizing::new([&self.held.0[..], &chunk].concat());
+        self.advance(&scanner, &text, false)
+    }
+
+    /// Takes a chunk while nothing is held.
+    fn push_fresh(&mut self, scanner: &Scanner, chunk: Bytes) -> Bytes {
+        self.passed = 0;
         if scanner.find(&chunk, 0).is_some() {
-            return self.advance(&scanner, &chunk, false);
+            return self.advance(scanner, &chunk, false);
         }
         let hold = scanner.hold(&chunk, 0);
         self.keep(&chunk, &hold, 0);

@@ -24,12 +24,10 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 
 use super::SandboxError;
+use super::environment::FALLBACK_HOME;
 use super::error::Context;
 use super::handover::Launch;
 use super::{mountinfo, sys, trust};
-
-/// Where a user without a home directory is at home: empty, and gone afterwards.
-pub(crate) const FALLBACK_HOME: &str = "/run/home";
 
 /// Changes this mount namespace, which must be a private one, into the sandbox's. `stdio` are the command's descriptors.
 pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {

@@ -1,0 +1,108 @@
+//! Addresses: what an address means once the addresses embedded in it are unwrapped, and which are special-purpose.
+//!
+//! The table is `data/special-purpose.json`, taken from the IANA registries it names. The most specific entry that holds
+//! an address decides (RFC 6890 section 2.2.1 gives the registries that reading).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// One range of the special-purpose table.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SpecialRange {
+    /// The range.
+    pub(crate) net: IpNet,
+    /// What the registry calls it.
+    pub(crate) name: String,
+    /// Whether the registry says that it is globally reachable.
+    pub(crate) global: bool,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    ranges: Vec<SpecialRange>,
+}
+
+static TABLE: LazyLock<Vec<SpecialRange>> = LazyLock::new(|| {
+    // The file is part of this crate and a test reads it: it parses.
+    #[expect(clippy::expect_used, clippy::unwrap_used, reason = "embedded data, read by a test")]
+    let table: Table = serde_json::from_str(include_str!("../../data/special-purpose.json"))
+        .expect("the embedded table of special-purpose addresses is valid");
+    let mut ranges = table.ranges;
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.net.prefix_len()));
+    ranges
+});
+
+/// The special-purpose range that `address` itself (not what it embeds) lies in, unless that is globally reachable.
+pub(crate) fn special(address: IpAddr) -> Option<&'static SpecialRange> {
+    TABLE.iter().find(|range| range.net.contains(&address)).filter(|range| !range.global)
+}
+
+/// An address and the addresses embedded in it: a packet to the first may reach any of the others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Views {
+    all: [IpAddr; 3],
+    count: usize,
+}
+
+impl Views {
+    /// Unwraps IPv4-mapped (which *is* the IPv4 address), IPv4-compatible and -translated, NAT64 (RFC 6052, RFC 8215),
+    /// 6to4 (RFC 3056), Teredo (RFC 4380) and ISATAP (RFC 5214).
+    pub(crate) fn of(address: IpAddr) -> Views {
+        let canonical = address.to_canonical();
+        let mut views = Views { all: [canonical; 3], count: 1 };
+        let IpAddr::V6(v6) = canonical else { return views };
+        let segments = v6.segments();
+        let low = ipv4(segments[6], segments[7]);
+        match segments {
+            // `::` and `::1` are addresses of their own.
+            [0, 0, 0, 0, 0, 0, 0, 0 | 1] => {}
+            [0, 0, 0, 0, 0, 0, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] => views.add(low),
+            [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, _, _, _, _, _] => views.add(low),
+            [0x2002, high, next, ..] => views.add(ipv4(high, next)),
+            [0x2001, 0, high, next, ..] => {
+                views.add(ipv4(high, next));
+                views.add(ipv4(!segments[6], !segments[7]));
+            }
+            [_, _, _, _, 0 | 0x200, 0x5efe, _, _] => views.add(low),
+            _ => {}
+        }
+        views
+    }
+
+    fn add(&mut self, address: Ipv4Addr) {
+        self.all[self.count] = IpAddr::V4(address);
+        self.count += 1;
+    }
+
+    /// The addresses, the outer one first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.all[..self.count].iter().copied()
+    }
+}
+
+fn ipv4(high: u16, low: u16) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))
+}
+
+/// The network as the addresses in it are compared: IPv4-mapped becomes IPv4, host bits are cleared.
+pub(crate) fn canonical_net(net: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = net
+        && v6.prefix_len() >= 96
+        && let Some(v4) = v6.network().to_ipv4_mapped()
+        && let Ok(mapped) = ipnet::Ipv4Net::new(v4, v6.prefix_len() - 96)
+    {
+        return IpNet::V4(mapped);
+    }
+    net.trunc()
+}
+
+/// 127.0.0.0/8 and ::1/128.
+pub(crate) fn loopback_nets() -> [IpNet; 2] {
+    [
+        IpNet::from(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+        IpNet::from(ipnet::Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+    ]
+}

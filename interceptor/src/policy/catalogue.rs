@@ -1,0 +1,245 @@
+//! The catalogue that a policy is compiled against: services, network profiles, and the groups of hosts that profiles
+//! include. The built-in part is data (`data/services.json`, `data/profiles.json`), embedded when the crate is built; whoever
+//! reads `profiles.d` or the machine's package managers adds to it before compiling.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use super::credential::{Alphabet, CredentialHost, Form, PlaceholderShape};
+use super::inject::InjectDocument;
+use super::network_rule::NetworkRule;
+use super::problem::Problem;
+
+/// A service whose hosts, header form, variables and placeholder are known.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The name that a policy uses.
+    pub name: String,
+    /// What it is called.
+    pub title: String,
+    /// Its hosts.
+    pub hosts: Vec<CredentialHost>,
+    /// The hosts as written.
+    pub host_texts: Vec<String>,
+    /// The forms it accepts; the first is used where a client presented none.
+    pub forms: Vec<Form>,
+    /// The variables its clients read.
+    pub env: Vec<String>,
+    /// The variables by which its clients can be pointed elsewhere.
+    pub base_url_env: Vec<String>,
+    /// What its clients take for a key.
+    pub placeholder: PlaceholderShape,
+    /// Whether its hosts also authenticate by cookie.
+    pub strip_cookies: bool,
+    /// Where each fact is documented, by the field it is about.
+    pub sources: BTreeMap<String, String>,
+}
+
+/// A named set of network rules.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// One sentence for people.
+    pub description: String,
+    /// Allow rules. Where the field is given, what it does not list is refused, even if it is empty.
+    #[serde(default)]
+    pub allow: Option<Vec<String>>,
+    /// Deny rules.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// Groups whose hosts are allowed too, e.g. `registries`.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+/// The services and profiles that policies may name.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    services: BTreeMap<String, Service>,
+    profiles: BTreeMap<String, Profile>,
+    groups: BTreeMap<String, Vec<String>>,
+}
+
+/// Why catalogue data cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// It is not the JSON it should be.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// An entry says something impossible.
+    #[error("{entry}: {message}")]
+    Entry {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceEntry {
+    name: String,
+    title: String,
+    hosts: Vec<String>,
+    forms: Vec<InjectDocument>,
+    env: Vec<String>,
+    #[serde(default)]
+    base_url_env: Vec<String>,
+    placeholder: PlaceholderShape,
+    #[serde(default)]
+    strip_cookies: bool,
+    sources: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServicesFile {
+    #[serde(rename = "description")]
+    _description: String,
+    services: Vec<ServiceEntry>,
+}
+
+static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
+    let services = include_str!("../../data/services.json");
+    let profiles = include_str!("../../data/profiles.json");
+    // Both files are part of this crate and a test reads them: they are valid.
+    #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
+    Catalogue::from_json(services, profiles).expect("the embedded catalogue is valid")
+});
+
+impl Catalogue {
+    /// The catalogue this crate carries. Its groups are empty until [`Catalogue::set_group`] fills them.
+    pub fn builtin() -> Catalogue {
+        BUILTIN.clone()
+    }
+
+    /// Reads a catalogue from the text of its two files.
+    ///
+    /// # Errors
+    /// When a file is not valid, or an entry of it is not.
+    pub fn from_json(services: &str, profiles: &str) -> Result<Catalogue, CatalogueError> {
+        let file: ServicesFile = serde_json::from_str(services)?;
+        let mut catalogue =
+            Catalogue { services: BTreeMap::new(), profiles: BTreeMap::new(), groups: BTreeMap::new() };
+        for entry in file.services {
+            let service = entry.check()?;
+            catalogue.services.insert(service.name.clone(), service);
+        }
+        catalogue.add_profiles(profiles)?;
+        Ok(catalogue)
+    }
+
+    /// Adds profiles, replacing those of the same name: a JSON object from name to [`Profile`].
+    ///
+    /// # Errors
+    /// When the text is not that, or one of its rules is not a network rule.
+    pub fn add_profiles(&mut self, text: &str) -> Result<(), CatalogueError> {
+        let profiles: BTreeMap<String, Profile> = serde_json::from_str(text)?;
+        for (name, profile) in profiles {
+            for rule in profile.allow.iter().flatten().chain(&profile.deny) {
+                NetworkRule::parse(rule).map_err(|error| CatalogueError::Entry {
+                    entry: format!("profile `{name}`, rule `{rule}`"),
+                    message: error.to_string(),
+                })?;
+            }
+            self.profiles.insert(name, profile);
+        }
+        Ok(())
+    }
+
+    /// Says which hosts (network rules) a group holds.
+    pub fn set_group(&mut self, name: &str, rules: Vec<String>) {
+        self.groups.insert(name.to_owned(), rules);
+    }
+
+    /// The services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// One service.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// The profiles, by name.
+    pub fn profiles(&self) -> impl Iterator<Item = (&str, &Profile)> {
+        self.profiles.iter().map(|(name, profile)| (name.as_str(), profile))
+    }
+
+    /// One profile.
+    pub fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.get(name)
+    }
+
+    /// The hosts of a group; none where nobody said.
+    pub fn group(&self, name: &str) -> &[String] {
+        self.groups.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The allow rules of a profile with those of its groups, and whether it refuses what they do not list.
+    pub fn allow_rules(&self, profile: &Profile) -> (Vec<String>, bool) {
+        let closed = profile.allow.is_some() || !profile.groups.is_empty();
+        let own = profile.allow.iter().flatten();
+        let grouped = profile.groups.iter().flat_map(|group| self.group(group));
+        (own.chain(grouped).cloned().collect(), closed)
+    }
+}
+
+impl ServiceEntry {
+    fn check(self) -> Result<Service, CatalogueError> {
+        let wrong =
+            |message: String| CatalogueError::Entry { entry: format!("service `{}`", self.name), message };
+        let mut hosts = Vec::new();
+        for text in &self.hosts {
+            let (rule, _) = NetworkRule::parse(text).map_err(|error| wrong(error.to_string()))?;
+            hosts.push(CredentialHost { target: rule.target, port: rule.port });
+        }
+        let mut forms = Vec::new();
+        for form in self.forms {
+            forms.push(form.form().map_err(|(_, message)| CatalogueError::Entry {
+                entry: format!("service `{}`", self.name),
+                message,
+            })?);
+        }
+        let bits = match self.placeholder.alphabet {
+            // log2(62) is 5.954.
+            Alphabet::Alphanumeric => 5954 * self.placeholder.random / 1000,
+            Alphabet::LowerHex => 4 * self.placeholder.random,
+        };
+        let problem = if hosts.is_empty() || forms.is_empty() || self.env.is_empty() {
+            Some("hosts, forms and env must not be empty")
+        } else if bits < 128 {
+            Some("the placeholder has fewer than 128 random bits")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            return Err(CatalogueError::Entry {
+                entry: format!("service `{}`", self.name),
+                message: problem.to_owned(),
+            });
+        }
+        Ok(Service {
+            name: self.name,
+            title: self.title,
+            hosts,
+            host_texts: self.hosts,
+            forms,
+            env: self.env,
+            base_url_env: self.base_url_env,
+            placeholder: self.placeholder,
+            strip_cookies: self.strip_cookies,
+            sources: self.sources,
+        })
+    }
+}
+
+impl From<CatalogueError> for Problem {
+    fn from(error: CatalogueError) -> Problem {
+        Problem::new("", error.to_string())
+    }
+}

@@ -1,0 +1,243 @@
+//! Turns a document into a [`Policy`]: services of the catalogue filled in, rules compiled, contradictions reported.
+//!
+//! Key sources are not read here, so compiling is pure: whoever uses the policy reads them, and `interceptor check` tries to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Policy;
+use super::catalogue::{Catalogue, Service};
+use super::credential::{Credential, CredentialHost, Form, PlaceholderShape};
+use super::decision::{CredentialId, Rule};
+use super::document::{CredentialDocument, Document, NetworkDocument};
+use super::endpoint::{EndpointRule, Endpoints};
+use super::governance::Governance;
+use super::network::{Network, RuleSet};
+use super::network_rule::{NetworkRule, Target};
+use super::problem::{Problem, did_you_mean};
+
+impl Policy {
+    /// Compiles a document.
+    ///
+    /// # Errors
+    /// Everything that is wrong beyond the single fields: unknown services and profiles, variables claimed twice, hosts that
+    /// are to be both tunnelled unopened and given a key.
+    pub fn compile(document: &Document, catalogue: &Catalogue) -> Result<Policy, Vec<Problem>> {
+        let (policy, errors) = compile(document, catalogue);
+        if errors.is_empty() { Ok(policy) } else { Err(errors) }
+    }
+}
+
+/// Compiles what can be compiled, and says what cannot.
+pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Vec<Problem>) {
+    let mut compiler = Compiler { document, catalogue, errors: Vec::new() };
+    let network = compiler.network();
+    let (credentials, endpoints) = compiler.credentials();
+    let governance = Governance::new(&credentials);
+    let mut passthrough = RuleSet::default();
+    for rule in document.network.iter().flat_map(|network| &network.passthrough) {
+        compiler.check_passthrough(&rule.value.target, &rule.pointer, &credentials);
+        passthrough.add(
+            rule.value.clone(),
+            Arc::new(Rule { text: rule.text.clone(), pointer: rule.pointer.clone() }),
+        );
+    }
+    let limits = document.limits.limits();
+    let policy = Policy { network, passthrough, credentials, endpoints, governance, limits };
+    (policy, compiler.errors)
+}
+
+struct Compiler<'a> {
+    document: &'a Document,
+    catalogue: &'a Catalogue,
+    errors: Vec<Problem>,
+}
+
+impl Compiler<'_> {
+    fn error(&mut self, pointer: &str, message: String) {
+        self.errors.push(Problem { line: self.document.line(pointer), ..Problem::new(pointer, message) });
+    }
+
+    fn network(&mut self) -> Network {
+        if let Some(network) = &self.document.network {
+            return explicit_network(network);
+        }
+        let name = self.document.network_profile.as_deref().unwrap_or("unrestricted");
+        let Some(profile) = self.catalogue.profile(name) else {
+            let names: Vec<&str> = self.catalogue.profiles().map(|(name, _)| name).collect();
+            let hint = did_you_mean(name, names.iter().copied());
+            self.error(
+                "/network_profile",
+                format!("there is no such profile{hint} (there are `{}`)", names.join("`, `")),
+            );
+            // A policy that names a profile nobody knows permits nothing.
+            return Network { closed: true, ..Network::default() };
+        };
+        let (allow, closed) = self.catalogue.allow_rules(profile);
+        let mut network = Network { closed, ..Network::default() };
+        let rule =
+            |text: &str| Arc::new(Rule { text: text.to_owned(), pointer: "/network_profile".to_owned() });
+        for (texts, allowed) in [(&allow, true), (&profile.deny, false)] {
+            for text in texts {
+                match NetworkRule::parse(text) {
+                    Ok((parsed, _)) if allowed => network.add_allow(parsed, rule(text)),
+                    Ok((parsed, _)) => network.add_deny(parsed, rule(text)),
+                    Err(error) => {
+                        self.error("/network_profile", format!("the profile's rule `{text}`: {error}"))
+                    }
+                }
+            }
+        }
+        network
+    }
+
+    fn credentials(&mut self) -> (Vec<Credential>, Vec<Option<Endpoints>>) {
+        let mut credentials = Vec::new();
+        let mut endpoints = Vec::new();
+        let mut variables: HashMap<String, String> = HashMap::new();
+        let document = self.document;
+        let simple = document.credentials.iter().map(|entry| (true, entry));
+        for (simple, (name, written)) in
+            simple.chain(document.credentials_v2.iter().map(|entry| (false, entry)))
+        {
+            let service = self.catalogue.service(name);
+            if service.is_none() && written.hosts.is_none() {
+                self.unknown_service(name, simple, &written.pointer);
+                continue;
+            }
+            let Some(credential) = credential(name, written, service) else { continue };
+            for variable in &credential.env {
+                if let Some(other) = variables.insert(variable.clone(), name.clone())
+                    && other != *name
+                {
+                    let pointer = format!("{}/env", written.pointer);
+                    let pointer =
+                        if written.env.is_some() { pointer.as_str() } else { written.pointer.as_str() };
+                    self.error(pointer, format!("the variable `{variable}` already carries another credential's placeholder; give one of the two an `env` of its own"));
+                }
+            }
+            endpoints.push(written.endpoints.as_ref().map(|_| compile_endpoints(written)));
+            credentials.push(credential);
+        }
+        (credentials, endpoints)
+    }
+
+    fn unknown_service(&mut self, name: &str, simple: bool, pointer: &str) {
+        let hint = did_you_mean(name, self.catalogue.services().map(|service| service.name.as_str()));
+        let remedy = if simple {
+            "write it in `credentials_v2`, with `hosts`, or use a service that `interceptor services` lists"
+        } else {
+            "the field `hosts` is required (`interceptor services` lists the services)"
+        };
+        self.error(pointer, format!("this name is not a service of the catalogue{hint}; {remedy}"));
+    }
+
+    fn check_passthrough(&mut self, target: &Target, pointer: &str, credentials: &[Credential]) {
+        let governed = credentials
+            .iter()
+            .find(|credential| credential.hosts.iter().any(|host| overlap(target, &host.target)));
+        if let Some(credential) = governed {
+            let message = format!(
+                "TLS to a host of the credential `{}` cannot be passed through: its key could not be set and its rules not kept",
+                credential.name
+            );
+            self.error(pointer, message);
+        }
+    }
+}
+
+fn explicit_network(written: &NetworkDocument) -> Network {
+    let mut network = Network::default();
+    for rule in &written.allow {
+        network.add_allow(
+            rule.value.clone(),
+            Arc::new(Rule { text: rule.text.clone(), pointer: rule.pointer.clone() }),
+        );
+    }
+    for rule in &written.deny {
+        network.add_deny(
+            rule.value.clone(),
+            Arc::new(Rule { text: rule.text.clone(), pointer: rule.pointer.clone() }),
+        );
+    }
+    network
+}
+
+/// The credential as it holds: what the document says, else what the catalogue says, else the defaults.
+fn credential(name: &str, written: &CredentialDocument, service: Option<&Service>) -> Option<Credential> {
+    let hosts: Vec<CredentialHost> = match (&written.hosts, service) {
+        (Some(hosts), _) => hosts.iter().map(|host| host.value.clone()).collect(),
+        (None, service) => service?.hosts.clone(),
+    };
+    let bearer = || {
+        vec![Form::Header {
+            name: "authorization".to_owned(),
+            prefix: "Bearer ".to_owned(),
+            suffix: String::new(),
+        }]
+    };
+    let forms = match (&written.inject, service) {
+        (Some(inject), _) => vec![inject.value.form().ok()?],
+        (None, Some(service)) => service.forms.clone(),
+        (None, None) => bearer(),
+    };
+    let env = match (&written.env, service) {
+        (Some(env), _) => env.iter().map(|variable| variable.text.clone()).collect(),
+        (None, service) => service.map(|service| service.env.clone()).unwrap_or_default(),
+    };
+    Some(Credential {
+        name: name.to_owned(),
+        service: service.map(|service| service.name.clone()),
+        hosts,
+        forms,
+        env,
+        placeholder: service.map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
+        // A missing key was an error of the document already.
+        key: written.key.clone()?,
+        allow_plaintext: written.allow_plaintext,
+        strip_cookies: written.strip_cookies.unwrap_or(service.is_some_and(|service| service.strip_cookies)),
+    })
+}
+
+fn compile_endpoints(written: &CredentialDocument) -> Endpoints {
+    let mut rules = Vec::new();
+    for endpoint in written.endpoints.iter().flatten() {
+        let methods: Arc<[String]> = endpoint.methods.clone().into();
+        let listed = if methods.is_empty() { "*".to_owned() } else { methods.join(",") };
+        let pointer: Arc<str> = endpoint.pointer.as_str().into();
+        for path in &endpoint.paths {
+            rules.push(EndpointRule {
+                methods: Arc::clone(&methods),
+                pattern: path.value.clone(),
+                rule: Arc::new(Rule {
+                    text: format!("{listed} {}", path.text),
+                    pointer: path.pointer.clone(),
+                }),
+                pointer: Arc::clone(&pointer),
+            });
+        }
+    }
+    Endpoints::new(rules)
+}
+
+/// Whether some host matches both.
+pub(super) fn overlap(one: &Target, other: &Target) -> bool {
+    let below = |name: &str, parent: &str| name.strip_suffix(parent).is_some_and(|head| head.ends_with('.'));
+    match (one, other) {
+        (Target::Any, _) | (_, Target::Any) => true,
+        (Target::Name(one), Target::Name(other)) => one == other,
+        (Target::Name(name), Target::Below(parent)) | (Target::Below(parent), Target::Name(name)) => {
+            below(name.as_str(), parent.as_str())
+        }
+        (Target::Below(one), Target::Below(other)) => {
+            one == other || below(one.as_str(), other.as_str()) || below(other.as_str(), one.as_str())
+        }
+        (Target::Net(one), Target::Net(other)) => one.contains(other) || other.contains(one),
+        (Target::Net(_), _) | (_, Target::Net(_)) => false,
+    }
+}
+
+/// Finds the credentials of a policy by name.
+pub(super) fn by_name(credentials: &[Credential], name: &str) -> Option<CredentialId> {
+    credentials.iter().position(|credential| credential.name == name).map(CredentialId)
+}

@@ -1,0 +1,232 @@
+//! The one function that judges a request, and its smaller siblings for what is not an HTTP request.
+//!
+//! [`Policy::decide`] asks, in this order, and the first refusal stands:
+//!
+//! 1. the method: a token, neither `CONNECT` nor `TRACE` (on every host);
+//! 2. the path, on a host that a credential governs: it has one canonical form. `OPTIONS *` names no path that a rule could
+//!    permit and is refused there;
+//! 3. the network filter;
+//! 4. plaintext to a governed host;
+//! 5. which credential: those whose placeholders are presented must govern the host, and exactly one must be meant;
+//! 6. the endpoint rules of that credential, for the method and for every method that an override header asks for.
+//!
+//! On other hosts the path is passed on as it was sent, and a placeholder is a leak.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Policy;
+use super::decision::{Allow, CredentialId, Decision, Deny, Filter, Reason, Rule};
+use super::endpoint::Outcome;
+use super::host::Host;
+use super::inject::is_token;
+use super::message;
+use super::network::Verdict;
+use super::path::CanonicalPath;
+use super::request::{Request, Scheme};
+
+impl Policy {
+    /// Judges one HTTP request.
+    pub fn decide(&self, request: &Request<'_>) -> Decision {
+        match self.judge(request) {
+            Ok(allow) => Decision::Allow(allow),
+            Err(deny) => Decision::Deny(*deny),
+        }
+    }
+
+    /// Judges a destination by the network filter alone: connections that are tunnelled unopened, and their records. The
+    /// path of the answer is empty.
+    pub fn decide_host(&self, host: &Host, port: u16) -> Decision {
+        match self.judge_network(host, port) {
+            Ok(rule) => Decision::Allow(Allow {
+                filter: Filter::Network,
+                rule,
+                credential: None,
+                path: String::new(),
+            }),
+            Err(deny) => Decision::Deny(*deny),
+        }
+    }
+
+    /// Judges a connection whose protocol is neither HTTP nor TLS: it needs an allow rule with `tcp://`, and no credential may
+    /// name the host.
+    pub fn decide_raw(&self, host: &Host, port: u16) -> Decision {
+        if let Err(deny) = self.judge_network(host, port) {
+            return Decision::Deny(*deny);
+        }
+        let rule = self.network.allow_tcp.first(host, port);
+        match rule {
+            Some(rule) if !self.governance.names(host) => Decision::Allow(Allow {
+                filter: Filter::Network,
+                rule: Some(Arc::clone(rule)),
+                credential: None,
+                path: String::new(),
+            }),
+            _ => {
+                let governed = self.governance.names(host);
+                Decision::Deny(Deny {
+                    rule: rule.cloned(),
+                    ..deny(Reason::ProtocolDenied, Filter::Network, message::protocol(host, port, governed))
+                })
+            }
+        }
+    }
+
+    /// Judges an address that a permitted host resolved to, before it is dialled: deny rules for addresses, and the
+    /// special-purpose ranges that no allow rule for addresses covers.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn decide_address(&self, host: &Host, address: IpAddr, port: u16) -> Result<(), Deny> {
+        match self.network.judge_address(address, port) {
+            Verdict::Denied(rule) => Err(Deny {
+                rule: Some(Arc::clone(rule)),
+                ..deny(Reason::HostDenied, Filter::Network, message::address_denied(host, address, rule))
+            }),
+            Verdict::Special(range) => Err(deny(
+                Reason::HostDenied,
+                Filter::Network,
+                message::address_special(host, address, port, range),
+            )),
+            Verdict::Allowed(_) | Verdict::NotAllowed(_) => Ok(()),
+        }
+    }
+
+    fn judge(&self, request: &Request<'_>) -> Result<Allow, Box<Deny>> {
+        judge_method(request.method)?;
+        let governing = self.governance.of(request.scheme, request.host, request.port);
+        if governing.all.is_empty() {
+            let rule = self.judge_network(request.host, request.port)?;
+            if let Some(id) = request.presented.first() {
+                return Err(self.misuse(*id, request));
+            }
+            let path = request.path.to_owned();
+            return Ok(Allow { filter: Filter::Network, rule, credential: None, path });
+        }
+        let path = match request.path {
+            "*" if request.method == "OPTIONS" => None,
+            path => Some(CanonicalPath::parse(path).map_err(|error| {
+                Box::new(deny(Reason::PathAmbiguous, Filter::Request, message::path(error)))
+            })?),
+        };
+        self.judge_network(request.host, request.port)?;
+        if request.scheme == Scheme::Http
+            && (governing.usable.is_empty()
+                || request
+                    .presented
+                    .iter()
+                    .any(|id| governing.all.contains(id) && !governing.usable.contains(id)))
+        {
+            let meant = request.presented.iter().copied().find(|id| governing.all.contains(id));
+            let id = meant.unwrap_or(governing.all[0]);
+            return Err(Box::new(Deny {
+                credential: Some(id),
+                ..deny(
+                    Reason::PlaintextDenied,
+                    Filter::Credential,
+                    message::plaintext(&self.credential(id).name, request),
+                )
+            }));
+        }
+        let id = self.select(request, &governing.usable)?;
+        self.judge_endpoint(request, id, path)
+    }
+
+    fn judge_network(&self, host: &Host, port: u16) -> Result<Option<Arc<Rule>>, Box<Deny>> {
+        let (rule, text, nearest) = match self.network.judge(host, port) {
+            Verdict::Allowed(rule) => return Ok(rule.cloned()),
+            Verdict::Denied(rule) => (Some(rule), message::host_denied(host, port, rule), None),
+            Verdict::NotAllowed(rule) => {
+                let nearest = super::nearest::host(&self.network, host, port);
+                (rule, message::host_not_allowed(host, port, nearest.as_ref()), nearest)
+            }
+            Verdict::Special(range) => (None, message::host_special(host, port, range), None),
+        };
+        Err(Box::new(Deny {
+            rule: rule.cloned(),
+            nearest,
+            ..deny(Reason::HostDenied, Filter::Network, text)
+        }))
+    }
+
+    /// The credential that a request to a governed host means.
+    fn select(&self, request: &Request<'_>, usable: &[CredentialId]) -> Result<CredentialId, Box<Deny>> {
+        if let Some(foreign) = request.presented.iter().find(|id| !usable.contains(id)) {
+            return Err(self.misuse(*foreign, request));
+        }
+        let mut presented = request.presented.iter();
+        let chosen = match (presented.next(), usable) {
+            (Some(first), _) => presented.all(|id| id == first).then_some(*first),
+            (None, [only]) => Some(*only),
+            (None, _) => None,
+        };
+        chosen.ok_or_else(|| {
+            let names: Vec<&str> = usable.iter().map(|id| self.credential(*id).name.as_str()).collect();
+            let text = message::ambiguous(request, &names);
+            Box::new(deny(Reason::CredentialAmbiguous, Filter::Credential, text))
+        })
+    }
+
+    fn misuse(&self, id: CredentialId, request: &Request<'_>) -> Box<Deny> {
+        let text = message::misuse(self.credential(id), request);
+        Box::new(Deny { credential: Some(id), ..deny(Reason::CredentialMisuse, Filter::Credential, text) })
+    }
+
+    fn judge_endpoint(
+        &self,
+        request: &Request<'_>,
+        id: CredentialId,
+        path: Option<CanonicalPath>,
+    ) -> Result<Allow, Box<Deny>> {
+        let name = &self.credential(id).name;
+        let refuse = |text: String| Deny {
+            credential: Some(id),
+            ..deny(Reason::EndpointDenied, Filter::Endpoint, text)
+        };
+        let Some(path) = path else { return Err(Box::new(refuse(message::asterisk(name)))) };
+        let rule = match &self.endpoints[id.0] {
+            None => None,
+            Some(endpoints) => match endpoints.judge(request.method, &path) {
+                Outcome::Permitted(rule) => Some(&rule.rule),
+                outcome => {
+                    let nearest = super::nearest::endpoint(request.method, &path, &outcome);
+                    let text = message::endpoint(name, request.method, &path, nearest.as_ref());
+                    return Err(Box::new(Deny { nearest, ..refuse(text) }));
+                }
+            },
+        };
+        for asked in request.overrides {
+            let method = asked.trim_matches([' ', '\t']).to_ascii_uppercase();
+            let permitted = judge_method(&method).is_ok()
+                && self.endpoints[id.0]
+                    .as_ref()
+                    .is_none_or(|rules| matches!(rules.judge(&method, &path), Outcome::Permitted(_)));
+            if !permitted {
+                return Err(Box::new(refuse(message::overridden(name, &path))));
+            }
+        }
+        Ok(Allow {
+            filter: Filter::Endpoint,
+            rule: rule.cloned(),
+            credential: Some(id),
+            path: path.into_string(),
+        })
+    }
+}
+
+fn judge_method(method: &str) -> Result<(), Box<Deny>> {
+    if !is_token(method) {
+        return Err(Box::new(deny(Reason::RequestMalformed, Filter::Request, message::method_malformed())));
+    }
+    // Origins may fold a method's case though HTTP does not: `trace` is refused as well.
+    for refused in ["CONNECT", "TRACE"] {
+        if method.eq_ignore_ascii_case(refused) {
+            return Err(Box::new(deny(Reason::MethodRefused, Filter::Request, message::method(refused))));
+        }
+    }
+    Ok(())
+}
+
+fn deny(reason: Reason, filter: Filter, message: String) -> Deny {
+    Deny { reason, status: reason.status(), filter, rule: None, credential: None, message, nearest: None }
+}

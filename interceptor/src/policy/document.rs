@@ -1,0 +1,210 @@
+//! The policy document (SPEC 2) as typed values: every rule in it is parsed, every field known. The JSON Schema
+//! (`data/policy.schema.json`) is generated from these types.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+
+use super::credential::{CredentialHost, KeySource};
+use super::inject::InjectDocument;
+use super::limits::Limits;
+use super::network_rule::NetworkRule;
+use super::pattern::PathPattern;
+use super::problem::Problem;
+use super::read;
+use super::schema;
+
+/// A value and where the document has it.
+#[derive(Clone, Debug)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// The text, as written.
+    pub text: String,
+    /// The JSON pointer to it.
+    pub pointer: String,
+}
+
+/// A policy for the egress of one sandbox.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(title = "interceptor policy", deny_unknown_fields)]
+pub struct Document {
+    /// A label, never acted on.
+    #[schemars(with = "Option<String>")]
+    pub image: Option<String>,
+    /// Which hosts may be reached. Not together with `network_profile`.
+    pub network: Option<NetworkDocument>,
+    /// The name of a profile that says which hosts may be reached.
+    pub network_profile: Option<String>,
+    /// Credentials in the simple form: service to key.
+    #[schemars(with = "BTreeMap<String, schema::Key>", default)]
+    pub credentials: Vec<(String, CredentialDocument)>,
+    /// Credentials by service name or by a name of one's own.
+    #[schemars(with = "BTreeMap<String, CredentialDocument>", default)]
+    pub credentials_v2: Vec<(String, CredentialDocument)>,
+    /// Ceilings of the sandbox.
+    #[schemars(default)]
+    pub limits: LimitsDocument,
+    /// The line of each value that has a pointer.
+    #[schemars(skip)]
+    pub(super) lines: HashMap<String, usize>,
+}
+
+/// `network`.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct NetworkDocument {
+    /// Hosts that may be reached: CIDR, address, name, `*.name` or `*`, each with an optional port; `tcp://` before one also
+    /// permits protocols that are neither HTTP nor TLS.
+    #[schemars(with = "Vec<String>", default)]
+    pub allow: Vec<Located<NetworkRule>>,
+    /// Hosts that may not be reached; `0.0.0.0/0`, `::/0` or `*` refuse everything that `allow` does not list.
+    #[schemars(with = "Vec<String>", default)]
+    pub deny: Vec<Located<NetworkRule>>,
+    /// Hosts whose TLS is tunnelled unopened: names or `*.name`, each with an optional port.
+    #[schemars(with = "Vec<String>", default)]
+    pub passthrough: Vec<Located<NetworkRule>>,
+}
+
+/// A credential.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct CredentialDocument {
+    /// The real key, or where it is.
+    #[schemars(with = "schema::Key", required)]
+    pub key: Option<KeySource>,
+    /// What the key may be used for; any method and path where it is left out, nothing where it is empty.
+    pub endpoints: Option<Vec<EndpointDocument>>,
+    /// The hosts that the key is for, each with an optional port. Required for a name that is not a catalogue service.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub hosts: Option<Vec<Located<CredentialHost>>>,
+    /// How the key is put into a request; `authorization: Bearer {key}` where it is left out.
+    #[schemars(with = "Option<InjectDocument>")]
+    pub inject: Option<Located<InjectDocument>>,
+    /// The variable, or variables, that carry the placeholder into the sandbox.
+    #[schemars(with = "Option<schema::Env>")]
+    pub env: Option<Vec<Located<()>>>,
+    /// Permits the key to be sent without TLS.
+    #[schemars(with = "bool", default)]
+    pub allow_plaintext: bool,
+    /// Drops the client's cookies on the credential's hosts, as other authentication is dropped.
+    #[schemars(with = "Option<bool>")]
+    pub strip_cookies: Option<bool>,
+    /// The JSON pointer to the credential.
+    #[schemars(skip)]
+    pub(super) pointer: String,
+}
+
+/// An endpoint rule.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct EndpointDocument {
+    /// HTTP methods; none is any.
+    pub methods: Vec<String>,
+    /// Prefixes or globs of the path; at least one.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub paths: Vec<Located<PathPattern>>,
+    /// The JSON pointer to the rule.
+    #[schemars(skip)]
+    pub(super) pointer: String,
+}
+
+/// `limits`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct LimitsDocument {
+    /// Connections open at one time (1024).
+    #[schemars(range(min = 1))]
+    pub connections: Option<u64>,
+    /// Requests in progress at one time (512).
+    #[schemars(range(min = 1))]
+    pub requests: Option<u64>,
+    /// Bytes of the head of a request (65536).
+    #[schemars(range(min = 1))]
+    pub header_bytes: Option<u64>,
+    /// Header fields of a request (128).
+    #[schemars(range(min = 1))]
+    pub headers: Option<u64>,
+    /// Bytes of the body of a request (no limit).
+    #[schemars(range(min = 1))]
+    pub body_bytes: Option<u64>,
+    /// Seconds that the head of a request may take (15).
+    #[schemars(range(min = 1))]
+    pub header_timeout_seconds: Option<u64>,
+    /// Seconds that a connection may be silent (300).
+    #[schemars(range(min = 1))]
+    pub idle_timeout_seconds: Option<u64>,
+    /// Seconds that a connection may live (no limit).
+    #[schemars(range(min = 1))]
+    pub total_timeout_seconds: Option<u64>,
+    /// Certificates minted a second (20).
+    #[schemars(range(min = 1))]
+    pub mints_per_second: Option<u64>,
+    /// Certificates minted at once before that rate holds (200).
+    #[schemars(range(min = 1))]
+    pub mints_burst: Option<u64>,
+    /// Requests a second to one host (no limit).
+    #[schemars(range(min = 1))]
+    pub requests_per_second_per_host: Option<u64>,
+    /// Bytes sent to one host in the life of the sandbox (no limit).
+    #[schemars(range(min = 1))]
+    pub bytes_up_per_host: Option<u64>,
+    /// Audit records that may wait to be written (8192).
+    #[schemars(range(min = 1))]
+    pub audit_backlog: Option<u64>,
+}
+
+/// A document that was read, with what `check` would say about it.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The document.
+    pub document: Document,
+    /// What is accepted but probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+impl Document {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules that are none.
+    pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
+        let read::Reading { document, errors, warnings } = read::read(text);
+        if errors.is_empty() { Ok(Parsed { document, warnings }) } else { Err(errors) }
+    }
+
+    /// The line of the value that a pointer names, or of the nearest value around it.
+    pub fn line(&self, pointer: &str) -> Option<usize> {
+        let mut pointer = pointer;
+        loop {
+            if let Some(line) = self.lines.get(pointer) {
+                return Some(*line);
+            }
+            pointer = pointer.rsplit_once('/')?.0;
+        }
+    }
+}
+
+impl LimitsDocument {
+    /// The limits with the defaults filled in.
+    pub fn limits(&self) -> Limits {
+        let default = Limits::default();
+        let seconds = |value: Option<u64>| value.map(Duration::from_secs);
+        Limits {
+            connections: self.connections.unwrap_or(default.connections),
+            requests: self.requests.unwrap_or(default.requests),
+            header_bytes: self.header_bytes.unwrap_or(default.header_bytes),
+            headers: self.headers.unwrap_or(default.headers),
+            body_bytes: self.body_bytes,
+            header_timeout: seconds(self.header_timeout_seconds).unwrap_or(default.header_timeout),
+            idle_timeout: seconds(self.idle_timeout_seconds).unwrap_or(default.idle_timeout),
+            total_timeout: seconds(self.total_timeout_seconds),
+            mints_per_second: self.mints_per_second.unwrap_or(default.mints_per_second),
+            mints_burst: self.mints_burst.unwrap_or(default.mints_burst),
+            requests_per_second_per_host: self.requests_per_second_per_host,
+            bytes_up_per_host: self.bytes_up_per_host,
+            audit_backlog: self.audit_backlog.unwrap_or(default.audit_backlog),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The endpoint rules of one credential, compiled into a tree of path segments.
+//!
+//! A request walks the tree along its own segments: at each node at most one literal child, the `*` child, and those globs
+//! whose literal text fits are tried, so the cost follows the length of the path and not the number of rules. Of the rules
+//! that match, the first of the document is reported.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::decision::Rule;
+use super::path::CanonicalPath;
+use super::pattern::{self, PathPattern, Segment, SegmentGlob, Tail};
+
+/// One path of an endpoint rule, with its methods.
+#[derive(Clone, Debug)]
+pub(super) struct EndpointRule {
+    /// Upper-case; empty for any.
+    pub(super) methods: Arc<[String]>,
+    pub(super) pattern: PathPattern,
+    pub(super) rule: Arc<Rule>,
+    /// The pointer to the `{methods, paths}` object.
+    pub(super) pointer: Arc<str>,
+}
+
+impl EndpointRule {
+    pub(super) fn admits(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|one| one == method)
+    }
+}
+
+/// Position of a rule in [`Endpoints::rules`].
+type Index = u32;
+
+/// The rules that end at one place of the tree, by method.
+#[derive(Clone, Debug, Default)]
+struct Methods {
+    any: Option<Index>,
+    each: HashMap<String, Index>,
+}
+
+impl Methods {
+    fn add(&mut self, methods: &[String], index: Index) {
+        if methods.is_empty() {
+            self.any.get_or_insert(index);
+        }
+        for method in methods {
+            self.each.entry(method.clone()).or_insert(index);
+        }
+    }
+
+    fn at(&self, method: &str) -> Option<Index> {
+        match (self.any, self.each.get(method).copied()) {
+            (Some(any), Some(each)) => Some(any.min(each)),
+            (any, each) => any.or(each),
+        }
+    }
+
+    fn first(&self) -> Option<Index> {
+        self.any.into_iter().chain(self.each.values().copied()).min()
+    }
+}
+
+/// Globs found by the longer of the literal texts at their two ends.
+#[derive(Clone, Debug)]
+struct Globs<V> {
+    prefixes: Affixes<V>,
+    suffixes: Affixes<V>,
+}
+
+#[derive(Clone, Debug)]
+struct Affixes<V> {
+    lengths: Vec<usize>,
+    globs: HashMap<Box<str>, Vec<(SegmentGlob, V)>>,
+}
+
+impl<V> Default for Globs<V> {
+    fn default() -> Self {
+        let empty = || Affixes { lengths: Vec::new(), globs: HashMap::new() };
+        Globs { prefixes: empty(), suffixes: empty() }
+    }
+}
+
+impl<V> Globs<V> {
+    /// The value of a glob, made by `make` where it is new.
+    fn entry(&mut self, glob: &SegmentGlob, make: impl FnOnce() -> V) -> &mut V {
+        let by_prefix = glob.prefix.len() >= glob.suffix.len();
+        let (affixes, key) =
+            if by_prefix { (&mut self.prefixes, &glob.prefix) } else { (&mut self.suffixes, &glob.suffix) };
+        if let Err(position) = affixes.lengths.binary_search(&key.len()) {
+            affixes.lengths.insert(position, key.len());
+        }
+        let globs = affixes.globs.entry(key.clone()).or_default();
+        let position = match globs.iter().position(|(known, _)| known == glob) {
+            Some(position) => position,
+            None => {
+                globs.push((glob.clone(), make()));
+                globs.len() - 1
+            }
+        };
+        &mut globs[position].1
+    }
+
+    /// The values of the globs that match the whole of `text`.
+    fn matching<'a>(&'a self, text: &str, mut visit: impl FnMut(&'a V)) {
+        let prefixes = self.prefixes.lengths.iter().map_while(|length| text.get(..*length));
+        let prefixes = prefixes.filter_map(|prefix| self.prefixes.globs.get(prefix));
+        let ends = self.suffixes.lengths.iter().map_while(|length| text.len().checked_sub(*length));
+        let suffixes = ends.filter_map(|start| text.get(start..));
+        let suffixes = suffixes.filter_map(|suffix| self.suffixes.globs.get(suffix));
+        for (_, value) in prefixes.chain(suffixes).flatten().filter(|(glob, _)| glob.glob.matches(text)) {
+            visit(value);
+        }
+    }
+}
+
+/// A place in the tree.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    literals: HashMap<Box<str>, usize>,
+    star: Option<usize>,
+    globs: Globs<usize>,
+    prefix: Methods,
+    directory: Methods,
+    exact: Methods,
+    below: Methods,
+    deep: Globs<Methods>,
+    /// The first rule at or below this place.
+    first: Option<Index>,
+}
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    /// The first rule whose path and method match.
+    rule: Option<Index>,
+    /// The first rule whose path matches.
+    path: Option<Index>,
+    /// The first rule at the deepest place reached, and how deep that is.
+    deepest: Option<(usize, Index)>,
+}
+
+/// What the rules say of a method and a path.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome<'a> {
+    /// This rule permits it.
+    Permitted(&'a EndpointRule),
+    /// This rule has the path, but not the method.
+    Method(&'a EndpointRule),
+    /// No rule has the path; this one shares most of its leading segments.
+    Path(Option<&'a EndpointRule>),
+}
+
+/// The compiled endpoint rules of a credential.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoints {
+    rules: Vec<EndpointRule>,
+    nodes: Vec<Node>,
+}
+
+impl Endpoints {
+    pub(super) fn new(rules: Vec<EndpointRule>) -> Endpoints {
+        let mut endpoints = Endpoints { rules: Vec::new(), nodes: vec![Node::default()] };
+        for (index, rule) in rules.iter().enumerate() {
+            // A document of 1 MiB has fewer rules than this can count.
+            endpoints.insert(Index::try_from(index).unwrap_or(Index::MAX), rule);
+        }
+        endpoints.rules = rules;
+        endpoints
+    }
+
+    fn insert(&mut self, index: Index, rule: &EndpointRule) {
+        let mut at = 0;
+        self.nodes[at].first.get_or_insert(index);
+        for segment in &rule.pattern.segments {
+            let fresh = self.nodes.len();
+            let node = &mut self.nodes[at];
+            at = match segment {
+                Segment::Literal(literal) => *node.literals.entry(literal.clone()).or_insert(fresh),
+                Segment::Star => *node.star.get_or_insert(fresh),
+                Segment::Glob(glob) => *node.globs.entry(glob, || fresh),
+            };
+            if at == fresh {
+                self.nodes.push(Node { first: Some(index), ..Node::default() });
+            }
+        }
+        let node = &mut self.nodes[at];
+        let methods = match &rule.pattern.tail {
+            Tail::Prefix => &mut node.prefix,
+            Tail::Directory => &mut node.directory,
+            Tail::Exact => &mut node.exact,
+            Tail::Below => &mut node.below,
+            Tail::Deep(glob) => node.deep.entry(glob, Methods::default),
+        };
+        methods.add(&rule.methods, index);
+    }
+
+    /// Judges a method, as sent, and a path.
+    pub(super) fn judge(&self, method: &str, path: &CanonicalPath) -> Outcome<'_> {
+        let mut found = Found::default();
+        self.walk(0, Some(&path.as_str()[1..]), 0, method, &mut found);
+        let rule = |index: Index| &self.rules[index as usize];
+        match found {
+            Found { rule: Some(index), .. } => Outcome::Permitted(rule(index)),
+            Found { path: Some(index), .. } => Outcome::Method(rule(index)),
+            Found { deepest, .. } => Outcome::Path(deepest.map(|(_, index)| rule(index))),
+        }
+    }
+
+    /// Visits a node with what stands behind the segments that led to it. A tree has one way to each node, so none is
+    /// visited twice, and the depth is that of the longest pattern.
+    fn walk(&self, at: usize, rest: Option<&str>, depth: usize, method: &str, found: &mut Found) {
+        let node = &self.nodes[at];
+        if let Some(first) = node.first
+            && found.deepest.is_none_or(|(deepest, index)| {
+                (depth, std::cmp::Reverse(first)) > (deepest, std::cmp::Reverse(index))
+            })
+        {
+            found.deepest = Some((depth, first));
+        }
+        found.take(&node.prefix, method);
+        let Some(rest) = rest else {
+            found.take(&node.exact, method);
+            return;
+        };
+        found.take(&node.directory, method);
+        if !rest.is_empty() {
+            found.take(&node.below, method);
+        }
+        node.deep.matching(rest, |methods| found.take(methods, method));
+        let (head, tail) = pattern::split_segment(rest);
+        if let Some(child) = node.literals.get(head) {
+            self.walk(*child, tail, depth + 1, method, found);
+        }
+        if let Some(child) = node.star.filter(|_| pattern::is_star_segment(head)) {
+            self.walk(child, tail, depth + 1, method, found);
+        }
+        node.globs.matching(head, |child| self.walk(*child, tail, depth + 1, method, found));
+    }
+}
+
+impl Found {
+    fn take(&mut self, methods: &Methods, method: &str) {
+        lower(&mut self.rule, methods.at(method));
+        lower(&mut self.path, methods.first());
+    }
+}
+
+fn lower(known: &mut Option<Index>, index: Option<Index>) {
+    if let Some(index) = index {
+        *known = Some(known.map_or(index, |known| known.min(index)));
+    }
+}

@@ -1,0 +1,107 @@
+//! A map from what rules name ([`Target`]) to what they say, asked by host: the cost is a hash look-up for the name and each
+//! of its parents, or for each distinct prefix length, however many rules there are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::address::Views;
+use super::host::{Host, HostName};
+use super::network_rule::Target;
+
+/// A map keyed by target.
+#[derive(Clone, Debug)]
+pub(super) struct HostMap<V> {
+    any: Option<V>,
+    names: HashMap<HostName, V>,
+    below: HashMap<HostName, V>,
+    v4: BTreeMap<u8, HashMap<u32, V>>,
+    v6: BTreeMap<u8, HashMap<u128, V>>,
+}
+
+impl<V> Default for HostMap<V> {
+    fn default() -> Self {
+        HostMap {
+            any: None,
+            names: HashMap::new(),
+            below: HashMap::new(),
+            v4: BTreeMap::new(),
+            v6: BTreeMap::new(),
+        }
+    }
+}
+
+impl<V: Default> HostMap<V> {
+    /// The value of exactly this target, made where there is none.
+    pub(super) fn entry(&mut self, target: &Target) -> &mut V {
+        match target {
+            Target::Any => self.any.get_or_insert_default(),
+            Target::Name(name) => self.names.entry(name.clone()).or_default(),
+            Target::Below(name) => self.below.entry(name.clone()).or_default(),
+            Target::Net(IpNet::V4(net)) => {
+                self.v4.entry(net.prefix_len()).or_default().entry(u32::from(net.network())).or_default()
+            }
+            Target::Net(IpNet::V6(net)) => {
+                self.v6.entry(net.prefix_len()).or_default().entry(u128::from(net.network())).or_default()
+            }
+        }
+    }
+}
+
+impl<V> HostMap<V> {
+    /// Shows `visit` the value of every target that matches `host`.
+    pub(super) fn matching<'a>(&'a self, host: &Host, mut visit: impl FnMut(&'a V)) {
+        if let Some(value) = &self.any {
+            visit(value);
+        }
+        match host {
+            Host::Name(name) => self.matching_name(name, visit),
+            Host::Ip(address) => Views::of(*address).iter().for_each(|view| self.nets(view, &mut visit)),
+        }
+    }
+
+    /// As [`HostMap::matching`] for a name, without `*`.
+    fn matching_name<'a>(&'a self, name: &HostName, mut visit: impl FnMut(&'a V)) {
+        if let Some(value) = self.names.get(name) {
+            visit(value);
+        }
+        if !self.below.is_empty() {
+            for value in name.suffixes().skip(1).filter_map(|suffix| self.below.get(suffix)) {
+                visit(value);
+            }
+        }
+    }
+
+    /// The values of the networks that hold exactly this address, not what it embeds.
+    pub(super) fn nets<'a>(&'a self, address: IpAddr, mut visit: impl FnMut(&'a V)) {
+        match address {
+            IpAddr::V4(address) => {
+                for (length, nets) in &self.v4 {
+                    let mask = u32::MAX.checked_shl(32 - u32::from(*length)).unwrap_or(0);
+                    if let Some(value) = nets.get(&(u32::from(address) & mask)) {
+                        visit(value);
+                    }
+                }
+            }
+            IpAddr::V6(address) => {
+                for (length, nets) in &self.v6 {
+                    let mask = u128::MAX.checked_shl(128 - u32::from(*length)).unwrap_or(0);
+                    if let Some(value) = nets.get(&(u128::from(address) & mask)) {
+                        visit(value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The value of exactly this name.
+    pub(super) fn name(&self, name: &str) -> Option<&V> {
+        self.names.get(name)
+    }
+
+    /// The value of exactly `*.name`.
+    pub(super) fn below(&self, name: &str) -> Option<&V> {
+        self.below.get(name)
+    }
+}

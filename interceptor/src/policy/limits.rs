@@ -1,0 +1,54 @@
+//! The ceilings of one sandbox, typed, with their defaults (SPEC 10.6).
+
+use std::time::Duration;
+
+/// The ceilings of one sandbox. `None` is no ceiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at one time (`connections`, 1024).
+    pub connections: u64,
+    /// Requests in progress at one time (`requests`, 512).
+    pub requests: u64,
+    /// Bytes of the head of a request (`header_bytes`, 65536).
+    pub header_bytes: u64,
+    /// Header fields of a request (`headers`, 128).
+    pub headers: u64,
+    /// Bytes of the body of a request (`body_bytes`).
+    pub body_bytes: Option<u64>,
+    /// How long the head of a request, and a TLS handshake, may take (`header_timeout_seconds`, 15).
+    pub header_timeout: Duration,
+    /// How long a connection may be silent in both directions (`idle_timeout_seconds`, 300).
+    pub idle_timeout: Duration,
+    /// How long a connection may live (`total_timeout_seconds`).
+    pub total_timeout: Option<Duration>,
+    /// Certificates minted a second, in the long run (`mints_per_second`, 20).
+    pub mints_per_second: u64,
+    /// Certificates that may be minted at once before that rate holds (`mints_burst`, 200).
+    pub mints_burst: u64,
+    /// Requests a second to one host (`requests_per_second_per_host`).
+    pub requests_per_second_per_host: Option<u64>,
+    /// Bytes that may be sent to one host in the life of the sandbox (`bytes_up_per_host`).
+    pub bytes_up_per_host: Option<u64>,
+    /// Audit records that may wait to be written (`audit_backlog`, 8192).
+    pub audit_backlog: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 1024,
+            requests: 512,
+            header_bytes: 65_536,
+            headers: 128,
+            body_bytes: None,
+            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(300),
+            total_timeout: None,
+            mints_per_second: 20,
+            mints_burst: 200,
+            requests_per_second_per_host: None,
+            bytes_up_per_host: None,
+            audit_backlog: 8192,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The sentences of refusals: what was refused, by which filter, and what would permit it. None holds a key, a header's value
+//! or a path that was not canonical.
+
+use std::net::IpAddr;
+
+use super::address::SpecialRange;
+use super::credential::Credential;
+use super::decision::{NearMiss, Rule};
+use super::host::Host;
+use super::path::{CanonicalPath, PathError};
+use super::request::Request;
+
+pub(super) fn method_malformed() -> String {
+    "the request was refused: its method is not a token (RFC 9110 section 9.1)".to_owned()
+}
+
+pub(super) fn method(refused: &str) -> String {
+    format!("the method {refused} is always refused; no rule can permit it")
+}
+
+pub(super) fn path(error: PathError) -> String {
+    format!("the request was refused before any rule was read: {error}; send the path in its plain form")
+}
+
+pub(super) fn host_denied(host: &Host, port: u16, rule: &Rule) -> String {
+    format!(
+        "{host} port {port} was refused by the network policy: the deny rule `{}` matches it, and deny comes before allow; removing that rule would permit it if an allow rule does",
+        rule.text
+    )
+}
+
+pub(super) fn host_not_allowed(host: &Host, port: u16, nearest: Option<&NearMiss>) -> String {
+    match nearest {
+        Some(near) => format!(
+            "{host} port {port} was refused by the network policy: no allow rule matches it (the nearest is `{}`); to permit it, {}",
+            near.rule.text, near.edit
+        ),
+        None => format!(
+            "{host} port {port} was refused by the network policy: no allow rule matches it; to permit it, {}",
+            add_allow(host)
+        ),
+    }
+}
+
+/// The edit that permits a host where no rule is near.
+pub(super) fn add_allow(host: &Host) -> String {
+    format!("add \"{host}\" to /network/allow")
+}
+
+pub(super) fn host_special(host: &Host, port: u16, range: &SpecialRange) -> String {
+    format!(
+        "{host} port {port} was refused by the network policy: it is, or leads to, no public host but a special-purpose address, {} ({}); an allow rule that names the address would permit it",
+        range.net, range.name
+    )
+}
+
+pub(super) fn address_denied(host: &Host, address: IpAddr, rule: &Rule) -> String {
+    format!(
+        "{host} was refused by the network policy: it resolves to {address}, which the deny rule `{}` covers; removing that rule would permit it",
+        rule.text
+    )
+}
+
+pub(super) fn address_special(host: &Host, address: IpAddr, port: u16, range: &SpecialRange) -> String {
+    format!(
+        "{host} port {port} was refused by the network policy: it resolves to {address}, which is, or leads to, a special-purpose address, {} ({}); an allow rule that names the address would permit it",
+        range.net, range.name
+    )
+}
+
+pub(super) fn protocol(host: &Host, port: u16, governed: bool) -> String {
+    if governed {
+        return format!(
+            "{host} port {port} was refused by the network policy: the connection speaks neither HTTP nor TLS, and a credential governs this host, so nothing else is permitted"
+        );
+    }
+    format!(
+        "{host} port {port} was refused by the network policy: the connection speaks neither HTTP nor TLS; to permit any protocol, add \"tcp://{}\" to /network/allow",
+        bracketed(host, port)
+    )
+}
+
+/// `host:port`, an IPv6 address in brackets.
+pub(super) fn bracketed(host: &Host, port: u16) -> String {
+    match host {
+        Host::Ip(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        host => format!("{host}:{port}"),
+    }
+}
+
+pub(super) fn plaintext(credential: &str, request: &Request<'_>) -> String {
+    format!(
+        "plain HTTP to {} port {} was refused: the credential `{credential}` governs this host and its key travels only over TLS; use https, or set \"allow_plaintext\": true on the credential",
+        request.host, request.port
+    )
+}
+
+pub(super) fn ambiguous(request: &Request<'_>, names: &[&str]) -> String {
+    format!(
+        "the request to {} was refused: the credentials `{}` govern this host and it does not present the placeholder of exactly one of them; send the placeholder of the one that is meant",
+        request.host,
+        names.join("`, `")
+    )
+}
+
+pub(super) fn misuse(credential: &Credential, request: &Request<'_>) -> String {
+    format!(
+        "the request was refused: it presents the placeholder of the credential `{}` to {}://{}, which that credential does not govern; send it only to the credential's own hosts",
+        credential.name,
+        request.scheme.as_str(),
+        bracketed(request.host, request.port)
+    )
+}
+
+pub(super) fn endpoint(
+    credential: &str,
+    method: &str,
+    path: &CanonicalPath,
+    nearest: Option<&NearMiss>,
+) -> String {
+    let head =
+        format!("{method} {path} was refused by the endpoint rules of the credential `{credential}`: ");
+    match nearest {
+        Some(near) if near.failed == "method" => format!(
+            "{head}the rule `{}` has the path but not the method; to permit it, {}",
+            near.rule.text, near.edit
+        ),
+        Some(near) => format!(
+            "{head}no rule has the path (the nearest is `{}`); to permit it, {}",
+            near.rule.text, near.edit
+        ),
+        None => format!(
+            "{head}it has no rules, so nothing is permitted; to permit it, add a rule to its `endpoints`"
+        ),
+    }
+}
+
+pub(super) fn overridden(credential: &str, path: &CanonicalPath) -> String {
+    format!(
+        "the request for {path} was refused by the endpoint rules of the credential `{credential}`: a method-override header asks for a method that no rule permits for this path; send the request without that header"
+    )
+}
+
+pub(super) fn asterisk(credential: &str) -> String {
+    format!(
+        "`OPTIONS *` was refused by the endpoint rules of the credential `{credential}`: it names no path, so no rule can permit it"
+    )
+}

@@ -1,0 +1,84 @@
+//! The nearest miss of a refusal: which rule came closest, which part of it failed, and the smallest edit that would permit
+//! the request. Found by look-ups, like the decision itself: a sandbox may cause refusals at any rate.
+
+use std::sync::Arc;
+
+use super::decision::NearMiss;
+use super::endpoint::Outcome;
+use super::host::Host;
+use super::message;
+use super::network::Network;
+use super::network_rule::{NetworkRule, Target};
+use super::path::CanonicalPath;
+use super::problem::nearest_word;
+
+/// Among more rules than this, misspellings are not looked for.
+const MAX_SPELLING: usize = 64;
+
+/// The allow rule nearest to a destination that none matches.
+pub(super) fn host(network: &Network, host: &Host, port: u16) -> Option<NearMiss> {
+    if let Some((_, rule)) = network.allow.at_any_port(host) {
+        return Some(NearMiss {
+            edit: format!(
+                "change \"{}\" at {} to have port {port}, or none, or add \"{}\" to /network/allow",
+                rule.text,
+                rule.pointer,
+                message::bracketed(host, port)
+            ),
+            rule: Arc::clone(rule),
+            failed: "port",
+        });
+    }
+    let name = host.name()?;
+    let sibling = || {
+        name.suffixes().skip(1).filter(|parent| parent.contains('.')).find_map(|parent| {
+            network.allow.named(parent, true).or_else(|| network.allow.named(parent, false))
+        })
+    };
+    let near = network
+        .allow
+        .named(name.as_str(), true)
+        .or_else(sibling)
+        .or_else(|| misspelt(network, name.as_str()))?;
+    Some(NearMiss { edit: message::add_allow(host), rule: Arc::clone(&near.1), failed: "host" })
+}
+
+fn misspelt<'a>(network: &'a Network, name: &str) -> Option<&'a (NetworkRule, Arc<super::decision::Rule>)> {
+    let named = |entry: &'a (NetworkRule, Arc<super::decision::Rule>)| match &entry.0.target {
+        Target::Name(name) => Some((name.as_str(), entry)),
+        _ => None,
+    };
+    let candidates: Vec<_> = network.allow.iter().filter_map(named).take(MAX_SPELLING + 1).collect();
+    if candidates.len() > MAX_SPELLING {
+        return None;
+    }
+    let nearest = nearest_word(name, candidates.iter().map(|(candidate, _)| *candidate))?;
+    candidates.into_iter().find(|(candidate, _)| *candidate == nearest).map(|(_, entry)| entry)
+}
+
+/// The endpoint rule nearest to a method and path that none permits.
+pub(super) fn endpoint(method: &str, path: &CanonicalPath, outcome: &Outcome<'_>) -> Option<NearMiss> {
+    match outcome {
+        Outcome::Permitted(_) | Outcome::Path(None) => None,
+        Outcome::Method(rule) => Some(NearMiss {
+            rule: Arc::clone(&rule.rule),
+            failed: "method",
+            edit: format!("add \"{method}\" to {}/methods", rule.pointer),
+        }),
+        Outcome::Path(Some(rule)) => {
+            let pattern = literal_pattern(path);
+            let edit = if rule.admits(method) {
+                format!("add \"{pattern}\" to {}/paths", rule.pointer)
+            } else {
+                let list = rule.pointer.rsplit_once('/').map_or("", |(list, _)| list);
+                format!("add {{\"methods\": [\"{method}\"], \"paths\": [\"{pattern}\"]}} to {list}")
+            };
+            Some(NearMiss { rule: Arc::clone(&rule.rule), failed: "path", edit })
+        }
+    }
+}
+
+/// A pattern that matches the path: characters that patterns give a meaning, or refuse, become `?`.
+fn literal_pattern(path: &CanonicalPath) -> String {
+    path.as_str().replace(['*', '[', ']', '{', '}', '"'], "?")
+}

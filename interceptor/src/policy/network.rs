@@ -1,0 +1,261 @@
+//! The network filter: the four-step evaluation of SPEC 2 over compiled rules.
+//!
+//! - A rule of names never matches an address and a rule of addresses never matches a name; `*` matches both. So with an
+//!   allow list of CIDRs alone, a *name* that resolves into one of them is refused: the stricter of two readings.
+//! - A catch-all deny (`0.0.0.0/0`, `::/0` or `*`, without a port) refuses whatever no allow rule matches, names too. With a
+//!   port it is a deny rule like any other.
+//! - An address is judged together with the addresses embedded in it (see [`super::address`]): a deny rule that matches any of
+//!   them denies, and each must be public or covered by an allow rule that names addresses. `*` covers none.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::address::{self, SpecialRange, Views};
+use super::decision::Rule;
+use super::host::{Host, HostName};
+use super::host_map::HostMap;
+use super::network_rule::{NetworkRule, Target};
+
+/// Position of a rule in [`RuleSet::rules`].
+type Index = u32;
+
+/// The rules for one target: the first that holds for every port, and the first for each port.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ports {
+    any: Option<Index>,
+    each: HashMap<u16, Index>,
+}
+
+impl Ports {
+    fn add(&mut self, port: Option<u16>, index: Index) {
+        match port {
+            None => {
+                self.any.get_or_insert(index);
+            }
+            Some(port) => {
+                self.each.entry(port).or_insert(index);
+            }
+        }
+    }
+
+    fn at(&self, port: u16) -> Option<Index> {
+        match (self.any, self.each.get(&port).copied()) {
+            (Some(any), Some(each)) => Some(any.min(each)),
+            (any, each) => any.or(each),
+        }
+    }
+
+    fn first(&self) -> Option<Index> {
+        self.any.into_iter().chain(self.each.values().copied()).min()
+    }
+}
+
+/// Rules by what they name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RuleSet {
+    rules: Vec<(NetworkRule, Arc<Rule>)>,
+    map: HostMap<Ports>,
+}
+
+impl RuleSet {
+    pub(super) fn add(&mut self, parsed: NetworkRule, rule: Arc<Rule>) {
+        // A document of 1 MiB has fewer rules than this can count.
+        let index = Index::try_from(self.rules.len()).unwrap_or(Index::MAX);
+        self.map.entry(&parsed.target).add(parsed.port, index);
+        self.rules.push((parsed, rule));
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(NetworkRule, Arc<Rule>)> {
+        self.rules.iter()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    fn rule(&self, index: Index) -> &Arc<Rule> {
+        &self.rules[index as usize].1
+    }
+
+    /// The first rule, in the order of the document, that matches.
+    pub(super) fn first(&self, host: &Host, port: u16) -> Option<&Arc<Rule>> {
+        self.lowest(|visit| self.map.matching(host, visit), port)
+    }
+
+    /// The first rule naming addresses that holds exactly this address, not what it embeds.
+    fn first_covering(&self, address: IpAddr, port: u16) -> Option<&Arc<Rule>> {
+        self.lowest(|visit| self.map.nets(address, visit), port)
+    }
+
+    fn lowest<'a>(
+        &'a self,
+        matching: impl FnOnce(&mut dyn FnMut(&'a Ports)),
+        port: u16,
+    ) -> Option<&'a Arc<Rule>> {
+        let mut lowest: Option<Index> = None;
+        matching(&mut |ports: &Ports| {
+            if let Some(index) = ports.at(port) {
+                lowest = Some(lowest.map_or(index, |known| known.min(index)));
+            }
+        });
+        lowest.map(|index| self.rule(index))
+    }
+
+    /// The rule for exactly this name (or, with `below`, for `*.name`), whatever its port.
+    pub(super) fn named(&self, name: &str, below: bool) -> Option<&(NetworkRule, Arc<Rule>)> {
+        let ports = if below { self.map.below(name) } else { self.map.name(name) };
+        ports.and_then(Ports::first).map(|index| &self.rules[index as usize])
+    }
+
+    /// A rule that matches the host at another port.
+    pub(super) fn at_any_port(&self, host: &Host) -> Option<&(NetworkRule, Arc<Rule>)> {
+        let mut lowest: Option<Index> = None;
+        self.map.matching(host, |ports| {
+            if let Some(index) = ports.first() {
+                lowest = Some(lowest.map_or(index, |known| known.min(index)));
+            }
+        });
+        lowest.map(|index| &self.rules[index as usize])
+    }
+
+    /// The ports at which a rule matches the name: `None` for all of them.
+    fn ports(&self, host: &Host) -> Option<Vec<u16>> {
+        let mut every = false;
+        let mut each = Vec::new();
+        self.map.matching(host, |ports| {
+            every |= ports.any.is_some();
+            each.extend(ports.each.keys().copied());
+        });
+        (!every).then_some(each)
+    }
+}
+
+/// What the network filter says of a destination.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict<'a> {
+    /// Step 2 (with the rule) or step 4.
+    Allowed(Option<&'a Arc<Rule>>),
+    /// Step 1.
+    Denied(&'a Arc<Rule>),
+    /// Step 3: no allow rule matches; with the catch-all deny, where there is one.
+    NotAllowed(Option<&'a Arc<Rule>>),
+    /// The address, or one embedded in it, is special-purpose and no allow rule names it.
+    Special(&'static SpecialRange),
+}
+
+/// The compiled `network` of a policy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Network {
+    pub(super) allow: RuleSet,
+    pub(super) allow_tcp: RuleSet,
+    pub(super) deny: RuleSet,
+    pub(super) catch_all: Option<Arc<Rule>>,
+    /// An allow list was given, though it may have come out empty (a profile whose groups hold nothing).
+    pub(super) closed: bool,
+}
+
+impl Network {
+    pub(super) fn add_allow(&mut self, parsed: NetworkRule, rule: Arc<Rule>) {
+        self.closed = true;
+        if parsed.tcp {
+            self.allow_tcp.add(parsed.clone(), Arc::clone(&rule));
+        }
+        self.allow.add(parsed, rule);
+    }
+
+    pub(super) fn add_deny(&mut self, parsed: NetworkRule, rule: Arc<Rule>) {
+        if parsed.is_catch_all() {
+            self.catch_all.get_or_insert(rule);
+        } else {
+            self.deny.add(parsed, rule);
+        }
+    }
+
+    /// The four steps, and for an address the guard.
+    pub(super) fn judge(&self, host: &Host, port: u16) -> Verdict<'_> {
+        if let Some(rule) = self.deny.first(host, port) {
+            return Verdict::Denied(rule);
+        }
+        let allowed = self.allow.first(host, port);
+        if allowed.is_none() && (self.closed || self.catch_all.is_some()) {
+            return Verdict::NotAllowed(self.catch_all.as_ref());
+        }
+        match host {
+            Host::Ip(address) => match self.guard(*address, port) {
+                Some(range) => Verdict::Special(range),
+                None => Verdict::Allowed(allowed),
+            },
+            Host::Name(_) => Verdict::Allowed(allowed),
+        }
+    }
+
+    /// An address that a permitted host resolved to.
+    pub(super) fn judge_address(&self, address: IpAddr, port: u16) -> Verdict<'_> {
+        if let Some(rule) = self.deny_address(address, port) {
+            return Verdict::Denied(rule);
+        }
+        match self.guard(address, port) {
+            Some(range) => Verdict::Special(range),
+            None => Verdict::Allowed(None),
+        }
+    }
+
+    /// The deny rule, other than a catch-all, that names an address.
+    pub(super) fn deny_address(&self, address: IpAddr, port: u16) -> Option<&Arc<Rule>> {
+        Views::of(address).iter().find_map(|view| self.deny.first_covering(view, port))
+    }
+
+    /// The special-purpose range that forbids an address: each view must be public or covered by an allow rule.
+    fn guard(&self, address: IpAddr, port: u16) -> Option<&'static SpecialRange> {
+        Views::of(address)
+            .iter()
+            .filter(|view| self.allow.first_covering(*view, port).is_none())
+            .find_map(address::special)
+    }
+
+    /// Whether any port of the name could be permitted.
+    pub(super) fn may_resolve(&self, name: &HostName) -> bool {
+        let host = Host::Name(name.clone());
+        let Some(denied) = self.deny.ports(&host) else { return false };
+        if !self.closed && self.catch_all.is_none() {
+            return true;
+        }
+        match self.allow.ports(&host) {
+            None => true,
+            Some(allowed) => allowed.iter().any(|port| !denied.contains(port)),
+        }
+    }
+
+    /// Networks that are denied at every port, catch-alls left out.
+    pub(super) fn denied_networks(&self) -> Vec<IpNet> {
+        self.deny
+            .iter()
+            .filter(|(rule, _)| rule.port.is_none())
+            .filter_map(|(rule, _)| match rule.target {
+                Target::Net(net) => Some(net),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The loopback networks that allow rules name, whatever their port.
+    pub(super) fn allowed_loopback(&self) -> Vec<IpNet> {
+        let mut allowed: Vec<IpNet> = Vec::new();
+        for (rule, _) in self.allow.iter() {
+            let Target::Net(net) = rule.target else { continue };
+            for loopback in address::loopback_nets() {
+                if net.contains(&loopback) {
+                    allowed.push(loopback);
+                } else if loopback.contains(&net) {
+                    allowed.push(net);
+                }
+            }
+        }
+        allowed.sort();
+        allowed.dedup();
+        allowed
+    }
+}

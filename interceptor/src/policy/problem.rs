@@ -1,0 +1,78 @@
+//! What is wrong with a policy document: a place and a sentence. A message never contains a value of the document, because
+//! a value may be a key that somebody put in the wrong place; the pointer and the line say where to look.
+
+/// An error or a warning about a policy document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The JSON pointer (RFC 6901) to the value concerned; empty for the document as a whole.
+    pub pointer: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+    /// The line of the document, counted from 1, where it is known.
+    pub line: Option<usize>,
+}
+
+impl Problem {
+    /// A problem whose line is not known yet.
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Problem { pointer: pointer.into(), message: message.into(), line: None }
+    }
+}
+
+/// `base` with one more reference token, escaped as RFC 6901 section 3 says.
+pub(crate) fn child_pointer(base: &str, token: &str) -> String {
+    let mut pointer = String::with_capacity(base.len() + token.len() + 1);
+    pointer.push_str(base);
+    pointer.push('/');
+    for character in token.chars() {
+        match character {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            other => pointer.push(other),
+        }
+    }
+    pointer
+}
+
+/// The candidate that `word` is most likely a misspelling of, if one is near enough to be worth a question.
+pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = word.to_ascii_lowercase().replace('-', "_");
+    let tolerance = (word.chars().count() / 3).clamp(1, 3);
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            let plain = candidate.to_ascii_lowercase().replace('-', "_");
+            (strsim::damerau_levenshtein(&folded, &plain), candidate)
+        })
+        .filter(|(distance, _)| *distance <= tolerance)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `; did you mean X?`, or nothing.
+pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    match nearest_word(word, candidates) {
+        Some(candidate) => format!("; did you mean `{candidate}`?"),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_escape_tilde_and_slash() {
+        assert_eq!(child_pointer("", "a"), "/a");
+        assert_eq!(child_pointer("/a", "x/y~z"), "/a/x~1y~0z");
+    }
+
+    #[test]
+    fn a_near_miss_is_suggested_and_a_far_one_is_not() {
+        let fields = ["network", "network_profile", "credentials", "credentials_v2"];
+        assert_eq!(nearest_word("netwrok", fields), Some("network"));
+        assert_eq!(nearest_word("Network", fields), Some("network"));
+        assert_eq!(nearest_word("credentials-v2", fields), Some("credentials_v2"));
+        assert_eq!(nearest_word("banana", fields), None);
+    }
+}

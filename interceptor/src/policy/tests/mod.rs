@@ -1,0 +1,56 @@
+//! The policy as its users meet it: documents in, decisions out.
+
+mod decide;
+
+use super::{Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme};
+
+/// Compiles a document that is valid.
+pub(super) fn policy(text: &str) -> Policy {
+    let parsed = Document::parse(text).unwrap();
+    Policy::compile(&parsed.document, &Catalogue::builtin()).unwrap()
+}
+
+/// Decides a request written as `METHOD URL`, the way `explain` reads one.
+pub(super) fn decide(policy: &Policy, method: &str, url: &str) -> Decision {
+    decide_with(policy, method, url, &[], &[])
+}
+
+/// As [`decide`], with the values of override headers and the names of the credentials whose placeholders are presented.
+pub(super) fn decide_with(
+    policy: &Policy,
+    method: &str,
+    url: &str,
+    overrides: &[&str],
+    presented: &[&str],
+) -> Decision {
+    let (scheme, rest) = match url.strip_prefix("https://") {
+        Some(rest) => (Scheme::Https, rest),
+        None => (Scheme::Http, url.strip_prefix("http://").unwrap()),
+    };
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let Authority { host, port } = Authority::parse(authority).unwrap();
+    let presented: Vec<CredentialId> =
+        presented.iter().map(|name| policy.credential_named(name).unwrap()).collect();
+    policy.decide(&Request {
+        scheme,
+        host: &host,
+        port: port.unwrap_or(scheme.default_port()),
+        method,
+        path: path.split('?').next().unwrap(),
+        overrides,
+        presented: &presented,
+    })
+}
+
+/// The `type` of a refusal, or `allow`.
+pub(super) fn outcome(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::Allow(_) => "allow",
+        Decision::Deny(deny) => deny.reason.as_str(),
+    }
+}
+
+/// A host of a test.
+pub(super) fn host(text: &str) -> Host {
+    Host::parse(text).unwrap()
+}
