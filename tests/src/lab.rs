@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,7 @@ use crate::audit::Record;
 use crate::authority::{Authority, Flaw};
 use crate::canary;
 use crate::origin::listen::{Listener, Recorder};
+use crate::origin::names::NameServer;
 use crate::origin::record::Seen;
 use crate::origin::{Origin, Shared};
 use crate::sandbox::Sandbox;
@@ -183,6 +184,11 @@ impl Lab {
     /// A TLS origin that answers with these bytes.
     pub fn scripted(&self, answer: &'static [u8]) -> Listener {
         Listener::scripted(self.handle(), self.shared.clone(), self.authority.clone(), answer)
+    }
+
+    /// A name server with this table.
+    pub fn names(&self, table: &[(&str, &[&[IpAddr]])]) -> NameServer {
+        NameServer::start(self.handle(), table)
     }
 
     /// The lab's authority.

@@ -35,6 +35,7 @@ pub struct Sandbox<'lab> {
     bare: bool,
     host_net: bool,
     audit: Option<OsString>,
+    resolver: Option<SocketAddr>,
     limit: Duration,
 }
 
@@ -56,6 +57,7 @@ impl<'lab> Sandbox<'lab> {
             bare: false,
             host_net: false,
             audit: None,
+            resolver: None,
             limit: Duration::from_secs(60),
         }
     }
@@ -143,6 +145,14 @@ impl<'lab> Sandbox<'lab> {
         self
     }
 
+    /// The interceptor itself resolves names at this server (port 53): it is started in a mount namespace whose
+    /// `/etc/resolv.conf` says so.
+    #[must_use]
+    pub fn resolver(mut self, server: SocketAddr) -> Self {
+        self.resolver = Some(server);
+        self
+    }
+
     /// How long it may take; a minute unless said.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
@@ -210,7 +220,21 @@ impl<'lab> Sandbox<'lab> {
         let audit = directory.join(format!("audit-{number}.jsonl"));
         let sweep = self.lab.work().join(format!("sweep-{number}"));
         let binary = binary("interceptor");
-        let mut process = Command::new(&binary);
+        let mut process = match self.resolver {
+            None => Command::new(&binary),
+            Some(server) => {
+                let file = directory.join(format!("resolv-{number}.conf"));
+                fs::write(&file, format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip()))
+                    .expect("own directory");
+                let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+                let mut process = Command::new("unshare");
+                process
+                    .args(["--mount", "--propagation", "private", "sh", "-c", script])
+                    .arg(file)
+                    .arg(&binary);
+                process
+            }
+        };
         process.arg("run").arg("--policy").arg(policy);
         process.arg("--audit").arg(self.audit.as_deref().unwrap_or(audit.as_os_str()));
         process.arg("--upstream-ca").arg(directory.join("upstream-ca.pem")).args(&self.options).arg("--");

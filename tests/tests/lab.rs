@@ -141,3 +141,25 @@ fn the_agreement_oracle_objects_to_a_request_that_no_record_allowed() {
     let problems = lab.judge();
     assert!(problems.len() == 1 && problems[0].contains("GET a.test/unrecorded"), "{problems:?}");
 }
+
+#[test]
+fn the_name_server_answers_from_its_table_and_logs_every_question() {
+    let lab = Lab::new(&["http/1.1"]);
+    let (one, two) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+    let server = lab.names(&[("a.test", &[&[one], &[two]])]);
+    let ask = |labels: &[u8]| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend_from_slice(labels);
+        query.extend([0, 0, 1, 0, 1]);
+        socket.send_to(&query, server.address()).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    };
+    assert!(ask(b"\x01A\x04test").ends_with(&[0, 4, 192, 0, 2, 1]));
+    assert!(ask(b"\x01a\x04test").ends_with(&[0, 4, 192, 0, 2, 2]));
+    assert_eq!(ask(b"\x01b\x04test")[3] & 0x0f, 3, "NXDOMAIN");
+    assert_eq!(server.asked(), ["a.test", "a.test", "b.test"]);
+}

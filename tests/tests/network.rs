@@ -44,15 +44,6 @@ fn a_denied_name_resolves_too_so_that_the_refusal_can_be_explained() {
 }
 
 #[test]
-fn an_allowed_name_that_does_not_exist_is_said_not_to() {
-    Lab::test(|lab| {
-        let policy = json!({ "network": { "allow": ["*.localhost.invalid"] } });
-        let outcome = lab.sandbox(&policy).shell("getent ahosts nothing.localhost.invalid; echo status $?");
-        assert!(outcome.out().contains("status 2"), "{}", outcome.out());
-    });
-}
-
-#[test]
 fn d2_dns_by_tcp_and_to_any_address_reaches_the_same_resolver() {
     Lab::test(|lab| {
         let program = format!(
@@ -214,23 +205,8 @@ for to in ('127.0.0.1', '::1', '0.0.0.0', '::', '::ffff:127.0.0.1', '169.254.169
     });
     Lab::test(|lab| {
         let policy = json!({ "network": {} });
-        for name in ["localhost.example.test", "metadata.example.test"] {
-            // Names that resolve, through the exempt override, are the operator's word; through DNS they are not: a name
-            // that is an address in another spelling never becomes one.
-            let port = lab.forbidden().port();
-            let outcome = lab.sandbox(&policy).run(&[
-                "curl",
-                "-sS",
-                "-o",
-                "/dev/null",
-                "-w",
-                "%{http_code}",
-                &format!("http://{name}:{port}/"),
-            ]);
-            assert_ne!(outcome.out(), "200");
-        }
+        let port = lab.forbidden().port();
         for spelling in ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"] {
-            let port = lab.forbidden().port();
             let bytes = format!("GET / HTTP/1.1\r\nhost: {spelling}:{port}\r\n\r\n");
             let outcome = lab.sandbox(&policy).send(&format!("198.51.100.1:{port}"), None, bytes.as_bytes());
             assert!(!outcome.out().contains(" 200 "), "{spelling}: {}", outcome.out());

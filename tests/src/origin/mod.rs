@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod body;
 pub mod listen;
+pub mod names;
 pub mod record;
 pub mod websocket;
 
