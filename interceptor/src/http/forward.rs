@@ -8,7 +8,7 @@ use http::header::{ALT_SVC, CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderV
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{Download, Source, Upload};
@@ -43,6 +43,9 @@ pub(crate) async fn forward(
         port: context.identity.port,
         credential: judged.allow.credential,
     };
+    if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
+        return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
+    }
     let head = match outgoing(&judged, &parts, websocket) {
         Ok(head) => head,
         Err(deny) => return fail(context, judged, &parts, body, deny, exchange).await,
