@@ -3,7 +3,7 @@
 //! Every byte here is hostile. A query has one question and at most an OPT record, so that is all this reads: no
 //! compression, no other record, nothing after the end. It allocates one name of at most 255 bytes and cannot loop.
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 
 /// The largest query that is looked at, in bytes. A question with every sensible EDNS option is a few hundred.
@@ -26,6 +26,13 @@ pub(super) struct Question {
     pub(super) kind: RecordType,
     /// The largest UDP answer the client takes, where it speaks EDNS.
     pub(super) payload: Option<u16>,
+}
+
+impl Question {
+    /// As it is repeated in the answer, the case of its name kept: some clients check that (draft-vixie-dnsext-dns0x20).
+    pub(super) fn query(&self) -> Query {
+        Query::query(self.name.clone(), self.kind)
+    }
 }
 
 /// Why there is no question.

@@ -33,12 +33,10 @@ pub(super) async fn dial(
     limit: Duration,
 ) -> Result<(TcpStream, SocketAddr), DialError> {
     let deadline = Instant::now() + limit;
-    let mut waiting = interleave(addresses).into_iter();
     // Dropping the set aborts the attempts that lost.
     let mut attempts = JoinSet::new();
     let mut errors = Vec::new();
-    loop {
-        let Some(address) = waiting.next() else { break };
+    for address in interleave(addresses) {
         attempts.spawn(async move { (address, connect(address).await) });
         let next = (Instant::now() + STAGGER).min(deadline);
         // Until it is the next one's turn: because time has passed, or because nobody is trying.
@@ -50,7 +48,7 @@ pub(super) async fn dial(
                         errors.push((address, error));
                         break;
                     }
-                    Err(error) => errors.push((address, io::Error::other(error))),
+                    Err(_) => {} // only an attempt that panicked ends like this; the others go on
                 },
                 () = sleep_until(next) => break,
             }
@@ -65,7 +63,7 @@ pub(super) async fn dial(
             Ok(None) => return Err(DialError::Failed(errors)),
             Ok(Some(Ok((address, Ok(stream))))) => return Ok((stream, address)),
             Ok(Some(Ok((address, Err(error))))) => errors.push((address, error)),
-            Ok(Some(Err(_))) => {} // only an attempt that panicked ends like this; the others go on
+            Ok(Some(Err(_))) => {}
         }
     }
 }

@@ -83,6 +83,9 @@ impl Resolver {
                 // A host without a hosts file is an ordinary one.
                 (config, Hosts::from_system().unwrap_or_default())
             }
+            NameServers::These(servers) if servers.is_empty() => {
+                (Err("no name server can be asked: none is configured".to_owned()), Hosts::default())
+            }
             NameServers::These(servers) => {
                 let servers = servers.iter().map(name_server).collect();
                 let config = ResolverConfig::from_parts(None, Vec::new(), servers);
@@ -165,6 +168,7 @@ impl From<NetError> for ResolveError {
             _ if error.is_nx_domain() => ResolveError::NoSuchName,
             _ if error.is_no_records_found() => ResolveError::NoAddresses,
             NetError::Timeout => ResolveError::Timeout,
+            NetError::NoConnections => ResolveError::Failed("no name server can be reached".to_owned()),
             NetError::Dns(DnsError::ResponseCode(code)) => {
                 ResolveError::Failed(format!("the name server answers {code}"))
             }

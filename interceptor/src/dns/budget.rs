@@ -1,0 +1,58 @@
+//! How often a sandbox may cause a question to a real name server.
+//!
+//! A rule like `*.example.com` lets a sandbox choose labels, and a label that is asked for carries data out. The budget is
+//! far above what programs need and far below what a tunnel wants.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A token bucket.
+pub(super) struct Budget {
+    burst: f64,
+    per_second: f64,
+    state: Mutex<(f64, Instant)>,
+}
+
+impl Budget {
+    /// `burst` at once, then `per_second`.
+    pub(super) fn new(burst: u32, per_second: u32) -> Budget {
+        let burst = f64::from(burst);
+        Budget { burst, per_second: f64::from(per_second), state: Mutex::new((burst, Instant::now())) }
+    }
+
+    /// Spends one; `false` when there is none left.
+    pub(super) fn spend(&self) -> bool {
+        self.spend_at(Instant::now())
+    }
+
+    fn spend_at(&self, now: Instant) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tokens, last) = &mut *state;
+        let passed: Duration = now.saturating_duration_since(*last);
+        *tokens = (*tokens + passed.as_secs_f64() * self.per_second).min(self.burst);
+        *last = now.max(*last);
+        if *tokens < 1.0 {
+            return false;
+        }
+        *tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x4_a_flood_gets_the_burst_and_then_the_rate() {
+        let budget = Budget::new(10, 2);
+        let start = Instant::now();
+        let spent =
+            |seconds: u64| (0..100).filter(|_| budget.spend_at(start + Duration::from_secs(seconds))).count();
+        assert_eq!(spent(1), 10);
+        assert_eq!(spent(1), 0);
+        assert_eq!(spent(4), 6);
+        assert_eq!(spent(3), 0, "time never runs backwards");
+        assert_eq!(spent(1000), 10, "the burst is the most that gathers");
+    }
+}

@@ -1,0 +1,71 @@
+//! What was lately found out and recorded of a name, so that neither is done again for every query.
+//!
+//! A bound, not a truth: what is forgotten is asked, or recorded, once more.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use crate::audit::Verdict;
+use crate::policy::Reason;
+use crate::upstream::Existence;
+
+/// Names remembered.
+const NAMES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// A decision about a name is recorded once in this time.
+const RECORD_AGAIN: Duration = Duration::from_secs(60);
+/// How long a name that exists is not asked for again.
+const KEEP_YES: Duration = Duration::from_secs(60);
+/// The same for one that does not exist, or of which nobody knows.
+const KEEP_NO: Duration = Duration::from_secs(5);
+
+/// A decision, as far as a record of it differs from another.
+type Decided = (Verdict, Option<Reason>);
+
+#[derive(Default)]
+struct Known {
+    existence: Option<(Existence, Instant)>,
+    recorded: Option<(Decided, Instant)>,
+}
+
+pub(super) struct Recall(Mutex<LruCache<Box<str>, Known>>);
+
+impl Recall {
+    pub(super) fn new() -> Recall {
+        Recall(Mutex::new(LruCache::new(NAMES)))
+    }
+
+    /// What was found out of the name, if lately.
+    pub(super) fn existence(&self, name: &str) -> Option<Existence> {
+        self.with(name, |known| {
+            let (existence, at) = known.existence?;
+            let keep = if existence == Existence::Yes { KEEP_YES } else { KEEP_NO };
+            (at.elapsed() < keep).then_some(existence)
+        })
+    }
+
+    pub(super) fn found(&self, name: &str, existence: Existence) {
+        self.with(name, |known| known.existence = Some((existence, Instant::now())));
+    }
+
+    /// Whether this decision about the name is to be recorded now.
+    pub(super) fn is_news(&self, name: &str, decided: Decided) -> bool {
+        self.with(name, |known| {
+            let old = known.recorded.is_some_and(|(last, at)| last == decided && at.elapsed() < RECORD_AGAIN);
+            if !old {
+                known.recorded = Some((decided, Instant::now()));
+            }
+            !old
+        })
+    }
+
+    fn with<T>(&self, name: &str, look: impl FnOnce(&mut Known) -> T) -> T {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get_mut(name) {
+            return look(known);
+        }
+        look(names.get_or_insert_mut(name.into(), Known::default))
+    }
+}

@@ -1,0 +1,56 @@
+//! Queries over UDP.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+
+use super::DnsServer;
+use super::question::MAX_QUERY;
+
+/// Queries answered at the same time; further ones are dropped, as a network would, and the client asks again.
+const AT_ONCE: usize = 256;
+/// How long the first error in a row is waited out, doubling up to the longest.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl DnsServer {
+    /// Answers what arrives at `socket`, to where it came from, until the future is dropped. Errors of the socket are
+    /// waited out: a resolver that ends would leave its sandbox without names.
+    pub async fn serve_udp(self: Arc<Self>, socket: UdpSocket) {
+        let socket = Arc::new(socket);
+        // Dropped with this future, and its tasks with it.
+        let mut answering: JoinSet<()> = JoinSet::new();
+        // A byte more than a query may have: a longer one is cut there, and found too long.
+        let mut buffer = vec![0; MAX_QUERY + 1];
+        let mut pause = PAUSE;
+        loop {
+            while answering.try_join_next().is_some() {}
+            match socket.recv_from(&mut buffer).await {
+                Ok((length, client)) => {
+                    pause = PAUSE;
+                    if answering.len() >= AT_ONCE {
+                        continue;
+                    }
+                    let (server, socket) = (Arc::clone(&self), Arc::clone(&socket));
+                    let query = buffer[..length].to_vec();
+                    answering.spawn(async move {
+                        if let Some(answer) = server.answer_udp(&query).await {
+                            // Nothing can be done for a client that is no longer there.
+                            let _ = socket.send_to(&answer, client).await;
+                        }
+                    });
+                }
+                // An ICMP message about an answer to a client that has gone.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => {
+                    tracing::warn!("receiving DNS queries: {error}; trying again in {pause:?}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}
