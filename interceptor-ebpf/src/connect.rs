@@ -29,7 +29,8 @@ pub(crate) fn connect<F: Family>(address: &Address<F>) -> i32 {
 #[inline(always)]
 fn tcp(sandbox: &Sandbox, destination: &Endpoint) -> Verdict {
     // A sandbox at its limit is refused here, where the caller learns of it; in `sock_ops` it could only be left without a record.
-    let below_limit = HalfOpen::of(sandbox.id).is_some_and(|count| count.get() < u64::from(sandbox.half_open_limit));
+    let below_limit =
+        HalfOpen::of(sandbox.id).is_some_and(|count| count.get() < u64::from(sandbox.half_open_limit));
     let verdict = verdict::tcp(
         sandbox,
         destination,

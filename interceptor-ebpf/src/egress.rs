@@ -23,5 +23,9 @@ pub(crate) fn packet(context: &SkBuffContext) -> i32 {
     if maps::sandbox().is_none() {
         return REFUSE;
     }
-    if read::<{ offset_of!(__sk_buff, ifindex) }>(context.as_ptr()) == LOOPBACK_IFINDEX { PASS } else { REFUSE }
+    if read::<{ offset_of!(__sk_buff, ifindex) }>(context.as_ptr()) == LOOPBACK_IFINDEX {
+        PASS
+    } else {
+        REFUSE
+    }
 }

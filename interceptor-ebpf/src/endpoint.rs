@@ -95,9 +95,8 @@ impl From<SocketAddr> for Endpoint {
 impl From<Endpoint> for SocketAddr {
     fn from(endpoint: Endpoint) -> Self {
         let [a, b, c, d] = endpoint.address.map(u32::from_be);
-        let address = Ipv6Addr::from_bits(
-            (a as u128) << 96 | (b as u128) << 64 | (c as u128) << 32 | d as u128,
-        );
+        let address =
+            Ipv6Addr::from_bits((a as u128) << 96 | (b as u128) << 64 | (c as u128) << 32 | d as u128);
         Self::new(IpAddr::V6(address).to_canonical(), endpoint.port as u16)
     }
 }
@@ -127,17 +126,39 @@ mod tests {
 
     #[test]
     fn loopback_is_what_linux_sends_to_lo() {
-        for text in ["127.0.0.1:1", "127.255.0.9:1", "0.0.0.0:1", "[::]:1", "[::1]:1", "[::ffff:127.0.0.53]:1", "[::ffff:0.0.0.0]:1"] {
+        for text in [
+            "127.0.0.1:1",
+            "127.255.0.9:1",
+            "0.0.0.0:1",
+            "[::]:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.53]:1",
+            "[::ffff:0.0.0.0]:1",
+        ] {
             assert!(endpoint(text).is_loopback(), "{text}");
         }
-        for text in ["128.0.0.1:1", "126.255.255.255:1", "0.0.0.1:1", "[::2]:1", "[::127.0.0.1]:1", "[fe80::1]:1", "[::1:0:1]:1"] {
+        for text in [
+            "128.0.0.1:1",
+            "126.255.255.255:1",
+            "0.0.0.1:1",
+            "[::2]:1",
+            "[::127.0.0.1]:1",
+            "[fe80::1]:1",
+            "[::1:0:1]:1",
+        ] {
             assert!(!endpoint(text).is_loopback(), "{text}");
         }
     }
 
     #[test]
     fn synthetic_is_exactly_the_two_ranges() {
-        for text in ["198.18.0.0:1", "198.19.255.255:1", "[::ffff:198.18.3.4]:1", "[2001:2::]:1", "[2001:2:0:ffff::1]:1"] {
+        for text in [
+            "198.18.0.0:1",
+            "198.19.255.255:1",
+            "[::ffff:198.18.3.4]:1",
+            "[2001:2::]:1",
+            "[2001:2:0:ffff::1]:1",
+        ] {
             assert!(endpoint(text).is_synthetic(), "{text}");
         }
         for text in ["198.17.255.255:1", "198.20.0.0:1", "[2001:2:1::]:1", "[2001:3::]:1", "[2001::2]:1"] {

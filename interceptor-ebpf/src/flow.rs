@@ -98,8 +98,12 @@ fn local(context: &SockOpsContext) -> Endpoint {
     let address = if speaks_v4(context) {
         Endpoint::v4(read::<{ offset_of!(bpf_sock_ops, local_ip4) }>(context.as_ptr()), 0).address
     } else {
-        words::<{ offset_of!(bpf_sock_ops, local_ip6) }, { offset_of!(bpf_sock_ops, local_ip6) + 4 },
-                { offset_of!(bpf_sock_ops, local_ip6) + 8 }, { offset_of!(bpf_sock_ops, local_ip6) + 12 }>(context)
+        words::<
+            { offset_of!(bpf_sock_ops, local_ip6) },
+            { offset_of!(bpf_sock_ops, local_ip6) + 4 },
+            { offset_of!(bpf_sock_ops, local_ip6) + 8 },
+            { offset_of!(bpf_sock_ops, local_ip6) + 12 },
+        >(context)
     };
     Endpoint { address, port }
 }
@@ -120,8 +124,12 @@ fn remote(context: &SockOpsContext) -> Endpoint {
 /// The other end's IPv6 address.
 #[inline(always)]
 fn remote_words(context: &SockOpsContext) -> [u32; 4] {
-    words::<{ offset_of!(bpf_sock_ops, remote_ip6) }, { offset_of!(bpf_sock_ops, remote_ip6) + 4 },
-            { offset_of!(bpf_sock_ops, remote_ip6) + 8 }, { offset_of!(bpf_sock_ops, remote_ip6) + 12 }>(context)
+    words::<
+        { offset_of!(bpf_sock_ops, remote_ip6) },
+        { offset_of!(bpf_sock_ops, remote_ip6) + 4 },
+        { offset_of!(bpf_sock_ops, remote_ip6) + 8 },
+        { offset_of!(bpf_sock_ops, remote_ip6) + 12 },
+    >(context)
 }
 
 /// Whether packets are IPv4: an IPv4 socket, or an IPv6 one connected to a mapped address, whose own address is not in mapped
@@ -135,7 +143,9 @@ fn speaks_v4(context: &SockOpsContext) -> bool {
 
 /// Four words of the context.
 #[inline(always)]
-fn words<const A: usize, const B: usize, const C: usize, const D: usize>(context: &SockOpsContext) -> [u32; 4] {
+fn words<const A: usize, const B: usize, const C: usize, const D: usize>(
+    context: &SockOpsContext,
+) -> [u32; 4] {
     let context = context.as_ptr();
     [read::<A>(context), read::<B>(context), read::<C>(context), read::<D>(context)]
 }

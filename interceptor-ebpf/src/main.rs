@@ -5,7 +5,11 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, unreachable_pub, reason = "aya's macros make a public function of each entry point, without its documentation")]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "aya's macros make a public function of each entry point, without its documentation"
+)]
 
 mod connect;
 mod context;

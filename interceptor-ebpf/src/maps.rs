@@ -5,15 +5,14 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED,
+    BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE,
+    bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED,
 };
 use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::btf_maps::{HashMap, SkStorage};
 use aya_ebpf::helpers::{bpf_get_local_storage, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
-use interceptor_ebpf::layout::{
-    FLOWS_CAPACITY, NETWORK_WORDS, NETWORKS_CAPACITY, SANDBOXES_CAPACITY, split,
-};
+use interceptor_ebpf::layout::{FLOWS_CAPACITY, NETWORK_WORDS, NETWORKS_CAPACITY, SANDBOXES_CAPACITY, split};
 use interceptor_ebpf::{Endpoint, Flow, Redirection, Sandbox};
 
 /// The definition of a cgroup storage map whose key is the cgroup's id alone, so that all programs attached to one cgroup
@@ -47,7 +46,8 @@ static SANDBOX: CgroupStorage<Sandbox> = CgroupStorage {
 
 /// Networks that are denied, and loopback networks that are allowed: which, the set's number says.
 #[btf_map]
-static NETWORKS: LpmTrie<[u32; NETWORK_WORDS], u32, NETWORKS_CAPACITY, { BPF_F_NO_PREALLOC as usize }> = LpmTrie::new();
+static NETWORKS: LpmTrie<[u32; NETWORK_WORDS], u32, NETWORKS_CAPACITY, { BPF_F_NO_PREALLOC as usize }> =
+    LpmTrie::new();
 
 /// Where a client's socket wanted to go, and was sent.
 #[btf_map]
@@ -74,7 +74,8 @@ static HALF_OPEN: HashMap<u64, u64, SANDBOXES_CAPACITY, { BPF_F_NO_PREALLOC as u
 pub(crate) fn sandbox<'a>() -> Option<&'a Sandbox> {
     // SAFETY: the helper never fails: the kernel gives every program that names the map a value at attach. The value stays
     // until the program ends (it is freed by RCU), and user space replaces it as a whole.
-    let sandbox = unsafe { &*bpf_get_local_storage(ptr::from_ref(&SANDBOX).cast_mut().cast(), 0).cast::<Sandbox>() };
+    let sandbox =
+        unsafe { &*bpf_get_local_storage(ptr::from_ref(&SANDBOX).cast_mut().cast(), 0).cast::<Sandbox>() };
     if sandbox.id == 0 { None } else { Some(sandbox) }
 }
 
@@ -110,7 +111,8 @@ pub(crate) fn remember(socket: *mut c_void, redirection: &Redirection) -> bool {
 #[inline(always)]
 pub(crate) fn remembered<'a>(socket: *mut c_void) -> Option<&'a Redirection> {
     // SAFETY: as in `remember`; without the create flag no value is passed.
-    let stored = unsafe { bpf_sk_storage_get(map(&REDIRECTED), socket, ptr::null_mut(), 0) }.cast::<Redirection>();
+    let stored =
+        unsafe { bpf_sk_storage_get(map(&REDIRECTED), socket, ptr::null_mut(), 0) }.cast::<Redirection>();
     // SAFETY: null, or this socket's value.
     unsafe { stored.as_ref() }
 }

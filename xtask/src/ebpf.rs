@@ -123,12 +123,16 @@ impl Toolchain {
     fn flags(&self, root: &Path) -> Result<String> {
         let cargo_home = match env::var_os("CARGO_HOME") {
             Some(home) => PathBuf::from(home),
-            None => PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"),
+            None => PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?)
+                .join(".cargo"),
         };
         let mut flags = String::from("-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch=\"x86_64\"");
         let mut remap = |from: &Path, to: &str| -> Result<()> {
             let from = from.to_str().context("a path to remap is not UTF-8")?;
-            ensure!(!from.contains(char::is_whitespace), "{from}: RUSTFLAGS cannot carry a path with white space");
+            ensure!(
+                !from.contains(char::is_whitespace),
+                "{from}: RUSTFLAGS cannot carry a path with white space"
+            );
             Ok(write!(flags, " --remap-path-prefix={from}={to}")?)
         };
         remap(root, ".")?;
@@ -173,9 +177,11 @@ impl Kept {
     }
 
     fn compare(&self, object: &[u8], toolchain: &Toolchain) -> Result<()> {
-        let kept = fs::read(&self.object).with_context(|| format!("cannot read {}", self.object.display()))?;
+        let kept =
+            fs::read(&self.object).with_context(|| format!("cannot read {}", self.object.display()))?;
         let hash = sha256(&self.object)?;
-        let noted = fs::read_to_string(&self.hash).with_context(|| format!("cannot read {}", self.hash.display()))?;
+        let noted =
+            fs::read_to_string(&self.hash).with_context(|| format!("cannot read {}", self.hash.display()))?;
         ensure!(
             noted.split_whitespace().next() == Some(hash.as_str()),
             "{} does not hold the hash of {}, which is {hash}",
@@ -183,7 +189,11 @@ impl Kept {
             self.object.display()
         );
         if kept == object {
-            println!("{}: the sources and the toolchain make the same {} bytes", self.object.display(), object.len());
+            println!(
+                "{}: the sources and the toolchain make the same {} bytes",
+                self.object.display(),
+                object.len()
+            );
             return Ok(());
         }
         let versions = fs::read_to_string(&self.versions).unwrap_or_default();
@@ -191,7 +201,10 @@ impl Kept {
         let cause = if versions == toolchain.versions() {
             "the toolchain is the same, so the sources have changed: run `cargo xtask ebpf` and commit what it writes".to_owned()
         } else {
-            format!("the toolchain differs; checked in was made by\n{versions}and this machine has\n{}", toolchain.versions())
+            format!(
+                "the toolchain differs; checked in was made by\n{versions}and this machine has\n{}",
+                toolchain.versions()
+            )
         };
         bail!(
             "{} is not what the sources make: {} bytes against {} built, first difference at byte {at}; {cause}",
@@ -215,7 +228,10 @@ fn find_rustc() -> Option<(PathBuf, String, PathBuf)> {
         let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
         let llvm = version_line(&rustc, "LLVM version:").ok()?;
         let usable = source.join("library/core/src/lib.rs").is_file() && llvm.starts_with("22.");
-        usable.then(|| version(&rustc).ok()).flatten().map(|version| (rustc, format!("{version}, LLVM {llvm}"), source))
+        usable
+            .then(|| version(&rustc).ok())
+            .flatten()
+            .map(|version| (rustc, format!("{version}, LLVM {llvm}"), source))
     })
 }
 
@@ -248,7 +264,8 @@ fn sha256(path: &Path) -> Result<String> {
 
 /// A command's standard output.
 fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let output =
+        command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     ensure!(output.status.success(), "{} failed: {}", command.get_program().display(), output.status);
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -1,0 +1,216 @@
+//! The programs and maps of this process, loaded once.
+
+use std::fmt;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aya::{Ebpf, EbpfLoader};
+use interceptor_ebpf::layout::{HALF_OPEN_LIMIT, SHARED_NETNS};
+use interceptor_ebpf::{Endpoint, Sandbox};
+use ipnet::IpNet;
+
+use super::attachment::Attachment;
+use super::destinations::Accepted;
+use super::events::KernelLog;
+use super::hooks::HOOKS;
+use super::maps::Maps;
+use super::{KernelError, cgroup};
+use crate::proxy::Destinations;
+
+/// The programs, built by `cargo xtask ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/interceptor.o");
+
+/// What the programs do on one cgroup.
+#[derive(Clone, Debug)]
+pub struct Enforcement {
+    /// The cgroup's id: the inode number of its directory.
+    pub cgroup_id: u64,
+    /// Whether the sandbox's network namespace is also others': then loopback is not its own.
+    pub shared_netns: bool,
+    /// The listener for TCP over IPv4, mapped addresses included.
+    pub tcp4: SocketAddrV4,
+    /// The listener for TCP over IPv6; without one, TCP over IPv6 is refused.
+    pub tcp6: Option<SocketAddrV6>,
+    /// The resolver for UDP over IPv4.
+    pub dns4: SocketAddrV4,
+    /// The resolver for UDP over IPv6; without one, UDP over IPv6 is refused.
+    pub dns6: Option<SocketAddrV6>,
+    /// Networks to which `connect` fails with `EPERM`. Synthetic addresses and port 53 are exempt.
+    pub denied: Vec<IpNet>,
+    /// In a shared namespace: the loopback networks whose connections go to the proxy instead of failing.
+    pub allowed_loopback: Vec<IpNet>,
+}
+
+/// How the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// How many sandboxes the maps are made for. Each costs 16 KiB of kernel memory in the table of half-open connections.
+    pub sandboxes: u32,
+    /// Whether the programs report what they refuse as debug events of `tracing`, target `interceptor::kernel::events`. Without it the verifier
+    /// removes the reporting code.
+    pub debug: bool,
+}
+
+impl Default for LoadOptions {
+    /// 64 sandboxes, and events if somebody listens to them.
+    fn default() -> Self {
+        Self { sandboxes: 64, debug: KernelLog::is_wanted() }
+    }
+}
+
+/// The loaded programs and their maps. Attachments outlive it if they must: each keeps what it needs.
+pub struct Enforcer {
+    object: Mutex<Ebpf>,
+    maps: Arc<Maps>,
+    numbers: Arc<Numbers>,
+    sandboxes: u32,
+    _log: Option<KernelLog>,
+}
+
+impl fmt::Debug for Enforcer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Enforcer").field("sandboxes", &self.sandboxes).finish_non_exhaustive()
+    }
+}
+
+impl Enforcer {
+    /// Loads every program and makes every map, for the default [`LoadOptions`].
+    pub fn load() -> Result<Self, KernelError> {
+        Self::load_with(LoadOptions::default())
+    }
+
+    /// Loads every program and makes every map.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses, with the remedy; nothing stays loaded then.
+    pub fn load_with(options: LoadOptions) -> Result<Self, KernelError> {
+        let mut object = load_object(options)?;
+        for hook in &HOOKS {
+            hook.load(&mut object)?;
+        }
+        let log = options.debug.then(|| KernelLog::start(&mut object)).transpose()?;
+        let maps = Arc::new(Maps::take(&mut object)?);
+        Ok(Self {
+            object: Mutex::new(object),
+            maps,
+            numbers: Arc::new(Numbers::new()),
+            sandboxes: options.sandboxes,
+            _log: log,
+        })
+    }
+
+    /// Puts the programs on a cgroup. When it returns, they do what `enforcement` says; until then they refuse everything.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is no cgroup, when it, one above or one below already has an enforcement, or when the kernel refuses;
+    /// nothing stays attached then.
+    pub fn attach(&self, cgroup: impl AsFd, enforcement: &Enforcement) -> Result<Attachment, KernelError> {
+        let cgroup = cgroup.as_fd();
+        let actual = cgroup::id(cgroup)?;
+        if actual != enforcement.cgroup_id {
+            return Err(KernelError::WrongCgroup { actual, given: enforcement.cgroup_id });
+        }
+        // Locked from the question to the last link: two threads may want the same cgroup.
+        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        cgroup::refuse_second(cgroup)?;
+        let sandbox = self.numbers.next();
+        self.maps.admit(sandbox).map_err(|error| self.full(error))?;
+        let mut attachment = Attachment::new(
+            Arc::clone(&self.maps),
+            Arc::clone(&self.numbers),
+            actual,
+            self.describe(sandbox, enforcement),
+        );
+        attachment.write_networks(&enforcement.denied, &enforcement.allowed_loopback)?;
+        attachment.links = attach_all(&mut object, cgroup)?;
+        drop(object);
+        attachment.configure()?;
+        Ok(attachment)
+    }
+
+    /// Where accepted connections were going.
+    pub fn destinations(&self) -> Arc<dyn Destinations> {
+        Arc::new(Accepted(Arc::clone(&self.maps)))
+    }
+
+    /// What the programs are told of a sandbox, its networks aside.
+    fn describe(&self, id: u64, enforcement: &Enforcement) -> Sandbox {
+        let endpoint6 = |address: Option<SocketAddrV6>| {
+            address.map_or_else(Endpoint::default, |address| SocketAddr::V6(address).into())
+        };
+        Sandbox {
+            id,
+            denied: 0,
+            allowed_loopback: 0,
+            tcp4: SocketAddr::V4(enforcement.tcp4).into(),
+            tcp6: endpoint6(enforcement.tcp6),
+            dns4: SocketAddr::V4(enforcement.dns4).into(),
+            dns6: endpoint6(enforcement.dns6),
+            flags: if enforcement.shared_netns { SHARED_NETNS } else { 0 },
+            half_open_limit: HALF_OPEN_LIMIT,
+        }
+    }
+
+    /// A full table of sandboxes by its name.
+    fn full(&self, error: KernelError) -> KernelError {
+        match error {
+            KernelError::Map { source: aya::maps::MapError::SyscallError(ref error), .. }
+                if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+            {
+                KernelError::Full { sandboxes: self.sandboxes }
+            }
+            error => error,
+        }
+    }
+
+    /// The maps, for tests that look at what is left in them.
+    #[cfg(test)]
+    pub(super) fn maps(&self) -> &Maps {
+        &self.maps
+    }
+}
+
+/// Makes the maps, without loading a program yet.
+pub(super) fn load_object(options: LoadOptions) -> Result<Ebpf, KernelError> {
+    // aya-log's own levels: 0 is below all of them, 4 is debug.
+    let level: u8 = if options.debug { 4 } else { 0 };
+    let flows = options.sandboxes.saturating_mul(HALF_OPEN_LIMIT);
+    EbpfLoader::new()
+        // Nothing is relocated against the running kernel's types, so it need not have them, and they need not be parsed.
+        .btf(None)
+        .override_global("AYA_LOG_LEVEL", &level, true)
+        .map_max_entries("FLOWS", flows)
+        .map_max_entries("HALF_OPEN", options.sandboxes)
+        .load(OBJECT)
+        .map_err(KernelError::object)
+}
+
+/// Attaches every program; on an error, what was attached is detached.
+fn attach_all(
+    object: &mut Ebpf,
+    cgroup: BorrowedFd<'_>,
+) -> Result<Vec<aya::programs::links::FdLink>, KernelError> {
+    HOOKS.iter().map(|hook| hook.attach(object, cgroup)).collect()
+}
+
+/// Numbers for sandboxes and sets of networks: never 0, never the same twice, also not after a restart beside pinned maps.
+#[derive(Debug)]
+pub(super) struct Numbers(AtomicU64);
+
+impl Numbers {
+    fn new() -> Self {
+        // A process takes fewer than one number a nanosecond, so the next process begins above.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
+        Self(AtomicU64::new(now.max(1)))
+    }
+
+    /// The next number.
+    pub(super) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,187 @@
+//! What can go wrong between this process and the kernel, each with what to do about it.
+
+use std::io;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+use super::hooks::{Hook, MINIMUM_KERNEL};
+
+/// Why enforcement cannot be loaded, attached or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The process may not load eBPF programs.
+    #[error(
+        "the kernel does not let this process {action}: run as root, or with the capabilities CAP_BPF, CAP_NET_ADMIN and \
+         CAP_SYS_ADMIN in the initial user namespace; a container needs them granted, and no seccomp filter on bpf(2)"
+    )]
+    Privilege {
+        /// What was refused.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not know the system call at all.
+    #[error(
+        "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_INET, as distribution kernels have"
+    )]
+    NoBpf {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// One program did not load.
+    #[error(
+        "the hook {hook} does not load on this kernel ({kernel}): it needs Linux {minimum} or later, and the whole needs \
+         {MINIMUM_KERNEL}; there is no weaker mode"
+    )]
+    Hook {
+        /// The hook's name.
+        hook: &'static str,
+        /// The release of the running kernel.
+        kernel: String,
+        /// The first kernel that has what this program uses.
+        minimum: &'static str,
+        /// What the verifier said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The object could not be made into programs and maps.
+    #[error(
+        "the kernel ({kernel}) refuses a map or the type information of the programs: Linux {MINIMUM_KERNEL} or later is needed"
+    )]
+    Object {
+        /// The release of the running kernel.
+        kernel: String,
+        /// What aya said.
+        #[source]
+        source: Box<EbpfError>,
+    },
+    /// The embedded object lacks a part: the build is broken, not the machine.
+    #[error("the embedded eBPF object has no `{part}`: rebuild it with `cargo xtask ebpf`")]
+    Incomplete {
+        /// The map or program.
+        part: &'static str,
+    },
+    /// The directory is no cgroup of version 2.
+    #[error(
+        "the cgroup is not on a cgroup v2 mount; mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified` (or boot with \
+         systemd.unified_cgroup_hierarchy=1) and use a directory below it"
+    )]
+    NotCgroup2,
+    /// The identifier and the directory do not belong together.
+    #[error("the cgroup's id is {actual}, not {given}")]
+    WrongCgroup {
+        /// The inode number of the directory.
+        actual: u64,
+        /// What was given.
+        given: u64,
+    },
+    /// A cgroup above or below already has an enforcement.
+    #[error(
+        "an interceptor already enforces a policy on {place}: stop it first; one cgroup, with all that is nested in it, can have only one"
+    )]
+    AlreadyEnforced {
+        /// Which cgroup, from the one given.
+        place: String,
+    },
+    /// The kernel refuses to attach a hook to the cgroup.
+    #[error("the hook {hook} cannot be attached to the cgroup")]
+    Attach {
+        /// The hook's name.
+        hook: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// More sandboxes than the maps were made for.
+    #[error("this process already enforces {sandboxes} sandboxes, for which its maps were made")]
+    Full {
+        /// How many.
+        sandboxes: u32,
+    },
+    /// A map refused an entry, or a look-up.
+    #[error("the map {map} cannot be {action}")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: MapError,
+    },
+    /// A file or socket did not do what the kernel's interfaces promise.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl KernelError {
+    /// From the failure of a program to load.
+    pub(super) fn hook(hook: &Hook, source: ProgramError) -> Self {
+        match &source {
+            ProgramError::LoadError { io_error, .. } if refused(io_error) => {
+                Self::Privilege { action: "load eBPF programs", source: copy(io_error) }
+            }
+            _ => Self::Hook {
+                hook: hook.name,
+                kernel: release(),
+                minimum: hook.minimum,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    /// From the failure of the object to load.
+    pub(super) fn object(source: EbpfError) -> Self {
+        let io_error = match &source {
+            EbpfError::MapError(MapError::CreateError { io_error, .. }) => Some(io_error),
+            EbpfError::MapError(MapError::SyscallError(error)) => Some(&error.io_error),
+            EbpfError::ProgramError(ProgramError::SyscallError(error)) => Some(&error.io_error),
+            _ => None,
+        };
+        match io_error {
+            Some(error) if refused(error) => {
+                Self::Privilege { action: "create eBPF maps", source: copy(error) }
+            }
+            Some(error) if error.raw_os_error() == Some(libc::ENOSYS) => Self::NoBpf { source: copy(error) },
+            _ => Self::Object { kernel: release(), source: Box::new(source) },
+        }
+    }
+
+    /// From the failure of a program to attach.
+    pub(super) fn attach(hook: &Hook, source: ProgramError) -> Self {
+        match &source {
+            ProgramError::SyscallError(error) if refused(&error.io_error) => {
+                Self::Privilege { action: "attach eBPF programs to a cgroup", source: copy(&error.io_error) }
+            }
+            _ => Self::Attach { hook: hook.name, source: Box::new(source) },
+        }
+    }
+}
+
+/// Whether the kernel says "you may not". (EACCES is the verifier's verdict on a program, not on the process.)
+fn refused(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
+}
+
+/// The same error once more, for a place of its own.
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
+}
+
+/// The release of the running kernel.
+fn release() -> String {
+    nix::sys::utsname::uname().map_or_else(
+        |error| format!("unknown: {error}"),
+        |uname| uname.release().to_string_lossy().into_owned(),
+    )
+}

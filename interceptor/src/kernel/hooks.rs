@@ -1,0 +1,118 @@
+//! The hooks: which programs there are, how each is loaded and attached, and since when kernels have them.
+
+use std::os::fd::BorrowedFd;
+
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
+    SockOps,
+};
+
+use super::KernelError;
+
+/// The oldest kernel on which all hooks load: `bpf_get_netns_cookie` in `sock_ops` came with Linux 5.15.
+pub const MINIMUM_KERNEL: &str = "5.15";
+
+/// One program and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// The hook, as messages name it.
+    pub name: &'static str,
+    /// The first mainline kernel that has what the program uses.
+    pub minimum: &'static str,
+    /// What of that came last.
+    pub reason: &'static str,
+    /// The program's name in the object.
+    program: &'static str,
+}
+
+const fn hook(
+    name: &'static str,
+    program: &'static str,
+    minimum: &'static str,
+    reason: &'static str,
+) -> Hook {
+    Hook { name, minimum, reason, program }
+}
+
+/// Every hook. All use the local storage of their cgroup, shared among hooks since Linux 5.9 (7d9c3427894f), and are attached by
+/// links (Linux 5.7, af6eea57437a); the versions are those of mainline, distributions backport.
+pub const HOOKS: [Hook; 11] = [
+    hook("connect4", "interceptor_connect4", "5.9", "socket storage in connect hooks"),
+    hook("connect6", "interceptor_connect6", "5.9", "socket storage in connect hooks"),
+    hook("sendmsg4", "interceptor_sendmsg4", "5.9", "socket storage in sendmsg hooks"),
+    hook("sendmsg6", "interceptor_sendmsg6", "5.9", "socket storage in sendmsg hooks"),
+    hook("recvmsg4", "interceptor_recvmsg4", "5.9", "socket storage in recvmsg hooks"),
+    hook("recvmsg6", "interceptor_recvmsg6", "5.9", "socket storage in recvmsg hooks"),
+    hook(
+        "getpeername4",
+        "interceptor_getpeername4",
+        "5.9",
+        "the getpeername hooks (5.8), with socket storage",
+    ),
+    hook(
+        "getpeername6",
+        "interceptor_getpeername6",
+        "5.9",
+        "the getpeername hooks (5.8), with socket storage",
+    ),
+    hook("sock_create", "interceptor_sock_create", "5.9", "shared cgroup storage"),
+    hook("sock_ops", "interceptor_sock_ops", "5.15", "bpf_get_netns_cookie in sock_ops"),
+    hook("egress", "interceptor_egress", "5.9", "shared cgroup storage"),
+];
+
+impl Hook {
+    /// Loads the program into the kernel, where the verifier judges it.
+    pub(super) fn load(&self, object: &mut Ebpf) -> Result<(), KernelError> {
+        let program = self.program(object)?;
+        let outcome = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            Program::CgroupSkb(program) => program.load(),
+            _ => return Err(KernelError::Incomplete { part: self.program }),
+        };
+        outcome.map_err(|error| KernelError::hook(self, error))
+    }
+
+    /// Attaches the loaded program to a cgroup. A link refuses every mode but `Single` (`EINVAL`), and is always of the kind
+    /// that lets programs of others run too.
+    pub(super) fn attach(&self, object: &mut Ebpf, cgroup: BorrowedFd<'_>) -> Result<FdLink, KernelError> {
+        let program = self.program(object)?;
+        let outcome = match program {
+            Program::CgroupSockAddr(program) => attach_sock_addr(program, cgroup),
+            Program::CgroupSock(program) => attach_sock(program, cgroup),
+            Program::SockOps(program) => attach_sock_ops(program, cgroup),
+            Program::CgroupSkb(program) => attach_skb(program, cgroup),
+            _ => return Err(KernelError::Incomplete { part: self.program }),
+        };
+        outcome.map_err(|error| KernelError::attach(self, error))
+    }
+
+    fn program<'a>(&self, object: &'a mut Ebpf) -> Result<&'a mut Program, KernelError> {
+        object.program_mut(self.program).ok_or(KernelError::Incomplete { part: self.program })
+    }
+}
+
+// One function a program type: each has a link type of its own, and all of them are an `FdLink` on kernels that have links.
+
+fn attach_sock_addr(program: &mut CgroupSockAddr, cgroup: BorrowedFd<'_>) -> Result<FdLink, ProgramError> {
+    let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+    program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
+}
+
+fn attach_sock(program: &mut CgroupSock, cgroup: BorrowedFd<'_>) -> Result<FdLink, ProgramError> {
+    let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+    program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
+}
+
+fn attach_sock_ops(program: &mut SockOps, cgroup: BorrowedFd<'_>) -> Result<FdLink, ProgramError> {
+    let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+    program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
+}
+
+fn attach_skb(program: &mut CgroupSkb, cgroup: BorrowedFd<'_>) -> Result<FdLink, ProgramError> {
+    let link = program.attach(cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single)?;
+    program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
+}

@@ -1,0 +1,139 @@
+//! The maps from the side of user space: every key and value an array of words, as `interceptor_ebpf` lays them out.
+
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, SkStorage};
+use interceptor_ebpf::layout::{NETWORK_WORDS, split};
+use interceptor_ebpf::{Endpoint, Flow, Sandbox};
+
+use super::KernelError;
+
+type Sandboxes = HashMap<MapData, [u32; 2], [u32; Sandbox::WORDS]>;
+type HalfOpen = HashMap<MapData, [u32; 2], [u32; 2]>;
+type Flows = HashMap<MapData, [u32; Flow::WORDS], [u32; Endpoint::WORDS]>;
+type Networks = LpmTrie<MapData, [u32; NETWORK_WORDS], u32>;
+type Own = SkStorage<MapData, [u32; 2]>;
+type Accepted = SkStorage<MapData, [u32; Endpoint::WORDS]>;
+
+/// The maps of one program set.
+#[derive(Debug)]
+pub(super) struct Maps {
+    sandboxes: Mutex<Sandboxes>,
+    half_open: Mutex<HalfOpen>,
+    flows: Mutex<Flows>,
+    networks: Mutex<Networks>,
+    own: Mutex<Own>,
+    accepted: Accepted,
+}
+
+impl Maps {
+    /// Takes them out of a loaded object.
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
+        // aya knows cgroup storage only by its older key; with the cgroup's id as the key, look-up and update are those of a hash map.
+        let sandboxes = match take(object, "SANDBOX")? {
+            Map::CgroupStorage(data) => Map::HashMap(data),
+            other => other,
+        };
+        Ok(Self {
+            sandboxes: Mutex::new(typed("SANDBOX", sandboxes)?),
+            half_open: Mutex::new(typed("HALF_OPEN", take(object, "HALF_OPEN")?)?),
+            flows: Mutex::new(typed("FLOWS", take(object, "FLOWS")?)?),
+            networks: Mutex::new(typed("NETWORKS", take(object, "NETWORKS")?)?),
+            own: Mutex::new(typed("OWN", take(object, "OWN")?)?),
+            accepted: typed("ACCEPTED", take(object, "ACCEPTED")?)?,
+        })
+    }
+
+    /// Sets what the programs on a cgroup do, at once for all of them. The cgroup must have one of them attached.
+    pub(super) fn configure(&self, cgroup_id: u64, sandbox: &Sandbox) -> Result<(), KernelError> {
+        lock(&self.sandboxes)
+            .insert(split(cgroup_id), sandbox.to_words(), 0)
+            .map_err(|source| KernelError::Map { map: "SANDBOX", action: "written", source })
+    }
+
+    /// Gives a sandbox its count of half-open connections, without which it opens none.
+    pub(super) fn admit(&self, sandbox: u64) -> Result<(), KernelError> {
+        lock(&self.half_open).insert(split(sandbox), [0, 0], 0).map_err(|source| KernelError::Map {
+            map: "HALF_OPEN",
+            action: "written",
+            source,
+        })
+    }
+
+    /// How many half-open connections a sandbox has.
+    pub(super) fn half_open(&self, sandbox: u64) -> Option<u64> {
+        let [a, b] = lock(&self.half_open).get(&split(sandbox), 0).ok()?.map(u32::to_ne_bytes);
+        let [a, b, c, d, e, f, g, h] = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+        Some(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// Removes every entry of a sandbox that is gone. That one is not there is no error.
+    pub(super) fn dismiss(&self, sandbox: u64) {
+        let left_open = self.half_open(sandbox).unwrap_or(0);
+        let _ = lock(&self.half_open).remove(&split(sandbox));
+        if left_open == 0 {
+            return;
+        }
+        let mut flows = lock(&self.flows);
+        // First collected, then removed: a removal under the iterator's feet makes it start again.
+        let keys: Vec<_> = flows
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| Flow::sandbox_of(key) == split(sandbox))
+            .collect();
+        for key in keys {
+            let _ = flows.remove(&key);
+        }
+    }
+
+    /// The networks of all sets.
+    pub(super) fn networks(&self) -> MutexGuard<'_, Networks> {
+        lock(&self.networks)
+    }
+
+    /// Marks a socket as the interceptor's own in a sandbox.
+    pub(super) fn mark_own(&self, socket: BorrowedFd<'_>, sandbox: u64) -> Result<(), KernelError> {
+        lock(&self.own).insert(&socket, split(sandbox), 0).map_err(|source| KernelError::Map {
+            map: "OWN",
+            action: "written",
+            source,
+        })
+    }
+
+    /// The original destination of an accepted socket: one system call.
+    pub(super) fn accepted(&self, socket: BorrowedFd<'_>) -> Result<Option<SocketAddr>, MapError> {
+        match self.accepted.get(&socket, 0) {
+            Ok(words) => Ok(Some(Endpoint::from_words(words).into())),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many entries FLOWS has, of all sandboxes.
+    #[cfg(test)]
+    pub(super) fn flows(&self) -> usize {
+        lock(&self.flows).keys().filter_map(Result::ok).count()
+    }
+}
+
+/// A map of the object.
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
+    object.take_map(name).ok_or(KernelError::Incomplete { part: name })
+}
+
+/// A map with the types that the code gives it, whose sizes aya compares with the kernel's.
+fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, KernelError> {
+    T::try_from(map).map_err(|source| KernelError::Map {
+        map: name,
+        action: "read with the types of this build",
+        source,
+    })
+}
+
+/// Locks a map. Nothing is half done when a thread panics between two system calls, so poison means nothing here.
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}

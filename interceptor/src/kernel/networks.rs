@@ -1,0 +1,62 @@
+//! Sets of networks in the kernel's LPM trie. A set is written as a whole before anything refers to it, and replaced by another.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aya::maps::lpm_trie::Key;
+use interceptor_ebpf::endpoint;
+use interceptor_ebpf::layout::{NETWORK_WORDS, split};
+use ipnet::IpNet;
+
+use super::KernelError;
+use super::maps::Maps;
+
+/// The networks of one set; dropping it removes them from the kernel.
+#[derive(Debug)]
+pub(super) struct NetworkSet {
+    number: u64,
+    keys: Vec<(u32, [u32; NETWORK_WORDS])>,
+    maps: Arc<Maps>,
+}
+
+impl NetworkSet {
+    /// Writes a set under a number that no other has. An empty one is number 0, which is asked for nothing.
+    pub(super) fn write(maps: &Arc<Maps>, number: u64, networks: &[IpNet]) -> Result<Self, KernelError> {
+        let keys: BTreeSet<_> = networks.iter().map(|network| key(number, network)).collect();
+        let mut set = Self { number, keys: Vec::with_capacity(keys.len()), maps: Arc::clone(maps) };
+        let mut trie = maps.networks();
+        for (length, words) in keys {
+            let entry = Key::new(length, words);
+            if let Err(source) = trie.insert(&entry, 1, 0) {
+                drop(trie);
+                // What was written so far goes with `set`.
+                return Err(KernelError::Map { map: "NETWORKS", action: "written", source });
+            }
+            set.keys.push((length, words));
+        }
+        drop(trie);
+        Ok(set)
+    }
+
+    /// The number by which a sandbox refers to it.
+    pub(super) fn number(&self) -> u64 {
+        if self.keys.is_empty() { 0 } else { self.number }
+    }
+}
+
+impl Drop for NetworkSet {
+    fn drop(&mut self) {
+        let mut trie = self.maps.networks();
+        for (length, words) in self.keys.drain(..) {
+            let _ = trie.remove(&Key::new(length, words));
+        }
+    }
+}
+
+/// A network's key: the set's number, then the address, IPv4 in its mapped form.
+fn key(number: u64, network: &IpNet) -> (u32, [u32; NETWORK_WORDS]) {
+    let [a, b] = split(number);
+    let [c, d, e, f] = endpoint::words(network.network());
+    let mapped = if network.addr().is_ipv4() { 96 } else { 0 };
+    (u64::BITS + mapped + u32::from(network.prefix_len()), [a, b, c, d, e, f])
+}

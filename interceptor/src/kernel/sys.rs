@@ -1,0 +1,117 @@
+//! The one `bpf(2)` command that aya does not wrap: which programs a cgroup has (`BPF_PROG_QUERY`, `include/uapi/linux/bpf.h`).
+#![expect(unsafe_code, reason = "a system call that no safe crate wraps")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+/// `BPF_CGROUP_INET4_CONNECT` of `enum bpf_attach_type`.
+const INET4_CONNECT: u32 = 10;
+/// `BPF_F_QUERY_EFFECTIVE`.
+const EFFECTIVE: u32 = 1;
+/// `BPF_PROG_QUERY` of `enum bpf_cmd`.
+const PROG_QUERY: libc::c_long = 16;
+/// No cgroup may have more programs of one kind (`BPF_CGROUP_MAX_PROGS`).
+const MAX_PROGRAMS: usize = 64;
+
+/// The part of `union bpf_attr` that the command reads and writes.
+#[repr(C)]
+struct Query {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    program_count: u32,
+    padding: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// The ids of the programs that judge `connect` to IPv4 addresses: those attached to the cgroup itself, or also those it has
+/// from above.
+pub(super) fn connect_programs(cgroup: BorrowedFd<'_>, inherited: bool) -> io::Result<Vec<u32>> {
+    // An effective list may hold the programs of every level.
+    let mut ids = vec![0_u32; MAX_PROGRAMS * 16];
+    let mut query = Query {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_type: INET4_CONNECT,
+        query_flags: if inherited { EFFECTIVE } else { 0 },
+        attach_flags: 0,
+        program_ids: ids.as_mut_ptr().expose_provenance() as u64,
+        program_count: ids.len() as u32,
+        padding: 0,
+        program_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: `query` is the attribute of this command, all of its pointers are null or lead to `ids`, of which it gives the
+    // length; both outlive the call.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>() as libc::c_uint)
+    };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    ids.truncate(query.program_count as usize);
+    Ok(ids)
+}
+
+/// `connect(2)` with an address given as its bytes, however odd.
+#[cfg(test)]
+pub(super) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel copies `address.len()` bytes from `address`.
+    let outcome = unsafe {
+        libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t)
+    };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `sendto(2)` of one byte, with flags and with an address given as its bytes.
+#[cfg(test)]
+pub(super) fn send_to(socket: BorrowedFd<'_>, flags: libc::c_int, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel copies one byte of the payload and `address.len()` bytes from `address`.
+    let outcome = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            [b'x'].as_ptr().cast(),
+            1,
+            flags,
+            address.as_ptr().cast(),
+            address.len() as libc::socklen_t,
+        )
+    };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `socket(2)` of any family, type and protocol.
+#[cfg(test)]
+pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: `socket` takes no pointers.
+    let socket = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that the kernel has just made for us.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(socket) })
+}
+
+/// Lets a listener take data with the SYN (`TCP_FASTOPEN`, tcp(7)).
+#[cfg(test)]
+pub(super) fn set_fast_open(listener: BorrowedFd<'_>) -> io::Result<()> {
+    let queue: libc::c_int = 16;
+    // SAFETY: the kernel copies one integer.
+    let outcome = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN,
+            (&raw const queue).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
