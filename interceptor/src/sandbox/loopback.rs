@@ -4,8 +4,9 @@
 //! address in (`AI_ADDRCONFIG`, RFC 3493 section 6.1) do not count loopback addresses, and would find no family at all.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
@@ -18,6 +19,9 @@ pub(crate) const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x2, 0, 0, 0, 0, 0, 
 
 /// In a network namespace that is not the initial one, `lo` is always the first device.
 const LOOPBACK_INDEX: u32 = 1;
+
+/// How long the kernel may take to make the routes to the addresses.
+const ROUTES_WITHIN: Duration = Duration::from_secs(5);
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -43,7 +47,7 @@ pub(crate) fn up() -> io::Result<bool> {
     exchange(&socket, RTM_NEWLINK, 0, &link_up())?;
     add(&socket, ADDRESS4.into())?;
     match add(&socket, ADDRESS6.into()) {
-        Ok(()) => Ok(true),
+        Ok(()) => wait_for_routes().map(|()| true),
         // A kernel without IPv6, or with it switched off: then the sandbox has none, which is no hole.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EACCES | libc::EAFNOSUPPORT)) =>
@@ -52,6 +56,21 @@ pub(crate) fn up() -> io::Result<bool> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// The kernel makes the routes to IPv6 addresses in the background: until then connections to them fail.
+fn wait_for_routes() -> io::Result<()> {
+    let deadline = Instant::now() + ROUTES_WITHIN;
+    for address in [ADDRESS6, Ipv6Addr::LOCALHOST] {
+        // Connecting a datagram socket looks up the route and sends nothing.
+        while let Err(error) = UdpSocket::bind("[::]:0").and_then(|socket| socket.connect((address, 9))) {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
 }
 
 fn add(socket: &OwnedFd, address: IpAddr) -> io::Result<()> {

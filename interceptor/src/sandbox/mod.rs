@@ -26,6 +26,7 @@ mod seccomp;
 mod selftest;
 pub mod signals;
 pub mod stdio;
+mod subject_hash;
 mod sys;
 mod trust;
 pub mod user;

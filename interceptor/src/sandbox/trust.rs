@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::java;
+use super::{java, subject_hash};
 
 /// Where the files lie inside the sandbox.
 pub(crate) const DIRECTORY: &str = "/run/sandbox-trust";
@@ -51,6 +51,12 @@ const SYSTEM_JAVA_STORES: [&str; 4] = [
     "/var/lib/ca-certificates/java-cacerts",
 ];
 
+/// Where distributions keep roots as one file each, named by OpenSSL's hash; each that exists gets the sandbox's authority too.
+pub(crate) const SYSTEM_DIRECTORIES: [&str; 3] =
+    ["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs"];
+/// The directory, in [`DIRECTORY`], that is layered over them.
+pub(crate) const HASHED: &str = "hashed";
+
 /// A file to write into [`DIRECTORY`].
 #[derive(Debug)]
 pub(crate) struct TrustFile {
@@ -60,6 +66,13 @@ pub(crate) struct TrustFile {
     pub(crate) content: Vec<u8>,
     /// The files of the system that it covers, resolved, each once.
     pub(crate) covers: Vec<PathBuf>,
+}
+
+/// The sandbox's authority under the name by which OpenSSL finds it in a directory.
+pub(crate) fn hashed(ca_pem: &str) -> Option<(String, Vec<u8>)> {
+    let authority = certificates(ca_pem.as_bytes());
+    let name = subject_hash::file_name(authority.first()?)?;
+    Some((name, pem(&authority).into_bytes()))
 }
 
 /// The files for a sandbox whose authority is `ca_pem`; reads the system's roots from where they lie.
