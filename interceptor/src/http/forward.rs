@@ -78,7 +78,7 @@ pub(crate) async fn forward(
                 true => body_too_large(limits.body_bytes.unwrap_or_default()),
                 false => failure,
             };
-            answer_failure(context, &judged, &parts, deny, exchange)
+            answer_failure(&judged, &parts, deny, exchange)
         }
     }
 }
@@ -105,10 +105,9 @@ fn outgoing(judged: &Judged, parts: &Parts, websocket: bool) -> Result<Parts, De
     head.headers.remove(EXPECT);
     head.headers.remove(HOST);
     join_cookies(&mut head.headers);
-    if websocket {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    }
+    // An offer to switch protocols is the connection's own; the one taken up is made anew below.
+    head.headers.remove(UPGRADE);
+    head.headers.remove("http2-settings");
     if let Some(id) = judged.allow.credential {
         let rules = &judged.rules;
         inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(|error| Deny {
@@ -120,6 +119,10 @@ fn outgoing(judged: &Judged, parts: &Parts, websocket: bool) -> Result<Parts, De
             message: format!("the credential could not be set, so nothing was sent: {error}"),
             nearest: None,
         })?;
+    }
+    if websocket {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     Ok(head)
 }
@@ -315,8 +318,7 @@ async fn fail(
 }
 
 /// Says what became of a request that was let through: it stays recorded as allowed, with the type of the failure.
-fn answer_failure(
-    _context: &Context,
+pub(crate) fn answer_failure(
     judged: &Judged,
     parts: &Parts,
     deny: Deny,
@@ -349,11 +351,11 @@ fn respond(
     let limits = judged.rules.policy.limits();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
-            Some(sandbox) => upgrade::switch(context, judged, response, sandbox, exchange),
+            Some(sandbox) => upgrade::switch(context, judged, parts, response, sandbox, exchange),
             None => {
                 let message = format!("`{}` switched to a protocol that nobody asked for", judged.host);
                 let deny = refusal(Reason::UpstreamProtocol, message);
-                answer_failure(context, judged, parts, deny, exchange)
+                answer_failure(judged, parts, deny, exchange)
             }
         };
     }
@@ -362,21 +364,21 @@ fn respond(
     headers.remove(ALT_SVC);
     headers.remove(DECISION_HEADER);
     exchange.note(|record| record.status = Some(response.status().as_u16()));
-    let redactor = judged
-        .allow
-        .credential
-        .and_then(|_| judged.rules.keyring.redactor_for(&judged.rules.policy, &judged.host));
-    let Some(redactor) = redactor else {
-        return response
-            .map(|body| Download::origin(Source::Origin(body), exchange, lease, limits.idle_timeout));
+    let redacted = match judged.redactor(context.identity.scheme, context.identity.port) {
+        None => {
+            return response
+                .map(|body| Download::origin(Source::Origin(body), exchange, lease, limits.idle_timeout));
+        }
+        Some(Ok(redactor)) => redactor.response(response),
+        Some(Err(error)) => Err(error),
     };
-    match redactor.response(response) {
+    match redacted {
         Ok(response) => response.map(|body| {
             Download::origin(Source::Redacted(Box::new(body)), exchange, lease, limits.idle_timeout)
         }),
         Err(error) => {
-            let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` {error}", judged.host));
-            answer_failure(context, judged, parts, deny, exchange)
+            let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` was not passed on: {error}", judged.host));
+            answer_failure(judged, parts, deny, exchange)
         }
     }
 }

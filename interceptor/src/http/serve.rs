@@ -21,7 +21,8 @@ use super::exchange::Exchange;
 use super::refuse::{About, answer, refusal};
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
-use crate::policy::{Decision, Deny, Filter, Host, Reason};
+use super::redact::{RedactError, Redactor};
+use crate::policy::{Decision, Deny, Filter, Host, Reason, Scheme};
 use crate::proxy::Rules;
 
 /// HTTP/2 streams at once on one connection (ATTACKS X2).
@@ -145,6 +146,15 @@ pub(crate) struct Judged {
     pub allow: crate::policy::Allow,
     /// Where placeholders stand in the request.
     pub presented: crate::credential::Presented,
+}
+
+impl Judged {
+    /// What takes the real keys out of the answer, on a host that credentials govern: those of all of them, since what one
+    /// request brought to an origin another may bring back.
+    pub(crate) fn redactor(&self, scheme: Scheme, port: u16) -> Option<Result<Redactor, RedactError>> {
+        self.allow.credential?;
+        Some(self.rules.keyring.redactor(&self.rules.policy.governing(scheme, &self.host, port)))
+    }
 }
 
 /// A refusal, with what is known of the request.

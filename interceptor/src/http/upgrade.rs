@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -16,9 +17,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
+use super::forward::answer_failure;
 use super::inject::strip_hop_by_hop;
 use super::redact::Guarded;
+use super::refuse::refusal;
 use super::serve::Judged;
+use crate::policy::Reason;
 use crate::tunnel::{Carried, silence};
 
 /// Bytes read at once, per direction.
@@ -28,15 +32,25 @@ const BUFFER: usize = 32 * 1024;
 pub(crate) fn switch(
     context: &Arc<Context>,
     judged: &Judged,
+    parts: &Parts,
     mut response: Response<Incoming>,
     sandbox: OnUpgrade,
     mut exchange: Exchange,
 ) -> Response<Download> {
     let origin = hyper::upgrade::on(&mut response);
     let idle = judged.rules.policy.limits().idle_timeout;
-    let guard = judged.allow.credential.and_then(|_| {
-        judged.rules.keyring.redactor_for(&judged.rules.policy, &judged.host).map(|redactor| redactor.guard())
-    });
+    let guard = match judged.redactor(context.identity.scheme, context.identity.port) {
+        None => None,
+        Some(Ok(redactor)) => {
+            redactor.headers(response.headers_mut());
+            Some(redactor.guard())
+        }
+        Some(Err(error)) => {
+            let message = format!("the answer of `{}` was not passed on: {error}", judged.host);
+            let deny = refusal(Reason::UpstreamProtocol, message);
+            return answer_failure(judged, parts, deny, exchange);
+        }
+    };
     exchange.note(|record| record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
     let id = exchange.id();
     let stop = context.sandbox.stopping();
@@ -68,11 +82,11 @@ pub(crate) fn switch(
         up.store(carried.up.load(Ordering::Relaxed), Ordering::Relaxed);
         exchange.add_down(carried.down.load(Ordering::Relaxed));
     });
-    let (mut parts, _) = response.into_parts();
-    strip_hop_by_hop(&mut parts.headers);
-    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    Response::from_parts(parts, Download::unrecorded(Bytes::new()))
+    let (mut head, _) = response.into_parts();
+    strip_hop_by_hop(&mut head.headers);
+    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    Response::from_parts(head, Download::unrecorded(Bytes::new()))
 }
 
 /// Carries one direction to its end.

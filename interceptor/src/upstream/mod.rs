@@ -8,6 +8,7 @@ mod dial;
 mod error;
 mod guard;
 mod overrides;
+pub(crate) mod pool;
 mod resolve;
 #[cfg(test)]
 pub(crate) mod test_support;
