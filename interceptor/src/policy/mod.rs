@@ -84,6 +84,17 @@ impl Policy {
         compile::by_name(&self.credentials, name)
     }
 
+    /// The credentials that have a host in common with this one, itself among them.
+    ///
+    /// # Panics
+    /// When the id is from another policy.
+    pub fn neighbours(&self, id: CredentialId) -> impl Iterator<Item = &Credential> {
+        let own = &self.credentials[id.0].hosts;
+        self.credentials.iter().filter(|other| {
+            other.hosts.iter().any(|one| own.iter().any(|own| compile::overlap(&one.target, &own.target)))
+        })
+    }
+
     /// The ceilings of the sandbox.
     pub fn limits(&self) -> &Limits {
         &self.limits

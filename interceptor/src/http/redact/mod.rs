@@ -117,6 +117,12 @@ impl Redactor {
         redact_values(&self.scanner, headers);
     }
 
+    /// What two redactors that are the same share.
+    #[cfg(test)]
+    pub(crate) fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
     /// A guard for a stream that is not HTTP messages any more, after an upgrade.
     pub fn guard(&self) -> StreamGuard {
         StreamGuard::new(Arc::clone(&self.scanner))

@@ -1,0 +1,136 @@
+//! Recognises placeholders wherever they stand in a text: literal, in another letter case, percent-encoded, or inside
+//! base64 (so in Basic credentials too) and hexadecimal.
+//!
+//! One search automaton over the probes of all placeholders of a sandbox and their encodings; a text shorter than a probe
+//! is not looked at, so an ordinary request costs a few hundred nanoseconds.
+
+use std::borrow::Cow;
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use percent_encoding::percent_decode;
+
+use super::placeholder::{PROBE, Placeholder};
+use crate::http::redact::pattern::forms;
+
+/// How often percent-encoding is undone: clients that encode twice exist, more often is nobody's mistake.
+const MOST_DECODINGS: usize = 3;
+
+/// Finds placeholders; each by its position in the list that it was made of.
+#[derive(Debug)]
+pub(super) struct Finder {
+    automaton: AhoCorasick,
+    /// Which placeholder each pattern belongs to.
+    owners: Vec<usize>,
+}
+
+impl Finder {
+    pub(super) fn new<'a>(
+        placeholders: impl Iterator<Item = &'a Placeholder>,
+    ) -> Result<Finder, aho_corasick::BuildError> {
+        let mut patterns = Vec::new();
+        let mut owners = Vec::new();
+        for (index, placeholder) in placeholders.enumerate() {
+            for form in forms(placeholder.probe().as_bytes(), b"") {
+                patterns.push(form.find);
+                owners.push(index);
+            }
+        }
+        let automaton = AhoCorasickBuilder::new()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::LeftmostFirst)
+            .build(patterns.iter().map(|pattern| &pattern[..]))?;
+        Ok(Finder { automaton, owners })
+    }
+
+    /// Adds to `found` every placeholder in a text, each once.
+    pub(super) fn find(&self, text: &[u8], found: &mut Vec<usize>) {
+        let mut text = Cow::Borrowed(text);
+        for _ in 0..=MOST_DECODINGS {
+            if text.len() < PROBE || self.owners.is_empty() {
+                return;
+            }
+            for hit in self.automaton.find_iter(&text) {
+                let owner = self.owners[hit.pattern().as_usize()];
+                if !found.contains(&owner) {
+                    found.push(owner);
+                }
+            }
+            if memchr::memchr(b'%', &text).is_none() {
+                return;
+            }
+            text = match Cow::from(percent_decode(&text)) {
+                Cow::Borrowed(_) => return,
+                Cow::Owned(decoded) => Cow::Owned(decoded),
+            };
+        }
+    }
+
+    /// Whether a text holds any placeholder.
+    pub(super) fn any(&self, text: &[u8]) -> bool {
+        let mut found = Vec::new();
+        self.find(text, &mut found);
+        !found.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::credential::RealKey;
+    use crate::policy::PlaceholderShape;
+
+    fn drawn() -> Placeholder {
+        let key = RealKey::parse(Zeroizing::new(b"sk-real".to_vec())).expect("a key");
+        Placeholder::draw(&PlaceholderShape::default(), &key).expect("randomness")
+    }
+
+    #[test]
+    fn c4_a_placeholder_is_recognised_however_it_is_dressed() {
+        let (one, two) = (drawn(), drawn());
+        let finder = Finder::new([&one, &two].into_iter()).expect("an automaton");
+        let text = two.as_str();
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        for dressed in [
+            text.to_owned(),
+            format!("Bearer {text}"),
+            format!("session=1; token={text}; other=2"),
+            text.to_ascii_uppercase(),
+            text.to_ascii_lowercase(),
+            format!("xx{text}yy"),
+            format!("{text}{text}"),
+            encode(text),
+            encode(&encode(text)),
+            text.replacen('o', "%6F", 1).replace('-', "%2d"),
+            format!("Basic {}", STANDARD.encode(format!("user:{text}"))),
+            format!("Basic {}", STANDARD.encode(format!("{text}:"))),
+            URL_SAFE_NO_PAD.encode(format!("{{\"key\":\"{text}\"}}")),
+            text.bytes().map(|byte| format!("{byte:02X}")).collect(),
+            two.probe().to_owned(),
+        ] {
+            let mut found = Vec::new();
+            finder.find(dressed.as_bytes(), &mut found);
+            assert_eq!(found, [1], "{dressed}");
+        }
+    }
+
+    #[test]
+    fn c12_what_only_looks_like_a_placeholder_is_none() {
+        let (one, other_sandbox) = (drawn(), drawn());
+        let finder = Finder::new([&one].into_iter()).expect("an automaton");
+        let half = one.as_str().len() - 20;
+        for text in [
+            other_sandbox.as_str(),
+            "proxy-managed-",
+            "",
+            &one.as_str()[..half],
+            "%",
+            "%%%%%%%%%%%%%%%%%%%%%%%%%%%%%",
+        ] {
+            assert!(!finder.any(text.as_bytes()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The keys of one sandbox, with the placeholders that stand for them inside it.
+//!
+//! Placeholders are drawn when a credential first appears and kept by its name as long as the sandbox lives, across reloads
+//! of the policy; keys may be rotated under them at any time. Keys in files are looked at again when they are used, at most
+//! once a second (one `stat` a file), and by [`Keyring::reload`]: no task, no thread, nothing to stop. After a rotation the
+//! key before is still taken out of answers, since an origin may quote it for a while.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+
+use super::finder::Finder;
+use super::key::{KeyProblem, RealKey};
+use super::placeholder::Placeholder;
+use super::presented::{self, Presented};
+use super::source::{self, Environment, KeyError, Place, Stamp};
+use crate::http::redact::{RedactError, Redactor};
+use crate::policy::{Credential, CredentialId, Form, Policy};
+
+/// How long the stamps of key files are trusted, milliseconds.
+const FRESH_MS: u64 = 1000;
+
+/// The keys and placeholders of one sandbox.
+#[derive(Debug)]
+pub struct Keyring {
+    slots: Vec<Slot>,
+    /// Of credentials that the policy no longer has; one may come back.
+    retired: Vec<(String, Placeholder)>,
+    finder: Finder,
+    /// Counts rotations: what was made of the keys before is out of date.
+    generation: AtomicU64,
+    redactors: Mutex<HashMap<Vec<CredentialId>, (u64, Redactor)>>,
+    made: Instant,
+    checked_ms: AtomicU64,
+}
+
+/// One credential.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    env: Vec<String>,
+    forms: Vec<Form>,
+    placeholder: Placeholder,
+    keys: ArcSwap<Keys>,
+    /// Where its key can be read again, and what that looked like when it was read.
+    file: Mutex<Option<(PathBuf, Option<Stamp>)>>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    current: Arc<RealKey>,
+    previous: Option<Arc<RealKey>>,
+}
+
+impl Keyring {
+    /// Reads the key of every credential of a policy, and draws the placeholders that `previous` does not have.
+    ///
+    /// # Errors
+    /// Every key that could not be had, each with its credential and place; none shows anything of a key.
+    pub fn load(policy: &Policy, previous: Option<&Keyring>) -> Result<Keyring, Vec<KeyError>> {
+        Keyring::load_from(policy.credentials(), previous, &|name| std::env::var_os(name))
+    }
+
+    pub(super) fn load_from(
+        credentials: &[Credential],
+        previous: Option<&Keyring>,
+        environment: Environment<'_>,
+    ) -> Result<Keyring, Vec<KeyError>> {
+        let mut slots = Vec::with_capacity(credentials.len());
+        let mut errors = Vec::new();
+        for credential in credentials {
+            match Slot::load(credential, previous, environment) {
+                Ok(slot) => slots.push(slot),
+                Err(problem) => errors.push(KeyError {
+                    credential: credential.name.clone(),
+                    place: Place::of(&credential.key),
+                    problem,
+                }),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let retired = previous.map(|previous| previous.retired(&slots)).unwrap_or_default();
+        let finder = Finder::new(slots.iter().map(|slot| &slot.placeholder)).map_err(|error| {
+            vec![KeyError {
+                credential: slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(", "),
+                place: Place::Document,
+                problem: KeyProblem::Unreadable(std::io::Error::other(error)),
+            }]
+        })?;
+        Ok(Keyring {
+            slots,
+            retired,
+            finder,
+            generation: AtomicU64::new(0),
+            redactors: Mutex::default(),
+            made: Instant::now(),
+            checked_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// The variables of the sandbox: the name of each and the placeholder it carries.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let variables = self.slots.iter().flat_map(|slot| {
+            slot.env.iter().map(|name| (name.clone(), slot.placeholder.as_str().to_owned()))
+        });
+        variables.collect()
+    }
+
+    /// The placeholder of a credential.
+    pub fn placeholder(&self, id: CredentialId) -> Option<&Placeholder> {
+        self.slots.get(id.0).map(|slot| &slot.placeholder)
+    }
+
+    /// Which placeholders stand in a request's headers (values and names) and query, and how.
+    pub fn presented(&self, headers: &HeaderMap, query: Option<&str>) -> Presented {
+        let forms = |index: usize| self.slots.get(index).map_or(&[][..], |slot| &slot.forms);
+        presented::look(&self.finder, &forms, headers, query)
+    }
+
+    /// Whether a DNS name or SNI carries a placeholder, in one label or spread over several.
+    pub fn in_name(&self, name: &str) -> bool {
+        self.finder.any(name.as_bytes())
+            || (name.contains('.') && self.finder.any(name.replace('.', "").as_bytes()))
+    }
+
+    /// Whether a text holds the placeholder of a credential.
+    pub(crate) fn holds(&self, id: CredentialId, text: &[u8]) -> bool {
+        presented::holds(&self.finder, id.0, text)
+    }
+
+    /// The real key of a credential, as its source has it now.
+    pub(crate) fn key(&self, id: CredentialId) -> Option<Arc<RealKey>> {
+        self.refresh();
+        self.slots.get(id.0).map(|slot| Arc::clone(&slot.keys.load().current))
+    }
+
+    /// What takes the keys of these credentials out of an answer. Made once for each set and rotation.
+    ///
+    /// # Errors
+    /// [`RedactError::TooManyKeys`]
+    pub fn redactor(&self, ids: &[CredentialId]) -> Result<Redactor, RedactError> {
+        self.refresh();
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut made = lock(&self.redactors);
+        if let Some((_, redactor)) = made.get(ids).filter(|(of, _)| *of == generation) {
+            return Ok(redactor.clone());
+        }
+        let slots: Vec<&Slot> = ids.iter().filter_map(|id| self.slots.get(id.0)).collect();
+        let keys: Vec<(Arc<Keys>, &Placeholder)> =
+            slots.iter().map(|slot| (slot.keys.load_full(), &slot.placeholder)).collect();
+        let pairs = keys.iter().flat_map(|(keys, placeholder)| {
+            let known = [Some(&keys.current), keys.previous.as_ref()];
+            known.into_iter().flatten().map(|key| (key.expose().as_bytes(), placeholder.as_str().as_bytes()))
+        });
+        let redactor = Redactor::of(pairs)?;
+        // Sets are those of hosts in the policy, so there are few; those of keys rotated away are of no use.
+        made.retain(|_, (of, _)| *of == generation);
+        made.insert(ids.to_vec(), (generation, redactor.clone()));
+        Ok(redactor)
+    }
+
+    /// Reads every key file again, changed or not.
+    ///
+    /// A file that cannot be read, or holds no key, leaves the key that was there in use; it is reported.
+    pub fn reload(&self) -> Vec<KeyError> {
+        self.read_again(true)
+    }
+
+    /// Looks at the key files, if the last look is a second ago. One caller looks; the others go on with what there is.
+    fn refresh(&self) {
+        let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let checked = self.checked_ms.load(Ordering::Relaxed);
+        if now.saturating_sub(checked) < FRESH_MS
+            || self.checked_ms.compare_exchange(checked, now, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
+            return;
+        }
+        for error in self.read_again(false) {
+            tracing::warn!(%error, "a changed key file was not taken; the key before stays in use");
+        }
+    }
+
+    fn read_again(&self, always: bool) -> Vec<KeyError> {
+        let mut errors = Vec::new();
+        for slot in &self.slots {
+            match slot.read_again(always) {
+                Ok(rotated) => {
+                    if rotated {
+                        self.generation.fetch_add(1, Ordering::AcqRel);
+                    }
+                }
+                Err((path, problem)) => {
+                    errors.push(KeyError { credential: slot.name.clone(), place: Place::File(path), problem })
+                }
+            }
+        }
+        errors
+    }
+
+    /// The placeholders known so far of credentials that are not among `slots`.
+    fn retired(&self, slots: &[Slot]) -> Vec<(String, Placeholder)> {
+        let known = self.slots.iter().map(|slot| (slot.name.clone(), slot.placeholder.clone()));
+        known
+            .chain(self.retired.iter().cloned())
+            .filter(|(name, _)| slots.iter().all(|slot| slot.name != *name))
+            .collect()
+    }
+
+    /// The placeholder that a credential of this name has had.
+    fn remembered(&self, name: &str) -> Option<&Placeholder> {
+        let current = self.slots.iter().find(|slot| slot.name == name).map(|slot| &slot.placeholder);
+        current.or_else(|| {
+            self.retired.iter().find(|(known, _)| known == name).map(|(_, placeholder)| placeholder)
+        })
+    }
+}
+
+impl Slot {
+    fn load(
+        credential: &Credential,
+        previous: Option<&Keyring>,
+        environment: Environment<'_>,
+    ) -> Result<Slot, KeyProblem> {
+        let loaded = source::load(&credential.key, environment)?;
+        let placeholder = match previous.and_then(|previous| previous.remembered(&credential.name)) {
+            Some(placeholder) => placeholder.clone(),
+            None => Placeholder::draw(&credential.placeholder, &loaded.key)
+                .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
+        };
+        check(&loaded.key, &placeholder)?;
+        let before =
+            previous.and_then(|previous| previous.slots.iter().find(|slot| slot.name == credential.name));
+        let before = before.map(|slot| Arc::clone(&slot.keys.load().current));
+        let previous = before.filter(|before| before.expose() != loaded.key.expose());
+        Ok(Slot {
+            name: credential.name.clone(),
+            env: credential.env.clone(),
+            forms: credential.forms.clone(),
+            placeholder,
+            keys: ArcSwap::from_pointee(Keys { current: Arc::new(loaded.key), previous }),
+            file: Mutex::new(loaded.file.map(|(path, stamp)| (path, Some(stamp)))),
+        })
+    }
+
+    /// Reads the file again, if there is one and it has changed or `always`; says whether the key is another now.
+    fn read_again(&self, always: bool) -> Result<bool, (PathBuf, KeyProblem)> {
+        let mut file = lock(&self.file);
+        let Some((path, stamp)) = file.as_mut() else { return Ok(false) };
+        let now = Stamp::now(path);
+        if !always && now == *stamp {
+            return Ok(false);
+        }
+        // Whatever comes of it, the same file is not read, and not reported, a second time.
+        *stamp = now;
+        let loaded = source::read(path)
+            .and_then(|loaded| check(&loaded.key, &self.placeholder).map(|()| loaded))
+            .map_err(|problem| (path.clone(), problem))?;
+        if let Some((_, read)) = loaded.file {
+            *stamp = Some(read);
+        }
+        let before = self.keys.load();
+        if before.current.expose() == loaded.key.expose() {
+            return Ok(false);
+        }
+        let previous = Some(Arc::clone(&before.current));
+        self.keys.store(Arc::new(Keys { current: Arc::new(loaded.key), previous }));
+        Ok(true)
+    }
+}
+
+/// Refuses a key that its placeholder contains: putting the one for the other would put the key there.
+fn check(key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
+    if placeholder.as_str().contains(key.expose()) { Err(KeyProblem::InPlaceholder) } else { Ok(()) }
+}
+
+/// What is behind these locks is whole at every step, so a panic elsewhere while one was held spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

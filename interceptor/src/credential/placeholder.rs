@@ -1,0 +1,128 @@
+//! What stands in for a real key inside the sandbox: shaped like the service's keys, worthless, and recognisable.
+
+use std::fmt;
+
+use aws_lc_rs::rand;
+
+use super::key::RealKey;
+use crate::policy::PlaceholderShape;
+
+/// How much of the random part recognises a placeholder, characters: enough that no two agree by chance (at least 96 bits
+/// in hexadecimal, 124 where case was folded).
+pub(crate) const PROBE: usize = 24;
+
+/// The longest placeholder that is made as long as its key, bytes.
+const LONGEST_ALIKE: usize = 512;
+
+/// A placeholder: drawn once per sandbox and credential, and then the same for as long as the sandbox lives.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Placeholder {
+    text: String,
+    /// Where in `text` the random part begins.
+    random: usize,
+    probe: usize,
+}
+
+/// The system gave no random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system gave no random bytes")]
+pub struct NoRandomness;
+
+impl Placeholder {
+    /// Draws a placeholder of this shape.
+    ///
+    /// It is made as long as the key where the shape would make it shorter: what accepts the key by its length accepts that
+    /// too, and an answer in which the one is replaced by the other keeps its length. The length is all it tells.
+    ///
+    /// # Errors
+    /// The system gave no random bytes.
+    pub fn draw(shape: &PlaceholderShape, key: &RealKey) -> Result<Placeholder, NoRandomness> {
+        let around = shape.prefix.len() + shape.suffix.len();
+        let alike = key.length().min(LONGEST_ALIKE).saturating_sub(around);
+        let mut text = String::with_capacity(key.length().max(around + shape.random));
+        text.push_str(&shape.prefix);
+        let characters = shape.alphabet.characters();
+        // Each byte below the largest multiple of the alphabet's size stands for one character, without bias.
+        let fair = 256 - 256 % characters.len();
+        let mut missing = shape.random.max(alike);
+        while missing > 0 {
+            let mut bytes = [0_u8; 64];
+            rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+            for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < fair).take(missing) {
+                text.push(char::from(characters[byte % characters.len()]));
+                missing -= 1;
+            }
+        }
+        let probe = PROBE.min(text.len() - shape.prefix.len());
+        text.push_str(&shape.suffix);
+        Ok(Placeholder { text, random: shape.prefix.len(), probe })
+    }
+
+    /// The placeholder as the sandbox has it. It is no secret.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The part by which it is recognised, wherever it stands.
+    pub(crate) fn probe(&self) -> &str {
+        &self.text[self.random..self.random + self.probe]
+    }
+}
+
+impl fmt::Display for Placeholder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Placeholder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Placeholder").field(&self.text).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::policy::Alphabet;
+
+    fn key(length: usize) -> RealKey {
+        RealKey::parse(Zeroizing::new(vec![b'k'; length])).expect("a key")
+    }
+
+    #[test]
+    fn c12_placeholders_are_shaped_as_asked_and_never_alike() {
+        let shape = PlaceholderShape {
+            prefix: "sk-proj-proxy-managed-".into(),
+            random: 32,
+            alphabet: Alphabet::LowerHex,
+            suffix: "-x".into(),
+        };
+        let mut seen = HashSet::new();
+        for _ in 0..1000 {
+            let drawn = Placeholder::draw(&shape, &key(10)).expect("randomness");
+            let text = drawn.as_str();
+            let random =
+                text.strip_prefix(&shape.prefix).and_then(|text| text.strip_suffix("-x")).expect("the shape");
+            assert!(
+                random.len() == 32 && random.bytes().all(|byte| shape.alphabet.characters().contains(&byte))
+            );
+            assert_eq!(drawn.probe(), &random[..PROBE]);
+            assert!(seen.insert(drawn.probe().to_owned()), "drawn twice");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_is_as_long_as_its_key_where_that_is_longer() {
+        let shape = PlaceholderShape::default();
+        let shortest = shape.prefix.len() + shape.random + shape.suffix.len();
+        for length in [4, shortest, shortest + 1, 164, LONGEST_ALIKE, LONGEST_ALIKE + 1, 8192] {
+            let drawn = Placeholder::draw(&shape, &key(length)).expect("randomness");
+            assert_eq!(drawn.as_str().len(), length.clamp(shortest, LONGEST_ALIKE), "for {length}");
+        }
+    }
+}

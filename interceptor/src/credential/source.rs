@@ -1,0 +1,205 @@
+//! Reads a real key from where the policy says it is: the document, a variable of the interceptor's own environment, or a
+//! file.
+//!
+//! The name of a file that is not absolute is looked for in `$CREDENTIALS_DIRECTORY` first (systemd.exec(5),
+//! `LoadCredential=`), then in the working directory. A file is read again when its stamp has changed.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::key::{KeyProblem, LONGEST, RealKey};
+use crate::policy::KeySource;
+
+/// The variable in which systemd says where a service's credentials are.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// The key of one credential could not be had. Never shows any of the key.
+#[derive(Debug, thiserror::Error)]
+#[error("the key of credential `{credential}`, {place}, {problem}")]
+pub struct KeyError {
+    /// The credential's name in the policy.
+    pub credential: String,
+    /// Where its key should be.
+    pub place: Place,
+    /// What is wrong.
+    #[source]
+    pub problem: KeyProblem,
+}
+
+/// Where a key should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the policy document.
+    Document,
+    /// In this variable.
+    Variable(String),
+    /// In this file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Document => f.write_str("in the policy document"),
+            Place::Variable(name) => write!(f, "in the variable {name}"),
+            Place::File(path) => write!(f, "in the file {}", path.display()),
+        }
+    }
+}
+
+impl Place {
+    /// The place that a source names.
+    pub(super) fn of(source: &KeySource) -> Place {
+        match source {
+            KeySource::Literal(_) => Place::Document,
+            KeySource::Env(name) => Place::Variable(name.clone()),
+            KeySource::File(path) => Place::File(path.clone()),
+        }
+    }
+}
+
+/// The environment that keys and the credentials directory are read from.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// What a file looked like when a key was read from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    file: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// The stamp of a file now.
+    pub(super) fn now(path: &Path) -> Option<Stamp> {
+        std::fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+}
+
+/// A key, and of a file that can be read again where it is and what it looked like.
+pub(super) struct Loaded {
+    pub(super) key: RealKey,
+    pub(super) file: Option<(PathBuf, Stamp)>,
+}
+
+/// Reads a key.
+pub(super) fn load(source: &KeySource, environment: Environment<'_>) -> Result<Loaded, KeyProblem> {
+    let once = |text: Vec<u8>| RealKey::parse(Zeroizing::new(text)).map(|key| Loaded { key, file: None });
+    match source {
+        KeySource::Literal(key) => once(key.expose().as_bytes().to_vec()),
+        KeySource::Env(name) => once(environment(name).ok_or(KeyProblem::Unset)?.into_vec()),
+        KeySource::File(path) => read(&located(path, environment)),
+    }
+}
+
+/// Reads a key from a file. What is no regular file (a pipe that a shell made, say) is read once and never again.
+pub(super) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
+    let file = File::open(path).map_err(KeyProblem::Unreadable)?;
+    let metadata = file.metadata().map_err(KeyProblem::Unreadable)?;
+    // One byte more than the longest key with its line end tells that it is too long. The room is made at once: a buffer
+    // that grows leaves copies behind.
+    let most = LONGEST + 3;
+    let mut text = Zeroizing::new(Vec::with_capacity(most));
+    file.take(most as u64).read_to_end(&mut text).map_err(KeyProblem::Unreadable)?;
+    if metadata.is_file() && metadata.mode() & 0o007 != 0 {
+        tracing::warn!(path = %path.display(), "the key file can be read or written by every user of this machine");
+    }
+    let key = RealKey::parse(text)?;
+    Ok(Loaded { key, file: metadata.is_file().then(|| (path.to_owned(), Stamp::of(&metadata))) })
+}
+
+fn located(path: &Path, environment: Environment<'_>) -> PathBuf {
+    match environment(CREDENTIALS_DIRECTORY) {
+        Some(directory) if path.is_relative() && !directory.is_empty() => {
+            let inside = Path::new(&directory).join(path);
+            if inside.exists() { inside } else { path.to_owned() }
+        }
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::LiteralKey;
+
+    fn environment(name: &str) -> Option<OsString> {
+        (name == "BILLING_KEY").then(|| OsString::from("sk-from-environment\n"))
+    }
+
+    #[test]
+    fn a_key_is_read_from_each_source() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        std::fs::write(&path, "sk-from-file\r\n").expect("written");
+        for (source, key) in [
+            (KeySource::Literal(LiteralKey::new("sk-literal".into())), "sk-literal"),
+            (KeySource::Env("BILLING_KEY".into()), "sk-from-environment"),
+            (KeySource::File(path), "sk-from-file"),
+        ] {
+            assert_eq!(
+                load(&source, &environment).map(|loaded| loaded.key.expose().to_owned()).ok().as_deref(),
+                Some(key)
+            );
+        }
+    }
+
+    #[test]
+    fn a_relative_file_is_looked_for_among_the_credentials_of_the_service() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("openai"), "sk-credential").expect("written");
+        let environment =
+            |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().as_os_str().to_owned());
+        let loaded = load(&KeySource::File("openai".into()), &environment).ok().expect("a key");
+        assert_eq!(loaded.key.expose(), "sk-credential");
+        assert_eq!(loaded.file.map(|(path, _)| path), Some(directory.path().join("openai")));
+        assert!(matches!(
+            load(&KeySource::File("no-such-credential".into()), &environment),
+            Err(KeyProblem::Unreadable(_))
+        ));
+    }
+
+    #[test]
+    fn c10_an_error_names_the_place_and_never_the_value() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        std::fs::write(&path, "secret with spaces").expect("written");
+        for (source, text) in [
+            (KeySource::Literal(LiteralKey::new("secret key".into())), "in the policy document, has a space"),
+            (KeySource::Literal(LiteralKey::new(String::new())), "in the policy document, is empty"),
+            (KeySource::Env("NO_SUCH_KEY".into()), "in the variable NO_SUCH_KEY, is not set"),
+            (KeySource::File(path), "/key, has a space"),
+            (
+                KeySource::File("/no/such/file".into()),
+                "in the file /no/such/file, cannot be read: No such file",
+            ),
+            (KeySource::File(directory.path().to_owned()), "cannot be read: Is a directory"),
+        ] {
+            let problem = load(&source, &environment).err().expect("refused");
+            let error = KeyError { credential: "billing".into(), place: Place::of(&source), problem };
+            let shown = format!("{error} {error:?}");
+            assert!(
+                shown.starts_with("the key of credential `billing`, in the ") && shown.contains(text),
+                "{shown}"
+            );
+            assert!(!shown.contains("secret"), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The keyring as its users meet it.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::fixture::{compile, credential, key, keyring, policy};
+use super::*;
+use crate::policy::CredentialId;
+
+fn headers(pairs: &[(&str, String)]) -> HeaderMap {
+    let pair = |(name, value): &(&str, String)| {
+        (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+    };
+    let mut headers = HeaderMap::new();
+    pairs.iter().map(pair).for_each(|(name, value)| drop(headers.append(name, value)));
+    headers
+}
+
+#[test]
+fn the_environment_holds_placeholders_and_no_key() {
+    let policy = policy();
+    let keyring = keyring(&policy);
+    let environment = keyring.environment();
+    let names: HashSet<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
+    for name in [
+        "ANTHROPIC_API_KEY",
+        "GITHUB_TOKEN",
+        "GH_TOKEN",
+        "GEMINI_API_KEY",
+        "BASIC_KEY",
+        "FIRST_KEY",
+        "SECOND_KEY",
+    ] {
+        assert!(names.contains(name), "{name}");
+    }
+    for (name, value) in &environment {
+        assert!(fixture::KEYS.iter().all(|(_, key)| !value.contains(key)), "{name}");
+        assert!(
+            value.contains("proxy-managed") || value.starts_with("ghp_") || value.starts_with("AIza"),
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn c12_another_sandbox_has_other_placeholders() {
+    let policy = policy();
+    let (one, two) = (keyring(&policy), keyring(&policy));
+    for (_, placeholder) in two.environment() {
+        let presented = one.presented(&headers(&[("authorization", format!("Bearer {placeholder}"))]), None);
+        assert!(presented.credentials.is_empty());
+        assert!(!one.in_name(&format!("{placeholder}.example.com")));
+    }
+}
+
+#[test]
+fn c11_debug_shows_no_key() {
+    let policy = policy();
+    let keyring = keyring(&policy);
+    let ids: Vec<CredentialId> = (0..6).map(CredentialId).collect();
+    let redactor = keyring.redactor(&ids).unwrap();
+    let shown = format!("{policy:?} {keyring:?} {redactor:?}");
+    for (name, key) in fixture::KEYS {
+        assert!(!shown.contains(key), "the key of {name} is shown");
+    }
+}
+
+#[test]
+fn c4_presented_says_which_placeholder_stands_in_which_form() {
+    let policy = policy();
+    let keyring = keyring(&policy);
+    let (anthropic, ant) = credential(&policy, &keyring, "anthropic");
+    let (github, gh) = credential(&policy, &keyring, "github");
+    let (google, goog) = credential(&policy, &keyring, "google");
+    let basic = |text: String| format!("Basic {}", STANDARD.encode(text));
+    let odd_name = ant.to_ascii_lowercase();
+    let table: Vec<(&str, String, Option<String>, CredentialId, Option<usize>)> = vec![
+        ("x-api-key", ant.clone(), None, anthropic, Some(0)),
+        ("authorization", format!("Bearer {ant}"), None, anthropic, Some(1)),
+        ("authorization", format!("bearer {ant}"), None, anthropic, Some(1)),
+        ("authorization", ant.clone(), None, anthropic, None),
+        ("x-other", ant.clone(), None, anthropic, None),
+        ("cookie", format!("a=1; b={ant}"), None, anthropic, None),
+        ("user-agent", format!("agent/1.0 ({ant})"), None, anthropic, None),
+        (&odd_name, "1".into(), None, anthropic, None),
+        ("sec-websocket-protocol", format!("realtime, openai-insecure-api-key.{ant}"), None, anthropic, None),
+        ("authorization", format!("Bearer {gh}"), None, github, Some(0)),
+        ("authorization", format!("token {gh}"), None, github, Some(1)),
+        ("authorization", format!("Token {gh}"), None, github, Some(1)),
+        ("authorization", basic(format!("x-access-token:{gh}")), None, github, Some(2)),
+        ("authorization", basic(format!("{gh}:x-oauth-basic")), None, github, Some(2)),
+        ("authorization", basic(format!("me:{gh}")).replace("Basic", "bAsIc"), None, github, Some(2)),
+        ("authorization", basic(format!("me:{gh}")).trim_end_matches('=').to_owned(), None, github, Some(2)),
+        ("x-goog-api-key", goog.clone(), None, google, Some(0)),
+        ("x-nothing", "1".into(), Some(format!("a=b&key={goog}")), google, Some(1)),
+        ("x-nothing", "1".into(), Some(format!("%6bey={}", goog.replace("AIza", "%41Iza"))), google, Some(1)),
+        ("x-nothing", "1".into(), Some(format!("other={goog}")), google, None),
+        ("x-goog-api-key", goog.clone(), Some(format!("key={goog}")), google, Some(0)),
+    ];
+    for (name, value, query, id, form) in table {
+        let presented = keyring.presented(&headers(&[(name, value.clone())]), query.as_deref());
+        assert_eq!(presented.credentials, [id], "{name}: {value} ? {query:?}");
+        assert_eq!(presented.form(id), form, "{name}: {value} ? {query:?}");
+    }
+    let both = headers(&[("authorization", format!("Bearer {gh}")), ("x-api-key", ant), ("x-copy", gh)]);
+    assert_eq!(keyring.presented(&both, None).credentials, [anthropic, github]);
+    assert_eq!(keyring.presented(&headers(&[("accept", "*/*".into())]), Some("a=b")), Presented::default());
+}
+
+#[test]
+fn c1_a_placeholder_in_a_name_is_seen_in_any_case_and_over_several_labels() {
+    let policy = policy();
+    let keyring = keyring(&policy);
+    let (_, placeholder) = credential(&policy, &keyring, "github");
+    let random = &placeholder["ghp_".len()..];
+    for name in [
+        format!("{placeholder}.evil.test"),
+        format!("{}.evil.test", random.to_ascii_lowercase()),
+        format!("x{}y.evil.test", random.to_ascii_uppercase()),
+        format!("{}.{}.evil.test", &random[..10], &random[10..]),
+    ] {
+        assert!(keyring.in_name(&name), "{name}");
+    }
+    for name in ["", "api.github.test", "proxy-managed.evil.test", &random[..20]] {
+        assert!(!keyring.in_name(name), "{name}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_placeholders_by_name_even_of_a_credential_that_comes_back() {
+    let both = r#"{ "credentials": { "github": "ghp_real1", "google": "AIza-real" } }"#;
+    let one = r#"{ "credentials": { "google": "AIza-other" } }"#;
+    let first = keyring(&compile(both));
+    let second = Keyring::load(&compile(one), Some(&first)).unwrap();
+    let third = Keyring::load(&compile(both), Some(&second)).unwrap();
+    let placeholder = |keyring: &Keyring, name: &str| {
+        keyring.environment().into_iter().find(|(variable, _)| variable == name).map(|(_, value)| value)
+    };
+    assert_eq!(placeholder(&second, "GITHUB_TOKEN"), None);
+    assert!(placeholder(&first, "GITHUB_TOKEN").is_some());
+    assert_eq!(placeholder(&first, "GITHUB_TOKEN"), placeholder(&third, "GITHUB_TOKEN"));
+    assert_eq!(placeholder(&first, "GEMINI_API_KEY"), placeholder(&second, "GEMINI_API_KEY"));
+}
+
+#[test]
+fn every_key_that_cannot_be_had_is_reported_and_none_is_shown() {
+    let policy = compile(
+        r#"{ "credentials_v2": {
+            "github": { "key": "ghp" },
+            "google": { "key": { "env": "INTERCEPTOR_TEST_NO_SUCH_VARIABLE" } },
+            "anthropic": { "key": { "file": "/no/such/secret-file" } } } }"#,
+    );
+    let errors = Keyring::load(&policy, None).expect_err("no keys");
+    let shown: Vec<String> = errors.iter().map(|error| format!("{error} {error:?}")).collect();
+    assert_eq!(shown.len(), 3);
+    assert!(shown.iter().any(|text| text.contains("`github`") && text.contains("is shorter than 4")));
+    assert!(shown.iter().any(|text| text.contains("INTERCEPTOR_TEST_NO_SUCH_VARIABLE, is not set")));
+    assert!(shown.iter().any(|text| text.contains("/no/such/secret-file, cannot be read")));
+    assert!(shown.iter().all(|text| !text.contains("ghp")), "{shown:?}");
+}
+
+#[test]
+fn a_key_that_its_placeholder_contains_is_refused() {
+    let errors = Keyring::load(&compile(r#"{ "credentials": { "anthropic": "managed" } }"#), None);
+    assert!(errors.expect_err("refused")[0].to_string().contains("its own placeholder"));
+}
+
+fn file_policy(path: &Path) -> crate::policy::Policy {
+    compile(&format!(
+        r#"{{ "credentials_v2": {{ "github": {{ "key": {{ "file": "{}" }} }} }} }}"#,
+        path.display()
+    ))
+}
+
+#[test]
+fn a_key_file_is_rotated_under_the_placeholder() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    std::fs::write(&path, "ghp_before\n").unwrap();
+    let policy = file_policy(&path);
+    let keyring = keyring(&policy);
+    let (id, placeholder) = credential(&policy, &keyring, "github");
+    let held = keyring.key(id).unwrap();
+    assert_eq!(held.expose(), "ghp_before");
+
+    std::fs::write(&path, "ghp_after\n").unwrap();
+    assert!(keyring.reload().is_empty());
+    assert_eq!(keyring.key(id).unwrap().expose(), "ghp_after");
+    assert_eq!(held.expose(), "ghp_before", "a request that holds the key before goes on with it");
+    assert_eq!(credential(&policy, &keyring, "github").1, placeholder);
+    let redactor = keyring.redactor(&[id]).unwrap();
+    let clean = redactor.text(b"now ghp_after, once ghp_before").unwrap();
+    assert_eq!(String::from_utf8(clean).unwrap(), format!("now {placeholder}, once {placeholder}"));
+
+    for bad in ["", "two keys"] {
+        std::fs::write(&path, bad).unwrap();
+        let errors = keyring.reload();
+        assert_eq!(errors.len(), 1);
+        assert!(
+            errors[0].to_string().contains(&path.display().to_string())
+                && !errors[0].to_string().contains("two")
+        );
+        assert_eq!(keyring.key(id).unwrap().expose(), "ghp_after", "the key before stays in use");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(keyring.reload().len(), 1);
+    assert_eq!(keyring.key(id).unwrap().expose(), "ghp_after");
+}
+
+#[test]
+fn a_changed_key_file_is_noticed_without_being_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    std::fs::write(&path, "ghp_before\n").unwrap();
+    let policy = file_policy(&path);
+    let keyring = keyring(&policy);
+    let (id, _) = credential(&policy, &keyring, "github");
+    // As an editor or a secret store does it: another file under the same name.
+    std::fs::write(directory.path().join("new"), "ghp_afterx\n").unwrap();
+    std::fs::rename(directory.path().join("new"), &path).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while keyring.key(id).unwrap().expose() != "ghp_afterx" {
+        assert!(std::time::Instant::now() < deadline, "not noticed in five seconds");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_redactor_is_made_once_for_a_set_of_keys() {
+    let policy = policy();
+    let keyring = keyring(&policy);
+    let (id, placeholder) = credential(&policy, &keyring, "google");
+    let redactor = keyring.redactor(&[id]).unwrap();
+    assert!(
+        format!("{:p}", redactor.scanner()) == format!("{:p}", keyring.redactor(&[id]).unwrap().scanner())
+    );
+    let clean =
+        redactor.text(format!("?key={}", key("google").replace('/', "%2F").replace('+', "%2B")).as_bytes());
+    assert_eq!(String::from_utf8(clean.unwrap()).unwrap(), format!("?key={placeholder}"));
+    assert!(redactor.text(key("github").as_bytes()).is_none(), "a key that cannot have been sent there");
+}

@@ -1,0 +1,297 @@
+//! Makes a permitted request to a governed host the one that is forwarded: the client's authentication out, the real key in.
+//!
+//! A request that comes here was judged: host, method, path and credential are settled. What leaves has exactly one
+//! authentication, in the form in which the client presented the placeholder, or in the credential's first. Everything else
+//! that could authenticate is gone first: the well-known headers, the headers and query parameters of every credential of
+//! that host, in any letter case, any number, and any spelling that a server may read as the same name (`_` for `-`).
+//! Hop-by-hop fields go before that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
+//! here. A request that cannot be made so is not forwarded.
+//!
+//! A `sec-websocket-*` field never carries a key (the answer to `sec-websocket-key` is a digest of it); of
+//! `sec-websocket-protocol` those entries are removed in which browsers' clients put a key of their own.
+//!
+//! The answer must be searchable for the key, so `accept-encoding` asks for identity, and neither compressed WebSocket
+//! messages nor ranges are asked for; `http::redact` says why.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HeaderName, IF_RANGE, RANGE,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING,
+};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use zeroize::Zeroizing;
+
+use crate::credential::{Keyring, Presented, basic};
+use crate::policy::{Credential, CredentialId, Form, Policy};
+
+/// Headers that authenticate whatever the service, in lower case.
+const AUTHENTICATION: [&str; 5] =
+    ["authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
+/// Entries of `sec-websocket-protocol` in which clients that can set no header send a key, in lower case.
+const PROTOCOLS_WITH_KEYS: [&str; 2] = ["openai-insecure-api-key.", "base64url.bearer.authorization."];
+
+/// Fields of one connection, whether `connection` names them or not. `upgrade` is the caller's.
+const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "proxy-authenticate"];
+
+/// What `connection` cannot make hop-by-hop: fields that route or frame the message, and `upgrade`, which is the caller's.
+const END_TO_END: [&str; 4] = ["host", "content-length", "content-type", "upgrade"];
+
+/// Trailers that a request may have: checksums of its body, and gRPC's.
+const TRAILERS: [&str; 3] = ["content-digest", "repr-digest", "content-md5"];
+
+/// What a query parameter's value is written with: unreserved characters alone (RFC 3986 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Why a request cannot carry its credential. It must not be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InjectError {
+    /// The keyring does not have the credential.
+    #[error("the credential's key is not there")]
+    NoKey,
+    /// The key in its form is not a header value.
+    #[error("the credential's form makes no header value of the key")]
+    Header,
+    /// The query with the key is none.
+    #[error("the credential's form makes no query of the key")]
+    Query,
+}
+
+/// Strips every authentication that the client sent and sets the real key.
+///
+/// `presented` is what [`Keyring::presented`] said of this very request, before anything in it was changed.
+///
+/// # Errors
+/// The request cannot be made so; nothing of it may be forwarded. See [`InjectError`].
+pub fn inject(
+    parts: &mut Parts,
+    policy: &Policy,
+    keyring: &Keyring,
+    id: CredentialId,
+    presented: &Presented,
+) -> Result<(), InjectError> {
+    let credential = policy.credentials().get(id.0).ok_or(InjectError::NoKey)?;
+    let form = presented.form(id).and_then(|form| credential.forms.get(form)).or(credential.forms.first());
+    let form = form.ok_or(InjectError::NoKey)?;
+    let key = keyring.key(id).ok_or(InjectError::NoKey)?;
+    let key = key.expose();
+
+    let mut header = match form {
+        Form::Header { name, prefix, suffix } => {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| InjectError::Header)?;
+            Some((name, value(&[prefix, key, suffix])?))
+        }
+        Form::Basic { username } => {
+            let user = basic_user(&parts.headers, keyring, id, username);
+            Some((AUTHORIZATION, basic_value(user, key)?))
+        }
+        Form::Query { .. } => None,
+    };
+
+    strip_hop_by_hop(&mut parts.headers);
+    strip_authentication(&mut parts.headers, policy, id);
+    searchable(&mut parts.headers);
+    let queries: Vec<&str> =
+        policy.neighbours(id).flat_map(|credential| &credential.forms).filter_map(Form::query).collect();
+    let set = form.query().map(|name| (name, key));
+    if let Some(uri) = with_query(&parts.uri, &queries, set)? {
+        parts.uri = uri;
+    }
+    if let Some((name, value)) = header.take() {
+        parts.headers.insert(name, value);
+    }
+    Ok(())
+}
+
+/// Removes the fields that concern one connection only (RFC 9110 7.6.1): those that `connection` names, `connection` itself
+/// and those that are always hop-by-hop. `te: trailers` stays, since it is how gRPC says that it can read them; `upgrade`
+/// stays for the caller to judge.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !END_TO_END.contains(&name.as_str()) && *name != TE)
+        .collect();
+    let trailers = headers.get_all(TE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    });
+    named.iter().for_each(|name| drop(headers.remove(name)));
+    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
+    for name in [CONNECTION, TRANSFER_ENCODING, TE] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Leaves of a request's trailers what may follow a body: checksums and gRPC's own. Everything else could be merged into the
+/// headers by whoever reads them (RFC 9110 6.5.1), authentication, `host` and framing among it.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let others: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| !name.as_str().starts_with("grpc-") && !TRAILERS.contains(&name.as_str()))
+        .cloned()
+        .collect();
+    others.iter().for_each(|name| drop(trailers.remove(name)));
+}
+
+/// Removes what authenticates.
+fn strip_authentication(headers: &mut HeaderMap, policy: &Policy, id: CredentialId) {
+    let neighbours: Vec<&Credential> = policy.neighbours(id).collect();
+    let cookies = neighbours.iter().any(|credential| credential.strip_cookies);
+    let authenticates = |name: &HeaderName| {
+        let name = match name.as_str() {
+            name if name.contains('_') => Cow::Owned(name.replace('_', "-")),
+            name => Cow::Borrowed(name),
+        };
+        let own = || neighbours.iter().flat_map(|credential| &credential.forms).filter_map(Form::header);
+        AUTHENTICATION.contains(&&*name)
+            || (cookies && *name == *COOKIE.as_str())
+            || own().any(|own| own == name || (own.contains('_') && own.replace('_', "-") == name))
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| authenticates(name)).cloned().collect();
+    names.iter().for_each(|name| drop(headers.remove(name)));
+
+    let protocols: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
+    if protocols.iter().any(|value| kept_protocols(value).1) {
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        for kept in
+            protocols.iter().filter_map(|value| HeaderValue::from_bytes(&kept_protocols(value).0).ok())
+        {
+            if !kept.is_empty() {
+                headers.append(SEC_WEBSOCKET_PROTOCOL, kept);
+            }
+        }
+    }
+}
+
+/// The entries of a `sec-websocket-protocol` value that hold no key, and whether others were left out.
+fn kept_protocols(value: &HeaderValue) -> (Vec<u8>, bool) {
+    let entries = || value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let has_key = |entry: &&[u8]| {
+        let lower = entry.to_ascii_lowercase();
+        PROTOCOLS_WITH_KEYS.iter().any(|prefix| lower.starts_with(prefix.as_bytes()))
+    };
+    let kept: Vec<&[u8]> = entries().filter(|entry| !has_key(entry)).collect();
+    (kept.join(&b", "[..]), entries().any(|entry| has_key(&entry)))
+}
+
+/// Asks for an answer in which a key can be found.
+fn searchable(headers: &mut HeaderMap) {
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    for name in [SEC_WEBSOCKET_EXTENSIONS, RANGE, IF_RANGE] {
+        headers.remove(name);
+    }
+}
+
+/// A header value that HPACK never indexes (RFC 7541 7.1.3) and `Debug` never shows.
+fn value(parts: &[&str]) -> Result<HeaderValue, InjectError> {
+    let text = Zeroizing::new(parts.concat());
+    let mut value = HeaderValue::from_str(&text).map_err(|_| InjectError::Header)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What stands before and behind the key in Basic credentials.
+struct BasicUser {
+    before: Vec<u8>,
+    behind: Vec<u8>,
+}
+
+/// The client's own user name, or the password behind the key where it presented the placeholder as the user name, unless
+/// the form fixes the name.
+fn basic_user(headers: &HeaderMap, keyring: &Keyring, id: CredentialId, username: &str) -> BasicUser {
+    let fixed = || BasicUser { before: [username.as_bytes(), b":"].concat(), behind: Vec::new() };
+    if !username.is_empty() {
+        return fixed();
+    }
+    let given = headers.get_all(AUTHORIZATION).iter().filter_map(|value| basic(value.as_bytes()));
+    for (user, password) in given {
+        if keyring.holds(id, &password) {
+            return BasicUser { before: [&user[..], b":"].concat(), behind: Vec::new() };
+        }
+        if keyring.holds(id, &user) {
+            return BasicUser { before: Vec::new(), behind: [b":", &password[..]].concat() };
+        }
+    }
+    fixed()
+}
+
+fn basic_value(user: BasicUser, key: &str) -> Result<HeaderValue, InjectError> {
+    let credentials = Zeroizing::new([&user.before[..], key.as_bytes(), &user.behind].concat());
+    let encoded = Zeroizing::new(STANDARD.encode(&*credentials));
+    value(&["Basic ", &encoded])
+}
+
+/// The URI without the query parameters of these names, and with the real one behind the others; the rest byte for byte.
+/// `None` where nothing changes.
+fn with_query(uri: &Uri, remove: &[&str], set: Option<(&str, &str)>) -> Result<Option<Uri>, InjectError> {
+    let query = uri.query().unwrap_or_default();
+    let mut kept: Vec<&str> = Vec::new();
+    if uri.query().is_some() {
+        kept.extend(
+            query.split('&').filter(|parameter| !remove.iter().any(|name| is_named(parameter, name))),
+        );
+    }
+    if set.is_none() && (remove.is_empty() || kept.len() == query.split('&').count()) {
+        return Ok(None);
+    }
+    // An empty parameter is nothing to keep a `?` or an `&` for, where the key stands alone.
+    if kept.iter().all(|parameter| parameter.is_empty()) {
+        kept.clear();
+    }
+    let set = set.map(|(name, key)| {
+        let name = utf8_percent_encode(name, UNRESERVED);
+        Zeroizing::new(format!("{name}={}", utf8_percent_encode(key, UNRESERVED)))
+    });
+    kept.extend(set.as_ref().map(|set| set.as_str()));
+    let mark = if kept.is_empty() { "" } else { "?" };
+    let target = Zeroizing::new(format!("{}{mark}{}", uri.path(), kept.join("&")));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target.as_str()).map_err(|_| InjectError::Query)?);
+    Uri::from_parts(parts).map(Some).map_err(|_| InjectError::Query)
+}
+
+/// Whether some server may read a query parameter as this one: any letter case, percent-encoded, or with the brackets of a
+/// list.
+fn is_named(parameter: &str, name: &str) -> bool {
+    let given = parameter.split_once('=').map_or(parameter, |(given, _)| given);
+    let given: Vec<u8> =
+        percent_decode(given.as_bytes()).map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    let given = given.split(|byte| *byte == b'[').next().unwrap_or_default();
+    given.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
+}
+
+impl Form {
+    /// The header that it stands in, in lower case.
+    fn header(&self) -> Option<&str> {
+        match self {
+            Form::Header { name, .. } => Some(name),
+            Form::Basic { .. } => Some("authorization"),
+            Form::Query { .. } => None,
+        }
+    }
+
+    /// The query parameter that it stands in.
+    fn query(&self) -> Option<&str> {
+        match self {
+            Form::Query { name } => Some(name),
+            Form::Header { .. } | Form::Basic { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
