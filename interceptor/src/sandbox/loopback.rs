@@ -58,12 +58,12 @@ pub(crate) fn up() -> io::Result<bool> {
     }
 }
 
-/// The kernel makes the routes to IPv6 addresses in the background: until then connections to them fail.
+/// The kernel makes the routes to IPv6 addresses in the background, and not at once: until then a connection to one of them waits
+/// for a second, or fails. A datagram to oneself shows that they are there.
 fn wait_for_routes() -> io::Result<()> {
     let deadline = Instant::now() + ROUTES_WITHIN;
     for address in [ADDRESS6, Ipv6Addr::LOCALHOST] {
-        // Connecting a datagram socket looks up the route and sends nothing.
-        while let Err(error) = UdpSocket::bind("[::]:0").and_then(|socket| socket.connect((address, 9))) {
+        while let Err(error) = reach_oneself(address) {
             if Instant::now() > deadline {
                 return Err(error);
             }
@@ -71,6 +71,14 @@ fn wait_for_routes() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn reach_oneself(address: Ipv6Addr) -> io::Result<()> {
+    let socket = UdpSocket::bind((address, 0))?;
+    socket.set_read_timeout(Some(Duration::from_millis(2)))?;
+    socket.connect(socket.local_addr()?)?;
+    socket.send(&[0])?;
+    socket.recv(&mut [0]).map(drop)
 }
 
 fn add(socket: &OwnedFd, address: IpAddr) -> io::Result<()> {
@@ -162,7 +170,8 @@ mod tests {
                 Ipv6Addr::LOCALHOST.into(),
             ] {
                 let listener = TcpListener::bind((address, 0)).unwrap();
-                TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                TcpStream::connect(listener.local_addr().unwrap())
+                    .unwrap_or_else(|error| panic!("{address}: {error}"));
             }
             let error = TcpStream::connect("192.0.2.1:80").unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
