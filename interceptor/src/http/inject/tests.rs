@@ -1,1 +1,358 @@
+//! What an origin receives, byte for byte, whatever a client sent.
 
+use http::Request;
+
+use super::*;
+use crate::credential::fixture::{compile, credential, key, keyring, policy};
+
+/// A request to be injected into: the names and values of its headers in order, and its target.
+fn request(target: &str, headers: &[(&str, String)]) -> Parts {
+    let mut builder = Request::builder().method("POST").uri(target);
+    for (name, value) in headers {
+        builder = builder.header(*name, value);
+    }
+    builder.body(()).unwrap().into_parts().0
+}
+
+/// The headers an origin receives but those that every request has, sorted.
+fn received(parts: &Parts) -> Vec<String> {
+    let pair = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+    let mut all: Vec<String> =
+        parts.headers.iter().filter(|(name, _)| *name != ACCEPT_ENCODING).map(pair).collect();
+    all.sort();
+    all
+}
+
+struct Case {
+    policy: Policy,
+    keyring: Keyring,
+}
+
+impl Case {
+    fn new() -> Case {
+        let policy = policy();
+        let keyring = keyring(&policy);
+        Case { policy, keyring }
+    }
+
+    fn placeholder(&self, name: &str) -> String {
+        credential(&self.policy, &self.keyring, name).1
+    }
+
+    fn inject(&self, name: &str, mut parts: Parts) -> Parts {
+        let id = self.policy.credential_named(name).unwrap();
+        let presented = self.keyring.presented(&parts.headers, parts.uri.query());
+        inject(&mut parts, &self.policy, &self.keyring, id, &presented).unwrap();
+        assert_eq!(parts.headers[ACCEPT_ENCODING], "identity");
+        parts
+    }
+}
+
+fn basic_of(text: &str) -> String {
+    format!("Basic {}", STANDARD.encode(text))
+}
+
+#[test]
+fn c4_the_key_takes_the_form_in_which_the_placeholder_was_presented() {
+    let case = Case::new();
+    let (ant, gh, own) =
+        (case.placeholder("anthropic"), case.placeholder("github"), case.placeholder("basic"));
+    let (ant_key, gh_key, own_key) = (key("anthropic"), key("github"), key("basic"));
+    let table: Vec<(&str, &str, String, String)> = vec![
+        ("anthropic", "x-api-key", ant.clone(), format!("x-api-key: {ant_key}")),
+        ("anthropic", "authorization", format!("Bearer {ant}"), format!("authorization: Bearer {ant_key}")),
+        ("anthropic", "authorization", format!("bearer {ant}"), format!("authorization: Bearer {ant_key}")),
+        // Presented in none of its forms: the first.
+        ("anthropic", "authorization", basic_of(&format!("u:{ant}")), format!("x-api-key: {ant_key}")),
+        ("anthropic", "x-unused", "1".into(), format!("x-api-key: {ant_key}")),
+        ("github", "authorization", format!("token {gh}"), format!("authorization: token {gh_key}")),
+        ("github", "authorization", format!("Bearer {gh}"), format!("authorization: Bearer {gh_key}")),
+        (
+            "github",
+            "authorization",
+            basic_of(&format!("me:{gh}")),
+            format!("authorization: {}", basic_of(&format!("x-access-token:{gh_key}"))),
+        ),
+        (
+            "github",
+            "authorization",
+            basic_of(&format!("{gh}:x-oauth-basic")),
+            format!("authorization: {}", basic_of(&format!("x-access-token:{gh_key}"))),
+        ),
+        // No user name is fixed: the client's own, or the place where the placeholder stood.
+        (
+            "basic",
+            "authorization",
+            basic_of(&format!("jane:{own}")),
+            format!("authorization: {}", basic_of(&format!("jane:{own_key}"))),
+        ),
+        (
+            "basic",
+            "authorization",
+            basic_of(&format!("{own}:")),
+            format!("authorization: {}", basic_of(&format!("{own_key}:"))),
+        ),
+        (
+            "basic",
+            "authorization",
+            basic_of("jane:own-password"),
+            format!("authorization: {}", basic_of(&format!(":{own_key}"))),
+        ),
+    ];
+    for (name, header, value, expected) in table {
+        let parts = case.inject(name, request("/v1", &[(header, value.clone())]));
+        let got: Vec<String> = received(&parts).into_iter().filter(|line| line != "x-unused: 1").collect();
+        assert_eq!(got, [expected], "{name} with {header}: {value}");
+    }
+}
+
+#[test]
+fn c4_a_placeholder_anywhere_else_stays_what_it_is() {
+    let case = Case::new();
+    let ph = case.placeholder("anthropic");
+    let elsewhere = [
+        ("user-agent", format!("agent ({ph})")),
+        ("referer", format!("https://h.test/?k={ph}")),
+        ("x-request-id", ph.clone()),
+        ("cookie", format!("a={ph}")),
+        ("x-double", format!("{ph}{ph}")),
+        ("sec-websocket-key", ph.clone()),
+        ("sec-websocket-protocol", format!("chat, {ph}")),
+        ("x-forwarded-host", ph.clone()),
+    ];
+    let parts = case.inject("anthropic", request(&format!("/v1/{ph}?q={ph}&key={ph}"), &elsewhere));
+    let mut expected: Vec<String> =
+        elsewhere.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    expected.push(format!("x-api-key: {}", key("anthropic")));
+    expected.sort();
+    assert_eq!(received(&parts), expected);
+    assert_eq!(parts.uri, format!("/v1/{ph}?q={ph}&key={ph}").as_str());
+}
+
+#[test]
+fn c7_an_authentication_of_the_clients_own_never_passes() {
+    let case = Case::new();
+    let ph = case.placeholder("anthropic");
+    let own = |name: &'static str| (name, "own".to_owned());
+    let table: Vec<Vec<(&str, String)>> = vec![
+        vec![own("authorization")],
+        vec![own("Authorization"), own("authorization")],
+        vec![("authorization", format!("Bearer {ph}")), own("authorization")],
+        vec![own("authorization"), ("authorization", format!("Bearer {ph}"))],
+        vec![("authorization", format!("Bearer own, Bearer {ph}"))],
+        vec![own("x-api-key"), ("authorization", format!("Bearer {ph}"))],
+        vec![("x-api-key", ph.clone()), own("x-api-key"), own("X-API-Key")],
+        vec![own("api-key")],
+        vec![own("x-goog-api-key")],
+        vec![own("proxy-authorization")],
+        vec![own("x_api_key"), own("X_Api-Key")],
+        vec![own("api_key"), own("proxy_authorization"), own("x_goog_api_key")],
+    ];
+    for headers in table {
+        let parts = case.inject("anthropic", request("/v1", &headers));
+        let got = received(&parts);
+        let real = key("anthropic");
+        assert!(
+            got == [format!("x-api-key: {real}")] || got == [format!("authorization: Bearer {real}")],
+            "{headers:?} became {got:?}"
+        );
+    }
+}
+
+#[test]
+fn c7_the_headers_and_parameters_of_every_credential_of_the_host_are_stripped() {
+    let case = Case::new();
+    let own = "own".to_owned();
+    let headers = [
+        ("x-first_key", own.clone()),
+        ("x-first-key", own.clone()),
+        ("X_First_Key", own.clone()),
+        ("x-kept", own),
+    ];
+    let first = case.inject("first", request("/a?b=1&second=own&SECOND=own&c", &headers));
+    assert_eq!(received(&first), [format!("x-first_key: {}", key("first")), "x-kept: own".into()]);
+    assert_eq!(first.uri, "/a?b=1&c");
+    let second = case.inject("second", request("/a?b=1&second=own", &headers));
+    assert_eq!(received(&second), ["x-kept: own"]);
+    assert_eq!(second.uri, format!("/a?b=1&second={}", key("second")).as_str());
+    // Of a credential of another host they stay.
+    let other = case.inject("anthropic", request("/a?second=x", &headers));
+    assert_eq!(received(&other).len(), 5);
+    assert_eq!(other.uri, "/a?second=x");
+}
+
+#[test]
+fn c7_cookies_go_where_the_credential_says_so() {
+    let case = Case::new();
+    let cookies = [("cookie", "a=1".to_owned()), ("cookie", "b=2".to_owned())];
+    let google = case.inject("google", request("/", &cookies));
+    assert_eq!(received(&google), [format!("x-goog-api-key: {}", key("google"))]);
+    let anthropic = case.inject("anthropic", request("/", &cookies));
+    assert_eq!(received(&anthropic)[..2], ["cookie: a=1", "cookie: b=2"]);
+}
+
+#[test]
+fn c9_a_query_holds_the_key_once_and_all_else_byte_for_byte() {
+    let case = Case::new();
+    let ph = case.placeholder("google");
+    let real = "key=AIzaReal%2Fgoogle%2Bkey";
+    for (given, expected) in [
+        (format!("/v1?key={ph}"), format!("/v1?{real}")),
+        (format!("/v1?key={ph}&a=%7e&&b=+;c"), format!("/v1?a=%7e&&b=+;c&{real}")),
+        (
+            format!("/v1?a=1&key={ph}&key=own&KEY=own&k%65y=own&%6Bey&key[]=own&key[0]=own"),
+            format!("/v1?a=1&{real}"),
+        ),
+        (format!("/v1?monkey=1&keys=2&key={ph}"), format!("/v1?monkey=1&keys=2&{real}")),
+        (format!("/v1?alt=sse&key={ph}#"), format!("/v1?alt=sse&{real}")),
+        (format!("https://google.test/v1?key={ph}"), format!("https://google.test/v1?{real}")),
+    ] {
+        let parts = case.inject("google", request(&given, &[]));
+        assert_eq!(parts.uri.to_string(), expected, "{given}");
+        assert!(received(&parts).is_empty());
+    }
+    // Presented in the header, the parameter of that name goes all the same.
+    let parts = case.inject("google", request("/v1?key=own&x=1", &[("x-goog-api-key", ph)]));
+    assert_eq!(parts.uri, "/v1?x=1");
+    let parts = case.inject("google", request("/v1?key=own", &[]));
+    assert_eq!(parts.uri, "/v1");
+    let parts = case.inject("google", request("/v1?", &[]));
+    assert_eq!(parts.uri, "/v1?");
+}
+
+#[test]
+fn c9_without_its_key_a_request_is_not_made() {
+    let case = Case::new();
+    let ph = case.placeholder("google");
+    let empty = keyring(&compile("{}"));
+    let mut parts = request("/v1", &[("authorization", format!("Bearer {ph}"))]);
+    let id = case.policy.credential_named("google").unwrap();
+    assert_eq!(inject(&mut parts, &case.policy, &empty, id, &Presented::default()), Err(InjectError::NoKey));
+    assert_eq!(
+        inject(&mut parts, &case.policy, &case.keyring, CredentialId(99), &Presented::default()),
+        Err(InjectError::NoKey)
+    );
+}
+
+#[test]
+fn h9_what_connection_names_goes_before_the_key_is_set() {
+    let case = Case::new();
+    let ph = case.placeholder("anthropic");
+    for listed in [
+        "x-api-key",
+        "X-Api-Key, close",
+        "authorization, x-api-key, host, content-length",
+        "keep-alive,te,x-hop",
+    ] {
+        let headers = [
+            ("connection", listed.to_owned()),
+            ("host", "anthropic.test".to_owned()),
+            ("content-length", "5".to_owned()),
+            ("keep-alive", "timeout=5".to_owned()),
+            ("proxy-connection", "keep-alive".to_owned()),
+            ("te", "trailers, gzip".to_owned()),
+            ("transfer-encoding", "chunked".to_owned()),
+            ("x-api-key", ph.clone()),
+        ];
+        let parts = case.inject("anthropic", request("/", &headers));
+        assert_eq!(
+            received(&parts),
+            [
+                "content-length: 5".to_owned(),
+                "host: anthropic.test".into(),
+                "te: trailers".into(),
+                format!("x-api-key: {}", key("anthropic")),
+            ],
+            "{listed}"
+        );
+    }
+    let mut headers = HeaderMap::new();
+    headers.append("connection", HeaderValue::from_static("x-hop , Upgrade"));
+    headers.append("connection", HeaderValue::from_static("x-hop2"));
+    headers.append("upgrade", HeaderValue::from_static("websocket"));
+    headers.append("x-hop", HeaderValue::from_static("1"));
+    headers.append("x-hop2", HeaderValue::from_static("1"));
+    headers.append("te", HeaderValue::from_static("gzip"));
+    headers.append("http2-settings", HeaderValue::from_static("AAMAAABkAARAAAAAAAIAAAAA"));
+    strip_hop_by_hop(&mut headers);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["upgrade"]);
+}
+
+#[test]
+fn h11_a_websocket_handshake_holds_no_key_of_anybodys() {
+    let case = Case::new();
+    let ph = case.placeholder("anthropic");
+    let headers = [
+        ("upgrade", "websocket".to_owned()),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==".to_owned()),
+        ("sec-websocket-version", "13".to_owned()),
+        ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits".to_owned()),
+        ("sec-websocket-protocol", format!("realtime, openai-insecure-api-key.{ph}, v1")),
+        ("authorization", format!("Bearer {ph}")),
+    ];
+    let parts = case.inject("anthropic", request("/v1/realtime", &headers));
+    assert_eq!(
+        received(&parts),
+        [
+            format!("authorization: Bearer {}", key("anthropic")),
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==".into(),
+            "sec-websocket-protocol: realtime, v1".into(),
+            "sec-websocket-version: 13".into(),
+            "upgrade: websocket".into(),
+        ]
+    );
+    let only = [("sec-websocket-protocol", "OpenAI-Insecure-API-Key.own".to_owned())];
+    assert_eq!(
+        received(&case.inject("anthropic", request("/", &only))),
+        [format!("x-api-key: {}", key("anthropic"))]
+    );
+}
+
+#[test]
+fn h13_of_trailers_only_checksums_and_grpc_pass() {
+    let mut trailers = HeaderMap::new();
+    for name in [
+        "authorization",
+        "x-api-key",
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "te",
+        "cookie",
+        "x-other",
+    ] {
+        trailers.append(name, HeaderValue::from_static("x"));
+    }
+    for name in ["grpc-status", "grpc-message", "content-digest"] {
+        trailers.append(name, HeaderValue::from_static("0"));
+    }
+    strip_trailers(&mut trailers);
+    let mut names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-digest", "grpc-message", "grpc-status"]);
+}
+
+#[test]
+fn c14_the_key_is_never_indexed_and_never_shown() {
+    let case = Case::new();
+    for name in ["anthropic", "github", "google", "basic", "first"] {
+        let parts = case.inject(name, request("/", &[]));
+        let (_, value) = parts.headers.iter().find(|(_, value)| value.is_sensitive()).unwrap();
+        assert!(!value.is_empty());
+        assert!(!format!("{:?}", parts.headers).contains(key(name)), "{name}");
+    }
+}
+
+#[test]
+fn h14_the_answer_is_asked_for_so_that_it_can_be_searched() {
+    let case = Case::new();
+    let headers = [
+        ("accept-encoding", "gzip, br".to_owned()),
+        ("accept-encoding", "zstd".to_owned()),
+        ("range", "bytes=0-3".to_owned()),
+        ("if-range", "\"tag\"".to_owned()),
+    ];
+    let parts = case.inject("anthropic", request("/", &headers));
+    assert_eq!(parts.headers.get_all(ACCEPT_ENCODING).iter().collect::<Vec<_>>(), ["identity"]);
+    assert_eq!(received(&parts), [format!("x-api-key: {}", key("anthropic"))]);
+}
