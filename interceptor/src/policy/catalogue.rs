@@ -2,7 +2,7 @@
 //! include. The built-in part is data (`data/services.json`, `data/profiles.json`), embedded when the crate is built; whoever
 //! reads `profiles.d` or the machine's package managers adds to it before compiling.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -27,12 +27,14 @@ pub struct Service {
     pub forms: Vec<Form>,
     /// The variables its clients read.
     pub env: Vec<String>,
-    /// The variables by which its clients can be pointed elsewhere.
-    pub base_url_env: Vec<String>,
+    /// The variables by which its clients can be pointed elsewhere, each with the path that its value ends in.
+    pub base_url_env: BTreeMap<String, String>,
     /// What its clients take for a key.
     pub placeholder: PlaceholderShape,
     /// Whether its hosts also authenticate by cookie.
     pub strip_cookies: bool,
+    /// Requests that hand out further credentials (`METHOD PATH`): a rule that permits one deserves a warning.
+    pub mints: Vec<String>,
     /// Where each fact is documented, by the field it is about.
     pub sources: BTreeMap<String, String>,
 }
@@ -49,7 +51,7 @@ pub struct Profile {
     /// Deny rules.
     #[serde(default)]
     pub deny: Vec<String>,
-    /// Groups whose hosts are allowed too, e.g. `registries`.
+    /// Groups whose hosts are allowed too, e.g. `registries`; a profile is a group as well.
     #[serde(default)]
     pub groups: Vec<String>,
 }
@@ -87,10 +89,12 @@ struct ServiceEntry {
     forms: Vec<InjectDocument>,
     env: Vec<String>,
     #[serde(default)]
-    base_url_env: Vec<String>,
+    base_url_env: BTreeMap<String, String>,
     placeholder: PlaceholderShape,
     #[serde(default)]
     strip_cookies: bool,
+    #[serde(default)]
+    mints: Vec<String>,
     sources: BTreeMap<String, String>,
 }
 
@@ -175,17 +179,23 @@ impl Catalogue {
         self.profiles.get(name)
     }
 
-    /// The hosts of a group; none where nobody said.
-    pub fn group(&self, name: &str) -> &[String] {
-        self.groups.get(name).map_or(&[], Vec::as_slice)
+    /// The hosts of a group: those that [`Catalogue::set_group`] said, and the allow rules of the profile of that name, so
+    /// that a file of `profiles.d` can add to a group. None where nobody said.
+    pub fn group(&self, name: &str) -> Vec<String> {
+        let set = self.groups.get(name).into_iter().flatten();
+        let profile = self.profiles.get(name).and_then(|profile| profile.allow.as_ref()).into_iter().flatten();
+        let mut rules: Vec<String> = set.chain(profile).cloned().collect();
+        let mut seen = HashSet::new();
+        rules.retain(|rule| seen.insert(rule.clone()));
+        rules
     }
 
     /// The allow rules of a profile with those of its groups, and whether it refuses what they do not list.
     pub fn allow_rules(&self, profile: &Profile) -> (Vec<String>, bool) {
         let closed = profile.allow.is_some() || !profile.groups.is_empty();
-        let own = profile.allow.iter().flatten();
+        let own = profile.allow.iter().flatten().cloned();
         let grouped = profile.groups.iter().flat_map(|group| self.group(group));
-        (own.chain(grouped).cloned().collect(), closed)
+        (own.chain(grouped).collect(), closed)
     }
 }
 
@@ -233,6 +243,7 @@ impl ServiceEntry {
             base_url_env: self.base_url_env,
             placeholder: self.placeholder,
             strip_cookies: self.strip_cookies,
+            mints: self.mints,
             sources: self.sources,
         })
     }

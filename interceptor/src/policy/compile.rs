@@ -105,7 +105,8 @@ impl Compiler<'_> {
                 self.unknown_service(name, simple, &written.pointer);
                 continue;
             }
-            let Some(credential) = credential(name, written, service) else { continue };
+            let Some(mut credential) = credential(name, written, service) else { continue };
+            credential.key_pointer = if simple { written.pointer.clone() } else { format!("{}/key", written.pointer) };
             for variable in &credential.env {
                 if let Some(other) = variables.insert(variable.clone(), name.clone())
                     && other != *name
@@ -194,6 +195,7 @@ fn credential(name: &str, written: &CredentialDocument, service: Option<&Service
         placeholder: service.map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
         // A missing key was an error of the document already.
         key: written.key.clone()?,
+        key_pointer: String::new(),
         allow_plaintext: written.allow_plaintext,
         strip_cookies: written.strip_cookies.unwrap_or(service.is_some_and(|service| service.strip_cookies)),
     })

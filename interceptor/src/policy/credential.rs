@@ -27,6 +27,8 @@ pub struct Credential {
     pub placeholder: PlaceholderShape,
     /// Where the real key is.
     pub key: KeySource,
+    /// The JSON pointer to that in the document.
+    pub key_pointer: String,
     /// Whether the key may be sent without TLS.
     pub allow_plaintext: bool,
     /// Whether the client's cookies are dropped on its hosts, as other authentication is.
