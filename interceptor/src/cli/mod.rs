@@ -9,6 +9,7 @@ pub mod profiles;
 pub mod replay;
 pub mod run;
 pub mod services;
+mod setup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
