@@ -16,5 +16,10 @@ pub(crate) fn send<F: Family>(address: &Address<F>) -> i32 {
         return PASS;
     }
     let destination = address.get();
+    // `send` on an IPv6 socket that is connected to a mapped address comes here with the address `connect` was given, which is
+    // the resolver's: redirected already, and the record must stay.
+    if maps::remembered(address.socket()).is_some_and(|redirection| redirection.target == destination) {
+        return PASS;
+    }
     connect::carry_out(address, &destination, verdict::udp(sandbox, &destination))
 }
