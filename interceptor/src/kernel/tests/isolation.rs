@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::Duration;
 
@@ -22,12 +21,15 @@ fn k14_two_sandboxes_in_one_namespace_never_cross() {
     let ports = [rigs[0].listen(), rigs[1].listen()];
     // Both try one network that only the other is denied.
     let denied = ["10.0.0.0/8", "11.0.0.0/8"];
-    let _attachments = [0, 1].map(|number: usize| {
+    let attachments = [0, 1].map(|number: usize| {
         let mut enforcement = rigs[number].enforcement(&ports[number]);
         enforcement.shared_netns = true;
         enforcement.denied = networks(&[denied[number]]);
         rigs[number].attach(&enforcer, &enforcement).unwrap()
     });
+    for (ports, attachment) in ports.iter().zip(&attachments) {
+        ports.mark(attachment);
+    }
     let destinations = enforcer.destinations();
     let connect = |number: usize| {
         let [own, other] = if number == 0 { [20, 11] } else { [30, 10] };
@@ -129,6 +131,9 @@ fn k20_the_loopback_of_a_shared_namespace_is_closed_unless_allowed() {
     enforcement.shared_netns = true;
     enforcement.allowed_loopback = networks(&["127.0.0.2/32"]);
     let attachment = rig.attach(&enforcer, &enforcement).unwrap();
+    for listener in [&ports.tcp4, &ports.tcp6] {
+        attachment.mark(listener).unwrap();
+    }
     let (host4, host6, hostudp) = rig.beside_cgroup(|| {
         let tcp = |address: &str| TcpListener::bind(address).unwrap();
         (tcp("0.0.0.0:0"), tcp("[::1]:0"), UdpSocket::bind("127.0.0.1:0").unwrap())
@@ -163,8 +168,7 @@ fn k20_the_loopback_of_a_shared_namespace_is_closed_unless_allowed() {
     };
     let client = rig.beside_cgroup(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     assert_eq!(errno(ports.dns4.send_to(b"x", client)), libc::EPERM);
-    attachment.mark_resolver(&ports.dns4).unwrap();
-    attachment.mark_resolver(ports.dns6.as_fd()).unwrap();
+    ports.mark(&attachment);
     assert_eq!(while_resolving(&ports, ask).to_string(), "192.0.2.53:53");
 }
 
@@ -207,6 +211,82 @@ fn k18_what_was_connected_before_the_attach_sends_nothing_to_a_device() {
     drop(attachment);
     accepted.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(accepted.read(&mut buffer).unwrap(), 5);
+}
+
+#[test]
+fn k18_nobody_takes_the_place_of_a_dead_interceptor_in_a_shared_namespace() {
+    let enforcer = enforcer();
+    let rig = Rig::new();
+    let ports = rig.listen();
+    let mut enforcement = rig.enforcement(&ports);
+    enforcement.shared_netns = true;
+    let attachment = rig.attach(&enforcer, &enforcement).unwrap();
+    let refused = || {
+        rig.inside(|| {
+            for address in [
+                "192.0.2.1:80",
+                "[2001:db8::1]:80",
+                "[::ffff:192.0.2.1]:80",
+                "192.0.2.1:53",
+                "[2001:db8::1]:53",
+            ] {
+                assert_eq!(errno(TcpStream::connect(address)), libc::EPERM, "TCP {address}");
+                let socket =
+                    UdpSocket::bind(if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
+                assert_eq!(errno(socket.send_to(b"x", address)), libc::EPERM, "sendto {address}");
+                assert_eq!(errno(socket.connect(address)), libc::EPERM, "connect {address}");
+            }
+        });
+    };
+    // Not marked yet, then dead, then with strangers on the ports.
+    refused();
+    ports.mark(&attachment);
+    let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
+        rig.inside(|| {
+            drop(TcpStream::connect("192.0.2.1:80").unwrap());
+            drop(TcpStream::connect("[2001:db8::1]:80").unwrap());
+            UdpSocket::bind("[::]:0").unwrap().connect("[2001:db8::1]:53").unwrap();
+        });
+    });
+    assert_eq!(seen.len(), 2);
+    drop(ports);
+    refused();
+    let strangers = rig.beside_cgroup(|| {
+        (
+            TcpListener::bind(enforcement.tcp4).unwrap(),
+            TcpListener::bind(enforcement.tcp6.unwrap()).unwrap(),
+            UdpSocket::bind(enforcement.dns4).unwrap(),
+            UdpSocket::bind(enforcement.dns6.unwrap()).unwrap(),
+        )
+    });
+    refused();
+    strangers.0.set_nonblocking(true).unwrap();
+    assert_eq!(strangers.0.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn k22_nobody_outside_reaches_a_listener_of_the_sandbox() {
+    let enforcer = enforcer();
+    let (rig, outside) = (Rig::new(), Rig::new());
+    let ports = rig.listen();
+    link(&rig, &outside);
+    let _attachment = rig.attach(&enforcer, &rig.enforcement(&ports)).unwrap();
+    let (listener, socket) =
+        rig.inside(|| (TcpListener::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("0.0.0.0:0").unwrap()));
+    let at = |port: u16| SocketAddr::from((Ipv4Addr::new(10, 99, 0, 1), port));
+    outside.beside_cgroup(|| {
+        let port = listener.local_addr().unwrap().port();
+        let error = TcpStream::connect_timeout(&at(port), Duration::from_millis(500)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        UdpSocket::bind("10.99.0.2:0")
+            .unwrap()
+            .send_to(b"x", at(socket.local_addr().unwrap().port()))
+            .unwrap();
+    });
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(socket.recv(&mut [0; 8]).is_err(), "a datagram came in from outside");
+    // From inside the listener is there.
+    rig.inside(|| drop(TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap()));
 }
 
 #[test]

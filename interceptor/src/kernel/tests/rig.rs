@@ -143,6 +143,16 @@ pub(super) struct Ports {
     pub(super) dns6: UdpSocket,
 }
 
+impl Ports {
+    /// Marks all of them.
+    pub(super) fn mark(&self, attachment: &Attachment) {
+        attachment.mark(&self.tcp4).unwrap();
+        attachment.mark(&self.tcp6).unwrap();
+        attachment.mark(&self.dns4).unwrap();
+        attachment.mark(&self.dns6).unwrap();
+    }
+}
+
 /// The networks of a list.
 pub(super) fn networks(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()

@@ -26,6 +26,8 @@ pub(super) fn serve(
     // To close while unread data is there would reset the connection before the client has read: the last few stay open.
     let mut open = VecDeque::new();
     loop {
+        // Asked before the queue is: what was connected before the stop is still accepted.
+        let stopping = stop.load(Ordering::Relaxed);
         match listener.accept() {
             Ok((mut stream, _)) => {
                 let original = destinations.original(stream.as_fd()).unwrap();
@@ -40,7 +42,7 @@ pub(super) fn serve(
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if stop.load(Ordering::Relaxed) {
+                if stopping {
                     return seen;
                 }
                 thread::sleep(Duration::from_micros(100));
