@@ -12,6 +12,7 @@ pub mod registries;
 pub mod replay;
 pub mod run;
 pub mod services;
+mod setup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
