@@ -172,16 +172,13 @@ impl Enforced {
         let cgroup = File::open(place.cgroup)
             .with_context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;
         let attachment = enforcer.attach(&cgroup, &enforcement)?;
-        attachment.mark_resolver(&sockets.dns4)?;
         let (tcp6, dns6) = sockets.v6.unzip();
-        if let Some(dns6) = &dns6 {
-            attachment.mark_resolver(dns6)?;
-        }
         let token = crate::sandbox::launch::random_id()?;
         let sandbox = Sandbox::new(runtime, id, policy, keyring)?;
         let ca_pem = sandbox.ca_pem().to_owned();
         let listeners =
             Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
+        attachment.mark_listeners(&listeners)?;
         let serving =
             sandbox.serve(listeners, enforcer.destinations()).context("cannot serve the sandbox")?;
         Ok(Enforced { serving, _attachment: attachment, token, ca_pem })
