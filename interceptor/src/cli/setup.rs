@@ -96,6 +96,14 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
             KeySource::Literal(_) => {}
         }
     }
+    if !common.quiet {
+        secret_files.iter().filter(|file| has_other_names(file)).for_each(|file| {
+            eprintln!(
+                "interceptor: warning: {} has hard links: the sandbox cannot read it by this name, but perhaps by another",
+                file.display()
+            );
+        });
+    }
     Ok(Rules { policy, keyring, secret_files, key_variables })
 }
 
@@ -103,6 +111,11 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
 pub(super) fn regular_file(path: &Path) -> Option<PathBuf> {
     let resolved = fs::canonicalize(path).ok()?;
     resolved.is_file().then_some(resolved)
+}
+
+fn has_other_names(file: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(file).is_ok_and(|metadata| metadata.nlink() > 1)
 }
 
 fn describe(name: &str, problem: &Problem) -> String {
