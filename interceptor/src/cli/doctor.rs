@@ -207,7 +207,7 @@ fn hooks(scratch: &Scratch) -> Vec<Check> {
     match outcome {
         Ok(hooks) => hooks
             .into_iter()
-            .map(|(hook, outcome)| {
+            .map(|kernel::Probe { hook, outcome }| {
                 let name = format!("hook {}", hook.name);
                 match outcome {
                     Ok(()) => Check::passed(

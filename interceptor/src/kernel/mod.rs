@@ -19,6 +19,7 @@ mod events;
 mod hooks;
 mod maps;
 mod networks;
+mod pins;
 mod probe;
 mod sys;
 #[cfg(test)]
@@ -28,4 +29,5 @@ pub use attachment::Attachment;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
 pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
-pub use probe::probe;
+pub use pins::{bpffs, remove_pins};
+pub use probe::{Probe, probe};
