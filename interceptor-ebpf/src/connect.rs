@@ -3,6 +3,9 @@
 //! The kernel runs these hooks for a non-blocking connect, for TCP fast open (`sendto` with `MSG_FASTOPEN`, and
 //! `TCP_FASTOPEN_CONNECT`) and for io_uring too; not for `connect` with `AF_UNSPEC`, which only undoes a connection.
 
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use interceptor_ebpf::verdict::{self, Verdict};
 use interceptor_ebpf::{Endpoint, Redirection, Sandbox};
@@ -10,19 +13,22 @@ use interceptor_ebpf::{Endpoint, Redirection, Sandbox};
 use crate::context::{Address, Family};
 use crate::maps::{self, HalfOpen};
 use crate::socket::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM};
-use crate::{PASS, REFUSE};
+use crate::{PASS, REFUSE, listener};
 
 /// Judges the destination of a `connect`.
 #[inline(always)]
 pub(crate) fn connect<F: Family>(address: &Address<F>) -> i32 {
     let Some(sandbox) = maps::sandbox() else { return REFUSE };
     let destination = address.get();
-    let verdict = match (address.socket_type(), address.protocol()) {
-        (SOCK_STREAM, IPPROTO_TCP) => tcp(sandbox, &destination),
-        (SOCK_DGRAM, IPPROTO_UDP) => verdict::udp(sandbox, &destination),
-        _ => Verdict::Refuse,
-    };
-    carry_out(address, &destination, verdict)
+    match (address.socket_type(), address.protocol()) {
+        (SOCK_STREAM, IPPROTO_TCP) => {
+            carry_out(address, sandbox, &destination, tcp(sandbox, &destination), listener::accepts)
+        }
+        (SOCK_DGRAM, IPPROTO_UDP) => {
+            carry_out(address, sandbox, &destination, verdict::udp(sandbox, &destination), listener::resolves)
+        }
+        _ => REFUSE,
+    }
 }
 
 /// TCP, with the maps the verdict asks.
@@ -53,27 +59,33 @@ fn loopback(destination: &Endpoint) -> [u32; 4] {
     address
 }
 
-/// Does to the socket and to the address in the call what was decided.
+/// Does to the socket and to the address in the call what was decided. `is_there` asks whether the interceptor is at the target.
 #[inline(always)]
-pub(crate) fn carry_out<F: Family>(address: &Address<F>, destination: &Endpoint, verdict: Verdict) -> i32 {
+pub(crate) fn carry_out<F: Family>(
+    address: &Address<F>,
+    sandbox: &Sandbox,
+    destination: &Endpoint,
+    verdict: Verdict,
+    is_there: impl FnOnce(*mut c_void, &Endpoint, &Sandbox) -> bool,
+) -> i32 {
     match verdict {
         Verdict::Leave => {
             // The socket may have been redirected before and then disconnected: its record must not stick to this connection.
             maps::forget(address.socket());
-            PASS
+            return PASS;
         }
-        Verdict::Refuse => {
-            log_refused(address, destination);
-            REFUSE
-        }
+        Verdict::Refuse => {}
         Verdict::Redirect(target) => {
-            if !maps::remember(address.socket(), &Redirection { original: *destination, target }) {
-                return REFUSE;
+            if (!sandbox.shares_netns() || is_there(address.context().as_ptr(), &target, sandbox))
+                && maps::remember(address.socket(), &Redirection { original: *destination, target })
+            {
+                address.set(&target);
+                return PASS;
             }
-            address.set(&target);
-            PASS
         }
     }
+    log_refused(address, destination);
+    REFUSE
 }
 
 /// One debug event. Off unless user space asks for it at load, when the verifier removes it from the programs.

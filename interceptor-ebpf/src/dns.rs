@@ -3,10 +3,10 @@
 //! A socket remembers the last server it was sent to, which is enough for a client that asks several servers the same question
 //! on one socket and takes the first answer from any of them (musl does).
 
-use interceptor_ebpf::verdict;
+use interceptor_ebpf::verdict::{self, Verdict};
 
 use crate::context::{Address, Family};
-use crate::{PASS, REFUSE, connect, maps};
+use crate::{PASS, REFUSE, connect, listener, maps};
 
 /// Judges the destination of a datagram.
 #[inline(always)]
@@ -16,5 +16,14 @@ pub(crate) fn send<F: Family>(address: &Address<F>) -> i32 {
         return PASS;
     }
     let destination = address.get();
-    connect::carry_out(address, &destination, verdict::udp(sandbox, &destination))
+    // `send` on an IPv6 socket that is connected to a mapped address comes here with the address `connect` was given, which is
+    // the resolver's: redirected already, and the record must stay.
+    if maps::remembered(address.socket()).is_some_and(|redirection| redirection.target == destination) {
+        return PASS;
+    }
+    match verdict::udp(sandbox, &destination) {
+        // The record stays: a socket may be connected to a resolver and send to its own loopback too.
+        Verdict::Leave => PASS,
+        verdict => connect::carry_out(address, sandbox, &destination, verdict, listener::resolves),
+    }
 }

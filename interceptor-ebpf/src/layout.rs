@@ -18,8 +18,9 @@ pub const NETWORKS_CAPACITY: usize = 1 << 22;
 /// How many sandboxes one program set serves.
 pub const SANDBOXES_CAPACITY: usize = 1 << 16;
 
-/// Words of a network's key: the set it belongs to, then the address. The LPM trie's own `prefixlen` counts the set's 64 bits.
-pub const NETWORK_WORDS: usize = 6;
+/// Words of a network's key: the set it belongs to, the family (4 or 6), then the address. The family keeps `::/1` from covering
+/// IPv4, whose addresses are in their mapped form. The LPM trie's own `prefixlen` counts all of it.
+pub const NETWORK_WORDS: usize = 7;
 
 /// What the programs know of one sandbox: the value of its cgroup's local storage. All zero (as the kernel makes it at attach)
 /// means "not configured": everything is refused.
@@ -74,9 +75,18 @@ impl Sandbox {
 }
 
 /// A `u64` as the two words it takes in memory.
+#[inline(always)]
 pub const fn split(value: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
     [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+/// The words of a network's key.
+#[inline(always)]
+pub const fn network_words(set: u64, address: &[u32; 4]) -> [u32; NETWORK_WORDS] {
+    let [a, b] = split(set);
+    let family = if (Endpoint { address: *address, port: 0 }).is_v4() { 4 } else { 6 };
+    [a, b, family, address[0], address[1], address[2], address[3]]
 }
 
 /// What was done to a client's socket, in that socket's storage.
@@ -127,6 +137,13 @@ mod tests {
         assert_eq!(size_of::<Sandbox>(), 4 * Sandbox::WORDS);
         assert_eq!(size_of::<Redirection>(), 8 * Endpoint::WORDS);
         assert_eq!(size_of::<Flow>(), 4 * Flow::WORDS);
+    }
+
+    #[test]
+    fn a_network_of_one_family_is_none_of_the_other() {
+        let v4 = network_words(1, &Endpoint::v4(0, 0).address);
+        let v6 = network_words(1, &[0; 4]);
+        assert_ne!(v4[..3], v6[..3]);
     }
 
     #[test]

@@ -13,9 +13,10 @@
 
 mod connect;
 mod context;
+mod device;
 mod dns;
-mod egress;
 mod flow;
+mod listener;
 mod maps;
 mod peername;
 mod socket;
@@ -94,7 +95,13 @@ pub fn interceptor_sock_ops(context: SockOpsContext) -> u32 {
 /// Every packet that a socket of the cgroup sends, when its device is known.
 #[cgroup_skb(egress)]
 pub fn interceptor_egress(context: SkBuffContext) -> i32 {
-    egress::packet(&context)
+    device::packet(&context)
+}
+
+/// Every packet that is about to reach a socket of the cgroup.
+#[cgroup_skb(ingress)]
+pub fn interceptor_ingress(context: SkBuffContext) -> i32 {
+    device::packet(&context)
 }
 
 /// Never reached: the programs hold nothing that panics, and the verifier would refuse the loop.

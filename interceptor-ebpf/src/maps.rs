@@ -12,7 +12,9 @@ use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::btf_maps::{HashMap, SkStorage};
 use aya_ebpf::helpers::{bpf_get_local_storage, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
-use interceptor_ebpf::layout::{FLOWS_CAPACITY, NETWORK_WORDS, NETWORKS_CAPACITY, SANDBOXES_CAPACITY, split};
+use interceptor_ebpf::layout::{
+    FLOWS_CAPACITY, NETWORK_WORDS, NETWORKS_CAPACITY, SANDBOXES_CAPACITY, network_words,
+};
 use interceptor_ebpf::{Endpoint, Flow, Redirection, Sandbox};
 
 /// The definition of a cgroup storage map whose key is the cgroup's id alone, so that all programs attached to one cgroup
@@ -85,9 +87,7 @@ pub(crate) fn covers(set: u64, address: &[u32; 4]) -> bool {
     if set == 0 {
         return false;
     }
-    let [high, low] = split(set);
-    let key = [high, low, address[0], address[1], address[2], address[3]];
-    NETWORKS.get(&Key::new(NETWORK_WORDS as u32 * 32, key)).is_some()
+    NETWORKS.get(&Key::new(NETWORK_WORDS as u32 * u32::BITS, network_words(set, address))).is_some()
 }
 
 /// Remembers what is done to a client's socket; `false` when the kernel has no memory for it.

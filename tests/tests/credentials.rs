@@ -174,7 +174,7 @@ fn c3_what_the_origin_echoes_holds_the_placeholder_instead() {
                 if query != "?in=trailer" {
                     assert!(answer.contains(placeholder), "{query}: {answer}");
                 }
-                assert!(!answer.contains("CANARY"), "{query}");
+                assert!(!answer.contains("CANARY"), "{query}: {answer}");
             }
             assert_eq!(lab.seen().len(), queries.len());
         });

@@ -50,10 +50,9 @@ impl Arrival {
     }
 
     fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
-        let mut record =
-            Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
-                .port(self.asked.port())
-                .duration(self.since.elapsed());
+        let mut record = Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
+            .port(self.asked.port())
+            .duration(self.since.elapsed());
         record.protocol = protocol;
         match host {
             Host::Name(name) => record.host = Some(name.as_str().into()),
@@ -172,7 +171,8 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
             && policy.is_passthrough(name, port)
         {
             // What was looked up and what is asked for inside must be one name (ATTACKS T10).
-            let same = sni.as_ref().is_some_and(|sni| arrival.lookup.as_ref().is_none_or(|lookup| lookup == sni));
+            let same =
+                sni.as_ref().is_some_and(|sni| arrival.lookup.as_ref().is_none_or(|lookup| lookup == sni));
             if same {
                 return passthrough(&arrival, stream, first, Host::Name(name.clone())).await;
             }
@@ -255,8 +255,7 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
         // Which one is meant is known with the request.
         _ => return None,
     };
-    let key =
-        Key { scheme: Scheme::Https, host: identity.host.clone(), port: identity.port, credential };
+    let key = Key { scheme: Scheme::Https, host: identity.host.clone(), port: identity.port, credential };
     let pool = arrival.sandbox.pool.clone();
     if pool.has(&key, h2) {
         return None;

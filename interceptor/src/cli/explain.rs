@@ -1,12 +1,308 @@
-//! `interceptor explain`: says what a policy decides for one request, by which filter and rule.
+//! `interceptor explain`: says what a policy decides for one request, by which filter and rule, and shows the request as it
+//! would be forwarded. Nothing is resolved and no key is read.
 
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use super::audit_file;
+use super::policy_file::{self, printable};
+use super::registries;
+use crate::policy::{Authority, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme};
 
 /// The arguments of `interceptor explain`.
 #[derive(Debug, clap::Args)]
-pub struct Explain {}
+#[command(after_help = "Examples:
+  interceptor explain --policy policy.json GET https://api.openai.com/v1/models
+  interceptor explain --policy policy.json --json POST 'https://api.example.com/v1/a%2Fb?x=1'
+  interceptor explain --policy policy.json --audit audit.jsonl --id 7x2m4k0qv5s9
+
+Exit status: 0 allowed, 1 denied, 2 the question could not be answered.")]
+pub struct Explain {
+    /// The policy document; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// The method, as the client would send it.
+    #[arg(value_name = "METHOD", required_unless_present = "id")]
+    method: Option<String>,
+    /// The URL (http, https, ws or wss); its path is taken as written.
+    #[arg(value_name = "URL", required_unless_present = "id")]
+    url: Option<String>,
+    /// A credential whose placeholder the request presents; repeatable.
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    present: Vec<String>,
+    /// A header of the request, `NAME: VALUE`; only method-override headers matter. Repeatable.
+    #[arg(short = 'H', long, value_name = "HEADER", conflicts_with = "id")]
+    header: Vec<String>,
+    /// An audit file to take the request from.
+    #[arg(long, value_name = "FILE", requires = "id")]
+    audit: Option<PathBuf>,
+    /// The id of the record to explain.
+    #[arg(long, value_name = "ID", requires = "audit", conflicts_with_all = ["method", "url"])]
+    id: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Where the operator's own profiles are.
+    #[arg(long, value_name = "DIR")]
+    profiles_dir: Option<PathBuf>,
+}
+
+/// The headers by which a client may ask for another method than it sends (SPEC 2).
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// A question and its answer.
+struct Explanation {
+    scheme: Scheme,
+    method: String,
+    host: Option<Host>,
+    port: u16,
+    /// The path as it was written.
+    path: String,
+    query: Option<String>,
+    decision: Decision,
+}
 
 /// Runs the command.
-pub fn run(_arguments: Explain) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`interceptor explain` is not built yet")
+pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
+    let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
+    let policy = policy_file::load(&arguments.policy, &catalogue)?;
+    let explanation = match (&arguments.id, &arguments.audit) {
+        (Some(id), Some(audit)) => recorded(&policy, audit, id)?,
+        _ => asked(&policy, &arguments)?,
+    };
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{}", explanation.as_json(&policy))?;
+    } else {
+        explanation.print(&mut out, &policy)?;
+    }
+    Ok(ExitCode::from(u8::from(matches!(explanation.decision, Decision::Deny(_)))))
+}
+
+/// The request of the command line.
+fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
+    let (Some(method), Some(url)) = (&arguments.method, &arguments.url) else { bail!("give METHOD and URL") };
+    let (scheme, rest) =
+        url.split_once("://").context("the URL has no scheme: write https://… or http://…")?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "https" | "wss" => Scheme::Https,
+        "http" | "ws" => Scheme::Http,
+        _ => bail!("the URL's scheme is none of https, http, wss and ws"),
+    };
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query.to_owned())),
+        None => (target, None),
+    };
+    let path = if path.is_empty() { "/" } else { path };
+    let presented = presented(policy, &arguments.present)?;
+    let overrides: Vec<&str> = arguments
+        .header
+        .iter()
+        .filter_map(|header| header.split_once(':'))
+        .filter(|(name, _)| OVERRIDES.iter().any(|known| name.trim().eq_ignore_ascii_case(known)))
+        .map(|(_, value)| value.trim())
+        .collect();
+    let (host, port, decision) = match Authority::parse_typed(authority) {
+        Ok(Authority { host, port }) => {
+            let port = port.unwrap_or(scheme.default_port());
+            let request = Request {
+                scheme,
+                host: &host,
+                port,
+                method,
+                path,
+                overrides: &overrides,
+                presented: &presented,
+            };
+            let decision = policy.decide(&request);
+            (Some(host), port, decision)
+        }
+        Err(error) => (None, scheme.default_port(), malformed(format!("the request was refused: {error}"))),
+    };
+    Ok(Explanation { scheme, method: method.clone(), host, port, path: path.to_owned(), query, decision })
+}
+
+/// The answer to a request whose host is none.
+fn malformed(message: String) -> Decision {
+    let reason = Reason::RequestMalformed;
+    Decision::Deny(crate::policy::Deny {
+        reason,
+        status: reason.status(),
+        filter: Filter::Request,
+        rule: None,
+        credential: None,
+        message,
+        nearest: None,
+    })
+}
+
+fn presented(policy: &Policy, names: &[String]) -> anyhow::Result<Vec<CredentialId>> {
+    names
+        .iter()
+        .map(|name| {
+            policy.credential_named(name).with_context(|| format!("the policy has no credential `{name}`"))
+        })
+        .collect()
+}
+
+/// The request of an audit record.
+fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Result<Explanation> {
+    let mut found = None;
+    let mut wanted = |record: audit_file::Record| {
+        // A connection and its requests may share an id: the request says more.
+        if record.id == id && (found.is_none() || record.kind == "request") {
+            found = Some(record);
+        }
+        found.as_ref().is_none_or(|record| record.kind != "request")
+    };
+    audit_file::each(audit, &mut wanted)?;
+    let record = found.with_context(|| format!("{} has no record with this id", audit.display()))?;
+    let decision =
+        record.judge(policy).context("this record is not of a request or connection that a policy judges")?;
+    Ok(Explanation {
+        scheme: record.scheme(),
+        method: record.method.clone().unwrap_or_default(),
+        host: record.host.as_deref().and_then(|host| Host::parse(host).ok()),
+        port: record.port.unwrap_or(record.scheme().default_port()),
+        path: record.path.clone().unwrap_or_default(),
+        query: None,
+        decision,
+    })
+}
+
+impl Explanation {
+    /// The path as it is judged and forwarded; as it was written where it was refused before that.
+    fn judged_path(&self) -> String {
+        match &self.decision {
+            Decision::Allow(allow) if !allow.path.is_empty() => allow.path.clone(),
+            _ => crate::policy::CanonicalPath::parse(&self.path)
+                .map_or_else(|_| self.path.clone(), crate::policy::CanonicalPath::into_string),
+        }
+    }
+
+    fn as_json(&self, policy: &Policy) -> Value {
+        let name = |id: Option<CredentialId>| id.map(|id| policy.credential(id).name.clone());
+        let mut object = match &self.decision {
+            Decision::Allow(allow) => json!({
+                "decision": "allow",
+                "type": null,
+                "status": null,
+                "filter": allow.filter.as_str(),
+                "rule": allow.rule.as_ref().map(|rule| &rule.text),
+                "credential": name(allow.credential),
+                "pointer": allow.rule.as_ref().map(|rule| &rule.pointer),
+                "forwarded": self.forwarded(policy, allow.credential),
+            }),
+            Decision::Deny(deny) => json!({
+                "decision": "deny",
+                "type": deny.reason.as_str(),
+                "status": deny.status,
+                "filter": deny.filter.as_str(),
+                "rule": deny.rule.as_ref().map(|rule| &rule.text),
+                "credential": name(deny.credential),
+                "pointer": deny.rule.as_ref().map(|rule| &rule.pointer),
+                "message": deny.message,
+                "nearest": deny.nearest.as_ref().map(|near| json!({
+                    "rule": near.rule.text,
+                    "pointer": near.rule.pointer,
+                    "failed": near.failed,
+                    "edit": near.edit,
+                })),
+            }),
+        };
+        object["host"] = json!(self.host.as_ref().map(Host::to_string));
+        object["port"] = json!(self.port);
+        object["method"] = json!(self.method);
+        object["path"] = json!(self.judged_path());
+        object
+    }
+
+    /// The request as it would be forwarded, the key masked.
+    fn forwarded(&self, policy: &Policy, credential: Option<CredentialId>) -> Value {
+        const MASK: &str = "********";
+        let authority = self.authority();
+        let mut headers = json!({ "host": authority });
+        let mut target = self.judged_path();
+        let form = credential.map(|id| &policy.credential(id).forms[0]);
+        if let Some(query) = &self.query {
+            // The client's own parameter of the credential's name is replaced.
+            let replaced = |pair: &&str| matches!(form, Some(Form::Query { name }) if pair.split('=').next() == Some(name));
+            let kept: Vec<&str> = query.split('&').filter(|pair| !replaced(pair)).collect();
+            if !kept.is_empty() {
+                target.push('?');
+                target.push_str(&kept.join("&"));
+            }
+        }
+        match form {
+            None => {}
+            Some(Form::Header { name, prefix, suffix }) => {
+                headers[name] = json!(format!("{prefix}{MASK}{suffix}"))
+            }
+            Some(Form::Basic { .. }) => headers["authorization"] = json!(format!("Basic {MASK}")),
+            Some(Form::Query { name }) => {
+                target.push(if target.contains('?') { '&' } else { '?' });
+                target.push_str(&format!("{name}={MASK}"));
+            }
+        }
+        json!({ "method": self.method, "url": format!("{}://{authority}{target}", self.scheme.as_str()), "headers": headers })
+    }
+
+    /// The host with its port, where that is not the scheme's own.
+    fn authority(&self) -> String {
+        let host = match &self.host {
+            Some(Host::Ip(std::net::IpAddr::V6(address))) => format!("[{address}]"),
+            Some(host) => host.to_string(),
+            None => String::new(),
+        };
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+
+    fn print(&self, out: &mut impl Write, policy: &Policy) -> io::Result<()> {
+        let (verdict, filter, rule, credential) = match &self.decision {
+            Decision::Allow(allow) => ("allow", allow.filter, &allow.rule, allow.credential),
+            Decision::Deny(deny) => ("deny", deny.filter, &deny.rule, deny.credential),
+        };
+        let url = format!("{}://{}{}", self.scheme.as_str(), self.authority(), self.judged_path());
+        writeln!(out, "{verdict}  {} {}", printable(&self.method), printable(&url))?;
+        if let Decision::Deny(deny) = &self.decision {
+            writeln!(out, "  type        {} ({})", deny.reason.as_str(), deny.status)?;
+        }
+        writeln!(out, "  filter      {}", filter.as_str())?;
+        if let Some(rule) = rule {
+            writeln!(out, "  rule        {}  (at {})", printable(&rule.text), printable(&rule.pointer))?;
+        }
+        if let Some(id) = credential {
+            writeln!(out, "  credential  {}", printable(&policy.credential(id).name))?;
+        }
+        match &self.decision {
+            Decision::Allow(allow) => {
+                let forwarded = self.forwarded(policy, allow.credential);
+                let text = |value: &Value| value.as_str().map(printable).unwrap_or_default();
+                writeln!(out, "  forwarded   {} {}", text(&forwarded["method"]), text(&forwarded["url"]))?;
+                for (name, value) in forwarded["headers"].as_object().into_iter().flatten() {
+                    writeln!(out, "              {}: {}", printable(name), text(value))?;
+                }
+            }
+            Decision::Deny(deny) => {
+                writeln!(out, "  message     {}", printable(&deny.message))?;
+                if let Some(near) = &deny.nearest {
+                    writeln!(
+                        out,
+                        "  nearest     {}  (at {}; the {} differs)",
+                        printable(&near.rule.text),
+                        printable(&near.rule.pointer),
+                        near.failed
+                    )?;
+                    writeln!(out, "  to permit   {}", printable(&near.edit))?;
+                }
+            }
+        }
+        Ok(())
+    }
 }

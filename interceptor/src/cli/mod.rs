@@ -1,14 +1,18 @@
 //! The commands, one file each: this one parses the arguments and calls one of them.
 
 pub mod attach;
+mod audit_file;
 pub mod check;
 pub mod doctor;
 pub mod explain;
 pub mod init;
+pub mod policy_file;
 pub mod profiles;
+pub mod registries;
 pub mod replay;
 pub mod run;
 pub mod services;
+mod setup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,12 +1,150 @@
-//! `interceptor replay`: says what a new policy would change for the requests of an audit file.
+//! `interceptor replay`: says what a new policy would change for the requests of an audit file; exit 1 if anything, so that a
+//! change of policy can be reviewed in CI against what really happened.
 
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::audit_file;
+use super::policy_file::{self, printable};
+use super::registries;
+use crate::policy::Decision;
 
 /// The arguments of `interceptor replay`.
 #[derive(Debug, clap::Args)]
-pub struct Replay {}
+#[command(after_help = "Examples:
+  interceptor replay --policy new.json --audit audit.jsonl
+  interceptor replay --policy new.json --audit audit.jsonl --json
+
+Exit status: 0 nothing would change, 1 something would, 2 the question could not be answered.
+A record has no scheme and no method-override headers: port 80 counts as http, other ports as https.")]
+pub struct Replay {
+    /// The new policy document; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// The audit file with what happened.
+    #[arg(long, value_name = "FILE")]
+    audit: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Where the operator's own profiles are.
+    #[arg(long, value_name = "DIR")]
+    profiles_dir: Option<PathBuf>,
+}
+
+/// What was asked for: method (or the kind of connection), host, port and path.
+type Subject = (String, String, u16, String);
+
+/// One subject whose decision would change.
+#[derive(Default)]
+struct Change {
+    records: u64,
+    /// Why it would be denied.
+    message: Option<String>,
+    reason: Option<&'static str>,
+}
+
+/// What would change.
+#[derive(Default)]
+struct Changes {
+    denied: BTreeMap<Subject, Change>,
+    allowed: BTreeMap<Subject, Change>,
+    judged: u64,
+    skipped: u64,
+}
 
 /// Runs the command.
-pub fn run(_arguments: Replay) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`interceptor replay` is not built yet")
+pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
+    let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
+    let policy = policy_file::load(&arguments.policy, &catalogue)?;
+    let mut changes = Changes::default();
+    let unreadable = audit_file::each(&arguments.audit, |record| {
+        if matches!(record.kind.as_str(), "request" | "connection") {
+            let decision = record.permitted().zip(record.judge(&policy));
+            changes.add(&record, decision);
+        }
+        true
+    })?;
+    changes.skipped += unreadable;
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{:#}", changes.as_json())?;
+    } else {
+        changes.print(&mut out)?;
+    }
+    let changed = !(changes.denied.is_empty() && changes.allowed.is_empty());
+    Ok(ExitCode::from(u8::from(changed)))
+}
+
+impl Changes {
+    fn add(&mut self, record: &audit_file::Record, decision: Option<(bool, Decision)>) {
+        let Some((permitted, decision)) = decision else {
+            self.skipped += 1;
+            return;
+        };
+        self.judged += 1;
+        let changes = match (&decision, permitted) {
+            (Decision::Deny(_), true) => &mut self.denied,
+            (Decision::Allow(_), false) => &mut self.allowed,
+            _ => return,
+        };
+        let what =
+            record.method.clone().or_else(|| record.protocol.clone()).unwrap_or_else(|| record.kind.clone());
+        let subject = (
+            what,
+            record.host.clone().unwrap_or_default(),
+            record.port.unwrap_or_default(),
+            record.path.clone().unwrap_or_default(),
+        );
+        let change = changes.entry(subject).or_default();
+        change.records += 1;
+        if let Decision::Deny(deny) = decision {
+            change.message.get_or_insert(deny.message);
+            change.reason.get_or_insert(deny.reason.as_str());
+        }
+    }
+
+    fn as_json(&self) -> Value {
+        let list = |changes: &BTreeMap<Subject, Change>| -> Vec<Value> {
+            changes
+                .iter()
+                .map(|((method, host, port, path), change)| {
+                    json!({
+                        "method": method, "host": host, "port": port, "path": path,
+                        "records": change.records, "type": change.reason, "message": change.message,
+                    })
+                })
+                .collect()
+        };
+        json!({
+            "newly_denied": list(&self.denied),
+            "newly_allowed": list(&self.allowed),
+            "judged": self.judged,
+            "skipped": self.skipped,
+        })
+    }
+
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        for (title, changes) in [("newly denied", &self.denied), ("newly allowed", &self.allowed)] {
+            for ((method, host, port, path), change) in changes {
+                let subject = printable(&format!("{method} {host}:{port}{path}"));
+                writeln!(out, "{title}  {subject}  ({} recorded)", change.records)?;
+                if let Some(message) = &change.message {
+                    writeln!(out, "    {}", printable(message))?;
+                }
+            }
+        }
+        writeln!(
+            out,
+            "{} records judged, {} skipped (not decided by a policy, or unreadable): {} newly denied, {} newly allowed",
+            self.judged,
+            self.skipped,
+            self.denied.len(),
+            self.allowed.len()
+        )
+    }
 }

@@ -1,73 +1,134 @@
-//! `interceptor run`: runs a command in a sandbox whose egress is intercepted. (temporary wiring)
+//! `interceptor run`: runs a command in a sandbox whose egress is intercepted.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::net::SocketAddr;
-use anyhow::Context as _;
 
+use anyhow::Context;
+
+use super::setup::{self, Enforced, Place};
 use super::{Common, Net};
-use crate::audit::Audit;
-use crate::credential::Keyring;
-use crate::kernel::*;
-use crate::policy::*;
-use crate::proxy::{self, Listeners, Runtime, RuntimeOptions};
-use crate::sandbox::{environment, handover, launch, signals, user};
-use crate::upstream::{Override, Overrides, Upstream, UpstreamOptions};
+use crate::kernel::Enforcer;
+use crate::proxy::SELF_TEST;
+use crate::sandbox::handover::{Launch, Path as Sent, Strings};
+use crate::sandbox::signals::Signals;
+use crate::sandbox::user::Identity;
+use crate::sandbox::{environment, launch, stdio};
 
 /// The arguments of `interceptor run`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Run {
+    /// The options that `attach` and `serve` have too.
     #[command(flatten)]
-    /// common
-    pub common: Common,
-    /// net
+    common: Common,
+    /// The network of the sandbox.
     #[arg(long, value_enum, default_value_t = Net::Isolated)]
-    pub net: Net,
-    /// user
-    #[arg(long)]
-    pub user: Option<String>,
-    /// command
-    #[arg(last = true, required = true)]
-    pub command: Vec<OsString>,
+    net: Net,
+    /// Who runs the command, a name or a number, with `:GROUP` or not [default: who called sudo, else nobody].
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  sudo interceptor run --policy p.json -- my-agent --task fix-the-tests
+  sudo interceptor run --policy p.json --audit audit.jsonl -- sh -c 'curl https://api.example.com/v1/models'
+  sudo interceptor run -- bash                  (no keys, any public host)
+
+The exit status is the command's, 128 and the signal's number if one killed it, 127 if it was not found, 126 if it could not be
+executed, 125 if the interceptor itself failed.";
+
 /// Runs the command.
-pub fn run(a: Run) -> anyhow::Result<ExitCode> {
-    let signals = signals::Signals::hold()?;
+pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
+    let Run { common, net, user, command } = arguments;
+    // Before any other thread exists: those that follow inherit that the signals are held back.
+    let signals = Signals::hold().context("cannot hold back signals")?;
+    setup::log(&common);
     let open_files = launch::harden()?;
-    if a.common.verbose > 0 { tracing_subscriber::fmt().with_env_filter(if a.common.verbose > 1 {"trace"} else {"interceptor=debug"}).with_writer(std::io::stderr).init(); }
-    let text = match &a.common.policy { Some(p) => std::fs::read_to_string(p).context("policy")?, None => "{}".into() };
-    let parsed = Document::parse(&text).map_err(|p| anyhow::anyhow!("{p:?}"))?;
-    let policy = Policy::compile(&parsed.document, &Catalogue::builtin()).map_err(|p| anyhow::anyhow!("{p:?}"))?;
-    let keyring = Keyring::load(&policy, None).map_err(|p| anyhow::anyhow!("{p:?}"))?;
-    let audit = match &a.common.audit { None => Audit::discard()?, Some(p) if p.as_os_str() == "-" => Audit::to_stderr()?, Some(p) => Audit::to_file(p)? };
-    let overrides: Vec<Override> = a.common.resolve.iter().map(|r| r.parse()).collect::<Result<_, _>>()?;
+    let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
+    let directory = std::env::current_dir().context("cannot tell the working directory")?;
+    let rules = setup::rules(&common)?;
+
+    // A policy read from standard input leaves nothing there for the command.
+    let from_stdin = common.policy.as_deref() == Some(Path::new("-"));
+    let null = File::open("/dev/null").context("cannot open /dev/null")?;
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let descriptors = [if from_stdin { null.as_fd() } else { input.as_fd() }, output.as_fd(), error.as_fd()];
+    for (descriptor, name) in descriptors.iter().zip(["standard input", "standard output", "standard error"])
+    {
+        stdio::check(descriptor, name)?;
+    }
+
     let id = launch::random_id()?;
-    let (mut sandbox, sockets) = launch::Sandbox::make(&id, a.net == Net::Isolated)?;
+    let isolated = net == Net::Isolated;
+    let audit = setup::audit(&common)?;
     let enforcer = Enforcer::load()?;
-    let v4 = |s: SocketAddr| match s { SocketAddr::V4(s) => s, _ => unreachable!() };
-    let v6 = |s: SocketAddr| match s { SocketAddr::V6(s) => s, _ => unreachable!() };
-    let enforcement = Enforcement { cgroup_id: sandbox.cgroup().id(), shared_netns: a.net == Net::Host, tcp4: v4(sockets.tcp4.local_addr()?), dns4: v4(sockets.dns4.local_addr()?),
-        tcp6: sockets.v6.as_ref().map(|s| v6(s.0.local_addr().unwrap())), dns6: sockets.v6.as_ref().map(|s| v6(s.1.local_addr().unwrap())), denied: policy.denied_networks(), allowed_loopback: policy.allowed_loopback() };
-    let dir = std::fs::File::open(sandbox.cgroup().path())?;
-    let attachment = enforcer.attach(dir.as_fd(), &enforcement)?;
-    attachment.mark_resolver(&sockets.dns4)?;
-    if let Some(s) = &sockets.v6 { attachment.mark_resolver(&s.1)?; }
-    let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let placeholders = keyring.environment();
-    let runtime = Runtime::new(RuntimeOptions { upstream: Upstream::new(UpstreamOptions { overrides: Overrides::new(overrides), ..Default::default() }), upstream_ca: a.common.upstream_ca.clone(), audit: audit.clone() })?;
-    let proxy = proxy::Sandbox::new(&runtime, &id, policy, keyring)?;
-    let (tcp6, dns6) = sockets.v6.map_or((None, None), |(a, b)| (Some(a), Some(b)));
-    let serving = { let _g = tokio.enter(); proxy.serve(Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: "tok".into() }, enforcer.destinations())? };
-    sandbox.self_test(proxy::SELF_TEST, "tok")?;
-    let sudo = std::env::var("SUDO_UID").ok().zip(std::env::var("SUDO_GID").ok()).and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    let identity = user::Identity::choose(a.user.as_deref(), sudo)?;
-    let environment = environment::build(environment::Sources { inherited: std::env::vars_os().collect(), sandbox: &id, identity: &identity, placeholders, key_variables: vec![] }, |_| false);
-    let launch = handover::Launch { command: handover::Strings(a.command), environment, directory: handover::Path(std::env::current_dir()?), identity, ca_pem: proxy.ca_pem().to_owned(), hidden: vec![], hidden_directories: vec![], open_files, shared_network: a.net == Net::Host };
-    let (i, o, e) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let status = sandbox.run(launch, [i.as_fd(), o.as_fd(), e.as_fd()], &signals)?;
-    tokio.block_on(async { serving.shutdown().await; audit.shutdown().await; });
-    drop(attachment);
-    Ok(ExitCode::from(status as u8))
+    // This thread, which lasts as long as the sandbox, starts the sandbox's processes; the workers serve it.
+    let tokio =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
+    let _entered = tokio.enter();
+    let runtime = setup::runtime(&common, audit.clone())?;
+
+    let (mut sandbox, sockets) = launch::Sandbox::make(&id, isolated)?;
+    let environment = environment::build(
+        environment::Sources {
+            inherited: std::env::vars_os().collect(),
+            sandbox: &id,
+            identity: &identity,
+            placeholders: rules.keyring.environment(),
+            key_variables: rules.key_variables.clone(),
+        },
+        |value| rules.hold_key(value),
+    );
+    let place =
+        Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
+    let keys = (rules.policy, rules.keyring);
+    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys)?;
+    sandbox.self_test(SELF_TEST, &enforced.token)?;
+    tracing::info!(sandbox = %id, user = %identity.name, "the self-test passed; starting the command");
+
+    let launch = Launch {
+        command: Strings(command),
+        environment,
+        directory: Sent(directory),
+        identity,
+        ca_pem: enforced.ca_pem.clone(),
+        hidden: hidden(rules.secret_files, &common),
+        hidden_directories: agent_directory().into_iter().map(Sent).collect(),
+        open_files,
+        shared_network: !isolated,
+    };
+    // With its processes gone, the rest is taken down in the order in which it was put up.
+    let status = sandbox.run(launch, descriptors, &signals);
+    enforced.end(tokio.handle());
+    tokio.block_on(audit.shutdown());
+    // Statuses are eight bits wide, here as there.
+    Ok(ExitCode::from(status? as u8))
+}
+
+/// What SUDO_UID and SUDO_GID hold.
+fn caller_of_sudo() -> Option<(u32, u32)> {
+    let number = |name| std::env::var(name).ok()?.parse().ok();
+    Some((number("SUDO_UID")?, number("SUDO_GID")?))
+}
+
+/// The files with keys, and the audit file, which the sandbox must neither read nor change.
+fn hidden(secret_files: Vec<PathBuf>, common: &Common) -> Vec<Sent> {
+    let audit = common.audit.iter().filter_map(|path| setup::regular_file(path));
+    secret_files.into_iter().chain(audit).map(Sent).collect()
+}
+
+/// Where the caller's SSH agent listens: whoever reaches it can use the caller's keys.
+fn agent_directory() -> Option<PathBuf> {
+    let socket = PathBuf::from(std::env::var_os("SSH_AUTH_SOCK")?);
+    let directory = std::fs::canonicalize(socket.parent()?).ok()?;
+    // Only a directory of its own is hidden, never one that holds other things.
+    let own = std::fs::read_dir(&directory).ok()?.count() == 1;
+    own.then_some(directory)
 }

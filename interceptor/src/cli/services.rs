@@ -1,12 +1,105 @@
 //! `interceptor services`: lists the service catalogue, or shows one service.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+
+use crate::policy::{Catalogue, Form, Service};
 
 /// The arguments of `interceptor services`.
 #[derive(Debug, clap::Args)]
-pub struct Services {}
+#[command(after_help = "Examples:
+  interceptor services
+  interceptor services github --json")]
+pub struct Services {
+    /// The service to show.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Print a JSON array.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the command.
-pub fn run(_arguments: Services) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`interceptor services` is not built yet")
+pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
+    let catalogue = Catalogue::builtin();
+    let shown: Vec<&Service> = match &arguments.name {
+        None => catalogue.services().collect(),
+        Some(name) => match catalogue.service(name) {
+            Some(service) => vec![service],
+            None => {
+                let names: Vec<&str> = catalogue.services().map(|service| service.name.as_str()).collect();
+                bail!("there is no service of that name; there are {}", names.join(", "))
+            }
+        },
+    };
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{:#}", Value::from(shown.into_iter().map(as_json).collect::<Vec<_>>()))?;
+    } else if arguments.name.is_some() {
+        for service in shown {
+            show(&mut out, service)?;
+        }
+    } else {
+        let width = shown.iter().map(|service| service.name.len()).max().unwrap_or(0);
+        for service in shown {
+            writeln!(
+                out,
+                "{:width$}  {}  ({})",
+                service.name,
+                service.host_texts.join(", "),
+                service.env.join(", ")
+            )?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A form as people read it, with `{key}` where the key stands.
+pub(super) fn form_text(form: &Form) -> String {
+    match form {
+        Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
+        Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
+        Form::Query { name } => format!("?{name}={{key}}"),
+    }
+}
+
+/// What a placeholder looks like, random characters shown as `x`.
+fn placeholder(service: &Service) -> String {
+    let shape = &service.placeholder;
+    format!("{}{}{}", shape.prefix, "x".repeat(shape.random), shape.suffix)
+}
+
+fn as_json(service: &Service) -> Value {
+    json!({
+        "name": service.name,
+        "title": service.title,
+        "hosts": service.host_texts,
+        "forms": service.forms.iter().map(form_text).collect::<Vec<_>>(),
+        "env": service.env,
+        "base_url_env": service.base_url_env,
+        "placeholder": placeholder(service),
+        "strip_cookies": service.strip_cookies,
+        "sources": service.sources,
+    })
+}
+
+fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {
+    writeln!(out, "{}: {}", service.name, service.title)?;
+    for host in &service.host_texts {
+        writeln!(out, "  host         {host}")?;
+    }
+    for form in &service.forms {
+        writeln!(out, "  form         {}", form_text(form))?;
+    }
+    for variable in &service.env {
+        writeln!(out, "  variable     {variable}")?;
+    }
+    writeln!(out, "  placeholder  {}", placeholder(service))?;
+    for (field, source) in &service.sources {
+        writeln!(out, "  source       {field}: {source}")?;
+    }
+    Ok(())
 }

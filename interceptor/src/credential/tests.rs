@@ -16,7 +16,7 @@ fn headers(pairs: &[(&str, String)]) -> HeaderMap {
         (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
     };
     let mut headers = HeaderMap::new();
-    pairs.iter().map(pair).for_each(|(name, value)| drop(headers.append(name, value)));
+    headers.extend(pairs.iter().map(pair));
     headers
 }
 
@@ -242,4 +242,64 @@ fn a_redactor_is_made_once_for_a_set_of_keys() {
         redactor.text(format!("?key={}", key("google").replace('/', "%2F").replace('+', "%2B")).as_bytes());
     assert_eq!(String::from_utf8(clean.unwrap()).unwrap(), format!("?key={placeholder}"));
     assert!(redactor.text(key("github").as_bytes()).is_none(), "a key that cannot have been sent there");
+}
+
+/// Whether a text, given with every byte inverted, stands in the writable memory of this process.
+fn in_memory(inverted: &[u8]) -> bool {
+    use std::os::unix::fs::FileExt;
+    let memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut piece = vec![0; 1 << 20];
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let (mut at, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        while at + (inverted.len() as u64) <= end {
+            let length = usize::try_from(end - at).unwrap().min(piece.len());
+            // A mapping may be gone by now, or not be readable.
+            let Ok(read) = memory.read_at(&mut piece[..length], at) else { break };
+            let same = |part: &[u8]| part.iter().zip(inverted).all(|(byte, inverted)| *byte == !inverted);
+            if piece[..read].windows(inverted.len()).any(same) {
+                return true;
+            }
+            piece[..read].fill(0);
+            if read < length || read <= inverted.len() {
+                break;
+            }
+            at += (read - inverted.len() + 1) as u64;
+        }
+    }
+    false
+}
+
+#[test]
+fn c11_nothing_of_a_key_stays_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    // Written by another process, so that this one has never seen it; the part looked for is the one behind what the search
+    // automaton keeps.
+    let status = std::process::Command::new("sh")
+        .args(["-c", "head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n' > \"$0\""])
+        .arg(&path)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let inverted: Vec<u8> = {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::File::open(&path).unwrap();
+        let byte = |at: u64| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            !byte[0]
+        };
+        (16..48).map(byte).collect()
+    };
+    assert!(!in_memory(&inverted), "the search finds what it looks for in itself");
+    let policy = file_policy(&path);
+    let keyring = keyring(&policy);
+    let (id, _) = credential(&policy, &keyring, "github");
+    let redactor = keyring.redactor(&[id]).unwrap();
+    assert!(redactor.text(b"nothing").is_none());
+    assert!(in_memory(&inverted), "a key in use is found");
+    drop((keyring, redactor));
+    assert!(!in_memory(&inverted), "the key is in memory after it was dropped");
 }

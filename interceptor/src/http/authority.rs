@@ -78,7 +78,9 @@ fn named(parts: &Parts, identity: &Identity) -> Result<Option<Authority>, Deny> 
         (Some(target), Some(header)) => {
             let port = |authority: &Authority| authority.port.unwrap_or(identity.scheme.default_port());
             if target.host != header.host || port(&target) != port(&header) {
-                return Err(mismatch("the request's target and its Host header name different hosts".to_owned()));
+                return Err(mismatch(
+                    "the request's target and its Host header name different hosts".to_owned(),
+                ));
             }
             Ok(Some(target))
         }
@@ -100,7 +102,9 @@ fn header(headers: &HeaderMap) -> Result<Option<Authority>, Deny> {
 
 fn parse(text: &str, uri: Option<&UriAuthority>) -> Result<Authority, Deny> {
     if uri.is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(malformed("the authority of the request holds user information; leave it out".to_owned()));
+        return Err(malformed(
+            "the authority of the request holds user information; leave it out".to_owned(),
+        ));
     }
     Authority::parse(text).map_err(|error| {
         malformed(format!("the host `{}` of the request is not valid: {error}", text.escape_debug()))

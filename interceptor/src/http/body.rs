@@ -93,8 +93,7 @@ impl Body for Upload {
         Poll::Ready(match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    let sent =
-                        this.count.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+                    let sent = this.count.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
                     match this.most {
                         Some(most) if sent > most => {
                             this.too_large.store(true, Ordering::Relaxed);

@@ -65,10 +65,10 @@ pub(crate) async fn forward(
             record.protocol = Some(Protocol::Ws);
         }
     });
-    let upload =
-        Upload::new(body, exchange.up(), limits.body_bytes, too_large.clone(), limits.idle_timeout);
+    let upload = Upload::new(body, exchange.up(), limits.body_bytes, too_large.clone(), limits.idle_timeout);
     let request = Request::from_parts(head, upload);
-    match exchange_with(context, &judged, &key, connection, request, h2, &exchange, limits.idle_timeout).await {
+    match exchange_with(context, &judged, &key, connection, request, h2, &exchange, limits.idle_timeout).await
+    {
         Ok((response, lease)) => {
             let asked = upgrade.filter(|_| websocket);
             respond(context, &judged, &parts, response, lease, asked, exchange)
@@ -88,9 +88,10 @@ fn is_websocket(parts: &Parts) -> bool {
         && parts.method == Method::GET
         && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && parts.headers.get_all(CONNECTION).iter().any(|value| {
-            value.as_bytes().split(|byte| *byte == b',').any(|option| {
-                option.trim_ascii().eq_ignore_ascii_case(b"upgrade")
-            })
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
         })
 }
 
@@ -377,7 +378,10 @@ fn respond(
             Download::origin(Source::Redacted(Box::new(body)), exchange, lease, limits.idle_timeout)
         }),
         Err(error) => {
-            let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` was not passed on: {error}", judged.host));
+            let deny = refusal(
+                Reason::UpstreamProtocol,
+                format!("the answer of `{}` was not passed on: {error}", judged.host),
+            );
             answer_failure(judged, parts, deny, exchange)
         }
     }

@@ -56,7 +56,13 @@ pub(crate) struct About<'a> {
 }
 
 /// The answer. `close` says that the connection cannot go on, which only HTTP/1 says in a header.
-pub(crate) fn answer(deny: &Deny, about: About<'_>, id: RequestId, version: Version, close: bool) -> Response<Bytes> {
+pub(crate) fn answer(
+    deny: &Deny,
+    about: About<'_>,
+    id: RequestId,
+    version: Version,
+    close: bool,
+) -> Response<Bytes> {
     let kind = deny.reason.as_str();
     let error = Error {
         r#type: kind,

@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
+use super::redact::{RedactError, Redactor};
 use super::refuse::{About, answer, refusal};
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
-use super::redact::{RedactError, Redactor};
 use crate::policy::{Decision, Deny, Filter, Host, Reason, Scheme};
 use crate::proxy::Rules;
 
@@ -268,7 +268,11 @@ pub(crate) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response
 /// Takes what the sandbox is sending anyway, within bounds: closing under it would reset the connection and lose the answer.
 async fn drain(parts: &Parts, mut body: Incoming) {
     let announced = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| {
-        length.to_str().ok().and_then(|length| length.parse().ok()).is_some_and(|length: usize| length <= DRAINED)
+        length
+            .to_str()
+            .ok()
+            .and_then(|length| length.parse().ok())
+            .is_some_and(|length: usize| length <= DRAINED)
     });
     let waits_for_continue = parts.headers.contains_key(EXPECT);
     if parts.version >= Version::HTTP_2 || waits_for_continue || !announced {

@@ -61,15 +61,12 @@ pub(crate) fn switch(
             let (sandbox, origin) = tokio::try_join!(sandbox, origin).map_err(io::Error::other)?;
             let (from_sandbox, to_sandbox) = tokio::io::split(TokioIo::new(sandbox));
             let (from_origin, to_origin) = tokio::io::split(TokioIo::new(origin));
-            tokio::try_join!(
-                one_way(from_sandbox, to_origin, &carried.up),
-                async {
-                    match guard {
-                        Some(guard) => one_way(Guarded::new(from_origin, guard), to_sandbox, &carried.down).await,
-                        None => one_way(from_origin, to_sandbox, &carried.down).await,
-                    }
-                },
-            )
+            tokio::try_join!(one_way(from_sandbox, to_origin, &carried.up), async {
+                match guard {
+                    Some(guard) => one_way(Guarded::new(from_origin, guard), to_sandbox, &carried.down).await,
+                    None => one_way(from_origin, to_sandbox, &carried.down).await,
+                }
+            },)
         };
         let ended = tokio::select! {
             ended = both => ended.map(|_| ()),

@@ -7,10 +7,11 @@ use aya::programs::links::FdLink;
 use interceptor_ebpf::Sandbox;
 use ipnet::IpNet;
 
-use super::KernelError;
 use super::enforcer::Numbers;
 use super::maps::Maps;
 use super::networks::NetworkSet;
+use super::{KernelError, sys};
+use crate::proxy::Listeners;
 
 /// The enforcement of one sandbox. Dropping it refuses everything first, then detaches the programs and removes every entry: end
 /// the sandbox's processes before, since those that are left are no longer intercepted afterwards.
@@ -47,10 +48,26 @@ impl Attachment {
         Ok(())
     }
 
-    /// Marks a UDP socket in the sandbox's cgroup as the interceptor's resolver, which may send to whoever asked it. Needed in a
-    /// shared namespace, where the sandbox may send nothing to loopback, and harmless in a private one. No process of the sandbox may ever
-    /// get hold of the socket.
-    pub fn mark_resolver(&self, socket: impl AsFd) -> Result<(), KernelError> {
+    /// Marks the interceptor's sockets in the sandbox as its own. In a shared namespace nothing is redirected to a socket without the
+    /// mark, so that nobody can take the place of an interceptor that has died, and only a marked resolver may answer there; in a private
+    /// namespace it is harmless to leave it out. No process of the sandbox may ever get hold of one of these sockets.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory for the mark.
+    pub fn mark_listeners(&self, listeners: &Listeners) -> Result<(), KernelError> {
+        self.mark(&listeners.tcp4)?;
+        self.mark(&listeners.dns4)?;
+        listeners.tcp6.iter().try_for_each(|socket| self.mark(socket))?;
+        listeners.dns6.iter().try_for_each(|socket| self.mark(socket))
+    }
+
+    /// Marks one socket as the interceptor's own: see [`Self::mark_listeners`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory for the mark.
+    pub fn mark(&self, socket: impl AsFd) -> Result<(), KernelError> {
         self.maps.mark_own(socket.as_fd(), self.sandbox.id)
     }
 
@@ -83,7 +100,10 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         // The cgroup may be gone, and its storage with it.
         let _ = self.maps.configure(self.cgroup_id, &Sandbox::default());
-        self.links.clear();
+        for link in self.links.drain(..) {
+            // Closing it detaches it too, unless somebody else has it open.
+            let _ = link.info().map(|info| sys::detach_link(info.id()));
+        }
         self.maps.dismiss(self.sandbox.id);
     }
 }

@@ -38,7 +38,7 @@ const fn hook(
 
 /// Every hook. All use the local storage of their cgroup, shared among hooks since Linux 5.9 (7d9c3427894f), and are attached by
 /// links (Linux 5.7, af6eea57437a); the versions are those of mainline, distributions backport.
-pub const HOOKS: [Hook; 11] = [
+pub const HOOKS: [Hook; 12] = [
     hook("connect4", "interceptor_connect4", "5.9", "socket storage in connect hooks"),
     hook("connect6", "interceptor_connect6", "5.9", "socket storage in connect hooks"),
     hook("sendmsg4", "interceptor_sendmsg4", "5.9", "socket storage in sendmsg hooks"),
@@ -60,6 +60,7 @@ pub const HOOKS: [Hook; 11] = [
     hook("sock_create", "interceptor_sock_create", "5.9", "shared cgroup storage"),
     hook("sock_ops", "interceptor_sock_ops", "5.15", "bpf_get_netns_cookie in sock_ops"),
     hook("egress", "interceptor_egress", "5.9", "shared cgroup storage"),
+    hook("ingress", "interceptor_ingress", "5.9", "shared cgroup storage"),
 ];
 
 impl Hook {
@@ -84,7 +85,11 @@ impl Hook {
             Program::CgroupSockAddr(program) => attach_sock_addr(program, cgroup),
             Program::CgroupSock(program) => attach_sock(program, cgroup),
             Program::SockOps(program) => attach_sock_ops(program, cgroup),
-            Program::CgroupSkb(program) => attach_skb(program, cgroup),
+            // aya takes the direction from the section's name for loading, but not for attaching.
+            Program::CgroupSkb(program) if self.name == "ingress" => {
+                attach_skb(program, cgroup, CgroupSkbAttachType::Ingress)
+            }
+            Program::CgroupSkb(program) => attach_skb(program, cgroup, CgroupSkbAttachType::Egress),
             _ => return Err(KernelError::Incomplete { part: self.program }),
         };
         outcome.map_err(|error| KernelError::attach(self, error))
@@ -112,7 +117,11 @@ fn attach_sock_ops(program: &mut SockOps, cgroup: BorrowedFd<'_>) -> Result<FdLi
     program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
 }
 
-fn attach_skb(program: &mut CgroupSkb, cgroup: BorrowedFd<'_>) -> Result<FdLink, ProgramError> {
-    let link = program.attach(cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single)?;
+fn attach_skb(
+    program: &mut CgroupSkb,
+    cgroup: BorrowedFd<'_>,
+    direction: CgroupSkbAttachType,
+) -> Result<FdLink, ProgramError> {
+    let link = program.attach(cgroup, direction, CgroupAttachMode::Single)?;
     program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
 }

@@ -112,6 +112,12 @@ impl Maps {
         }
     }
 
+    /// How many networks there are, of all sets.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        lock(&self.networks).keys().filter_map(Result::ok).count()
+    }
+
     /// How many entries FLOWS has, of all sandboxes.
     #[cfg(test)]
     pub(super) fn flows(&self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
 use interceptor_ebpf::endpoint;
-use interceptor_ebpf::layout::{NETWORK_WORDS, split};
+use interceptor_ebpf::layout::{NETWORK_WORDS, network_words};
 use ipnet::IpNet;
 
 use super::KernelError;
@@ -53,10 +53,22 @@ impl Drop for NetworkSet {
     }
 }
 
-/// A network's key: the set's number, then the address, IPv4 in its mapped form.
+/// A network's key: the set's number, the family, then the address, IPv4 in its mapped form, as which a rule may also give it.
 fn key(number: u64, network: &IpNet) -> (u32, [u32; NETWORK_WORDS]) {
-    let [a, b] = split(number);
-    let [c, d, e, f] = endpoint::words(network.network());
+    let words = endpoint::words(network.network());
     let mapped = if network.addr().is_ipv4() { 96 } else { 0 };
-    (u64::BITS + mapped + u32::from(network.prefix_len()), [a, b, c, d, e, f])
+    (u64::BITS + u32::BITS + mapped + u32::from(network.prefix_len()), network_words(number, &words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_network_is_its_ipv4_network() {
+        let key = |text: &str| key(7, &text.parse().unwrap());
+        assert_eq!(key("::ffff:10.0.0.0/104"), key("10.0.0.0/8"));
+        assert_eq!(key("10.1.2.3/8"), key("10.0.0.0/8"));
+        assert_ne!(key("::/96"), key("0.0.0.0/0"));
+    }
 }

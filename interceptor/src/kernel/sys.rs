@@ -1,8 +1,8 @@
-//! The one `bpf(2)` command that aya does not wrap: which programs a cgroup has (`BPF_PROG_QUERY`, `include/uapi/linux/bpf.h`).
+//! The `bpf(2)` commands that aya does not wrap: which programs a cgroup has, and taking a link off now (`include/uapi/linux/bpf.h`).
 #![expect(unsafe_code, reason = "a system call that no safe crate wraps")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// `BPF_CGROUP_INET4_CONNECT` of `enum bpf_attach_type`.
 const INET4_CONNECT: u32 = 10;
@@ -10,6 +10,10 @@ const INET4_CONNECT: u32 = 10;
 const EFFECTIVE: u32 = 1;
 /// `BPF_PROG_QUERY` of `enum bpf_cmd`.
 const PROG_QUERY: libc::c_long = 16;
+/// `BPF_LINK_GET_FD_BY_ID`.
+const LINK_GET_FD_BY_ID: libc::c_long = 30;
+/// `BPF_LINK_DETACH`.
+const LINK_DETACH: libc::c_long = 34;
 /// No cgroup may have more programs of one kind (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
 
@@ -59,6 +63,24 @@ pub(super) fn connect_programs(cgroup: BorrowedFd<'_>, inherited: bool) -> io::R
     Ok(ids)
 }
 
+/// Detaches a link, whoever else holds it: a child that this process has forked has all of its descriptors until it executes, and a
+/// pin holds it too (Linux 5.9).
+pub(super) fn detach_link(id: u32) -> io::Result<()> {
+    let link = bpf(LINK_GET_FD_BY_ID, [id, 0, 0, 0])?;
+    // SAFETY: a descriptor that the kernel has just made for us.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    bpf(LINK_DETACH, [link.as_raw_fd().cast_unsigned(), 0, 0, 0]).map(drop)
+}
+
+/// A command whose attribute is a few numbers.
+fn bpf(command: libc::c_long, attribute: [u32; 4]) -> io::Result<i32> {
+    // SAFETY: the attribute of these commands holds no pointer; the kernel reads as many bytes as it is told.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, command, &raw const attribute, size_of_val(&attribute) as libc::c_uint)
+    };
+    i32::try_from(outcome).ok().filter(|outcome| *outcome >= 0).ok_or_else(io::Error::last_os_error)
+}
+
 /// `connect(2)` with an address given as its bytes, however odd.
 #[cfg(test)]
 pub(super) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
@@ -88,15 +110,14 @@ pub(super) fn send_to(socket: BorrowedFd<'_>, flags: libc::c_int, address: &[u8]
 
 /// `socket(2)` of any family, type and protocol.
 #[cfg(test)]
-pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<std::os::fd::OwnedFd> {
-    use std::os::fd::FromRawFd as _;
+pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: `socket` takes no pointers.
     let socket = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a descriptor that the kernel has just made for us.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(socket) })
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
 
 /// Lets a listener take data with the SYN (`TCP_FASTOPEN`, tcp(7)).

@@ -183,7 +183,8 @@ impl Catalogue {
     /// that a file of `profiles.d` can add to a group. None where nobody said.
     pub fn group(&self, name: &str) -> Vec<String> {
         let set = self.groups.get(name).into_iter().flatten();
-        let profile = self.profiles.get(name).and_then(|profile| profile.allow.as_ref()).into_iter().flatten();
+        let profile =
+            self.profiles.get(name).and_then(|profile| profile.allow.as_ref()).into_iter().flatten();
         let mut rules: Vec<String> = set.chain(profile).cloned().collect();
         let mut seen = HashSet::new();
         rules.retain(|rule| seen.insert(rule.clone()));

@@ -59,9 +59,6 @@ impl Compiler<'_> {
     }
 
     fn network(&mut self) -> Network {
-        if let Some(network) = &self.document.network {
-            return explicit_network(network);
-        }
         let name = self.document.network_profile.as_deref().unwrap_or("unrestricted");
         let Some(profile) = self.catalogue.profile(name) else {
             let names: Vec<&str> = self.catalogue.profiles().map(|(name, _)| name).collect();
@@ -73,6 +70,9 @@ impl Compiler<'_> {
             // A policy that names a profile nobody knows permits nothing.
             return Network { closed: true, ..Network::default() };
         };
+        if let Some(network) = &self.document.network {
+            return explicit_network(network);
+        }
         let (allow, closed) = self.catalogue.allow_rules(profile);
         let mut network = Network { closed, ..Network::default() };
         let rule =
@@ -105,8 +105,9 @@ impl Compiler<'_> {
                 self.unknown_service(name, simple, &written.pointer);
                 continue;
             }
-            let Some(mut credential) = credential(name, written, service) else { continue };
-            credential.key_pointer = if simple { written.pointer.clone() } else { format!("{}/key", written.pointer) };
+            let key_pointer =
+                if simple { written.pointer.clone() } else { format!("{}/key", written.pointer) };
+            let Some(credential) = credential(name, written, service, key_pointer) else { continue };
             for variable in &credential.env {
                 if let Some(other) = variables.insert(variable.clone(), name.clone())
                     && other != *name
@@ -165,7 +166,12 @@ fn explicit_network(written: &NetworkDocument) -> Network {
 }
 
 /// The credential as it holds: what the document says, else what the catalogue says, else the defaults.
-fn credential(name: &str, written: &CredentialDocument, service: Option<&Service>) -> Option<Credential> {
+fn credential(
+    name: &str,
+    written: &CredentialDocument,
+    service: Option<&Service>,
+    key_pointer: String,
+) -> Option<Credential> {
     let hosts: Vec<CredentialHost> = match (&written.hosts, service) {
         (Some(hosts), _) => hosts.iter().map(|host| host.value.clone()).collect(),
         (None, service) => service?.hosts.clone(),
@@ -195,7 +201,7 @@ fn credential(name: &str, written: &CredentialDocument, service: Option<&Service
         placeholder: service.map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
         // A missing key was an error of the document already.
         key: written.key.clone()?,
-        key_pointer: String::new(),
+        key_pointer,
         allow_plaintext: written.allow_plaintext,
         strip_cookies: written.strip_cookies.unwrap_or(service.is_some_and(|service| service.strip_cookies)),
     })

@@ -100,6 +100,13 @@ impl<V> Globs<V> {
         &mut globs[position].1
     }
 
+    /// The value of exactly this glob.
+    fn get(&self, glob: &SegmentGlob) -> Option<&V> {
+        let affixes = [(&self.prefixes, &glob.prefix), (&self.suffixes, &glob.suffix)];
+        let globs = affixes.into_iter().filter_map(|(affixes, key)| affixes.globs.get(key)).flatten();
+        globs.into_iter().find(|(known, _)| known == glob).map(|(_, value)| value)
+    }
+
     /// The values of the globs that match the whole of `text`.
     fn matching<'a>(&'a self, text: &str, mut visit: impl FnMut(&'a V)) {
         let prefixes = self.prefixes.lengths.iter().map_while(|length| text.get(..*length));
@@ -203,6 +210,82 @@ impl Endpoints {
             Found { rule: Some(index), .. } => Outcome::Permitted(rule(index)),
             Found { path: Some(index), .. } => Outcome::Method(rule(index)),
             Found { deepest, .. } => Outcome::Path(deepest.map(|(_, index)| rule(index))),
+        }
+    }
+
+    /// The rules, in the order of the document.
+    pub(super) fn rules(&self) -> &[EndpointRule] {
+        &self.rules
+    }
+
+    /// The rule before `index` that already decides everything that rule would, where there is one. Only patterns that lead
+    /// through the same segments, or through `*`, are compared: it may miss one, and never names one wrongly.
+    pub(super) fn shadow(&self, index: usize) -> Option<&EndpointRule> {
+        let rule = self.rules.get(index)?;
+        let mut shadows: Vec<Option<Index>> =
+            if rule.methods.is_empty() { vec![None] } else { vec![None; rule.methods.len()] };
+        let mut take = |methods: &Methods| {
+            for (position, shadow) in shadows.iter_mut().enumerate() {
+                let found = rule.methods.get(position).map_or(methods.any, |method| methods.at(method));
+                lower(shadow, found.filter(|found| (*found as usize) < index));
+            }
+        };
+        self.covering(0, &rule.pattern, 0, &mut take);
+        let last = shadows.into_iter().collect::<Option<Vec<Index>>>()?.into_iter().max()?;
+        self.rules.get(last as usize)
+    }
+
+    /// Visits the ends of patterns that match whatever `pattern` matches.
+    fn covering<'a>(
+        &'a self,
+        at: usize,
+        pattern: &PathPattern,
+        depth: usize,
+        take: &mut impl FnMut(&'a Methods),
+    ) {
+        let node = &self.nodes[at];
+        take(&node.prefix);
+        if let Some(segment) = pattern.segments.get(depth) {
+            // At least one more segment follows.
+            take(&node.directory);
+            let child = match segment {
+                Segment::Literal(literal) => {
+                    if !literal.is_empty() {
+                        take(&node.below);
+                    }
+                    if let Some(child) = node.star.filter(|_| pattern::is_star_segment(literal)) {
+                        self.covering(child, pattern, depth + 1, take);
+                    }
+                    node.literals.get(literal)
+                }
+                Segment::Star => {
+                    take(&node.below);
+                    node.star.as_ref()
+                }
+                Segment::Glob(glob) => {
+                    take(&node.below);
+                    node.globs.get(glob)
+                }
+            };
+            if let Some(child) = child {
+                self.covering(*child, pattern, depth + 1, take);
+            }
+            return;
+        }
+        match &pattern.tail {
+            Tail::Prefix => {}
+            Tail::Directory => take(&node.directory),
+            Tail::Exact => take(&node.exact),
+            Tail::Below => {
+                take(&node.directory);
+                take(&node.below);
+            }
+            Tail::Deep(glob) => {
+                take(&node.directory);
+                if let Some(methods) = node.deep.get(glob) {
+                    take(methods);
+                }
+            }
         }
     }
 

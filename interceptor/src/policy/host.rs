@@ -191,6 +191,20 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// As [`Authority::parse`], for what a person types: a name in Unicode is converted first, as a client would.
+    ///
+    /// # Errors
+    /// As [`Authority::parse`].
+    pub fn parse_typed(text: &str) -> Result<Authority, HostError> {
+        if text.contains('@') {
+            return Err(HostError::UserInfo);
+        }
+        let (host, port) = split_port(text)?;
+        Ok(Authority { host: Host::parse_rule(host)?, port })
+    }
+}
+
 /// Splits `host:port`; the host keeps its brackets.
 pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), HostError> {
     let (host, port) = if text.starts_with('[') {

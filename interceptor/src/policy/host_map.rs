@@ -78,18 +78,45 @@ impl<V> HostMap<V> {
         match address {
             IpAddr::V4(address) => {
                 for (length, nets) in &self.v4 {
-                    let mask = u32::MAX.checked_shl(32 - u32::from(*length)).unwrap_or(0);
-                    if let Some(value) = nets.get(&(u32::from(address) & mask)) {
+                    if let Some(value) = nets.get(&(u32::from(address) & mask_v4(*length))) {
                         visit(value);
                     }
                 }
             }
             IpAddr::V6(address) => {
                 for (length, nets) in &self.v6 {
-                    let mask = u128::MAX.checked_shl(128 - u32::from(*length)).unwrap_or(0);
-                    if let Some(value) = nets.get(&(u128::from(address) & mask)) {
+                    if let Some(value) = nets.get(&(u128::from(address) & mask_v6(*length))) {
                         visit(value);
                     }
+                }
+            }
+        }
+    }
+
+    /// Shows `visit` the value of every target that matches whatever `target` matches, itself included.
+    pub(super) fn covering<'a>(&'a self, target: &Target, mut visit: impl FnMut(&'a V)) {
+        if let Some(value) = &self.any {
+            visit(value);
+        }
+        match target {
+            Target::Any => {}
+            Target::Name(name) => self.matching_name(name, visit),
+            Target::Below(name) => {
+                name.suffixes().filter_map(|suffix| self.below.get(suffix)).for_each(visit)
+            }
+            Target::Net(IpNet::V4(net)) => {
+                for length in 0..=net.prefix_len() {
+                    let nets = self.v4.get(&length);
+                    let wider = nets.and_then(|nets| nets.get(&(u32::from(net.network()) & mask_v4(length))));
+                    wider.into_iter().for_each(&mut visit);
+                }
+            }
+            Target::Net(IpNet::V6(net)) => {
+                for length in 0..=net.prefix_len() {
+                    let nets = self.v6.get(&length);
+                    let wider =
+                        nets.and_then(|nets| nets.get(&(u128::from(net.network()) & mask_v6(length))));
+                    wider.into_iter().for_each(&mut visit);
                 }
             }
         }
@@ -104,4 +131,12 @@ impl<V> HostMap<V> {
     pub(super) fn below(&self, name: &str) -> Option<&V> {
         self.below.get(name)
     }
+}
+
+fn mask_v4(length: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+}
+
+fn mask_v6(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }

@@ -19,6 +19,7 @@ mod host_map;
 mod inject;
 mod json;
 mod limits;
+mod lint;
 mod message;
 mod nearest;
 mod network;
@@ -27,6 +28,7 @@ mod path;
 mod pattern;
 mod problem;
 mod read;
+mod report;
 mod request;
 mod schema;
 
@@ -46,6 +48,8 @@ pub use network_rule::{NetworkRule, RuleError, Target};
 pub use path::{CanonicalPath, PathError};
 pub use pattern::{PathPattern, PatternError};
 pub use problem::Problem;
+pub(crate) use problem::looks_like_key;
+pub use report::{Report, check};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;
 

@@ -121,6 +121,17 @@ impl RuleSet {
         lowest.map(|index| &self.rules[index as usize])
     }
 
+    /// The rules that match whatever `rule` matches, at its port or at all: of each target the first for every port and the
+    /// first for its own.
+    pub(super) fn covering(&self, rule: &NetworkRule) -> Vec<(usize, &(NetworkRule, Arc<Rule>))> {
+        let mut found = Vec::new();
+        self.map.covering(&rule.target, |ports| {
+            found.extend(ports.any);
+            found.extend(rule.port.and_then(|port| ports.each.get(&port).copied()));
+        });
+        found.into_iter().map(|index| (index as usize, &self.rules[index as usize])).collect()
+    }
+
     /// The ports at which a rule matches the name: `None` for all of them.
     fn ports(&self, host: &Host) -> Option<Vec<u16>> {
         let mut every = false;

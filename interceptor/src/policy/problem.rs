@@ -34,6 +34,34 @@ pub(crate) fn child_pointer(base: &str, token: &str) -> String {
     pointer
 }
 
+/// How the keys of well-known services begin.
+const KEY_PREFIXES: [&str; 17] = [
+    "sk-",
+    "sk_",
+    "rk_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "gsk_",
+    "xai-",
+    "hf_",
+    "glpat-",
+    "xox",
+    "SG.",
+    "pplx-",
+    "r8_",
+    "ntn_",
+    "lin_api_",
+];
+
+/// Whether the name of a field is rather a key that somebody put there: then it is not repeated.
+pub(crate) fn looks_like_key(name: &str) -> bool {
+    let any = |class: fn(&u8) -> bool| name.as_bytes().iter().any(class);
+    let mixed = any(u8::is_ascii_digit) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_uppercase);
+    name.len() >= 20 && (mixed || KEY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
 /// The candidate that `word` is most likely a misspelling of, if one is near enough to be worth a question.
 pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = word.to_ascii_lowercase().replace('-', "_");
@@ -65,6 +93,18 @@ mod tests {
     fn pointers_escape_tilde_and_slash() {
         assert_eq!(child_pointer("", "a"), "/a");
         assert_eq!(child_pointer("/a", "x/y~z"), "/a/x~1y~0z");
+    }
+
+    #[test]
+    fn a_field_named_like_a_key_is_recognised() {
+        for key in ["sk-abcdefghijklmnopqrstuvw", "ghp_abcdefghijklmnop1234", "Xa81kdleEoq0plsmdjeiqw"] {
+            assert!(looks_like_key(key), "{key}");
+        }
+        for name in
+            ["openai", "billing-production-2024", "requests_per_second_per_host", "my-company.internal/api"]
+        {
+            assert!(!looks_like_key(name), "{name}");
+        }
     }
 
     #[test]

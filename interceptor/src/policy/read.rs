@@ -14,7 +14,7 @@ use super::inject::{BasicDocument, InjectDocument, is_token};
 use super::json::{self, Kind, Node};
 use super::network_rule::{NetworkRule, Target};
 use super::pattern::PathPattern;
-use super::problem::{Problem, did_you_mean};
+use super::problem::{Problem, did_you_mean, looks_like_key};
 
 pub(super) const DOCUMENT: [&str; 6] =
     ["image", "network", "network_profile", "credentials", "credentials_v2", "limits"];
@@ -103,7 +103,9 @@ impl Reader {
         };
         let mut unique = Vec::with_capacity(members.len());
         for member in members {
-            if member.duplicate {
+            if looks_like_key(&member.name) {
+                self.error(node, "the name of a field here looks like a key; a key is a value, and is best kept in a file or a variable");
+            } else if member.duplicate {
                 self.error(&member.value, "this field is given twice; which one is meant cannot be known");
             } else {
                 unique.push((member.name, member.value));
@@ -126,9 +128,10 @@ impl Reader {
                 None => {
                     let hint = did_you_mean(&name, known);
                     let listed = known.join("`, `");
-                    // A long name may be a key in the wrong place.
-                    let name = if name.len() <= 32 { format!(" `{name}`") } else { String::new() };
-                    self.error(&value, format!("unknown field{name}{hint} (the fields here are `{listed}`)"));
+                    self.error(
+                        &value,
+                        format!("unknown field `{name}`{hint} (the fields here are `{listed}`)"),
+                    );
                 }
             }
         }

@@ -64,8 +64,7 @@ impl ServerConfigs {
     pub fn new(authority: Authority, per_second: u64, burst: u64) -> Result<ServerConfigs, TlsError> {
         let key = provider().key_provider.load_private_key(authority.leaf_key())?;
         let tickets = Ticketer::new()?;
-        let state =
-            State { configs: LruCache::new(NAMES), tokens: burst as f64, refilled: Instant::now() };
+        let state = State { configs: LruCache::new(NAMES), tokens: burst as f64, refilled: Instant::now() };
         Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), per_second, burst })
     }
 

@@ -71,9 +71,8 @@ async fn one_way(from: &TcpStream, to: &TcpStream, count: &AtomicU64) -> io::Res
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
     loop {
         // The pipe is empty here, so that "would block" can only be said by the socket.
-        let filled = from
-            .async_io(Interest::READABLE, || Ok(splice(from, None, &into, None, PIPE, flags)?))
-            .await?;
+        let filled =
+            from.async_io(Interest::READABLE, || Ok(splice(from, None, &into, None, PIPE, flags)?)).await?;
         if filled == 0 {
             // The peer may have gone already: then there is nobody to tell.
             let _ = shutdown(to.as_raw_fd(), Shutdown::Write);

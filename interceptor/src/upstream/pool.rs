@@ -182,7 +182,11 @@ impl Pool {
         while let Some(idle) = queue.pop_back() {
             *count -= 1;
             if idle.since.elapsed() < IDLE && idle.sender.is_ready() {
-                return Some(Connection { sender: Sender::H1(idle.sender), address: idle.address, used: true });
+                return Some(Connection {
+                    sender: Sender::H1(idle.sender),
+                    address: idle.address,
+                    used: true,
+                });
             }
         }
         idle.remove(key);
@@ -270,7 +274,8 @@ impl Pool {
                 Scheme::Https => self.tls(dialed.stream, key, h2).await,
             }
         };
-        let sender = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| ConnectError::Timeout)??;
+        let sender =
+            tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| ConnectError::Timeout)??;
         match &sender {
             Sender::H2(sender) => {
                 let shared = Shared { sender: sender.clone(), address, since: Instant::now() };
@@ -357,8 +362,7 @@ async fn handshake_h1<S>(stream: S) -> Result<http1::SendRequest<Upload>, Connec
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) =
-        http1::Builder::new().max_headers(256).handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = http1::Builder::new().max_headers(256).handshake(TokioIo::new(stream)).await?;
     // It ends when the sender is dropped and the response read, or the origin closes.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {

@@ -86,7 +86,7 @@ fn received(lab: &Lab, seen: &[Seen]) -> Vec<String> {
 /// The sandbox looks for the key where it could lie.
 fn theft(lab: &Lab, policy: &Value, show: &Show) {
     let script = "echo \"its variable        OPENAI_API_KEY=$OPENAI_API_KEY\"\n\
-                  found=$(cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c sk-CANARY)\n\
+                  found=$(cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c sk-CANAR[Y])\n\
                   echo \"every /proc          $found real keys in the environments and arguments of all processes it sees\"\n\
                   message=$(head -c1 /proc/1/mem 2>&1) || true\n\
                   echo \"memory of its init   ${message##*: }\"\n\

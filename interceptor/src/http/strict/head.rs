@@ -159,10 +159,11 @@ fn request_line(line: &[u8]) -> Result<Version, Refused> {
 /// Splits one field line into name and value without the white space around it.
 pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
     if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
-        return Err(Refused::malformed("a header is folded over two lines, which is obsolete; send it in one"));
+        return Err(Refused::malformed(
+            "a header is folded over two lines, which is obsolete; send it in one",
+        ));
     }
-    let colon = memchr::memchr(b':', line)
-        .ok_or_else(|| Refused::malformed("a header line has no colon"))?;
+    let colon = memchr::memchr(b':', line).ok_or_else(|| Refused::malformed("a header line has no colon"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().copied().all(is_tchar) {
         return Err(Refused::malformed("a header name is empty or holds a character that is not allowed"));
@@ -236,7 +237,9 @@ impl Fields {
             }
             (None, true) => Ok(Framing::Chunked),
             (Some(bytes), false) if bytes > 0 => Ok(Framing::Length(bytes)),
-            _ if self.upgrade && self.connection_upgrade && version == Version::Http11 => Ok(Framing::Upgrade),
+            _ if self.upgrade && self.connection_upgrade && version == Version::Http11 => {
+                Ok(Framing::Upgrade)
+            }
             _ => Ok(Framing::None),
         }
     }
@@ -260,6 +263,7 @@ pub(crate) fn hopeless(head: &[u8]) -> Option<Refused> {
         return request_line(&head[..at - 1]).err();
     }
     let method = head.split(|byte| *byte == b' ').next().unwrap_or_default();
-    let impossible = method.len() > MOST_METHOD || !method.iter().copied().all(|byte| is_tchar(byte) || byte == b'\r');
+    let impossible =
+        method.len() > MOST_METHOD || !method.iter().copied().all(|byte| is_tchar(byte) || byte == b'\r');
     impossible.then(|| Refused::malformed("the request line does not begin with a method"))
 }

@@ -201,16 +201,22 @@ impl<S> Strict<S> {
             Line::Trailer(before) => MOST_TRAILERS.saturating_sub(before),
         };
         let Some(end) = memchr::memchr(b'\n', &self.buffer).map(|at| at + 1) else {
-            return if self.buffer.len() >= most { Err(malformed("a line of a chunked body is too long")) } else { Ok(None) };
+            return if self.buffer.len() >= most {
+                Err(malformed("a line of a chunked body is too long"))
+            } else {
+                Ok(None)
+            };
         };
         let Some(text) = self.buffer[..end].strip_suffix(b"\r\n").filter(|_| end <= most) else {
             return Err(malformed("a line of a chunked body does not end in CRLF, or is too long"));
         };
         let next = match line {
-            Line::ChunkSize => match head::chunk_size(text).ok_or_else(|| malformed("a chunk size is malformed"))? {
-                0 => Next::Line(Line::Trailer(0)),
-                size => Next::ChunkData(size),
-            },
+            Line::ChunkSize => {
+                match head::chunk_size(text).ok_or_else(|| malformed("a chunk size is malformed"))? {
+                    0 => Next::Line(Line::Trailer(0)),
+                    size => Next::ChunkData(size),
+                }
+            }
             Line::ChunkEnd if text.is_empty() => Next::Line(Line::ChunkSize),
             Line::ChunkEnd => return Err(malformed("a chunk is longer than its size")),
             Line::Trailer(_) if text.is_empty() => Next::Head,
@@ -283,11 +289,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if out.remaining() == 0 {
             return Poll::Ready(Ok(()));

@@ -1,5 +1,8 @@
 //! The programs in the kernel, as root: what a socket born in a sandbox's cgroup can reach.
 
+mod dns;
+mod isolation;
+mod lifecycle;
 mod rig;
-
+mod sockets;
 mod tcp;

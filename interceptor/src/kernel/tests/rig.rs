@@ -4,12 +4,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -87,6 +89,11 @@ impl Rig {
         assert!(status.success(), "{command}: {status}");
     }
 
+    /// A path by which `ip` finds the namespace.
+    pub(super) fn netns_path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd())
+    }
+
     /// Listeners and resolvers inside.
     pub(super) fn listen(&self) -> Ports {
         self.inside(|| Ports {
@@ -136,9 +143,29 @@ pub(super) struct Ports {
     pub(super) dns6: UdpSocket,
 }
 
+impl Ports {
+    /// Marks all of them.
+    pub(super) fn mark(&self, attachment: &Attachment) {
+        attachment.mark(&self.tcp4).unwrap();
+        attachment.mark(&self.tcp6).unwrap();
+        attachment.mark(&self.dns4).unwrap();
+        attachment.mark(&self.dns6).unwrap();
+    }
+}
+
 /// The networks of a list.
 pub(super) fn networks(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// Waits for what comes a moment after a socket is closed: a test beside this one may have forked, and the child holds all sockets
+/// of this process until it executes its command.
+pub(super) fn eventually(condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < end, "still not so after ten seconds");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The number of the error.
@@ -208,7 +235,7 @@ fn remove(cgroup: &Path) {
         if fs::remove_dir(cgroup).is_ok() || !cgroup.exists() {
             return;
         }
-        thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     eprintln!("{} is left behind", cgroup.display());
 }

@@ -1,8 +1,8 @@
-//! The last wall: no packet of the sandbox leaves by another device than `lo`.
+//! The last wall: no packet of the sandbox leaves or arrives by another device than `lo`.
 //!
 //! Where the namespace has nothing but `lo` it never says no. Elsewhere (the host's namespace, a container's with a link) it
-//! stops what no other hook sees: sockets from before the attach, and protocols nobody thought of. It reads no packet, so
-//! fragments and extension headers are nothing to it.
+//! stops what no other hook sees: sockets from before the attach, protocols nobody thought of, and whoever would call on the
+//! sandbox from outside. It reads no packet, so fragments and extension headers are nothing to it.
 
 use core::mem::offset_of;
 
@@ -19,7 +19,7 @@ const LOOPBACK_IFINDEX: u32 = 1;
 /// Judges a packet by its device.
 #[inline(always)]
 pub(crate) fn packet(context: &SkBuffContext) -> i32 {
-    // Asked for the sake of a uniform rule: what is not configured sends nothing, not even to itself.
+    // One rule for all hooks: what is not configured sends nothing, not even to itself.
     if maps::sandbox().is_none() {
         return REFUSE;
     }

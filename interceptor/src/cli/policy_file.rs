@@ -1,0 +1,78 @@
+//! Policies as the commands read them: a file or standard input, compiled against the catalogue.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::policy::{self, Catalogue, MAX_BYTES, Policy, Problem};
+
+/// The text of a policy; `-` is standard input. Not more is read than a document may have.
+///
+/// # Errors
+/// When it cannot be read or is not UTF-8.
+pub fn read(path: &Path) -> anyhow::Result<String> {
+    let name = path.display();
+    let source: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).with_context(|| format!("cannot read the policy {name}"))?)
+    };
+    let mut bytes = Vec::new();
+    // One byte more than is permitted, so that the document is then refused for its size.
+    source
+        .take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read the policy {name}"))?;
+    if bytes.len() > MAX_BYTES {
+        bytes.truncate(MAX_BYTES + 1);
+        // A character may have been cut; the size alone matters now.
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(_) => bail!("the policy {name} is not UTF-8"),
+    }
+}
+
+/// Reads and compiles a policy.
+///
+/// # Errors
+/// When it cannot be read, or with every error in it, one a line.
+pub fn load(path: &Path, catalogue: &Catalogue) -> anyhow::Result<Policy> {
+    let text = read(path)?;
+    let report = policy::check(&text, catalogue);
+    match report.policy {
+        Some(policy) => Ok(policy),
+        None => {
+            let lines: Vec<String> =
+                report.errors.iter().map(|problem| format!("  {}", describe(problem))).collect();
+            bail!("the policy {} is not valid:\n{}", path.display(), lines.join("\n"))
+        }
+    }
+}
+
+/// A problem in one line.
+pub fn describe(problem: &Problem) -> String {
+    let pointer = if problem.pointer.is_empty() { "the document" } else { &problem.pointer };
+    match problem.line {
+        Some(line) => format!("line {line}: {}: {}", printable(pointer), printable(&problem.message)),
+        None => format!("{}: {}", printable(pointer), printable(&problem.message)),
+    }
+}
+
+/// Text for a terminal: control characters and those that reorder text are shown as escapes.
+pub fn printable(text: &str) -> String {
+    let hidden = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars()
+        .flat_map(|character| {
+            let escaped = hidden(character).then(|| character.escape_unicode());
+            let plain = escaped.is_none().then_some(character);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}

@@ -1,0 +1,230 @@
+//! The catalogue that the commands use: the built-in one, the operator's `profiles.d`, and the group `registries`, whose hosts
+//! are read from the machine's own package managers. No registry's name is written in this project.
+//!
+//! Read are the files in which pip, npm and cargo themselves look (their documentation names them), machine-wide and of the
+//! user; under sudo also those of the user who called it. Only the host of each URL is used.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use nix::unistd::User;
+
+use crate::policy::{Catalogue, Host};
+
+/// Where the operator's own profiles are.
+pub const PROFILES_DIR: &str = "/etc/interceptor/profiles.d";
+
+/// The group of package registries.
+pub const GROUP: &str = "registries";
+
+/// No configuration file of a package manager is longer than this many bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The catalogue with the operator's profiles and this machine's registries. A directory that was not asked for may be
+/// missing.
+///
+/// # Errors
+/// When a directory that was asked for, or a file of it, cannot be read or is not valid.
+pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
+    let mut catalogue = Catalogue::builtin();
+    let directory = profiles_dir.unwrap_or(Path::new(PROFILES_DIR));
+    match fs::read_dir(directory) {
+        Ok(entries) => {
+            let mut files = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+            files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+            files.sort();
+            for file in files {
+                let text =
+                    fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                catalogue.add_profiles(&text).with_context(|| format!("{} is not valid", file.display()))?;
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && profiles_dir.is_none() => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
+    }
+    catalogue.set_group(GROUP, machine_registries(&Sources::of_this_machine()).into_iter().collect());
+    Ok(catalogue)
+}
+
+/// Where package managers are configured.
+#[derive(Debug, Default)]
+struct Sources {
+    files: Vec<PathBuf>,
+    /// Values of variables that hold URLs.
+    values: Vec<String>,
+}
+
+impl Sources {
+    fn of_this_machine() -> Sources {
+        let mut homes: Vec<PathBuf> = env::var_os("HOME").map(PathBuf::from).into_iter().collect();
+        let caller = env::var("SUDO_USER").ok().and_then(|name| User::from_name(&name).ok().flatten());
+        homes.extend(caller.map(|user| user.dir));
+        let mut files: Vec<PathBuf> = [
+            "/etc/pip.conf",
+            "/etc/xdg/pip/pip.conf",
+            "/etc/npmrc",
+            "/usr/etc/npmrc",
+            "/usr/local/etc/npmrc",
+        ]
+        .map(PathBuf::from)
+        .into();
+        for home in &homes {
+            for name in
+                [".config/pip/pip.conf", ".pip/pip.conf", ".npmrc", ".cargo/config.toml", ".cargo/config"]
+            {
+                files.push(home.join(name));
+            }
+        }
+        files.extend(env::var_os("PIP_CONFIG_FILE").map(PathBuf::from));
+        files.extend(env::var_os("NPM_CONFIG_USERCONFIG").map(PathBuf::from));
+        let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+        files.extend(cargo_home.into_iter().flat_map(|home| [home.join("config.toml"), home.join("config")]));
+        let values = env::vars_os()
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?.to_ascii_uppercase(), value.into_string().ok()?))
+            })
+            .filter(|(name, _)| {
+                matches!(name.as_str(), "PIP_INDEX_URL" | "PIP_EXTRA_INDEX_URL" | "NPM_CONFIG_REGISTRY")
+                    || name.starts_with("CARGO_REGISTRIES_") && name.ends_with("_INDEX")
+                    || name.starts_with("CARGO_SOURCE_") && name.ends_with("_REGISTRY")
+            })
+            .map(|(_, value)| value)
+            .collect();
+        Sources { files, values }
+    }
+}
+
+/// The hosts, as network rules, that package managers are told to use.
+fn machine_registries(sources: &Sources) -> BTreeSet<String> {
+    let mut rules = BTreeSet::new();
+    for file in &sources.files {
+        // A file that is missing, unreadable or not text says nothing; a package manager ignores it as well.
+        let readable = fs::metadata(file).is_ok_and(|data| data.is_file() && data.len() <= MAX_FILE);
+        if let Some(text) = readable.then(|| fs::read_to_string(file).ok()).flatten() {
+            rules.extend(configured_urls(&text).filter_map(url_rule));
+        }
+    }
+    for value in &sources.values {
+        rules.extend(value.split_ascii_whitespace().filter_map(url_rule));
+    }
+    rules
+}
+
+/// The settings, of all three package managers, that hold the URL of a registry.
+const SETTINGS: [&str; 6] =
+    ["index-url", "extra-index-url", "index_url", "extra_index_url", "registry", "index"];
+
+/// The URLs that stand in registry settings of an ini file (pip, npm) or a TOML file (cargo). A setting may go on over
+/// indented lines (pip) and a line may hold several settings (TOML's inline tables).
+fn configured_urls(text: &str) -> impl Iterator<Item = &str> {
+    let mut listing = false;
+    text.lines().flat_map(move |line| {
+        let indented = line.starts_with([' ', '\t']);
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            return Vec::new();
+        }
+        if !(indented && listing && !line.contains('=')) {
+            listing = line.split([',', '{']).any(|part| {
+                let name = part.split('=').next().unwrap_or(part).trim();
+                // `@scope:registry` of npm, `registries.name.index` of cargo.
+                let name = name.rsplit([':', '.']).next().unwrap_or(name).trim_matches(['"', '\'', ' ']);
+                part.contains('=') && SETTINGS.contains(&name)
+            });
+        }
+        if !listing {
+            return Vec::new();
+        }
+        line.split(['=', ' ', '\t', '"', '\'', ',']).filter(|word| word.contains("://")).collect()
+    })
+}
+
+/// The network rule for the host of a URL, e.g. `sparse+https://user:word@host:8080/path`.
+fn url_rule(url: &str) -> Option<String> {
+    let (scheme, rest) = url.trim_matches(['"', '\'']).split_once("://")?;
+    let usual = match scheme.rsplit('+').next()? {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let authority = authority.rsplit('@').next()?;
+    let authority = crate::policy::Authority::parse(authority).ok()?;
+    let host = match &authority.host {
+        Host::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+        host => host.to_string(),
+    };
+    Some(match authority.port.unwrap_or(usual) {
+        443 => host,
+        port => format!("{host}:{port}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pip_npm_and_cargo_configurations_yield_their_hosts() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let files = vec![
+            write(
+                "pip.conf",
+                "[global]\nindex-url = https://user:word@wheels.example.com/simple\nextra-index-url =\n    https://more.example.com:8443/simple\n    http://plain.example.com/simple\ntrusted-host = ignored.example.com\nproxy = http://not-me.example.com\n",
+            ),
+            write(
+                ".npmrc",
+                "registry=https://node.example.com/\n@scope:registry = https://scope.example.com/npm\n//node.example.com/:_authToken=word\n; registry=https://commented.example.com/\n",
+            ),
+            write(
+                "config.toml",
+                "[source.mirror]\nregistry = \"sparse+https://crates.example.com/index/\"\n[registries]\nmine = { index = \"https://inline.example.com/git\" }\nother.index = 'https://dotted.example.com'\n[http]\nproxy = \"http://not-me.example.com:3128\"\n",
+            ),
+            directory.path().join("missing"),
+        ];
+        let values = vec!["https://variable.example.com/simple https://[2001:db8::1]:8080/x".to_owned()];
+        let rules = machine_registries(&Sources { files, values });
+        let expected = [
+            "[2001:db8::1]:8080",
+            "crates.example.com",
+            "dotted.example.com",
+            "inline.example.com",
+            "more.example.com:8443",
+            "node.example.com",
+            "plain.example.com:80",
+            "scope.example.com",
+            "variable.example.com",
+            "wheels.example.com",
+        ];
+        assert_eq!(rules.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_profiles_directory_that_was_asked_for_must_be_there_and_valid() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(catalogue(Some(&directory.path().join("missing"))).is_err());
+        fs::write(
+            directory.path().join("a.json"),
+            r#"{"mine":{"description":"d","allow":["a.example.com"]}}"#,
+        )
+        .unwrap();
+        fs::write(directory.path().join("ignored.txt"), "not json").unwrap();
+        let found = catalogue(Some(directory.path())).unwrap();
+        assert_eq!(
+            found.profile("mine").unwrap().allow.as_deref(),
+            Some(["a.example.com".to_owned()].as_slice())
+        );
+        fs::write(directory.path().join("b.json"), r#"{"bad":{"description":"d","allow":["a b"]}}"#).unwrap();
+        let error = format!("{:#}", catalogue(Some(directory.path())).unwrap_err());
+        assert!(error.contains("b.json"), "{error}");
+    }
+}

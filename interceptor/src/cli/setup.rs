@@ -1,0 +1,217 @@
+//! What `run` and `attach` do alike: read the policy and its keys, open the audit stream, put the proxy and the kernel's programs
+//! to work on a cgroup.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio::runtime::Handle;
+use tracing_subscriber::EnvFilter;
+
+use super::Common;
+use crate::audit::Audit;
+use crate::credential::Keyring;
+use crate::kernel::{Attachment, Enforcement, Enforcer};
+use crate::policy::{Catalogue, CredentialId, Document, KeySource, Policy, Problem};
+use crate::proxy::{Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
+use crate::sandbox::launch::Sockets;
+use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
+
+/// Sends the log to standard error: errors, more with `-v`; `RUST_LOG` overrides both.
+pub(super) fn log(common: &Common) {
+    let level = match (common.quiet, common.verbose) {
+        (true, _) | (false, 0) => "error",
+        (false, 1) => "interceptor=info",
+        (false, 2) => "interceptor=debug",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // Fails only when a subscriber is there already.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// A policy with its keys, and the files of the host that hold any of them.
+#[derive(Debug)]
+pub(super) struct Rules {
+    /// The compiled policy.
+    pub(super) policy: Policy,
+    /// The real keys and their placeholders.
+    pub(super) keyring: Keyring,
+    /// Regular files that the sandbox must not read.
+    pub(super) secret_files: Vec<PathBuf>,
+    /// Variables of the interceptor's environment that hold real keys.
+    pub(super) key_variables: Vec<String>,
+}
+
+impl Rules {
+    /// Whether a text holds one of the real keys.
+    pub(super) fn hold_key(&self, text: &[u8]) -> bool {
+        let keys =
+            (0..self.policy.credentials().len()).filter_map(|index| self.keyring.key(CredentialId(index)));
+        keys.into_iter().any(|key| memchr::memmem::find(text, key.expose().as_bytes()).is_some())
+    }
+}
+
+/// Reads the policy, which without `--policy` is an empty one, says its warnings, and loads the keys.
+pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
+    let (text, name) = match &common.policy {
+        None => ("{}".to_owned(), String::from("the default policy")),
+        Some(path) if path == Path::new("-") => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read the policy from standard input")?;
+            (text, "standard input".into())
+        }
+        Some(path) => {
+            let text = fs::read_to_string(path);
+            (
+                text.with_context(|| format!("cannot read the policy {}", path.display()))?,
+                path.display().to_string(),
+            )
+        }
+    };
+    let parsed = Document::parse(&text).map_err(|problems| invalid(&name, &problems))?;
+    if !common.quiet {
+        for warning in &parsed.warnings {
+            eprintln!("interceptor: warning: {}", describe(&name, warning));
+        }
+    }
+    let policy = Policy::compile(&parsed.document, &Catalogue::builtin())
+        .map_err(|problems| invalid(&name, &problems))?;
+    let keyring = Keyring::load(&policy, None).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
+        anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
+    })?;
+
+    let mut secret_files: Vec<PathBuf> = common.policy.iter().filter_map(|path| regular_file(path)).collect();
+    let mut key_variables = Vec::new();
+    for credential in policy.credentials() {
+        match &credential.key {
+            KeySource::Env(variable) => key_variables.push(variable.clone()),
+            KeySource::File(path) => secret_files.extend(regular_file(path)),
+            KeySource::Literal(_) => {}
+        }
+    }
+    Ok(Rules { policy, keyring, secret_files, key_variables })
+}
+
+/// The path without symbolic links, if a regular file is there.
+pub(super) fn regular_file(path: &Path) -> Option<PathBuf> {
+    let resolved = fs::canonicalize(path).ok()?;
+    resolved.is_file().then_some(resolved)
+}
+
+fn describe(name: &str, problem: &Problem) -> String {
+    let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
+    let place = if problem.pointer.is_empty() { String::new() } else { format!("{}: ", problem.pointer) };
+    format!("{name}{line}: {place}{}", problem.message)
+}
+
+fn invalid(name: &str, problems: &[Problem]) -> anyhow::Error {
+    let lines: Vec<String> = problems.iter().map(|problem| describe(name, problem)).collect();
+    anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
+}
+
+/// Opens the audit stream; without `--audit` records go nowhere.
+pub(super) fn audit(common: &Common) -> anyhow::Result<Audit> {
+    Ok(match &common.audit {
+        None => Audit::discard()?,
+        Some(path) if path == Path::new("-") => Audit::to_stderr()?,
+        Some(path) => Audit::to_file(path)?,
+    })
+}
+
+/// The proxy's part that all sandboxes of this process share.
+pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runtime>> {
+    let overrides: Result<Overrides, OverrideError> =
+        common.resolve.iter().map(|text| text.parse()).collect();
+    let overrides = overrides.context("--resolve")?;
+    let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
+    Ok(Runtime::new(RuntimeOptions { upstream, upstream_ca: common.upstream_ca.clone(), audit })?)
+}
+
+/// The cgroup of a sandbox and how its network namespace stands to others.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    /// The cgroup's directory.
+    pub(super) cgroup: &'a Path,
+    /// Its id in the kernel.
+    pub(super) cgroup_id: u64,
+    /// Whether the namespace is also others', or has a way out of its own.
+    pub(super) shared: bool,
+}
+
+/// A sandbox under enforcement: the proxy serves it and the kernel's programs send it everything.
+#[derive(Debug)]
+pub(super) struct Enforced {
+    /// First, so that the wall falls last: a proxy that is gone is a refusal.
+    serving: Serving,
+    _attachment: Attachment,
+    /// What the proxy answers at [`crate::proxy::SELF_TEST`].
+    pub(super) token: String,
+    /// The public certificate of the sandbox's authority, PEM.
+    pub(super) ca_pem: String,
+}
+
+impl Enforced {
+    /// Attaches the programs first and serves then. Call it within a tokio runtime.
+    pub(super) fn begin(
+        runtime: &Arc<Runtime>,
+        enforcer: &Enforcer,
+        id: &str,
+        place: &Place<'_>,
+        sockets: Sockets,
+        rules: (Policy, Keyring),
+    ) -> anyhow::Result<Self> {
+        let (policy, keyring) = rules;
+        let enforcement = enforcement(place, &sockets, &policy)?;
+        let cgroup = File::open(place.cgroup)
+            .with_context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;
+        let attachment = enforcer.attach(&cgroup, &enforcement)?;
+        let (tcp6, dns6) = sockets.v6.unzip();
+        let token = crate::sandbox::launch::random_id()?;
+        let sandbox = Sandbox::new(runtime, id, policy, keyring)?;
+        let ca_pem = sandbox.ca_pem().to_owned();
+        let listeners =
+            Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
+        attachment.mark_listeners(&listeners)?;
+        let serving =
+            sandbox.serve(listeners, enforcer.destinations()).context("cannot serve the sandbox")?;
+        Ok(Enforced { serving, _attachment: attachment, token, ca_pem })
+    }
+
+    /// Ends the proxy's part in good order, then takes the programs away. The sandbox's processes must be gone, or their traffic
+    /// no longer this process's business.
+    pub(super) fn end(self, tokio: &Handle) {
+        tokio.block_on(self.serving.shutdown());
+    }
+}
+
+fn enforcement(place: &Place<'_>, sockets: &Sockets, policy: &Policy) -> anyhow::Result<Enforcement> {
+    let v4 = |address| match address {
+        SocketAddr::V4(v4) => Ok(v4),
+        SocketAddr::V6(_) => bail!("a listener has an address of the wrong family"),
+    };
+    let v6 = |address| match address {
+        SocketAddr::V6(v6) => Ok(v6),
+        SocketAddr::V4(_) => bail!("a listener has an address of the wrong family"),
+    };
+    let (tcp6, dns6) = match &sockets.v6 {
+        Some((tcp6, dns6)) => (Some(v6(tcp6.local_addr()?)?), Some(v6(dns6.local_addr()?)?)),
+        None => (None, None),
+    };
+    Ok(Enforcement {
+        cgroup_id: place.cgroup_id,
+        shared_netns: place.shared,
+        tcp4: v4(sockets.tcp4.local_addr()?)?,
+        tcp6,
+        dns4: v4(sockets.dns4.local_addr()?)?,
+        dns6,
+        denied: policy.denied_networks(),
+        allowed_loopback: policy.allowed_loopback(),
+    })
+}
