@@ -19,6 +19,7 @@ mod events;
 mod hooks;
 mod maps;
 mod networks;
+mod probe;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -27,3 +28,4 @@ pub use attachment::Attachment;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
 pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
+pub use probe::probe;

@@ -20,6 +20,7 @@ use super::error::Context;
 use super::handover::{Begin, Channel, Launch, Order, Report};
 pub use super::listeners::Sockets;
 use super::signals::Signals;
+use super::sys;
 
 /// How long the process inside may take for one step. On a machine under load the slowest takes a second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -144,14 +145,17 @@ impl Sandbox {
         &self.cgroup
     }
 
-    /// Hands copies of descriptors (at most 32) to the process outside, which holds them until everything in the sandbox is dead,
-    /// also when this process is killed. Meant for the links of the kernel's programs.
-    pub fn hold(&self, descriptors: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
-        let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    /// Hands copies of this process's links to programs in the kernel to the process outside, which holds them until everything in
+    /// the sandbox is dead, also when this process is killed. For a process with one sandbox.
+    pub fn hold_links(&self) -> Result<(), SandboxError> {
+        let fail = || "cannot hand over the programs' links".to_owned();
+        // aya's links do not lend their descriptors.
+        let links = sys::descriptors_of("anon_inode:bpf_link").context(fail)?;
+        let raw: Vec<_> = links.iter().map(AsRawFd::as_raw_fd).take(sys::MAX_DESCRIPTORS).collect();
         let (slices, rights) = ([IoSlice::new(&[0])], [ControlMessage::ScmRights(&raw)]);
         sendmsg::<()>(self.guard.as_raw_fd(), &slices, &rights, MsgFlags::MSG_NOSIGNAL, None)
             .map(drop)
-            .context(|| "cannot hand over the programs' links".into())
+            .context(fail)
     }
 
     /// Tests from inside that what is forbidden is refused and what is intercepted is answered at `probe` with `token`.

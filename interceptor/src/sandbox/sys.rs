@@ -63,6 +63,28 @@ pub(crate) fn close_on_exec_above_stdio() -> io::Result<()> {
     answer(result)
 }
 
+/// Copies of the descriptors of this process whose link in `/proc/self/fd` reads `kind`.
+pub(crate) fn descriptors_of(kind: &str) -> io::Result<Vec<OwnedFd>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        // The directory's own descriptor is gone by now.
+        if !std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == kind) {
+            continue;
+        }
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok())
+        else {
+            continue;
+        };
+        // SAFETY: takes numbers only; a number that is closed meanwhile is an error.
+        let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) };
+        answer(copy.into())?;
+        // SAFETY: the kernel has just made it; nobody else knows its number.
+        found.push(unsafe { OwnedFd::from_raw_fd(copy) });
+    }
+    Ok(found)
+}
+
 /// Gives a signal its default disposition again: Rust ignores SIGPIPE, and ignoring is inherited by what is executed.
 pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
     // SAFETY: installs no handler.
