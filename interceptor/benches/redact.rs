@@ -1,4 +1,5 @@
-//! What redaction costs a response in which nothing is found, the usual one: throughput by coding and by kind of text.
+//! What redaction costs a response in which nothing is found, the usual one: throughput by coding and by kind of text; and
+//! what it costs to look for placeholders in a request.
 //!
 //! `cargo bench -p interceptor --bench redact`
 
@@ -13,9 +14,11 @@ use async_compression::core::util::{PartialBuffer, WriteBuffer};
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
-use http::Response;
+use http::{HeaderName, HeaderValue, Response};
 use http_body::{Body, Frame};
+use interceptor::credential::Keyring;
 use interceptor::http::redact::Redactor;
+use interceptor::policy::{Catalogue, Document, Policy};
 
 const SIZE: usize = 8 << 20;
 const CHUNK: usize = 16 << 10;
@@ -91,7 +94,7 @@ fn run(bencher: Bencher<'_, '_>, text: &[u8], coding: &'static str, wire: Vec<u8
     let (redactor, wire) = (redactor(), Bytes::from(wire));
     bencher.counter(BytesCount::new(text.len())).bench_local(|| {
         let mut response = Response::new(Chunks(wire.clone()));
-        response.headers_mut().insert("content-encoding", http::HeaderValue::from_static(coding));
+        response.headers_mut().insert("content-encoding", HeaderValue::from_static(coding));
         let mut body = redactor.response(response).expect("a known coding").into_body();
         let mut context = Context::from_waker(Waker::noop());
         let mut total = 0;
@@ -140,6 +143,37 @@ fn encoding_gzip_again(bencher: Bencher<'_, '_>) {
     bencher
         .counter(BytesCount::new(text.len()))
         .bench_local(|| encode(GzipEncoder::new(Level::Default.into()), &text));
+}
+
+/// An ordinary request of an SDK, its own placeholder in it or none.
+#[divan::bench(args = [false, true])]
+fn presented(bencher: Bencher<'_, '_>, placeholder: bool) {
+    let document = r#"{ "credentials": { "openai": "sk-real-one", "anthropic": "sk-real-two", "github": "ghp_real3" } }"#;
+    let parsed = Document::parse(document).expect("a document");
+    let policy = Policy::compile(&parsed.document, &Catalogue::builtin()).expect("a policy");
+    let keyring = Keyring::load(&policy, None).expect("keys");
+    let key = if placeholder { keyring.environment()[0].1.clone() } else { "none".to_owned() };
+    let headers: http::HeaderMap = [
+        ("host", "api.openai.com"),
+        ("user-agent", "OpenAI/Python 1.99.1"),
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("content-type", "application/json"),
+        ("content-length", "1234"),
+        ("x-stainless-lang", "python"),
+        ("x-stainless-package-version", "1.99.1"),
+        ("x-stainless-runtime-version", "3.12.4"),
+        ("x-stainless-retry-count", "0"),
+        ("authorization", &format!("Bearer {key}")),
+    ]
+    .into_iter()
+    .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value")))
+    .collect();
+    bencher.bench_local(|| {
+        let presented = keyring.presented(&headers, None);
+        assert_eq!(presented.credentials.is_empty(), !placeholder);
+        presented
+    });
 }
 
 /// Copying the same bytes once, for comparison.

@@ -93,10 +93,23 @@ impl Outcome {
     /// When it is otherwise.
     #[track_caller]
     pub fn one_denied(&self, reason: &str) -> &Record {
-        let denied = self.requests("deny");
-        let reasons: Vec<_> = denied.iter().map(|record| record.reason.as_deref().unwrap_or("-")).collect();
-        assert_eq!(reasons, [reason], "denied requests in the audit file: {denied:#?}");
-        denied[0]
+        let record = self.one_with(reason);
+        assert_eq!(record.decision.as_deref(), Some("deny"), "{record:#?}");
+        record
+    }
+
+    /// Asserts that exactly one request has a reason in its record, and that it is this, and returns the record. A request
+    /// that the origin received before it failed was allowed, whatever the client was told of its end.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    #[track_caller]
+    pub fn one_with(&self, reason: &str) -> &Record {
+        let records: Vec<_> =
+            self.audit.iter().filter(|r| r.kind == "request" && r.reason.is_some()).collect();
+        let reasons: Vec<_> = records.iter().filter_map(|record| record.reason.as_deref()).collect();
+        assert_eq!(reasons, [reason], "requests in the audit file: {records:#?}");
+        records[0]
     }
 }
 

@@ -49,8 +49,8 @@ pub(super) struct Rules {
 impl Rules {
     /// Whether a text holds one of the real keys.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
-        let keys =
-            (0..self.policy.credentials().len()).filter_map(|index| self.keyring.key(CredentialId(index)));
+        let keys = (0..self.policy.credentials().len())
+            .filter_map(|index| self.keyring.key(&self.policy, CredentialId(index)));
         keys.into_iter().any(|key| memchr::memmem::find(text, key.expose().as_bytes()).is_some())
     }
 }

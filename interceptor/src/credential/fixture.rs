@@ -4,14 +4,14 @@ use super::Keyring;
 use crate::policy::{Catalogue, CredentialId, Document, Policy};
 
 const SERVICES: &str = r#"{ "description": "services with several forms", "services": [
-    { "name": "anthropic", "title": "x-api-key or Bearer", "hosts": ["anthropic.test"], "env": ["ANTHROPIC_API_KEY"], "base_url_env": [],
+    { "name": "anthropic", "title": "x-api-key or Bearer", "hosts": ["anthropic.test"], "env": ["ANTHROPIC_API_KEY"],
       "forms": [{ "header": "x-api-key", "format": "{key}" }, { "header": "authorization", "format": "Bearer {key}" }],
       "placeholder": { "prefix": "sk-ant-proxy-managed-", "random": 32, "alphabet": "alphanumeric" }, "sources": {} },
-    { "name": "github", "title": "Bearer, token or Basic", "hosts": ["github.test", "*.github.test"], "env": ["GITHUB_TOKEN", "GH_TOKEN"], "base_url_env": [],
+    { "name": "github", "title": "Bearer, token or Basic", "hosts": ["github.test", "*.github.test"], "env": ["GITHUB_TOKEN", "GH_TOKEN"],
       "forms": [{ "header": "authorization", "format": "Bearer {key}" }, { "header": "authorization", "format": "token {key}" },
                 { "basic": { "username": "x-access-token" } }],
       "placeholder": { "prefix": "ghp_", "random": 36, "alphabet": "alphanumeric" }, "sources": {} },
-    { "name": "google", "title": "header or query", "hosts": ["google.test"], "env": ["GEMINI_API_KEY"], "base_url_env": [], "strip_cookies": true,
+    { "name": "google", "title": "header or query", "hosts": ["google.test"], "env": ["GEMINI_API_KEY"], "strip_cookies": true,
       "forms": [{ "header": "x-goog-api-key", "format": "{key}" }, { "query": "key" }],
       "placeholder": { "prefix": "AIza", "random": 35, "alphabet": "alphanumeric" }, "sources": {} }
 ]}"#;

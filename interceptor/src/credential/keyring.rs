@@ -20,7 +20,7 @@ use super::placeholder::Placeholder;
 use super::presented::{self, Presented};
 use super::source::{self, Environment, KeyError, Place, Stamp};
 use crate::http::redact::{RedactError, Redactor};
-use crate::policy::{Credential, CredentialId, Form, Policy};
+use crate::policy::{Credential, CredentialId, Form, Host, Policy, Scheme};
 
 /// How long the stamps of key files are trusted, milliseconds.
 const FRESH_MS: u64 = 1000;
@@ -135,10 +135,27 @@ impl Keyring {
         presented::holds(&self.finder, id.0, text)
     }
 
-    /// The real key of a credential, as its source has it now.
-    pub(crate) fn key(&self, id: CredentialId) -> Option<Arc<RealKey>> {
+    /// The real key of a credential, as its source has it now; `None` where this keyring is not that of the policy.
+    pub(crate) fn key(&self, policy: &Policy, id: CredentialId) -> Option<Arc<RealKey>> {
         self.refresh();
-        self.slots.get(id.0).map(|slot| Arc::clone(&slot.keys.load().current))
+        let credential = policy.credentials().get(id.0)?;
+        let slot = self.slots.get(id.0).filter(|slot| slot.name == credential.name)?;
+        Some(Arc::clone(&slot.keys.load().current))
+    }
+
+    /// What takes out of a host's answers every key that may be sent to it; `None` where no credential governs it.
+    ///
+    /// # Errors
+    /// [`RedactError::TooManyKeys`]
+    pub fn redactor_for(
+        &self,
+        policy: &Policy,
+        scheme: Scheme,
+        host: &Host,
+        port: u16,
+    ) -> Result<Option<Redactor>, RedactError> {
+        let ids = policy.governing(scheme, host, port);
+        if ids.is_empty() { Ok(None) } else { self.redactor(&ids).map(Some) }
     }
 
     /// What takes the keys of these credentials out of an answer. Made once for each set and rotation.

@@ -167,7 +167,8 @@ mod tests {
         std::fs::write(directory.path().join("openai"), "sk-credential").expect("written");
         let environment =
             |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().as_os_str().to_owned());
-        let loaded = load(&KeySource::File("openai".into()), &environment).ok().expect("a key");
+        let loaded =
+            load(&KeySource::File("openai".into()), &environment).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(loaded.key.expose(), "sk-credential");
         assert_eq!(loaded.file.map(|(path, _)| path), Some(directory.path().join("openai")));
         assert!(matches!(

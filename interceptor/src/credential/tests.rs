@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fixture::{compile, credential, key, keyring, policy};
 use super::*;
-use crate::policy::CredentialId;
+use crate::policy::{CredentialId, Host, Scheme};
 
 fn headers(pairs: &[(&str, String)]) -> HeaderMap {
     let pair = |(name, value): &(&str, String)| {
@@ -78,7 +78,8 @@ fn c4_presented_says_which_placeholder_stands_in_which_form() {
     let (google, goog) = credential(&policy, &keyring, "google");
     let basic = |text: String| format!("Basic {}", STANDARD.encode(text));
     let odd_name = ant.to_ascii_lowercase();
-    let table: Vec<(&str, String, Option<String>, CredentialId, Option<usize>)> = vec![
+    type Row<'a> = (&'a str, String, Option<String>, CredentialId, Option<usize>);
+    let table: Vec<Row<'_>> = vec![
         ("x-api-key", ant.clone(), None, anthropic, Some(0)),
         ("authorization", format!("Bearer {ant}"), None, anthropic, Some(1)),
         ("authorization", format!("bearer {ant}"), None, anthropic, Some(1)),
@@ -184,12 +185,12 @@ fn a_key_file_is_rotated_under_the_placeholder() {
     let policy = file_policy(&path);
     let keyring = keyring(&policy);
     let (id, placeholder) = credential(&policy, &keyring, "github");
-    let held = keyring.key(id).unwrap();
+    let held = keyring.key(&policy, id).unwrap();
     assert_eq!(held.expose(), "ghp_before");
 
     std::fs::write(&path, "ghp_after\n").unwrap();
     assert!(keyring.reload().is_empty());
-    assert_eq!(keyring.key(id).unwrap().expose(), "ghp_after");
+    assert_eq!(keyring.key(&policy, id).unwrap().expose(), "ghp_after");
     assert_eq!(held.expose(), "ghp_before", "a request that holds the key before goes on with it");
     assert_eq!(credential(&policy, &keyring, "github").1, placeholder);
     let redactor = keyring.redactor(&[id]).unwrap();
@@ -204,11 +205,11 @@ fn a_key_file_is_rotated_under_the_placeholder() {
             errors[0].to_string().contains(&path.display().to_string())
                 && !errors[0].to_string().contains("two")
         );
-        assert_eq!(keyring.key(id).unwrap().expose(), "ghp_after", "the key before stays in use");
+        assert_eq!(keyring.key(&policy, id).unwrap().expose(), "ghp_after", "the key before stays in use");
     }
     std::fs::remove_file(&path).unwrap();
     assert_eq!(keyring.reload().len(), 1);
-    assert_eq!(keyring.key(id).unwrap().expose(), "ghp_after");
+    assert_eq!(keyring.key(&policy, id).unwrap().expose(), "ghp_after");
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn a_changed_key_file_is_noticed_without_being_told() {
     std::fs::write(directory.path().join("new"), "ghp_afterx\n").unwrap();
     std::fs::rename(directory.path().join("new"), &path).unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while keyring.key(id).unwrap().expose() != "ghp_afterx" {
+    while keyring.key(&policy, id).unwrap().expose() != "ghp_afterx" {
         assert!(std::time::Instant::now() < deadline, "not noticed in five seconds");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
@@ -242,6 +243,12 @@ fn a_redactor_is_made_once_for_a_set_of_keys() {
         redactor.text(format!("?key={}", key("google").replace('/', "%2F").replace('+', "%2B")).as_bytes());
     assert_eq!(String::from_utf8(clean.unwrap()).unwrap(), format!("?key={placeholder}"));
     assert!(redactor.text(key("github").as_bytes()).is_none(), "a key that cannot have been sent there");
+
+    let for_host = |host: &str, port| {
+        keyring.redactor_for(&policy, Scheme::Https, &Host::parse(host).unwrap(), port).unwrap()
+    };
+    assert!(for_host("GitHub.test", 443).unwrap().text(key("github").as_bytes()).is_some());
+    assert!(for_host("github.test", 8443).is_none() && for_host("other.test", 443).is_none());
 }
 
 /// Whether a text, given with every byte inverted, stands in the writable memory of this process.
@@ -258,10 +265,12 @@ fn in_memory(inverted: &[u8]) -> bool {
             // A mapping may be gone by now, or not be readable.
             let Ok(read) = memory.read_at(&mut piece[..length], at) else { break };
             let same = |part: &[u8]| part.iter().zip(inverted).all(|(byte, inverted)| *byte == !inverted);
-            if piece[..read].windows(inverted.len()).any(same) {
+            let found = piece[..read].windows(inverted.len()).any(same);
+            // What was read is a copy, and must not be what the next search finds.
+            piece[..read].fill(0);
+            if found {
                 return true;
             }
-            piece[..read].fill(0);
             if read < length || read <= inverted.len() {
                 break;
             }

@@ -318,14 +318,14 @@ async fn fail(
     refuse(context, parts, body, Box::new(denied), exchange).await
 }
 
-/// Says what became of a request that was let through: it stays recorded as allowed, with the type of the failure.
+/// Says what became of a request that was let through and not answered. It is recorded as what the sandbox was told.
 pub(crate) fn answer_failure(
     judged: &Judged,
     parts: &Parts,
     deny: Deny,
     mut exchange: Exchange,
 ) -> Response<Download> {
-    exchange.note(|record| record.reason = Some(deny.reason));
+    exchange.deny(&deny);
     let host = judged.host.to_string();
     let credential = judged.allow.credential.map(|id| judged.rules.policy.credential(id).name.as_str());
     let about = About {

@@ -79,7 +79,7 @@ pub fn inject(
     let credential = policy.credentials().get(id.0).ok_or(InjectError::NoKey)?;
     let form = presented.form(id).and_then(|form| credential.forms.get(form)).or(credential.forms.first());
     let form = form.ok_or(InjectError::NoKey)?;
-    let key = keyring.key(id).ok_or(InjectError::NoKey)?;
+    let key = keyring.key(policy, id).ok_or(InjectError::NoKey)?;
     let key = key.expose();
 
     let mut header = match form {

@@ -20,9 +20,10 @@ use super::context::Context;
 use super::exchange::Exchange;
 use super::redact::{RedactError, Redactor};
 use super::refuse::{About, answer, refusal};
+use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
-use crate::policy::{Decision, Deny, Filter, Host, Reason, Scheme};
+use crate::policy::{Decision, Deny, Filter, Host, Limits, Reason, Scheme};
 use crate::proxy::Rules;
 
 /// HTTP/2 streams at once on one connection (ATTACKS X2).
@@ -83,7 +84,10 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        // Beyond this h2 answers with an empty 431 of its own; between the limit and this the refusal is explained.
+        .max_header_list_size(
+            u32::try_from(limits.header_bytes).unwrap_or(u32::MAX).saturating_add(64 * 1024),
+        )
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256)
         .keep_alive_interval(Duration::from_secs(30))
@@ -185,6 +189,9 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
         };
         return Err(refused(deny, Some(context.identity.host.clone())));
     }
+    if let Some(deny) = too_large(parts, rules.policy.limits()) {
+        return Err(refused(deny, Some(context.identity.host.clone())));
+    }
     let method = parts.method.as_str();
     exchange.note(|record| {
         record.method = Some(method.into());
@@ -227,6 +234,25 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
         }
         Decision::Deny(deny) => Err(refused(deny, Some(host))),
     }
+}
+
+/// The refusal of a head beyond the limits: HTTP/2 has no filter before it that counts.
+fn too_large(parts: &Parts, limits: &Limits) -> Option<Deny> {
+    if parts.version < Version::HTTP_2 {
+        return None;
+    }
+    // RFC 9113 section 10.5.1 counts 32 bytes for each field; its pseudo-fields are counted alike.
+    let fields: usize =
+        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    let bytes = fields + parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let why = if bytes as u64 > limits.header_bytes {
+        Refused::head_too_large(count(limits.header_bytes))
+    } else if parts.headers.len() as u64 > limits.headers {
+        Refused::too_many_headers(count(limits.headers))
+    } else {
+        return None;
+    };
+    Some(Deny { status: why.status, ..refusal(why.reason, why.message) })
 }
 
 /// Answers a refusal and notes it.

@@ -1,16 +1,17 @@
 //! The programs on one cgroup.
 
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, PinnedLink};
 use interceptor_ebpf::Sandbox;
 use ipnet::IpNet;
 
 use super::enforcer::Numbers;
 use super::maps::Maps;
 use super::networks::NetworkSet;
-use super::{KernelError, sys};
+use super::{KernelError, pins};
 use crate::proxy::Listeners;
 
 /// The enforcement of one sandbox. Dropping it refuses everything first, then detaches the programs and removes every entry: end
@@ -24,12 +25,26 @@ pub struct Attachment {
     denied: Option<NetworkSet>,
     allowed_loopback: Option<NetworkSet>,
     pub(super) links: Vec<FdLink>,
+    pinned: Vec<PinnedLink>,
+    directory: Option<PathBuf>,
+    is_left: bool,
 }
 
 impl Attachment {
     /// Of a sandbox that [`Maps::admit`] has admitted, without links yet.
     pub(super) fn new(maps: Arc<Maps>, numbers: Arc<Numbers>, cgroup_id: u64, sandbox: Sandbox) -> Self {
-        Self { maps, numbers, cgroup_id, sandbox, denied: None, allowed_loopback: None, links: Vec::new() }
+        Self {
+            maps,
+            numbers,
+            cgroup_id,
+            sandbox,
+            denied: None,
+            allowed_loopback: None,
+            links: Vec::new(),
+            pinned: Vec::new(),
+            directory: None,
+            is_left: false,
+        }
     }
 
     /// Replaces the networks to which `connect` fails. Every `connect` sees the old networks or the new ones, never a part.
@@ -71,6 +86,28 @@ impl Attachment {
         self.maps.mark_own(socket.as_fd(), self.sandbox.id)
     }
 
+    /// Pins the programs under a new directory, which must be on a bpffs (see [`super::bpffs`]): they stay on the cgroup when this process
+    /// dies. Dropping the attachment removes the directory and takes them off as ever; after a death, [`super::remove_pins`] or
+    /// [`super::Enforcer::attach_over`] does.
+    ///
+    /// # Errors
+    ///
+    /// When the directory exists or is on no bpffs. The programs are off the cgroup then: drop the attachment and do not start the sandbox.
+    pub fn pin(&mut self, directory: &Path) -> Result<(), KernelError> {
+        self.pinned = pins::pin(std::mem::take(&mut self.links), directory)?;
+        self.directory = Some(directory.to_owned());
+        Ok(())
+    }
+
+    /// Ends the attachment of a pinned sandbox without taking the programs off: they refuse what they would redirect to the listeners that
+    /// this process is about to close. What is not pinned is taken off.
+    pub fn leave(mut self) {
+        self.is_left = !self.pinned.is_empty();
+        if self.is_left {
+            self.denied.iter_mut().chain(&mut self.allowed_loopback).for_each(NetworkSet::leave);
+        }
+    }
+
     /// How many connections of the sandbox have been asked for and are neither accepted nor given up.
     pub fn half_open(&self) -> u64 {
         self.maps.half_open(self.sandbox.id).unwrap_or(0)
@@ -98,11 +135,18 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // The cgroup may be gone, and its storage with it.
         let _ = self.maps.configure(self.cgroup_id, &Sandbox::default());
-        for link in self.links.drain(..) {
-            // Closing it detaches it too, unless somebody else has it open.
-            let _ = link.info().map(|info| sys::detach_link(info.id()));
+        self.links.drain(..).for_each(|link| pins::detach(&link));
+        for link in self.pinned.drain(..) {
+            // A pin that somebody has removed already leaves the link to be detached by its last descriptor, which is this one.
+            let _ = link.unpin().map(|link| pins::detach(&link));
+        }
+        if let Some(directory) = &self.directory {
+            let _ = std::fs::remove_dir(directory);
         }
         self.maps.dismiss(self.sandbox.id);
     }

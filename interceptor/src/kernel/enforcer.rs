@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +18,7 @@ use super::destinations::Accepted;
 use super::events::KernelLog;
 use super::hooks::HOOKS;
 use super::maps::Maps;
+use super::pins::remove_pins;
 use super::{KernelError, cgroup};
 use crate::proxy::Destinations;
 
@@ -110,14 +112,40 @@ impl Enforcer {
     /// When the directory is no cgroup, when it, one above or one below already has an enforcement, or when the kernel refuses;
     /// nothing stays attached then.
     pub fn attach(&self, cgroup: impl AsFd, enforcement: &Enforcement) -> Result<Attachment, KernelError> {
-        let cgroup = cgroup.as_fd();
+        self.attach_beside(cgroup.as_fd(), enforcement, cgroup::refuse_second)
+    }
+
+    /// Takes over a cgroup from an interceptor that has died and left its programs pinned in `pins`: attaches first, then removes the old
+    /// ones. Between the two nothing gets out, since each refuses the other's loopback listener.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`]; the old programs stay then.
+    pub fn attach_over(
+        &self,
+        cgroup: impl AsFd,
+        enforcement: &Enforcement,
+        pins: &Path,
+    ) -> Result<Attachment, KernelError> {
+        let attachment = self.attach_beside(cgroup.as_fd(), enforcement, |_| Ok(()))?;
+        remove_pins(pins)?;
+        Ok(attachment)
+    }
+
+    /// Attaches if `permit` permits.
+    fn attach_beside(
+        &self,
+        cgroup: BorrowedFd<'_>,
+        enforcement: &Enforcement,
+        permit: impl FnOnce(BorrowedFd<'_>) -> Result<(), KernelError>,
+    ) -> Result<Attachment, KernelError> {
         let actual = cgroup::id(cgroup)?;
         if actual != enforcement.cgroup_id {
             return Err(KernelError::WrongCgroup { actual, given: enforcement.cgroup_id });
         }
         // Locked from the question to the last link: two threads may want the same cgroup.
         let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-        cgroup::refuse_second(cgroup)?;
+        permit(cgroup)?;
         let sandbox = self.numbers.next();
         self.maps.admit(sandbox).map_err(|error| self.full(error))?;
         let mut attachment = Attachment::new(
@@ -212,5 +240,27 @@ impl Numbers {
     /// The next number.
     pub(super) fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn the_embedded_object_is_the_one_whose_hash_is_checked_in() {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, OBJECT);
+        let mut hash = String::new();
+        digest.as_ref().iter().for_each(|byte| write!(hash, "{byte:02x}").unwrap());
+        assert_eq!(include_str!("../../ebpf/interceptor.o.sha256"), format!("{hash}  interceptor.o\n"));
+    }
+
+    #[test]
+    fn numbers_are_never_zero_and_never_come_twice() {
+        let numbers = Numbers::new();
+        let (first, second) = (numbers.next(), numbers.next());
+        assert!(first > 0 && second > first);
     }
 }

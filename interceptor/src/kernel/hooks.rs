@@ -36,31 +36,24 @@ const fn hook(
     Hook { name, minimum, reason, program }
 }
 
+/// What came last of the parts that most programs use.
+const SHARED: &str = "cgroup storage shared among hooks";
+
 /// Every hook. All use the local storage of their cgroup, shared among hooks since Linux 5.9 (7d9c3427894f), and are attached by
 /// links (Linux 5.7, af6eea57437a); the versions are those of mainline, distributions backport.
 pub const HOOKS: [Hook; 12] = [
-    hook("connect4", "interceptor_connect4", "5.9", "socket storage in connect hooks"),
-    hook("connect6", "interceptor_connect6", "5.9", "socket storage in connect hooks"),
-    hook("sendmsg4", "interceptor_sendmsg4", "5.9", "socket storage in sendmsg hooks"),
-    hook("sendmsg6", "interceptor_sendmsg6", "5.9", "socket storage in sendmsg hooks"),
-    hook("recvmsg4", "interceptor_recvmsg4", "5.9", "socket storage in recvmsg hooks"),
-    hook("recvmsg6", "interceptor_recvmsg6", "5.9", "socket storage in recvmsg hooks"),
-    hook(
-        "getpeername4",
-        "interceptor_getpeername4",
-        "5.9",
-        "the getpeername hooks (5.8), with socket storage",
-    ),
-    hook(
-        "getpeername6",
-        "interceptor_getpeername6",
-        "5.9",
-        "the getpeername hooks (5.8), with socket storage",
-    ),
-    hook("sock_create", "interceptor_sock_create", "5.9", "shared cgroup storage"),
+    hook("connect4", "interceptor_connect4", "5.9", SHARED),
+    hook("connect6", "interceptor_connect6", "5.9", SHARED),
+    hook("sendmsg4", "interceptor_sendmsg4", "5.9", SHARED),
+    hook("sendmsg6", "interceptor_sendmsg6", "5.9", SHARED),
+    hook("recvmsg4", "interceptor_recvmsg4", "5.9", SHARED),
+    hook("recvmsg6", "interceptor_recvmsg6", "5.9", SHARED),
+    hook("getpeername4", "interceptor_getpeername4", "5.9", SHARED),
+    hook("getpeername6", "interceptor_getpeername6", "5.9", SHARED),
+    hook("sock_create", "interceptor_sock_create", "5.9", SHARED),
     hook("sock_ops", "interceptor_sock_ops", "5.15", "bpf_get_netns_cookie in sock_ops"),
-    hook("egress", "interceptor_egress", "5.9", "shared cgroup storage"),
-    hook("ingress", "interceptor_ingress", "5.9", "shared cgroup storage"),
+    hook("egress", "interceptor_egress", "5.9", SHARED),
+    hook("ingress", "interceptor_ingress", "5.9", SHARED),
 ];
 
 impl Hook {

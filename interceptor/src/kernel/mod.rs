@@ -19,6 +19,8 @@ mod events;
 mod hooks;
 mod maps;
 mod networks;
+mod pins;
+mod probe;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -27,3 +29,5 @@ pub use attachment::Attachment;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
 pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
+pub use pins::{bpffs, remove_pins};
+pub use probe::{Probe, probe};

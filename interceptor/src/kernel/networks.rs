@@ -38,6 +38,11 @@ impl NetworkSet {
         Ok(set)
     }
 
+    /// Leaves the networks in the kernel for programs that stay there.
+    pub(super) fn leave(&mut self) {
+        self.keys.clear();
+    }
+
     /// The number by which a sandbox refers to it.
     pub(super) fn number(&self) -> u64 {
         if self.keys.is_empty() { 0 } else { self.number }

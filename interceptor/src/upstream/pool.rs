@@ -3,12 +3,13 @@
 //! A connection is used again only for the same scheme, host, port and credential (ATTACKS K23, H2): what one credential
 //! authenticated carries no other's request. The pool is bounded in number and in time, and dropped with its sandbox.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::Version;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
@@ -56,6 +57,9 @@ pub(crate) enum ConnectError {
     /// The TLS handshake failed, or the certificate is not acceptable.
     #[error("{0}")]
     Tls(String),
+    /// The origin speaks none of the versions of HTTP that were offered to it.
+    #[error("it speaks neither HTTP/1.1 nor HTTP/2")]
+    NoCommonVersion,
     /// The HTTP connection could not be set up.
     #[error("the origin closed the connection before it could be used: {0}")]
     Http(#[from] hyper::Error),
@@ -69,7 +73,7 @@ impl ConnectError {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             ConnectError::Dial(error) => error.reason(),
-            ConnectError::Tls(_) => Reason::UpstreamTls,
+            ConnectError::Tls(_) | ConnectError::NoCommonVersion => Reason::UpstreamTls,
             ConnectError::Http(_) => Reason::UpstreamProtocol,
             ConnectError::Timeout => Reason::UpstreamTimeout,
         }
@@ -142,9 +146,12 @@ struct State {
     shared: HashMap<Key, Shared>,
     /// Who is dialling an HTTP/2 connection, so that others wait for it instead of opening their own.
     dialling: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
-    /// Origins known to speak HTTP/1.1 only; bounded by being cleared.
-    plain: HashSet<(Host, u16)>,
+    /// Origins that speak one version of HTTP only, and which.
+    only: HashMap<(Host, u16), Version>,
 }
+
+/// How many origins with one version are remembered; beyond it, they are learned again.
+const MOST_REMEMBERED: usize = 4096;
 
 /// The connections of one sandbox.
 #[derive(Debug)]
@@ -242,7 +249,7 @@ impl Pool {
         if let Some(connection) = self.take(key, h2) {
             return Ok(connection);
         }
-        let h2 = h2 && key.scheme == Scheme::Https && !self.speaks_h1_only(key);
+        let h2 = self.speaks(key, h2);
         if !h2 {
             return self.dial(policy, key, false).await;
         }
@@ -252,11 +259,26 @@ impl Pool {
         if let Some(connection) = self.take(key, true) {
             return Ok(connection);
         }
-        self.dial(policy, key, !self.speaks_h1_only(key)).await
+        self.dial(policy, key, self.speaks(key, true)).await
     }
 
-    fn speaks_h1_only(&self, key: &Key) -> bool {
-        self.lock().plain.contains(&(key.host.clone(), key.port))
+    /// Whether to offer HTTP/2: as wanted, unless it is known that the origin speaks only the other version.
+    fn speaks(&self, key: &Key, wanted_h2: bool) -> bool {
+        if key.scheme == Scheme::Http {
+            return false;
+        }
+        match self.lock().only.get(&(key.host.clone(), key.port)) {
+            Some(version) => *version == Version::HTTP_2,
+            None => wanted_h2,
+        }
+    }
+
+    fn remember(&self, key: &Key, version: Version) {
+        let mut state = self.lock();
+        if state.only.len() >= MOST_REMEMBERED {
+            state.only.clear();
+        }
+        state.only.insert((key.host.clone(), key.port), version);
     }
 
     /// A new connection; one that speaks HTTP/2 is shared from then on.
@@ -266,8 +288,32 @@ impl Pool {
         key: &Key,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
+        let (sender, address) = match self.handshake(policy, key, h2).await {
+            // It does not speak HTTP/1.1 (RFC 7301 section 3.2): then it gets HTTP/2, whatever the sandbox speaks.
+            Err(ConnectError::NoCommonVersion) if !h2 => {
+                self.remember(key, Version::HTTP_2);
+                self.handshake(policy, key, true).await?
+            }
+            shaken => shaken?,
+        };
+        match &sender {
+            Sender::H2(sender) => {
+                let shared = Shared { sender: sender.clone(), address, since: Instant::now() };
+                self.lock().shared.insert(key.clone(), shared);
+            }
+            Sender::H1(_) if h2 => self.remember(key, Version::HTTP_11),
+            Sender::H1(_) => {}
+        }
+        Ok(Connection { sender, address, used: false })
+    }
+
+    async fn handshake(
+        &self,
+        policy: &Policy,
+        key: &Key,
+        h2: bool,
+    ) -> Result<(Sender, SocketAddr), ConnectError> {
         let dialed = self.upstream.connect(policy, &key.host, key.port).await?;
-        let address = dialed.address;
         let handshake = async {
             match key.scheme {
                 Scheme::Http => handshake_h1(dialed.stream).await.map(Sender::H1),
@@ -276,21 +322,7 @@ impl Pool {
         };
         let sender =
             tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| ConnectError::Timeout)??;
-        match &sender {
-            Sender::H2(sender) => {
-                let shared = Shared { sender: sender.clone(), address, since: Instant::now() };
-                self.lock().shared.insert(key.clone(), shared);
-            }
-            Sender::H1(_) if h2 => {
-                let mut state = self.lock();
-                if state.plain.len() >= 4096 {
-                    state.plain.clear();
-                }
-                state.plain.insert((key.host.clone(), key.port));
-            }
-            Sender::H1(_) => {}
-        }
-        Ok(Connection { sender, address, used: false })
+        Ok((sender, dialed.address))
     }
 
     async fn tls(&self, stream: TcpStream, key: &Key, h2: bool) -> Result<Sender, ConnectError> {
@@ -303,7 +335,7 @@ impl Pool {
         let stream = TlsConnector::from(config.clone())
             .connect(name, stream)
             .await
-            .map_err(|error| ConnectError::Tls(explain(&error)))?;
+            .map_err(|error| explain(&error))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if !negotiated_h2 {
             return handshake_h1(stream).await.map(Sender::H1);
@@ -373,12 +405,13 @@ where
 }
 
 /// What failed in a TLS handshake, for a person.
-fn explain(error: &io::Error) -> String {
-    use rustls::{CertificateError, Error};
+fn explain(error: &io::Error) -> ConnectError {
+    use rustls::{AlertDescription, CertificateError, Error};
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-        return format!("the TLS handshake failed: {error}");
+        return ConnectError::Tls(format!("the TLS handshake failed: {error}"));
     };
-    match tls {
+    ConnectError::Tls(match tls {
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => return ConnectError::NoCommonVersion,
         Error::InvalidCertificate(problem) => match problem {
             CertificateError::UnknownIssuer => {
                 "its certificate was issued by nobody trusted here; if that is intended, give its CA by --upstream-ca".to_owned()
@@ -396,5 +429,5 @@ fn explain(error: &io::Error) -> String {
         },
         Error::AlertReceived(alert) => format!("it ended the TLS handshake with the alert {alert:?}"),
         other => format!("the TLS handshake failed: {other}"),
-    }
+    })
 }

@@ -183,8 +183,8 @@ async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
     bytes.extend(body);
     let mut encoding = None;
     if let Some(name) = query.get("encoding") {
-        // Enough text that the encoders do compress, the key's digits among it. Whole copies: a key that breaks off is none.
-        bytes = bytes.repeat(16 * 1024 / bytes.len() + 1);
+        // Enough text that the encoders do compress, the key's digits among it.
+        bytes = bytes.repeat(20);
         bytes = encoded(&name, bytes).await;
         encoding = http::HeaderValue::from_str(&name).ok();
     }

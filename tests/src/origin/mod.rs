@@ -143,7 +143,6 @@ where
 {
     let service = service_fn(move |request| handle(request, connection.clone(), shared.clone()));
     let _ = hyper::server::conn::http1::Builder::new()
-        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

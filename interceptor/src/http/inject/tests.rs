@@ -228,6 +228,14 @@ fn c9_without_its_key_a_request_is_not_made() {
     let mut parts = request("/v1", &[("authorization", format!("Bearer {ph}"))]);
     let id = case.policy.credential_named("google").unwrap();
     assert_eq!(inject(&mut parts, &case.policy, &empty, id, &Presented::default()), Err(InjectError::NoKey));
+    // The keyring of another policy has another key at that place.
+    let other = keyring(&compile(r#"{ "credentials": { "google": "a-real-key", "github": "b-real-key" } }"#));
+    let anthropic = case.policy.credential_named("anthropic").unwrap();
+    assert_eq!(anthropic, CredentialId(0));
+    assert_eq!(
+        inject(&mut parts, &case.policy, &other, anthropic, &Presented::default()),
+        Err(InjectError::NoKey)
+    );
     assert_eq!(
         inject(&mut parts, &case.policy, &case.keyring, CredentialId(99), &Presented::default()),
         Err(InjectError::NoKey)

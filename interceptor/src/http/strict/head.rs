@@ -39,7 +39,7 @@ impl Refused {
         Refused { reason, status: reason.status(), message: message.into() }
     }
 
-    pub(super) fn head_too_large(most: usize) -> Refused {
+    pub(crate) fn head_too_large(most: usize) -> Refused {
         Refused {
             reason: Reason::LimitExceeded,
             status: 431,
@@ -49,7 +49,7 @@ impl Refused {
         }
     }
 
-    fn too_many_headers(most: usize) -> Refused {
+    pub(crate) fn too_many_headers(most: usize) -> Refused {
         Refused {
             reason: Reason::LimitExceeded,
             status: 431,
@@ -128,7 +128,11 @@ enum Version {
 }
 
 fn request_line(line: &[u8]) -> Result<Version, Refused> {
-    let shape = || Refused::malformed("the request line is not `METHOD TARGET HTTP/1.1`");
+    let shape = || {
+        Refused::malformed(
+            "the request line is not a method, a target and a version with single spaces between",
+        )
+    };
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -152,7 +156,7 @@ fn request_line(line: &[u8]) -> Result<Version, Refused> {
     match version {
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
-        _ => Err(Refused::malformed("the protocol version is neither HTTP/1.1 nor HTTP/1.0")),
+        _ => Err(Refused::malformed("the protocol version is neither 1.1 nor 1.0")),
     }
 }
 
@@ -233,7 +237,7 @@ impl Fields {
                 Err(Refused::malformed("there are both Content-Length and Transfer-Encoding; send one"))
             }
             (None, true) if version == Version::Http10 => {
-                Err(Refused::malformed("HTTP/1.0 has no Transfer-Encoding"))
+                Err(Refused::malformed("a request of version 1.0 has no Transfer-Encoding"))
             }
             (None, true) => Ok(Framing::Chunked),
             (Some(bytes), false) if bytes > 0 => Ok(Framing::Length(bytes)),

@@ -98,6 +98,92 @@ fn a_second_enforcement_is_refused_at_above_and_below() {
 }
 
 #[test]
+fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
+    let bpffs = Bpffs::mount();
+    let pins = bpffs.path().join("sandbox");
+    let rig = Rig::new();
+    let refused = || {
+        rig.inside(|| {
+            for address in ["192.0.2.1:80", "[2001:db8::1]:80", "127.0.0.1:80"] {
+                assert_eq!(errno(TcpStream::connect(address)), libc::EPERM, "{address}");
+            }
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            assert_eq!(errno(socket.send_to(b"x", "192.0.2.1:53")), libc::EPERM);
+            assert_eq!(errno(socket.send_to(b"x", "192.0.2.1:443")), libc::EPERM);
+        });
+    };
+    let enforcement = |ports: &super::rig::Ports| {
+        let mut enforcement = rig.enforcement(ports);
+        enforcement.shared_netns = true;
+        enforcement.denied = networks(&["10.0.0.0/8"]);
+        enforcement
+    };
+    let works = |enforcer: &Enforcer, ports: &super::rig::Ports| {
+        let ((), seen) = while_serving(ports, &*enforcer.destinations(), || {
+            rig.inside(|| {
+                drop(TcpStream::connect("192.0.2.1:80").unwrap());
+                assert_eq!(errno(TcpStream::connect("10.0.0.1:80")), libc::EPERM);
+            });
+        });
+        assert_eq!(seen, [Some("192.0.2.1:80".parse().unwrap())]);
+    };
+    {
+        let first = enforcer();
+        let ports = rig.listen();
+        let mut attachment = first.attach(File::open(&rig.cgroup).unwrap(), &enforcement(&ports)).unwrap();
+        ports.mark(&attachment);
+        attachment.pin(&pins).unwrap();
+        works(&first, &ports);
+        attachment.leave();
+    }
+    refused();
+    let second = enforcer();
+    // The interceptor's own sockets, born in the cgroup while the old programs stand.
+    let ports = rig.listen();
+    let error = rig.attach(&second, &enforcement(&ports)).unwrap_err();
+    assert!(matches!(error, KernelError::AlreadyEnforced { .. }), "{error}");
+    let mut attachment =
+        second.attach_over(File::open(&rig.cgroup).unwrap(), &enforcement(&ports), &pins).unwrap();
+    assert!(!pins.exists());
+    ports.mark(&attachment);
+    works(&second, &ports);
+    attachment.pin(&pins).unwrap();
+    assert_eq!(std::fs::read_dir(&pins).unwrap().count(), crate::kernel::HOOKS.len());
+    // A normal end leaves nothing, and so does a removal after another death.
+    drop(attachment);
+    assert!(!pins.exists());
+    let mut attachment = rig.attach(&second, &enforcement(&ports)).unwrap();
+    attachment.pin(&pins).unwrap();
+    attachment.leave();
+    refused();
+    crate::kernel::remove_pins(&pins).unwrap();
+    assert!(!pins.exists());
+    rig.inside(|| assert_eq!(errno(TcpStream::connect("192.0.2.1:80")), libc::ENETUNREACH));
+}
+
+/// A bpffs of the test's own.
+struct Bpffs(tempfile::TempDir);
+
+impl Bpffs {
+    fn mount() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("bpf"), directory.path(), Some("bpf"), none, None::<&str>).unwrap();
+        Self(directory)
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
 fn what_is_no_cgroup_or_another_is_refused() {
     let enforcer = enforcer();
     let rig = Rig::new();
