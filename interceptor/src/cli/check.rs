@@ -107,7 +107,8 @@ fn unreadable_key(credential: &Credential) -> Option<Problem> {
 fn shown_line(text: &str, problem: &Problem) -> Option<String> {
     let line = text.lines().nth(problem.line?.checked_sub(1)?)?;
     let simple = problem.pointer.starts_with("/credentials/") || line.contains("\"credentials\"");
-    (!simple && !line.contains("\"key\"")).then(|| masked(line))
+    let of_a_key = problem.pointer.split('/').any(|token| token == "key") || line.contains("\"key\"");
+    (!simple && !of_a_key).then(|| masked(line))
 }
 
 /// A line of the document with the strings that may be keys masked: only words of the policy's own grammar are shown.

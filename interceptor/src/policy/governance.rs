@@ -4,6 +4,9 @@
 //!   not governed, and a placeholder sent there is misuse.
 //! - `http`: the host is one of the credential's, whatever the port: the request is refused, unless the credential permits
 //!   plaintext and the port is 80, or the one that `hosts` names.
+//!
+//! An address is only itself: a credential for an IPv4 address does not govern an IPv6 address that embeds it (NAT64), because
+//! another party may answer there.
 
 use super::credential::Credential;
 use super::decision::CredentialId;
@@ -53,7 +56,7 @@ impl Governance {
     /// The credentials that govern a request, in the order of the document.
     pub(super) fn of(&self, scheme: Scheme, host: &Host, port: u16) -> Governing {
         let mut governing = Governing::default();
-        self.claims.matching(host, |claims| {
+        self.claims.matching_exactly(host, |claims| {
             for claim in claims {
                 let at_port = claim.port.unwrap_or(scheme.default_port()) == port;
                 let (governs, usable) = match scheme {
@@ -76,7 +79,7 @@ impl Governance {
     /// Whether any credential names the host.
     pub(super) fn names(&self, host: &Host) -> bool {
         let mut named = false;
-        self.claims.matching(host, |_| named = true);
+        self.claims.matching_exactly(host, |_| named = true);
         named
     }
 }

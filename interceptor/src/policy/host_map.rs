@@ -61,6 +61,17 @@ impl<V> HostMap<V> {
         }
     }
 
+    /// As [`HostMap::matching`], but an address is only itself, not what it embeds: what holds a key's hosts asks this.
+    pub(super) fn matching_exactly<'a>(&'a self, host: &Host, mut visit: impl FnMut(&'a V)) {
+        if let Some(value) = &self.any {
+            visit(value);
+        }
+        match host {
+            Host::Name(name) => self.matching_name(name, visit),
+            Host::Ip(address) => self.nets(*address, visit),
+        }
+    }
+
     /// As [`HostMap::matching`] for a name, without `*`.
     fn matching_name<'a>(&'a self, name: &HostName, mut visit: impl FnMut(&'a V)) {
         if let Some(value) = self.names.get(name) {

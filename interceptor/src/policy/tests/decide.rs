@@ -104,6 +104,8 @@ fn credentials_govern_their_hosts_and_ports_and_nothing_else() {
         ("GET", "https://9.9.9.9:8443/x", &[], "allow", Some("ip")),
         ("GET", "https://[::ffff:9.9.9.9]:8443/x", &[], "allow", Some("ip")),
         ("GET", "https://0x09090909:8443/x", &[], "allow", Some("ip")),
+        ("GET", "https://[64:ff9b::909:909]:8443/x", &[], "allow", None),
+        ("GET", "https://[64:ff9b::909:909]:8443/x", &["ip"], "credential_misuse", Some("ip")),
         ("GET", "https://9.9.9.9/x", &["ip"], "credential_misuse", Some("ip")),
         ("GET", "https://none.test/x", &[], "endpoint_denied", Some("none")),
         ("GET", "https://denied.test/x", &[], "host_denied", None),

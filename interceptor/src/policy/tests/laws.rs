@@ -207,7 +207,7 @@ fn network_reference(allow: &[String], deny: &[String], host: &Host, port: u16) 
     if allow.iter().any(|rule| rule_matches(rule, host, port)) {
         return true;
     }
-    !(deny.iter().any(|rule| catch_all(&rule)) || !allow.is_empty())
+    allow.is_empty() && !deny.iter().any(|rule| catch_all(&rule))
 }
 
 fn network_policy(allow: &[String], deny: &[String]) -> Policy {

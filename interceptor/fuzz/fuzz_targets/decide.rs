@@ -1,0 +1,47 @@
+//! A request against a policy: lines of endpoint rules (`METHOD PATTERN`), then one of the request (`METHOD PATH`). The tree of
+//! rules decides as the single patterns do, and what is forwarded is what was judged.
+#![no_main]
+
+use interceptor_fuzz::policy::{
+    CanonicalPath, Catalogue, Decision, Document, Host, PathPattern, Policy, Request, Scheme,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let Some((rules, request)) = text.rsplit_once('\n') else { return };
+    let Some((method, path)) = request.split_once(' ') else { return };
+    let rules: Vec<(&str, &str)> = rules.lines().filter_map(|line| line.split_once(' ')).take(32).collect();
+    let listed: Vec<_> = rules
+        .iter()
+        .map(|(method, pattern)| serde_json::json!({ "methods": [method], "paths": [pattern] }))
+        .collect();
+    let document = serde_json::json!({ "credentials_v2": { "c": { "key": "k", "hosts": ["c.test"], "endpoints": listed } } });
+    let Ok(parsed) = Document::parse(&document.to_string()) else { return };
+    let Ok(policy) = Policy::compile(&parsed.document, &Catalogue::builtin()) else { return };
+    let Ok(host) = Host::parse("c.test") else { return };
+    let decision = policy.decide(&Request {
+        scheme: Scheme::Https,
+        host: &host,
+        port: 443,
+        method,
+        path,
+        overrides: &[],
+        presented: &[],
+    });
+    let Ok(canonical) = CanonicalPath::parse(path) else {
+        assert!(matches!(decision, Decision::Deny(_)));
+        return;
+    };
+    let single = rules.iter().any(|(rule_method, pattern)| {
+        rule_method.to_ascii_uppercase() == method
+            && PathPattern::parse(pattern).is_ok_and(|pattern| pattern.matches(&canonical))
+    });
+    let refused = method.eq_ignore_ascii_case("CONNECT") || method.eq_ignore_ascii_case("TRACE");
+    match decision {
+        Decision::Allow(allow) => {
+            assert!(single && !refused);
+            assert_eq!(allow.path, canonical.as_str());
+        }
+        Decision::Deny(_) => assert!(!single || refused, "{rules:?} {method} {path}"),
+    }
+});

@@ -1,0 +1,23 @@
+//! The text of a policy: no panic, nothing valid that is no JSON, no key of it in any message, and a policy exactly where there
+//! is no error.
+#![no_main]
+
+use interceptor_fuzz::policy::{Catalogue, KeySource, check};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let report = check(text, &Catalogue::builtin());
+    assert_eq!(report.policy.is_some(), report.errors.is_empty());
+    if report.errors.is_empty() {
+        assert!(serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+    }
+    for credential in report.policy.iter().flat_map(|policy| policy.credentials()) {
+        let KeySource::Literal(key) = &credential.key else { continue };
+        // A shorter key may stand in a message as a word of it.
+        if key.expose().len() >= 16 {
+            for problem in report.warnings.iter() {
+                assert!(!problem.message.contains(key.expose()));
+            }
+        }
+    }
+});

@@ -1,0 +1,424 @@
+//! The commands that answer questions about policies, run as users run them: the real binary, its output and exit status.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const POLICY: &str = r#"{
+  "network": { "deny": ["0.0.0.0/0"], "allow": ["api.openai.com", "*.example.com:443", "9.9.9.9", "xn--bcher-kva.test"] },
+  "credentials_v2": {
+    "openai": { "key": "sk-CANARY", "endpoints": [ { "methods": ["POST"], "paths": ["/v1/chat/completions"] },
+                                                   { "methods": ["GET"],  "paths": ["/v1/models"] } ] },
+    "asked":  { "key": { "env": "INTERCEPTOR_TEST_KEY" }, "hosts": ["asked.example.com"], "inject": { "query": "key" } },
+    "other":  { "key": { "file": "/nonexistent/key" }, "hosts": ["asked.example.com"] }
+  }
+}"#;
+
+/// A directory with files, and a home without any configuration.
+struct Desk {
+    directory: TempDir,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("home")).unwrap();
+        std::fs::create_dir(directory.path().join("profiles.d")).unwrap();
+        Desk { directory }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn run(&self, arguments: &[&str], input: Option<&str>) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_interceptor"))
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.directory.path().join("home"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that does not read its input may close it: that is its right.
+        let _ = child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes());
+        let output = child.wait_with_output().unwrap();
+        for stream in [&output.stdout, &output.stderr] {
+            assert!(!String::from_utf8_lossy(stream).contains("CANARY"), "{arguments:?} shows the key");
+        }
+        output
+    }
+
+    fn json(&self, arguments: &[&str]) -> (Value, i32) {
+        let output = self.run(arguments, None);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let value = serde_json::from_str(&text).unwrap_or_else(|error| {
+            panic!("{arguments:?}: {error}: {text:?} {:?}", String::from_utf8_lossy(&output.stderr))
+        });
+        (value, output.status.code().unwrap())
+    }
+
+    fn explain(&self, policy: &Path, rest: &[&str]) -> (Value, i32) {
+        let policy = policy.display().to_string();
+        let arguments: Vec<&str> =
+            ["explain", "--json", "--policy", &policy].iter().chain(rest).copied().collect();
+        self.json(&arguments)
+    }
+}
+
+#[test]
+fn explain_prints_the_decision_and_exits_by_it() {
+    let desk = Desk::new();
+    let policy = desk.file("p.json", POLICY);
+    // arguments, exit, decision, type, status, filter, rule, credential, host, path
+    let table: Vec<(&[&str], i32, Value)> = vec![
+        (
+            &["GET", "https://api.openai.com/v1/models/gpt-4?x=%2e%2e"],
+            0,
+            json!({"decision":"allow","type":null,"status":null,"filter":"endpoint","rule":"GET /v1/models","credential":"openai","host":"api.openai.com","method":"GET","path":"/v1/models/gpt-4"}),
+        ),
+        (
+            &["DELETE", "https://API.OpenAI.com.:443/v1/%6dodels"],
+            1,
+            json!({"decision":"deny","type":"endpoint_denied","status":403,"filter":"endpoint","rule":null,"credential":"openai","host":"api.openai.com","method":"DELETE","path":"/v1/models"}),
+        ),
+        (
+            &["GET", "https://api.openai.com/v1/../models"],
+            1,
+            json!({"decision":"deny","type":"path_ambiguous","status":400,"filter":"request","rule":null,"credential":null,"host":"api.openai.com","method":"GET","path":"/v1/../models"}),
+        ),
+        (
+            &["GET", "https://api.openai.com/v1/models#x"],
+            1,
+            json!({"decision":"deny","type":"path_ambiguous","status":400,"filter":"request","host":"api.openai.com"}),
+        ),
+        (
+            &["GET", "https://api.openai.com\\@evil.test/"],
+            1,
+            json!({"decision":"deny","type":"path_ambiguous","host":"api.openai.com"}),
+        ),
+        (
+            &["GET", "http://api.openai.com/v1/models"],
+            1,
+            json!({"decision":"deny","type":"plaintext_denied","status":403,"filter":"credential","credential":"openai"}),
+        ),
+        (
+            &["GET", "https://evil.test"],
+            1,
+            json!({"decision":"deny","type":"host_denied","status":403,"filter":"network","rule":"0.0.0.0/0","credential":null,"host":"evil.test","path":"/"}),
+        ),
+        (
+            &["GET", "https://docs.example.com/a/../b"],
+            0,
+            json!({"decision":"allow","filter":"network","rule":"*.example.com:443","credential":null,"path":"/a/../b"}),
+        ),
+        (
+            &["CONNECT", "https://docs.example.com/"],
+            1,
+            json!({"type":"method_refused","status":405,"filter":"request"}),
+        ),
+        (
+            &["GET", "https://user:word@docs.example.com/"],
+            1,
+            json!({"type":"request_malformed","status":400,"host":null}),
+        ),
+        (&["GET", "https://docs.example.com:0/"], 1, json!({"type":"request_malformed"})),
+        (&["GET", "https:///x"], 1, json!({"type":"request_malformed"})),
+        (&["GET", "https://0x09090909/"], 0, json!({"host":"9.9.9.9","rule":"9.9.9.9"})),
+        (&["GET", "https://[::ffff:9.9.9.9]/"], 0, json!({"host":"9.9.9.9"})),
+        (&["GET", "wss://b\u{fc}cher.test/socket"], 0, json!({"host":"xn--bcher-kva.test"})),
+        (
+            &["GET", "https://asked.example.com/x"],
+            1,
+            json!({"type":"credential_ambiguous","status":403,"filter":"credential"}),
+        ),
+        (&["--present", "asked", "GET", "https://asked.example.com/x"], 0, json!({"credential":"asked"})),
+        (
+            &["--present", "openai", "GET", "https://docs.example.com/"],
+            1,
+            json!({"type":"credential_misuse","credential":"openai"}),
+        ),
+        (
+            &["-H", "X-HTTP-Method-Override: DELETE", "GET", "https://api.openai.com/v1/models"],
+            1,
+            json!({"type":"endpoint_denied"}),
+        ),
+        (&["-H", "User-Agent: x", "GET", "https://api.openai.com/v1/models"], 0, json!({"type":null})),
+    ];
+    for (arguments, status, expected) in table {
+        let (seen, code) = desk.explain(&policy, arguments);
+        assert_eq!(code, status, "{arguments:?}: {seen:#}");
+        for (field, value) in expected.as_object().unwrap() {
+            assert_eq!(&seen[field], value, "{arguments:?} {field}: {seen:#}");
+        }
+        for field in ["decision", "type", "status", "filter", "rule", "credential", "host", "method", "path"]
+        {
+            assert!(seen.get(field).is_some(), "{arguments:?}: no {field}");
+        }
+    }
+}
+
+#[test]
+fn explain_shows_the_request_as_it_would_be_forwarded_with_the_key_masked() {
+    let desk = Desk::new();
+    let policy = desk.file("p.json", POLICY);
+    let (seen, _) = desk.explain(&policy, &["GET", "https://api.openai.com/v1/%6dodels?a=1"]);
+    assert_eq!(seen["forwarded"]["url"], "https://api.openai.com/v1/models?a=1");
+    assert_eq!(
+        seen["forwarded"]["headers"],
+        json!({"host":"api.openai.com","authorization":"Bearer ********"})
+    );
+    let (seen, _) =
+        desk.explain(&policy, &["--present", "asked", "GET", "https://asked.example.com/x?key=mine&a=1"]);
+    assert_eq!(seen["forwarded"]["url"], "https://asked.example.com/x?a=1&key=********");
+    let human = desk.run(
+        &["explain", "--policy", &policy.display().to_string(), "PUT", "https://api.openai.com/v1/models"],
+        None,
+    );
+    let text = String::from_utf8(human.stdout).unwrap();
+    for part in [
+        "deny  PUT https://api.openai.com/v1/models",
+        "endpoint_denied (403)",
+        "credential  openai",
+        "to permit   add \"PUT\"",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn o2_what_is_printed_for_people_carries_no_control_characters() {
+    let desk = Desk::new();
+    let policy = desk.file("p.json", "{}");
+    let policy = policy.display().to_string();
+    let output =
+        desk.run(&["explain", "--policy", &policy, "GET", "https://a.test/\u{1b}[2J\u{202e}x"], None);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}') && text.contains("\\u{1b}"), "{text:?}");
+}
+
+#[test]
+fn explain_exits_2_where_it_cannot_answer() {
+    let desk = Desk::new();
+    let good = desk.file("good.json", "{}").display().to_string();
+    let bad = desk.file("bad.json", "{\"a\":1}").display().to_string();
+    for arguments in [
+        vec!["explain", "--policy", &good],
+        vec!["explain", "--policy", &good, "GET"],
+        vec!["explain", "--policy", &good, "GET", "good.test/x"],
+        vec!["explain", "--policy", &good, "GET", "ftp://good.test/x"],
+        vec!["explain", "--policy", &bad, "GET", "https://good.test/x"],
+        vec!["explain", "--policy", "/nonexistent.json", "GET", "https://good.test/x"],
+        vec!["explain", "--policy", &good, "--present", "nobody", "GET", "https://good.test/x"],
+        vec!["explain", "--policy", &good, "--audit", "/nonexistent", "--id", "x"],
+        vec!["check"],
+        vec!["check", "/nonexistent.json"],
+        vec!["profiles", "nobody"],
+        vec!["services", "nobody"],
+    ] {
+        let output = desk.run(&arguments, None);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn check_reports_every_error_with_its_pointer_and_exits_1() {
+    let desk = Desk::new();
+    let bad = desk.file(
+        "bad.json",
+        r#"{"netwrok":{},"credentials_v2":{"openai":{"key":"sk-CANARY","endpoints":[{"methods":["GET"],"paths":["/a/b","c"]}]}}}"#,
+    );
+    let (seen, code) = desk.json(&["check", "--json", &bad.display().to_string()]);
+    assert_eq!(code, 1);
+    let paths: Vec<&str> =
+        seen["errors"].as_array().unwrap().iter().map(|error| error["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/netwrok", "/credentials_v2/openai/endpoints/0/paths/1"]);
+    assert_eq!(seen["warnings"], json!([]));
+    let good = desk.file("good.json", r#"{"credentials_v2":{"openai":{"key":"k","endpoints":[]}}}"#);
+    let (seen, code) =
+        desk.json(&["check", "--json", &good.display().to_string(), &bad.display().to_string()]);
+    assert_eq!(code, 1);
+    assert_eq!(seen["warnings"][0]["path"], "/credentials_v2/openai/endpoints");
+    assert_eq!(seen["warnings"][0]["file"], good.display().to_string());
+    assert_eq!(seen["errors"][0]["file"], bad.display().to_string());
+    let (seen, code) = desk.json(&["check", "--json", &good.display().to_string()]);
+    assert_eq!((code, &seen["errors"]), (0, &json!([])));
+}
+
+#[test]
+fn check_reads_standard_input_and_shows_the_line_without_the_key() {
+    let desk = Desk::new();
+    let text = "{\n  \"network\": { \"allow\": [\"exa mple\"] },\n  \"credentials\": { \"openai\": \"sk-CANARY\",\n    \"opnai\": \"sk-CANARY\" }\n}";
+    let output = desk.run(&["check", "-"], Some(text));
+    assert_eq!(output.status.code(), Some(1));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("-:2: error:") && shown.contains("at /network/allow/0"), "{shown}");
+    assert!(shown.contains("-:4: error:") && shown.contains("did you mean `openai`"), "{shown}");
+    assert!(shown.contains("-: 2 errors"), "{shown}");
+}
+
+#[test]
+fn check_tries_the_sources_of_keys_unless_told_not_to() {
+    let desk = Desk::new();
+    let empty = desk.file("empty", "\n").display().to_string();
+    let full = desk.file("full", "sk-CANARY\n").display().to_string();
+    let text = |key: &str| format!(r#"{{"credentials_v2":{{"openai":{{"key":{key}}}}}}}"#);
+    for (key, wrong) in [
+        (r#"{"env":"INTERCEPTOR_TEST_KEY"}"#.to_owned(), Some("is not set")),
+        (r#"{"env":"HOME"}"#.to_owned(), None),
+        (r#"{"file":"/nonexistent/key"}"#.to_owned(), Some("does not exist")),
+        (r#"{"file":"/"}"#.to_owned(), Some("cannot be read")),
+        (format!(r#"{{"file":"{empty}"}}"#), Some("is empty")),
+        (format!(r#"{{"file":"{full}"}}"#), None),
+    ] {
+        let policy = desk.file("p.json", &text(&key)).display().to_string();
+        let (seen, code) = desk.json(&["check", "--json", &policy]);
+        match wrong {
+            Some(says) => {
+                assert_eq!(
+                    (code, &seen["errors"][0]["path"]),
+                    (1, &json!("/credentials_v2/openai/key")),
+                    "{key}"
+                );
+                assert!(seen["errors"][0]["message"].as_str().unwrap().contains(says), "{key}: {seen}");
+            }
+            None => assert_eq!((code, &seen["errors"]), (0, &json!([])), "{key}"),
+        }
+        let (_, code) = desk.json(&["check", "--json", "--skip-keys", &policy]);
+        assert_eq!(code, 0, "{key}");
+    }
+}
+
+fn record(id: &str, rest: Value) -> String {
+    let mut record = json!({"ts":"2026-01-01T00:00:00.000000Z","sandbox":"s","id":id,"kind":"request","decision":"allow","port":443,"protocol":"h1"});
+    record.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    format!("{record}\n")
+}
+
+#[test]
+fn explain_takes_a_request_from_an_audit_record() {
+    let desk = Desk::new();
+    let policy = desk.file("p.json", POLICY);
+    let audit = [
+        record("a1", json!({"host":"api.openai.com","method":"GET","path":"/v1/models"})),
+        "this line was cut {\"id\":\"a2\n".to_owned(),
+        record("a2", json!({"host":"api.openai.com","method":"PUT","path":"/v1/models","decision":"deny","type":"endpoint_denied"})),
+        record("a3", json!({"host":"asked.example.com","method":"GET","path":"/x","credential":"other"})),
+        record("a4", json!({"host":"api.openai.com","method":"GET","path":"/x","port":80,"decision":"deny","type":"plaintext_denied"})),
+        record("a5", json!({"kind":"connection","host":"docs.example.com","protocol":"tcp"})),
+        record("a6", json!({"kind":"lifecycle"})),
+    ]
+    .concat();
+    let audit = desk.file("audit.jsonl", &audit).display().to_string();
+    for (id, code, kind) in [
+        ("a1", 0, Value::Null),
+        ("a2", 1, json!("endpoint_denied")),
+        ("a3", 0, Value::Null),
+        ("a4", 1, json!("plaintext_denied")),
+        ("a5", 1, json!("protocol_denied")),
+    ] {
+        let (seen, status) = desk.explain(&policy, &["--audit", &audit, "--id", id]);
+        assert_eq!((status, &seen["type"]), (code, &kind), "{id}: {seen:#}");
+    }
+    let policy = policy.display().to_string();
+    for id in ["a6", "unknown"] {
+        let output = desk.run(&["explain", "--policy", &policy, "--audit", &audit, "--id", id], None);
+        assert_eq!(output.status.code(), Some(2), "{id}");
+    }
+}
+
+#[test]
+fn replay_says_what_a_new_policy_would_change() {
+    let desk = Desk::new();
+    let policy = desk.file("p.json", POLICY).display().to_string();
+    let same = [
+        record("b1", json!({"host":"api.openai.com","method":"GET","path":"/v1/models"})),
+        record("b2", json!({"host":"evil.test","method":"GET","path":"/","decision":"deny","type":"host_denied"})),
+        record("b3", json!({"host":"docs.example.com","method":"GET","path":"/","decision":"deny","type":"upstream_timeout"})),
+        record("b4", json!({"host":"docs.example.com","method":"GET","path":"/","decision":"deny","type":"limit_exceeded"})),
+        record("b5", json!({"kind":"dns","host":"evil.test","decision":"deny","type":"host_denied"})),
+        record("b6", json!({"kind":"connection","host":"docs.example.com","protocol":"tls"})),
+    ]
+    .concat();
+    let audit = desk.file("same.jsonl", &same).display().to_string();
+    let (seen, code) = desk.json(&["replay", "--json", "--policy", &policy, "--audit", &audit]);
+    assert_eq!(
+        (code, &seen["newly_denied"], &seen["newly_allowed"]),
+        (0, &json!([]), &json!([])),
+        "{seen:#}"
+    );
+    assert_eq!((&seen["judged"], &seen["skipped"]), (&json!(4), &json!(1)));
+    let changed = [
+        same.as_str(),
+        &record("b7", json!({"host":"gone.test","method":"GET","path":"/a"})),
+        &record("b8", json!({"host":"gone.test","method":"GET","path":"/a"})),
+        &record("b9", json!({"host":"docs.example.com","method":"GET","path":"/b","decision":"deny","type":"host_denied"})),
+        "not json\n",
+    ]
+    .concat();
+    let audit = desk.file("changed.jsonl", &changed).display().to_string();
+    let (seen, code) = desk.json(&["replay", "--json", "--policy", &policy, "--audit", &audit]);
+    assert_eq!(code, 1);
+    let denied = &seen["newly_denied"][0];
+    assert_eq!(
+        (&denied["host"], &denied["records"], &denied["type"]),
+        (&json!("gone.test"), &json!(2), &json!("host_denied"))
+    );
+    assert_eq!(seen["newly_allowed"][0]["host"], "docs.example.com");
+    assert_eq!(seen["skipped"], 2);
+    let human = desk.run(&["replay", "--policy", &policy, "--audit", &audit], None);
+    let text = String::from_utf8(human.stdout).unwrap();
+    assert!(
+        text.contains("newly denied  GET gone.test:443/a  (2 recorded)")
+            && text.contains("1 newly denied, 1 newly allowed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn profiles_and_services_list_the_catalogues() {
+    let desk = Desk::new();
+    let directory = desk.path("profiles.d");
+    desk.file(
+        "profiles.d/ours.json",
+        r#"{"ours":{"description":"Ours.","allow":["a.example.com"],"groups":["registries"]}}"#,
+    );
+    std::fs::write(desk.path("home/.npmrc"), "registry=https://packages.example.com/\n").unwrap();
+    let (seen, code) = desk.json(&["profiles", "--json", "--profiles-dir", &directory]);
+    assert_eq!(code, 0);
+    let names: Vec<&str> =
+        seen.as_array().unwrap().iter().map(|profile| profile["name"].as_str().unwrap()).collect();
+    for name in ["unrestricted", "locked-down", "claude-code", "openai", "data-science", "web-dev", "ours"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    let (seen, _) = desk.json(&["profiles", "ours", "--json", "--profiles-dir", &directory]);
+    let allow: Vec<&str> =
+        seen[0]["allow"].as_array().unwrap().iter().map(|rule| rule.as_str().unwrap()).collect();
+    assert!(allow.contains(&"a.example.com") && allow.contains(&"packages.example.com"), "{allow:?}");
+    let human = desk.run(&["profiles", "ours", "--profiles-dir", &directory], None);
+    assert!(
+        String::from_utf8(human.stdout).unwrap().contains("allow  packages.example.com  (group registries)")
+    );
+    let (seen, _) = desk.json(&["services", "--json"]);
+    assert_eq!(seen.as_array().unwrap().len(), 20);
+    let (seen, _) = desk.json(&["services", "github", "--json"]);
+    assert_eq!(seen[0]["env"], json!(["GITHUB_TOKEN", "GH_TOKEN"]));
+    // A profile of profiles.d is a profile: a policy may name it.
+    let policy = desk.file("p.json", r#"{"network_profile":"ours"}"#);
+    let (seen, code) =
+        desk.explain(&policy, &["--profiles-dir", &directory, "GET", "https://packages.example.com/x"]);
+    assert_eq!(code, 0, "{seen:#}");
+}
