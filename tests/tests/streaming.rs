@@ -209,12 +209,7 @@ fn the_origin_may_speak_another_version_of_http_than_the_client() {
 #[test]
 fn an_answer_before_the_whole_request_reaches_the_client() {
     Lab::test(|lab| {
-        let script = format!("head -c 200000 /dev/zero | curl -sS --http1.1 -T - https://{HOST}/early");
-        let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().shell(&script);
-        assert!(outcome.out().starts_with("early"), "{}\n{}", outcome.out(), outcome.tail());
-    });
-    Lab::test(|lab| {
-        // curl 7.88 fails at this over HTTP/2 without any proxy.
+        // Over HTTP/1.1 the connection must be closed then, and whether the client reads before it writes again is chance.
         let plan = Plan::https(HOST, "h2").ask_with("POST", "/early", &[], &"x".repeat(5_000_000));
         let reports = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().fetch(&plan);
         assert_eq!(reports[0].answers[0].body, "early\n", "{reports:?}");
