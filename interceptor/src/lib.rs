@@ -17,6 +17,9 @@
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
 //! - [`cli`]: one file a command.
 
+// Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
+#![deny(unsafe_code)]
+
 pub mod accept;
 pub mod audit;
 pub mod cli;

@@ -2,7 +2,7 @@
 //! to work on a cgroup.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use anyhow::{Context, bail};
 use tokio::runtime::Handle;
 use tracing_subscriber::EnvFilter;
 
-use super::Common;
+use super::{Common, registries};
 use crate::audit::Audit;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
-use crate::policy::{Catalogue, CredentialId, Document, KeySource, Policy, Problem};
+use crate::policy::{CredentialId, Document, KeySource, Policy, Problem};
 use crate::proxy::{Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
 use crate::sandbox::launch::Sockets;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
@@ -30,7 +30,9 @@ pub(super) fn log(common: &Common) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     // Fails only when a subscriber is there already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let to_stderr =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let _ = to_stderr.with_env_filter(filter).try_init();
 }
 
 /// A policy with its keys, and the files of the host that hold any of them.
@@ -80,7 +82,7 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
             eprintln!("interceptor: warning: {}", describe(&name, warning));
         }
     }
-    let policy = Policy::compile(&parsed.document, &Catalogue::builtin())
+    let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
         .map_err(|problems| invalid(&name, &problems))?;
     let keyring = Keyring::load(&policy, None).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
@@ -96,6 +98,14 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
             KeySource::Literal(_) => {}
         }
     }
+    if !common.quiet {
+        secret_files.iter().filter(|file| has_other_names(file)).for_each(|file| {
+            eprintln!(
+                "interceptor: warning: {} has hard links: the sandbox cannot read it by this name, but perhaps by another",
+                file.display()
+            );
+        });
+    }
     Ok(Rules { policy, keyring, secret_files, key_variables })
 }
 
@@ -103,6 +113,11 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
 pub(super) fn regular_file(path: &Path) -> Option<PathBuf> {
     let resolved = fs::canonicalize(path).ok()?;
     resolved.is_file().then_some(resolved)
+}
+
+fn has_other_names(file: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(file).is_ok_and(|metadata| metadata.nlink() > 1)
 }
 
 fn describe(name: &str, problem: &Problem) -> String {

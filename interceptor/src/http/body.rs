@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use super::exchange::Exchange;
 use super::inject::strip_trailers;
 use super::redact::RedactedBody;
+use crate::policy::Limits;
 use crate::upstream::pool::Lease;
 
 /// An error of either body; its text goes to the log only.
@@ -61,19 +62,39 @@ pub(crate) struct Upload {
     count: Arc<AtomicU64>,
     most: Option<u64>,
     too_large: Arc<AtomicBool>,
+    /// What was sent to this host in all, and may be.
+    spent: Option<(Arc<AtomicU64>, u64)>,
     patience: Patience,
 }
 
 impl Upload {
-    /// `count` learns of every byte; `too_large` is set when more than `most` come.
+    /// `count` learns of every byte, and so does `spent`; `too_large` is set when more come than the limits allow.
     pub(crate) fn new(
         inner: Incoming,
         count: Arc<AtomicU64>,
-        most: Option<u64>,
+        limits: &Limits,
         too_large: Arc<AtomicBool>,
-        idle: Duration,
+        spent: Option<Arc<AtomicU64>>,
     ) -> Upload {
-        Upload { inner, count, most, too_large, patience: Patience::new(idle) }
+        let spent = spent.zip(limits.bytes_up_per_host);
+        let patience = Patience::new(limits.idle_timeout);
+        Upload { inner, count, most: limits.body_bytes, too_large, spent, patience }
+    }
+
+    /// Counts what is to be sent; an error when it may not be.
+    fn admit(&self, bytes: u64) -> Result<(), Cut> {
+        let sent = self.count.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total = self
+            .spent
+            .as_ref()
+            .map(|(spent, most)| (spent.fetch_add(bytes, Ordering::Relaxed) + bytes, *most));
+        for (count, most) in [self.most.map(|most| (sent, most)), total].into_iter().flatten() {
+            if count > most {
+                self.too_large.store(true, Ordering::Relaxed);
+                return Err(Cut::TooLarge(most));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -92,16 +113,10 @@ impl Body for Upload {
         this.patience.moved();
         Poll::Ready(match frame {
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let sent = this.count.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-                    match this.most {
-                        Some(most) if sent > most => {
-                            this.too_large.store(true, Ordering::Relaxed);
-                            Some(Err(Cut::TooLarge(most).into()))
-                        }
-                        _ => Some(Ok(Frame::data(data))),
-                    }
-                }
+                Ok(data) => match this.admit(data.len() as u64) {
+                    Ok(()) => Some(Ok(Frame::data(data))),
+                    Err(cut) => Some(Err(cut.into())),
+                },
                 Err(frame) => match frame.into_trailers() {
                     Ok(mut trailers) => {
                         strip_trailers(&mut trailers);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::header::{ALT_SVC, CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{ALT_SVC, CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -43,6 +43,13 @@ pub(crate) async fn forward(
         port: context.identity.port,
         credential: judged.allow.credential,
     };
+    let spent = match context.sandbox.budget.spend(&judged.host, limits) {
+        Ok(spent) => spent,
+        Err(exceeded) => {
+            let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
+            return fail(context, judged, &parts, body, deny, exchange).await;
+        }
+    };
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
         return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
     }
@@ -65,7 +72,7 @@ pub(crate) async fn forward(
             record.protocol = Some(Protocol::Ws);
         }
     });
-    let upload = Upload::new(body, exchange.up(), limits.body_bytes, too_large.clone(), limits.idle_timeout);
+    let upload = Upload::new(body, exchange.up(), limits, too_large.clone(), spent);
     let request = Request::from_parts(head, upload);
     match exchange_with(context, &judged, &key, connection, request, h2, &exchange, limits.idle_timeout).await
     {
@@ -75,7 +82,7 @@ pub(crate) async fn forward(
         }
         Err(failure) => {
             let deny = match too_large.load(Ordering::Relaxed) {
-                true => body_too_large(limits.body_bytes.unwrap_or_default()),
+                true => body_too_large(limits.body_bytes.or(limits.bytes_up_per_host).unwrap_or_default()),
                 false => failure,
             };
             answer_failure(&judged, &parts, deny, exchange)
@@ -202,6 +209,10 @@ fn address<B>(request: &mut Request<B>, key: &Key, h2: bool) -> Result<(), Deny>
             *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
         }
         request.headers_mut().insert(HOST, value);
+        // A field that concerns this connection is named as such (RFC 9110 section 10.1.4).
+        if request.headers().contains_key(TE) && !request.headers().contains_key(CONNECTION) {
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+        }
         *request.version_mut() = Version::HTTP_11;
     }
     Ok(())
@@ -283,7 +294,9 @@ fn body_too_large(most: u64) -> Deny {
         status: 413,
         ..refusal(
             Reason::LimitExceeded,
-            format!("the body is larger than {most} bytes; send less, or raise limits.body_bytes"),
+            format!(
+                "the body goes beyond the {most} bytes that may be sent; send less, or raise limits.body_bytes or limits.bytes_up_per_host"
+            ),
         )
     }
 }
@@ -296,13 +309,13 @@ fn unreachable(host: &Host, error: &ConnectError) -> Deny {
 }
 
 fn broken(host: &Host, error: &hyper::Error) -> Deny {
-    let reason = if error.is_parse() { Reason::UpstreamProtocol } else { Reason::UpstreamUnreachable };
-    let what = match reason {
-        Reason::UpstreamProtocol => "gave an answer that is not valid HTTP",
-        _ => "closed the connection without an answer",
-    };
     tracing::debug!(%host, %error, "an exchange with an origin failed");
-    refusal(reason, format!("`{host}` {what}"))
+    let what = if error.is_parse() {
+        "gave an answer that is not valid HTTP"
+    } else {
+        "ended the connection without an answer"
+    };
+    refusal(Reason::UpstreamProtocol, format!("`{host}` {what}"))
 }
 
 /// Refuses before anything was sent.

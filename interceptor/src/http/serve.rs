@@ -301,7 +301,11 @@ pub(crate) async fn refuse(
         path: (!stand_in).then(|| parts.uri.path()),
         credential: credential.as_deref(),
     };
-    let close = stand_in || matches!(deny.reason, Reason::AuthorityMismatch | Reason::MethodRefused);
+    let close = stand_in
+        || matches!(
+            deny.reason,
+            Reason::AuthorityMismatch | Reason::MethodRefused | Reason::RequestMalformed
+        );
     let response = answer(&deny, about, exchange.id(), parts.version, close);
     drain(parts, body).await;
     own(response, exchange)

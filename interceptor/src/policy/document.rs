@@ -29,6 +29,7 @@ pub struct Located<T> {
 /// A policy for the egress of one sandbox.
 #[derive(Clone, Debug, Default, JsonSchema)]
 #[schemars(title = "interceptor policy", deny_unknown_fields)]
+#[schemars(extend("not" = { "required": ["network", "network_profile"] }))]
 pub struct Document {
     /// A label, never acted on.
     #[schemars(with = "Option<String>")]

@@ -70,7 +70,10 @@ pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = 
         .into_iter()
         .map(|candidate| {
             let plain = candidate.to_ascii_lowercase().replace('-', "_");
-            (strsim::damerau_levenshtein(&folded, &plain), candidate)
+            // `user` for `username` is a near miss, however much is missing.
+            let cut = folded.len() >= 3 && (plain.starts_with(&folded) || folded.starts_with(&plain));
+            let distance = strsim::damerau_levenshtein(&folded, &plain);
+            (if cut { distance.min(tolerance) } else { distance }, candidate)
         })
         .filter(|(distance, _)| *distance <= tolerance)
         .min_by_key(|(distance, _)| *distance)

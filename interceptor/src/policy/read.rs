@@ -303,6 +303,7 @@ impl Reader {
         match node.kind() {
             Kind::String => self.literal_key(node),
             Kind::Object => {
+                let known = self.errors.len();
                 let [env, file] = self.fields(node, "a key", ["env", "file"])?;
                 match (env, file) {
                     (Some(env), None) => {
@@ -324,6 +325,8 @@ impl Reader {
                         self.error(&file, "the path of the key's file is empty or has a NUL");
                         None
                     }
+                    // A misspelt field was reported already.
+                    _ if self.errors.len() > known => None,
                     _ => {
                         self.error(node, "a key is a string, {\"env\": NAME} or {\"file\": PATH}: give one of the two fields");
                         None
@@ -461,9 +464,12 @@ impl Reader {
             header: header.and_then(|node| self.string(&node, "`header`")),
             format: format.and_then(|node| self.string(&node, "`format`")),
             basic: basic.and_then(|node| {
+                let known = self.errors.len();
                 let [username] = self.fields(&node, "`basic`", ["username"])?;
                 let Some(username) = username else {
-                    self.error(&node, "the field `username` is missing");
+                    if self.errors.len() == known {
+                        self.error(&node, "the field `username` is missing");
+                    }
                     return None;
                 };
                 Some(BasicDocument { username: self.string(&username, "`username`")? })

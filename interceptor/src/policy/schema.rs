@@ -2,6 +2,7 @@
 //! `data/policy.schema.json`.
 
 use schemars::JsonSchema;
+use serde_json::Value;
 
 use super::document::Document;
 
@@ -47,8 +48,33 @@ pub(super) enum Env {
 
 /// The schema, as JSON text with a newline at its end.
 pub fn json_schema() -> String {
-    let schema = schemars::schema_for!(Document);
-    let mut text = format!("{:#}", schema.as_value());
-    text.push('\n');
-    text
+    let mut schema = schemars::schema_for!(Document).to_value();
+    forbid_null(&mut schema);
+    format!("{schema:#}\n")
+}
+
+/// A field that may be left out may not be null: the derived schema says so of every `Option`.
+fn forbid_null(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::Array(types)) = object.get_mut("type") {
+                types.retain(|kind| kind != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    object.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(choices)) = object.get_mut("anyOf") {
+                choices.retain(|choice| choice["type"] != "null");
+                if let [Value::Object(only)] = choices.as_slice() {
+                    let only = only.clone();
+                    object.remove("anyOf");
+                    object.extend(only);
+                }
+            }
+            object.values_mut().for_each(forbid_null);
+        }
+        Value::Array(list) => list.iter_mut().for_each(forbid_null),
+        _ => {}
+    }
 }

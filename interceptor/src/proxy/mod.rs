@@ -1,5 +1,6 @@
 //! One sandbox in user space: everything between its listeners and its origins, owned together and dropped together.
 
+pub(crate) mod budget;
 mod runtime;
 mod sandbox;
 

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::budget::Budget;
 use super::{Destinations, Listeners, Runtime};
 use crate::accept;
 use crate::audit::{Audit, Record};
@@ -60,6 +61,8 @@ pub struct Sandbox {
     pub(crate) connections: Arc<Semaphore>,
     /// One permit a request in progress.
     pub(crate) requests: Arc<Semaphore>,
+    /// What was sent to each host.
+    pub(crate) budget: Budget,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -104,6 +107,7 @@ impl Sandbox {
             pool,
             connections,
             requests,
+            budget: Budget::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))

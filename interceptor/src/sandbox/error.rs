@@ -6,12 +6,12 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A system call failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     System {
         /// What was attempted, with the object it concerned.
         what: String,
-        /// What the kernel answered.
-        source: io::Error,
+        /// What the kernel answered. Part of the message, so not its source too.
+        cause: io::Error,
     },
     /// The host lacks something that a sandbox needs.
     #[error("{what}; {remedy}")]
@@ -41,14 +41,14 @@ pub(crate) trait Context<T> {
 impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T, SandboxError> {
         self.map_err(|error| {
-            let source = error.into();
+            let cause = error.into();
             let what = what();
-            if source.raw_os_error() == Some(libc::EPERM) {
+            if cause.raw_os_error() == Some(libc::EPERM) {
                 let remedy = "run as root (sudo) with CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_CHROOT, CAP_SETUID, \
                               CAP_SETGID, CAP_SETPCAP, CAP_MKNOD and CAP_BPF";
-                SandboxError::Missing { what: format!("{what}: {source}"), remedy: remedy.into() }
+                SandboxError::Missing { what: format!("{what}: {cause}"), remedy: remedy.into() }
             } else {
-                SandboxError::System { what, source }
+                SandboxError::System { what, cause }
             }
         })
     }

@@ -26,7 +26,6 @@ mod seccomp;
 mod selftest;
 pub mod signals;
 pub mod stdio;
-mod subject_hash;
 mod sys;
 mod trust;
 pub mod user;

@@ -2,6 +2,8 @@
 //!
 //! Each function is whole in itself: no caller has to uphold anything.
 
+#![expect(unsafe_code, reason = "system calls that no safe crate wraps")]
+
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;

@@ -1,7 +1,9 @@
 //! What the sandbox trusts: the system's roots and the sandbox's own certificate authority, in the forms that programs read.
 //!
 //! The files lie in a directory of their own inside the sandbox, and the merged bundle also covers the system's own bundles,
-//! so that a program which knows neither a variable nor us trusts it too.
+//! so that a program which knows neither a variable nor us trusts it too. The directories of hashed certificates
+//! (openssl-rehash(1)) stay as they are: a client that was given a bundle of its own often looks there besides, and it would
+//! trust more than it was told to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::{java, subject_hash};
+use super::java;
 
 /// Where the files lie inside the sandbox.
 pub(crate) const DIRECTORY: &str = "/run/sandbox-trust";
@@ -51,12 +53,6 @@ const SYSTEM_JAVA_STORES: [&str; 4] = [
     "/var/lib/ca-certificates/java-cacerts",
 ];
 
-/// Where distributions keep roots as one file each, named by OpenSSL's hash; each that exists gets the sandbox's authority too.
-pub(crate) const SYSTEM_DIRECTORIES: [&str; 3] =
-    ["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs"];
-/// The directory, in [`DIRECTORY`], that is layered over them.
-pub(crate) const HASHED: &str = "hashed";
-
 /// A file to write into [`DIRECTORY`].
 #[derive(Debug)]
 pub(crate) struct TrustFile {
@@ -66,13 +62,6 @@ pub(crate) struct TrustFile {
     pub(crate) content: Vec<u8>,
     /// The files of the system that it covers, resolved, each once.
     pub(crate) covers: Vec<PathBuf>,
-}
-
-/// The sandbox's authority under the name by which OpenSSL finds it in a directory.
-pub(crate) fn hashed(ca_pem: &str) -> Option<(String, Vec<u8>)> {
-    let authority = certificates(ca_pem.as_bytes());
-    let name = subject_hash::file_name(authority.first()?)?;
-    Some((name, pem(&authority).into_bytes()))
 }
 
 /// The files for a sandbox whose authority is `ca_pem`; reads the system's roots from where they lie.

@@ -1,6 +1,14 @@
 //! The policy as its users meet it: documents in, decisions out.
 
+mod catalogue;
 mod decide;
+mod document;
+mod host;
+mod laws;
+mod lint;
+mod network;
+mod path;
+mod pattern;
 
 use super::{Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme};
 

@@ -9,7 +9,7 @@ use super::super::SandboxError;
 use super::super::error::Context;
 use super::super::sys;
 use super::super::trust::{self, TrustFile};
-use super::{bind, bind_read_only, fresh, make_directory, make_file, tmpfs};
+use super::{bind, bind_read_only, make_directory, make_file, tmpfs};
 
 /// Any address would do, since port 53 of every one reaches the proxy's resolver.
 const RESOLVER: &str = "# The sandbox's resolver is the interceptor's.\nnameserver 198.18.0.2\n";
@@ -42,25 +42,11 @@ fn normalise(path: &Path) -> PathBuf {
 }
 
 /// Writes the trust files, covers the system's bundles with them, and sets the resolver and the names of this host.
-pub(super) fn install(
-    files: &[TrustFile],
-    hashed: Option<&(String, Vec<u8>)>,
-    resolver: Option<&Path>,
-) -> Result<(), SandboxError> {
+pub(super) fn install(files: &[TrustFile], resolver: Option<&Path>) -> Result<(), SandboxError> {
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let directory = Path::new(trust::DIRECTORY);
     make_directory(directory)?;
     tmpfs(directory, sealed, "mode=755,size=16m")?;
-    if let Some((name, content)) = hashed {
-        let layer = directory.join(trust::HASHED);
-        make_directory(&layer)?;
-        make_file(&layer.join(name), content)?;
-        for system in trust::SYSTEM_DIRECTORIES.iter().filter(|path| Path::new(path).is_dir()) {
-            let options = format!("lowerdir={}:{system}", layer.display());
-            // Without overlayfs, programs still have the bundles and the variables.
-            let _ = fresh("overlay", Path::new(system), sealed | MsFlags::MS_RDONLY, &options);
-        }
-    }
     for file in files {
         let path = directory.join(file.name);
         make_file(&path, &file.content)?;

@@ -38,7 +38,6 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
 
     // All that is read from the host's view is read before the first change.
     let trust = trust::files(&launch.ca_pem);
-    let hashed = trust::hashed(&launch.ca_pem);
     let resolver = etc::resolver_target();
     let console = devices::terminal(stdio);
     let hidden: Vec<PathBuf> =
@@ -56,7 +55,7 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     kernel::replace(&mounts)?;
     devices::replace(console)?;
     run::replace(&launch.directory.0)?;
-    etc::install(&trust, hashed.as_ref(), resolver.as_deref())?;
+    etc::install(&trust, resolver.as_deref())?;
     hidden::hide(&hidden, launch)?;
     if launch.identity.home.is_none() {
         home(launch)?;

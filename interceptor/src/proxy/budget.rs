@@ -1,0 +1,108 @@
+//! What a sandbox may send to one host: requests a second, and bytes in all (`limits` of the document).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::policy::{Host, Limits};
+
+/// Hosts that are counted at once. A sandbox that talks to more starts over with those that were not used for a second,
+/// unless bytes are counted: those are for its life, and further hosts are refused.
+const MOST_HOSTS: usize = 32 * 1024;
+
+/// The ceiling that a request would break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Exceeded {
+    /// `requests_per_second_per_host`.
+    #[error(
+        "more than {0} requests a second go to this host; slow down, or raise limits.requests_per_second_per_host"
+    )]
+    Rate(u64),
+    /// `bytes_up_per_host`.
+    #[error(
+        "the {0} bytes that may be sent to this host are used up; raise limits.bytes_up_per_host to send more"
+    )]
+    Bytes(u64),
+    /// Too many hosts to count.
+    #[error("more than {MOST_HOSTS} hosts were sent to, which is as many as are counted")]
+    Hosts,
+}
+
+#[derive(Debug)]
+struct Account {
+    tokens: f64,
+    refilled: Instant,
+    up: Arc<AtomicU64>,
+}
+
+/// The accounts of one sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    accounts: Mutex<HashMap<Host, Account>>,
+}
+
+impl Budget {
+    /// Counts one request, and gives the counter of bytes sent to its host where those are limited.
+    pub(crate) fn spend(&self, host: &Host, limits: &Limits) -> Result<Option<Arc<AtomicU64>>, Exceeded> {
+        if limits.requests_per_second_per_host.is_none() && limits.bytes_up_per_host.is_none() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let rate = limits.requests_per_second_per_host.map(|rate| rate as f64);
+        // A panic inside leaves at worst a request counted twice.
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if accounts.len() >= MOST_HOSTS && !accounts.contains_key(host) {
+            if limits.bytes_up_per_host.is_none() {
+                accounts.retain(|_, account| now.duration_since(account.refilled).as_secs() < 1);
+            }
+            if accounts.len() >= MOST_HOSTS {
+                return Err(Exceeded::Hosts);
+            }
+        }
+        let account = accounts.entry(host.clone()).or_insert_with(|| Account {
+            tokens: rate.unwrap_or_default(),
+            refilled: now,
+            up: Arc::default(),
+        });
+        if let Some(most) = limits.bytes_up_per_host
+            && account.up.load(Ordering::Relaxed) >= most
+        {
+            return Err(Exceeded::Bytes(most));
+        }
+        if let Some(rate) = rate {
+            let earned = now.duration_since(account.refilled).as_secs_f64() * rate;
+            account.tokens = (account.tokens + earned).min(rate.max(1.0));
+            account.refilled = now;
+            if account.tokens < 1.0 {
+                return Err(Exceeded::Rate(limits.requests_per_second_per_host.unwrap_or_default()));
+            }
+            account.tokens -= 1.0;
+        }
+        Ok(limits.bytes_up_per_host.map(|_| account.up.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_at_its_rate_leaves_others_alone() {
+        let (one, other) = (Host::parse("one.example").unwrap(), Host::parse("other.example").unwrap());
+        let limits = Limits { requests_per_second_per_host: Some(5), ..Limits::default() };
+        let budget = Budget::default();
+        let passed = (0..100).filter(|_| budget.spend(&one, &limits).is_ok()).count();
+        assert!((5..10).contains(&passed), "{passed}");
+        assert!(budget.spend(&other, &limits).is_ok());
+    }
+
+    #[test]
+    fn bytes_that_are_used_up_stay_used_up() {
+        let host = Host::parse("one.example").unwrap();
+        let limits = Limits { bytes_up_per_host: Some(10), ..Limits::default() };
+        let budget = Budget::default();
+        budget.spend(&host, &limits).unwrap().unwrap().fetch_add(10, Ordering::Relaxed);
+        assert_eq!(budget.spend(&host, &limits).unwrap_err(), Exceeded::Bytes(10));
+    }
+}
