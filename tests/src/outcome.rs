@@ -54,9 +54,11 @@ impl Outcome {
 
     /// The last lines of standard error that are not trace output, for messages of failed tests.
     pub fn tail(&self) -> String {
-        let noisy = |line: &&str| !line.contains(" TRACE ") && !line.contains(" DEBUG ");
+        let noisy = |line: &&str| {
+            line.contains(" TRACE ") || line.contains(" DEBUG ") || line.starts_with([' ', '}', ']'])
+        };
         let text = self.err();
-        let lines: Vec<&str> = text.lines().filter(noisy).collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !noisy(line)).collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 

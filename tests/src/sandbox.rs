@@ -46,6 +46,7 @@ impl<'lab> Sandbox<'lab> {
             ("LANG", "C.UTF-8"),
             ("RUST_BACKTRACE", "1"),
             ("RUST_LOG", "trace"),
+            ("NO_COLOR", "1"),
         ];
         Sandbox {
             lab,

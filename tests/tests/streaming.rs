@@ -163,6 +163,9 @@ fn a_client_that_vanishes_midway_lets_go_of_the_origin() {
 fn an_origin_that_vanishes_midway_is_not_mistaken_for_the_end() {
     for protocol in ["http/1.1", "h2"] {
         Lab::test(|lab| {
+            if protocol == "h2" {
+                lab.unordered();
+            }
             let plan = Plan::https(HOST, protocol).ask("GET", "/cut/100000").ask("GET", "/after");
             let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
             let cut = &reports[0].answers[0];
@@ -206,9 +209,10 @@ fn the_origin_may_speak_another_version_of_http_than_the_client() {
 #[test]
 fn an_answer_before_the_whole_request_reaches_the_client() {
     Lab::test(|lab| {
-        let script = format!("head -c 50000000 /dev/zero | curl -sS --http2 -T - https://{HOST}/early");
-        let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().shell(&script);
-        assert!(outcome.out().starts_with("early"), "{}\n{}", outcome.out(), outcome.tail());
+        // Over HTTP/1.1 the connection must be closed then, and whether the client reads before it writes again is chance.
+        let plan = Plan::https(HOST, "h2").ask_with("POST", "/early", &[], &"x".repeat(5_000_000));
+        let reports = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().fetch(&plan);
+        assert_eq!(reports[0].answers[0].body, "early\n", "{reports:?}");
     });
 }
 

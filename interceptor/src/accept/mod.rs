@@ -17,7 +17,8 @@ use crate::proxy::{Destinations, SELF_TEST, Sandbox};
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the sandbox stops. Each is served in a task of its own, within the sandbox's limit: beyond
-/// it, connections wait in the listener's backlog.
+/// it, one connection a listener waits for its turn, the others in the listener's backlog. (A turn is taken only for a
+/// connection that is there: a listener of the other family must not sit on one.)
 pub(crate) async fn listen(
     sandbox: Arc<Sandbox>,
     listener: TcpListener,
@@ -26,12 +27,6 @@ pub(crate) async fn listen(
 ) {
     let stop = sandbox.stopping();
     loop {
-        let permit = tokio::select! {
-            permit = sandbox.connections.clone().acquire_owned() => permit,
-            () = stop.cancelled() => return,
-        };
-        // The semaphore is closed by nobody.
-        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
@@ -44,6 +39,12 @@ pub(crate) async fn listen(
                 continue;
             }
         };
+        let permit = tokio::select! {
+            permit = sandbox.connections.clone().acquire_owned() => permit,
+            () = stop.cancelled() => return,
+        };
+        // The semaphore is closed by nobody.
+        let Ok(permit) = permit else { return };
         let (sandbox, destinations, token) = (sandbox.clone(), destinations.clone(), token.clone());
         let stop = stop.clone();
         sandbox.tasks.clone().spawn(async move {

@@ -10,9 +10,10 @@ use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::Download;
@@ -24,7 +25,7 @@ use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
 use crate::policy::{Decision, Deny, Filter, Host, Limits, Reason, Scheme};
-use crate::proxy::Rules;
+use crate::proxy::{Rules, Sandbox};
 
 /// HTTP/2 streams at once on one connection (ATTACKS X2).
 const STREAMS: u32 = 128;
@@ -77,8 +78,9 @@ where
     let limits = rules.policy.limits();
     let context = Arc::new(context);
     let stop = context.sandbox.stopping();
+    let streams = Streams(context.sandbox.clone());
     let service = service_fn(move |request| handle(context.clone(), request));
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -96,6 +98,26 @@ where
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = stop.cancelled() => {}
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection as tasks of the sandbox: they end with it, and its end waits for them, so that
+/// none is without its record.
+#[derive(Clone)]
+struct Streams(Arc<Sandbox>);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let stop = self.0.stopping();
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                _ = stream => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 }
 

@@ -1,5 +1,5 @@
 //! Sends standard input to an address as it is, over TLS when a name is given, and prints what comes back until the other
-//! side closes or fifteen seconds have passed. Exit status 7: no connection; 35: no TLS; 28: the other side never closed.
+//! side closes or five seconds have passed. Exit status 7: no connection; 35: no TLS; 28: the other side never closed.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::tls;
 
 /// How long the other side may take to close.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `raw HOST:PORT [SNI]`.
 ///

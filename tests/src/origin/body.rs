@@ -32,6 +32,11 @@ impl Frames {
         Frames { frames, length }
     }
 
+    /// No body.
+    pub fn none() -> Frames {
+        Frames { frames: mpsc::channel(1).1, length: Some(0) }
+    }
+
     /// A body of these bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Frames {
         let bytes = bytes.into();
@@ -89,6 +94,10 @@ impl Body for Frames {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.frames.poll_recv(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.length == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {

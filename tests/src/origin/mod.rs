@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
@@ -165,5 +165,16 @@ async fn handle(
     shared: Arc<Shared>,
 ) -> Result<hyper::Response<body::Frames>, Infallible> {
     let index = shared.records.add(&request, &connection);
-    Ok(answer::answer(request, index, shared).await)
+    let head = request.method() == hyper::Method::HEAD;
+    let response = answer::answer(request, index, shared).await;
+    Ok(if head { without_body(response) } else { response })
+}
+
+/// The answer to HEAD: hyper leaves it to its users over HTTP/2.
+fn without_body(response: hyper::Response<body::Frames>) -> hyper::Response<body::Frames> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert("content-length", length.into());
+    }
+    hyper::Response::from_parts(parts, body::Frames::none())
 }
