@@ -19,7 +19,7 @@ const INPUT_TIMEOUT: u32 = 10;
 /// A target may take this much memory, in MiB.
 const MEMORY: u32 = 2048;
 
-/// SanitizerCoverage (https://clang.llvm.org/docs/SanitizerCoverage.html): edges, comparisons and counters.
+/// SanitizerCoverage (<https://clang.llvm.org/docs/SanitizerCoverage.html>): edges, comparisons and counters.
 const COVERAGE: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",

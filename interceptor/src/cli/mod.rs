@@ -64,7 +64,7 @@ pub struct Common {
     /// Certificates (PEM) to trust for upstream connections beside the system's roots; repeatable.
     #[arg(long, value_name = "FILE")]
     pub upstream_ca: Vec<PathBuf>,
-    /// Dial this address instead of resolving the name: NAME[:PORT]:ADDR[:PORT]; NAME may be `*.example.com`; repeatable.
+    /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be `*.example.com`; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     pub resolve: Vec<String>,
     /// Print machine-readable output.

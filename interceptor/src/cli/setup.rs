@@ -2,7 +2,7 @@
 //! to work on a cgroup.
 
 use std::fs::{self, File};
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use tokio::runtime::Handle;
 use tracing_subscriber::EnvFilter;
 
-use super::{Common, registries};
+use super::{Common, policy_file, registries};
 use crate::audit::Audit;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
@@ -61,20 +61,8 @@ impl Rules {
 pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
-        Some(path) if path == Path::new("-") => {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("cannot read the policy from standard input")?;
-            (text, "standard input".into())
-        }
-        Some(path) => {
-            let text = fs::read_to_string(path);
-            (
-                text.with_context(|| format!("cannot read the policy {}", path.display()))?,
-                path.display().to_string(),
-            )
-        }
+        Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
+        Some(path) => (policy_file::read(path)?, path.display().to_string()),
     };
     let parsed = Document::parse(&text).map_err(|problems| invalid(&name, &problems))?;
     if !common.quiet {

@@ -1,15 +1,15 @@
 //! The HTTP pipeline: serve, decide, inject, forward, redact, refuse.
 //!
-//! - [`strict`]: lets only well-formed HTTP/1.1 messages reach hyper.
-//! - [`serve`]: the requests of one connection, each judged by itself.
-//! - [`authority`]: which host a request is for.
+//! - `strict`: lets only well-formed HTTP/1.1 messages reach hyper.
+//! - `serve`: the requests of one connection, each judged by itself.
+//! - `authority`: which host a request is for.
 //! - [`inject`]: client authentication stripped, the real key set.
 //! - [`redact`]: real keys taken out of what an origin sends.
-//! - [`forward`]: the judged request, sent to its origin; the answer, brought back.
-//! - [`body`]: bodies on their way through: counted, limited, never collected.
-//! - [`upgrade`]: WebSockets after their handshake.
-//! - [`refuse`]: the answer to a refused request.
-//! - [`exchange`]: the audit record of a request.
+//! - `forward`: the judged request, sent to its origin; the answer, brought back.
+//! - `body`: bodies on their way through: counted, limited, never collected.
+//! - `upgrade`: WebSockets after their handshake.
+//! - `refuse`: the answer to a refused request.
+//! - `exchange`: the audit record of a request.
 
 pub(crate) mod authority;
 pub(crate) mod body;

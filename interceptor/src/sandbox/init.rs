@@ -1,8 +1,8 @@
 //! The processes inside a sandbox, before they become the command.
 //!
 //! `interceptor init` starts in the sandbox's cgroup with an empty environment and one socket to the supervisor. It makes the
-//! namespaces and copies itself: the copy is process 1 of the sandbox ([`first`]), the original stays outside the PID
-//! namespace to hand on the exit status, and to undo everything if the supervisor is killed ([`outer`]).
+//! namespaces and copies itself: the copy is process 1 of the sandbox (`first`), the original stays outside the PID
+//! namespace to hand on the exit status, and to undo everything if the supervisor is killed (`outer`).
 //!
 //! For `attach` the same program joins a network namespace instead, and ends after the self-test.
 
