@@ -61,7 +61,7 @@ fn request(lab: &Lab, policy: &Value, show: &Show, title: &str, host: &str, meth
 fn told(answer: &Answer) -> Vec<String> {
     let value: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let mut lines = vec![match answer.header("x-interceptor-decision") {
-        None => format!("{} {}", answer.status, answer.body.trim()),
+        None => format!("{} {}", answer.status, answer.body.trim().replace("\",\"", "\", \"")),
         Some(decision) => format!("{}  x-interceptor-decision: {decision}", answer.status),
     }];
     lines.extend(value["error"]["message"].as_str().map(str::to_owned));
@@ -85,13 +85,15 @@ fn received(lab: &Lab, seen: &[Seen]) -> Vec<String> {
 
 /// The sandbox looks for the key where it could lie.
 fn theft(lab: &Lab, policy: &Value, show: &Show) {
-    let script = "echo \"its variable        OPENAI_API_KEY=$OPENAI_API_KEY\"\n\
+    let before = lab.seen().len();
+    // The pattern is spelled so that the search does not find itself.
+    let script = "echo \"OPENAI_API_KEY=$OPENAI_API_KEY\"\n\
                   found=$(cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c sk-CANAR[Y])\n\
-                  echo \"every /proc          $found real keys in the environments and arguments of all processes it sees\"\n\
-                  message=$(head -c1 /proc/1/mem 2>&1) || true\n\
-                  echo \"memory of its init   ${message##*: }\"\n\
-                  message=$(cat \"$0\" 2>&1) || true\n\
-                  echo \"the key's own file   ${message##*: }\"";
+                  echo \"/proc/*/environ, /proc/*/cmdline: $found real keys\"\n\
+                  message=$(head -c1 /proc/1/mem 2>&1)\n\
+                  echo \"/proc/1/mem: ${message##*: }\"\n\
+                  message=$(cat \"$0\" 2>&1)\n\
+                  echo \"the key's own file: ${message##*: }\"";
     let file = lab.key_file();
     let command = ["sh".as_ref(), "-c".as_ref(), script.as_ref(), file.as_os_str()];
     let outcome: Outcome = lab.sandbox(policy).quiet_log().run(&command);
@@ -100,7 +102,7 @@ fn theft(lab: &Lab, policy: &Value, show: &Show) {
         "env; cat /proc/*/environ; cat /proc/1/mem; cat the file it came from",
     );
     show.sandbox(&outcome.out().lines().map(str::to_owned).collect::<Vec<_>>());
-    show.origin(&["nothing".to_owned()]);
+    show.origin(&received(lab, &lab.seen()[before..]));
 }
 
 /// How it looks.
