@@ -293,8 +293,10 @@ impl Lab {
             records().filter(|r| r.is_request("allow")).map(Record::line).collect();
         // A request that the policy permits and the origin received, but whose answer failed, is recorded as refused for
         // the origin's fault: the origin may or may not have parsed it.
-        let failed =
-            |record: &&Record| record.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"));
+        let failed = |record: &&Record| {
+            record.is_request("deny")
+                && record.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"))
+        };
         let mut faults: BTreeMap<String, usize> = BTreeMap::new();
         for record in records().filter(failed) {
             *faults.entry(record.line()).or_default() += 1;

@@ -190,6 +190,43 @@ fn c3_a_websocket_echo_of_the_handshake_does_not_show_the_key() {
 }
 
 #[test]
+fn c3_a_reason_phrase_does_not_carry_the_key() {
+    for status in [101, 200] {
+        Lab::test(|lab| {
+            let head = "content-length: 0\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+            let answer = format!("HTTP/1.1 {status} {}\r\n{head}", lab.key());
+            let origin = lab.scripted(Box::leak(answer.into_bytes().into_boxed_slice()));
+            let program = "import socket, ssl\n\
+                 s = ssl.create_default_context().wrap_socket(socket.create_connection(('HOST', 443)), server_hostname='HOST')\n\
+                 s.settimeout(10)\n\
+                 s.sendall(b'GET /ws HTTP/1.1\\r\\nhost: HOST\\r\\nconnection: Upgrade\\r\\nupgrade: websocket\\r\\n\\r\\n')\n\
+                 print(s.recv(4096).decode())\n";
+            let outcome = lab
+                .sandbox(&policy(lab))
+                .resolve(HOST, origin.address())
+                .python(&program.replace("HOST", HOST));
+            assert!(outcome.success().out().starts_with(&format!("HTTP/1.1 {status} ")), "{}", outcome.out());
+        });
+    }
+}
+
+#[test]
+fn h10_a_request_for_an_upgrade_has_no_body() {
+    Lab::test(|lab| {
+        let bytes = format!(
+            "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\ncontent-length: 5\r\n\r\nhello"
+        );
+        let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).send(
+            &format!("{HOST}:443"),
+            Some(HOST),
+            bytes.as_bytes(),
+        );
+        assert!(outcome.out().starts_with("HTTP/1.1 400 "), "{}", outcome.out());
+        assert_eq!(lab.seen().len(), 0);
+    });
+}
+
+#[test]
 fn h10_a_websocket_is_forwarded_where_a_rule_allows_its_handshake() {
     Lab::test(|lab| {
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(&websocket("over and out"));

@@ -44,10 +44,9 @@ pub(crate) fn classify(first: &[u8]) -> Option<Spoken> {
     }
 }
 
-/// Methods are upper-case letters in practice (with `-` and `_` in extensions); lower-case ones are taken too, so that the
-/// refusal of `get` can be explained over HTTP.
+/// A token (RFC 9110 section 5.6.2), so that the refusal of an odd method can be explained over HTTP.
 fn is_method_byte(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// What follows the method in HTTP/1: a path, `*`, an absolute URL or an authority, up to ` HTTP/`.

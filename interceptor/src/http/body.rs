@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 use super::exchange::Exchange;
 use super::inject::strip_trailers;
 use super::redact::RedactedBody;
-use crate::policy::Limits;
+use crate::policy::{Limits, Reason};
 use crate::upstream::pool::Lease;
 
 /// An error of either body; its text goes to the log only.
@@ -55,30 +55,53 @@ impl Patience {
     }
 }
 
+/// What became of a request body, as far as it is the sandbox's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fate {
+    /// Nothing is wrong with it.
+    Fine,
+    /// It went beyond a limit.
+    TooLarge,
+    /// It is malformed, or the sandbox closed before its end.
+    Broken,
+}
+
+impl Fate {
+    /// What an [`Upload`] left behind.
+    pub(crate) fn of(cell: &AtomicU8) -> Fate {
+        match cell.load(Ordering::Relaxed) {
+            1 => Fate::TooLarge,
+            2 => Fate::Broken,
+            _ => Fate::Fine,
+        }
+    }
+}
+
 /// A request body on its way to the origin.
 #[derive(Debug)]
 pub(crate) struct Upload {
     inner: Incoming,
     count: Arc<AtomicU64>,
     most: Option<u64>,
-    too_large: Arc<AtomicBool>,
+    fate: Arc<AtomicU8>,
     /// What was sent to this host in all, and may be.
     spent: Option<(Arc<AtomicU64>, u64)>,
     patience: Patience,
 }
 
 impl Upload {
-    /// `count` learns of every byte, and so does `spent`; `too_large` is set when more come than the limits allow.
+    /// `count` learns of every byte, and so does `spent`; `fate` tells afterwards why it broke off.
     pub(crate) fn new(
         inner: Incoming,
         count: Arc<AtomicU64>,
         limits: &Limits,
-        too_large: Arc<AtomicBool>,
+        fate: Arc<AtomicU8>,
         spent: Option<Arc<AtomicU64>>,
     ) -> Upload {
         let spent = spent.zip(limits.bytes_up_per_host);
         let patience = Patience::new(limits.idle_timeout);
-        Upload { inner, count, most: limits.body_bytes, too_large, spent, patience }
+        Upload { inner, count, most: limits.body_bytes, fate, spent, patience }
     }
 
     /// Counts what is to be sent; an error when it may not be.
@@ -90,7 +113,7 @@ impl Upload {
             .map(|(spent, most)| (spent.fetch_add(bytes, Ordering::Relaxed) + bytes, *most));
         for (count, most) in [self.most.map(|most| (sent, most)), total].into_iter().flatten() {
             if count > most {
-                self.too_large.store(true, Ordering::Relaxed);
+                self.fate.store(Fate::TooLarge as u8, Ordering::Relaxed);
                 return Err(Cut::TooLarge(most));
             }
         }
@@ -108,7 +131,9 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            return this.patience.poll_expired(cx).map(|cut| Some(Err(cut.into())));
+            let cut = ready!(this.patience.poll_expired(cx));
+            this.fate.store(Fate::Broken as u8, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(cut.into())));
         };
         this.patience.moved();
         Poll::Ready(match frame {
@@ -125,7 +150,10 @@ impl Body for Upload {
                     Err(frame) => Some(Ok(frame)),
                 },
             },
-            Some(Err(error)) => Some(Err(error.into())),
+            Some(Err(error)) => {
+                this.fate.store(Fate::Broken as u8, Ordering::Relaxed);
+                Some(Err(error.into()))
+            }
             None => None,
         })
     }
@@ -219,9 +247,12 @@ impl Body for Download {
                     this.finish();
                 }
             }
-            Some(Err(_)) => {
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an answer broke off");
+                if let Some(mut exchange) = this.exchange.take() {
+                    exchange.note(|record| record.reason = Some(Reason::UpstreamProtocol));
+                }
                 this.lease = None;
-                this.exchange = None;
             }
             None => this.finish(),
         }

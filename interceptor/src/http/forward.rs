@@ -1,22 +1,25 @@
 //! Sends a judged request to its origin and brings the answer back: built anew from what was judged, never relayed bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use http::header::{ALT_SVC, CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, UPGRADE};
+use http::header::{
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{Download, Source, Upload};
+use super::body::{Download, Fate, Source, Upload};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::{inject, strip_hop_by_hop};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
-use super::serve::{Denied, Judged, refuse};
+use super::serve::{Denied, Judged, asks_for_upgrade, refuse};
 use super::upgrade;
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
@@ -35,7 +38,7 @@ pub(crate) async fn forward(
     mut exchange: Exchange,
 ) -> Response<Download> {
     let limits = judged.rules.policy.limits();
-    let too_large = Arc::new(AtomicBool::new(false));
+    let fate = Arc::new(AtomicU8::new(0));
     let websocket = is_websocket(&parts);
     let key = Key {
         scheme: context.identity.scheme,
@@ -72,7 +75,7 @@ pub(crate) async fn forward(
             record.protocol = Some(Protocol::Ws);
         }
     });
-    let upload = Upload::new(body, exchange.up(), limits, too_large.clone(), spent);
+    let upload = Upload::new(body, exchange.up(), limits, fate.clone(), spent);
     let request = Request::from_parts(head, upload);
     match exchange_with(context, &judged, &key, connection, request, h2, &exchange, limits.idle_timeout).await
     {
@@ -81,9 +84,16 @@ pub(crate) async fn forward(
             respond(context, &judged, &parts, response, lease, asked, exchange)
         }
         Err(failure) => {
-            let deny = match too_large.load(Ordering::Relaxed) {
-                true => body_too_large(limits.body_bytes.or(limits.bytes_up_per_host).unwrap_or_default()),
-                false => failure,
+            let deny = match Fate::of(&fate) {
+                Fate::TooLarge => {
+                    body_too_large(limits.body_bytes.or(limits.bytes_up_per_host).unwrap_or_default())
+                }
+                Fate::Broken => refusal(
+                    Reason::RequestMalformed,
+                    "the body of the request is malformed or broke off; it was not sent to its end"
+                        .to_owned(),
+                ),
+                Fate::Fine => failure,
             };
             answer_failure(&judged, &parts, deny, exchange)
         }
@@ -94,12 +104,7 @@ fn is_websocket(parts: &Parts) -> bool {
     parts.version == Version::HTTP_11
         && parts.method == Method::GET
         && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && parts.headers.get_all(CONNECTION).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-        })
+        && asks_for_upgrade(&parts.headers)
 }
 
 /// The head that the origin gets: built from what was judged.
@@ -347,9 +352,31 @@ pub(crate) fn answer_failure(
         path: Some(parts.uri.path()),
         credential,
     };
-    let close = deny.status == 413;
+    let close = matches!(deny.reason, Reason::LimitExceeded | Reason::RequestMalformed);
     let response = answer(&deny, about, exchange.id(), parts.version, close);
     super::serve::own(response, exchange)
+}
+
+/// What makes the framing of an answer ambiguous (RFC 9112 section 6.3), or hides its content from the search for keys.
+fn unsound(response: &Response<Incoming>) -> Option<&'static str> {
+    let headers = response.headers();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    if codings.next().is_some()
+        || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Some("has a Transfer-Encoding other than a single `chunked`");
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if coding.is_some() && length.is_some() {
+        return Some("has both Content-Length and Transfer-Encoding");
+    }
+    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty();
+    if lengths.next().is_some() || length.is_some_and(|length| !plain(length)) {
+        return Some("has a Content-Length that is not one plain number");
+    }
+    None
 }
 
 /// The origin's answer for the sandbox.
@@ -363,8 +390,16 @@ fn respond(
     mut exchange: Exchange,
 ) -> Response<Download> {
     let limits = judged.rules.policy.limits();
+    // A phrase says nothing that the status does not, and is a place for a key to come back in.
+    response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
+    if let Some(problem) = unsound(&response) {
+        let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` {problem}", judged.host));
+        return answer_failure(judged, parts, deny, exchange);
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return match upgrade {
+        let taken_up = response.headers().get(UPGRADE);
+        let websocket = taken_up.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        return match upgrade.filter(|_| websocket) {
             Some(sandbox) => upgrade::switch(context, judged, parts, response, sandbox, exchange),
             None => {
                 let message = format!("`{}` switched to a protocol that nobody asked for", judged.host);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
@@ -35,8 +35,8 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// What one HTTP/2 stream may have waiting to be written.
 const SEND_BUFFER: usize = 256 * 1024;
 /// How much of a refused request's body is still read, and for how long, so that the answer is not lost to a reset.
-const DRAINED: usize = 256 * 1024;
-const DRAINING: Duration = Duration::from_millis(500);
+const DRAINED: usize = 64 * 1024 * 1024;
+const DRAINING: Duration = Duration::from_secs(5);
 
 /// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
 pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
@@ -86,7 +86,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        // Beyond this h2 answers with an empty 431 of its own; between the limit and this the refusal is explained.
+        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
         .max_header_list_size(
             u32::try_from(limits.header_bytes).unwrap_or(u32::MAX).saturating_add(64 * 1024),
         )
@@ -130,7 +130,8 @@ async fn handle(
     context: Arc<Context>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Download>, Infallible> {
-    let wants_upgrade = request.headers().contains_key(UPGRADE);
+    // The filter waits for what becomes of exactly these requests.
+    let wants_upgrade = request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
     let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut exchange = Exchange::new(&context.sandbox.audit, &context.sandbox.id, context.protocol);
@@ -161,6 +162,15 @@ async fn handle(
     Ok(response)
 }
 
+/// Whether a request asks to switch protocols (RFC 9110 section 7.8), as [`Strict`] understands it.
+pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && headers.get_all(CONNECTION).iter().any(|value| {
+            let mut options = value.as_bytes().split(|byte| *byte == b',');
+            options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+}
+
 /// A request that may be forwarded, and the rules it was judged by: one value from here to its end (ATTACKS R9).
 #[derive(Debug)]
 pub(crate) struct Judged {
@@ -181,6 +191,11 @@ impl Judged {
         self.allow.credential?;
         Some(self.rules.keyring.redactor(&self.rules.policy.governing(scheme, &self.host, port)))
     }
+}
+
+/// Whether a header lets a request say that it is of another method. Frameworks behind CGI read `_` and `-` alike.
+fn is_override(name: &str) -> bool {
+    name.starts_with('x') && forward::OVERRIDES.contains(&name.replace('_', "-").as_str())
 }
 
 /// A refusal, with what is known of the request.
@@ -211,23 +226,25 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
         };
         return Err(refused(deny, Some(context.identity.host.clone())));
     }
-    if let Some(deny) = too_large(parts, rules.policy.limits()) {
-        return Err(refused(deny, Some(context.identity.host.clone())));
-    }
     let method = parts.method.as_str();
     exchange.note(|record| {
         record.method = Some(method.into());
-        record.path = Some(parts.uri.path().into());
+        record.path = Some(parts.uri.path()).filter(|path| !path.is_empty()).map(Into::into);
     });
+    if let Some(deny) = too_large(parts, rules.policy.limits()) {
+        return Err(refused(deny, Some(context.identity.host.clone())));
+    }
     let host = match authority::host(parts, &context.identity) {
         Ok(host) => host,
         // CONNECT names another host by its nature; it is refused for what it is.
         Err(_) if parts.method == http::Method::CONNECT => context.identity.host.clone(),
         Err(deny) => return Err(refused(deny, Some(context.identity.host.clone()))),
     };
-    let overrides: Vec<&str> = forward::OVERRIDES
+    let overrides: Vec<&str> = parts
+        .headers
         .iter()
-        .flat_map(|name| parts.headers.get_all(*name))
+        .filter(|(name, _)| is_override(name.as_str()))
+        .map(|(_, value)| value)
         // A value that is not text allows nothing: it is judged as a method that no rule names.
         .map(|value| value.to_str().unwrap_or("\u{fffd}"))
         .collect();
@@ -286,7 +303,7 @@ pub(crate) async fn refuse(
     mut exchange: Exchange,
 ) -> Response<Download> {
     let Denied { deny, rules, host } = *denied;
-    let stand_in = parts.method.as_str() == REFUSED_METHOD;
+    let stand_in = context.notes.is_some() && parts.method.as_str() == REFUSED_METHOD;
     let host = host.map(|host| host.to_string());
     let credential = deny.credential.map(|id| rules.policy.credential(id).name.clone());
     exchange.deny(&deny);
@@ -298,7 +315,7 @@ pub(crate) async fn refuse(
     let about = About {
         host: host.as_deref(),
         method: (!stand_in).then(|| parts.method.as_str()),
-        path: (!stand_in).then(|| parts.uri.path()),
+        path: (!stand_in).then(|| parts.uri.path()).filter(|path| !path.is_empty()),
         credential: credential.as_deref(),
     };
     let close = stand_in
