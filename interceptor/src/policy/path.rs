@@ -151,7 +151,7 @@ fn push_upper(out: &mut String, escapes: &str) {
     out.extend(escapes.chars().map(|character| character.to_ascii_uppercase()));
 }
 
-/// Refuses dot segments at any depth of decoding.
+/// Refuses dot segments, backslashes and control characters at any depth of decoding.
 ///
 /// Decoding until nothing changes is one pass with a stack: an escape is replaced as soon as its last digit stands, and the
 /// result may complete another. Escapes cannot overlap (`%` is no digit), so the order of replacement does not matter, and a
@@ -179,13 +179,15 @@ fn check_segments(canonical: &str) -> Result<(), PathError> {
     if overlong {
         return Err(PathError::Utf8);
     }
-    let folded = fold_lookalikes(&decoded);
-    folded.split(|byte| matches!(byte, b'/' | b'\\')).try_for_each(check_segment)
+    // What no escape is made of stands at the end of decoding wherever it stood at some depth.
+    let text = String::from_utf8_lossy(&decoded);
+    let folded = fold_lookalikes(&text);
+    folded.as_bytes().split(|byte| matches!(byte, b'/' | b'\\')).try_for_each(check_segment)?;
+    text.chars().try_for_each(check_decoded)
 }
 
-/// Replaces the characters that compatibility normalisation (NFKC, UAX 15) turns into dots and slashes.
-fn fold_lookalikes(decoded: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(decoded);
+/// Replaces the characters that compatibility normalisation (NFKC, UAX 15) turns into dots, slashes and what ends a name.
+fn fold_lookalikes(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -194,15 +196,19 @@ fn fold_lookalikes(decoded: &[u8]) -> Vec<u8> {
             '\u{ff0f}' => folded.push('/'),
             '\u{fe68}' | '\u{ff3c}' => folded.push('\\'),
             '\u{ff1b}' => folded.push(';'),
+            '\u{fe56}' | '\u{ff1f}' => folded.push('?'),
+            '\u{fe5f}' | '\u{ff03}' => folded.push('#'),
             other => folded.push(other),
         }
     }
-    folded.into_bytes()
+    folded
 }
 
-/// Refuses `.` and `..`, also with parameters (`..;x`) or with spaces behind that some file systems drop.
+/// Refuses `.` and `..`, also with parameters (`..;x`), with spaces behind that some file systems drop, or before what ends the
+/// path for an origin that decodes it first and takes it apart then (`?`, `#`, and NUL where names are C strings).
 fn check_segment(segment: &[u8]) -> Result<(), PathError> {
-    let name = segment.split(|byte| *byte == b';').next().unwrap_or(segment);
+    let ends = |byte: &u8| matches!(byte, b';' | b'?' | b'#' | 0);
+    let name = segment.split(ends).next().unwrap_or(segment);
     match name.trim_ascii_end() {
         b"." | b".." => Err(PathError::DotSegment),
         _ => Ok(()),
