@@ -49,11 +49,21 @@ pub(crate) async fn listen(
         let stop = stop.clone();
         sandbox.tasks.clone().spawn(async move {
             let _permit = permit;
+            let total = sandbox.rules().policy.limits().total_timeout;
             tokio::select! {
                 () = accepted_one(sandbox, stream, &*destinations, &token) => {}
+                () = after(total) => tracing::debug!("a connection reached limits.total_timeout_seconds"),
                 () = stop.cancelled() => {}
             }
         });
+    }
+}
+
+/// Returns after that time; never, when there is none.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -81,7 +81,12 @@ impl Audit {
 
     /// Writes to standard error.
     pub fn to_stderr() -> Result<Audit, AuditError> {
-        Audit::start(Sink::Stderr { midline: false }, AuditOptions::default())
+        Audit::to_stderr_with(AuditOptions::default())
+    }
+
+    /// [`Audit::to_stderr`] with bounds of one's own.
+    pub fn to_stderr_with(options: AuditOptions) -> Result<Audit, AuditError> {
+        Audit::start(Sink::Stderr { midline: false }, options)
     }
 
     /// Writes nowhere; [`Audit::subscribe`] still sees every record.

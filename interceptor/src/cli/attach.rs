@@ -54,7 +54,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let rules = setup::rules(&common)?;
     let placeholders = rules.keyring.environment();
 
-    let audit = setup::audit(&common)?;
+    let audit = setup::audit(&common, rules.policy.limits())?;
     let enforcer = Enforcer::load()?;
     let tokio =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;

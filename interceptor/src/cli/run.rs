@@ -67,7 +67,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
 
     let id = launch::random_id()?;
     let isolated = net == Net::Isolated;
-    let audit = setup::audit(&common)?;
+    let audit = setup::audit(&common, rules.policy.limits())?;
     let enforcer = Enforcer::load()?;
     // This thread, which lasts as long as the sandbox, starts the sandbox's processes; the workers serve it.
     let tokio =

@@ -12,10 +12,10 @@ use tokio::runtime::Handle;
 use tracing_subscriber::EnvFilter;
 
 use super::{Common, policy_file, registries};
-use crate::audit::Audit;
+use crate::audit::{Audit, AuditOptions};
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
-use crate::policy::{CredentialId, Document, KeySource, Policy, Problem};
+use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
 use crate::sandbox::launch::Sockets;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
@@ -120,11 +120,15 @@ fn invalid(name: &str, problems: &[Problem]) -> anyhow::Error {
 }
 
 /// Opens the audit stream; without `--audit` records go nowhere.
-pub(super) fn audit(common: &Common) -> anyhow::Result<Audit> {
+pub(super) fn audit(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
+    let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
+    let default = AuditOptions::default();
+    let options =
+        AuditOptions { records_per_sandbox: backlog, records: default.records.max(backlog), ..default };
     Ok(match &common.audit {
         None => Audit::discard()?,
-        Some(path) if path == Path::new("-") => Audit::to_stderr()?,
-        Some(path) => Audit::to_file(path)?,
+        Some(path) if path == Path::new("-") => Audit::to_stderr_with(options)?,
+        Some(path) => Audit::to_file_with(path, options)?,
     })
 }
 
