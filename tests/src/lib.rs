@@ -1,7 +1,7 @@
 //! The lab: what an integration test of `interceptor` needs, built and torn down by itself.
 //!
 //! - [`lab`]: one test's world, and the three oracles that judge it at its end;
-//! - [`sandbox`]: the real binary, run with a policy and a command; [`outcome`]: what came of it;
+//! - [`sandbox`]: the real binary, run with a policy and a command; [`running`]: while it runs; [`outcome`]: what came of it;
 //! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record what they parsed, and listeners that must
 //!   receive nothing;
 //! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
@@ -17,6 +17,7 @@ pub mod client;
 pub mod lab;
 pub mod origin;
 pub mod outcome;
+pub mod running;
 pub mod sandbox;
 
 pub use lab::Lab;

@@ -2,26 +2,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::audit;
 use crate::client::fetch::{Plan, Report};
-use crate::lab::{Lab, Run};
+use crate::lab::Lab;
 use crate::outcome::Outcome;
-
-/// How much of a stream is kept.
-const KEPT: usize = 256 << 20;
+use crate::running::{Output, Running};
 
 /// One run to be: a policy, options, an environment.
 #[derive(Debug)]
@@ -303,206 +296,4 @@ fn client() -> PathBuf {
         fs::rename(&partial, &copy).expect("a copy of the lab's client");
     }
     copy
-}
-
-/// A run that has begun.
-#[derive(Debug)]
-pub struct Running<'lab> {
-    lab: &'lab Lab,
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: Output,
-    stderr: Output,
-    audit: PathBuf,
-    sweep: Option<(PathBuf, bool)>,
-    deadline: Instant,
-    ended: bool,
-}
-
-impl Running<'_> {
-    /// The process id of the interceptor.
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    /// Sends a signal to the interceptor.
-    pub fn signal(&self, signal: Signal) {
-        kill(self.pid(), signal).expect("the interceptor runs");
-    }
-
-    /// Every process below the interceptor.
-    pub fn descendants(&self) -> Vec<Pid> {
-        let parents: Vec<(i32, i32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-        let mut found = vec![self.pid().as_raw()];
-        let mut next = 0;
-        while let Some(&pid) = found.get(next) {
-            found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child));
-            next += 1;
-        }
-        found[1..].iter().map(|&pid| Pid::from_raw(pid)).collect()
-    }
-
-    /// The most memory the interceptor has had resident so far, in bytes.
-    pub fn peak_memory_bytes(&self) -> u64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the interceptor runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-        kibibytes * 1024
-    }
-
-    /// Waits until standard output holds `text`.
-    ///
-    /// # Panics
-    /// When the run's time is over before.
-    #[track_caller]
-    pub fn wait_for(&self, text: &str) {
-        if !self.stdout.wait_for(text.as_bytes(), self.deadline) {
-            let (out, err) = (self.stdout.text(), self.stderr.text());
-            panic!("{text:?} never came; stdout: {out}\nstderr: {}", &err[err.len().saturating_sub(4000)..]);
-        }
-    }
-
-    /// Writes to standard input ([`Sandbox::open_stdin`]).
-    pub fn write(&mut self, bytes: &[u8]) {
-        self.stdin.as_mut().expect("open_stdin was asked for").write_all(bytes).expect("the command reads");
-    }
-
-    /// Closes standard input.
-    pub fn close_stdin(&mut self) {
-        self.stdin = None;
-    }
-
-    /// Waits for the end.
-    ///
-    /// # Panics
-    /// When the run's time is over before, or something keeps its output open afterwards.
-    #[track_caller]
-    pub fn finish(mut self) -> Outcome {
-        self.stdin = None;
-        let Some(status) = self.wait() else {
-            let err = self.stderr.text();
-            panic!(
-                "too slow; stdout: {}\nstderr: {}",
-                self.stdout.text(),
-                &err[err.len().saturating_sub(4000)..]
-            );
-        };
-        let grace = Instant::now() + Duration::from_secs(5);
-        let closed = self.stdout.wait_for_end(grace) && self.stderr.wait_for_end(grace);
-        assert!(closed, "the interceptor has ended ({status}), but something still holds its output open");
-        self.ended = true;
-        let outcome = Outcome {
-            status,
-            stdout: self.stdout.bytes(),
-            stderr: self.stderr.bytes(),
-            audit: audit::read(&self.audit).expect("an audit file as SPEC 7 says"),
-        };
-        self.lab.ended(Run {
-            transcript: vec![
-                ("standard output", outcome.stdout.clone()),
-                ("standard error and logs", outcome.stderr.clone()),
-                ("the audit file", fs::read(&self.audit).unwrap_or_default()),
-            ],
-            audit: outcome.audit.clone(),
-            // A command that never began, or an interceptor that was killed, leaves no sweep.
-            sweep: self.sweep.take().filter(|_| status.success()),
-        });
-        outcome
-    }
-
-    fn wait(&mut self) -> Option<ExitStatus> {
-        while Instant::now() < self.deadline {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Some(status);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        None
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        for pid in self.descendants().into_iter().chain([self.pid()]) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-/// The processes of this host.
-pub fn processes() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// What a process writes, gathered by a thread.
-#[derive(Debug)]
-struct Output(Arc<(Mutex<Gathered>, Condvar)>);
-
-#[derive(Debug, Default)]
-struct Gathered {
-    bytes: Vec<u8>,
-    ended: bool,
-}
-
-impl Output {
-    fn of(mut pipe: impl Read + Send + 'static) -> Output {
-        let shared = Arc::new((Mutex::new(Gathered::default()), Condvar::new()));
-        let theirs = shared.clone();
-        thread::spawn(move || {
-            let mut buffer = vec![0; 65_536];
-            loop {
-                let read = pipe.read(&mut buffer).unwrap_or(0);
-                let mut gathered = theirs.0.lock().expect("no reader panicked");
-                if gathered.bytes.len() < KEPT {
-                    gathered.bytes.extend_from_slice(&buffer[..read]);
-                }
-                gathered.ended = read == 0;
-                theirs.1.notify_all();
-                if read == 0 {
-                    return;
-                }
-            }
-        });
-        Output(shared)
-    }
-
-    fn wait_until(&self, deadline: Instant, condition: impl Fn(&Gathered) -> bool) -> bool {
-        let mut gathered = self.0.0.lock().expect("no reader panicked");
-        while !condition(&gathered) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || gathered.ended {
-                return false;
-            }
-            gathered = self.0.1.wait_timeout(gathered, left).expect("no reader panicked").0;
-        }
-        true
-    }
-
-    fn wait_for(&self, text: &[u8], deadline: Instant) -> bool {
-        self.wait_until(deadline, |gathered| gathered.bytes.windows(text.len()).any(|window| window == text))
-    }
-
-    fn wait_for_end(&self, deadline: Instant) -> bool {
-        self.wait_until(deadline, |gathered| gathered.ended)
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        self.0.0.lock().expect("no reader panicked").bytes.clone()
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes()).into_owned()
-    }
 }

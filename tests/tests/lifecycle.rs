@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use interceptor_tests::Lab;
-use interceptor_tests::sandbox::{Running, binary, processes};
+use interceptor_tests::running::{Running, processes};
+use interceptor_tests::sandbox::binary;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
