@@ -104,6 +104,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         hidden_directories: agent_directory().into_iter().map(Sent).collect(),
         open_files,
         shared_network: !isolated,
+        // The sandbox knows when it starts.
+        foreground: false,
     };
     // With its processes gone, the rest is taken down in the order in which it was put up.
     let status = sandbox.run(launch, descriptors, &signals);
