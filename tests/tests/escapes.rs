@@ -36,6 +36,20 @@ print('done')
     });
 }
 
+/// `kill(0)` goes by the process group, wherever its members are: no namespace stops it.
+#[test]
+fn k_a_signal_to_the_own_process_group_stays_in_the_sandbox() {
+    Lab::test(|lab| {
+        for host_net in [false, true] {
+            let sandbox = lab.sandbox(&policy(lab)).bare().quiet_log().user("root");
+            let sandbox = if host_net { sandbox.host_net() } else { sandbox };
+            let outcome = sandbox.run(&["python3", "-c", "import os; os.kill(0, 9)"]);
+            // The interceptor lives to tell of it.
+            assert_eq!((outcome.code(), outcome.signal()), (Some(137), None), "{}", outcome.tail());
+        }
+    });
+}
+
 #[test]
 fn k1_k6_k10_system_calls_that_go_round_the_hooks_are_refused() {
     Lab::test(|lab| {

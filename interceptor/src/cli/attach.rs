@@ -13,6 +13,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
 use super::Common;
+use super::pins::Pins;
 use super::setup::{self, Enforced, Place};
 use crate::kernel::Enforcer;
 use crate::proxy::SELF_TEST;
@@ -62,12 +63,24 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let runtime = setup::runtime(&common, audit.clone())?;
 
     let id = launch::random_id()?;
+    let pins = Pins::of(cgroup::id_of(&cgroup)?)?;
+    let takes_over = !pins.stale.is_empty();
+    if takes_over {
+        tracing::warn!(sandbox = %id, "taking over from an interceptor that died");
+    }
     let (mut visitor, sockets) =
         launch::Visitor::start(&cgroup, network.as_ref().map(|namespace| namespace.as_fd()))?;
     // Also a namespace of its own needs every part of the wall where it has a way out.
     let place = Place { cgroup: &cgroup, cgroup_id: cgroup::id_of(&cgroup)?, shared: !sockets.closed };
-    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, (rules.policy, rules.keyring))?;
-    visitor.self_test(SELF_TEST, &enforced.token)?;
+    let keys = (rules.policy, rules.keyring);
+    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, Some(pins))?;
+    if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
+        if takes_over {
+            // The cgroup was closed before: it stays closed.
+            enforced.leave();
+        }
+        return Err(failed.into());
+    }
     // It is a process of the cgroup only as long as it must be.
     drop(visitor);
 

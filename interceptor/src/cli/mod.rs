@@ -6,6 +6,7 @@ pub mod check;
 pub mod doctor;
 pub mod explain;
 pub mod init;
+mod pins;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;

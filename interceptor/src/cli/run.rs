@@ -89,7 +89,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let place =
         Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
-    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys)?;
+    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, None)?;
     sandbox.hold_links()?;
     sandbox.self_test(SELF_TEST, &enforced.token)?;
     tracing::info!(sandbox = %id, user = %identity.name, "the self-test passed; starting the command");
@@ -104,6 +104,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         hidden_directories: agent_directory().into_iter().map(Sent).collect(),
         open_files,
         shared_network: !isolated,
+        // The sandbox knows when it starts.
+        foreground: false,
     };
     // With its processes gone, the rest is taken down in the order in which it was put up.
     let status = sandbox.run(launch, descriptors, &signals);

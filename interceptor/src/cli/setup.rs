@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::runtime::Handle;
 use tracing_subscriber::EnvFilter;
 
+use super::pins::Pins;
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions};
 use crate::credential::Keyring;
@@ -157,7 +158,9 @@ pub(super) struct Place<'a> {
 pub(super) struct Enforced {
     /// First, so that the wall falls last: a proxy that is gone is a refusal.
     serving: Serving,
-    _attachment: Attachment,
+    attachment: Attachment,
+    /// After the attachment, which removes what it has pinned there.
+    _pins: Option<Pins>,
     /// What the proxy answers at [`crate::proxy::SELF_TEST`].
     pub(super) token: String,
     /// The public certificate of the sandbox's authority, PEM.
@@ -165,7 +168,7 @@ pub(super) struct Enforced {
 }
 
 impl Enforced {
-    /// Attaches the programs first and serves then. Call it within a tokio runtime.
+    /// Attaches the programs first, pinned if there is a place for it, and serves then. Call it within a tokio runtime.
     pub(super) fn begin(
         runtime: &Arc<Runtime>,
         enforcer: &Enforcer,
@@ -173,28 +176,39 @@ impl Enforced {
         place: &Place<'_>,
         sockets: Sockets,
         rules: (Policy, Keyring),
+        pins: Option<Pins>,
     ) -> anyhow::Result<Self> {
         let (policy, keyring) = rules;
         let enforcement = enforcement(place, &sockets, &policy)?;
         let cgroup = File::open(place.cgroup)
             .with_context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;
-        let attachment = enforcer.attach(&cgroup, &enforcement)?;
+        let sandbox = Sandbox::new(runtime, id, policy, keyring)?;
+        let attachment = match &pins {
+            None => enforcer.attach(&cgroup, &enforcement)?,
+            Some(pins) => enforcer.attach_pinned(&cgroup, &enforcement, &pins.fresh(id), &pins.stale)?,
+        };
         let (tcp6, dns6) = sockets.v6.unzip();
         let token = crate::sandbox::launch::random_id()?;
-        let sandbox = Sandbox::new(runtime, id, policy, keyring)?;
         let ca_pem = sandbox.ca_pem().to_owned();
         let listeners =
             Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
         attachment.mark_listeners(&listeners)?;
         let serving =
             sandbox.serve(listeners, enforcer.destinations()).context("cannot serve the sandbox")?;
-        Ok(Enforced { serving, _attachment: attachment, token, ca_pem })
+        Ok(Enforced { serving, attachment, _pins: pins, token, ca_pem })
     }
 
     /// Ends the proxy's part in good order, then takes the programs away. The sandbox's processes must be gone, or their traffic
     /// no longer this process's business.
     pub(super) fn end(self, tokio: &Handle) {
         tokio.block_on(self.serving.shutdown());
+    }
+}
+
+impl Enforced {
+    /// Leaves the pinned programs where they are, which then refuse everything.
+    pub(super) fn leave(self) {
+        self.attachment.leave();
     }
 }
 

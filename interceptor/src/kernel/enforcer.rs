@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -129,6 +129,28 @@ impl Enforcer {
     ) -> Result<Attachment, KernelError> {
         let attachment = self.attach_beside(cgroup.as_fd(), enforcement, |_| Ok(()))?;
         remove_pins(pins)?;
+        Ok(attachment)
+    }
+
+    /// As [`Self::attach`], and pins the programs under the new directory `pins`, so that they outlive this process. `stale` are the
+    /// directories of interceptors that have died on the same cgroup: their programs are removed when the new ones are pinned.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`] and [`Attachment::pin`]; the old programs stay then.
+    pub fn attach_pinned(
+        &self,
+        cgroup: impl AsFd,
+        enforcement: &Enforcement,
+        pins: &Path,
+        stale: &[PathBuf],
+    ) -> Result<Attachment, KernelError> {
+        let permit = |cgroup: BorrowedFd<'_>| {
+            if stale.is_empty() { cgroup::refuse_second(cgroup) } else { Ok(()) }
+        };
+        let mut attachment = self.attach_beside(cgroup.as_fd(), enforcement, permit)?;
+        attachment.pin(pins)?;
+        stale.iter().try_for_each(|directory| remove_pins(directory))?;
         Ok(attachment)
     }
 

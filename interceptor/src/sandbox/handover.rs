@@ -42,6 +42,10 @@ pub enum Order {
     Launch(Box<Launch>),
     /// Send the command a signal.
     Signal(i32),
+    /// Send the command's whole process group a signal.
+    GroupSignal(i32),
+    /// Make the command's process group the foreground one of the terminal that comes as a descriptor, and continue it.
+    Foreground,
 }
 
 /// Where the process inside is to work.
@@ -81,6 +85,8 @@ pub struct Launch {
     pub open_files: (u64, u64),
     /// Whether the network namespace is the host's.
     pub shared_network: bool,
+    /// Whether the command is to begin in the foreground of the terminal at standard input.
+    pub foreground: bool,
 }
 
 /// What the process inside says.
@@ -93,8 +99,8 @@ pub enum Report {
     },
     /// The self-test passed.
     Passed,
-    /// The command was stopped by a signal of job control.
-    Stopped,
+    /// The command was stopped by this signal of job control.
+    Stopped(i32),
     /// Something failed, and nothing was started.
     Failed(String),
 }

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::chdir;
+use nix::unistd::{Pid, chdir, getpgrp, setpgid, tcsetpgrp};
 
 use super::error::{Context, SandboxError};
 use super::handover::{Begin, Channel, Launch, Order, Report};
@@ -139,7 +139,7 @@ fn wait_for_launch(channel: &Channel, ipv6: bool) -> Result<Option<(Launch, Vec<
                 channel.send(&Report::Passed, &[]).context(|| "cannot report".into())?;
             }
             Some((Order::Launch(launch), stdio)) => return Ok(Some((*launch, stdio))),
-            Some((Order::Begin(_) | Order::Signal(_), _)) => {
+            Some(_) => {
                 return Err(SandboxError::Inside("an order came at the wrong time".into()));
             }
         }
@@ -150,6 +150,17 @@ fn wait_for_launch(channel: &Channel, ipv6: bool) -> Result<Option<(Launch, Vec<
 fn die_with_parent() -> Result<(), SandboxError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot watch the supervisor".into())?;
     nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection".into())
+}
+
+/// Leaves the supervisor's process group, all of which `kill(0)` would reach whatever the namespace (kill(2)), and gives the new
+/// group the terminal if it is to have it. All signals are blocked, SIGTTOU among them.
+fn own_group(foreground: bool) -> io::Result<()> {
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    if foreground {
+        // Without it the command is in the background, and stops when it needs the terminal: then it gets it.
+        let _ = tcsetpgrp(io::stdin(), getpgrp());
+    }
+    Ok(())
 }
 
 /// Prepares what the command will see, gives up every privilege, and starts it.
@@ -179,11 +190,15 @@ fn start(channel: &Channel, launch: &Launch, stdio: Vec<OwnedFd>) -> Result<i32,
     match sys::fork().context(|| "cannot start the command".into())? {
         Some(command) => reaper::wait(channel, command),
         None => {
-            let ready = SigSet::all().thread_unblock().map_err(io::Error::from);
+            let ready = own_group(launch.foreground);
+            let ready = ready.and_then(|()| SigSet::all().thread_unblock().map_err(io::Error::from));
             let ready = ready.and_then(|()| sys::default_disposition(Signal::SIGPIPE));
             let (status, why) = match ready {
                 Ok(()) => exec::execute(&launch.command.0, &launch.environment.0),
-                Err(error) => (OUR_FAILURE, format!("cannot reset the command's signals: {error}")),
+                Err(error) => (
+                    OUR_FAILURE,
+                    format!("cannot give the command a process group and signals of its own: {error}"),
+                ),
             };
             eprintln!("interceptor: {why}");
             std::process::exit(status);

@@ -8,10 +8,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{Signal, killpg, raise};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use super::SandboxError;
@@ -170,14 +172,17 @@ impl Sandbox {
         stdio: [BorrowedFd<'_>; 3],
         signals: &Signals,
     ) -> Result<i32, SandboxError> {
-        let terminal = Terminal::of(stdio[0]);
-        self.inside.order(&Order::Launch(Box::new(launch)), &stdio)?;
-        let status = self.supervise(signals);
+        let terminal = Terminal::open();
+        // Where a part of a pipeline may need the terminal, a pager for one, it stays there until the command needs it.
+        let foreground = terminal.is_ours() && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok());
+        self.inside.order(&Order::Launch(Box::new(Launch { foreground, ..launch })), &stdio)?;
+        let status = self.supervise(signals, &terminal);
+        drop(self);
         terminal.take_back();
         status
     }
 
-    fn supervise(&mut self, signals: &Signals) -> Result<i32, SandboxError> {
+    fn supervise(&mut self, signals: &Signals, terminal: &Terminal) -> Result<i32, SandboxError> {
         let channel = &self.inside.channel;
         channel.set_patience(None).context(|| "cannot clear a timeout".into())?;
         loop {
@@ -190,13 +195,25 @@ impl Sandbox {
                 Err(error) => return Err(error).context(|| "cannot wait for the command".into()),
             }
             let reported = watched[1].any().unwrap_or(false);
-            for signal in signals.take().context(|| "cannot read signals".into())? {
+            for (signal, group) in signals.take().context(|| "cannot read signals".into())? {
                 // Should the command have ended meanwhile, that is what is reported next.
-                let _ = self.inside.channel.send(&Order::Signal(signal as i32), &[]);
+                let channel = &self.inside.channel;
+                let _ = match (signal, group) {
+                    (Signal::SIGCONT, _) if terminal.is_ours() => terminal.lend(channel),
+                    (_, true) => channel.send(&Order::GroupSignal(signal as i32), &[]),
+                    (_, false) => channel.send(&Order::Signal(signal as i32), &[]),
+                };
             }
             if reported {
                 match self.inside.channel.receive() {
-                    Ok(Some((Report::Stopped, _))) => follow_stop(),
+                    Ok(Some((Report::Stopped(signal), _))) => {
+                        let needs_it = [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal);
+                        if needs_it && terminal.is_ours() {
+                            let _ = terminal.lend(&self.inside.channel);
+                        } else {
+                            terminal.follow_stop();
+                        }
+                    }
                     Ok(Some((Report::Failed(why), _))) => return Err(SandboxError::Inside(why)),
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => {
@@ -212,25 +229,41 @@ impl Sandbox {
     }
 }
 
-/// Stops as the command did, so that the shell that started us shows a stopped job. Without a terminal there is nobody to
-/// continue it.
-fn follow_stop() {
-    if std::fs::File::open("/dev/tty").is_ok() {
-        let _ = raise(Signal::SIGSTOP);
-    }
-}
+/// The controlling terminal, if there is one. The command's process group has it while the command needs it, as a shell's jobs have
+/// the shell's.
+struct Terminal(Option<OwnedFd>);
 
-/// The terminal at standard input, when this process was in its foreground.
-struct Terminal<'a>(Option<BorrowedFd<'a>>);
-
-impl<'a> Terminal<'a> {
-    fn of(input: BorrowedFd<'a>) -> Self {
-        Terminal(Some(input).filter(|input| tcgetpgrp(input) == Ok(getpgrp())))
+impl Terminal {
+    fn open() -> Self {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        Terminal(nix::fcntl::open("/dev/tty", flags, Mode::empty()).ok())
     }
 
-    /// A command that made a process group of its own the foreground one may have left it there.
+    /// Whether this process is in the foreground.
+    fn is_ours(&self) -> bool {
+        self.0.as_ref().is_some_and(|terminal| tcgetpgrp(terminal) == Ok(getpgrp()))
+    }
+
+    /// Gives it to the command, and continues that.
+    fn lend(&self, channel: &Channel) -> std::io::Result<()> {
+        let terminal: Vec<_> = self.0.iter().map(AsFd::as_fd).collect();
+        channel.send(&Order::Foreground, &terminal)
+    }
+
+    /// Stops as the command did, and with this process the rest of its job, so that the shell that started it shows a stopped job.
+    /// Without a terminal there is nobody to continue it.
+    fn follow_stop(&self) {
+        if self.0.is_some() {
+            // Blocked here and in the sandbox's first processes; the SIGCONT that continues the job takes it back (signal(7)).
+            let _ = killpg(getpgrp(), Signal::SIGTSTP);
+            let _ = raise(Signal::SIGSTOP);
+        }
+    }
+
+    /// Takes it back from the command, all of whose processes are gone: a group that has processes has it by right.
     fn take_back(&self) {
-        if let Some(terminal) = self.0.filter(|terminal| tcgetpgrp(terminal) != Ok(getpgrp())) {
+        let Some(terminal) = &self.0 else { return };
+        if tcgetpgrp(terminal).is_ok_and(|group| killpg(group, None) == Err(Errno::ESRCH)) {
             // SIGTTOU, which this would bring on us, is blocked.
             let _ = tcsetpgrp(terminal, getpgrp());
         }

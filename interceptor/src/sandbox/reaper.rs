@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, tcsetpgrp};
 
 use super::error::{Context, SandboxError};
 use super::handover::{Channel, Order, Report};
@@ -33,12 +33,19 @@ pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError>
         let ordered = watched[1].any().unwrap_or(false);
         while let Ok(Some(_)) = children.read_signal() {}
         if ordered {
+            // Whom a signal is for may have ended meanwhile.
             match channel.receive() {
                 Ok(Some((Order::Signal(number), _))) => {
-                    if let Ok(signal) = Signal::try_from(number) {
-                        // It may have ended meanwhile.
-                        let _ = kill(command, signal);
+                    let _ = Signal::try_from(number).and_then(|signal| kill(command, signal));
+                }
+                Ok(Some((Order::GroupSignal(number), _))) => {
+                    let _ = Signal::try_from(number).and_then(|signal| kill_group(command, signal));
+                }
+                Ok(Some((Order::Foreground, terminal))) => {
+                    if let Some(terminal) = terminal.first() {
+                        let _ = tcsetpgrp(terminal, command);
                     }
+                    let _ = kill_group(command, Signal::SIGCONT);
                 }
                 // The supervisor is gone: so is the sandbox.
                 Ok(None) | Err(_) => return Ok(128 + Signal::SIGKILL as i32),
@@ -48,14 +55,19 @@ pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError>
     }
 }
 
+/// The command's group, which it may have left for another.
+fn kill_group(command: Pid, signal: Signal) -> nix::Result<()> {
+    killpg(command, signal).or_else(|_| kill(command, signal))
+}
+
 /// Collects every child that ended. The command's status, once it has one.
 fn reap(channel: &Channel, command: Pid) -> Option<i32> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             Ok(WaitStatus::Exited(pid, status)) if pid == command => return Some(status),
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => return Some(128 + signal as i32),
-            Ok(WaitStatus::Stopped(pid, _)) if pid == command => {
-                let _ = channel.send(&Report::Stopped, &[]);
+            Ok(WaitStatus::Stopped(pid, signal)) if pid == command => {
+                let _ = channel.send(&Report::Stopped(signal as i32), &[]);
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
             Ok(_) | Err(Errno::EINTR) => {}

@@ -1,8 +1,9 @@
 //! Which signals the supervisor passes on to the command.
 //!
-//! The command stays in the supervisor's process group, so what the terminal sends (^C, ^\, ^Z, a hang-up, a new window size)
-//! reaches both, and must not be sent twice. What another process sends to the supervisor reaches only the supervisor: that is
-//! passed on. The kernel tells which is which (`si_code`, sigaction(2)).
+//! The command has a process group of its own, so that `kill(0)` in the sandbox reaches nobody outside it; what comes to the
+//! supervisor therefore never came to the command. What the terminal sent (^C, ^\, ^Z, a hang-up, a new window size) is for the
+//! command's whole group, what another process sent for the command alone. The kernel tells which is which (`si_code`,
+//! sigaction(2)).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -48,13 +49,14 @@ impl Signals {
         Ok(Signals { descriptor, ignored })
     }
 
-    /// The signals that came and are the command's to hear.
-    pub fn take(&self) -> io::Result<Vec<Signal>> {
+    /// The signals that came and are the command's to hear, each with whether its whole group is to hear it.
+    pub fn take(&self) -> io::Result<Vec<(Signal, bool)>> {
         let mut taken = Vec::new();
         while let Some(information) = self.descriptor.read_signal()? {
             let Ok(signal) = Signal::try_from(information.ssi_signo as i32) else { continue };
-            if information.ssi_code != SI_KERNEL && !self.ignored.contains(&signal) {
-                taken.push(signal);
+            if !self.ignored.contains(&signal) {
+                // Stopping and continuing is a whole job's, whoever asks for it.
+                taken.push((signal, information.ssi_code == SI_KERNEL || signal == Signal::SIGCONT));
             }
         }
         Ok(taken)
@@ -89,7 +91,7 @@ mod tests {
             let signals = Signals::hold().unwrap();
             assert!(signals.take().unwrap().is_empty());
             nix::sys::signal::raise(Signal::SIGUSR1).unwrap();
-            assert_eq!(signals.take().unwrap(), [Signal::SIGUSR1]);
+            assert_eq!(signals.take().unwrap(), [(Signal::SIGUSR1, false)]);
             assert!(signals.take().unwrap().is_empty());
         })
         .join()

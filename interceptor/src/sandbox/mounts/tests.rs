@@ -27,6 +27,7 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         hidden_directories: Vec::new(),
         open_files: (1024, 1024),
         shared_network: false,
+        foreground: false,
     }
 }
 

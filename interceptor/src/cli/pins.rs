@@ -1,0 +1,88 @@
+//! Where `attach` pins its programs, so that its death leaves the wall standing: `<bpffs>/interceptor/<cgroup's id>/`, one directory
+//! there for each attachment. Whoever holds the lock of the cgroup's directory enforces on the cgroup; what is found there by the
+//! next one to hold it was left by the dead.
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::kernel;
+
+/// How often a directory that a normal end removes at the same moment is made again.
+const ATTEMPTS: u32 = 10;
+
+/// The locked directory of a cgroup. Dropping it removes it, if nothing is pinned there any more.
+#[derive(Debug)]
+pub(super) struct Pins {
+    base: PathBuf,
+    /// Locked until this process ends.
+    _lock: File,
+    /// What dead interceptors have left pinned.
+    pub(super) stale: Vec<PathBuf>,
+}
+
+impl Pins {
+    /// Of the cgroup with this id; refused where a living interceptor has them.
+    pub(super) fn of(cgroup_id: u64) -> anyhow::Result<Self> {
+        let remedy = "attach pins its programs in bpffs, so that the wall outlives it: `mount -t bpf bpf /sys/fs/bpf` as root";
+        let root = kernel::bpffs().context(remedy)?.join("interceptor");
+        directory(&root).context(remedy)?;
+        let base = root.join(cgroup_id.to_string());
+        for _ in 0..ATTEMPTS {
+            directory(&base)?;
+            let options = fs::OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+                .open(&base);
+            let Ok(lock) = options else { continue };
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => {
+                    bail!("another `interceptor attach` enforces a policy on this cgroup: end that one first")
+                }
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", base.display()));
+                }
+            }
+            // Locked too late, if its last holder has removed it in the meantime.
+            let (locked, named) = (lock.metadata()?, fs::symlink_metadata(&base));
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
+                let entries =
+                    fs::read_dir(&base).with_context(|| format!("cannot list {}", base.display()))?;
+                let stale = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+                return Ok(Pins { base, _lock: lock, stale });
+            }
+        }
+        bail!("cannot make {}: others keep removing it", base.display())
+    }
+
+    /// Where to pin the programs of the sandbox with this id.
+    pub(super) fn fresh(&self, id: &str) -> PathBuf {
+        self.base.join(id)
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // Fails, as it should, when something is left there on purpose.
+        let _ = fs::remove_dir(&self.base);
+    }
+}
+
+/// Makes the directory, or makes sure that nobody else has made it: a bpffs may be open to everybody.
+fn directory(path: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    if let Err(error) = made
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        return Err(error).with_context(|| format!("cannot make {}", path.display()));
+    }
+    let found = fs::symlink_metadata(path).with_context(|| format!("cannot examine {}", path.display()))?;
+    let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    if !own {
+        bail!("{} belongs to somebody else: remove it", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! `interceptor attach`: a wall round a cgroup that exists, which outlives whoever put it up.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use interceptor_tests::sandbox::binary;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A cgroup of this test's own.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = fields.into_iter().find(|fields| fields[2] == "cgroup2").unwrap()[1].to_owned();
+        let path = Path::new(&mount).join(format!("attach-test-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Cgroup(path)
+    }
+
+    /// What a process in it prints.
+    fn python(&self, program: &str) -> String {
+        let script = format!("echo $$ > {}/cgroup.procs; exec python3 -c \"$1\"", self.0.display());
+        let output = Command::new("sh").args(["-c", &script, "sh", program]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    fn attach(&self) -> Child {
+        let mut command = Command::new(binary("interceptor"));
+        command.args(["attach", "--cgroup"]).arg(&self.0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Waits for the line that says that enforcement is in place.
+#[track_caller]
+fn enforcing(child: &mut Child) {
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    if !line.contains("enforcing on") {
+        let mut error = String::new();
+        std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut error).unwrap();
+        panic!("{line}{error}");
+    }
+}
+
+#[test]
+fn k18_the_wall_outlives_a_killed_attach_and_is_taken_over() {
+    let cgroup = Cgroup::new();
+    let id = fs::metadata(&cgroup.0).unwrap().ino();
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let program = format!(
+        "import socket
+def udp(): socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {}))
+def tcp(): socket.create_connection(('127.0.0.1', {}), 2)
+for attempt in udp, tcp:
+    try: attempt(); print('out')
+    except OSError as error: print('refused')",
+        receiver.local_addr().unwrap().port(),
+        listener.local_addr().unwrap().port()
+    );
+    assert_eq!(cgroup.python(&program), "out\nout\n", "without a wall");
+    assert!(receiver.recv(&mut [0; 8]).is_ok());
+
+    let mut first = cgroup.attach();
+    enforcing(&mut first);
+    assert_eq!(cgroup.python(&program), "refused\nrefused\n");
+    let second = cgroup.attach().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success() && said.contains("another `interceptor attach`"), "{said}");
+
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(cgroup.python(&program), "refused\nrefused\n", "after the death of the interceptor");
+
+    let mut third = cgroup.attach();
+    enforcing(&mut third);
+    assert_eq!(cgroup.python(&program), "refused\nrefused\n");
+    assert!(receiver.recv(&mut [0; 8]).is_err(), "a datagram got out");
+    kill(Pid::from_raw(third.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(third.wait().unwrap().success());
+    assert_eq!(cgroup.python(&program), "out\nout\n", "after a normal end");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let bpffs = mounts.lines().find_map(|line| line.split_once(" bpf ").and(line.split(' ').nth(1))).unwrap();
+    assert!(!Path::new(bpffs).join("interceptor").join(id.to_string()).exists());
+}
