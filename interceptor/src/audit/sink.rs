@@ -90,7 +90,15 @@ impl LogFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    // A sandbox may write where the file is: no link that it plants there may lead this process elsewhere.
+    let opened =
+        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => {
+            io::Error::other("it is a symbolic link, which may lead anywhere: name the file itself")
+        }
+        _ => error,
+    })
 }
 
 struct ShortWrite {

@@ -142,12 +142,14 @@ fn kernel_version() -> Check {
 /// What `interceptor run` does needs these.
 fn capabilities() -> Check {
     const NAME: &str = "capabilities";
-    const NEEDED: [Capability; 5] = [
+    const NEEDED: [Capability; 7] = [
         Capability::CAP_SYS_ADMIN,
         Capability::CAP_NET_ADMIN,
         Capability::CAP_BPF,
         Capability::CAP_SETUID,
         Capability::CAP_SETGID,
+        Capability::CAP_SETPCAP,
+        Capability::CAP_MKNOD,
     ];
     let missing: Vec<_> = NEEDED
         .into_iter()

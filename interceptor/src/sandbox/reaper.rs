@@ -7,11 +7,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, tcsetpgrp};
 
 use super::error::{Context, SandboxError};
 use super::handover::{Channel, Order, Report};
+use super::sys;
 
 /// Waits for the command to end: its status, or 128 and the signal's number (SPEC 7). All signals are blocked.
 pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError> {
@@ -63,20 +63,16 @@ fn kill_group(command: Pid, signal: Signal) -> nix::Result<()> {
 /// Collects every child that ended. The command's status, once it has one.
 fn reap(channel: &Channel, command: Pid) -> Option<i32> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == command => return Some(status),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => return Some(128 + signal as i32),
-            Ok(WaitStatus::Stopped(pid, signal)) if pid == command => {
-                let _ = channel.send(&Report::Stopped(signal as i32), &[]);
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
-            Ok(_) | Err(Errno::EINTR) => {}
-            // A signal without a name (a real-time one) killed a child: its status cannot be told, but it is reaped.
-            Err(_) => {
-                if kill(command, None).is_err() {
-                    return Some(128 + Signal::SIGKILL as i32);
-                }
-            }
+        let Ok(Some((pid, status))) = sys::reap() else { return None };
+        if pid != command {
+            continue;
+        }
+        if libc::WIFSTOPPED(status) {
+            let _ = channel.send(&Report::Stopped(libc::WSTOPSIG(status)), &[]);
+        } else if libc::WIFSIGNALED(status) {
+            return Some(128 + libc::WTERMSIG(status));
+        } else if libc::WIFEXITED(status) {
+            return Some(libc::WEXITSTATUS(status));
         }
     }
 }

@@ -87,6 +87,16 @@ pub(crate) fn descriptors_of(kind: &str) -> io::Result<Vec<OwnedFd>> {
     Ok(found)
 }
 
+/// A child that ended or stopped, with its status as of waitpid(2): nix has no name for a death by a real-time signal. `None` when
+/// there is nothing to tell.
+pub(crate) fn reap() -> io::Result<Option<(Pid, libc::c_int)>> {
+    let mut status = 0;
+    // SAFETY: the pointer lives through the call.
+    let child = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
+    answer(child.into())?;
+    Ok((child > 0).then(|| (Pid::from_raw(child), status)))
+}
+
 /// Gives a signal its default disposition again: Rust ignores SIGPIPE, and ignoring is inherited by what is executed.
 pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
     // SAFETY: installs no handler.
