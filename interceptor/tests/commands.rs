@@ -224,7 +224,6 @@ fn explain_exits_2_where_it_cannot_answer() {
         vec!["explain", "--policy", &good, "--present", "nobody", "GET", "https://good.test/x"],
         vec!["explain", "--policy", &good, "--audit", "/nonexistent", "--id", "x"],
         vec!["check"],
-        vec!["check", "/nonexistent.json"],
         vec!["profiles", "nobody"],
         vec!["services", "nobody"],
     ] {
@@ -421,4 +420,69 @@ fn profiles_and_services_list_the_catalogues() {
     let (seen, code) =
         desk.explain(&policy, &["--profiles-dir", &directory, "GET", "https://packages.example.com/x"]);
     assert_eq!(code, 0, "{seen:#}");
+}
+
+#[test]
+fn r1_explain_refuses_the_targets_that_the_proxy_refuses() {
+    let desk = Desk::new();
+    let policy = desk.file("p.json", r#"{"network":{"allow":["good.test"]}}"#);
+    for target in ["/a<b", "/a>b", "/a`b", "/a?b=\"", "/a?<", "/a?x>", "/a?x y", "/a?x#y", "?x y"] {
+        let (seen, code) = desk.explain(&policy, &["GET", &format!("https://good.test{target}")]);
+        assert_eq!(
+            (code, &seen["type"], &seen["status"], &seen["filter"]),
+            (1, &json!("path_ambiguous"), &json!(400), &json!("request")),
+            "{target}"
+        );
+    }
+    for target in ["", "/", "?x=1", "/a\"b", "/a?x=%22", "/a'b?x='|{}"] {
+        let (seen, code) = desk.explain(&policy, &["GET", &format!("https://good.test{target}")]);
+        assert_eq!((code, &seen["decision"]), (0, &json!("allow")), "{target}");
+    }
+}
+
+#[test]
+fn check_goes_on_after_a_file_that_cannot_be_read() {
+    let desk = Desk::new();
+    let latin = desk.path("latin.json");
+    std::fs::write(&latin, b"{\"image\": \"caf\xe9\"}").unwrap();
+    let bad = desk.file("bad.json", "{\"a\":1}").display().to_string();
+    let bom = desk.file("bom.json", "\u{feff}{}").display().to_string();
+    let (seen, code) = desk.json(&["check", "--json", "/nonexistent.json", &latin, &bad, &bom]);
+    let errors = seen["errors"].as_array().unwrap();
+    let says = ["cannot read the policy", "not UTF-8", "", "byte order mark"];
+    assert_eq!((code, errors.len()), (1, says.len()), "{seen}");
+    for ((error, file), says) in errors.iter().zip(["/nonexistent.json", &latin, &bad, &bom]).zip(says) {
+        assert_eq!(error["file"], file);
+        assert!(error["message"].as_str().unwrap().contains(says), "{error}");
+    }
+    assert_eq!((&errors[0]["path"], &errors[2]["path"]), (&json!(""), &json!("/a")));
+    assert_eq!(desk.run(&["check", "/nonexistent.json"], None).status.code(), Some(1));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_no_panic() {
+    let desk = Desk::new();
+    let bad = desk.file("bad.json", "{\"a\":1}").display().to_string();
+    let run = |arguments: &[&str], stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_interceptor"));
+        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        command.spawn().unwrap().wait_with_output().unwrap()
+    };
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let unread = || Stdio::from(std::io::pipe().unwrap().1);
+    for arguments in [&["doctor"][..], &["doctor", "--json"], &["services", "--json"], &["check", &bad]] {
+        let output = run(arguments, full(), Stdio::piped());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.starts_with("interceptor: ") && !said.contains("panicked"), "{said}");
+        assert_eq!(run(arguments, full(), full()).status.code(), Some(2), "{arguments:?}");
+    }
+    // A verdict stays what it is though nobody reads it.
+    for (arguments, status) in [(&["services", "--json"][..], 0), (&["profiles"], 0), (&["check", &bad], 1)] {
+        let output = run(arguments, unread(), Stdio::piped());
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    }
+    let output = run(&["doctor", "--json"], unread(), Stdio::piped());
+    assert!(matches!(output.status.code(), Some(0 | 1)) && output.stderr.is_empty());
 }

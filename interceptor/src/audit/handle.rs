@@ -45,7 +45,7 @@ impl Default for AuditOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The file cannot be opened for appending.
-    #[error("cannot open the audit file {path}: {source}", path = path.display())]
+    #[error("cannot open the audit file {path}", path = path.display())]
     Open {
         /// The file.
         path: PathBuf,

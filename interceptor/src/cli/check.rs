@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::excerpt::Excerpts;
 use super::policy_file::{self, printable};
 use super::registries;
 use crate::policy::{self, Credential, KeySource, Problem};
@@ -50,14 +51,25 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
     let mut all = Vec::new();
     for file in &arguments.files {
-        let text = Zeroizing::new(policy_file::read(file)?);
+        let text = match policy_file::read(file) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) => {
+                all.push(Checked {
+                    file: file.display().to_string(),
+                    lines: vec![String::new()],
+                    errors: vec![Problem::new("", format!("{error:#}"))],
+                    warnings: Vec::new(),
+                });
+                continue;
+            }
+        };
         let mut report = policy::check(&text, &catalogue);
         if let Some(policy) = report.policy.as_ref().filter(|_| !arguments.skip_keys) {
             report.errors.extend(policy.credentials().iter().filter_map(unreadable_key));
         }
-        let shown = |problem: &Problem| shown_line(&text, problem);
-        let lines =
-            report.errors.iter().chain(&report.warnings).map(|problem| shown(problem).unwrap_or_default());
+        let excerpts = Excerpts::of(&text);
+        let problems = report.errors.iter().chain(&report.warnings);
+        let lines = problems.map(|problem| excerpts.of_problem(problem).unwrap_or_default());
         all.push(Checked {
             file: file.display().to_string(),
             lines: lines.collect(),
@@ -66,13 +78,9 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
         });
     }
     let mut out = io::stdout().lock();
-    if arguments.json {
-        writeln!(out, "{}", as_json(&all))?;
-    } else {
-        print(&mut out, &all)?;
-    }
+    let printed = if arguments.json { writeln!(out, "{}", as_json(&all)) } else { print(&mut out, &all) };
     let failed = all.iter().any(|checked| !checked.errors.is_empty());
-    Ok(ExitCode::from(u8::from(failed)))
+    super::verdict(printed, u8::from(failed))
 }
 
 /// What is wrong with the source of a key, as far as it can be seen from here.
@@ -103,61 +111,6 @@ fn unreadable_key(credential: &Credential) -> Option<Problem> {
     Some(Problem::new(credential.key_pointer.clone(), message))
 }
 
-/// The line of a problem, unless it holds a key.
-fn shown_line(text: &str, problem: &Problem) -> Option<String> {
-    let line = text.lines().nth(problem.line?.checked_sub(1)?)?;
-    let simple = problem.pointer.starts_with("/credentials/") || line.contains("\"credentials\"");
-    let of_a_key = problem.pointer.split('/').any(|token| token == "key") || line.contains("\"key\"");
-    (!simple && !of_a_key).then(|| masked(line))
-}
-
-/// A line of the document with the strings that may be keys masked: only words of the policy's own grammar are shown.
-fn masked(line: &str) -> String {
-    let mut shown = String::new();
-    let mut rest = line;
-    while let Some(start) = rest.find('"') {
-        shown.push_str(&rest[..=start]);
-        rest = &rest[start + 1..];
-        let mut escaped = false;
-        let end = rest.find(|character: char| match character {
-            _ if escaped => {
-                escaped = false;
-                false
-            }
-            '\\' => {
-                escaped = true;
-                false
-            }
-            character => character == '"',
-        });
-        let text = &rest[..end.unwrap_or(rest.len())];
-        let behind = end.map_or("", |end| &rest[end + 1..]);
-        let is_name = behind.trim_start().starts_with(':');
-        shown.push_str(if is_name && text.len() <= 32 && !policy::looks_like_key(text) || harmless(text) {
-            text
-        } else {
-            "…"
-        });
-        if end.is_none() {
-            return shown;
-        }
-        shown.push('"');
-        rest = behind;
-    }
-    shown.push_str(rest);
-    shown
-}
-
-/// Whether a string is surely a method, a pattern or a rule rather than a key.
-fn harmless(text: &str) -> bool {
-    let short = |limit: usize, separator: char| text.split(separator).all(|part| part.len() <= limit);
-    let method = text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_uppercase());
-    let pattern = text.starts_with('/') && short(32, '/');
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".:/*-_[]".contains(&byte);
-    let host = text.contains(['.', ':', '*']) && text.bytes().all(plain) && short(24, '.');
-    method || pattern || host
-}
-
 fn as_json(all: &[Checked]) -> Value {
     let entry = |checked: &Checked, problem: &Problem| {
         let mut entry = json!({ "path": problem.pointer, "message": problem.message });
@@ -185,9 +138,8 @@ fn print(out: &mut impl Write, all: &[Checked]) -> io::Result<()> {
             if !problem.pointer.is_empty() {
                 writeln!(out, "    at {}", printable(&problem.pointer))?;
             }
-            if !line.trim().is_empty() {
-                let line: String = printable(line.trim()).chars().take(160).collect();
-                writeln!(out, "    | {line}")?;
+            if !line.is_empty() {
+                writeln!(out, "    | {}", printable(line))?;
             }
         }
         let (errors, warnings) = (checked.errors.len(), checked.warnings.len());

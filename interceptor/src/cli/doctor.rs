@@ -67,12 +67,11 @@ struct Report {
 /// Runs the command.
 pub fn run(arguments: Doctor) -> anyhow::Result<ExitCode> {
     let report = examine();
+    let mut text = if arguments.json { serde_json::to_string_pretty(&report)? } else { describe(&report) };
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", describe(&report));
+        text.push('\n');
     }
-    Ok(ExitCode::from(u8::from(!report.ok)))
+    super::verdict(io::Write::write_all(&mut io::stdout(), text.as_bytes()), u8::from(!report.ok))
 }
 
 /// Makes every check.
@@ -378,7 +377,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir(&self.0) {
-            eprintln!("interceptor: {} is left behind: {error}", self.0.display());
+            let text = format!("interceptor: {} is left behind: {error}\n", self.0.display());
+            let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
         }
     }
 }

@@ -75,12 +75,12 @@ pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
         _ => asked(&policy, &arguments)?,
     };
     let mut out = io::stdout().lock();
-    if arguments.json {
-        writeln!(out, "{}", explanation.as_json(&policy))?;
+    let printed = if arguments.json {
+        writeln!(out, "{}", explanation.as_json(&policy))
     } else {
-        explanation.print(&mut out, &policy)?;
-    }
-    Ok(ExitCode::from(u8::from(matches!(explanation.decision, Decision::Deny(_)))))
+        explanation.print(&mut out, &policy)
+    };
+    super::verdict(printed, u8::from(matches!(explanation.decision, Decision::Deny(_))))
 }
 
 /// The request of the command line.
@@ -120,7 +120,11 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
                 overrides: &overrides,
                 presented: &presented,
             };
-            let decision = policy.decide(&request);
+            // The proxy refuses what is no request target before it asks the policy.
+            let decision = match target_problem(path, query.as_deref()) {
+                Some(message) => path_ambiguous(message),
+                None => policy.decide(&request),
+            };
             (Some(host), port, decision)
         }
         Err(error) => (None, scheme.default_port(), malformed(format!("the request was refused: {error}"))),
@@ -130,7 +134,31 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
 
 /// The answer to a request whose host is none.
 fn malformed(message: String) -> Decision {
-    let reason = Reason::RequestMalformed;
+    refused(Reason::RequestMalformed, message)
+}
+
+/// The answer to a request whose target has no single reading.
+fn path_ambiguous(message: String) -> Decision {
+    refused(Reason::PathAmbiguous, message)
+}
+
+/// Why a target, path and query as written, is none that the proxy's HTTP takes. What the policy itself says of a path is left
+/// to it.
+fn target_problem(path: &str, query: Option<&str>) -> Option<String> {
+    if crate::policy::CanonicalPath::parse(path).is_err() {
+        return None;
+    }
+    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    match http::uri::PathAndQuery::try_from(target.as_str()) {
+        Ok(parsed) if parsed.as_str() == target => None,
+        _ => Some(
+            "the request was refused: its target has a character that must be percent-encoded".to_owned(),
+        ),
+    }
+}
+
+/// The answer of the filter that comes before every rule.
+fn refused(reason: Reason, message: String) -> Decision {
     Decision::Deny(crate::policy::Deny {
         reason,
         status: reason.status(),

@@ -4,6 +4,7 @@ pub mod attach;
 mod audit_file;
 pub mod check;
 pub mod doctor;
+mod excerpt;
 pub mod explain;
 pub mod init;
 mod pins;
@@ -15,6 +16,7 @@ pub mod run;
 pub mod services;
 mod setup;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         }
     };
     let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
+    let enforces = matches!(cli.command, Command::Run(_) | Command::Init(_) | Command::Attach(_));
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
@@ -108,9 +111,27 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("interceptor: {error:#}");
+        if !enforces && error.downcast_ref().is_some_and(reader_is_gone) {
+            return ExitCode::SUCCESS;
+        }
+        // Standard error may be closed or full: there is nobody left to tell.
+        let _ = writeln!(io::stderr(), "interceptor: {error:#}");
         ExitCode::from(failure)
     })
+}
+
+/// Whether a write failed because nobody reads any more, as behind `| head`: no fault.
+fn reader_is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// The status of a command whose verdict it is: also where nobody reads what it prints, so that a refusal never looks like
+/// consent.
+fn verdict(printed: io::Result<()>, status: u8) -> anyhow::Result<ExitCode> {
+    match printed {
+        Err(error) if !reader_is_gone(&error) => Err(error.into()),
+        _ => Ok(ExitCode::from(status)),
+    }
 }
 
 /// The network of the sandbox.

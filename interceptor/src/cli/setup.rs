@@ -2,7 +2,7 @@
 //! to work on a cgroup.
 
 use std::fs::{self, File};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,11 +50,11 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Whether a text holds one of the real keys.
+    /// Whether a text holds one of the real keys, as it is or in one of the encodings that the redaction knows. Where that
+    /// cannot be said, it does.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
-        let keys = (0..self.policy.credentials().len())
-            .filter_map(|index| self.keyring.key(&self.policy, CredentialId(index)));
-        keys.into_iter().any(|key| memchr::memmem::find(text, key.expose().as_bytes()).is_some())
+        let all: Vec<CredentialId> = (0..self.policy.credentials().len()).map(CredentialId).collect();
+        self.keyring.redactor(&all).map_or(true, |redactor| redactor.text(text).is_some())
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
     let parsed = Document::parse(&text).map_err(|problems| invalid(&name, &problems))?;
     if !common.quiet {
         for warning in &parsed.warnings {
-            eprintln!("interceptor: warning: {}", describe(&name, warning));
+            let _ = writeln!(std::io::stderr(), "interceptor: warning: {}", describe(&name, warning));
         }
     }
     let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
@@ -89,7 +89,8 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
     }
     if !common.quiet {
         secret_files.iter().filter(|file| has_other_names(file)).for_each(|file| {
-            eprintln!(
+            let _ = writeln!(
+ std::io::stderr(),
                 "interceptor: warning: {} has hard links: the sandbox cannot read it by this name, but perhaps by another",
                 file.display()
             );
@@ -139,7 +140,9 @@ pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runti
         common.resolve.iter().map(|text| text.parse()).collect();
     let overrides = overrides.context("--resolve")?;
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
-    Ok(Runtime::new(RuntimeOptions { upstream, upstream_ca: common.upstream_ca.clone(), audit })?)
+    let options = RuntimeOptions { upstream, upstream_ca: common.upstream_ca.clone(), audit };
+    Runtime::new(options)
+        .with_context(|| if common.upstream_ca.is_empty() { "upstream roots" } else { "--upstream-ca" })
 }
 
 /// The cgroup of a sandbox and how its network namespace stands to others.

@@ -66,6 +66,11 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, Problem> {
     if text.len() > MAX_BYTES {
         return Err(Problem::new("", format!("the document has more than {MAX_BYTES} bytes")));
     }
+    if text.starts_with('\u{feff}') {
+        // RFC 8259 section 8.1: a text must not begin with one.
+        let message = "this is not valid JSON: it begins with a byte order mark; remove that (save the file as UTF-8 without BOM)";
+        return Err(Problem { line: Some(1), ..Problem::new("", message) });
+    }
     let syntax = |error: &serde_json::Error| Problem {
         line: Some(error.line()).filter(|line| *line > 0),
         ..Problem::new("", format!("this is not valid JSON: {error}"))

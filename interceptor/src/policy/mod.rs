@@ -48,7 +48,7 @@ pub use network_rule::{NetworkRule, RuleError, Target};
 pub use path::{CanonicalPath, PathError};
 pub use pattern::{PathPattern, PatternError};
 pub use problem::Problem;
-pub(crate) use problem::looks_like_key;
+pub(crate) use problem::{child_pointer, looks_like_key};
 pub use report::{Report, check};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;

@@ -57,7 +57,7 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings
     for (name, value) in trust::variables() {
         set(&mut variables, name, value);
     }
-    let mut java = get(&variables, "JAVA_TOOL_OPTIONS").map(OsStr::to_owned).unwrap_or_default();
+    let mut java = get(&variables, "JAVA_TOOL_OPTIONS").map(without_java_proxy).unwrap_or_default();
     if !java.is_empty() {
         java.push(" ");
     }
@@ -74,6 +74,25 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings
         line
     };
     Strings(variables.into_iter().map(line).collect())
+}
+
+/// Java's options without those that name a proxy.
+fn without_java_proxy(options: &OsStr) -> OsString {
+    const PROXY: [&[u8]; 6] = [
+        b"-Dhttp.proxy",
+        b"-Dhttps.proxy",
+        b"-Dftp.proxy",
+        b"-DsocksProxy",
+        b"-Dhttp.nonProxyHosts",
+        b"-Djava.net.useSystemProxies",
+    ];
+    let kept = options.as_bytes().split(u8::is_ascii_whitespace).filter(|option| {
+        // Quotes may stand around an option or its value.
+        let plain = option.trim_ascii_start();
+        let plain = plain.strip_prefix(b"\"").or(plain.strip_prefix(b"'")).unwrap_or(plain);
+        !option.is_empty() && !PROXY.iter().any(|proxy| plain.starts_with(proxy))
+    });
+    OsStr::from_bytes(&kept.collect::<Vec<_>>().join(&b' ')).to_owned()
 }
 
 fn get<'a>(variables: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
@@ -98,7 +117,10 @@ fn leads_outside(name: &OsStr) -> bool {
 
 /// Beside proxies: sockets of the host's services, which the sandbox cannot reach, the certificate directories that would be
 /// preferred to the bundle, and logging of TLS secrets.
-const DROPPED: [&str; 26] = [
+const DROPPED: [&str; 28] = [
+    // Java reads these after JAVA_TOOL_OPTIONS: they would win over the trust store and go to a proxy.
+    "_JAVA_OPTIONS",
+    "JDK_JAVA_OPTIONS",
     "SSL_CERT_DIR",
     "SSLKEYLOGFILE",
     "NODE_TLS_REJECT_UNAUTHORIZED",
@@ -180,6 +202,8 @@ mod tests {
             "SSL_CERT_DIR",
             "SUDO_COMMAND",
             "SSLKEYLOGFILE",
+            "_JAVA_OPTIONS",
+            "JDK_JAVA_OPTIONS",
         ] {
             let seen = built(&[(name, "x")], &[], &[]);
             assert!(!seen.iter().any(|line| line.starts_with(&format!("{name}="))), "{name}");
@@ -200,5 +224,14 @@ mod tests {
                 .any(|line| line.starts_with("JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore=/run/"))
         );
         assert!(seen.iter().any(|line| line.starts_with("PATH=/usr/local/sbin:")));
+    }
+
+    #[test]
+    fn java_is_told_of_no_proxy() {
+        let options =
+            "-Dhttp.proxyHost=p -Xmx1g -Dhttps.proxyPort=1  '-DsocksProxyHost=p' -Dfile.encoding=UTF-8";
+        let seen = built(&[("JAVA_TOOL_OPTIONS", options)], &[], &[]);
+        let java = seen.iter().find(|line| line.starts_with("JAVA_TOOL_OPTIONS=")).unwrap();
+        assert!(java.starts_with("JAVA_TOOL_OPTIONS=-Xmx1g -Dfile.encoding=UTF-8 -Djavax"), "{java}");
     }
 }

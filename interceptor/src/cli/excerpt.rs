@@ -1,0 +1,307 @@
+//! Excerpts of a policy document for its problems: a window of the line around the value concerned, without what may be a key.
+//!
+//! What stands where is known from the document's structure, so nothing is shown of a text that is no JSON. A string is shown
+//! only where the grammar has names, hosts, methods, patterns and limits, and only if it looks like one; inside a credential that
+//! leaves its hosts and endpoints. Every other value is masked, whatever it looks like.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use serde::de::IgnoredAny;
+
+use crate::policy::{self, Problem, child_pointer};
+
+/// How much of a line is shown before the value concerned, and in all, in bytes.
+const BEFORE: usize = 60;
+const WIDTH: usize = 150;
+
+/// The fields whose values may be shown, by the field around them.
+const SHOWN: [&str; 4] = ["image", "network", "network_profile", "limits"];
+const SHOWN_IN_CREDENTIAL: [&str; 4] = ["hosts", "endpoints", "methods", "paths"];
+const CREDENTIAL: [&str; 7] =
+    ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "strip_cookies"];
+
+/// A document as excerpts need it.
+pub(super) struct Excerpts<'a> {
+    text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
+    /// Where the value of each pointer begins.
+    values: HashMap<String, usize>,
+    /// Strings (without their quotes) and values that must not be shown, in order.
+    masked: Vec<Range<usize>>,
+}
+
+impl<'a> Excerpts<'a> {
+    /// Reads the structure of a document; of one that is no JSON, nothing will be shown.
+    pub(super) fn of(text: &'a str) -> Excerpts<'a> {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut walk = Walk { text, values: HashMap::new(), masked: Vec::new() };
+        if text.len() <= policy::MAX_BYTES && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+            walk.document();
+        }
+        Excerpts { text, lines, values: walk.values, masked: walk.masked }
+    }
+
+    /// What to show of a problem's line.
+    pub(super) fn of_problem(&self, problem: &Problem) -> Option<String> {
+        if self.values.is_empty() {
+            return None;
+        }
+        let line = problem.line?.checked_sub(1)?;
+        let start = *self.lines.get(line)?;
+        let end = self.lines.get(line + 1).map_or(self.text.len(), |next| next - 1);
+        let indent = self.text[start..end].len() - self.text[start..end].trim_start().len();
+        let (start, end) = (start + indent, start + self.text[start..end].trim_end().len().max(indent));
+        let at = self.position(&problem.pointer).filter(|at| (start..end).contains(at)).unwrap_or(start);
+        let from = self.boundary(at.saturating_sub(BEFORE).max(start));
+        let to = self.boundary((from + WIDTH).min(end));
+        let mut shown = String::from(if from > start { "…" } else { "" });
+        self.push(&mut shown, from..to);
+        if to < end && !shown.ends_with('…') {
+            shown.push('…');
+        }
+        Some(shown)
+    }
+
+    /// Where the value of a pointer, or of the nearest one around it, begins.
+    fn position(&self, mut pointer: &str) -> Option<usize> {
+        loop {
+            if let Some(at) = self.values.get(pointer) {
+                return Some(*at);
+            }
+            pointer = &pointer[..pointer.rfind('/')?];
+        }
+    }
+
+    /// The next place at which the text can be cut.
+    fn boundary(&self, mut at: usize) -> usize {
+        while !self.text.is_char_boundary(at) {
+            at += 1;
+        }
+        at
+    }
+
+    /// The text of a range with what is masked in it as `…`.
+    fn push(&self, shown: &mut String, range: Range<usize>) {
+        let mut at = range.start;
+        let first = self.masked.partition_point(|masked| masked.end <= range.start);
+        for masked in self.masked[first..].iter().take_while(|masked| masked.start < range.end) {
+            shown.push_str(&self.text[at..masked.start.max(at)]);
+            if !shown.ends_with('…') {
+                shown.push('…');
+            }
+            at = masked.end;
+        }
+        shown.push_str(&self.text[at.min(range.end)..range.end]);
+    }
+}
+
+/// One pass over a text that is known to be JSON.
+struct Walk<'a> {
+    text: &'a str,
+    values: HashMap<String, usize>,
+    masked: Vec<Range<usize>>,
+}
+
+/// A list or an object that is being read.
+struct Open {
+    pointer: String,
+    /// The names that lead to it, as they are written; `None` for an element of a list.
+    depth: usize,
+    /// The next element's number; `None` for an object.
+    index: Option<usize>,
+}
+
+impl<'a> Walk<'a> {
+    fn document(&mut self) {
+        let bytes = self.text.as_bytes();
+        let mut open: Vec<Open> = Vec::new();
+        // The names that lead to the value that comes next, as they are written; a list's elements have its name.
+        let mut names: Vec<&'a str> = Vec::new();
+        // The pointer of the value that comes next in an object, when its name has been read.
+        let mut named: Option<String> = None;
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            let start = at;
+            at += 1;
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' | b':' => continue,
+                b',' => {
+                    if let Some(Open { index: Some(index), .. }) = open.last_mut() {
+                        *index += 1;
+                    }
+                    continue;
+                }
+                b']' | b'}' => {
+                    open.pop();
+                    names.truncate(open.last().map_or(0, |outer| outer.depth));
+                    continue;
+                }
+                _ => {}
+            }
+            if let (b'"', Some(Open { pointer, depth, index: None }), None) = (byte, open.last(), &named) {
+                at = string_end(bytes, at);
+                let name = &self.text[start + 1..at - 1];
+                names.truncate(*depth);
+                if !may_show_name(&names, name) {
+                    self.masked.push(start + 1..at - 1);
+                }
+                names.push(name);
+                let token: String = serde_json::from_str(&self.text[start..at]).unwrap_or_default();
+                named = Some(child_pointer(pointer, &token));
+                continue;
+            }
+            let pointer = named.take().unwrap_or_else(|| match open.last() {
+                Some(Open { pointer, index: Some(index), .. }) => format!("{pointer}/{index}"),
+                _ => String::new(),
+            });
+            self.values.insert(pointer.clone(), start);
+            match byte {
+                b'{' | b'[' => {
+                    let index = (*byte == b'[').then_some(0);
+                    open.push(Open { pointer, depth: names.len(), index });
+                }
+                b'"' => {
+                    at = string_end(bytes, at);
+                    let value = start + 1..at - 1;
+                    if !may_show(&names) || !harmless(&self.text[value.clone()]) {
+                        self.masked.push(value);
+                    }
+                }
+                _ => {
+                    let more = bytes[at..].iter().position(|byte| b" \t\r\n,]}".contains(byte));
+                    at = more.map_or(bytes.len(), |more| at + more);
+                    if !may_show(&names) {
+                        self.masked.push(start..at);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Behind the closing quote of the string whose text begins at `at`.
+fn string_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'\\' => at += 1,
+            b'"' => break,
+            _ => {}
+        }
+    }
+    at.min(bytes.len())
+}
+
+/// Whether a value may be shown, by the names that lead to it.
+fn may_show(names: &[&str]) -> bool {
+    match names {
+        ["credentials_v2", _, fields @ ..] => {
+            !fields.is_empty() && fields.iter().all(|field| SHOWN_IN_CREDENTIAL.contains(field))
+        }
+        [field, ..] => SHOWN.contains(field),
+        [] => false,
+    }
+}
+
+/// Whether a name may be shown, by the names that lead to it: fields of the grammar, names of credentials and what is short
+/// outside of them.
+fn may_show_name(names: &[&str], name: &str) -> bool {
+    let short = name.len() <= 32 && !policy::looks_like_key(name);
+    match names {
+        [] | ["credentials" | "credentials_v2"] => short,
+        ["credentials_v2", _] => CREDENTIAL.contains(&name),
+        _ => {
+            may_show(names) && short && (names[0] != "credentials_v2" || SHOWN_IN_CREDENTIAL.contains(&name))
+        }
+    }
+}
+
+/// Whether a string is surely a method, a pattern or a rule rather than a key.
+fn harmless(text: &str) -> bool {
+    let short = |limit: usize, separator: char| text.split(separator).all(|part| part.len() <= limit);
+    let method = text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    let pattern = text.starts_with('/') && short(32, '/');
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".:/*-_[]".contains(&byte);
+    let host = text.contains(['.', ':', '*']) && text.bytes().all(plain) && short(24, '.');
+    method || pattern || host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, pointer: &str, line: usize) -> Option<String> {
+        let problem = Problem { line: Some(line), ..Problem::new(pointer, "wrong") };
+        Excerpts::of(text).of_problem(&problem)
+    }
+
+    #[test]
+    fn c5_no_value_of_a_credential_is_shown_whatever_it_looks_like() {
+        for (text, pointer) in [
+            (r#"{"credentials_v2":{"b":{"key":L"my.secret.key","hosts":[5]}}}"#, "/credentials_v2/b/hosts/0"),
+            (r#"{"credentials_v2":{"b":{"kez":L"my.secret.key","hosts":[5]}}}"#, "/credentials_v2/b/hosts/0"),
+            (
+                r#"{"credentials_v2":{"b":{"key":{"value":L"my.secret.key"},"hosts":[5]}}}"#,
+                "/credentials_v2/b/hosts/0",
+            ),
+            (
+                r#"{"credentials_v2":{"b":{"key":[L"my.secret.key"],"hosts":[5]}}}"#,
+                "/credentials_v2/b/hosts/0",
+            ),
+            (r#"{"credentials_v2":{"b":L"my.secret.key","c":5}}"#, "/credentials_v2/c"),
+            (r#"{"credentials_v2":L"my.secret.key"}"#, "/credentials_v2"),
+            (r#"{"credentials_v2":{"b":{"hosts":[{"my.secret.key":L1},5]}}}"#, "/credentials_v2/b/hosts/0"),
+            (
+                r#"{"credentials_v2":{"b":{"inject":{"header":L"my.secret.key"},"hosts":[5]}}}"#,
+                "/credentials_v2/b/hosts/0",
+            ),
+            (
+                r#"{"credentials_v2":{"b":{"endpoints":[{"key":L"my.secret.key"}],"hosts":[5]}}}"#,
+                "/credentials_v2/b/hosts/0",
+            ),
+            (r#"{"credentials":{"a":L"my.secret.key","b":5}}"#, "/credentials/b"),
+            (r#"{"credentials":L["my.secret.key"]}"#, "/credentials"),
+            (r#"{"\u0063redentials":{"a":L"my.secret.key"},"x":5}"#, "/x"),
+            (r#"{"credential":{"a":L"my.secret.key"},"x":5}"#, "/x"),
+            (r#"{"key":L"my.secret.key","x":5}"#, "/x"),
+            (r#"[L"my.secret.key"]"#, ""),
+            (r#"L"my.secret.key""#, ""),
+        ] {
+            for text in [text.replace('L', "\n"), text.replace('L', "")] {
+                for line in 1..=2 {
+                    let shown = shown(&text, pointer, line).unwrap_or_default();
+                    assert!(!shown.contains("secret"), "{text}: {shown}");
+                }
+            }
+        }
+        let text = "{\"credentials_v2\":{\"b\":{\"key\":\n12345678,\"hosts\":[\"a_b.example.com\", 5]}}}";
+        assert_eq!(
+            shown(text, "/credentials_v2/b/hosts/0", 2).as_deref(),
+            Some("…,\"hosts\":[\"a_b.example.com\", 5]}}}")
+        );
+    }
+
+    #[test]
+    fn nothing_is_shown_of_what_is_no_json() {
+        for text in ["{\"key\": \"my.secret.key\" x}", "{\"a\": 1,\n", "", "\u{feff}{\"a.b\": \"c.d\"}"] {
+            assert_eq!(shown(text, "", 1), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_value() {
+        let rules: Vec<String> = (0..1000).map(|n| format!("\"host{n}.example.com\"")).collect();
+        let text = format!("{{\"network\":{{\"allow\":[{},\"é\"]}}}}", rules.join(","));
+        for (index, start, end) in [(0, "{\"network\":", "…"), (500, "…", "…"), (1000, "…", "}}")] {
+            let shown = shown(&text, &format!("/network/allow/{index}"), 1).unwrap();
+            assert!(shown.len() <= WIDTH + 10 && shown.starts_with(start) && shown.ends_with(end), "{shown}");
+            assert!(index == 1000 || shown.contains(&format!("host{index}.")), "{shown}");
+        }
+        assert_eq!(
+            shown("{\n  \"network\": {\"allow\": [5]}\n}", "/network/allow/0", 2).as_deref(),
+            Some("\"network\": {\"allow\": [5]}")
+        );
+    }
+}
