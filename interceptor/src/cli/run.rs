@@ -54,6 +54,9 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
     let directory = std::env::current_dir().context("cannot tell the working directory")?;
     let rules = setup::rules(&common)?;
+    if !common.quiet {
+        setup::warn_of_exposed(&rules.secret_files, &identity);
+    }
 
     // A policy read from standard input leaves nothing there for the command.
     let from_stdin = common.policy.as_deref() == Some(Path::new("-"));

@@ -19,6 +19,7 @@ use crate::kernel::{Attachment, Enforcement, Enforcer};
 use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
 use crate::sandbox::launch::Sockets;
+use crate::sandbox::user::Identity;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
 /// Sends the log to standard error: errors, more with `-v`; `RUST_LOG` overrides both.
@@ -97,6 +98,44 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
         });
     }
     Ok(Rules { policy, keyring, secret_files, key_variables })
+}
+
+/// Warns of files with keys that the sandbox's user could read on the host, and of directories in which it could put another
+/// file in their place: inside they are covered, but a cover is lost when the file is replaced.
+pub(super) fn warn_of_exposed(files: &[PathBuf], identity: &Identity) {
+    use std::os::unix::fs::MetadataExt;
+    // For root inside, all but the working directory is read-only, whatever the modes say.
+    if identity.uid == 0 {
+        return;
+    }
+    let may = |path: &Path, bit: u32| {
+        fs::metadata(path).is_ok_and(|metadata| {
+            let owner = metadata.uid() == identity.uid && metadata.mode() & (bit << 6) != 0;
+            let group = (metadata.gid() == identity.gid || identity.groups.contains(&metadata.gid()))
+                && metadata.mode() & (bit << 3) != 0;
+            // In a directory with the sticky bit, only its own files are a user's to move.
+            let sticky = bit == 0o2 && metadata.mode() & 0o1000 != 0;
+            owner || ((group || metadata.mode() & bit != 0) && !sticky)
+        })
+    };
+    for file in files {
+        let name = file.display();
+        if may(file, 0o4) {
+            let _ = writeln!(
+                std::io::stderr(),
+                "interceptor: warning: {name} can be read by the sandbox's user should it be replaced while the sandbox runs; \
+                 make it root's own: chown root {name} && chmod 600 {name}"
+            );
+        }
+        if let Some(directory) = file.ancestors().skip(1).find(|directory| may(directory, 0o2)) {
+            let _ = writeln!(
+                std::io::stderr(),
+                "interceptor: warning: the sandbox's user can replace {name} for the next run, since {} is writable for it; \
+                 keep policies and keys where only root writes",
+                directory.display()
+            );
+        }
+    }
 }
 
 /// The path without symbolic links, if a regular file is there.
