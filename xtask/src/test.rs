@@ -17,6 +17,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         let words: Vec<String> = runner.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
         command.arg("--config").arg(format!("target.'cfg(unix)'.runner = [{}]", words.join(", ")));
     }
+    // The eBPF crate is no default member, but the types it shares have tests of their own.
+    if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
+        command.arg("--workspace");
+    }
     command.args(arguments);
     status(command)
 }

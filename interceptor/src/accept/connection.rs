@@ -24,7 +24,7 @@ use crate::tls::server::MintError;
 use crate::tunnel::{Carried, carry};
 use crate::upstream::pool::Key;
 
-/// The TLS handshake with the sandbox (ATTACKS X3).
+/// The most that a TLS handshake with the sandbox may take (ATTACKS X3); less where `header_timeout_seconds` is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Where a raw protocol is permitted, the server may be the one to speak first: how long the sandbox's first byte is awaited.
 const SERVER_SPEAKS_FIRST: Duration = Duration::from_millis(150);
@@ -157,8 +157,9 @@ fn context(arrival: &Arrival, identity: Identity, protocol: Protocol, early: Opt
 async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
     let policy = &arrival.rules.policy;
     let port = arrival.asked.port();
+    let patience = HANDSHAKE.min(policy.limits().header_timeout);
     if policy.has_passthrough() {
-        let read = tokio::time::timeout(HANDSHAKE, hello::server_name(&mut stream, &mut first)).await;
+        let read = tokio::time::timeout(patience, hello::server_name(&mut stream, &mut first)).await;
         let Ok(Ok(sni)) = read else {
             tracing::debug!("a TLS connection ended before its ClientHello was whole");
             return;
@@ -179,7 +180,7 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         }
     }
     let accepting = LazyConfigAcceptor::new(Acceptor::default(), Prefixed { first, stream });
-    let handshake = match tokio::time::timeout(HANDSHAKE, accepting).await {
+    let handshake = match tokio::time::timeout(patience, accepting).await {
         Ok(Ok(handshake)) => handshake,
         _ => {
             tracing::debug!("a TLS connection ended before its ClientHello was whole");
@@ -209,7 +210,7 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         }
     };
     let early = early(&arrival, &identity, offers_h2);
-    let stream = match tokio::time::timeout(HANDSHAKE, handshake.into_stream(config)).await {
+    let stream = match tokio::time::timeout(patience, handshake.into_stream(config)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(host = %leaf, %error, "the sandbox ended the TLS handshake; does the client trust the sandbox's CA?");
