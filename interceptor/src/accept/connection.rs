@@ -334,7 +334,8 @@ async fn tunnel(
     let (named, is_tls) = (host.clone(), protocol == Protocol::Tls);
     let _alive = arrival.sandbox.live.enter(close.clone(), move |policy| match (&named, is_tls) {
         (Host::Name(name), true) => {
-            policy.is_passthrough(name, port) && matches!(policy.decide_host(&named, port), Decision::Allow(_))
+            policy.is_passthrough(name, port)
+                && matches!(policy.decide_host(&named, port), Decision::Allow(_))
         }
         _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
     });

@@ -20,6 +20,8 @@ use crate::sandbox::launch;
 
 /// Sandboxes that the maps are made for unless it is said.
 const SANDBOXES: u32 = 1024;
+/// Where files to trust are unless it is said: in a directory that everybody may enter, unlike that of the control socket.
+const TRUST: &str = "/run/interceptor-trust";
 /// The largest configuration, in bytes.
 const LARGEST_CONFIG: u64 = 16 << 20;
 
@@ -37,6 +39,10 @@ pub struct Serve {
     /// A configuration (JSON): options, and sandboxes to enforce from the start. Options given here win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where the files are that sandboxes' programs trust, a directory for each sandbox [default: /run/interceptor-trust]; half a
+    /// megabyte each.
+    #[arg(long, value_name = "DIR")]
+    trust_dir: Option<PathBuf>,
     /// How many sandboxes there may be at one time [default: 1024]; each costs 16 KiB of kernel memory.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_sandboxes: Option<u32>,
@@ -51,15 +57,15 @@ const EXAMPLES: &str = r#"Examples:
 The configuration:
   { "audit": "/var/log/interceptor.jsonl", "policy": "/etc/interceptor/default.json",
     "sandboxes": [ { "id": "agents", "cgroup": "/sys/fs/cgroup/agents.slice", "policy": "/etc/interceptor/agents.json" } ] }
-Its fields are control, policy, audit, upstream_ca (a list), resolve (a list), max_sandboxes and sandboxes, of which each has cgroup
-and, if need be, id, pid, netns and policy (a file; without it, the default policy).
+Its fields are control, policy, audit, upstream_ca (a list), resolve (a list), trust_dir, max_sandboxes and sandboxes, of which each
+has cgroup and, if need be, id, pid, netns and policy (a file; without it, the default policy).
 
 It prints one line when it is ready. SIGHUP reads policy files and key files again, and opens the audit file anew. SIGINT and SIGTERM
 end it and every sandbox: nothing is left behind. The API is described at GET /openapi.json."#;
 
 /// Runs the command.
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let Serve { mut common, control, config, max_sandboxes } = arguments;
+    let Serve { mut common, control, config, trust_dir, max_sandboxes } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
@@ -88,6 +94,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         enforcer,
         catalogue: registries::catalogue(None)?,
         default_policy: common.policy.clone(),
+        trust: trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()),
         read: |path| policy_file::read(path).map_err(|error| format!("{error:#}")),
     });
     // A default policy that does not hold is better known now than with the first sandbox.
