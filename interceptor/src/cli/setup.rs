@@ -2,20 +2,20 @@
 //! to work on a cgroup.
 
 use std::fs::{self, File};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tokio::runtime::Handle;
-use tracing_subscriber::EnvFilter;
 
 use super::pins::Pins;
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions};
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
+use crate::logging;
 use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
 use crate::sandbox::launch::Sockets;
@@ -30,11 +30,7 @@ pub(super) fn log(common: &Common) {
         (false, 2) => "interceptor=debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    // Fails only when a subscriber is there already.
-    let to_stderr =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let _ = to_stderr.with_env_filter(filter).try_init();
+    logging::start(common.log_format, level);
 }
 
 /// A policy with its keys, and the files of the host that hold any of them.
@@ -235,6 +231,8 @@ impl Enforced {
         let listeners =
             Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
         attachment.mark_listeners(&listeners)?;
+        runtime.metrics().watch_maps(enforcer.gauge());
+        sandbox.watch_half_open(attachment.half_open_gauge());
         let serving =
             sandbox.serve(listeners, enforcer.destinations()).context("cannot serve the sandbox")?;
         Ok(Enforced { serving, attachment, _pins: pins, token, ca_pem })

@@ -1,9 +1,11 @@
 //! What the requests of one connection have in common.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::authority::Identity;
 use super::strict::Notes;
@@ -41,6 +43,12 @@ pub(crate) struct Context {
     pub notes: Option<Notes>,
     /// Taken by the first request that it fits.
     pub early: Mutex<Option<Early>>,
+    /// Counts whatever moves: requests, their answers, pieces of bodies.
+    pub progress: Arc<AtomicU64>,
+    /// Cancelled when the connection is over, so that a WebSocket that it became ends with it.
+    pub over: CancellationToken,
+    /// The WebSocket that it became.
+    pub switched: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Context {
