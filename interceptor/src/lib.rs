@@ -12,6 +12,7 @@
 //! - [`tunnel`]: raw and passthrough connections.
 //! - [`upstream`]: resolve, guard, dial, pool.
 //! - [`audit`]: one record per decision.
+//! - [`metrics`]: what is counted, for Prometheus; [`logging`]: the log.
 //! - [`proxy`]: one sandbox's user-space half: everything above, owned together and dropped together.
 //! - [`policy`]: pure: document → compiled policy → decision. Everyone may use it; it uses no one.
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
@@ -31,6 +32,8 @@ pub mod dns;
 pub mod fleet;
 pub mod http;
 pub mod kernel;
+pub mod logging;
+pub mod metrics;
 pub mod policy;
 pub mod proxy;
 pub mod sandbox;

@@ -18,6 +18,7 @@ use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
 use crate::http::refuse::refusal;
 use crate::http::serve;
+use crate::metrics::{Handshake, Side};
 use crate::policy::{Decision, Deny, Host, HostName, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 use crate::tls::hello;
@@ -67,6 +68,7 @@ impl Arrival {
         let mut record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
         record.rule = deny.rule.clone();
         tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), message = %deny.message, "refused a connection");
+        self.sandbox.metrics.connection(&record);
         self.sandbox.audit.emit(record);
     }
 }
@@ -158,6 +160,9 @@ fn context(arrival: &Arrival, identity: Identity, protocol: Protocol, early: Opt
         protocol,
         notes: None,
         early: Mutex::new(early),
+        progress: Arc::default(),
+        over: arrival.sandbox.stopping().child_token(),
+        switched: Mutex::default(),
     }
 }
 
@@ -190,7 +195,9 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
     let accepting = LazyConfigAcceptor::new(Acceptor::default(), Prefixed { first, stream });
     let handshake = match tokio::time::timeout(patience, accepting).await {
         Ok(Ok(handshake)) => handshake,
-        _ => {
+        ended => {
+            let end = if ended.is_err() { Handshake::TimedOut } else { Handshake::Failed };
+            arrival.sandbox.metrics.handshake(Side::Sandbox, end);
             tracing::debug!("a TLS connection ended before its ClientHello was whole");
             return;
         }
@@ -218,7 +225,14 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         }
     };
     let early = early(&arrival, &identity, offers_h2);
-    let stream = match tokio::time::timeout(patience, handshake.into_stream(config)).await {
+    let shaken = tokio::time::timeout(patience, handshake.into_stream(config)).await;
+    let end = match &shaken {
+        Ok(Ok(_)) => Handshake::Done,
+        Ok(Err(_)) => Handshake::Failed,
+        Err(_) => Handshake::TimedOut,
+    };
+    arrival.sandbox.metrics.handshake(Side::Sandbox, end);
+    let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(host = %leaf, %error, "the sandbox ended the TLS handshake; does the client trust the sandbox's CA?");
@@ -306,6 +320,15 @@ async fn tunnel(
     allow: &crate::policy::Allow,
 ) {
     let port = arrival.asked.port();
+    let limits = arrival.rules.policy.limits();
+    let allowance = match arrival.sandbox.budget.spend(&host, 0, limits) {
+        Ok(allowance) => allowance,
+        Err(exceeded) => {
+            let refusal = refusal(Reason::LimitExceeded, exceeded.to_string());
+            arrival.refused(Some(protocol), &host, &refusal);
+            return reset(stream);
+        }
+    };
     let dialed = arrival.sandbox.upstream.connect(&arrival.rules.policy, &host, port).await;
     let mut dialed = match dialed {
         Ok(dialed) => dialed,
@@ -319,7 +342,7 @@ async fn tunnel(
             return;
         }
     };
-    let carried = Carried::default();
+    let carried = Carried::new(arrival.sandbox.metrics.clone(), allowance);
     let mut entry = Entry {
         record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
         arrival,
@@ -340,9 +363,9 @@ async fn tunnel(
         _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
     });
     let ended = async {
+        carried.take_up(first.len() as u64)?;
         dialed.stream.write_all(&first).await?;
-        carried.up.fetch_add(first.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        carry(&stream, &dialed.stream, &carried, arrival.rules.policy.limits().idle_timeout).await
+        carry(&stream, &dialed.stream, &carried, limits.idle_timeout).await
     };
     tokio::select! {
         ended = ended => if let Err(error) = ended { tracing::debug!(%host, %error, "a tunnel ended") },
@@ -367,6 +390,11 @@ impl Drop for Entry<'_> {
             let record = record
                 .bytes(self.carried.up.load(Relaxed), self.carried.down.load(Relaxed))
                 .duration(self.arrival.since.elapsed());
+            let mut record = record;
+            if self.carried.is_spent() {
+                record.reason = Some(Reason::LimitExceeded);
+            }
+            self.arrival.sandbox.metrics.connection(&record);
             self.arrival.sandbox.audit.emit(record);
         }
     }

@@ -39,16 +39,15 @@ pub(crate) async fn listen(
                 continue;
             }
         };
-        let permit = tokio::select! {
-            permit = sandbox.connections.clone().acquire_owned() => permit,
+        let place = tokio::select! {
+            place = sandbox.connections.take() => place,
             () = stop.cancelled() => return,
         };
-        // The semaphore is closed by nobody.
-        let Ok(permit) = permit else { return };
+        let open = sandbox.metrics.open_connection();
         let (sandbox, destinations, token) = (sandbox.clone(), destinations.clone(), token.clone());
         let stop = stop.clone();
         sandbox.tasks.clone().spawn(async move {
-            let _permit = permit;
+            let _counted = (place, open);
             let total = sandbox.rules().policy.limits().total_timeout;
             tokio::select! {
                 () = accepted_one(sandbox, stream, &*destinations, &token) => {}

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -97,11 +98,27 @@ impl Audit {
     fn start(sink: Sink, options: AuditOptions) -> Result<Audit, AuditError> {
         let queue = Arc::new(Queue::new(options));
         let followers = broadcast::Sender::new(FOLLOW_BEHIND);
-        let writer = Writer::new(sink, followers.clone());
+        let writer = Writer::new(sink, followers.clone(), Arc::clone(&queue));
         let stream = Stream { queue: Arc::clone(&queue), followers };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(&queue)).map_err(AuditError::Thread)?;
         Ok(Audit(Arc::new(stream)))
+    }
+
+    /// Gives a sandbox a bound of its own instead of [`AuditOptions::records_per_sandbox`], and counts in `lost` what of it
+    /// is lost, for as long as that exists. Registering again replaces the bound.
+    pub fn register(&self, sandbox: &Arc<str>, records: usize, lost: &Arc<AtomicU64>) {
+        self.0.queue.register(sandbox, records, lost);
+    }
+
+    /// How many records were lost so far, of all sandboxes: they did not fit, or could not be written.
+    pub fn dropped(&self) -> u64 {
+        self.0.queue.lost()
+    }
+
+    /// How many records wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.0.queue.waiting()
     }
 
     /// Queues a record: about a microsecond, without waiting and without a result. A record that does not fit is counted,

@@ -5,7 +5,8 @@
 //! records and nobody else's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -19,6 +20,8 @@ pub(super) struct Queue {
     work: Condvar,
     /// Signalled when the writer has ended.
     ended: Condvar,
+    /// Records that were lost, of all sandboxes.
+    lost: AtomicU64,
 }
 
 #[derive(Default)]
@@ -26,11 +29,20 @@ struct State {
     records: Vec<Record>,
     bytes: usize,
     shares: HashMap<Arc<str>, Share>,
+    /// What the sandboxes that exist have said of themselves.
+    known: HashMap<Arc<str>, Known>,
     waiters: Vec<oneshot::Sender<()>>,
     reopen: bool,
     closed: bool,
     ended: bool,
     idle: bool,
+}
+
+/// A sandbox with a bound of its own.
+struct Known {
+    records: usize,
+    /// Where it wants to know of what it lost; gone with the sandbox.
+    lost: Weak<AtomicU64>,
 }
 
 /// What one sandbox has in the queue, and what it lost since the writer last looked.
@@ -56,12 +68,47 @@ pub(super) struct Batch {
 
 impl Queue {
     pub(super) fn new(options: AuditOptions) -> Queue {
-        Queue { options, state: Mutex::default(), work: Condvar::new(), ended: Condvar::new() }
+        Queue {
+            options,
+            state: Mutex::default(),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+            lost: AtomicU64::new(0),
+        }
     }
 
     // Nothing below panics while it holds the lock; were it to, the numbers in it would still be whole.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a sandbox a bound of its own, and a place where what it loses is counted, as long as that place exists.
+    pub(super) fn register(&self, sandbox: &Arc<str>, records: usize, lost: &Arc<AtomicU64>) {
+        let mut state = self.lock();
+        state.known.retain(|_, known| known.lost.strong_count() > 0);
+        state.known.insert(Arc::clone(sandbox), Known { records, lost: Arc::downgrade(lost) });
+    }
+
+    /// Counts records of a sandbox as lost.
+    pub(super) fn count_lost(&self, sandbox: &str, number: u64) {
+        self.count(&self.lock(), sandbox, number);
+    }
+
+    fn count(&self, state: &State, sandbox: &str, number: u64) {
+        self.lost.fetch_add(number, Ordering::Relaxed);
+        if let Some(lost) = state.known.get(sandbox).and_then(|known| known.lost.upgrade()) {
+            lost.fetch_add(number, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that were lost so far.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Records that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().records.len()
     }
 
     /// Queues a record, or counts it as lost. Never waits for the writer.
@@ -75,8 +122,10 @@ impl Queue {
         if !state.shares.contains_key(&record.sandbox) {
             state.shares.insert(Arc::clone(&record.sandbox), Share::default());
         }
+        let most =
+            state.known.get(&record.sandbox).map_or(self.options.records_per_sandbox, |known| known.records);
         let Some(share) = state.shares.get_mut(&record.sandbox) else { return };
-        let fits = share.records < self.options.records_per_sandbox
+        let fits = share.records < most
             && share.bytes + size <= self.options.bytes_per_sandbox
             && state.records.len() < self.options.records
             && state.bytes + size <= self.options.bytes;
@@ -87,6 +136,7 @@ impl Queue {
             state.records.push(record);
         } else {
             share.dropped += 1;
+            self.count(state, &record.sandbox, 1);
         }
         self.wake(guard);
     }

@@ -42,6 +42,8 @@ pub(super) struct Writer {
     /// By sandbox, how many records were lost and not yet reported.
     lost: BTreeMap<Arc<str>, u64>,
     complained: Option<Instant>,
+    /// Where losses are counted for good.
+    queue: Arc<Queue>,
 }
 
 struct Ending<'a>(&'a Queue);
@@ -53,7 +55,7 @@ impl Drop for Ending<'_> {
 }
 
 impl Writer {
-    pub(super) fn new(sink: Sink, followers: broadcast::Sender<Arc<Published>>) -> Writer {
+    pub(super) fn new(sink: Sink, followers: broadcast::Sender<Arc<Published>>, queue: Arc<Queue>) -> Writer {
         Writer {
             sink,
             followers,
@@ -61,6 +63,7 @@ impl Writer {
             ends: Vec::new(),
             lost: BTreeMap::new(),
             complained: None,
+            queue,
         }
     }
 
@@ -136,6 +139,7 @@ impl Writer {
             let written = self.ends.partition_point(|&end| end <= short.complete);
             for record in &records[written..] {
                 *self.lost.entry(Arc::clone(&record.sandbox)).or_default() += 1;
+                self.queue.count_lost(&record.sandbox, 1);
             }
             let due = self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
             if due {

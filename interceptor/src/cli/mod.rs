@@ -20,6 +20,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::logging::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Egress interceptor for sandboxed code: real APIs without real keys.
@@ -72,6 +73,9 @@ pub struct Common {
     /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be `*.example.com`; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     pub resolve: Vec<String>,
+    /// How the log on standard error looks; `RUST_LOG` says what is in it.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
     /// Print machine-readable output.
     #[arg(long)]
     pub json: bool,

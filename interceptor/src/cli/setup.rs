@@ -1,16 +1,16 @@
 //! What `run`, `attach` and `serve` do alike: read the policy and its keys, open the audit stream, make the proxy's shared part.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
 
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions};
 use crate::credential::Keyring;
+use crate::logging;
 use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::user::Identity;
@@ -24,11 +24,7 @@ pub(super) fn log(common: &Common) {
         (false, 2) => "interceptor=debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    // Fails only when a subscriber is there already.
-    let to_stderr =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let _ = to_stderr.with_env_filter(filter).try_init();
+    logging::start(common.log_format, level);
 }
 
 /// A policy with its keys, and the files of the host that hold any of them.

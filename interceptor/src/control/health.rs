@@ -23,17 +23,13 @@ pub(super) async fn alive(State(control): State<Control>) -> Json<Health> {
     })
 }
 
-/// Metrics in Prometheus' text format.
+/// Metrics as OpenMetrics text, which Prometheus reads.
 #[utoipa::path(
     get,
     path = "/metrics",
     tag = "daemon",
-    responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
+    responses((status = 200, description = "Metrics", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(super) async fn metrics(State(control): State<Control>) -> impl IntoResponse {
-    let text = format!(
-        "# HELP interceptor_sandboxes Sandboxes under enforcement.\n# TYPE interceptor_sandboxes gauge\ninterceptor_sandboxes {}\n",
-        control.fleet.list().len()
-    );
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    ([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], control.fleet.metrics())
 }

@@ -164,6 +164,23 @@ impl Keyring {
     /// [`RedactError::TooManyKeys`]
     pub fn redactor(&self, ids: &[CredentialId]) -> Result<Redactor, RedactError> {
         self.refresh();
+        self.compiled(ids)
+    }
+
+    /// A text for the log, with the keys taken out; `None` where it holds none. No key file is looked at, since that may
+    /// itself be logged.
+    pub(crate) fn cleaned(&self, text: &[u8]) -> Option<Vec<u8>> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let all: Vec<CredentialId> = (0..self.slots.len()).map(CredentialId).collect();
+        match self.compiled(&all) {
+            Ok(redactor) => redactor.text(text),
+            Err(_) => Some(b"a line was left out: there are too many keys to look for in it\n".to_vec()),
+        }
+    }
+
+    fn compiled(&self, ids: &[CredentialId]) -> Result<Redactor, RedactError> {
         let generation = self.generation.load(Ordering::Acquire);
         let mut made = lock(&self.redactors);
         if let Some((_, redactor)) = made.get(ids).filter(|(of, _)| *of == generation) {

@@ -15,6 +15,7 @@ use super::names::Names;
 use super::question::{self, Malformed, Question};
 use super::recall::Recall;
 use crate::audit::{self, Audit, Kind, RequestId, Verdict};
+use crate::metrics::SandboxMetrics;
 use crate::policy::{Decision, Filter, Host, HostName, Policy, Reason};
 use crate::upstream::{Existence, Records, Upstream};
 
@@ -64,6 +65,8 @@ pub struct DnsOptions {
     pub audit: Audit,
     /// Whether the sandbox can be reached over IPv6; if not, no name has an IPv6 address.
     pub ipv6: bool,
+    /// Where queries are counted.
+    pub(crate) metrics: Arc<SandboxMetrics>,
 }
 
 /// The resolver of one sandbox.
@@ -91,6 +94,7 @@ impl DnsServer {
     }
 
     async fn answer(&self, message: &[u8], limit: impl Fn(&Question) -> usize) -> Option<Vec<u8>> {
+        self.options.metrics.dns_query();
         match question::parse(message) {
             Ok(question) => self.decide(&question).await.to_bytes(&question, limit(&question)),
             Err(Malformed::Answer { id, opcode, code }) => Some(answer::error(id, opcode, code)),
@@ -101,6 +105,7 @@ impl DnsServer {
     async fn decide(&self, question: &Question) -> Answer {
         let text = text_of(&question.name);
         if self.options.rules.carries_placeholder(&text) {
+            self.options.metrics.dns_denied();
             self.record(&text, Verdict::Deny, Some((Reason::CredentialMisuse, Filter::Credential)));
             return Answer::blocked("the name carries a credential's placeholder");
         }
@@ -231,6 +236,7 @@ impl DnsServer {
     }
 
     fn record_denied(&self, policy: &Policy, name: &HostName) {
+        self.options.metrics.dns_denied();
         if !self.recall.is_news(name.as_str(), (Verdict::Deny, Some(Reason::HostDenied))) {
             return;
         }

@@ -103,6 +103,8 @@ impl Enforced {
         let listeners =
             Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
         attachment.mark_listeners(&listeners)?;
+        runtime.metrics().watch_maps(enforcer.gauge());
+        sandbox.watch_half_open(attachment.half_open_gauge());
         let serving = sandbox
             .serve(listeners, enforcer.destinations())
             .context(|| "cannot serve the sandbox".into())?;

@@ -71,6 +71,11 @@ pub struct NewSandbox {
 }
 
 impl Fleet {
+    /// What is counted, as OpenMetrics text.
+    pub fn metrics(&self) -> String {
+        self.options.runtime.metrics().encode()
+    }
+
     /// An empty one, which keeps itself up to date in tasks of the current runtime.
     pub fn new(options: FleetOptions) -> Arc<Fleet> {
         let fleet = Arc::new(Fleet {

@@ -14,7 +14,9 @@ use tokio::time::Sleep;
 use super::exchange::Exchange;
 use super::inject::strip_trailers;
 use super::redact::RedactedBody;
+use crate::metrics::SandboxMetrics;
 use crate::policy::{Limits, Reason};
+use crate::proxy::budget::{Allowance, Exceeded};
 use crate::upstream::pool::Lease;
 
 /// An error of either body; its text goes to the log only.
@@ -32,6 +34,9 @@ pub(crate) enum Cut {
     /// `limits.body_bytes` was reached.
     #[error("the body is larger than {0} bytes")]
     TooLarge(u64),
+    /// `limits.bytes_up_per_host` was reached.
+    #[error(transparent)]
+    Spent(#[from] Exceeded),
 }
 
 /// Ends a body that stands still. The timer exists only while the body is waited for.
@@ -64,10 +69,12 @@ impl Patience {
 pub(crate) enum Fate {
     /// Nothing is wrong with it.
     Fine,
-    /// It went beyond a limit.
+    /// It went beyond `limits.body_bytes`.
     TooLarge,
     /// It is malformed, or the sandbox closed before its end.
     Broken,
+    /// It went beyond `limits.bytes_up_per_host`.
+    Spent,
 }
 
 impl Fate {
@@ -76,6 +83,7 @@ impl Fate {
         match cell.load(Ordering::Relaxed) {
             1 => Fate::TooLarge,
             2 => Fate::Broken,
+            3 => Fate::Spent,
             _ => Fate::Fine,
         }
     }
@@ -88,38 +96,42 @@ pub(crate) struct Upload {
     count: Arc<AtomicU64>,
     most: Option<u64>,
     fate: Arc<AtomicU8>,
-    /// What was sent to this host in all, and may be.
-    spent: Option<(Arc<AtomicU64>, u64)>,
+    /// What may still be sent to this host.
+    allowance: Option<Allowance>,
+    metrics: Arc<SandboxMetrics>,
+    /// Counts whatever moves on the connection.
+    progress: Arc<AtomicU64>,
     patience: Patience,
 }
 
 impl Upload {
-    /// `count` learns of every byte, and so does `spent`; `fate` tells afterwards why it broke off.
+    /// `exchange` learns of every byte, and so does `allowance`; `fate` tells afterwards why it broke off.
     pub(crate) fn new(
         inner: Incoming,
-        count: Arc<AtomicU64>,
+        exchange: &Exchange,
         limits: &Limits,
         fate: Arc<AtomicU8>,
-        spent: Option<Arc<AtomicU64>>,
+        allowance: Option<Allowance>,
     ) -> Upload {
-        let spent = spent.zip(limits.bytes_up_per_host);
         let patience = Patience::new(limits.idle_timeout);
-        Upload { inner, count, most: limits.body_bytes, fate, spent, patience }
+        let (count, progress, metrics) =
+            (exchange.up(), exchange.progress().clone(), exchange.metrics().clone());
+        Upload { inner, count, most: limits.body_bytes, fate, allowance, metrics, progress, patience }
     }
 
     /// Counts what is to be sent; an error when it may not be.
     fn admit(&self, bytes: u64) -> Result<(), Cut> {
         let sent = self.count.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let total = self
-            .spent
-            .as_ref()
-            .map(|(spent, most)| (spent.fetch_add(bytes, Ordering::Relaxed) + bytes, *most));
-        for (count, most) in [self.most.map(|most| (sent, most)), total].into_iter().flatten() {
-            if count > most {
-                self.fate.store(Fate::TooLarge as u8, Ordering::Relaxed);
-                return Err(Cut::TooLarge(most));
-            }
+        self.progress.fetch_add(1, Ordering::Relaxed);
+        if let Some(most) = self.most.filter(|most| sent > *most) {
+            self.fate.store(Fate::TooLarge as u8, Ordering::Relaxed);
+            return Err(Cut::TooLarge(most));
         }
+        if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes)) {
+            self.fate.store(Fate::Spent as u8, Ordering::Relaxed);
+            return Err(exceeded.into());
+        }
+        self.metrics.up(bytes);
         Ok(())
     }
 }
@@ -255,8 +267,8 @@ impl Body for Download {
                 }
             }
             Some(Err(error)) => {
-                tracing::debug!(%error, "an answer broke off");
                 if let Some(mut exchange) = this.exchange.take() {
+                    tracing::debug!(parent: exchange.span(), %error, "an answer broke off");
                     exchange.note(|record| record.reason = Some(Reason::UpstreamProtocol));
                 }
                 this.lease = None;

@@ -1,6 +1,7 @@
 //! What the requests of one connection have in common.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
@@ -47,6 +48,12 @@ pub(crate) struct Context {
     pub _alive: Alive,
     /// Taken by the first request that it fits.
     pub early: Mutex<Option<Early>>,
+    /// Counts whatever moves: requests, their answers, pieces of bodies.
+    pub progress: Arc<AtomicU64>,
+    /// Cancelled when the connection is over, so that a WebSocket that it became ends with it.
+    pub over: CancellationToken,
+    /// The WebSocket that it became.
+    pub switched: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Context {

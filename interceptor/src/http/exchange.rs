@@ -5,14 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
+use crate::metrics::{Opened, SandboxMetrics};
 use crate::policy::{Allow, Deny, Reason};
+use crate::proxy::Sandbox;
 use crate::proxy::live::Alive;
+use crate::proxy::quota::Place;
 
 /// The record of one request, until it is written.
 #[derive(Debug)]
@@ -24,7 +26,16 @@ pub(crate) struct Exchange {
     up: Arc<AtomicU64>,
     down: u64,
     /// Its place among the sandbox's requests in progress.
-    permit: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
+    /// Counts it as in progress.
+    in_progress: Opened,
+    /// How long the proxy itself was at it, and since when it is again.
+    own: Duration,
+    running: Option<Instant>,
+    /// What the log says of it belongs to this.
+    span: tracing::Span,
+    /// Counts whatever moves on the connection.
+    progress: Arc<AtomicU64>,
     /// Its entry among what is open, and what cuts it off when a new policy does not permit it.
     open: Option<(Alive, CancellationToken)>,
     /// Waits for that, made when it is first waited for.
@@ -33,17 +44,24 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// Begins the record of a request. Until a decision is noted it stands as refused: malformed.
-    pub(crate) fn new(audit: &Audit, sandbox: &Arc<str>, protocol: Protocol) -> Exchange {
-        let record = Record::new(sandbox, RequestId::new(), Kind::Request, Verdict::Deny)
+    pub(crate) fn new(sandbox: &Sandbox, protocol: Protocol, progress: &Arc<AtomicU64>) -> Exchange {
+        let record = Record::new(&sandbox.id, RequestId::new(), Kind::Request, Verdict::Deny)
             .reason(Reason::RequestMalformed)
             .protocol(protocol);
+        let span = tracing::error_span!("request", id = %record.id, sandbox = %sandbox.id);
+        let now = Instant::now();
         Exchange {
-            audit: audit.clone(),
+            audit: sandbox.audit.clone(),
             record: Some(Box::new(record)),
-            started: Instant::now(),
+            started: now,
             up: Arc::default(),
             down: 0,
-            permit: None,
+            place: None,
+            in_progress: sandbox.metrics.open_request(),
+            own: Duration::ZERO,
+            running: Some(now),
+            span,
+            progress: progress.clone(),
             open: None,
             cut: None,
         }
@@ -84,8 +102,41 @@ impl Exchange {
     }
 
     /// Keeps a place among the sandbox's requests in progress until the exchange is over.
-    pub(crate) fn hold(&mut self, permit: OwnedSemaphorePermit) {
-        self.permit = Some(permit);
+    pub(crate) fn hold(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
+    /// What the log says of the request belongs to this span, which carries its id.
+    pub(crate) fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
+    /// Counts whatever moves on the connection: see [`super::serve`].
+    pub(crate) fn progress(&self) -> &Arc<AtomicU64> {
+        &self.progress
+    }
+
+    /// What counts for the sandbox.
+    pub(crate) fn metrics(&self) -> &Arc<SandboxMetrics> {
+        self.in_progress.metrics()
+    }
+
+    /// From here on the time is the origin's, or the sandbox's.
+    pub(crate) fn wait(&mut self) {
+        if let Some(since) = self.running.take() {
+            self.own += since.elapsed();
+        }
+    }
+
+    /// From here on the time is the proxy's own again.
+    pub(crate) fn go_on(&mut self) {
+        self.running.get_or_insert_with(Instant::now);
+    }
+
+    /// The head of the origin's answer goes to the sandbox: what the proxy added to it is known.
+    pub(crate) fn forwarded(&mut self) {
+        self.wait();
+        self.metrics().added(self.own);
     }
 
     /// Keeps its entry among what is open until the exchange is over; `cut` cuts it off.
@@ -110,9 +161,16 @@ impl Exchange {
         self.up.clone()
     }
 
+    /// Notes bytes to the sandbox that were counted as they went.
+    pub(crate) fn note_down(&mut self, bytes: u64) {
+        self.down += bytes;
+    }
+
     /// Counts body bytes to the sandbox.
     pub(crate) fn add_down(&mut self, bytes: u64) {
         self.down += bytes;
+        self.metrics().down(bytes);
+        self.progress.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -122,6 +180,19 @@ impl Drop for Exchange {
             record.bytes_up = Some(self.up.load(Ordering::Relaxed));
             record.bytes_down = Some(self.down);
             record.duration = Some(self.started.elapsed());
+            self.metrics().request(&record);
+            tracing::info!(
+                parent: &self.span,
+                decision = record.decision.map(Verdict::as_str),
+                r#type = record.reason.map(Reason::as_str),
+                host = ?record.host,
+                method = ?record.method,
+                path = ?record.path,
+                status = record.status,
+                up = record.bytes_up,
+                down = record.bytes_down,
+                "a request is over"
+            );
             self.audit.emit(*record);
         }
     }

@@ -19,10 +19,12 @@ use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::{inject, strip_hop_by_hop};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
-use super::serve::{Denied, Judged, asks_for_upgrade, refuse};
+use super::serve::{Denied, Judged, asks_for_upgrade, head_bytes, refuse};
 use super::upgrade;
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
+use crate::proxy::budget::{Allowance, Exceeded};
+use crate::tunnel::silence;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
 /// The headers by which frameworks let a request say that it is of another method (SPEC 2).
@@ -46,11 +48,13 @@ pub(crate) async fn forward(
         port: context.identity.port,
         credential: judged.allow.credential,
     };
-    let spent = match context.sandbox.budget.spend(&judged.host, limits) {
-        Ok(spent) => spent,
+    let allowance = match context.sandbox.budget.spend(&judged.host, head_bytes(&parts), limits) {
+        Ok(allowance) => allowance,
         Err(exceeded) => {
             let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
-            return fail(context, judged, &parts, body, deny, exchange).await;
+            let (rules, host) = (judged.rules, Some(judged.host));
+            let denied = Denied { deny, rules, host, retry: exceeded.passes() };
+            return refuse(context, &parts, body, Box::new(denied), exchange).await;
         }
     };
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
@@ -62,6 +66,7 @@ pub(crate) async fn forward(
     };
     // A WebSocket begins on HTTP/1.1 (RFC 6455); everything else speaks upstream what the sandbox speaks, if the origin does.
     let h2 = context.protocol == Protocol::H2 && !websocket;
+    exchange.wait();
     let connection = match connect(context, &judged, &key, h2).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -69,24 +74,28 @@ pub(crate) async fn forward(
             return fail(context, judged, &parts, body, deny, exchange).await;
         }
     };
+    exchange.go_on();
     exchange.note(|record| {
         record.ip = Some(connection.address.ip());
         if websocket {
             record.protocol = Some(Protocol::Ws);
         }
     });
-    let upload = Upload::new(body, exchange.up(), limits, fate.clone(), spent);
+    let upload = Upload::new(body, &exchange, limits, fate.clone(), allowance.clone());
     let request = Request::from_parts(head, upload);
-    match exchange_with(context, &judged, &key, connection, request, h2, &exchange, limits.idle_timeout).await
-    {
+    let sent =
+        exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, limits.idle_timeout);
+    match sent.await {
         Ok((response, lease)) => {
             let asked = upgrade.filter(|_| websocket);
-            respond(context, &judged, &parts, response, lease, asked, exchange)
+            respond(context, &judged, &parts, response, lease, asked, allowance, exchange)
         }
         Err(failure) => {
             let deny = match Fate::of(&fate) {
-                Fate::TooLarge => {
-                    body_too_large(limits.body_bytes.or(limits.bytes_up_per_host).unwrap_or_default())
+                Fate::TooLarge => body_too_large(limits.body_bytes.unwrap_or_default()),
+                Fate::Spent => {
+                    let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
+                    refusal(Reason::LimitExceeded, exceeded.to_string())
                 }
                 Fate::Broken => refusal(
                     Reason::RequestMalformed,
@@ -247,7 +256,7 @@ async fn exchange_with(
     connection: Connection,
     mut request: Request<Upload>,
     h2: bool,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     idle: Duration,
 ) -> Result<(Response<Incoming>, Lease), Deny> {
     let pool = &context.sandbox.pool;
@@ -256,7 +265,10 @@ async fn exchange_with(
         address(&mut request, key, connection.is_h2())?;
         let used = connection.used;
         let sending = pool.send(connection, key, request);
-        let sent = match patiently(sending, exchange, idle).await {
+        exchange.wait();
+        let sent = patiently(sending, exchange, idle).await;
+        exchange.go_on();
+        let sent = match sent {
             Some(sent) => sent,
             None => {
                 let message = format!("`{}` did not begin to answer within {idle:?}", key.host);
@@ -268,10 +280,12 @@ async fn exchange_with(
             Err(mut error) => match error.take_message() {
                 Some(unsent) if used => {
                     request = unsent;
+                    exchange.wait();
                     connection = match pool.get(&judged.rules.policy, key, h2).await {
                         Ok(connection) => connection,
                         Err(error) => return Err(unreachable(&key.host, &error)),
                     };
+                    exchange.go_on();
                 }
                 _ => return Err(broken(&key.host, error.error())),
             },
@@ -283,14 +297,9 @@ async fn exchange_with(
 /// Waits for the head of the answer as long as the request itself moves, or `idle` after it stopped moving.
 async fn patiently<F: Future>(sending: F, exchange: &Exchange, idle: Duration) -> Option<F::Output> {
     let up = exchange.up();
-    let mut sending = std::pin::pin!(sending);
-    loop {
-        let before = up.load(Ordering::Relaxed);
-        match tokio::time::timeout(idle, &mut sending).await {
-            Ok(output) => return Some(output),
-            Err(_) if up.load(Ordering::Relaxed) == before => return None,
-            Err(_) => {}
-        }
+    tokio::select! {
+        output = sending => Some(output),
+        () = silence(|| up.load(Ordering::Relaxed), idle) => None,
     }
 }
 
@@ -300,7 +309,7 @@ fn body_too_large(most: u64) -> Deny {
         ..refusal(
             Reason::LimitExceeded,
             format!(
-                "the body goes beyond the {most} bytes that may be sent; send less, or raise limits.body_bytes or limits.bytes_up_per_host"
+                "the body goes beyond the {most} bytes that one request may send; send less, or raise limits.body_bytes"
             ),
         )
     }
@@ -332,7 +341,7 @@ async fn fail(
     deny: Deny,
     exchange: Exchange,
 ) -> Response<Download> {
-    let denied = Denied { deny, rules: judged.rules, host: Some(judged.host) };
+    let denied = Denied { deny, rules: judged.rules, host: Some(judged.host), retry: false };
     refuse(context, parts, body, Box::new(denied), exchange).await
 }
 
@@ -351,6 +360,7 @@ pub(crate) fn answer_failure(
         method: Some(parts.method.as_str()),
         path: Some(parts.uri.path()),
         credential,
+        retry: false,
     };
     let close = matches!(deny.reason, Reason::LimitExceeded | Reason::RequestMalformed);
     let response = answer(&deny, about, exchange.id(), parts.version, close);
@@ -380,6 +390,7 @@ fn unsound(response: &Response<Incoming>) -> Option<&'static str> {
 }
 
 /// The origin's answer for the sandbox.
+#[expect(clippy::too_many_arguments, reason = "the last step of the pipeline, split off for its length")]
 fn respond(
     context: &Arc<Context>,
     judged: &Judged,
@@ -387,6 +398,7 @@ fn respond(
     mut response: Response<Incoming>,
     lease: Lease,
     upgrade: Option<OnUpgrade>,
+    allowance: Option<Allowance>,
     mut exchange: Exchange,
 ) -> Response<Download> {
     let limits = judged.rules.policy.limits();
@@ -400,7 +412,7 @@ fn respond(
         let taken_up = response.headers().get(UPGRADE);
         let websocket = taken_up.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
         return match upgrade.filter(|_| websocket) {
-            Some(sandbox) => upgrade::switch(context, judged, parts, response, sandbox, exchange),
+            Some(sandbox) => upgrade::switch(context, judged, parts, response, sandbox, allowance, exchange),
             None => {
                 let message = format!("`{}` switched to a protocol that nobody asked for", judged.host);
                 let deny = refusal(Reason::UpstreamProtocol, message);
@@ -415,6 +427,7 @@ fn respond(
     exchange.note(|record| record.status = Some(response.status().as_u16()));
     let redacted = match judged.redactor(context.identity.scheme, context.identity.port) {
         None => {
+            exchange.forwarded();
             return response
                 .map(|body| Download::origin(Source::Origin(body), exchange, lease, limits.idle_timeout));
         }
@@ -422,9 +435,12 @@ fn respond(
         Some(Err(error)) => Err(error),
     };
     match redacted {
-        Ok(response) => response.map(|body| {
-            Download::origin(Source::Redacted(Box::new(body)), exchange, lease, limits.idle_timeout)
-        }),
+        Ok(response) => {
+            exchange.forwarded();
+            response.map(|body| {
+                Download::origin(Source::Redacted(Box::new(body)), exchange, lease, limits.idle_timeout)
+            })
+        }
         Err(error) => {
             let deny = refusal(
                 Reason::UpstreamProtocol,

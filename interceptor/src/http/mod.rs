@@ -20,5 +20,6 @@ pub mod inject;
 pub mod redact;
 pub(crate) mod refuse;
 pub(crate) mod serve;
+mod stall;
 pub(crate) mod strict;
 pub(crate) mod upgrade;

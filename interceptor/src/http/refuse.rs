@@ -2,7 +2,7 @@
 //! nothing of the request but its host, method and path, so that no key can be reflected.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode, Version};
 use serde::Serialize;
 
@@ -53,6 +53,8 @@ pub(crate) struct About<'a> {
     pub path: Option<&'a str>,
     /// The name of the credential concerned.
     pub credential: Option<&'a str>,
+    /// Whether the same request may well pass a second later.
+    pub retry: bool,
 }
 
 /// The answer. `close` says that the connection cannot go on, which only HTTP/1 says in a header.
@@ -84,6 +86,9 @@ pub(crate) fn answer(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::try_from(format!("deny; reason={kind}")) {
         headers.insert(DECISION_HEADER, value);
+    }
+    if about.retry {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if close && version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

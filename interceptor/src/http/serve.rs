@@ -1,7 +1,8 @@
 //! Serves the requests of one connection from the sandbox, HTTP/1.1 or HTTP/2, each judged by itself (ATTACKS H12).
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,18 +17,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
 use super::redact::{RedactError, Redactor};
 use super::refuse::{About, answer, refusal};
+use super::stall::Stall;
 use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
 use crate::audit::RequestId;
 use crate::policy::{Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
+use crate::tunnel::silence;
 
 /// HTTP/2 streams at once on one connection (ATTACKS X2).
 const STREAMS: u32 = 128;
@@ -39,6 +43,8 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// How much of a refused request's body is still read, and for how long, so that the answer is not lost to a reset.
 const DRAINED: usize = 64 * 1024 * 1024;
 const DRAINING: Duration = Duration::from_secs(5);
+/// How long an HTTP/2 connection may take to end after it was told that it is idle.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
 pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
@@ -52,11 +58,13 @@ where
         headers: count(limits.headers),
         time: limits.header_timeout,
     };
-    let (stream, notes) = Strict::new(stream, first, ceilings);
+    let (stream, notes) = Strict::new(Stall::new(stream, limits.idle_timeout), first, ceilings);
     context.notes = Some(notes);
     let context = Arc::new(context);
+    let _over = context.over.clone().drop_guard();
     let (stop, close) = (context.sandbox.stopping(), context.close.clone());
-    let service = service_fn(move |request| handle(context.clone(), request));
+    let requests = context.clone();
+    let service = service_fn(move |request| handle(requests.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // The filter limits the time of a head; this one is how long a connection may be idle between requests.
@@ -67,8 +75,16 @@ where
         .with_upgrades();
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
-        () = stop.cancelled() => {}
-        () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
+        () = stop.cancelled() => return,
+        () = close.cancelled() => {
+            tracing::debug!("a connection was closed: a new policy does not permit its host");
+            return;
+        }
+    }
+    // What has become a WebSocket is still this connection, in its place and with its time.
+    let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(switched) = switched {
+        let _ = switched.await; // how it ended is in its record
     }
 }
 
@@ -82,6 +98,7 @@ where
     let context = Arc::new(context);
     let (stop, close) = (context.sandbox.stopping(), context.close.clone());
     let streams = Streams(context.sandbox.clone());
+    let (progress, idle) = (context.progress.clone(), limits.idle_timeout);
     let service = service_fn(move |request| handle(context.clone(), request));
     let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
@@ -97,9 +114,18 @@ where
         .max_local_error_reset_streams(256)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Stall::new(stream, idle)), service);
+    let mut connection = std::pin::pin!(connection);
+    // Answers to PING move bytes, and a window of zero none: what counts is what moves in the streams. An origin that is
+    // silent is given up after `idle`, and that is answered before.
+    let silent = silence(|| progress.load(Ordering::Relaxed), idle + idle / 2);
     tokio::select! {
-        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        ended = connection.as_mut() => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        () = silent => {
+            tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(FAREWELL, connection).await; // what is not over by then is cut off
+        }
         () = stop.cancelled() => {}
         () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
     }
@@ -130,29 +156,36 @@ fn count(limit: u64) -> usize {
 }
 
 /// One request: from its head to its recorded answer.
-async fn handle(
+async fn handle(context: Arc<Context>, request: Request<Incoming>) -> Result<Response<Download>, Infallible> {
+    context.progress.fetch_add(1, Ordering::Relaxed);
+    let exchange = Exchange::new(&context.sandbox, context.protocol, &context.progress);
+    let span = exchange.span().clone();
+    Ok(answered(context, request, exchange).instrument(span).await)
+}
+
+async fn answered(
     context: Arc<Context>,
     mut request: Request<Incoming>,
-) -> Result<Response<Download>, Infallible> {
+    mut exchange: Exchange,
+) -> Response<Download> {
     // The filter waits for what becomes of exactly these requests.
     let wants_upgrade = request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
     let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let mut exchange = Exchange::new(&context.sandbox.audit, &context.sandbox.id, context.protocol);
     exchange.note(|record| record.port = Some(context.asked.port()));
-    let permit = context.sandbox.requests.clone().try_acquire_owned();
-    let judged = judge(&context, &parts, &mut exchange).and_then(|judged| match permit {
-        Ok(permit) => {
-            exchange.hold(permit);
+    let place = context.sandbox.requests.try_take();
+    let judged = judge(&context, &parts, &mut exchange).and_then(|judged| match place {
+        Some(place) => {
+            exchange.hold(place);
             Ok(judged)
         }
-        Err(_) => {
+        None => {
             let most = judged.rules.policy.limits().requests;
             let message = format!(
                 "{most} requests of this sandbox are in progress, which is its limit; wait for one to end, or raise limits.requests"
             );
             let deny = refusal(Reason::LimitExceeded, message);
-            Err(Box::new(Denied { deny, rules: judged.rules, host: Some(judged.host) }))
+            Err(Box::new(Denied { deny, rules: judged.rules, host: Some(judged.host), retry: true }))
         }
     });
     let response = match judged {
@@ -173,7 +206,8 @@ async fn handle(
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
         notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });
     }
-    Ok(response)
+    context.progress.fetch_add(1, Ordering::Relaxed);
+    response
 }
 
 /// Says of a later policy whether it would have permitted a request.
@@ -263,11 +297,13 @@ pub(crate) struct Denied {
     pub rules: Arc<Rules>,
     /// The host, once it is known.
     pub host: Option<Host>,
+    /// Whether the same request may well pass a second later.
+    pub retry: bool,
 }
 
 fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Judged, Box<Denied>> {
     let rules = context.sandbox.rules();
-    let refused = |deny, host| Box::new(Denied { deny, rules: rules.clone(), host });
+    let refused = |deny, host| Box::new(Denied { deny, rules: rules.clone(), host, retry: false });
     if parts.method.as_str() == REFUSED_METHOD
         && let Some(why) = context.notes.as_ref().and_then(|notes| notes.refused())
     {
@@ -324,16 +360,19 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
     }
 }
 
+/// How much a head is: RFC 9113 section 10.5.1 counts 32 bytes for each field; its pseudo-fields are counted alike.
+pub(super) fn head_bytes(parts: &Parts) -> u64 {
+    let fields: usize =
+        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    (fields + parts.uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
+}
+
 /// The refusal of a head beyond the limits: HTTP/2 has no filter before it that counts.
 fn too_large(parts: &Parts, limits: &Limits) -> Option<Deny> {
     if parts.version < Version::HTTP_2 {
         return None;
     }
-    // RFC 9113 section 10.5.1 counts 32 bytes for each field; its pseudo-fields are counted alike.
-    let fields: usize =
-        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-    let bytes = fields + parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let why = if bytes as u64 > limits.header_bytes {
+    let why = if head_bytes(parts) > limits.header_bytes {
         Refused::head_too_large(count(limits.header_bytes))
     } else if parts.headers.len() as u64 > limits.headers {
         Refused::too_many_headers(count(limits.headers))
@@ -351,7 +390,7 @@ pub(crate) async fn refuse(
     denied: Box<Denied>,
     mut exchange: Exchange,
 ) -> Response<Download> {
-    let Denied { deny, rules, host } = *denied;
+    let Denied { deny, rules, host, retry } = *denied;
     let stand_in = context.notes.is_some() && parts.method.as_str() == REFUSED_METHOD;
     let host = host.map(|host| host.to_string());
     let credential = deny.credential.map(|id| rules.policy.credential(id).name.clone());
@@ -366,6 +405,7 @@ pub(crate) async fn refuse(
         method: (!stand_in).then(|| parts.method.as_str()),
         path: (!stand_in).then(|| parts.uri.path()).filter(|path| !path.is_empty()),
         credential: credential.as_deref(),
+        retry,
     };
     let close = stand_in
         || matches!(

@@ -2,8 +2,8 @@
 //! are carried, counted and limited in time, and what an origin sends on a governed host is watched for the real key.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tracing::Instrument as _;
 
 use super::body::Download;
 use super::context::Context;
@@ -23,6 +24,7 @@ use super::redact::Guarded;
 use super::refuse::refusal;
 use super::serve::Judged;
 use crate::policy::Reason;
+use crate::proxy::budget::Allowance;
 use crate::tunnel::{Carried, silence};
 
 /// Bytes read at once, per direction.
@@ -35,6 +37,7 @@ pub(crate) fn switch(
     parts: &Parts,
     mut response: Response<Incoming>,
     sandbox: OnUpgrade,
+    allowance: Option<Allowance>,
     mut exchange: Exchange,
 ) -> Response<Download> {
     let origin = hyper::upgrade::on(&mut response);
@@ -52,40 +55,48 @@ pub(crate) fn switch(
         }
     };
     exchange.note(|record| record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
-    let id = exchange.id();
-    let stop = context.sandbox.stopping();
+    exchange.forwarded();
+    let span = exchange.span().clone();
+    let over = context.over.clone();
     // A connection that was upgraded is closed as its handshake would be cut off, or as the connection that it was.
     let (close, cut) = (context.close.clone(), exchange.cut().unwrap_or_default());
-    let context_of_it = context.clone();
-    context.sandbox.tasks.spawn(async move {
-        let carried = Carried::default();
+    let carries = async move {
+        let carried = Carried::new(exchange.metrics().clone(), allowance);
         let up = exchange.up();
         let both = async {
             let (sandbox, origin) = tokio::try_join!(sandbox, origin).map_err(io::Error::other)?;
             let (from_sandbox, to_sandbox) = tokio::io::split(TokioIo::new(sandbox));
             let (from_origin, to_origin) = tokio::io::split(TokioIo::new(origin));
-            tokio::try_join!(one_way(from_sandbox, to_origin, &carried.up), async {
+            tokio::try_join!(one_way(from_sandbox, to_origin, |bytes| carried.take_up(bytes)), async {
                 match guard {
-                    Some(guard) => one_way(Guarded::new(from_origin, guard), to_sandbox, &carried.down).await,
-                    None => one_way(from_origin, to_sandbox, &carried.down).await,
+                    Some(guard) => {
+                        one_way(Guarded::new(from_origin, guard), to_sandbox, |bytes| {
+                            carried.take_down(bytes)
+                        })
+                        .await
+                    }
+                    None => one_way(from_origin, to_sandbox, |bytes| carried.take_down(bytes)).await,
                 }
             },)
         };
         let ended = tokio::select! {
             ended = both => ended.map(|_| ()),
-            () = silence(&carried, idle) => Err(io::ErrorKind::TimedOut.into()),
-            () = stop.cancelled() => Ok(()),
+            () = silence(|| carried.total(), idle) => Err(io::ErrorKind::TimedOut.into()),
+            () = over.cancelled() => Ok(()),
             () = close.cancelled() => Ok(()),
             () = cut.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
-            tracing::debug!(%id, %error, "a WebSocket ended");
+            tracing::debug!(%error, "a WebSocket ended");
+        }
+        if carried.is_spent() {
+            exchange.note(|record| record.reason = Some(Reason::LimitExceeded));
         }
         up.store(carried.up.load(Ordering::Relaxed), Ordering::Relaxed);
-        exchange.add_down(carried.down.load(Ordering::Relaxed));
-        // Until here the connection is among the sandbox's open ones.
-        drop(context_of_it);
-    });
+        exchange.note_down(carried.down.load(Ordering::Relaxed));
+    };
+    let task = context.sandbox.tasks.spawn(carries.instrument(span));
+    *context.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     let (mut head, _) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -97,7 +108,7 @@ pub(crate) fn switch(
 async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    count: &AtomicU64,
+    count: impl Fn(u64) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -105,8 +116,8 @@ async fn one_way(
         if read == 0 {
             return to.shutdown().await;
         }
+        count(read as u64)?;
         to.write_all(&buffer[..read]).await?;
         to.flush().await?;
-        count.fetch_add(read as u64, Ordering::Relaxed);
     }
 }

@@ -9,6 +9,7 @@ use interceptor_ebpf::Sandbox;
 use ipnet::IpNet;
 
 use super::enforcer::Numbers;
+use super::fill::HalfOpenGauge;
 use super::maps::Maps;
 use super::networks::NetworkSet;
 use super::{KernelError, pins};
@@ -126,6 +127,11 @@ impl Attachment {
     /// How many connections of the sandbox have been asked for and are neither accepted nor given up.
     pub fn half_open(&self) -> u64 {
         self.maps.half_open(self.sandbox.id).unwrap_or(0)
+    }
+
+    /// [`Self::half_open`] for those who look at it later.
+    pub fn half_open_gauge(&self) -> HalfOpenGauge {
+        HalfOpenGauge { maps: Arc::clone(&self.maps), sandbox: self.sandbox.id }
     }
 
     /// Writes both sets, before anything refers to them.

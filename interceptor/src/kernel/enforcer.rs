@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use super::attachment::Attachment;
 use super::destinations::Accepted;
 use super::events::KernelLog;
+use super::fill::MapGauge;
 use super::hooks::HOOKS;
 use super::maps::Maps;
 use super::pins::remove_pins;
@@ -186,6 +187,11 @@ impl Enforcer {
     /// Where accepted connections were going.
     pub fn destinations(&self) -> Arc<dyn Destinations> {
         Arc::new(Accepted(Arc::clone(&self.maps)))
+    }
+
+    /// How full the maps are.
+    pub fn gauge(&self) -> MapGauge {
+        MapGauge { maps: Arc::clone(&self.maps), sandboxes: self.sandboxes }
     }
 
     /// What the programs are told of a sandbox, its networks aside.

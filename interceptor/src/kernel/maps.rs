@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
@@ -27,6 +28,8 @@ pub(super) struct Maps {
     networks: Mutex<Networks>,
     own: Mutex<Own>,
     accepted: Accepted,
+    /// Entries of NETWORKS; counting them in the kernel takes a system call each.
+    networks_written: AtomicU64,
 }
 
 impl Maps {
@@ -44,6 +47,7 @@ impl Maps {
             networks: Mutex::new(typed("NETWORKS", take(object, "NETWORKS")?)?),
             own: Mutex::new(typed("OWN", take(object, "OWN")?)?),
             accepted: typed("ACCEPTED", take(object, "ACCEPTED")?)?,
+            networks_written: AtomicU64::new(0),
         })
     }
 
@@ -87,6 +91,27 @@ impl Maps {
         for key in keys {
             let _ = flows.remove(&key);
         }
+    }
+
+    /// How many sandboxes there are, and how many half-open connections all of them have.
+    pub(super) fn half_open_of_all(&self) -> (u64, u64) {
+        let keys: Vec<_> = lock(&self.half_open).keys().filter_map(Result::ok).collect();
+        let open = keys.iter().filter_map(|[low, high]| {
+            let [a, b] = [low.to_ne_bytes(), high.to_ne_bytes()];
+            self.half_open(u64::from_ne_bytes([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]))
+        });
+        (keys.len() as u64, open.sum())
+    }
+
+    /// How many networks the sets of this process have in the kernel.
+    pub(super) fn networks_written(&self) -> u64 {
+        self.networks_written.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a set wrote or removed networks.
+    pub(super) fn note_networks(&self, written: usize, removed: usize) {
+        self.networks_written.fetch_add(written as u64, Ordering::Relaxed);
+        self.networks_written.fetch_sub(removed as u64, Ordering::Relaxed);
     }
 
     /// The networks of all sets.

@@ -33,6 +33,7 @@ impl NetworkSet {
                 return Err(KernelError::Map { map: "NETWORKS", action: "written", source });
             }
             set.keys.push((length, words));
+            maps.note_networks(1, 0);
         }
         drop(trie);
         Ok(set)
@@ -52,6 +53,7 @@ impl NetworkSet {
 impl Drop for NetworkSet {
     fn drop(&mut self) {
         let mut trie = self.maps.networks();
+        self.maps.note_networks(0, self.keys.len());
         for (length, words) in self.keys.drain(..) {
             let _ = trie.remove(&Key::new(length, words));
         }

@@ -29,6 +29,29 @@ pub(crate) enum Exceeded {
     Hosts,
 }
 
+impl Exceeded {
+    /// Whether the same request may pass a second later.
+    pub(crate) fn passes(self) -> bool {
+        matches!(self, Exceeded::Rate(_))
+    }
+}
+
+/// What is left to be sent to one host, where that is limited. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowance {
+    sent: Arc<AtomicU64>,
+    most: u64,
+}
+
+impl Allowance {
+    /// Spends bytes that are about to be sent. What does not fit is spent nevertheless, so that smaller ones do not
+    /// follow.
+    pub(crate) fn take(&self, bytes: u64) -> Result<(), Exceeded> {
+        let before = self.sent.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.most { Err(Exceeded::Bytes(self.most)) } else { Ok(()) }
+    }
+}
+
 #[derive(Debug)]
 struct Account {
     tokens: f64,
@@ -43,8 +66,14 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Counts one request, and gives the counter of bytes sent to its host where those are limited.
-    pub(crate) fn spend(&self, host: &Host, limits: &Limits) -> Result<Option<Arc<AtomicU64>>, Exceeded> {
+    /// Counts one request, or one tunnel, whose head is `head` bytes, and gives what is left of the bytes that may be sent
+    /// to its host where those are limited.
+    pub(crate) fn spend(
+        &self,
+        host: &Host,
+        head: u64,
+        limits: &Limits,
+    ) -> Result<Option<Allowance>, Exceeded> {
         if limits.requests_per_second_per_host.is_none() && limits.bytes_up_per_host.is_none() {
             return Ok(None);
         }
@@ -79,7 +108,10 @@ impl Budget {
             }
             account.tokens -= 1.0;
         }
-        Ok(limits.bytes_up_per_host.map(|_| account.up.clone()))
+        let Some(most) = limits.bytes_up_per_host else { return Ok(None) };
+        let allowance = Allowance { sent: account.up.clone(), most };
+        allowance.take(head)?;
+        Ok(Some(allowance))
     }
 }
 
@@ -92,9 +124,9 @@ mod tests {
         let (one, other) = (Host::parse("one.example").unwrap(), Host::parse("other.example").unwrap());
         let limits = Limits { requests_per_second_per_host: Some(5), ..Limits::default() };
         let budget = Budget::default();
-        let passed = (0..100).filter(|_| budget.spend(&one, &limits).is_ok()).count();
+        let passed = (0..100).filter(|_| budget.spend(&one, 1, &limits).is_ok()).count();
         assert!((5..10).contains(&passed), "{passed}");
-        assert!(budget.spend(&other, &limits).is_ok());
+        assert!(budget.spend(&other, 1, &limits).is_ok());
     }
 
     #[test]
@@ -102,7 +134,9 @@ mod tests {
         let host = Host::parse("one.example").unwrap();
         let limits = Limits { bytes_up_per_host: Some(10), ..Limits::default() };
         let budget = Budget::default();
-        budget.spend(&host, &limits).unwrap().unwrap().fetch_add(10, Ordering::Relaxed);
-        assert_eq!(budget.spend(&host, &limits).unwrap_err(), Exceeded::Bytes(10));
+        let allowance = budget.spend(&host, 4, &limits).unwrap().unwrap();
+        allowance.take(6).unwrap();
+        assert_eq!(allowance.take(1).unwrap_err(), Exceeded::Bytes(10));
+        assert_eq!(budget.spend(&host, 0, &limits).unwrap_err(), Exceeded::Bytes(10));
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod live;
+pub(crate) mod quota;
 mod runtime;
 mod sandbox;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 
 use crate::audit::Audit;
+use crate::metrics::Metrics;
 use crate::tls::{TlsError, client};
 use crate::upstream::Upstream;
 
@@ -26,6 +27,7 @@ pub struct Runtime {
     pub(crate) upstream: Upstream,
     pub(crate) verifier: Arc<WebPkiServerVerifier>,
     pub(crate) audit: Audit,
+    metrics: Metrics,
 }
 
 impl Runtime {
@@ -35,6 +37,16 @@ impl Runtime {
     /// When a file of roots cannot be read, or there are no roots at all.
     pub fn new(options: RuntimeOptions) -> Result<Arc<Runtime>, TlsError> {
         let verifier = client::verifier(&options.upstream_ca)?;
-        Ok(Arc::new(Runtime { upstream: options.upstream, verifier, audit: options.audit }))
+        Ok(Arc::new(Runtime {
+            upstream: options.upstream,
+            verifier,
+            metrics: Metrics::new(options.audit.clone()),
+            audit: options.audit,
+        }))
+    }
+
+    /// What this process counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 }

@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::budget::Budget;
 use super::live::Live;
+use super::quota::Quota;
 use super::{Destinations, Listeners, Runtime};
 use crate::accept;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
+use crate::kernel::HalfOpenGauge;
+use crate::logging;
+use crate::metrics::SandboxMetrics;
 use crate::policy::{Limits, Policy};
 use crate::tls::TlsError;
 use crate::tls::authority::Authority;
@@ -60,14 +63,15 @@ pub struct Sandbox {
     pub(crate) dns: Arc<DnsServer>,
     pub(crate) certificates: ServerConfigs,
     pub(crate) pool: Arc<Pool>,
-    /// One permit a connection.
-    pub(crate) connections: Arc<Semaphore>,
-    /// One permit a request in progress.
-    pub(crate) requests: Arc<Semaphore>,
+    /// One place a connection.
+    pub(crate) connections: Quota,
+    /// One place a request in progress.
+    pub(crate) requests: Quota,
     /// What was sent to each host.
     pub(crate) budget: Budget,
     /// What is open.
     pub(crate) live: Arc<Live>,
+    pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -85,14 +89,22 @@ impl Sandbox {
     ) -> Result<Arc<Sandbox>, ProxyError> {
         let id: Arc<str> = id.into();
         let limits = policy.limits();
-        let certificates =
-            ServerConfigs::new(Authority::new(&id)?, limits.mints_per_second, limits.mints_burst)?;
+        let metrics = runtime.metrics().sandbox(&id);
+        register(&runtime.audit, &id, limits, &metrics);
+        let certificates = ServerConfigs::new(
+            Authority::new(&id)?,
+            limits.mints_per_second,
+            limits.mints_burst,
+            metrics.clone(),
+        )?;
         let upstream = runtime.upstream.separate();
-        let pool = Pool::new(upstream.clone(), ClientConfigs::new(runtime.verifier.clone())?);
-        let connections = permits(limits.connections);
-        let requests = permits(limits.requests);
-        let rules =
-            Arc::new(ArcSwap::from_pointee(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) }));
+        let pool =
+            Pool::new(upstream.clone(), ClientConfigs::new(runtime.verifier.clone())?, metrics.clone());
+        let connections = Quota::new(limits.connections);
+        let requests = Quota::new(limits.requests);
+        let rules = Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) });
+        logging::keep_out(&rules);
+        let rules = Arc::new(ArcSwap::new(rules));
         let names = Arc::new(Names::new());
         let dns = DnsServer::new(DnsOptions {
             sandbox: id.clone(),
@@ -101,6 +113,7 @@ impl Sandbox {
             upstream: upstream.clone(),
             audit: runtime.audit.clone(),
             ipv6: true,
+            metrics: metrics.clone(),
         });
         Ok(Arc::new(Sandbox {
             dns,
@@ -115,6 +128,7 @@ impl Sandbox {
             requests,
             budget: Budget::default(),
             live: Arc::default(),
+            metrics,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
@@ -133,7 +147,14 @@ impl Sandbox {
     /// Replaces policy and keys at once: requests under way end by the rules they began with, each new one is judged by
     /// the new. Connections kept to origins are closed.
     pub fn replace(&self, policy: Policy, keyring: Keyring) {
-        self.rules.store(Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) }));
+        let limits = policy.limits();
+        self.connections.set(limits.connections);
+        self.requests.set(limits.requests);
+        self.certificates.set_rate(limits.mints_per_second, limits.mints_burst);
+        register(&self.audit, &self.id, limits, &self.metrics);
+        let rules = Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) });
+        logging::keep_out(&rules);
+        self.rules.store(rules);
         self.live.relax();
         self.pool.clear();
     }
@@ -151,6 +172,11 @@ impl Sandbox {
     /// The keys of this moment.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.rules().keyring.clone()
+    }
+
+    /// Has the sandbox's half-open connections reported among what is counted.
+    pub fn watch_half_open(&self, gauge: HalfOpenGauge) {
+        self.metrics.watch_half_open(gauge);
     }
 
     /// Cancelled when the sandbox stops.
@@ -212,9 +238,10 @@ impl dns::Rules for Shared {
     }
 }
 
-fn permits(most: u64) -> Arc<Semaphore> {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))
+/// Gives the sandbox its own share of the audit queue.
+fn register(audit: &Audit, id: &Arc<str>, limits: &Limits, metrics: &SandboxMetrics) {
+    let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
+    audit.register(id, backlog, metrics.audit_dropped());
 }
 
 /// A sandbox that is being served; dropping it stops that.
@@ -238,6 +265,7 @@ impl Serving {
         }
         self.sandbox.pool.clear();
         self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_stopped"));
+        self.sandbox.metrics.retire();
     }
 }
 
@@ -245,5 +273,6 @@ impl Drop for Serving {
     fn drop(&mut self) {
         self.sandbox.stop.cancel();
         self.sandbox.tasks.close();
+        self.sandbox.metrics.retire();
     }
 }

@@ -16,6 +16,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::authority::Authority;
 use super::{TlsError, provider};
+use crate::metrics::{Mint, SandboxMetrics};
 use crate::policy::Host;
 
 /// Names kept per sandbox: about 6 KiB each.
@@ -43,14 +44,15 @@ pub struct ServerConfigs {
     key: Arc<dyn rustls::sign::SigningKey>,
     tickets: Arc<dyn ProducesTickets>,
     state: Mutex<State>,
-    per_second: u64,
-    burst: u64,
+    metrics: Arc<SandboxMetrics>,
 }
 
 struct State {
     configs: LruCache<Host, (Arc<ServerConfig>, Instant)>,
     tokens: f64,
     refilled: Instant,
+    per_second: u64,
+    burst: u64,
 }
 
 impl std::fmt::Debug for ServerConfigs {
@@ -61,11 +63,23 @@ impl std::fmt::Debug for ServerConfigs {
 
 impl ServerConfigs {
     /// For one sandbox's authority; at most `per_second` leaves are minted a second, with a reserve of `burst`.
-    pub fn new(authority: Authority, per_second: u64, burst: u64) -> Result<ServerConfigs, TlsError> {
+    pub(crate) fn new(
+        authority: Authority,
+        per_second: u64,
+        burst: u64,
+        metrics: Arc<SandboxMetrics>,
+    ) -> Result<ServerConfigs, TlsError> {
         let key = provider().key_provider.load_private_key(authority.leaf_key())?;
         let tickets = Ticketer::new()?;
-        let state = State { configs: LruCache::new(NAMES), tokens: burst as f64, refilled: Instant::now() };
-        Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), per_second, burst })
+        let (tokens, refilled) = (burst as f64, Instant::now());
+        let state = State { configs: LruCache::new(NAMES), tokens, refilled, per_second, burst };
+        Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), metrics })
+    }
+
+    /// Changes how many leaves may be minted. What was saved up stays, as far as the new reserve goes.
+    pub(crate) fn set_rate(&self, per_second: u64, burst: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.per_second, state.burst) = (per_second, burst);
     }
 
     /// The authority's public certificate, PEM.
@@ -84,14 +98,17 @@ impl ServerConfigs {
         {
             return Ok(config.clone());
         }
-        let earned = now.duration_since(state.refilled).as_secs_f64() * self.per_second as f64;
-        state.tokens = (state.tokens + earned).min(self.burst as f64);
+        let earned = now.duration_since(state.refilled).as_secs_f64() * state.per_second as f64;
+        state.tokens = (state.tokens + earned).min(state.burst as f64);
         state.refilled = now;
         if state.tokens < 1.0 {
-            return Err(MintError::RateLimited { per_second: self.per_second });
+            self.metrics.mint(Mint::Limited);
+            return Err(MintError::RateLimited { per_second: state.per_second });
         }
         state.tokens -= 1.0;
-        let config = Arc::new(self.build(host)?);
+        let built = self.build(host);
+        self.metrics.mint(if built.is_ok() { Mint::Minted } else { Mint::Failed });
+        let config = Arc::new(built?);
         state.configs.put(host.clone(), (config.clone(), now));
         Ok(config)
     }
@@ -114,7 +131,7 @@ mod tests {
     use super::*;
 
     fn configs(per_second: u64, burst: u64) -> ServerConfigs {
-        ServerConfigs::new(Authority::new("test").unwrap(), per_second, burst).unwrap()
+        ServerConfigs::new(Authority::new("test").unwrap(), per_second, burst, Arc::default()).unwrap()
     }
 
     #[test]

@@ -6,8 +6,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::sys::socket::{Shutdown, shutdown};
@@ -15,6 +16,9 @@ use nix::unistd::pipe2;
 use std::os::fd::AsRawFd as _;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use crate::metrics::SandboxMetrics;
+use crate::proxy::budget::Allowance;
 
 /// What a pipe may hold, in bytes: larger pipes mean fewer system calls and more kernel memory per tunnel.
 const PIPE: usize = 256 * 1024;
@@ -26,10 +30,50 @@ pub(crate) struct Carried {
     pub up: AtomicU64,
     /// To the sandbox.
     pub down: AtomicU64,
+    /// Counts for the sandbox, too.
+    metrics: Arc<SandboxMetrics>,
+    /// What may still be sent to the host.
+    allowance: Option<Allowance>,
+    spent: AtomicBool,
 }
 
 impl Carried {
-    fn total(&self) -> u64 {
+    /// Nothing so far.
+    pub(crate) fn new(metrics: Arc<SandboxMetrics>, allowance: Option<Allowance>) -> Carried {
+        Carried { metrics, allowance, ..Carried::default() }
+    }
+
+    /// Counts bytes that are about to be sent to the origin.
+    ///
+    /// # Errors
+    /// `QuotaExceeded` when they may not be: `limits.bytes_up_per_host`.
+    pub(crate) fn take_up(&self, bytes: u64) -> io::Result<()> {
+        if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes)) {
+            self.spent.store(true, Ordering::Relaxed);
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, exceeded));
+        }
+        self.up.fetch_add(bytes, Ordering::Relaxed);
+        self.metrics.up(bytes);
+        Ok(())
+    }
+
+    /// Counts bytes to the sandbox.
+    ///
+    /// # Errors
+    /// Never: they are not limited.
+    pub(crate) fn take_down(&self, bytes: u64) -> io::Result<()> {
+        self.down.fetch_add(bytes, Ordering::Relaxed);
+        self.metrics.down(bytes);
+        Ok(())
+    }
+
+    /// Whether it ended because no more may be sent.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
+    }
+
+    /// Both ways.
+    pub(crate) fn total(&self) -> u64 {
         self.up.load(Ordering::Relaxed) + self.down.load(Ordering::Relaxed)
     }
 }
@@ -45,28 +89,30 @@ pub(crate) async fn carry(
     idle: Duration,
 ) -> io::Result<()> {
     let both = async {
-        tokio::try_join!(one_way(sandbox, origin, &carried.up), one_way(origin, sandbox, &carried.down))
+        tokio::try_join!(
+            one_way(sandbox, origin, |bytes| carried.take_up(bytes)),
+            one_way(origin, sandbox, |bytes| carried.take_down(bytes))
+        )
     };
     tokio::select! {
         ended = both => ended.map(|_| ()),
-        () = silence(carried, idle) => Err(io::ErrorKind::TimedOut.into()),
+        () = silence(|| carried.total(), idle) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
-/// Returns when nothing was carried for `idle`.
-pub(crate) async fn silence(carried: &Carried, idle: Duration) {
-    let mut before = carried.total();
-    loop {
-        tokio::time::sleep(idle).await;
-        let now = carried.total();
-        if now == before {
-            return;
+/// Returns when what `moved` counts has not changed for `idle`, which it notices within a quarter of that.
+pub(crate) async fn silence(moved: impl Fn() -> u64, idle: Duration) {
+    let (mut before, mut since) = (moved(), Instant::now());
+    while since.elapsed() < idle {
+        tokio::time::sleep((idle / 4).max(Duration::from_millis(5))).await;
+        let now = moved();
+        if now != before {
+            (before, since) = (now, Instant::now());
         }
-        before = now;
     }
 }
 
-async fn one_way(from: &TcpStream, to: &TcpStream, count: &AtomicU64) -> io::Result<()> {
+async fn one_way(from: &TcpStream, to: &TcpStream, count: impl Fn(u64) -> io::Result<()>) -> io::Result<()> {
     let (out, into) = pipe()?;
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
     loop {
@@ -78,12 +124,13 @@ async fn one_way(from: &TcpStream, to: &TcpStream, count: &AtomicU64) -> io::Res
             let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
             return Ok(());
         }
+        // Counted before it is sent: what may not be is not.
+        count(filled as u64)?;
         let mut left = filled;
         while left > 0 {
             let moved =
                 to.async_io(Interest::WRITABLE, || Ok(splice(&out, None, to, None, left, flags)?)).await?;
             left -= moved;
-            count.fetch_add(moved as u64, Ordering::Relaxed);
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{Upstream, UpstreamError};
 use crate::http::body::Upload;
+use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::policy::{CredentialId, Deny, Host, Policy, Reason, Scheme};
 use crate::tls::client::ClientConfigs;
 
@@ -158,13 +159,14 @@ const MOST_REMEMBERED: usize = 4096;
 pub(crate) struct Pool {
     upstream: Upstream,
     tls: ClientConfigs,
+    metrics: Arc<SandboxMetrics>,
     state: Mutex<State>,
 }
 
 impl Pool {
     /// An empty pool.
-    pub(crate) fn new(upstream: Upstream, tls: ClientConfigs) -> Arc<Pool> {
-        Arc::new(Pool { upstream, tls, state: Mutex::default() })
+    pub(crate) fn new(upstream: Upstream, tls: ClientConfigs, metrics: Arc<SandboxMetrics>) -> Arc<Pool> {
+        Arc::new(Pool { upstream, tls, metrics, state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -179,16 +181,20 @@ impl Pool {
             if !shared.sender.is_closed() {
                 shared.since = Instant::now();
                 let (sender, address) = (Sender::H2(shared.sender.clone()), shared.address);
+                self.metrics.pool_reused();
                 return Some(Connection { sender, address, used: true });
             }
             state.shared.remove(key);
+            self.gauge(&state);
         }
-        let State { idle, count, .. } = &mut *state;
+        let State { idle, count, shared, .. } = &mut *state;
         let queue = idle.get_mut(key)?;
         // The one used last: the least likely to have been closed meanwhile.
         while let Some(idle) = queue.pop_back() {
             *count -= 1;
+            self.metrics.pool_idle(*count + shared.len());
             if idle.since.elapsed() < IDLE && idle.sender.is_ready() {
+                self.metrics.pool_reused();
                 return Some(Connection {
                     sender: Sender::H1(idle.sender),
                     address: idle.address,
@@ -217,6 +223,7 @@ impl Pool {
             queue.push_back(idle);
             state.count += 1;
         }
+        self.gauge(&state);
     }
 
     /// Closes what was idle for too long. To be called every few seconds.
@@ -232,11 +239,18 @@ impl Pool {
         // Open streams keep their own handle; a connection ends with the last one.
         shared.retain(|_, shared| shared.since.elapsed() < IDLE && !shared.sender.is_closed());
         dialling.retain(|_, lock| Arc::strong_count(lock) > 1);
+        self.gauge(&state);
     }
 
     /// Closes every kept connection: what a new policy judges goes over new ones.
     pub(crate) fn clear(&self) {
         *self.lock() = State::default();
+        self.metrics.pool_idle(0);
+    }
+
+    /// Reports how many connections are kept. One that speaks HTTP/2 is kept also while it is used.
+    fn gauge(&self, state: &State) {
+        self.metrics.pool_idle(state.count + state.shared.len());
     }
 
     /// A connection for a request: a kept one, or a new one.
@@ -299,11 +313,14 @@ impl Pool {
         match &sender {
             Sender::H2(sender) => {
                 let shared = Shared { sender: sender.clone(), address, since: Instant::now() };
-                self.lock().shared.insert(key.clone(), shared);
+                let mut state = self.lock();
+                state.shared.insert(key.clone(), shared);
+                self.gauge(&state);
             }
             Sender::H1(_) if h2 => self.remember(key, Version::HTTP_11),
             Sender::H1(_) => {}
         }
+        self.metrics.pool_opened();
         Ok(Connection { sender, address, used: false })
     }
 
@@ -320,9 +337,16 @@ impl Pool {
                 Scheme::Https => self.tls(dialed.stream, key, h2).await,
             }
         };
-        let sender =
-            tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| ConnectError::Timeout)??;
-        Ok((sender, dialed.address))
+        let shaken = tokio::time::timeout(HANDSHAKE, handshake).await;
+        if key.scheme == Scheme::Https {
+            let end = match &shaken {
+                Ok(Ok(_)) => Handshake::Done,
+                Ok(Err(_)) => Handshake::Failed,
+                Err(_) => Handshake::TimedOut,
+            };
+            self.metrics.handshake(Side::Origin, end);
+        }
+        Ok((shaken.map_err(|_| ConnectError::Timeout)??, dialed.address))
     }
 
     async fn tls(&self, stream: TcpStream, key: &Key, h2: bool) -> Result<Sender, ConnectError> {

@@ -289,6 +289,7 @@ async fn without_ipv6_no_name_has_an_ipv6_address() {
         }),
         audit: lab.audit.clone(),
         ipv6: false,
+        metrics: Arc::default(),
     });
     let answer = server.answer_udp(&query(&[b"api", b"example", b"com"], 28)).await.unwrap();
     let answer = Message::from_vec(&answer).unwrap();

@@ -82,6 +82,7 @@ impl Lab {
             }),
             audit: audit.clone(),
             ipv6: true,
+            metrics: Arc::default(),
         });
         Lab { server, names, rules, audit, outside, records, _folder: folder }
     }

@@ -1,0 +1,100 @@
+//! A stream whose other side must read: a write that stays blocked for the idle limit fails (ATTACKS X3), so that a sandbox
+//! that asks and never reads holds its connection, and what waits to be written, for that long and no longer.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// The stream.
+#[derive(Debug)]
+pub(crate) struct Stall<S> {
+    stream: S,
+    idle: Duration,
+    /// There only while a write is blocked.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stall<S> {
+    /// Writes to `stream` may be blocked for `idle`.
+    pub(crate) fn new(stream: S, idle: Duration) -> Stall<S> {
+        Stall { stream, idle, timer: None }
+    }
+
+    fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.timer = None;
+            return polled;
+        }
+        let idle = self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, out)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.watched(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.watched(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(cx);
+        this.watched(cx, polled)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_shutdown(cx);
+        this.watched(cx, polled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test]
+    async fn x3_a_reader_that_never_reads_is_given_up_and_a_slow_one_is_not() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut stalled = Stall::new(ours, Duration::from_millis(200));
+        let slowly = tokio::spawn(async move {
+            let mut sink = [0; 1024];
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut sink).await.unwrap();
+            }
+            theirs
+        });
+        stalled.write_all(&[0; 8192]).await.unwrap();
+        let _held = slowly.await.unwrap();
+        let ended = stalled.write_all(&[0; 8192]).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

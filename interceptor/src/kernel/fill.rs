@@ -1,0 +1,53 @@
+//! How full the kernel's maps are: a full table refuses the next sandbox, or the next connection of all.
+
+use std::sync::Arc;
+
+use interceptor_ebpf::layout::{HALF_OPEN_LIMIT, NETWORKS_CAPACITY};
+
+use super::maps::Maps;
+
+/// One map, as full as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapFill {
+    /// Its name, e.g. `flows`.
+    pub map: &'static str,
+    /// Entries it has.
+    pub entries: u64,
+    /// Entries it has room for.
+    pub capacity: u64,
+}
+
+/// Reads how full the maps of a program set are.
+#[derive(Clone, Debug)]
+pub struct MapGauge {
+    pub(super) maps: Arc<Maps>,
+    pub(super) sandboxes: u32,
+}
+
+impl MapGauge {
+    /// Every map that can be full. It costs a few system calls a sandbox.
+    pub fn read(&self) -> Vec<MapFill> {
+        let (sandboxes, flows) = self.maps.half_open_of_all();
+        let most = u64::from(self.sandboxes);
+        let fill = |map, entries, capacity| MapFill { map, entries, capacity };
+        vec![
+            fill("sandboxes", sandboxes, most),
+            fill("flows", flows, most.saturating_mul(HALF_OPEN_LIMIT.into())),
+            fill("networks", self.maps.networks_written(), NETWORKS_CAPACITY as u64),
+        ]
+    }
+}
+
+/// Reads how many half-open connections one sandbox has.
+#[derive(Clone, Debug)]
+pub struct HalfOpenGauge {
+    pub(super) maps: Arc<Maps>,
+    pub(super) sandbox: u64,
+}
+
+impl HalfOpenGauge {
+    /// Their number; `None` once the sandbox is gone.
+    pub fn read(&self) -> Option<u64> {
+        self.maps.half_open(self.sandbox)
+    }
+}

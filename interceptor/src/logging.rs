@@ -1,0 +1,94 @@
+//! The log: to standard error, as text or as JSON lines, filtered by `RUST_LOG`.
+//!
+//! No real key gets into it, whatever is asked for. Two things see to that, neither of which trusts the other:
+//!
+//! - Libraries are held to [`MOST_OF_LIBRARIES`]. At `debug` and `trace` HTTP, TLS and DNS libraries print heads and frames,
+//!   in which keys and queries stand; our own modules print neither.
+//! - Each line is searched for the real keys of every sandbox, as answers are ([`crate::http::redact`]), when it is written.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::proxy::Rules;
+
+/// The most that is taken from anything but this crate.
+pub const MOST_OF_LIBRARIES: LevelFilter = LevelFilter::INFO;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Begins to log. `RUST_LOG` decides what, else `level`, a directive of the same syntax. Does nothing when a log has begun.
+pub fn start(format: Format, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(Cleaned);
+    let lines = match format {
+        Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let log = tracing_subscriber::registry().with(filter).with(lines.with_filter(filter_fn(is_ours_or_mild)));
+    // Fails only when a subscriber is there already.
+    let _ = log.try_init();
+}
+
+/// Whether an event may be logged, whatever `RUST_LOG` says.
+fn is_ours_or_mild(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().strip_prefix("interceptor");
+    ours.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        || *metadata.level() <= MOST_OF_LIBRARIES
+}
+
+/// Whose keys are kept out: the rules in force, and those that requests under way began with.
+static RULES: Mutex<Vec<Weak<Rules>>> = Mutex::new(Vec::new());
+
+/// Keeps the keys of these rules out of the log as long as they exist.
+pub(crate) fn keep_out(rules: &Arc<Rules>) {
+    let mut known = RULES.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|rules| rules.strong_count() > 0);
+    known.push(Arc::downgrade(rules));
+}
+
+/// Standard error behind the search for keys.
+#[derive(Clone, Copy, Debug)]
+struct Cleaned;
+
+impl Write for Cleaned {
+    /// Takes a whole line: a key does not stand in two.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let rules: Vec<_> = {
+            let known = RULES.lock().unwrap_or_else(PoisonError::into_inner);
+            known.iter().filter_map(Weak::upgrade).collect()
+        };
+        let cleaned = rules.iter().fold(None, |cleaned: Option<Vec<u8>>, rules| {
+            rules.keyring.cleaned(cleaned.as_deref().unwrap_or(line)).or(cleaned)
+        });
+        io::stderr().write_all(cleaned.as_deref().unwrap_or(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for Cleaned {
+    type Writer = Cleaned;
+
+    fn make_writer(&'a self) -> Cleaned {
+        Cleaned
+    }
+}

@@ -1,0 +1,75 @@
+//! What this process counts, for Prometheus: `GET /metrics`.
+//!
+//! Every sandbox has its own [`SandboxMetrics`]: plain atomic numbers in one allocation, reached by a pointer that
+//! connections and requests hold anyway, so that counting costs an addition and never a look-up. Only a scrape walks over
+//! them and gives them names.
+//!
+//! The number of series is bounded whatever a sandbox does: labels are the ids of sandboxes that exist and members of
+//! enumerations of this program. No host, path, method, server name or address is ever one. What a sandbox counted is
+//! forgotten when it ends.
+
+mod histogram;
+mod sandbox;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use crate::audit::Audit;
+use crate::kernel::MapGauge;
+
+pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
+
+/// The media type of [`Metrics::encode`]'s text: OpenMetrics 1.0, which Prometheus reads too.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What this process counts.
+#[derive(Debug)]
+pub struct Metrics {
+    sandboxes: Mutex<Vec<Weak<SandboxMetrics>>>,
+    maps: OnceLock<MapGauge>,
+    audit: Audit,
+    started: Instant,
+}
+
+impl Metrics {
+    pub(crate) fn new(audit: Audit) -> Metrics {
+        Metrics { sandboxes: Mutex::default(), maps: OnceLock::new(), audit, started: Instant::now() }
+    }
+
+    /// Begins to count for a sandbox, until what is returned is dropped or [`SandboxMetrics::retire`] is called.
+    pub(crate) fn sandbox(&self, id: &Arc<str>) -> Arc<SandboxMetrics> {
+        let metrics = Arc::new(SandboxMetrics::new(id.clone()));
+        let mut sandboxes = self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        sandboxes.retain(|sandbox| sandbox.upgrade().is_some_and(|sandbox| !sandbox.is_retired()));
+        sandboxes.push(Arc::downgrade(&metrics));
+        metrics
+    }
+
+    /// Has the fill of the kernel's maps reported from now on. There is one program set in a process: the first stays.
+    pub fn watch_maps(&self, maps: MapGauge) {
+        // The same set, told of again with every sandbox.
+        let _ = self.maps.set(maps);
+    }
+
+    /// Everything that is counted, as OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut sandboxes = BTreeMap::new();
+        for sandbox in self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(sandbox) = sandbox.upgrade().filter(|sandbox| !sandbox.is_retired()) {
+                // Of two with one id, the later one: it took the other's place.
+                sandboxes.insert(sandbox.id().clone(), sandbox);
+            }
+        }
+        text::encode(text::Snapshot {
+            sandboxes: sandboxes.into_values().collect(),
+            maps: self.maps.get().map(MapGauge::read).unwrap_or_default(),
+            audit_dropped: self.audit.dropped(),
+            audit_waiting: self.audit.waiting(),
+            uptime: self.started.elapsed(),
+        })
+    }
+}

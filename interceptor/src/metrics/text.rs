@@ -1,0 +1,193 @@
+//! The names of what is counted, and its text. A counter that was never touched is left out where there is one for every
+//! member of a larger enumeration; what every sandbox has is always there, so that a missing series means a missing sandbox.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::sandbox::{Decisions, SandboxMetrics};
+use crate::kernel::MapFill;
+use crate::policy::Reason;
+
+/// What is there at the time of a scrape.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) sandboxes: Vec<Arc<SandboxMetrics>>,
+    pub(super) maps: Vec<MapFill>,
+    pub(super) audit_dropped: u64,
+    pub(super) audit_waiting: usize,
+    pub(super) uptime: Duration,
+}
+
+/// The text of a snapshot.
+pub(super) fn encode(snapshot: Snapshot) -> String {
+    let mut registry = Registry::with_prefix("interceptor");
+    registry.register_collector(Box::new(snapshot));
+    let mut out = String::new();
+    if let Err(error) = text::encode(&mut out, &registry) {
+        // A string takes everything; only an encoder's own complaint ends here, and half an answer would be a wrong one.
+        tracing::error!(%error, "the metrics could not be written");
+        out = "# EOF\n".to_owned();
+    }
+    out
+}
+
+type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let encoder = &mut encoder;
+        self.process(encoder)?;
+        self.decisions(encoder, "requests", "Requests that are over", |sandbox| &sandbox.requests)?;
+        let help = "Connections decided as a whole: tunnels, and refusals before any request was read";
+        self.decisions(encoder, "connections", help, |sandbox| &sandbox.connections)?;
+        let help =
+            "Time the proxy itself took for a forwarded request, dialling and the origin's own time left out";
+        let mut family =
+            encoder.encode_descriptor("request_added", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for sandbox in &self.sandboxes {
+            let (sum, count, ranges) = sandbox.added.read();
+            let labels = [("sandbox", &**sandbox.id())];
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &ranges, None)?;
+        }
+        let help = "TLS handshakes that ended, with the sandbox and with origins";
+        let mut family = encoder.encode_descriptor("tls_handshakes", help, None, MetricType::Counter)?;
+        for sandbox in &self.sandboxes {
+            for (side, ends) in ["sandbox", "origin"].into_iter().zip(&sandbox.handshakes) {
+                for (outcome, number) in ["ok", "failed", "timeout"].into_iter().zip(ends) {
+                    let labels = [("sandbox", &**sandbox.id()), ("side", side), ("outcome", outcome)];
+                    counter(&mut family, &labels, number)?;
+                }
+            }
+        }
+        let help = "Certificates for names that had none";
+        let mut family = encoder.encode_descriptor("certificate_mints", help, None, MetricType::Counter)?;
+        for sandbox in &self.sandboxes {
+            for (outcome, number) in ["minted", "limited", "failed"].into_iter().zip(&sandbox.mints) {
+                counter(&mut family, &[("sandbox", &**sandbox.id()), ("outcome", outcome)], number)?;
+            }
+        }
+        self.counters(encoder, "pool_opened", "New connections to origins", |s| &s.pool_opened)?;
+        self.counters(encoder, "pool_reused", "Kept connections to origins used again", |s| &s.pool_reused)?;
+        self.gauges(encoder, "pool_idle", "Connections to origins that are kept", |s| &s.pool_idle)?;
+        self.counters(encoder, "bytes_up", "Bytes of bodies and tunnels from the sandbox", |s| &s.bytes_up)?;
+        self.counters(encoder, "bytes_down", "Bytes of bodies and tunnels to the sandbox", |s| {
+            &s.bytes_down
+        })?;
+        self.counters(encoder, "dns_queries", "Names asked for", |s| &s.dns_queries)?;
+        self.counters(encoder, "dns_denied", "Names asked for that the policy denies", |s| &s.dns_denied)?;
+        self.gauges(encoder, "connections_open", "Connections of the sandbox", |s| &s.open_connections)?;
+        self.gauges(encoder, "requests_open", "Requests in progress", |s| &s.open_requests)?;
+        let help = "Audit records of the sandbox that were lost";
+        self.counters(encoder, "sandbox_audit_dropped", help, |s| &s.audit_dropped)?;
+        let help = "Connections asked for and neither accepted nor given up";
+        let mut family = encoder.encode_descriptor("connections_half_open", help, None, MetricType::Gauge)?;
+        for sandbox in &self.sandboxes {
+            if let Some(number) = sandbox.half_open.get().and_then(|gauge| gauge.read()) {
+                gauge(&mut family, &[("sandbox", &**sandbox.id())], number)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// What is not of one sandbox.
+    fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        encoder.encode_descriptor("build", "This program", None, MetricType::Info)?.encode_info(&version)?;
+        let seconds = Some(&Unit::Seconds);
+        let mut family =
+            encoder.encode_descriptor("uptime", "Since the start", seconds, MetricType::Gauge)?;
+        family.encode_gauge(&self.uptime.as_secs_f64())?;
+        let mut family = encoder.encode_descriptor("sandboxes", "Sandboxes", None, MetricType::Gauge)?;
+        family.encode_gauge(&(self.sandboxes.len() as u64))?;
+        let help = "Audit records that were lost";
+        let mut family = encoder.encode_descriptor("audit_dropped", help, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, f64>(&self.audit_dropped, None)?;
+        let help = "Audit records that wait to be written";
+        let mut family = encoder.encode_descriptor("audit_waiting", help, None, MetricType::Gauge)?;
+        family.encode_gauge(&(self.audit_waiting as u64))?;
+        let mut family = encoder.encode_descriptor(
+            "bpf_map_entries",
+            "Entries of the kernel's maps",
+            None,
+            MetricType::Gauge,
+        )?;
+        for fill in &self.maps {
+            gauge(&mut family, &[("map", fill.map)], fill.entries)?;
+        }
+        let help = "Entries that the kernel's maps have room for";
+        let mut family = encoder.encode_descriptor("bpf_map_capacity", help, None, MetricType::Gauge)?;
+        for fill in &self.maps {
+            gauge(&mut family, &[("map", fill.map)], fill.capacity)?;
+        }
+        Ok(())
+    }
+
+    fn decisions(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&SandboxMetrics) -> &Decisions,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let types = || ["none"].into_iter().chain(Reason::ALL.map(Reason::as_str));
+        for sandbox in &self.sandboxes {
+            for (decision, numbers) in ["allow", "deny"].into_iter().zip(of(sandbox)) {
+                for (kind, number) in types().zip(numbers).filter(|(_, number)| number.load(Relaxed) > 0) {
+                    let labels = [("sandbox", &**sandbox.id()), ("decision", decision), ("type", kind)];
+                    counter(&mut family, &labels, number)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn counters(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&SandboxMetrics) -> &AtomicU64,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for sandbox in &self.sandboxes {
+            counter(&mut family, &[("sandbox", &**sandbox.id())], of(sandbox))?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&SandboxMetrics) -> &AtomicU64,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for sandbox in &self.sandboxes {
+            gauge(&mut family, &[("sandbox", &**sandbox.id())], of(sandbox).load(Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
+fn counter<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &Labels<'_, N>,
+    number: &AtomicU64,
+) -> fmt::Result {
+    family.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(&number.load(Relaxed), None)
+}
+
+fn gauge<const N: usize>(family: &mut MetricEncoder<'_>, labels: &Labels<'_, N>, number: u64) -> fmt::Result {
+    family.encode_family(labels)?.encode_gauge(&number)
+}
