@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::queue::Queue;
-use super::{ChainKey, Record};
 use super::sink::Sink;
 use super::writer::{Published, Writer};
+use super::{ChainKey, Record};
 
 /// How long the end of the process waits for a sink that is stuck.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -136,15 +136,18 @@ impl Writer {
                 Ok(false) => {}
                 Err(error) => {
                     let name = self.sink.name();
-                    tracing::error!("cannot lock the audit file {name}: {error}; should another write to it too, the chain breaks");
+                    tracing::error!(
+                        "cannot lock the audit file {name}: {error}; should another write to it too, the chain breaks"
+                    );
                     break;
                 }
             }
-            if queue.is_closed()
-                && closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_LOOKS
-            {
+            if queue.is_closed() && closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_LOOKS {
                 // Two writers would break the chain: rather the reader learns of records that are missing.
-                tracing::error!("another process keeps the audit file {}: records are lost", self.sink.name());
+                tracing::error!(
+                    "another process keeps the audit file {}: records are lost",
+                    self.sink.name()
+                );
                 self.sink = Sink::Discard;
                 return;
             }
@@ -201,7 +204,10 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!("cannot reopen the audit file {}: {error}; the old one is kept", self.sink.name());
+                tracing::error!(
+                    "cannot reopen the audit file {}: {error}; the old one is kept",
+                    self.sink.name()
+                );
             }
         }
     }

@@ -39,15 +39,15 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
-It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM. Connections opened before it go on unseen. With
+It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reopens the audit file. Connections opened before it go on unseen. With
 --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let Attach { common, cgroup, pid } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
-    let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-    ends.thread_block().context("cannot hold back signals")?;
+    let awaited: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    awaited.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
     let cgroup = directory(&cgroup)?;
@@ -85,7 +85,13 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     drop(visitor);
 
     announce(&common, &id, &cgroup, &enforced.ca_pem, placeholders)?;
-    let signal = ends.wait().context("cannot wait for a signal")?;
+    let signal = loop {
+        match awaited.wait().context("cannot wait for a signal")? {
+            // The audit file was rotated.
+            Signal::SIGHUP => audit.reopen(),
+            signal => break signal,
+        }
+    };
     tracing::info!(sandbox = %id, %signal, "detaching");
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());

@@ -130,7 +130,10 @@ mod tests {
         ] {
             let error = write(text, mode).unwrap_err();
             let shown = format!("{error} {error:?}");
-            assert!(shown.contains(expected) && shown.contains("/key") && !shown.contains("secret"), "{shown}");
+            assert!(
+                shown.contains(expected) && shown.contains("/key") && !shown.contains("secret"),
+                "{shown}"
+            );
         }
         let error = ChainKey::read(&folder.path().join("none")).unwrap_err().to_string();
         assert!(error.contains("/none: No such file"), "{error}");

@@ -134,4 +134,3 @@ fn end_of(line: &[u8]) -> Option<(Mac, u64)> {
     let numbered: Numbered = serde_json::from_slice(&object).ok()?;
     Some((mac, numbered.seq.checked_add(1)?))
 }
-

@@ -60,12 +60,14 @@ fn a_chain_goes_on_over_restarts_and_verifies() {
     let (chained, notes) = verify(&[&WHOLE], true).unwrap();
     assert_eq!((chained, notes.len()), (Chained { records: 24, ended: true }, 0));
     let text = String::from_utf8(WHOLE.clone()).unwrap();
-    let values: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let values: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for (number, value) in values.iter().enumerate() {
         assert_eq!(value["seq"], number, "{value}");
         assert_eq!(value["mac"].as_str().unwrap().len(), 64);
     }
-    let own: Vec<_> = values.iter().filter(|value| value["sandbox"] == "-").map(|value| &value["type"]).collect();
+    let own: Vec<_> =
+        values.iter().filter(|value| value["sandbox"] == "-").map(|value| &value["type"]).collect();
     assert_eq!(own, [STARTED, ENDED, RESUMED, ENDED]);
 }
 
@@ -254,6 +256,7 @@ fn a_second_writer_is_refused_or_waits_for_the_first_and_goes_on_after_it() {
     let file = fs::read(&path).unwrap();
     assert_eq!(verify(&[&file], true).unwrap(), (Chained { records: 24, ended: true }, vec![]));
     let text = String::from_utf8(file).unwrap();
-    let order: Vec<_> = text.lines().filter_map(|line| Some(line.split_once("\"path\":\"/")?.1.split_once('"')?.0)).collect();
+    let order: Vec<_> =
+        text.lines().filter_map(|line| Some(line.split_once("\"path\":\"/")?.1.split_once('"')?.0)).collect();
     assert_eq!(order, (0..20).map(|number: u32| number.to_string()).collect::<Vec<_>>());
 }

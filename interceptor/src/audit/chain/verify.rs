@@ -171,8 +171,7 @@ impl Verifier {
         if event == STARTED && !self.started.insert(mac) {
             return Err(Flaw::Again);
         }
-        let note =
-            if event == RESUMED && !self.ended { Some(Note::Unclean) } else { before.note };
+        let note = if event == RESUMED && !self.ended { Some(Note::Unclean) } else { before.note };
         self.ended = event == ENDED;
         self.last = Some((mac, seq));
         Ok(note)
@@ -189,7 +188,8 @@ impl Verifier {
             }
             (STARTED, _) => Err(Flaw::StartWithin),
             (ROTATED, last) if first => {
-                let repeated = content.prev.as_deref().and_then(|hex| super::from_hex(hex.as_bytes().try_into().ok()?));
+                let repeated =
+                    content.prev.as_deref().and_then(|hex| super::from_hex(hex.as_bytes().try_into().ok()?));
                 let mac = repeated.ok_or(Flaw::Altered)?;
                 match last {
                     Some((last, number)) if last != mac => {
@@ -224,10 +224,16 @@ impl fmt::Display for Flaw {
             }
             Flaw::Missing { expected, found } => {
                 let count = found.wrapping_sub(*expected);
-                write!(f, "is record {found}, where {expected} should be: {count} are missing, or out of place")
+                write!(
+                    f,
+                    "is record {found}, where {expected} should be: {count} are missing, or out of place"
+                )
             }
             Flaw::Misplaced { expected, found } => {
-                write!(f, "is record {found}, where {expected} should be: it stands here again, or out of place")
+                write!(
+                    f,
+                    "is record {found}, where {expected} should be: it stands here again, or out of place"
+                )
             }
             Flaw::Headless { found } => write!(
                 f,
@@ -239,7 +245,9 @@ impl fmt::Display for Flaw {
                 "goes on at record {found}, where {expected} should be: a file is missing before it, the end of that file was removed, \
                  or the order is wrong"
             ),
-            Flaw::StartWithin => f.write_str("starts a new chain within a file: what is before it cannot be relied on"),
+            Flaw::StartWithin => {
+                f.write_str("starts a new chain within a file: what is before it cannot be relied on")
+            }
             Flaw::Again => f.write_str("starts a chain that was given already"),
             Flaw::NoEnd => f.write_str("should be there: the record before it is not the writer's last word"),
             Flaw::Empty => f.write_str("should be there: there is no record"),
