@@ -41,6 +41,6 @@ mod tests {
         let rows = [vec!["a".to_owned(), "7".to_owned()], vec!["\u{1b}[2J\n".to_owned(), "12".to_owned()]];
         super::print(&mut out, &["NAME", "COUNT"], &rows, &[1]).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert_eq!(text, "NAME              COUNT\na                     7\n\\u{1b}[2J\\u{a}     12\n");
+        assert_eq!(text, "NAME            COUNT\na                   7\n\\u{1b}[2J\\u{a}     12\n");
     }
 }
