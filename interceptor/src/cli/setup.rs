@@ -165,6 +165,11 @@ pub(super) fn audit(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
     open_audit(common, limits, false)
 }
 
+/// [`audit`] of a daemon, which waits for the one that it takes over from: a chain has one writer.
+pub(super) fn audit_in_turn(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
+    open_audit(common, limits, true)
+}
+
 fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Audit> {
     let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
     let default = AuditOptions::default();
