@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: the project's only script language. One file a command.
 
 mod bench;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod process;
@@ -19,6 +20,9 @@ cargo xtask COMMAND [ARG…]
                       The arguments go to `cargo test`: cargo xtask test --test refusals -- --nocapture
   ebpf [--check]      builds the eBPF object; --check compares it with the one that is checked in
   fuzz [ARG…]         runs the fuzz targets
+  dist [--debug] [--to DIR]
+                      builds the release binary and puts a package together in target/dist: the binary, completions, manual
+                      pages, licence, systemd unit and hooks, and an archive of them
   bench [ARG…]        runs the benchmarks; the arguments go to `cargo bench`
 ";
 
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         "run" => run::run(rest),
         "test" => test::run(rest),
         "ebpf" => ebpf::run(rest).map(|()| ExitCode::SUCCESS),
+        "dist" => dist::run(rest),
         "fuzz" => fuzz::run(rest).map(|()| ExitCode::SUCCESS),
         "bench" => bench::run(rest),
         "help" | "-h" | "--help" => {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use super::Record;
 use super::queue::Queue;
 use super::sink::Sink;
 use super::writer::{Published, Writer};
+use super::{ChainKey, Record};
 
 /// How long the end of the process waits for a sink that is stuck.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -42,6 +42,16 @@ impl Default for AuditOptions {
     }
 }
 
+/// That the stream is to be a hash chain, which `interceptor audit verify` can check.
+#[derive(Clone, Debug)]
+pub struct ChainOptions {
+    /// The key of its MACs.
+    pub key: ChainKey,
+    /// What to do while another process writes a chain to the same file, of which there can be one only: wait for it with what is
+    /// in the queue (as a process does that takes over from another), or refuse to start.
+    pub wait: bool,
+}
+
 /// Why no audit could be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -52,6 +62,13 @@ pub enum AuditError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Another process writes a chain to the file.
+    #[error("the audit file {path} is being written to by another interceptor, and a chain has one writer: give each its own file",
+        path = path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
     },
     /// The writer's thread cannot be started.
     #[error("cannot start the thread that writes audit records: {0}")]
@@ -77,7 +94,27 @@ impl Audit {
     pub fn to_file_with(path: impl AsRef<Path>, options: AuditOptions) -> Result<Audit, AuditError> {
         let path = path.as_ref();
         let sink = Sink::open(path).map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
-        Audit::start(sink, options)
+        Audit::start(sink, options, None)
+    }
+
+    /// [`Audit::to_file_with`] as a hash chain, which goes on where the one in the file ends.
+    pub fn to_file_chained(
+        path: impl AsRef<Path>,
+        options: AuditOptions,
+        chain: ChainOptions,
+    ) -> Result<Audit, AuditError> {
+        let path = path.as_ref();
+        let open = |source| AuditError::Open { path: path.to_owned(), source };
+        let sink = Sink::open(path).map_err(open)?;
+        if !sink.try_lock().map_err(open)? && !chain.wait {
+            return Err(AuditError::Taken { path: path.to_owned() });
+        }
+        Audit::start(sink, options, Some(chain.key))
+    }
+
+    /// [`Audit::to_stderr_with`] as a hash chain, which starts anew each time.
+    pub fn to_stderr_chained(options: AuditOptions, key: ChainKey) -> Result<Audit, AuditError> {
+        Audit::start(Sink::Stderr { midline: false }, options, Some(key))
     }
 
     /// Writes to standard error.
@@ -87,18 +124,18 @@ impl Audit {
 
     /// [`Audit::to_stderr`] with bounds of one's own.
     pub fn to_stderr_with(options: AuditOptions) -> Result<Audit, AuditError> {
-        Audit::start(Sink::Stderr { midline: false }, options)
+        Audit::start(Sink::Stderr { midline: false }, options, None)
     }
 
     /// Writes nowhere; [`Audit::subscribe`] still sees every record.
     pub fn discard() -> Result<Audit, AuditError> {
-        Audit::start(Sink::Discard, AuditOptions::default())
+        Audit::start(Sink::Discard, AuditOptions::default(), None)
     }
 
-    fn start(sink: Sink, options: AuditOptions) -> Result<Audit, AuditError> {
+    fn start(sink: Sink, options: AuditOptions, key: Option<ChainKey>) -> Result<Audit, AuditError> {
         let queue = Arc::new(Queue::new(options));
         let followers = broadcast::Sender::new(FOLLOW_BEHIND);
-        let writer = Writer::new(sink, followers.clone(), Arc::clone(&queue));
+        let writer = Writer::new(sink, key, followers.clone(), Arc::clone(&queue));
         let stream = Stream { queue: Arc::clone(&queue), followers };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(&queue)).map_err(AuditError::Thread)?;
@@ -132,7 +169,7 @@ impl Audit {
         self.0.queue.reopen();
     }
 
-    /// Every record from now on, as it is written. One who reads too slowly misses some and is told how many.
+    /// Every record from now on, as it is written, but without the fields of a chain: those are the file's. One who reads too slowly misses some and is told how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
         self.0.followers.subscribe()
     }

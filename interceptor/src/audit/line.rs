@@ -120,7 +120,7 @@ fn escape(out: &mut String, value: &str) {
 }
 
 /// Controls (C0, DEL, C1), line and paragraph separators, bidirectional controls, and characters without a shape.
-fn steers_or_hides(character: char) -> bool {
+pub(crate) fn steers_or_hides(character: char) -> bool {
     character.is_control()
         || matches!(
             character,

@@ -5,6 +5,7 @@
 //! disk cannot take is counted, and the count is reported in the stream itself. Nothing here decides anything, and
 //! nothing here sees a key or a query string.
 
+mod chain;
 mod handle;
 mod id;
 mod line;
@@ -15,7 +16,9 @@ mod sink;
 mod tests;
 mod writer;
 
-pub use handle::{Audit, AuditError, AuditOptions};
+pub use chain::{ChainKey, ChainKeyError, Chained, Fault, Flaw, Note, Verifier};
+pub use handle::{Audit, AuditError, AuditOptions, ChainOptions};
 pub use id::RequestId;
+pub(crate) use line::steers_or_hides;
 pub use record::{Kind, Protocol, Record, Verdict};
 pub use writer::Published;

@@ -166,6 +166,11 @@ impl Queue {
         self.wake(state);
     }
 
+    /// Whether no further record is taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Waits until the writer has ended; `false` if it has not within `limit`.
     pub(super) fn wait_ended(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;

@@ -1,13 +1,15 @@
 //! Where lines go: a file, standard error, or nowhere.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a descriptor that somebody made non-blocking may refuse before the lines count as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How far back the beginning of a file's last line is looked for, in bytes: a record is far shorter.
+const LONGEST_LINE: u64 = 1 << 20;
 
 pub(super) enum Sink {
     File(LogFile),
@@ -32,7 +34,9 @@ pub(super) struct Short {
 
 impl Sink {
     pub(super) fn open(path: &Path) -> io::Result<Sink> {
-        Ok(Sink::File(LogFile { path: path.to_owned(), file: append_to(path)?, midline: false }))
+        let file = append_to(path)?;
+        let midline = ends_midline(path, &file);
+        Ok(Sink::File(LogFile { path: path.to_owned(), file, midline }))
     }
 
     /// What errors name.
@@ -48,13 +52,50 @@ impl Sink {
         matches!(self, Sink::Discard)
     }
 
-    /// Opens the file anew by its path. On error the old one is kept.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        if let Sink::File(log) = self {
-            log.file = append_to(&log.path)?;
-            log.midline = false;
+    /// Opens the file anew by its path, and says whether it is another one. On error the old one is kept. `alone`: it is an
+    /// error too if another process has it to itself.
+    pub(super) fn reopen(&mut self, alone: bool) -> io::Result<bool> {
+        let Sink::File(log) = self else { return Ok(false) };
+        let file = append_to(&log.path)?;
+        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        if identity(&file)? == identity(&log.file)? {
+            // It keeps its lock.
+            return Ok(false);
         }
-        Ok(())
+        if alone {
+            file.try_lock().map_err(io::Error::from)?;
+        }
+        log.midline = ends_midline(&log.path, &file);
+        log.file = file;
+        Ok(true)
+    }
+
+    /// Tries to have the file to itself among all who ask for that; `false` while another has it.
+    pub(super) fn try_lock(&self) -> io::Result<bool> {
+        let Sink::File(log) = self else { return Ok(true) };
+        match log.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The last line of what is in the file, without its line feed; `None` where nothing is, or where it cannot be read back.
+    pub(super) fn last_line(&self) -> io::Result<Option<Vec<u8>>> {
+        let Sink::File(log) = self else { return Ok(None) };
+        let Some((file, length)) = read_back(&log.path, &log.file)? else { return Ok(None) };
+        let mut wanted = 4096;
+        loop {
+            let size = length.min(wanted);
+            let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
+            file.read_exact_at(&mut text, length - size)?;
+            let lines = text.strip_suffix(b"\n").unwrap_or(&text);
+            match memchr::memrchr(b'\n', lines) {
+                Some(at) => return Ok(Some(lines[at + 1..].to_vec())),
+                None if size == length || wanted >= LONGEST_LINE => return Ok(Some(lines.to_vec())),
+                None => wanted *= 4,
+            }
+        }
     }
 
     /// Writes whole lines, with as few system calls as the kernel permits.
@@ -99,6 +140,27 @@ fn append_to(path: &Path) -> io::Result<File> {
         }
         _ => error,
     })
+}
+
+/// A regular file that is not empty, opened for reading, and its length.
+fn read_back(path: &Path, opened: &File) -> io::Result<Option<(File, u64)>> {
+    let metadata = opened.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(None);
+    }
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let found = file.metadata()?;
+    // Replaced in between: not what is written to.
+    Ok(((found.dev(), found.ino()) == (metadata.dev(), metadata.ino())).then(|| (file, found.len())))
+}
+
+/// Whether somebody else left half a line at the end, as a machine that lost its power does: it is to take no record with it.
+fn ends_midline(path: &Path, opened: &File) -> bool {
+    let mut last = *b"\n";
+    // What cannot be read back is taken as whole; appending to it is what matters.
+    let read = read_back(path, opened)
+        .and_then(|found| found.map_or(Ok(()), |(file, length)| file.read_exact_at(&mut last, length - 1)));
+    read.is_ok() && last != *b"\n"
 }
 
 struct ShortWrite {

@@ -216,6 +216,34 @@ async fn x7_a_full_disk_stops_no_traffic_breaks_no_line_and_the_loss_is_reported
     assert_eq!(reported.len(), 2, "{reported:?}");
 }
 
+#[tokio::test]
+async fn x7_a_chain_on_a_full_disk_stays_whole_and_the_loss_is_in_it() {
+    let disk = SmallDisk::new("64k");
+    let path = disk.0.path().join("audit.jsonl");
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![b'x'; 40 * 1024]).unwrap();
+    let key = ChainKey::new(&[7; 32]).unwrap();
+    let chain = ChainOptions { key: key.clone(), wait: false };
+    let audit = Audit::to_file_chained(&path, AuditOptions::default(), chain).unwrap();
+    let sandbox: Arc<str> = "s0".into();
+    let total = 500;
+    for number in 0..total {
+        audit.emit(denied(&sandbox, &format!("/{number}")));
+    }
+    audit.flush().await;
+    fs::remove_file(&ballast).unwrap();
+    audit.emit(denied(&sandbox, "/after"));
+    audit.shutdown().await;
+    let (written, dropped) = count(&read(&path));
+    assert!(dropped > 0, "nothing was dropped, the test shows nothing");
+    assert_eq!(written + dropped, total + 1);
+    let mut verifier = Verifier::new(key);
+    for line in fs::read(&path).unwrap().split_inclusive(|&byte| byte == b'\n') {
+        verifier.line(line).unwrap_or_else(|fault| panic!("line {} {}", fault.line, fault.flaw));
+    }
+    assert!(verifier.end(true).is_ok());
+}
+
 #[test]
 fn x7_emitting_is_cheap() {
     let audit = Audit::discard().unwrap();

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
+use super::chain::{Chain, Place};
 use super::queue::{Batch, Queue};
-use super::sink::Sink;
-use super::{Record, line};
+use super::sink::{Short, Sink};
+use super::{ChainKey, Record, line};
 
 /// A batch is written in pieces of about this size, in bytes, so that the buffer stays small.
 const PIECE: usize = 256 * 1024;
@@ -21,6 +22,10 @@ const GATHER: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a failing sink is complained about.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether another process has left the file.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long what is queued waits for that when nothing more will come.
+const LAST_LOOKS: Duration = Duration::from_secs(4);
 /// Vectors that grew beyond this many records in a flood are not kept.
 const KEEP: usize = 1024;
 
@@ -35,6 +40,9 @@ pub struct Published {
 
 pub(super) struct Writer {
     sink: Sink,
+    /// The key of the chain, until it begins.
+    key: Option<ChainKey>,
+    chain: Option<Chain>,
     followers: broadcast::Sender<Arc<Published>>,
     /// Formatted lines of the current piece, and where each ends.
     text: String,
@@ -55,9 +63,16 @@ impl Drop for Ending<'_> {
 }
 
 impl Writer {
-    pub(super) fn new(sink: Sink, followers: broadcast::Sender<Arc<Published>>, queue: Arc<Queue>) -> Writer {
+    pub(super) fn new(
+        sink: Sink,
+        key: Option<ChainKey>,
+        followers: broadcast::Sender<Arc<Published>>,
+        queue: Arc<Queue>,
+    ) -> Writer {
         Writer {
             sink,
+            key,
+            chain: None,
             followers,
             text: String::new(),
             ends: Vec::new(),
@@ -68,18 +83,21 @@ impl Writer {
     }
 
     /// Writes until the queue is closed and empty.
-    pub(super) fn run(mut self, queue: &Queue) {
-        // Whatever ends this thread, nobody waits for it afterwards.
+    pub(super) fn run(self, queue: &Queue) {
+        // Whatever ends this thread, nobody waits for it afterwards; and the file is let go of before.
         let _ending = Ending(queue);
+        let mut writer = self;
+        writer.write_all(queue);
+    }
+
+    fn write_all(&mut self, queue: &Queue) {
+        self.begin_chain(queue);
         let mut spent = Vec::new();
         loop {
             let batch = queue.take(std::mem::take(&mut spent), (!self.lost.is_empty()).then_some(RETRY));
             let Batch { mut records, dropped, waiters, reopen, closed } = batch;
-            if reopen && let Err(error) = self.sink.reopen() {
-                tracing::error!(
-                    "cannot reopen the audit file {}: {error}; the old one is kept",
-                    self.sink.name()
-                );
+            if reopen {
+                self.reopen();
             }
             self.write(&mut records);
             // What was dropped came after what was queued: the report stands where the gap is.
@@ -87,6 +105,9 @@ impl Writer {
                 *self.lost.entry(sandbox).or_default() += count;
             }
             self.report_lost();
+            if closed {
+                self.end_chain();
+            }
             for waiter in waiters {
                 let _ = waiter.send(()); // one who no longer waits is no error
             }
@@ -109,21 +130,139 @@ impl Writer {
         }
     }
 
+    /// Waits until the file is this process's own, then begins the chain, or goes on with the one that is there.
+    fn begin_chain(&mut self, queue: &Queue) {
+        let Some(key) = self.key.take() else { return };
+        let mut closed_since: Option<Instant> = None;
+        loop {
+            match self.sink.try_lock() {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => {
+                    let name = self.sink.name();
+                    tracing::error!(
+                        "cannot lock the audit file {name}: {error}; should another write to it too, the chain breaks"
+                    );
+                    break;
+                }
+            }
+            if queue.is_closed() && closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_LOOKS {
+                // Two writers would break the chain: rather the reader learns of records that are missing.
+                tracing::error!(
+                    "another process keeps the audit file {}: records are lost",
+                    self.sink.name()
+                );
+                self.sink = Sink::Discard;
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let last = self.sink.last_line().unwrap_or_else(|error| {
+            tracing::error!("cannot read the audit file {} back: {error}", self.sink.name());
+            None
+        });
+        let chain = Chain::after(key, last.as_deref()).unwrap_or_else(|fresh| {
+            tracing::error!(
+                "the audit file {} does not end in a record of a chain: a new chain starts within it, which                  `interceptor audit verify` will object to; give the chain a file of its own",
+                self.sink.name()
+            );
+            fresh
+        });
+        self.chain = Some(chain);
+        if let Err(short) = self.open_chain() {
+            self.complain(&short.error);
+        }
+    }
+
+    /// Writes what must be written first, if it was not yet.
+    fn open_chain(&mut self) -> Result<(), Short> {
+        let Some(chain) = &mut self.chain else { return Ok(()) };
+        let place = chain.place();
+        if let Some(line) = chain.opening() {
+            if let Err(short) = self.sink.write(line.as_bytes()) {
+                chain.rewind(place, &[]);
+                return Err(Short { complete: 0, ..short });
+            }
+            chain.opened();
+        }
+        Ok(())
+    }
+
+    fn end_chain(&mut self) {
+        let opened = self.open_chain();
+        let Some(chain) = &mut self.chain else { return };
+        let ending = chain.ending();
+        if let Err(short) = opened.and_then(|()| self.sink.write(ending.as_bytes())) {
+            self.complain(&short.error);
+        }
+    }
+
+    fn reopen(&mut self) {
+        match self.sink.reopen(self.chain.is_some()) {
+            Ok(another) => {
+                if let Some(chain) = self.chain.as_mut().filter(|_| another) {
+                    chain.rotate();
+                    if let Err(short) = self.open_chain() {
+                        self.complain(&short.error);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    "cannot reopen the audit file {}: {error}; the old one is kept",
+                    self.sink.name()
+                );
+            }
+        }
+    }
+
+    /// Appends a record to the current piece.
+    fn append(&mut self, record: &Record) {
+        let start = self.text.len();
+        line::append(&mut self.text, record);
+        if let Some(chain) = &mut self.chain {
+            chain.seal(&mut self.text, start);
+        }
+    }
+
+    /// Writes the current piece, sealed since `place`.
+    fn write_text(&mut self, place: Option<Place>) -> Result<(), Short> {
+        let text = self.text.as_bytes();
+        self.sink.write(text).inspect_err(|short| {
+            if let (Some(chain), Some(place)) = (&mut self.chain, place) {
+                chain.rewind(place, &text[..short.complete]);
+            }
+        })
+    }
+
     fn write(&mut self, records: &mut Vec<Record>) {
         if self.sink.is_discard() && self.followers.receiver_count() == 0 {
             return;
         }
         let mut first = 0;
         while first < records.len() {
+            let opened = self.open_chain();
+            let place = self.chain.as_ref().map(Chain::place);
             self.text.clear();
             self.ends.clear();
             let mut next = first;
             while next < records.len() && self.text.len() < PIECE {
-                line::append(&mut self.text, &records[next]);
+                self.append(&records[next]);
                 self.ends.push(self.text.len());
                 next += 1;
             }
-            self.write_piece(&records[first..next]);
+            let written = match opened {
+                Ok(()) => self.write_text(place),
+                Err(short) => {
+                    if let (Some(chain), Some(place)) = (&mut self.chain, place) {
+                        chain.rewind(place, &[]);
+                    }
+                    Err(short)
+                }
+            };
+            if let Err(short) = written {
+                self.lose(&records[first..next], &short);
+            }
             first = next;
         }
         if self.followers.receiver_count() > 0 {
@@ -133,23 +272,24 @@ impl Writer {
         }
     }
 
-    /// Writes the formatted lines of `records`; those that could not be written count as lost.
-    fn write_piece(&mut self, records: &[Record]) {
-        if let Err(short) = self.sink.write(self.text.as_bytes()) {
-            let written = self.ends.partition_point(|&end| end <= short.complete);
-            for record in &records[written..] {
-                *self.lost.entry(Arc::clone(&record.sandbox)).or_default() += 1;
-                self.queue.count_lost(&record.sandbox, 1);
-            }
-            let due = self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
-            if due {
-                self.complained = Some(Instant::now());
-                let (name, lost) = (self.sink.name(), self.lost.values().sum::<u64>());
-                tracing::error!(
-                    "cannot write audit records to {name}: {}; {lost} are lost so far, traffic goes on",
-                    short.error
-                );
-            }
+    /// Counts those of a piece's records that could not be written.
+    fn lose(&mut self, records: &[Record], short: &Short) {
+        let written = self.ends.partition_point(|&end| end <= short.complete);
+        for record in &records[written..] {
+            *self.lost.entry(Arc::clone(&record.sandbox)).or_default() += 1;
+            self.queue.count_lost(&record.sandbox, 1);
+        }
+        self.complain(&short.error);
+    }
+
+    /// Says in the log, now and then, that the sink takes nothing.
+    fn complain(&mut self, error: &std::io::Error) {
+        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+            self.complained = Some(Instant::now());
+            let (name, lost) = (self.sink.name(), self.lost.values().sum::<u64>());
+            tracing::error!(
+                "cannot write audit records to {name}: {error}; {lost} are lost so far, traffic goes on"
+            );
         }
     }
 
@@ -158,9 +298,13 @@ impl Writer {
         while let Some((sandbox, &count)) = self.lost.first_key_value() {
             let mut record = Record::lifecycle(sandbox, "audit_dropped");
             record.dropped = Some(count);
+            if self.open_chain().is_err() {
+                return;
+            }
+            let place = self.chain.as_ref().map(Chain::place);
             self.text.clear();
-            line::append(&mut self.text, &record);
-            if self.sink.write(self.text.as_bytes()).is_err() {
+            self.append(&record);
+            if self.write_text(place).is_err() {
                 return;
             }
             self.lost.pop_first();

@@ -32,7 +32,8 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
-It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again. Connections opened before it go on unseen. With
+It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again, and
+opens the audit file anew. Connections opened before it go on unseen. With
 --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
 
 /// Runs the command.

@@ -1,11 +1,15 @@
 //! The commands, one file each: this one parses the arguments and calls one of them.
 
 pub mod attach;
+pub mod audit;
 mod audit_file;
 pub mod check;
+pub mod completions;
+pub mod ctl;
 pub mod doctor;
 mod excerpt;
 pub mod explain;
+pub mod generate;
 pub mod init;
 pub mod policy_file;
 pub mod profiles;
@@ -15,6 +19,7 @@ pub mod run;
 pub mod serve;
 pub mod services;
 mod setup;
+mod table;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -56,6 +61,15 @@ pub enum Command {
     Init(init::Init),
     /// Says what this host can and cannot do, each with its remedy.
     Doctor(doctor::Doctor),
+    /// Reads audit records: follows, counts, or verifies them.
+    Audit(audit::Audit),
+    /// Speaks with a running `interceptor serve` over its control socket.
+    Ctl(ctl::Ctl),
+    /// Prints the completions of a shell.
+    Completions(completions::Completions),
+    /// Writes completions and manual pages into a directory; for packagers, by `cargo xtask dist`.
+    #[command(hide = true)]
+    Generate(generate::Generate),
 }
 
 /// The options that `run`, `attach` and `serve` share.
@@ -67,6 +81,9 @@ pub struct Common {
     /// Where audit records go, one JSON object a line; `-` is standard error.
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
+    /// Makes the audit stream a hash chain under the key in this file (32 bytes or more), for `interceptor audit verify`.
+    #[arg(long, value_name = "KEYFILE", requires = "audit")]
+    pub audit_chain: Option<PathBuf>,
     /// Certificates (PEM) to trust for upstream connections beside the system's roots; repeatable.
     #[arg(long, value_name = "FILE")]
     pub upstream_ca: Vec<PathBuf>,
@@ -117,6 +134,10 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Audit(arguments) => audit::run(arguments),
+        Command::Ctl(arguments) => ctl::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
         if !enforces && error.downcast_ref().is_some_and(reader_is_gone) {

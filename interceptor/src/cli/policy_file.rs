@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::audit::steers_or_hides;
 use crate::policy::{self, Catalogue, MAX_BYTES, Policy, Problem};
 
 /// The text of a policy; `-` is standard input. Not more is read than a document may have.
@@ -62,17 +63,48 @@ pub fn describe(problem: &Problem) -> String {
     }
 }
 
-/// Text for a terminal: control characters and those that reorder text are shown as escapes.
+/// Text for a terminal: control characters and those that reorder text, or have no shape, are shown as escapes.
 pub fn printable(text: &str) -> String {
-    let hidden = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     text.chars()
         .flat_map(|character| {
-            let escaped = hidden(character).then(|| character.escape_unicode());
+            let escaped = steers_or_hides(character).then(|| character.escape_unicode());
             let plain = escaped.is_none().then_some(character);
             escaped.into_iter().flatten().chain(plain)
         })
         .collect()
+}
+
+/// JSON for a terminal: what [`printable`] shows as escapes is an escape of JSON, so that it means the same. Controls within strings
+/// are escaped already, or it would be no JSON; outside of them only white space can be.
+pub(super) fn printable_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\n' | '\t' => out.push(character),
+            '\r' => out.push(' '),
+            _ if steers_or_hides(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            _ => out.push(character),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o2_json_means_the_same_and_steers_no_terminal() {
+        let ours = "{\n  \"host\": \"a\\u001b[2J\\u202e ü\"\n}";
+        assert_eq!(printable_json(ours), ours);
+        let theirs = "{\r\"host\":\"a\u{202e}b\u{9b}31m\u{e0041}\"}";
+        let shown = printable_json(theirs);
+        assert_eq!(shown, "{ \"host\":\"a\\u202eb\\u009b31m\\udb40\\udc41\"}");
+        let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(value["host"], "a\u{202e}b\u{9b}31m\u{e0041}");
+    }
 }

@@ -48,7 +48,7 @@ executed, 125 if the interceptor itself failed.";
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let Run { common, net, user, command } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
-    let signals = Signals::hold().context("cannot hold back signals")?;
+    let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
     let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
@@ -71,6 +71,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let id = launch::random_id()?;
     let isolated = net == Net::Isolated;
     let audit = setup::audit(&common, rules.policy.limits())?;
+    let rotated = audit.clone();
+    signals.on_hangup(move || rotated.reopen());
     let enforcer = Enforcer::load()?;
     // This thread, which lasts as long as the sandbox, starts the sandbox's processes; the workers serve it.
     let tokio =

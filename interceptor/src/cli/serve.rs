@@ -57,7 +57,7 @@ const EXAMPLES: &str = r#"Examples:
 The configuration:
   { "audit": "/var/log/interceptor.jsonl", "policy": "/etc/interceptor/default.json",
     "sandboxes": [ { "id": "agents", "cgroup": "/sys/fs/cgroup/agents.slice", "policy": "/etc/interceptor/agents.json" } ] }
-Its fields are control, policy, audit, upstream_ca (a list), resolve (a list), trust_dir, max_sandboxes and sandboxes, of which each
+Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), trust_dir, max_sandboxes and sandboxes, of which each
 has cgroup and, if need be, id, pid, netns and policy (a file; without it, the default policy).
 
 It prints one line when it is ready. SIGHUP reads policy files and key files again, and opens the audit file anew. SIGINT and SIGTERM
@@ -74,6 +74,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let config = config.map(|path| read_config(&path)).transpose()?.unwrap_or_default();
     common.policy = common.policy.or(config.policy);
     common.audit = common.audit.or(config.audit);
+    common.audit_chain = common.audit_chain.or(config.audit_chain);
     common.upstream_ca = [config.upstream_ca, common.upstream_ca].concat();
     common.resolve = [common.resolve, config.resolve].concat();
     if common.policy.as_deref() == Some(Path::new("-")) {
@@ -83,7 +84,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let path = control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into());
     // First, so that a second daemon fails before it does anything.
     let socket = ControlSocket::bind(&path)?;
-    let audit = setup::audit(&common, &Limits::default())?;
+    let audit = setup::audit_in_turn(&common, &Limits::default())?;
     let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
     let tokio =

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::{Common, policy_file, registries};
-use crate::audit::{Audit, AuditOptions};
+use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::Keyring;
 use crate::logging;
 use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
@@ -74,7 +74,8 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
         anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
     })?;
 
-    let mut secret_files: Vec<PathBuf> = common.policy.iter().filter_map(|path| regular_file(path)).collect();
+    let own = common.policy.iter().chain(&common.audit_chain);
+    let mut secret_files: Vec<PathBuf> = own.filter_map(|path| regular_file(path)).collect();
     let mut key_variables = Vec::new();
     for credential in policy.credentials() {
         match &credential.key {
@@ -155,16 +156,29 @@ fn invalid(name: &str, problems: &[Problem]) -> anyhow::Error {
     anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
 }
 
-/// Opens the audit stream; without `--audit` records go nowhere.
+/// Opens the audit stream; without `--audit` records go nowhere. A file to which another process writes a chain is refused.
 pub(super) fn audit(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
+    open_audit(common, limits, false)
+}
+
+/// [`audit`] of a daemon, which waits for the one that it takes over from: a chain has one writer.
+pub(super) fn audit_in_turn(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
+    open_audit(common, limits, true)
+}
+
+fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Audit> {
     let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
     let default = AuditOptions::default();
     let options =
         AuditOptions { records_per_sandbox: backlog, records: default.records.max(backlog), ..default };
-    Ok(match &common.audit {
-        None => Audit::discard()?,
-        Some(path) if path == Path::new("-") => Audit::to_stderr_with(options)?,
-        Some(path) => Audit::to_file_with(path, options)?,
+    let key = common.audit_chain.as_deref().map(ChainKey::read).transpose()?;
+    let to_stderr = |path: &&PathBuf| path.as_path() == Path::new("-");
+    Ok(match (&common.audit, key) {
+        (None, _) => Audit::discard()?,
+        (Some(path), None) if to_stderr(&path) => Audit::to_stderr_with(options)?,
+        (Some(path), Some(key)) if to_stderr(&path) => Audit::to_stderr_chained(options, key)?,
+        (Some(path), None) => Audit::to_file_with(path, options)?,
+        (Some(path), Some(key)) => Audit::to_file_chained(path, options, ChainOptions { key, wait })?,
     })
 }
 

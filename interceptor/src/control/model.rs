@@ -148,6 +148,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// As `--audit`.
     pub audit: Option<PathBuf>,
+    /// As `--audit-chain`.
+    pub audit_chain: Option<PathBuf>,
     /// As `--upstream-ca`.
     #[serde(default)]
     pub upstream_ca: Vec<PathBuf>,

@@ -32,10 +32,10 @@ const PASSED_ON: [Signal; 12] = [
 const SI_KERNEL: i32 = 0x80;
 
 /// The signals sent to this process, held back from their usual effect.
-#[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
     ignored: Vec<Signal>,
+    on_hangup: Option<Box<dyn Fn()>>,
 }
 
 impl Signals {
@@ -46,7 +46,12 @@ impl Signals {
         let set: SigSet = PASSED_ON.into_iter().collect();
         set.thread_block()?;
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Signals { descriptor, ignored })
+        Ok(Signals { descriptor, ignored, on_hangup: None })
+    }
+
+    /// Has this done too whenever SIGHUP comes, which is passed on nevertheless.
+    pub fn on_hangup(&mut self, action: impl Fn() + 'static) {
+        self.on_hangup = Some(Box::new(action));
     }
 
     /// The signals that came and are the command's to hear, each with whether its whole group is to hear it.
@@ -54,12 +59,21 @@ impl Signals {
         let mut taken = Vec::new();
         while let Some(information) = self.descriptor.read_signal()? {
             let Ok(signal) = Signal::try_from(information.ssi_signo as i32) else { continue };
+            if let (Signal::SIGHUP, Some(action)) = (signal, &self.on_hangup) {
+                action();
+            }
             if !self.ignored.contains(&signal) {
                 // Stopping and continuing is a whole job's, whoever asks for it.
                 taken.push((signal, information.ssi_code == SI_KERNEL || signal == Signal::SIGCONT));
             }
         }
         Ok(taken)
+    }
+}
+
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signals").field("ignored", &self.ignored).finish_non_exhaustive()
     }
 }
 

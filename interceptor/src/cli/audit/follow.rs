@@ -1,0 +1,149 @@
+//! Follows a file that grows, over rotations and truncations, by looking at it a few times a second.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::lines::{Line, Lines};
+
+/// How often a file is looked at, in milliseconds.
+const INTERVAL: u16 = 200;
+
+/// A file that is followed.
+pub(super) struct Followed {
+    path: PathBuf,
+    reader: BufReader<File>,
+    lines: Lines,
+}
+
+impl Followed {
+    /// Opens it, at its beginning.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Followed> {
+        let context = || format!("cannot read the audit file {}", path.display());
+        let file = File::open(path).with_context(context)?;
+        if file.metadata().with_context(context)?.is_dir() {
+            anyhow::bail!("{} is a directory, not an audit file", path.display());
+        }
+        Ok(Followed { path: path.to_owned(), reader: BufReader::new(file), lines: Lines::default() })
+    }
+
+    /// The next whole line that is there now.
+    pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
+        self.lines.next(&mut self.reader)
+    }
+
+    /// What is left of a line without an end.
+    pub(super) fn rest(&mut self) -> Option<Line> {
+        self.lines.rest()
+    }
+
+    /// Looks whether another file has taken the place of this one, or whether this one was emptied; to be called when
+    /// [`Followed::next`] has nothing more. What is left of a broken line of the old file is returned.
+    pub(super) fn turn(&mut self) -> io::Result<Option<Line>> {
+        let own = self.reader.get_ref().metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) != (own.dev(), own.ino()) => {
+                // The writer may have written to the old one until just now.
+                if let Some(line) = self.next()? {
+                    return Ok(Some(line));
+                }
+                match File::open(&self.path) {
+                    Ok(file) => self.reader = BufReader::new(file),
+                    // It is being rotated this very moment.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+                Ok(self.lines.rest())
+            }
+            // Rotation takes the old one away before the new one is there.
+            Ok(_) | Err(_) => {
+                if own.is_file() && own.len() < self.reader.stream_position()? {
+                    self.reader.seek(SeekFrom::Start(0))?;
+                    return Ok(self.lines.rest());
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Waits a moment; `false` when standard output has lost its reader.
+pub(super) fn pause() -> bool {
+    let out = io::stdout();
+    // No event is asked for: a pipe without a reader reports an error nevertheless.
+    let mut descriptors = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    let lost = poll(&mut descriptors, PollTimeout::from(INTERVAL)).is_ok_and(|ready| ready > 0);
+    !lost
+}
+
+/// The last few of what comes.
+pub(super) struct Last<T> {
+    most: usize,
+    kept: VecDeque<T>,
+}
+
+impl<T> Last<T> {
+    /// Keeps at most `most`.
+    pub(super) fn new(most: usize) -> Last<T> {
+        Last { most, kept: VecDeque::new() }
+    }
+
+    /// Keeps one more, and returns what no longer has room.
+    pub(super) fn push(&mut self, one: T) -> Option<T> {
+        self.kept.push_back(one);
+        if self.kept.len() > self.most { self.kept.pop_front() } else { None }
+    }
+
+    /// Takes all that is kept, oldest first.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = T> + use<T> {
+        std::mem::take(&mut self.kept).into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn all(followed: &mut Followed) -> Vec<String> {
+        let mut found = Vec::new();
+        for _ in 0..20 {
+            let line = match followed.next().unwrap() {
+                Some(line) => Some(line),
+                None => followed.turn().unwrap(),
+            };
+            if let Some(Line::Whole(line)) = line {
+                found.push(String::from_utf8(line).unwrap());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_file_is_followed_over_rotation_and_truncation() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("a"), folder.path().join("a.1"));
+        fs::write(&path, "1\n2\nha").unwrap();
+        let mut followed = Followed::open(&path).unwrap();
+        assert_eq!(all(&mut followed), ["1", "2"]);
+        let mut writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        writer.write_all(b"lf\n").unwrap();
+        fs::rename(&path, &old).unwrap();
+        assert_eq!(all(&mut followed), ["half"]);
+        writer.write_all(b"late\n").unwrap();
+        fs::write(&path, "new\n").unwrap();
+        assert_eq!(all(&mut followed), ["late", "new"]);
+        // Emptied in place, as `copytruncate` does.
+        fs::write(&path, "").unwrap();
+        assert_eq!(all(&mut followed), [""; 0]);
+        fs::write(&path, "x\n").unwrap();
+        assert_eq!(all(&mut followed), ["x"]);
+    }
+}

@@ -1,0 +1,134 @@
+//! A record as one line for people.
+
+use std::fmt::Write as _;
+
+use super::record::Record;
+use crate::cli::policy_file::printable;
+
+/// How many characters of a text are shown: a line is to be read, not scrolled.
+const LONGEST: usize = 120;
+
+/// Text for a terminal, not too long.
+pub(super) fn short(text: &str) -> String {
+    let text = printable(text);
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// One line, without its line feed. `colour`: with the escape sequences of a terminal.
+pub(super) fn line(record: &Record, colour: bool) -> String {
+    let mut out = time(&record.ts);
+    let decision = record.decision.as_deref().unwrap_or("-");
+    let shown = format!("{:5}", short(decision));
+    let code = match decision {
+        "allow" => "32",
+        "deny" => "31",
+        _ => "2",
+    };
+    // Writing to a String cannot fail, here and below.
+    let _ = if colour { write!(out, " \u{1b}[{code}m{shown}\u{1b}[0m") } else { write!(out, " {shown}") };
+    let _ = write!(out, " {:10} {}", short(&record.kind), short(&record.sandbox));
+    let method = record.method.as_deref().or(record.protocol.as_deref().filter(|_| record.kind != "request"));
+    for part in method.into_iter().chain(Some(destination(record).as_str()).filter(|text| !text.is_empty())) {
+        let _ = write!(out, " {}", short(part));
+    }
+    if let Some(status) = record.status {
+        let _ = write!(out, " {status}");
+    }
+    if let Some(reason) = &record.reason {
+        let _ = write!(out, " {}", short(reason));
+    }
+    if let Some(dropped) = record.dropped {
+        let _ = write!(out, " ({dropped} records were lost here)");
+    }
+    if let Some(credential) = &record.credential {
+        let _ = write!(out, " credential={}", short(credential));
+    }
+    if let Some(rule) = &record.rule {
+        let _ = write!(out, " rule={:?}", short(rule));
+    }
+    if let (Some(up), Some(down)) = (record.bytes_up, record.bytes_down) {
+        let _ = write!(out, " up={up} down={down}");
+    }
+    if let Some(duration) = record.duration_ms {
+        let _ = write!(out, " {duration:.1}ms");
+    }
+    if let Some(id) = record.id.as_deref().filter(|_| record.decision.as_deref() == Some("deny")) {
+        let _ = write!(out, " id={}", short(id));
+    }
+    out
+}
+
+/// Host, port and path; the ports of the protocols' own are left out.
+fn destination(record: &Record) -> String {
+    let mut out = record.destination().to_owned();
+    if let Some(port) = record.port.filter(|port| record.kind != "request" || !matches!(port, 80 | 443)) {
+        let _ = write!(out, ":{port}");
+    }
+    out.push_str(record.path.as_deref().unwrap_or_default());
+    out
+}
+
+/// The time to the millisecond.
+pub(super) fn time(ts: &str) -> String {
+    // `2026-01-31T12:00:00.123456Z`: anything else is shown as it is.
+    match (ts.get(..23), ts.strip_suffix('Z')) {
+        (Some(milliseconds), Some(_)) if ts.is_ascii() && ts.len() == 27 => {
+            short(&format!("{milliseconds}Z"))
+        }
+        _ => short(ts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_that_says_what_happened() {
+        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"abc","kind":"request","decision":"deny",
+            "type":"endpoint_denied","filter":"endpoint","credential":"openai","host":"api.openai.com","port":443,
+            "protocol":"h2","method":"DELETE","path":"/v1/files/f","status":403,"bytes_up":1,"bytes_down":2,"duration_ms":1.25}"#;
+        let record = Record::parse(text).unwrap();
+        assert_eq!(
+            line(&record, false),
+            "2026-01-31T12:00:00.123Z deny  request    s1 DELETE api.openai.com/v1/files/f 403 endpoint_denied \
+             credential=openai up=1 down=2 1.2ms id=abc"
+        );
+        assert!(line(&record, true).contains("\u{1b}[31mdeny \u{1b}[0m"));
+        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","kind":"connection","decision":"allow","ip":"192.0.2.1","port":5432,"protocol":"tcp"}"#;
+        let record = Record::parse(text).unwrap();
+        assert_eq!(line(&record, false), "2026-01-31T12:00:00.123Z allow connection s1 tcp 192.0.2.1:5432");
+    }
+
+    #[test]
+    fn o2_nothing_in_a_record_breaks_the_line_or_steers_the_terminal() {
+        let hostile = "\u{1b}[2J\nfake\r\u{9b}31m\u{202e}x\u{2028}\u{7f}\u{200b}\u{e0041}";
+        let all = || Some(hostile.to_owned());
+        let record = Record {
+            ts: hostile.into(),
+            sandbox: hostile.into(),
+            id: all(),
+            kind: hostile.into(),
+            decision: Some("deny".into()),
+            reason: all(),
+            rule: all(),
+            credential: all(),
+            host: all(),
+            method: all(),
+            path: all(),
+            protocol: all(),
+            ..Record::default()
+        };
+        let shown = line(&record, false);
+        assert!(!shown.chars().any(crate::audit::steers_or_hides), "{shown:?}");
+        assert!(shown.contains("\\u{1b}[2J\\u{a}fake"), "{shown}");
+        let long = Record { path: Some("/x".repeat(5000)), ..Record::default() };
+        assert!(line(&long, false).chars().count() < 200);
+        // A decision of somebody else's making is not shown as one of ours.
+        let odd = Record { decision: all(), ..Record::default() };
+        assert!(!line(&odd, false).chars().any(crate::audit::steers_or_hides));
+    }
+}

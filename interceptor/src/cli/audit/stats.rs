@@ -1,0 +1,338 @@
+//! `interceptor audit stats`: who was denied what, and how often.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::filter::{Filter, Since};
+use super::lines::{Line, Lines};
+use super::record::Record;
+use super::{pattern, show, tail};
+use crate::cli::ctl::{self, events};
+use crate::cli::policy_file::printable_json;
+use crate::cli::table;
+
+/// The most rows that are counted apart: what comes after is counted together.
+const MOST: usize = 50_000;
+/// The longest text that distinguishes rows, in bytes.
+const LONGEST: usize = 512;
+
+/// The arguments of `interceptor audit stats`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  interceptor audit stats audit.jsonl
+  interceptor audit stats audit.jsonl.1 audit.jsonl --decision deny --top 5
+  interceptor audit stats audit.jsonl --since 24h --json
+  sudo interceptor audit stats --sandbox web               (from the daemon: what it has kept)
+
+Paths that differ only in what looks like an identifier are counted together: /v1/files/file-a1b2c3d4 as /v1/files/*.")]
+#[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["files", "sandbox"])))]
+pub(super) struct Stats {
+    /// The audit files; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Only this sandbox; without FILE, from the daemon that serves it.
+    #[arg(long, value_name = "ID")]
+    sandbox: Option<String>,
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", default_value = ctl::SOCKET)]
+    control: PathBuf,
+    /// How long to count what comes from the daemon, e.g. 10m [default: only what it has kept].
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    span: Option<Duration>,
+    /// Which records.
+    #[command(flatten)]
+    filter: Filter,
+    /// How many rows there are, those counted most often first.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    top: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = super::filter::duration(text).and_then(|time| Duration::try_from(time).ok());
+    time.ok_or_else(|| "a time such as 30s, 10m or 2h".to_owned())
+}
+
+/// What is counted together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Subject {
+    sandbox: String,
+    decision: String,
+    reason: String,
+    host: String,
+    method: String,
+    path: String,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Count {
+    records: u64,
+    last: String,
+}
+
+/// Everything that was counted.
+#[derive(Debug, Default)]
+struct Counts {
+    subjects: HashMap<Subject, Count>,
+    /// Records that were too many to be told apart.
+    others: u64,
+    records: u64,
+    unreadable: u64,
+    /// Records that the interceptor says it lost.
+    dropped: u64,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
+    let mut counts = Counts::default();
+    let wanted = |record: &Record| {
+        arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox) && arguments.filter.wants(record)
+    };
+    for path in &arguments.files {
+        read(path, |line| counts.line(line, &wanted))?;
+    }
+    if let (true, Some(sandbox)) = (arguments.files.is_empty(), &arguments.sandbox) {
+        // All that is kept, unless less is wanted.
+        let since = arguments.filter.since.unwrap_or(Since(Timestamp::UNIX_EPOCH));
+        let query = tail::query(&Filter { since: Some(since), ..arguments.filter.clone() });
+        let span = arguments.span.unwrap_or(tail::KEPT_COME);
+        let path = events::path(sandbox, &query);
+        let outcome = events::follow(&arguments.control, &path, Some(span), |event| {
+            match event.name.as_str() {
+                "dropped" => counts.lost(&event.data),
+                "end" => {}
+                _ => counts.line(Line::Whole(event.data.into_bytes()), &wanted),
+            }
+            Ok(())
+        });
+        if outcome.is_err() {
+            return ctl::conclude(outcome);
+        }
+    }
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{}", printable_json(&format!("{:#}", counts.as_json(arguments.top))))?;
+    } else {
+        counts.print(&mut out, arguments.top)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path, mut each: impl FnMut(Line)) -> anyhow::Result<()> {
+    let context = || format!("cannot read the audit file {}", path.display());
+    let source: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).with_context(context)?)
+    };
+    let (mut reader, mut lines) = (BufReader::new(source), Lines::default());
+    while let Some(line) = lines.next(&mut reader).with_context(context)? {
+        each(line);
+    }
+    lines.rest().into_iter().for_each(each);
+    Ok(())
+}
+
+impl Counts {
+    fn line(&mut self, line: Line, wanted: &impl Fn(&Record) -> bool) {
+        let record = match line {
+            Line::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return,
+            Line::Whole(bytes) => Record::parse(&bytes),
+            Line::TooLong(_) => None,
+        };
+        match record {
+            None => self.unreadable += 1,
+            Some(record) if wanted(&record) => self.add(&record),
+            Some(_) => {}
+        }
+    }
+
+    fn lost(&mut self, data: &str) {
+        let value: Value = serde_json::from_str(data).unwrap_or_default();
+        self.dropped = self.dropped.saturating_add(value["dropped"].as_u64().unwrap_or(1));
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.records += 1;
+        self.dropped = self.dropped.saturating_add(record.dropped.unwrap_or(0));
+        let text = |text: Option<&str>| bounded(text.unwrap_or_default());
+        let method = record.method.as_deref().or(record.protocol.as_deref()).unwrap_or(&record.kind);
+        let subject = Subject {
+            sandbox: bounded(&record.sandbox),
+            decision: text(record.decision.as_deref()),
+            reason: text(record.reason.as_deref()),
+            host: bounded(record.destination()),
+            method: bounded(method),
+            path: bounded(&pattern::of(record.path.as_deref().unwrap_or_default())),
+        };
+        if self.subjects.len() >= MOST && !self.subjects.contains_key(&subject) {
+            self.others += 1;
+            return;
+        }
+        let count = self.subjects.entry(subject).or_default();
+        count.records += 1;
+        if record.ts > count.last {
+            count.last = bounded(&record.ts);
+        }
+    }
+
+    /// The rows, refusals first, those counted most often first.
+    fn rows(&self, top: usize) -> Vec<(&Subject, &Count)> {
+        let mut rows: Vec<_> = self.subjects.iter().collect();
+        let rank = |decision: &str| match decision {
+            "deny" => 0,
+            "allow" => 1,
+            _ => 2,
+        };
+        rows.sort_by(|(one, one_count), (other, other_count)| {
+            let order = rank(&one.decision).cmp(&rank(&other.decision));
+            order.then(other_count.records.cmp(&one_count.records)).then(one.cmp(other))
+        });
+        rows.truncate(top);
+        rows
+    }
+
+    fn print(&self, out: &mut impl Write, top: usize) -> io::Result<()> {
+        let rows: Vec<Vec<String>> = self
+            .rows(top)
+            .into_iter()
+            .map(|(subject, count)| {
+                let Subject { sandbox, decision, reason, host, method, path } = subject;
+                let decision = if decision.is_empty() { "-" } else { decision };
+                let cells = [&count.records.to_string(), decision, reason, sandbox, method, host, path];
+                let mut row: Vec<String> = cells.iter().map(|cell| show::short(cell)).collect();
+                row.push(show::time(&count.last));
+                row
+            })
+            .collect();
+        if !rows.is_empty() {
+            let heading = ["COUNT", "DECISION", "TYPE", "SANDBOX", "METHOD", "HOST", "PATH", "LAST"];
+            table::print(out, &heading, &rows, &[0])?;
+        }
+        let hidden = self.subjects.len().saturating_sub(rows.len());
+        write!(out, "{} records", self.records)?;
+        for (count, what) in [
+            (hidden as u64, "rows not shown (--top)"),
+            (self.others, "records beyond what is counted apart"),
+            (self.unreadable, "lines that are no records"),
+            (self.dropped, "records lost before they were written"),
+        ] {
+            if count > 0 {
+                write!(out, "; {count} {what}")?;
+            }
+        }
+        writeln!(out)
+    }
+
+    fn as_json(&self, top: usize) -> Value {
+        let rows: Vec<Value> = self
+            .rows(top)
+            .into_iter()
+            .map(|(subject, count)| {
+                let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+                json!({
+                    "sandbox": text(&subject.sandbox), "decision": text(&subject.decision), "type": text(&subject.reason),
+                    "host": text(&subject.host), "method": text(&subject.method), "path": text(&subject.path),
+                    "count": count.records, "last": text(&count.last),
+                })
+            })
+            .collect();
+        json!({
+            "rows": rows,
+            "records": self.records,
+            "rows_not_shown": self.subjects.len().saturating_sub(rows.len()),
+            "records_not_counted_apart": self.others,
+            "unreadable_lines": self.unreadable,
+            "dropped": self.dropped,
+        })
+    }
+}
+
+/// Text of bounded length: a row is not to hold a page.
+fn bounded(text: &str) -> String {
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(lines: &[&str]) -> Counts {
+        let mut counts = Counts::default();
+        for line in lines {
+            counts.line(Line::Whole(line.as_bytes().to_vec()), &|_| true);
+        }
+        counts
+    }
+
+    fn printed(counts: &Counts, top: usize) -> String {
+        let mut out = Vec::new();
+        counts.print(&mut out, top).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn refusals_are_counted_by_what_they_have_in_common() {
+        let line = |ts: &str, decision: &str, path: &str| {
+            format!(
+                r#"{{"ts":"2026-01-31T12:00:{ts}.000000Z","sandbox":"s1","kind":"request","decision":"{decision}","host":"h.test","method":"GET","path":"{path}"}}"#
+            )
+        };
+        let lines = [
+            line("03", "deny", "/files/1"),
+            line("09", "deny", "/files/22"),
+            line("01", "allow", "/models"),
+            line("02", "allow", "/models"),
+            line("04", "allow", "/models"),
+            "garbage".to_owned(),
+            String::new(),
+            r#"{"ts":"2026-01-31T12:00:05.000000Z","sandbox":"s1","kind":"lifecycle","type":"audit_dropped","dropped":7}"#.to_owned(),
+        ];
+        let counts = counted(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(
+            printed(&counts, 2),
+            "COUNT  DECISION  TYPE  SANDBOX  METHOD  HOST    PATH      LAST\n    \
+             2  deny            s1       GET     h.test  /files/*  2026-01-31T12:00:09.000Z\n    \
+             3  allow           s1       GET     h.test  /models   2026-01-31T12:00:04.000Z\n\
+             6 records; 1 rows not shown (--top); 1 lines that are no records; 7 records lost before they were written\n"
+        );
+        let value = counts.as_json(20);
+        assert_eq!((&value["rows"][0]["count"], &value["rows"][0]["path"]), (&json!(2), &json!("/files/*")));
+        assert_eq!((&value["unreadable_lines"], &value["dropped"]), (&json!(1), &json!(7)));
+    }
+
+    #[test]
+    fn o2_nothing_in_a_record_breaks_the_table() {
+        let hostile = r"\u001b[2J\nfake 1 deny\u202e\u009b31m\u2028";
+        let line = format!(
+            r#"{{"ts":"{hostile}","sandbox":"{hostile}","kind":"{hostile}","decision":"{hostile}","type":"{hostile}","host":"{hostile}","method":"{hostile}","path":"{hostile}"}}"#
+        );
+        let text = printed(&counted(&[&line]), 20);
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.chars().any(|c| c != '\n' && crate::audit::steers_or_hides(c)), "{text:?}");
+    }
+
+    #[test]
+    fn a_flood_of_different_paths_does_not_fill_the_memory() {
+        let mut counts = Counts::default();
+        for number in 0..MOST + 10 {
+            let record = Record { host: Some(format!("h{number}")), kind: "dns".into(), ..Record::default() };
+            counts.add(&record);
+        }
+        assert_eq!((counts.subjects.len(), counts.others), (MOST, 10));
+    }
+}

@@ -1,0 +1,199 @@
+//! `interceptor audit tail`: shows the last records, and follows.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::filter::Filter;
+use super::follow::{Followed, Last, pause};
+use super::lines::Line;
+use super::record::Record;
+use super::show;
+use crate::cli::ctl::{self, events};
+use crate::cli::policy_file::printable_json;
+
+/// How long the records that the daemon has kept may take to come.
+pub(super) const KEPT_COME: Duration = Duration::from_secs(2);
+
+/// The arguments of `interceptor audit tail`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  interceptor audit tail audit.jsonl
+  interceptor audit tail audit.jsonl --decision deny --since 1h
+  interceptor audit tail audit.jsonl --host '*.example.com' --json --no-follow | jq .path
+  sudo interceptor audit tail --sandbox web --since 5m      (from the daemon: what it has kept, and what comes)
+
+It follows until it is interrupted, also over rotations. Characters that could steer the terminal are shown as escapes.")]
+#[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["file", "sandbox"])))]
+pub(in crate::cli) struct Tail {
+    /// The audit file.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Only this sandbox; without FILE, from the daemon that serves it.
+    #[arg(long, value_name = "ID")]
+    sandbox: Option<String>,
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", default_value = ctl::SOCKET)]
+    control: PathBuf,
+    /// Which records.
+    #[command(flatten)]
+    filter: Filter,
+    /// How many records of FILE there are at first [default: 10, with --since all].
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    lines: Option<usize>,
+    /// End at the end of the file.
+    #[arg(long)]
+    no_follow: bool,
+    /// Pass the records through as they are.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Tail {
+    /// The same of a daemon.
+    pub(in crate::cli) fn of_daemon(sandbox: String, control: PathBuf, filter: Filter, json: bool) -> Tail {
+        Tail { file: None, sandbox: Some(sandbox), control, filter, lines: None, no_follow: false, json }
+    }
+}
+
+/// Runs the command.
+pub(in crate::cli) fn run(arguments: Tail) -> anyhow::Result<ExitCode> {
+    let printer = Printer {
+        json: arguments.json,
+        colour: !arguments.json
+            && io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    };
+    match (&arguments.file, &arguments.sandbox) {
+        (Some(_), _) => from_file(&arguments, &printer),
+        (None, Some(sandbox)) => from_daemon(&arguments, sandbox, &printer),
+        // The arguments' group demands one.
+        (None, None) => Ok(ExitCode::from(2)),
+    }
+}
+
+fn from_file(arguments: &Tail, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let Some(path) = &arguments.file else { return Ok(ExitCode::from(2)) };
+    let mut followed = Followed::open(path)?;
+    let wanted = |record: &Record| {
+        arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox) && arguments.filter.wants(record)
+    };
+    let first = match (arguments.lines, arguments.filter.since) {
+        (Some(number), _) => Some(number),
+        (None, Some(_)) => None,
+        (None, None) => Some(10),
+    };
+    let mut last = Last::new(first.unwrap_or_default());
+    while let Some(line) = followed.next()? {
+        let Some(shown) = printer.shown(line, &wanted) else { continue };
+        match first {
+            None => print(&shown)?,
+            Some(_) => drop(last.push(shown)),
+        }
+    }
+    last.take().try_for_each(|shown| print(&shown))?;
+    if arguments.no_follow {
+        // What has no end will get none.
+        if let Some(shown) = followed.rest().and_then(|line| printer.shown(line, &wanted)) {
+            print(&shown)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        let line = match followed.next()? {
+            Some(line) => Some(line),
+            None => followed.turn()?,
+        };
+        match line {
+            Some(line) => {
+                if let Some(shown) = printer.shown(line, &wanted) {
+                    print(&shown)?;
+                }
+            }
+            None if pause() => {}
+            None => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+fn from_daemon(arguments: &Tail, sandbox: &str, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let wanted = |record: &Record| arguments.filter.wants(record);
+    let path = events::path(sandbox, &query(&arguments.filter));
+    let limit = arguments.no_follow.then_some(KEPT_COME);
+    ctl::conclude(events::follow(&arguments.control, &path, limit, |event| match event.name.as_str() {
+        "dropped" => {
+            let lost = printer.lost(&event.data);
+            lost.map_or(Ok(()), |lost| print(&lost))
+        }
+        "end" => {
+            let _ = writeln!(io::stderr(), "interceptor: the sandbox was removed");
+            Ok(())
+        }
+        _ => {
+            let shown = printer.shown(Line::Whole(event.data.into_bytes()), &wanted);
+            shown.map_or(Ok(()), |shown| print(&shown))
+        }
+    }))
+}
+
+/// What the daemon can choose by itself; the rest is chosen here.
+pub(super) fn query(filter: &Filter) -> Vec<(&'static str, String)> {
+    let mut query = Vec::new();
+    query.extend(filter.decision.map(|decision| ("decision", decision.as_str().to_owned())));
+    query.extend(filter.host.clone().map(|host| ("host", host)));
+    query.extend(filter.since.map(|since| ("since", since.0.to_string())));
+    query
+}
+
+struct Printer {
+    json: bool,
+    colour: bool,
+}
+
+impl Printer {
+    /// What is to be printed of a line, if anything.
+    fn shown(&self, line: Line, wanted: &impl Fn(&Record) -> bool) -> Option<String> {
+        let bytes = match line {
+            Line::Whole(bytes) => bytes,
+            Line::TooLong(length) => return self.unreadable(length),
+        };
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return None;
+        }
+        let Some(record) = Record::parse(&bytes) else { return self.unreadable(bytes.len() as u64) };
+        if !wanted(&record) {
+            return None;
+        }
+        if !self.json {
+            return Some(show::line(&record, self.colour));
+        }
+        // Valid JSON is UTF-8, and what the interceptor wrote needs no further escapes: this is for files of others.
+        Some(printable_json(&String::from_utf8(bytes).ok()?))
+    }
+
+    /// What the daemon could not tell us is said to be missing.
+    fn lost(&self, data: &str) -> Option<String> {
+        if self.json {
+            let _ =
+                writeln!(io::stderr(), "interceptor: records were lost on the way: {}", show::short(data));
+            return None;
+        }
+        Some(format!("? records were lost on the way: {}", show::short(data)))
+    }
+
+    /// A line that is no record is said to be there: somebody may have put it there in place of one.
+    fn unreadable(&self, length: u64) -> Option<String> {
+        if self.json {
+            let _ = writeln!(io::stderr(), "interceptor: a line of {length} bytes is no audit record");
+            return None;
+        }
+        Some(format!("? a line of {length} bytes that is no audit record"))
+    }
+}
+
+fn print(shown: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{shown}")?;
+    out.flush()
+}

@@ -1,0 +1,151 @@
+//! `interceptor audit verify`: checks the hash chain of audit files.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::audit::{ChainKey, Chained, Fault, Verifier};
+use crate::cli::policy_file::printable;
+
+/// The longest line that can be a record, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// The arguments of `interceptor audit verify`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  interceptor audit verify --key chain.key audit.jsonl
+  interceptor audit verify --key chain.key audit.jsonl.2 audit.jsonl.1 audit.jsonl     (rotated files, oldest first)
+  interceptor audit verify --key chain.key --expect-end audit.jsonl                    (nothing writes to it any more)
+
+It names the first record that was altered, removed, reordered, repeated or put in. It cannot know of records that were cut off
+the end while the stream goes on: the record of its end is all that tells, so ask for it with --expect-end once the interceptor
+has stopped. Whoever has the key can write a chain of their own: keep it away from where the files go.
+
+Exit status: 0 the chain is whole, 1 it is broken, 2 the question could not be answered.")]
+pub(super) struct Verify {
+    /// The key that --audit-chain was given.
+    #[arg(long, value_name = "KEYFILE")]
+    key: PathBuf,
+    /// The last record must be the one with which the interceptor ended the stream.
+    #[arg(long)]
+    expect_end: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// The audit files, oldest first; `-` is standard input.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// What is remarkable, and where.
+struct Remark {
+    file: String,
+    line: u64,
+    text: String,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: Verify) -> anyhow::Result<ExitCode> {
+    let mut verifier = Verifier::new(ChainKey::read(&arguments.key)?);
+    let mut notes = Vec::new();
+    let mut fault = None;
+    let mut last = String::new();
+    for path in &arguments.files {
+        last = path.display().to_string();
+        verifier.next_file();
+        if let Some(found) = check(path, &last, &mut verifier, &mut notes)? {
+            fault = Some(found);
+            break;
+        }
+    }
+    let outcome = match fault {
+        Some(fault) => Err(fault),
+        None => verifier.end(arguments.expect_end),
+    };
+    let mut out = io::stdout().lock();
+    let printed = if arguments.json {
+        print_json(&mut out, &outcome, &last, &notes)
+    } else {
+        print(&mut out, &outcome, &last, &notes)
+    };
+    crate::cli::verdict(printed, u8::from(outcome.is_err()))
+}
+
+fn check(
+    path: &Path,
+    name: &str,
+    verifier: &mut Verifier,
+    notes: &mut Vec<Remark>,
+) -> anyhow::Result<Option<Fault>> {
+    let context = || format!("cannot read the audit file {}", printable(name));
+    let source: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).with_context(context)?)
+    };
+    let mut reader = BufReader::new(source);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).with_context(context)? == 0 {
+            break;
+        }
+        match verifier.line(&line) {
+            Ok(None) => {}
+            Ok(Some(note)) => {
+                notes.push(Remark { file: name.to_owned(), line: number, text: note.to_string() });
+            }
+            Err(fault) => return Ok(Some(fault)),
+        }
+    }
+    Ok(None)
+}
+
+fn print(
+    out: &mut impl Write,
+    outcome: &Result<Chained, Fault>,
+    last: &str,
+    notes: &[Remark],
+) -> io::Result<()> {
+    for Remark { file, line, text } in notes {
+        writeln!(out, "{}:{line}: note: {text}", printable(file))?;
+    }
+    match outcome {
+        Err(Fault { line, flaw }) => {
+            writeln!(out, "{}:{line}: broken: line {line} {flaw}", printable(last))
+        }
+        Ok(Chained { records, ended: true }) => {
+            writeln!(out, "whole: {records} records, up to the end of the stream")
+        }
+        Ok(Chained { records, ended: false }) => writeln!(
+            out,
+            "whole: {records} records; the stream has no end yet, so that records cut off after these would not be noticed \
+             (--expect-end)"
+        ),
+    }
+}
+
+fn print_json(
+    out: &mut impl Write,
+    outcome: &Result<Chained, Fault>,
+    last: &str,
+    notes: &[Remark],
+) -> io::Result<()> {
+    let notes: Vec<_> = notes
+        .iter()
+        .map(|Remark { file, line, text }| json!({ "file": file, "line": line, "message": text }))
+        .collect();
+    let value = match outcome {
+        Ok(Chained { records, ended }) => {
+            json!({ "whole": true, "records": records, "ended": ended, "notes": notes })
+        }
+        Err(Fault { line, flaw }) => {
+            json!({ "whole": false, "file": last, "line": line, "message": flaw.to_string(), "notes": notes })
+        }
+    };
+    writeln!(out, "{value}")
+}

@@ -1,0 +1,134 @@
+//! HTTP/1.1 over the control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::problem::Problem;
+
+/// The longest answer that is taken, in bytes.
+const LONGEST: usize = 64 << 20;
+/// How long an answer may take to begin and, but for event streams, to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no answer, or not the one that was wanted.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum Failure {
+    /// Nobody answers at the socket.
+    #[error("cannot reach the daemon at {path}: {source}{remedy}", path = path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The daemon does not speak as it should, or no more.
+    #[error("the daemon at {path} does not answer as it should: {what}", path = path.display())]
+    Strange {
+        /// The socket.
+        path: PathBuf,
+        /// In which way.
+        what: String,
+    },
+    /// The daemon refuses.
+    #[error("{0}")]
+    Refused(Problem),
+    /// What came cannot be printed.
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+/// An answer that is no refusal.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its body.
+    pub(super) body: Bytes,
+}
+
+/// A question.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// The method.
+    pub(super) method: Method,
+    /// The path, with a query or without.
+    pub(super) path: String,
+    /// A body and its type.
+    pub(super) body: Option<(&'static str, Vec<u8>)>,
+}
+
+impl Question {
+    /// A GET.
+    pub(super) fn get(path: impl Into<String>) -> Question {
+        Question { method: Method::GET, path: path.into(), body: None }
+    }
+}
+
+/// Asks, and waits for the whole answer.
+pub(super) async fn ask(socket: &Path, question: Question) -> Result<Answer, Failure> {
+    let strange = |what: String| Failure::Strange { path: socket.to_owned(), what };
+    let late = || strange(format!("nothing came within {} seconds", PATIENCE.as_secs()));
+    let answer = begin(socket, question).await?;
+    let body = Limited::new(answer.into_body(), LONGEST).collect();
+    let body = tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())?;
+    let body = body.map_err(|error| strange(error.to_string()))?.to_bytes();
+    Ok(Answer { body })
+}
+
+/// Asks, and waits for the beginning of an answer that is no refusal.
+pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<Incoming>, Failure> {
+    let strange = |what: String| Failure::Strange { path: socket.to_owned(), what };
+    let stream = UnixStream::connect(socket).await.map_err(|source| unreachable(socket, source))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(error.to_string()))?;
+    // It ends with the connection; what goes wrong is seen by the one who waits for the answer.
+    tokio::spawn(connection);
+    let mut request =
+        Request::builder().method(question.method).uri(question.path).header("host", "localhost");
+    let body = match question.body {
+        Some((kind, body)) => {
+            request = request.header("content-type", kind);
+            Bytes::from(body)
+        }
+        None => Bytes::new(),
+    };
+    let request = request.body(Full::new(body)).map_err(|error| strange(error.to_string()))?;
+    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
+    let answer = answer
+        .map_err(|_| strange(format!("nothing came within {} seconds", PATIENCE.as_secs())))?
+        .map_err(|error| strange(error.to_string()))?;
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    let status: StatusCode = answer.status();
+    // What cannot be read of a refusal leaves its status.
+    let body = Limited::new(answer.into_body(), LONGEST).collect();
+    let body = match tokio::time::timeout(PATIENCE, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => Bytes::new(),
+    };
+    Err(Failure::Refused(Problem::read(status, &body)))
+}
+
+fn unreachable(socket: &Path, source: io::Error) -> Failure {
+    let remedy = match source.kind() {
+        io::ErrorKind::NotFound => {
+            "; start it with `interceptor serve`, or say with --control where its socket is"
+        }
+        io::ErrorKind::PermissionDenied => "; only its own user may speak with it: use sudo",
+        io::ErrorKind::ConnectionRefused => {
+            "; it has ended without taking its socket along: start it again with `interceptor serve`"
+        }
+        _ => "",
+    };
+    Failure::Unreachable { path: socket.to_owned(), source, remedy }
+}

@@ -1,0 +1,169 @@
+//! Server-sent events: the audit stream of a sandbox as it happens.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::client::{self, Failure, Question};
+
+/// The longest event that is taken, in bytes.
+const LONGEST: usize = 1 << 20;
+/// What stands as it is in a segment of a path or a value of a query.
+const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// An event.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Event {
+    /// `record`, `dropped`, `end`; empty where it has no name.
+    pub(in crate::cli) name: String,
+    /// What it says.
+    pub(in crate::cli) data: String,
+}
+
+/// Text as one segment of a path, or one value of a query.
+pub(in crate::cli) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, LITERAL).to_string()
+}
+
+/// The path of a sandbox's audit stream.
+pub(in crate::cli) fn path(sandbox: &str, query: &[(&str, String)]) -> String {
+    let mut path = format!("/v1/sandboxes/{}/audit", encoded(sandbox));
+    for (number, (name, value)) in query.iter().enumerate() {
+        path.push(if number == 0 { '?' } else { '&' });
+        path.push_str(&format!("{name}={}", encoded(value)));
+    }
+    path
+}
+
+/// Calls `each` with every event until the daemon ends the stream, the time is up or an interrupt comes.
+pub(in crate::cli) fn follow(
+    socket: &Path,
+    path: &str,
+    limit: Option<Duration>,
+    mut each: impl FnMut(Event) -> io::Result<()>,
+) -> Result<(), Failure> {
+    super::block_on(async {
+        let answer = client::begin(socket, Question::get(path)).await?;
+        let mut body = answer.into_body();
+        let mut events = Events::default();
+        let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
+        let up = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(up);
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = &mut up => return Ok(()),
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+                () = reader_left() => return Ok(()),
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            let frame = frame.map_err(|error| Failure::Strange {
+                path: socket.to_owned(),
+                what: format!("the stream broke off: {error}"),
+            })?;
+            for event in frame.data_ref().map(|data| events.add(data)).into_iter().flatten() {
+                each(event)?;
+            }
+        }
+    })
+}
+
+/// Completes when nobody reads standard output any more.
+async fn reader_left() {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let out = io::stdout();
+        let mut descriptors =
+            [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&out), nix::poll::PollFlags::empty())];
+        if nix::poll::poll(&mut descriptors, nix::poll::PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+            return;
+        }
+    }
+}
+
+/// Puts events together from the bytes of a stream.
+#[derive(Default)]
+struct Events {
+    line: Vec<u8>,
+    name: String,
+    data: String,
+    /// The line or the event was longer than any record and is left out.
+    too_long: bool,
+}
+
+impl Events {
+    /// The events that these bytes complete.
+    fn add(&mut self, bytes: &[u8]) -> Vec<Event> {
+        let mut complete = Vec::new();
+        for &byte in bytes {
+            if byte != b'\n' {
+                if self.line.len() < LONGEST {
+                    self.line.push(byte);
+                } else {
+                    self.too_long = true;
+                }
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            if line.is_empty() {
+                let (name, data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
+                if !std::mem::take(&mut self.too_long) && !data.is_empty() {
+                    complete.push(Event { name, data });
+                }
+            } else if let Some(value) = line.strip_prefix(b"event:") {
+                self.name = String::from_utf8_lossy(value.trim_ascii()).into_owned();
+            } else if let Some(value) = line.strip_prefix(b"data:") {
+                let value = value.strip_prefix(b" ").unwrap_or(value);
+                if self.data.len() + value.len() > LONGEST {
+                    self.too_long = true;
+                } else {
+                    if !self.data.is_empty() {
+                        self.data.push('\n');
+                    }
+                    self.data.push_str(&String::from_utf8_lossy(value));
+                }
+            }
+        }
+        complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(name: &str, data: &str) -> Event {
+        Event { name: name.to_owned(), data: data.to_owned() }
+    }
+
+    #[test]
+    fn events_come_whole_however_the_bytes_are_cut() {
+        let text = ": a comment\n\nevent: record\nid: 1\ndata: {\"a\":1}\n\ndata:{\"b\":\r\ndata: 2}\r\n\r\n: ping\n\ndata: cut";
+        for size in 1..text.len() {
+            let mut events = Events::default();
+            let found: Vec<Event> =
+                text.as_bytes().chunks(size).flat_map(|piece| events.add(piece)).collect();
+            assert_eq!(found, [event("record", "{\"a\":1}"), event("", "{\"b\":\n2}")]);
+        }
+        let mut events = Events::default();
+        let long = format!("data: {}\n\ndata: x\n\n", "y".repeat(LONGEST));
+        assert_eq!(events.add(long.as_bytes()), [event("", "x")]);
+    }
+
+    #[test]
+    fn what_is_put_into_a_path_stays_one_segment() {
+        assert_eq!(
+            path("a/../b?c", &[("host", "x&y=z".into()), ("decision", "deny".into())]),
+            "/v1/sandboxes/a%2F..%2Fb%3Fc/audit?host=x%26y%3Dz&decision=deny"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! The daemon's answers for people.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use crate::cli::policy_file::{printable, printable_json};
+use crate::cli::table;
+
+/// A value that is text or a number, for a terminal; `-` where there is none.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => printable(text),
+        Value::Null => "-".to_owned(),
+        other => printable(&other.to_string()),
+    }
+}
+
+/// A value as it came, indented.
+pub(super) fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    writeln!(out, "{}", printable_json(&format!("{value:#}")))
+}
+
+/// Text as it came: metrics.
+pub(super) fn raw(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    out.flush()
+}
+
+/// The elements of a list that is the value itself, or a member of it.
+fn list<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    let list = value.as_array().or_else(|| value[member].as_array());
+    list.into_iter().flatten()
+}
+
+fn row(value: &Value, fields: &[&str]) -> Vec<String> {
+    fields.iter().map(|field| text(&value[*field])).collect()
+}
+
+/// A list of sandboxes.
+pub(super) fn sandboxes(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    let fields = ["id", "allowed", "denied", "created", "policy_changed", "cgroup"];
+    let rows: Vec<_> = list(value, "sandboxes").map(|one| row(one, &fields)).collect();
+    if rows.is_empty() {
+        return writeln!(out, "there is no sandbox");
+    }
+    table::print(out, &["ID", "ALLOWED", "DENIED", "CREATED", "POLICY CHANGED", "CGROUP"], &rows, &[1, 2])
+}
+
+/// A sandbox.
+pub(super) fn sandbox(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    for field in ["id", "cgroup", "created", "policy_changed", "policy_file", "image", "allowed", "denied"] {
+        if !value[field].is_null() {
+            writeln!(out, "{:15} {}", field.replace('_', " "), text(&value[field]))?;
+        }
+    }
+    environment(out, value)?;
+    warnings(out, value)?;
+    writeln!(out, "policy")?;
+    json(out, &value["policy"])
+}
+
+/// A sandbox that was made.
+pub(super) fn created(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    writeln!(out, "{}: enforcing on {}", text(&value["id"]), text(&value["cgroup"]))?;
+    environment(out, value)?;
+    warnings(out, value)?;
+    writeln!(out, "--json shows the certificate of its authority too (ca_pem)")
+}
+
+/// The variables that the sandbox's programs need.
+fn environment(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    for (name, value) in value["env"].as_object().into_iter().flatten() {
+        writeln!(out, "  {}={}", printable(name), text(value))?;
+    }
+    Ok(())
+}
+
+/// What is doubtful about the policy.
+pub(super) fn warnings(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    for warning in list(&value["warnings"], "warnings") {
+        writeln!(out, "warning: {}: {}", text(&warning["pointer"]), text(&warning["detail"]))?;
+    }
+    Ok(())
+}
+
+/// The network profiles.
+pub(super) fn profiles(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    let rows: Vec<_> = list(value, "profiles").map(|one| row(one, &["name", "description"])).collect();
+    table::print(out, &["PROFILE", "DESCRIPTION"], &rows, &[])
+}
+
+/// The services.
+pub(super) fn services(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    let joined = |value: &Value| list(value, "").map(text).collect::<Vec<_>>().join(" ");
+    let rows: Vec<_> = list(value, "services")
+        .map(|one| vec![text(&one["name"]), joined(&one["env"]), joined(&one["hosts"])])
+        .collect();
+    table::print(out, &["SERVICE", "VARIABLES", "HOSTS"], &rows, &[])
+}
+
+/// That the daemon lives.
+pub(super) fn health(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    let version = text(&value["version"]);
+    writeln!(out, "{}: version {version}, {} sandboxes", text(&value["status"]), text(&value["sandboxes"]))
+}

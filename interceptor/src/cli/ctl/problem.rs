@@ -1,0 +1,92 @@
+//! What the daemon says when it refuses: a problem document (RFC 9457), shown as an error message.
+
+use std::fmt;
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cli::policy_file::printable;
+
+/// The most characters shown of an answer that is no problem document.
+const SHOWN: usize = 300;
+
+/// A refusal.
+#[derive(Debug)]
+pub(in crate::cli) struct Problem {
+    status: StatusCode,
+    document: Option<Document>,
+    /// What came instead of a document.
+    text: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Document {
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    detail: Option<String>,
+    /// What is wrong with a policy, each with its place.
+    #[serde(default)]
+    errors: Vec<Value>,
+}
+
+impl Problem {
+    /// Reads an answer's body.
+    pub(super) fn read(status: StatusCode, body: &[u8]) -> Problem {
+        let document: Option<Document> = serde_json::from_slice(body).ok();
+        let text = String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN)]);
+        Problem { status, document, text: text.chars().take(SHOWN).collect() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(document) = &self.document else {
+            write!(f, "the daemon refuses: {}", self.status)?;
+            return match self.text.trim() {
+                "" => Ok(()),
+                text => write!(f, ": {}", printable(text)),
+            };
+        };
+        let title = document.title.as_deref().or(self.status.canonical_reason()).unwrap_or("refused");
+        write!(f, "the daemon refuses: {} ({})", printable(title), self.status.as_u16())?;
+        if let Some(detail) = &document.detail {
+            write!(f, ": {}", printable(detail))?;
+        }
+        for error in &document.errors {
+            let place = ["path", "pointer"].iter().find_map(|name| error[name].as_str());
+            let message = ["message", "detail"].iter().find_map(|name| error[name].as_str());
+            match (place.filter(|place| !place.is_empty()), message) {
+                (Some(place), Some(message)) => {
+                    write!(f, "\n  {}: {}", printable(place), printable(message))?;
+                }
+                (None, Some(message)) => write!(f, "\n  {}", printable(message))?,
+                _ => write!(f, "\n  {}", printable(&error.to_string()))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_with_every_place_and_nothing_steers_the_terminal() {
+        let body = br#"{"type":"about:blank","title":"The policy is not valid","status":422,"detail":"2 errors\u001b[2J",
+            "errors":[{"path":"/network/allow/0","message":"no host"},{"message":"odd\u202e"}]}"#;
+        let shown = Problem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
+        assert_eq!(
+            shown,
+            "the daemon refuses: The policy is not valid (422): 2 errors\\u{1b}[2J\n  /network/allow/0: no host\n  odd\\u{202e}"
+        );
+        let shown = Problem::read(StatusCode::BAD_GATEWAY, b"<html>\x1b[2J").to_string();
+        assert_eq!(shown, "the daemon refuses: 502 Bad Gateway: <html>\\u{1b}[2J");
+        assert_eq!(
+            Problem::read(StatusCode::NOT_FOUND, b"{}").to_string(),
+            "the daemon refuses: Not Found (404)"
+        );
+    }
+}

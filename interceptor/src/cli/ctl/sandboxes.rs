@@ -1,0 +1,154 @@
+//! `interceptor ctl sandboxes`, and the policy of one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::Subcommand;
+use http::Method;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::client::Question;
+use super::{Daemon, events, print};
+use crate::cli::policy_file;
+
+/// The arguments of `interceptor ctl sandboxes`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Sandboxes {
+    /// What to do [default: list].
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do with sandboxes.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lists them.
+    List,
+    /// Shows one.
+    Show {
+        /// The sandbox.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Puts a cgroup under enforcement.
+    Create(Create),
+    /// Ends the enforcement on one. End its processes before: those that are left are not intercepted any more.
+    Delete {
+        /// The sandbox.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+/// The arguments of `interceptor ctl sandboxes create`.
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// The cgroup: a directory of a mounted cgroup v2, or a path below its mount.
+    #[arg(long, value_name = "PATH")]
+    cgroup: String,
+    /// The policy document; `-` is standard input [default: the daemon's own].
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// A process of the cgroup whose network namespace is the sandbox's.
+    #[arg(long, value_name = "PID")]
+    pid: Option<i32>,
+    /// The sandbox's network namespace, e.g. /run/netns/NAME.
+    #[arg(long, value_name = "PATH")]
+    netns: Option<String>,
+    /// What to call it [default: a random id].
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+}
+
+/// Runs the command.
+pub(super) fn run(to: &Daemon, arguments: Sandboxes) -> anyhow::Result<()> {
+    match arguments.command.unwrap_or(Command::List) {
+        Command::List => to.print(&to.get("/v1/sandboxes")?, print::sandboxes),
+        Command::Show { id } => to.print(&to.get(&path(&id))?, print::sandbox),
+        Command::Create(arguments) => {
+            let body = body(&arguments)?;
+            let body = Some(("application/json", body.as_bytes().to_vec()));
+            let question = Question { method: Method::POST, path: "/v1/sandboxes".to_owned(), body };
+            to.print(&to.value(question)?, print::created)
+        }
+        Command::Delete { id } => {
+            to.ask(Question { method: Method::DELETE, path: path(&id), body: None })?;
+            to.print(&serde_json::json!({ "deleted": id }), |out, value| {
+                writeln!(out, "{}: removed", print::text(&value["deleted"]))
+            })
+        }
+    }
+}
+
+/// Prints the policy of a sandbox.
+pub(super) fn policy(to: &Daemon, id: &str) -> anyhow::Result<()> {
+    let value = to.get(&path(id))?;
+    to.print(&value["policy"], print::json)
+}
+
+/// The path of a sandbox.
+pub(super) fn path(id: &str) -> String {
+    format!("/v1/sandboxes/{}", events::encoded(id))
+}
+
+fn body(arguments: &Create) -> anyhow::Result<Zeroizing<String>> {
+    let mut fields = Map::new();
+    fields.insert("cgroup".to_owned(), Value::from(arguments.cgroup.as_str()));
+    fields.extend(arguments.pid.map(|pid| ("pid".to_owned(), Value::from(pid))));
+    fields.extend(arguments.netns.as_deref().map(|path| ("netns".to_owned(), Value::from(path))));
+    fields.extend(arguments.id.as_deref().map(|id| ("id".to_owned(), Value::from(id))));
+    match &arguments.policy {
+        None => Ok(Zeroizing::new(Value::Object(fields).to_string())),
+        Some(file) => {
+            let document = Zeroizing::new(policy_file::read(file)?);
+            beside(&fields, &document, file)
+        }
+    }
+}
+
+/// The document with fields put before its own. Its text stays as it is, so that what the daemon objects to is what stands there.
+fn beside(fields: &Map<String, Value>, document: &str, file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let Some(members) = document.trim_ascii_start().strip_prefix('{') else {
+        bail!("the policy {} is not a JSON object", file.display());
+    };
+    let fields = Value::Object(fields.clone()).to_string();
+    let fields = fields.strip_suffix('}').unwrap_or(&fields);
+    let comma = if members.trim_ascii_start().starts_with('}') { "" } else { "," };
+    // The room is made at once: a string that grows leaves copies behind.
+    let mut body = Zeroizing::new(String::with_capacity(fields.len() + document.len() + 1));
+    body.push_str(fields);
+    body.push_str(comma);
+    body.push_str(members);
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_the_place_stand_beside_the_document_as_it_is() {
+        let create = |policy: &Path| Create {
+            cgroup: "/x\"y".into(),
+            policy: Some(policy.to_owned()),
+            pid: Some(7),
+            netns: None,
+            id: None,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.json");
+        for (document, expected) in [
+            ("{}", r#"{"cgroup":"/x\"y","pid":7}"#),
+            (
+                " { \"network\": {}, \"network\": 1 }\n",
+                "{\"cgroup\":\"/x\\\"y\",\"pid\":7, \"network\": {}, \"network\": 1 }\n",
+            ),
+        ] {
+            std::fs::write(&file, document).unwrap();
+            assert_eq!(*body(&create(&file)).unwrap(), expected);
+        }
+        std::fs::write(&file, "[]").unwrap();
+        assert!(body(&create(&file)).unwrap_err().to_string().contains("not a JSON object"));
+    }
+}
