@@ -97,6 +97,9 @@ fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {
     for variable in &service.env {
         writeln!(out, "  variable     {variable}")?;
     }
+    for (variable, path) in &service.base_url_env {
+        writeln!(out, "  base URL     {variable}=http://169.254.169.254/proxy/{}{path}", service.name)?;
+    }
     writeln!(out, "  placeholder  {}", placeholder(service))?;
     for (field, source) in &service.sources {
         writeln!(out, "  source       {field}: {source}")?;

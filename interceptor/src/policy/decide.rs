@@ -78,6 +78,9 @@ impl Policy {
     /// # Errors
     /// The refusal.
     pub fn decide_address(&self, host: &Host, address: IpAddr, port: u16) -> Result<(), Deny> {
+        if self.takes(address) {
+            return Err(self.taken(host));
+        }
         match self.network.judge_address(address, port) {
             Verdict::Denied(rule) => Err(Deny {
                 rule: Some(Arc::clone(rule)),
@@ -133,6 +136,11 @@ impl Policy {
     }
 
     fn judge_network(&self, host: &Host, port: u16) -> Result<Option<Arc<Rule>>, Box<Deny>> {
+        if let Host::Ip(address) = host
+            && self.takes(*address)
+        {
+            return Err(Box::new(self.taken(host)));
+        }
         let (rule, text, nearest) = match self.network.judge(host, port) {
             Verdict::Allowed(rule) => return Ok(rule.cloned()),
             Verdict::Denied(rule) => (Some(rule), message::host_denied(host, port, rule), None),
@@ -147,6 +155,12 @@ impl Policy {
             nearest,
             ..deny(Reason::HostDenied, Filter::Network, text)
         }))
+    }
+
+    /// The refusal of the address that is the interceptor's own, for everything but base URLs.
+    fn taken(&self, host: &Host) -> Deny {
+        let names: Vec<&str> = self.credentials.iter().map(|credential| credential.name.as_str()).collect();
+        deny(Reason::HostDenied, Filter::Network, message::taken(host, &names))
     }
 
     /// The credential that a request to a governed host means.
