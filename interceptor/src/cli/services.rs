@@ -61,6 +61,7 @@ pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
 pub(super) fn form_text(form: &Form) -> String {
     match form {
         Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
+        Form::Basic { username } if username == Form::KEY => "authorization: Basic {key}:".to_owned(),
         Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
         Form::Query { name } => format!("?{name}={{key}}"),
     }

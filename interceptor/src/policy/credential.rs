@@ -71,7 +71,7 @@ pub enum Form {
     },
     /// `authorization: Basic` of `username:key` (RFC 7617).
     Basic {
-        /// The user name.
+        /// The user name. Empty: the client's own. [`Form::KEY`]: the key is the user name, and the password is empty.
         username: String,
     },
     /// A parameter of the query.
@@ -79,6 +79,11 @@ pub enum Form {
         /// Its name.
         name: String,
     },
+}
+
+impl Form {
+    /// What stands for the key in the text of a form.
+    pub const KEY: &str = "{key}";
 }
 
 /// Which characters the random part of a placeholder has.
