@@ -83,6 +83,7 @@ fn as_json(service: &Service) -> Value {
         "base_url_env": service.base_url_env,
         "placeholder": placeholder(service),
         "strip_cookies": service.strip_cookies,
+        "mints": service.mints,
         "sources": service.sources,
     })
 }
@@ -102,6 +103,9 @@ fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {
         writeln!(out, "  base URL     {variable}=http://169.254.169.254/proxy/{}{path}", service.name)?;
     }
     writeln!(out, "  placeholder  {}", placeholder(service))?;
+    for request in &service.mints {
+        writeln!(out, "  mints keys   {request}")?;
+    }
     for (field, source) in &service.sources {
         writeln!(out, "  source       {field}: {source}")?;
     }

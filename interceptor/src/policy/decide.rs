@@ -2,7 +2,7 @@
 //!
 //! [`Policy::decide`] asks, in this order, and the first refusal stands:
 //!
-//! 1. the method: a token, neither `CONNECT` nor `TRACE` (on every host);
+//! 1. the method: a token, none of `CONNECT`, `TRACE` and `TRACK` (on every host);
 //! 2. the path, on a host that a credential governs: it has one canonical form. `OPTIONS *` names no path that a rule could
 //!    permit and is refused there;
 //! 3. the network filter;
@@ -232,8 +232,8 @@ fn judge_method(method: &str) -> Result<(), Box<Deny>> {
     if !is_token(method) {
         return Err(Box::new(deny(Reason::RequestMalformed, Filter::Request, message::method_malformed())));
     }
-    // Origins may fold a method's case though HTTP does not: `trace` is refused as well.
-    for refused in ["CONNECT", "TRACE"] {
+    // Origins may fold a method's case though HTTP does not: `trace` is refused as well. TRACK is what some call it.
+    for refused in ["CONNECT", "TRACE", "TRACK"] {
         if method.eq_ignore_ascii_case(refused) {
             return Err(Box::new(deny(Reason::MethodRefused, Filter::Request, message::method(refused))));
         }
