@@ -23,6 +23,7 @@ use super::serve::{Denied, Judged, asks_for_upgrade, refuse};
 use super::upgrade;
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
+use crate::proxy::budget::Exceeded;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
 /// The headers by which frameworks let a request say that it is of another method (SPEC 2).
@@ -55,6 +56,13 @@ pub(crate) async fn forward(
     };
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
         return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
+    }
+    // A body of known length that the host's budget has no room for is not begun.
+    if let (Some(most), Some(spent)) = (limits.bytes_up_per_host, &spent)
+        && spent.load(Ordering::Relaxed).saturating_add(body.size_hint().lower()) > most
+    {
+        let deny = refusal(Reason::LimitExceeded, Exceeded::Bytes(most).to_string());
+        return fail(context, judged, &parts, body, deny, exchange).await;
     }
     let head = match outgoing(&judged, &parts, websocket) {
         Ok(head) => head,
