@@ -138,8 +138,7 @@ fn o3_nobody_inside_reads_memory_or_descriptors_of_the_interceptor() {
         Lab::test(|lab| {
             let sandbox =
                 lab.sandbox(&policy(lab)).at_origin(HOST).open_stdin().limit(Duration::from_secs(120));
-            let sandbox =
-                user.map_or(sandbox, |_| lab.sandbox(&policy(lab)).at_origin(HOST).open_stdin().user("root"));
+            let sandbox = if let Some(user) = user { sandbox.user(user) } else { sandbox };
             let sandbox = if host_net { sandbox.host_net() } else { sandbox };
             // The numbers that the interceptor's processes have outside are tried too.
             let script = format!(
