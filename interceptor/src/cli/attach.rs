@@ -33,8 +33,8 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
 It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again, and
-opens the audit file anew. Connections opened before it go on unseen. With
---json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
+opens the audit file anew. Connections opened before it go on unseen. With --json the line is an object with the sandbox's id, its
+certificate authority (ca_pem) and its variables (env): the placeholders and, with --base-urls, the services' base URLs.";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
@@ -46,7 +46,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     launch::harden()?;
     let visit = Visit::find(&cgroup, pid, None)?;
     let rules = setup::rules(&common)?;
-    let placeholders = rules.keyring.environment();
+    let placeholders = rules.variables(common.base_urls);
 
     let audit = setup::audit(&common, rules.policy.limits())?;
     let enforcer = Enforcer::load()?;

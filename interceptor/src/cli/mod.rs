@@ -93,6 +93,10 @@ pub struct Common {
     /// How the log on standard error looks; `RUST_LOG` says what is in it.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub log_format: Format,
+    /// Point clients that cannot trust the sandbox's authority at http://169.254.169.254/proxy/SERVICE/… by their services'
+    /// variables (OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like).
+    #[arg(long)]
+    pub base_urls: bool,
     /// Print machine-readable output.
     #[arg(long)]
     pub json: bool,

@@ -95,6 +95,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         enforcer,
         catalogue: registries::catalogue(None)?,
         default_policy: common.policy.clone(),
+        base_urls: common.base_urls,
         trust: trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()),
         read: |path| policy_file::read(path).map_err(|error| format!("{error:#}")),
     });

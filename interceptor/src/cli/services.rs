@@ -69,7 +69,13 @@ fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {
     for variable in &service.env {
         writeln!(out, "  variable     {variable}")?;
     }
+    for (variable, path) in &service.base_url_env {
+        writeln!(out, "  base URL     {variable}=http://169.254.169.254/proxy/{}{path}", service.name)?;
+    }
     writeln!(out, "  placeholder  {}", placeholder(service))?;
+    for request in &service.mints {
+        writeln!(out, "  mints keys   {request}")?;
+    }
     for (field, source) in &service.sources {
         writeln!(out, "  source       {field}: {source}")?;
     }

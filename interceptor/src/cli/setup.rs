@@ -11,8 +11,9 @@ use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::Keyring;
 use crate::logging;
-use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
+use crate::policy::{BASE_URL_ADDRESS, CredentialId, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Runtime, RuntimeOptions};
+use crate::sandbox::environment;
 use crate::sandbox::user::Identity;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
@@ -41,6 +42,11 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// The sandbox's variables: the placeholders and, where they were asked for, the base URLs of the services.
+    pub(super) fn variables(&self, base_urls: bool) -> Vec<(String, String)> {
+        environment::variables(&self.policy, &self.keyring, base_urls)
+    }
+
     /// Whether a text holds one of the real keys, as it is or in one of the encodings that the redaction knows. Where that
     /// cannot be said, it does.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
@@ -69,6 +75,14 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
     }
     let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
         .map_err(|problems| invalid(&name, &problems))?;
+    let denied = |network: &ipnet::IpNet| network.contains(&std::net::IpAddr::V4(BASE_URL_ADDRESS));
+    if let Some(network) = policy.denied_networks().iter().find(|network| common.base_urls && denied(network))
+    {
+        anyhow::bail!(
+            "{name}: --base-urls needs {BASE_URL_ADDRESS}, which the deny rule `{network}` closes to every connection; where a \
+             policy has credentials that address never leads out of the sandbox, so narrow the rule or leave it out"
+        );
+    }
     let keyring = Keyring::load(&policy, previous).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
         anyhow::anyhow!("{}", lines.join("\ninterceptor: "))

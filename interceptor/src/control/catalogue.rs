@@ -34,6 +34,7 @@ pub(super) async fn services(State(control): State<Control>) -> Json<Value> {
 pub(crate) fn form_text(form: &Form) -> String {
     match form {
         Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
+        Form::Basic { username } if username == Form::KEY => "authorization: Basic {key}:".to_owned(),
         Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
         Form::Query { name } => format!("?{name}={{key}}"),
     }
@@ -56,6 +57,7 @@ pub(crate) fn service_json(service: &Service) -> Value {
         "base_url_env": service.base_url_env,
         "placeholder": placeholder(service),
         "strip_cookies": service.strip_cookies,
+        "mints": service.mints,
         "sources": service.sources,
     })
 }

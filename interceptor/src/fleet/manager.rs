@@ -27,6 +27,8 @@ pub struct FleetOptions {
     pub default_policy: Option<PathBuf>,
     /// Where the files are that sandboxes' programs trust, a directory for each sandbox.
     pub trust: PathBuf,
+    /// Whether the sandboxes' variables name base URLs too (`--base-urls`).
+    pub base_urls: bool,
     /// How a policy file is read.
     pub read: fn(&std::path::Path) -> Result<String, String>,
 }
@@ -194,7 +196,7 @@ impl Fleet {
         };
         let about = (shown, warnings, source);
         let place = (visit.cgroup, visit.cgroup_id);
-        Ok(Arc::new(Member::new(id.clone(), place, trust, enforced, about, feed)))
+        Ok(Arc::new(Member::new(id.clone(), place, trust, enforced, about, feed, self.options.base_urls)))
     }
 
     /// The sandbox with this id.

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::{Enforced, Feed, FleetError, Rules, Source};
 use crate::policy::{Limits, Problem};
 use crate::proxy::Sandbox;
+use crate::sandbox::environment;
 
 /// One sandbox.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub struct Member {
     /// Its audit records.
     pub feed: Arc<Feed>,
     pub(super) sandbox: Arc<Sandbox>,
+    base_urls: bool,
     about: Mutex<About>,
     /// `None` once it is being removed.
     enforced: Mutex<Option<Enforced>>,
@@ -69,11 +71,13 @@ impl Member {
         enforced: Enforced,
         about: (Value, Vec<Problem>, Source),
         feed: Arc<Feed>,
+        base_urls: bool,
     ) -> Member {
         let sandbox = enforced.sandbox().clone();
         let created = Timestamp::now();
         let (shown, warnings, source) = about;
-        let environment = sandbox.keyring().environment();
+        let rules = sandbox.rules();
+        let environment = environment::variables(&rules.policy, &rules.keyring, base_urls);
         let limits = sandbox.limits();
         Member {
             id,
@@ -82,6 +86,7 @@ impl Member {
             created,
             ca_pem: enforced.ca_pem.clone(),
             trust,
+            base_urls,
             feed,
             sandbox,
             about: Mutex::new(About { shown, warnings, source, environment, changed: created, limits }),
@@ -111,7 +116,7 @@ impl Member {
         let mut enforced = lock(&self.enforced);
         let enforced = enforced.as_mut().ok_or(FleetError::Unknown)?;
         let Rules { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
-        let environment = keyring.environment();
+        let environment = environment::variables(&policy, &keyring, self.base_urls);
         let limits = *policy.limits();
         enforced.replace(policy, keyring, close)?;
         let changed = Timestamp::now();

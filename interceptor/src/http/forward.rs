@@ -43,9 +43,9 @@ pub(crate) async fn forward(
     let fate = Arc::new(AtomicU8::new(0));
     let websocket = is_websocket(&parts);
     let key = Key {
-        scheme: context.identity.scheme,
+        scheme: judged.scheme,
         host: judged.host.clone(),
-        port: context.identity.port,
+        port: judged.port,
         credential: judged.allow.credential,
     };
     let allowance = match context.sandbox.budget.spend(&judged.host, head_bytes(&parts), limits) {
@@ -424,8 +424,11 @@ fn respond(
     strip_hop_by_hop(headers);
     headers.remove(ALT_SVC);
     headers.remove(DECISION_HEADER);
+    if let Some(based) = &judged.based {
+        super::base_url::readdress(headers, &judged.rules.policy, based);
+    }
     exchange.note(|record| record.status = Some(response.status().as_u16()));
-    let redacted = match judged.redactor(context.identity.scheme, context.identity.port) {
+    let redacted = match judged.redactor() {
         None => {
             exchange.forwarded();
             return response

@@ -8,6 +8,8 @@ use std::path::Path;
 use super::handover::Strings;
 use super::trust;
 use super::user::Identity;
+use crate::credential::Keyring;
+use crate::policy::Policy;
 
 /// Where a command without a PATH is looked for.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -16,6 +18,19 @@ const DEFAULT_SHELL: &str = "/bin/sh";
 pub const FALLBACK_HOME: &str = "/run/home";
 /// Says inside which sandbox one is.
 pub const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
+
+/// A policy's variables: the placeholders, and with `base_urls` the services' base URLs (`--base-urls`).
+pub fn variables(policy: &Policy, keyring: &Keyring, base_urls: bool) -> Vec<(String, String)> {
+    let mut variables = keyring.environment();
+    if base_urls {
+        // A variable that carries a placeholder is not for a URL as well.
+        let urls = policy.base_urls().into_iter();
+        let urls: Vec<_> =
+            urls.filter(|(name, _)| variables.iter().all(|(known, _)| known != name)).collect();
+        variables.extend(urls);
+    }
+    variables
+}
 
 /// What the environment is made of.
 #[derive(Debug)]
