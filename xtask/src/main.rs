@@ -20,6 +20,7 @@ cargo xtask COMMAND [ARG…]
   ebpf [--check]      builds the eBPF object; --check compares it with the one that is checked in
   fuzz [ARG…]         runs the fuzz targets
   bench [ARG…]        runs the benchmarks; the arguments go to `cargo bench`
+  bench neighbours    what a sandbox at its limits costs the one beside it
 ";
 
 fn main() -> ExitCode {
