@@ -130,3 +130,133 @@ print(last.recv(1000).split(b'\r\n')[0])
         assert_eq!(outcome.success().out(), "held back\nb'HTTP/1.1 200 OK'\n");
     });
 }
+
+#[test]
+fn requests_beyond_the_number_in_progress_are_429() {
+    Lab::test(|lab| {
+        lab.unordered();
+        let policy = policy(lab, json!({ "requests": 3, "idle_timeout_seconds": 2 }));
+        let plan = (0..5).fold(Plan::https(HOST, "h2"), |plan, n| plan.ask("GET", &format!("/{n}/lab/hang")));
+        let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
+        let mut refused = 0;
+        for answer in &reports[0].answers {
+            let refusal = answer.refusal();
+            if refusal.status == 429 {
+                refused += 1;
+                assert_eq!(refusal.reason, "limit_exceeded");
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                assert!(
+                    refusal.error["message"].as_str().unwrap().contains("limits.requests"),
+                    "{refusal:?}"
+                );
+            }
+        }
+        assert_eq!(refused, 2, "{reports:?}");
+    });
+}
+
+#[test]
+fn c15_a_key_used_faster_than_its_budget_is_held_back() {
+    for protocol in PROTOCOLS {
+        Lab::test(|lab| {
+            lab.unordered();
+            let policy = policy(lab, json!({ "requests_per_second_per_host": 2 }));
+            let plan = (0..60).fold(Plan::https(HOST, protocol), |plan, n| plan.ask("GET", &format!("/{n}")));
+            let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
+            let (refused, served): (Vec<_>, Vec<_>) =
+                reports[0].answers.iter().partition(|answer| answer.status == 429);
+            assert!(!served.is_empty() && refused.len() > 5, "{} of 60 were refused", refused.len());
+            for answer in refused {
+                let refusal = answer.refusal();
+                assert_eq!(refusal.reason, "limit_exceeded");
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                let message = refusal.error["message"].as_str().unwrap();
+                assert!(message.contains("limits.requests_per_second_per_host"), "{message}");
+            }
+        });
+    }
+}
+
+#[test]
+fn bytes_to_a_host_are_limited_for_the_life_of_the_sandbox() {
+    Lab::test(|lab| {
+        let policy = policy(lab, json!({ "bytes_up_per_host": 6000 }));
+        let body = "x".repeat(2500);
+        let plan = Plan::https(HOST, "http/1.1");
+        let plan = (0..4).fold(plan, |plan, _| plan.ask_with("POST", "/upload", &[], &body));
+        let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
+        let statuses: Vec<_> = reports[0].answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [200, 200, 429, 429]);
+        for answer in &reports[0].answers[2..] {
+            let message = answer.refusal().error["message"].to_string();
+            assert!(message.contains("limits.bytes_up_per_host"), "{message}");
+            assert_eq!(answer.header("retry-after"), None, "waiting does not help");
+        }
+    });
+}
+
+#[test]
+fn a_head_counts_as_bytes_to_its_host() {
+    Lab::test(|lab| {
+        let policy = policy(lab, json!({ "bytes_up_per_host": 6000 }));
+        let secret = "y".repeat(2500);
+        let plan = Plan::https(HOST, "http/1.1");
+        let plan = (0..4).fold(plan, |plan, _| plan.ask("GET", &format!("/x?data={secret}")));
+        let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
+        let statuses: Vec<_> = reports[0].answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [200, 200, 429, 429]);
+    });
+}
+
+#[test]
+fn a_tunnel_is_cut_when_its_bytes_are_used_up() {
+    Lab::test(|lab| {
+        lab.tunnelled(HOST);
+        let policy = json!({
+            "network": { "allow": [HOST], "passthrough": [HOST] },
+            "limits": { "bytes_up_per_host": 50_000 },
+        });
+        let script = format!(
+            "curl -sSk -o /dev/null https://{HOST}/small || exit 1\n\
+             head -c 1000000 /dev/zero | curl -sSk -o /dev/null --data-binary @- https://{HOST}/upload && exit 2\n\
+             curl -sSk -o /dev/null --max-time 5 https://{HOST}/after && exit 3\n\
+             echo cut"
+        );
+        let outcome = lab.sandbox(&policy).at_origin(HOST).shell(&script);
+        assert_eq!(outcome.success().out(), "cut\n");
+        let reasons: Vec<_> = outcome.audit.iter().filter(|record| record.kind == "connection").collect();
+        let limited =
+            reasons.iter().filter(|record| record.reason.as_deref() == Some("limit_exceeded")).count();
+        assert_eq!((reasons.len(), limited), (3, 2), "{reasons:#?}");
+    });
+}
+
+#[test]
+fn a_connection_ends_when_its_time_is_over() {
+    Lab::test(|lab| {
+        lab.unordered();
+        let policy = policy(lab, json!({ "total_timeout_seconds": 2 }));
+        let program = format!(
+            r#"
+import base64, socket, ssl
+def connect():
+    s = socket.create_connection(('{HOST}', 443), 10); s.settimeout(20)
+    return ssl.create_default_context().wrap_socket(s, server_hostname='{HOST}')
+def ended(s):
+    try:
+        while s.recv(65536): pass
+    except (ConnectionResetError, ssl.SSLError): pass
+answer = connect()
+answer.sendall(b'GET /drip HTTP/1.1\r\nhost: {HOST}\r\n\r\n')
+print(answer.recv(12)); ended(answer)
+socket_ = connect()
+socket_.sendall(b'GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: websocket\r\n'
+    b'sec-websocket-version: 13\r\nsec-websocket-key: ' + base64.b64encode(b'0' * 16) + b'\r\n\r\n')
+print(socket_.recv(12)); ended(socket_)
+print('ended')
+"#
+        );
+        let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program);
+        assert_eq!(outcome.success().out(), "b'HTTP/1.1 200'\nb'HTTP/1.1 101'\nended\n");
+    });
+}

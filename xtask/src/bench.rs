@@ -6,9 +6,16 @@ use anyhow::Result;
 
 use crate::process::{cargo, status};
 
-/// Runs `cargo bench` of the product with these arguments.
+/// Benchmarks that need the lab.
+const OF_THE_LAB: [&str; 1] = ["neighbours"];
+
+/// `bench NAME…` runs one of the lab's benchmarks; else `cargo bench` of the product with these arguments.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
-    let mut command = cargo(["bench", "-p", "interceptor"]);
-    command.args(arguments);
+    let name = arguments.first().filter(|name| OF_THE_LAB.contains(&name.as_str()));
+    let mut command = match name {
+        Some(name) => cargo(["bench", "-p", "interceptor-tests", "--bench", name]),
+        None => cargo(["bench", "-p", "interceptor"]),
+    };
+    command.args(arguments.iter().skip(usize::from(name.is_some())));
     status(command)
 }

@@ -24,6 +24,7 @@ cargo xtask COMMAND [ARG…]
                       builds the release binary and puts a package together in target/dist: the binary, completions, manual
                       pages, licence, systemd unit and hooks, and an archive of them
   bench [ARG…]        runs the benchmarks; the arguments go to `cargo bench`
+  bench neighbours    what a sandbox at its limits costs the one beside it
 ";
 
 fn main() -> ExitCode {

@@ -57,6 +57,11 @@ pub(crate) async fn forward(
             return refuse(context, &parts, body, Box::new(denied), exchange).await;
         }
     };
+    if allowance.as_ref().is_some_and(|allowance| body.size_hint().lower() > allowance.left()) {
+        let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
+        let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
+        return fail(context, judged, &parts, body, deny, exchange).await;
+    }
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
         return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
     }

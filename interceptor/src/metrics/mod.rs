@@ -10,8 +10,6 @@
 
 mod histogram;
 mod sandbox;
-#[cfg(test)]
-mod tests;
 mod text;
 
 use std::collections::BTreeMap;
@@ -42,7 +40,7 @@ impl Metrics {
 
     /// Begins to count for a sandbox, until what is returned is dropped or [`SandboxMetrics::retire`] is called.
     pub(crate) fn sandbox(&self, id: &Arc<str>) -> Arc<SandboxMetrics> {
-        let metrics = Arc::new(SandboxMetrics::new(id.clone()));
+        let metrics = Arc::new(SandboxMetrics::new(id));
         let mut sandboxes = self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner);
         sandboxes.retain(|sandbox| sandbox.upgrade().is_some_and(|sandbox| !sandbox.is_retired()));
         sandboxes.push(Arc::downgrade(&metrics));

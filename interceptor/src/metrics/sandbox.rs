@@ -50,6 +50,7 @@ pub(super) type Decisions = [[AtomicU64; TYPES]; 2];
 #[derive(Debug, Default)]
 pub(crate) struct SandboxMetrics {
     id: Arc<str>,
+    label: String,
     retired: AtomicBool,
     /// Requests that are over.
     pub(super) requests: Decisions,
@@ -75,12 +76,17 @@ pub(crate) struct SandboxMetrics {
 }
 
 impl SandboxMetrics {
-    pub(super) fn new(id: Arc<str>) -> SandboxMetrics {
-        SandboxMetrics { id, ..SandboxMetrics::default() }
+    pub(super) fn new(id: &Arc<str>) -> SandboxMetrics {
+        SandboxMetrics { id: id.clone(), label: label(id), ..SandboxMetrics::default() }
     }
 
     pub(super) fn id(&self) -> &Arc<str> {
         &self.id
+    }
+
+    /// The id as the value of a label.
+    pub(super) fn label(&self) -> &str {
+        &self.label
     }
 
     pub(super) fn is_retired(&self) -> bool {
@@ -195,6 +201,11 @@ impl Drop for Opened {
     fn drop(&mut self) {
         (self.which)(&self.metrics).fetch_sub(1, Relaxed);
     }
+}
+
+/// Escapes what would end a label's value or its line, which the encoder leaves to its users (OpenMetrics 1.0, `escaped-string`).
+fn label(id: &str) -> String {
+    id.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn count(decisions: &Decisions, record: &Record) {

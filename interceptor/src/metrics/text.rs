@@ -53,7 +53,7 @@ impl Collector for Snapshot {
             encoder.encode_descriptor("request_added", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for sandbox in &self.sandboxes {
             let (sum, count, ranges) = sandbox.added.read();
-            let labels = [("sandbox", &**sandbox.id())];
+            let labels = [("sandbox", sandbox.label())];
             family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &ranges, None)?;
         }
         let help = "TLS handshakes that ended, with the sandbox and with origins";
@@ -61,7 +61,7 @@ impl Collector for Snapshot {
         for sandbox in &self.sandboxes {
             for (side, ends) in ["sandbox", "origin"].into_iter().zip(&sandbox.handshakes) {
                 for (outcome, number) in ["ok", "failed", "timeout"].into_iter().zip(ends) {
-                    let labels = [("sandbox", &**sandbox.id()), ("side", side), ("outcome", outcome)];
+                    let labels = [("sandbox", sandbox.label()), ("side", side), ("outcome", outcome)];
                     counter(&mut family, &labels, number)?;
                 }
             }
@@ -70,7 +70,7 @@ impl Collector for Snapshot {
         let mut family = encoder.encode_descriptor("certificate_mints", help, None, MetricType::Counter)?;
         for sandbox in &self.sandboxes {
             for (outcome, number) in ["minted", "limited", "failed"].into_iter().zip(&sandbox.mints) {
-                counter(&mut family, &[("sandbox", &**sandbox.id()), ("outcome", outcome)], number)?;
+                counter(&mut family, &[("sandbox", sandbox.label()), ("outcome", outcome)], number)?;
             }
         }
         self.counters(encoder, "pool_opened", "New connections to origins", |s| &s.pool_opened)?;
@@ -90,7 +90,7 @@ impl Collector for Snapshot {
         let mut family = encoder.encode_descriptor("connections_half_open", help, None, MetricType::Gauge)?;
         for sandbox in &self.sandboxes {
             if let Some(number) = sandbox.half_open.get().and_then(|gauge| gauge.read()) {
-                gauge(&mut family, &[("sandbox", &**sandbox.id())], number)?;
+                gauge(&mut family, &[("sandbox", sandbox.label())], number)?;
             }
         }
         Ok(())
@@ -143,7 +143,7 @@ impl Snapshot {
         for sandbox in &self.sandboxes {
             for (decision, numbers) in ["allow", "deny"].into_iter().zip(of(sandbox)) {
                 for (kind, number) in types().zip(numbers).filter(|(_, number)| number.load(Relaxed) > 0) {
-                    let labels = [("sandbox", &**sandbox.id()), ("decision", decision), ("type", kind)];
+                    let labels = [("sandbox", sandbox.label()), ("decision", decision), ("type", kind)];
                     counter(&mut family, &labels, number)?;
                 }
             }
@@ -160,7 +160,7 @@ impl Snapshot {
     ) -> fmt::Result {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for sandbox in &self.sandboxes {
-            counter(&mut family, &[("sandbox", &**sandbox.id())], of(sandbox))?;
+            counter(&mut family, &[("sandbox", sandbox.label())], of(sandbox))?;
         }
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Snapshot {
     ) -> fmt::Result {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for sandbox in &self.sandboxes {
-            gauge(&mut family, &[("sandbox", &**sandbox.id())], of(sandbox).load(Relaxed))?;
+            gauge(&mut family, &[("sandbox", sandbox.label())], of(sandbox).load(Relaxed))?;
         }
         Ok(())
     }

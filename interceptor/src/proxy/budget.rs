@@ -44,6 +44,11 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
+    /// What is left.
+    pub(crate) fn left(&self) -> u64 {
+        self.most.saturating_sub(self.sent.load(Ordering::Relaxed))
+    }
+
     /// Spends bytes that are about to be sent. What does not fit is spent nevertheless, so that smaller ones do not
     /// follow.
     pub(crate) fn take(&self, bytes: u64) -> Result<(), Exceeded> {

@@ -168,7 +168,8 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.stage {
             Stage::Untouched => self.inner.is_end_stream(),
-            Stage::Flowing => false,
+            // A sized body is not polled for its end: to say so is how its connection comes to be used again.
+            Stage::Flowing => self.decoding.is_none() && self.scrub.owed() == 0 && self.inner.is_end_stream(),
             Stage::Trailers(trailers) => trailers.is_empty(),
             Stage::Done => true,
         }
