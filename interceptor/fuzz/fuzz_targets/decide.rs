@@ -19,6 +19,16 @@ fuzz_target!(|text: &str| {
     let Ok(parsed) = Document::parse(&document.to_string()) else { return };
     let Ok(policy) = Policy::compile(&parsed.document, &Catalogue::builtin()) else { return };
     let Ok(host) = Host::parse("c.test") else { return };
+    // Under a base URL it is a request to the same host, or none.
+    if let Ok(address) = Host::parse("169.254.169.254")
+        && let Some(based) = policy.base_url(Scheme::Http, &address, 80, path)
+    {
+        assert!(based.host == host && based.port == 443 && path.ends_with(&based.path) || based.path == "/");
+        if let Some(url) = policy.as_base_url(&based, &format!("https://c.test{}", based.path)) {
+            let again = url.strip_prefix("http://169.254.169.254").unwrap_or_default();
+            assert_eq!(policy.base_url(Scheme::Http, &address, 80, again), Some(based));
+        }
+    }
     let decision = policy.decide(&Request {
         scheme: Scheme::Https,
         host: &host,
@@ -36,7 +46,7 @@ fuzz_target!(|text: &str| {
         rule_method.to_ascii_uppercase() == method
             && PathPattern::parse(pattern).is_ok_and(|pattern| pattern.matches(&canonical))
     });
-    let refused = method.eq_ignore_ascii_case("CONNECT") || method.eq_ignore_ascii_case("TRACE");
+    let refused = ["CONNECT", "TRACE", "TRACK"].iter().any(|never| method.eq_ignore_ascii_case(never));
     match decision {
         Decision::Allow(allow) => {
             assert!(single && !refused);

@@ -156,3 +156,20 @@ fn every_variable_of_a_base_url_leads_to_its_service() {
     names.dedup();
     assert_eq!(names.len(), variables.len());
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_the_path_a_base_url_leads_to_a_host_of_its_credential(path in "(/proxy/)?(openai|github|wild|my%20api%2F2|%6f|@|api\\.|[.]|github\\.com|b\\.wild\\.test|:|443|8443|/|%2f|%|\\PC){0,8}") {
+        let policy = policy(DOCUMENT);
+        if let Some(based) = stands_for(&policy, &path) {
+            let governing = policy.governing(Scheme::Https, &based.host, based.port);
+            proptest::prop_assert!(governing.contains(&based.credential));
+            proptest::prop_assert!(based.path.starts_with('/') && (path.ends_with(&based.path) || based.path == "/"));
+            // A redirect to where it stands for leads back to the same.
+            let url = format!("https://{}:{}{}", based.host, based.port, based.path);
+            let url = policy.as_base_url(&based, &url).expect("its own host");
+            let back = stands_for(&policy, url.strip_prefix("http://169.254.169.254").expect("a base URL"));
+            proptest::prop_assert_eq!(back, Some(based));
+        }
+    }
+}
