@@ -73,7 +73,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     // Also a namespace of its own needs every part of the wall where it has a way out.
     let place = Place { cgroup: &cgroup, cgroup_id: cgroup::id_of(&cgroup)?, shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
-    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, Some(pins))?;
+    let mut enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, Some(pins))?;
     if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
         if takes_over {
             // The cgroup was closed before: it stays closed.
@@ -83,6 +83,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     }
     // It is a process of the cgroup only as long as it must be.
     drop(visitor);
+    enforced.record_refusals()?;
 
     announce(&common, &id, &cgroup, &enforced.ca_pem, placeholders)?;
     let signal = ends.wait().context("cannot wait for a signal")?;

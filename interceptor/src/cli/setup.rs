@@ -243,11 +243,17 @@ impl Enforced {
     /// Ends the proxy's part in good order, then takes the programs away. The sandbox's processes must be gone, or their traffic
     /// no longer this process's business.
     pub(super) fn end(self, tokio: &Handle) {
+        self.attachment.flush_refusals();
         tokio.block_on(self.serving.shutdown());
     }
 }
 
 impl Enforced {
+    /// Records what the kernel's programs refuse from now on. To be called when the self-test has passed, before a command starts.
+    pub(super) fn record_refusals(&mut self) -> anyhow::Result<()> {
+        Ok(self.attachment.report_to(self.serving.sandbox().refusals())?)
+    }
+
     /// Leaves the pinned programs where they are, which then refuse everything.
     pub(super) fn leave(self) {
         self.attachment.leave();

@@ -6,19 +6,22 @@ use std::sync::Arc;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use interceptor_ebpf::Sandbox;
+use interceptor_ebpf::layout::REPORTS;
 use ipnet::IpNet;
 
 use super::enforcer::Numbers;
 use super::maps::Maps;
 use super::networks::NetworkSet;
+use super::refusals::Reports;
 use super::{KernelError, pins};
-use crate::proxy::Listeners;
+use crate::proxy::{Listeners, Refusals};
 
 /// The enforcement of one sandbox. Dropping it refuses everything first, then detaches the programs and removes every entry: end
 /// the sandbox's processes before, since those that are left are no longer intercepted afterwards.
 #[derive(Debug)]
 pub struct Attachment {
     maps: Arc<Maps>,
+    reports: Arc<Reports>,
     numbers: Arc<Numbers>,
     cgroup_id: u64,
     sandbox: Sandbox,
@@ -32,9 +35,16 @@ pub struct Attachment {
 
 impl Attachment {
     /// Of a sandbox that [`Maps::admit`] has admitted, without links yet.
-    pub(super) fn new(maps: Arc<Maps>, numbers: Arc<Numbers>, cgroup_id: u64, sandbox: Sandbox) -> Self {
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        reports: Arc<Reports>,
+        numbers: Arc<Numbers>,
+        cgroup_id: u64,
+        sandbox: Sandbox,
+    ) -> Self {
         Self {
             maps,
+            reports,
             numbers,
             cgroup_id,
             sandbox,
@@ -108,6 +118,24 @@ impl Attachment {
         }
     }
 
+    /// Reports what the programs refuse from now on. To be called after the self-test, whose refusals concern nobody.
+    ///
+    /// # Errors
+    ///
+    /// When the programs cannot be told; nothing is reported then.
+    pub fn report_to(&mut self, refusals: Arc<dyn Refusals>) -> Result<(), KernelError> {
+        self.reports.listen(self.sandbox.id, refusals);
+        let sandbox = Sandbox { flags: self.sandbox.flags | REPORTS, ..self.sandbox };
+        self.maps.configure(self.cgroup_id, &sandbox)?;
+        self.sandbox = sandbox;
+        Ok(())
+    }
+
+    /// Passes on, before it returns, every refusal up to now: for the end of a sandbox whose processes are gone.
+    pub fn flush_refusals(&self) {
+        self.reports.flush(self.sandbox.id);
+    }
+
     /// How many connections of the sandbox have been asked for and are neither accepted nor given up.
     pub fn half_open(&self) -> u64 {
         self.maps.half_open(self.sandbox.id).unwrap_or(0)
@@ -135,6 +163,7 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        self.reports.forget(self.sandbox.id);
         if self.is_left {
             return;
         }

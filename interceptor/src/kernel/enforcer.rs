@@ -19,6 +19,7 @@ use super::events::KernelLog;
 use super::hooks::HOOKS;
 use super::maps::Maps;
 use super::pins::remove_pins;
+use super::refusals::{Reader, Reports};
 use super::{KernelError, cgroup};
 use crate::proxy::Destinations;
 
@@ -67,8 +68,10 @@ impl Default for LoadOptions {
 pub struct Enforcer {
     object: Mutex<Ebpf>,
     maps: Arc<Maps>,
+    reports: Arc<Reports>,
     numbers: Arc<Numbers>,
     sandboxes: u32,
+    _reader: Reader,
     _log: Option<KernelLog>,
 }
 
@@ -96,9 +99,12 @@ impl Enforcer {
         }
         let log = options.debug.then(|| KernelLog::start(&mut object)).transpose()?;
         let maps = Arc::new(Maps::take(&mut object)?);
+        let reports = Reports::take(&mut object, Arc::clone(&maps))?;
         Ok(Self {
             object: Mutex::new(object),
             maps,
+            _reader: Reader::start(&reports)?,
+            reports,
             numbers: Arc::new(Numbers::new()),
             sandboxes: options.sandboxes,
             _log: log,
@@ -172,6 +178,7 @@ impl Enforcer {
         self.maps.admit(sandbox).map_err(|error| self.full(error))?;
         let mut attachment = Attachment::new(
             Arc::clone(&self.maps),
+            Arc::clone(&self.reports),
             Arc::clone(&self.numbers),
             actual,
             self.describe(sandbox, enforcement),
@@ -236,6 +243,7 @@ pub(super) fn load_object(options: LoadOptions) -> Result<Ebpf, KernelError> {
         .override_global("AYA_LOG_LEVEL", &level, true)
         .map_max_entries("FLOWS", flows)
         .map_max_entries("HALF_OPEN", options.sandboxes)
+        .map_max_entries("REPORTED", options.sandboxes)
         .load(OBJECT)
         .map_err(KernelError::object)
 }

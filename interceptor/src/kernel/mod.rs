@@ -21,6 +21,7 @@ mod maps;
 mod networks;
 mod pins;
 mod probe;
+mod refusals;
 mod sys;
 #[cfg(test)]
 mod tests;

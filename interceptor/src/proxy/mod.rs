@@ -1,9 +1,11 @@
 //! One sandbox in user space: everything between its listeners and its origins, owned together and dropped together.
 
 pub(crate) mod budget;
+mod refusals;
 mod runtime;
 mod sandbox;
 
+pub use refusals::{Cause, Refusal, Refusals};
 pub use runtime::{Runtime, RuntimeOptions};
 pub use sandbox::{ProxyError, Rules, Sandbox, Serving};
 

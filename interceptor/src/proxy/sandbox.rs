@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::budget::Budget;
-use super::{Destinations, Listeners, Runtime};
+use super::refusals::Recorded;
+use super::{Destinations, Listeners, Refusals, Runtime};
 use crate::accept;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
@@ -128,6 +129,11 @@ impl Sandbox {
     pub fn replace(&self, policy: Policy, keyring: Keyring) {
         self.rules.store(Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) }));
         self.pool.clear();
+    }
+
+    /// What records the refusals of the kernel's programs among this sandbox's audit records.
+    pub fn refusals(self: &Arc<Self>) -> Arc<dyn Refusals> {
+        Arc::new(Recorded(Arc::clone(self)))
     }
 
     /// Cancelled when the sandbox stops.
