@@ -12,6 +12,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod cage;
 pub mod canary;
 pub mod client;
 pub mod lab;

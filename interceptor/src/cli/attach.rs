@@ -12,10 +12,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
-use super::Common;
 use super::pins::Pins;
 use super::setup::{self, Enforced, Place};
-use crate::kernel::Enforcer;
+use super::{Common, existing};
+use crate::kernel::{Enforcer, Wall};
 use crate::proxy::SELF_TEST;
 use crate::sandbox::{cgroup, launch};
 
@@ -32,6 +32,9 @@ pub struct Attach {
     /// A process whose network namespace is the sandbox's [default: the first of the cgroup].
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
+    /// Close the connections that the cgroup's processes opened before; without it they go on, and their number is said.
+    #[arg(long)]
+    kill_existing: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -39,12 +42,12 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
-It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM. Connections opened before it go on unseen. With
---json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
+It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM. Of connections opened before, those over loopback and
+those of sockets made outside the cgroup go on; --kill-existing closes them. With --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
-    let Attach { common, cgroup, pid } = arguments;
+    let Attach { common, cgroup, pid, kill_existing } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     ends.thread_block().context("cannot hold back signals")?;
@@ -70,6 +73,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     }
     let (mut visitor, sockets) =
         launch::Visitor::start(&cgroup, network.as_ref().map(|namespace| namespace.as_fd()))?;
+    let (listeners, has_devices) = (sockets.addresses(), !sockets.closed);
     // Also a namespace of its own needs every part of the wall where it has a way out.
     let place = Place { cgroup: &cgroup, cgroup_id: cgroup::id_of(&cgroup)?, shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
@@ -84,6 +88,16 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     // It is a process of the cgroup only as long as it must be.
     drop(visitor);
     enforced.record_refusals()?;
+    let processes = cgroup::processes(&cgroup).context("cannot list the cgroup's processes")?;
+    let wall =
+        Wall { cgroup: &cgroup, processes: &processes, listeners: &listeners, shared_netns: has_devices };
+    if let Err(failed) = existing::settle(&wall, kill_existing, common.quiet) {
+        if takes_over {
+            enforced.leave();
+        }
+        return Err(failed);
+    }
+    existing::warn_of_packet_sockets(&cgroup, has_devices, common.quiet);
 
     announce(&common, &id, &cgroup, &enforced.ca_pem, placeholders)?;
     let signal = ends.wait().context("cannot wait for a signal")?;

@@ -5,6 +5,7 @@ mod audit_file;
 pub mod check;
 pub mod doctor;
 mod excerpt;
+mod existing;
 pub mod explain;
 pub mod init;
 mod pins;
