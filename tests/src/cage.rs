@@ -104,7 +104,9 @@ impl Cage {
              ip link set inside up; ip route add default via 10.99.0.2; ip -6 route add default via fd99::2 dev inside"
         );
         let outer = "ip addr add 10.99.0.2/24 dev outside; ip -6 addr add fd99::2/64 dev outside nodad
-             ip link set outside up; ip route add local 0.0.0.0/0 dev lo; ip -6 route add local ::/0 dev lo";
+             ip link set outside up
+             for net in 203.0.113.0/24 192.0.2.0/24 198.51.100.0/24 8.8.8.0/24 198.18.0.0/15; do ip route add local $net dev lo; done
+             for net in 2001:db8::/32 2001:4860::/32 2001:2::/48; do ip -6 route add local $net dev lo; done";
         // The far end exists when the first half of the inner script has run; the routes need both ends up.
         let (link, rest) = inner.split_once('\n').expect("two lines");
         for (mut command, script) in

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::pins::Pins;
 use super::setup::{self, Enforced, Place};
-use super::{Common, existing};
+use super::{Common, existing, watch};
 use crate::kernel::{Enforcer, Wall};
 use crate::proxy::SELF_TEST;
 use crate::sandbox::{cgroup, launch};
@@ -100,7 +100,15 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     existing::warn_of_packet_sockets(&cgroup, has_devices, common.quiet);
 
     announce(&common, &id, &cgroup, &enforced.ca_pem, placeholders)?;
-    let signal = ends.wait().context("cannot wait for a signal")?;
+    let mut alarmed = false;
+    let signal = watch::until_signal(&ends, || {
+        let lost = enforced.lost();
+        // A cgroup that is gone takes the programs along, and has nobody left to get out.
+        if !lost.is_empty() && !alarmed && cgroup.exists() {
+            enforced.alarm(&lost);
+            alarmed = true;
+        }
+    })?;
     tracing::info!(sandbox = %id, %signal, "detaching");
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());

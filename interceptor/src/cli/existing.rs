@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use crate::kernel::Wall;
 use crate::sandbox::cgroup;
 
-/// The number of CAP_NET_RAW (`include/uapi/linux/capability.h`).
-const CAP_NET_RAW: u32 = 13;
+/// CAP_NET_RAW and CAP_NET_ADMIN (`include/uapi/linux/capability.h`) as bits of a set.
+const DANGEROUS: u64 = 1 << 13 | 1 << 12;
 
 /// Closes the connections from before the attach, or says how many go on.
 pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result<()> {
@@ -33,13 +33,14 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
         let born = match foreign {
             0 => String::new(),
             foreign => {
-                format!(", {foreign} of them made outside this cgroup, which no policy ever applies to")
+                format!("; {foreign} of them were made outside this cgroup, and nothing they send is judged")
             }
         };
         warn(
             quiet,
             &format!(
-                "{number} sockets of {} go on as they were before the attach{born}; --kill-existing closes them",
+                "{number} sockets of {} are connected from before the attach: what they send over loopback goes on, what they send by \
+                 a device is stopped{born}; --kill-existing closes them",
                 wall.cgroup.display()
             ),
         );
@@ -47,8 +48,8 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
     Ok(())
 }
 
-/// Warns of processes that may open packet sockets where there is a device to send by: those are no internet sockets, and only a
-/// filter on system calls (which a container's engine sets, and nobody can add from outside) keeps a process from making one.
+/// Warns of processes that may open packet sockets (CAP_NET_RAW), or make devices and tunnels through which the kernel itself sends
+/// (CAP_NET_ADMIN), where there is a device to send by. Neither is an internet socket, so no hook of a cgroup sees it.
 pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool) {
     if !has_devices {
         return;
@@ -63,8 +64,8 @@ pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool
         warn(
             quiet,
             &format!(
-                "{} processes of {} (the first is {first}) have CAP_NET_RAW, and with it packet sockets (AF_PACKET), which no hook \
-                 sees, in a namespace with a device: start them without it (--cap-drop NET_RAW)",
+                "{} processes of {} (the first is {first}) have CAP_NET_RAW or CAP_NET_ADMIN in a namespace with a device: packet \
+                 sockets and tunnels are seen by no hook of a cgroup; start them without (--cap-drop NET_RAW --cap-drop NET_ADMIN)",
                 able.len(),
                 path.display()
             ),
@@ -72,12 +73,12 @@ pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool
     }
 }
 
-/// Whether a process has CAP_NET_RAW (proc_pid_status(5)).
+/// Whether a process has one of the two capabilities (proc_pid_status(5)).
 fn may_open_raw(process: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let effective = field("CapEff:").and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or(0);
-    effective >> CAP_NET_RAW & 1 == 1
+    effective & DANGEROUS != 0
 }
 
 fn warn(quiet: bool, what: &str) {

@@ -16,6 +16,7 @@ pub mod replay;
 pub mod run;
 pub mod services;
 mod setup;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

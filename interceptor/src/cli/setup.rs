@@ -254,6 +254,24 @@ impl Enforced {
         Ok(self.attachment.report_to(self.serving.sandbox().refusals())?)
     }
 
+    /// The hooks whose programs somebody else has taken off the cgroup.
+    pub(super) fn lost(&self) -> Vec<&'static str> {
+        self.attachment.lost()
+    }
+
+    /// Says on standard error and in the audit that the wall has a hole, however quiet the rest shall be.
+    pub(super) fn alarm(&self, lost: &[&str]) {
+        let sandbox = self.serving.sandbox();
+        sandbox.enforcement_lost();
+        let _ = writeln!(
+            std::io::stderr(),
+            "interceptor: ALARM: the programs of {} are no longer on the cgroup of {}: somebody has taken them off, and what it sends \
+             may not be intercepted; stop its processes, then this command, and attach again",
+            lost.join(", "),
+            sandbox.id()
+        );
+    }
+
     /// Leaves the pinned programs where they are, which then refuse everything.
     pub(super) fn leave(self) {
         self.attachment.leave();

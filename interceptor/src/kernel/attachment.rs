@@ -1,6 +1,6 @@
 //! The programs on one cgroup.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use interceptor_ebpf::layout::REPORTS;
 use ipnet::IpNet;
 
 use super::enforcer::Numbers;
+use super::hooks::HOOKS;
 use super::maps::Maps;
 use super::networks::NetworkSet;
 use super::refusals::Reports;
-use super::{KernelError, pins};
+use super::{KernelError, pins, sys};
 use crate::proxy::{Listeners, Refusals};
 
 /// The enforcement of one sandbox. Dropping it refuses everything first, then detaches the programs and removes every entry: end
@@ -27,7 +28,9 @@ pub struct Attachment {
     sandbox: Sandbox,
     denied: Option<NetworkSet>,
     allowed_loopback: Option<NetworkSet>,
-    pub(super) links: Vec<FdLink>,
+    links: Vec<FdLink>,
+    /// The cgroup's directory, and the ids of the programs there in the order of [`HOOKS`].
+    programs: Option<(OwnedFd, Vec<u32>)>,
     pinned: Vec<PinnedLink>,
     directory: Option<PathBuf>,
     is_left: bool,
@@ -51,6 +54,7 @@ impl Attachment {
             denied: None,
             allowed_loopback: None,
             links: Vec::new(),
+            programs: None,
             pinned: Vec::new(),
             directory: None,
             is_left: false,
@@ -134,6 +138,32 @@ impl Attachment {
     /// Passes on, before it returns, every refusal up to now: for the end of a sandbox whose processes are gone.
     pub fn flush_refusals(&self) {
         self.reports.flush(self.sandbox.id);
+    }
+
+    /// The hooks whose programs are no longer on the cgroup: somebody has taken them off, or the cgroup is gone.
+    pub fn lost(&self) -> Vec<&'static str> {
+        let Some((cgroup, programs)) = &self.programs else { return Vec::new() };
+        HOOKS
+            .iter()
+            .zip(programs)
+            .filter(|(hook, program)| {
+                // Where the kernel does not say, nothing is known to be lost.
+                sys::programs(cgroup.as_fd(), hook.kind, false).is_ok_and(|found| !found.contains(program))
+            })
+            .map(|(hook, _)| hook.name)
+            .collect()
+    }
+
+    /// Remembers what is where, once all links are made.
+    pub(super) fn remember(&mut self, cgroup: BorrowedFd<'_>, links: Vec<FdLink>) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Io { action: "examine the links that were made", source };
+        let programs = links
+            .iter()
+            .map(|link| Ok(link.info().map_err(std::io::Error::other)?.program_id()))
+            .collect::<std::io::Result<_>>();
+        self.links = links;
+        self.programs = Some((cgroup.try_clone_to_owned().map_err(failed)?, programs.map_err(failed)?));
+        Ok(())
     }
 
     /// How many connections of the sandbox have been asked for and are neither accepted nor given up.

@@ -184,7 +184,7 @@ impl Enforcer {
             self.describe(sandbox, enforcement),
         );
         attachment.write_networks(&enforcement.denied, &enforcement.allowed_loopback)?;
-        attachment.links = attach_all(&mut object, cgroup)?;
+        attachment.remember(cgroup, attach_all(&mut object, cgroup)?)?;
         drop(object);
         attachment.configure()?;
         Ok(attachment)

@@ -136,6 +136,16 @@ impl Sandbox {
         Arc::new(Recorded(Arc::clone(self)))
     }
 
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Records that the kernel's programs are no longer all at work.
+    pub fn enforcement_lost(&self) {
+        self.audit.emit(Record::lifecycle(&self.id, "enforcement_lost"));
+    }
+
     /// Cancelled when the sandbox stops.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stop.clone()
