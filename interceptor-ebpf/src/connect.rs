@@ -7,8 +7,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
+use interceptor_ebpf::layout::cause;
 use interceptor_ebpf::verdict::{self, Verdict};
-use interceptor_ebpf::{Endpoint, Redirection, Sandbox};
+use interceptor_ebpf::{Endpoint, Redirection, Refusal, Sandbox};
 
 use crate::context::{Address, Family};
 use crate::maps::{self, HalfOpen};
@@ -22,18 +23,29 @@ pub(crate) fn connect<F: Family>(address: &Address<F>) -> i32 {
     let destination = address.get();
     match (address.socket_type(), address.protocol()) {
         (SOCK_STREAM, IPPROTO_TCP) => {
-            carry_out(address, sandbox, &destination, tcp(sandbox, &destination), listener::accepts)
+            let (verdict, cause) = tcp(sandbox, &destination);
+            carry_out(address, sandbox, &destination, verdict, cause, listener::accepts)
         }
         (SOCK_DGRAM, IPPROTO_UDP) => {
-            carry_out(address, sandbox, &destination, verdict::udp(sandbox, &destination), listener::resolves)
+            // To sort the addresses of a name, C libraries connect a datagram socket to each and ask for its source (RFC 6724): at
+            // an address that stands for a name that says nothing, and the look-up of the name has a record of its own.
+            let cause = if destination.is_synthetic() { SILENT } else { cause::PROTOCOL };
+            let verdict = verdict::udp(sandbox, &destination);
+            carry_out(address, sandbox, &destination, verdict, cause, listener::resolves)
         }
-        _ => REFUSE,
+        _ => {
+            report(address, sandbox, &destination, cause::PROTOCOL);
+            REFUSE
+        }
     }
 }
 
-/// TCP, with the maps the verdict asks.
+/// A refusal that is not reported.
+const SILENT: u32 = 0;
+
+/// TCP, with the maps the verdict asks, and why it is refused if it is.
 #[inline(always)]
-fn tcp(sandbox: &Sandbox, destination: &Endpoint) -> Verdict {
+fn tcp(sandbox: &Sandbox, destination: &Endpoint) -> (Verdict, u32) {
     // A sandbox at its limit is refused here, where the caller learns of it; in `sock_ops` it could only be left without a record.
     let below_limit =
         HalfOpen::of(sandbox.id).is_some_and(|count| count.get() < u64::from(sandbox.half_open_limit));
@@ -44,8 +56,8 @@ fn tcp(sandbox: &Sandbox, destination: &Endpoint) -> Verdict {
         || maps::covers(sandbox.allowed_loopback, &loopback(destination)),
     );
     match verdict {
-        Verdict::Redirect(_) if !below_limit => Verdict::Refuse,
-        verdict => verdict,
+        Verdict::Redirect(_) if !below_limit => (Verdict::Refuse, cause::LIMIT),
+        verdict => (verdict, cause::NETWORK),
     }
 }
 
@@ -59,15 +71,18 @@ fn loopback(destination: &Endpoint) -> [u32; 4] {
     address
 }
 
-/// Does to the socket and to the address in the call what was decided. `is_there` asks whether the interceptor is at the target.
+/// Does to the socket and to the address in the call what was decided. `cause` is why, if it is refused; `is_there` asks whether the
+/// interceptor is at the target.
 #[inline(always)]
 pub(crate) fn carry_out<F: Family>(
     address: &Address<F>,
     sandbox: &Sandbox,
     destination: &Endpoint,
     verdict: Verdict,
+    cause: u32,
     is_there: impl FnOnce(*mut c_void, &Endpoint, &Sandbox) -> bool,
 ) -> i32 {
+    let mut cause = cause;
     match verdict {
         Verdict::Leave => {
             // The socket may have been redirected before and then disconnected: its record must not stick to this connection.
@@ -82,10 +97,26 @@ pub(crate) fn carry_out<F: Family>(
                 address.set(&target);
                 return PASS;
             }
+            cause = cause::UNSERVED;
         }
     }
+    report(address, sandbox, destination, cause);
     log_refused(address, destination);
     REFUSE
+}
+
+/// Tells user space of a refusal, if it wants to hear of it.
+#[inline(always)]
+fn report<F: Family>(address: &Address<F>, sandbox: &Sandbox, destination: &Endpoint, cause: u32) {
+    if sandbox.reports() && cause != SILENT {
+        maps::report(&Refusal {
+            sandbox: sandbox.id,
+            cause,
+            kind: address.socket_type(),
+            protocol: address.protocol(),
+            destination: *destination,
+        });
+    }
 }
 
 /// One debug event. Off unless user space asks for it at load, when the verifier removes it from the programs.

@@ -3,6 +3,7 @@
 //! A socket remembers the last server it was sent to, which is enough for a client that asks several servers the same question
 //! on one socket and takes the first answer from any of them (musl does).
 
+use interceptor_ebpf::layout::cause;
 use interceptor_ebpf::verdict::{self, Verdict};
 
 use crate::context::{Address, Family};
@@ -24,6 +25,8 @@ pub(crate) fn send<F: Family>(address: &Address<F>) -> i32 {
     match verdict::udp(sandbox, &destination) {
         // The record stays: a socket may be connected to a resolver and send to its own loopback too.
         Verdict::Leave => PASS,
-        verdict => connect::carry_out(address, sandbox, &destination, verdict, listener::resolves),
+        verdict => {
+            connect::carry_out(address, sandbox, &destination, verdict, cause::PROTOCOL, listener::resolves)
+        }
     }
 }

@@ -5,6 +5,18 @@ use crate::Endpoint;
 /// The sandbox shares its network namespace with others: loopback is not its own.
 pub const SHARED_NETNS: u32 = 1;
 
+/// User space wants to hear of what is refused: set when the self-test has passed, whose refusals are nobody's business.
+pub const REPORTS: u32 = 2;
+
+/// How many refusals of one sandbox are reported in one [`REPORT_WINDOW_SHIFT`]; those beyond are only counted.
+pub const REPORT_LIMIT: u64 = 1024;
+
+/// The length of the window as a power of two of nanoseconds: 2^30, a little more than a second.
+pub const REPORT_WINDOW_SHIFT: u32 = 30;
+
+/// Bytes of the ring in which reports wait for user space: some five thousand.
+pub const REPORT_RING: usize = 256 * 1024;
+
 /// How many connections of one sandbox may be between `connect` and their acceptance. A connection is in this state for
 /// microseconds; a sandbox that holds more has stopped listening to the answers, or floods.
 pub const HALF_OPEN_LIMIT: u32 = 1024;
@@ -41,7 +53,7 @@ pub struct Sandbox {
     pub dns4: Endpoint,
     /// Where UDP port 53 over IPv6 goes, if there is such a resolver.
     pub dns6: Endpoint,
-    /// [`SHARED_NETNS`] or nothing.
+    /// [`SHARED_NETNS`], [`REPORTS`].
     pub flags: u32,
     /// How many half-open connections it may have.
     pub half_open_limit: u32,
@@ -55,6 +67,12 @@ impl Sandbox {
     #[inline(always)]
     pub const fn shares_netns(&self) -> bool {
         self.flags & SHARED_NETNS != 0
+    }
+
+    /// Whether refusals are reported.
+    #[inline(always)]
+    pub const fn reports(&self) -> bool {
+        self.flags & REPORTS != 0
     }
 
     /// The words for a map.
@@ -127,9 +145,101 @@ impl Flow {
     }
 }
 
+/// Why a hook refused.
+pub mod cause {
+    /// A deny network covers the address, or it is loopback that is not the sandbox's own.
+    pub const NETWORK: u32 = 1;
+    /// What the socket speaks is neither TCP nor DNS over UDP.
+    pub const PROTOCOL: u32 = 2;
+    /// A socket of a protocol that cannot be redirected; there is no destination yet.
+    pub const SOCKET: u32 = 3;
+    /// The sandbox has as many half-open connections as it may have.
+    pub const LIMIT: u32 = 4;
+    /// Nobody of the interceptor listens at the target, or the kernel has no memory for the record.
+    pub const UNSERVED: u32 = 5;
+}
+
+/// One refusal, as the ring carries it to user space.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// Of which attachment.
+    pub sandbox: u64,
+    /// Why: a constant of [`cause`].
+    pub cause: u32,
+    /// `SOCK_STREAM` …
+    pub kind: u32,
+    /// `IPPROTO_TCP` …
+    pub protocol: u32,
+    /// Where to; nothing for a socket that was not made.
+    pub destination: Endpoint,
+}
+
+impl Refusal {
+    /// How many words it takes.
+    pub const WORDS: usize = 5 + Endpoint::WORDS;
+
+    /// From the bytes of the ring; `None` for a size of another build.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut words = [0; Self::WORDS];
+        let (chunks, rest) = bytes.as_chunks::<4>();
+        if chunks.len() != Self::WORDS || !rest.is_empty() {
+            return None;
+        }
+        for (word, chunk) in words.iter_mut().zip(chunks) {
+            *word = u32::from_ne_bytes(*chunk);
+        }
+        let [low, high, cause, kind, protocol, a, b, c, d, port] = words;
+        Some(Self {
+            sandbox: join([low, high]),
+            cause,
+            kind,
+            protocol,
+            destination: Endpoint { address: [a, b, c, d], port },
+        })
+    }
+}
+
+/// How much of a sandbox was reported lately.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// The window's number.
+    pub window: u64,
+    /// Reports in this window.
+    pub reported: u64,
+    /// Refusals that were not reported, since the attachment began.
+    pub dropped: u64,
+}
+
+impl Reported {
+    /// How many words it takes in a map.
+    pub const WORDS: usize = 6;
+}
+
+/// The `u64` of two words.
+#[inline(always)]
+pub const fn join(words: [u32; 2]) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_read_as_it_was_written() {
+        let words: [u32; Refusal::WORDS] = [1, 0, cause::NETWORK, 1, 6, 10, 11, 12, 13, 443];
+        let bytes: std::vec::Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let refusal = Refusal::from_bytes(&bytes).unwrap();
+        assert_eq!((split(refusal.sandbox), refusal.cause, refusal.protocol), ([1, 0], cause::NETWORK, 6));
+        assert_eq!(refusal.destination, Endpoint { address: [10, 11, 12, 13], port: 443 });
+        for length in [0, 4, bytes.len() - 1] {
+            assert_eq!(Refusal::from_bytes(&bytes[..length]), None);
+        }
+        assert_eq!(join(split(0x0102_0304_0506_0708)), 0x0102_0304_0506_0708);
+    }
 
     #[test]
     fn no_value_has_padding() {
@@ -137,6 +247,8 @@ mod tests {
         assert_eq!(size_of::<Sandbox>(), 4 * Sandbox::WORDS);
         assert_eq!(size_of::<Redirection>(), 8 * Endpoint::WORDS);
         assert_eq!(size_of::<Flow>(), 4 * Flow::WORDS);
+        assert_eq!(size_of::<Refusal>(), 4 * Refusal::WORDS);
+        assert_eq!(size_of::<Reported>(), 4 * Reported::WORDS);
     }
 
     #[test]

@@ -11,5 +11,5 @@ pub mod layout;
 pub mod verdict;
 
 pub use endpoint::Endpoint;
-pub use layout::{Flow, Redirection, Sandbox};
+pub use layout::{Flow, Redirection, Refusal, Reported, Sandbox};
 pub use verdict::Verdict;

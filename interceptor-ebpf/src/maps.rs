@@ -9,13 +9,14 @@ use aya_ebpf::bindings::{
     bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED,
 };
 use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::btf_maps::{HashMap, SkStorage};
-use aya_ebpf::helpers::{bpf_get_local_storage, bpf_sk_storage_delete, bpf_sk_storage_get};
+use aya_ebpf::btf_maps::{HashMap, RingBuf, SkStorage};
+use aya_ebpf::helpers::{bpf_get_local_storage, bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use interceptor_ebpf::layout::{
-    FLOWS_CAPACITY, NETWORK_WORDS, NETWORKS_CAPACITY, SANDBOXES_CAPACITY, network_words,
+    FLOWS_CAPACITY, NETWORK_WORDS, NETWORKS_CAPACITY, REPORT_LIMIT, REPORT_RING, REPORT_WINDOW_SHIFT,
+    SANDBOXES_CAPACITY, network_words,
 };
-use interceptor_ebpf::{Endpoint, Flow, Redirection, Sandbox};
+use interceptor_ebpf::{Endpoint, Flow, Redirection, Refusal, Reported, Sandbox};
 
 /// The definition of a cgroup storage map whose key is the cgroup's id alone, so that all programs attached to one cgroup
 /// share one value (Linux 5.9; `Documentation/bpf/map_cgroup_storage.rst`). aya-ebpf defines only the older key, with which
@@ -70,6 +71,14 @@ static FLOWS: HashMap<Flow, Endpoint, FLOWS_CAPACITY, { BPF_F_NO_PREALLOC as usi
 /// How many entries of FLOWS each sandbox has.
 #[btf_map]
 static HALF_OPEN: HashMap<u64, u64, SANDBOXES_CAPACITY, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// What was refused, on its way to user space.
+#[btf_map]
+static REFUSALS: RingBuf<Refusal, REPORT_RING> = RingBuf::new();
+
+/// How much of each sandbox was reported, so that one that is refused in a loop neither fills the ring nor keeps user space busy.
+#[btf_map]
+static REPORTED: HashMap<u64, Reported, SANDBOXES_CAPACITY, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// The sandbox this program runs for; `None` until user space has configured it, and after it has revoked it.
 #[inline(always)]
@@ -165,14 +174,48 @@ impl HalfOpen {
         unsafe { ptr::read_volatile(self.0) }
     }
 
-    /// Adds atomically. By hand, since `core` has no read-modify-write for this target.
+    /// Adds atomically.
     #[inline(always)]
     fn add(&self, number: i64) {
-        // SAFETY: as in `get`; the instruction is atomic (`BPF_XADD`, Linux 3.18).
-        unsafe {
-            asm!("lock *(u64 *)({count} + 0) += {number}", count = in(reg) self.0, number = in(reg) number,
-                 options(nostack, preserves_flags));
+        // SAFETY: as in `get`.
+        unsafe { add(self.0, number) }
+    }
+}
+
+/// Adds to a word of a map's value atomically. By hand, since `core` has no read-modify-write for this target.
+///
+/// # Safety
+///
+/// `word` lies in a value of a map, aligned.
+#[inline(always)]
+unsafe fn add(word: *mut u64, number: i64) {
+    // SAFETY: the caller's promise; the instruction is atomic (`BPF_XADD`, Linux 3.18).
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {number}", word = in(reg) word, number = in(reg) number,
+             options(nostack, preserves_flags));
+    }
+}
+
+/// Reports a refusal, or counts it as one that was not.
+#[inline(always)]
+pub(crate) fn report(refusal: &Refusal) {
+    let Some(reported) = REPORTED.get_ptr_mut(refusal.sandbox) else { return };
+    // SAFETY: the helper takes nothing.
+    let window = unsafe { bpf_ktime_get_ns() } >> REPORT_WINDOW_SHIFT;
+    // SAFETY: the fields of a value of the map, aligned, valid until the program ends. Two CPUs that begin a window at the same time
+    // may let a few more through than the limit: it bounds, it does not count.
+    unsafe {
+        if ptr::read_volatile(&raw const (*reported).window) != window {
+            ptr::write_volatile(&raw mut (*reported).window, window);
+            ptr::write_volatile(&raw mut (*reported).reported, 0);
         }
+        if ptr::read_volatile(&raw const (*reported).reported) < REPORT_LIMIT {
+            add(&raw mut (*reported).reported, 1);
+            if REFUSALS.output(refusal, 0).is_ok() {
+                return;
+            }
+        }
+        add(&raw mut (*reported).dropped, 1);
     }
 }
 

@@ -10,6 +10,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::programs::SockContext;
 use aya_log_ebpf::debug;
+use interceptor_ebpf::layout::cause;
+use interceptor_ebpf::{Endpoint, Refusal};
 
 use crate::context::read;
 use crate::{PASS, REFUSE, maps};
@@ -26,15 +28,22 @@ pub(crate) const IPPROTO_UDP: u32 = 17;
 /// Judges a new socket.
 #[inline(always)]
 pub(crate) fn create(context: &SockContext) -> i32 {
-    if maps::sandbox().is_none() {
-        return REFUSE;
-    }
+    let Some(sandbox) = maps::sandbox() else { return REFUSE };
     let socket = context.as_ptr();
     let kind = read::<{ offset_of!(bpf_sock, type_) }>(socket);
     let protocol = read::<{ offset_of!(bpf_sock, protocol) }>(socket);
     match (kind, protocol) {
         (SOCK_STREAM, IPPROTO_TCP) | (SOCK_DGRAM, IPPROTO_UDP) => PASS,
         _ => {
+            if sandbox.reports() {
+                maps::report(&Refusal {
+                    sandbox: sandbox.id,
+                    cause: cause::SOCKET,
+                    kind,
+                    protocol,
+                    destination: Endpoint::default(),
+                });
+            }
             debug!(context, "refused socket type={} protocol={}", kind, protocol);
             REFUSE
         }

@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod cage;
 pub mod canary;
 pub mod client;
 pub mod inprocess;

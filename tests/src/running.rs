@@ -203,7 +203,7 @@ impl Output {
         true
     }
 
-    fn wait_for(&self, text: &[u8], deadline: Instant) -> bool {
+    pub(crate) fn wait_for(&self, text: &[u8], deadline: Instant) -> bool {
         self.wait_until(deadline, |gathered| gathered.bytes.windows(text.len()).any(|window| window == text))
     }
 
@@ -215,7 +215,7 @@ impl Output {
         self.0.0.lock().expect("no reader panicked").bytes.clone()
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 }

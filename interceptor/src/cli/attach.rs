@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 
-use super::{Common, setup};
+use super::{Common, existing, setup, watch};
 use crate::fleet::{Enforced, Visit};
-use crate::kernel::Enforcer;
-use crate::sandbox::launch;
+use crate::kernel::{Enforcer, Wall};
+use crate::sandbox::{cgroup, launch};
 
 /// The arguments of `interceptor attach`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,9 @@ pub struct Attach {
     /// A process whose network namespace is the sandbox's [default: the first of the cgroup].
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
+    /// Close the connections that the cgroup's processes opened before; without it they go on, and their number is said.
+    #[arg(long)]
+    kill_existing: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -33,12 +36,13 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
 It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again, and
-opens the audit file anew. Connections opened before it go on unseen. With --json the line is an object with the sandbox's id, its
-certificate authority (ca_pem) and its variables (env): the placeholders and, with --base-urls, the services' base URLs.";
+opens the audit file anew. Of connections opened before, those over loopback and those of sockets made outside the cgroup go on;
+--kill-existing closes them. With --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and its
+variables (env): the placeholders and, with --base-urls, the services' base URLs.";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
-    let Attach { common, cgroup, pid } = arguments;
+    let Attach { common, cgroup, pid, kill_existing } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
@@ -58,9 +62,34 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let id = launch::random_id()?;
     let keys = (rules.policy, rules.keyring);
     let mut enforced = Enforced::enter(&runtime, &enforcer, &id, &visit, keys)?;
+    let processes = cgroup::processes(&visit.cgroup).context("cannot list the cgroup's processes")?;
+    let (listeners, has_devices) = (enforced.listeners.clone(), enforced.has_devices);
+    let wall = Wall {
+        cgroup: &visit.cgroup,
+        processes: &processes,
+        listeners: &listeners,
+        shared_netns: has_devices,
+    };
+    if let Err(failed) = existing::settle(&wall, kill_existing, common.quiet) {
+        if enforced.took_over {
+            enforced.leave();
+        }
+        return Err(failed);
+    }
+    existing::warn_of_packet_sockets(&visit.cgroup, has_devices, common.quiet);
+
     announce(&common, &id, &visit.cgroup, &enforced.ca_pem, placeholders)?;
+    let mut alarmed = false;
     let signal = loop {
-        match signals.wait().context("cannot wait for a signal")? {
+        let signal = watch::until_signal(&signals, || {
+            let lost = enforced.lost();
+            // A cgroup that is gone takes the programs along, and has nobody left to get out.
+            if !lost.is_empty() && !alarmed && visit.cgroup.exists() {
+                enforced.alarm(&lost);
+                alarmed = true;
+            }
+        })?;
+        match signal {
             Signal::SIGHUP => {
                 audit.reopen();
                 reload(&common, &id, &mut enforced);

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod ctl;
 pub mod doctor;
 mod excerpt;
+mod existing;
 pub mod explain;
 pub mod generate;
 pub mod init;
@@ -20,6 +21,7 @@ pub mod serve;
 pub mod services;
 mod setup;
 mod table;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

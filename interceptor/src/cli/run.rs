@@ -94,9 +94,10 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let place =
         Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
-    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, None)?;
+    let mut enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, None)?;
     sandbox.hold_links()?;
     sandbox.self_test(SELF_TEST, &enforced.token)?;
+    enforced.record_refusals()?;
     tracing::info!(sandbox = %id, user = %identity.name, "the self-test passed; starting the command");
 
     let launch = Launch {

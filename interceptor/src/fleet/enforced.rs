@@ -1,6 +1,7 @@
 //! One cgroup under enforcement: the kernel's programs send everything to the proxy, and the proxy serves it.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -37,6 +38,12 @@ pub struct Enforced {
     _pins: Option<Pins>,
     /// What the proxy answers at [`SELF_TEST`].
     pub token: String,
+    /// The addresses of its own sockets in the sandbox's network namespace.
+    pub listeners: Vec<SocketAddr>,
+    /// Whether that namespace has a device by which packets could leave, or is also others'.
+    pub has_devices: bool,
+    /// Whether an interceptor that had died left the cgroup closed.
+    pub took_over: bool,
     /// The public certificate of the sandbox's authority, PEM.
     pub ca_pem: String,
 }
@@ -63,7 +70,7 @@ impl Enforced {
             launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
         // Also a namespace of its own needs every part of the wall where it has a way out.
         let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, shared: !sockets.closed };
-        let enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
+        let mut enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
             if takes_over {
                 // The cgroup was closed before: it stays closed.
@@ -71,6 +78,7 @@ impl Enforced {
             }
             return Err(failed.into());
         }
+        enforced.record_refusals()?;
         // Dropped here: the visitor is a process of the cgroup only as long as it must be.
         Ok(enforced)
     }
@@ -97,6 +105,8 @@ impl Enforced {
             None => enforcer.attach(&cgroup, &enforcement)?,
             Some(pins) => enforcer.attach_pinned(&cgroup, &enforcement, &pins.fresh(id), &pins.stale)?,
         };
+        let (own, has_devices) = (sockets.addresses(), !sockets.closed);
+        let took_over = pins.as_ref().is_some_and(|pins| !pins.stale.is_empty());
         let (tcp6, dns6) = sockets.v6.unzip();
         let token = launch::random_id()?;
         let ca_pem = sandbox.ca_pem().to_owned();
@@ -108,7 +118,16 @@ impl Enforced {
         let serving = sandbox
             .serve(listeners, enforcer.destinations())
             .context(|| "cannot serve the sandbox".into())?;
-        Ok(Enforced { serving, attachment, _pins: pins, token, ca_pem })
+        Ok(Enforced {
+            serving,
+            attachment,
+            _pins: pins,
+            token,
+            listeners: own,
+            has_devices,
+            took_over,
+            ca_pem,
+        })
     }
 
     /// The proxy's half.
@@ -134,7 +153,34 @@ impl Enforced {
     /// Ends the proxy's part in good order, keys and all, then takes the programs away. The sandbox's processes must be gone, or
     /// their traffic no longer this process's business. Call it from a thread that may be blocked.
     pub fn end(self, tokio: &Handle) {
+        self.attachment.flush_refusals();
         tokio.block_on(self.serving.shutdown());
+    }
+
+    /// Records what the kernel's programs refuse from now on. To be called when the self-test has passed, before a command starts.
+    ///
+    /// # Errors
+    /// When the kernel's reports cannot be read.
+    pub fn record_refusals(&mut self) -> Result<(), FleetError> {
+        Ok(self.attachment.report_to(self.serving.sandbox().refusals())?)
+    }
+
+    /// The hooks whose programs somebody else has taken off the cgroup.
+    pub fn lost(&self) -> Vec<&'static str> {
+        self.attachment.lost()
+    }
+
+    /// Says on standard error and in the audit that the wall has a hole, however quiet the rest shall be.
+    pub fn alarm(&self, lost: &[&str]) {
+        let sandbox = self.serving.sandbox();
+        sandbox.enforcement_lost();
+        let _ = writeln!(
+            std::io::stderr(),
+            "interceptor: ALARM: the programs of {} are no longer on the cgroup of {}: somebody has taken them off, and what it sends \
+             may not be intercepted; stop its processes, then end the enforcement, and begin it again",
+            lost.join(", "),
+            sandbox.id()
+        );
     }
 
     /// Leaves the pinned programs where they are, which then refuse everything.

@@ -1,31 +1,37 @@
 //! The programs on one cgroup.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use interceptor_ebpf::Sandbox;
+use interceptor_ebpf::layout::REPORTS;
 use ipnet::IpNet;
 
 use super::enforcer::Numbers;
 use super::fill::HalfOpenGauge;
+use super::hooks::HOOKS;
 use super::maps::Maps;
 use super::networks::NetworkSet;
-use super::{KernelError, pins};
-use crate::proxy::Listeners;
+use super::refusals::Reports;
+use super::{KernelError, pins, sys};
+use crate::proxy::{Listeners, Refusals};
 
 /// The enforcement of one sandbox. Dropping it refuses everything first, then detaches the programs and removes every entry: end
 /// the sandbox's processes before, since those that are left are no longer intercepted afterwards.
 #[derive(Debug)]
 pub struct Attachment {
     maps: Arc<Maps>,
+    reports: Arc<Reports>,
     numbers: Arc<Numbers>,
     cgroup_id: u64,
     sandbox: Sandbox,
     denied: Option<NetworkSet>,
     allowed_loopback: Option<NetworkSet>,
-    pub(super) links: Vec<FdLink>,
+    links: Vec<FdLink>,
+    /// The cgroup's directory, and the ids of the programs there in the order of [`HOOKS`].
+    programs: Option<(OwnedFd, Vec<u32>)>,
     pinned: Vec<PinnedLink>,
     directory: Option<PathBuf>,
     is_left: bool,
@@ -33,15 +39,23 @@ pub struct Attachment {
 
 impl Attachment {
     /// Of a sandbox that [`Maps::admit`] has admitted, without links yet.
-    pub(super) fn new(maps: Arc<Maps>, numbers: Arc<Numbers>, cgroup_id: u64, sandbox: Sandbox) -> Self {
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        reports: Arc<Reports>,
+        numbers: Arc<Numbers>,
+        cgroup_id: u64,
+        sandbox: Sandbox,
+    ) -> Self {
         Self {
             maps,
+            reports,
             numbers,
             cgroup_id,
             sandbox,
             denied: None,
             allowed_loopback: None,
             links: Vec::new(),
+            programs: None,
             pinned: Vec::new(),
             directory: None,
             is_left: false,
@@ -124,6 +138,50 @@ impl Attachment {
         }
     }
 
+    /// Reports what the programs refuse from now on. To be called after the self-test, whose refusals concern nobody.
+    ///
+    /// # Errors
+    ///
+    /// When the programs cannot be told; nothing is reported then.
+    pub fn report_to(&mut self, refusals: Arc<dyn Refusals>) -> Result<(), KernelError> {
+        self.reports.listen(self.sandbox.id, refusals);
+        let sandbox = Sandbox { flags: self.sandbox.flags | REPORTS, ..self.sandbox };
+        self.maps.configure(self.cgroup_id, &sandbox)?;
+        self.sandbox = sandbox;
+        Ok(())
+    }
+
+    /// Passes on, before it returns, every refusal up to now: for the end of a sandbox whose processes are gone.
+    pub fn flush_refusals(&self) {
+        self.reports.flush(self.sandbox.id);
+    }
+
+    /// The hooks whose programs are no longer on the cgroup: somebody has taken them off, or the cgroup is gone.
+    pub fn lost(&self) -> Vec<&'static str> {
+        let Some((cgroup, programs)) = &self.programs else { return Vec::new() };
+        HOOKS
+            .iter()
+            .zip(programs)
+            .filter(|(hook, program)| {
+                // Where the kernel does not say, nothing is known to be lost.
+                sys::programs(cgroup.as_fd(), hook.kind, false).is_ok_and(|found| !found.contains(program))
+            })
+            .map(|(hook, _)| hook.name)
+            .collect()
+    }
+
+    /// Remembers what is where, once all links are made.
+    pub(super) fn remember(&mut self, cgroup: BorrowedFd<'_>, links: Vec<FdLink>) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Io { action: "examine the links that were made", source };
+        let programs = links
+            .iter()
+            .map(|link| Ok(link.info().map_err(std::io::Error::other)?.program_id()))
+            .collect::<std::io::Result<_>>();
+        self.links = links;
+        self.programs = Some((cgroup.try_clone_to_owned().map_err(failed)?, programs.map_err(failed)?));
+        Ok(())
+    }
+
     /// How many connections of the sandbox have been asked for and are neither accepted nor given up.
     pub fn half_open(&self) -> u64 {
         self.maps.half_open(self.sandbox.id).unwrap_or(0)
@@ -156,6 +214,7 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        self.reports.forget(self.sandbox.id);
         if self.is_left {
             return;
         }

@@ -49,7 +49,7 @@ pub(super) fn refuse_second(cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
     for path in below {
         // A cgroup that vanishes meanwhile is none any more.
         let Ok(directory) = File::open(&path) else { continue };
-        let programs = sys::connect_programs(directory.as_fd(), false).unwrap_or_default();
+        let programs = sys::programs(directory.as_fd(), sys::INET4_CONNECT, false).unwrap_or_default();
         if programs.iter().any(|program| ours.contains(program)) {
             return Err(KernelError::AlreadyEnforced { place: path.display().to_string() });
         }
@@ -59,7 +59,7 @@ pub(super) fn refuse_second(cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
 
 /// The programs on a cgroup.
 fn query(cgroup: BorrowedFd<'_>, inherited: bool) -> Result<Vec<u32>, KernelError> {
-    sys::connect_programs(cgroup, inherited).map_err(|source| match source.raw_os_error() {
+    sys::programs(cgroup, sys::INET4_CONNECT, inherited).map_err(|source| match source.raw_os_error() {
         Some(libc::EPERM) => KernelError::Privilege { action: "ask for a cgroup's eBPF programs", source },
         _ => io("ask for the cgroup's eBPF programs", source),
     })

@@ -20,6 +20,7 @@ use super::fill::MapGauge;
 use super::hooks::HOOKS;
 use super::maps::Maps;
 use super::pins::remove_pins;
+use super::refusals::{Reader, Reports};
 use super::{KernelError, cgroup};
 use crate::proxy::Destinations;
 
@@ -68,8 +69,10 @@ impl Default for LoadOptions {
 pub struct Enforcer {
     object: Mutex<Ebpf>,
     maps: Arc<Maps>,
+    reports: Arc<Reports>,
     numbers: Arc<Numbers>,
     sandboxes: u32,
+    _reader: Reader,
     _log: Option<KernelLog>,
 }
 
@@ -97,9 +100,12 @@ impl Enforcer {
         }
         let log = options.debug.then(|| KernelLog::start(&mut object)).transpose()?;
         let maps = Arc::new(Maps::take(&mut object)?);
+        let reports = Reports::take(&mut object, Arc::clone(&maps))?;
         Ok(Self {
             object: Mutex::new(object),
             maps,
+            _reader: Reader::start(&reports)?,
+            reports,
             numbers: Arc::new(Numbers::new()),
             sandboxes: options.sandboxes,
             _log: log,
@@ -173,12 +179,13 @@ impl Enforcer {
         self.maps.admit(sandbox).map_err(|error| self.full(error))?;
         let mut attachment = Attachment::new(
             Arc::clone(&self.maps),
+            Arc::clone(&self.reports),
             Arc::clone(&self.numbers),
             actual,
             self.describe(sandbox, enforcement),
         );
         attachment.write_networks(&enforcement.denied, &enforcement.allowed_loopback)?;
-        attachment.links = attach_all(&mut object, cgroup)?;
+        attachment.remember(cgroup, attach_all(&mut object, cgroup)?)?;
         drop(object);
         attachment.configure()?;
         Ok(attachment)
@@ -242,6 +249,7 @@ pub(super) fn load_object(options: LoadOptions) -> Result<Ebpf, KernelError> {
         .override_global("AYA_LOG_LEVEL", &level, true)
         .map_max_entries("FLOWS", flows)
         .map_max_entries("HALF_OPEN", options.sandboxes)
+        .map_max_entries("REPORTED", options.sandboxes)
         .load(OBJECT)
         .map_err(KernelError::object)
 }

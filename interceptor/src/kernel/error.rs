@@ -113,6 +113,24 @@ pub enum KernelError {
         #[source]
         source: MapError,
     },
+    /// The kernel closes no socket for another process.
+    #[error(
+        "this kernel cannot close the sockets of other processes: it lacks CONFIG_INET_DIAG_DESTROY; restart the processes after the \
+         attach instead"
+    )]
+    NoDestroy {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Sockets came again as fast as they were closed.
+    #[error(
+        "{left} sockets from before the attach are still open; stop the processes that open them, or restart them after the attach"
+    )]
+    Undestroyed {
+        /// How many.
+        left: usize,
+    },
     /// A file or socket did not do what the kernel's interfaces promise.
     #[error("cannot {action}")]
     Io {

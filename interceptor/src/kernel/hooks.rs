@@ -25,15 +25,18 @@ pub struct Hook {
     pub reason: &'static str,
     /// The program's name in the object.
     program: &'static str,
+    /// Its number in `enum bpf_attach_type` of `include/uapi/linux/bpf.h`.
+    pub(super) kind: u32,
 }
 
 const fn hook(
     name: &'static str,
     program: &'static str,
+    kind: u32,
     minimum: &'static str,
     reason: &'static str,
 ) -> Hook {
-    Hook { name, minimum, reason, program }
+    Hook { name, minimum, reason, program, kind }
 }
 
 /// What came last of the parts that most programs use.
@@ -42,18 +45,18 @@ const SHARED: &str = "cgroup storage shared among hooks";
 /// Every hook. All use the local storage of their cgroup, shared among hooks since Linux 5.9 (7d9c3427894f), and are attached by
 /// links (Linux 5.7, af6eea57437a); the versions are those of mainline, distributions backport.
 pub const HOOKS: [Hook; 12] = [
-    hook("connect4", "interceptor_connect4", "5.9", SHARED),
-    hook("connect6", "interceptor_connect6", "5.9", SHARED),
-    hook("sendmsg4", "interceptor_sendmsg4", "5.9", SHARED),
-    hook("sendmsg6", "interceptor_sendmsg6", "5.9", SHARED),
-    hook("recvmsg4", "interceptor_recvmsg4", "5.9", SHARED),
-    hook("recvmsg6", "interceptor_recvmsg6", "5.9", SHARED),
-    hook("getpeername4", "interceptor_getpeername4", "5.9", SHARED),
-    hook("getpeername6", "interceptor_getpeername6", "5.9", SHARED),
-    hook("sock_create", "interceptor_sock_create", "5.9", SHARED),
-    hook("sock_ops", "interceptor_sock_ops", "5.15", "bpf_get_netns_cookie in sock_ops"),
-    hook("egress", "interceptor_egress", "5.9", SHARED),
-    hook("ingress", "interceptor_ingress", "5.9", SHARED),
+    hook("connect4", "interceptor_connect4", 10, "5.9", SHARED),
+    hook("connect6", "interceptor_connect6", 11, "5.9", SHARED),
+    hook("sendmsg4", "interceptor_sendmsg4", 14, "5.9", SHARED),
+    hook("sendmsg6", "interceptor_sendmsg6", 15, "5.9", SHARED),
+    hook("recvmsg4", "interceptor_recvmsg4", 19, "5.9", SHARED),
+    hook("recvmsg6", "interceptor_recvmsg6", 20, "5.9", SHARED),
+    hook("getpeername4", "interceptor_getpeername4", 29, "5.9", SHARED),
+    hook("getpeername6", "interceptor_getpeername6", 30, "5.9", SHARED),
+    hook("sock_create", "interceptor_sock_create", 2, "5.9", SHARED),
+    hook("sock_ops", "interceptor_sock_ops", 3, "5.15", "bpf_get_netns_cookie in sock_ops"),
+    hook("egress", "interceptor_egress", 1, "5.9", SHARED),
+    hook("ingress", "interceptor_ingress", 0, "5.9", SHARED),
 ];
 
 impl Hook {

@@ -8,12 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aya::Ebpf;
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, SkStorage};
 use interceptor_ebpf::layout::{NETWORK_WORDS, split};
-use interceptor_ebpf::{Endpoint, Flow, Sandbox};
+use interceptor_ebpf::{Endpoint, Flow, Reported, Sandbox};
 
-use super::KernelError;
+use super::{KernelError, refusals};
 
 type Sandboxes = HashMap<MapData, [u32; 2], [u32; Sandbox::WORDS]>;
 type HalfOpen = HashMap<MapData, [u32; 2], [u32; 2]>;
+type Reports = HashMap<MapData, [u32; 2], [u32; Reported::WORDS]>;
 type Flows = HashMap<MapData, [u32; Flow::WORDS], [u32; Endpoint::WORDS]>;
 type Networks = LpmTrie<MapData, [u32; NETWORK_WORDS], u32>;
 type Own = SkStorage<MapData, [u32; 2]>;
@@ -24,6 +25,7 @@ type Accepted = SkStorage<MapData, [u32; Endpoint::WORDS]>;
 pub(super) struct Maps {
     sandboxes: Mutex<Sandboxes>,
     half_open: Mutex<HalfOpen>,
+    reported: Mutex<Reports>,
     flows: Mutex<Flows>,
     networks: Mutex<Networks>,
     own: Mutex<Own>,
@@ -43,6 +45,7 @@ impl Maps {
         Ok(Self {
             sandboxes: Mutex::new(typed("SANDBOX", sandboxes)?),
             half_open: Mutex::new(typed("HALF_OPEN", take(object, "HALF_OPEN")?)?),
+            reported: Mutex::new(typed("REPORTED", take(object, "REPORTED")?)?),
             flows: Mutex::new(typed("FLOWS", take(object, "FLOWS")?)?),
             networks: Mutex::new(typed("NETWORKS", take(object, "NETWORKS")?)?),
             own: Mutex::new(typed("OWN", take(object, "OWN")?)?),
@@ -64,7 +67,15 @@ impl Maps {
             map: "HALF_OPEN",
             action: "written",
             source,
-        })
+        })?;
+        lock(&self.reported)
+            .insert(split(sandbox), [0; Reported::WORDS], 0)
+            .map_err(|source| KernelError::Map { map: "REPORTED", action: "written", source })
+    }
+
+    /// How many refusals of a sandbox were not reported.
+    pub(super) fn dropped_reports(&self, sandbox: u64) -> u64 {
+        lock(&self.reported).get(&split(sandbox), 0).map_or(0, refusals::dropped)
     }
 
     /// How many half-open connections a sandbox has.
@@ -78,6 +89,7 @@ impl Maps {
     pub(super) fn dismiss(&self, sandbox: u64) {
         let left_open = self.half_open(sandbox).unwrap_or(0);
         let _ = lock(&self.half_open).remove(&split(sandbox));
+        let _ = lock(&self.reported).remove(&split(sandbox));
         if left_open == 0 {
             return;
         }

@@ -13,15 +13,18 @@
 mod attachment;
 mod cgroup;
 mod destinations;
+mod diag;
 mod enforcer;
 mod error;
 mod events;
+mod existing;
 mod fill;
 mod hooks;
 mod maps;
 mod networks;
 mod pins;
 mod probe;
+mod refusals;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -29,6 +32,7 @@ mod tests;
 pub use attachment::Attachment;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
+pub use existing::{Existing, Wall};
 pub use fill::{HalfOpenGauge, MapFill, MapGauge};
 pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
 pub use pins::{bpffs, remove_pins};

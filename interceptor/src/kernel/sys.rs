@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// `BPF_CGROUP_INET4_CONNECT` of `enum bpf_attach_type`.
-const INET4_CONNECT: u32 = 10;
+pub(super) const INET4_CONNECT: u32 = 10;
 /// `BPF_F_QUERY_EFFECTIVE`.
 const EFFECTIVE: u32 = 1;
 /// `BPF_PROG_QUERY` of `enum bpf_cmd`.
@@ -33,14 +33,13 @@ struct Query {
     revision: u64,
 }
 
-/// The ids of the programs that judge `connect` to IPv4 addresses: those attached to the cgroup itself, or also those it has
-/// from above.
-pub(super) fn connect_programs(cgroup: BorrowedFd<'_>, inherited: bool) -> io::Result<Vec<u32>> {
+/// The ids of the programs at a hook (`enum bpf_attach_type`): those attached to the cgroup itself, or also those it has from above.
+pub(super) fn programs(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool) -> io::Result<Vec<u32>> {
     // An effective list may hold the programs of every level.
     let mut ids = vec![0_u32; MAX_PROGRAMS * 16];
     let mut query = Query {
         target_fd: cgroup.as_raw_fd().cast_unsigned(),
-        attach_type: INET4_CONNECT,
+        attach_type: hook,
         query_flags: if inherited { EFFECTIVE } else { 0 },
         attach_flags: 0,
         program_ids: ids.as_mut_ptr().expose_provenance() as u64,

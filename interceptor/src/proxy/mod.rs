@@ -3,9 +3,11 @@
 pub(crate) mod budget;
 pub(crate) mod live;
 pub(crate) mod quota;
+mod refusals;
 mod runtime;
 mod sandbox;
 
+pub use refusals::{Cause, Refusal, Refusals};
 pub use runtime::{Runtime, RuntimeOptions};
 pub use sandbox::{ProxyError, Rules, Sandbox, Serving};
 

@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use super::budget::Budget;
 use super::live::Live;
 use super::quota::Quota;
-use super::{Destinations, Listeners, Runtime};
+use super::refusals::Recorded;
+use super::{Destinations, Listeners, Refusals, Runtime};
 use crate::accept;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
@@ -177,6 +178,21 @@ impl Sandbox {
     /// Has the sandbox's half-open connections reported among what is counted.
     pub fn watch_half_open(&self, gauge: HalfOpenGauge) {
         self.metrics.watch_half_open(gauge);
+    }
+
+    /// What records the refusals of the kernel's programs among this sandbox's audit records.
+    pub fn refusals(self: &Arc<Self>) -> Arc<dyn Refusals> {
+        Arc::new(Recorded(Arc::clone(self)))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Records that the kernel's programs are no longer all at work.
+    pub fn enforcement_lost(&self) {
+        self.audit.emit(Record::lifecycle(&self.id, "enforcement_lost"));
     }
 
     /// Cancelled when the sandbox stops.

@@ -37,6 +37,13 @@ impl Sockets {
         Ok(Sockets { tcp4, dns4, v6, closed: false })
     }
 
+    /// Their addresses.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let v4 = [self.tcp4.local_addr(), self.dns4.local_addr()];
+        let v6 = self.v6.iter().flat_map(|(tcp6, dns6)| [tcp6.local_addr(), dns6.local_addr()]);
+        v4.into_iter().chain(v6).filter_map(Result::ok).collect()
+    }
+
     /// Their descriptors, in the order that [`Sockets::from_descriptors`] expects.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = vec![self.tcp4.as_fd(), self.dns4.as_fd()];

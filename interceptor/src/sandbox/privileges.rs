@@ -36,7 +36,7 @@ pub(crate) fn give_up(identity: &Identity, shared_network: bool) -> Result<(), S
             );
         }
     }
-    seccomp::apply()
+    seccomp::apply(identity.uid == 0)
 }
 
 fn capability(error: caps::errors::CapsError) -> SandboxError {

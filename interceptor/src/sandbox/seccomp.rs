@@ -13,6 +13,8 @@ use seccompiler::{
 
 use super::SandboxError;
 
+mod set_id;
+
 /// Families a sandbox may use: unix(7), ip(7), ipv6(7) and, of netlink(7), rtnetlink alone.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -92,9 +94,14 @@ const NEW_NAMESPACES: [u64; 7] = [
     libc::CLONE_NEWNET as u64,
 ];
 
-/// Puts the calling thread, and all that it starts, under the filter for ever. Sets no_new_privs.
-pub(crate) fn apply() -> Result<(), SandboxError> {
-    for program in programs().map_err(SandboxError::Refused)? {
+/// Puts the calling thread, and all that it starts, under the filter for ever. Sets no_new_privs. `root`: whether it is root's, whose
+/// files may not run as their owner for anybody outside.
+pub(crate) fn apply(root: bool) -> Result<(), SandboxError> {
+    let mut programs = programs().map_err(SandboxError::Refused)?;
+    if root {
+        programs.extend(set_id::programs().map_err(SandboxError::Refused)?);
+    }
+    for program in programs {
         seccompiler::apply_filter(&program).map_err(|error| SandboxError::Missing {
             what: format!("seccomp refused the sandbox's filter: {error}"),
             remedy: "use a kernel with CONFIG_SECCOMP_FILTER".into(),
@@ -103,17 +110,22 @@ pub(crate) fn apply() -> Result<(), SandboxError> {
     Ok(())
 }
 
+/// A program that answers the calls of the rules with `errno`.
+fn build(errno: i32, rules: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, String> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
+    // The compiled program kills a caller of another architecture's system calls (i386 on x86_64).
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
+        .and_then(BpfProgram::try_from)
+        .map_err(|error| error.to_string())
+}
+
+/// Rules that hold whatever the arguments.
+fn unconditional(calls: &[i64]) -> BTreeMap<i64, Vec<SeccompRule>> {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
+}
+
 /// One program for each answer: a program has one action. The last one installed is the first to run.
 fn programs() -> Result<Vec<BpfProgram>, String> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    let build = |errno: i32, rules: BTreeMap<i64, Vec<SeccompRule>>| -> Result<BpfProgram, String> {
-        // The compiled program kills a caller of another architecture's system calls (i386 on x86_64).
-        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
-            .and_then(BpfProgram::try_from)
-            .map_err(|error| error.to_string())
-    };
-    let unconditional =
-        |calls: &[i64]| calls.iter().map(|call| (*call, Vec::new())).collect::<BTreeMap<_, _>>();
     let rules = || -> Result<_, seccompiler::BackendError> {
         let mut refused = unconditional(&REFUSED);
         refused.extend(architecture_specific().iter().map(|call| (*call, Vec::new())));
@@ -217,7 +229,7 @@ mod tests {
     /// Runs `probe` in a thread under the filter.
     fn confined<T: Send + 'static>(probe: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(|| {
-            apply().unwrap();
+            apply(false).unwrap();
             probe()
         })
         .join()

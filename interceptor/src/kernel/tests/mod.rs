@@ -3,6 +3,7 @@
 mod dns;
 mod isolation;
 mod lifecycle;
+mod refusals;
 mod rig;
 mod sockets;
 mod tcp;

@@ -1,0 +1,88 @@
+//! What `attach` finds in a cgroup that exists already: connections from before, and processes that could open sockets which no hook
+//! sees. Each is closed or said.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use nix::unistd::Pid;
+
+use crate::kernel::Wall;
+use crate::sandbox::cgroup;
+
+/// CAP_NET_RAW and CAP_NET_ADMIN (`include/uapi/linux/capability.h`) as bits of a set.
+const DANGEROUS: u64 = 1 << 13 | 1 << 12;
+
+/// Closes the connections from before the attach, or says how many go on.
+pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result<()> {
+    if kill {
+        let closed = wall.close_existing().context("--kill-existing")?;
+        tracing::info!(closed, "closed what was connected before");
+        return Ok(());
+    }
+    let existing = match wall.existing() {
+        Ok(existing) => existing,
+        Err(error) => {
+            warn(quiet, &format!("cannot tell which connections from before go on: {error}"));
+            return Ok(());
+        }
+    };
+    let (number, foreign) = (existing.sockets, existing.foreign);
+    if number > 0 {
+        let born = match foreign {
+            0 => String::new(),
+            foreign => {
+                format!("; {foreign} of them were made outside this cgroup, and nothing they send is judged")
+            }
+        };
+        warn(
+            quiet,
+            &format!(
+                "{number} sockets of {} are connected from before the attach: what they send over loopback goes on, what they send by \
+                 a device is stopped{born}; --kill-existing closes them",
+                wall.cgroup.display()
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Warns of processes that may open packet sockets (CAP_NET_RAW), or make devices and tunnels through which the kernel itself sends
+/// (CAP_NET_ADMIN), where there is a device to send by. Neither is an internet socket, so no hook of a cgroup sees it.
+pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool) {
+    if !has_devices {
+        return;
+    }
+    let processes = cgroup::processes(path).unwrap_or_default();
+    let able: Vec<String> = processes
+        .into_iter()
+        .filter(|process| may_open_raw(*process))
+        .map(|process| process.to_string())
+        .collect();
+    if let [first, ..] = able.as_slice() {
+        warn(
+            quiet,
+            &format!(
+                "{} processes of {} (the first is {first}) have CAP_NET_RAW or CAP_NET_ADMIN in a namespace with a device: packet \
+                 sockets and tunnels are seen by no hook of a cgroup; start them without (--cap-drop NET_RAW --cap-drop NET_ADMIN)",
+                able.len(),
+                path.display()
+            ),
+        );
+    }
+}
+
+/// Whether a process has one of the two capabilities (proc_pid_status(5)).
+fn may_open_raw(process: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let effective = field("CapEff:").and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or(0);
+    effective & DANGEROUS != 0
+}
+
+fn warn(quiet: bool, what: &str) {
+    if !quiet {
+        let _ = writeln!(std::io::stderr(), "interceptor: warning: {what}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Sockets that a cgroup's processes had before the programs came, and what of them goes on past the wall.
+//!
+//! Hooks follow the cgroup in which a socket was *born*. One born in this cgroup may be connected already: the programs stop its packets
+//! at every device but `lo`, so only connections over `lo` go on. One born elsewhere (its process was moved here, or was handed it) is
+//! seen by no hook at all. The kernel lists both by sock_diag(7) with the inode by which `/proc/PID/fd` shows them, and closes them on
+//! request (`SOCK_DESTROY`, Linux 4.5, CONFIG_INET_DIAG_DESTROY).
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
+
+use super::KernelError;
+use super::diag::{self, Socket};
+
+/// How often what is left is looked for again: a process may connect while its sockets are closed.
+const PASSES: usize = 5;
+
+/// What tells a socket that the programs judge from one that they do not.
+#[derive(Debug)]
+pub struct Wall<'a> {
+    /// The cgroup's directory.
+    pub cgroup: &'a Path,
+    /// Its processes.
+    pub processes: &'a [Pid],
+    /// The interceptor's listeners and resolvers: what is connected to them was redirected.
+    pub listeners: &'a [SocketAddr],
+    /// Whether loopback is others' too.
+    pub shared_netns: bool,
+}
+
+/// What goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// How many sockets.
+    pub sockets: usize,
+    /// How many of them were born outside the cgroup.
+    pub foreign: usize,
+}
+
+impl Wall<'_> {
+    /// Counts what goes on past the programs.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list sockets.
+    pub fn existing(&self) -> Result<Existing, KernelError> {
+        self.in_each_namespace(false)
+    }
+
+    /// Closes it, and returns how many sockets that were.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot close the sockets of others, or some are still there afterwards.
+    pub fn close_existing(&self) -> Result<usize, KernelError> {
+        let mut closed = 0;
+        for _ in 0..PASSES {
+            let found = self.in_each_namespace(true)?;
+            if found.sockets == 0 {
+                return Ok(closed);
+            }
+            closed += found.sockets;
+        }
+        let left = self.existing()?.sockets;
+        if left == 0 { Ok(closed) } else { Err(KernelError::Undestroyed { left }) }
+    }
+
+    /// Looks in the network namespace of every process, at the sockets of its own.
+    fn in_each_namespace(&self, close: bool) -> Result<Existing, KernelError> {
+        let mut namespaces: HashMap<(u64, u64), (File, HashSet<u32>)> = HashMap::new();
+        for process in self.processes {
+            // A process that is gone has no sockets.
+            let Ok(namespace) = File::open(format!("/proc/{process}/ns/net")) else { continue };
+            let Ok(metadata) = namespace.metadata() else { continue };
+            let known = namespaces.entry((metadata.dev(), metadata.ino()));
+            known.or_insert_with(|| (namespace, HashSet::new())).1.extend(sockets_of(*process));
+        }
+        let own = subtree(self.cgroup);
+        let mut total = Existing::default();
+        for (namespace, inodes) in namespaces.into_values() {
+            let found = thread::scope(|scope| {
+                let look = || -> io::Result<Existing> {
+                    setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                    self.look(&inodes, &own, close)
+                };
+                scope.spawn(look).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            let found = found.map_err(failed)?;
+            total.sockets += found.sockets;
+            total.foreign += found.foreign;
+        }
+        Ok(total)
+    }
+
+    fn look(&self, inodes: &HashSet<u32>, own: &HashSet<u64>, close: bool) -> io::Result<Existing> {
+        let mut diag = diag::Diag::open()?;
+        let mut found = Existing::default();
+        for socket in diag.sockets()? {
+            let foreign = socket.cgroup.is_some_and(|cgroup| !own.contains(&cgroup));
+            if !inodes.contains(&socket.inode) || !self.goes_on(&socket, foreign) {
+                continue;
+            }
+            if close {
+                diag.destroy(&socket)?;
+            }
+            found.sockets += 1;
+            found.foreign += usize::from(foreign);
+        }
+        Ok(found)
+    }
+
+    /// Whether the programs leave it alone.
+    fn goes_on(&self, socket: &Socket, foreign: bool) -> bool {
+        if foreign {
+            return true;
+        }
+        // Not connected yet: a listener, or a socket whose next datagram or `connect` is judged.
+        let Some(remote) = socket.remote else { return false };
+        let own_loopback = !self.shared_netns && remote.ip().to_canonical().is_loopback();
+        let redirected = self
+            .listeners
+            .iter()
+            .any(|listener| listener.port() == remote.port() && listener.ip() == remote.ip().to_canonical());
+        !own_loopback && !redirected
+    }
+}
+
+/// The inodes of a process's sockets (proc_pid_fd(5)).
+fn sockets_of(process: Pid) -> HashSet<u32> {
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|descriptor| {
+            let target = fs::read_link(descriptor.path()).ok()?;
+            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+/// The ids of a cgroup and of those below it.
+fn subtree(cgroup: &Path) -> HashSet<u64> {
+    let mut ids = HashSet::new();
+    let mut open = vec![cgroup.to_owned()];
+    while let Some(directory) = open.pop() {
+        ids.extend(fs::metadata(&directory).ok().map(|metadata| metadata.ino()));
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        open.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    ids
+}
+
+fn failed(source: io::Error) -> KernelError {
+    match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => KernelError::NoDestroy { source },
+        _ => {
+            KernelError::Io { action: "list or close the sockets that were there before (sock_diag)", source }
+        }
+    }
+}
