@@ -6,6 +6,7 @@
 //!   receive nothing;
 //! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
 //! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
+//! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
 //! - [`client`]: the client that runs inside a sandbox where a stock client cannot say what a test must say.
 //!
 //! Everything listens on loopback addresses with ports of its own, so tests run side by side.
@@ -14,6 +15,7 @@ pub mod audit;
 pub mod authority;
 pub mod canary;
 pub mod client;
+pub mod clients;
 pub mod lab;
 pub mod origin;
 pub mod outcome;
