@@ -7,6 +7,7 @@ pub mod doctor;
 mod excerpt;
 pub mod explain;
 pub mod init;
+mod log_writer;
 mod pins;
 pub mod policy_file;
 pub mod profiles;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::runtime::Handle;
 use tracing_subscriber::EnvFilter;
 
+use super::log_writer::LogWriter;
 use super::pins::Pins;
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions};
@@ -33,8 +34,8 @@ pub(super) fn log(common: &Common) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     // Fails only when a subscriber is there already.
     let to_stderr =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let _ = to_stderr.with_env_filter(filter).try_init();
+        tracing_subscriber::fmt().with_writer(LogWriter::default).with_ansi(std::io::stderr().is_terminal());
+    let _ = to_stderr.log_internal_errors(false).with_env_filter(filter).try_init();
 }
 
 /// A policy with its keys, and the files of the host that hold any of them.
