@@ -40,7 +40,8 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
 It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM. Connections opened before it go on unseen. With
---json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
+--json the line is an object with the sandbox's id, its certificate authority (ca_pem) and its variables (env): the placeholders and,
+with --base-urls, the services' base URLs.";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
@@ -53,7 +54,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let cgroup = directory(&cgroup)?;
     let network = network_namespace(&cgroup, pid)?;
     let rules = setup::rules(&common)?;
-    let placeholders = rules.keyring.environment();
+    let placeholders = rules.variables(common.base_urls);
 
     let audit = setup::audit(&common, rules.policy.limits())?;
     let enforcer = Enforcer::load()?;

@@ -11,13 +11,16 @@ use serde_json::{Value, json};
 use super::audit_file;
 use super::policy_file::{self, printable};
 use super::registries;
-use crate::policy::{Authority, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme};
+use crate::policy::{
+    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme,
+};
 
 /// The arguments of `interceptor explain`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   interceptor explain --policy policy.json GET https://api.openai.com/v1/models
   interceptor explain --policy policy.json --json POST 'https://api.example.com/v1/a%2Fb?x=1'
+  interceptor explain --policy policy.json POST http://169.254.169.254/proxy/openai/v1/responses
   interceptor explain --policy policy.json --audit audit.jsonl --id 7x2m4k0qv5s9
 
 Exit status: 0 allowed, 1 denied, 2 the question could not be answered.")]
@@ -111,6 +114,9 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
     let (host, port, decision) = match Authority::parse_typed(authority) {
         Ok(Authority { host, port }) => {
             let port = port.unwrap_or(scheme.default_port());
+            if let Some(based) = policy.base_url(scheme, &host, port, path) {
+                return Ok(under_base_url(policy, method, based, query, &overrides, presented));
+            }
             let request = Request {
                 scheme,
                 host: &host,
@@ -130,6 +136,36 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
         Err(error) => (None, scheme.default_port(), malformed(format!("the request was refused: {error}"))),
     };
     Ok(Explanation { scheme, method: method.clone(), host, port, path: path.to_owned(), query, decision })
+}
+
+/// The request that one under a base URL stands for, which is what is judged and forwarded.
+fn under_base_url(
+    policy: &Policy,
+    method: &str,
+    based: BaseUrl,
+    query: Option<String>,
+    overrides: &[&str],
+    mut presented: Vec<CredentialId>,
+) -> Explanation {
+    let BaseUrl { credential, host, port, path } = based;
+    if !presented.contains(&credential) {
+        presented.push(credential);
+    }
+    let request = Request {
+        scheme: Scheme::Https,
+        host: &host,
+        port,
+        method,
+        path: &path,
+        overrides,
+        presented: &presented,
+    };
+    let decision = match target_problem(&path, query.as_deref()) {
+        Some(message) => path_ambiguous(message),
+        None => policy.decide(&request),
+    };
+    let (method, host) = (method.to_owned(), Some(host));
+    Explanation { scheme: Scheme::Https, method, host, port, path, query, decision }
 }
 
 /// The answer to a request whose host is none.

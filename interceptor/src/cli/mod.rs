@@ -71,6 +71,10 @@ pub struct Common {
     /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be `*.example.com`; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     pub resolve: Vec<String>,
+    /// Point clients that cannot trust the sandbox's authority at http://169.254.169.254/proxy/SERVICE/… by their services'
+    /// variables (OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like).
+    #[arg(long)]
+    pub base_urls: bool,
     /// Print machine-readable output.
     #[arg(long)]
     pub json: bool,

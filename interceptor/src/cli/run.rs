@@ -84,7 +84,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             inherited: std::env::vars_os().collect(),
             sandbox: &id,
             identity: &identity,
-            placeholders: rules.keyring.environment(),
+            placeholders: rules.variables(common.base_urls),
             key_variables: rules.key_variables.clone(),
         },
         |value| rules.hold_key(value),

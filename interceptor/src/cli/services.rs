@@ -61,6 +61,7 @@ pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
 pub(super) fn form_text(form: &Form) -> String {
     match form {
         Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
+        Form::Basic { username } if username == Form::KEY => "authorization: Basic {key}:".to_owned(),
         Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
         Form::Query { name } => format!("?{name}={{key}}"),
     }
@@ -82,6 +83,7 @@ fn as_json(service: &Service) -> Value {
         "base_url_env": service.base_url_env,
         "placeholder": placeholder(service),
         "strip_cookies": service.strip_cookies,
+        "mints": service.mints,
         "sources": service.sources,
     })
 }
@@ -97,7 +99,13 @@ fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {
     for variable in &service.env {
         writeln!(out, "  variable     {variable}")?;
     }
+    for (variable, path) in &service.base_url_env {
+        writeln!(out, "  base URL     {variable}=http://169.254.169.254/proxy/{}{path}", service.name)?;
+    }
     writeln!(out, "  placeholder  {}", placeholder(service))?;
+    for request in &service.mints {
+        writeln!(out, "  mints keys   {request}")?;
+    }
     for (field, source) in &service.sources {
         writeln!(out, "  source       {field}: {source}")?;
     }

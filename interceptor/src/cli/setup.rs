@@ -17,7 +17,7 @@ use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions};
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
-use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
+use crate::policy::{BASE_URL_ADDRESS, CredentialId, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
 use crate::sandbox::launch::Sockets;
 use crate::sandbox::user::Identity;
@@ -52,6 +52,19 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// The sandbox's variables: the placeholders and, where they were asked for, the base URLs of the services.
+    pub(super) fn variables(&self, base_urls: bool) -> Vec<(String, String)> {
+        let mut variables = self.keyring.environment();
+        if base_urls {
+            // A variable that carries a placeholder is not for a URL as well.
+            let urls = self.policy.base_urls().into_iter();
+            let urls: Vec<_> =
+                urls.filter(|(name, _)| variables.iter().all(|(known, _)| known != name)).collect();
+            variables.extend(urls);
+        }
+        variables
+    }
+
     /// Whether a text holds one of the real keys, as it is or in one of the encodings that the redaction knows. Where that
     /// cannot be said, it does.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
@@ -75,6 +88,14 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
     }
     let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
         .map_err(|problems| invalid(&name, &problems))?;
+    let denied = |network: &ipnet::IpNet| network.contains(&std::net::IpAddr::V4(BASE_URL_ADDRESS));
+    if let Some(network) = policy.denied_networks().iter().find(|network| common.base_urls && denied(network))
+    {
+        bail!(
+            "{name}: --base-urls needs {BASE_URL_ADDRESS}, which the deny rule `{network}` closes to every connection; where a \
+             policy has credentials that address never leads out of the sandbox, so narrow the rule or leave it out"
+        );
+    }
     let keyring = Keyring::load(&policy, None).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
         anyhow::anyhow!("{}", lines.join("\ninterceptor: "))

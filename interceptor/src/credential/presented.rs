@@ -107,7 +107,7 @@ fn form(
                 .then_some("basic ".len()),
             Form::Query { name } => query
                 .is_some_and(|query| {
-                    query.split('&').any(|parameter| {
+                    query.split(['&', ';']).any(|parameter| {
                         let (given, value) = parameter.split_once('=').unwrap_or((parameter, ""));
                         percent_decode_str(given).eq(name.bytes()) && holds(finder, index, value.as_bytes())
                     })

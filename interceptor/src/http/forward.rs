@@ -23,6 +23,7 @@ use super::serve::{Denied, Judged, asks_for_upgrade, refuse};
 use super::upgrade;
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
+use crate::proxy::budget::Exceeded;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
 /// The headers by which frameworks let a request say that it is of another method (SPEC 2).
@@ -41,9 +42,9 @@ pub(crate) async fn forward(
     let fate = Arc::new(AtomicU8::new(0));
     let websocket = is_websocket(&parts);
     let key = Key {
-        scheme: context.identity.scheme,
+        scheme: judged.scheme,
         host: judged.host.clone(),
-        port: context.identity.port,
+        port: judged.port,
         credential: judged.allow.credential,
     };
     let spent = match context.sandbox.budget.spend(&judged.host, limits) {
@@ -55,6 +56,13 @@ pub(crate) async fn forward(
     };
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
         return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
+    }
+    // A body of known length that the host's budget has no room for is not begun.
+    if let (Some(most), Some(spent)) = (limits.bytes_up_per_host, &spent)
+        && spent.load(Ordering::Relaxed).saturating_add(body.size_hint().lower()) > most
+    {
+        let deny = refusal(Reason::LimitExceeded, Exceeded::Bytes(most).to_string());
+        return fail(context, judged, &parts, body, deny, exchange).await;
     }
     let head = match outgoing(&judged, &parts, websocket) {
         Ok(head) => head,
@@ -412,8 +420,11 @@ fn respond(
     strip_hop_by_hop(headers);
     headers.remove(ALT_SVC);
     headers.remove(DECISION_HEADER);
+    if let Some(based) = &judged.based {
+        super::base_url::readdress(headers, &judged.rules.policy, based);
+    }
     exchange.note(|record| record.status = Some(response.status().as_u16()));
-    let redacted = match judged.redactor(context.identity.scheme, context.identity.port) {
+    let redacted = match judged.redactor() {
         None => {
             return response
                 .map(|body| Download::origin(Source::Origin(body), exchange, lease, limits.idle_timeout));

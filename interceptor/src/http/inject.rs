@@ -225,6 +225,9 @@ struct BasicUser {
 /// The client's own user name, or the password behind the key where it presented the placeholder as the user name, unless
 /// the form fixes the name.
 fn basic_user(headers: &HeaderMap, keyring: &Keyring, id: CredentialId, username: &str) -> BasicUser {
+    if username == Form::KEY {
+        return BasicUser { before: Vec::new(), behind: b":".to_vec() };
+    }
     let fixed = || BasicUser { before: [username.as_bytes(), b":"].concat(), behind: Vec::new() };
     if !username.is_empty() {
         return fixed();
@@ -251,26 +254,38 @@ fn basic_value(user: BasicUser, key: &str) -> Result<HeaderValue, InjectError> {
 /// `None` where nothing changes.
 fn with_query(uri: &Uri, remove: &[&str], set: Option<(&str, &str)>) -> Result<Option<Uri>, InjectError> {
     let query = uri.query().unwrap_or_default();
-    let mut kept: Vec<&str> = Vec::new();
-    if uri.query().is_some() {
-        kept.extend(
-            query.split('&').filter(|parameter| !remove.iter().any(|name| is_named(parameter, name))),
-        );
-    }
-    if set.is_none() && (remove.is_empty() || kept.len() == query.split('&').count()) {
+    let removed = |parameter: &str| remove.iter().any(|name| is_named(parameter, name));
+    if set.is_none() && !query.split(['&', ';']).any(removed) {
         return Ok(None);
     }
+    let mut kept = String::new();
+    // Some servers end a parameter at `;` too: what they would read there is judged alike, and each keeps the mark that
+    // stands before it.
+    let mut rest = query;
+    let (mut mark, mut first) = ("", true);
+    while !rest.is_empty() || !mark.is_empty() {
+        let end = rest.find(['&', ';']).unwrap_or(rest.len());
+        let (parameter, behind) = rest.split_at(end);
+        if !removed(parameter) {
+            kept.push_str(if first { "" } else { mark });
+            kept.push_str(parameter);
+            first = false;
+        }
+        let next = behind.len().min(1);
+        (mark, rest) = behind.split_at(next);
+    }
     // An empty parameter is nothing to keep a `?` or an `&` for, where the key stands alone.
-    if kept.iter().all(|parameter| parameter.is_empty()) {
+    if kept.bytes().all(|byte| byte == b'&' || byte == b';') {
         kept.clear();
     }
     let set = set.map(|(name, key)| {
         let name = utf8_percent_encode(name, UNRESERVED);
         Zeroizing::new(format!("{name}={}", utf8_percent_encode(key, UNRESERVED)))
     });
-    kept.extend(set.as_ref().map(|set| set.as_str()));
-    let mark = if kept.is_empty() { "" } else { "?" };
-    let target = Zeroizing::new(format!("{}{mark}{}", uri.path(), kept.join("&")));
+    let set = set.as_ref().map_or("", |set| set.as_str());
+    let between = if set.is_empty() || kept.is_empty() { "" } else { "&" };
+    let mark = if set.is_empty() && kept.is_empty() { "" } else { "?" };
+    let target = Zeroizing::new(format!("{}{mark}{kept}{between}{set}", uri.path()));
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(target.as_str()).map_err(|_| InjectError::Query)?);
     Uri::from_parts(parts).map(Some).map_err(|_| InjectError::Query)

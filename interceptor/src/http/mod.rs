@@ -3,6 +3,7 @@
 //! - `strict`: lets only well-formed HTTP/1.1 messages reach hyper.
 //! - `serve`: the requests of one connection, each judged by itself.
 //! - `authority`: which host a request is for.
+//! - `base_url`: requests under `http://169.254.169.254/proxy/…`, rewritten before they are judged.
 //! - [`inject`]: client authentication stripped, the real key set.
 //! - [`redact`]: real keys taken out of what an origin sends.
 //! - `forward`: the judged request, sent to its origin; the answer, brought back.
@@ -12,6 +13,7 @@
 //! - `exchange`: the audit record of a request.
 
 pub(crate) mod authority;
+pub(crate) mod base_url;
 pub(crate) mod body;
 pub(crate) mod context;
 pub(crate) mod exchange;

@@ -23,8 +23,8 @@ use super::redact::{RedactError, Redactor};
 use super::refuse::{About, answer, refusal};
 use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
-use super::{authority, forward};
-use crate::policy::{Decision, Deny, Filter, Host, Limits, Reason, Scheme};
+use super::{authority, base_url, forward};
+use crate::policy::{BaseUrl, Decision, Deny, Filter, Host, Limits, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 
 /// HTTP/2 streams at once on one connection (ATTACKS X2).
@@ -133,11 +133,11 @@ async fn handle(
     // The filter waits for what becomes of exactly these requests.
     let wants_upgrade = request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
     let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut exchange = Exchange::new(&context.sandbox.audit, &context.sandbox.id, context.protocol);
     exchange.note(|record| record.port = Some(context.asked.port()));
     let permit = context.sandbox.requests.clone().try_acquire_owned();
-    let judged = judge(&context, &parts, &mut exchange).and_then(|judged| match permit {
+    let judged = judge(&context, &mut parts, &mut exchange).and_then(|judged| match permit {
         Ok(permit) => {
             exchange.hold(permit);
             Ok(judged)
@@ -176,8 +176,14 @@ pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
 pub(crate) struct Judged {
     /// The rules.
     pub rules: Arc<Rules>,
+    /// How the origin is spoken to.
+    pub scheme: Scheme,
     /// The host.
     pub host: Host,
+    /// The port there.
+    pub port: u16,
+    /// What the sandbox asked for, where it asked under a base URL.
+    pub based: Option<BaseUrl>,
     /// What was decided.
     pub allow: crate::policy::Allow,
     /// Where placeholders stand in the request.
@@ -187,9 +193,10 @@ pub(crate) struct Judged {
 impl Judged {
     /// What takes the real keys out of the answer, on a host that credentials govern: those of all of them, since what one
     /// request brought to an origin another may bring back.
-    pub(crate) fn redactor(&self, scheme: Scheme, port: u16) -> Option<Result<Redactor, RedactError>> {
+    pub(crate) fn redactor(&self) -> Option<Result<Redactor, RedactError>> {
         self.allow.credential?;
-        Some(self.rules.keyring.redactor(&self.rules.policy.governing(scheme, &self.host, port)))
+        let governing = self.rules.policy.governing(self.scheme, &self.host, self.port);
+        Some(self.rules.keyring.redactor(&governing))
     }
 }
 
@@ -209,7 +216,7 @@ pub(crate) struct Denied {
     pub host: Option<Host>,
 }
 
-fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Judged, Box<Denied>> {
+fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Result<Judged, Box<Denied>> {
     let rules = context.sandbox.rules();
     let refused = |deny, host| Box::new(Denied { deny, rules: rules.clone(), host });
     if parts.method.as_str() == REFUSED_METHOD
@@ -240,6 +247,23 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
         Err(_) if parts.method == http::Method::CONNECT => context.identity.host.clone(),
         Err(deny) => return Err(refused(deny, Some(context.identity.host.clone()))),
     };
+    // From here on a request under a base URL is one to the host it stands for, for rules, records and the origin alike.
+    let (scheme, port) = (context.identity.scheme, context.identity.port);
+    let based = rules.policy.base_url(scheme, &host, port, parts.uri.path());
+    let (scheme, host, port) = match &based {
+        None => (scheme, host, port),
+        Some(based) => {
+            match base_url::target(based, &parts.uri) {
+                Ok(target) => parts.uri = target,
+                Err(deny) => return Err(refused(deny, Some(host))),
+            }
+            exchange.note(|record| {
+                record.port = Some(based.port);
+                record.path = Some(parts.uri.path().into());
+            });
+            (Scheme::Https, based.host.clone(), based.port)
+        }
+    };
     let overrides: Vec<&str> = parts
         .headers
         .iter()
@@ -249,14 +273,21 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
         .map(|value| value.to_str().unwrap_or("\u{fffd}"))
         .collect();
     let presented = rules.keyring.presented(&parts.headers, parts.uri.query());
+    // The URL names the credential, as a placeholder would; one that names another contradicts it.
+    let mut meant = presented.credentials.clone();
+    if let Some(based) = &based
+        && !meant.contains(&based.credential)
+    {
+        meant.push(based.credential);
+    }
     let decision = rules.policy.decide(&crate::policy::Request {
-        scheme: context.identity.scheme,
+        scheme,
         host: &host,
-        port: context.identity.port,
+        port,
         method,
         path: parts.uri.path(),
         overrides: &overrides,
-        presented: &presented.credentials,
+        presented: &meant,
     });
     match decision {
         Decision::Allow(allow) => {
@@ -269,7 +300,7 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
                 record.credential =
                     allow.credential.map(|id| rules.policy.credential(id).name.as_str().into());
             });
-            Ok(Judged { rules, host, allow, presented })
+            Ok(Judged { rules, scheme, host, port, based, allow, presented })
         }
         Decision::Deny(deny) => Err(refused(deny, Some(host))),
     }

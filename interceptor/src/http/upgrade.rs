@@ -39,7 +39,7 @@ pub(crate) fn switch(
 ) -> Response<Download> {
     let origin = hyper::upgrade::on(&mut response);
     let idle = judged.rules.policy.limits().idle_timeout;
-    let guard = match judged.redactor(context.identity.scheme, context.identity.port) {
+    let guard = match judged.redactor() {
         None => None,
         Some(Ok(redactor)) => {
             redactor.headers(response.headers_mut());

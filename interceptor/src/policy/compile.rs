@@ -198,6 +198,7 @@ fn credential(
         hosts,
         forms,
         env,
+        base_url_env: service.map(|service| service.base_url_env.clone()).unwrap_or_default(),
         placeholder: service.map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
         // A missing key was an error of the document already.
         key: written.key.clone()?,

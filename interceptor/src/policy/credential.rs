@@ -1,6 +1,7 @@
 //! A credential as a policy declares it: where it holds, how it is presented, what stands in for it, and where its key is.
 //! The key itself is read by whoever owns the policy, never here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -23,6 +24,8 @@ pub struct Credential {
     pub forms: Vec<Form>,
     /// The variables that carry the placeholder into the sandbox.
     pub env: Vec<String>,
+    /// The variables by which its clients can be pointed elsewhere, each with the path that its value ends in.
+    pub base_url_env: BTreeMap<String, String>,
     /// What the placeholder looks like.
     pub placeholder: PlaceholderShape,
     /// Where the real key is.
@@ -68,7 +71,7 @@ pub enum Form {
     },
     /// `authorization: Basic` of `username:key` (RFC 7617).
     Basic {
-        /// The user name.
+        /// The user name. Empty: the client's own. [`Form::KEY`]: the key is the user name, and the password is empty.
         username: String,
     },
     /// A parameter of the query.
@@ -76,6 +79,11 @@ pub enum Form {
         /// Its name.
         name: String,
     },
+}
+
+impl Form {
+    /// What stands for the key in the text of a form.
+    pub const KEY: &str = "{key}";
 }
 
 /// Which characters the random part of a placeholder has.

@@ -2,7 +2,7 @@
 //!
 //! [`Policy::decide`] asks, in this order, and the first refusal stands:
 //!
-//! 1. the method: a token, neither `CONNECT` nor `TRACE` (on every host);
+//! 1. the method: a token, none of `CONNECT`, `TRACE` and `TRACK` (on every host);
 //! 2. the path, on a host that a credential governs: it has one canonical form. `OPTIONS *` names no path that a rule could
 //!    permit and is refused there;
 //! 3. the network filter;
@@ -78,6 +78,9 @@ impl Policy {
     /// # Errors
     /// The refusal.
     pub fn decide_address(&self, host: &Host, address: IpAddr, port: u16) -> Result<(), Deny> {
+        if self.takes(address) {
+            return Err(self.taken(host));
+        }
         match self.network.judge_address(address, port) {
             Verdict::Denied(rule) => Err(Deny {
                 rule: Some(Arc::clone(rule)),
@@ -133,6 +136,11 @@ impl Policy {
     }
 
     fn judge_network(&self, host: &Host, port: u16) -> Result<Option<Arc<Rule>>, Box<Deny>> {
+        if let Host::Ip(address) = host
+            && self.takes(*address)
+        {
+            return Err(Box::new(self.taken(host)));
+        }
         let (rule, text, nearest) = match self.network.judge(host, port) {
             Verdict::Allowed(rule) => return Ok(rule.cloned()),
             Verdict::Denied(rule) => (Some(rule), message::host_denied(host, port, rule), None),
@@ -147,6 +155,12 @@ impl Policy {
             nearest,
             ..deny(Reason::HostDenied, Filter::Network, text)
         }))
+    }
+
+    /// The refusal of the address that is the interceptor's own, for everything but base URLs.
+    fn taken(&self, host: &Host) -> Deny {
+        let names: Vec<&str> = self.credentials.iter().map(|credential| credential.name.as_str()).collect();
+        deny(Reason::HostDenied, Filter::Network, message::taken(host, &names))
     }
 
     /// The credential that a request to a governed host means.
@@ -218,8 +232,8 @@ fn judge_method(method: &str) -> Result<(), Box<Deny>> {
     if !is_token(method) {
         return Err(Box::new(deny(Reason::RequestMalformed, Filter::Request, message::method_malformed())));
     }
-    // Origins may fold a method's case though HTTP does not: `trace` is refused as well.
-    for refused in ["CONNECT", "TRACE"] {
+    // Origins may fold a method's case though HTTP does not: `trace` is refused as well. TRACK is what some call it.
+    for refused in ["CONNECT", "TRACE", "TRACK"] {
         if method.eq_ignore_ascii_case(refused) {
             return Err(Box::new(deny(Reason::MethodRefused, Filter::Request, message::method(refused))));
         }

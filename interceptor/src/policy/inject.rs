@@ -27,7 +27,7 @@ pub struct InjectDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BasicDocument {
-    /// The user name.
+    /// The user name; empty for the client's own, `{key}` where the key is the user name and the password is empty.
     pub username: String,
 }
 
@@ -61,6 +61,12 @@ impl InjectDocument {
             }
             InjectDocument { header: None, format: None, basic: Some(basic), query: None } => {
                 let username = &basic.username;
+                if username.contains(Form::KEY) && username != Form::KEY {
+                    return Err((
+                        "basic/username",
+                        "the user name is `{key}` alone, or a name without it".to_owned(),
+                    ));
+                }
                 if username.contains(':') || username.chars().any(|character| character.is_control()) {
                     return Err((
                         "basic/username",

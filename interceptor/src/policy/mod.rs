@@ -5,6 +5,7 @@
 //! `governance` (which credentials), `network` (which hosts) and `endpoint` (which methods and paths).
 
 mod address;
+mod base_url;
 mod catalogue;
 mod compile;
 mod credential;
@@ -34,6 +35,7 @@ mod schema;
 
 use ipnet::IpNet;
 
+pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
 pub use credential::{Alphabet, Credential, CredentialHost, Form, KeySource, LiteralKey, PlaceholderShape};
 pub use decision::{Allow, CredentialId, Decision, Deny, Filter, NearMiss, Reason, Rule};

@@ -8,6 +8,7 @@
 //! | `/gated` | `first`, then, once the test opens the gate, `last` |
 //! | `/cut/N` | promises 2N bytes, breaks off after N |
 //! | `/status/CODE` | that status |
+//! | `/redirect/CODE?to=URL` | that status, with `location: URL` |
 //! | `/hang` | nothing, until the client goes away |
 //! | `/drip` | a byte now and then, until the client goes away |
 //! | `/upload` | length and SHA-256 of the request's body |
@@ -90,6 +91,15 @@ pub(crate) async fn answer(
             let status = argument.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
             let mut response = Response::new(Frames::full(format!("status {argument}\n")));
             *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
+            response
+        }
+        "redirect" => {
+            let mut response = Response::new(Frames::full("elsewhere\n"));
+            *response.status_mut() =
+                argument.parse().ok().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or_default();
+            if let Some(url) = query.get("to").and_then(|url| http::HeaderValue::from_str(&url).ok()) {
+                response.headers_mut().insert("location", url);
+            }
             response
         }
         "drip" => Response::new(Frames::fed(None, |feed| async move {

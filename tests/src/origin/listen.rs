@@ -141,6 +141,23 @@ impl Listener {
         })
     }
 
+    /// A TLS origin, HTTP/2 only, that keeps the bytes it receives as they are and answers the first request of each
+    /// connection with an empty 200. Nothing of it is in the lab's records.
+    pub fn h2(runtime: &Handle, authority: Arc<Authority>) -> (Listener, Arc<Mutex<Vec<u8>>>) {
+        let tls = TlsAcceptor::from(Arc::new(server_config(authority, &["h2"], vec![])));
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let kept = bytes.clone();
+        let listener = Listener::with(runtime, move |stream| {
+            let (tls, kept) = (tls.clone(), kept.clone());
+            async move {
+                if let Ok(stream) = tls.accept(stream).await {
+                    let _ = tokio::time::timeout(Duration::from_secs(20), keep_h2(stream, &kept)).await;
+                }
+            }
+        });
+        (listener, bytes)
+    }
+
     /// A listener that hands each connection to `serve`.
     pub fn with<F>(runtime: &Handle, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Listener
     where
@@ -197,4 +214,43 @@ async fn script(
     shared.records.push(Seen::from_head(&String::from_utf8_lossy(&head)));
     stream.write_all(answer).await?;
     stream.shutdown().await
+}
+
+/// The frames of RFC 9113 that are needed: SETTINGS and its acknowledgement at the beginning, and once a HEADERS frame has
+/// come, HEADERS on stream 1 with `:status 200`, at its end.
+async fn keep_h2(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    kept: &Mutex<Vec<u8>>,
+) -> std::io::Result<()> {
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]).await?;
+    let mut buffer = [0; 4096];
+    let mut own = Vec::new();
+    let mut answered = false;
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        own.extend_from_slice(&buffer[..read]);
+        kept.lock().expect("no recorder panicked").extend_from_slice(&buffer[..read]);
+        if !answered && h2_frames(&own).iter().any(|(kind, ..)| *kind == 1) {
+            stream.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await?;
+            answered = true;
+        }
+    }
+}
+
+/// The whole frames that a client has sent, behind its preface: type, flags and payload of each.
+pub fn h2_frames(bytes: &[u8]) -> Vec<(u8, u8, &[u8])> {
+    const PREFACE: usize = 24;
+    const HEAD: usize = 9;
+    let mut rest = bytes.get(PREFACE..).unwrap_or_default();
+    let mut frames = Vec::new();
+    while let [high, middle, low, kind, flags, ..] = *rest {
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let Some(payload) = rest.get(HEAD..HEAD + length) else { break };
+        frames.push((kind, flags, payload));
+        rest = &rest[HEAD + length..];
+    }
+    frames
 }

@@ -228,6 +228,10 @@ fn c9_a_query_holds_the_key_once_and_all_else_byte_for_byte() {
             format!("/v1?a=1&{real}"),
         ),
         (format!("/v1?monkey=1&keys=2&key={ph}"), format!("/v1?monkey=1&keys=2&{real}")),
+        // Where a server ends a parameter at `;`, none of the client's own stands behind one.
+        (format!("/v1?a=1;key=own;b=2&key={ph}"), format!("/v1?a=1;b=2&{real}")),
+        (format!("/v1?key=own;key={ph};c"), format!("/v1?c&{real}")),
+        (format!("/v1?&a;KEY=own&;key={ph}"), format!("/v1?&a&&{real}")),
         (format!("/v1?alt=sse&key={ph}#"), format!("/v1?alt=sse&{real}")),
         (format!("https://google.test/v1?key={ph}"), format!("https://google.test/v1?{real}")),
     ] {
@@ -240,6 +244,11 @@ fn c9_a_query_holds_the_key_once_and_all_else_byte_for_byte() {
     assert_eq!(parts.uri, "/v1?x=1");
     let parts = case.inject("google", request("/v1?key=own", &[]));
     assert_eq!(parts.uri, "/v1");
+    let parts =
+        case.inject("google", request("/v1?x;key=own;y", &[("x-goog-api-key", case.placeholder("google"))]));
+    assert_eq!(parts.uri, "/v1?x;y");
+    let parts = case.inject("google", request("/v1?x;y&;", &[]));
+    assert_eq!(parts.uri, "/v1?x;y&;");
     let parts = case.inject("google", request("/v1?", &[]));
     assert_eq!(parts.uri, "/v1?");
 }
@@ -387,4 +396,22 @@ fn h14_the_answer_is_asked_for_so_that_it_can_be_searched() {
     let parts = case.inject("anthropic", request("/", &headers));
     assert_eq!(parts.headers.get_all(ACCEPT_ENCODING).iter().collect::<Vec<_>>(), ["identity"]);
     assert_eq!(received(&parts), [format!("x-api-key: {}", key("anthropic"))]);
+}
+
+#[test]
+fn c4_a_key_that_is_the_user_name_has_no_password() {
+    let policy = compile(
+        r#"{ "credentials_v2": { "stripe": { "key": "sk_live_real", "hosts": ["stripe.test"], "env": "STRIPE_API_KEY",
+             "inject": { "basic": { "username": "{key}" } } } } }"#,
+    );
+    let keyring = keyring(&policy);
+    let (id, ph) = credential(&policy, &keyring, "stripe");
+    for given in
+        [format!("{ph}:"), ph.clone(), format!("{ph}:own-password"), format!("own:{ph}"), "own:own".into()]
+    {
+        let mut parts = request("/v1", &[("authorization", basic_of(&given))]);
+        let presented = keyring.presented(&parts.headers, None);
+        inject(&mut parts, &policy, &keyring, id, &presented).unwrap();
+        assert_eq!(received(&parts), [format!("authorization: {}", basic_of("sk_live_real:"))], "{given}");
+    }
 }

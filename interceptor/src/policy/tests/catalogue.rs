@@ -39,6 +39,15 @@ fn the_catalogue_has_the_services_that_users_ask_for() {
                 .unwrap_or_else(|| panic!("{}: no source of {field}", service.name));
             assert!(source.starts_with("https://"), "{}: {source}", service.name);
         }
+        let known = service.sources.contains_key("base_url_env");
+        assert_eq!(known, !service.base_url_env.is_empty(), "{}: the source of base_url_env", service.name);
+        for path in service.base_url_env.values() {
+            assert!(
+                path.is_empty() || path.starts_with('/') && !path.ends_with('/'),
+                "{}: {path}",
+                service.name
+            );
+        }
         let shape = &service.placeholder;
         let plain = shape.prefix.replace('-', "");
         assert!(plain.contains("proxymanaged"), "{}: {}", service.name, shape.prefix);
@@ -65,6 +74,7 @@ fn the_forms_that_clients_use_are_listed_default_first() {
         ["authorization: Bearer _", "authorization: token _", "basic x-access-token"]
     );
     assert_eq!(forms("google"), ["x-goog-api-key: _", "?key", "authorization: Bearer _"]);
+    assert_eq!(forms("stripe"), ["authorization: Bearer _", "basic {key}"]);
     assert_eq!(forms("linear"), ["authorization: _", "authorization: Bearer _"]);
 }
 

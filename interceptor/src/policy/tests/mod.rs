@@ -1,5 +1,6 @@
 //! The policy as its users meet it: documents in, decisions out.
 
+mod base_url;
 mod catalogue;
 mod decide;
 mod document;

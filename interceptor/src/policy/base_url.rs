@@ -1,0 +1,147 @@
+//! Base URLs: `http://169.254.169.254/proxy/SERVICE/…` is a request to that service's host, for clients that cannot be made to
+//! trust the sandbox's authority.
+//!
+//! The request is rewritten before it is judged, so that everything else (network filter, credential, canonical path,
+//! endpoint rules) sees `https://HOST/…` and nothing of the way it came. SERVICE is the name of a credential,
+//! percent-encoded where it must be; its first host that is one name or address answers. `SERVICE@HOST` and
+//! `SERVICE@HOST:PORT` are its other hosts, those that a wildcard covers among them.
+//!
+//! Where a policy has credentials, the address is the interceptor's: it leads nowhere else, whatever the network rules say,
+//! and is never dialled. Without credentials there is nothing to offer there, and it is an address like any other.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::address::Views;
+use super::credential::CredentialHost;
+use super::decision::CredentialId;
+use super::host::{Authority, Host};
+use super::message::bracketed;
+use super::network_rule::Target;
+use super::request::Scheme;
+use super::{Credential, Policy};
+
+/// The address of base URLs: link-local, and in every cloud the metadata service's, which no sandbox may reach.
+pub const BASE_URL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// What every base URL begins with.
+const ORIGIN: &str = "http://169.254.169.254";
+/// What the path of every base URL begins with.
+const MOUNT: &str = "/proxy/";
+/// Of a credential's name in a path: all but unreserved characters are encoded (RFC 3986 2.3).
+const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A request under a base URL, as it is to be judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// The credential that the URL names.
+    pub credential: CredentialId,
+    /// The host it stands for, over TLS.
+    pub host: Host,
+    /// The port there.
+    pub port: u16,
+    /// What follows the service in the path, as it was written; `/` where nothing does.
+    pub path: String,
+}
+
+impl Policy {
+    /// What a request stands for, where it is one under a base URL. `None`: it is not, and what it asks for is judged as it is.
+    pub fn base_url(&self, scheme: Scheme, host: &Host, port: u16, path: &str) -> Option<BaseUrl> {
+        if scheme != Scheme::Http || port != 80 || *host != Host::Ip(IpAddr::V4(BASE_URL_ADDRESS)) {
+            return None;
+        }
+        let rest = path.strip_prefix(MOUNT)?;
+        let (service, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let service = percent_decode_str(service).decode_utf8().ok()?;
+        let (credential, (host, port)) = match self.credential_named(&service) {
+            Some(id) => (id, self.first_host(id)?),
+            None => {
+                let (name, authority) = service.rsplit_once('@')?;
+                let id = self.credential_named(name)?;
+                (id, self.other_host(id, authority)?)
+            }
+        };
+        let path = if rest.is_empty() { "/" } else { rest };
+        Some(BaseUrl { credential, host, port, path: path.to_owned() })
+    }
+
+    /// The variables by which clients are pointed at the base URLs of this policy's services, with their values.
+    pub fn base_urls(&self) -> Vec<(String, String)> {
+        let usable =
+            (0..self.credentials.len()).map(CredentialId).filter(|id| self.first_host(*id).is_some());
+        usable
+            .flat_map(|id| {
+                let credential = self.credential(id);
+                let prefix = format!("{ORIGIN}{MOUNT}{}", encoded(&credential.name));
+                credential
+                    .base_url_env
+                    .iter()
+                    .map(move |(name, path)| (name.clone(), format!("{prefix}{path}")))
+            })
+            .collect()
+    }
+
+    /// A URL in an answer to a request under a base URL, as the client can follow it: an absolute one to a host of the same
+    /// credential, or one that begins with a path, becomes a base URL again. `None` where it stays as it is.
+    pub fn as_base_url(&self, from: &BaseUrl, url: &str) -> Option<String> {
+        let (host, port, rest) = match url.strip_prefix('/') {
+            Some(path) if !path.starts_with('/') => (from.host.clone(), from.port, url),
+            _ => {
+                let scheme = url.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://"));
+                let behind = scheme.map(|scheme| &url[scheme.len()..]).or_else(|| url.strip_prefix("//"))?;
+                let (authority, rest) = behind.split_at(behind.find(['/', '?', '#']).unwrap_or(behind.len()));
+                let Authority { host, port } = Authority::parse(authority).ok()?;
+                (host, port.unwrap_or(443), rest)
+            }
+        };
+        if !self.governing(Scheme::Https, &host, port).contains(&from.credential) {
+            return None;
+        }
+        let name = encoded(&self.credential(from.credential).name);
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        let is_first = self.first_host(from.credential).as_ref() == Some(&(host.clone(), port));
+        let at = match port {
+            _ if is_first => String::new(),
+            443 => format!("@{}", bracketed(&host, port).trim_end_matches(":443")),
+            _ => format!("@{}", bracketed(&host, port)),
+        };
+        Some(format!("{ORIGIN}{MOUNT}{name}{at}{slash}{rest}"))
+    }
+
+    /// Whether an address, or one embedded in it, is that of base URLs, so that nothing may be dialled there.
+    pub(super) fn takes(&self, address: IpAddr) -> bool {
+        !self.credentials.is_empty()
+            && Views::of(address).iter().any(|view| view == IpAddr::V4(BASE_URL_ADDRESS))
+    }
+
+    /// The host that a service's name alone stands for.
+    fn first_host(&self, id: CredentialId) -> Option<(Host, u16)> {
+        let exact = |host: &CredentialHost| {
+            let port = host.port.unwrap_or(443);
+            match &host.target {
+                Target::Name(name) => Some((Host::Name(name.clone()), port)),
+                Target::Net(net) => Some((Host::Ip(net.addr()), port)),
+                Target::Below(_) | Target::Any => None,
+            }
+        };
+        self.credential(id).hosts.iter().find_map(exact)
+    }
+
+    /// The host behind the `@`, if it is the credential's.
+    fn other_host(&self, id: CredentialId, authority: &str) -> Option<(Host, u16)> {
+        let Authority { host, port } = Authority::parse(authority).ok()?;
+        let Credential { hosts, .. } = self.credential(id);
+        let ports = match port {
+            Some(port) => vec![port],
+            None => std::iter::once(443).chain(hosts.iter().filter_map(|host| host.port)).collect(),
+        };
+        let port =
+            ports.into_iter().find(|port| self.governing(Scheme::Https, &host, *port).contains(&id))?;
+        Some((host, port))
+    }
+}
+
+fn encoded(name: &str) -> String {
+    utf8_percent_encode(name, NAME).to_string()
+}
