@@ -38,9 +38,18 @@ fn anthropic() -> Service {
     }
 }
 
+/// How the client reaches the service.
+#[derive(Clone, Copy, PartialEq)]
+enum Road {
+    /// At its own host, over TLS that the sandbox's authority vouches for.
+    Trust,
+    /// At the base URL that the environment holds, in the clear, with no certificate anywhere.
+    BaseUrl,
+}
+
 /// Runs a program of `tests/clients` that uses a service's package; `paths` are what the origin must see.
 #[track_caller]
-fn hold(service: &Service, script: &str, start: &[OsString], paths: &[&str]) {
+fn hold(service: &Service, road: Road, script: &str, start: &[OsString], paths: &[&str]) {
     Lab::test(|lab| {
         let policy = json!({
             "network": { "allow": [service.host] },
@@ -48,10 +57,20 @@ fn hold(service: &Service, script: &str, start: &[OsString], paths: &[&str]) {
                 service.name: { "key": { "file": lab.key_file() }, "endpoints": service.rules },
             },
         });
-        let mut command = start.to_vec();
+        let mut sandbox = lab.sandbox(&policy).at_origin(service.host).with_python_packages();
+        let mut command = vec![];
+        if road == Road::BaseUrl {
+            sandbox = sandbox.option("--base-urls");
+            // Not even those who look for certificates find ours.
+            command.push("env".into());
+            for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "DENO_CERT"] {
+                command.extend(command!["--unset", name]);
+            }
+        }
+        command.extend_from_slice(start);
         command.push(clients::script(lab, script).into());
         clients::link_node_packages(lab);
-        let running = lab.sandbox(&policy).at_origin(service.host).with_python_packages().start(&command);
+        let running = sandbox.start(&command);
         // The origin holds the rest of the stream back until the first part has been seen here.
         running.wait_for("delta 'Hello '");
         lab.open_gate();
@@ -92,28 +111,41 @@ const MESSAGES: &str = "/v1/messages";
 
 #[test]
 fn openai_for_python() {
-    hold(&openai(), "python/openai_sdk.py", &command![PYTHON], &[CHAT, CHAT, RESPONSES, RESPONSES, CHAT]);
+    let paths = [CHAT, CHAT, RESPONSES, RESPONSES, CHAT];
+    for road in [Road::Trust, Road::BaseUrl] {
+        hold(&openai(), road, "python/openai_sdk.py", &command![PYTHON], &paths);
+    }
 }
 
 #[test]
 fn anthropic_for_python() {
-    hold(&anthropic(), "python/anthropic_sdk.py", &command![PYTHON], &[MESSAGES; 3]);
+    for road in [Road::Trust, Road::BaseUrl] {
+        hold(&anthropic(), road, "python/anthropic_sdk.py", &command![PYTHON], &[MESSAGES; 3]);
+    }
 }
 
 #[test]
 fn openai_for_node() {
-    hold(&openai(), "node/openai_sdk.mjs", &command![NODE], &[CHAT, CHAT, RESPONSES]);
+    for road in [Road::Trust, Road::BaseUrl] {
+        hold(&openai(), road, "node/openai_sdk.mjs", &command![NODE], &[CHAT, CHAT, RESPONSES]);
+    }
 }
 
 #[test]
 fn anthropic_for_node() {
-    hold(&anthropic(), "node/anthropic_sdk.mjs", &command![NODE], &[MESSAGES; 2]);
+    for road in [Road::Trust, Road::BaseUrl] {
+        hold(&anthropic(), road, "node/anthropic_sdk.mjs", &command![NODE], &[MESSAGES; 2]);
+    }
 }
 
 #[test]
-fn openai_in_bun_and_deno() {
-    let paths = [CHAT, CHAT, RESPONSES];
-    hold(&openai(), "node/openai_sdk.mjs", &command![clients::runtime("bun"), "run"], &paths);
+fn openai_in_bun() {
+    let bun = command![clients::runtime("bun"), "run"];
+    hold(&openai(), Road::Trust, "node/openai_sdk.mjs", &bun, &[CHAT, CHAT, RESPONSES]);
+}
+
+#[test]
+fn openai_in_deno() {
     let deno = command![clients::runtime("deno"), "run", "--allow-all", "--node-modules-dir=manual"];
-    hold(&openai(), "node/openai_sdk.mjs", &deno, &paths);
+    hold(&openai(), Road::Trust, "node/openai_sdk.mjs", &deno, &[CHAT, CHAT, RESPONSES]);
 }

@@ -4,7 +4,6 @@
 pub mod conversation;
 mod prepared;
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ use prepared::{prepared, run, shared_cache};
 /// Debian's interpreter: others may be in a home that a sandbox cannot read.
 pub const PYTHON: &str = "/usr/bin/python3";
 /// The system's Node.
-pub const NODE: &str = "/usr/bin/node";
+pub const NODE: &str = "node";
 
 /// `tests/clients/NAME`.
 fn source(name: &str) -> PathBuf {
@@ -143,6 +142,3 @@ pub fn link_node_packages(lab: &Lab) {
 macro_rules! command {
     ($($part:expr),+ $(,)?) => { [$(std::ffi::OsString::from($part)),+] };
 }
-
-/// What [`command!`] makes.
-pub type CommandLine = Vec<OsString>;
