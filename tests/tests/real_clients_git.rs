@@ -59,7 +59,7 @@ fn assert_basic(lab: &Lab) {
     let basic = format!("Basic {}", STANDARD.encode(format!("x-access-token:{}", lab.key())));
     for request in seen {
         assert_eq!(request.values("authorization"), [&basic], "{request:#?}");
-        assert!(request.tls, "{request:#?}");
+        assert!(request.tls && request.protocol == "h2", "{request:#?}");
         assert_no_placeholder(&request);
     }
 }

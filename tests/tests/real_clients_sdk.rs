@@ -78,6 +78,7 @@ fn hold(service: &Service, road: Road, script: &str, start: &[OsString], paths: 
         let text = format!("{}\n--- standard error\n{}", outcome.out(), outcome.tail());
         outcome.success();
         let out = outcome.out();
+        println!("{out}"); // For --nocapture: what people see.
         let shown = out.lines().find_map(|line| line.strip_prefix("key ")).unwrap_or_default();
         assert!(shown.starts_with(service.prefix), "{text}");
         assert!(out.contains("whole Hello from the origin\n"), "{text}");

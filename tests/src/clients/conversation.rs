@@ -37,6 +37,7 @@ pub fn hold(lab: &Lab, outcome: &Outcome, protocol: &str) {
     let text = format!("{}\n--- standard error\n{}", outcome.out(), outcome.tail());
     outcome.success();
     let out = outcome.out();
+    println!("{out}"); // For --nocapture: what people see.
     let line = |start: &str| {
         let line = out.lines().find_map(|line| line.strip_prefix(start));
         line.unwrap_or_else(|| panic!("no line begins with {start:?}:\n{text}")).to_owned()

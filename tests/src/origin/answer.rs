@@ -16,7 +16,7 @@
 //! | `/set?NAME=VALUE&…` | those response fields |
 //! | `/early` | 200 without reading the request's body |
 //! | `/ws` | a WebSocket that echoes |
-//! | `/OWNER/NAME.git/…` | a repository, once the test has set some ([`super::git`]) |
+//! | `/OWNER/NAME.git/…` | a repository, once the test has set some (module `git`) |
 //! | `/v1/…` of a model's API | an answer as that API gives it ([`super::api`]) |
 //! | a path of [`Shared::files`] | that file |
 //! | anything else | 200 and a JSON object that names the request |
