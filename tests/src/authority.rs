@@ -87,6 +87,12 @@ impl Authority {
         self.signed(&params, &self.root, vec![])
     }
 
+    /// A certificate and its key for `name`, both as PEM, for servers that are not the lab's own.
+    pub fn certificate_pem(&self, name: &str) -> (String, String) {
+        let certificate = leaf_params(&[name], name).signed_by(&self.leaf_key, &self.root);
+        (certificate.expect("a certificate").pem(), self.leaf_key.serialize_pem())
+    }
+
     /// A chain and key for `name` with `flaw`.
     pub fn flawed(&self, name: &str, flaw: Flaw) -> Arc<CertifiedKey> {
         let mut params = leaf_params(&[name], name);

@@ -6,6 +6,7 @@
 //!   receive nothing;
 //! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
 //! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
+//! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
 //! - [`inprocess`]: the proxy within the test's own process, without a kernel's part, for what only a library can be asked;
 //! - [`client`]: the client that runs inside a sandbox where a stock client cannot say what a test must say.
 //!
@@ -16,6 +17,7 @@ pub mod authority;
 pub mod cage;
 pub mod canary;
 pub mod client;
+pub mod clients;
 pub mod inprocess;
 pub mod lab;
 pub mod origin;

@@ -1,8 +1,8 @@
 //! Makes a permitted request to a governed host the one that is forwarded: the client's authentication out, the real key in.
 //!
 //! A request that comes here was judged: host, method, path and credential are settled. What leaves has exactly one
-//! authentication, in the form in which the client presented the placeholder, or in the credential's first. Everything else
-//! that could authenticate is gone first: the well-known headers, the headers and query parameters of every credential of
+//! authentication, in the form in which the client presented the placeholder, or in the credential's first (git's: Basic).
+//! Everything else that could authenticate is gone first: the well-known headers, the headers and query parameters of every credential of
 //! that host, in any letter case, any number, and any spelling that a server may read as the same name (`_` for `-`).
 //! Hop-by-hop fields go before that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
 //! here. A request that cannot be made so is not forwarded.
@@ -46,6 +46,9 @@ const END_TO_END: [&str; 4] = ["host", "content-length", "content-type", "upgrad
 /// Trailers that a request may have: checksums of its body, and gRPC's.
 const TRAILERS: [&str; 3] = ["content-digest", "repr-digest", "content-md5"];
 
+/// How the paths of git's smart protocol end.
+const GIT_PATHS: [&str; 3] = ["/info/refs", "/git-upload-pack", "/git-receive-pack"];
+
 /// What a query parameter's value is written with: unreserved characters alone (RFC 3986 2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -77,8 +80,8 @@ pub fn inject(
     presented: &Presented,
 ) -> Result<(), InjectError> {
     let credential = policy.credentials().get(id.0).ok_or(InjectError::NoKey)?;
-    let form = presented.form(id).and_then(|form| credential.forms.get(form)).or(credential.forms.first());
-    let form = form.ok_or(InjectError::NoKey)?;
+    let form = presented.form(id).and_then(|form| credential.forms.get(form));
+    let form = form.or_else(|| unasked(&credential.forms, parts.uri.path())).ok_or(InjectError::NoKey)?;
     let key = keyring.key(policy, id).ok_or(InjectError::NoKey)?;
     let key = key.expose();
 
@@ -107,6 +110,15 @@ pub fn inject(
         parts.headers.insert(name, value);
     }
     Ok(())
+}
+
+/// The form for a request that presents no placeholder: the credential's first; for git's smart protocol, Basic, if the
+/// credential has it. Git asks without credentials until it is told to, and the forges that take other forms for their APIs
+/// take only Basic there (<https://git-scm.com/docs/http-protocol>).
+fn unasked<'a>(forms: &'a [Form], path: &str) -> Option<&'a Form> {
+    let basic = || forms.iter().find(|form| matches!(form, Form::Basic { .. }));
+    let git = GIT_PATHS.iter().any(|end| path.ends_with(end)) || path.contains("/info/lfs/");
+    git.then(basic).flatten().or(forms.first())
 }
 
 /// Removes the fields that concern one connection only (RFC 9110 7.6.1): those that `connection` names, `connection` itself

@@ -434,7 +434,9 @@ pub(crate) async fn refuse(
         credential: credential.as_deref(),
         retry,
     };
+    // A client that asked for another protocol has no second request for this connection; Node's would wait for its end.
     let close = stand_in
+        || parts.headers.contains_key(UPGRADE)
         || matches!(
             deny.reason,
             Reason::AuthorityMismatch | Reason::MethodRefused | Reason::RequestMalformed

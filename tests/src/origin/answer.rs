@@ -16,6 +16,9 @@
 //! | `/set?NAME=VALUE&…` | those response fields |
 //! | `/early` | 200 without reading the request's body |
 //! | `/ws` | a WebSocket that echoes |
+//! | `/OWNER/NAME.git/…` | a repository, once the test has set some (module `git`) |
+//! | `/v1/…` of a model's API | an answer as that API gives it ([`super::api`]) |
+//! | a path of [`Shared::files`] | that file |
 //! | anything else | 200 and a JSON object that names the request |
 //!
 //! `/…/lab/KIND…` is the same as `/KIND…`, so that a test can put any of them below the path that its rule names.
@@ -34,18 +37,24 @@ use tokio::io::AsyncWriteExt;
 use super::Shared;
 use super::body::{Feed, Frames, hex};
 use super::record::pairs;
-use super::websocket;
+use super::{api, git, websocket};
 
 /// How long the gate stays shut at most.
-const GATE: Duration = Duration::from_secs(20);
+pub(super) const GATE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn answer(
     request: Request<Incoming>,
     number: usize,
     shared: Arc<Shared>,
 ) -> Response<Frames> {
-    let path = request.uri().path().to_owned();
-    let path = path.rsplit_once("/lab/").map_or(path.as_str(), |(_, rest)| rest);
+    let whole = request.uri().path().to_owned();
+    let repository = shared.repositories.get().zip(git::Asked::of(&request));
+    if let Some(((root, token), asked)) = repository {
+        let body = read(request, number, &shared).await;
+        return git::serve(asked, body, root, token).await;
+    }
+    let path = whole.as_str();
+    let path = path.rsplit_once("/lab/").map_or(path, |(_, rest)| rest);
     let query = Query(request.uri().query().unwrap_or_default().to_owned());
     let (kind, argument) =
         path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
@@ -62,7 +71,11 @@ pub(crate) async fn answer(
     }
     let described = describe(&request);
     let echoed = head(&request);
+    let host = host(&request);
     let body = read(request, number, &shared).await;
+    if let Some(response) = file(&whole, &shared).or_else(|| api::answer(&host, &whole, &body, &shared)) {
+        return response;
+    }
     match kind {
         "echo" => echo(echoed, body, &query).await,
         "bytes" => Response::new(Frames::pattern(count)),
@@ -178,9 +191,21 @@ fn head<B>(request: &Request<B>) -> String {
     text + "\n"
 }
 
-fn describe<B>(request: &Request<B>) -> String {
+fn file(path: &str, shared: &Shared) -> Option<Response<Frames>> {
+    let files = shared.files.lock().expect("no test thread panicked");
+    let (kind, content) = files.get(path)?;
+    let mut response = Response::new(Frames::full(content.clone()));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
+    Some(response)
+}
+
+fn host<B>(request: &Request<B>) -> String {
     let host = request.headers().get("host").and_then(|value| value.to_str().ok());
-    let host = request.uri().authority().map(|authority| authority.as_str()).or(host);
+    request.uri().authority().map(|authority| authority.as_str()).or(host).unwrap_or_default().to_owned()
+}
+
+fn describe<B>(request: &Request<B>) -> String {
+    let host = host(request);
     let method = request.method().as_str();
     let path = request.uri().path();
     format!("{}\n", serde_json::json!({"origin": "saw it", "host": host, "method": method, "path": path}))

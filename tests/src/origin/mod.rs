@@ -3,16 +3,20 @@
 //! listeners of other kinds ([`listen`]).
 
 pub mod answer;
+pub mod api;
 pub mod body;
+mod git;
 pub mod listen;
 pub mod names;
 pub mod record;
 pub mod websocket;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -40,6 +44,10 @@ pub struct Shared {
     pub failed_handshakes: AtomicUsize,
     /// Requests whose client went away before the answer was complete.
     pub vanished: AtomicUsize,
+    /// The directory of the repositories that are served at `/OWNER/NAME.git/`, and the token that they ask for.
+    pub repositories: OnceLock<(PathBuf, String)>,
+    /// Files that are served at their paths before anything else: media type and content.
+    pub files: Mutex<HashMap<String, (&'static str, Vec<u8>)>>,
 }
 
 /// An HTTP origin.

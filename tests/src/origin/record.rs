@@ -65,6 +65,11 @@ impl Seen {
         }
     }
 
+    /// A call that a gRPC server took, which has a parser of its own.
+    pub fn of_grpc(host: &str, method: &str) -> Seen {
+        Seen { protocol: "h2", ..Seen::from_head(&format!("POST {method} HTTP/2\nhost: {host}\n")) }
+    }
+
     /// Every value of a field.
     pub fn values(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()

@@ -107,6 +107,30 @@ fn c4_the_key_takes_the_form_in_which_the_placeholder_was_presented() {
 }
 
 #[test]
+fn git_that_presents_nothing_gets_basic_and_other_clients_the_first_form() {
+    let case = Case::new();
+    let key = key("github");
+    let basic = basic_of(&format!("x-access-token:{key}"));
+    for (target, expected) in [
+        ("https://github.com/o/r.git/info/refs?service=git-upload-pack", basic.clone()),
+        ("https://github.com/o/r.git/git-upload-pack", basic.clone()),
+        ("https://github.com/o/r.git/git-receive-pack", basic.clone()),
+        ("https://github.com/o/r.git/info/lfs/objects/batch", basic),
+        ("https://api.github.com/repos/o/r", format!("Bearer {key}")),
+        ("https://github.com/o/r.git/info/refs/x", format!("Bearer {key}")),
+    ] {
+        let parts = case.inject("github", request(target, &[]));
+        assert_eq!(parts.headers[AUTHORIZATION], expected, "{target}");
+    }
+    // A credential without that form keeps its own, and a form that was presented is kept.
+    let parts = case.inject("anthropic", request("https://api.anthropic.com/git-upload-pack", &[]));
+    assert!(parts.headers.contains_key("x-api-key") && !parts.headers.contains_key(AUTHORIZATION));
+    let presented = [("authorization", format!("token {}", case.placeholder("github")))];
+    let parts = case.inject("github", request("https://github.com/o/r.git/info/refs", &presented));
+    assert_eq!(parts.headers[AUTHORIZATION], format!("token {key}"));
+}
+
+#[test]
 fn c4_a_placeholder_anywhere_else_stays_what_it_is() {
     let case = Case::new();
     let ph = case.placeholder("anthropic");

@@ -6,6 +6,8 @@
 //!   in which keys and queries stand; our own modules print neither.
 //! - Each line is searched for the real keys of every sandbox, as answers are ([`crate::http::redact`]), when it is written.
 
+mod stderr;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -17,6 +19,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+use self::stderr::LogWriter;
 use crate::proxy::Rules;
 
 /// The most that is taken from anything but this crate.
@@ -35,7 +38,7 @@ pub enum Format {
 /// Begins to log. `RUST_LOG` decides what, else `level`, a directive of the same syntax. Does nothing when a log has begun.
 pub fn start(format: Format, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(Cleaned);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Cleaned).log_internal_errors(false);
     let lines = match format {
         Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
@@ -76,12 +79,12 @@ impl Write for Cleaned {
         let cleaned = rules.iter().fold(None, |cleaned: Option<Vec<u8>>, rules| {
             rules.keyring.cleaned(cleaned.as_deref().unwrap_or(line)).or(cleaned)
         });
-        io::stderr().write_all(cleaned.as_deref().unwrap_or(line))?;
+        LogWriter.write_all(cleaned.as_deref().unwrap_or(line))?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        LogWriter.flush()
     }
 }
 

@@ -1,0 +1,145 @@
+//! Answers as the APIs of OpenAI and Anthropic give them: enough of each for its official clients, whole and as server-sent
+//! events. The events wait for the test's gate after the first where the model's name ends in `-gated`, so that a test can
+//! show that the first arrived before the last was sent.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::answer::GATE;
+use super::body::{Feed, Frames};
+
+/// What every answer says, in the parts in which it is streamed.
+pub const TEXT: [&str; 3] = ["Hello ", "from the ", "origin"];
+
+/// The answer, if this is a request that one of the APIs knows; without a usable body it is not.
+pub(super) fn answer(
+    host: &str,
+    path: &str,
+    body: &[u8],
+    shared: &Arc<Shared>,
+) -> Option<http::Response<Frames>> {
+    let asked: Value = serde_json::from_slice(body).ok()?;
+    let (whole, events): (Value, Vec<String>) = match (host, path) {
+        ("api.openai.com", "/v1/chat/completions") if asked["messages"].is_array() => openai(&asked),
+        ("api.openai.com", "/v1/responses") if !asked["input"].is_null() => openai_response(&asked),
+        ("api.anthropic.com", "/v1/messages") if asked["messages"].is_array() => anthropic(&asked),
+        _ => return None,
+    };
+    let (kind, frames) = if asked["stream"] == true {
+        let gated = asked["model"].as_str().is_some_and(|model| model.ends_with("-gated"));
+        ("text/event-stream; charset=utf-8", stream(events, gated, shared.clone()))
+    } else {
+        ("application/json", Frames::full(whole.to_string()))
+    };
+    let mut response = http::Response::new(frames);
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
+    Some(response)
+}
+
+fn stream(events: Vec<String>, gated: bool, shared: Arc<Shared>) -> Frames {
+    Frames::fed(None, move |feed: Feed| async move {
+        for event in events {
+            // The first text has gone: what follows waits for the test to have seen it.
+            if gated && event.contains(TEXT[1]) {
+                let opened = tokio::time::timeout(GATE, shared.gate.notified()).await;
+                if opened.is_err() {
+                    feed.data("event: error\ndata: {\"error\": {\"message\": \"the gate stayed shut\"}}\n\n")
+                        .await;
+                    return;
+                }
+            }
+            if !feed.data(event).await {
+                return;
+            }
+        }
+    })
+}
+
+/// <https://platform.openai.com/docs/api-reference/chat>
+fn openai(asked: &Value) -> (Value, Vec<String>) {
+    let whole = json!({
+        "id": "chatcmpl-lab", "object": "chat.completion", "created": 1_700_000_000, "model": asked["model"],
+        "choices": [{
+            "index": 0, "finish_reason": "stop", "logprobs": null,
+            "message": { "role": "assistant", "content": TEXT.concat(), "refusal": null },
+        }],
+        "usage": { "prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4 },
+    });
+    let chunk = |delta: Value, end: Value| {
+        let chunk = json!({
+            "id": "chatcmpl-lab", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": asked["model"],
+            "choices": [{ "index": 0, "delta": delta, "finish_reason": end, "logprobs": null }],
+        });
+        format!("data: {chunk}\n\n")
+    };
+    let mut events = vec![chunk(json!({ "role": "assistant", "content": "" }), Value::Null)];
+    events.extend(TEXT.map(|text| chunk(json!({ "content": text }), Value::Null)));
+    events.push(chunk(json!({}), json!("stop")));
+    events.push("data: [DONE]\n\n".to_owned());
+    (whole, events)
+}
+
+/// <https://platform.openai.com/docs/api-reference/responses>
+fn openai_response(asked: &Value) -> (Value, Vec<String>) {
+    let message = |text: &str, status: &str| {
+        json!({
+            "id": "msg_lab", "type": "message", "role": "assistant", "status": status,
+            "content": [{ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }],
+        })
+    };
+    let response = |status: &str, output: Vec<Value>| {
+        json!({
+            "id": "resp_lab", "object": "response", "created_at": 1_700_000_000, "status": status, "model": asked["model"],
+            "error": null, "incomplete_details": null, "instructions": null, "metadata": {}, "output": output,
+            "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
+        })
+    };
+    let whole = response("completed", vec![message(&TEXT.concat(), "completed")]);
+    let mut told = vec![
+        json!({ "type": "response.created", "response": response("in_progress", vec![]) }),
+        json!({ "type": "response.output_item.added", "output_index": 0,
+                "item": { "id": "msg_lab", "type": "message", "role": "assistant", "status": "in_progress", "content": [] } }),
+        json!({ "type": "response.content_part.added", "item_id": "msg_lab", "output_index": 0, "content_index": 0,
+                "part": { "type": "output_text", "text": "", "annotations": [], "logprobs": [] } }),
+    ];
+    told.extend(TEXT.map(|text| {
+        json!({ "type": "response.output_text.delta", "item_id": "msg_lab", "output_index": 0, "content_index": 0,
+                "delta": text, "logprobs": [] })
+    }));
+    told.push(json!({ "type": "response.completed", "response": whole }));
+    let events = told.into_iter().enumerate().map(|(number, mut event)| {
+        event["sequence_number"] = number.into();
+        format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
+    });
+    (whole, events.collect())
+}
+
+/// <https://docs.anthropic.com/en/api/messages>
+fn anthropic(asked: &Value) -> (Value, Vec<String>) {
+    let message = |content: Value, reason: Value| {
+        json!({
+            "id": "msg_lab", "type": "message", "role": "assistant", "model": asked["model"], "content": content,
+            "stop_reason": reason, "stop_sequence": null, "usage": { "input_tokens": 1, "output_tokens": 3 },
+        })
+    };
+    let whole = message(json!([{ "type": "text", "text": TEXT.concat() }]), json!("end_turn"));
+    let mut told = vec![
+        json!({ "type": "message_start", "message": message(json!([]), Value::Null) }),
+        json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+        json!({ "type": "ping" }),
+    ];
+    told.extend(TEXT.map(|text| {
+        json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } })
+    }));
+    told.extend([
+        json!({ "type": "content_block_stop", "index": 0 }),
+        json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn", "stop_sequence": null },
+                "usage": { "output_tokens": 3 } }),
+        json!({ "type": "message_stop" }),
+    ]);
+    let event =
+        |event: Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
+    (whole, told.into_iter().map(event).collect())
+}
