@@ -1,6 +1,6 @@
 //! The programs on one cgroup.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -103,9 +103,50 @@ impl Attachment {
     /// this process is about to close. What is not pinned is taken off.
     pub fn leave(mut self) {
         self.is_left = !self.pinned.is_empty();
-        if self.is_left {
-            self.denied.iter_mut().chain(&mut self.allowed_loopback).for_each(NetworkSet::leave);
-        }
+    }
+
+    /// Goes on with the programs of another process, pinned in `directory`: to be left there, until [`Self::own`].
+    pub(super) fn inherit(
+        maps: Arc<Maps>,
+        numbers: Arc<Numbers>,
+        cgroup_id: u64,
+        sandbox: Sandbox,
+        sets: [Option<NetworkSet>; 2],
+        directory: &Path,
+    ) -> Result<Self, KernelError> {
+        let mut attachment = Self::new(maps, numbers, cgroup_id, sandbox);
+        // First, so that a failure below changes nothing.
+        attachment.is_left = true;
+        [attachment.denied, attachment.allowed_loopback] = sets;
+        attachment.directory = Some(directory.to_owned());
+        attachment.pinned = pins::open(directory)?;
+        Ok(attachment)
+    }
+
+    /// The attachment is this process's: its drop takes the programs off. Said when the process that attached them has left them.
+    pub fn own(&mut self) {
+        self.is_left = false;
+    }
+
+    /// The cgroup's id.
+    pub fn cgroup_id(&self) -> u64 {
+        self.cgroup_id
+    }
+
+    /// Where its programs are pinned, if they are.
+    pub fn pins(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// What another process needs to go on with the same programs and maps beside [`Self::pins`]: see
+    /// [`super::Enforcer::inherit`]. The same for every attachment of one [`Self::program_set`].
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.maps.descriptors()
+    }
+
+    /// Tells one set of programs and maps of this process from another.
+    pub fn program_set(&self) -> usize {
+        Arc::as_ptr(&self.maps).addr()
     }
 
     /// How many connections of the sandbox have been asked for and are neither accepted nor given up.
@@ -136,6 +177,7 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         if self.is_left {
+            self.denied.iter_mut().chain(&mut self.allowed_loopback).for_each(NetworkSet::leave);
             return;
         }
         // The cgroup may be gone, and its storage with it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,7 @@ use super::attachment::Attachment;
 use super::destinations::Accepted;
 use super::events::KernelLog;
 use super::hooks::HOOKS;
+use super::inherited::Inherited;
 use super::maps::Maps;
 use super::pins::remove_pins;
 use super::{KernelError, cgroup};
@@ -181,6 +182,15 @@ impl Enforcer {
         drop(object);
         attachment.configure()?;
         Ok(attachment)
+    }
+
+    /// Goes on with the programs and maps of another process, whose [`Attachment::descriptors`] these are.
+    ///
+    /// # Errors
+    ///
+    /// When they are not those of such a set, or are laid out otherwise than this build's.
+    pub fn inherit(&self, descriptors: Vec<OwnedFd>) -> Result<Inherited, KernelError> {
+        Inherited::open(descriptors, Arc::clone(&self.numbers))
     }
 
     /// Where accepted connections were going.
