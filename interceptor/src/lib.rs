@@ -30,6 +30,7 @@ pub mod kernel;
 pub mod policy;
 pub mod proxy;
 pub mod sandbox;
+pub mod takeover;
 pub mod tls;
 pub mod tunnel;
 pub mod upstream;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use super::body::Download;
 use super::context::Context;
@@ -24,6 +25,7 @@ use super::refuse::{About, answer, refusal};
 use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
+use crate::audit::Protocol;
 use crate::policy::{Decision, Deny, Filter, Host, Limits, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 
@@ -37,6 +39,9 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// How much of a refused request's body is still read, and for how long, so that the answer is not lost to a reset.
 const DRAINED: usize = 64 * 1024 * 1024;
 const DRAINING: Duration = Duration::from_secs(5);
+/// How long a connection without a request may wait for one when another process serves new connections. To close it at once would
+/// lose the request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
 pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
@@ -53,7 +58,7 @@ where
     let (stream, notes) = Strict::new(stream, first, ceilings);
     context.notes = Some(notes);
     let context = Arc::new(context);
-    let stop = context.sandbox.stopping();
+    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
     let service = service_fn(move |request| handle(context.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -63,8 +68,21 @@ where
         .max_header_size(count(limits.header_bytes).saturating_add(1024))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
+    let served = async {
+        let mut connection = std::pin::pin!(connection);
+        // While the process drains, each answer says that it is the last one of its connection: see `handle`.
+        let silent = async {
+            drain.cancelled().await;
+            tokio::time::sleep(LAST_REQUEST).await;
+        };
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = silent => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
     tokio::select! {
-        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = stop.cancelled() => {}
     }
 }
@@ -77,9 +95,14 @@ where
     let rules = context.sandbox.rules();
     let limits = rules.policy.limits();
     let context = Arc::new(context);
-    let stop = context.sandbox.stopping();
+    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
     let streams = Streams(context.sandbox.clone());
-    let service = service_fn(move |request| handle(context.clone(), request));
+    let begun = CancellationToken::new();
+    let first = begun.clone();
+    let service = service_fn(move |request| {
+        first.cancel();
+        handle(context.clone(), request)
+    });
     let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -95,8 +118,22 @@ where
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
         .serve_connection(TokioIo::new(stream), service);
+    let served = async {
+        let mut connection = std::pin::pin!(connection);
+        // Before the first request hyper would not say GOAWAY, but close.
+        let told = async {
+            drain.cancelled().await;
+            let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
+        };
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            // Streams that the client opens before it has read the GOAWAY are served too (RFC 9113 section 6.8).
+            () = told => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
     tokio::select! {
-        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = stop.cancelled() => {}
     }
 }
@@ -155,6 +192,14 @@ async fn handle(
         Ok(judged) => forward::forward(&context, judged, parts, body, upgrade, exchange).await,
         Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
     };
+    let mut response = response;
+    if response.version() <= Version::HTTP_11
+        && response.status() != http::StatusCode::SWITCHING_PROTOCOLS
+        && context.protocol != Protocol::H2
+        && context.sandbox.draining().is_cancelled()
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if wants_upgrade && let Some(notes) = &context.notes {
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
         notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });

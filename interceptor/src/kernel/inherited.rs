@@ -57,9 +57,8 @@ impl Inherited {
         }
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut claim = |number: u64| {
-            (number != 0).then(|| {
-                NetworkSet::inherit(&self.maps, number, sets.remove(&number).unwrap_or_default())
-            })
+            (number != 0)
+                .then(|| NetworkSet::inherit(&self.maps, number, sets.remove(&number).unwrap_or_default()))
         };
         let claimed = [claim(sandbox.denied), claim(sandbox.allowed_loopback)];
         drop(sets);

@@ -90,9 +90,11 @@ impl Maps {
 
     /// What the programs on a cgroup are told.
     pub(super) fn configuration(&self, cgroup_id: u64) -> Result<Sandbox, KernelError> {
-        let words = lock(&self.sandboxes)
-            .get(&split(cgroup_id), 0)
-            .map_err(|source| KernelError::Map { map: "SANDBOX", action: "read", source })?;
+        let words = lock(&self.sandboxes).get(&split(cgroup_id), 0).map_err(|source| KernelError::Map {
+            map: "SANDBOX",
+            action: "read",
+            source,
+        })?;
         Ok(sandbox(&words))
     }
 

@@ -43,6 +43,23 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// What was sent to each host so far, where that is counted: what [`Budget::restore`] takes.
+    pub(crate) fn snapshot(&self) -> Vec<(String, u64)> {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent =
+            accounts.iter().map(|(host, account)| (host.to_string(), account.up.load(Ordering::Relaxed)));
+        sent.filter(|(_, up)| *up > 0).collect()
+    }
+
+    /// Accounts that begin with what was sent already. What is no host was sent to none.
+    pub(crate) fn restore(sent: Vec<(String, u64)>) -> Budget {
+        let now = Instant::now();
+        let account = |up| Account { tokens: 1.0, refilled: now, up: Arc::new(AtomicU64::new(up)) };
+        let accounts = sent.into_iter().take(MOST_HOSTS);
+        let accounts = accounts.filter_map(|(host, up)| Some((Host::parse(&host).ok()?, account(up))));
+        Budget { accounts: Mutex::new(accounts.collect()) }
+    }
+
     /// Counts one request, and gives the counter of bytes sent to its host where those are limited.
     pub(crate) fn spend(&self, host: &Host, limits: &Limits) -> Result<Option<Arc<AtomicU64>>, Exceeded> {
         if limits.requests_per_second_per_host.is_none() && limits.bytes_up_per_host.is_none() {
@@ -104,5 +121,8 @@ mod tests {
         let budget = Budget::default();
         budget.spend(&host, &limits).unwrap().unwrap().fetch_add(10, Ordering::Relaxed);
         assert_eq!(budget.spend(&host, &limits).unwrap_err(), Exceeded::Bytes(10));
+        let restored = Budget::restore(budget.snapshot());
+        assert_eq!(restored.spend(&host, &limits).unwrap_err(), Exceeded::Bytes(10));
+        restored.spend(&Host::parse("other.example").unwrap(), &limits).unwrap();
     }
 }

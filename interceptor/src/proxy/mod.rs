@@ -1,11 +1,15 @@
 //! One sandbox in user space: everything between its listeners and its origins, owned together and dropped together.
 
 pub(crate) mod budget;
+mod handed;
 mod runtime;
 mod sandbox;
+mod serving;
 
+pub use handed::{HandedNames, HandedSandbox};
 pub use runtime::{Runtime, RuntimeOptions};
-pub use sandbox::{ProxyError, Rules, Sandbox, Serving};
+pub use sandbox::{ProxyError, Rules, Sandbox};
+pub use serving::Serving;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};

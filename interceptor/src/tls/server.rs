@@ -68,6 +68,11 @@ impl ServerConfigs {
         Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), per_second, burst })
     }
 
+    /// The authority.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// The authority's public certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         self.authority.pem()

@@ -282,9 +282,8 @@ fn another_process_goes_on_with_the_same_programs_and_maps() {
     // One that fails in the middle changes nothing.
     drop(inherited.attachment(attachment.cgroup_id(), &pins).unwrap());
     assert_eq!(first.maps().entries(), 1);
-    let inherited = second.inherit(
-        attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect(),
-    );
+    let inherited =
+        second.inherit(attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect());
     let inherited = inherited.unwrap();
     let mut taken = inherited.attachment(attachment.cgroup_id(), &pins).unwrap();
     attachment.leave();

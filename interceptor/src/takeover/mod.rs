@@ -1,0 +1,5 @@
+//! One daemon takes over from another without a connection refused: see `ARCHITECTURE.md`, "Hand-over".
+
+mod secret;
+
+pub use secret::Secret;
