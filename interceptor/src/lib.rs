@@ -28,6 +28,7 @@ pub mod dns;
 pub mod http;
 pub mod kernel;
 pub mod policy;
+pub mod privilege;
 pub mod proxy;
 pub mod sandbox;
 pub mod takeover;
