@@ -15,6 +15,8 @@
 //! - [`proxy`]: one sandbox's user-space half: everything above, owned together and dropped together.
 //! - [`policy`]: pure: document → compiled policy → decision. Everyone may use it; it uses no one.
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
+//! - [`fleet`]: sandboxes under enforcement, one or many.
+//! - [`control`]: the daemon's HTTP API on a unix socket.
 //! - [`cli`]: one file a command.
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
@@ -23,8 +25,10 @@
 pub mod accept;
 pub mod audit;
 pub mod cli;
+pub mod control;
 pub mod credential;
 pub mod dns;
+pub mod fleet;
 pub mod http;
 pub mod kernel;
 pub mod policy;

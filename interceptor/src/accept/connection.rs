@@ -298,7 +298,7 @@ async fn tunnel(
     allow: &crate::policy::Allow,
 ) {
     let port = arrival.asked.port();
-    let dialed = arrival.sandbox.runtime.upstream.connect(&arrival.rules.policy, &host, port).await;
+    let dialed = arrival.sandbox.upstream.connect(&arrival.rules.policy, &host, port).await;
     let mut dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {

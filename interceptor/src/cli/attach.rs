@@ -1,23 +1,16 @@
 //! `interceptor attach`: enforces a policy on a cgroup that exists: a container's, a slice's.
 
-use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use nix::unistd::Pid;
 
-use super::Common;
-use super::pins::Pins;
-use super::setup::{self, Enforced, Place};
+use super::{Common, setup};
+use crate::fleet::{Enforced, Visit};
 use crate::kernel::Enforcer;
-use crate::proxy::SELF_TEST;
-use crate::sandbox::{cgroup, launch};
+use crate::sandbox::launch;
 
 /// The arguments of `interceptor attach`.
 #[derive(Debug, clap::Args)]
@@ -50,8 +43,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     ends.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
-    let cgroup = directory(&cgroup)?;
-    let network = network_namespace(&cgroup, pid)?;
+    let visit = Visit::find(&cgroup, pid, None)?;
     let rules = setup::rules(&common)?;
     let placeholders = rules.keyring.environment();
 
@@ -63,81 +55,14 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let runtime = setup::runtime(&common, audit.clone())?;
 
     let id = launch::random_id()?;
-    let pins = Pins::of(cgroup::id_of(&cgroup)?)?;
-    let takes_over = !pins.stale.is_empty();
-    if takes_over {
-        tracing::warn!(sandbox = %id, "taking over from an interceptor that died");
-    }
-    let (mut visitor, sockets) =
-        launch::Visitor::start(&cgroup, network.as_ref().map(|namespace| namespace.as_fd()))?;
-    // Also a namespace of its own needs every part of the wall where it has a way out.
-    let place = Place { cgroup: &cgroup, cgroup_id: cgroup::id_of(&cgroup)?, shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
-    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, Some(pins))?;
-    if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
-        if takes_over {
-            // The cgroup was closed before: it stays closed.
-            enforced.leave();
-        }
-        return Err(failed.into());
-    }
-    // It is a process of the cgroup only as long as it must be.
-    drop(visitor);
-
-    announce(&common, &id, &cgroup, &enforced.ca_pem, placeholders)?;
+    let enforced = Enforced::enter(&runtime, &enforcer, &id, &visit, keys)?;
+    announce(&common, &id, &visit.cgroup, &enforced.ca_pem, placeholders)?;
     let signal = ends.wait().context("cannot wait for a signal")?;
     tracing::info!(sandbox = %id, %signal, "detaching");
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
     Ok(ExitCode::SUCCESS)
-}
-
-/// The directory that `path` names, either itself or below the mount.
-fn directory(path: &Path) -> anyhow::Result<PathBuf> {
-    let below = cgroup::mount_point()?.join(path.strip_prefix("/").unwrap_or(path));
-    let candidates = [path.to_owned(), below];
-    let Some(found) = candidates.iter().find(|candidate| candidate.join("cgroup.procs").exists()) else {
-        bail!(
-            "{} is no cgroup: give the directory of one below {}, or its path as /proc/PID/cgroup shows it",
-            path.display(),
-            cgroup::mount_point()?.display()
-        );
-    };
-    let found = fs::canonicalize(found).with_context(|| format!("cannot resolve {}", found.display()))?;
-    let kind =
-        statfs(&found).with_context(|| format!("cannot examine {}", found.display()))?.filesystem_type();
-    if kind != CGROUP2_SUPER_MAGIC {
-        bail!(
-            "{} is a cgroup of version 1, which eBPF programs cannot be attached to: use its cgroup v2",
-            found.display()
-        );
-    }
-    if !found.join("cgroup.events").exists() {
-        bail!(
-            "{} is the root of all cgroups, this process's own among them: give one below it",
-            found.display()
-        );
-    }
-    Ok(found)
-}
-
-/// The network namespace of a process of the cgroup; `None` for our own.
-fn network_namespace(cgroup: &Path, pid: Option<i32>) -> anyhow::Result<Option<OwnedFd>> {
-    let members = cgroup::processes(cgroup)
-        .with_context(|| format!("cannot list the processes of {}", cgroup.display()))?;
-    let member = match pid.map(Pid::from_raw) {
-        Some(pid) if !members.contains(&pid) => {
-            bail!("process {pid} is not in the cgroup {}", cgroup.display())
-        }
-        Some(pid) => Some(pid),
-        None => members.first().copied(),
-    };
-    let Some(member) = member else { return Ok(None) };
-    let path = format!("/proc/{member}/ns/net");
-    let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
-    let own = fs::metadata("/proc/self/ns/net").context("cannot examine /proc/self/ns/net")?;
-    let other = namespace.metadata().with_context(|| format!("cannot examine {path}"))?;
-    Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))
 }
 
 /// Says that enforcement is in place, and what the sandbox's programs need to know.

@@ -7,12 +7,12 @@ pub mod doctor;
 mod excerpt;
 pub mod explain;
 pub mod init;
-mod pins;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;
 pub mod replay;
 pub mod run;
+pub mod serve;
 pub mod services;
 mod setup;
 
@@ -48,6 +48,8 @@ pub enum Command {
     Run(run::Run),
     /// Enforces a policy on a cgroup that exists.
     Attach(attach::Attach),
+    /// The daemon: many sandboxes, a control API on a unix socket.
+    Serve(serve::Serve),
     /// The first process of a sandbox; started by `run`, not by people.
     #[command(hide = true)]
     Init(init::Init),
@@ -98,7 +100,8 @@ pub fn main() -> ExitCode {
         }
     };
     let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
-    let enforces = matches!(cli.command, Command::Run(_) | Command::Init(_) | Command::Attach(_));
+    let enforces =
+        matches!(cli.command, Command::Run(_) | Command::Init(_) | Command::Attach(_) | Command::Serve(_));
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Services(arguments) => services::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
     };

@@ -2,6 +2,7 @@
 
 pub(crate) mod budget;
 mod handed;
+pub(crate) mod live;
 mod runtime;
 mod sandbox;
 mod serving;

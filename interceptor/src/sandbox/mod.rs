@@ -27,7 +27,7 @@ mod selftest;
 pub mod signals;
 pub mod stdio;
 mod sys;
-mod trust;
+pub(crate) mod trust;
 pub mod user;
 
 pub use error::SandboxError;
