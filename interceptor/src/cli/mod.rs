@@ -7,6 +7,7 @@ pub mod doctor;
 mod excerpt;
 pub mod explain;
 pub mod init;
+mod notify;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;

@@ -4,22 +4,28 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
+use super::notify::{self, notify};
 use super::{Common, policy_file, registries, setup};
 use crate::audit::Audit;
 use crate::control::model::{Config, ConfiguredSandbox};
 use crate::control::{self, ControlSocket, DEFAULT_SOCKET};
 use crate::fleet::{Fleet, FleetOptions, NewSandbox};
-use crate::kernel::{Enforcer, LoadOptions};
+use crate::kernel::{self, Enforcer, LoadOptions};
 use crate::policy::Limits;
-use crate::sandbox::launch;
+use crate::privilege::{self, attendant};
+use crate::sandbox::{cgroup, launch};
+use crate::takeover;
 
 /// Sandboxes that the maps are made for unless it is said.
 const SANDBOXES: u32 = 1024;
+/// Seconds that requests under way have when another daemon takes over.
+const DRAIN: u64 = 30;
 /// The largest configuration, in bytes.
 const LARGEST_CONFIG: u64 = 16 << 20;
 
@@ -37,6 +43,17 @@ pub struct Serve {
     /// A configuration (JSON): options, and sandboxes to enforce from the start. Options given here win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Takes all sandboxes over from the daemon that listens at the control socket, which then ends what is under way and itself; no
+    /// connection is refused meanwhile. Without such a daemon, starts as ever.
+    #[arg(long)]
+    takeover: bool,
+    /// How long requests under way may take when another daemon takes over [default: 30].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    drain: Option<u64>,
+    /// A directory or file with policies and keys: where one is given, the daemon reads nothing but these, what its options name, and the
+    /// system's own (by Landlock); repeatable.
+    #[arg(long, value_name = "PATH")]
+    readable: Vec<PathBuf>,
     /// How many sandboxes there may be at one time [default: 1024]; each costs 16 KiB of kernel memory.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_sandboxes: Option<u32>,
@@ -59,7 +76,7 @@ end it and every sandbox: nothing is left behind. The API is described at GET /o
 
 /// Runs the command.
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let Serve { mut common, control, config, max_sandboxes } = arguments;
+    let Serve { mut common, control, config, takeover, drain, readable, max_sandboxes } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
@@ -75,8 +92,11 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     }
 
     let path = control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let before = if takeover { takeover::connect(&path).context("--takeover")? } else { None };
     // First, so that a second daemon fails before it does anything.
-    let socket = ControlSocket::bind(&path)?;
+    let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
+    // Before any other thread exists, and after everything that only a start needs.
+    confine(&common, &path, &readable)?;
     let audit = setup::audit(&common, &Limits::default())?;
     let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
@@ -92,31 +112,65 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     });
     // A default policy that does not hold is better known now than with the first sandbox.
     fleet.default_rules().context("--policy")?;
-    let begun = begin(&fleet, config.sandboxes);
+    let (socket, begun) = match (before, socket) {
+        (Some(before), _) => {
+            // The other daemon's sandboxes are those of the configuration, or as they were made since.
+            let socket = takeover::take(before, &fleet, &path).context("--takeover")?;
+            (socket, Ok(()))
+        }
+        (None, Some(socket)) => (socket, begin(&fleet, config.sandboxes)),
+        (None, None) => bail!("there is no control socket"),
+    };
     if let Err(error) = begun {
         tokio.block_on(fleet.end());
         return Err(error);
     }
     let stop = CancellationToken::new();
-    let serving = {
-        let (fleet, stop) = (fleet.clone(), stop.clone());
-        tokio.spawn(async move {
-            let ended = control::serve(&socket, fleet, stop).await;
-            drop(socket);
-            ended
-        })
-    };
+    let socket = Arc::new(socket);
+    let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), stop.clone()));
     announce(&common, &path, &fleet)?;
+    notify(&format!(
+        "READY=1\nMAINPID={}\nSTATUS={} sandboxes at start",
+        std::process::id(),
+        fleet.list().len()
+    ));
     wait(&signals, &fleet, &audit)?;
+    notify("STOPPING=1");
     stop.cancel();
     tokio.block_on(async {
-        fleet.end().await;
+        if socket.is_handed() {
+            fleet.drain(Duration::from_secs(drain.unwrap_or(DRAIN))).await;
+        } else {
+            fleet.end().await;
+        }
         if let Ok(Err(error)) = serving.await {
             tracing::error!(%error, "the control socket failed");
         }
         audit.shutdown().await;
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives up what only a start needs, and says what is kept.
+fn confine(common: &Common, control: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
+    let directory = |file: &Path| match file.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut written = vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control)];
+    written.extend(common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)));
+    let mut read = readable.to_vec();
+    if !read.is_empty() {
+        // What the options name is read again later.
+        read.extend(common.policy.iter().chain(&common.upstream_ca).map(|file| directory(file)));
+        read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
+    }
+    attendant::start()?;
+    let report = privilege::restrict(&privilege::Files { written, read })?;
+    if !common.quiet {
+        let _ = writeln!(std::io::stderr(), "interceptor: {report}");
+    }
+    Ok(())
 }
 
 /// Puts the configuration's sandboxes under enforcement.
@@ -139,8 +193,10 @@ fn wait(signals: &SigSet, fleet: &Fleet, audit: &Audit) -> anyhow::Result<()> {
         match signals.wait().context("cannot wait for a signal")? {
             Signal::SIGHUP => {
                 tracing::info!("reading files again");
+                notify(&notify::reloading());
                 audit.reopen();
                 fleet.reload();
+                notify("READY=1");
             }
             signal => {
                 tracing::info!(%signal, "ending");

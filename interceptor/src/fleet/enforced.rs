@@ -34,7 +34,9 @@ pub struct Enforced {
     serving: Serving,
     attachment: Attachment,
     /// After the attachment, which removes what it has pinned there.
-    _pins: Option<Pins>,
+    pins: Option<Pins>,
+    /// Another process is taking it over: it must stay as it was when it was described to that one.
+    pub(crate) is_frozen: bool,
     /// What the proxy answers at [`SELF_TEST`].
     pub token: String,
     /// The public certificate of the sandbox's authority, PEM.
@@ -106,7 +108,7 @@ impl Enforced {
         let serving = sandbox
             .serve(listeners, enforcer.destinations())
             .context(|| "cannot serve the sandbox".into())?;
-        Ok(Enforced { serving, attachment, _pins: pins, token, ca_pem })
+        Ok(Enforced { serving, attachment, pins, is_frozen: false, token, ca_pem })
     }
 
     /// The proxy's half.
@@ -133,6 +135,41 @@ impl Enforced {
     /// their traffic no longer this process's business. Call it from a thread that may be blocked.
     pub fn end(self, tokio: &Handle) {
         tokio.block_on(self.serving.shutdown());
+    }
+
+    /// One that another process has begun, with its programs and at its listeners. The programs stay that one's until
+    /// [`Self::own`].
+    pub(crate) fn inherit(serving: Serving, attachment: Attachment, pins: Pins) -> Self {
+        let ca_pem = serving.sandbox().ca_pem().to_owned();
+        let token = serving.listeners().self_test_token.clone();
+        Enforced { serving, attachment, pins: Some(pins), is_frozen: false, token, ca_pem }
+    }
+
+    /// The programs are this process's from now on, and so is their removal.
+    pub(crate) fn own(&mut self) {
+        self.attachment.own();
+    }
+
+    /// The proxy's part, being served.
+    pub(crate) fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
+    /// Accepts again, after [`Serving::pause`].
+    pub(crate) fn resume(&mut self) -> std::io::Result<()> {
+        self.is_frozen = false;
+        self.serving.resume()
+    }
+
+    /// The kernel's part, and where it is pinned.
+    pub(crate) fn kernel(&self) -> (&Attachment, Option<&Pins>) {
+        (&self.attachment, self.pins.as_ref())
+    }
+
+    /// When another process has taken over: lets what is under way end, at most for `patience`, and leaves the programs.
+    pub(crate) async fn drain(self, patience: std::time::Duration) {
+        self.serving.drain(patience).await;
+        self.attachment.leave();
     }
 
     /// Leaves the pinned programs where they are, which then refuse everything.

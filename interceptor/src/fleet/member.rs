@@ -68,8 +68,21 @@ impl Member {
         about: (Value, Vec<Problem>, Source),
         feed: Arc<Feed>,
     ) -> Member {
+        Self::since(id, cgroup, cgroup_id, enforced, about, feed, (Timestamp::now(), None))
+    }
+
+    /// As [`Member::new`], with the times at which it was made and its policy replaced.
+    pub(crate) fn since(
+        id: Arc<str>,
+        cgroup: PathBuf,
+        cgroup_id: u64,
+        enforced: Enforced,
+        about: (Value, Vec<Problem>, Source),
+        feed: Arc<Feed>,
+        (created, changed): (Timestamp, Option<Timestamp>),
+    ) -> Member {
         let sandbox = enforced.sandbox().clone();
-        let created = Timestamp::now();
+        let changed = changed.unwrap_or(created);
         let (shown, warnings, source) = about;
         let environment = sandbox.keyring().environment();
         let limits = sandbox.limits();
@@ -81,7 +94,7 @@ impl Member {
             ca_pem: enforced.ca_pem.clone(),
             feed,
             sandbox,
-            about: Mutex::new(About { shown, warnings, source, environment, changed: created, limits }),
+            about: Mutex::new(About { shown, warnings, source, environment, changed, limits }),
             enforced: Mutex::new(Some(enforced)),
         }
     }
@@ -107,6 +120,9 @@ impl Member {
     ) -> Result<(), FleetError> {
         let mut enforced = lock(&self.enforced);
         let enforced = enforced.as_mut().ok_or(FleetError::Unknown)?;
+        if enforced.is_frozen {
+            return Err(FleetError::Ending);
+        }
         let Rules { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
         let environment = keyring.environment();
         let limits = *policy.limits();
@@ -114,6 +130,16 @@ impl Member {
         let changed = Timestamp::now();
         *lock(&self.about) = About { shown, warnings, source, environment, changed, limits };
         Ok(())
+    }
+
+    /// Looks at the enforcement, which nobody changes meanwhile. `None` once it is being removed.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Enforced) -> T) -> Option<T> {
+        lock(&self.enforced).as_mut().map(work)
+    }
+
+    /// Takes the enforcement out: only the first call has it.
+    pub(super) fn take(&self) -> Option<Enforced> {
+        lock(&self.enforced).take()
     }
 
     /// Ends the enforcement: the proxy first, keys and all, then the programs. Only the first call does.

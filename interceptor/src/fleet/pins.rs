@@ -18,7 +18,7 @@ const ATTEMPTS: u32 = 10;
 pub struct Pins {
     base: PathBuf,
     /// Locked until this process ends.
-    _lock: File,
+    lock: File,
     /// What dead interceptors have left pinned.
     pub stale: Vec<PathBuf>,
 }
@@ -55,10 +55,20 @@ impl Pins {
                 let entries = fs::read_dir(&base).context(list)?;
                 let stale =
                     entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().context(list)?;
-                return Ok(Pins { base, _lock: lock, stale });
+                return Ok(Pins { base, lock: lock, stale });
             }
         }
         Err(FleetError::Taken(format!("cannot make {}: others keep removing it", base.display())))
+    }
+
+    /// Those that another process holds: the directory of the cgroup and its lock, which is one lock for both processes.
+    pub(crate) fn inherit(base: PathBuf, lock: File) -> Self {
+        Pins { base, lock: lock, stale: Vec::new() }
+    }
+
+    /// The directory of the cgroup and its lock.
+    pub(crate) fn parts(&self) -> (&Path, &File) {
+        (&self.base, &self.lock)
     }
 
     /// Where to pin the programs of the sandbox with this id.

@@ -38,9 +38,17 @@ pub struct HandedSandbox {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct HandedNames {
     /// Names in the order of their places, with the time since each was used, in milliseconds.
-    names: Vec<(String, u64)>,
+    pub(crate) names: Vec<(String, u64)>,
     /// What was sent to each host.
-    sent: Vec<(String, u64)>,
+    pub(crate) sent: Vec<(String, u64)>,
+}
+
+impl HandedNames {
+    /// Adds a later part.
+    pub(crate) fn extend(&mut self, later: HandedNames) {
+        self.names.extend(later.names);
+        self.sent.extend(later.sent);
+    }
 }
 
 impl Serving {

@@ -61,6 +61,11 @@ impl Serving {
         &self.listeners
     }
 
+    /// Begins to [`Self::pause`], without waiting for its end.
+    pub(crate) fn halt(&self) {
+        self.pause.cancel();
+    }
+
     /// Accepts no more connections and receives no more queries: they wait in the sockets, which may be another process's too. Those
     /// under way go on. Returns when no name can be given an address any more.
     pub async fn pause(&self) {
