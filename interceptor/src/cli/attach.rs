@@ -32,15 +32,15 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
-It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM. Connections opened before it go on unseen. With
+It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again. Connections opened before it go on unseen. With
 --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let Attach { common, cgroup, pid } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
-    let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-    ends.thread_block().context("cannot hold back signals")?;
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
     let visit = Visit::find(&cgroup, pid, None)?;
@@ -56,13 +56,45 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
 
     let id = launch::random_id()?;
     let keys = (rules.policy, rules.keyring);
-    let enforced = Enforced::enter(&runtime, &enforcer, &id, &visit, keys)?;
+    let mut enforced = Enforced::enter(&runtime, &enforcer, &id, &visit, keys)?;
     announce(&common, &id, &visit.cgroup, &enforced.ca_pem, placeholders)?;
-    let signal = ends.wait().context("cannot wait for a signal")?;
+    let signal = loop {
+        match signals.wait().context("cannot wait for a signal")? {
+            Signal::SIGHUP => {
+                audit.reopen();
+                reload(&common, &id, &mut enforced);
+            }
+            end => break end,
+        }
+    };
     tracing::info!(sandbox = %id, %signal, "detaching");
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the policy and the keys again. What is wrong is said in the log and changes nothing.
+fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
+    let again = match common.policy.as_deref() {
+        // Standard input is read once, and nothing else is there to read but key files.
+        None => None,
+        Some(path) if path == Path::new("-") => None,
+        Some(_) => Some(setup::rules_after(common, Some(&*enforced.sandbox().keyring()))),
+    };
+    let replaced = match again {
+        None => {
+            let errors = enforced.sandbox().keyring().reload();
+            errors.iter().for_each(|error| tracing::error!(sandbox = %id, %error, "a key file was not taken; the key before stays in use"));
+            return;
+        }
+        Some(rules) => rules.and_then(|rules| Ok(enforced.replace(rules.policy, rules.keyring, false)?)),
+    };
+    match replaced {
+        Ok(()) => tracing::info!(sandbox = %id, "the policy was read again"),
+        Err(error) => {
+            tracing::error!(sandbox = %id, error = format!("{error:#}"), "the policy was not taken; the one before stays in force");
+        }
+    }
 }
 
 /// Says that enforcement is in place, and what the sandbox's programs need to know.

@@ -1,6 +1,7 @@
 //! `interceptor serve`: the daemon.
 
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use crate::takeover;
 const SANDBOXES: u32 = 1024;
 /// Seconds that requests under way have when another daemon takes over.
 const DRAIN: u64 = 30;
+/// Where files to trust are unless it is said: in a directory that everybody may enter, unlike that of the control socket.
+const TRUST: &str = "/run/interceptor-trust";
 /// The largest configuration, in bytes.
 const LARGEST_CONFIG: u64 = 16 << 20;
 
@@ -54,6 +57,10 @@ pub struct Serve {
     /// system's own (by Landlock); repeatable.
     #[arg(long, value_name = "PATH")]
     readable: Vec<PathBuf>,
+    /// Where the files are that sandboxes' programs trust, a directory for each sandbox [default: /run/interceptor-trust]; half a
+    /// megabyte each.
+    #[arg(long, value_name = "DIR")]
+    trust_dir: Option<PathBuf>,
     /// How many sandboxes there may be at one time [default: 1024]; each costs 16 KiB of kernel memory.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_sandboxes: Option<u32>,
@@ -68,15 +75,16 @@ const EXAMPLES: &str = r#"Examples:
 The configuration:
   { "audit": "/var/log/interceptor.jsonl", "policy": "/etc/interceptor/default.json",
     "sandboxes": [ { "id": "agents", "cgroup": "/sys/fs/cgroup/agents.slice", "policy": "/etc/interceptor/agents.json" } ] }
-Its fields are control, policy, audit, upstream_ca (a list), resolve (a list), max_sandboxes and sandboxes, of which each has cgroup
-and, if need be, id, pid, netns and policy (a file; without it, the default policy).
+Its fields are control, policy, audit, upstream_ca (a list), resolve (a list), trust_dir, max_sandboxes and sandboxes, of which each
+has cgroup and, if need be, id, pid, netns and policy (a file; without it, the default policy).
 
 It prints one line when it is ready. SIGHUP reads policy files and key files again, and opens the audit file anew. SIGINT and SIGTERM
 end it and every sandbox: nothing is left behind. The API is described at GET /openapi.json."#;
 
 /// Runs the command.
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let Serve { mut common, control, config, takeover, drain, readable, max_sandboxes } = arguments;
+    let Serve { mut common, control, config, takeover, drain, readable, trust_dir, max_sandboxes } =
+        arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
@@ -96,7 +104,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     // First, so that a second daemon fails before it does anything.
     let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
     // Before any other thread exists, and after everything that only a start needs.
-    confine(&common, &path, &readable)?;
+    let trust = trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into());
+    confine(&common, &path, &trust, &readable)?;
     let audit = setup::audit(&common, &Limits::default())?;
     let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
@@ -108,6 +117,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         enforcer,
         catalogue: registries::catalogue(None)?,
         default_policy: common.policy.clone(),
+        trust,
         read: |path| policy_file::read(path).map_err(|error| format!("{error:#}")),
     });
     // A default policy that does not hold is better known now than with the first sandbox.
@@ -152,12 +162,14 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
 }
 
 /// Gives up what only a start needs, and says what is kept.
-fn confine(common: &Common, control: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
+fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
     let directory = |file: &Path| match file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    let mut written = vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control)];
+    // It has to be there to be named. Whether it is fit for its use is looked at when it is used.
+    let _ = std::fs::DirBuilder::new().mode(0o755).create(trust);
+    let mut written = vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control), trust.to_owned()];
     written.extend(common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)));
     let mut read = readable.to_vec();
     if !read.is_empty() {

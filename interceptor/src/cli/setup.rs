@@ -55,6 +55,11 @@ impl Rules {
 
 /// Reads the policy, which without `--policy` is an empty one, says its warnings, and loads the keys.
 pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
+    rules_after(common, None)
+}
+
+/// [`rules`], with the placeholders that there were before.
+pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow::Result<Rules> {
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
         Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
@@ -68,7 +73,7 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
     }
     let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
         .map_err(|problems| invalid(&name, &problems))?;
-    let keyring = Keyring::load(&policy, None).map_err(|errors| {
+    let keyring = Keyring::load(&policy, previous).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
         anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
     })?;

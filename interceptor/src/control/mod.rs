@@ -3,6 +3,7 @@
 //! One file a resource; every error is a problem document (RFC 9457); no answer holds a key. The socket is the owner's alone, a peer
 //! is known by its credentials, and one that lives in a sandbox is refused (ATTACKS P1).
 
+#[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod audit;
 pub(crate) mod catalogue;
 mod health;
@@ -10,6 +11,7 @@ pub mod model;
 mod openapi;
 mod params;
 mod peer;
+#[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod policy;
 mod problem;
 mod sandboxes;

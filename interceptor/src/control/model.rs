@@ -38,20 +38,20 @@ pub struct CreatedSandbox {
     pub ca_pem: String,
     /// Variables for its programs: placeholders of credentials, the names of the files to trust, and the sandbox's id.
     pub env: BTreeMap<String, String>,
-    /// The files that `env` names; whoever makes the container puts them there.
+    /// The files that `env` names. They are on the host: a container with files of its own gets their directory by a bind mount, at the
+    /// same path and read-only.
     pub files: Vec<TrustFile>,
     /// What `interceptor check` would warn of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }
 
-/// A file that variables name.
+/// A file that variables name, on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TrustFile {
     /// Where the variables say that it is.
     pub path: String,
-    /// `bundle`: the roots that the container trusts otherwise, and `ca_pem`; `authority`: `ca_pem` alone; `java`: a JKS key store with
-    /// the bundle's certificates.
+    /// What it holds.
     pub content: TrustContent,
 }
 
@@ -59,7 +59,7 @@ pub struct TrustFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustContent {
-    /// The roots that the container trusts otherwise, and `ca_pem`.
+    /// The host's roots and `ca_pem`, PEM.
     Bundle,
     /// `ca_pem` alone.
     Authority,
@@ -154,6 +154,8 @@ pub struct Config {
     /// As `--resolve`.
     #[serde(default)]
     pub resolve: Vec<String>,
+    /// As `--trust-dir`.
+    pub trust_dir: Option<PathBuf>,
     /// As `--max-sandboxes`.
     pub max_sandboxes: Option<u32>,
     /// Sandboxes to put under enforcement before the daemon says that it is ready.

@@ -174,7 +174,7 @@ fn created(member: &Member) -> CreatedSandbox {
         cgroup: member.cgroup.display().to_string(),
         ca_pem: member.ca_pem.clone(),
         env: variables(member, about.environment),
-        files: files(),
+        files: files(member),
         warnings: warnings(about.warnings),
     }
 }
@@ -203,7 +203,7 @@ pub(super) fn details(member: &Member) -> SandboxDetails {
         summary: summary(member),
         ca_pem: member.ca_pem.clone(),
         env: variables(member, about.environment),
-        files: files(),
+        files: files(member),
         policy: about.policy,
         limits: limits(&about.limits),
         warnings: warnings(about.warnings),
@@ -212,16 +212,18 @@ pub(super) fn details(member: &Member) -> SandboxDetails {
 
 /// What programs inside need: whom to trust, which placeholder to present, and where they are. A credential's variable wins.
 fn variables(member: &Member, placeholders: Vec<(String, String)>) -> BTreeMap<String, String> {
-    let trust = trust::variables().into_iter().map(|(name, value)| (name.to_owned(), value));
+    let directory = member.trust.to_string_lossy();
+    let trust = trust::variables_in(&directory).into_iter().map(|(name, value)| (name.to_owned(), value));
     let own = [
-        ("JAVA_TOOL_OPTIONS".to_owned(), trust::java_options()),
+        ("JAVA_TOOL_OPTIONS".to_owned(), trust::java_options_in(&directory)),
         (environment::SANDBOX_VARIABLE.to_owned(), member.id.to_string()),
     ];
     trust.chain(own).chain(placeholders).collect()
 }
 
-fn files() -> Vec<TrustFile> {
-    let file = |name, content| TrustFile { path: format!("{}/{name}", trust::DIRECTORY), content };
+fn files(member: &Member) -> Vec<TrustFile> {
+    let directory = member.trust.to_string_lossy();
+    let file = |name, content| TrustFile { path: format!("{directory}/{name}"), content };
     vec![
         file(trust::BUNDLE, TrustContent::Bundle),
         file(trust::AUTHORITY, TrustContent::Authority),

@@ -29,6 +29,8 @@ pub struct FleetOptions {
     pub catalogue: Catalogue,
     /// The policy of sandboxes that are made without one.
     pub default_policy: Option<PathBuf>,
+    /// Where the files are that sandboxes' programs trust, a directory for each sandbox.
+    pub trust: PathBuf,
     /// How a policy file is read.
     pub read: fn(&std::path::Path) -> Result<String, String>,
 }
@@ -184,8 +186,16 @@ impl Fleet {
         let options = &self.options;
         let enforced = Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
         tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "the self-test passed; enforcing");
+        let trust = match super::trust::write(&options.trust, visit.cgroup_id, &enforced.ca_pem) {
+            Ok(trust) => trust,
+            Err(error) => {
+                enforced.end(&self.tokio);
+                return Err(error);
+            }
+        };
         let about = (shown, warnings, source);
-        Ok(Arc::new(Member::new(id.clone(), visit.cgroup, visit.cgroup_id, enforced, about, feed)))
+        let place = (visit.cgroup, visit.cgroup_id);
+        Ok(Arc::new(Member::new(id.clone(), place, trust, enforced, about, feed)))
     }
 
     /// The sandbox with this id.

@@ -24,6 +24,8 @@ pub struct Member {
     pub created: Timestamp,
     /// The public certificate of its authority, PEM.
     pub ca_pem: String,
+    /// The directory with what its programs trust.
+    pub trust: PathBuf,
     /// Its audit records.
     pub feed: Arc<Feed>,
     pub(super) sandbox: Arc<Sandbox>,
@@ -62,20 +64,20 @@ pub struct Summary {
 impl Member {
     pub(super) fn new(
         id: Arc<str>,
-        cgroup: PathBuf,
-        cgroup_id: u64,
+        (cgroup, cgroup_id): (PathBuf, u64),
+        trust: PathBuf,
         enforced: Enforced,
         about: (Value, Vec<Problem>, Source),
         feed: Arc<Feed>,
     ) -> Member {
-        Self::since(id, cgroup, cgroup_id, enforced, about, feed, (Timestamp::now(), None))
+        Self::since(id, (cgroup, cgroup_id), trust, enforced, about, feed, (Timestamp::now(), None))
     }
 
     /// As [`Member::new`], with the times at which it was made and its policy replaced.
     pub(crate) fn since(
         id: Arc<str>,
-        cgroup: PathBuf,
-        cgroup_id: u64,
+        (cgroup, cgroup_id): (PathBuf, u64),
+        trust: PathBuf,
         enforced: Enforced,
         about: (Value, Vec<Problem>, Source),
         feed: Arc<Feed>,
@@ -92,6 +94,7 @@ impl Member {
             cgroup_id,
             created,
             ca_pem: enforced.ca_pem.clone(),
+            trust,
             feed,
             sandbox,
             about: Mutex::new(About { shown, warnings, source, environment, changed, limits }),
@@ -146,6 +149,7 @@ impl Member {
     pub(super) fn end(&self, tokio: &Handle) {
         if let Some(enforced) = lock(&self.enforced).take() {
             enforced.end(tokio);
+            super::trust::remove(&self.trust);
         }
     }
 }

@@ -13,6 +13,7 @@ mod member;
 mod pins;
 mod place;
 mod rules;
+mod trust;
 mod watch;
 
 pub use enforced::{Enforced, Place};

@@ -172,6 +172,7 @@ fn describe(
         id: member.id.to_string(),
         cgroup: SentPath(member.cgroup.clone()),
         cgroup_id: member.cgroup_id,
+        trust: SentPath(member.trust.clone()),
         created: member.created.as_millisecond(),
         changed: summary.changed.as_millisecond(),
         policy: with_stand_ins(summary.policy),

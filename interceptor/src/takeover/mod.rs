@@ -34,7 +34,7 @@ use crate::sandbox::handover::Path as SentPath;
 
 pub(crate) use give::give;
 pub use secret::Secret;
-pub(crate) use take::{Connected, connect, take};
+pub(crate) use take::{connect, take};
 
 /// What the connection switches to.
 pub(crate) const PROTOCOL: &str = "interceptor-takeover";
@@ -79,6 +79,8 @@ struct HandedMember {
     id: String,
     cgroup: SentPath,
     cgroup_id: u64,
+    /// The directory with what its programs trust.
+    trust: SentPath,
     /// Milliseconds since 1970.
     created: i64,
     changed: i64,

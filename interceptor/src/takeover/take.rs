@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -61,7 +61,8 @@ pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError
 /// A sandbox that is prepared, while the old daemon still serves it.
 struct Prepared {
     id: Arc<str>,
-    cgroup: std::path::PathBuf,
+    cgroup: PathBuf,
+    trust: PathBuf,
     times: (Timestamp, Option<Timestamp>),
     rules: Rules,
     proxy: HandedSandbox,
@@ -145,16 +146,9 @@ pub(crate) fn take(
     for (member, mut enforced) in serving {
         enforced.own();
         let about = (member.shown, member.warnings, member.source);
+        let place = (member.cgroup, enforced.kernel().0.cgroup_id());
         fleet.adopt(&member.id.clone(), |feed| {
-            Member::since(
-                member.id,
-                member.cgroup,
-                enforced.kernel().0.cgroup_id(),
-                enforced,
-                about,
-                feed,
-                member.times,
-            )
+            Member::since(member.id, place, member.trust, enforced, about, feed, member.times)
         });
     }
     Ok(socket)
@@ -163,7 +157,8 @@ pub(crate) fn take(
 /// What a member will be made of.
 struct Serves {
     id: Arc<str>,
-    cgroup: std::path::PathBuf,
+    cgroup: PathBuf,
+    trust: PathBuf,
     times: (Timestamp, Option<Timestamp>),
     shown: serde_json::Value,
     warnings: Vec<Problem>,
@@ -200,6 +195,7 @@ fn prepare(
     Ok(Prepared {
         id: handed.id.into(),
         cgroup: handed.cgroup.0,
+        trust: handed.trust.0,
         times: (time(handed.created)?, Some(time(handed.changed)?)),
         rules,
         proxy,
@@ -212,13 +208,16 @@ fn prepare(
 }
 
 fn serve(member: Prepared, fleet: &Fleet, inherited: &[Inherited]) -> Result<(Serves, Enforced), String> {
-    let Prepared { id, cgroup, times, rules, proxy, names, listeners, attachment, pins, set } = member;
+    let Prepared { id, cgroup, trust, times, rules, proxy, names, listeners, attachment, pins, set } = member;
     let Rules { policy, keyring, shown, warnings, source } = rules;
     let sandbox =
         proxy.restore(names, fleet.runtime(), &id, policy, keyring).map_err(|error| error.to_string())?;
     let destinations = inherited.get(set).ok_or("its programs are missing")?.destinations();
     let serving = sandbox.take_over(listeners, destinations).map_err(|error| error.to_string())?;
-    Ok((Serves { id, cgroup, times, shown, warnings, source }, Enforced::inherit(serving, attachment, pins)))
+    Ok((
+        Serves { id, cgroup, trust, times, shown, warnings, source },
+        Enforced::inherit(serving, attachment, pins),
+    ))
 }
 
 fn hear(channel: &Channel) -> Result<(Tells, Vec<OwnedFd>), TakeoverError> {
