@@ -1,5 +1,6 @@
 //! `interceptor serve`: the daemon.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::notify::{self, notify};
 use super::{Common, policy_file, registries, setup};
-use crate::audit::Audit;
+use crate::audit::{Audit, Record};
 use crate::control::model::{Config, ConfiguredSandbox};
 use crate::control::{self, ControlSocket, DEFAULT_SOCKET};
-use crate::fleet::{Fleet, FleetOptions, NewSandbox};
+use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::kernel::{self, Enforcer, LoadOptions};
 use crate::policy::Limits;
 use crate::privilege::{self, attendant};
@@ -50,6 +51,10 @@ pub struct Serve {
     /// connection is refused meanwhile. Without such a daemon, starts as ever.
     #[arg(long)]
     takeover: bool,
+    /// Which of the sandboxes that a killed daemon has left closed are kept: `all`, `none`, or ids with commas between them [default: all].
+    /// Those on cgroups of the configuration are adopted at once, others stay closed; what is not kept is removed.
+    #[arg(long, value_name = "IDS", conflicts_with = "takeover")]
+    adopt: Option<Adopt>,
     /// How long requests under way may take when another daemon takes over [default: 30].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain: Option<u64>,
@@ -83,7 +88,7 @@ end it and every sandbox: nothing is left behind. The API is described at GET /o
 
 /// Runs the command.
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let Serve { mut common, control, config, takeover, drain, readable, trust_dir, max_sandboxes } =
+    let Serve { mut common, control, config, takeover, adopt, drain, readable, trust_dir, max_sandboxes } =
         arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
@@ -117,7 +122,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         enforcer,
         catalogue: registries::catalogue(None)?,
         default_policy: common.policy.clone(),
-        trust,
+        trust: trust.clone(),
         read: |path| policy_file::read(path).map_err(|error| format!("{error:#}")),
     });
     // A default policy that does not hold is better known now than with the first sandbox.
@@ -128,11 +133,16 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
             let socket = takeover::take(before, &fleet, &path).context("--takeover")?;
             (socket, Ok(()))
         }
-        (None, Some(socket)) => (socket, begin(&fleet, config.sandboxes)),
+        (None, Some(socket)) => {
+            let adopt = adopt.unwrap_or_default();
+            let begun = tidy(&common, &adopt, &config.sandboxes, &trust, &audit)
+                .and_then(|()| begin(&fleet, config.sandboxes));
+            (socket, begun)
+        }
         (None, None) => bail!("there is no control socket"),
     };
     if let Err(error) = begun {
-        tokio.block_on(fleet.end());
+        fleet.withdraw();
         return Err(error);
     }
     let stop = CancellationToken::new();
@@ -181,6 +191,26 @@ fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) 
     let report = privilege::restrict(&privilege::Files { written, read })?;
     if !common.quiet {
         let _ = writeln!(std::io::stderr(), "interceptor: {report}");
+    }
+    Ok(())
+}
+
+/// Sees to what interceptors that were killed have left.
+fn tidy(
+    common: &Common,
+    adopt: &Adopt,
+    sandboxes: &[ConfiguredSandbox],
+    trust: &Path,
+    audit: &Audit,
+) -> anyhow::Result<()> {
+    // A cgroup that is not there is said when its sandbox is to begin.
+    let configured = sandboxes.iter().filter_map(|sandbox| Visit::find(&sandbox.cgroup, None, None).ok());
+    let configured: HashSet<u64> = configured.map(|visit| visit.cgroup_id).collect();
+    for stale in sweep(adopt, &configured, trust).context("what an interceptor that died has left")? {
+        audit.emit(Record::lifecycle(&stale.id.as_str().into(), stale.event()));
+        if !common.quiet {
+            let _ = writeln!(std::io::stderr(), "interceptor: {stale}");
+        }
     }
     Ok(())
 }

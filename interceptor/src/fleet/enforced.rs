@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use super::error::Context;
 use super::{FleetError, Pins, Visit};
+use crate::audit::Record;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
 use crate::policy::Policy;
@@ -37,6 +38,8 @@ pub struct Enforced {
     pins: Option<Pins>,
     /// Another process is taking it over: it must stay as it was when it was described to that one.
     pub(crate) is_frozen: bool,
+    /// It stands on a cgroup that was closed before.
+    was_closed: bool,
     /// What the proxy answers at [`SELF_TEST`].
     pub token: String,
     /// The public certificate of the sandbox's authority, PEM.
@@ -65,13 +68,17 @@ impl Enforced {
             launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
         // Also a namespace of its own needs every part of the wall where it has a way out.
         let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, shared: !sockets.closed };
-        let enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
+        let mut enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
+        enforced.was_closed = takes_over;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
             if takes_over {
                 // The cgroup was closed before: it stays closed.
                 enforced.leave();
             }
             return Err(failed.into());
+        }
+        if takes_over {
+            runtime.audit.emit(Record::lifecycle(&id.into(), "sandbox_adopted"));
         }
         // Dropped here: the visitor is a process of the cgroup only as long as it must be.
         Ok(enforced)
@@ -108,7 +115,7 @@ impl Enforced {
         let serving = sandbox
             .serve(listeners, enforcer.destinations())
             .context(|| "cannot serve the sandbox".into())?;
-        Ok(Enforced { serving, attachment, pins, is_frozen: false, token, ca_pem })
+        Ok(Enforced { serving, attachment, pins, is_frozen: false, was_closed: false, token, ca_pem })
     }
 
     /// The proxy's half.
@@ -142,7 +149,7 @@ impl Enforced {
     pub(crate) fn inherit(serving: Serving, attachment: Attachment, pins: Pins) -> Self {
         let ca_pem = serving.sandbox().ca_pem().to_owned();
         let token = serving.listeners().self_test_token.clone();
-        Enforced { serving, attachment, pins: Some(pins), is_frozen: false, token, ca_pem }
+        Enforced { serving, attachment, pins: Some(pins), is_frozen: false, was_closed: false, token, ca_pem }
     }
 
     /// The programs are this process's from now on, and so is their removal.
@@ -170,6 +177,15 @@ impl Enforced {
     pub(crate) async fn drain(self, patience: std::time::Duration) {
         self.serving.drain(patience).await;
         self.attachment.leave();
+    }
+
+    /// Takes back what was begun: a cgroup that was closed before is closed again, any other as it was.
+    pub(crate) fn withdraw(self, tokio: &Handle) {
+        if self.was_closed {
+            self.leave();
+        } else {
+            self.end(tokio);
+        }
     }
 
     /// Leaves the pinned programs where they are, which then refuse everything.

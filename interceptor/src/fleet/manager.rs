@@ -301,6 +301,14 @@ impl Fleet {
         parts
     }
 
+    /// Takes back what was begun when the daemon's start fails: no cgroup that was closed is open afterwards. Blocks.
+    pub fn withdraw(&self) {
+        self.table().is_ending = true;
+        for enforced in self.list().iter().filter_map(|member| member.take()) {
+            enforced.withdraw(&self.tokio);
+        }
+    }
+
     /// Lets what is under way end, at most for `patience`, when the sandboxes are another process's. The programs stay.
     pub async fn drain(&self, patience: Duration) {
         let mut draining = tokio::task::JoinSet::new();

@@ -173,8 +173,8 @@ fn describe(
         cgroup: SentPath(member.cgroup.clone()),
         cgroup_id: member.cgroup_id,
         trust: SentPath(member.trust.clone()),
-        created: member.created.as_millisecond(),
-        changed: summary.changed.as_millisecond(),
+        created: member.created.to_string(),
+        changed: summary.changed.to_string(),
         policy: with_stand_ins(summary.policy),
         source: match summary.source {
             Source::File(path) => Some(SentPath(path)),

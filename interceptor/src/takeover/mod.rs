@@ -81,9 +81,8 @@ struct HandedMember {
     cgroup_id: u64,
     /// The directory with what its programs trust.
     trust: SentPath,
-    /// Milliseconds since 1970.
-    created: i64,
-    changed: i64,
+    created: String,
+    changed: String,
     /// The document, with something in the place of each key that stood in it.
     policy: Value,
     /// The file that the document is in.

@@ -191,12 +191,12 @@ fn prepare(
     let listeners = Listeners { tcp4, tcp6, dns4, dns6, self_test_token: proxy.token().to_owned() };
     let set = inherited.get(handed.set).ok_or("its programs are missing")?;
     let attachment = set.attachment(handed.cgroup_id, &handed.pins.0).map_err(|error| error.to_string())?;
-    let time = |milliseconds| Timestamp::from_millisecond(milliseconds).map_err(|error| error.to_string());
+    let time = |text: &str| text.parse::<Timestamp>().map_err(|error| error.to_string());
     Ok(Prepared {
         id: handed.id.into(),
         cgroup: handed.cgroup.0,
         trust: handed.trust.0,
-        times: (time(handed.created)?, Some(time(handed.changed)?)),
+        times: (time(&handed.created)?, Some(time(&handed.changed)?)),
         rules,
         proxy,
         names: HandedNames::default(),
