@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::proxy::{Destinations, SELF_TEST, Sandbox};
 
 /// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin (ATTACKS X4).
 const BREATHER: Duration = Duration::from_millis(50);
 
-/// Accepts connections until the sandbox stops. Each is served in a task of its own, within the sandbox's limit: beyond
+/// Accepts connections until the sandbox stops or `ends` is cancelled; what is not accepted then waits in the listener's backlog for
+/// whoever accepts next. Each is served in a task of its own, within the sandbox's limit: beyond
 /// it, one connection a listener waits for its turn, the others in the listener's backlog. (A turn is taken only for a
 /// connection that is there: a listener of the other family must not sit on one.)
 pub(crate) async fn listen(
@@ -24,11 +26,13 @@ pub(crate) async fn listen(
     listener: TcpListener,
     destinations: Arc<dyn Destinations>,
     token: Arc<str>,
+    ends: CancellationToken,
 ) {
     let stop = sandbox.stopping();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = ends.cancelled() => return,
             () = stop.cancelled() => return,
         };
         let stream = match accepted {
@@ -39,14 +43,25 @@ pub(crate) async fn listen(
                 continue;
             }
         };
+        let quota = sandbox.connections.clone();
+        let mut turn = Box::pin(async move { quota.take().await });
         let place = tokio::select! {
-            place = sandbox.connections.take() => place,
+            place = turn.as_mut() => Some(place),
+            // This one is accepted: it waits for its turn beside whoever accepts the others.
+            () = ends.cancelled() => None,
             () = stop.cancelled() => return,
         };
         let open = sandbox.metrics.open_connection();
         let (sandbox, destinations, token) = (sandbox.clone(), destinations.clone(), token.clone());
         let stop = stop.clone();
         sandbox.tasks.clone().spawn(async move {
+            let place = match place {
+                Some(place) => place,
+                None => tokio::select! {
+                    place = turn => place,
+                    () = stop.cancelled() => return,
+                },
+            };
             let _counted = (place, open);
             let total = sandbox.rules().policy.limits().total_timeout;
             tokio::select! {

@@ -12,6 +12,7 @@ mod existing;
 pub mod explain;
 pub mod generate;
 pub mod init;
+mod notify;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;

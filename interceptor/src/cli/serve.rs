@@ -1,25 +1,33 @@
 //! `interceptor serve`: the daemon.
 
+use std::collections::HashSet;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
+use super::notify::{self, notify};
 use super::{Common, policy_file, registries, setup};
-use crate::audit::Audit;
+use crate::audit::{Audit, Record};
 use crate::control::model::{Config, ConfiguredSandbox};
 use crate::control::{self, ControlSocket, DEFAULT_SOCKET};
-use crate::fleet::{Fleet, FleetOptions, NewSandbox};
-use crate::kernel::{Enforcer, LoadOptions};
+use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
+use crate::kernel::{self, Enforcer, LoadOptions};
 use crate::policy::Limits;
-use crate::sandbox::launch;
+use crate::privilege::{self, attendant};
+use crate::sandbox::{cgroup, launch};
+use crate::takeover;
 
 /// Sandboxes that the maps are made for unless it is said.
 const SANDBOXES: u32 = 1024;
+/// Seconds that requests under way have when another daemon takes over.
+const DRAIN: u64 = 30;
 /// Where files to trust are unless it is said: in a directory that everybody may enter, unlike that of the control socket.
 const TRUST: &str = "/run/interceptor-trust";
 /// The largest configuration, in bytes.
@@ -39,6 +47,21 @@ pub struct Serve {
     /// A configuration (JSON): options, and sandboxes to enforce from the start. Options given here win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Takes all sandboxes over from the daemon that listens at the control socket, which then ends what is under way and itself; no
+    /// connection is refused meanwhile. Without such a daemon, starts as ever.
+    #[arg(long)]
+    takeover: bool,
+    /// Which of the sandboxes that a killed daemon has left closed are kept: `all`, `none`, or ids with commas between them [default: all].
+    /// Those on cgroups of the configuration are adopted at once, others stay closed; what is not kept is removed.
+    #[arg(long, value_name = "IDS", conflicts_with = "takeover")]
+    adopt: Option<Adopt>,
+    /// How long requests under way may take when another daemon takes over [default: 30].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    drain: Option<u64>,
+    /// A directory or file with policies and keys: where one is given, the daemon reads nothing but these, what its options name, and the
+    /// system's own (by Landlock); repeatable.
+    #[arg(long, value_name = "PATH")]
+    readable: Vec<PathBuf>,
     /// Where the files are that sandboxes' programs trust, a directory for each sandbox [default: /run/interceptor-trust]; half a
     /// megabyte each.
     #[arg(long, value_name = "DIR")]
@@ -65,7 +88,8 @@ end it and every sandbox: nothing is left behind. The API is described at GET /o
 
 /// Runs the command.
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let Serve { mut common, control, config, trust_dir, max_sandboxes } = arguments;
+    let Serve { mut common, control, config, takeover, adopt, drain, readable, trust_dir, max_sandboxes } =
+        arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
@@ -82,8 +106,12 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     }
 
     let path = control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let before = if takeover { takeover::connect(&path).context("--takeover")? } else { None };
     // First, so that a second daemon fails before it does anything.
-    let socket = ControlSocket::bind(&path)?;
+    let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
+    // Before any other thread exists, and after everything that only a start needs.
+    let trust = trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into());
+    confine(&common, &path, &trust, &readable)?;
     let audit = setup::audit_in_turn(&common, &Limits::default())?;
     let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
@@ -96,36 +124,97 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         catalogue: registries::catalogue(None)?,
         default_policy: common.policy.clone(),
         base_urls: common.base_urls,
-        trust: trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()),
+        trust: trust.clone(),
         read: |path| policy_file::read(path).map_err(|error| format!("{error:#}")),
     });
     // A default policy that does not hold is better known now than with the first sandbox.
     fleet.default_rules().context("--policy")?;
-    let begun = begin(&fleet, config.sandboxes);
+    let (socket, begun) = match (before, socket) {
+        (Some(before), _) => {
+            // The other daemon's sandboxes are those of the configuration, or as they were made since.
+            let socket = takeover::take(before, &fleet, &path).context("--takeover")?;
+            (socket, Ok(()))
+        }
+        (None, Some(socket)) => {
+            let adopt = adopt.unwrap_or_default();
+            let begun = tidy(&common, &adopt, &config.sandboxes, &trust, &audit)
+                .and_then(|()| begin(&fleet, config.sandboxes));
+            (socket, begun)
+        }
+        (None, None) => bail!("there is no control socket"),
+    };
     if let Err(error) = begun {
-        tokio.block_on(fleet.end());
+        fleet.withdraw();
         return Err(error);
     }
     let stop = CancellationToken::new();
-    let serving = {
-        let (fleet, stop) = (fleet.clone(), stop.clone());
-        tokio.spawn(async move {
-            let ended = control::serve(&socket, fleet, stop).await;
-            drop(socket);
-            ended
-        })
-    };
+    let socket = Arc::new(socket);
+    let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), stop.clone()));
     announce(&common, &path, &fleet)?;
+    notify(&format!(
+        "READY=1\nMAINPID={}\nSTATUS={} sandboxes at start",
+        std::process::id(),
+        fleet.list().len()
+    ));
     wait(&signals, &fleet, &audit)?;
+    notify("STOPPING=1");
     stop.cancel();
     tokio.block_on(async {
-        fleet.end().await;
+        if socket.is_handed() {
+            fleet.drain(Duration::from_secs(drain.unwrap_or(DRAIN))).await;
+        } else {
+            fleet.end().await;
+        }
         if let Ok(Err(error)) = serving.await {
             tracing::error!(%error, "the control socket failed");
         }
         audit.shutdown().await;
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives up what only a start needs, and says what is kept.
+fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
+    let directory = |file: &Path| match file.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    // It has to be there to be named. Whether it is fit for its use is looked at when it is used.
+    let _ = std::fs::DirBuilder::new().mode(0o755).create(trust);
+    let mut written = vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control), trust.to_owned()];
+    written.extend(common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)));
+    let mut read = readable.to_vec();
+    if !read.is_empty() {
+        // What the options name is read again later.
+        read.extend(common.policy.iter().chain(&common.upstream_ca).map(|file| directory(file)));
+        read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
+    }
+    attendant::start()?;
+    let report = privilege::restrict(&privilege::Files { written, read })?;
+    if !common.quiet {
+        let _ = writeln!(std::io::stderr(), "interceptor: {report}");
+    }
+    Ok(())
+}
+
+/// Sees to what interceptors that were killed have left.
+fn tidy(
+    common: &Common,
+    adopt: &Adopt,
+    sandboxes: &[ConfiguredSandbox],
+    trust: &Path,
+    audit: &Audit,
+) -> anyhow::Result<()> {
+    // A cgroup that is not there is said when its sandbox is to begin.
+    let configured = sandboxes.iter().filter_map(|sandbox| Visit::find(&sandbox.cgroup, None, None).ok());
+    let configured: HashSet<u64> = configured.map(|visit| visit.cgroup_id).collect();
+    for stale in sweep(adopt, &configured, trust).context("what an interceptor that died has left")? {
+        audit.emit(Record::lifecycle(&stale.id.as_str().into(), stale.event()));
+        if !common.quiet {
+            let _ = writeln!(std::io::stderr(), "interceptor: {stale}");
+        }
+    }
+    Ok(())
 }
 
 /// Puts the configuration's sandboxes under enforcement.
@@ -148,8 +237,10 @@ fn wait(signals: &SigSet, fleet: &Fleet, audit: &Audit) -> anyhow::Result<()> {
         match signals.wait().context("cannot wait for a signal")? {
             Signal::SIGHUP => {
                 tracing::info!("reading files again");
+                notify(&notify::reloading());
                 audit.reopen();
                 fleet.reload();
+                notify("READY=1");
             }
             signal => {
                 tracing::info!(%signal, "ending");

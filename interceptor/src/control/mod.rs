@@ -18,6 +18,7 @@ mod sandboxes;
 mod server;
 mod socket;
 mod sse;
+mod takeover;
 
 use std::sync::Arc;
 
@@ -41,13 +42,14 @@ pub const DEFAULT_SOCKET: &str = "/run/interceptor/control.sock";
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     fleet: Arc<Fleet>,
+    socket: Arc<ControlSocket>,
     openapi: Arc<str>,
 }
 
 /// The API.
-pub(crate) fn router(fleet: Arc<Fleet>) -> Router {
+pub(crate) fn router(fleet: Arc<Fleet>, socket: Arc<ControlSocket>) -> Router {
     let (router, described) = described();
-    let control = Control { fleet, openapi: openapi::document(described).into() };
+    let control = Control { fleet, socket, openapi: openapi::document(described).into() };
     router
         .route("/openapi.json", get(openapi::serve))
         .fallback(problem::no_route)
@@ -66,6 +68,7 @@ fn described() -> (Router<Control>, utoipa::openapi::OpenApi) {
         .routes(routes!(catalogue::services))
         .routes(routes!(health::alive))
         .routes(routes!(health::metrics))
+        .routes(routes!(takeover::take_over))
         .split_for_parts()
 }
 

@@ -36,6 +36,13 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Whether it is root.
+    pub(super) fn is_root(self) -> bool {
+        self.uid == 0
+    }
+}
+
 /// Refuses every request of a process in a sandbox: root in a container is root to the socket, too.
 pub(super) async fn admit(
     State(control): State<Control>,

@@ -22,9 +22,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the socket cannot be used.
-pub async fn serve(socket: &ControlSocket, fleet: Arc<Fleet>, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(socket: Arc<ControlSocket>, fleet: Arc<Fleet>, stop: CancellationToken) -> io::Result<()> {
     let listener = Peers(UnixListener::from_std(socket.listener()?)?);
-    let service = router(fleet).into_make_service_with_connect_info::<Peer>();
+    let service = router(fleet, socket).into_make_service_with_connect_info::<Peer>();
     let ending = stop.clone();
     let server =
         axum::serve(listener, service).with_graceful_shutdown(async move { ending.cancelled().await });

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -50,6 +51,8 @@ pub struct ControlSocket {
     path: PathBuf,
     /// Device and inode of the file.
     file: (u64, u64),
+    /// Another process listens there now: the file is its own.
+    is_handed: AtomicBool,
 }
 
 impl ControlSocket {
@@ -93,7 +96,35 @@ impl ControlSocket {
             Ok((socket, (metadata.dev(), metadata.ino())))
         })();
         let (socket, file) = bound.map_err(|cause| system("listen at", path, cause))?;
-        Ok(ControlSocket { listener: socket.into(), path: path.to_owned(), file })
+        Ok(ControlSocket::of(socket.into(), path, file))
+    }
+
+    fn of(listener: UnixListener, path: &Path, file: (u64, u64)) -> ControlSocket {
+        ControlSocket { listener, path: path.to_owned(), file, is_handed: AtomicBool::new(false) }
+    }
+
+    /// That of another process, which listens there too.
+    ///
+    /// # Errors
+    /// When it is not at this path any more.
+    pub(crate) fn inherit(listener: UnixListener, path: &Path) -> Result<ControlSocket, SocketError> {
+        let found = listener.set_nonblocking(true).and_then(|()| fs::symlink_metadata(path));
+        let found = found.map_err(|cause| SocketError::System {
+            action: "take over",
+            path: path.to_owned(),
+            cause,
+        })?;
+        Ok(ControlSocket::of(listener, path, (found.dev(), found.ino())))
+    }
+
+    /// Leaves the socket to another process, which listens at it.
+    pub(crate) fn hand_over(&self) {
+        self.is_handed.store(true, Ordering::Release);
+    }
+
+    /// Whether another process listens at it in this one's place.
+    pub fn is_handed(&self) -> bool {
+        self.is_handed.load(Ordering::Acquire)
     }
 
     /// Where it is.
@@ -112,6 +143,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
+        if self.is_handed() {
+            return;
+        }
         let there = fs::symlink_metadata(&self.path);
         if there.is_ok_and(|found| (found.dev(), found.ino()) == self.file) {
             let _ = fs::remove_file(&self.path);

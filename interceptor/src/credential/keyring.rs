@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 
 use super::finder::Finder;
+use super::handed::{HandedKey, HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
 use super::placeholder::Placeholder;
 use super::presented::{self, Presented};
@@ -83,10 +84,18 @@ impl Keyring {
                 }),
             }
         }
+        let retired = previous.map(|previous| previous.retired(&slots)).unwrap_or_default();
+        Keyring::of(slots, retired, errors)
+    }
+
+    fn of(
+        slots: Vec<Slot>,
+        retired: Vec<(String, Placeholder)>,
+        errors: Vec<KeyError>,
+    ) -> Result<Keyring, Vec<KeyError>> {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let retired = previous.map(|previous| previous.retired(&slots)).unwrap_or_default();
         let finder = Finder::new(slots.iter().map(|slot| &slot.placeholder)).map_err(|error| {
             vec![KeyError {
                 credential: slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(", "),
@@ -103,6 +112,47 @@ impl Keyring {
             made: Instant::now(),
             checked_ms: AtomicU64::new(0),
         })
+    }
+
+    /// What another process needs to go on with these keys and placeholders.
+    pub(crate) fn hand_over(&self) -> HandedKeys {
+        let key = |slot: &Slot| {
+            let keys = slot.keys.load();
+            let file = lock(&slot.file);
+            let path = file.as_ref().map(|(path, _)| path.as_path());
+            HandedKey::of(&slot.name, &slot.placeholder, &keys.current, keys.previous.as_deref(), path)
+        };
+        let retired =
+            |(name, placeholder): &(String, Placeholder)| (name.clone(), HandedPlaceholder::of(placeholder));
+        HandedKeys {
+            keys: self.slots.iter().map(key).collect(),
+            retired: self.retired.iter().map(retired).collect(),
+        }
+    }
+
+    /// The keys and placeholders that another process had for the same policy. Keys in files are looked at again when they are used.
+    ///
+    /// # Errors
+    /// A credential that was not handed over, or not as it should be.
+    pub(crate) fn restore(credentials: &[Credential], handed: HandedKeys) -> Result<Keyring, Vec<KeyError>> {
+        let HandedKeys { mut keys, retired } = handed;
+        let mut slots = Vec::with_capacity(credentials.len());
+        let mut errors = Vec::new();
+        for credential in credentials {
+            let found = keys.iter().position(|key| key.name == credential.name);
+            let handed = found.map(|index| keys.swap_remove(index));
+            match handed.ok_or(KeyProblem::Unset).and_then(|key| Slot::restore(credential, key)) {
+                Ok(slot) => slots.push(slot),
+                Err(problem) => errors.push(KeyError {
+                    credential: credential.name.clone(),
+                    place: Place::of(&credential.key),
+                    problem,
+                }),
+            }
+        }
+        let known = retired.into_iter();
+        let known = known.filter_map(|(name, placeholder)| Some((name, placeholder.restore()?))).collect();
+        Keyring::of(slots, known, errors)
     }
 
     /// The variables of the sandbox: the name of each and the placeholder it carries.
@@ -280,6 +330,21 @@ impl Slot {
             placeholder,
             keys: ArcSwap::from_pointee(Keys { current: Arc::new(loaded.key), previous }),
             file: Mutex::new(loaded.file.map(|(path, stamp)| (path, Some(stamp)))),
+        })
+    }
+
+    fn restore(credential: &Credential, handed: HandedKey) -> Result<Slot, KeyProblem> {
+        let restored = handed.restore()?;
+        check(&restored.current, &restored.placeholder)?;
+        let keys = Keys { current: Arc::new(restored.current), previous: restored.previous.map(Arc::new) };
+        Ok(Slot {
+            name: credential.name.clone(),
+            env: credential.env.clone(),
+            forms: credential.forms.clone(),
+            placeholder: restored.placeholder,
+            keys: ArcSwap::from_pointee(keys),
+            // Without a stamp it is read at the next look.
+            file: Mutex::new(restored.file.map(|path| (path, None))),
         })
     }
 

@@ -11,6 +11,7 @@
 mod finder;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod handed;
 mod key;
 mod keyring;
 mod placeholder;
@@ -19,6 +20,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::handed::HandedKeys;
 pub use self::key::{KeyProblem, LONGEST, RealKey, SHORTEST};
 pub use self::keyring::Keyring;
 pub use self::placeholder::{NoRandomness, Placeholder};

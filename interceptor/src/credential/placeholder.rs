@@ -58,6 +58,21 @@ impl Placeholder {
         Ok(Placeholder { text, random: shape.prefix.len(), probe })
     }
 
+    /// One that another process has drawn: its text, and where in it the part by which it is recognised begins and how long that
+    /// is. `None` where those do not fit the text.
+    pub(super) fn restore(text: String, random: usize, probe: usize) -> Option<Placeholder> {
+        (probe > 0 && text.get(random..random.checked_add(probe)?).is_some()).then_some(Placeholder {
+            text,
+            random,
+            probe,
+        })
+    }
+
+    /// Where the part by which it is recognised begins, and how long that is.
+    pub(super) fn probe_place(&self) -> (usize, usize) {
+        (self.random, self.probe)
+    }
+
     /// The placeholder as the sandbox has it. It is no secret.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use crate::policy::HostName;
+use crate::policy::{Host, HostName};
 
 /// 198.18.0.0/15.
 const V4: u32 = u32::from_be_bytes([198, 18, 0, 0]);
@@ -104,6 +104,38 @@ impl Names {
         Some(found.name.clone())
     }
 
+    /// The names in the order of their places, each with the time since it was last used: what [`Names::restore`] takes.
+    pub(crate) fn snapshot(&self) -> Vec<(String, Duration)> {
+        let table = self.lock();
+        let now = Instant::now();
+        let row = |place: &Place| (place.name.as_str().to_owned(), now.saturating_duration_since(place.used));
+        table.places.iter().map(row).collect()
+    }
+
+    /// The table that gives every name the addresses it had. `None` where that is not possible: too many names, one that is none,
+    /// or one twice.
+    pub(crate) fn restore(rows: Vec<(String, Duration)>) -> Option<Names> {
+        if rows.len() > CAPACITY as usize {
+            return None;
+        }
+        let now = Instant::now();
+        let mut table = Table { by_name: LruCache::unbounded(), places: Vec::with_capacity(rows.len()) };
+        let mut by_age = Vec::with_capacity(rows.len());
+        for (place, (text, age)) in (0_u32..).zip(rows) {
+            let Ok(Host::Name(name)) = Host::parse(&text) else { return None };
+            by_age.push((age, name.clone(), place));
+            // A machine that has been up for less than that has a clock that does not reach back so far.
+            table.places.push(Place { name, used: now.checked_sub(age).unwrap_or(now) });
+        }
+        by_age.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
+        for (_, name, place) in by_age {
+            if table.by_name.put(name, place).is_some() {
+                return None;
+            }
+        }
+        Some(Names { table: Mutex::new(table), capacity: CAPACITY })
+    }
+
     /// Whether `address` lies in the ranges of synthetic addresses, given out or not. Such an address is never dialled.
     pub fn is_synthetic(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -148,7 +180,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::policy::Host;
 
     fn name(text: &str) -> HostName {
         match Host::parse(text).unwrap() {
@@ -169,6 +200,28 @@ mod tests {
             assert_eq!(names.name_of(address).unwrap().as_str(), "api.example.com", "{address}");
         }
         assert_eq!(names.name_of(other.0.into()).unwrap().as_str(), "other.example.com");
+    }
+
+    #[test]
+    fn a_restored_table_gives_out_the_same_addresses_and_goes_on_where_it_ended() {
+        let names = Names::new();
+        let start = Instant::now();
+        let known: Vec<_> = ["a.example", "b.example", "c.example"]
+            .into_iter()
+            .zip([20, 0, 10])
+            .map(|(text, seconds)| {
+                (text, names.addresses_at(&name(text), start + Duration::from_secs(seconds)))
+            })
+            .collect();
+        let restored = Names::restore(names.snapshot()).unwrap();
+        for (text, addresses) in known {
+            assert_eq!(restored.addresses(&name(text)), addresses, "{text}");
+        }
+        assert_eq!(restored.addresses(&name("d.example")), names.addresses(&name("d.example")));
+        let row = |text: &str| (text.to_owned(), Duration::ZERO);
+        assert!(Names::restore(vec![row("a.example"), row("a.example")]).is_none());
+        assert!(Names::restore(vec![row("127.0.0.1")]).is_none());
+        assert!(Names::restore(vec![row("a.example"); CAPACITY as usize + 1]).is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::DnsServer;
 use super::question::MAX_QUERY;
@@ -15,11 +16,19 @@ const AT_ONCE: usize = 256;
 /// How long the first error in a row is waited out, doubling up to the longest.
 const PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the answers under way may take when another process is to receive the queries.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl DnsServer {
     /// Answers what arrives at `socket`, to where it came from, until the future is dropped. Errors of the socket are
     /// waited out: a resolver that ends would leave its sandbox without names.
     pub async fn serve_udp(self: Arc<Self>, socket: UdpSocket) {
+        self.serve_udp_until(socket, CancellationToken::new()).await;
+    }
+
+    /// As [`Self::serve_udp`], and when `ends` is cancelled: receives no more, so that what arrives waits for whoever receives next,
+    /// and returns when the answers under way are sent, or late.
+    pub(crate) async fn serve_udp_until(self: Arc<Self>, socket: UdpSocket, ends: CancellationToken) {
         let socket = Arc::new(socket);
         // Dropped with this future, and its tasks with it.
         let mut answering: JoinSet<()> = JoinSet::new();
@@ -28,7 +37,11 @@ impl DnsServer {
         let mut pause = PAUSE;
         loop {
             while answering.try_join_next().is_some() {}
-            match socket.recv_from(&mut buffer).await {
+            let received = tokio::select! {
+                received = socket.recv_from(&mut buffer) => received,
+                () = ends.cancelled() => break,
+            };
+            match received {
                 Ok((length, client)) => {
                     pause = PAUSE;
                     if answering.len() >= AT_ONCE {
@@ -52,5 +65,8 @@ impl DnsServer {
                 }
             }
         }
+        let answered = async { while answering.join_next().await.is_some() {} };
+        // Who gets none asks again, and is answered by the next to receive.
+        let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
     }
 }

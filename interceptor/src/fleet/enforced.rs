@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::error::Context;
 use super::{FleetError, Pins, Visit};
+use crate::audit::Record;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
 use crate::policy::Policy;
@@ -35,7 +36,11 @@ pub struct Enforced {
     serving: Serving,
     attachment: Attachment,
     /// After the attachment, which removes what it has pinned there.
-    _pins: Option<Pins>,
+    pins: Option<Pins>,
+    /// Another process is taking it over: it must stay as it was when it was described to that one.
+    pub(crate) is_frozen: bool,
+    /// It stands on a cgroup that was closed before.
+    was_closed: bool,
     /// What the proxy answers at [`SELF_TEST`].
     pub token: String,
     /// The addresses of its own sockets in the sandbox's network namespace.
@@ -71,6 +76,7 @@ impl Enforced {
         // Also a namespace of its own needs every part of the wall where it has a way out.
         let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, shared: !sockets.closed };
         let mut enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
+        enforced.was_closed = takes_over;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
             if takes_over {
                 // The cgroup was closed before: it stays closed.
@@ -79,6 +85,9 @@ impl Enforced {
             return Err(failed.into());
         }
         enforced.record_refusals()?;
+        if takes_over {
+            runtime.audit.emit(Record::lifecycle(&id.into(), "sandbox_adopted"));
+        }
         // Dropped here: the visitor is a process of the cgroup only as long as it must be.
         Ok(enforced)
     }
@@ -121,7 +130,9 @@ impl Enforced {
         Ok(Enforced {
             serving,
             attachment,
-            _pins: pins,
+            pins,
+            is_frozen: false,
+            was_closed: false,
             token,
             listeners: own,
             has_devices,
@@ -181,6 +192,66 @@ impl Enforced {
             lost.join(", "),
             sandbox.id()
         );
+    }
+
+    /// One that another process has begun, with its programs and at its listeners. The programs stay that one's until
+    /// [`Self::own`].
+    pub(crate) fn inherit(serving: Serving, attachment: Attachment, pins: Pins) -> Self {
+        let ca_pem = serving.sandbox().ca_pem().to_owned();
+        let token = serving.listeners().self_test_token.clone();
+        serving.sandbox().watch_half_open(attachment.half_open_gauge());
+        Enforced {
+            serving,
+            attachment,
+            pins: Some(pins),
+            is_frozen: false,
+            was_closed: false,
+            token,
+            listeners: Vec::new(),
+            has_devices: false,
+            took_over: false,
+            ca_pem,
+        }
+    }
+
+    /// The programs are this process's from now on, and so is their removal.
+    pub(crate) fn own(&mut self) {
+        self.attachment.own();
+        if let Err(error) = self.record_refusals() {
+            tracing::warn!(%error, "refusals of the kernel are not recorded");
+        }
+    }
+
+    /// The proxy's part, being served.
+    pub(crate) fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
+    /// Accepts again, after [`Serving::pause`].
+    pub(crate) fn resume(&mut self) -> std::io::Result<()> {
+        self.is_frozen = false;
+        self.serving.resume()
+    }
+
+    /// The kernel's part, and where it is pinned.
+    pub(crate) fn kernel(&self) -> (&Attachment, Option<&Pins>) {
+        (&self.attachment, self.pins.as_ref())
+    }
+
+    /// When another process has taken over: lets what is under way end, at most for `patience`, and leaves the programs.
+    pub(crate) async fn drain(self, patience: std::time::Duration) {
+        self.attachment.hush();
+        self.serving.drain(patience).await;
+        self.attachment.leave();
+    }
+
+    /// Takes back what was begun: a cgroup that was closed before is closed again, any other as it was.
+    pub(crate) fn withdraw(self, tokio: &Handle) {
+        if self.was_closed {
+            self.leave();
+        } else {
+            self.end(tokio);
+        }
     }
 
     /// Leaves the pinned programs where they are, which then refuse everything.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
@@ -13,6 +14,9 @@ use crate::kernel::Enforcer;
 use crate::policy::Catalogue;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
+
+/// How long sandboxes that are being made or removed may take to be so before another process takes over.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a fleet is made of.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct Fleet {
 struct Table {
     slots: BTreeMap<Arc<str>, Slot>,
     is_ending: bool,
+    /// Another process is taking everything over: nothing is made, changed or removed meanwhile.
+    is_frozen: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +79,11 @@ pub struct NewSandbox {
 }
 
 impl Fleet {
+    /// Whether the sandboxes' variables name base URLs too.
+    pub(crate) fn base_urls(&self) -> bool {
+        self.options.base_urls
+    }
+
     /// What is counted, as OpenMetrics text.
     pub fn metrics(&self) -> String {
         self.options.runtime.metrics().encode()
@@ -152,7 +163,7 @@ impl Fleet {
         let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?;
         {
             let mut table = self.table();
-            if table.is_ending {
+            if table.is_ending || table.is_frozen {
                 return Err(FleetError::Ending);
             }
             if table.slots.contains_key(&id) {
@@ -196,7 +207,7 @@ impl Fleet {
         };
         let about = (shown, warnings, source);
         let place = (visit.cgroup, visit.cgroup_id);
-        Ok(Arc::new(Member::new(id.clone(), place, trust, enforced, about, feed, self.options.base_urls)))
+        Ok(Arc::new(Member::new(id.clone(), place, (trust, self.options.base_urls), enforced, about, feed)))
     }
 
     /// The sandbox with this id.
@@ -240,11 +251,15 @@ impl Fleet {
     pub fn remove(&self, id: &str) -> Result<(), FleetError> {
         let member = {
             let mut table = self.table();
+            let is_held = table.is_frozen && !table.is_ending;
             let (Some(key), Some(slot)) =
                 (table.slots.get_key_value(id).map(|(key, _)| key.clone()), table.slots.get_mut(id))
             else {
                 return Err(FleetError::Unknown);
             };
+            if is_held {
+                return Err(FleetError::Ending);
+            }
             if !matches!(slot, Slot::Running(_)) {
                 return Err(FleetError::Unknown);
             }
@@ -260,6 +275,70 @@ impl Fleet {
         let feeds = self.feeds.clone();
         self.tokio.spawn(async move { feeds.retire(&member.id, &member.feed).await });
         Ok(())
+    }
+
+    /// Has everything stay as it is, for another process to take over; waits for what is under way. Blocks.
+    ///
+    /// # Errors
+    /// [`FleetError::Ending`], also where another process is at it already, or what is under way does not come to its end.
+    pub(crate) fn freeze(&self) -> Result<Vec<Arc<Member>>, FleetError> {
+        {
+            let mut table = self.table();
+            if table.is_ending || table.is_frozen {
+                return Err(FleetError::Ending);
+            }
+            table.is_frozen = true;
+        }
+        let until = Instant::now() + SETTLED_WITHIN;
+        while self.table().slots.values().any(|slot| !matches!(slot, Slot::Running(_))) {
+            if Instant::now() > until {
+                self.thaw();
+                return Err(FleetError::Ending);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(self.list())
+    }
+
+    /// Takes [`Self::freeze`] back.
+    pub(crate) fn thaw(&self) {
+        self.table().is_frozen = false;
+    }
+
+    /// The sandboxes are another process's now; `false`, where this one has begun to end them.
+    pub(crate) fn part(&self) -> bool {
+        let mut table = self.table();
+        let parts = table.is_frozen && !table.is_ending;
+        table.is_ending = true;
+        parts
+    }
+
+    /// Takes back what was begun when the daemon's start fails: no cgroup that was closed is open afterwards. Blocks.
+    pub fn withdraw(&self) {
+        self.table().is_ending = true;
+        for enforced in self.list().iter().filter_map(|member| member.take()) {
+            enforced.withdraw(&self.tokio);
+        }
+    }
+
+    /// Lets what is under way end, at most for `patience`, when the sandboxes are another process's. The programs stay.
+    pub async fn drain(&self, patience: Duration) {
+        let mut draining = tokio::task::JoinSet::new();
+        for enforced in self.list().iter().filter_map(|member| member.take()) {
+            draining.spawn(enforced.drain(patience));
+        }
+        while draining.join_next().await.is_some() {}
+    }
+
+    /// A sandbox that was another process's.
+    pub(crate) fn adopt(&self, id: &Arc<str>, member: impl FnOnce(Arc<super::Feed>) -> Member) {
+        let member = Arc::new(member(self.feeds.open(id)));
+        self.table().slots.insert(id.clone(), Slot::Running(member));
+    }
+
+    /// Programs of this process's own, and what goes on with those of others.
+    pub(crate) fn enforcer(&self) -> &Enforcer {
+        &self.options.enforcer
     }
 
     /// Removes every sandbox, and takes no more.

@@ -64,17 +64,30 @@ pub struct Summary {
 }
 
 impl Member {
+    /// `given`: what its programs are given, the directory with what they trust, and whether their variables name base URLs.
     pub(super) fn new(
         id: Arc<str>,
         (cgroup, cgroup_id): (PathBuf, u64),
-        trust: PathBuf,
+        given: (PathBuf, bool),
         enforced: Enforced,
         about: (Value, Vec<Problem>, Source),
         feed: Arc<Feed>,
-        base_urls: bool,
+    ) -> Member {
+        Self::since(id, (cgroup, cgroup_id), given, enforced, about, feed, (Timestamp::now(), None))
+    }
+
+    /// As [`Member::new`], with the times at which it was made and its policy replaced.
+    pub(crate) fn since(
+        id: Arc<str>,
+        (cgroup, cgroup_id): (PathBuf, u64),
+        (trust, base_urls): (PathBuf, bool),
+        enforced: Enforced,
+        about: (Value, Vec<Problem>, Source),
+        feed: Arc<Feed>,
+        (created, changed): (Timestamp, Option<Timestamp>),
     ) -> Member {
         let sandbox = enforced.sandbox().clone();
-        let created = Timestamp::now();
+        let changed = changed.unwrap_or(created);
         let (shown, warnings, source) = about;
         let rules = sandbox.rules();
         let environment = environment::variables(&rules.policy, &rules.keyring, base_urls);
@@ -89,7 +102,7 @@ impl Member {
             base_urls,
             feed,
             sandbox,
-            about: Mutex::new(About { shown, warnings, source, environment, changed: created, limits }),
+            about: Mutex::new(About { shown, warnings, source, environment, changed, limits }),
             enforced: Mutex::new(Some(enforced)),
         }
     }
@@ -115,6 +128,9 @@ impl Member {
     ) -> Result<(), FleetError> {
         let mut enforced = lock(&self.enforced);
         let enforced = enforced.as_mut().ok_or(FleetError::Unknown)?;
+        if enforced.is_frozen {
+            return Err(FleetError::Ending);
+        }
         let Rules { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
         let environment = environment::variables(&policy, &keyring, self.base_urls);
         let limits = *policy.limits();
@@ -122,6 +138,16 @@ impl Member {
         let changed = Timestamp::now();
         *lock(&self.about) = About { shown, warnings, source, environment, changed, limits };
         Ok(())
+    }
+
+    /// Looks at the enforcement, which nobody changes meanwhile. `None` once it is being removed.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Enforced) -> T) -> Option<T> {
+        lock(&self.enforced).as_mut().map(work)
+    }
+
+    /// Takes the enforcement out: only the first call has it.
+    pub(super) fn take(&self) -> Option<Enforced> {
+        lock(&self.enforced).take()
     }
 
     /// Ends the enforcement: the proxy first, keys and all, then the programs. Only the first call does.

@@ -13,6 +13,7 @@ mod member;
 mod pins;
 mod place;
 mod rules;
+mod stale;
 mod trust;
 mod watch;
 
@@ -24,3 +25,4 @@ pub use member::{Member, Summary};
 pub use pins::Pins;
 pub use place::{Visit, check_id};
 pub use rules::{Rules, Source};
+pub use stale::{Adopt, Fate, Stale, sweep};

@@ -10,6 +10,8 @@ use super::FleetError;
 use super::error::Context;
 use crate::kernel;
 
+/// Between an id, which has none, and a number that tells directories of one id apart.
+const MARK: char = '~';
 /// How often a directory that a normal end removes at the same moment is made again.
 const ATTEMPTS: u32 = 10;
 
@@ -18,7 +20,7 @@ const ATTEMPTS: u32 = 10;
 pub struct Pins {
     base: PathBuf,
     /// Locked until this process ends.
-    _lock: File,
+    lock: File,
     /// What dead interceptors have left pinned.
     pub stale: Vec<PathBuf>,
 }
@@ -55,15 +57,36 @@ impl Pins {
                 let entries = fs::read_dir(&base).context(list)?;
                 let stale =
                     entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().context(list)?;
-                return Ok(Pins { base, _lock: lock, stale });
+                return Ok(Pins { base, lock: lock, stale });
             }
         }
         Err(FleetError::Taken(format!("cannot make {}: others keep removing it", base.display())))
     }
 
-    /// Where to pin the programs of the sandbox with this id.
+    /// Those that another process holds: the directory of the cgroup and its lock, which is one lock for both processes.
+    pub(crate) fn inherit(base: PathBuf, lock: File) -> Self {
+        Pins { base, lock: lock, stale: Vec::new() }
+    }
+
+    /// The directory of the cgroup and its lock.
+    pub(crate) fn parts(&self) -> (&Path, &File) {
+        (&self.base, &self.lock)
+    }
+
+    /// Where to pin the programs of the sandbox with this id. The place of a dead one's, which stay until the new ones are there, is
+    /// never used again; [`Self::id_of`] is the way back.
     pub fn fresh(&self, id: &str) -> PathBuf {
-        self.base.join(id)
+        let taken = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+        let plain = self.base.join(id);
+        let others = (1_u64..).map(|number| self.base.join(format!("{id}{MARK}{number}")));
+        // There is one directory for each death at most, so that the search ends soon.
+        std::iter::once(plain.clone()).chain(others).find(|path| !taken(path)).unwrap_or(plain)
+    }
+
+    /// The id of the sandbox whose programs are pinned in a directory.
+    pub(super) fn id_of(directory: &Path) -> String {
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        name.split(MARK).next().unwrap_or_default().to_owned()
     }
 }
 

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use super::FleetError;
 use super::error::Context;
+use crate::privilege::attendant;
 use crate::sandbox::cgroup;
 
 /// The longest id, as long as the ids of container engines.
@@ -108,7 +109,8 @@ fn member(cgroup: &Path, pid: Option<i32>) -> Result<Option<Pid>, FleetError> {
 /// The network namespace of a process; `None` if it is our own.
 fn namespace_of(member: Pid) -> Result<Option<OwnedFd>, FleetError> {
     let path = format!("/proc/{member}/ns/net");
-    let namespace = File::open(&path).context(|| format!("cannot open {path}"))?;
+    let namespace = attendant::network_of(member.as_raw()).context(|| format!("cannot open {path}"))?;
+    let namespace = File::from(namespace);
     let own = fs::metadata("/proc/self/ns/net").context(|| "cannot examine /proc/self/ns/net".into())?;
     let other = namespace.metadata().context(|| format!("cannot examine {path}"))?;
     Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))

@@ -45,16 +45,29 @@ impl Rules {
         catalogue: &Catalogue,
         previous: Option<&Keyring>,
     ) -> Result<Rules, FleetError> {
+        Rules::with_keys(text, besides, source, catalogue, |policy| {
+            Keyring::load(policy, previous).map_err(|errors| {
+                let problem = |error: crate::credential::KeyError| {
+                    let id = policy.credential_named(&error.credential);
+                    let pointer = id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
+                    Problem::new(pointer, error.to_string())
+                };
+                errors.into_iter().map(problem).collect()
+            })
+        })
+    }
+
+    /// As [`Rules::read`], with keys that `keys` has for the policy.
+    pub(crate) fn with_keys(
+        text: &str,
+        besides: &'static [&'static str],
+        source: Source,
+        catalogue: &Catalogue,
+        keys: impl FnOnce(&Policy) -> Result<Keyring, Vec<Problem>>,
+    ) -> Result<Rules, FleetError> {
         let report = check_besides(text, besides, catalogue);
         let Some(policy) = report.policy else { return Err(FleetError::Policy(report.errors)) };
-        let keyring = Keyring::load(&policy, previous).map_err(|errors| {
-            let problem = |error: crate::credential::KeyError| {
-                let id = policy.credential_named(&error.credential);
-                let pointer = id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
-                Problem::new(pointer, error.to_string())
-            };
-            FleetError::Policy(errors.into_iter().map(problem).collect())
-        })?;
+        let keyring = keys(&policy).map_err(FleetError::Policy)?;
         let shown = shown(text, besides, &policy, &keyring);
         Ok(Rules { policy, keyring, shown, warnings: report.warnings, source })
     }

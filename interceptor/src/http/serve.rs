@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
@@ -28,7 +28,7 @@ use super::stall::Stall;
 use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, base_url, forward};
-use crate::audit::RequestId;
+use crate::audit::{Protocol, RequestId};
 use crate::policy::{BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 use crate::tunnel::silence;
@@ -45,6 +45,9 @@ const DRAINED: usize = 64 * 1024 * 1024;
 const DRAINING: Duration = Duration::from_secs(5);
 /// How long an HTTP/2 connection may take to end after it was told that it is idle.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a connection without a request may wait for one when another process serves new connections. To close it at once would
+/// lose the request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
 pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
@@ -62,7 +65,8 @@ where
     context.notes = Some(notes);
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
-    let (stop, close) = (context.sandbox.stopping(), context.close.clone());
+    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
+    let close = context.close.clone();
     let requests = context.clone();
     let service = service_fn(move |request| handle(requests.clone(), request));
     let connection = http1::Builder::new()
@@ -73,8 +77,21 @@ where
         .max_header_size(count(limits.header_bytes).saturating_add(1024))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
+    let served = async {
+        let mut connection = std::pin::pin!(connection);
+        // While the process drains, each answer says that it is the last one of its connection: see `handle`.
+        let silent = async {
+            drain.cancelled().await;
+            tokio::time::sleep(LAST_REQUEST).await;
+        };
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = silent => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
     tokio::select! {
-        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = stop.cancelled() => return,
         () = close.cancelled() => {
             tracing::debug!("a connection was closed: a new policy does not permit its host");
@@ -96,10 +113,16 @@ where
     let rules = context.sandbox.rules();
     let limits = rules.policy.limits();
     let context = Arc::new(context);
-    let (stop, close) = (context.sandbox.stopping(), context.close.clone());
+    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
+    let close = context.close.clone();
     let streams = Streams(context.sandbox.clone());
     let (progress, idle) = (context.progress.clone(), limits.idle_timeout);
-    let service = service_fn(move |request| handle(context.clone(), request));
+    let begun = CancellationToken::new();
+    let first = begun.clone();
+    let service = service_fn(move |request| {
+        first.cancel();
+        handle(context.clone(), request)
+    });
     let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -115,17 +138,31 @@ where
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
         .serve_connection(TokioIo::new(Stall::new(stream, idle)), service);
-    let mut connection = std::pin::pin!(connection);
-    // Answers to PING move bytes, and a window of zero none: what counts is what moves in the streams. An origin that is
-    // silent is given up after `idle`, and that is answered before.
-    let silent = silence(|| progress.load(Ordering::Relaxed), idle + idle / 2);
-    tokio::select! {
-        ended = connection.as_mut() => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
-        () = silent => {
-            tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
-            connection.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(FAREWELL, connection).await; // what is not over by then is cut off
+    let served = async {
+        let mut connection = std::pin::pin!(connection);
+        // Before the first request hyper would not say GOAWAY, but close.
+        let told = async {
+            drain.cancelled().await;
+            let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
+        };
+        // Answers to PING move bytes, and a window of zero none: what counts is what moves in the streams. An origin that is
+        // silent is given up after `idle`, and that is answered before.
+        let silent = silence(|| progress.load(Ordering::Relaxed), idle + idle / 2);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            // Streams that the client opens before it has read the GOAWAY are served too (RFC 9113 section 6.8).
+            () = told => connection.as_mut().graceful_shutdown(),
+            () = silent => {
+                tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+                connection.as_mut().graceful_shutdown();
+                let ended = tokio::time::timeout(FAREWELL, connection).await;
+                return ended.unwrap_or(Ok(())); // what is not over by then is cut off
+            }
         }
+        connection.await
+    };
+    tokio::select! {
+        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = stop.cancelled() => {}
         () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
     }
@@ -202,6 +239,14 @@ async fn answered(
         }
         Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
     };
+    let mut response = response;
+    if response.version() <= Version::HTTP_11
+        && response.status() != http::StatusCode::SWITCHING_PROTOCOLS
+        && context.protocol != Protocol::H2
+        && context.sandbox.draining().is_cancelled()
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if wants_upgrade && let Some(notes) = &context.notes {
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
         notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });

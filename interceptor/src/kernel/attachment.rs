@@ -133,9 +133,61 @@ impl Attachment {
     /// this process is about to close. What is not pinned is taken off.
     pub fn leave(mut self) {
         self.is_left = !self.pinned.is_empty();
-        if self.is_left {
-            self.denied.iter_mut().chain(&mut self.allowed_loopback).for_each(NetworkSet::leave);
+    }
+
+    /// Goes on with the programs of another process, pinned in `directory`: to be left there, until [`Self::own`].
+    pub(super) fn inherit(
+        (maps, reports): (Arc<Maps>, Arc<Reports>),
+        numbers: Arc<Numbers>,
+        cgroup_id: u64,
+        sandbox: Sandbox,
+        sets: [Option<NetworkSet>; 2],
+        directory: &Path,
+    ) -> Result<Self, KernelError> {
+        let mut attachment = Self::new(maps, reports, numbers, cgroup_id, sandbox);
+        // First, so that a failure below changes nothing.
+        attachment.is_left = true;
+        [attachment.denied, attachment.allowed_loopback] = sets;
+        attachment.directory = Some(directory.to_owned());
+        attachment.pinned = pins::open(directory)?;
+        Ok(attachment)
+    }
+
+    /// The attachment is this process's: its drop takes the programs off. Said when the process that attached them has left them.
+    pub fn own(&mut self) {
+        self.is_left = false;
+        // Without the thread they are recorded when the sandbox ends.
+        if let Err(error) = self.reports.begin() {
+            tracing::warn!(%error, "refusals of the kernel are recorded late");
         }
+    }
+
+    /// Leaves the reports of its [`Self::program_set`] to another process that has taken over.
+    pub fn hush(&self) {
+        self.reports.end();
+    }
+
+    /// The cgroup's id.
+    pub fn cgroup_id(&self) -> u64 {
+        self.cgroup_id
+    }
+
+    /// Where its programs are pinned, if they are.
+    pub fn pins(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// What another process needs to go on with the same programs and maps beside [`Self::pins`]: see
+    /// [`super::Enforcer::inherit`]. The same for every attachment of one [`Self::program_set`].
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = self.maps.descriptors();
+        all.push(self.reports.descriptor());
+        all
+    }
+
+    /// Tells one set of programs and maps of this process from another.
+    pub fn program_set(&self) -> usize {
+        Arc::as_ptr(&self.maps).addr()
     }
 
     /// Reports what the programs refuse from now on. To be called after the self-test, whose refusals concern nobody.
@@ -214,10 +266,12 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.reports.forget(self.sandbox.id);
         if self.is_left {
+            self.reports.leave(self.sandbox.id);
+            self.denied.iter_mut().chain(&mut self.allowed_loopback).for_each(NetworkSet::leave);
             return;
         }
+        self.reports.forget(self.sandbox.id);
         // The cgroup may be gone, and its storage with it.
         let _ = self.maps.configure(self.cgroup_id, &Sandbox::default());
         self.links.drain(..).for_each(|link| pins::detach(&link));

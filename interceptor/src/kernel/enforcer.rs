@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +18,10 @@ use super::destinations::Accepted;
 use super::events::KernelLog;
 use super::fill::MapGauge;
 use super::hooks::HOOKS;
+use super::inherited::Inherited;
 use super::maps::Maps;
 use super::pins::remove_pins;
-use super::refusals::{Reader, Reports};
+use super::refusals::Reports;
 use super::{KernelError, cgroup};
 use crate::proxy::Destinations;
 
@@ -72,7 +73,6 @@ pub struct Enforcer {
     reports: Arc<Reports>,
     numbers: Arc<Numbers>,
     sandboxes: u32,
-    _reader: Reader,
     _log: Option<KernelLog>,
 }
 
@@ -101,10 +101,10 @@ impl Enforcer {
         let log = options.debug.then(|| KernelLog::start(&mut object)).transpose()?;
         let maps = Arc::new(Maps::take(&mut object)?);
         let reports = Reports::take(&mut object, Arc::clone(&maps))?;
+        reports.begin()?;
         Ok(Self {
             object: Mutex::new(object),
             maps,
-            _reader: Reader::start(&reports)?,
             reports,
             numbers: Arc::new(Numbers::new()),
             sandboxes: options.sandboxes,
@@ -191,6 +191,15 @@ impl Enforcer {
         Ok(attachment)
     }
 
+    /// Goes on with the programs and maps of another process, whose [`Attachment::descriptors`] these are.
+    ///
+    /// # Errors
+    ///
+    /// When they are not those of such a set, or are laid out otherwise than this build's.
+    pub fn inherit(&self, descriptors: Vec<OwnedFd>) -> Result<Inherited, KernelError> {
+        Inherited::open(descriptors, Arc::clone(&self.numbers))
+    }
+
     /// Where accepted connections were going.
     pub fn destinations(&self) -> Arc<dyn Destinations> {
         Arc::new(Accepted(Arc::clone(&self.maps)))
@@ -235,6 +244,12 @@ impl Enforcer {
     #[cfg(test)]
     pub(super) fn maps(&self) -> &Maps {
         &self.maps
+    }
+}
+
+impl Drop for Enforcer {
+    fn drop(&mut self) {
+        self.reports.end();
     }
 }
 

@@ -1,7 +1,8 @@
 //! The maps from the side of user space: every key and value an array of words, as `interceptor_ebpf` lays them out.
 
+use std::collections::HashMap as Table;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,9 +21,17 @@ type Networks = LpmTrie<MapData, [u32; NETWORK_WORDS], u32>;
 type Own = SkStorage<MapData, [u32; 2]>;
 type Accepted = SkStorage<MapData, [u32; Endpoint::WORDS]>;
 
+/// The maps that user space reads and writes, in the order in which their descriptors are handed to another process.
+const NAMES: [&str; 7] = ["SANDBOX", "HALF_OPEN", "REPORTED", "FLOWS", "NETWORKS", "OWN", "ACCEPTED"];
+
+/// A network's key in the trie: how many bits of it count, and its words.
+pub(super) type NetworkKey = (u32, [u32; NETWORK_WORDS]);
+
 /// The maps of one program set.
 #[derive(Debug)]
 pub(super) struct Maps {
+    /// In the order of [`NAMES`]: aya's typed maps do not lend theirs.
+    descriptors: Vec<OwnedFd>,
     sandboxes: Mutex<Sandboxes>,
     half_open: Mutex<HalfOpen>,
     reported: Mutex<Reports>,
@@ -37,21 +46,73 @@ pub(super) struct Maps {
 impl Maps {
     /// Takes them out of a loaded object.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
+        let mut maps = Vec::with_capacity(NAMES.len());
+        for name in NAMES {
+            maps.push(take(object, name)?);
+        }
+        Self::of(maps)
+    }
+
+    /// Those that another process has made, by their descriptors. They are refused where they are not laid out as this build's.
+    pub(super) fn open(descriptors: Vec<OwnedFd>) -> Result<Self, KernelError> {
+        let failed =
+            |map, source| KernelError::Map { map, action: "opened from a descriptor handed over", source };
+        if descriptors.len() != NAMES.len() {
+            return Err(KernelError::Incomplete { part: "the maps of the other process" });
+        }
+        let maps = NAMES.into_iter().zip(descriptors).map(|(name, descriptor)| {
+            MapData::from_fd(descriptor).and_then(Map::from_map_data).map_err(|source| failed(name, source))
+        });
+        Self::of(maps.collect::<Result<_, _>>()?)
+    }
+
+    /// From the maps in the order of [`NAMES`].
+    fn of(maps: Vec<Map>) -> Result<Self, KernelError> {
+        let descriptors = maps.iter().zip(NAMES).map(|(map, name)| duplicate(map, name));
+        let descriptors = descriptors.collect::<Result<_, _>>()?;
+        let mut maps = maps.into_iter();
+        let mut next = |part| maps.next().ok_or(KernelError::Incomplete { part });
         // aya knows cgroup storage only by its older key; with the cgroup's id as the key, look-up and update are those of a hash map.
-        let sandboxes = match take(object, "SANDBOX")? {
+        let sandboxes = match next("SANDBOX")? {
             Map::CgroupStorage(data) => Map::HashMap(data),
             other => other,
         };
         Ok(Self {
+            descriptors,
             sandboxes: Mutex::new(typed("SANDBOX", sandboxes)?),
-            half_open: Mutex::new(typed("HALF_OPEN", take(object, "HALF_OPEN")?)?),
-            reported: Mutex::new(typed("REPORTED", take(object, "REPORTED")?)?),
-            flows: Mutex::new(typed("FLOWS", take(object, "FLOWS")?)?),
-            networks: Mutex::new(typed("NETWORKS", take(object, "NETWORKS")?)?),
-            own: Mutex::new(typed("OWN", take(object, "OWN")?)?),
-            accepted: typed("ACCEPTED", take(object, "ACCEPTED")?)?,
+            half_open: Mutex::new(typed("HALF_OPEN", next("HALF_OPEN")?)?),
+            reported: Mutex::new(typed("REPORTED", next("REPORTED")?)?),
+            flows: Mutex::new(typed("FLOWS", next("FLOWS")?)?),
+            networks: Mutex::new(typed("NETWORKS", next("NETWORKS")?)?),
+            own: Mutex::new(typed("OWN", next("OWN")?)?),
+            accepted: typed("ACCEPTED", next("ACCEPTED")?)?,
             networks_written: AtomicU64::new(0),
         })
+    }
+
+    /// The descriptors by which another process goes on with these maps: see [`Self::open`].
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.descriptors.iter().map(|descriptor| descriptor.as_fd()).collect()
+    }
+
+    /// What the programs on a cgroup are told.
+    pub(super) fn configuration(&self, cgroup_id: u64) -> Result<Sandbox, KernelError> {
+        let words = lock(&self.sandboxes).get(&split(cgroup_id), 0).map_err(|source| KernelError::Map {
+            map: "SANDBOX",
+            action: "read",
+            source,
+        })?;
+        Ok(sandbox(&words))
+    }
+
+    /// The keys of every set of networks, by the set's number.
+    pub(super) fn network_sets(&self) -> Table<u64, Vec<NetworkKey>> {
+        let mut sets: Table<u64, Vec<NetworkKey>> = Table::new();
+        for key in lock(&self.networks).keys().filter_map(Result::ok) {
+            let words = key.data();
+            sets.entry(join(words[0], words[1])).or_default().push((key.prefix_len(), words));
+        }
+        sets
     }
 
     /// Sets what the programs on a cgroup do, at once for all of them. The cgroup must have one of them attached.
@@ -80,9 +141,8 @@ impl Maps {
 
     /// How many half-open connections a sandbox has.
     pub(super) fn half_open(&self, sandbox: u64) -> Option<u64> {
-        let [a, b] = lock(&self.half_open).get(&split(sandbox), 0).ok()?.map(u32::to_ne_bytes);
-        let [a, b, c, d, e, f, g, h] = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
-        Some(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+        let [first, second] = lock(&self.half_open).get(&split(sandbox), 0).ok()?;
+        Some(join(first, second))
     }
 
     /// Removes every entry of a sandbox that is gone. That one is not there is no error.
@@ -162,6 +222,48 @@ impl Maps {
     }
 }
 
+/// One more descriptor of a map.
+fn duplicate(map: &Map, name: &'static str) -> Result<OwnedFd, KernelError> {
+    let (Map::CgroupStorage(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::SkStorage(data)) = map
+    else {
+        return Err(KernelError::Incomplete { part: name });
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| KernelError::Io { action: "copy a map's descriptor", source })
+}
+
+/// The two words of a `u64` in a map: the way back from [`split`].
+fn join(first: u32, second: u32) -> u64 {
+    let [a, b, c, d] = first.to_ne_bytes();
+    let [e, f, g, h] = second.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The way back from [`Sandbox::to_words`].
+fn sandbox(words: &[u32; Sandbox::WORDS]) -> Sandbox {
+    let number = |index: usize| join(words[2 * index], words[2 * index + 1]);
+    let endpoint = |index: usize| {
+        let first = 6 + index * Endpoint::WORDS;
+        let mut of = [0; Endpoint::WORDS];
+        of.copy_from_slice(&words[first..first + Endpoint::WORDS]);
+        Endpoint::from_words(of)
+    };
+    let last = 6 + 4 * Endpoint::WORDS;
+    Sandbox {
+        id: number(0),
+        denied: number(1),
+        allowed_loopback: number(2),
+        tcp4: endpoint(0),
+        tcp6: endpoint(1),
+        dns4: endpoint(2),
+        dns6: endpoint(3),
+        flags: words[last],
+        half_open_limit: words[last + 1],
+    }
+}
+
 /// A map of the object.
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
     object.take_map(name).ok_or(KernelError::Incomplete { part: name })
@@ -179,4 +281,16 @@ fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Res
 /// Locks a map. Nothing is half done when a thread panics between two system calls, so poison means nothing here.
 fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_programs_are_told_can_be_read_back() {
+        let mut words = [0; Sandbox::WORDS];
+        words.iter_mut().zip(1_u32..).for_each(|(word, number)| *word = number * 0x0101_0101);
+        assert_eq!(sandbox(&words).to_words(), words);
+    }
 }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
 use interceptor_ebpf::endpoint;
-use interceptor_ebpf::layout::{NETWORK_WORDS, network_words};
+use interceptor_ebpf::layout::network_words;
 use ipnet::IpNet;
 
 use super::KernelError;
-use super::maps::Maps;
+use super::maps::{Maps, NetworkKey};
 
 /// The networks of one set; dropping it removes them from the kernel.
 #[derive(Debug)]
 pub(super) struct NetworkSet {
     number: u64,
-    keys: Vec<(u32, [u32; NETWORK_WORDS])>,
+    keys: Vec<NetworkKey>,
     maps: Arc<Maps>,
 }
 
@@ -37,6 +37,11 @@ impl NetworkSet {
         }
         drop(trie);
         Ok(set)
+    }
+
+    /// A set that another process has written.
+    pub(super) fn inherit(maps: &Arc<Maps>, number: u64, keys: Vec<NetworkKey>) -> Self {
+        Self { number, keys, maps: Arc::clone(maps) }
     }
 
     /// Leaves the networks in the kernel for programs that stay there.
@@ -61,7 +66,7 @@ impl Drop for NetworkSet {
 }
 
 /// A network's key: the set's number, the family, then the address, IPv4 in its mapped form, as which a rule may also give it.
-fn key(number: u64, network: &IpNet) -> (u32, [u32; NETWORK_WORDS]) {
+fn key(number: u64, network: &IpNet) -> NetworkKey {
     let words = endpoint::words(network.network());
     let mapped = if network.addr().is_ipv4() { 96 } else { 0 };
     (u64::BITS + u32::BITS + mapped + u32::from(network.prefix_len()), network_words(number, &words))

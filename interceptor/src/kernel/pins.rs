@@ -74,6 +74,15 @@ pub(super) fn pin(links: Vec<FdLink>, directory: &Path) -> Result<Vec<PinnedLink
         })
 }
 
+/// Opens the links that are pinned in a directory, in the order of [`HOOKS`].
+pub(super) fn open(directory: &Path) -> Result<Vec<PinnedLink>, KernelError> {
+    let open = |path| PinnedLink::from_pin(path).map_err(io::Error::other);
+    HOOKS
+        .iter()
+        .map(|hook| open(directory.join(hook.name)).map_err(|source| io("open a pinned link", source)))
+        .collect()
+}
+
 /// Takes a link off its cgroup, whoever else has it open.
 pub(super) fn detach(link: &FdLink) {
     // Closing the last descriptor does it too; this one may not be the last.

@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use interceptor_ebpf::layout::{self, cause, join};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -46,7 +46,11 @@ impl Listener {
 
 /// The ring's reader.
 pub(super) struct Reports {
+    /// Of the ring: another process may go on with it.
+    descriptor: OwnedFd,
     ring: Mutex<RingBuf<MapData>>,
+    /// The thread that reads. There is one at a time, also of all processes that have the ring.
+    reader: Mutex<Option<Reader>>,
     listeners: Mutex<HashMap<u64, Listener>>,
     maps: Arc<Maps>,
 }
@@ -61,18 +65,55 @@ impl Reports {
     /// Of a loaded object.
     pub(super) fn take(object: &mut Ebpf, maps: Arc<Maps>) -> Result<Arc<Self>, KernelError> {
         let map = object.take_map("REFUSALS").ok_or(KernelError::Incomplete { part: "REFUSALS" })?;
-        let ring = RingBuf::try_from(map).map_err(|source| KernelError::Map {
-            map: "REFUSALS",
-            action: "mapped",
-            source,
-        })?;
-        Ok(Arc::new(Self { ring: Mutex::new(ring), listeners: Mutex::default(), maps }))
+        Self::of(map, maps)
+    }
+
+    /// Of the ring that another process has made.
+    pub(super) fn open(descriptor: OwnedFd, maps: Arc<Maps>) -> Result<Arc<Self>, KernelError> {
+        let map = MapData::from_fd(descriptor).and_then(Map::from_map_data);
+        let action = "opened from a descriptor handed over";
+        Self::of(map.map_err(|source| KernelError::Map { map: "REFUSALS", action, source })?, maps)
+    }
+
+    fn of(map: Map, maps: Arc<Maps>) -> Result<Arc<Self>, KernelError> {
+        let failed = |source| KernelError::Map { map: "REFUSALS", action: "mapped", source };
+        let ring = RingBuf::try_from(map).map_err(failed)?;
+        let descriptor = ring.as_fd().try_clone_to_owned();
+        let descriptor = descriptor
+            .map_err(|source| KernelError::Io { action: "duplicate the ring of refusals", source })?;
+        let (ring, reader) = (Mutex::new(ring), Mutex::default());
+        Ok(Arc::new(Self { descriptor, ring, reader, listeners: Mutex::default(), maps }))
+    }
+
+    /// The ring's descriptor, by which another process goes on with it: see [`Self::open`].
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// Begins to read, if nothing does yet.
+    pub(super) fn begin(self: &Arc<Self>) -> Result<(), KernelError> {
+        let mut reader = lock(&self.reader);
+        if reader.is_none() {
+            *reader = Some(Reader::start(self)?);
+        }
+        Ok(())
+    }
+
+    /// Reads no more, so that another process may.
+    pub(super) fn end(&self) {
+        let reader = lock(&self.reader).take();
+        drop(reader);
     }
 
     /// Passes the refusals of a sandbox on from now.
     pub(super) fn listen(&self, sandbox: u64, refusals: Arc<dyn Refusals>) {
         let dropped = self.maps.dropped_reports(sandbox);
         lock(&self.listeners).insert(sandbox, Listener { refusals, dropped, is_due: false });
+    }
+
+    /// Passes nothing of a sandbox's on any more: whoever has the ring now does.
+    pub(super) fn leave(&self, sandbox: u64) {
+        lock(&self.listeners).remove(&sandbox);
     }
 
     /// Passes on what is left of a sandbox's, and nothing after that.

@@ -71,6 +71,23 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// What was sent to each host so far, where that is counted: what [`Budget::restore`] takes.
+    pub(crate) fn snapshot(&self) -> Vec<(String, u64)> {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent =
+            accounts.iter().map(|(host, account)| (host.to_string(), account.up.load(Ordering::Relaxed)));
+        sent.filter(|(_, up)| *up > 0).collect()
+    }
+
+    /// Accounts that begin with what was sent already. What is no host was sent to none.
+    pub(crate) fn restore(sent: Vec<(String, u64)>) -> Budget {
+        let now = Instant::now();
+        let account = |up| Account { tokens: 1.0, refilled: now, up: Arc::new(AtomicU64::new(up)) };
+        let accounts = sent.into_iter().take(MOST_HOSTS);
+        let accounts = accounts.filter_map(|(host, up)| Some((Host::parse(&host).ok()?, account(up))));
+        Budget { accounts: Mutex::new(accounts.collect()) }
+    }
+
     /// Counts one request, or one tunnel, whose head is `head` bytes, and gives what is left of the bytes that may be sent
     /// to its host where those are limited.
     pub(crate) fn spend(
@@ -143,5 +160,8 @@ mod tests {
         allowance.take(6).unwrap();
         assert_eq!(allowance.take(1).unwrap_err(), Exceeded::Bytes(10));
         assert_eq!(budget.spend(&host, 0, &limits).unwrap_err(), Exceeded::Bytes(10));
+        let restored = Budget::restore(budget.snapshot());
+        assert_eq!(restored.spend(&host, 0, &limits).unwrap_err(), Exceeded::Bytes(10));
+        restored.spend(&Host::parse("other.example").unwrap(), 0, &limits).unwrap();
     }
 }

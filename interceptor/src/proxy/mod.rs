@@ -1,15 +1,19 @@
 //! One sandbox in user space: everything between its listeners and its origins, owned together and dropped together.
 
 pub(crate) mod budget;
+mod handed;
 pub(crate) mod live;
 pub(crate) mod quota;
 mod refusals;
 mod runtime;
 mod sandbox;
+mod serving;
 
+pub use handed::{HandedNames, HandedSandbox};
 pub use refusals::{Cause, Refusal, Refusals};
 pub use runtime::{Runtime, RuntimeOptions};
-pub use sandbox::{ProxyError, Rules, Sandbox, Serving};
+pub use sandbox::{ProxyError, Rules, Sandbox};
+pub use serving::Serving;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};

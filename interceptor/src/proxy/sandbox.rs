@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,8 +13,7 @@ use super::budget::Budget;
 use super::live::Live;
 use super::quota::Quota;
 use super::refusals::Recorded;
-use super::{Destinations, Listeners, Refusals, Runtime};
-use crate::accept;
+use super::{Destinations, Listeners, Refusals, Runtime, Serving};
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
@@ -32,8 +30,6 @@ use crate::upstream::pool::Pool;
 
 /// How often idle connections to origins are looked over.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// How long connections may take to end when a sandbox stops.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a sandbox could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +37,12 @@ pub enum ProxyError {
     /// Its certificate authority or TLS configuration failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Another process handed it over with something amiss.
+    #[error("{what} that the other process handed over is not what it should be")]
+    Handed {
+        /// What it is.
+        what: &'static str,
+    },
 }
 
 /// What requests are judged by: replaced as one value, so that no request sees the policy of one and the keys of another.
@@ -50,6 +52,19 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// Its real keys and their placeholders.
     pub keyring: Arc<Keyring>,
+}
+
+/// What a sandbox keeps for its life, also from one process to the next.
+pub(super) struct Kept {
+    pub(super) authority: Authority,
+    pub(super) names: Names,
+    pub(super) budget: Budget,
+}
+
+impl Kept {
+    fn new(id: &str) -> Result<Self, TlsError> {
+        Ok(Kept { authority: Authority::new(id)?, names: Names::new(), budget: Budget::default() })
+    }
 }
 
 /// One sandbox in user space.
@@ -75,6 +90,7 @@ pub struct Sandbox {
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
+    drain: CancellationToken,
 }
 
 impl Sandbox {
@@ -88,16 +104,23 @@ impl Sandbox {
         policy: Policy,
         keyring: Keyring,
     ) -> Result<Arc<Sandbox>, ProxyError> {
+        Self::with(runtime, id, policy, keyring, Kept::new(id)?)
+    }
+
+    /// As [`Sandbox::new`], around an authority, a table of names and accounts that may have been another process's.
+    pub(super) fn with(
+        runtime: &Arc<Runtime>,
+        id: &str,
+        policy: Policy,
+        keyring: Keyring,
+        kept: Kept,
+    ) -> Result<Arc<Sandbox>, ProxyError> {
         let id: Arc<str> = id.into();
         let limits = policy.limits();
         let metrics = runtime.metrics().sandbox(&id);
         register(&runtime.audit, &id, limits, &metrics);
-        let certificates = ServerConfigs::new(
-            Authority::new(&id)?,
-            limits.mints_per_second,
-            limits.mints_burst,
-            metrics.clone(),
-        )?;
+        let certificates =
+            ServerConfigs::new(kept.authority, limits.mints_per_second, limits.mints_burst, metrics.clone())?;
         let upstream = runtime.upstream.separate();
         let pool =
             Pool::new(upstream.clone(), ClientConfigs::new(runtime.verifier.clone())?, metrics.clone());
@@ -106,7 +129,7 @@ impl Sandbox {
         let rules = Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) });
         logging::keep_out(&rules);
         let rules = Arc::new(ArcSwap::new(rules));
-        let names = Arc::new(Names::new());
+        let names = Arc::new(kept.names);
         let dns = DnsServer::new(DnsOptions {
             sandbox: id.clone(),
             names: names.clone(),
@@ -127,11 +150,12 @@ impl Sandbox {
             pool,
             connections,
             requests,
-            budget: Budget::default(),
+            budget: kept.budget,
             live: Arc::default(),
             metrics,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            drain: CancellationToken::new(),
         }))
     }
 
@@ -200,6 +224,23 @@ impl Sandbox {
         self.stop.clone()
     }
 
+    /// Cancelled when another process serves the sandbox and this one ends what is under way.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
+    /// Ends every connection.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+    }
+
+    /// Has connections end when what is under way on them is done.
+    pub(super) fn drain(&self) {
+        self.drain.cancel();
+        self.tasks.close();
+    }
+
     /// Serves the sandbox's listeners in tasks of the current runtime, until [`Serving::shutdown`] or its drop.
     ///
     /// # Errors
@@ -209,35 +250,24 @@ impl Sandbox {
         listeners: Listeners,
         destinations: Arc<dyn Destinations>,
     ) -> io::Result<Serving> {
-        let token: Arc<str> = listeners.self_test_token.into();
-        for listener in [Some(listeners.tcp4), listeners.tcp6].into_iter().flatten() {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            self.tasks.spawn(accept::listen(self.clone(), listener, destinations.clone(), token.clone()));
-        }
-        for socket in [Some(listeners.dns4), listeners.dns6].into_iter().flatten() {
-            socket.set_nonblocking(true)?;
-            let socket = UdpSocket::from_std(socket)?;
-            let (dns, stop) = (self.dns.clone(), self.stopping());
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    () = dns.serve_udp(socket) => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
-        let (pool, stop) = (self.pool.clone(), self.stopping());
+        let serving = Serving::begin(self, listeners, destinations)?;
+        self.audit.emit(Record::lifecycle(&self.id, "sandbox_started"));
+        Ok(serving)
+    }
+
+    /// Looks over the idle connections to origins until the sandbox stops.
+    pub(super) fn keep_house(&self) {
+        let (pool, stop, drain) = (self.pool.clone(), self.stopping(), self.draining());
         self.tasks.spawn(async move {
             let mut tick = tokio::time::interval(HOUSEKEEPING);
             loop {
                 tokio::select! {
                     _ = tick.tick() => pool.expire(),
                     () = stop.cancelled() => return,
+                    () = drain.cancelled() => return,
                 }
             }
         });
-        self.audit.emit(Record::lifecycle(&self.id, "sandbox_started"));
-        Ok(Serving { sandbox: self.clone() })
     }
 }
 
@@ -258,37 +288,4 @@ impl dns::Rules for Shared {
 fn register(audit: &Audit, id: &Arc<str>, limits: &Limits, metrics: &SandboxMetrics) {
     let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
     audit.register(id, backlog, metrics.audit_dropped());
-}
-
-/// A sandbox that is being served; dropping it stops that.
-#[derive(Debug)]
-pub struct Serving {
-    sandbox: Arc<Sandbox>,
-}
-
-impl Serving {
-    /// The sandbox.
-    pub fn sandbox(&self) -> &Arc<Sandbox> {
-        &self.sandbox
-    }
-
-    /// Closes every connection, waits until their records are written to the audit queue, and records the end.
-    pub async fn shutdown(self) {
-        self.sandbox.stop.cancel();
-        self.sandbox.tasks.close();
-        if tokio::time::timeout(FAREWELL, self.sandbox.tasks.wait()).await.is_err() {
-            tracing::warn!(sandbox = %self.sandbox.id, "some connections did not end in time");
-        }
-        self.sandbox.pool.clear();
-        self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_stopped"));
-        self.sandbox.metrics.retire();
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.sandbox.stop.cancel();
-        self.sandbox.tasks.close();
-        self.sandbox.metrics.retire();
-    }
 }

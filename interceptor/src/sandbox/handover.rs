@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use super::sys;
 use super::user::Identity;
@@ -29,6 +30,8 @@ const MAX_MESSAGE: usize = 8 << 20;
 /// What the supervisor asks of the process inside.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
+    /// Open network namespaces for a daemon that may not: see [`crate::privilege::attendant`]. Another conversation follows.
+    Attend,
     /// Make the namespaces and bind the listeners. The process is in its cgroup already.
     Begin(Begin),
     /// Show that the wall stands: the proxy answers with this token.
@@ -146,6 +149,26 @@ impl<'de> Deserialize<'de> for Path {
     }
 }
 
+/// A message in a buffer that is overwritten when it is sent: it may hold keys. Its length is found first, since a buffer that grows
+/// leaves copies behind.
+fn serialized(message: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
+    struct Length(usize);
+    impl Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, message)?;
+    let mut body = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *body, message)?;
+    Ok(body)
+}
+
 /// One end of the conversation.
 #[derive(Debug)]
 pub struct Channel {
@@ -171,9 +194,9 @@ impl Channel {
 
     /// Sends a message and at most [`sys::MAX_DESCRIPTORS`] descriptors.
     pub(crate) fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let body = serde_json::to_vec(message)?;
+        let body = serialized(message)?;
         if body.len() > MAX_MESSAGE {
-            return Err(io::Error::other("arguments and environment are too long"));
+            return Err(io::Error::other("a message is too long"));
         }
         let header = (body.len() as u32).to_ne_bytes();
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
@@ -211,7 +234,7 @@ impl Channel {
         if length > MAX_MESSAGE {
             return Err(io::Error::other("a message is too long"));
         }
-        let mut body = vec![0; length];
+        let mut body = Zeroizing::new(vec![0; length]);
         (&self.stream).read_exact(&mut body)?;
         Ok(Some((serde_json::from_slice(&body)?, descriptors)))
     }

@@ -68,7 +68,11 @@ fn take_channel() -> io::Result<Channel> {
 fn begin(channel: &Channel) -> Result<i32, SandboxError> {
     let lost = || SandboxError::Lost("was given no orders".into());
     let received = channel.receive().context(|| "cannot receive orders".into())?;
-    let (Order::Begin(begin), descriptors) = received.ok_or_else(lost)? else { return Err(lost()) };
+    let (begin, descriptors) = match received.ok_or_else(lost)? {
+        (Order::Begin(begin), descriptors) => (begin, descriptors),
+        (Order::Attend, _) => return crate::privilege::attendant::serve(channel),
+        _ => return Err(lost()),
+    };
     let mut descriptors = descriptors.into_iter();
     match begin {
         Begin::Sandbox { isolated, cgroup } => {

@@ -14,9 +14,7 @@ pub(crate) fn give_up(identity: &Identity, shared_network: bool) -> Result<(), S
     // While this process still may: each of these needs CAP_SETPCAP.
     sys::root_gains_nothing().context(|| "cannot lock the secure bits".into())?;
     caps::clear(None, caps::CapSet::Ambient).map_err(capability)?;
-    for number in 0..=last_capability()? {
-        sys::drop_from_bounding_set(number).context(|| format!("cannot drop capability {number}"))?;
-    }
+    bound(|_| false)?;
 
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
@@ -37,6 +35,14 @@ pub(crate) fn give_up(identity: &Identity, shared_network: bool) -> Result<(), S
         }
     }
     seccomp::apply(identity.uid == 0)
+}
+
+/// Takes every capability but those that `keep` names out of the bounding set, so that executing a file does not give it back.
+pub(crate) fn bound(keep: impl Fn(u8) -> bool) -> Result<(), SandboxError> {
+    for number in (0..=last_capability()?).filter(|number| !keep(*number)) {
+        sys::drop_from_bounding_set(number).context(|| format!("cannot drop capability {number}"))?;
+    }
+    Ok(())
 }
 
 fn capability(error: caps::errors::CapsError) -> SandboxError {

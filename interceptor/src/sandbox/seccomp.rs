@@ -84,7 +84,7 @@ const REFUSED: [i64; 42] = [
 
 /// CLONE_NEWTIME (clone3(2), unshare(2)): libc does not name it as a `c_int`. In clone(2) these bits are the exit signal's.
 const CLONE_NEWTIME: u64 = 0x80;
-const NEW_NAMESPACES: [u64; 7] = [
+pub(crate) const NEW_NAMESPACES: [u64; 7] = [
     libc::CLONE_NEWNS as u64,
     libc::CLONE_NEWCGROUP as u64,
     libc::CLONE_NEWUTS as u64,
@@ -174,7 +174,7 @@ fn programs() -> Result<Vec<BpfProgram>, String> {
     Ok(programs)
 }
 
-fn argument(
+pub(crate) fn argument(
     index: u8,
     operator: SeccompCmpOp,
     value: u64,
@@ -187,7 +187,7 @@ fn equals(index: u8, value: libc::c_ulong) -> Result<SeccompRule, seccompiler::B
     SeccompRule::new(vec![argument(index, SeccompCmpOp::Eq, value)?])
 }
 
-fn has_bit(bit: u64) -> Result<SeccompRule, seccompiler::BackendError> {
+pub(crate) fn has_bit(bit: u64) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![argument(0, SeccompCmpOp::MaskedEq(bit), bit)?])
 }
 
@@ -204,7 +204,7 @@ fn architecture_specific() -> &'static [i64] {
 /// x32 shares the architecture of x86_64 and sets bit 30 of the number: without this, each call above would have a second
 /// number that no rule names.
 #[cfg(target_arch = "x86_64")]
-fn foreign_numbers() -> Option<BpfProgram> {
+pub(crate) fn foreign_numbers() -> Option<BpfProgram> {
     const X32_BIT: u32 = 0x4000_0000;
     const OFFSET_OF_NUMBER: u32 = 0;
     let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
@@ -217,7 +217,7 @@ fn foreign_numbers() -> Option<BpfProgram> {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn foreign_numbers() -> Option<BpfProgram> {
+pub(crate) fn foreign_numbers() -> Option<BpfProgram> {
     None
 }
 

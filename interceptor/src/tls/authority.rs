@@ -5,11 +5,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use zeroize::Zeroizing;
 
 use super::TlsError;
 use crate::policy::Host;
@@ -56,6 +60,34 @@ impl Authority {
         })
     }
 
+    /// The authority of a sandbox that another process hands over, by what [`Self::certificate_der`] and [`Self::key_der`] gave
+    /// there. Its leaves have a new key.
+    ///
+    /// # Errors
+    /// When either is not what it should be, or they do not belong together.
+    pub(crate) fn restore(certificate: &[u8], key: &[u8]) -> Result<Authority, TlsError> {
+        let key = PrivatePkcs8KeyDer::from(key);
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let certificate = CertificateDer::from(certificate.to_vec());
+        if !contains(&certificate, key.public_key_raw()) {
+            return Err(rcgen::Error::CouldNotParseKeyPair.into());
+        }
+        let pem = to_pem(&certificate);
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        let leaf_key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        Ok(Authority { issuer, certificate, pem, leaf_key })
+    }
+
+    /// The certificate, DER.
+    pub(crate) fn certificate_der(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// The authority's own private key, PKCS #8: for the process that takes the sandbox over, and nobody else.
+    pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.issuer.key().serialize_der())
+    }
+
     /// The public certificate, PEM: all of the authority that ever leaves the proxy's memory.
     pub fn pem(&self) -> &str {
         &self.pem
@@ -87,6 +119,26 @@ impl Authority {
     }
 }
 
+/// Whether a certificate holds these bytes, the public key that it is for among them.
+fn contains(certificate: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && certificate.windows(part.len()).any(|window| window == part)
+}
+
+/// A certificate as PEM (RFC 7468).
+fn to_pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
 /// Validity and a random serial number: rcgen's default serial is a hash of the key, the same for every leaf here, and
 /// NSS refuses two certificates of one issuer with one serial.
 fn base(life: Duration) -> Result<CertificateParams, TlsError> {
@@ -100,4 +152,42 @@ fn base(life: Duration) -> Result<CertificateParams, TlsError> {
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::{ServerName, UnixTime};
+
+    use super::*;
+
+    #[test]
+    fn a_restored_authority_mints_what_clients_of_the_first_one_trust() {
+        let first = Authority::new("sb-1").unwrap();
+        let restored = Authority::restore(first.certificate_der(), &first.key_der()).unwrap();
+        assert_eq!(
+            restored.pem().split_whitespace().collect::<String>(),
+            first.pem().split_whitespace().collect::<String>()
+        );
+        let chain = restored.mint(&Host::parse("api.example.com").unwrap()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(first.certificate_der().to_vec())).unwrap();
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), super::super::provider());
+        let name = ServerName::try_from("api.example.com").unwrap();
+        verifier
+            .build()
+            .unwrap()
+            .verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now())
+            .unwrap();
+    }
+
+    #[test]
+    fn a_key_and_a_certificate_that_do_not_belong_together_are_refused() {
+        let (one, other) = (Authority::new("sb-1").unwrap(), Authority::new("sb-2").unwrap());
+        assert!(Authority::restore(one.certificate_der(), &other.key_der()).is_err());
+        assert!(Authority::restore(b"", &one.key_der()).is_err());
+        assert!(Authority::restore(one.certificate_der(), b"").is_err());
+    }
 }

@@ -82,6 +82,11 @@ impl ServerConfigs {
         (state.per_second, state.burst) = (per_second, burst);
     }
 
+    /// The authority.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// The authority's public certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         self.authority.pem()

@@ -260,3 +260,49 @@ impl tracing::Subscriber for Events {
         self.0.lock().unwrap().push(text.0);
     }
 }
+
+#[test]
+fn another_process_goes_on_with_the_same_programs_and_maps() {
+    let (first, second) = (enforcer(), enforcer());
+    let rig = Rig::new();
+    let ports = rig.listen();
+    let mut enforcement = rig.enforcement(&ports);
+    enforcement.denied = networks(&["10.0.0.0/8"]);
+    let pins = crate::kernel::bpffs().unwrap().join(format!("interceptor-inherit-{}", std::process::id()));
+    let mut attachment = rig.attach(&first, &enforcement).unwrap();
+    attachment.pin(&pins).unwrap();
+    ports.mark(&attachment);
+    // Connected before the hand-over, accepted after it.
+    let early = rig.inside(|| {
+        TcpStream::connect_timeout(&"192.0.2.9:9".parse().unwrap(), Duration::from_secs(10)).unwrap()
+    });
+
+    let descriptors = attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+    let inherited = second.inherit(descriptors).unwrap();
+    // One that fails in the middle changes nothing.
+    drop(inherited.attachment(attachment.cgroup_id(), &pins).unwrap());
+    assert_eq!(first.maps().entries(), 1);
+    let inherited =
+        second.inherit(attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect());
+    let inherited = inherited.unwrap();
+    let mut taken = inherited.attachment(attachment.cgroup_id(), &pins).unwrap();
+    attachment.leave();
+    let programs = first.maps();
+    taken.own();
+
+    let asked: std::net::SocketAddr = "192.0.2.1:80".parse().unwrap();
+    let ((), seen) = while_serving(&ports, &*inherited.destinations(), || {
+        rig.inside(|| {
+            assert_eq!(errno(TcpStream::connect("10.0.0.1:1")), libc::EPERM);
+            drop(TcpStream::connect_timeout(&asked, Duration::from_secs(10)).unwrap());
+        });
+    });
+    drop(early);
+    assert_eq!(seen, [Some("192.0.2.9:9".parse().unwrap()), Some(asked)]);
+    taken.set_denied(&networks(&["11.0.0.0/8", "12.0.0.0/8"])).unwrap();
+    assert_eq!(programs.entries(), 2, "the old set is gone");
+    drop(taken);
+    assert_eq!((programs.entries(), programs.flows()), (0, 0));
+    assert!(!pins.exists());
+    rig.inside(|| assert_eq!(errno(TcpStream::connect("192.0.2.1:80")), libc::ENETUNREACH));
+}

@@ -1,0 +1,28 @@
+//! Tells the service manager how the daemon stands (sd_notify(3)), where one listens.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// Where the service manager listens.
+const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Sends a state, `NAME=value` a line. That nobody hears it is no fault of the daemon's.
+pub(super) fn notify(state: &str) {
+    let Some(path) = std::env::var_os(SOCKET) else { return };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "the service manager does not hear: {state}");
+    }
+}
+
+/// For `RELOADING=1`: systemd wants to know when it was said, in microseconds of the monotonic clock.
+pub(super) fn reloading() -> String {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let microseconds = now.map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000);
+    format!("RELOADING=1\nMONOTONIC_USEC={microseconds}")
+}

@@ -1,0 +1,92 @@
+//! The keys and placeholders of a sandbox on their way from one process to the next. The sandbox holds the placeholders, so they
+//! must stay; keys go along as loaded, since the next process may not have the variable or the document they came from.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::key::{KeyProblem, RealKey};
+use super::placeholder::Placeholder;
+use crate::sandbox::handover::Path as SentPath;
+use crate::takeover::Secret;
+
+/// One credential.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HandedKey {
+    /// Its name in the policy.
+    pub(super) name: String,
+    placeholder: HandedPlaceholder,
+    current: Secret,
+    /// The key before the last rotation.
+    previous: Option<Secret>,
+    /// Where its key can be read again.
+    file: Option<SentPath>,
+}
+
+/// Of a credential that the policy has no more, only this is left.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HandedPlaceholder {
+    text: String,
+    random: usize,
+    probe: usize,
+}
+
+/// All of a sandbox's.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct HandedKeys {
+    pub(super) keys: Vec<HandedKey>,
+    pub(super) retired: Vec<(String, HandedPlaceholder)>,
+}
+
+impl HandedPlaceholder {
+    pub(super) fn of(placeholder: &Placeholder) -> Self {
+        let (random, probe) = placeholder.probe_place();
+        HandedPlaceholder { text: placeholder.as_str().to_owned(), random, probe }
+    }
+
+    pub(super) fn restore(self) -> Option<Placeholder> {
+        Placeholder::restore(self.text, self.random, self.probe)
+    }
+}
+
+impl HandedKey {
+    pub(super) fn of(
+        name: &str,
+        placeholder: &Placeholder,
+        current: &RealKey,
+        previous: Option<&RealKey>,
+        file: Option<&Path>,
+    ) -> Self {
+        HandedKey {
+            name: name.to_owned(),
+            placeholder: HandedPlaceholder::of(placeholder),
+            current: Secret::new(current.expose()),
+            previous: previous.map(|key| Secret::new(key.expose())),
+            file: file
+                .filter(|file| !file.as_os_str().as_bytes().is_empty())
+                .map(|file| SentPath(file.into())),
+        }
+    }
+
+    /// The placeholder, the keys (the current one first), and the file.
+    pub(super) fn restore(self) -> Result<Restored, KeyProblem> {
+        let parse = |secret: Secret| RealKey::parse(Zeroizing::new(secret.expose().as_bytes().to_vec()));
+        let misfit = || KeyProblem::Unreadable(std::io::ErrorKind::InvalidData.into());
+        Ok(Restored {
+            placeholder: self.placeholder.restore().ok_or_else(misfit)?,
+            current: parse(self.current)?,
+            previous: self.previous.map(parse).transpose()?,
+            file: self.file.map(|path| path.0),
+        })
+    }
+}
+
+/// A credential as it was.
+pub(super) struct Restored {
+    pub(super) placeholder: Placeholder,
+    pub(super) current: RealKey,
+    pub(super) previous: Option<RealKey>,
+    pub(super) file: Option<std::path::PathBuf>,
+}

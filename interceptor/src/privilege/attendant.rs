@@ -1,0 +1,106 @@
+//! The process that opens `/proc/PID/ns/net` for the daemon, which Landlock keeps from looking at processes outside its domain. It
+//! answers the daemon alone, with that descriptor or with nothing, and keeps one capability; it ends with the daemon.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use caps::Capability;
+use serde::{Deserialize, Serialize};
+
+use super::{capabilities, filter};
+use crate::sandbox::SandboxError;
+use crate::sandbox::handover::{Channel, Order};
+use crate::sandbox::launch;
+
+/// How long it may take to open a file of procfs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// That of this process, once it has one.
+static ATTENDANT: OnceLock<Mutex<Attendant>> = OnceLock::new();
+
+#[derive(Debug)]
+struct Attendant {
+    channel: Channel,
+    /// Never waited for: it ends when the channel is closed, which is when this process ends.
+    _child: Child,
+}
+
+/// Whose namespace is wanted.
+#[derive(Debug, Serialize, Deserialize)]
+struct Wanted {
+    process: i32,
+}
+
+/// The namespace comes as a descriptor, unless there is an error number.
+#[derive(Debug, Serialize, Deserialize)]
+struct Opened {
+    error: Option<i32>,
+}
+
+/// Starts the attendant of this process. Before [`super::restrict`].
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start() -> Result<(), SandboxError> {
+    let failed =
+        |error: io::Error| SandboxError::Refused(format!("cannot start the attendant process: {error}"));
+    let (channel, theirs) = Channel::pair().map_err(failed)?;
+    channel.set_patience(Some(PATIENCE)).map_err(failed)?;
+    let child = Command::new("/proc/self/exe")
+        .arg("init")
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    channel.send(&Order::Attend, &[]).map_err(failed)?;
+    let attendant = Mutex::new(Attendant { channel, _child: child });
+    ATTENDANT.set(attendant).map_err(|_| SandboxError::Refused("there is an attendant already".into()))
+}
+
+/// The network namespace of a process: opened by the attendant, where there is one.
+///
+/// # Errors
+/// As of open(2).
+pub fn network_of(process: i32) -> io::Result<OwnedFd> {
+    let Some(attendant) = ATTENDANT.get() else { return open(process) };
+    // Poisoned: the conversation may have stopped half-way.
+    let attendant = attendant.lock().map_err(|_| io::Error::other("the attendant process is out of step"))?;
+    attendant.channel.send(&Wanted { process }, &[])?;
+    let (opened, descriptors) = attendant.channel.receive::<Opened>()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    match (opened.error, descriptors.into_iter().next()) {
+        (None, Some(namespace)) => Ok(namespace),
+        (Some(error), _) => Err(io::Error::from_raw_os_error(error)),
+        (None, None) => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn open(process: i32) -> io::Result<OwnedFd> {
+    File::open(format!("/proc/{process}/ns/net")).map(OwnedFd::from)
+}
+
+/// Serves the daemon at the other end of `channel` until it is closed. For the attendant's own process.
+pub(crate) fn serve(channel: &Channel) -> Result<i32, SandboxError> {
+    launch::harden()?;
+    nix::sys::prctl::set_no_new_privs()
+        .map_err(|error| SandboxError::Refused(format!("cannot set no_new_privs: {error}")))?;
+    capabilities::keep([Capability::CAP_SYS_PTRACE].into_iter())?;
+    filter::apply()?;
+    while let Ok(Some((wanted, _))) = channel.receive::<Wanted>() {
+        let sent = match open(wanted.process) {
+            Ok(namespace) => channel.send(&Opened { error: None }, &[std::os::fd::AsFd::as_fd(&namespace)]),
+            Err(error) => {
+                let number = error.raw_os_error().unwrap_or(libc::EIO);
+                channel.send(&Opened { error: Some(number) }, &[])
+            }
+        };
+        if sent.is_err() {
+            break;
+        }
+    }
+    Ok(0)
+}

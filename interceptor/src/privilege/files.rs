@@ -1,0 +1,155 @@
+//! Which files the daemon may open (landlock(7)), where the kernel has it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus,
+};
+
+use crate::sandbox::SandboxError;
+
+/// The rights that are handled where the kernel knows them (Linux 6.10); those that it does not know are left out.
+const RIGHTS: ABI = ABI::V5;
+
+/// What the system's resolver, trust store and time zone are read from.
+const SYSTEM: [&str; 10] =
+    ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/run", "/var/lib/ca-certificates", "/opt"];
+
+/// The places that the daemon keeps.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// Directories in which files are made, written and removed, and files that are written.
+    pub written: Vec<PathBuf>,
+    /// Directories and files that may be read beside the system's own; everything, if there are none.
+    pub read: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Restricts this thread and what it starts; says what came of it.
+    pub(super) fn restrict(&self) -> Result<String, SandboxError> {
+        let status = self.rule_set().map_err(|error| {
+            SandboxError::Refused(format!("cannot restrict which files are opened (Landlock): {error}"))
+        })?;
+        let read = if self.read.is_empty() { "anything is read" } else { "only named places are read" };
+        let what = format!(
+            "Landlock: nothing but this program is executed, only its own places are written to, {read}"
+        );
+        Ok(match status {
+            RulesetStatus::FullyEnforced => what,
+            RulesetStatus::PartiallyEnforced => format!("{what} (in part: the kernel is older than Linux 6.10)"),
+            RulesetStatus::NotEnforced => {
+                "no limits to the files it opens, since this kernel has no Landlock (Linux 5.13, CONFIG_SECURITY_LANDLOCK, lsm=…,landlock)"
+                    .to_owned()
+            }
+        })
+    }
+
+    fn rule_set(&self) -> Result<RulesetStatus, RulesetError> {
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        let write = AccessFs::from_all(RIGHTS) & !AccessFs::Execute;
+        let mut rules = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(RIGHTS))?
+            .create()?;
+        if self.read.is_empty() {
+            rules = allow(rules, Path::new("/"), read)?;
+        }
+        for path in SYSTEM.map(Path::new).into_iter().chain(self.read.iter().map(PathBuf::as_path)) {
+            rules = allow(rules, path, read)?;
+        }
+        for path in self.written.iter().map(PathBuf::as_path).chain([Path::new("/dev/null")]) {
+            rules = allow(rules, path, write)?;
+        }
+        let run = AccessFs::Execute | AccessFs::ReadFile;
+        // By the link, so that a daemon whose file was replaced meanwhile still starts itself.
+        rules = allow(rules, Path::new("/proc/self/exe"), run)?;
+        if let Some(loader) = loader() {
+            rules = allow(rules, &loader, run)?;
+        }
+        Ok(rules.restrict_self()?.ruleset)
+    }
+}
+
+/// A path that is not there needs no permission.
+fn allow(
+    rules: landlock::RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<landlock::RulesetCreated, RulesetError> {
+    let Ok(opened) = PathFd::new(path) else { return Ok(rules) };
+    // A file knows no rights of directories.
+    let is_directory = fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let access = if is_directory { access } else { access & AccessFs::from_file(RIGHTS) };
+    rules.add_rule(PathBeneath::new(opened, access))
+}
+
+/// The program that the kernel starts a dynamically linked program with (ld.so(8)).
+fn loader() -> Option<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+    let is_loader = |path: &&Path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld"))
+            && path.to_string_lossy().contains(".so")
+    };
+    paths.into_iter().find(is_loader).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a thread: the restriction is for its life.
+    fn restricted<T: Send + 'static>(files: Files, probe: impl FnOnce() -> T + Send + 'static) -> T {
+        std::thread::spawn(move || {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            let said = files.restrict().unwrap();
+            assert!(said.starts_with("Landlock"), "the tests need a kernel with Landlock: {said}");
+            probe()
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn only_named_places_are_written_to_and_nothing_else_is_executed() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("there"), "text").unwrap();
+        let (within, beyond) = (inside.path().to_owned(), outside.path().to_owned());
+        restricted(Files { written: vec![within.clone()], read: Vec::new() }, move || {
+            fs::write(within.join("file"), "text").unwrap();
+            fs::rename(within.join("file"), within.join("other")).unwrap();
+            fs::remove_file(within.join("other")).unwrap();
+            assert_eq!(fs::read_to_string(beyond.join("there")).unwrap(), "text");
+            for refused in [
+                fs::write(beyond.join("file"), "text"),
+                fs::write(beyond.join("there"), "text"),
+                fs::remove_file(beyond.join("there")),
+            ] {
+                assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+            }
+            let executed = std::process::Command::new("/bin/true").status();
+            assert_eq!(executed.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+            let own = std::process::Command::new("/proc/self/exe").arg("--list").output().unwrap();
+            assert!(own.status.success(), "{own:?}");
+        });
+    }
+
+    #[test]
+    fn with_named_places_nothing_else_is_read() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (within, beyond) = (inside.path().to_owned(), outside.path().to_owned());
+        for directory in [&within, &beyond] {
+            fs::write(directory.join("key"), "sk").unwrap();
+        }
+        restricted(Files { written: Vec::new(), read: vec![within.clone()] }, move || {
+            assert_eq!(fs::read_to_string(within.join("key")).unwrap(), "sk");
+            fs::read("/etc/hostname").unwrap();
+            assert_eq!(
+                fs::read_to_string(beyond.join("key")).unwrap_err().kind(),
+                std::io::ErrorKind::PermissionDenied
+            );
+        });
+    }
+}

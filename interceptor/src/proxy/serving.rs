@@ -1,0 +1,142 @@
+//! A sandbox that is being served: its listeners, and the tasks that accept at them. They can pause, so that another process accepts
+//! at the same sockets, and go on if that comes to nothing.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Destinations, Listeners, Sandbox};
+use crate::accept;
+use crate::audit::Record;
+
+/// How long connections may take to end when a sandbox stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A sandbox that is being served; dropping it stops that.
+pub struct Serving {
+    sandbox: Arc<Sandbox>,
+    /// Kept beside those that the tasks use, to be handed on.
+    listeners: Listeners,
+    destinations: Arc<dyn Destinations>,
+    acceptors: TaskTracker,
+    /// Ends the acceptors of this moment.
+    pause: CancellationToken,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Serving").field("sandbox", &self.sandbox).finish_non_exhaustive()
+    }
+}
+
+impl Serving {
+    pub(super) fn begin(
+        sandbox: &Arc<Sandbox>,
+        listeners: Listeners,
+        destinations: Arc<dyn Destinations>,
+    ) -> io::Result<Serving> {
+        let mut serving = Serving {
+            sandbox: sandbox.clone(),
+            listeners,
+            destinations,
+            acceptors: TaskTracker::new(),
+            pause: CancellationToken::new(),
+        };
+        serving.resume()?;
+        sandbox.keep_house();
+        Ok(serving)
+    }
+
+    /// The sandbox.
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.sandbox
+    }
+
+    /// The sockets at which it is served.
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// Begins to [`Self::pause`], without waiting for its end.
+    pub(crate) fn halt(&self) {
+        self.pause.cancel();
+    }
+
+    /// Accepts no more connections and receives no more queries: they wait in the sockets, which may be another process's too. Those
+    /// under way go on. Returns when no name can be given an address any more.
+    pub async fn pause(&self) {
+        self.pause.cancel();
+        self.acceptors.close();
+        self.acceptors.wait().await;
+    }
+
+    /// Accepts again after [`Self::pause`].
+    ///
+    /// # Errors
+    /// When a socket cannot be registered with the runtime.
+    pub fn resume(&mut self) -> io::Result<()> {
+        self.pause = CancellationToken::new();
+        self.acceptors = TaskTracker::new();
+        let token: Arc<str> = self.listeners.self_test_token.as_str().into();
+        for listener in [Some(&self.listeners.tcp4), self.listeners.tcp6.as_ref()].into_iter().flatten() {
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener.try_clone()?)?;
+            let (sandbox, destinations) = (self.sandbox.clone(), self.destinations.clone());
+            let accepting =
+                accept::listen(sandbox, listener, destinations, token.clone(), self.pause.clone());
+            self.acceptors.spawn(self.sandbox.tasks.track_future(accepting));
+        }
+        for socket in [Some(&self.listeners.dns4), self.listeners.dns6.as_ref()].into_iter().flatten() {
+            socket.set_nonblocking(true)?;
+            let socket = UdpSocket::from_std(socket.try_clone()?)?;
+            let (dns, stop) = (self.sandbox.dns.clone(), self.sandbox.stopping());
+            let pause = self.pause.clone();
+            self.acceptors.spawn(self.sandbox.tasks.track_future(async move {
+                tokio::select! {
+                    () = dns.serve_udp_until(socket, pause) => {}
+                    () = stop.cancelled() => {}
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    /// Closes every connection, waits until their records are written to the audit queue, and records the end.
+    pub async fn shutdown(self) {
+        self.sandbox.stop();
+        self.farewell().await;
+        self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_stopped"));
+    }
+
+    /// After [`Self::pause`], when another process serves the sandbox: lets what is under way come to its end, at most for `patience`,
+    /// and closes what is left then.
+    pub async fn drain(self, patience: Duration) {
+        self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_handed_over"));
+        self.sandbox.drain();
+        if tokio::time::timeout(patience, self.sandbox.tasks.wait()).await.is_err() {
+            tracing::info!(sandbox = %self.sandbox.id, "closing connections that did not end within {patience:?}");
+        }
+        self.sandbox.stop();
+        self.farewell().await;
+    }
+
+    async fn farewell(&self) {
+        if tokio::time::timeout(FAREWELL, self.sandbox.tasks.wait()).await.is_err() {
+            tracing::warn!(sandbox = %self.sandbox.id, "some connections did not end in time");
+        }
+        self.sandbox.pool.clear();
+        self.sandbox.metrics.retire();
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.pause.cancel();
+        self.sandbox.stop();
+        self.sandbox.metrics.retire();
+    }
+}

@@ -1,0 +1,252 @@
+//! The old daemon's side.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::{Asks, HandedMember, PATIENCE, TakeoverError, Tells, VERSION};
+use crate::control::ControlSocket;
+use crate::fleet::{Enforced, Fleet, Member, Source};
+use crate::kernel::LAYOUT;
+use crate::proxy::HandedNames;
+use crate::sandbox::handover::{Channel, Path as SentPath};
+
+/// What stands in the place of a key that a document holds: keys travel apart from it.
+const NO_KEY: &str = "handed-over-beside-it";
+/// Names told at once: with the longest ones a message is within its bounds.
+const AT_ONCE: usize = 8192;
+
+/// Hands everything over to the process at the other end, and has this one end then: it is sent SIGTERM, and
+/// [`ControlSocket::is_handed`] says why. Blocks; on an error everything goes on as before.
+///
+/// # Errors
+/// Why it came to nothing.
+pub(crate) fn give(
+    stream: UnixStream,
+    fleet: &Arc<Fleet>,
+    socket: &Arc<ControlSocket>,
+) -> Result<(), TakeoverError> {
+    let channel = Channel::from_descriptor(stream.into());
+    channel.set_patience(Some(PATIENCE))?;
+    match hear(&channel)? {
+        Asks::Hello { version: VERSION, layout: LAYOUT } => {}
+        Asks::Hello { version, layout } => {
+            let why = format!(
+                "it speaks version {VERSION} of the hand-over with maps of layout {LAYOUT}, the new one {version} and {layout}; \
+                 stop this daemon and start the new one with --adopt all instead"
+            );
+            channel.send(&Tells::Refused(why.clone()), &[])?;
+            return Err(TakeoverError::Refused(why));
+        }
+        _ => return Err(TakeoverError::Unexpected("no greeting")),
+    }
+    let members = match fleet.freeze() {
+        Ok(members) => members,
+        Err(error) => {
+            channel.send(&Tells::Refused(error.to_string()), &[])?;
+            return Err(error.into());
+        }
+    };
+    tracing::info!(sandboxes = members.len(), "handing over to another daemon");
+    let mut paused = false;
+    let given = talk(&channel, fleet, socket, &members, &mut paused);
+    if let Err(error) = &given {
+        // Should the other be gone, nobody hears it.
+        let _ = channel.send(&Tells::Refused(error.to_string()), &[]);
+        for member in &members {
+            let resumed = member
+                .with(|enforced| if paused { enforced.resume() } else { Ok(enforced.is_frozen = false) });
+            if let Some(Err(error)) = resumed {
+                tracing::error!(sandbox = %member.id, %error, "new connections cannot be accepted again");
+            }
+        }
+        fleet.thaw();
+    }
+    given
+}
+
+fn talk(
+    channel: &Channel,
+    fleet: &Arc<Fleet>,
+    socket: &ControlSocket,
+    members: &[Arc<Member>],
+    paused: &mut bool,
+) -> Result<(), TakeoverError> {
+    let sets = program_sets(members)?;
+    let control = socket.listener()?;
+    channel.send(&Tells::Begin { sets: sets.len(), members: members.len() }, &[control.as_fd()])?;
+    for (_, descriptors) in &sets {
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        channel.send(&Tells::Set, &borrowed)?;
+    }
+    for member in members {
+        let described = member.with(|enforced| describe(member, enforced, &sets));
+        let (handed, descriptors) = described.ok_or(TakeoverError::Unexpected("a sandbox ended"))??;
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        channel.send(&Tells::Member(Box::new(handed)), &borrowed)?;
+    }
+    let Asks::Ready = hear(channel)? else {
+        return Err(TakeoverError::Unexpected("another word than Ready"));
+    };
+
+    *paused = true;
+    for member in members {
+        // One after the other, but all of them have stopped to accept when the first has its last answers sent.
+        member.with(|enforced| enforced.serving().halt());
+    }
+    for (index, member) in members.iter().enumerate() {
+        let names = member.with(|enforced| {
+            tokio::runtime::Handle::current().block_on(enforced.serving().pause());
+            enforced.serving().hand_over_names()
+        });
+        for part in names.unwrap_or_default().parts(AT_ONCE) {
+            channel.send(&Tells::Names { member: index, names: part }, &[])?;
+        }
+    }
+    channel.send(&Tells::Paused, &[])?;
+    let Asks::Serving = hear(channel)? else {
+        return Err(TakeoverError::Unexpected("another word than Serving"));
+    };
+    if !fleet.part() {
+        return Err(TakeoverError::Unexpected("the daemon is ending"));
+    }
+    socket.hand_over();
+    // From here on there is no way back: should this word be lost, the new daemon is as well.
+    let told = channel.send(&Tells::Yours, &[]);
+    tracing::info!("another daemon serves the sandboxes now; ending what is under way");
+    let _ = kill(Pid::this(), Signal::SIGTERM);
+    Ok(told?)
+}
+
+/// The sets of programs that sandboxes have on their cgroups, each with its maps: this process's own, and those it has taken over.
+fn program_sets(members: &[Arc<Member>]) -> Result<Vec<(usize, Vec<OwnedFd>)>, TakeoverError> {
+    let mut sets: Vec<(usize, Vec<OwnedFd>)> = Vec::new();
+    for member in members {
+        let set = member.with(|enforced| {
+            let (attachment, _) = enforced.kernel();
+            let set = attachment.program_set();
+            if sets.iter().any(|(known, _)| *known == set) {
+                return Ok(None);
+            }
+            let copies = attachment
+                .descriptors()
+                .iter()
+                .map(BorrowedFd::try_clone_to_owned)
+                .collect::<Result<_, _>>()?;
+            Ok::<_, std::io::Error>(Some((set, copies)))
+        });
+        sets.extend(set.transpose()?.flatten());
+    }
+    Ok(sets)
+}
+
+/// All there is to say of a sandbox while it goes on. From now on nobody changes it.
+fn describe(
+    member: &Member,
+    enforced: &mut Enforced,
+    sets: &[(usize, Vec<OwnedFd>)],
+) -> Result<(HandedMember, Vec<OwnedFd>), TakeoverError> {
+    enforced.is_frozen = true;
+    let not_pinned = || TakeoverError::Unexpected("a sandbox whose programs are not pinned");
+    let (attachment, pins) = enforced.kernel();
+    let (base, lock) = pins.ok_or_else(not_pinned)?.parts();
+    let set = attachment.program_set();
+    let summary = member.summary();
+    if summary.policy.is_null() {
+        let why = "its policy document cannot be shown without a key".to_owned();
+        return Err(TakeoverError::Member { id: member.id.to_string(), why });
+    }
+    let listeners = enforced.serving().listeners();
+    let mut descriptors: Vec<OwnedFd> =
+        vec![listeners.tcp4.as_fd().try_clone_to_owned()?, listeners.dns4.as_fd().try_clone_to_owned()?];
+    let v6 = listeners.tcp6.as_ref().zip(listeners.dns6.as_ref());
+    if let Some((tcp6, dns6)) = v6 {
+        descriptors.extend([tcp6.as_fd().try_clone_to_owned()?, dns6.as_fd().try_clone_to_owned()?]);
+    }
+    descriptors.push(lock.as_fd().try_clone_to_owned()?);
+    let handed = HandedMember {
+        id: member.id.to_string(),
+        cgroup: SentPath(member.cgroup.clone()),
+        cgroup_id: member.cgroup_id,
+        trust: SentPath(member.trust.clone()),
+        created: member.created.to_string(),
+        changed: summary.changed.to_string(),
+        policy: with_stand_ins(summary.policy),
+        source: match summary.source {
+            Source::File(path) => Some(SentPath(path)),
+            Source::Given => None,
+        },
+        proxy: enforced.serving().hand_over(),
+        set: sets.iter().position(|(known, _)| *known == set).ok_or_else(not_pinned)?,
+        pins: SentPath(attachment.pins().ok_or_else(not_pinned)?.to_owned()),
+        base: SentPath(base.to_owned()),
+        has_v6: v6.is_some(),
+    };
+    Ok((handed, descriptors))
+}
+
+/// A document that was shown has nothing where a key stood, which is not valid.
+fn with_stand_ins(mut policy: Value) -> Value {
+    if let Some(Value::Object(simple)) = policy.get_mut("credentials") {
+        simple.values_mut().filter(|key| key.is_null()).for_each(|key| *key = NO_KEY.into());
+    }
+    if let Some(Value::Object(credentials)) = policy.get_mut("credentials_v2") {
+        let keys = credentials.values_mut().filter_map(|credential| credential.get_mut("key"));
+        keys.filter(|key| key.is_null()).for_each(|key| *key = NO_KEY.into());
+    }
+    policy
+}
+
+fn hear(channel: &Channel) -> Result<Asks, TakeoverError> {
+    match channel.receive::<Asks>()? {
+        Some((asks, _)) => Ok(asks),
+        None => Err(TakeoverError::Lost(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+impl HandedNames {
+    /// The same in parts of at most that many.
+    fn parts(self, most: usize) -> Vec<HandedNames> {
+        let (mut names, mut sent) = (self.names.into_iter(), self.sent.into_iter());
+        let mut parts = Vec::new();
+        while names.len() + sent.len() > 0 {
+            parts.push(HandedNames {
+                names: names.by_ref().take(most).collect(),
+                sent: sent.by_ref().take(most).collect(),
+            });
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_without_keys_is_valid_with_stand_ins() {
+        let shown = serde_json::json!({
+            "credentials": { "openai": null },
+            "credentials_v2": {
+                "one": { "key": null, "hosts": ["a.example"] },
+                "two": { "key": { "env": "TWO" }, "hosts": ["b.example"] },
+            },
+        });
+        let text = with_stand_ins(shown).to_string();
+        assert!(crate::policy::Document::parse(&text).is_ok(), "{text}");
+        assert!(text.contains(r#""env":"TWO""#));
+    }
+
+    #[test]
+    fn names_are_told_in_parts_and_in_order() {
+        let names = (0..10).map(|n| (format!("n{n}.example"), n)).collect();
+        let parts = HandedNames { names, sent: vec![("a.example".into(), 7)] }.parts(4);
+        assert_eq!(parts.iter().map(|part| part.names.len()).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!(parts[0].sent.len(), 1);
+        assert_eq!(parts[2].names[1].0, "n9.example");
+    }
+}

@@ -1,0 +1,230 @@
+//! The new daemon's side.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Asks, HandedMember, PATIENCE, PROTOCOL, TakeoverError, Tells, VERSION};
+use crate::control::ControlSocket;
+use crate::fleet::{Enforced, Fleet, Member, Pins, Rules, Source};
+use crate::kernel::{Attachment, Inherited, LAYOUT};
+use crate::policy::Problem;
+use crate::proxy::{HandedNames, HandedSandbox, Listeners};
+use crate::sandbox::handover::Channel;
+
+/// The longest head of an answer, in bytes.
+const LONGEST_HEAD: usize = 8 * 1024;
+/// The most sandboxes, and sets of programs, that are taken over.
+const MOST: usize = 1 << 16;
+
+/// A daemon that is ready to hand over.
+#[derive(Debug)]
+pub(crate) struct Connected(Channel);
+
+/// Asks the daemon at a control socket to hand over. `None` where there is none.
+///
+/// # Errors
+/// When it does not, or cannot be reached.
+pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError> {
+    let mut stream = match UnixStream::connect(control) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "POST /v1/takeover HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\ncontent-length: 0\r\n\r\n"
+    )?;
+    // Byte by byte: what follows the head comes with descriptors, which an ordinary read would lose.
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && head.len() < LONGEST_HEAD {
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    if !head.starts_with(b"HTTP/1.1 101 ") {
+        let line = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default())
+            .into_owned();
+        return Err(TakeoverError::Refused(format!("it answers {}", line.escape_debug())));
+    }
+    Ok(Some(Connected(Channel::from_descriptor(stream.into()))))
+}
+
+/// A sandbox that is prepared, while the old daemon still serves it.
+struct Prepared {
+    id: Arc<str>,
+    cgroup: PathBuf,
+    trust: PathBuf,
+    times: (Timestamp, Option<Timestamp>),
+    rules: Rules,
+    proxy: HandedSandbox,
+    names: HandedNames,
+    listeners: Listeners,
+    attachment: Attachment,
+    pins: Pins,
+    set: usize,
+}
+
+/// Takes everything over into an empty fleet. When it returns, the sandboxes are served here, and the other daemon is about to end.
+/// Blocks; call it within a tokio runtime.
+///
+/// # Errors
+/// What cannot be taken over; everything is the other daemon's then, as before.
+pub(crate) fn take(
+    connected: Connected,
+    fleet: &Arc<Fleet>,
+    control: &Path,
+) -> Result<ControlSocket, TakeoverError> {
+    let Connected(channel) = connected;
+    channel.set_patience(Some(PATIENCE))?;
+    channel.send(&Asks::Hello { version: VERSION, layout: LAYOUT }, &[])?;
+    let (Tells::Begin { sets, members }, descriptors) = hear(&channel)? else {
+        return Err(TakeoverError::Unexpected("another word than Begin"));
+    };
+    if sets > MOST || members > MOST {
+        return Err(TakeoverError::Unexpected("too many sandboxes"));
+    }
+    let listener = descriptors.into_iter().next().ok_or(TakeoverError::Unexpected("no control socket"))?;
+    let mut inherited = Vec::with_capacity(sets);
+    for _ in 0..sets {
+        let (Tells::Set, maps) = hear(&channel)? else {
+            return Err(TakeoverError::Unexpected("another word than Set"));
+        };
+        let set = fleet
+            .enforcer()
+            .inherit(maps)
+            .map_err(|error| TakeoverError::Refused(format!("its maps cannot be used: {error}")))?;
+        inherited.push(set);
+    }
+    let mut prepared = Vec::with_capacity(members);
+    for _ in 0..members {
+        let (Tells::Member(handed), descriptors) = hear(&channel)? else {
+            return Err(TakeoverError::Unexpected("another word than Member"));
+        };
+        let id = handed.id.clone();
+        let ready = prepare(*handed, descriptors, fleet, &inherited);
+        prepared.push(ready.map_err(|why| TakeoverError::Member { id, why })?);
+    }
+
+    channel.send(&Asks::Ready, &[])?;
+    loop {
+        match hear(&channel)? {
+            (Tells::Names { member, names }, _) => {
+                let member = prepared.get_mut(member).ok_or(TakeoverError::Unexpected("names of nobody"))?;
+                member.names.extend(names);
+            }
+            (Tells::Paused, _) => break,
+            _ => return Err(TakeoverError::Unexpected("another word than Names")),
+        }
+    }
+    // Nobody accepts at this moment: what comes waits in the listeners' queues. Failing below has the other one go on.
+    let mut serving = Vec::with_capacity(prepared.len());
+    for member in prepared {
+        let id = member.id.to_string();
+        serving.push(serve(member, fleet, &inherited).map_err(|why| TakeoverError::Member { id, why })?);
+    }
+    let socket = ControlSocket::inherit(UnixListener::from(listener), control)
+        .map_err(|error| TakeoverError::Refused(error.to_string()))?;
+    let taken =
+        channel.send(&Asks::Serving, &[]).map_err(TakeoverError::from).and_then(|()| match hear(&channel)? {
+            (Tells::Yours, _) => Ok(()),
+            _ => Err(TakeoverError::Unexpected("another word than Yours")),
+        });
+    if let Err(error) = taken {
+        // The file is the other daemon's still.
+        socket.hand_over();
+        return Err(error);
+    }
+    for (member, mut enforced) in serving {
+        enforced.own();
+        let about = (member.shown, member.warnings, member.source);
+        let place = (member.cgroup, enforced.kernel().0.cgroup_id());
+        fleet.adopt(&member.id.clone(), |feed| {
+            let given = (member.trust, fleet.base_urls());
+            Member::since(member.id, place, given, enforced, about, feed, member.times)
+        });
+    }
+    Ok(socket)
+}
+
+/// What a member will be made of.
+struct Serves {
+    id: Arc<str>,
+    cgroup: PathBuf,
+    trust: PathBuf,
+    times: (Timestamp, Option<Timestamp>),
+    shown: serde_json::Value,
+    warnings: Vec<Problem>,
+    source: Source,
+}
+
+fn prepare(
+    handed: HandedMember,
+    descriptors: Vec<OwnedFd>,
+    fleet: &Fleet,
+    inherited: &[Inherited],
+) -> Result<Prepared, String> {
+    crate::fleet::check_id(&handed.id).map_err(|error| error.to_string())?;
+    let mut proxy = handed.proxy;
+    let source = handed.source.map_or(Source::Given, |path| Source::File(path.0));
+    let text = handed.policy.to_string();
+    let rules = Rules::with_keys(&text, &[], source, fleet.catalogue(), |policy| {
+        proxy.keyring(policy).map_err(|why| vec![Problem::new("", why)])
+    });
+    let rules = rules.map_err(|error| error.to_string())?;
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or_else(|| "a socket is missing".to_owned());
+    let (tcp4, dns4) = (TcpListener::from(next()?), UdpSocket::from(next()?));
+    let (tcp6, dns6) = if handed.has_v6 {
+        (Some(TcpListener::from(next()?)), Some(UdpSocket::from(next()?)))
+    } else {
+        (None, None)
+    };
+    let lock = std::fs::File::from(next()?);
+    let listeners = Listeners { tcp4, tcp6, dns4, dns6, self_test_token: proxy.token().to_owned() };
+    let set = inherited.get(handed.set).ok_or("its programs are missing")?;
+    let attachment = set.attachment(handed.cgroup_id, &handed.pins.0).map_err(|error| error.to_string())?;
+    let time = |text: &str| text.parse::<Timestamp>().map_err(|error| error.to_string());
+    Ok(Prepared {
+        id: handed.id.into(),
+        cgroup: handed.cgroup.0,
+        trust: handed.trust.0,
+        times: (time(&handed.created)?, Some(time(&handed.changed)?)),
+        rules,
+        proxy,
+        names: HandedNames::default(),
+        listeners,
+        attachment,
+        pins: Pins::inherit(handed.base.0, lock),
+        set: handed.set,
+    })
+}
+
+fn serve(member: Prepared, fleet: &Fleet, inherited: &[Inherited]) -> Result<(Serves, Enforced), String> {
+    let Prepared { id, cgroup, trust, times, rules, proxy, names, listeners, attachment, pins, set } = member;
+    let Rules { policy, keyring, shown, warnings, source } = rules;
+    let sandbox =
+        proxy.restore(names, fleet.runtime(), &id, policy, keyring).map_err(|error| error.to_string())?;
+    let destinations = inherited.get(set).ok_or("its programs are missing")?.destinations();
+    let serving = sandbox.take_over(listeners, destinations).map_err(|error| error.to_string())?;
+    Ok((
+        Serves { id, cgroup, trust, times, shown, warnings, source },
+        Enforced::inherit(serving, attachment, pins),
+    ))
+}
+
+fn hear(channel: &Channel) -> Result<(Tells, Vec<OwnedFd>), TakeoverError> {
+    match channel.receive::<Tells>()? {
+        Some((Tells::Refused(why), _)) => Err(TakeoverError::Refused(why)),
+        Some(told) => Ok(told),
+        None => Err(TakeoverError::Lost(io::ErrorKind::UnexpectedEof.into())),
+    }
+}

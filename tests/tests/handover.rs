@@ -1,0 +1,402 @@
+//! One daemon after another: sandboxes outlive a restart, an upgrade and a crash, and the wall stands all the while.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::time::Duration;
+
+use interceptor_tests::client::fetch::Plan;
+use interceptor_tests::daemon::{Daemon, Guest, until};
+use interceptor_tests::lab::Lab;
+use serde_json::{Value, json};
+
+const HOST: &str = "api.lab.test";
+
+fn policy(lab: &Lab) -> Value {
+    lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]))
+}
+
+/// HTTP/1.1 over connections that are kept, and over ones that are not; HTTP/2 by curl, which opens another connection when it is
+/// told to. Each line of the file is a request's outcome.
+const LOAD: &str = r#"
+import http.client, os, ssl, subprocess, sys, threading, time
+host, stop, out = sys.argv[1:]
+lock = threading.Lock()
+log = open(out, 'a')
+def note(text):
+    with lock: log.write(text + '\n'); log.flush()
+headers = {'authorization': 'Bearer ' + os.environ['LAB_API_KEY']}
+context = ssl.create_default_context()
+def kept(name):
+    connection = http.client.HTTPSConnection(host, timeout=60, context=context)
+    n = 0
+    while not os.path.exists(stop):
+        n += 1
+        try:
+            connection.request('GET', f'/{name}/{n}', headers=headers)
+            answer = connection.getresponse(); answer.read()
+            note(f'{name} {answer.status}')
+        except Exception as error:
+            note(f'{name} FAILED {error!r}')
+            connection.close()
+        if name == 'fresh': connection.close()
+        time.sleep(0.002)
+def curl():
+    while not os.path.exists(stop):
+        done = subprocess.run(['curl', '-sS', '--http2', '--max-time', '60', '-o', '/dev/null', '-w', 'h2 %{http_code} %{http_version}\n',
+            '-H', 'authorization: ' + headers['authorization'], f'https://{host}/h2/[1-40]'], capture_output=True, text=True)
+        for line in done.stdout.split('\n'):
+            if line: note(line)
+        if done.returncode: note(f'h2 FAILED {done.returncode} {done.stderr!r}')
+threads = [threading.Thread(target=kept, args=('kept',)) for _ in range(3)]
+threads += [threading.Thread(target=kept, args=('fresh',)) for _ in range(2)] + [threading.Thread(target=curl)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"#;
+
+/// Requests without an end, until told to stop.
+struct Load {
+    child: Child,
+    stop: std::path::PathBuf,
+    out: std::path::PathBuf,
+}
+
+impl Load {
+    fn start(lab: &Lab, guest: &Guest<'_>) -> Load {
+        let (stop, out) = (lab.work().join("stop"), lab.work().join("outcomes"));
+        let mut command = guest.command("/usr/bin/python3");
+        let child = command.args(["-c", LOAD, HOST]).arg(&stop).arg(&out).spawn().unwrap();
+        Load { child, stop, out }
+    }
+
+    fn outcomes(&self) -> Vec<String> {
+        fs::read_to_string(&self.out).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until each kind has had that many more outcomes.
+    #[track_caller]
+    fn go_on(&self, more: usize) {
+        let count = || {
+            let all = self.outcomes();
+            ["kept ", "fresh ", "h2 "].map(|kind| all.iter().filter(|line| line.starts_with(kind)).count())
+        };
+        let before = count();
+        let enough = until(|| count().iter().zip(before).all(|(now, before)| *now >= before + more));
+        assert!(enough, "the load stands still: {before:?}, {:?}", count());
+    }
+
+    #[track_caller]
+    fn end(mut self) -> Vec<String> {
+        fs::write(&self.stop, "").unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success());
+        self.outcomes()
+    }
+}
+
+/// Another daemon on the same socket.
+fn successor<'lab>(lab: &'lab Lab, daemon: &Daemon<'_>) -> Daemon<'lab> {
+    lab.daemon().at_origin(HOST).quiet_log().control(daemon.control().to_owned()).option("--takeover").start()
+}
+
+fn shown(daemon: &Daemon<'_>, guest: &Guest<'_>) -> Value {
+    daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()
+}
+
+fn events(daemon: &Daemon<'_>, kind: &str) -> usize {
+    daemon.records().iter().filter(|record| format!("{record:?}").contains(kind)).count()
+}
+
+#[test]
+fn under_load_no_request_fails_while_one_daemon_after_another_takes_over() {
+    Lab::test(|lab| {
+        lab.unordered();
+        let mut daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = daemon.guest(&policy(lab));
+        let before = shown(&daemon, &guest);
+        let load = Load::start(lab, &guest);
+        load.go_on(40);
+        // The second take-over is of maps that the daemon has taken over itself.
+        for _ in 0..3 {
+            let next = successor(lab, &daemon);
+            assert_eq!(events(&next, "sandbox_taken_over"), 1);
+            assert!(until(|| events(&daemon, "sandbox_handed_over") == 1));
+            daemon.finish();
+            daemon = next;
+            load.go_on(40);
+        }
+        let outcomes = load.end();
+        let failed: Vec<_> =
+            outcomes.iter().filter(|line| !line.ends_with(" 200") && !line.ends_with("200 2")).collect();
+        assert!(
+            failed.is_empty(),
+            "{} of {}: {:?}",
+            failed.len(),
+            outcomes.len(),
+            &failed[..failed.len().min(5)]
+        );
+        let after = shown(&daemon, &guest);
+        for field in ["ca_pem", "env", "created", "policy", "cgroup"] {
+            assert_eq!(before[field], after[field], "{field}");
+        }
+        daemon.remove(&guest);
+        daemon.finish();
+        assert!(
+            !std::path::Path::new("/sys/fs/bpf/interceptor").join(guest.cgroup.id().to_string()).exists()
+        );
+    });
+}
+
+#[test]
+fn a_request_under_way_ends_in_the_daemon_where_it_began() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = daemon.guest(&policy(lab));
+        let script = format!(
+            "curl -sS --max-time 60 -H \"authorization: Bearer $LAB_API_KEY\" -o /dev/null -w '%{{http_code}}' https://{HOST}/gated"
+        );
+        let waiting = guest.command("sh").args(["-c", &script]).spawn().unwrap();
+        assert!(until(|| !lab.seen().is_empty()));
+        let next = successor(lab, &daemon);
+        // The new one serves while the old one waits for that answer.
+        let answer = &guest.fetch(&Plan::https(HOST, "http/1.1").ask_with(
+            "GET",
+            "/later",
+            &[("authorization", "Bearer $LAB_API_KEY")],
+            "",
+        ))[0];
+        assert_eq!(answer.answers[0].status, 200, "{answer:?}");
+        lab.open_gate();
+        let output = waiting.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
+        daemon.finish();
+        next.finish();
+    });
+}
+
+/// Begins to take over by hand, and goes as far as `steps`.
+fn half_a_takeover(daemon: &Daemon<'_>, hello: &Value, steps: &[&str]) -> Vec<Value> {
+    let mut stream = UnixStream::connect(daemon.control()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+        .write_all(b"POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: interceptor-takeover\r\n\r\n")
+        .unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    let say = |stream: &mut UnixStream, message: &Value| {
+        let text = message.to_string();
+        stream.write_all(&(text.len() as u32).to_ne_bytes()).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+    };
+    let hear = |stream: &mut UnixStream| -> Option<Value> {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).ok()?;
+        let mut body = vec![0; u32::from_ne_bytes(length) as usize];
+        stream.read_exact(&mut body).ok()?;
+        serde_json::from_slice(&body).ok()
+    };
+    let mut heard = Vec::new();
+    say(&mut stream, hello);
+    for step in steps {
+        while let Some(told) = hear(&mut stream) {
+            let found = told == **step || told.get(step).is_some();
+            heard.push(told);
+            if found {
+                break;
+            }
+        }
+        match *step {
+            "Member" => say(&mut stream, &json!("Ready")),
+            _ => {}
+        }
+    }
+    heard
+}
+
+#[test]
+fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
+    Lab::test(|lab| {
+        lab.unordered();
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = daemon.guest(&policy(lab));
+        let hello = json!({ "Hello": { "version": 1, "layout": 1 } });
+        let table: [(&Value, &[&str]); 5] = [
+            (&hello, &["Begin"]),
+            (&hello, &["Member"]),
+            (&hello, &["Member", "Paused"]),
+            (&json!({ "Hello": { "version": 0, "layout": 1 } }), &["Refused"]),
+            (&json!("Serving"), &["Refused"]),
+        ];
+        for (hello, steps) in table {
+            let heard = half_a_takeover(&daemon, hello, steps);
+            let again = || {
+                let changed = daemon.replace(&guest, &policy(lab), false);
+                changed.status == 200
+            };
+            assert!(until(again), "the daemon stays frozen after {steps:?}");
+            assert!(!steps.contains(&"Paused") || heard.last() == Some(&json!("Paused")), "{steps:?}");
+            let plan = Plan::https(HOST, "h2").ask_with(
+                "GET",
+                "/on",
+                &[("authorization", "Bearer $LAB_API_KEY")],
+                "",
+            );
+            let reports = guest.fetch(&plan);
+            assert_eq!(reports[0].answers[0].status, 200, "{steps:?}: {reports:?}");
+        }
+        assert_eq!(daemon.ids(), [guest.id.clone()]);
+        // A daemon that starts there without being told to take over leaves it alone.
+        let refused = lab.daemon().quiet_log().control(daemon.control().to_owned()).fail();
+        assert!(refused.err().contains("another daemon"), "{}", refused.err());
+        // And one that is told to, with nobody there, starts as ever.
+        let fresh = lab.daemon().quiet_log().option("--takeover").start();
+        assert!(fresh.ids().is_empty());
+        fresh.finish();
+        daemon.finish();
+    });
+}
+
+/// What a sandbox's program sees of a way out: past the proxy, over UDP and to a port of the host.
+const ESCAPES: &str = r#"
+import socket, sys, time, os
+udp, tcp, stop = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+print('trying', flush=True)
+while not os.path.exists(stop):
+    for kind, port in (socket.SOCK_DGRAM, udp), (socket.SOCK_STREAM, tcp):
+        try:
+            with socket.socket(type=kind) as s:
+                s.settimeout(1); s.connect(('127.0.0.1', port)); s.send(b'out')
+        except OSError: pass
+    time.sleep(0.001)
+"#;
+
+/// Somebody outside who would hear of it.
+struct Observer {
+    udp: std::net::UdpSocket,
+    tcp: std::net::TcpListener,
+}
+
+impl Observer {
+    fn new() -> Observer {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        udp.set_nonblocking(true).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        Observer { udp, tcp }
+    }
+
+    fn heard(&self) -> bool {
+        self.udp.recv(&mut [0; 8]).is_ok() || self.tcp.accept().is_ok()
+    }
+
+    /// Starts a program in the sandbox that tries to reach it all the time.
+    fn tried_by(&self, guest: &Guest<'_>, stop: &std::path::Path) -> Child {
+        let ports = [self.udp.local_addr().unwrap().port(), self.tcp.local_addr().unwrap().port()];
+        let mut command = guest.command("/usr/bin/python3");
+        command.args(["-u", "-c", ESCAPES]).args(ports.map(|port| port.to_string())).arg(stop);
+        let mut child = command.spawn().unwrap();
+        let mut first = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        child
+    }
+}
+
+/// The configuration of a daemon with one sandbox.
+fn configuration(lab: &Lab, id: &str, cgroup: &std::path::Path) -> std::path::PathBuf {
+    let policy = lab.secret_file("configured.json", &policy(lab).to_string());
+    let config = json!({ "sandboxes": [{ "id": id, "cgroup": cgroup, "policy": policy }] });
+    lab.secret_file("config.json", &config.to_string())
+}
+
+fn works(daemon: &Daemon<'_>, guest: Guest<'_>) {
+    let made = daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json();
+    let guest = daemon.guest_of(guest.cgroup, &made);
+    let plan = Plan::https(HOST, "h2").ask_with("GET", "/", &[("authorization", "Bearer $LAB_API_KEY")], "");
+    let reports = guest.fetch(&plan);
+    assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
+}
+
+#[test]
+fn k18_a_killed_daemon_leaves_the_wall_and_the_next_one_adopts_without_a_gap() {
+    Lab::test(|lab| {
+        lab.unordered();
+        lab.audit_may_be_lost();
+        let observer = Observer::new();
+        let first = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = first.guest(&policy(lab));
+        let stop = lab.work().join("stop-escapes");
+        let mut escaping = observer.tried_by(&guest, &stop);
+        let load = Load::start(lab, &guest);
+        load.go_on(5);
+        let config = configuration(lab, &guest.id, guest.cgroup.path());
+        first.kill();
+        // Several deaths, so that places of pins that are taken are met too.
+        for round in 0..4 {
+            let next = lab.daemon().at_origin(HOST).quiet_log().option("--config").option(&config).start();
+            assert_eq!(next.ids(), [guest.id.clone()], "round {round}");
+            assert_eq!(events(&next, "sandbox_adopted"), 1, "round {round}");
+            next.kill();
+            assert!(!observer.heard(), "round {round}");
+        }
+        fs::write(&load.stop, "").unwrap();
+        let _ = load.end();
+        let last = lab.daemon().at_origin(HOST).quiet_log().option("--config").option(&config).start();
+        fs::write(&stop, "").unwrap();
+        escaping.wait().unwrap();
+        assert!(!observer.heard(), "something got out");
+        let id = guest.cgroup.id();
+        works(&last, guest);
+        let said = last.finish().err();
+        assert!(said.contains("adopted with a new certificate authority"), "{said}");
+        assert!(!std::path::Path::new("/sys/fs/bpf/interceptor").join(id.to_string()).exists());
+    });
+}
+
+#[test]
+fn o7_a_daemon_removes_what_it_is_told_not_to_keep_and_what_is_gone_and_keeps_the_rest_closed() {
+    Lab::test(|lab| {
+        lab.audit_may_be_lost();
+        let observer = Observer::new();
+        let program = format!(
+            "import socket\ntry: socket.create_connection(('127.0.0.1', {}), 5); print('out')\nexcept OSError: print('refused')",
+            observer.tcp.local_addr().unwrap().port()
+        );
+        let pins = |guest: &Guest<'_>| {
+            std::path::Path::new("/sys/fs/bpf/interceptor").join(guest.cgroup.id().to_string()).exists()
+        };
+        let first = lab.daemon().quiet_log().start();
+        let [kept, gone, unwanted] = [(); 3].map(|()| first.guest(&json!({})));
+        first.kill();
+        gone.cgroup.remove();
+
+        // Unless it is told otherwise, it keeps what it has no policy for, closed.
+        let second = lab.daemon().quiet_log().start();
+        assert!(second.ids().is_empty());
+        assert_eq!([pins(&kept), pins(&gone), pins(&unwanted)], [true, false, true]);
+        assert_eq!(events(&second, "sandbox_kept_closed"), 2);
+        assert_eq!([kept.python(&program), unwanted.python(&program)], ["refused\n", "refused\n"]);
+        // Another sandbox on the cgroup takes the closed one's place.
+        let again = json!({ "cgroup": unwanted.cgroup.path() });
+        let made = second.call("POST", "/v1/sandboxes", &again.to_string());
+        assert_eq!(made.status, 201, "{made:?}");
+        second.kill();
+
+        let third = lab.daemon().quiet_log().option("--adopt").option(&kept.id).start();
+        assert_eq!([pins(&kept), pins(&unwanted)], [true, false]);
+        assert_eq!((events(&third, "sandbox_kept_closed"), events(&third, "sandbox_removed")), (1, 1));
+        assert_eq!([kept.python(&program), unwanted.python(&program)], ["refused\n", "out\n"]);
+        third.finish();
+        assert!(pins(&kept), "what it did not adopt is not its own to remove");
+        let fourth = lab.daemon().quiet_log().option("--adopt").option("none").start();
+        assert!(!pins(&kept));
+        fourth.finish();
+    });
+}
