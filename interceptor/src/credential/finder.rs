@@ -66,6 +66,7 @@ impl Finder {
     }
 
     /// Whether a text holds any placeholder.
+    #[cfg(test)]
     pub(super) fn any(&self, text: &[u8]) -> bool {
         let mut found = Vec::new();
         self.find(text, &mut found);

@@ -176,8 +176,17 @@ impl Keyring {
 
     /// Whether a DNS name or SNI carries a placeholder, in one label or spread over several.
     pub fn in_name(&self, name: &str) -> bool {
-        self.finder.any(name.as_bytes())
-            || (name.contains('.') && self.finder.any(name.replace('.', "").as_bytes()))
+        self.named_in(name).is_some()
+    }
+
+    /// The credential whose placeholder a DNS name or SNI carries.
+    pub(crate) fn named_in(&self, name: &str) -> Option<CredentialId> {
+        let mut found = Vec::new();
+        self.finder.find(name.as_bytes(), &mut found);
+        if found.is_empty() && name.contains('.') {
+            self.finder.find(name.replace('.', "").as_bytes(), &mut found);
+        }
+        found.first().copied().map(CredentialId)
     }
 
     /// Whether a text holds the placeholder of a credential.

@@ -7,7 +7,7 @@ use http::{Response, StatusCode, Version};
 use serde::Serialize;
 
 use crate::audit::RequestId;
-use crate::policy::{Deny, Filter, Reason};
+use crate::policy::{CredentialId, Deny, Filter, Policy, Reason};
 
 /// The header that tells a refusal of the interceptor from an answer of the origin.
 pub(crate) const DECISION_HEADER: &str = "x-interceptor-decision";
@@ -40,6 +40,16 @@ pub(crate) fn refusal(reason: Reason, message: String) -> Deny {
         message,
         nearest: None,
     }
+}
+
+/// The refusal of a host whose name carries a placeholder: whoever resolves or answers it would learn of it.
+pub(crate) fn named_placeholder(policy: &Policy, id: CredentialId) -> Deny {
+    let message = format!(
+        "the request was refused: its host name carries the placeholder of the credential `{}`, which belongs in a header of a request to the credential's own hosts",
+        policy.credential(id).name
+    );
+    let deny = refusal(Reason::CredentialMisuse, message);
+    Deny { filter: Filter::Credential, credential: Some(id), ..deny }
 }
 
 /// What of the request the answer repeats.

@@ -23,7 +23,7 @@ use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
 use super::redact::{RedactError, Redactor};
-use super::refuse::{About, answer, refusal};
+use super::refuse::{About, answer, named_placeholder, refusal};
 use super::stall::Stall;
 use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
@@ -380,6 +380,12 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
         Err(_) if parts.method == http::Method::CONNECT => context.identity.host.clone(),
         Err(deny) => return Err(refused(deny, Some(context.identity.host.clone()))),
     };
+    if let Host::Name(name) = &host
+        && let Some(id) = rules.keyring.named_in(name.as_str())
+    {
+        let deny = named_placeholder(&rules.policy, id);
+        return Err(refused(deny, Some(host)));
+    }
     // From here on a request under a base URL is one to the host it stands for, for rules, records and the origin alike.
     let (scheme, port) = (context.identity.scheme, context.identity.port);
     let based = rules.policy.base_url(scheme, &host, port, parts.uri.path());

@@ -392,7 +392,7 @@ fn a_credential_takes_what_it_does_not_say_from_the_catalogue_or_the_defaults() 
     assert_eq!((anthropic.hosts.len(), anthropic.hosts[0].port), (1, Some(8443)));
     let github = credential("github");
     assert_eq!(github.forms, [Form::Basic { username: "me".to_owned() }]);
-    assert_eq!(github.env, ["GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PERSONAL_ACCESS_TOKEN"]);
+    assert_eq!(github.env, ["GITHUB_TOKEN", "GH_TOKEN"]);
     assert!(!github.strip_cookies);
     let mine = credential("mine");
     assert_eq!(mine.service, None);
