@@ -1,5 +1,7 @@
 //! Two sandboxes in one daemon share the process and nothing else (SPEC 10.4): each tries what is the other's.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Stdio;

@@ -71,6 +71,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     signals.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
+    launch::raise_open_files();
     let config = config.map(|path| read_config(&path)).transpose()?.unwrap_or_default();
     common.policy = common.policy.or(config.policy);
     common.audit = common.audit.or(config.audit);
