@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::budget::Budget;
+use super::pace::Pace;
 use super::quota::Quota;
 use super::{Destinations, Listeners, Runtime};
 use crate::accept;
@@ -66,6 +67,8 @@ pub struct Sandbox {
     pub(crate) requests: Quota,
     /// What was sent to each host.
     pub(crate) budget: Budget,
+    /// How fast it is refused.
+    pub(crate) refusals: Pace,
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
@@ -124,6 +127,7 @@ impl Sandbox {
             connections,
             requests,
             budget: Budget::default(),
+            refusals: Pace::new(),
             metrics,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
