@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use interceptor::audit::Audit;
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
+use interceptor_tests::inprocess::{self, Served, connect};
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
@@ -258,5 +260,32 @@ print('ended')
         );
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program);
         assert_eq!(outcome.success().out(), "b'HTTP/1.1 200'\nb'HTTP/1.1 101'\nended\n");
+    });
+}
+
+#[test]
+fn the_limits_of_a_new_policy_hold_at_once() {
+    let lab = Lab::new(&["http/1.1"]);
+    lab.handle().block_on(async {
+        let runtime = inprocess::runtime(&lab, Audit::discard().unwrap(), &[HOST]);
+        let served = Served::start(&runtime, "one", &policy(&lab, json!({ "connections": 1 })));
+        let connect = || connect(served.tls, HOST, served.trust());
+        let first = connect().await.unwrap();
+        let mut second = std::pin::pin!(connect());
+        let waits = tokio::time::timeout(Duration::from_millis(300), second.as_mut()).await;
+        assert!(waits.is_err(), "the second of one connection was served");
+        let (more, keys) = inprocess::rules(&policy(&lab, json!({ "connections": 2 })));
+        served.serving.sandbox().replace(more, keys);
+        let second = tokio::time::timeout(Duration::from_secs(10), second).await;
+        let second = second.expect("there are two places now").unwrap();
+        let (fewer, keys) = inprocess::rules(&policy(&lab, json!({ "connections": 1 })));
+        served.serving.sandbox().replace(fewer, keys);
+        drop(second);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let third = tokio::time::timeout(Duration::from_millis(300), connect()).await;
+        assert!(third.is_err(), "the one place is taken by the first");
+        drop(first);
+        let fourth = tokio::time::timeout(Duration::from_secs(10), connect()).await;
+        fourth.expect("the place is free").unwrap();
     });
 }

@@ -94,24 +94,25 @@ fn what_happens_is_counted_for_its_sandbox_and_forgotten_with_it() {
 }
 
 /// Hosts, methods, paths, server names and looked-up names that nobody has seen before.
-async fn flood(served: &Served, round: usize) {
+async fn flood(served: &Served, round: usize) -> anyhow::Result<()> {
     for number in 0..40 {
         let name = format!("n{round}-{number}.example.test");
         if let Ok(stream) = connect(served.tls, &name, served.trust()).await {
-            let mut sender = client(stream).await.unwrap();
+            let mut sender = client(stream).await?;
             let _ = ask(&mut sender, &format!("METHOD{round}X{number}"), &name, &format!("/{number}")).await;
             // The Host is another than the server name.
             let _ = ask(&mut sender, "GET", &format!("other{number}.test"), "/").await;
         }
-        let mut sender = client(TcpStream::connect(served.plain).await.unwrap()).await.unwrap();
+        let mut sender = client(TcpStream::connect(served.plain).await?).await?;
         let _ = ask(&mut sender, "BREW", &format!("plain{round}-{number}.test"), "/").await;
-        let mut raw = TcpStream::connect(served.tls).await.unwrap();
-        raw.write_all(format!("\x01{number} neither TLS nor HTTP {round}\r\n").as_bytes()).await.unwrap();
+        let mut raw = TcpStream::connect(served.tls).await?;
+        raw.write_all(format!("\x01{number} neither TLS nor HTTP {round}\r\n").as_bytes()).await?;
         let mut query = vec![0, number as u8, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, name.len() as u8];
         query.extend(name.replace('.', "-").as_bytes());
         query.extend([0, 0, 1, 0, 1]);
-        UdpSocket::bind("127.0.0.1:0").await.unwrap().send_to(&query, served.dns).await.unwrap();
+        UdpSocket::bind("127.0.0.1:0").await?.send_to(&query, served.dns).await?;
     }
+    Ok(())
 }
 
 #[test]
@@ -122,13 +123,13 @@ fn a_flood_of_names_and_methods_makes_no_series() {
         let policy = json!({ "network": { "allow": [HOST] }, "limits": { "mints_burst": 60 } });
         let served = Served::start(&runtime, "flooded", &policy);
         let metrics = runtime.metrics();
-        flood(&served, 0).await;
+        flood(&served, 0).await.unwrap();
         let queries = r#"interceptor_dns_queries_total{sandbox="flooded"}"#;
         reaches(metrics, queries, 40.0).await;
         let before = series(metrics);
         assert!(before.len() < 150, "{before:#?}");
         for round in 1..5 {
-            flood(&served, round).await;
+            flood(&served, round).await.unwrap();
         }
         reaches(metrics, queries, 200.0).await;
         let after = series(metrics);

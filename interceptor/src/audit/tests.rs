@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags};
@@ -271,4 +272,48 @@ async fn one_who_subscribes_sees_what_is_written_from_then_on() {
     let value: Value = serde_json::from_str(&first.json).unwrap();
     assert_eq!(value["path"], "/1");
     assert_eq!(stream.recv().await.unwrap().record.event, Some("stopped"));
+}
+
+#[test]
+fn x7_each_sandbox_has_its_own_backlog_and_learns_what_it_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let audit = Audit::to_file(&path).unwrap();
+    let (small, large): (Arc<str>, Arc<str>) = ("small".into(), "large".into());
+    let (small_lost, large_lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    audit.register(&small, 5, &small_lost);
+    audit.register(&large, 5000, &large_lost);
+    // The writer is stuck in a full pipe.
+    for number in 0..2000 {
+        audit.emit(denied(&large, &format!("/{number}")));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    for number in 0..100 {
+        audit.emit(denied(&small, &format!("/{number}")));
+        audit.emit(denied(&large, &format!("/{number}")));
+    }
+    let lost = (small_lost.load(Ordering::Relaxed), large_lost.load(Ordering::Relaxed));
+    assert_eq!(lost, (95, 0));
+    assert_eq!(audit.dropped(), 95);
+    assert!(audit.waiting() >= 105, "{}", audit.waiting());
+    // A new policy, a new bound.
+    audit.register(&small, 10, &small_lost);
+    for number in 0..100 {
+        audit.emit(denied(&small, &format!("/{number}")));
+    }
+    assert_eq!(small_lost.load(Ordering::Relaxed), 190);
+    // The rest goes out, so that the end of the test does not wait for it.
+    let drained = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        let mut piece = [0; 65_536];
+        while memchr::memmem::find(&seen, b"\"type\":\"end\"").is_none() {
+            let length = reader.read(&mut piece).unwrap();
+            seen.extend_from_slice(&piece[..length]);
+        }
+    });
+    audit.emit(Record::lifecycle(&"end".into(), "end"));
+    drop(audit);
+    drained.join().unwrap();
 }

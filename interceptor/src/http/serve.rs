@@ -470,6 +470,10 @@ pub(crate) async fn refuse(
     mut exchange: Exchange,
 ) -> Response<Download> {
     let Denied { deny, rules, host, retry } = *denied;
+    let turn = context.sandbox.refusals.turn();
+    if !turn.is_zero() {
+        tokio::time::sleep(turn).await;
+    }
     let stand_in = context.notes.is_some() && parts.method.as_str() == REFUSED_METHOD;
     let host = host.map(|host| host.to_string());
     let credential = deny.credential.map(|id| rules.policy.credential(id).name.clone());

@@ -65,6 +65,17 @@ pub(crate) fn keep_out(rules: &Arc<Rules>) {
     known.push(Arc::downgrade(rules));
 }
 
+/// The line without the keys of all rules that exist; `None` where it holds none.
+fn cleaned(line: &[u8]) -> Option<Vec<u8>> {
+    let rules: Vec<_> = {
+        let known = RULES.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter_map(Weak::upgrade).collect()
+    };
+    rules.iter().fold(None, |cleaned: Option<Vec<u8>>, rules| {
+        rules.keyring.cleaned(cleaned.as_deref().unwrap_or(line)).or(cleaned)
+    })
+}
+
 /// Standard error behind the search for keys.
 #[derive(Clone, Copy, Debug)]
 struct Cleaned;
@@ -72,14 +83,7 @@ struct Cleaned;
 impl Write for Cleaned {
     /// Takes a whole line: a key does not stand in two.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let rules: Vec<_> = {
-            let known = RULES.lock().unwrap_or_else(PoisonError::into_inner);
-            known.iter().filter_map(Weak::upgrade).collect()
-        };
-        let cleaned = rules.iter().fold(None, |cleaned: Option<Vec<u8>>, rules| {
-            rules.keyring.cleaned(cleaned.as_deref().unwrap_or(line)).or(cleaned)
-        });
-        LogWriter.write_all(cleaned.as_deref().unwrap_or(line))?;
+        LogWriter.write_all(cleaned(line).as_deref().unwrap_or(line))?;
         Ok(line.len())
     }
 
@@ -93,5 +97,33 @@ impl<'a> MakeWriter<'a> for Cleaned {
 
     fn make_writer(&'a self) -> Cleaned {
         Cleaned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::Keyring;
+    use crate::policy::{Catalogue, Document, Policy};
+
+    fn rules(key: &str) -> Arc<Rules> {
+        let text = format!(r#"{{"credentials_v2":{{"c":{{"key":"{key}","hosts":["api.test"]}}}}}}"#);
+        let document = Document::parse(&text).unwrap().document;
+        let policy = Policy::compile(&document, &Catalogue::builtin()).unwrap();
+        let keyring = Keyring::load(&policy, None).unwrap();
+        Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) })
+    }
+
+    #[test]
+    fn o1_the_keys_of_every_sandbox_are_taken_out_of_a_line_as_long_as_it_lives() {
+        let (one, two) = (rules("first-real-key-of-this-test"), rules("second-real-key-of-this-test"));
+        keep_out(&one);
+        keep_out(&two);
+        let line = b"{\"a\":\"first-real-key-of-this-test\",\"b\":\"second-real-key-of-this-test\"}\n";
+        let clean = String::from_utf8(cleaned(line).unwrap()).unwrap();
+        assert!(!clean.contains("-real-key-of-this-test") && clean.ends_with("\"}\n"), "{clean}");
+        assert_eq!(cleaned(b"nothing of the kind\n"), None);
+        drop((one, two));
+        assert_eq!(cleaned(line), None, "keys that are gone are not kept for the log's sake");
     }
 }

@@ -1,6 +1,6 @@
 //! What this process counts, for Prometheus: `GET /metrics`.
 //!
-//! Every sandbox has its own [`SandboxMetrics`]: plain atomic numbers in one allocation, reached by a pointer that
+//! Every sandbox has its own `SandboxMetrics`: plain atomic numbers in one allocation, reached by a pointer that
 //! connections and requests hold anyway, so that counting costs an addition and never a look-up. Only a scrape walks over
 //! them and gives them names.
 //!

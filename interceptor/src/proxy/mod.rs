@@ -3,6 +3,7 @@
 pub(crate) mod budget;
 mod handed;
 pub(crate) mod live;
+pub(crate) mod pace;
 pub(crate) mod quota;
 mod refusals;
 mod runtime;

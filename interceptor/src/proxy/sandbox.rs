@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::budget::Budget;
 use super::live::Live;
+use super::pace::Pace;
 use super::quota::Quota;
 use super::refusals::Recorded;
 use super::{Destinations, Listeners, Refusals, Runtime, Serving};
@@ -87,6 +88,8 @@ pub struct Sandbox {
     pub(crate) budget: Budget,
     /// What is open.
     pub(crate) live: Arc<Live>,
+    /// How fast it is refused.
+    pub(crate) refusals: Pace,
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
@@ -152,6 +155,7 @@ impl Sandbox {
             requests,
             budget: kept.budget,
             live: Arc::default(),
+            refusals: Pace::new(),
             metrics,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

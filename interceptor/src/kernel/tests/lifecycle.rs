@@ -30,9 +30,15 @@ fn o7_dropping_an_attachment_leaves_no_entry_and_no_program() {
         }));
     }
     assert_eq!((enforcer.maps().flows(), enforcer.maps().entries()), (1, 4));
+    let gauge = enforcer.gauge();
+    let fill = || gauge.read().iter().map(|fill| fill.entries).collect::<Vec<_>>();
+    assert_eq!(fill(), [1, 1, 4], "sandboxes, flows, networks");
+    assert_eq!(attachment.half_open_gauge().read(), Some(1));
     attachment.set_denied(&networks(&["11.0.0.0/8"])).unwrap();
     assert_eq!(enforcer.maps().entries(), 2);
+    assert_eq!(fill(), [1, 1, 2]);
     drop(attachment);
+    assert_eq!(fill(), [0, 0, 0]);
     assert_eq!((enforcer.maps().flows(), enforcer.maps().entries()), (0, 0));
     // The cgroup is as before: there is no way out here, which is another error than the programs'.
     rig.inside(|| assert_eq!(errno(TcpStream::connect("192.0.2.1:80")), libc::ENETUNREACH));

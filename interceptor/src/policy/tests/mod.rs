@@ -10,6 +10,7 @@ mod lint;
 mod network;
 mod path;
 mod pattern;
+mod size;
 
 use super::{Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme};
 
