@@ -196,7 +196,7 @@ fn o2_no_name_path_method_or_server_name_reaches_the_terminal_unescaped() {
             assert!(!shown.chars().any(steering), "{shown:?}");
         }
         // Something hostile did get as far as a record, or the test shows nothing.
-        assert!(verbatim.contains(r"x\n{\"decision\":\"allow\"}\u001b[2J\u202e"), "{verbatim}");
+        assert!(verbatim.contains(r#"x\n{\"decision\":\"allow\"}\u001b[2J\u202e"#), "{verbatim}");
         assert!(tail.contains(r#"x\u{a}{"decision":"allow"}\u{1b}[2J\u{202e}"#), "{tail}");
         assert!(stats.contains(r#"x\u{a}{"decision":"allow"}\u{1b}[2J\u{202e}"#), "{stats}");
         assert!(verbatim.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
@@ -266,4 +266,161 @@ fn tail_follows_a_file_over_a_rotation() {
     append(&file, &line("/4"));
     assert!(next().ends_with("/3"));
     assert!(next().ends_with("/4"));
+}
+
+/// A cgroup of a test's own, and a daemon with its socket in the test's directory.
+struct Daemon {
+    child: Child,
+    cgroup: PathBuf,
+    socket: String,
+}
+
+impl Daemon {
+    fn start(lab: &Lab, audit: &Path, key: &str) -> Daemon {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = fields.into_iter().find(|fields| fields[2] == "cgroup2").unwrap()[1].to_owned();
+        let cgroup = Path::new(&mount).join(format!("ctl-test-{}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        let socket = lab.directory().join("control.sock").display().to_string();
+        let mut command = Command::new(binary("interceptor"));
+        command.args(["serve", "--control", &socket, "--audit-chain", key, "--audit"]).arg(audit);
+        command.args(["--trust-dir", lab.directory().join("trust").to_str().unwrap()]);
+        command.stdout(Stdio::piped()).stdin(Stdio::null());
+        let mut daemon = Daemon { child: command.spawn().unwrap(), cgroup, socket };
+        let mut line = String::new();
+        BufReader::new(daemon.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains(&daemon.socket), "not ready: {line:?}");
+        daemon
+    }
+
+    /// What a process in the cgroup prints.
+    fn shell(&self, script: &str) -> String {
+        let script = format!("echo $$ > {}/cgroup.procs; {script}", self.cgroup.display());
+        let output = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        [arguments, &["--control", &self.socket]].concat()
+    }
+
+    #[track_caller]
+    fn out(&self, arguments: &[&str]) -> String {
+        out(&self.arguments(arguments))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir(&self.cgroup);
+    }
+}
+
+#[test]
+fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
+    Lab::test(|lab| {
+        let (key, audit) = (chain_key(lab), lab.directory().join("daemon.log"));
+        let mut daemon = Daemon::start(lab, &audit, &key);
+        assert!(daemon.out(&["ctl", "health"]).starts_with("ok: version "));
+        assert_eq!(daemon.out(&["ctl", "sandboxes"]), "there is no sandbox\n");
+        let policy = lab.secret_file("p.json", &lab.governed(HOST, json!([])).to_string());
+        let cgroup = daemon.cgroup.display().to_string();
+        let create = ["ctl", "sandboxes", "create", "--id", "web", "--cgroup", &cgroup, "--policy"];
+        let created = daemon.out(&[&create[..], &[policy.to_str().unwrap(), "--json"]].concat());
+        let created: Value = serde_json::from_str(&created).unwrap();
+        assert_eq!(created["id"], "web");
+        assert!(created["ca_pem"].as_str().unwrap().contains("BEGIN CERTIFICATE"));
+        assert!(created["env"]["LAB_API_KEY"].is_string(), "{created}");
+
+        // What is refused is said with its reason and place, and the status is 1.
+        let refused = |arguments: &[&str], expected: &[&str]| {
+            let output = interceptor(&daemon.arguments(arguments));
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+            assert!(expected.iter().all(|text| error.contains(text)), "{error}");
+        };
+        refused(&[&create[..], &[policy.to_str().unwrap()]].concat(), &["the daemon refuses", "(409)"]);
+        refused(&["ctl", "sandboxes", "show", "../none?"], &["no such sandbox", "(404)"]);
+        let wrong = lab.secret_file("wrong.json", r#"{ "network": { "allow": [""], "alow": [] } }"#);
+        let put = ["ctl", "policy", "put", "web", wrong.to_str().unwrap()];
+        refused(&put, &["(422)", "/network/allow/0: ", "/network/alow"]);
+
+        assert!(daemon.shell("curl -s http://denied.test/first").contains("host_denied"));
+        let list = daemon.out(&["ctl", "sandboxes", "list"]);
+        assert!(list.lines().count() == 2 && list.contains("web") && list.contains(&cgroup), "{list}");
+        let shown = daemon.out(&["ctl", "policy", "get", "web"]);
+        assert!(shown.contains(HOST) && !shown.contains(lab.key()), "{shown}");
+        let kept = daemon.out(&[
+            "audit",
+            "tail",
+            "--sandbox",
+            "web",
+            "--since",
+            "1h",
+            "--no-follow",
+            "--decision",
+            "deny",
+        ]);
+        assert!(kept.contains("GET denied.test/first 403 host_denied"), "{kept}");
+        let stats = daemon.out(&["audit", "stats", "--sandbox", "web", "--kind", "request", "--json"]);
+        let stats: Value = serde_json::from_str(&stats).unwrap();
+        assert_eq!(
+            (&stats["rows"][0]["host"], &stats["rows"][0]["count"]),
+            (&json!("denied.test"), &json!(1))
+        );
+
+        // From standard input, so that no file needs to hold a key.
+        let mut command = Command::new(binary("interceptor"));
+        command.args(daemon.arguments(&["ctl", "policy", "put", "web", "-", "--close"]));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(br#"{ "network": { "deny": ["other.test"], "allow": ["x.test"] } }"#)
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(daemon.out(&["ctl", "policy", "get", "web"]).contains("x.test"));
+
+        // As it happens.
+        let mut follow = Command::new(binary("interceptor"));
+        follow.args(daemon.arguments(&["ctl", "audit", "web", "--kind", "request"])).stdout(Stdio::piped());
+        let mut follow = Ended(follow.spawn().unwrap());
+        let mut lines = BufReader::new(follow.0.stdout.take().unwrap()).lines();
+        let deadline = Instant::now() + PATIENCE;
+        let followed = std::thread::scope(|scope| {
+            let first = scope.spawn(move || lines.next().unwrap().unwrap());
+            // It has to have begun to follow: asked again and again until it has heard of one.
+            while !first.is_finished() && Instant::now() < deadline {
+                daemon.shell("curl -s http://denied.test/second");
+            }
+            first.join().unwrap()
+        });
+        assert!(
+            followed.contains("deny  request    web GET denied.test/second 403 host_denied"),
+            "{followed}"
+        );
+
+        for (what, expected) in [
+            ("profiles", "claude-code"),
+            ("services", "OPENAI_API_KEY"),
+            ("metrics", "# TYPE"),
+            ("openapi", "\"3.1."),
+        ] {
+            assert!(daemon.out(&["ctl", what]).contains(expected), "{what}: {}", daemon.out(&["ctl", what]));
+        }
+        assert_eq!(daemon.out(&["ctl", "sandboxes", "delete", "web"]), "web: removed\n");
+        refused(&["ctl", "sandboxes", "delete", "web"], &["(404)"]);
+
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.child.id().cast_signed()), Signal::SIGTERM)
+            .unwrap();
+        assert!(daemon.child.wait().unwrap().success());
+        let whole = out(&["audit", "verify", "--key", &key, "--expect-end", audit.to_str().unwrap()]);
+        assert!(whole.starts_with("whole: "), "{whole}");
+        assert!(!fs::read_to_string(&audit).unwrap().contains(lab.key()));
+    });
 }
