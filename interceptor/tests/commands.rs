@@ -486,3 +486,106 @@ fn output_that_cannot_be_written_is_no_panic() {
     let output = run(&["doctor", "--json"], unread(), Stdio::piped());
     assert!(matches!(output.status.code(), Some(0 | 1)) && output.stderr.is_empty());
 }
+
+#[test]
+fn completions_and_manual_pages_are_there_for_every_command() {
+    let desk = Desk::new();
+    let made = desk.path("made");
+    assert!(desk.run(&["generate", "--to", &made], None).status.success());
+    let page = |name: &str| std::fs::read_to_string(format!("{made}/man/{name}.1"));
+    for name in
+        ["interceptor", "interceptor-run", "interceptor-audit-verify", "interceptor-ctl-sandboxes-create"]
+    {
+        assert!(
+            page(name).unwrap_or_else(|error| panic!("{name}: {error}")).contains(".SH SYNOPSIS"),
+            "{name}"
+        );
+    }
+    // What is not for people is in no manual.
+    assert!(page("interceptor-init").is_err() && page("interceptor-generate").is_err());
+    assert!(page("interceptor-audit-verify").unwrap().contains("\\-\\-expect\\-end"));
+    for (shell, file) in [("bash", "interceptor.bash"), ("zsh", "_interceptor"), ("fish", "interceptor.fish")]
+    {
+        let output = desk.run(&["completions", shell], None);
+        let written = std::fs::read(format!("{made}/completions/{file}")).unwrap();
+        assert!(output.status.success() && output.stdout == written, "{shell}");
+        assert!(String::from_utf8_lossy(&written).contains("expect-end"), "{shell}");
+    }
+    let parsed = Command::new("bash").arg("-n").arg(format!("{made}/completions/interceptor.bash")).status();
+    assert!(parsed.unwrap().success());
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_said_with_what_to_do() {
+    let desk = Desk::new();
+    let missing = desk.path("control.sock");
+    for arguments in [
+        &["ctl", "--control", &missing, "sandboxes"][..],
+        &["ctl", "health", "--control", &missing],
+        &["audit", "tail", "--sandbox", "web", "--control", &missing],
+        &["audit", "stats", "--sandbox", "web", "--control", &missing],
+    ] {
+        let output = desk.run(arguments, None);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(&missing) && error.contains("interceptor serve"), "{error}");
+    }
+    // A socket that nobody listens at any more.
+    drop(std::os::unix::net::UnixListener::bind(&missing).unwrap());
+    let output = desk.run(&["ctl", "--control", &missing, "health"], None);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has ended"), "{output:?}");
+    // A policy that is not there, or no policy, never gets as far.
+    let output = desk.run(&["ctl", "policy", "put", "web", "/nonexistent/p.json"], None);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/p.json"), "{output:?}");
+}
+
+#[test]
+fn audit_files_of_all_kinds_are_read_without_harm() {
+    let desk = Desk::new();
+    let line = |path: &str, decision: &str| {
+        format!(
+            r#"{{"ts":"2026-01-31T12:00:00.000000Z","sandbox":"s1","id":"x","kind":"request","decision":"{decision}","host":"h.test","method":"GET","path":"{path}"}}"#
+        ) + "\n"
+    };
+    let text = line("/a", "deny")
+        + &line("/b", "allow")
+        + "garbage \u{1b}[2J\n\n[1]\n"
+        + &line("/c\\u001b[2J", "deny");
+    let file = desk.file("audit.jsonl", &text);
+    let file = file.to_str().unwrap();
+    let out = |arguments: &[&str]| {
+        let output = desk.run(arguments, None);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let tail = out(&["audit", "tail", file, "--no-follow"]);
+    assert_eq!(tail.lines().count(), 5, "{tail}");
+    assert!(
+        tail.contains("? a line of 12 bytes that is no audit record") && !tail.contains('\u{1b}'),
+        "{tail}"
+    );
+    assert!(tail.contains("deny  request    s1 GET h.test/c\\u{1b}[2J"), "{tail}");
+    assert_eq!(out(&["audit", "tail", file, "--no-follow", "-n", "1"]).lines().count(), 1);
+    let denied = out(&["audit", "tail", file, "--no-follow", "--json", "--decision", "deny"]);
+    assert_eq!(denied, line("/a", "deny") + &line("/c\\u001b[2J", "deny"));
+    assert_eq!(out(&["audit", "tail", file, "--no-follow", "--json", "--since", "1h"]), "");
+    let stats: Value = serde_json::from_str(&out(&["audit", "stats", file, file, "--json"])).unwrap();
+    assert_eq!((&stats["records"], &stats["unreadable_lines"]), (&json!(6), &json!(4)));
+    assert_eq!(stats["rows"].as_array().unwrap().len(), 3);
+    let table = out(&["audit", "stats", file, "--host", "*.test", "--top", "1"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    // One who leaves early, and a file that is not there.
+    let output = desk.run(&["audit", "tail", &desk.path("none")], None);
+    assert_eq!(output.status.code(), Some(2));
+    let key = desk.file("key", &"k".repeat(32));
+    let output = desk.run(&["audit", "verify", "--key", key.to_str().unwrap(), file], None);
+    assert_eq!(output.status.code(), Some(2), "a key that everybody can read: {output:?}");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let output = desk.run(&["audit", "verify", "--key", key.to_str().unwrap(), file], None);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains(":1: broken: line 1 carries no MAC"),
+        "{output:?}"
+    );
+}

@@ -55,6 +55,15 @@ pub struct Record {
     /// Records lost before this one.
     #[serde(default)]
     pub dropped: Option<u64>,
+    /// Which record of its chain it is, with `--audit-chain`.
+    #[serde(default)]
+    pub seq: Option<u64>,
+    /// Its MAC.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// The MAC of the last record of the file before.
+    #[serde(default)]
+    pub prev: Option<String>,
     /// Free text of a `lifecycle` record.
     #[serde(default)]
     pub message: Option<String>,

@@ -151,7 +151,7 @@ fn read_back(path: &Path, opened: &File) -> io::Result<Option<(File, u64)>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let found = file.metadata()?;
     // Replaced in between: not what is written to.
-    Ok(((found.dev(), found.ino()) == (metadata.dev(), metadata.ino())).then(|| (file, found.len())))
+    Ok(((found.dev(), found.ino()) == (metadata.dev(), metadata.ino())).then_some((file, found.len())))
 }
 
 /// Whether somebody else left half a line at the end, as a machine that lost its power does: it is to take no record with it.

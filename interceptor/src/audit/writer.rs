@@ -161,13 +161,14 @@ impl Writer {
             tracing::error!("cannot read the audit file {} back: {error}", self.sink.name());
             None
         });
-        let chain = Chain::after(key, last.as_deref()).unwrap_or_else(|fresh| {
+        let (chain, breaks) = Chain::after(key, last.as_deref());
+        if breaks {
             tracing::error!(
-                "the audit file {} does not end in a record of a chain: a new chain starts within it, which                  `interceptor audit verify` will object to; give the chain a file of its own",
+                "the audit file {} does not end in a record of a chain: a new chain starts within it, which \
+                 `interceptor audit verify` will object to; give the chain a file of its own",
                 self.sink.name()
             );
-            fresh
-        });
+        }
         self.chain = Some(chain);
         if let Err(short) = self.open_chain() {
             self.complain(&short.error);

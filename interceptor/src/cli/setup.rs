@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
@@ -188,7 +188,8 @@ fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Au
     let key = common.audit_chain.as_deref().map(ChainKey::read).transpose()?;
     let to_stderr = |path: &&PathBuf| path.as_path() == Path::new("-");
     Ok(match (&common.audit, key) {
-        (None, _) => Audit::discard()?,
+        (None, None) => Audit::discard()?,
+        (None, Some(_)) => bail!("--audit-chain seals what --audit writes: say with --audit where that goes"),
         (Some(path), None) if to_stderr(&path) => Audit::to_stderr_with(options)?,
         (Some(path), Some(key)) if to_stderr(&path) => Audit::to_stderr_chained(options, key)?,
         (Some(path), None) => Audit::to_file_with(path, options)?,

@@ -41,13 +41,13 @@ struct Numbered {
 
 impl Chain {
     /// A chain that goes on after the last whole line of what is there; nothing, or what is no line of a chain, has a new one
-    /// started. `Err` with the chain where something is there that it cannot go on after.
-    pub(in crate::audit) fn after(key: ChainKey, last_line: Option<&[u8]>) -> Result<Chain, Chain> {
+    /// started. Also says whether something is there that it cannot go on after.
+    pub(in crate::audit) fn after(key: ChainKey, last_line: Option<&[u8]>) -> (Chain, bool) {
         let fresh = |key| Chain { key, last: ORIGIN, next: 0, opening: Some(Opening::Start) };
-        let Some(line) = last_line else { return Ok(fresh(key)) };
+        let Some(line) = last_line else { return (fresh(key), false) };
         match end_of(line) {
-            Some((last, next)) => Ok(Chain { key, last, next, opening: Some(Opening::Resume) }),
-            None => Err(fresh(key)),
+            Some((last, next)) => (Chain { key, last, next, opening: Some(Opening::Resume) }, false),
+            None => (fresh(key), true),
         }
     }
 

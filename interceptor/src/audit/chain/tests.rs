@@ -185,13 +185,15 @@ fn o4_a_chain_goes_on_over_rotations_and_a_missing_file_is_named() {
     let wrong = |expected, found| Flaw::WrongFile { expected, found };
     for (files, flaw) in [
         ([one, three].as_slice(), wrong(11, 22)),
-        // The start of a chain is bound to nothing before it; but nothing other than its own next file follows it.
-        (&[two, one, three], wrong(11, 22)),
         (&[one, two, two], wrong(22, 11)),
         (&[one, one], Flaw::Again),
     ] {
         assert_eq!(verify(files, false).unwrap_err(), Fault { line: 1, flaw });
     }
+    // The start of a chain is bound to nothing before it; but what the other files go on after is in it, or not at all.
+    let late = |line| Fault { line, flaw: Flaw::Late };
+    assert_eq!(verify(&[two, one, three], false).unwrap_err(), late(11));
+    assert_eq!(verify(&[two, one], false).unwrap_err(), late(11));
     // The end of the first was removed: the next does not follow it.
     let cut = lines(one)[..8].concat();
     let fault = verify(&[&cut, two], false).unwrap_err();

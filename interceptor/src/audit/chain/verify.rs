@@ -17,6 +17,8 @@ pub struct Verifier {
     ended: bool,
     /// The first lines of the chains seen so far.
     started: HashSet<Mac>,
+    /// The MAC of the record that the first file goes on after.
+    earlier: Option<Mac>,
     /// The number of the line within its file, from 1; 0 before the first.
     line: u64,
     records: u64,
@@ -83,6 +85,8 @@ pub enum Flaw {
     Again,
     /// The writer's last word is not there, which was to be expected.
     NoEnd,
+    /// This is the record that the first file goes on after: the files are not in order.
+    Late,
     /// There is no record at all.
     Empty,
 }
@@ -116,7 +120,15 @@ struct Content {
 impl Verifier {
     /// A verifier that has seen nothing.
     pub fn new(key: ChainKey) -> Verifier {
-        Verifier { key, last: None, ended: false, started: HashSet::new(), line: 0, records: 0 }
+        Verifier {
+            key,
+            last: None,
+            ended: false,
+            started: HashSet::new(),
+            earlier: None,
+            line: 0,
+            records: 0,
+        }
     }
 
     /// The next line is the first of another file.
@@ -167,6 +179,12 @@ impl Verifier {
         }
         if seq != before.seq {
             return Err(Flaw::Altered);
+        }
+        if self.earlier == Some(mac) {
+            return Err(Flaw::Late);
+        }
+        if self.last.is_none() && event == ROTATED {
+            self.earlier = Some(before.mac);
         }
         if event == STARTED && !self.started.insert(mac) {
             return Err(Flaw::Again);
@@ -250,6 +268,9 @@ impl fmt::Display for Flaw {
             }
             Flaw::Again => f.write_str("starts a chain that was given already"),
             Flaw::NoEnd => f.write_str("should be there: the record before it is not the writer's last word"),
+            Flaw::Late => {
+                f.write_str("is the one that the first file goes on after: give the files oldest first")
+            }
             Flaw::Empty => f.write_str("should be there: there is no record"),
         }
     }

@@ -23,12 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum Failure {
     /// Nobody answers at the socket.
-    #[error("cannot reach the daemon at {path}: {source}{remedy}", path = path.display())]
+    #[error("cannot reach the daemon at {path}: {cause}{remedy}", path = path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
         /// What to do.
         remedy: &'static str,
     },
@@ -87,7 +87,7 @@ pub(super) async fn ask(socket: &Path, question: Question) -> Result<Answer, Fai
 /// Asks, and waits for the beginning of an answer that is no refusal.
 pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<Incoming>, Failure> {
     let strange = |what: String| Failure::Strange { path: socket.to_owned(), what };
-    let stream = UnixStream::connect(socket).await.map_err(|source| unreachable(socket, source))?;
+    let stream = UnixStream::connect(socket).await.map_err(|cause| unreachable(socket, cause))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(error.to_string()))?;
     // It ends with the connection; what goes wrong is seen by the one who waits for the answer.
@@ -119,8 +119,8 @@ pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<
     Err(Failure::Refused(Problem::read(status, &body)))
 }
 
-fn unreachable(socket: &Path, source: io::Error) -> Failure {
-    let remedy = match source.kind() {
+fn unreachable(socket: &Path, cause: io::Error) -> Failure {
+    let remedy = match cause.kind() {
         io::ErrorKind::NotFound => {
             "; start it with `interceptor serve`, or say with --control where its socket is"
         }
@@ -130,5 +130,5 @@ fn unreachable(socket: &Path, source: io::Error) -> Failure {
         }
         _ => "",
     };
-    Failure::Unreachable { path: socket.to_owned(), source, remedy }
+    Failure::Unreachable { path: socket.to_owned(), cause, remedy }
 }
