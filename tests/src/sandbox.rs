@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -281,7 +282,13 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// The lab's client, at a path that an unprivileged sandbox can reach.
-pub(crate) fn client() -> PathBuf {
+pub fn client() -> PathBuf {
+    // The tests of one process run side by side: one of them copies.
+    static CLIENT: OnceLock<PathBuf> = OnceLock::new();
+    CLIENT.get_or_init(reachable_client).clone()
+}
+
+fn reachable_client() -> PathBuf {
     let built = binary("lab-client");
     let open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
     if built.ancestors().all(open) {

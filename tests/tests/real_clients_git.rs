@@ -142,3 +142,17 @@ fn a_push_that_no_rule_permits_is_refused() {
         assert_basic(lab);
     });
 }
+
+#[test]
+fn a_repository_that_no_rule_names_is_refused_in_words() {
+    Lab::test(|lab| {
+        repositories(lab);
+        let outcome = run(lab, "git clone --quiet https://github.com/o/other.git");
+        assert!(!outcome.status.success());
+        let told = outcome.err();
+        let told = told.lines().find(|line| line.starts_with("remote: ")).unwrap_or_default();
+        assert!(told.contains("GET /o/other.git/info/refs was refused"), "{told}\n{}", outcome.tail());
+        outcome.one_denied("endpoint_denied");
+        assert!(lab.seen().is_empty());
+    });
+}

@@ -82,8 +82,12 @@ fn grpcio_unary_streaming_and_trailers() {
             "{out}\n{}",
             outcome.tail()
         );
-        // gRPC maps 403 to this status; its clients show the HTTP status and none of the body.
-        assert!(lines[6].starts_with("Forbidden PERMISSION_DENIED"), "{out}");
+        // The reason in words, not only what gRPC makes of 403.
+        assert!(
+            lines[6].starts_with("Forbidden PERMISSION_DENIED POST /lab.Lab/Forbidden was refused"),
+            "{out}"
+        );
+        assert!(lines[6].contains("to permit it, add"), "{out}");
         outcome.one_denied("endpoint_denied");
 
         let methods: Vec<_> = seen.iter().map(|call| call["method"].as_str().expect("a method")).collect();

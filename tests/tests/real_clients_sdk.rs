@@ -147,6 +147,8 @@ fn openai_in_bun() {
 
 #[test]
 fn openai_in_deno() {
-    let deno = command![clients::runtime("deno"), "run", "--allow-all", "--node-modules-dir=manual"];
+    let deno = clients::runtime("deno");
+    let deno =
+        command!["env", "DENO_NO_UPDATE_CHECK=1", deno, "run", "--allow-all", "--node-modules-dir=manual"];
     hold(&openai(), Road::Trust, "node/openai_sdk.mjs", &deno, &[CHAT, CHAT, RESPONSES]);
 }

@@ -368,7 +368,8 @@ pub(crate) fn answer_failure(
         retry: false,
     };
     let close = matches!(deny.reason, Reason::LimitExceeded | Reason::RequestMalformed);
-    let response = answer(&deny, about, exchange.id(), parts.version, close);
+    let mut response = answer(&deny, about, exchange.id(), parts.version, close);
+    super::dialect::speak(&mut response, &parts.headers, &deny);
     super::serve::own(response, exchange)
 }
 

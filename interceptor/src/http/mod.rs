@@ -10,12 +10,14 @@
 //! - `body`: bodies on their way through: counted, limited, never collected.
 //! - `upgrade`: WebSockets after their handshake.
 //! - `refuse`: the answer to a refused request.
+//! - `dialect`: the same for clients that look only where their own protocol has a place for it.
 //! - `exchange`: the audit record of a request.
 
 pub(crate) mod authority;
 pub(crate) mod base_url;
 pub(crate) mod body;
 pub(crate) mod context;
+mod dialect;
 pub(crate) mod exchange;
 pub(crate) mod forward;
 pub mod inject;

@@ -27,7 +27,7 @@ use super::refuse::{About, answer, named_placeholder, refusal};
 use super::stall::Stall;
 use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
-use super::{authority, base_url, forward};
+use super::{authority, base_url, dialect, forward};
 use crate::audit::{Protocol, RequestId};
 use crate::policy::{BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
@@ -497,7 +497,8 @@ pub(crate) async fn refuse(
             deny.reason,
             Reason::AuthorityMismatch | Reason::MethodRefused | Reason::RequestMalformed
         );
-    let response = answer(&deny, about, exchange.id(), parts.version, close);
+    let mut response = answer(&deny, about, exchange.id(), parts.version, close);
+    dialect::speak(&mut response, &parts.headers, &deny);
     drain(parts, body).await;
     own(response, exchange)
 }
