@@ -87,6 +87,7 @@ fn examine() -> Report {
         ipv6(),
         resolver(),
         upstream_trust(),
+        closing_sockets(),
     ]);
     Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
 }
@@ -338,6 +339,20 @@ fn upstream_trust() -> Check {
         (0, None) => Check::failed(NAME, false, "the system trusts no certificate authority", REMEDY),
         (0, Some(error)) => Check::failed(NAME, false, error.to_string(), REMEDY),
         (number, _) => Check::passed(NAME, false, format!("{number} certificate authorities")),
+    }
+}
+
+/// Whether the kernel closes sockets of others, for `attach --kill-existing`: tried on a socket of this process.
+fn closing_sockets() -> Check {
+    const NAME: &str = "closing sockets";
+    match kernel::try_closing() {
+        Ok(()) => Check::passed(NAME, false, "attach --kill-existing can close connections from before"),
+        Err(error) => Check::failed(
+            NAME,
+            false,
+            with_causes(&error),
+            "boot a kernel with CONFIG_INET_DIAG_DESTROY=y, or restart the processes of a cgroup after the attach",
+        ),
     }
 }
 

@@ -31,7 +31,7 @@ mod tests;
 pub use attachment::Attachment;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
-pub use existing::{Existing, Wall};
+pub use existing::{Existing, Wall, try_closing};
 pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
 pub use pins::{bpffs, remove_pins};
 pub use probe::{Probe, probe};

@@ -4,6 +4,7 @@ mod dns;
 mod flood;
 mod isolation;
 mod lifecycle;
+mod older;
 mod refusals;
 mod rig;
 mod sockets;
