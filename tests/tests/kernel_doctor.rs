@@ -47,6 +47,7 @@ fn everything_that_is_promised_is_looked_at_and_this_host_passes() {
         "resolver",
         "upstream trust",
         "closing sockets",
+        "other families",
         "hook connect4",
         "hook ingress",
         "hook sock_ops",

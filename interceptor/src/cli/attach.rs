@@ -41,6 +41,7 @@ const EXAMPLES: &str = "\
 Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
+  sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/ci.slice --kill-existing
 
 It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM. Of connections opened before, those over loopback and
 those of sockets made outside the cgroup go on; --kill-existing closes them. With --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
