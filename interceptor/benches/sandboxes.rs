@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use interceptor::audit::Audit;
+use interceptor::credential::Keyring;
 use interceptor::kernel::{Attachment, Enforcement, Enforcer, LoadOptions};
+use interceptor::policy::{Document, Policy};
+use interceptor::proxy::{Listeners, Refusal, Refusals, Runtime, RuntimeOptions, Sandbox};
+use interceptor::upstream::{Upstream, UpstreamOptions};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::SockRef;
@@ -64,9 +69,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     attachments[0].set_denied(&denied)?;
     println!("deny {NETWORKS} networks  {:?}", start.elapsed());
     let with_networks = connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 443)))?;
+    let refused = refuse()?;
+    attachments[0].report_to(Arc::new(Unheard))?;
+    let reported = refuse()?;
     println!("connect, direct       {direct:?}");
     println!("connect, redirected   {redirected:?}");
     println!("  with the networks   {with_networks:?}");
+    println!("connect, refused      {refused:?}, and {reported:?} where somebody hears of it");
+    idle(&enforcer)?;
 
     stop.store(true, Ordering::Relaxed);
     drop(TcpStream::connect(target)?);
@@ -108,6 +118,64 @@ fn connect(address: SocketAddr) -> io::Result<Duration> {
     }
     times.sort_unstable();
     Ok(times[CONNECTIONS / 2])
+}
+
+/// The median time of a connect that a network of the set refuses.
+fn refuse() -> Result<Duration, Box<dyn std::error::Error>> {
+    let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 443));
+    let mut times = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        let start = Instant::now();
+        if TcpStream::connect(address).is_ok() {
+            return Err("a denied address was connected".into());
+        }
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[CONNECTIONS / 2])
+}
+
+/// Takes refusals and keeps nothing.
+struct Unheard;
+
+impl Refusals for Unheard {
+    fn refused(&self, _: &Refusal) {}
+    fn dropped(&self, _: u64) {}
+}
+
+/// What the proxy's half of an idle sandbox costs: its authority, tables, pool, listeners and tasks.
+fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
+    let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let _entered = tokio.enter();
+    let upstream = Upstream::new(UpstreamOptions::default());
+    let runtime =
+        Runtime::new(RuntimeOptions { upstream, upstream_ca: Vec::new(), audit: Audit::discard()? })?;
+    let catalogue = interceptor::cli::registries::catalogue(None)?;
+    let parsed = Document::parse(r#"{ "network": { "allow": ["api.example.com"] } }"#)
+        .map_err(|problems| format!("{problems:?}"))?;
+    let mut serving = Vec::with_capacity(SANDBOXES);
+    let before = resident_bytes()?;
+    let start = Instant::now();
+    for number in 0..SANDBOXES {
+        let policy =
+            Policy::compile(&parsed.document, &catalogue).map_err(|problems| format!("{problems:?}"))?;
+        let keyring = Keyring::load(&policy, None).map_err(|errors| format!("{errors:?}"))?;
+        let sandbox = Sandbox::new(&runtime, &format!("sb-{number:016x}"), policy, keyring)?;
+        let listeners = Listeners {
+            tcp4: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+            tcp6: Some(TcpListener::bind((Ipv6Addr::LOCALHOST, 0))?),
+            dns4: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
+            dns6: Some(UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?),
+            self_test_token: String::new(),
+        };
+        serving.push(sandbox.serve(listeners, enforcer.destinations())?);
+    }
+    let took = start.elapsed();
+    // Every task runs once.
+    thread::sleep(Duration::from_millis(500));
+    println!("proxy of {SANDBOXES} sandboxes {took:?}, {:?} each", took / SANDBOXES as u32);
+    println!("memory, idle          {} bytes each", resident_bytes()?.saturating_sub(before) / SANDBOXES);
+    Ok(())
 }
 
 /// This process's resident memory.

@@ -5,16 +5,15 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
-use interceptor_tests::cage::{Cage, PYTHON, cgroup2};
+use interceptor_tests::cage::{Cage, PYTHON, cgroup2, wait_until};
 use interceptor_tests::sandbox::binary;
 
 /// Opens one socket of each kind that goes on, or does not, and says on request which still work.
 const EXISTING: &str = r"
 import os, socket, sys
 def tcp(family, to):
-    s = socket.socket(family, socket.SOCK_STREAM); s.settimeout(1); s.connect(to); return s
+    s = socket.socket(family, socket.SOCK_STREAM); s.settimeout(2); s.connect(to); return s
 def udp(family, to):
     s = socket.socket(family, socket.SOCK_DGRAM); s.connect(to); return s
 listener = socket.create_server(('127.0.0.1', 0)); own = tcp(socket.AF_INET, listener.getsockname()); accepted, _ = listener.accept()
@@ -331,7 +330,9 @@ fn k17_what_is_no_cgroup_or_of_another_version_is_refused_with_the_remedy() {
 #[test]
 fn k17_programs_that_somebody_takes_off_are_missed() {
     let cage = Cage::new();
-    let attached = cage.attach(&[]).enforcing();
+    let directory = tempfile::tempdir().unwrap();
+    let audit = directory.path().join("audit.jsonl");
+    let attached = cage.attach(&["--audit", audit.to_str().unwrap()]).enforcing();
     // Root of the host detaches one link, by its id.
     let program = format!(
         "{PROGRAMS}
@@ -353,7 +354,7 @@ while True:
     );
     let output = cage.beside(PYTHON).args(["-c", &program]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{output:?}");
-    std::thread::sleep(Duration::from_secs(4));
+    wait_until(|| fs::read_to_string(&audit).unwrap_or_default().contains("enforcement_lost"));
     let said = attached.end();
     assert!(said.contains("connect4") && said.contains("no longer"), "{said}");
 }

@@ -133,7 +133,7 @@ fn k18_not_one_packet_leaves_in_two_hundred_deaths_of_the_proxy() {
     let attempts: usize = load.ask("stop").parse().unwrap();
     let packets = cage.packets();
     assert_eq!(packets.len(), before, "{attempts} attempts, and these got out: {:?}", &packets[before..]);
-    assert!(attempts > 10_000, "only {attempts} attempts: no load");
+    assert!(attempts > 2_000, "only {attempts} attempts: no load");
     assert_eq!(
         evil.accept().unwrap_err().kind(),
         std::io::ErrorKind::WouldBlock,

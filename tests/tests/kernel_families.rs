@@ -266,7 +266,7 @@ fn attached(directory: &Path) -> (Cage, interceptor_tests::cage::Attach, usize) 
 }
 
 /// As root of the host, who is in the cgroup as a container without user namespaces is, and as a user without capabilities.
-fn users<'a>(cage: &Cage, command: &[&'a str]) -> Vec<(&'static str, Command)> {
+fn users(cage: &Cage, command: &[&str]) -> Vec<(&'static str, Command)> {
     let root = {
         let mut root = cage.command(command[0]);
         root.args(&command[1..]);

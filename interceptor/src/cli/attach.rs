@@ -34,6 +34,7 @@ const EXAMPLES: &str = "\
 Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
+  sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/ci.slice --kill-existing
 
 It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again, and
 opens the audit file anew. Of connections opened before, those over loopback and those of sockets made outside the cgroup go on;

@@ -87,6 +87,8 @@ fn examine() -> Report {
         ipv6(),
         resolver(),
         upstream_trust(),
+        closing_sockets(),
+        other_families(),
     ]);
     Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
 }
@@ -339,6 +341,30 @@ fn upstream_trust() -> Check {
         (0, Some(error)) => Check::failed(NAME, false, error.to_string(), REMEDY),
         (number, _) => Check::passed(NAME, false, format!("{number} certificate authorities")),
     }
+}
+
+/// Whether the kernel closes sockets of others, for `attach --kill-existing`: tried on a socket of this process.
+fn closing_sockets() -> Check {
+    const NAME: &str = "closing sockets";
+    match kernel::try_closing() {
+        Ok(()) => Check::passed(NAME, false, "attach --kill-existing can close connections from before"),
+        Err(error) => Check::failed(
+            NAME,
+            false,
+            with_causes(&error),
+            "boot a kernel with CONFIG_INET_DIAG_DESTROY=y, or restart the processes of a cgroup after the attach",
+        ),
+    }
+}
+
+/// Socket families that no hook of a cgroup sees. Said, since it differs between `run` and `attach`.
+fn other_families() -> Check {
+    Check::passed(
+        "other families",
+        false,
+        "run refuses packet, vsock and other sockets by seccomp; to what attach finds running nobody can add a filter: start that without \
+         CAP_NET_RAW and CAP_NET_ADMIN, or without a device",
+    )
 }
 
 /// Where a file system of a kind is mounted.

@@ -72,8 +72,8 @@ impl Attachment {
         let sandbox = Sandbox { denied: set.number(), ..self.sandbox };
         self.maps.configure(self.cgroup_id, &sandbox)?;
         self.sandbox = sandbox;
-        // The old set goes with the assignment. A program that has read its number but not asked it yet finds it empty and
-        // redirects; the proxy judges the address by the same policy again.
+        // A program that has read the old number may not have asked the old set yet: it goes with the assignment, after them.
+        sys::wait_for_programs();
         self.denied = Some(set);
         Ok(())
     }

@@ -8,7 +8,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread;
@@ -132,15 +133,33 @@ impl Wall<'_> {
     }
 }
 
+/// Tries to close a socket made for it: whether [`Wall::close_existing`] can work here.
+///
+/// # Errors
+///
+/// What the kernel lacks, or this process.
+pub fn try_closing() -> Result<(), KernelError> {
+    let attempt = || -> io::Result<()> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect(socket.local_addr()?)?;
+        let target = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd()))?;
+        let inode = inode(&target).ok_or_else(|| io::Error::other("/proc/self/fd shows no socket"))?;
+        let mut diag = diag::Diag::open()?;
+        let found = diag.sockets()?.into_iter().find(|socket| socket.inode == inode);
+        diag.destroy(&found.ok_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP))?)
+    };
+    attempt().map_err(failed)
+}
+
+/// The number in `socket:[…]`.
+fn inode(target: &Path) -> Option<u32> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
 /// The inodes of a process's sockets (proc_pid_fd(5)).
 fn sockets_of(process: Pid) -> HashSet<u32> {
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-    descriptors
-        .filter_map(|descriptor| {
-            let target = fs::read_link(descriptor.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        })
-        .collect()
+    descriptors.filter_map(|descriptor| inode(&fs::read_link(descriptor.path()).ok()?)).collect()
 }
 
 /// The ids of a cgroup and of those below it.

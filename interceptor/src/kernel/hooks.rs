@@ -43,7 +43,8 @@ const fn hook(
 const SHARED: &str = "cgroup storage shared among hooks";
 
 /// Every hook. All use the local storage of their cgroup, shared among hooks since Linux 5.9 (7d9c3427894f), and are attached by
-/// links (Linux 5.7, af6eea57437a); the versions are those of mainline, distributions backport.
+/// links (Linux 5.7, af6eea57437a); most report by a ring buffer (Linux 5.8, 457f44363a88). The versions are those of mainline,
+/// distributions backport; ARCHITECTURE.md lists the rest, with its sources.
 pub const HOOKS: [Hook; 12] = [
     hook("connect4", "interceptor_connect4", 10, "5.9", SHARED),
     hook("connect6", "interceptor_connect6", 11, "5.9", SHARED),

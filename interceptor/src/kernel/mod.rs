@@ -33,7 +33,7 @@ mod tests;
 pub use attachment::Attachment;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
-pub use existing::{Existing, Wall};
+pub use existing::{Existing, Wall, try_closing};
 pub use fill::{HalfOpenGauge, MapFill, MapGauge};
 pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
 pub use inherited::{Inherited, LAYOUT};

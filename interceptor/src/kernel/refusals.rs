@@ -146,13 +146,12 @@ impl Reports {
 
     /// Passes on what was dropped; says whether to look again.
     fn count(&self) -> bool {
-        let mut listeners = lock(&self.listeners);
-        let due = listeners.iter_mut().filter(|(_, listener)| listener.is_due);
-        due.map(|(sandbox, listener)| {
+        let mut again = false;
+        for (sandbox, listener) in lock(&self.listeners).iter_mut().filter(|(_, listener)| listener.is_due) {
             listener.count(self.maps.dropped_reports(*sandbox));
-            listener.is_due
-        })
-        .fold(false, |any, due| any || due)
+            again |= listener.is_due;
+        }
+        again
     }
 
     /// Waits until the ring holds something, `stop` is written to, or the time is over.

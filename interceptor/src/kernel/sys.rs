@@ -71,6 +71,15 @@ pub(super) fn detach_link(id: u32) -> io::Result<()> {
     bpf(LINK_DETACH, [link.as_raw_fd().cast_unsigned(), 0, 0, 0]).map(drop)
 }
 
+/// Waits until every program that runs now has ended (milliseconds). Programs run within an RCU read-side critical section, and
+/// `MEMBARRIER_CMD_GLOBAL` waits for those (membarrier(2)). Where the kernel lacks it, or keeps processors free of ticks, it is
+/// refused: then an address may for a moment be the proxy's to judge, which knows the same policy.
+pub(super) fn wait_for_programs() {
+    const GLOBAL: libc::c_long = 1;
+    // SAFETY: the command takes no pointer.
+    let _ = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+}
+
 /// A command whose attribute is a few numbers.
 fn bpf(command: libc::c_long, attribute: [u32; 4]) -> io::Result<i32> {
     // SAFETY: the attribute of these commands holds no pointer; the kernel reads as many bytes as it is told.

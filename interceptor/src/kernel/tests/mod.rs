@@ -1,8 +1,10 @@
 //! The programs in the kernel, as root: what a socket born in a sandbox's cgroup can reach.
 
 mod dns;
+mod flood;
 mod isolation;
 mod lifecycle;
+mod older;
 mod refusals;
 mod rig;
 mod sockets;
