@@ -150,7 +150,7 @@ fn context(arrival: &Arrival, identity: Identity, protocol: Protocol, early: Opt
         move |policy: &Policy| open || matches!(policy.decide_host(&host, port), Decision::Allow(_));
     let close = CancellationToken::new();
     Context {
-        _alive: arrival.sandbox.live.enter(close.clone(), permitted),
+        _alive: arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted),
         close,
         sandbox: arrival.sandbox.clone(),
         identity,
@@ -332,12 +332,14 @@ async fn tunnel(
     }
     let close = CancellationToken::new();
     let (named, is_tls) = (host.clone(), protocol == Protocol::Tls);
-    let _alive = arrival.sandbox.live.enter(close.clone(), move |policy| match (&named, is_tls) {
-        (Host::Name(name), true) => {
-            policy.is_passthrough(name, port)
-                && matches!(policy.decide_host(&named, port), Decision::Allow(_))
+    let _alive = arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), move |policy| {
+        match (&named, is_tls) {
+            (Host::Name(name), true) => {
+                policy.is_passthrough(name, port)
+                    && matches!(policy.decide_host(&named, port), Decision::Allow(_))
+            }
+            _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
         }
-        _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
     });
     let ended = async {
         dialed.stream.write_all(&first).await?;

@@ -43,7 +43,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     signals.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
-    let visit = Visit::find(&cgroup, pid, None)?;
+    let visit = Visit::find(&cgroup, pid, None).with_context(|| cgroup.display().to_string())?;
     let rules = setup::rules(&common)?;
     let placeholders = rules.keyring.environment();
 

@@ -95,6 +95,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     signals.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
+    launch::raise_open_files();
     let config = config.map(|path| read_config(&path)).transpose()?.unwrap_or_default();
     common.policy = common.policy.or(config.policy);
     common.audit = common.audit.or(config.audit);
@@ -220,12 +221,13 @@ fn tidy(
 fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Result<()> {
     for (index, sandbox) in sandboxes.into_iter().enumerate() {
         let ConfiguredSandbox { id, cgroup, pid, netns, policy } = sandbox;
+        let place = format!("/sandboxes/{index} of the configuration, {}", cgroup.display());
         let rules = match policy {
             Some(path) => fleet.rules_of_file(path.clone(), None).with_context(|| path.display().to_string()),
             None => fleet.default_rules().context("the default policy"),
         };
         let made = rules.and_then(|rules| Ok(fleet.create(NewSandbox { id, cgroup, pid, netns, rules })?));
-        made.with_context(|| format!("/sandboxes/{index} of the configuration"))?;
+        made.context(place)?;
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ use crate::sandbox::launch;
 
 /// How long sandboxes that are being made or removed may take to be so before another process takes over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the id of a sandbox that is being removed is waited for.
+const GIVEN_BACK: Duration = Duration::from_secs(10);
 
 /// What a fleet is made of.
 #[derive(Debug)]
@@ -149,16 +151,7 @@ impl Fleet {
             None => launch::random_id()?.into(),
         };
         let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?;
-        {
-            let mut table = self.table();
-            if table.is_ending || table.is_frozen {
-                return Err(FleetError::Ending);
-            }
-            if table.slots.contains_key(&id) {
-                return Err(FleetError::IdTaken);
-            }
-            table.slots.insert(id.clone(), Slot::Beginning);
-        }
+        self.take_id(&id)?;
         let begun = self.begin(&id, visit, new.rules);
         let mut table = self.table();
         match begun {
@@ -177,6 +170,25 @@ impl Fleet {
                 self.feeds.close(&id);
                 Err(error)
             }
+        }
+    }
+
+    /// Takes an id, which one that is just being removed gives back.
+    fn take_id(&self, id: &Arc<str>) -> Result<(), FleetError> {
+        let patience = Instant::now() + GIVEN_BACK;
+        loop {
+            let mut table = self.table();
+            match table.slots.get(id) {
+                _ if table.is_ending || table.is_frozen => return Err(FleetError::Ending),
+                None => {
+                    table.slots.insert(id.clone(), Slot::Beginning);
+                    return Ok(());
+                }
+                Some(Slot::Ending) if Instant::now() < patience => {}
+                Some(_) => return Err(FleetError::IdTaken),
+            }
+            drop(table);
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -64,31 +64,28 @@ impl Visit {
     }
 }
 
-/// The directory that `path` names, either itself or below the mount.
+/// The directory that `path` names, either itself or below the mount. Errors do not repeat it: who asked knows it, and may have put
+/// something else there by mistake.
 fn directory(path: &Path) -> Result<PathBuf, FleetError> {
     let mount = cgroup::mount_point()?;
     let below = mount.join(path.strip_prefix("/").unwrap_or(path));
     let candidates = [path.to_owned(), below];
     let Some(found) = candidates.iter().find(|candidate| candidate.join("cgroup.procs").exists()) else {
         return Err(FleetError::NoCgroup(format!(
-            "{} is no cgroup: give the directory of one below {}, or its path as /proc/PID/cgroup shows it",
-            printable(path),
+            "this is no cgroup: give the directory of one below {}, or its path as /proc/PID/cgroup shows it",
             mount.display()
         )));
     };
-    let found = fs::canonicalize(found).context(|| format!("cannot resolve {}", printable(found)))?;
-    let kind = statfs(&found).context(|| format!("cannot examine {}", printable(&found)))?.filesystem_type();
+    let found = fs::canonicalize(found).context(|| format!("cannot resolve {}", found.display()))?;
+    let kind = statfs(&found).context(|| format!("cannot examine {}", found.display()))?.filesystem_type();
     if kind != CGROUP2_SUPER_MAGIC {
-        return Err(FleetError::NoCgroup(format!(
-            "{} is a cgroup of version 1, which eBPF programs cannot be attached to: use its cgroup v2",
-            printable(&found)
-        )));
+        let why =
+            "this is a cgroup of version 1, which eBPF programs cannot be attached to: use its cgroup v2";
+        return Err(FleetError::NoCgroup(why.to_owned()));
     }
     if !found.join("cgroup.events").exists() {
-        return Err(FleetError::NoCgroup(format!(
-            "{} is the root of all cgroups, this process's own among them: give one below it",
-            printable(&found)
-        )));
+        let why = "this is the root of all cgroups, the interceptor's own among them: give one below it";
+        return Err(FleetError::NoCgroup(why.to_owned()));
     }
     Ok(found)
 }
@@ -118,22 +115,16 @@ fn namespace_of(member: Pid) -> Result<Option<OwnedFd>, FleetError> {
 
 /// The network namespace that a file stands for, e.g. one below `/run/netns`.
 fn namespace_at(path: &Path) -> Result<OwnedFd, FleetError> {
-    let name = printable(path);
-    let refused = |why: String| FleetError::NoNamespace(format!("{name}: {why}"));
+    let refused = |why: String| FleetError::NoNamespace(why);
     if !path.is_absolute() {
         return Err(refused("the path of a network namespace begins with a slash".into()));
     }
-    let file = File::open(path).map_err(|error| refused(error.to_string()))?;
-    let kind = fstatfs(&file).context(|| format!("cannot examine {name}"))?.filesystem_type();
+    let file = File::open(path).map_err(|error| refused(format!("this cannot be opened: {error}")))?;
+    let kind = fstatfs(&file).context(|| "cannot examine the network namespace".into())?.filesystem_type();
     if kind != NSFS_MAGIC {
         return Err(refused("this is no namespace; `ip netns` keeps them below /run/netns".into()));
     }
     Ok(file.into())
-}
-
-/// A path as it may stand in a message.
-fn printable(path: &Path) -> String {
-    path.display().to_string().escape_debug().to_string()
 }
 
 #[cfg(test)]

@@ -196,7 +196,8 @@ async fn handle(
         Ok(judged) => {
             let cut = CancellationToken::new();
             let later = later(&context, &parts, &judged);
-            exchange.enter(context.sandbox.live.enter(cut.clone(), later), cut.clone());
+            let alive = context.sandbox.live.enter(&judged.rules.policy, cut.clone(), later);
+            exchange.enter(alive, cut.clone());
             let (version, id) = (parts.version, exchange.id());
             tokio::select! {
                 response = forward::forward(&context, judged, parts, body, upgrade, exchange) => response,

@@ -38,14 +38,17 @@ pub(crate) struct Alive {
 }
 
 impl Live {
-    /// Enters a connection that `close` closes, and that a policy permits where `permitted` says so.
+    /// Enters a connection that was judged by `judged`, that `close` closes, and that a policy permits where `permitted` says so. One that
+    /// is refused stays open by this, so that the refusal can be explained.
     pub(crate) fn enter(
         self: &Arc<Self>,
+        judged: &Arc<Policy>,
         close: CancellationToken,
         permitted: impl Fn(&Policy) -> bool + Send + Sync + 'static,
     ) -> Alive {
         let mut table = self.table();
-        if table.strict.as_ref().is_some_and(|policy| !permitted(policy)) {
+        let strict = table.strict.as_ref();
+        if strict.is_some_and(|policy| !Arc::ptr_eq(policy, judged) && !permitted(policy)) {
             close.cancel();
         }
         table.next += 1;
@@ -99,16 +102,20 @@ mod tests {
         let live = Arc::new(Live::default());
         let tokens = [(); 4].map(|()| CancellationToken::new());
         let [kept, closed, gone, late] = &tokens;
-        let _kept = live.enter(kept.clone(), to("kept.example"));
-        let _closed = live.enter(closed.clone(), to("closed.example"));
-        drop(live.enter(gone.clone(), to("closed.example")));
+        let before = policy("{}");
+        let _kept = live.enter(&before, kept.clone(), to("kept.example"));
+        let _closed = live.enter(&before, closed.clone(), to("closed.example"));
+        drop(live.enter(&before, gone.clone(), to("closed.example")));
         let only = policy(r#"{"network":{"allow":["kept.example"]}}"#);
         assert_eq!(live.close_forbidden(&only), 1);
-        let _late = live.enter(late.clone(), to("closed.example"));
+        let _late = live.enter(&before, late.clone(), to("closed.example"));
         assert_eq!(tokens.each_ref().map(CancellationToken::is_cancelled), [false, true, false, true]);
+        let refused = CancellationToken::new();
+        let _refused = live.enter(&only, refused.clone(), to("closed.example"));
+        assert!(!refused.is_cancelled(), "its refusal is yet to be explained");
         live.relax();
         let after = CancellationToken::new();
-        let _after = live.enter(after.clone(), to("closed.example"));
+        let _after = live.enter(&before, after.clone(), to("closed.example"));
         assert!(!after.is_cancelled());
     }
 }
