@@ -176,6 +176,26 @@ fn a_request_under_way_ends_in_the_daemon_where_it_began() {
     });
 }
 
+#[test]
+fn a_sandbox_that_is_removed_after_a_takeover_is_so_for_requests_of_before_too() {
+    Lab::test(|lab| {
+        lab.audit_may_be_lost();
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--drain").option("3600").start();
+        let guest = daemon.guest(&policy(lab));
+        let script = format!(
+            "curl -sS --max-time 60 -H \"authorization: Bearer $LAB_API_KEY\" -o /dev/null https://{HOST}/gated || echo cut"
+        );
+        let waiting = guest.command("sh").args(["-c", &script]).spawn().unwrap();
+        assert!(until(|| !lab.seen().is_empty()));
+        let next = successor(lab, &daemon);
+        next.remove(&guest);
+        let output = waiting.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "cut\n", "{output:?}");
+        daemon.finish();
+        next.finish();
+    });
+}
+
 /// Begins to take over by hand, and goes as far as `steps`.
 fn half_a_takeover(daemon: &Daemon<'_>, hello: &Value, steps: &[&str]) -> Vec<Value> {
     let mut stream = UnixStream::connect(daemon.control()).unwrap();

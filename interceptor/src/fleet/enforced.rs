@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::error::Context;
 use super::{FleetError, Pins, Visit};
@@ -174,8 +175,8 @@ impl Enforced {
     }
 
     /// When another process has taken over: lets what is under way end, at most for `patience`, and leaves the programs.
-    pub(crate) async fn drain(self, patience: std::time::Duration) {
-        self.serving.drain(patience).await;
+    pub(crate) async fn drain(self, patience: std::time::Duration, hurry: CancellationToken) {
+        self.serving.drain(patience, hurry).await;
         self.attachment.leave();
     }
 
