@@ -27,6 +27,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 #[serde(deny_unknown_fields)]
 pub(super) struct Follow {
     /// Only those with this decision.
+    #[param(inline)]
     decision: Option<Decision>,
     /// Only those that name this host, or `*.` and a name: what lies below it.
     host: Option<String>,

@@ -29,7 +29,7 @@ use crate::sandbox::{environment, trust};
     post,
     path = "/v1/sandboxes",
     tag = "sandboxes",
-    request_body(content = inline(NewSandbox), description = "A policy document and the place to enforce it"),
+    request_body(content = NewSandbox, description = "A policy document and the place to enforce it"),
     responses(
         (status = 201, description = "Enforcement holds: the self-test from inside has passed", body = CreatedSandbox,
          headers(("location" = String, description = "Where the sandbox is"))),

@@ -132,6 +132,6 @@ mod tests {
         let wrong = read(r#"{"netwrok":{},"limits":{"requests":0},"pid":1}"#).unwrap_err();
         let FleetError::Policy(problems) = wrong else { panic!("{wrong}") };
         let pointers: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/netwrok", "/limits/requests", "/pid"]);
+        assert_eq!(pointers, ["/netwrok", "/pid", "/limits/requests"]);
     }
 }
