@@ -232,9 +232,8 @@ fn half_a_takeover(daemon: &Daemon<'_>, hello: &Value, steps: &[&str]) -> Vec<Va
                 break;
             }
         }
-        match *step {
-            "Member" => say(&mut stream, &json!("Ready")),
-            _ => {}
+        if *step == "Member" {
+            say(&mut stream, &json!("Ready"));
         }
     }
     heard
@@ -271,7 +270,7 @@ fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
             let reports = guest.fetch(&plan);
             assert_eq!(reports[0].answers[0].status, 200, "{steps:?}: {reports:?}");
         }
-        assert_eq!(daemon.ids(), [guest.id.clone()]);
+        assert_eq!(daemon.ids(), *std::slice::from_ref(&guest.id));
         // A daemon that starts there without being told to take over leaves it alone.
         let refused = lab.daemon().quiet_log().control(daemon.control().to_owned()).fail();
         assert!(refused.err().contains("another daemon"), "{}", refused.err());
@@ -393,7 +392,7 @@ fn k18_a_killed_daemon_leaves_the_wall_and_the_next_one_adopts_without_a_gap() {
         // Several deaths, so that places of pins that are taken are met too.
         for round in 0..4 {
             let next = space.daemon(lab).option("--config").option(&config).start();
-            assert_eq!(next.ids(), [guest.id.clone()], "round {round}");
+            assert_eq!(next.ids(), *std::slice::from_ref(&guest.id), "round {round}");
             assert!(until(|| events(&next, "sandbox_adopted") == 1), "round {round}");
             next.kill();
             assert!(!observer.heard(), "round {round}");

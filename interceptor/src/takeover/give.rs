@@ -58,8 +58,10 @@ pub(crate) fn give(
         // Should the other be gone, nobody hears it.
         let _ = channel.send(&Tells::Refused(error.to_string()), &[]);
         for member in &members {
-            let resumed = member
-                .with(|enforced| if paused { enforced.resume() } else { Ok(enforced.is_frozen = false) });
+            let resumed = member.with(|enforced| {
+                enforced.is_frozen = false;
+                if paused { enforced.resume() } else { Ok(()) }
+            });
             if let Some(Err(error)) = resumed {
                 tracing::error!(sandbox = %member.id, %error, "new connections cannot be accepted again");
             }
