@@ -36,6 +36,7 @@ pub struct ToServe<'lab> {
     options: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     control: Option<PathBuf>,
+    wrapper: Vec<OsString>,
     limit: Duration,
     quiet: bool,
 }
@@ -43,7 +44,15 @@ pub struct ToServe<'lab> {
 impl<'lab> ToServe<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> ToServe<'lab> {
         let limit = Duration::from_secs(180);
-        ToServe { lab, options: vec![], environment: vec![], control: None, limit, quiet: false }
+        ToServe {
+            lab,
+            options: vec![],
+            environment: vec![],
+            control: None,
+            wrapper: vec![],
+            limit,
+            quiet: false,
+        }
     }
 
     /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80.
@@ -77,6 +86,13 @@ impl<'lab> ToServe<'lab> {
     #[must_use]
     pub fn control(mut self, path: PathBuf) -> Self {
         self.control = Some(path);
+        self
+    }
+
+    /// Started by this program with these arguments, which executes it in its own place.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(OsString::from).collect();
         self
     }
 
@@ -114,8 +130,9 @@ impl<'lab> ToServe<'lab> {
         let directory = self.lab.directory();
         let audit = directory.join(format!("audit-daemon-{number}.jsonl"));
         let control = self.control.unwrap_or_else(|| directory.join(format!("daemon-{number}/control.sock")));
-        let mut process = Command::new(binary("interceptor"));
-        process.arg("serve").arg("--control").arg(&control).arg("--audit").arg(&audit);
+        let whole: Vec<OsString> = self.wrapper.into_iter().chain([binary("interceptor").into()]).collect();
+        let mut process = Command::new(&whole[0]);
+        process.args(&whole[1..]).arg("serve").arg("--control").arg(&control).arg("--audit").arg(&audit);
         process.arg("--upstream-ca").arg(directory.join("upstream-ca.pem")).args(&self.options);
         process
             .env_clear()

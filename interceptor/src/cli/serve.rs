@@ -187,7 +187,8 @@ fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) 
     let mut read = readable.to_vec();
     if !read.is_empty() {
         // What the options name is read again later.
-        read.extend(common.policy.iter().chain(&common.upstream_ca).map(|file| directory(file)));
+        read.extend(common.policy.iter().map(|file| directory(file)));
+        read.extend(common.upstream_ca.iter().cloned());
         read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
     }
     attendant::start()?;

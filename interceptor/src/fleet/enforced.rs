@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::error::Context;
 use super::{FleetError, Pins, Visit};
@@ -239,9 +240,9 @@ impl Enforced {
     }
 
     /// When another process has taken over: lets what is under way end, at most for `patience`, and leaves the programs.
-    pub(crate) async fn drain(self, patience: std::time::Duration) {
+    pub(crate) async fn drain(self, patience: std::time::Duration, hurry: CancellationToken) {
         self.attachment.hush();
-        self.serving.drain(patience).await;
+        self.serving.drain(patience, hurry).await;
         self.attachment.leave();
     }
 

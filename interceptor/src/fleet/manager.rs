@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::feed::Feeds;
 use super::{Enforced, FleetError, Member, Rules, Source, Visit, check_id};
@@ -14,6 +15,7 @@ use crate::kernel::Enforcer;
 use crate::policy::Catalogue;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
+use crate::takeover::Predecessor;
 
 /// How long sandboxes that are being made or removed may take to be so before another process takes over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
@@ -46,6 +48,8 @@ pub struct Fleet {
     table: Mutex<Table>,
     feeds: Arc<Feeds>,
     tokio: Handle,
+    hurry: CancellationToken,
+    predecessor: OnceLock<Predecessor>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +102,8 @@ impl Fleet {
             table: Mutex::default(),
             feeds: Arc::default(),
             tokio: Handle::current(),
+            hurry: CancellationToken::new(),
+            predecessor: OnceLock::new(),
         });
         tokio::spawn(super::watch::watch(Arc::downgrade(&fleet)));
         // Subscribed here: no record of the first sandbox is missed.
@@ -249,6 +255,7 @@ impl Fleet {
     /// [`FleetError::Unknown`], what is wrong with the policy, or what the kernel refuses; nothing has changed then.
     pub fn replace(&self, id: &str, text: &str, close: bool) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
+        self.outlive_predecessor(close);
         let catalogue = &self.options.catalogue;
         member.replace(|keyring| Rules::read(text, &[], Source::Given, catalogue, Some(keyring)), close)?;
         tracing::info!(sandbox = %id, close, "the policy was replaced");
@@ -261,6 +268,7 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unknown`]
     pub fn remove(&self, id: &str) -> Result<(), FleetError> {
+        self.outlive_predecessor(true);
         let member = {
             let mut table = self.table();
             let is_held = table.is_frozen && !table.is_ending;
@@ -294,6 +302,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Ending`], also where another process is at it already, or what is under way does not come to its end.
     pub(crate) fn freeze(&self) -> Result<Vec<Arc<Member>>, FleetError> {
+        // What is under way in the daemon before this one would be cut off by the end of this one.
+        self.outlive_predecessor(false);
         {
             let mut table = self.table();
             if table.is_ending || table.is_frozen {
@@ -325,6 +335,28 @@ impl Fleet {
         parts
     }
 
+    /// Cancelled when connections of before are to end at once: the process that has taken over is gone, or wants it.
+    pub(crate) fn hurry(&self) -> CancellationToken {
+        self.hurry.clone()
+    }
+
+    /// The sandboxes were this one's before, and what was under way there is still.
+    pub(crate) fn follow(&self, predecessor: Predecessor) {
+        // There is one at most: taking over is how a fleet begins.
+        let _ = self.predecessor.set(predecessor);
+    }
+
+    /// Has the daemon before this one end, so that no request is judged by rules that hold no more: at once, or when what is under
+    /// way there has ended. Blocks until then.
+    fn outlive_predecessor(&self, at_once: bool) {
+        if let Some(predecessor) = self.predecessor.get() {
+            if at_once {
+                predecessor.hurry();
+            }
+            predecessor.wait();
+        }
+    }
+
     /// Takes back what was begun when the daemon's start fails: no cgroup that was closed is open afterwards. Blocks.
     pub fn withdraw(&self) {
         self.table().is_ending = true;
@@ -337,7 +369,7 @@ impl Fleet {
     pub async fn drain(&self, patience: Duration) {
         let mut draining = tokio::task::JoinSet::new();
         for enforced in self.list().iter().filter_map(|member| member.take()) {
-            draining.spawn(enforced.drain(patience));
+            draining.spawn(enforced.drain(patience, self.hurry()));
         }
         while draining.join_next().await.is_some() {}
     }

@@ -57,7 +57,7 @@ impl Pins {
                 let entries = fs::read_dir(&base).context(list)?;
                 let stale =
                     entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().context(list)?;
-                return Ok(Pins { base, lock: lock, stale });
+                return Ok(Pins { base, lock, stale });
             }
         }
         Err(FleetError::Taken(format!("cannot make {}: others keep removing it", base.display())))
@@ -65,7 +65,7 @@ impl Pins {
 
     /// Those that another process holds: the directory of the cgroup and its lock, which is one lock for both processes.
     pub(crate) fn inherit(base: PathBuf, lock: File) -> Self {
-        Pins { base, lock: lock, stale: Vec::new() }
+        Pins { base, lock, stale: Vec::new() }
     }
 
     /// The directory of the cgroup and its lock.

@@ -112,13 +112,17 @@ impl Serving {
         self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_stopped"));
     }
 
-    /// After [`Self::pause`], when another process serves the sandbox: lets what is under way come to its end, at most for `patience`,
-    /// and closes what is left then.
-    pub async fn drain(self, patience: Duration) {
+    /// After [`Self::pause`], when another process serves the sandbox: lets what is under way come to its end, at most for `patience`
+    /// and until `hurry` is cancelled, and closes what is left then.
+    pub async fn drain(self, patience: Duration, hurry: CancellationToken) {
         self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_handed_over"));
         self.sandbox.drain();
-        if tokio::time::timeout(patience, self.sandbox.tasks.wait()).await.is_err() {
-            tracing::info!(sandbox = %self.sandbox.id, "closing connections that did not end within {patience:?}");
+        tokio::select! {
+            () = self.sandbox.tasks.wait() => {}
+            () = tokio::time::sleep(patience) => {
+                tracing::info!(sandbox = %self.sandbox.id, "closing connections that did not end within {patience:?}");
+            }
+            () = hurry.cancelled() => {}
         }
         self.sandbox.stop();
         self.farewell().await;

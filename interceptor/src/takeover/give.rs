@@ -58,14 +58,24 @@ pub(crate) fn give(
         // Should the other be gone, nobody hears it.
         let _ = channel.send(&Tells::Refused(error.to_string()), &[]);
         for member in &members {
-            let resumed = member
-                .with(|enforced| if paused { enforced.resume() } else { Ok(enforced.is_frozen = false) });
+            let resumed = member.with(|enforced| {
+                enforced.is_frozen = false;
+                if paused { enforced.resume() } else { Ok(()) }
+            });
             if let Some(Err(error)) = resumed {
                 tracing::error!(sandbox = %member.id, %error, "new connections cannot be accepted again");
             }
         }
         fleet.thaw();
+        return given;
     }
+    let hurry = fleet.hurry();
+    // A thread that nobody waits for: the end of this process is what the other one waits for.
+    std::thread::spawn(move || {
+        let _ = channel.set_patience(None);
+        let _ = channel.receive::<Asks>();
+        hurry.cancel();
+    });
     given
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Asks, HandedMember, PATIENCE, PROTOCOL, TakeoverError, Tells, VERSION};
+use super::{Asks, HandedMember, PATIENCE, PROTOCOL, Predecessor, TakeoverError, Tells, VERSION};
 use crate::control::ControlSocket;
 use crate::fleet::{Enforced, Fleet, Member, Pins, Rules, Source};
 use crate::kernel::{Attachment, Inherited, LAYOUT};
@@ -143,6 +143,7 @@ pub(crate) fn take(
         socket.hand_over();
         return Err(error);
     }
+    fleet.follow(Predecessor::at(channel));
     for (member, mut enforced) in serving {
         enforced.own();
         let about = (member.shown, member.warnings, member.source);
