@@ -15,6 +15,7 @@
 //! - [`proxy`]: one sandbox's user-space half: everything above, owned together and dropped together.
 //! - [`policy`]: pure: document → compiled policy → decision. Everyone may use it; it uses no one.
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
+//! - [`oci`]: the hook that puts containers under enforcement before they start.
 //! - [`cli`]: one file a command.
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
@@ -27,6 +28,7 @@ pub mod credential;
 pub mod dns;
 pub mod http;
 pub mod kernel;
+pub mod oci;
 pub mod policy;
 pub mod proxy;
 pub mod sandbox;

@@ -7,6 +7,8 @@ pub mod doctor;
 mod excerpt;
 pub mod explain;
 pub mod init;
+pub mod oci_hook;
+mod oci_supervisor;
 mod pins;
 pub mod policy_file;
 pub mod profiles;
@@ -48,6 +50,8 @@ pub enum Command {
     Run(run::Run),
     /// Enforces a policy on a cgroup that exists.
     Attach(attach::Attach),
+    /// Puts containers under enforcement before they start; called by container engines (OCI hook).
+    OciHook(oci_hook::OciHook),
     /// The first process of a sandbox; started by `run`, not by people.
     #[command(hide = true)]
     Init(init::Init),
@@ -98,7 +102,8 @@ pub fn main() -> ExitCode {
         }
     };
     let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
-    let enforces = matches!(cli.command, Command::Run(_) | Command::Init(_) | Command::Attach(_));
+    let enforces =
+        matches!(cli.command, Command::Run(_) | Command::Init(_) | Command::Attach(_) | Command::OciHook(_));
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
@@ -107,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Services(arguments) => services::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
+        Command::OciHook(arguments) => oci_hook::run(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
     };

@@ -39,6 +39,13 @@ pub fn harden() -> Result<(u64, u64), SandboxError> {
     Ok(before)
 }
 
+/// Makes this process a session of its own, with no descriptor but the standard ones: for one that outlives its starter, whose
+/// caller waits until everything that it started has closed what it inherited.
+pub fn detach() -> Result<(), SandboxError> {
+    sys::close_above_stdio().context(|| "cannot close inherited descriptors".into())?;
+    nix::unistd::setsid().map(drop).context(|| "cannot start a session".into())
+}
+
 /// A random id for a sandbox, `sb-` and 16 hexadecimal digits.
 pub fn random_id() -> Result<String, SandboxError> {
     let mut bytes = [0; 8];
