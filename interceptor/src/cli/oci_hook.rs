@@ -31,7 +31,7 @@ pub struct OciHook {
     /// Where audit records of all containers go, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub(super) audit: Option<PathBuf>,
-    /// Where the supervisors log, at the level that RUST_LOG says [default: nowhere].
+    /// Where failures are written, and what the supervisors log at the level of RUST_LOG [default: nowhere].
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Certificates (PEM) to trust for upstream connections beside the system's roots; repeatable.
@@ -64,16 +64,32 @@ pub fn run(arguments: OciHook) -> anyhow::Result<ExitCode> {
     if arguments.supervise {
         return oci_supervisor::run(&arguments);
     }
+    let outcome = stage(&arguments);
+    // Runtimes throw away what a hook says (crun), or show it to whoever started the container, who may be another.
+    if let (Err(error), Ok(Some(mut log))) = (&outcome, open_log(&arguments)) {
+        let _ = writeln!(log, "interceptor: {error:#}");
+    }
+    outcome
+}
+
+fn open_log(arguments: &OciHook) -> anyhow::Result<Option<File>> {
+    let Some(path) = &arguments.log else { return Ok(None) };
+    let file = File::options().append(true).create(true).mode(0o600).open(path);
+    Ok(Some(file.with_context(|| format!("cannot open {}", path.display()))?))
+}
+
+/// Does what the stage asks for.
+fn stage(arguments: &OciHook) -> anyhow::Result<ExitCode> {
     let bytes = input::read(std::io::stdin().lock())?;
     match input::parse(&bytes)? {
         Input::Config(config) => {
-            let changed = precreate(&arguments, config)?;
+            let changed = precreate(arguments, config)?;
             let mut output = std::io::stdout().lock();
             output.write_all(changed.as_deref().map_or(&bytes[..], str::as_bytes))?;
             output.flush()?;
         }
-        Input::State(state) if state.status == "stopped" => poststop(&arguments, &state)?,
-        Input::State(state) => create_runtime(&arguments, &state)?,
+        Input::State(state) if state.status == "stopped" => poststop(arguments, &state)?,
+        Input::State(state) => create_runtime(arguments, &state)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -177,13 +193,7 @@ type Prepared = (String, Vec<String>, Vec<(PathBuf, PathBuf)>);
 /// Starts a supervisor, which outlives this process, and waits until it has prepared a sandbox.
 fn start(arguments: &OciHook, prepare: &Ask) -> anyhow::Result<Prepared> {
     let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
-    let log = match &arguments.log {
-        None => Stdio::null(),
-        Some(path) => {
-            let file = File::options().append(true).create(true).mode(0o600).open(path);
-            file.with_context(|| format!("cannot open {}", path.display()))?.into()
-        }
-    };
+    let log = open_log(arguments)?.map_or_else(Stdio::null, Stdio::from);
     let child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
         .arg("--supervise")

@@ -40,10 +40,10 @@ impl ContainerCgroup {
         let mount = cgroup::mount_point()?;
         let current = mount.join(below.strip_prefix("/").unwrap_or(below));
         let path = mount.join(own(below, id).strip_prefix("/").unwrap_or(below));
-        let members = cgroup::processes(&path)
-            .attempt(|| format!("cannot list the processes of {}", path.display()))?;
-        // The root has no `cgroup.events`.
-        if members == [Pid::from_raw(pid)] && path.join("cgroup.events").exists() {
+        // The root has no `cgroup.events`. A cgroup below that vanishes while it is looked at is somebody else's.
+        let is_own = path.join("cgroup.events").exists()
+            && cgroup::processes(&path).is_ok_and(|members| members == [Pid::from_raw(pid)]);
+        if is_own {
             return Ok(ContainerCgroup { path, made: false });
         }
         let path = current.join(format!("interceptor-{sandbox}"));
