@@ -5,6 +5,7 @@
 //! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record what they parsed, and listeners that must
 //!   receive nothing;
 //! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
+//! - [`container`]: containers of podman with the hook installed;
 //! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
 //! - [`client`]: the client that runs inside a sandbox where a stock client cannot say what a test must say.
 //!
@@ -14,6 +15,7 @@ pub mod audit;
 pub mod authority;
 pub mod canary;
 pub mod client;
+pub mod container;
 pub mod lab;
 pub mod origin;
 pub mod outcome;

@@ -281,7 +281,7 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// The lab's client, at a path that an unprivileged sandbox can reach.
-fn client() -> PathBuf {
+pub(crate) fn client() -> PathBuf {
     let built = binary("lab-client");
     let open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
     if built.ancestors().all(open) {

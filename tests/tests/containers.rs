@@ -1,0 +1,291 @@
+//! Containers of podman, put under enforcement by the hook before their entrypoints start.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use interceptor_tests::Lab;
+use interceptor_tests::container::Engine;
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+const HOST: &str = "api.example.test";
+const POLICY: [&str; 2] = ["--annotation", "io.interceptor.policy=lab"];
+
+fn policy(lab: &Lab) -> Value {
+    lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]))
+}
+
+fn engine(lab: &Lab) -> Engine<'_> {
+    Engine::new(lab, &policy(lab), HOST)
+}
+
+/// Directories of this name below one.
+fn named(directory: &Path, name: &str, depth: usize) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories
+        .flat_map(|entry| {
+            let own = (entry.file_name().to_string_lossy().contains(name)).then(|| entry.path());
+            let below = if depth > 0 { named(&entry.path(), name, depth - 1) } else { vec![] };
+            own.into_iter().chain(below)
+        })
+        .collect()
+}
+
+/// What of a sandbox is left in the kernel: its pins and its cgroup.
+fn remains(sandbox: &str) -> Vec<PathBuf> {
+    assert!(sandbox.starts_with("sb-"), "{sandbox}");
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let kinds = mounts.filter(|fields| ["cgroup2", "bpf"].contains(&fields[2]));
+    kinds.flat_map(|fields| named(Path::new(fields[1]), sandbox, 4)).collect()
+}
+
+#[test]
+fn a_container_starts_under_enforcement_with_its_placeholder_and_trust() {
+    Lab::test(|lab| {
+        let engine = engine(lab);
+        let forbidden = lab.forbidden();
+        let program = format!(
+            r#"
+import socket
+try: socket.create_connection(('{}', {}), 5); print('connected')
+except OSError as e: print('first', e.errno)
+try: socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 443)); print('sent')
+except OSError as e: print('second', e.errno)
+import os, ssl, subprocess, urllib.request
+print(os.environ['LAB_API_KEY'])
+print(os.environ['INTERCEPTOR_SANDBOX'])
+request = urllib.request.Request('https://{HOST}/python', headers={{'authorization': 'Bearer ' + os.environ['LAB_API_KEY']}})
+print(urllib.request.urlopen(request, timeout=20).status)
+def curl(*arguments, **more):
+    print(subprocess.run(['curl', '-sS', '-o', '/dev/null', '-w', '%{{http_code}}', *arguments], capture_output=True, **more))
+curl('-H', 'authorization: Bearer ' + os.environ['LAB_API_KEY'], 'https://{HOST}/curl')
+# Without a variable: by the bundle of the image alone.
+curl('https://{HOST}/bundle', env={{'PATH': '/bin'}})
+curl('https://evil.test/')
+print(open('/etc/ssl/certs/ca-certificates.crt').read())
+"#,
+            forbidden.ip(),
+            forbidden.port()
+        );
+        let outcome = engine.python(&["--env", &format!("LEAK=x{}x", lab.key())], &program);
+        let text = outcome.success().out();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("first ") && lines[1] == "second 1", "{text}");
+        assert!(lines[2].contains("proxy-managed"), "{text}");
+        assert_eq!(lines[4], "200", "{text}");
+        assert_eq!(text.matches("stdout=b'200'").count(), 2, "{text}");
+        assert_eq!(text.matches("stdout=b'403'").count(), 1, "{text}");
+        assert_eq!(
+            text.matches("BEGIN CERTIFICATE").count(),
+            2,
+            "the image's root and the sandbox's: {text}"
+        );
+        let paths: Vec<String> = lab.seen().into_iter().map(|seen| seen.path).collect();
+        assert_eq!(paths, ["/python", "/curl", "/bundle"]);
+        for seen in lab.seen() {
+            assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())]);
+        }
+        assert_eq!(remains(lines[3]), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn a_container_that_asks_for_no_policy_is_left_alone() {
+    Lab::test(|lab| {
+        let outcome = engine(lab).run(&[], &["/bin/sh", "-c", "env; ls /run; cat /etc/ssl/certs/*"]);
+        let text = outcome.success().out();
+        assert!(!text.contains("INTERCEPTOR") && !text.contains("sandbox-trust"), "{text}");
+        assert_eq!(text.matches("BEGIN CERTIFICATE").count(), 1, "{text}");
+        assert!(outcome.audit.is_empty());
+    });
+}
+
+#[test]
+fn a_container_does_not_start_where_the_hook_fails() {
+    Lab::test(|lab| {
+        let engine = engine(lab);
+        engine.policy("wrong", "{\"networks\": {}}");
+        engine.policy(
+            "keyless",
+            &json!({ "credentials_v2": { "openai": { "key": { "file": "/nonexistent" } } } }).to_string(),
+        );
+        fs::write(engine.path("outside.json"), "{}").unwrap();
+        let outside = engine.path("outside.json").display().to_string();
+        let cases: [(&str, &[&str], &str); 8] = [
+            ("none", &[], "there is no such file"),
+            ("../outside", &[], "no name of a file there"),
+            (&outside, &[], "there is no such file"),
+            ("wrong", &[], "networks"),
+            ("keyless", &[], "/nonexistent"),
+            ("lab", &["--cap-add", "SYS_ADMIN"], "CAP_SYS_ADMIN"),
+            ("lab", &["--security-opt", "seccomp=unconfined"], "seccomp"),
+            // Found out only when the container exists.
+            ("lab", &["--network", "host", "--cgroups=disabled"], "no cgroup of its own"),
+        ];
+        for (name, options, why) in cases {
+            let annotation = format!("io.interceptor.policy={name}");
+            let mut all = vec!["--annotation", &annotation];
+            all.extend(options);
+            let outcome = engine.run(&all, &["/bin/sh", "-c", "echo started; touch /work/started"]);
+            assert!(!outcome.status.success(), "{name} {options:?}");
+            assert!(outcome.err().contains(why), "{name} {options:?}: {}", outcome.tail());
+            assert!(
+                !outcome.out().contains("started") && !lab.work().join("started").exists(),
+                "{name} {options:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn an_annotation_cannot_name_the_sandbox_of_another_container() {
+    Lab::test(|lab| {
+        let engine = engine(lab);
+        let sleeping = engine.start(
+            &POLICY,
+            &["/bin/sh", "-c", "echo $INTERCEPTOR_SANDBOX; until [ -e /work/go ]; do sleep 0.1; done"],
+        );
+        sleeping.running.wait_for("sb-");
+        let state = fs::read_dir(engine.path("state")).unwrap().next().unwrap().unwrap();
+        let stolen = format!("io.interceptor.sandbox={}", state.file_name().to_string_lossy());
+        // With the stage `precreate` the annotation is replaced; without it, it is believed and leads nowhere.
+        let options = [&POLICY[..], &["--annotation", &stolen]].concat();
+        let script = "echo $INTERCEPTOR_SANDBOX; touch /work/started";
+        let engine = engine.hook("cri-o.json");
+        let mut thief = engine.start(&options, &["/bin/sh", "-c", script]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while thief.running.child_status().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!lab.work().join("started").exists());
+        fs::write(lab.work().join("go"), "").unwrap();
+        assert!(!thief.finish().status.success());
+        sleeping.finish().success();
+    });
+}
+
+#[test]
+fn k1_k3_k4_in_a_container_everything_but_tcp_fails_at_once() {
+    Lab::test(|lab| {
+        let engine = engine(lab);
+        let program = r#"
+import socket, errno
+def attempt(name, do):
+    try: do()
+    except OSError as e: print(name, errno.errorcode[e.errno])
+    else: print(name, 'SUCCEEDED')
+def udp(family, to):
+    return lambda: socket.socket(family, socket.SOCK_DGRAM).sendto(b'x', to)
+def connected(family, to):
+    def do():
+        s = socket.socket(family, socket.SOCK_DGRAM); s.connect(to); s.send(b'x')
+    return do
+for to in (('8.8.8.8', 443), ('198.18.0.1', 443), ('255.255.255.255', 9), ('224.0.0.251', 5353)):
+    attempt(f'sendto {to}', udp(socket.AF_INET, to))
+    attempt(f'connect {to}', connected(socket.AF_INET, to))
+attempt('sendto v6', udp(socket.AF_INET6, ('2001:4860:4860::8888', 443)))
+attempt('connect v6', connected(socket.AF_INET6, ('2001:4860:4860::8888', 443)))
+attempt('sendto mapped', udp(socket.AF_INET6, ('::ffff:8.8.8.8', 443)))
+make = lambda *a: (lambda: socket.socket(*a))
+attempt('raw', make(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+attempt('raw v6', make(socket.AF_INET6, socket.SOCK_RAW, 58))
+attempt('ping', make(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP))
+attempt('packet', make(socket.AF_PACKET, socket.SOCK_RAW, 0))
+attempt('sctp', make(socket.AF_INET, socket.SOCK_STREAM, 132))
+attempt('mptcp', make(socket.AF_INET, socket.SOCK_STREAM, 262))
+attempt('udplite', make(socket.AF_INET, socket.SOCK_DGRAM, 136))
+attempt('vsock', lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM, 0).connect((2, 9)))
+"#;
+        for user in ["0", "1000"] {
+            let outcome = engine.python(&["--user", user], program);
+            let text = outcome.out();
+            assert_eq!(text.lines().count(), 19, "{text}\n{}", outcome.tail());
+            let refused = ["EPERM", "EACCES", "EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "EINVAL"];
+            for line in text.lines() {
+                assert!(
+                    refused.contains(&line.rsplit_once(' ').unwrap().1),
+                    "as {user}: {line}\nin:\n{text}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn k9_a_container_has_no_other_cgroup_and_no_other_namespace_to_go_to() {
+    Lab::test(|lab| {
+        let engine = engine(lab);
+        let script = "
+for file in $(find /sys/fs/cgroup -name cgroup.procs 2>/dev/null | head -200); do
+    echo $$ > $file 2>/dev/null && echo \"moved to $file\"
+done
+mkdir /sys/fs/cgroup/mine 2>/dev/null && echo made one
+unshare -n true 2>/dev/null && echo a network of its own
+unshare -Urn sh -c 'echo > /dev/udp/192.0.2.1/9' 2>/dev/null && echo sent
+unshare -Urn curl -sS --max-time 3 https://evil.test/ -o /dev/null 2>/dev/null && echo reached
+unshare -Ur mount -t cgroup2 none /tmp 2>/dev/null && echo mounted
+nsenter -t 1 -n curl -sS --max-time 3 -o /dev/null -w '%{http_code}' https://evil.test/ 2>/dev/null | grep -v 403
+curl -sS -o /dev/null -w '%{http_code}' https://evil.test/";
+        for user in ["0", "1000"] {
+            let outcome = engine.shell(&["--user", user], script);
+            assert_eq!(outcome.out(), "403", "as {user}: {}", outcome.tail());
+        }
+    });
+}
+
+#[test]
+fn k18_a_container_whose_supervisor_is_killed_has_no_way_out() {
+    Lab::test(|lab| {
+        lab.audit_may_be_lost();
+        let engine = engine(lab);
+        let script = format!(
+            "curl -sS -o /dev/null -w '%{{http_code}}\\n' https://{HOST}/before
+             echo $INTERCEPTOR_SANDBOX; echo ready
+             until [ -e /work/go ]; do sleep 0.1; done
+             for host in {HOST} evil.test; do curl -sS --max-time 5 -o /dev/null https://$host/after || echo failed; done
+             python3 -c \"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 443))\" 2>/dev/null || echo refused"
+        );
+        let container = engine.start(&POLICY, &["/bin/sh", "-c", &script]);
+        container.running.wait_for("ready");
+        let supervisors = container.supervisors();
+        assert_eq!(supervisors.len(), 1);
+        kill(supervisors[0], Signal::SIGKILL).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !container.supervisors().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        fs::write(lab.work().join("go"), "").unwrap();
+        let outcome = container.finish();
+        let text = outcome.out();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            (lines[0], &lines[2..]),
+            ("200", &["ready", "failed", "failed", "refused"][..]),
+            "{text}\n{}",
+            outcome.tail()
+        );
+        assert_eq!(lab.seen().len(), 1);
+        assert_eq!(remains(lines[1]), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn an_engine_without_precreate_gets_enforcement_and_trust_but_no_placeholders() {
+    Lab::test(|lab| {
+        let engine = engine(lab).hook("cri-o.json");
+        let script = format!(
+            "env | grep -c LAB_API_KEY
+             curl -sS -o /dev/null -w '%{{http_code}}\\n' https://{HOST}/x
+             curl -sS -o /dev/null -w '%{{http_code}}\\n' --cacert /run/sandbox-trust/ca-bundle.pem https://evil.test/
+             : > /etc/ssl/certs/ca-certificates.crt || echo read-only"
+        );
+        let outcome = engine.shell(&[], &script);
+        assert_eq!(outcome.out(), "0\n200\n403\nread-only\n", "{}", outcome.tail());
+        assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
+    });
+}
