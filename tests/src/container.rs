@@ -204,7 +204,10 @@ impl<'lab> Engine<'lab> {
         let sweep = format!("sweep-container-{number}");
 
         let mut podman = self.command(&hooks);
-        podman.args(["run", "--rm", "--network", "none", "--pull", "never"]);
+        podman.args(["run", "--rm", "--pull", "never"]);
+        if !options.contains(&"--network") {
+            podman.args(["--network", "none"]);
+        }
         // More than this host grants may be the engine's default.
         podman.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
         if !podman.get_program().eq("podman") {

@@ -3,15 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use interceptor_tests::Lab;
 use interceptor_tests::container::Engine;
+use interceptor_tests::sandbox::binary;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
+/// The profile that podman uses unless it is told another.
+const PROFILE: &str = "/usr/share/containers/seccomp.json";
 const POLICY: [&str; 2] = ["--annotation", "io.interceptor.policy=lab"];
 
 fn policy(lab: &Lab) -> Value {
@@ -196,6 +202,12 @@ attempt('raw', make(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
 attempt('raw v6', make(socket.AF_INET6, socket.SOCK_RAW, 58))
 attempt('ping', make(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP))
 attempt('packet', make(socket.AF_PACKET, socket.SOCK_RAW, 0))
+attempt('netlink', make(socket.AF_NETLINK, socket.SOCK_RAW, 15))
+import ctypes, platform
+def io_uring():
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(425, 8, ctypes.create_string_buffer(4096)) < 0: raise OSError(ctypes.get_errno(), 'refused')
+attempt('io_uring', io_uring)
 attempt('sctp', make(socket.AF_INET, socket.SOCK_STREAM, 132))
 attempt('mptcp', make(socket.AF_INET, socket.SOCK_STREAM, 262))
 attempt('udplite', make(socket.AF_INET, socket.SOCK_DGRAM, 136))
@@ -204,8 +216,8 @@ attempt('vsock', lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM, 0).c
         for user in ["0", "1000"] {
             let outcome = engine.python(&["--user", user], program);
             let text = outcome.out();
-            assert_eq!(text.lines().count(), 19, "{text}\n{}", outcome.tail());
-            let refused = ["EPERM", "EACCES", "EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "EINVAL"];
+            assert_eq!(text.lines().count(), 21, "{text}\n{}", outcome.tail());
+            let refused = ["EPERM", "EACCES", "EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "ENOSYS"];
             for line in text.lines() {
                 assert!(
                     refused.contains(&line.rsplit_once(' ').unwrap().1),
@@ -282,10 +294,69 @@ fn an_engine_without_precreate_gets_enforcement_and_trust_but_no_placeholders() 
             "env | grep -c LAB_API_KEY
              curl -sS -o /dev/null -w '%{{http_code}}\\n' https://{HOST}/x
              curl -sS -o /dev/null -w '%{{http_code}}\\n' --cacert /run/sandbox-trust/ca-bundle.pem https://evil.test/
-             : > /etc/ssl/certs/ca-certificates.crt || echo read-only"
+             true > /etc/ssl/certs/ca-certificates.crt || echo read-only"
         );
-        let outcome = engine.shell(&[], &script);
+        // It cannot narrow the sockets that the container may make: that is for the profile.
+        let refused = engine.shell(&[], "echo started");
+        assert!(!refused.status.success() && refused.err().contains("seccomp"), "{}", refused.tail());
+        let narrow = Command::new(binary("interceptor"))
+            .arg("oci-hook")
+            .stdin(fs::File::open(PROFILE).unwrap())
+            .output();
+        fs::write(engine.path("seccomp.json"), narrow.unwrap().stdout).unwrap();
+        let option = format!("seccomp={}", engine.path("seccomp.json").display());
+        let outcome = engine.shell(&["--security-opt", &option], &script);
         assert_eq!(outcome.out(), "0\n200\n403\nread-only\n", "{}", outcome.tail());
         assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
     });
+}
+
+/// What `docker run --network none` and `attach` come to: the container has no network until there is a wall, and then a name
+/// server, addresses and the proxy.
+#[test]
+fn attach_gives_a_container_without_a_network_its_way_to_the_proxy() {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mount =
+        mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup2");
+    let cgroup = Path::new(mount.unwrap()[1]).join(format!("container-test-{}", std::process::id()));
+    fs::create_dir(&cgroup).unwrap();
+    let outcome = std::panic::catch_unwind(|| attach_to_an_empty_network(&cgroup));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fs::remove_dir(&cgroup).is_err() && cgroup.exists() && Instant::now() < deadline {
+        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let said = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    assert_eq!(said, "403");
+}
+
+fn attach_to_an_empty_network(cgroup: &Path) -> String {
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec unshare -n sh -c 'echo in; read go; exec curl -sk -o /dev/null -w %{{http_code}} --max-time 30 https://evil.test/'",
+        cgroup.display()
+    );
+    let mut container = Command::new("sh");
+    container.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut container = container.spawn().unwrap();
+    let mut output = BufReader::new(container.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "in\n");
+
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.json");
+    fs::write(&policy, json!({ "network": { "allow": [HOST] } }).to_string()).unwrap();
+    let mut attach = Command::new(binary("interceptor"));
+    attach.arg("attach").arg("--policy").arg(&policy).arg("--cgroup").arg(cgroup).stdout(Stdio::piped());
+    let mut attach = attach.spawn().unwrap();
+    let mut enforcing = String::new();
+    BufReader::new(attach.stdout.take().unwrap()).read_line(&mut enforcing).unwrap();
+    container.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let mut said = String::new();
+    output.read_to_string(&mut said).unwrap();
+    container.wait().unwrap();
+    kill(Pid::from_raw(attach.id().cast_signed()), Signal::SIGTERM).unwrap();
+    attach.wait().unwrap();
+    assert!(enforcing.contains("enforcing on"), "{enforcing}");
+    said
 }

@@ -16,7 +16,7 @@ use crate::oci::config::Config;
 use crate::oci::input::{self, Input, State};
 use crate::oci::store::{Record, Store};
 use crate::oci::talk::{self, Answer, Ask};
-use crate::oci::{POLICY, SANDBOX, place, policies, rootfs};
+use crate::oci::{POLICY, SANDBOX, place, policies, rootfs, seccomp};
 
 /// The arguments of `interceptor oci-hook`. They are the operator's, in hooks.d; a container chooses its policy and nothing else.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,12 +49,15 @@ pub struct OciHook {
 }
 
 const EXAMPLES: &str = "\
-It is not called by people. Copy contrib/oci/interceptor.json to /etc/containers/oci/hooks.d/, policies to /etc/interceptor/policies/,
+It is not called by people. Copy contrib/oci/podman.json to /etc/containers/oci/hooks.d/, policies to /etc/interceptor/policies/,
 and start containers with the name of one:
 
   sudo podman run --network none --annotation io.interceptor.policy=agent IMAGE COMMAND
 
-What it reads on standard input tells it the stage: precreate, createRuntime or poststop. Where it fails, the container does not start.";
+What it reads on standard input tells it the stage: precreate, createRuntime or poststop. Where it fails, the container does not start.
+For engines without the stage precreate it makes a seccomp profile that permits only sockets under enforcement:
+
+  interceptor oci-hook < /usr/share/containers/seccomp.json > /etc/interceptor/seccomp.json";
 
 /// How long a supervisor may take to end.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
@@ -88,6 +91,10 @@ fn stage(arguments: &OciHook) -> anyhow::Result<ExitCode> {
             output.write_all(changed.as_deref().map_or(&bytes[..], str::as_bytes))?;
             output.flush()?;
         }
+        Input::Profile(mut profile) => {
+            seccomp::narrow(&mut profile);
+            writeln!(std::io::stdout().lock(), "{profile:#}")?;
+        }
         Input::State(state) if state.status == "stopped" => poststop(arguments, &state)?,
         Input::State(state) => create_runtime(arguments, &state)?,
     }
@@ -98,6 +105,7 @@ fn stage(arguments: &OciHook) -> anyhow::Result<ExitCode> {
 fn precreate(arguments: &OciHook, mut config: Config) -> anyhow::Result<Option<String>> {
     let Some(asked) = config.annotation(POLICY) else { return Ok(None) };
     let policy = policies::resolve(&arguments.policies, asked)?;
+    config.narrow_sockets();
     config.judge(arguments.allow_privileged)?;
     let prepare = Ask::Prepare {
         policy,

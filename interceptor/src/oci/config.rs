@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Input};
-use super::{Attempt, OciError};
+use super::{Attempt, OciError, seccomp};
 
 /// Capabilities with which a container undoes the wall: it mounts the host's cgroups, takes programs off, or enters other
 /// processes.
@@ -39,7 +39,9 @@ impl Config {
         let file = File::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
         match input::parse(&input::read(file)?)? {
             Input::Config(config) => Ok(config),
-            Input::State(_) => Err(malformed("config.json of the bundle is a state")),
+            Input::State(_) | Input::Profile(_) => {
+                Err(malformed("config.json of the bundle is something else"))
+            }
         }
     }
 
@@ -78,7 +80,15 @@ impl Config {
         env.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
-    /// Replaces it.
+    /// Narrows its seccomp filter, if it has one, to the sockets that are under enforcement.
+    pub fn narrow_sockets(&mut self) {
+        let linux = self.0.get_mut("linux").and_then(Value::as_object_mut);
+        if let Some(profile) = linux.and_then(|linux| linux.get_mut("seccomp")) {
+            seccomp::narrow(profile);
+        }
+    }
+
+    /// Replaces the environment of its first process.
     ///
     /// # Errors
     /// When there is no process to have one.
@@ -128,10 +138,11 @@ impl Config {
             return Err(OciError::Refused("the container has no mount namespace of its own".into()));
         }
         let mut objections = self.capabilities();
-        if self.0.get("linux").and_then(|linux| linux.get("seccomp")).is_none_or(Value::is_null) {
-            objections.push(
-                "no seccomp filter, without which sockets of other families (vsock) are open to it".into(),
-            );
+        let profile = self.0.get("linux").and_then(|linux| linux.get("seccomp"));
+        if profile.is_none_or(Value::is_null) {
+            objections.push("no seccomp filter".into());
+        } else if !profile.is_some_and(seccomp::is_narrow) {
+            objections.push("a seccomp filter that permits sockets of other families (make one with `interceptor oci-hook < profile.json`)".into());
         }
         if objections.is_empty() || privileged {
             return Ok(());
@@ -179,7 +190,7 @@ mod tests {
     fn usual() -> Value {
         json!({
             "root": { "path": "/r" }, "process": { "env": ["A=1"], "capabilities": { "bounding": ["CAP_CHOWN"] } },
-            "linux": { "namespaces": [{ "type": "mount" }], "seccomp": { "defaultAction": "SCMP_ACT_ERRNO" } },
+            "linux": { "namespaces": [{ "type": "mount" }], "seccomp": { "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [] } },
             "annotations": { "a": "b" }, "unknown": { "kept": [1, 2] },
         })
     }

@@ -20,6 +20,8 @@ pub enum Input {
     Config(Config),
     /// The state of one that does.
     State(State),
+    /// No hook's input: a seccomp profile, which its owner wants narrowed.
+    Profile(Value),
 }
 
 /// A container's state ("State" in runtime.md).
@@ -66,6 +68,7 @@ pub fn parse(bytes: &[u8]) -> Result<Input, OciError> {
             let state = serde_json::from_value(Value::Object(object));
             state.map(Input::State).map_err(|error| malformed(error.to_string()))
         }
+        Value::Object(object) if object.contains_key("syscalls") => Ok(Input::Profile(Value::Object(object))),
         _ => Err(malformed("it is neither a container's state nor its configuration".into())),
     }
 }

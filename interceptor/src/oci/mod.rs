@@ -8,6 +8,7 @@
 //! hook succeed, and any failure keeps the container from starting. After its end (`poststop`) everything is removed.
 //!
 //! - [`input`]: what the runtime hands to the hook; [`config`]: the container's configuration, read, judged and changed;
+//! - [`seccomp`]: what sockets it may make;
 //! - [`policies`]: which policy a container may ask for; [`rootfs`]: its files, without following it out of them;
 //! - [`place`]: its cgroup; [`store`]: what is kept while it lives; [`talk`]: how hook and supervisor speak.
 
@@ -16,6 +17,7 @@ pub mod input;
 pub mod place;
 pub mod policies;
 pub mod rootfs;
+pub mod seccomp;
 pub mod store;
 pub mod talk;
 

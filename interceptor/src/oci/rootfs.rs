@@ -53,6 +53,7 @@ impl Rootfs {
 
     fn look_up(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let below = path.strip_prefix("/").unwrap_or(path);
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         openat2(&self.directory, below, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))
     }
@@ -98,7 +99,7 @@ impl Rootfs {
     fn make_directory(&self, path: &Path) -> nix::Result<()> {
         let mut made = PathBuf::from("/");
         for part in path.components().skip(1) {
-            let parent = self.look_up(&made.join("."), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+            let parent = self.look_up(&made, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
             match mkdirat(&parent, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
                 Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
                 Err(error) => return Err(error),
