@@ -16,6 +16,8 @@
 //! - [`policy`]: pure: document → compiled policy → decision. Everyone may use it; it uses no one.
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
 //! - [`oci`]: the hook that puts containers under enforcement before they start.
+//! - [`fleet`]: sandboxes under enforcement, one or many.
+//! - [`control`]: the daemon's HTTP API on a unix socket.
 //! - [`cli`]: one file a command.
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
@@ -24,8 +26,10 @@
 pub mod accept;
 pub mod audit;
 pub mod cli;
+pub mod control;
 pub mod credential;
 pub mod dns;
+pub mod fleet;
 pub mod http;
 pub mod kernel;
 pub mod oci;

@@ -19,6 +19,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::audit::Record;
 use crate::authority::{Authority, Flaw};
 use crate::canary;
+use crate::daemon::ToServe;
 use crate::origin::listen::{Listener, Recorder};
 use crate::origin::names::NameServer;
 use crate::origin::record::Seen;
@@ -144,6 +145,11 @@ impl Lab {
     /// A sandbox with this policy, to be configured further.
     pub fn sandbox(&self, policy: &Value) -> Sandbox<'_> {
         Sandbox::new(self, policy.to_string())
+    }
+
+    /// A daemon, to be configured further.
+    pub fn daemon(&self) -> ToServe<'_> {
+        ToServe::new(self)
     }
 
     /// A sandbox with a policy that is this text, be it JSON or not.

@@ -2,6 +2,7 @@
 //!
 //! - [`lab`]: one test's world, and the three oracles that judge it at its end;
 //! - [`sandbox`]: the real binary, run with a policy and a command; [`running`]: while it runs; [`outcome`]: what came of it;
+//! - [`daemon`]: the real daemon, its control API, and cgroups that it puts under enforcement;
 //! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record what they parsed, and listeners that must
 //!   receive nothing;
 //! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
@@ -16,6 +17,7 @@ pub mod authority;
 pub mod canary;
 pub mod client;
 pub mod container;
+pub mod daemon;
 pub mod lab;
 pub mod origin;
 pub mod outcome;

@@ -17,11 +17,11 @@ use nix::unistd::Pid;
 struct Cgroup(PathBuf);
 
 impl Cgroup {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let mount = fields.into_iter().find(|fields| fields[2] == "cgroup2").unwrap()[1].to_owned();
-        let path = Path::new(&mount).join(format!("attach-test-{}", std::process::id()));
+        let path = Path::new(&mount).join(format!("attach-test-{name}-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
         Cgroup(path)
     }
@@ -60,7 +60,7 @@ fn enforcing(child: &mut Child) {
 
 #[test]
 fn k18_the_wall_outlives_a_killed_attach_and_is_taken_over() {
-    let cgroup = Cgroup::new();
+    let cgroup = Cgroup::new("outlives");
     let id = fs::metadata(&cgroup.0).unwrap().ino();
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_nonblocking(true).unwrap();
@@ -99,4 +99,41 @@ for attempt in udp, tcp:
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let bpffs = mounts.lines().find_map(|line| line.split_once(" bpf ").and(line.split(' ').nth(1))).unwrap();
     assert!(!Path::new(bpffs).join("interceptor").join(id.to_string()).exists());
+}
+
+#[test]
+fn sighup_reads_the_policy_again_and_a_broken_one_changes_nothing() {
+    let cgroup = Cgroup::new("sighup");
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.json");
+    let deny =
+        |network: &str| fs::write(&policy, format!(r#"{{"network":{{"deny":["{network}"]}}}}"#)).unwrap();
+    deny("203.0.113.0/24");
+    let mut command = Command::new(binary("interceptor"));
+    command.args(["attach", "-v", "--cgroup"]).arg(&cgroup.0).arg("--policy").arg(&policy);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    enforcing(&mut child);
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut wait_for = |text: &str| {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the log ended");
+        }
+    };
+    let program = "import socket
+for address in '203.0.113.1', '198.51.100.1':
+    try: socket.create_connection((address, 443), 5); print('redirected')
+    except OSError as error: print(error.errno)";
+    assert_eq!(cgroup.python(program), "1\nredirected\n");
+    deny("198.51.100.0/24");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
+    wait_for("the policy was read again");
+    assert_eq!(cgroup.python(program), "redirected\n1\n");
+    fs::write(&policy, "{ broken").unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
+    wait_for("the one before stays in force");
+    assert_eq!(cgroup.python(program), "redirected\n1\n");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
 }

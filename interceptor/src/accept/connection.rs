@@ -10,6 +10,7 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::classify::{Spoken, classify};
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
@@ -17,7 +18,7 @@ use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
 use crate::http::refuse::refusal;
 use crate::http::serve;
-use crate::policy::{Decision, Deny, Host, HostName, Reason, Scheme};
+use crate::policy::{Decision, Deny, Host, HostName, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 use crate::tls::hello;
 use crate::tls::server::MintError;
@@ -143,7 +144,14 @@ fn clear_identity(arrival: &Arrival) -> Identity {
 }
 
 fn context(arrival: &Arrival, identity: Identity, protocol: Protocol, early: Option<Early>) -> Context {
+    // The host that a request names is judged with the request; here, the one that is certain.
+    let (host, port, open) = (identity.host.clone(), identity.port, identity.open);
+    let permitted =
+        move |policy: &Policy| open || matches!(policy.decide_host(&host, port), Decision::Allow(_));
+    let close = CancellationToken::new();
     Context {
+        _alive: arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted),
+        close,
         sandbox: arrival.sandbox.clone(),
         identity,
         asked: arrival.asked,
@@ -298,7 +306,7 @@ async fn tunnel(
     allow: &crate::policy::Allow,
 ) {
     let port = arrival.asked.port();
-    let dialed = arrival.sandbox.runtime.upstream.connect(&arrival.rules.policy, &host, port).await;
+    let dialed = arrival.sandbox.upstream.connect(&arrival.rules.policy, &host, port).await;
     let mut dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
@@ -322,13 +330,28 @@ async fn tunnel(
         record.rule = allow.rule.clone();
         record.ip = Some(dialed.address.ip());
     }
+    let close = CancellationToken::new();
+    let (named, is_tls) = (host.clone(), protocol == Protocol::Tls);
+    let _alive = arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), move |policy| {
+        match (&named, is_tls) {
+            (Host::Name(name), true) => {
+                policy.is_passthrough(name, port)
+                    && matches!(policy.decide_host(&named, port), Decision::Allow(_))
+            }
+            _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
+        }
+    });
     let ended = async {
         dialed.stream.write_all(&first).await?;
         carried.up.fetch_add(first.len() as u64, std::sync::atomic::Ordering::Relaxed);
         carry(&stream, &dialed.stream, &carried, arrival.rules.policy.limits().idle_timeout).await
     };
-    if let Err(error) = ended.await {
-        tracing::debug!(%host, %error, "a tunnel ended");
+    tokio::select! {
+        ended = ended => if let Err(error) = ended { tracing::debug!(%host, %error, "a tunnel ended") },
+        () = close.cancelled() => {
+            tracing::debug!(%host, "a tunnel was closed: a new policy does not permit it");
+            reset(stream);
+        }
     }
 }
 

@@ -1,23 +1,16 @@
 //! `interceptor attach`: enforces a policy on a cgroup that exists: a container's, a slice's.
 
-use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use nix::unistd::Pid;
 
-use super::Common;
-use super::pins::Pins;
-use super::setup::{self, Enforced, Place};
+use super::{Common, setup};
+use crate::fleet::{Enforced, Visit};
 use crate::kernel::Enforcer;
-use crate::proxy::SELF_TEST;
-use crate::sandbox::{cgroup, launch};
+use crate::sandbox::launch;
 
 /// The arguments of `interceptor attach`.
 #[derive(Debug, clap::Args)]
@@ -39,19 +32,18 @@ Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
 
-It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM. Connections opened before it go on unseen. With
+It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again. Connections opened before it go on unseen. With
 --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and the placeholders (env).";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let Attach { common, cgroup, pid } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
-    let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-    ends.thread_block().context("cannot hold back signals")?;
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
-    let cgroup = directory(&cgroup)?;
-    let network = network_namespace(&cgroup, pid)?;
+    let visit = Visit::find(&cgroup, pid, None).with_context(|| cgroup.display().to_string())?;
     let rules = setup::rules(&common)?;
     let placeholders = rules.keyring.environment();
 
@@ -63,81 +55,46 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let runtime = setup::runtime(&common, audit.clone())?;
 
     let id = launch::random_id()?;
-    let pins = Pins::of(cgroup::id_of(&cgroup)?)?;
-    let takes_over = !pins.stale.is_empty();
-    if takes_over {
-        tracing::warn!(sandbox = %id, "taking over from an interceptor that died");
-    }
-    let (mut visitor, sockets) =
-        launch::Visitor::start(&cgroup, network.as_ref().map(|namespace| namespace.as_fd()))?;
-    // Also a namespace of its own needs every part of the wall where it has a way out.
-    let place = Place { cgroup: &cgroup, cgroup_id: cgroup::id_of(&cgroup)?, shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
-    let enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, Some(pins))?;
-    if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
-        if takes_over {
-            // The cgroup was closed before: it stays closed.
-            enforced.leave();
+    let mut enforced = Enforced::enter(&runtime, &enforcer, &id, &visit, keys)?;
+    announce(&common, &id, &visit.cgroup, &enforced.ca_pem, placeholders)?;
+    let signal = loop {
+        match signals.wait().context("cannot wait for a signal")? {
+            Signal::SIGHUP => {
+                audit.reopen();
+                reload(&common, &id, &mut enforced);
+            }
+            end => break end,
         }
-        return Err(failed.into());
-    }
-    // It is a process of the cgroup only as long as it must be.
-    drop(visitor);
-
-    announce(&common, &id, &cgroup, &enforced.ca_pem, placeholders)?;
-    let signal = ends.wait().context("cannot wait for a signal")?;
+    };
     tracing::info!(sandbox = %id, %signal, "detaching");
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
     Ok(ExitCode::SUCCESS)
 }
 
-/// The directory that `path` names, either itself or below the mount.
-fn directory(path: &Path) -> anyhow::Result<PathBuf> {
-    let below = cgroup::mount_point()?.join(path.strip_prefix("/").unwrap_or(path));
-    let candidates = [path.to_owned(), below];
-    let Some(found) = candidates.iter().find(|candidate| candidate.join("cgroup.procs").exists()) else {
-        bail!(
-            "{} is no cgroup: give the directory of one below {}, or its path as /proc/PID/cgroup shows it",
-            path.display(),
-            cgroup::mount_point()?.display()
-        );
+/// Reads the policy and the keys again. What is wrong is said in the log and changes nothing.
+fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
+    let again = match common.policy.as_deref() {
+        // Standard input is read once, and nothing else is there to read but key files.
+        None => None,
+        Some(path) if path == Path::new("-") => None,
+        Some(_) => Some(setup::rules_after(common, Some(&*enforced.sandbox().keyring()))),
     };
-    let found = fs::canonicalize(found).with_context(|| format!("cannot resolve {}", found.display()))?;
-    let kind =
-        statfs(&found).with_context(|| format!("cannot examine {}", found.display()))?.filesystem_type();
-    if kind != CGROUP2_SUPER_MAGIC {
-        bail!(
-            "{} is a cgroup of version 1, which eBPF programs cannot be attached to: use its cgroup v2",
-            found.display()
-        );
-    }
-    if !found.join("cgroup.events").exists() {
-        bail!(
-            "{} is the root of all cgroups, this process's own among them: give one below it",
-            found.display()
-        );
-    }
-    Ok(found)
-}
-
-/// The network namespace of a process of the cgroup; `None` for our own.
-fn network_namespace(cgroup: &Path, pid: Option<i32>) -> anyhow::Result<Option<OwnedFd>> {
-    let members = cgroup::processes(cgroup)
-        .with_context(|| format!("cannot list the processes of {}", cgroup.display()))?;
-    let member = match pid.map(Pid::from_raw) {
-        Some(pid) if !members.contains(&pid) => {
-            bail!("process {pid} is not in the cgroup {}", cgroup.display())
+    let replaced = match again {
+        None => {
+            let errors = enforced.sandbox().keyring().reload();
+            errors.iter().for_each(|error| tracing::error!(sandbox = %id, %error, "a key file was not taken; the key before stays in use"));
+            return;
         }
-        Some(pid) => Some(pid),
-        None => members.first().copied(),
+        Some(rules) => rules.and_then(|rules| Ok(enforced.replace(rules.policy, rules.keyring, false)?)),
     };
-    let Some(member) = member else { return Ok(None) };
-    let path = format!("/proc/{member}/ns/net");
-    let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
-    let own = fs::metadata("/proc/self/ns/net").context("cannot examine /proc/self/ns/net")?;
-    let other = namespace.metadata().with_context(|| format!("cannot examine {path}"))?;
-    Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))
+    match replaced {
+        Ok(()) => tracing::info!(sandbox = %id, "the policy was read again"),
+        Err(error) => {
+            tracing::error!(sandbox = %id, error = format!("{error:#}"), "the policy was not taken; the one before stays in force");
+        }
+    }
 }
 
 /// Says that enforcement is in place, and what the sandbox's programs need to know.

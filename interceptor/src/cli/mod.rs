@@ -9,12 +9,12 @@ pub mod explain;
 pub mod init;
 pub mod oci_hook;
 mod oci_supervisor;
-mod pins;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;
 pub mod replay;
 pub mod run;
+pub mod serve;
 pub mod services;
 mod setup;
 
@@ -52,6 +52,8 @@ pub enum Command {
     Attach(attach::Attach),
     /// Puts containers under enforcement before they start; called by container engines (OCI hook).
     OciHook(oci_hook::OciHook),
+    /// The daemon: many sandboxes, a control API on a unix socket.
+    Serve(serve::Serve),
     /// The first process of a sandbox; started by `run`, not by people.
     #[command(hide = true)]
     Init(init::Init),
@@ -102,8 +104,10 @@ pub fn main() -> ExitCode {
         }
     };
     let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
-    let enforces =
-        matches!(cli.command, Command::Run(_) | Command::Init(_) | Command::Attach(_) | Command::OciHook(_));
+    let enforces = matches!(
+        cli.command,
+        Command::Run(_) | Command::Init(_) | Command::Attach(_) | Command::Serve(_) | Command::OciHook(_)
+    );
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
         Command::OciHook(arguments) => oci_hook::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
     };

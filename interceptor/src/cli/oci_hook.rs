@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::{oci_supervisor, pins};
+use super::oci_supervisor;
+use crate::fleet::Pins;
 use crate::oci::config::Config;
 use crate::oci::input::{self, Input, State};
 use crate::oci::store::{Record, Store};
@@ -177,7 +178,7 @@ fn poststop(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
 
 /// Removes the pins and the cgroup of a supervisor that is dead: a living one has the pins locked.
 fn clean_up(record: &Record) -> anyhow::Result<()> {
-    let pins = pins::Pins::of(record.cgroup_id)?;
+    let pins = Pins::of(record.cgroup_id)?;
     pins.stale.iter().try_for_each(|stale| crate::kernel::remove_pins(stale))?;
     if record.made {
         place::remove(&record.cgroup);

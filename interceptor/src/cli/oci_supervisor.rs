@@ -17,9 +17,9 @@ use nix::sys::stat::{Mode, umask};
 
 use super::Common;
 use super::oci_hook::OciHook;
-use super::pins::Pins;
-use super::setup::{self, Enforced, Place, Rules};
+use super::setup::{self, Rules};
 use crate::audit::Audit;
+use crate::fleet::{Enforced, Pins, Place};
 use crate::kernel::Enforcer;
 use crate::oci::place::ContainerCgroup;
 use crate::oci::rootfs::Rootfs;

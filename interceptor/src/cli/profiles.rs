@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::registries;
+use crate::control::catalogue::profile_json;
 use crate::policy::{Catalogue, Profile};
 
 /// The arguments of `interceptor profiles`.
@@ -47,7 +48,7 @@ pub fn run(arguments: Profiles) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     if arguments.json {
         let list: Vec<Value> =
-            shown.iter().map(|(name, profile)| as_json(&catalogue, name, profile)).collect();
+            shown.iter().map(|(name, profile)| profile_json(&catalogue, name, profile)).collect();
         writeln!(out, "{:#}", Value::from(list))?;
     } else if arguments.name.is_some() {
         for (name, profile) in shown {
@@ -60,18 +61,6 @@ pub fn run(arguments: Profiles) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn as_json(catalogue: &Catalogue, name: &str, profile: &Profile) -> Value {
-    let groups: serde_json::Map<String, Value> =
-        profile.groups.iter().map(|group| (group.clone(), json!(catalogue.group(group)))).collect();
-    json!({
-        "name": name,
-        "description": profile.description,
-        "allow": catalogue.allow_rules(profile).0,
-        "deny": profile.deny,
-        "groups": groups,
-    })
 }
 
 fn show(out: &mut impl Write, catalogue: &Catalogue, name: &str, profile: &Profile) -> io::Result<()> {

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::setup::{self, Enforced, Place};
-use super::{Common, Net};
+use super::{Common, Net, setup};
+use crate::fleet::{Enforced, Place};
 use crate::kernel::Enforcer;
 use crate::proxy::SELF_TEST;
 use crate::sandbox::handover::{Launch, Path as Sent, Strings};

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::policy::{Catalogue, Form, Service};
+use crate::control::catalogue::{form_text, placeholder, service_json};
+use crate::policy::{Catalogue, Service};
 
 /// The arguments of `interceptor services`.
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
     };
     let mut out = io::stdout().lock();
     if arguments.json {
-        writeln!(out, "{:#}", Value::from(shown.into_iter().map(as_json).collect::<Vec<_>>()))?;
+        writeln!(out, "{:#}", Value::from(shown.into_iter().map(service_json).collect::<Vec<_>>()))?;
     } else if arguments.name.is_some() {
         for service in shown {
             show(&mut out, service)?;
@@ -55,35 +56,6 @@ pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A form as people read it, with `{key}` where the key stands.
-pub(super) fn form_text(form: &Form) -> String {
-    match form {
-        Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
-        Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
-        Form::Query { name } => format!("?{name}={{key}}"),
-    }
-}
-
-/// What a placeholder looks like, random characters shown as `x`.
-fn placeholder(service: &Service) -> String {
-    let shape = &service.placeholder;
-    format!("{}{}{}", shape.prefix, "x".repeat(shape.random), shape.suffix)
-}
-
-fn as_json(service: &Service) -> Value {
-    json!({
-        "name": service.name,
-        "title": service.title,
-        "hosts": service.host_texts,
-        "forms": service.forms.iter().map(form_text).collect::<Vec<_>>(),
-        "env": service.env,
-        "base_url_env": service.base_url_env,
-        "placeholder": placeholder(service),
-        "strip_cookies": service.strip_cookies,
-        "sources": service.sources,
-    })
 }
 
 fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {

@@ -1,24 +1,18 @@
-//! What `run` and `attach` do alike: read the policy and its keys, open the audit stream, put the proxy and the kernel's programs
-//! to work on a cgroup.
+//! What `run`, `attach` and `serve` do alike: read the policy and its keys, open the audit stream, make the proxy's shared part.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use tokio::runtime::Handle;
+use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use super::pins::Pins;
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions};
 use crate::credential::Keyring;
-use crate::kernel::{Attachment, Enforcement, Enforcer};
 use crate::policy::{CredentialId, Document, KeySource, Limits, Policy, Problem};
-use crate::proxy::{Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
-use crate::sandbox::launch::Sockets;
+use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::user::Identity;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
@@ -61,6 +55,11 @@ impl Rules {
 
 /// Reads the policy, which without `--policy` is an empty one, says its warnings, and loads the keys.
 pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
+    rules_after(common, None)
+}
+
+/// [`rules`], with the placeholders that there were before.
+pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow::Result<Rules> {
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
         Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
@@ -74,7 +73,7 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
     }
     let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
         .map_err(|problems| invalid(&name, &problems))?;
-    let keyring = Keyring::load(&policy, None).map_err(|errors| {
+    let keyring = Keyring::load(&policy, previous).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
         anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
     })?;
@@ -182,99 +181,4 @@ pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runti
     let options = RuntimeOptions { upstream, upstream_ca: common.upstream_ca.clone(), audit };
     Runtime::new(options)
         .with_context(|| if common.upstream_ca.is_empty() { "upstream roots" } else { "--upstream-ca" })
-}
-
-/// The cgroup of a sandbox and how its network namespace stands to others.
-#[derive(Debug)]
-pub(super) struct Place<'a> {
-    /// The cgroup's directory.
-    pub(super) cgroup: &'a Path,
-    /// Its id in the kernel.
-    pub(super) cgroup_id: u64,
-    /// Whether the namespace is also others', or has a way out of its own.
-    pub(super) shared: bool,
-}
-
-/// A sandbox under enforcement: the proxy serves it and the kernel's programs send it everything.
-#[derive(Debug)]
-pub(super) struct Enforced {
-    /// First, so that the wall falls last: a proxy that is gone is a refusal.
-    serving: Serving,
-    attachment: Attachment,
-    /// After the attachment, which removes what it has pinned there.
-    _pins: Option<Pins>,
-    /// What the proxy answers at [`crate::proxy::SELF_TEST`].
-    pub(super) token: String,
-    /// The public certificate of the sandbox's authority, PEM.
-    pub(super) ca_pem: String,
-}
-
-impl Enforced {
-    /// Attaches the programs first, pinned if there is a place for it, and serves then. Call it within a tokio runtime.
-    pub(super) fn begin(
-        runtime: &Arc<Runtime>,
-        enforcer: &Enforcer,
-        id: &str,
-        place: &Place<'_>,
-        sockets: Sockets,
-        rules: (Policy, Keyring),
-        pins: Option<Pins>,
-    ) -> anyhow::Result<Self> {
-        let (policy, keyring) = rules;
-        let enforcement = enforcement(place, &sockets, &policy)?;
-        let cgroup = File::open(place.cgroup)
-            .with_context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;
-        let sandbox = Sandbox::new(runtime, id, policy, keyring)?;
-        let attachment = match &pins {
-            None => enforcer.attach(&cgroup, &enforcement)?,
-            Some(pins) => enforcer.attach_pinned(&cgroup, &enforcement, &pins.fresh(id), &pins.stale)?,
-        };
-        let (tcp6, dns6) = sockets.v6.unzip();
-        let token = crate::sandbox::launch::random_id()?;
-        let ca_pem = sandbox.ca_pem().to_owned();
-        let listeners =
-            Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
-        attachment.mark_listeners(&listeners)?;
-        let serving =
-            sandbox.serve(listeners, enforcer.destinations()).context("cannot serve the sandbox")?;
-        Ok(Enforced { serving, attachment, _pins: pins, token, ca_pem })
-    }
-
-    /// Ends the proxy's part in good order, then takes the programs away. The sandbox's processes must be gone, or their traffic
-    /// no longer this process's business.
-    pub(super) fn end(self, tokio: &Handle) {
-        tokio.block_on(self.serving.shutdown());
-    }
-}
-
-impl Enforced {
-    /// Leaves the pinned programs where they are, which then refuse everything.
-    pub(super) fn leave(self) {
-        self.attachment.leave();
-    }
-}
-
-fn enforcement(place: &Place<'_>, sockets: &Sockets, policy: &Policy) -> anyhow::Result<Enforcement> {
-    let v4 = |address| match address {
-        SocketAddr::V4(v4) => Ok(v4),
-        SocketAddr::V6(_) => bail!("a listener has an address of the wrong family"),
-    };
-    let v6 = |address| match address {
-        SocketAddr::V6(v6) => Ok(v6),
-        SocketAddr::V4(_) => bail!("a listener has an address of the wrong family"),
-    };
-    let (tcp6, dns6) = match &sockets.v6 {
-        Some((tcp6, dns6)) => (Some(v6(tcp6.local_addr()?)?), Some(v6(dns6.local_addr()?)?)),
-        None => (None, None),
-    };
-    Ok(Enforcement {
-        cgroup_id: place.cgroup_id,
-        shared_netns: place.shared,
-        tcp4: v4(sockets.tcp4.local_addr()?)?,
-        tcp6,
-        dns4: v4(sockets.dns4.local_addr()?)?,
-        dns6,
-        denied: policy.denied_networks(),
-        allowed_loopback: policy.allowed_loopback(),
-    })
 }

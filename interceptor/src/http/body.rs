@@ -26,6 +26,9 @@ pub(crate) enum Cut {
     /// Nothing moved for the idle limit.
     #[error("nothing was sent for {0:?}")]
     Idle(Duration),
+    /// A new policy does not permit the request.
+    #[error("a new policy does not permit this request any more")]
+    Policy,
     /// `limits.body_bytes` was reached.
     #[error("the body is larger than {0} bytes")]
     TooLarge(u64),
@@ -233,6 +236,10 @@ impl Body for Download {
             Source::Redacted(body) => Pin::new(body.as_mut()).poll_frame(cx).map_err(BodyError::from),
         };
         let Poll::Ready(frame) = polled else {
+            if this.exchange.as_mut().is_some_and(|exchange| exchange.poll_cut(cx).is_ready()) {
+                this.lease = None;
+                return Poll::Ready(Some(Err(Cut::Policy.into())));
+            }
             let cut = ready!(this.patience.poll_expired(cx));
             return Poll::Ready(Some(Err(cut.into())));
         };

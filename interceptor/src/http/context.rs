@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::authority::Identity;
 use super::strict::Notes;
 use crate::audit::Protocol;
 use crate::proxy::Sandbox;
+use crate::proxy::live::Alive;
 use crate::upstream::pool::{ConnectError, Connection, Key};
 
 /// A connection to the origin that was begun while the sandbox's own TLS handshake still went on.
@@ -39,6 +41,10 @@ pub(crate) struct Context {
     pub protocol: Protocol,
     /// What the HTTP/1.1 filter tells.
     pub notes: Option<Notes>,
+    /// Closes it.
+    pub close: CancellationToken,
+    /// Its entry among the sandbox's open connections.
+    pub _alive: Alive,
     /// Taken by the first request that it fits.
     pub early: Mutex<Option<Early>>,
 }

@@ -1,14 +1,18 @@
 //! One request on its way through the pipeline, as the audit log will tell of it: recorded exactly once, when it is over,
 //! however it ends. An exchange that is dropped (the sandbox hung up, a task was cancelled) is recorded as it stands.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
 use crate::policy::{Allow, Deny, Reason};
+use crate::proxy::live::Alive;
 
 /// The record of one request, until it is written.
 #[derive(Debug)]
@@ -21,6 +25,10 @@ pub(crate) struct Exchange {
     down: u64,
     /// Its place among the sandbox's requests in progress.
     permit: Option<OwnedSemaphorePermit>,
+    /// Its entry among what is open, and what cuts it off when a new policy does not permit it.
+    open: Option<(Alive, CancellationToken)>,
+    /// Waits for that, made when it is first waited for.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Exchange {
@@ -36,6 +44,8 @@ impl Exchange {
             up: Arc::default(),
             down: 0,
             permit: None,
+            open: None,
+            cut: None,
         }
     }
 
@@ -76,6 +86,23 @@ impl Exchange {
     /// Keeps a place among the sandbox's requests in progress until the exchange is over.
     pub(crate) fn hold(&mut self, permit: OwnedSemaphorePermit) {
         self.permit = Some(permit);
+    }
+
+    /// Keeps its entry among what is open until the exchange is over; `cut` cuts it off.
+    pub(crate) fn enter(&mut self, alive: Alive, cut: CancellationToken) {
+        self.open = Some((alive, cut));
+    }
+
+    /// What cuts it off.
+    pub(crate) fn cut(&self) -> Option<CancellationToken> {
+        self.open.as_ref().map(|(_, cut)| cut.clone())
+    }
+
+    /// Ready when it is cut off.
+    pub(crate) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((_, cut)) = &self.open else { return Poll::Pending };
+        let waiting = self.cut.get_or_insert_with(|| Box::pin(cut.clone().cancelled_owned()));
+        waiting.as_mut().poll(cx)
     }
 
     /// Where body bytes from the sandbox are counted.

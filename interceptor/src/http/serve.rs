@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use super::body::Download;
 use super::context::Context;
@@ -24,7 +25,8 @@ use super::refuse::{About, answer, refusal};
 use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, forward};
-use crate::policy::{Decision, Deny, Filter, Host, Limits, Reason, Scheme};
+use crate::audit::RequestId;
+use crate::policy::{Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 
 /// HTTP/2 streams at once on one connection (ATTACKS X2).
@@ -53,7 +55,7 @@ where
     let (stream, notes) = Strict::new(stream, first, ceilings);
     context.notes = Some(notes);
     let context = Arc::new(context);
-    let stop = context.sandbox.stopping();
+    let (stop, close) = (context.sandbox.stopping(), context.close.clone());
     let service = service_fn(move |request| handle(context.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -66,6 +68,7 @@ where
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = stop.cancelled() => {}
+        () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
     }
 }
 
@@ -77,7 +80,7 @@ where
     let rules = context.sandbox.rules();
     let limits = rules.policy.limits();
     let context = Arc::new(context);
-    let stop = context.sandbox.stopping();
+    let (stop, close) = (context.sandbox.stopping(), context.close.clone());
     let streams = Streams(context.sandbox.clone());
     let service = service_fn(move |request| handle(context.clone(), request));
     let connection = http2::Builder::new(streams)
@@ -98,6 +101,7 @@ where
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = stop.cancelled() => {}
+        () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
     }
 }
 
@@ -152,7 +156,18 @@ async fn handle(
         }
     });
     let response = match judged {
-        Ok(judged) => forward::forward(&context, judged, parts, body, upgrade, exchange).await,
+        Ok(judged) => {
+            let cut = CancellationToken::new();
+            let later = later(&context, &parts, &judged);
+            let alive = context.sandbox.live.enter(&judged.rules.policy, cut.clone(), later);
+            exchange.enter(alive, cut.clone());
+            let (version, id) = (parts.version, exchange.id());
+            tokio::select! {
+                response = forward::forward(&context, judged, parts, body, upgrade, exchange) => response,
+                // Dropped with its exchange, which is recorded as it stands.
+                () = cut.cancelled() => cut_off(version, id),
+            }
+        }
         Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
     };
     if wants_upgrade && let Some(notes) = &context.notes {
@@ -160,6 +175,48 @@ async fn handle(
         notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });
     }
     Ok(response)
+}
+
+/// Says of a later policy whether it would have permitted a request.
+fn later(
+    context: &Context,
+    parts: &Parts,
+    judged: &Judged,
+) -> impl Fn(&Policy) -> bool + Send + Sync + 'static + use<> {
+    let (scheme, port, host) = (context.identity.scheme, context.identity.port, judged.host.clone());
+    let (method, uri, rules) = (parts.method.clone(), parts.uri.clone(), judged.rules.clone());
+    let overrides: Vec<String> = overrides(parts).map(str::to_owned).collect();
+    let before = judged.presented.credentials.clone();
+    move |policy| {
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        // A credential is known by its name; one that is gone permits nothing.
+        let named = before.iter().map(|id| policy.credential_named(&rules.policy.credential(*id).name));
+        let Some(presented) = named.collect::<Option<Vec<_>>>() else { return false };
+        let decision = policy.decide(&crate::policy::Request {
+            scheme,
+            host: &host,
+            port,
+            method: method.as_str(),
+            path: uri.path(),
+            overrides: &overrides,
+            presented: &presented,
+        });
+        matches!(decision, Decision::Allow(_))
+    }
+}
+
+/// The answer to a request that a new policy has cut off before the origin answered.
+fn cut_off(version: Version, id: RequestId) -> Response<Download> {
+    let message = "the policy was replaced while the request was under way, and the new one does not permit it; the origin may have received it";
+    let deny = refusal(Reason::HostDenied, message.to_owned());
+    answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
+}
+
+/// The values of the headers that let a request say that it is of another method.
+fn overrides(parts: &Parts) -> impl Iterator<Item = &str> {
+    let named = parts.headers.iter().filter(|(name, _)| is_override(name.as_str()));
+    // A value that is not text allows nothing: it is judged as a method that no rule names.
+    named.map(|(_, value)| value.to_str().unwrap_or("\u{fffd}"))
 }
 
 /// Whether a request asks to switch protocols (RFC 9110 section 7.8), as [`Strict`] understands it.
@@ -240,14 +297,7 @@ fn judge(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
         Err(_) if parts.method == http::Method::CONNECT => context.identity.host.clone(),
         Err(deny) => return Err(refused(deny, Some(context.identity.host.clone()))),
     };
-    let overrides: Vec<&str> = parts
-        .headers
-        .iter()
-        .filter(|(name, _)| is_override(name.as_str()))
-        .map(|(_, value)| value)
-        // A value that is not text allows nothing: it is judged as a method that no rule names.
-        .map(|value| value.to_str().unwrap_or("\u{fffd}"))
-        .collect();
+    let overrides: Vec<&str> = overrides(parts).collect();
     let presented = rules.keyring.presented(&parts.headers, parts.uri.query());
     let decision = rules.policy.decide(&crate::policy::Request {
         scheme: context.identity.scheme,

@@ -54,6 +54,9 @@ pub(crate) fn switch(
     exchange.note(|record| record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
     let id = exchange.id();
     let stop = context.sandbox.stopping();
+    // A connection that was upgraded is closed as its handshake would be cut off, or as the connection that it was.
+    let (close, cut) = (context.close.clone(), exchange.cut().unwrap_or_default());
+    let context_of_it = context.clone();
     context.sandbox.tasks.spawn(async move {
         let carried = Carried::default();
         let up = exchange.up();
@@ -72,12 +75,16 @@ pub(crate) fn switch(
             ended = both => ended.map(|_| ()),
             () = silence(&carried, idle) => Err(io::ErrorKind::TimedOut.into()),
             () = stop.cancelled() => Ok(()),
+            () = close.cancelled() => Ok(()),
+            () = cut.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
             tracing::debug!(%id, %error, "a WebSocket ended");
         }
         up.store(carried.up.load(Ordering::Relaxed), Ordering::Relaxed);
         exchange.add_down(carried.down.load(Ordering::Relaxed));
+        // Until here the connection is among the sandbox's open ones.
+        drop(context_of_it);
     });
     let (mut head, _) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);

@@ -63,6 +63,21 @@ impl Attachment {
         Ok(())
     }
 
+    /// [`Self::set_denied`], and the loopback networks that are redirected in a shared namespace, both at once.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses an entry; what was in force stays so then.
+    pub fn set_networks(&mut self, denied: &[IpNet], allowed_loopback: &[IpNet]) -> Result<(), KernelError> {
+        let denied = NetworkSet::write(&self.maps, self.numbers.next(), denied)?;
+        let allowed = NetworkSet::write(&self.maps, self.numbers.next(), allowed_loopback)?;
+        let sandbox = Sandbox { denied: denied.number(), allowed_loopback: allowed.number(), ..self.sandbox };
+        self.maps.configure(self.cgroup_id, &sandbox)?;
+        self.sandbox = sandbox;
+        (self.denied, self.allowed_loopback) = (Some(denied), Some(allowed));
+        Ok(())
+    }
+
     /// Marks the interceptor's sockets in the sandbox as its own. In a shared namespace nothing is redirected to a socket without the
     /// mark, so that nobody can take the place of an interceptor that has died, and only a marked resolver may answer there; in a private
     /// namespace it is harmless to leave it out. No process of the sandbox may ever get hold of one of these sockets.

@@ -49,7 +49,7 @@ pub use path::{CanonicalPath, PathError};
 pub use pattern::{PathPattern, PatternError};
 pub use problem::Problem;
 pub(crate) use problem::{child_pointer, looks_like_key};
-pub use report::{Report, check};
+pub use report::{Report, check, check_besides};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;
 

@@ -45,7 +45,13 @@ pub(super) struct Reading {
 
 /// Reads a document.
 pub(super) fn read(text: &str) -> Reading {
+    read_besides(text, &[])
+}
+
+/// Reads a document that shares its outermost object with fields that are somebody else's.
+pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> Reading {
     let mut reader = Reader {
+        besides,
         line_starts: std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect(),
         errors: Vec::new(),
         warnings: Vec::new(),
@@ -61,6 +67,8 @@ pub(super) fn read(text: &str) -> Reading {
 }
 
 struct Reader {
+    /// Fields of the outermost object that are not the document's.
+    besides: &'static [&'static str],
     line_starts: Vec<usize>,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
@@ -119,12 +127,16 @@ impl Reader {
         known: [&str; N],
     ) -> Option<[Option<Node<'a>>; N]> {
         let mut fields = [const { None }; N];
+        let besides = if node.pointer.is_empty() { self.besides } else { &[] };
         for (name, value) in self.members(node, what)? {
+            if besides.contains(&name.as_str()) {
+                continue;
+            }
             match known.iter().position(|field| *field == name) {
                 Some(index) => fields[index] = Some(value),
                 None => {
-                    let hint = did_you_mean(&name, known);
-                    let listed = known.join("`, `");
+                    let hint = did_you_mean(&name, known.into_iter().chain(besides.iter().copied()));
+                    let listed = [&known[..], besides].concat().join("`, `");
                     self.error(
                         &value,
                         format!("unknown field `{name}`{hint} (the fields here are `{listed}`)"),

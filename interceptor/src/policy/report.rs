@@ -22,7 +22,16 @@ pub struct Report {
 /// Checks the text of a policy: what is wrong in single fields, what is wrong between them, and what is doubtful. Key sources
 /// are not read.
 pub fn check(text: &str, catalogue: &Catalogue) -> Report {
-    let Reading { document, mut errors, mut warnings } = read::read(text);
+    report(read::read(text), catalogue)
+}
+
+/// [`check`] of a document that shares its outermost object with fields that are somebody else's: these are passed over.
+pub fn check_besides(text: &str, besides: &'static [&'static str], catalogue: &Catalogue) -> Report {
+    report(read::read_besides(text, besides), catalogue)
+}
+
+fn report(reading: Reading, catalogue: &Catalogue) -> Report {
+    let Reading { document, mut errors, mut warnings } = reading;
     let (policy, found) = compile::compile(&document, catalogue);
     // A document that is no object at all has nothing further to say.
     if !errors.iter().any(|error| error.pointer.is_empty()) {

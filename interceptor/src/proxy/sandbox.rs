@@ -12,16 +12,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::budget::Budget;
+use super::live::Live;
 use super::{Destinations, Listeners, Runtime};
 use crate::accept;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
-use crate::policy::Policy;
+use crate::policy::{Limits, Policy};
 use crate::tls::TlsError;
 use crate::tls::authority::Authority;
 use crate::tls::client::ClientConfigs;
 use crate::tls::server::ServerConfigs;
+use crate::upstream::Upstream;
 use crate::upstream::pool::Pool;
 
 /// How often idle connections to origins are looked over.
@@ -51,7 +53,8 @@ pub struct Rules {
 pub struct Sandbox {
     pub(crate) id: Arc<str>,
     rules: Arc<ArcSwap<Rules>>,
-    pub(crate) runtime: Arc<Runtime>,
+    /// With a cache of its own.
+    pub(crate) upstream: Upstream,
     pub(crate) audit: Audit,
     pub(crate) names: Arc<Names>,
     pub(crate) dns: Arc<DnsServer>,
@@ -63,6 +66,8 @@ pub struct Sandbox {
     pub(crate) requests: Arc<Semaphore>,
     /// What was sent to each host.
     pub(crate) budget: Budget,
+    /// What is open.
+    pub(crate) live: Arc<Live>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -82,7 +87,8 @@ impl Sandbox {
         let limits = policy.limits();
         let certificates =
             ServerConfigs::new(Authority::new(&id)?, limits.mints_per_second, limits.mints_burst)?;
-        let pool = Pool::new(runtime.upstream.clone(), ClientConfigs::new(runtime.verifier.clone())?);
+        let upstream = runtime.upstream.separate();
+        let pool = Pool::new(upstream.clone(), ClientConfigs::new(runtime.verifier.clone())?);
         let connections = permits(limits.connections);
         let requests = permits(limits.requests);
         let rules =
@@ -92,7 +98,7 @@ impl Sandbox {
             sandbox: id.clone(),
             names: names.clone(),
             rules: Arc::new(Shared(rules.clone())),
-            upstream: runtime.upstream.clone(),
+            upstream: upstream.clone(),
             audit: runtime.audit.clone(),
             ipv6: true,
         });
@@ -100,7 +106,7 @@ impl Sandbox {
             dns,
             id,
             rules,
-            runtime: runtime.clone(),
+            upstream,
             audit: runtime.audit.clone(),
             names,
             certificates,
@@ -108,6 +114,7 @@ impl Sandbox {
             connections,
             requests,
             budget: Budget::default(),
+            live: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
@@ -127,7 +134,23 @@ impl Sandbox {
     /// the new. Connections kept to origins are closed.
     pub fn replace(&self, policy: Policy, keyring: Keyring) {
         self.rules.store(Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) }));
+        self.live.relax();
         self.pool.clear();
+    }
+
+    /// Closes the connections that the rules of this moment would not permit; says how many those are.
+    pub fn close_forbidden(&self) -> usize {
+        self.live.close_forbidden(&self.rules().policy)
+    }
+
+    /// The ceilings of this moment.
+    pub fn limits(&self) -> Limits {
+        *self.rules().policy.limits()
+    }
+
+    /// The keys of this moment.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.rules().keyring.clone()
     }
 
     /// Cancelled when the sandbox stops.

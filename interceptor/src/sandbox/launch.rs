@@ -27,6 +27,9 @@ use super::sys;
 /// How long the process inside may take for one step. On a machine under load the slowest takes a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Files that a daemon has use for, the usual `fs.nr_open`.
+const OPEN_FILES: u64 = 1 << 20;
+
 /// Protects this process, which will hold real keys: no core dump, no inspection by others of its user (ATTACKS O3), and as
 /// many descriptors as it may have. Returns the limit of open files as it was: soft and hard.
 pub fn harden() -> Result<(u64, u64), SandboxError> {
@@ -44,6 +47,19 @@ pub fn harden() -> Result<(u64, u64), SandboxError> {
 pub fn detach() -> Result<(), SandboxError> {
     sys::close_above_stdio().context(|| "cannot close inherited descriptors".into())?;
     nix::unistd::setsid().map(drop).context(|| "cannot start a session".into())
+}
+
+/// Raises the limit of open files beyond the hard limit, as far as the kernel and the privileges of this process permit: a daemon
+/// serves the connections of many sandboxes. Where that is refused, what [`harden`] reached stays.
+pub fn raise_open_files() {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let most = most.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        if hard < most { setrlimit(Resource::RLIMIT_NOFILE, most, most) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::info!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// A random id for a sandbox, `sb-` and 16 hexadecimal digits.

@@ -164,8 +164,13 @@ fn existing(paths: &[&str]) -> Vec<PathBuf> {
 
 /// The variables by which programs find what to trust, with their values.
 pub(crate) fn variables() -> Vec<(&'static str, String)> {
-    let bundle = format!("{DIRECTORY}/{BUNDLE}");
-    let authority = format!("{DIRECTORY}/{AUTHORITY}");
+    variables_in(DIRECTORY)
+}
+
+/// The same, for files in another directory.
+pub(crate) fn variables_in(directory: &str) -> Vec<(&'static str, String)> {
+    let bundle = format!("{directory}/{BUNDLE}");
+    let authority = format!("{directory}/{AUTHORITY}");
     let replacing = REPLACING.iter().map(|name| (*name, bundle.clone()));
     let adding = ADDING.iter().map(|name| (*name, authority.clone()));
     replacing.chain(adding).collect()
@@ -173,7 +178,12 @@ pub(crate) fn variables() -> Vec<(&'static str, String)> {
 
 /// The options that point a Java machine at the sandbox's store.
 pub(crate) fn java_options() -> String {
-    format!("-Djavax.net.ssl.trustStore={DIRECTORY}/{JAVA_STORE} -Djavax.net.ssl.trustStoreType=JKS")
+    java_options_in(DIRECTORY)
+}
+
+/// The same, for a store in another directory.
+pub(crate) fn java_options_in(directory: &str) -> String {
+    format!("-Djavax.net.ssl.trustStore={directory}/{JAVA_STORE} -Djavax.net.ssl.trustStoreType=JKS")
 }
 
 /// Variables whose file replaces a program's roots.

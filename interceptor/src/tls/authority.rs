@@ -42,7 +42,8 @@ impl Authority {
         let mut params = base(AUTHORITY_LIFE)?;
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, "interceptor");
-        name.push(DnType::CommonName, format!("interceptor sandbox {id}"));
+        // At most 64 characters (RFC 5280, ub-common-name); ids are ASCII.
+        name.push(DnType::CommonName, format!("interceptor sandbox {id:.44}"));
         params.distinguished_name = name;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

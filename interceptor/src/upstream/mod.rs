@@ -1,8 +1,8 @@
 //! Resolve, guard, dial, pool.
 //!
 //! The way to an origin. A name is resolved here, by the host's own configuration or the operator's `--resolve`, never by
-//! what the sandbox says; each address is judged by the policy; one that was judged is dialled. [`Upstream`] is shared by
-//! all sandboxes and holds nothing of any of them.
+//! what the sandbox says; each address is judged by the policy; one that was judged is dialled. Each sandbox has an
+//! [`Upstream`] of its own: whether a name was asked for before is nobody else's to know (ATTACKS K23).
 
 mod dial;
 mod error;
@@ -60,7 +60,7 @@ impl Default for UpstreamOptions {
 pub struct Upstream(Arc<Inner>);
 
 struct Inner {
-    overrides: Overrides,
+    overrides: Arc<Overrides>,
     resolver: Resolver,
     connect_timeout: Duration,
 }
@@ -78,9 +78,19 @@ impl Upstream {
     /// Reads the host's configuration once. It cannot fail: where no name server can be asked, lookups fail and say so.
     pub fn new(options: UpstreamOptions) -> Upstream {
         Upstream(Arc::new(Inner {
-            overrides: options.overrides,
+            overrides: Arc::new(options.overrides),
             resolver: Resolver::new(&options.name_servers),
             connect_timeout: options.connect_timeout,
+        }))
+    }
+
+    /// One with the same configuration and a cache of its own.
+    #[must_use]
+    pub fn separate(&self) -> Upstream {
+        Upstream(Arc::new(Inner {
+            overrides: Arc::clone(&self.0.overrides),
+            resolver: self.0.resolver.separate(),
+            connect_timeout: self.0.connect_timeout,
         }))
     }
 

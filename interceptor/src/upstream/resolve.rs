@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::config::{
@@ -70,7 +71,9 @@ pub(super) enum ResolveError {
 pub(super) struct Resolver {
     /// Or why there is none.
     client: Result<TokioResolver, String>,
-    hosts: Hosts,
+    /// What the client was made of, so that another is made without reading the host's files again.
+    config: Result<(ResolverConfig, ResolverOpts), String>,
+    hosts: Arc<Hosts>,
 }
 
 impl Resolver {
@@ -92,12 +95,13 @@ impl Resolver {
                 (Ok((config, ResolverOpts::default())), Hosts::default())
             }
         };
-        let client = config.and_then(|(config, found)| {
-            let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-            *builder.options_mut() = options(found);
-            builder.build().map_err(|error| format!("no name server can be asked: {error}"))
-        });
-        Resolver { client, hosts }
+        let config = config.map(|(config, found)| (config, options(found)));
+        Resolver { client: client(&config), config, hosts: Arc::new(hosts) }
+    }
+
+    /// One that asks the same servers and knows nothing yet.
+    pub(super) fn separate(&self) -> Resolver {
+        Resolver { client: client(&self.config), config: self.config.clone(), hosts: Arc::clone(&self.hosts) }
     }
 
     /// The addresses of `name`, both families.
@@ -175,6 +179,13 @@ impl From<NetError> for ResolveError {
             other => ResolveError::Failed(other.to_string()),
         }
     }
+}
+
+fn client(config: &Result<(ResolverConfig, ResolverOpts), String>) -> Result<TokioResolver, String> {
+    let (config, options) = config.clone()?;
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    builder.build().map_err(|error| format!("no name server can be asked: {error}"))
 }
 
 /// The options that were found, within our bounds.

@@ -326,3 +326,17 @@ async fn d9_a_single_label_is_never_asked_for_outside() {
     let error = system.connect(&unrestricted(), &host("localhost"), 80).await.unwrap_err();
     assert_eq!(error.reason(), Reason::HostDenied, "{error}");
 }
+
+#[tokio::test]
+async fn k23_what_one_sandbox_looked_up_another_does_not_find_in_its_cache() {
+    let server = TestNameServer::start(|_, kind| Says::addresses(300, kind, &["127.0.0.1"])).await;
+    let name_servers = NameServers::These(vec![server.address]);
+    let first = Upstream::new(UpstreamOptions { name_servers, ..UpstreamOptions::default() });
+    let second = first.separate();
+    let Host::Name(name) = Host::parse("api.example.com").unwrap() else { panic!("a name") };
+    assert_eq!(first.exists(&name).await, Existence::Yes);
+    assert_eq!(first.exists(&name).await, Existence::Yes);
+    assert_eq!(server.log().len(), 1, "the first keeps it");
+    assert_eq!(second.exists(&name).await, Existence::Yes);
+    assert_eq!(server.log().len(), 2, "the second asks for itself");
+}

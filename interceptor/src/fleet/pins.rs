@@ -1,4 +1,4 @@
-//! Where `attach` pins its programs, so that its death leaves the wall standing: `<bpffs>/interceptor/<cgroup's id>/`, one directory
+//! Where `attach` and `serve` pin their programs, so that their death leaves the wall standing: `<bpffs>/interceptor/<cgroup's id>/`, one directory
 //! there for each attachment. Whoever holds the lock of the cgroup's directory enforces on the cgroup; what is found there by the
 //! next one to hold it was left by the dead.
 
@@ -6,8 +6,8 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-
+use super::FleetError;
+use super::error::Context;
 use crate::kernel;
 
 /// How often a directory that a normal end removes at the same moment is made again.
@@ -15,20 +15,20 @@ const ATTEMPTS: u32 = 10;
 
 /// The locked directory of a cgroup. Dropping it removes it, if nothing is pinned there any more.
 #[derive(Debug)]
-pub(super) struct Pins {
+pub struct Pins {
     base: PathBuf,
     /// Locked until this process ends.
     _lock: File,
     /// What dead interceptors have left pinned.
-    pub(super) stale: Vec<PathBuf>,
+    pub stale: Vec<PathBuf>,
 }
 
 impl Pins {
     /// Of the cgroup with this id; refused where a living interceptor has them.
-    pub(super) fn of(cgroup_id: u64) -> anyhow::Result<Self> {
-        let remedy = "attach pins its programs in bpffs, so that the wall outlives it: `mount -t bpf bpf /sys/fs/bpf` as root";
-        let root = kernel::bpffs().context(remedy)?.join("interceptor");
-        directory(&root).context(remedy)?;
+    pub fn of(cgroup_id: u64) -> Result<Self, FleetError> {
+        // Programs are pinned in bpffs, so that the wall outlives this process; the error says how to mount it.
+        let root = kernel::bpffs()?.join("interceptor");
+        directory(&root)?;
         let base = root.join(cgroup_id.to_string());
         for _ in 0..ATTEMPTS {
             directory(&base)?;
@@ -40,26 +40,29 @@ impl Pins {
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => {
-                    bail!("another `interceptor attach` enforces a policy on this cgroup: end that one first")
+                    let message = "another `interceptor attach` or `interceptor serve` enforces a policy on this cgroup: end that one first";
+                    return Err(FleetError::Taken(message.to_owned()));
                 }
                 Err(fs::TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("cannot lock {}", base.display()));
+                    return Err(error).context(|| format!("cannot lock {}", base.display()));
                 }
             }
             // Locked too late, if its last holder has removed it in the meantime.
-            let (locked, named) = (lock.metadata()?, fs::symlink_metadata(&base));
+            let locked = lock.metadata().context(|| format!("cannot examine {}", base.display()))?;
+            let named = fs::symlink_metadata(&base);
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
-                let entries =
-                    fs::read_dir(&base).with_context(|| format!("cannot list {}", base.display()))?;
-                let stale = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+                let list = || format!("cannot list {}", base.display());
+                let entries = fs::read_dir(&base).context(list)?;
+                let stale =
+                    entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().context(list)?;
                 return Ok(Pins { base, _lock: lock, stale });
             }
         }
-        bail!("cannot make {}: others keep removing it", base.display())
+        Err(FleetError::Taken(format!("cannot make {}: others keep removing it", base.display())))
     }
 
     /// Where to pin the programs of the sandbox with this id.
-    pub(super) fn fresh(&self, id: &str) -> PathBuf {
+    pub fn fresh(&self, id: &str) -> PathBuf {
         self.base.join(id)
     }
 }
@@ -72,17 +75,17 @@ impl Drop for Pins {
 }
 
 /// Makes the directory, or makes sure that nobody else has made it: a bpffs may be open to everybody.
-fn directory(path: &Path) -> anyhow::Result<()> {
+fn directory(path: &Path) -> Result<(), FleetError> {
     let made = DirBuilder::new().mode(0o700).create(path);
     if let Err(error) = made
         && error.kind() != std::io::ErrorKind::AlreadyExists
     {
-        return Err(error).with_context(|| format!("cannot make {}", path.display()));
+        return Err(error).context(|| format!("cannot make {}", path.display()));
     }
-    let found = fs::symlink_metadata(path).with_context(|| format!("cannot examine {}", path.display()))?;
+    let found = fs::symlink_metadata(path).context(|| format!("cannot examine {}", path.display()))?;
     let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
     if !own {
-        bail!("{} belongs to somebody else: remove it", path.display());
+        return Err(FleetError::Taken(format!("{} belongs to somebody else: remove it", path.display())));
     }
     Ok(())
 }

@@ -1,0 +1,195 @@
+//! `/v1/sandboxes/{id}/audit`: the records of one sandbox as they are written, as server-sent events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Control;
+use super::params::{Id, Params, malformed};
+use super::problem::Problem;
+use super::sse::{Events, Gone};
+use crate::audit::{Published, Record, Verdict};
+use crate::fleet::{Heard, Listener};
+use crate::policy::Host;
+
+/// How often a silent stream shows that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Which records are sent.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Follow {
+    /// Only those with this decision.
+    decision: Option<Decision>,
+    /// Only those that name this host, or `*.` and a name: what lies below it.
+    host: Option<String>,
+    /// First those that are kept (the last 512 at most) and not older than this time (RFC 3339).
+    since: Option<String>,
+}
+
+/// A decision.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Decision {
+    Allow,
+    Deny,
+}
+
+/// Follows the records of a sandbox. Events: `record` (its data is the record, its id the request's), `dropped` (that many records were lost
+/// on the way to this reader, or before), `end` (the sandbox was removed; the stream ends).
+#[utoipa::path(
+    get,
+    path = "/v1/sandboxes/{id}/audit",
+    tag = "sandboxes",
+    params(("id" = String, Path, description = "The sandbox's id"), Follow),
+    responses(
+        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "A filter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sandbox", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn follow(
+    State(control): State<Control>,
+    Id(id): Id,
+    Params(follow): Params<Follow>,
+) -> Result<Response, Problem> {
+    let (filter, since) = Filter::new(follow)?;
+    let listener = control.fleet.get(&id)?.feed.listen(since);
+    let (events, answer) = Events::answer();
+    tokio::spawn(async move {
+        // The only way to fail: the reader is gone.
+        let _ = send(listener, filter, events).await;
+    });
+    Ok(answer)
+}
+
+async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), Gone> {
+    let Listener { recent, coming } = listener;
+    // Shows at once that the stream is there.
+    events.heartbeat().await?;
+    for published in recent.iter().filter(|published| filter.passes(&published.record)) {
+        record(&events, published).await?;
+    }
+    if let Some(mut coming) = coming {
+        loop {
+            let heard = tokio::select! {
+                heard = tokio::time::timeout(HEARTBEAT, coming.recv()) => heard,
+                () = events.gone() => return Err(Gone),
+            };
+            match heard {
+                Err(_) => events.heartbeat().await?,
+                Ok(Ok(Heard::Record(published))) => {
+                    if filter.passes(&published.record) {
+                        record(&events, &published).await?;
+                    }
+                }
+                Ok(Ok(Heard::Lost(count)) | Err(RecvError::Lagged(count))) => {
+                    events.event("dropped", None, &json!({ "dropped": count }).to_string()).await?;
+                }
+                Ok(Err(RecvError::Closed)) => break,
+            }
+        }
+    }
+    events.event("end", None, &json!({ "reason": "the sandbox was removed" }).to_string()).await
+}
+
+async fn record(events: &Events, published: &Arc<Published>) -> Result<(), Gone> {
+    events.event("record", Some(&published.record.id.to_string()), &published.json).await
+}
+
+struct Filter {
+    decision: Option<Verdict>,
+    host: Option<Hosts>,
+}
+
+/// A host, or what lies below one.
+enum Hosts {
+    One(String),
+    Below(String),
+}
+
+impl Filter {
+    fn new(follow: Follow) -> Result<(Filter, Option<Timestamp>), Problem> {
+        let since = match follow.since.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(time)) => Some(time),
+            Some(Err(_)) => {
+                return Err(malformed("`since` is a time such as 2030-01-31T12:00:00Z (RFC 3339)"));
+            }
+        };
+        let host = follow.host.map(|host| {
+            let (below, name) = match host.strip_prefix("*.") {
+                Some(name) => (true, name),
+                None => (false, host.as_str()),
+            };
+            match Host::parse(name) {
+                Ok(Host::Name(name)) if below => Ok(Hosts::Below(format!(".{}", name.as_str()))),
+                Ok(host) if !below => Ok(Hosts::One(host.to_string())),
+                _ => Err(malformed("`host` is a name, an address, or `*.` and a name")),
+            }
+        });
+        let decision = follow.decision.map(|decision| match decision {
+            Decision::Allow => Verdict::Allow,
+            Decision::Deny => Verdict::Deny,
+        });
+        Ok((Filter { decision, host: host.transpose()? }, since))
+    }
+
+    fn passes(&self, record: &Record) -> bool {
+        let named = || match (&record.host, record.ip) {
+            (Some(host), _) => Some(host.to_string()),
+            (None, ip) => ip.map(|ip| ip.to_canonical().to_string()),
+        };
+        let host = match &self.host {
+            None => true,
+            Some(Hosts::One(host)) => named().is_some_and(|named| named == *host),
+            Some(Hosts::Below(suffix)) => named().is_some_and(|named| named.ends_with(suffix.as_str())),
+        };
+        host && (self.decision.is_none() || self.decision == record.decision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Kind, RequestId};
+
+    fn filter(host: Option<&str>, decision: Option<Decision>) -> Filter {
+        Filter::new(Follow { decision, host: host.map(str::to_owned), since: None }).unwrap().0
+    }
+
+    #[test]
+    fn filters_pass_what_they_name() {
+        let record =
+            Record::new(&"sb".into(), RequestId::new(), Kind::Request, Verdict::Deny).host("api.lab.example");
+        assert!(filter(None, None).passes(&record));
+        assert!(filter(Some("API.lab.example."), Some(Decision::Deny)).passes(&record));
+        assert!(filter(Some("*.example"), None).passes(&record));
+        for other in ["lab.example", "*.api.lab.example", "example"] {
+            assert!(!filter(Some(other), None).passes(&record), "{other}");
+        }
+        assert!(!filter(None, Some(Decision::Allow)).passes(&record));
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        let follow = |host: Option<&str>, since: Option<&str>| Follow {
+            decision: None,
+            host: host.map(str::to_owned),
+            since: since.map(str::to_owned),
+        };
+        for wrong in
+            [follow(Some("a b"), None), follow(Some("*.1.2.3.4"), None), follow(None, Some("yesterday"))]
+        {
+            assert!(Filter::new(wrong).is_err());
+        }
+        assert!(Filter::new(follow(None, Some("2030-01-31T12:00:00.5Z"))).unwrap().1.is_some());
+    }
+}

@@ -1,0 +1,74 @@
+//! `/v1/network-profiles` and `/v1/services`: what policies may name, as `interceptor profiles` and `interceptor services` print it.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::Control;
+use crate::policy::{Catalogue, Form, Profile, Service};
+
+/// The network profiles.
+#[utoipa::path(
+    get,
+    path = "/v1/network-profiles",
+    tag = "catalogues",
+    responses((status = 200, description = "Every profile with its rules", body = Vec<Value>))
+)]
+pub(super) async fn profiles(State(control): State<Control>) -> Json<Value> {
+    let catalogue = control.fleet.catalogue();
+    Json(catalogue.profiles().map(|(name, profile)| profile_json(catalogue, name, profile)).collect())
+}
+
+/// The service catalogue.
+#[utoipa::path(
+    get,
+    path = "/v1/services",
+    tag = "catalogues",
+    responses((status = 200, description = "Every service", body = Vec<Value>))
+)]
+pub(super) async fn services(State(control): State<Control>) -> Json<Value> {
+    Json(control.fleet.catalogue().services().map(service_json).collect())
+}
+
+/// A form as people read it, with `{key}` where the key stands.
+pub(crate) fn form_text(form: &Form) -> String {
+    match form {
+        Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
+        Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
+        Form::Query { name } => format!("?{name}={{key}}"),
+    }
+}
+
+/// What a placeholder looks like, random characters shown as `x`.
+pub(crate) fn placeholder(service: &Service) -> String {
+    let shape = &service.placeholder;
+    format!("{}{}{}", shape.prefix, "x".repeat(shape.random), shape.suffix)
+}
+
+/// A service as it is listed.
+pub(crate) fn service_json(service: &Service) -> Value {
+    json!({
+        "name": service.name,
+        "title": service.title,
+        "hosts": service.host_texts,
+        "forms": service.forms.iter().map(form_text).collect::<Vec<_>>(),
+        "env": service.env,
+        "base_url_env": service.base_url_env,
+        "placeholder": placeholder(service),
+        "strip_cookies": service.strip_cookies,
+        "sources": service.sources,
+    })
+}
+
+/// A profile as it is listed, with the rules that it holds on this machine.
+pub(crate) fn profile_json(catalogue: &Catalogue, name: &str, profile: &Profile) -> Value {
+    let groups: serde_json::Map<String, Value> =
+        profile.groups.iter().map(|group| (group.clone(), json!(catalogue.group(group)))).collect();
+    json!({
+        "name": name,
+        "description": profile.description,
+        "allow": catalogue.allow_rules(profile).0,
+        "deny": profile.deny,
+        "groups": groups,
+    })
+}

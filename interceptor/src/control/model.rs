@@ -1,0 +1,180 @@
+//! What requests and answers hold. None of these types can hold a real key: a policy arrives as text and leaves as a document without
+//! keys.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// The fields of a request for a sandbox that stand beside those of the policy document.
+pub(crate) const BESIDES: &[&str] = &["cgroup", "pid", "netns", "id"];
+
+/// The fields of a request for a sandbox that are not the policy document's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewSandbox {
+    /// The cgroup: a directory of a mounted cgroup v2, or a path below its mount as /proc/PID/cgroup shows it.
+    pub cgroup: String,
+    /// A process whose network namespace is the sandbox's; it must be in the cgroup. Without it, the cgroup's first process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// The path of the sandbox's network namespace, e.g. /run/netns/NAME; it counts where it differs from the process's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// What to call the sandbox: 1 to 64 letters, digits, `-` and `_`. Without it, a random id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// A sandbox that was put under enforcement: the self-test from inside has passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedSandbox {
+    /// Its id.
+    pub id: String,
+    /// The directory of its cgroup.
+    pub cgroup: String,
+    /// The public certificate of its own authority, PEM: what its programs must trust.
+    pub ca_pem: String,
+    /// Variables for its programs: placeholders of credentials, the names of the files to trust, and the sandbox's id.
+    pub env: BTreeMap<String, String>,
+    /// The files that `env` names. They are on the host: a container with files of its own gets their directory by a bind mount, at the
+    /// same path and read-only.
+    pub files: Vec<TrustFile>,
+    /// What `interceptor check` would warn of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+}
+
+/// A file that variables name, on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrustFile {
+    /// Where the variables say that it is.
+    pub path: String,
+    /// What it holds.
+    pub content: TrustContent,
+}
+
+/// What a file that variables name holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustContent {
+    /// The host's roots and `ca_pem`, PEM.
+    Bundle,
+    /// `ca_pem` alone.
+    Authority,
+    /// A JKS key store with the bundle's certificates.
+    Java,
+}
+
+/// A doubtful place of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Warning {
+    /// The JSON pointer to it.
+    pub pointer: String,
+    /// What is doubtful.
+    pub detail: String,
+}
+
+/// A sandbox in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxSummary {
+    /// Its id.
+    pub id: String,
+    /// The directory of its cgroup.
+    pub cgroup: String,
+    /// When it was put under enforcement (RFC 3339).
+    pub created: String,
+    /// When its policy was last replaced.
+    pub policy_changed: String,
+    /// The file that its policy came from, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_file: Option<String>,
+    /// The label `image` of its policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Requests and connections so far that were allowed.
+    pub allowed: u64,
+    /// Requests and connections so far that were denied.
+    pub denied: u64,
+}
+
+/// The list of sandboxes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxList {
+    /// Every sandbox, by id.
+    pub sandboxes: Vec<SandboxSummary>,
+}
+
+/// A sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxDetails {
+    /// What lists show too.
+    #[serde(flatten)]
+    pub summary: SandboxSummary,
+    /// The public certificate of its own authority, PEM.
+    pub ca_pem: String,
+    /// Variables for its programs.
+    pub env: BTreeMap<String, String>,
+    /// The files that `env` names.
+    pub files: Vec<TrustFile>,
+    /// Its policy document; a key that stood in it is null.
+    pub policy: Value,
+    /// The ceilings that hold, defaults included.
+    pub limits: BTreeMap<String, Value>,
+    /// What `interceptor check` would warn of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+}
+
+/// That the daemon lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The version of the daemon.
+    pub version: String,
+    /// How many sandboxes there are.
+    pub sandboxes: u64,
+}
+
+/// The configuration of the daemon (`serve --config FILE`).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// As `--control`.
+    pub control: Option<PathBuf>,
+    /// As `--policy`.
+    pub policy: Option<PathBuf>,
+    /// As `--audit`.
+    pub audit: Option<PathBuf>,
+    /// As `--upstream-ca`.
+    #[serde(default)]
+    pub upstream_ca: Vec<PathBuf>,
+    /// As `--resolve`.
+    #[serde(default)]
+    pub resolve: Vec<String>,
+    /// As `--trust-dir`.
+    pub trust_dir: Option<PathBuf>,
+    /// As `--max-sandboxes`.
+    pub max_sandboxes: Option<u32>,
+    /// Sandboxes to put under enforcement before the daemon says that it is ready.
+    #[serde(default)]
+    pub sandboxes: Vec<ConfiguredSandbox>,
+}
+
+/// A sandbox of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfiguredSandbox {
+    /// As in a request.
+    pub id: Option<String>,
+    /// As in a request.
+    pub cgroup: PathBuf,
+    /// As in a request.
+    pub pid: Option<i32>,
+    /// As in a request.
+    pub netns: Option<PathBuf>,
+    /// The file of its policy, which is read again on SIGHUP; without it, the default policy.
+    pub policy: Option<PathBuf>,
+}

@@ -1,0 +1,107 @@
+//! `/openapi.json`: generated from the handlers, with the policy document's own schema in the requests that carry one.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::{Info, OpenApi};
+
+use super::Control;
+use crate::policy::json_schema;
+
+/// The document as text.
+pub(super) fn document(mut described: OpenApi) -> String {
+    let mut info = Info::new("interceptor control API", env!("CARGO_PKG_VERSION"));
+    info.description = Some(
+        "Sandboxes under enforcement: made, listed, changed, followed, removed. Keys are write-only. Errors are problem documents (RFC 9457)."
+            .to_owned(),
+    );
+    described.info = info;
+    // Both are made of types that serialise, so that neither fails.
+    let mut document = serde_json::to_value(&described).unwrap_or_default();
+    let policy = serde_json::from_str(&json_schema()).unwrap_or_default();
+    add_policy(&mut document, policy);
+    document.to_string()
+}
+
+/// Puts the schema of policies among the components, and into the requests.
+fn add_policy(document: &mut Value, mut policy: Value) {
+    refer(&mut policy);
+    let Some(fields) = policy.as_object_mut() else { return };
+    fields.remove("$schema");
+    let definitions = match fields.remove("$defs") {
+        Some(Value::Object(definitions)) => definitions,
+        _ => Map::new(),
+    };
+    let mut new = policy.clone();
+    let schemas = &mut document["components"]["schemas"];
+    if let (Some(properties), Some(own)) =
+        (new["properties"].as_object_mut(), schemas["NewSandbox"]["properties"].as_object())
+    {
+        properties.extend(own.clone());
+    }
+    new["title"] = json!("A policy and the place to enforce it");
+    new["required"] = json!(["cgroup"]);
+    schemas["NewSandbox"] = new;
+    schemas["Policy"] = policy;
+    for (name, definition) in definitions {
+        schemas[name] = definition;
+    }
+    let content = |name| json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
+    document["paths"]["/v1/sandboxes"]["post"]["requestBody"]["content"] = content("NewSandbox");
+    document["paths"]["/v1/sandboxes/{id}/policy"]["put"]["requestBody"]["content"] = content("Policy");
+}
+
+/// Turns references within the schema into references within the document.
+fn refer(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::String(reference)) = object.get_mut("$ref") {
+                *reference = reference.replace("#/$defs/", "#/components/schemas/");
+            }
+            object.values_mut().for_each(refer);
+        }
+        Value::Array(list) => list.iter_mut().for_each(refer),
+        _ => {}
+    }
+}
+
+/// The OpenAPI document.
+pub(super) async fn serve(State(control): State<Control>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], control.openapi.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_whole_and_every_reference_in_it_leads_somewhere() {
+        let text = document(super::super::described().1);
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        for path in [
+            "/v1/sandboxes",
+            "/v1/sandboxes/{id}",
+            "/v1/sandboxes/{id}/policy",
+            "/v1/sandboxes/{id}/audit",
+            "/v1/network-profiles",
+            "/v1/services",
+            "/healthz",
+            "/metrics",
+        ] {
+            assert!(document["paths"][path].is_object(), "{path}");
+        }
+        let new = &document["components"]["schemas"]["NewSandbox"]["properties"];
+        for field in ["cgroup", "pid", "netns", "id", "network", "credentials_v2", "limits"] {
+            assert!(new[field].is_object(), "{field} in {new}");
+        }
+        let mut references = 0;
+        for (at, _) in text.match_indices("\"$ref\":\"#") {
+            let reference = text[at + 9..].split('"').next().unwrap();
+            assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+            references += 1;
+        }
+        assert!(references > 10);
+    }
+}

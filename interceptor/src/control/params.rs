@@ -1,0 +1,98 @@
+//! What handlers take from a request: text of bounded length, an id, a query; each refused as a problem document.
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::Problem;
+use crate::policy::MAX_BYTES;
+
+/// The body, as text; it may hold keys and is cleared afterwards.
+pub(super) struct Text(pub(super) Zeroizing<String>);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Text, Problem> {
+        let too_large = || {
+            let detail = format!("a request has at most {MAX_BYTES} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The request is too large", detail)
+        };
+        let bytes = match to_bytes(request.into_body(), MAX_BYTES).await {
+            Ok(bytes) => bytes,
+            Err(error) if is_too_long(&error) => return Err(too_large()),
+            Err(_) => return Err(malformed("the body ended too early")),
+        };
+        let bytes: Vec<u8> = match Bytes::try_into_mut(bytes) {
+            // The only copy there is.
+            Ok(own) => own.into(),
+            Err(shared) => shared.into(),
+        };
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Text(Zeroizing::new(text))),
+            Err(error) => {
+                drop(Zeroizing::new(error.into_bytes()));
+                Err(malformed("the body is not UTF-8"))
+            }
+        }
+    }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if cause.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// A request that cannot be read at all.
+pub(super) fn malformed(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
+}
+
+/// Refuses a text that is not JSON at all, as opposed to a document that is not valid.
+pub(super) fn json(text: &str) -> Result<(), Problem> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        // Its message has line and column, and nothing of the text.
+        Err(error) => Err(malformed(format!("this is not valid JSON: {error}"))),
+    }
+}
+
+/// The id in the path.
+pub(super) struct Id(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Id(id)),
+            // Text that is not UTF-8 is no id.
+            Err(_) => Err(crate::fleet::FleetError::Unknown.into()),
+        }
+    }
+}
+
+/// The query.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params<T>, Problem> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(Params(query)),
+            Err(_) => Err(malformed(
+                "the query has a parameter that is unknown, given twice or of the wrong form; GET /openapi.json lists them",
+            )),
+        }
+    }
+}

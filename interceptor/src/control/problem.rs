@@ -1,0 +1,161 @@
+//! Errors as problem documents (RFC 9457). None repeats a value of the request: a value may be a key.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::fleet::FleetError;
+use crate::policy;
+
+/// An error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What kind of problem it is, e.g. `urn:interceptor:problem:policy_invalid`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for people.
+    pub title: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// What is wrong here, and what would be right.
+    pub detail: String,
+    /// Every error of the document that was sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// One error of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldError {
+    /// The JSON pointer to the value concerned; empty for the document as a whole.
+    pub pointer: String,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+impl Problem {
+    /// Of a kind, for people, with a status.
+    pub(crate) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Problem {
+        Problem {
+            kind: format!("urn:interceptor:problem:{kind}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// A document that is not valid, with every error.
+    pub(crate) fn invalid(errors: Vec<FieldError>) -> Problem {
+        let detail = match errors.as_slice() {
+            [only] => format!("{}: {}", place(&only.pointer), only.detail),
+            several => format!("{} errors; each is in `errors`", several.len()),
+        };
+        let title = "The document is not valid";
+        Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail) }
+    }
+
+    /// One error of one field.
+    pub(crate) fn field(pointer: &str, detail: impl Into<String>) -> Problem {
+        Problem::invalid(vec![FieldError { pointer: pointer.to_owned(), detail: detail.into() }])
+    }
+
+    /// Something failed that is not the request's fault; the log says what.
+    pub(crate) fn internal(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The request could not be done", detail)
+    }
+}
+
+fn place(pointer: &str) -> &str {
+    if pointer.is_empty() { "the document" } else { pointer }
+}
+
+impl From<policy::Problem> for FieldError {
+    fn from(problem: policy::Problem) -> FieldError {
+        FieldError { pointer: problem.pointer, detail: problem.message }
+    }
+}
+
+impl From<FleetError> for Problem {
+    fn from(error: FleetError) -> Problem {
+        let conflict = |kind, title| Problem::new(StatusCode::CONFLICT, kind, title, error.to_string());
+        match error {
+            FleetError::NoCgroup(detail) => Problem::field("/cgroup", detail),
+            FleetError::NoNamespace(detail) => {
+                let field = if detail.starts_with("process ") { "/pid" } else { "/netns" };
+                Problem::field(field, detail)
+            }
+            FleetError::BadId(detail) => Problem::field("/id", detail),
+            FleetError::Policy(problems) => {
+                Problem::invalid(problems.into_iter().map(FieldError::from).collect())
+            }
+            FleetError::IdTaken => conflict("id_taken", "The id is taken"),
+            FleetError::Taken(_) => conflict("cgroup_taken", "The cgroup is under enforcement already"),
+            FleetError::Unknown => Problem::new(
+                StatusCode::NOT_FOUND,
+                "no_such_sandbox",
+                "There is no such sandbox",
+                "GET /v1/sandboxes lists those there are",
+            ),
+            FleetError::Ending => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ending",
+                "The daemon is ending",
+                "it takes no more sandboxes",
+            ),
+            FleetError::Kernel(crate::kernel::KernelError::Full { .. }) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "full",
+                "There are as many sandboxes as there may be",
+                "remove one, or start the daemon with a larger --max-sandboxes",
+            ),
+            FleetError::Kernel(_)
+            | FleetError::Sandbox(_)
+            | FleetError::Proxy(_)
+            | FleetError::System { .. } => {
+                let detail = chain(&error);
+                tracing::error!(error = %detail, "a request could not be done");
+                Problem::internal(detail)
+            }
+        }
+    }
+}
+
+/// An error with what it came from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        let kind = HeaderValue::from_static("application/problem+json");
+        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+    }
+}
+
+/// Nothing is at this path.
+pub(super) async fn no_route() -> Problem {
+    let detail = "GET /openapi.json describes what there is";
+    Problem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path", detail)
+}
+
+/// Something is at this path, but not for this method.
+pub(super) async fn no_method() -> Problem {
+    let detail = "the header `allow` lists those it has";
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "no_such_method",
+        "The resource does not have this method",
+        detail,
+    )
+}

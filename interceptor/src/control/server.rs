@@ -1,0 +1,74 @@
+//! Serves the API on the control socket.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::peer::Peer;
+use super::{ControlSocket, router};
+use crate::fleet::Fleet;
+
+/// After an accept failed for want of something, so that the loop does not spin.
+const BREATHER: Duration = Duration::from_millis(50);
+/// How long requests under way may take at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Serves until `stop` is cancelled, and then ends in good order.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub async fn serve(socket: &ControlSocket, fleet: Arc<Fleet>, stop: CancellationToken) -> io::Result<()> {
+    let listener = Peers(UnixListener::from_std(socket.listener()?)?);
+    let service = router(fleet).into_make_service_with_connect_info::<Peer>();
+    let ending = stop.clone();
+    let server =
+        axum::serve(listener, service).with_graceful_shutdown(async move { ending.cancelled().await });
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        ended = server => ended,
+        // Those who follow an audit stream would stay for ever.
+        () = overdue => Ok(()),
+    }
+}
+
+/// Accepts only whom the daemon's user may be.
+struct Peers(UnixListener);
+
+impl Listener for Peers {
+    type Io = UnixStream;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (UnixStream, Peer) {
+        loop {
+            let accepted = self.0.accept().await.and_then(|(stream, _)| Ok((Peer::of(&stream)?, stream)));
+            match accepted {
+                Ok((peer, stream)) if peer.is_owner() => return (stream, peer),
+                Ok((peer, _)) => {
+                    tracing::warn!(?peer, "closed a connection of another user to the control socket")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the control socket could not be accepted");
+                    tokio::time::sleep(BREATHER).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Connected<IncomingStream<'_, Peers>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Peers>) -> Peer {
+        *stream.remote_addr()
+    }
+}

@@ -1,0 +1,201 @@
+//! The control socket: made with mode 0600 at once, in a directory that only its owner can write, in the place of a dead daemon's but
+//! never of a living one's.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A living daemon has it.
+    #[error("another daemon listens at {path}: end it first, or give this one another path with --control", path = path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Its directory, or what is in its place, is not safe to use.
+    #[error("{path} {why}", path = path.display())]
+    Unsafe {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: &'static str,
+    },
+    /// The system refuses.
+    #[error("cannot {action} {path}: {cause}", path = path.display())]
+    System {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+}
+
+/// A bound control socket; dropping it removes the file, unless another has taken its place.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the file.
+    file: (u64, u64),
+}
+
+impl ControlSocket {
+    /// Binds it.
+    ///
+    /// # Errors
+    /// Where a living daemon listens there, where others could replace the file, or where the system refuses.
+    pub fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
+        let system =
+            |action, path: &Path, cause| SocketError::System { action, path: path.to_owned(), cause };
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        // Held until the socket listens: of two daemons that begin at once, one finds the other's.
+        let _held = hold(directory)?;
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                let why = "is there and is no socket: remove it, or give another path with --control";
+                return Err(SocketError::Unsafe { path: path.to_owned(), why });
+            }
+            Ok(_) => match UnixStream::connect(path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    tracing::info!(path = %path.display(), "removing the socket of a daemon that died");
+                    fs::remove_file(path).map_err(|cause| system("remove the stale socket", path, cause))?;
+                }
+                // It is alive, or busy (EAGAIN).
+                _ => return Err(SocketError::Taken { path: path.to_owned() }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(system("examine", path, cause)),
+        }
+        let bound = (|| {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // The file is made with the socket's own mode (unix_bind in net/unix/af_unix.c): there is no moment with another.
+            fchmod(socket.as_fd(), Mode::from_bits_truncate(0o600))?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            let metadata = fs::symlink_metadata(path)?;
+            Ok((socket, (metadata.dev(), metadata.ino())))
+        })();
+        let (socket, file) = bound.map_err(|cause| system("listen at", path, cause))?;
+        Ok(ControlSocket { listener: socket.into(), path: path.to_owned(), file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The listening socket, once more.
+    ///
+    /// # Errors
+    /// Without a free descriptor.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let there = fs::symlink_metadata(&self.path);
+        if there.is_ok_and(|found| (found.dev(), found.ino()) == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the directory if need be, makes sure that only its owner writes there, and locks it.
+fn hold(path: &Path) -> Result<File, SocketError> {
+    let system = |action, cause| SocketError::System { action, path: path.to_owned(), cause };
+    let refused = |why| SocketError::Unsafe { path: path.to_owned(), why };
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(system("make the directory", error));
+        }
+        _ => {}
+    }
+    let options = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+    let directory = options.map_err(|cause| match cause.raw_os_error() {
+        Some(libc::ELOOP | libc::ENOTDIR) => {
+            refused("is no directory itself: name the directory that it leads to")
+        }
+        _ => system("open the directory", cause),
+    })?;
+    let found = directory.metadata().map_err(|cause| system("examine", cause))?;
+    if found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(refused(
+            "belongs to somebody else, who could replace the socket: give a directory of one's own",
+        ));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(refused(
+            "can be written by others, who could replace the socket: chmod go-w it, or give another directory",
+        ));
+    }
+    // Our own directory is nobody else's to look into; one that others use is theirs to decide.
+    if path.ends_with("interceptor") && found.mode() & 0o077 != 0 {
+        directory.set_permissions(Permissions::from_mode(0o700)).map_err(|cause| system("protect", cause))?;
+    }
+    directory.lock().map_err(|cause| system("lock", cause))?;
+    Ok(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p2_the_socket_is_private_replaces_a_dead_ones_and_never_a_living_ones_nor_a_file() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("own/control.sock");
+        let socket = ControlSocket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        let second = ControlSocket::bind(&path).unwrap_err();
+        assert!(matches!(second, SocketError::Taken { .. }), "{second}");
+
+        // A daemon that was killed leaves the file.
+        let dead = home.path().join("own/dead.sock");
+        drop(UnixListener::bind(&dead).unwrap());
+        let replaced = ControlSocket::bind(&dead).unwrap();
+        drop(replaced);
+        assert!(!dead.exists(), "a normal end removes it");
+
+        let file = home.path().join("own/file");
+        fs::write(&file, "precious").unwrap();
+        assert!(matches!(ControlSocket::bind(&file).unwrap_err(), SocketError::Unsafe { .. }));
+        assert_eq!(fs::read(&file).unwrap(), b"precious");
+        let link = home.path().join("own/link.sock");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(matches!(ControlSocket::bind(&link).unwrap_err(), SocketError::Unsafe { .. }));
+        drop(socket);
+    }
+
+    #[test]
+    fn p2_a_directory_that_others_write_or_that_is_a_link_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let open = home.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(ControlSocket::bind(&open.join("s")).unwrap_err(), SocketError::Unsafe { .. }));
+        fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(&open, &link).unwrap();
+        assert!(matches!(ControlSocket::bind(&link.join("s")).unwrap_err(), SocketError::Unsafe { .. }));
+    }
+}

@@ -1,0 +1,66 @@
+//! Server-sent events (HTML Living Standard, section 9.2) as a body that a task fills: it is as fast as its reader.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::sync::mpsc;
+
+/// Events that may wait for the reader.
+const WAITING: usize = 32;
+
+/// Where a task puts events.
+#[derive(Clone, Debug)]
+pub(super) struct Events(mpsc::Sender<Bytes>);
+
+/// The reader is gone.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl Events {
+    /// The answer, and where its events go.
+    pub(super) fn answer() -> (Events, Response) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+        (Events(sender), (headers, Body::new(Stream(receiver))).into_response())
+    }
+
+    /// An event; `data` is one line.
+    pub(super) async fn event(&self, name: &str, id: Option<&str>, data: &str) -> Result<(), Gone> {
+        let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+        self.send(format!("event: {name}\n{id}data: {data}\n\n")).await
+    }
+
+    /// A comment, which shows that the connection lives.
+    pub(super) async fn heartbeat(&self) -> Result<(), Gone> {
+        self.send(":\n\n".to_owned()).await
+    }
+
+    /// Completes when the reader is gone.
+    pub(super) async fn gone(&self) {
+        self.0.closed().await;
+    }
+
+    async fn send(&self, text: String) -> Result<(), Gone> {
+        self.0.send(text.into()).await.map_err(|_| Gone)
+    }
+}
+
+struct Stream(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Stream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,173 @@
+//! One cgroup under enforcement: the kernel's programs send everything to the proxy, and the proxy serves it.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::error::Context;
+use super::{FleetError, Pins, Visit};
+use crate::credential::Keyring;
+use crate::kernel::{Attachment, Enforcement, Enforcer};
+use crate::policy::Policy;
+use crate::proxy::{Listeners, Runtime, SELF_TEST, Sandbox, Serving};
+use crate::sandbox::launch::{self, Sockets};
+
+/// The cgroup of a sandbox and how its network namespace stands to others.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// The cgroup's directory.
+    pub cgroup: &'a Path,
+    /// Its id in the kernel.
+    pub cgroup_id: u64,
+    /// Whether the namespace is also others', or has a way out of its own.
+    pub shared: bool,
+}
+
+/// A sandbox under enforcement.
+#[derive(Debug)]
+pub struct Enforced {
+    /// First, so that the wall falls last: a proxy that is gone is a refusal.
+    serving: Serving,
+    attachment: Attachment,
+    /// After the attachment, which removes what it has pinned there.
+    _pins: Option<Pins>,
+    /// What the proxy answers at [`SELF_TEST`].
+    pub token: String,
+    /// The public certificate of the sandbox's authority, PEM.
+    pub ca_pem: String,
+}
+
+impl Enforced {
+    /// Puts a cgroup of somebody else's making under enforcement, with pinned programs, and proves from inside that it holds. Takes
+    /// over from an interceptor that has died there. Call it within a tokio runtime, from a thread that may be blocked.
+    ///
+    /// # Errors
+    /// Whatever is missing or refused. Nothing stays then, but for the closed wall of a dead interceptor that was to be taken over.
+    pub fn enter(
+        runtime: &Arc<Runtime>,
+        enforcer: &Enforcer,
+        id: &str,
+        visit: &Visit,
+        rules: (Policy, Keyring),
+    ) -> Result<Self, FleetError> {
+        let pins = Pins::of(visit.cgroup_id)?;
+        let takes_over = !pins.stale.is_empty();
+        if takes_over {
+            tracing::warn!(sandbox = %id, "taking over from an interceptor that died");
+        }
+        let (mut visitor, sockets) =
+            launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
+        // Also a namespace of its own needs every part of the wall where it has a way out.
+        let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, shared: !sockets.closed };
+        let enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
+        if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
+            if takes_over {
+                // The cgroup was closed before: it stays closed.
+                enforced.leave();
+            }
+            return Err(failed.into());
+        }
+        // Dropped here: the visitor is a process of the cgroup only as long as it must be.
+        Ok(enforced)
+    }
+
+    /// Attaches the programs first, pinned if there is a place for it, and serves then. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel refuses, or what the proxy's half could not be made for.
+    pub fn begin(
+        runtime: &Arc<Runtime>,
+        enforcer: &Enforcer,
+        id: &str,
+        place: &Place<'_>,
+        sockets: Sockets,
+        rules: (Policy, Keyring),
+        pins: Option<Pins>,
+    ) -> Result<Self, FleetError> {
+        let (policy, keyring) = rules;
+        let enforcement = enforcement(place, &sockets, &policy)?;
+        let cgroup = File::open(place.cgroup)
+            .context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;
+        let sandbox = Sandbox::new(runtime, id, policy, keyring)?;
+        let attachment = match &pins {
+            None => enforcer.attach(&cgroup, &enforcement)?,
+            Some(pins) => enforcer.attach_pinned(&cgroup, &enforcement, &pins.fresh(id), &pins.stale)?,
+        };
+        let (tcp6, dns6) = sockets.v6.unzip();
+        let token = launch::random_id()?;
+        let ca_pem = sandbox.ca_pem().to_owned();
+        let listeners =
+            Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
+        attachment.mark_listeners(&listeners)?;
+        let serving = sandbox
+            .serve(listeners, enforcer.destinations())
+            .context(|| "cannot serve the sandbox".into())?;
+        Ok(Enforced { serving, attachment, _pins: pins, token, ca_pem })
+    }
+
+    /// The proxy's half.
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
+        self.serving.sandbox()
+    }
+
+    /// Replaces policy and keys: in the kernel first, so that when that fails nothing has changed; in the proxy then, at once. With
+    /// `close`, connections that the new rules would not permit are closed; otherwise they end under those they began with.
+    ///
+    /// # Errors
+    /// When the kernel refuses the new networks; the old rules hold then.
+    pub fn replace(&mut self, policy: Policy, keyring: Keyring, close: bool) -> Result<(), FleetError> {
+        self.attachment.set_networks(&policy.denied_networks(), &policy.allowed_loopback())?;
+        let sandbox = self.serving.sandbox();
+        sandbox.replace(policy, keyring);
+        if close {
+            sandbox.close_forbidden();
+        }
+        Ok(())
+    }
+
+    /// Ends the proxy's part in good order, keys and all, then takes the programs away. The sandbox's processes must be gone, or
+    /// their traffic no longer this process's business. Call it from a thread that may be blocked.
+    pub fn end(self, tokio: &Handle) {
+        tokio.block_on(self.serving.shutdown());
+    }
+
+    /// Leaves the pinned programs where they are, which then refuse everything.
+    pub fn leave(self) {
+        self.attachment.leave();
+    }
+}
+
+fn enforcement(place: &Place<'_>, sockets: &Sockets, policy: &Policy) -> Result<Enforcement, FleetError> {
+    let family = || FleetError::System {
+        what: "a listener has an address of the wrong family".into(),
+        cause: std::io::ErrorKind::InvalidData.into(),
+    };
+    let address =
+        |found: std::io::Result<SocketAddr>| found.context(|| "cannot tell a listener's address".into());
+    let v4 = |found| match address(found)? {
+        SocketAddr::V4(v4) => Ok(v4),
+        SocketAddr::V6(_) => Err(family()),
+    };
+    let v6 = |found| match address(found)? {
+        SocketAddr::V6(v6) => Ok(v6),
+        SocketAddr::V4(_) => Err(family()),
+    };
+    let (tcp6, dns6) = match &sockets.v6 {
+        Some((tcp6, dns6)) => (Some(v6(tcp6.local_addr())?), Some(v6(dns6.local_addr())?)),
+        None => (None, None),
+    };
+    Ok(Enforcement {
+        cgroup_id: place.cgroup_id,
+        shared_netns: place.shared,
+        tcp4: v4(sockets.tcp4.local_addr())?,
+        tcp6,
+        dns4: v4(sockets.dns4.local_addr())?,
+        dns6,
+        denied: policy.denied_networks(),
+        allowed_loopback: policy.allowed_loopback(),
+    })
+}

@@ -1,0 +1,318 @@
+//! The table of the sandboxes that one daemon holds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use super::feed::Feeds;
+use super::{Enforced, FleetError, Member, Rules, Source, Visit, check_id};
+use crate::audit::Record;
+use crate::kernel::Enforcer;
+use crate::policy::Catalogue;
+use crate::proxy::Runtime;
+use crate::sandbox::launch;
+
+/// How long the id of a sandbox that is being removed is waited for.
+const GIVEN_BACK: Duration = Duration::from_secs(10);
+
+/// What a fleet is made of.
+#[derive(Debug)]
+pub struct FleetOptions {
+    /// The proxy's part that all sandboxes share.
+    pub runtime: Arc<Runtime>,
+    /// The kernel's programs.
+    pub enforcer: Enforcer,
+    /// Services and profiles.
+    pub catalogue: Catalogue,
+    /// The policy of sandboxes that are made without one.
+    pub default_policy: Option<PathBuf>,
+    /// Where the files are that sandboxes' programs trust, a directory for each sandbox.
+    pub trust: PathBuf,
+    /// How a policy file is read.
+    pub read: fn(&std::path::Path) -> Result<String, String>,
+}
+
+/// The sandboxes of one daemon.
+#[derive(Debug)]
+pub struct Fleet {
+    options: FleetOptions,
+    table: Mutex<Table>,
+    feeds: Arc<Feeds>,
+    tokio: Handle,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slots: BTreeMap<Arc<str>, Slot>,
+    is_ending: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// The id is taken; the self-test has not passed yet.
+    Beginning,
+    Running(Arc<Member>),
+    /// Being removed; the id is taken until that is done.
+    Ending,
+}
+
+/// A sandbox to be.
+#[derive(Debug)]
+pub struct NewSandbox {
+    /// Its id; a random one if left out.
+    pub id: Option<String>,
+    /// Its cgroup.
+    pub cgroup: PathBuf,
+    /// The process whose network namespace it is; must be in the cgroup.
+    pub pid: Option<i32>,
+    /// The network namespace, where it is not that of a process of the cgroup.
+    pub netns: Option<PathBuf>,
+    /// Its policy and keys.
+    pub rules: Rules,
+}
+
+impl Fleet {
+    /// An empty one, which keeps itself up to date in tasks of the current runtime.
+    pub fn new(options: FleetOptions) -> Arc<Fleet> {
+        let fleet = Arc::new(Fleet {
+            options,
+            table: Mutex::default(),
+            feeds: Arc::default(),
+            tokio: Handle::current(),
+        });
+        tokio::spawn(super::watch::watch(Arc::downgrade(&fleet)));
+        // Subscribed here: no record of the first sandbox is missed.
+        let (feeds, stream) = (fleet.feeds.clone(), fleet.options.runtime.audit.subscribe());
+        tokio::spawn(async move { feeds.pass_on(stream).await });
+        fleet
+    }
+
+    /// The proxy's part that all sandboxes share.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.options.runtime
+    }
+
+    /// Services and profiles.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.options.catalogue
+    }
+
+    /// Makes the rules of a document.
+    ///
+    /// # Errors
+    /// As [`Rules::read`].
+    pub fn rules(&self, text: &str, besides: &'static [&'static str]) -> Result<Rules, FleetError> {
+        Rules::read(text, besides, Source::Given, &self.options.catalogue, None)
+    }
+
+    /// The rules for sandboxes that are made without a policy: those of the default policy's file as it is now, else none: any
+    /// public host, no key.
+    ///
+    /// # Errors
+    /// As [`Rules::read`], and when the file cannot be read.
+    pub fn default_rules(&self) -> Result<Rules, FleetError> {
+        match &self.options.default_policy {
+            Some(path) => self.rules_of_file(path.clone(), None),
+            None => self.rules("{}", &[]),
+        }
+    }
+
+    /// The rules in a file.
+    ///
+    /// # Errors
+    /// As [`Rules::read`], and when the file cannot be read.
+    pub fn rules_of_file(
+        &self,
+        path: PathBuf,
+        previous: Option<&crate::credential::Keyring>,
+    ) -> Result<Rules, FleetError> {
+        let text = (self.options.read)(&path)
+            .map_err(|message| FleetError::Policy(vec![crate::policy::Problem::new("", message)]))?;
+        Rules::read(&text, &[], Source::File(path), &self.options.catalogue, previous)
+    }
+
+    /// Puts a cgroup under enforcement and proves from inside that it holds. Blocks while it does.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or what the host lacks. Nothing stays then.
+    pub fn create(&self, new: NewSandbox) -> Result<Arc<Member>, FleetError> {
+        let id: Arc<str> = match new.id {
+            Some(id) => {
+                check_id(&id)?;
+                id.into()
+            }
+            None => launch::random_id()?.into(),
+        };
+        let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?;
+        self.take_id(&id)?;
+        let begun = self.begin(&id, visit, new.rules);
+        let mut table = self.table();
+        match begun {
+            Ok(member) => {
+                table.slots.insert(id, Slot::Running(member.clone()));
+                let ends = table.is_ending;
+                drop(table);
+                if ends {
+                    self.remove(&member.id)?;
+                    return Err(FleetError::Ending);
+                }
+                Ok(member)
+            }
+            Err(error) => {
+                table.slots.remove(&id);
+                self.feeds.close(&id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes an id, which one that is just being removed gives back.
+    fn take_id(&self, id: &Arc<str>) -> Result<(), FleetError> {
+        let patience = Instant::now() + GIVEN_BACK;
+        loop {
+            let mut table = self.table();
+            match table.slots.get(id) {
+                _ if table.is_ending => return Err(FleetError::Ending),
+                None => {
+                    table.slots.insert(id.clone(), Slot::Beginning);
+                    return Ok(());
+                }
+                Some(Slot::Ending) if Instant::now() < patience => {}
+                Some(_) => return Err(FleetError::IdTaken),
+            }
+            drop(table);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn begin(&self, id: &Arc<str>, visit: Visit, rules: Rules) -> Result<Arc<Member>, FleetError> {
+        let feed = self.feeds.open(id);
+        let Rules { policy, keyring, shown, warnings, source } = rules;
+        let options = &self.options;
+        let enforced = Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
+        tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "the self-test passed; enforcing");
+        let trust = match super::trust::write(&options.trust, visit.cgroup_id, &enforced.ca_pem) {
+            Ok(trust) => trust,
+            Err(error) => {
+                enforced.end(&self.tokio);
+                return Err(error);
+            }
+        };
+        let about = (shown, warnings, source);
+        let place = (visit.cgroup, visit.cgroup_id);
+        Ok(Arc::new(Member::new(id.clone(), place, trust, enforced, about, feed)))
+    }
+
+    /// The sandbox with this id.
+    ///
+    /// # Errors
+    /// [`FleetError::Unknown`], also while it begins or ends.
+    pub fn get(&self, id: &str) -> Result<Arc<Member>, FleetError> {
+        match self.table().slots.get(id) {
+            Some(Slot::Running(member)) => Ok(member.clone()),
+            _ => Err(FleetError::Unknown),
+        }
+    }
+
+    /// Every sandbox, by id.
+    pub fn list(&self) -> Vec<Arc<Member>> {
+        let table = self.table();
+        let running = table.slots.values().filter_map(|slot| match slot {
+            Slot::Running(member) => Some(member.clone()),
+            Slot::Beginning | Slot::Ending => None,
+        });
+        running.collect()
+    }
+
+    /// Replaces a policy, its text read by [`Rules::read`]; the placeholders stay. Blocks for a moment.
+    ///
+    /// # Errors
+    /// [`FleetError::Unknown`], what is wrong with the policy, or what the kernel refuses; nothing has changed then.
+    pub fn replace(&self, id: &str, text: &str, close: bool) -> Result<Arc<Member>, FleetError> {
+        let member = self.get(id)?;
+        let catalogue = &self.options.catalogue;
+        member.replace(|keyring| Rules::read(text, &[], Source::Given, catalogue, Some(keyring)), close)?;
+        tracing::info!(sandbox = %id, close, "the policy was replaced");
+        Ok(member)
+    }
+
+    /// Ends the enforcement of a sandbox: its keys are revoked first, then its connections ended and recorded, then the programs
+    /// taken away. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// [`FleetError::Unknown`]
+    pub fn remove(&self, id: &str) -> Result<(), FleetError> {
+        let member = {
+            let mut table = self.table();
+            let (Some(key), Some(slot)) =
+                (table.slots.get_key_value(id).map(|(key, _)| key.clone()), table.slots.get_mut(id))
+            else {
+                return Err(FleetError::Unknown);
+            };
+            if !matches!(slot, Slot::Running(_)) {
+                return Err(FleetError::Unknown);
+            }
+            let Some(Slot::Running(member)) = table.slots.insert(key, Slot::Ending) else {
+                return Err(FleetError::Unknown);
+            };
+            member
+        };
+        member.end(&self.tokio);
+        // Its last record has then been handed to those who follow, or is lost and counted.
+        self.tokio.block_on(self.options.runtime.audit.flush());
+        self.table().slots.remove(id);
+        let feeds = self.feeds.clone();
+        self.tokio.spawn(async move { feeds.retire(&member.id, &member.feed).await });
+        Ok(())
+    }
+
+    /// Removes every sandbox, and takes no more.
+    pub async fn end(self: &Arc<Self>) {
+        self.table().is_ending = true;
+        let mut removals = tokio::task::JoinSet::new();
+        for member in self.list() {
+            let fleet = self.clone();
+            removals.spawn_blocking(move || {
+                // Unknown: somebody else has just removed it.
+                let _ = fleet.remove(&member.id);
+            });
+        }
+        while removals.join_next().await.is_some() {}
+    }
+
+    /// Reads policies that came from files, and keys in files, again. What is wrong is said in the log and changes nothing.
+    pub fn reload(&self) {
+        for member in self.list() {
+            if let Source::File(path) = member.summary().source {
+                let read = member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
+                match read {
+                    Ok(()) => {
+                        tracing::info!(sandbox = %member.id, file = %path.display(), "the policy was read again")
+                    }
+                    Err(error) => {
+                        tracing::error!(sandbox = %member.id, file = %path.display(), %error, "the policy was not taken; the one before stays in force");
+                    }
+                }
+            }
+            for error in member.sandbox.keyring().reload() {
+                tracing::error!(sandbox = %member.id, %error, "a key file was not taken; the key before stays in use");
+            }
+        }
+    }
+
+    /// Removes a sandbox whose cgroup is gone.
+    pub(super) fn cgroup_gone(&self, member: &Member) {
+        tracing::info!(sandbox = %member.id, cgroup = %member.cgroup.display(), "the cgroup is gone; the sandbox is removed");
+        self.options.runtime.audit.emit(Record::lifecycle(&member.id, "cgroup_removed"));
+        // Unknown: somebody else has just removed it.
+        let _ = self.remove(&member.id);
+    }
+
+    /// Every step leaves the table whole.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

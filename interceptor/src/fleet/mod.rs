@@ -1,0 +1,26 @@
+//! Sandboxes under enforcement, one or many: what `attach` and `serve` do, and the part of it that `run` does too.
+//!
+//! [`Enforced`] is one cgroup with its kernel programs and its proxy. [`Fleet`] is the table of those that one daemon holds: made,
+//! shown, given a new policy and removed while the others go on; sandboxes share the process and nothing else (SPEC 10.4).
+//!
+//! Most of it waits for other processes and for the kernel: call it from threads that may be blocked, within a tokio runtime.
+
+mod enforced;
+mod error;
+mod feed;
+mod manager;
+mod member;
+mod pins;
+mod place;
+mod rules;
+mod trust;
+mod watch;
+
+pub use enforced::{Enforced, Place};
+pub use error::FleetError;
+pub use feed::{Feed, Heard, Listener};
+pub use manager::{Fleet, FleetOptions, NewSandbox};
+pub use member::{Member, Summary};
+pub use pins::Pins;
+pub use place::{Visit, check_id};
+pub use rules::{Rules, Source};

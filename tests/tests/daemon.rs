@@ -1,0 +1,457 @@
+//! `interceptor serve` and its control API, by real use over the socket: a sandbox's life, every kind of error, keys that no answer
+//! shows, policies replaced under load, and what is left afterwards.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use interceptor_tests::Lab;
+use interceptor_tests::client::fetch::Plan;
+use interceptor_tests::daemon::{Cgroup, Daemon, Guest, until};
+use interceptor_tests::outcome::Refusal;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const HOST: &str = "api.example.test";
+const OTHER: &str = "other.example.test";
+
+/// Everything on the host is permitted.
+fn open(lab: &Lab) -> Value {
+    lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]))
+}
+
+fn closed() -> Value {
+    json!({ "network": { "deny": ["*"] } })
+}
+
+/// What one request over HTTP/1.1 gets: its status, and the refusal if it is one.
+fn get(guest: &Guest<'_>, host: &str, path: &str) -> (u16, Option<Refusal>) {
+    let reports = guest.fetch(&Plan::https(host, "http/1.1").ask("GET", path));
+    let answer = &reports[0].answers[0];
+    (answer.status, (answer.status >= 400).then(|| answer.refusal()))
+}
+
+/// Nothing of an enforcement on this cgroup is left.
+fn assert_gone(cgroup: u64) {
+    for kept in ["/sys/fs/bpf/interceptor", "/run/interceptor-trust"] {
+        assert!(!Path::new(kept).join(cgroup.to_string()).exists(), "{kept}/{cgroup}");
+    }
+}
+
+#[test]
+fn a_sandbox_is_made_used_shown_changed_and_removed() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).start();
+        assert_eq!(daemon.call("GET", "/healthz", "").json()["status"], "ok");
+        let cgroup = Cgroup::new();
+        let mut body = open(lab);
+        body["cgroup"] = json!(cgroup.path());
+        body["id"] = json!("first_1");
+        body["image"] = json!("agent:1");
+        let made = daemon.call("POST", "/v1/sandboxes", &body.to_string());
+        assert_eq!(
+            (made.status, made.headers["location"].as_str()),
+            (201, "/v1/sandboxes/first_1"),
+            "{made:?}"
+        );
+        let made = made.json();
+        assert!(made["ca_pem"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+        let guest = daemon.guest_of(cgroup, &made);
+        for variable in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"] {
+            let text = fs::read_to_string(&guest.env[variable]).unwrap();
+            assert!(text.contains(guest.ca_pem.trim()), "{variable}");
+        }
+        assert!(guest.env["LAB_API_KEY"].contains("proxy-managed"), "{:?}", guest.env);
+
+        let presented = format!("Bearer {}", guest.env["LAB_API_KEY"]);
+        let plan = Plan::https(HOST, "h2").ask_with("GET", "/echo", &[("authorization", &presented)], "");
+        assert_eq!(guest.fetch(&plan)[0].answers[0].status, 200);
+        assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
+
+        assert_eq!(daemon.ids(), ["first_1"]);
+        let shown = daemon.call("GET", "/v1/sandboxes/first_1", "").json();
+        assert_eq!(shown["image"], "agent:1");
+        assert_eq!(shown["policy"]["credentials_v2"]["lab"]["hosts"][0], HOST);
+        assert_eq!(shown["limits"]["connections"], 1024);
+        assert!(until(|| daemon.call("GET", "/v1/sandboxes/first_1", "").json()["allowed"] == 1));
+
+        let changed = daemon.replace(&guest, &closed(), false);
+        assert_eq!((changed.status, &changed.json()["policy"]), (200, &closed()));
+        assert_eq!(get(&guest, HOST, "/x").1.unwrap().reason, "host_denied");
+        // The placeholder is the same when the credential comes back.
+        assert_eq!(
+            daemon.replace(&guest, &open(lab), false).json()["env"]["LAB_API_KEY"],
+            guest.env["LAB_API_KEY"]
+        );
+        assert_eq!(get(&guest, HOST, "/y").0, 200);
+
+        daemon.remove(&guest);
+        daemon.call("DELETE", "/v1/sandboxes/first_1", "").problem(404);
+        daemon.call("GET", "/v1/sandboxes/first_1", "").problem(404);
+        assert_eq!(daemon.ids(), [""; 0]);
+        assert_gone(guest.cgroup.id());
+        let control = daemon.control().to_owned();
+        let outcome = daemon.finish();
+        assert!(!control.exists());
+        let events: Vec<_> = outcome.audit.iter().filter(|record| record.kind == "lifecycle").collect();
+        let events: Vec<_> =
+            events.iter().map(|record| (record.sandbox.as_str(), record.reason.as_deref())).collect();
+        assert_eq!(events, [("first_1", Some("sandbox_started")), ("first_1", Some("sandbox_stopped"))]);
+    });
+}
+
+#[test]
+fn every_error_is_a_problem_document_that_says_what_is_wrong() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().start();
+        let guest = daemon.guest(&closed());
+        let taken = json!({ "cgroup": guest.cgroup.path() }).to_string();
+        let nested = Cgroup::at(guest.cgroup.path().join("nested"));
+        let below = json!({ "cgroup": nested.path() }).to_string();
+        for body in [taken, below] {
+            let problem = daemon.call("POST", "/v1/sandboxes", &body).problem(409);
+            assert_eq!(problem["type"], "urn:interceptor:problem:cgroup_taken");
+        }
+        let free = Cgroup::new();
+        let id = json!({ "cgroup": free.path(), "id": guest.id }).to_string();
+        assert_eq!(
+            daemon.call("POST", "/v1/sandboxes", &id).problem(409)["type"],
+            "urn:interceptor:problem:id_taken"
+        );
+
+        let pointers = |body: Value| -> Vec<String> {
+            let problem = daemon.call("POST", "/v1/sandboxes", &body.to_string()).problem(422);
+            let errors = problem["errors"].as_array().unwrap().iter();
+            errors.map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
+        };
+        let here = free.path();
+        assert_eq!(pointers(json!({})), ["/cgroup"]);
+        assert_eq!(pointers(json!({ "cgroup": "/etc" })), ["/cgroup"]);
+        assert_eq!(pointers(json!({ "cgroup": "/" })), ["/cgroup"]);
+        assert_eq!(pointers(json!({ "cgroup": here, "pid": 1 })), ["/pid"]);
+        assert_eq!(pointers(json!({ "cgroup": here, "pid": "1" })), ["/pid"]);
+        assert_eq!(pointers(json!({ "cgroup": here, "netns": "/etc/passwd" })), ["/netns"]);
+        assert_eq!(pointers(json!({ "cgroup": here, "colour": "red" })), ["/colour"]);
+        assert_eq!(pointers(json!([1])), ["/cgroup", ""]);
+        let every = json!({ "cgroup": 7, "network": { "allow": ["a b"] }, "limits": { "requests": 0 },
+                            "credentials": { "openai": { "env": "NO_SUCH_VARIABLE" } } });
+        assert_eq!(pointers(every), ["/cgroup", "/network/allow/0", "/limits/requests"]);
+        let missing = json!({ "cgroup": here, "credentials": { "openai": { "file": "/no/such/file" } } });
+        assert_eq!(pointers(missing), ["/credentials/openai"]);
+
+        for body in ["{", "", "{\"cgroup\":1}}", "\u{feff}{}", "nul"] {
+            daemon.call("POST", "/v1/sandboxes", body).problem(400);
+        }
+        daemon
+            .call("POST", "/v1/sandboxes", &format!("{{\"image\":\"{}\"}}", "x".repeat(1 << 20)))
+            .problem(413);
+        let policy = format!("/v1/sandboxes/{}/policy", guest.id);
+        daemon.call("PUT", &policy, "{").problem(400);
+        daemon.call("PUT", &policy, r#"{"cgroup":"/x"}"#).problem(422);
+        daemon.call("PUT", &policy, r#"{"network":{"allow":["a"]},"network_profile":"openai"}"#).problem(422);
+        daemon.call("PUT", &format!("{policy}?close=perhaps"), "{}").problem(400);
+        daemon.call("PUT", "/v1/sandboxes/nobody/policy", "{}").problem(404);
+        daemon.call("DELETE", "/v1/sandboxes/nobody", "").problem(404);
+        daemon.call("GET", "/v1/sandboxes/nobody/audit", "").problem(404);
+        daemon.call("GET", "/v1/sandboxes/%ff", "").problem(404);
+        for query in
+            ["decision=maybe", "since=yesterday", "host=a%20b", "colour=red", "decision=deny&decision=allow"]
+        {
+            daemon.call("GET", &format!("/v1/sandboxes/{}/audit?{query}", guest.id), "").problem(400);
+        }
+        for path in ["/", "/v2/sandboxes", "/v1/sandboxes/", "/v1/sandboxes/a/b"] {
+            daemon.call("GET", path, "").problem(404);
+        }
+        for (method, path) in [("PATCH", "/v1/sandboxes"), ("POST", "/healthz"), ("DELETE", "/openapi.json")]
+        {
+            let answer = daemon.call(method, path, "");
+            answer.problem(405);
+            assert!(answer.headers.contains_key("allow"), "{answer:?}");
+        }
+        // Nothing of all that has changed anything.
+        assert_eq!(daemon.ids(), [guest.id.as_str()]);
+        assert_eq!(daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"], closed());
+        drop(nested);
+        daemon.finish();
+    });
+}
+
+#[test]
+fn p4_an_id_that_would_lead_elsewhere_is_refused() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().start();
+        let cgroup = Cgroup::new();
+        for id in
+            ["", "..", "../x", "a/b", "a\nb", "a b", ".", "-rf", "a.b", "\u{202e}x", "ä", &"a".repeat(65)]
+        {
+            let body = json!({ "cgroup": cgroup.path(), "id": id }).to_string();
+            let problem = daemon.call("POST", "/v1/sandboxes", &body).problem(422);
+            assert_eq!(problem["errors"][0]["pointer"], "/id", "{id:?}: {problem}");
+        }
+        let longest = "a".repeat(64);
+        let body =
+            json!({ "cgroup": cgroup.path(), "id": longest, "network": { "deny": ["*"] } }).to_string();
+        assert_eq!(daemon.call("POST", "/v1/sandboxes", &body).status, 201);
+        assert_eq!(daemon.ids(), [longest]);
+        daemon.finish();
+    });
+}
+
+/// The canary oracle reads every answer, every log line at trace level and the audit file.
+#[test]
+fn no_answer_and_no_log_holds_a_key() {
+    Lab::test(|lab| {
+        let (key, second) = (lab.key(), lab.another_key());
+        let daemon = lab.daemon().at_origin(HOST).start();
+        let policy = json!({ "image": format!("label {key}"), "network": { "allow": [HOST, "api.openai.com"] },
+            "credentials": { "openai": second },
+            "credentials_v2": { "lab": { "key": key, "hosts": [HOST], "env": "LAB_API_KEY" } } });
+        let guest = daemon.guest(&policy);
+        assert_eq!(get(&guest, HOST, "/echo").0, 200);
+        assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {key}")]);
+        daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "");
+        daemon.call("GET", "/v1/sandboxes", "");
+        assert_eq!(daemon.replace(&guest, &policy, false).status, 200);
+
+        let cgroup = Cgroup::new();
+        let wrong = [
+            json!({ "cgroup": key, "credentials": { "openai": key } }),
+            json!({ "cgroup": cgroup.path(), "credentials": { key: key } }),
+            json!({ "cgroup": cgroup.path(), key: 1 }),
+            json!({ "cgroup": cgroup.path(), "id": format!("{key}/"), "network_profile": key }),
+            json!({ "cgroup": cgroup.path(), "credentials_v2": { "lab": { "key": key, "hosts": [key, "a b"], "inject": { "header": format!("{key} x") } } } }),
+            json!({ "cgroup": cgroup.path(), "credentials_v2": { "lab": { "key": { "env": key, "file": key }, "env": format!("{key} x") } } }),
+            json!({ "cgroup": cgroup.path(), "limits": { "requests": key }, "network": { "allow": [key, 7], "deny": key } }),
+            json!({ "cgroup": cgroup.path(), "pid": key, "netns": [key] }),
+        ];
+        for body in wrong {
+            let path = format!("/v1/sandboxes/{}/policy", guest.id);
+            let answers = [
+                daemon.call("POST", "/v1/sandboxes", &body.to_string()),
+                daemon.call("PUT", &path, &body.to_string()),
+            ];
+            answers.iter().for_each(|answer| drop(answer.problem(422)));
+            // Cut off in the middle of the key.
+            let text = body.to_string();
+            let cut = text.find(key).unwrap() + key.len();
+            daemon.call("POST", "/v1/sandboxes", &text[..cut]).problem(400);
+        }
+        daemon.call("GET", &format!("/v1/sandboxes/{key}"), "").problem(404);
+        daemon.call("GET", &format!("/v1/sandboxes/{}/audit?host={key}%20", guest.id), "").problem(400);
+        daemon.call("GET", &format!("/{key}?{key}={key}"), "").problem(404);
+        daemon.finish();
+    });
+}
+
+#[test]
+fn the_description_and_the_catalogues_are_served() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().start();
+        let description = daemon.call("GET", "/openapi.json", "").json();
+        assert!(description["openapi"].as_str().unwrap().starts_with("3.1"), "{description}");
+        assert!(description["paths"]["/v1/sandboxes/{id}/policy"]["put"].is_object());
+        let services = daemon.call("GET", "/v1/services", "").json();
+        assert!(services.as_array().unwrap().iter().any(|service| service["name"] == "openai"));
+        let profiles = daemon.call("GET", "/v1/network-profiles", "").json();
+        assert!(profiles.as_array().unwrap().iter().any(|profile| profile["name"] == "locked-down"));
+        let _guest = daemon.guest(&closed());
+        let metrics = daemon.call("GET", "/metrics", "");
+        assert!(
+            metrics.headers["content-type"].starts_with("text/plain")
+                && metrics.body.contains("interceptor_"),
+            "{metrics:?}"
+        );
+        daemon.finish();
+    });
+}
+
+#[test]
+fn p1_a_sandbox_has_no_say_in_its_own_policy() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().start();
+        let guest = daemon.guest(&closed());
+        let program = format!(
+            "import socket
+s = socket.socket(socket.AF_UNIX); s.connect({:?})
+s.sendall(b'PUT /v1/sandboxes/{}/policy HTTP/1.1\\r\\nhost: x\\r\\ncontent-length: 2\\r\\nconnection: close\\r\\n\\r\\n{{}}')
+print(s.recv(100000).decode())",
+            daemon.control(),
+            guest.id
+        );
+        let said = guest.python(&program);
+        assert!(said.starts_with("HTTP/1.1 403") && said.contains("lives in a sandbox"), "{said}");
+        // So it is for one that moved into the sandbox with its connection open, and for one that `run` made.
+        let moved = format!(
+            "import socket, os
+s = socket.socket(socket.AF_UNIX); s.connect({:?})
+open({:?}, 'w').write(str(os.getpid()))
+s.sendall(b'GET /v1/sandboxes HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n')
+print(s.recv(100000).decode())",
+            daemon.control(),
+            guest.cgroup.path().join("cgroup.procs")
+        );
+        let output = std::process::Command::new("python3").args(["-c", &moved]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with("HTTP/1.1 403"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let run = lab.sandbox(&closed()).user("root").python(&program);
+        assert!(!run.out().contains(" 200 "), "{}", run.out());
+        assert_eq!(daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"], closed());
+
+        // Somebody else's process does not even connect.
+        let mut other = std::process::Command::new("setpriv");
+        other.args(["--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", &program]);
+        let output = other.stderr(Stdio::piped()).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Permission"), "{output:?}");
+        assert_eq!(fs::metadata(daemon.control()).unwrap().mode() & 0o777, 0o600);
+        daemon.finish();
+    });
+}
+
+#[test]
+fn p2_a_second_daemon_is_refused_and_a_dead_ones_socket_replaced() {
+    Lab::test(|lab| {
+        lab.audit_may_be_lost();
+        let path = lab.directory().join("control/c.sock");
+        let first = lab.daemon().control(path.clone()).start();
+        let second = lab.daemon().control(path.clone()).fail();
+        assert!(second.tail().contains("another daemon listens"), "{}", second.tail());
+        let guest = first.guest(&closed());
+        first.kill();
+        assert!(path.exists());
+        // The wall stands without a daemon: nothing answers, and nothing gets out.
+        let program = format!(
+            "import socket\ntry: socket.create_connection({:?}, 3); print('out')\nexcept OSError: print('refused')",
+            (lab.plain().ip().to_string(), lab.plain().port())
+        );
+        let program = program.replace("(\"", "('").replace("\", ", "', ");
+        assert_eq!(guest.python(&program), "refused\n");
+        // The next daemon takes the cgroup over.
+        let third = lab.daemon().control(path).start();
+        let mut body = closed();
+        body["cgroup"] = json!(guest.cgroup.path());
+        assert_eq!(third.call("POST", "/v1/sandboxes", &body.to_string()).status, 201);
+        assert_eq!(guest.python(&program), "refused\n");
+        third.finish();
+        assert_gone(guest.cgroup.id());
+    });
+}
+
+#[test]
+fn o7_a_cgroup_that_goes_takes_its_sandbox_along_and_its_successor_inherits_nothing() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).start();
+        let guest = daemon.guest(&open(lab));
+        assert_eq!(get(&guest, HOST, "/x").0, 200);
+        let (id, cgroup) = (guest.id.clone(), guest.cgroup.id());
+        let path = guest.cgroup.path().to_owned();
+        guest.cgroup.remove();
+        // At once another in its place: it is not the sandbox's.
+        let successor = Cgroup::at(path);
+        assert!(until(|| daemon.ids().is_empty()));
+        assert!(until(|| daemon
+            .records()
+            .iter()
+            .any(|record| record.reason.as_deref() == Some("cgroup_removed"))));
+        assert!(until(|| !Path::new("/run/interceptor-trust").join(cgroup.to_string()).exists()));
+        assert_gone(cgroup);
+        let mut body = closed();
+        (body["cgroup"], body["id"]) = (json!(successor.path()), json!(id));
+        let made = daemon.call("POST", "/v1/sandboxes", &body.to_string());
+        assert_eq!(made.status, 201, "{made:?}");
+        let next = daemon.guest_of(successor, &made.json());
+        assert_eq!(get(&next, HOST, "/x").1.unwrap().reason, "host_denied");
+        daemon.finish();
+    });
+}
+
+#[test]
+fn o7_alternating_policies_on_cgroups_made_again_never_cross() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().quiet_log().at_origin(HOST).start();
+        let path = Cgroup::new().path().to_owned();
+        for round in 0..12 {
+            let cgroup = Cgroup::at(path.clone());
+            let permits = round % 2 == 0;
+            let mut body = if permits { open(lab) } else { closed() };
+            body["cgroup"] = json!(cgroup.path());
+            let made = daemon.call("POST", "/v1/sandboxes", &body.to_string());
+            assert_eq!(made.status, 201, "{made:?}");
+            let guest = daemon.guest_of(cgroup, &made.json());
+            assert_eq!(get(&guest, HOST, "/x").0, if permits { 200 } else { 403 }, "round {round}");
+            daemon.remove(&guest);
+        }
+        assert_eq!(lab.seen().len(), 6);
+        daemon.finish();
+    });
+}
+
+#[test]
+fn a_configuration_begins_with_its_sandboxes_and_sighup_reads_their_files_again() {
+    Lab::test(|lab| {
+        let cgroups = [Cgroup::new(), Cgroup::new()];
+        let own = lab.secret_file("own.json", &open(lab).to_string());
+        let default = lab.secret_file("default.json", &closed().to_string());
+        let config = json!({ "policy": default, "sandboxes": [
+            { "id": "own", "cgroup": cgroups[0].path(), "policy": own },
+            { "id": "by-default", "cgroup": cgroups[1].path() },
+        ] });
+        let config = lab.secret_file("config.json", &config.to_string());
+        let daemon = lab.daemon().option("--config").option(config).at_origin(HOST).start();
+        assert_eq!(daemon.ids(), ["by-default", "own"]);
+        let shown = |id: &str| daemon.call("GET", &format!("/v1/sandboxes/{id}"), "").json();
+        let guests: Vec<Guest<'_>> = ["own", "by-default"]
+            .into_iter()
+            .zip(cgroups)
+            .map(|(id, cgroup)| daemon.guest_of(cgroup, &shown(id)))
+            .collect();
+        assert_eq!(get(&guests[0], HOST, "/one").0, 200);
+        assert_eq!(get(&guests[1], HOST, "/one").0, 403);
+
+        // A new key, and a new default policy; the other file is broken, which changes nothing.
+        let rotated = lab.another_key();
+        fs::write(lab.directory().join("key"), &rotated).unwrap();
+        lab.secret_file("default.json", &open(lab).to_string());
+        lab.secret_file("own.json", "{ broken");
+        fs::write(lab.directory().join("key"), &rotated).unwrap();
+        let changed = shown("by-default")["policy_changed"].clone();
+        daemon.running().signal(Signal::SIGHUP);
+        assert!(until(|| shown("by-default")["policy_changed"] != changed));
+        assert_eq!(get(&guests[1], HOST, "/two").0, 200);
+        assert_eq!(get(&guests[0], HOST, "/two").0, 200);
+        let keys: Vec<_> = lab.seen().iter().map(|seen| seen.values("authorization").concat()).collect();
+        let bearer = |key: &str| format!("Bearer {key}");
+        assert_eq!(keys, [bearer(lab.key()), bearer(&rotated), bearer(&rotated)]);
+        let outcome = daemon.finish();
+        assert!(outcome.err().contains("the policy was not taken"), "{}", outcome.tail());
+    });
+}
+
+#[test]
+fn a_configuration_that_does_not_hold_leaves_nothing_behind() {
+    Lab::test(|lab| {
+        let cgroup = Cgroup::new();
+        let config = json!({ "sandboxes": [{ "cgroup": cgroup.path() }, { "cgroup": "/no/such/cgroup" }] });
+        let config = lab.secret_file("config.json", &config.to_string());
+        let outcome = lab.daemon().option("--config").option(config).fail();
+        assert!(outcome.tail().contains("/sandboxes/1"), "{}", outcome.tail());
+        assert_gone(cgroup.id());
+    });
+}
+
+#[test]
+fn sandboxes_without_a_policy_of_their_own_get_the_default() {
+    Lab::test(|lab| {
+        let default = lab.secret_file("default.json", &open(lab).to_string());
+        let daemon: Daemon<'_> =
+            lab.daemon().option("--policy").option(default).at_origin(HOST).at_origin(OTHER).start();
+        let guest = daemon.guest(&json!({}));
+        assert_eq!(get(&guest, HOST, "/x").0, 200);
+        assert_eq!(get(&guest, OTHER, "/x").0, 403);
+        let own = daemon.guest(&json!({ "network": { "allow": [OTHER] } }));
+        assert_eq!((get(&own, HOST, "/x").0, get(&own, OTHER, "/x").0), (403, 200));
+        daemon.finish();
+    });
+}
