@@ -122,7 +122,8 @@ fn a_container_does_not_start_where_the_hook_fails() {
         );
         fs::write(engine.path("outside.json"), "{}").unwrap();
         let outside = engine.path("outside.json").display().to_string();
-        let cases: [(&str, &[&str], &str); 8] = [
+        let not_mountable = format!("{outside}:/tmp");
+        let cases: [(&str, &[&str], &str); 9] = [
             ("none", &[], "there is no such file"),
             ("../outside", &[], "no name of a file there"),
             (&outside, &[], "there is no such file"),
@@ -130,6 +131,8 @@ fn a_container_does_not_start_where_the_hook_fails() {
             ("keyless", &[], "/nonexistent"),
             ("lab", &["--cap-add", "SYS_ADMIN"], "CAP_SYS_ADMIN"),
             ("lab", &["--security-opt", "seccomp=unconfined"], "seccomp"),
+            // Nothing is left either where the runtime fails after the hook has prepared a sandbox.
+            ("lab", &["--volume", &not_mountable], "Not a directory"),
             // Found out only when the container exists.
             ("lab", &["--network", "host", "--cgroups=disabled"], "no cgroup of its own"),
         ];
@@ -225,6 +228,51 @@ attempt('vsock', lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM, 0).c
                 );
             }
         }
+    });
+}
+
+#[test]
+fn d2_k12_in_a_container_every_name_server_is_the_proxys_and_its_ports_are_no_way_out() {
+    Lab::test(|lab| {
+        let engine = engine(lab);
+        let program = format!(
+            r#"
+import socket, struct
+def query(name):
+    labels = b''.join(bytes([len(l)]) + l.encode() for l in name.split('.')) + b'\0'
+    return struct.pack('>HHHHHH', 0x1234, 0x0100, 1, 0, 0, 0) + labels + struct.pack('>HH', 1, 1)
+answers = []
+for family, server in ((socket.AF_INET, '8.8.8.8'), (socket.AF_INET, '192.0.2.53'), (socket.AF_INET6, '2001:db8::53')):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(10)
+    s.sendto(query('{HOST}'), (server, 53))
+    answer, source = s.recvfrom(4096)
+    assert source[:2] == (server, 53), source
+    answers.append(answer[-4:])
+t = socket.create_connection(('9.9.9.9', 53), 10); q = query('{HOST}')
+t.sendall(struct.pack('>H', len(q)) + q)
+answers.append(t.recv(4096)[-4:])
+print(len(set(answers)), socket.inet_ntoa(answers[0]).split('.')[0])
+ports = set()
+for name in ('/proc/net/tcp', '/proc/net/tcp6'):
+    for line in open(name).readlines()[1:]:
+        fields = line.split()
+        if fields[3] == '0A': ports.add(int(fields[1].split(':')[1], 16))
+print(len(ports) > 0)
+for port in ports:
+    for address in ('127.0.0.1', '::1'):
+        try:
+            s = socket.create_connection((address, port), 5); s.settimeout(5)
+            s.sendall(b'GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n')
+            data = s.recv(1000)
+            if data: print('answered', data)
+        except OSError: pass
+"#
+        );
+        for user in ["0", "1000"] {
+            let outcome = engine.python(&["--user", user], &program);
+            assert_eq!(outcome.out(), "1 198\nTrue\n", "as {user}: {}", outcome.tail());
+        }
+        assert_eq!(lab.seen().len(), 0);
     });
 }
 

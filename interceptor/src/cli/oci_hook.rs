@@ -151,17 +151,21 @@ fn create_runtime(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
     let (id, _, mounts) = start(arguments, &prepare)?;
     let socket = store.entry(&id)?.socket();
     ask(&socket, &attach, &Answer::Enforcing)?;
-    if let Err(failed) = rootfs::mount_in(state.pid, &root, &mounts) {
-        // The container will not start.
-        let _ = ask(&socket, &Ask::End, &Answer::Ended);
-        return Err(failed.into());
-    }
-    Ok(())
+    // Where that fails the container does not start, and the supervisor sees its end.
+    Ok(rootfs::mount_in(state.pid, &root, &mounts)?)
 }
 
 /// Has the supervisor end; removes what one that was killed has left.
 fn poststop(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
     let store = Store::open(&arguments.state)?;
+    // Prepared for a container that then could not be made: no record tells of it.
+    if let Ok(config) = Config::of_bundle(&state.bundle)
+        && let Some(entry) = config.annotation(SANDBOX).and_then(|id| store.entry(id).ok())
+        && entry.exists()
+        && entry.record().is_none()
+    {
+        let _ = ask(&entry.socket(), &Ask::End, &Answer::Ended);
+    }
     for (entry, record) in store.of_container(&state.id) {
         let deadline = Instant::now() + ENDED_WITHIN;
         // It may be ending of itself at this moment, and not answer any more.
@@ -176,8 +180,12 @@ fn poststop(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes the pins and the cgroup of a supervisor that is dead: a living one has the pins locked.
+/// Removes the pins and the cgroup of a supervisor that is dead: a living one has the pins locked. As long as anything is left in the
+/// cgroup they stay.
 fn clean_up(record: &Record) -> anyhow::Result<()> {
+    if place::is_populated(&record.cgroup) {
+        bail!("processes are left in the cgroup {} of the container that ended", record.cgroup.display());
+    }
     let pins = Pins::of(record.cgroup_id)?;
     pins.stale.iter().try_for_each(|stale| crate::kernel::remove_pins(stale))?;
     if record.made {

@@ -264,7 +264,7 @@ fn network_namespace(pid: i32) -> anyhow::Result<Option<OwnedFd>> {
     Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))
 }
 
-/// Waits until the container has ended: until nothing is left in its cgroup, or the hook says so, who is to be answered then.
+/// Waits until the container has ended: until nothing is left in its cgroup. Whoever asked for the end is to be answered afterwards.
 fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<UnixStream> {
     // The kernel tells of a change since it was last read there (cgroup-v2, "cgroup.events").
     let events = File::open(cgroup.path.join("cgroup.events")).ok()?;
@@ -273,9 +273,11 @@ fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<Un
         let length = events.read_at(&mut text, 0).unwrap_or(0);
         memchr::memmem::find(&text[..length], b"populated 1").is_some()
     };
+    let mut asked = None;
     while is_populated() {
         match next(listener, Some(&events)) {
-            Ok(Some((stream, Ask::End))) => return Some(stream),
+            // Whoever says so: the wall stands until there is nobody behind it.
+            Ok(Some((stream, Ask::End))) => asked = Some(stream),
             Ok(Some((stream, _))) => {
                 let _ = talk::send(&stream, &Answer::Failed("this sandbox has its container".into()));
             }
@@ -284,7 +286,7 @@ fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<Un
             Err(_) => std::thread::sleep(Duration::from_millis(LOOK_EVERY_MS.into())),
         }
     }
-    None
+    asked
 }
 
 /// The next question, if one comes within a second and before `events`.

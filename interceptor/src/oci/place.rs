@@ -62,6 +62,11 @@ impl Drop for ContainerCgroup {
     }
 }
 
+/// Whether any process is in a cgroup, or below it.
+pub fn is_populated(path: &Path) -> bool {
+    fs::read_to_string(path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+}
+
 /// Removes the cgroup of a container that has ended, as soon as it is empty.
 pub fn remove(path: &Path) {
     let deadline = Instant::now() + EMPTY_WITHIN;

@@ -131,7 +131,8 @@ impl Entry {
         text.and_then(|text| fs::write(&path, text)).attempt(|| format!("cannot write {}", path.display()))
     }
 
-    fn record(&self) -> Option<Record> {
+    /// What was recorded: nothing, as long as it has no container.
+    pub fn record(&self) -> Option<Record> {
         serde_json::from_slice(&fs::read(self.0.join("record.json")).ok()?).ok()
     }
 
