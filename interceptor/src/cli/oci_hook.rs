@@ -113,6 +113,7 @@ fn precreate(arguments: &OciHook, mut config: Config) -> anyhow::Result<Option<S
         root: config.root(None)?,
         environment: config.environment(),
         mounted: config.destinations().map(Path::to_owned).collect(),
+        caller: caller(),
     };
     let (id, environment, mounts) = start(arguments, &prepare)?;
     config.set_environment(environment)?;
@@ -121,6 +122,10 @@ fn precreate(arguments: &OciHook, mut config: Config) -> anyhow::Result<Option<S
         config.bind(source, destination)?;
     }
     Ok(Some(config.to_json()))
+}
+
+fn caller() -> i32 {
+    nix::unistd::getppid().as_raw()
 }
 
 /// Has the supervisor attach to the container, which has not begun to run.
@@ -147,7 +152,8 @@ fn create_runtime(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
     }
     // An engine without the stage `precreate`: the environment stays as it is.
     let mounted = config.destinations().map(Path::to_owned).collect();
-    let prepare = Ask::Prepare { policy, root: root.clone(), environment: Vec::new(), mounted };
+    let prepare =
+        Ask::Prepare { policy, root: root.clone(), environment: Vec::new(), mounted, caller: caller() };
     let (id, _, mounts) = start(arguments, &prepare)?;
     let socket = store.entry(&id)?.socket();
     ask(&socket, &attach, &Answer::Enforcing)?;

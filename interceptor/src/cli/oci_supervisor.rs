@@ -29,7 +29,7 @@ use crate::proxy::SELF_TEST;
 use crate::sandbox::trust::TrustFile;
 use crate::sandbox::{cgroup, environment, launch, trust};
 
-/// How long a prepared sandbox waits for its container: an engine that has failed in between does not say so.
+/// How long a prepared sandbox waits for its container at most: an engine that has failed in between does not say so.
 const UNCLAIMED: Duration = Duration::from_secs(120);
 /// How often it is looked whether the container still lives, should the kernel not tell, in milliseconds.
 const LOOK_EVERY_MS: u16 = 1000;
@@ -78,6 +78,8 @@ struct Supervisor {
     policy: PathBuf,
     root: PathBuf,
     mounted: Vec<PathBuf>,
+    /// Who called the hook, and makes the container.
+    caller: i32,
     rules: Rules,
     common: Common,
     audit: Audit,
@@ -107,7 +109,7 @@ struct Live {
 fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Result<(Supervisor, Answer)> {
     launch::harden()?;
     let asked: Ask = talk::receive(hook).context("the hook asks nothing")?;
-    let Ask::Prepare { policy, root, environment, mounted } = asked else {
+    let Ask::Prepare { policy, root, environment, mounted, caller } = asked else {
         bail!("the hook asks for something else than to prepare");
     };
     common.policy = Some(policy.clone());
@@ -135,8 +137,20 @@ fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Resul
     }
     let listener = UnixListener::bind(kept.0.socket()).context("cannot listen for the container's hooks")?;
     let answer = Answer::Prepared { id: id.clone(), environment, mounts };
-    let supervisor =
-        Supervisor { id, policy, root, mounted, rules, common, audit, enforcer, tokio, listener, kept };
+    let supervisor = Supervisor {
+        id,
+        policy,
+        root,
+        mounted,
+        caller,
+        rules,
+        common,
+        audit,
+        enforcer,
+        tokio,
+        listener,
+        kept,
+    };
     Ok((supervisor, answer))
 }
 
@@ -151,11 +165,13 @@ impl Supervisor {
     fn serve(self) -> anyhow::Result<()> {
         let deadline = Instant::now() + UNCLAIMED;
         let (stream, asked) = loop {
-            if Instant::now() > deadline {
-                bail!("{}: no container came for it", self.id);
-            }
+            // Looked at before the question, which may have come just before that end.
+            let is_over = Instant::now() > deadline || !Path::new(&format!("/proc/{}", self.caller)).exists();
             if let Some(next) = next(&self.listener, None)? {
                 break next;
+            }
+            if is_over {
+                bail!("{}: no container came for it", self.id);
             }
         };
         let (container, pid) = match asked {

@@ -49,7 +49,7 @@ pub fn narrow(profile: &mut Value) {
 
 /// Whether a profile permits no more sockets than [`narrow`] does. What cannot be understood permits more.
 pub fn is_narrow(profile: &Value) -> bool {
-    let denies = profile.get("defaultAction").and_then(Value::as_str).is_some_and(|action| refuses(action));
+    let denies = profile.get("defaultAction").and_then(Value::as_str).is_some_and(refuses);
     // None is the native one.
     let architectures = profile.get("architectures").and_then(Value::as_array);
     let native = architectures.is_none_or(|all| all.iter().all(|architecture| architecture == NATIVE));

@@ -26,6 +26,8 @@ pub enum Ask {
         environment: Vec<String>,
         /// Where the container has mounts of its own.
         mounted: Vec<PathBuf>,
+        /// The process that called the hook: when it is gone before there is a container, there will be none.
+        caller: i32,
     },
     /// Attach to the container, which exists now.
     Attach {
