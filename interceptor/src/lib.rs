@@ -16,6 +16,7 @@
 //! - [`proxy`]: one sandbox's user-space half: everything above, owned together and dropped together.
 //! - [`policy`]: pure: document → compiled policy → decision. Everyone may use it; it uses no one.
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
+//! - [`oci`]: the hook that puts containers under enforcement before they start.
 //! - [`fleet`]: sandboxes under enforcement, one or many.
 //! - [`control`]: the daemon's HTTP API on a unix socket.
 //! - [`cli`]: one file a command.
@@ -34,6 +35,7 @@ pub mod http;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;
+pub mod oci;
 pub mod policy;
 pub mod privilege;
 pub mod proxy;

@@ -6,6 +6,7 @@
 //! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record what they parsed, and listeners that must
 //!   receive nothing;
 //! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
+//! - [`container`]: containers of podman with the hook installed;
 //! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
 //! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
 //! - [`inprocess`]: the proxy within the test's own process, without a kernel's part, for what only a library can be asked;
@@ -19,6 +20,7 @@ pub mod cage;
 pub mod canary;
 pub mod client;
 pub mod clients;
+pub mod container;
 pub mod daemon;
 pub mod guest;
 pub mod inprocess;

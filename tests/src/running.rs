@@ -43,6 +43,11 @@ impl Running<'_> {
         kill(self.pid(), signal).expect("the interceptor runs");
     }
 
+    /// How it ended, if it has.
+    pub fn child_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Every process below the interceptor.
     pub fn descendants(&self) -> Vec<Pid> {
         let parents: Vec<(i32, i32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
@@ -147,7 +152,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// The processes of this host.
+/// The process ids of this host.
 pub fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

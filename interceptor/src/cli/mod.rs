@@ -13,6 +13,8 @@ pub mod explain;
 pub mod generate;
 pub mod init;
 mod notify;
+pub mod oci_hook;
+mod oci_supervisor;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;
@@ -57,6 +59,8 @@ pub enum Command {
     Run(run::Run),
     /// Enforces a policy on a cgroup that exists.
     Attach(attach::Attach),
+    /// Puts containers under enforcement before they start; called by container engines (OCI hook).
+    OciHook(oci_hook::OciHook),
     /// The daemon: many sandboxes, a control API on a unix socket.
     Serve(serve::Serve),
     /// The first process of a sandbox; started by `run`, not by people.
@@ -128,8 +132,10 @@ pub fn main() -> ExitCode {
         }
     };
     let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
-    let enforces =
-        matches!(cli.command, Command::Run(_) | Command::Init(_) | Command::Attach(_) | Command::Serve(_));
+    let enforces = matches!(
+        cli.command,
+        Command::Run(_) | Command::Init(_) | Command::Attach(_) | Command::Serve(_) | Command::OciHook(_)
+    );
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
@@ -138,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Services(arguments) => services::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
+        Command::OciHook(arguments) => oci_hook::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),

@@ -25,8 +25,10 @@ const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 pub fn mount_point() -> Result<PathBuf, SandboxError> {
     let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
     // The whole tree rather than a bind mount of a part of it, where both are there.
-    let found =
-        mounts.iter().filter(|mount| mount.kind == "cgroup2").min_by_key(|m| m.root != Path::new("/"));
+    // A mount that a later one covers is no way to it.
+    let visible = |point: &Path| point.join("cgroup.procs").exists();
+    let found = mounts.iter().filter(|mount| mount.kind == "cgroup2" && visible(&mount.point));
+    let found = found.min_by_key(|mount| mount.root != Path::new("/"));
     found.map(|mount| mount.point.clone()).ok_or_else(|| SandboxError::Missing {
         what: "cgroup v2 is not mounted".into(),
         remedy: "mount it with `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified`".into(),

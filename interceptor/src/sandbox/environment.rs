@@ -50,16 +50,7 @@ pub struct Sources<'a> {
 /// Builds it, `NAME=value` each. `holds_key` says whether a value contains a real key.
 pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings {
     let Sources { inherited, sandbox, identity, placeholders, key_variables } = sources;
-    let mut variables: Vec<(OsString, OsString)> = inherited
-        .into_iter()
-        .filter(|(name, value)| {
-            !leads_outside(name)
-                && !key_variables.iter().any(|key| name == OsStr::new(key))
-                && !holds_key(value.as_bytes())
-                && !holds_key(name.as_bytes())
-        })
-        .collect();
-
+    let mut variables = harmless(inherited, &key_variables, holds_key);
     let home = identity.home.as_ref().map_or(OsStr::new(FALLBACK_HOME), |home| home.0.as_os_str());
     set(&mut variables, "HOME", home);
     set(&mut variables, "USER", &identity.name);
@@ -68,19 +59,7 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings
     if get(&variables, "PATH").is_none() {
         set(&mut variables, "PATH", DEFAULT_PATH);
     }
-    set(&mut variables, SANDBOX_VARIABLE, sandbox);
-    for (name, value) in trust::variables() {
-        set(&mut variables, name, value);
-    }
-    let mut java = get(&variables, "JAVA_TOOL_OPTIONS").map(without_java_proxy).unwrap_or_default();
-    if !java.is_empty() {
-        java.push(" ");
-    }
-    java.push(trust::java_options());
-    set(&mut variables, "JAVA_TOOL_OPTIONS", java);
-    for (name, value) in placeholders {
-        set(&mut variables, &name, value);
-    }
+    add_own(&mut variables, sandbox, placeholders);
 
     let line = |(name, value): (OsString, OsString)| {
         let mut line = name;
@@ -89,6 +68,55 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings
         line
     };
     Strings(variables.into_iter().map(line).collect())
+}
+
+/// The environment of a container's first process, which has it from its image and its engine: `NAME=value` each, as it came and as
+/// it is to be. Who runs it is the engine's to say.
+pub(crate) fn of_container(
+    given: &[String],
+    sandbox: &str,
+    placeholders: Vec<(String, String)>,
+    key_variables: &[String],
+    holds_key: impl Fn(&[u8]) -> bool,
+) -> Vec<String> {
+    let given = given.iter().map(|line| line.split_once('=').unwrap_or((line, "")));
+    let given = given.map(|(name, value)| (name.into(), value.into())).collect();
+    let mut variables = harmless(given, key_variables, holds_key);
+    add_own(&mut variables, sandbox, placeholders);
+    let text = |part: OsString| part.to_string_lossy().into_owned();
+    variables.into_iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect()
+}
+
+/// What of an environment may come into a sandbox.
+fn harmless(
+    inherited: Vec<(OsString, OsString)>,
+    key_variables: &[String],
+    holds_key: impl Fn(&[u8]) -> bool,
+) -> Vec<(OsString, OsString)> {
+    let stays = |(name, value): &(OsString, OsString)| {
+        !leads_outside(name)
+            && !key_variables.iter().any(|key| name == OsStr::new(key))
+            && !holds_key(value.as_bytes())
+            && !holds_key(name.as_bytes())
+    };
+    inherited.into_iter().filter(stays).collect()
+}
+
+/// The sandbox's own variables: its id, its trust, its placeholders.
+fn add_own(variables: &mut Vec<(OsString, OsString)>, sandbox: &str, placeholders: Vec<(String, String)>) {
+    set(variables, SANDBOX_VARIABLE, sandbox);
+    for (name, value) in trust::variables() {
+        set(variables, name, value);
+    }
+    let mut java = get(variables, "JAVA_TOOL_OPTIONS").map(without_java_proxy).unwrap_or_default();
+    if !java.is_empty() {
+        java.push(" ");
+    }
+    java.push(trust::java_options());
+    set(variables, "JAVA_TOOL_OPTIONS", java);
+    for (name, value) in placeholders {
+        set(variables, &name, value);
+    }
 }
 
 /// Java's options without those that name a proxy.
@@ -201,6 +229,38 @@ mod tests {
         assert!(seen.contains(&"KEPT=sk-other".to_owned()));
         assert_eq!(seen.iter().filter(|line| line.starts_with("OPENAI_API_KEY=")).count(), 1);
         assert!(seen.contains(&"OPENAI_API_KEY=sk-placeholder".to_owned()));
+    }
+
+    #[test]
+    fn c11_a_container_gets_placeholders_and_no_key_that_its_starter_gave_it() {
+        let given = [
+            "PATH=/bin",
+            "HOME=/home/app",
+            "OPENAI_API_KEY=sk-real",
+            "COPY=x sk-real y",
+            "HTTPS_PROXY=p",
+            "ODD",
+        ];
+        let seen = of_container(
+            &given.map(String::from),
+            "sb-1",
+            vec![("OPENAI_API_KEY".into(), "sk-placeholder".into())],
+            &[],
+            |value| memchr::memmem::find(value, b"sk-real").is_some(),
+        );
+        for kept in [
+            "PATH=/bin",
+            "HOME=/home/app",
+            "ODD=",
+            "INTERCEPTOR_SANDBOX=sb-1",
+            "OPENAI_API_KEY=sk-placeholder",
+        ] {
+            assert!(seen.iter().any(|line| line == kept), "{kept}: {seen:?}");
+        }
+        assert!(
+            !seen.iter().any(|line| line.contains("sk-real") || line.starts_with("HTTPS_PROXY")),
+            "{seen:?}"
+        );
     }
 
     #[test]

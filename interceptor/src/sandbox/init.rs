@@ -91,6 +91,10 @@ fn begin(channel: &Channel) -> Result<i32, SandboxError> {
             if let Some(namespace) = descriptors.next() {
                 setns(&namespace, CloneFlags::CLONE_NEWNET)
                     .context(|| "cannot join the network namespace".into())?;
+                // Without another device it is nobody's way to anywhere, and only we give it an address.
+                if only_loopback()? {
+                    loopback::ensure().context(|| "cannot bring up the loopback device".into())?;
+                }
             }
             let ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
             listen(channel, ipv6)?;
@@ -125,11 +129,15 @@ fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
 /// Binds the sockets and hands them over.
 fn listen(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
     let sockets = Sockets::bind(ipv6).context(|| "cannot bind the sandbox's listeners".into())?;
-    let devices = nix::net::if_::if_nameindex().context(|| "cannot list the network devices".into())?;
-    let closed = devices.iter().all(|device| device.name() == c"lo");
+    let closed = only_loopback()?;
     channel
         .send(&Report::Listening { closed }, &sockets.descriptors())
         .context(|| "cannot hand over the listeners".into())
+}
+
+fn only_loopback() -> Result<bool, SandboxError> {
+    let devices = nix::net::if_::if_nameindex().context(|| "cannot list the network devices".into())?;
+    Ok(devices.iter().all(|device| device.name() == c"lo"))
 }
 
 /// Tests on demand until the command is to be started; `None` when the supervisor hung up.

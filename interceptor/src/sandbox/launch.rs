@@ -42,6 +42,13 @@ pub fn harden() -> Result<(u64, u64), SandboxError> {
     Ok(before)
 }
 
+/// Makes this process a session of its own, with no descriptor but the standard ones: for one that outlives its starter, whose
+/// caller waits until everything that it started has closed what it inherited.
+pub fn detach() -> Result<(), SandboxError> {
+    sys::close_above_stdio().context(|| "cannot close inherited descriptors".into())?;
+    nix::unistd::setsid().map(drop).context(|| "cannot start a session".into())
+}
+
 /// Raises the limit of open files beyond the hard limit, as far as the kernel and the privileges of this process permit: a daemon
 /// serves the connections of many sandboxes. Where that is refused, what [`harden`] reached stays.
 pub fn raise_open_files() {

@@ -58,6 +58,15 @@ pub(crate) fn up() -> io::Result<bool> {
     }
 }
 
+/// As [`up`], in a namespace of somebody else's making that may be ready already.
+pub(crate) fn ensure() -> io::Result<()> {
+    match up() {
+        // By another container of the same pod, or by an interceptor that was here before.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// The kernel makes the routes to IPv6 addresses in the background, and not at once: until then a connection to one of them waits
 /// for a second, or fails. A datagram to oneself shows that they are there.
 fn wait_for_routes() -> io::Result<()> {

@@ -31,3 +31,9 @@ pub(crate) mod trust;
 pub mod user;
 
 pub use error::SandboxError;
+
+/// Makes the mount at `path`, and those below it, one that cannot be written, executed as another user or opened as a device.
+pub(crate) fn read_only(path: &std::path::Path) -> std::io::Result<()> {
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    sys::set_mount_attributes(path, attributes, 0, true)
+}

@@ -81,6 +81,44 @@ pub(crate) fn files(ca_pem: &str) -> Vec<TrustFile> {
     ]
 }
 
+/// A file that was looked up in a container's file system.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its path there, without symbolic links.
+    pub(crate) path: PathBuf,
+    /// What it holds.
+    pub(crate) content: Vec<u8>,
+}
+
+/// As [`files`], for a container whose files `find` looks up; `mounted` are the paths where it has mounts of its own. Its roots are
+/// those of its own first bundle, else the host's. Without `ca_pem` the files are those of a sandbox whose authority is not known yet.
+pub(crate) fn container_files(
+    ca_pem: Option<&str>,
+    find: impl Fn(&Path) -> Option<Found>,
+    mounted: &[PathBuf],
+) -> Vec<TrustFile> {
+    let look_up =
+        |paths: &[&str]| -> Vec<Found> { paths.iter().filter_map(|path| find(Path::new(path))).collect() };
+    let covers = |paths: &[&str], found: &[Found]| {
+        let own = paths.iter().map(PathBuf::from).filter(|path| mounted.contains(path));
+        let mut all: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).chain(own).collect();
+        all.sort();
+        all.dedup();
+        all
+    };
+    let (bundles, stores) = (look_up(&SYSTEM_BUNDLES), look_up(&SYSTEM_JAVA_STORES));
+    let own = bundles.iter().map(|found| certificates(&found.content)).find(|roots| !roots.is_empty());
+    let authority = certificates(ca_pem.unwrap_or_default().as_bytes());
+    let mut everything = authority.clone();
+    everything.extend(own.unwrap_or_else(system_roots));
+    let (bundle, store) = (covers(&SYSTEM_BUNDLES, &bundles), covers(&SYSTEM_JAVA_STORES, &stores));
+    vec![
+        TrustFile { name: BUNDLE, content: pem(&everything).into_bytes(), covers: bundle },
+        TrustFile { name: AUTHORITY, content: pem(&authority).into_bytes(), covers: Vec::new() },
+        TrustFile { name: JAVA_STORE, content: java::key_store(&everything), covers: store },
+    ]
+}
+
 /// The certificates of the first bundle that is there; with none, whatever the platform's own lookup finds.
 fn system_roots() -> Vec<CertificateDer<'static>> {
     let bundle = SYSTEM_BUNDLES.iter().find_map(|path| fs::read(path).ok()).map(|text| certificates(&text));

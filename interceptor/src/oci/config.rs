@@ -1,0 +1,237 @@
+//! A container's `config.json` (config.md of the runtime specification): what the hook reads of it, what it does not put up with,
+//! and what it changes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::input::{self, Input};
+use super::{Attempt, OciError, seccomp};
+
+/// Capabilities with which a container undoes the wall: it mounts the host's cgroups, takes programs off, or enters other
+/// processes.
+const TOO_MUCH: [&str; 7] = [
+    "CAP_SYS_ADMIN",
+    "CAP_BPF",
+    "CAP_PERFMON",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_DAC_READ_SEARCH",
+];
+
+/// A configuration, kept whole: what the hook does not know passes through.
+#[derive(Clone, Debug)]
+pub struct Config(Map<String, Value>);
+
+impl Config {
+    pub(super) fn new(object: Map<String, Value>) -> Self {
+        Config(object)
+    }
+
+    /// Reads the one of a bundle.
+    ///
+    /// # Errors
+    /// When it is missing, too long or no configuration.
+    pub fn of_bundle(bundle: &Path) -> Result<Self, OciError> {
+        let path = bundle.join("config.json");
+        let file = File::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
+        match input::parse(&input::read(file)?)? {
+            Input::Config(config) => Ok(config),
+            Input::State(_) | Input::Profile(_) => {
+                Err(malformed("config.json of the bundle is something else"))
+            }
+        }
+    }
+
+    /// An annotation.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.0.get("annotations")?.get(name)?.as_str()
+    }
+
+    /// Sets an annotation.
+    pub fn annotate(&mut self, name: &str, value: &str) {
+        let annotations = self.0.entry("annotations").or_insert_with(|| json!({}));
+        if let Value::Object(annotations) = annotations {
+            annotations.insert(name.into(), value.into());
+        } else {
+            *annotations = json!({ name: value });
+        }
+    }
+
+    /// The container's file system; a relative path is below the bundle, which a configuration without one does not have.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn root(&self, bundle: Option<&Path>) -> Result<PathBuf, OciError> {
+        let path = self.0.get("root").and_then(|root| root.get("path")).and_then(Value::as_str);
+        let path = Path::new(path.ok_or_else(|| malformed("there is no root.path"))?);
+        match bundle {
+            _ if path.is_absolute() => Ok(path.into()),
+            Some(bundle) => Ok(bundle.join(path)),
+            None => Err(malformed("root.path is not absolute")),
+        }
+    }
+
+    /// The environment of its first process, `NAME=value` each.
+    pub fn environment(&self) -> Vec<String> {
+        let env = self.0.get("process").and_then(|process| process.get("env")).and_then(Value::as_array);
+        env.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// Narrows its seccomp filter, if it has one, to the sockets that are under enforcement.
+    pub fn narrow_sockets(&mut self) {
+        let linux = self.0.get_mut("linux").and_then(Value::as_object_mut);
+        if let Some(profile) = linux.and_then(|linux| linux.get_mut("seccomp")) {
+            seccomp::narrow(profile);
+        }
+    }
+
+    /// Replaces the environment of its first process.
+    ///
+    /// # Errors
+    /// When there is no process to have one.
+    pub fn set_environment(&mut self, environment: Vec<String>) -> Result<(), OciError> {
+        let process = self.0.get_mut("process").and_then(Value::as_object_mut);
+        process.ok_or_else(|| malformed("there is no process"))?.insert("env".into(), environment.into());
+        Ok(())
+    }
+
+    /// Where something is mounted.
+    pub fn destinations(&self) -> impl Iterator<Item = &Path> {
+        let mounts = self.0.get("mounts").and_then(Value::as_array);
+        mounts.into_iter().flatten().filter_map(|mount| mount.get("destination")?.as_str()).map(Path::new)
+    }
+
+    /// Shows a file or directory of the host in the container, read-only, after all other mounts.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8, or the mounts are no list.
+    pub fn bind(&mut self, source: &Path, destination: &Path) -> Result<(), OciError> {
+        let (Some(source), Some(destination)) = (source.to_str(), destination.to_str()) else {
+            return Err(malformed("a path is not UTF-8"));
+        };
+        let mount = json!({
+            "destination": destination, "type": "bind", "source": source,
+            "options": ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"],
+        });
+        let mounts = self.0.entry("mounts").or_insert_with(|| json!([])).as_array_mut();
+        mounts.ok_or_else(|| malformed("mounts is no list"))?.push(mount);
+        Ok(())
+    }
+
+    /// Refuses what would not be contained. With `privileged` the operator has taken that upon himself, but for what would change
+    /// the host itself.
+    ///
+    /// # Errors
+    /// With all that stands against it.
+    pub fn judge(&self, privileged: bool) -> Result<(), OciError> {
+        let namespaces =
+            self.0.get("linux").and_then(|linux| linux.get("namespaces")).and_then(Value::as_array);
+        let has = |kind: &str| {
+            namespaces.is_some_and(|all| {
+                all.iter().any(|one| one.get("type").and_then(Value::as_str) == Some(kind))
+            })
+        };
+        if !has("mount") {
+            return Err(OciError::Refused("the container has no mount namespace of its own".into()));
+        }
+        let mut objections = self.capabilities();
+        let profile = self.0.get("linux").and_then(|linux| linux.get("seccomp"));
+        if profile.is_none_or(Value::is_null) {
+            objections.push("no seccomp filter".into());
+        } else if !profile.is_some_and(seccomp::is_narrow) {
+            objections.push("a seccomp filter that permits sockets of other families (make one with `interceptor oci-hook < profile.json`)".into());
+        }
+        if objections.is_empty() || privileged {
+            return Ok(());
+        }
+        Err(OciError::Refused(format!(
+            "the container would not be contained, since it has {}: run it with fewer privileges, or have the hook called with \
+             --allow-privileged",
+            objections.join(", ")
+        )))
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        let sets =
+            self.0.get("process").and_then(|process| process.get("capabilities")).and_then(Value::as_object);
+        let held: Vec<&str> = sets
+            .into_iter()
+            .flat_map(Map::values)
+            .flat_map(|set| set.as_array().into_iter().flatten())
+            .filter_map(Value::as_str)
+            .collect();
+        TOO_MUCH.iter().filter(|name| held.contains(name)).map(|name| (*name).to_owned()).collect()
+    }
+
+    /// The whole of it as JSON.
+    pub fn to_json(&self) -> String {
+        Value::Object(self.0.clone()).to_string()
+    }
+}
+
+fn malformed(why: &str) -> OciError {
+    OciError::Malformed { what: "container's configuration", why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(value: Value) -> Config {
+        let Input::Config(config) = input::parse(value.to_string().as_bytes()).unwrap() else {
+            panic!("a configuration")
+        };
+        config
+    }
+
+    fn usual() -> Value {
+        json!({
+            "root": { "path": "/r" }, "process": { "env": ["A=1"], "capabilities": { "bounding": ["CAP_CHOWN"] } },
+            "linux": { "namespaces": [{ "type": "mount" }], "seccomp": { "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [] } },
+            "annotations": { "a": "b" }, "unknown": { "kept": [1, 2] },
+        })
+    }
+
+    #[test]
+    fn changes_leave_the_rest_as_it_was() {
+        let mut changed = config(usual());
+        changed.annotate(crate::oci::SANDBOX, "sb-1");
+        changed.set_environment(vec!["B=2".into()]).unwrap();
+        changed.bind(Path::new("/s"), Path::new("/d")).unwrap();
+        let value: Value = serde_json::from_str(&changed.to_json()).unwrap();
+        assert_eq!(value["unknown"], usual()["unknown"]);
+        assert_eq!(value["annotations"], json!({ "a": "b", crate::oci::SANDBOX: "sb-1" }));
+        assert_eq!(changed.environment(), ["B=2"]);
+        assert_eq!(changed.destinations().collect::<Vec<_>>(), [Path::new("/d")]);
+        assert!(value["mounts"][0]["options"].as_array().unwrap().contains(&"ro".into()));
+        assert_eq!(changed.root(None).unwrap(), Path::new("/r"));
+    }
+
+    #[test]
+    fn what_would_not_be_contained_is_refused() {
+        config(usual()).judge(false).unwrap();
+        let mut strong = usual();
+        strong["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
+        assert!(config(strong.clone()).judge(false).unwrap_err().to_string().contains("CAP_SYS_ADMIN"));
+        config(strong).judge(true).unwrap();
+        let mut open = usual();
+        open["linux"]["seccomp"] = Value::Null;
+        assert!(config(open).judge(false).is_err());
+        let mut host = usual();
+        host["linux"]["namespaces"] = json!([{ "type": "pid" }]);
+        assert!(config(host).judge(true).is_err());
+    }
+
+    #[test]
+    fn a_configuration_of_the_wrong_shape_is_an_error_and_no_panic() {
+        let mut odd = config(json!({ "root": 1, "process": 2, "mounts": 3, "annotations": 4, "linux": 5 }));
+        odd.annotate("a", "b");
+        assert_eq!(odd.annotation("a"), Some("b"));
+        assert!(odd.root(None).is_err() && odd.set_environment(vec![]).is_err() && odd.judge(true).is_err());
+        assert!(odd.bind(Path::new("/s"), Path::new("/d")).is_err());
+        assert!(config(json!({ "root": { "path": "rootfs" } })).root(None).is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! What a runtime or an engine hands to a hook on standard input: the container's state, or, at `precreate`, its configuration.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config::Config;
+use super::{Attempt, OciError};
+
+/// The longest input: configurations with a full seccomp profile are about 100 KiB.
+pub const MAX_INPUT: u64 = 16 << 20;
+
+/// What was handed over.
+#[derive(Debug)]
+pub enum Input {
+    /// The configuration of a container that does not exist yet: stage `precreate`.
+    Config(Config),
+    /// The state of one that does.
+    State(State),
+    /// No hook's input: a seccomp profile, which its owner wants narrowed.
+    Profile(Value),
+}
+
+/// A container's state ("State" in runtime.md).
+#[derive(Clone, Debug, Deserialize)]
+pub struct State {
+    /// The container's id.
+    pub id: String,
+    /// `creating`, `created`, `running` or `stopped`.
+    pub status: String,
+    /// Its first process, in the PID namespace of the runtime; none or 0 when it is stopped.
+    #[serde(default)]
+    pub pid: i32,
+    /// The directory with its `config.json`.
+    pub bundle: PathBuf,
+    /// Its annotations.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// When it cannot be read, or is longer than [`MAX_INPUT`].
+pub fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
+    let mut bytes = Vec::new();
+    from.take(MAX_INPUT + 1).read_to_end(&mut bytes).attempt(|| "cannot read standard input".into())?;
+    if bytes.len() as u64 > MAX_INPUT {
+        return Err(malformed(format!("it is longer than {MAX_INPUT} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Tells the one from the other: only a state has a `bundle`, only a configuration a `root`.
+///
+/// # Errors
+/// When it is neither.
+pub fn parse(bytes: &[u8]) -> Result<Input, OciError> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+    match value {
+        Value::Object(object) if object.contains_key("root") && !object.contains_key("bundle") => {
+            Ok(Input::Config(Config::new(object)))
+        }
+        Value::Object(object) if object.contains_key("bundle") => {
+            let state = serde_json::from_value(Value::Object(object));
+            state.map(Input::State).map_err(|error| malformed(error.to_string()))
+        }
+        Value::Object(object) if object.contains_key("syscalls") => Ok(Input::Profile(Value::Object(object))),
+        _ => Err(malformed("it is neither a container's state nor its configuration".into())),
+    }
+}
+
+fn malformed(why: String) -> OciError {
+    OciError::Malformed { what: "hook's input", why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_and_a_configuration_are_told_apart() {
+        // As crun 1.8 writes it: with the rootfs beside the bundle.
+        let state =
+            br#"{"ociVersion":"1.0","id":"22d7","pid":31497,"root":"/r","bundle":"/b","status":"created",
+                        "annotations":{"io.interceptor.policy":"p"}}"#;
+        let Input::State(state) = parse(state).unwrap() else { panic!("a state") };
+        assert_eq!(
+            (state.id.as_str(), state.pid, state.annotations[crate::oci::POLICY].as_str()),
+            ("22d7", 31497, "p")
+        );
+        let stopped = br#"{"ociVersion":"1.0.2-dev","id":"22d7","status":"stopped","bundle":"/b"}"#;
+        let Input::State(stopped) = parse(stopped).unwrap() else { panic!("a state") };
+        assert_eq!((stopped.pid, stopped.annotations.len()), (0, 0));
+        assert!(matches!(parse(br#"{"root":{"path":"/r"},"process":{}}"#).unwrap(), Input::Config(_)));
+        for bad in [&b""[..], b"[]", b"{}", b"{\"bundle\":1}", b"nonsense", b"{\"root\":"] {
+            assert!(parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn endless_input_is_refused() {
+        assert!(read(std::io::repeat(b' ')).is_err());
+    }
+}

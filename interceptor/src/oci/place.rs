@@ -1,0 +1,133 @@
+//! The cgroup of a container, to which the programs are attached.
+//!
+//! An engine gives a container a cgroup of its own, named after it, and later puts there what is executed in it. A container without
+//! one (`--cgroups=disabled`) shares its starter's: then it is moved into a new one before its entrypoint starts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use super::{Attempt, OciError};
+use crate::sandbox::cgroup;
+
+/// The shortest container id by which a cgroup is recognised: those of engines have 64 digits.
+const SHORTEST_ID: usize = 12;
+/// How long the processes of a container that does not start may take to be gone.
+const EMPTY_WITHIN: Duration = Duration::from_secs(5);
+
+/// A container's cgroup. Dropping it removes it, if it was made here and nothing is left in it.
+#[derive(Debug)]
+pub struct ContainerCgroup {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Whether it was made here, so that what is executed in the container later is not in it.
+    pub made: bool,
+}
+
+impl ContainerCgroup {
+    /// Of the container `id`, whose first process is `pid`; `sandbox` names the one that is made where the container has none of its
+    /// own.
+    ///
+    /// # Errors
+    /// When the process is gone, or the kernel refuses.
+    pub fn of(pid: i32, id: &str, sandbox: &str) -> Result<Self, OciError> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = fs::read_to_string(&file).attempt(|| format!("cannot read {file}"))?;
+        let below = text.lines().find_map(|line| line.strip_prefix("0::"));
+        let below = Path::new(below.unwrap_or("/"));
+        let mount = cgroup::mount_point()?;
+        let current = mount.join(below.strip_prefix("/").unwrap_or(below));
+        let path = mount.join(own(below, id).strip_prefix("/").unwrap_or(below));
+        // The root has no `cgroup.events`. A cgroup below that vanishes while it is looked at is somebody else's.
+        let is_own = path.join("cgroup.events").exists()
+            && cgroup::processes(&path).is_ok_and(|members| members == [Pid::from_raw(pid)]);
+        if is_own {
+            return Ok(ContainerCgroup { path, made: false });
+        }
+        let path = current.join(format!("interceptor-{sandbox}"));
+        fs::create_dir(&path).attempt(|| format!("cannot make the cgroup {}", path.display()))?;
+        let made = ContainerCgroup { path, made: true };
+        cgroup::add(&made.path, Pid::from_raw(pid))?;
+        Ok(made)
+    }
+}
+
+impl Drop for ContainerCgroup {
+    fn drop(&mut self) {
+        if self.made {
+            remove(&self.path);
+        }
+    }
+}
+
+/// Whether any process is in a cgroup, or below it.
+pub fn is_populated(path: &Path) -> bool {
+    fs::read_to_string(path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+}
+
+/// Removes the cgroup of a container that has ended, as soon as it is empty.
+pub fn remove(path: &Path) {
+    let deadline = Instant::now() + EMPTY_WITHIN;
+    while let Err(error) = fs::remove_dir(path) {
+        if error.kind() == std::io::ErrorKind::NotFound || Instant::now() > deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The topmost part of a process's cgroup that is named after the container; the whole of it if none is. Runtimes may have
+/// cgroups of their own below it, which not everything in the container is in.
+fn own<'a>(below: &'a Path, id: &str) -> &'a Path {
+    if id.len() < SHORTEST_ID {
+        return below;
+    }
+    let named = below
+        .ancestors()
+        .filter(|part| part.file_name().is_some_and(|name| name.to_string_lossy().contains(id)));
+    named.last().unwrap_or(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_containers_cgroup_is_the_topmost_that_is_named_after_it() {
+        let id = "22d712e4dc2dcf503986b9d1e9a8c7ec";
+        for (process, expected) in [
+            (
+                format!("/machine.slice/libpod-{id}.scope/container"),
+                format!("/machine.slice/libpod-{id}.scope"),
+            ),
+            (format!("/libpod_parent/libpod-{id}"), format!("/libpod_parent/libpod-{id}")),
+            (
+                format!("/kubepods.slice/pod1.slice/crio-{id}.scope"),
+                format!("/kubepods.slice/pod1.slice/crio-{id}.scope"),
+            ),
+            (format!("/docker/{id}/init"), format!("/docker/{id}")),
+            ("/user.slice/session-1.scope".into(), "/user.slice/session-1.scope".into()),
+            ("/".into(), "/".into()),
+        ] {
+            assert_eq!(own(Path::new(&process), id), Path::new(&expected));
+        }
+        assert_eq!(own(Path::new("/a/b"), "a"), Path::new("/a/b"), "a short id names nothing");
+    }
+
+    #[test]
+    fn a_process_in_a_shared_cgroup_is_moved_into_one_of_its_own() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        let made = ContainerCgroup::of(pid, "none-of-its-own", &format!("test-{pid}")).unwrap();
+        let again = ContainerCgroup::of(pid, "none-of-its-own", "test-again").unwrap();
+        let seen = (made.made, again.made, made.path == again.path);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let path = made.path.clone();
+        drop((made, again));
+        assert_eq!(seen, (true, false, true));
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,90 @@
+//! Which policy a container may ask for: one of those in the operator's directory. Whoever may start containers chooses among them;
+//! no annotation names another file of the host.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::{Attempt, OciError};
+
+/// The longest value of the annotation, in bytes.
+const LONGEST: usize = 1024;
+
+/// The file that `asked` names below `directory`: by its path, or by its name with or without `.json`.
+///
+/// # Errors
+/// When it is elsewhere, does not exist, or could be replaced by others than its owner and root.
+pub fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError> {
+    let shown = asked.get(..LONGEST.min(asked.len())).unwrap_or_default().escape_debug();
+    let refused = |why: &str| {
+        OciError::Refused(format!(
+            "the annotation {} asks for the policy \"{shown}\": {why}; policies for containers lie in {}",
+            super::POLICY,
+            directory.display()
+        ))
+    };
+    let path = Path::new(asked);
+    let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir));
+    if asked.is_empty() || asked.len() > LONGEST || !plain || asked.contains('\0') {
+        return Err(refused("this is no name of a file there"));
+    }
+    // `join` takes an absolute path as it is.
+    let named = directory.join(path);
+    let mut with_suffix = named.clone().into_os_string();
+    with_suffix.push(".json");
+    let base = fs::canonicalize(directory)
+        .attempt(|| format!("cannot open the directory {}", directory.display()))?;
+    let found = [named, with_suffix.into()].into_iter().find_map(|path| fs::canonicalize(path).ok());
+    let Some(found) = found.filter(|found| found.starts_with(&base) && found.is_file()) else {
+        return Err(refused("there is no such file there"));
+    };
+    for part in found.ancestors().take_while(|part| part.starts_with(&base)) {
+        let metadata = fs::metadata(part).attempt(|| format!("cannot examine {}", part.display()))?;
+        if metadata.mode() & 0o022 != 0 || metadata.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(refused(&format!("{} can be changed by others than root", part.display())));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn only_files_below_the_directory_are_policies() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret.json"), "{}").unwrap();
+        let directory = outside.path().join("policies");
+        fs::create_dir_all(directory.join("team")).unwrap();
+        for path in [directory.clone(), directory.join("team")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        for name in ["p.json", "team/q.json", "open.json"] {
+            fs::write(directory.join(name), "{}").unwrap();
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        fs::set_permissions(directory.join("open.json"), fs::Permissions::from_mode(0o622)).unwrap();
+        symlink("../secret.json", directory.join("link.json")).unwrap();
+        let absolute = directory.join("p.json");
+        for asked in ["p", "p.json", "team/q", absolute.to_str().unwrap()] {
+            assert!(resolve(&directory, asked).is_ok(), "{asked}");
+        }
+        let long = "a".repeat(2000);
+        for asked in [
+            "",
+            "none",
+            "../secret.json",
+            "team/../../secret",
+            "/etc/passwd",
+            "link",
+            "team",
+            "open",
+            "p\0",
+            &long,
+        ] {
+            assert!(resolve(&directory, asked).is_err(), "{asked}");
+        }
+    }
+}
