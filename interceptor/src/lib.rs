@@ -17,6 +17,8 @@
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
 //! - [`fleet`]: sandboxes under enforcement, one or many.
 //! - [`control`]: the daemon's HTTP API on a unix socket.
+//! - [`takeover`]: one daemon takes over from another.
+//! - [`privilege`]: what the daemon gives up when it has started.
 //! - [`cli`]: one file a command.
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
