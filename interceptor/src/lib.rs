@@ -19,6 +19,8 @@
 //! - [`oci`]: the hook that puts containers under enforcement before they start.
 //! - [`fleet`]: sandboxes under enforcement, one or many.
 //! - [`control`]: the daemon's HTTP API on a unix socket.
+//! - [`takeover`]: one daemon takes over from another.
+//! - [`privilege`]: what the daemon gives up when it has started.
 //! - [`cli`]: one file a command.
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.

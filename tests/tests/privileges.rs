@@ -208,6 +208,30 @@ fn o3_nobody_without_the_hosts_privileges_reads_the_daemons_memory_nor_leaves_a_
     });
 }
 
+#[test]
+fn the_service_manager_is_told_how_the_daemon_stands() {
+    Lab::test(|lab| {
+        let path = lab.directory().join("notify.sock");
+        let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        manager.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+        let daemon = lab.daemon().quiet_log().env("NOTIFY_SOCKET", path).start();
+        let hear = || {
+            let mut buffer = [0; 256];
+            let length = manager.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        let first = hear();
+        let process = format!("MAINPID={}", daemon.running().pid());
+        assert!(first.starts_with("READY=1\n") && first.contains(&process), "{first}");
+        daemon.running().signal(Signal::SIGHUP);
+        let reloading = hear();
+        assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+        assert_eq!(hear(), "READY=1");
+        daemon.finish();
+        assert_eq!(hear(), "STOPPING=1");
+    });
+}
+
 /// Of `systemd-analyze security`, from 0 (locked up) to 10: what the hardened unit has reached.
 const EXPOSURE: f64 = 4.0;
 

@@ -14,6 +14,7 @@ use caps::{CapSet, Capability};
 use serde::Serialize;
 
 use crate::kernel::{self, MINIMUM_KERNEL};
+use crate::privilege;
 
 /// The arguments of `interceptor doctor`.
 #[derive(Debug, clap::Args)]
@@ -82,6 +83,7 @@ fn examine() -> Report {
         bpffs(),
         btf(),
         seccomp(),
+        least_privilege(),
         namespaces(),
         user_namespaces(),
         ipv6(),
@@ -245,6 +247,22 @@ fn btf() -> Check {
     const NAME: &str = "kernel BTF";
     let present = Path::new("/sys/kernel/btf/vmlinux").exists();
     Check::passed(NAME, false, if present { "present" } else { "absent, and not needed" })
+}
+
+/// What `serve` may do once it runs.
+fn least_privilege() -> Check {
+    const NAME: &str = "least privilege";
+    let keeps = privilege::Keeps;
+    if privilege::files::available() {
+        Check::passed(NAME, false, format!("serve {keeps}; Landlock restricts the files it opens"))
+    } else {
+        Check::failed(
+            NAME,
+            false,
+            format!("serve {keeps}, and opens any file: this kernel has no Landlock, or it is off"),
+            "boot a kernel with CONFIG_SECURITY_LANDLOCK=y, and with landlock in lsm=",
+        )
+    }
 }
 
 /// The filter on system calls that refuses the socket families without a hook.

@@ -23,7 +23,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the socket cannot be used.
 pub async fn serve(socket: Arc<ControlSocket>, fleet: Arc<Fleet>, stop: CancellationToken) -> io::Result<()> {
-    let listener = Peers(UnixListener::from_std(socket.listener()?)?);
+    let listener = Peers(UnixListener::from_std(socket.listener()?)?, socket.handed());
     let service = router(fleet, socket).into_make_service_with_connect_info::<Peer>();
     let ending = stop.clone();
     let server =
@@ -40,7 +40,8 @@ pub async fn serve(socket: Arc<ControlSocket>, fleet: Arc<Fleet>, stop: Cancella
 }
 
 /// Accepts only whom the daemon's user may be.
-struct Peers(UnixListener);
+/// After a hand-over nobody: whoever connects is the next daemon's.
+struct Peers(UnixListener, CancellationToken);
 
 impl Listener for Peers {
     type Io = UnixStream;
@@ -48,7 +49,12 @@ impl Listener for Peers {
 
     async fn accept(&mut self) -> (UnixStream, Peer) {
         loop {
-            let accepted = self.0.accept().await.and_then(|(stream, _)| Ok((Peer::of(&stream)?, stream)));
+            let accepted = tokio::select! {
+                biased;
+                () = self.1.cancelled() => std::future::pending().await,
+                accepted = self.0.accept() => accepted,
+            };
+            let accepted = accepted.and_then(|(stream, _)| Ok((Peer::of(&stream)?, stream)));
             match accepted {
                 Ok((peer, stream)) if peer.is_owner() => return (stream, peer),
                 Ok((peer, _)) => {

@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio_util::sync::CancellationToken;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -52,7 +52,7 @@ pub struct ControlSocket {
     /// Device and inode of the file.
     file: (u64, u64),
     /// Another process listens there now: the file is its own.
-    is_handed: AtomicBool,
+    handed: CancellationToken,
 }
 
 impl ControlSocket {
@@ -100,7 +100,7 @@ impl ControlSocket {
     }
 
     fn of(listener: UnixListener, path: &Path, file: (u64, u64)) -> ControlSocket {
-        ControlSocket { listener, path: path.to_owned(), file, is_handed: AtomicBool::new(false) }
+        ControlSocket { listener, path: path.to_owned(), file, handed: CancellationToken::new() }
     }
 
     /// That of another process, which listens there too.
@@ -119,12 +119,17 @@ impl ControlSocket {
 
     /// Leaves the socket to another process, which listens at it.
     pub(crate) fn hand_over(&self) {
-        self.is_handed.store(true, Ordering::Release);
+        self.handed.cancel();
     }
 
     /// Whether another process listens at it in this one's place.
     pub fn is_handed(&self) -> bool {
-        self.is_handed.load(Ordering::Acquire)
+        self.handed.is_cancelled()
+    }
+
+    /// Cancelled when another process listens at it in this one's place.
+    pub(super) fn handed(&self) -> CancellationToken {
+        self.handed.clone()
     }
 
     /// Where it is.

@@ -246,13 +246,9 @@ impl Enforced {
         self.attachment.leave();
     }
 
-    /// Takes back what was begun: a cgroup that was closed before is closed again, any other as it was.
-    pub(crate) fn withdraw(self, tokio: &Handle) {
-        if self.was_closed {
-            self.leave();
-        } else {
-            self.end(tokio);
-        }
+    /// Whether it took the place of what a dead interceptor had left closed.
+    pub(super) fn was_closed(&self) -> bool {
+        self.was_closed
     }
 
     /// Leaves the pinned programs where they are, which then refuse everything.

@@ -360,8 +360,12 @@ impl Fleet {
     /// Takes back what was begun when the daemon's start fails: no cgroup that was closed is open afterwards. Blocks.
     pub fn withdraw(&self) {
         self.table().is_ending = true;
-        for enforced in self.list().iter().filter_map(|member| member.take()) {
-            enforced.withdraw(&self.tokio);
+        for member in self.list() {
+            if member.with(|enforced| enforced.was_closed()) == Some(true) {
+                member.take().into_iter().for_each(Enforced::leave);
+            } else {
+                member.end(&self.tokio);
+            }
         }
     }
 

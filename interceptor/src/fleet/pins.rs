@@ -74,7 +74,7 @@ impl Pins {
     }
 
     /// Where to pin the programs of the sandbox with this id. The place of a dead one's, which stay until the new ones are there, is
-    /// never used again; [`Self::id_of`] is the way back.
+    /// never used again.
     pub fn fresh(&self, id: &str) -> PathBuf {
         let taken = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
         let plain = self.base.join(id);

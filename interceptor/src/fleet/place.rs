@@ -119,12 +119,21 @@ fn namespace_at(path: &Path) -> Result<OwnedFd, FleetError> {
     if !path.is_absolute() {
         return Err(refused("the path of a network namespace begins with a slash".into()));
     }
-    let file = File::open(path).map_err(|error| refused(format!("this cannot be opened: {error}")))?;
+    let opened = match process_of(path) {
+        Some(process) => attendant::network_of(process).map(File::from),
+        None => File::open(path),
+    };
+    let file = opened.map_err(|error| refused(format!("this cannot be opened: {error}")))?;
     let kind = fstatfs(&file).context(|| "cannot examine the network namespace".into())?.filesystem_type();
     if kind != NSFS_MAGIC {
         return Err(refused("this is no namespace; `ip netns` keeps them below /run/netns".into()));
     }
     Ok(file.into())
+}
+
+/// The process whose network namespace procfs has at this path.
+fn process_of(path: &Path) -> Option<i32> {
+    path.to_str()?.strip_prefix("/proc/")?.strip_suffix("/ns/net")?.parse().ok()
 }
 
 #[cfg(test)]

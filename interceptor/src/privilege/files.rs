@@ -26,6 +26,13 @@ pub struct Files {
     pub read: Vec<PathBuf>,
 }
 
+/// Whether this kernel has Landlock, and it is enabled.
+pub fn available() -> bool {
+    let rights = AccessFs::from_all(ABI::V1);
+    let set = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(rights);
+    set.and_then(Ruleset::create).is_ok()
+}
+
 impl Files {
     /// Restricts this thread and what it starts; says what came of it.
     pub(super) fn restrict(&self) -> Result<String, SandboxError> {

@@ -2,7 +2,7 @@
 //! sandboxes send is not the machine's.
 //!
 //! - [`capabilities`]: all are given up but three, each with its reason.
-//! - [`filter`]: a seccomp filter without mounts, modules, other processes' memory, new namespaces and whatever else a proxy never
+//! - `filter`: a seccomp filter without mounts, modules, other processes' memory, new namespaces and whatever else a proxy never
 //!   does.
 //! - [`files`]: Landlock: only its own program is executed, only the places it keeps are written to, and if so wished only named
 //!   places are read.
@@ -31,11 +31,21 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}; no new privileges; a system call filter; {}", Keeps, self.files)
+    }
+}
+
+/// The capabilities that are kept, and why, in words.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeps;
+
+impl fmt::Display for Keeps {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, kept) in capabilities::KEPT.iter().enumerate() {
             let separator = if index == 0 { "keeps " } else { ", " };
             write!(formatter, "{separator}{} ({})", kept.name, kept.reason)?;
         }
-        write!(formatter, "; no new privileges; a system call filter; {}", self.files)
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Then the conversation stays open until the old daemon has ended, so that a policy that is replaced, or a sandbox that is removed, is
-//! so for every connection: see [`Predecessor`].
+//! so for every connection: see `Predecessor`.
 //!
 //! If the new one is gone or silent before `Serving`, the old one goes on as if nothing had been. The listeners are the same
 //! sockets in both, the programs and maps in the kernel the same objects; so there is no moment without either.
