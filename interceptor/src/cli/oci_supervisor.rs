@@ -265,9 +265,10 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Live> {
     let place = Place { cgroup: &cgroup.path, cgroup_id, shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
     let pins = Pins::of(cgroup_id)?;
-    let enforced = Enforced::begin(&runtime, to.enforcer, to.id, &place, sockets, keys, Some(pins))?;
+    let mut enforced = Enforced::begin(&runtime, to.enforcer, to.id, &place, sockets, keys, Some(pins))?;
     visitor.self_test(SELF_TEST, &enforced.token)?;
     drop(visitor);
+    enforced.record_refusals()?;
     // Into the files that are mounted in the container by now.
     to.entry.write_trust(&trust_files(to.root, Some(&enforced.ca_pem), to.mounted)?)?;
     tracing::info!(sandbox = %to.id, container = %to.container, "enforcing");

@@ -1,4 +1,4 @@
-//! The capabilities (capabilities(7)) that the daemon keeps, and why; found by taking away one after the other.
+//! The capabilities (capabilities(7)) that the daemon keeps, and why.
 
 use caps::{CapSet, Capability};
 
