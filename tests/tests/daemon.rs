@@ -261,7 +261,7 @@ fn the_description_and_the_catalogues_are_served() {
         let metrics = daemon.call("GET", "/metrics", "");
         assert!(
             metrics.headers["content-type"].starts_with("text/plain")
-                && metrics.body.contains("interceptor_"),
+                && metrics.body.contains("# TYPE interceptor_audit_dropped_total counter\n"),
             "{metrics:?}"
         );
         daemon.finish();

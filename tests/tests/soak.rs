@@ -181,9 +181,10 @@ fn plan(number: usize, wave: usize) -> Plan {
     let mut plan = Plan { connections: CONNECTIONS, ..Plan::https(HOST, protocol) };
     for request in 0..REQUESTS {
         let branch = if request.is_multiple_of(2) { "a" } else { "b" };
-        let failing = match request % 10 {
-            7 => "/lab/cut/100",
-            8 => "/lab/status/500",
+        let failing = match request {
+            8 | 18 => "/lab/status/500",
+            // The last, since an HTTP/1.1 connection ends with an answer that is cut short.
+            19 => "/lab/cut/100",
             _ => "",
         };
         plan = plan.ask_with(
@@ -279,13 +280,16 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
     assert_eq!(answers.len(), SANDBOXES * WAVES * CONNECTIONS * REQUESTS);
     let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, path, status, whole) in &answers {
+        let cut = path.contains("/lab/cut/");
         let permitted = match status {
             403 => false,
             500 if path.ends_with("/lab/status/500") => true,
             200 => true,
+            // A reset of an HTTP/2 stream may overtake the head that goes before it, here or at the origin.
+            0 | 502 if cut => true,
             _ => panic!("{path}: {status}"),
         };
-        assert_eq!(*whole, !(permitted && path.contains("/lab/cut/")), "{path}: {status}");
+        assert_eq!(*whole, !(cut && permitted) || *status == 502, "{path}: {status}");
         *expected.entry(path).or_default() += usize::from(permitted);
     }
     assert!(answers.iter().any(|(_, _, status, _)| *status == 403), "no policy ever refused anything");

@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 
 use super::Control;
 use super::model::Health;
+use crate::metrics::Format;
 
 /// Says that the daemon lives.
 #[utoipa::path(
@@ -23,13 +24,15 @@ pub(super) async fn alive(State(control): State<Control>) -> Json<Health> {
     })
 }
 
-/// Metrics as OpenMetrics text, which Prometheus reads.
+/// Metrics for Prometheus: its text format, or OpenMetrics where that is asked for.
 #[utoipa::path(
     get,
     path = "/metrics",
     tag = "daemon",
-    responses((status = 200, description = "Metrics", body = String, content_type = "application/openmetrics-text"))
+    responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
 )]
-pub(super) async fn metrics(State(control): State<Control>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], control.fleet.metrics())
+pub(super) async fn metrics(State(control): State<Control>, headers: HeaderMap) -> impl IntoResponse {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::accepted(accepts);
+    ([(header::CONTENT_TYPE, format.media_type())], format.text(control.fleet.metrics()))
 }

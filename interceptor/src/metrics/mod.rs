@@ -8,6 +8,7 @@
 //! enumerations of this program. No host, path, method, server name or address is ever one. What a sandbox counted is
 //! forgotten when it ends.
 
+mod format;
 mod histogram;
 mod sandbox;
 mod text;
@@ -19,10 +20,8 @@ use std::time::Instant;
 use crate::audit::Audit;
 use crate::kernel::MapGauge;
 
+pub(crate) use format::Format;
 pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
-
-/// The media type of [`Metrics::encode`]'s text: OpenMetrics 1.0, which Prometheus reads too.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What this process counts.
 #[derive(Debug)]
