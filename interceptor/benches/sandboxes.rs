@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|number| ipnet::IpNet::new(Ipv4Addr::from(0x0a00_0000 + (number << 8)).into(), 24))
         .collect::<Result<_, _>>()?;
     let start = Instant::now();
-    attachments[0].set_denied(&denied)?;
+    attachments[0].set_networks(&denied, &[])?;
     println!("deny {NETWORKS} networks  {:?}", start.elapsed());
     let with_networks = connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 443)))?;
     let refused = refuse()?;

@@ -7,6 +7,7 @@
 //!   receive nothing;
 //! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
 //! - [`container`]: containers of podman with the hook installed;
+//! - [`bpf`]: what may be tried at the programs of a cgroup;
 //! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
 //! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
 //! - [`inprocess`]: the proxy within the test's own process, without a kernel's part, for what only a library can be asked;
@@ -16,6 +17,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod bpf;
 pub mod cage;
 pub mod canary;
 pub mod client;

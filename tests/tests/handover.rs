@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use interceptor_tests::bpf::take_one_off;
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::daemon::{Daemon, Guest, ToServe, until};
 use interceptor_tests::lab::Lab;
@@ -448,5 +449,31 @@ fn o7_a_daemon_removes_what_it_is_told_not_to_keep_and_what_is_gone_and_keeps_th
         let fourth = space.daemon(lab).option("--adopt").option("none").start();
         assert!(!pins(&kept));
         fourth.finish();
+    });
+}
+
+#[test]
+fn k17_programs_that_somebody_takes_off_are_missed_before_and_after_a_takeover() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let (first, second) = (daemon.guest(&policy(lab)), daemon.guest(&policy(lab)));
+        let take_one_off = |guest: &Guest<'_>| {
+            let program = take_one_off(guest.cgroup.path());
+            let output = Command::new("python3").args(["-c", &program]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{output:?}");
+        };
+        take_one_off(&first);
+        assert!(until(|| events(&daemon, "enforcement_lost") == 1));
+        daemon.remove(&first);
+        let next = successor(lab, &daemon);
+        assert!(until(|| events(&daemon, "sandbox_handed_over") == 1));
+        let said = daemon.finish();
+        assert!(said.err().contains(&format!("no longer on the cgroup of {}", first.id)), "{}", said.err());
+        assert_eq!(events(&next, "enforcement_lost"), 0);
+        take_one_off(&second);
+        assert!(until(|| events(&next, "enforcement_lost") == 1));
+        next.remove(&second);
+        let said = next.finish();
+        assert!(said.err().contains(&format!("no longer on the cgroup of {}", second.id)), "{}", said.err());
     });
 }

@@ -101,13 +101,6 @@ impl Drop for Kept {
     }
 }
 
-/// A container under enforcement.
-struct Live {
-    enforced: Enforced,
-    /// After the programs are off it.
-    cgroup: ContainerCgroup,
-}
-
 /// Reads the policy, draws the placeholders, and prepares what the container is to be given.
 fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Result<(Supervisor, Answer)> {
     launch::harden()?;
@@ -191,32 +184,29 @@ impl Supervisor {
         let Supervisor { id, root, mounted, rules, common, audit, enforcer, tokio, listener, kept, .. } =
             self;
         let _entered = tokio.enter();
-        let live = attach(
-            &Attaching {
-                id: &id,
-                container: &container,
-                pid,
-                root: &root,
-                mounted: &mounted,
-                common: &common,
-                audit: &audit,
-                enforcer: &enforcer,
-                entry: &kept.0,
-            },
-            rules,
-        );
-        let live = match live {
-            Ok(live) => live,
-            Err(error) => {
-                let _ = talk::send(&stream, &Answer::Failed(format!("{error:#}")));
-                return Err(error);
-            }
+        let fail = |error: anyhow::Error| {
+            let _ = talk::send(&stream, &Answer::Failed(format!("{error:#}")));
+            error
         };
+        let cgroup = ContainerCgroup::of(pid, &container, &id).map_err(|error| fail(error.into()))?;
+        let to = Attaching {
+            id: &id,
+            container: &container,
+            pid,
+            cgroup: &cgroup,
+            root: &root,
+            mounted: &mounted,
+            common: &common,
+            audit: &audit,
+            enforcer: &enforcer,
+            entry: &kept.0,
+        };
+        // On a failure the hook is told before the cgroup is removed, which the container leaves only then.
+        let enforced = attach(&to, rules).map_err(fail)?;
         // Should the hook be gone, the container does not start, and its cgroup is soon empty.
         let _ = talk::send(&stream, &Answer::Enforcing);
         drop(stream);
-        let last = until_the_end(&listener, &live.cgroup);
-        let Live { enforced, cgroup } = live;
+        let last = until_the_end(&listener, &cgroup);
         enforced.end(tokio.handle());
         tokio.block_on(audit.shutdown());
         drop((cgroup, kept));
@@ -232,6 +222,7 @@ struct Attaching<'a> {
     id: &'a str,
     container: &'a str,
     pid: i32,
+    cgroup: &'a ContainerCgroup,
     root: &'a Path,
     mounted: &'a [PathBuf],
     common: &'a Common,
@@ -241,8 +232,8 @@ struct Attaching<'a> {
 }
 
 /// Attaches, tests from inside, and fills in the trust files. Call it within a tokio runtime.
-fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Live> {
-    let cgroup = ContainerCgroup::of(to.pid, to.container, to.id)?;
+fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
+    let cgroup = to.cgroup;
     let cgroup_id = cgroup::id_of(&cgroup.path)?;
     // Before there is anything that it tells of.
     to.entry.write_record(&Record {
@@ -272,7 +263,7 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Live> {
     // Into the files that are mounted in the container by now.
     to.entry.write_trust(&trust_files(to.root, Some(&enforced.ca_pem), to.mounted)?)?;
     tracing::info!(sandbox = %to.id, container = %to.container, "enforcing");
-    Ok(Live { enforced, cgroup })
+    Ok(enforced)
 }
 
 /// The network namespace of a process; `None` for our own.

@@ -1,6 +1,7 @@
 //! One sandbox of a fleet: what it is, what is shown of it, and the enforcement until it is removed.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -34,6 +35,8 @@ pub struct Member {
     about: Mutex<About>,
     /// `None` once it is being removed.
     enforced: Mutex<Option<Enforced>>,
+    /// Programs are missing, and it was said.
+    has_hole: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -104,6 +107,7 @@ impl Member {
             sandbox,
             about: Mutex::new(About { shown, warnings, source, environment, changed, limits }),
             enforced: Mutex::new(Some(enforced)),
+            has_hole: AtomicBool::new(false),
         }
     }
 
@@ -138,6 +142,17 @@ impl Member {
         let changed = Timestamp::now();
         *lock(&self.about) = About { shown, warnings, source, environment, changed, limits };
         Ok(())
+    }
+
+    /// Sounds the alarm, once, when somebody has taken programs off the cgroup.
+    pub(super) fn look_for_holes(&self) {
+        let enforced = lock(&self.enforced);
+        let Some(enforced) = enforced.as_ref() else { return };
+        let lost = enforced.lost();
+        // One that was removed since it was looked at has taken the programs along.
+        if !lost.is_empty() && self.cgroup.exists() && !self.has_hole.swap(true, Ordering::Relaxed) {
+            enforced.alarm(&lost);
+        }
     }
 
     /// Looks at the enforcement, which nobody changes meanwhile. `None` once it is being removed.

@@ -1,5 +1,5 @@
-//! Notices that a sandbox's cgroup was removed. The kernel takes the programs away with it, and a cgroup made in its place is another
-//! one, with another id: it never inherits the policy (ATTACKS O7).
+//! Notices that a sandbox's cgroup was removed, or that somebody has taken programs off it. The kernel takes the programs away with a
+//! cgroup, and one made in its place is another one, with another id: it never inherits the policy (ATTACKS O7).
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Weak};
@@ -21,6 +21,8 @@ pub(super) async fn watch(fleet: Weak<Fleet>) {
             for member in fleet.list() {
                 if is_gone(&member) {
                     fleet.cgroup_gone(&member);
+                } else {
+                    member.look_for_holes();
                 }
             }
         });

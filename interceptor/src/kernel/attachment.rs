@@ -62,23 +62,8 @@ impl Attachment {
         }
     }
 
-    /// Replaces the networks to which `connect` fails. Every `connect` sees the old networks or the new ones, never a part.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses an entry; the old networks stay in force then.
-    pub fn set_denied(&mut self, networks: &[IpNet]) -> Result<(), KernelError> {
-        let set = NetworkSet::write(&self.maps, self.numbers.next(), networks)?;
-        let sandbox = Sandbox { denied: set.number(), ..self.sandbox };
-        self.maps.configure(self.cgroup_id, &sandbox)?;
-        self.sandbox = sandbox;
-        // A program that has read the old number may not have asked the old set yet: it goes with the assignment, after them.
-        sys::wait_for_programs();
-        self.denied = Some(set);
-        Ok(())
-    }
-
-    /// [`Self::set_denied`], and the loopback networks that are redirected in a shared namespace, both at once.
+    /// Replaces the networks to which `connect` fails, and the loopback networks that are redirected in a shared namespace, both at once:
+    /// every `connect` sees what was in force or what is now, never a part. Call it from a thread that may be blocked for milliseconds.
     ///
     /// # Errors
     ///
@@ -89,6 +74,8 @@ impl Attachment {
         let sandbox = Sandbox { denied: denied.number(), allowed_loopback: allowed.number(), ..self.sandbox };
         self.maps.configure(self.cgroup_id, &sandbox)?;
         self.sandbox = sandbox;
+        // A program that has read the old numbers may not have asked the old sets yet: they go with the assignment, after it.
+        sys::wait_for_programs();
         (self.denied, self.allowed_loopback) = (Some(denied), Some(allowed));
         Ok(())
     }
@@ -142,7 +129,7 @@ impl Attachment {
         cgroup_id: u64,
         sandbox: Sandbox,
         sets: [Option<NetworkSet>; 2],
-        directory: &Path,
+        (directory, cgroup): (&Path, Option<OwnedFd>),
     ) -> Result<Self, KernelError> {
         let mut attachment = Self::new(maps, reports, numbers, cgroup_id, sandbox);
         // First, so that a failure below changes nothing.
@@ -150,6 +137,11 @@ impl Attachment {
         [attachment.denied, attachment.allowed_loopback] = sets;
         attachment.directory = Some(directory.to_owned());
         attachment.pinned = pins::open(directory)?;
+        if let Some(cgroup) = cgroup {
+            // Opened once more: a pinned link does not show what it is.
+            let links: Vec<FdLink> = pins::open(directory)?.into_iter().map(FdLink::from).collect();
+            attachment.watch(cgroup, &links)?;
+        }
         Ok(attachment)
     }
 
@@ -224,13 +216,19 @@ impl Attachment {
 
     /// Remembers what is where, once all links are made.
     pub(super) fn remember(&mut self, cgroup: BorrowedFd<'_>, links: Vec<FdLink>) -> Result<(), KernelError> {
-        let failed = |source| KernelError::Io { action: "examine the links that were made", source };
+        let cgroup = cgroup.try_clone_to_owned().map_err(examine);
+        let watched = cgroup.and_then(|cgroup| self.watch(cgroup, &links));
+        self.links = links;
+        watched
+    }
+
+    /// Remembers the programs of links that are on the cgroup whose directory is given, for [`Self::lost`].
+    fn watch(&mut self, cgroup: OwnedFd, links: &[FdLink]) -> Result<(), KernelError> {
         let programs = links
             .iter()
             .map(|link| Ok(link.info().map_err(std::io::Error::other)?.program_id()))
             .collect::<std::io::Result<_>>();
-        self.links = links;
-        self.programs = Some((cgroup.try_clone_to_owned().map_err(failed)?, programs.map_err(failed)?));
+        self.programs = Some((cgroup, programs.map_err(examine)?));
         Ok(())
     }
 
@@ -284,4 +282,8 @@ impl Drop for Attachment {
         }
         self.maps.dismiss(self.sandbox.id);
     }
+}
+
+fn examine(source: std::io::Error) -> KernelError {
+    KernelError::Io { action: "examine the links of a cgroup", source }
 }

@@ -49,12 +49,17 @@ impl Inherited {
     }
 
     /// The attachment of a cgroup whose programs are pinned in `pins`. Until [`Attachment::own`] it is the other process's: dropping it
-    /// changes nothing.
+    /// changes nothing. Without the `cgroup`'s directory, [`Attachment::lost`] is silent.
     ///
     /// # Errors
     ///
     /// When the cgroup is not under enforcement by this set, or a pin is missing.
-    pub fn attachment(&self, cgroup_id: u64, pins: &Path) -> Result<Attachment, KernelError> {
+    pub fn attachment(
+        &self,
+        cgroup_id: u64,
+        pins: &Path,
+        cgroup: Option<OwnedFd>,
+    ) -> Result<Attachment, KernelError> {
         let sandbox = self.maps.configuration(cgroup_id)?;
         if sandbox.id == 0 {
             return Err(KernelError::Incomplete { part: "the configuration of the sandbox handed over" });
@@ -72,7 +77,7 @@ impl Inherited {
             cgroup_id,
             sandbox,
             claimed,
-            pins,
+            (pins, cgroup),
         )
     }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -192,7 +193,11 @@ fn prepare(
     let lock = std::fs::File::from(next()?);
     let listeners = Listeners { tcp4, tcp6, dns4, dns6, self_test_token: proxy.token().to_owned() };
     let set = inherited.get(handed.set).ok_or("its programs are missing")?;
-    let attachment = set.attachment(handed.cgroup_id, &handed.pins.0).map_err(|error| error.to_string())?;
+    // One that is gone meanwhile is noticed like any other, once it is served.
+    let cgroup = std::fs::File::open(&handed.cgroup.0).ok();
+    let cgroup = cgroup.filter(|found| found.metadata().is_ok_and(|found| found.ino() == handed.cgroup_id));
+    let attachment = set.attachment(handed.cgroup_id, &handed.pins.0, cgroup.map(OwnedFd::from));
+    let attachment = attachment.map_err(|error| error.to_string())?;
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| error.to_string());
     Ok(Prepared {
         id: handed.id.into(),

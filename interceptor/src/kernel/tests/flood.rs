@@ -145,7 +145,7 @@ fn denied_networks_are_replaced_as_a_whole_under_load() {
                 });
             }
             for number in 1..=REPLACEMENTS {
-                attachment.set_denied(&sets[number % 2]).unwrap();
+                attachment.set_networks(&sets[number % 2], &[]).unwrap();
                 let [open, closed] = if number % 2 == 0 {
                     ["11.0.0.1:80", "10.0.0.1:80"]
                 } else {

@@ -34,9 +34,9 @@ fn o7_dropping_an_attachment_leaves_no_entry_and_no_program() {
     let fill = || gauge.read().iter().map(|fill| fill.entries).collect::<Vec<_>>();
     assert_eq!(fill(), [1, 1, 4], "sandboxes, flows, networks");
     assert_eq!(attachment.half_open_gauge().read(), Some(1));
-    attachment.set_denied(&networks(&["11.0.0.0/8"])).unwrap();
-    assert_eq!(enforcer.maps().entries(), 2);
-    assert_eq!(fill(), [1, 1, 2]);
+    attachment.set_networks(&networks(&["11.0.0.0/8"]), &[]).unwrap();
+    assert_eq!(enforcer.maps().entries(), 1, "those before, of both kinds, are gone");
+    assert_eq!(fill(), [1, 1, 1]);
     drop(attachment);
     assert_eq!(fill(), [0, 0, 0]);
     assert_eq!((enforcer.maps().flows(), enforcer.maps().entries()), (0, 0));
@@ -286,12 +286,14 @@ fn another_process_goes_on_with_the_same_programs_and_maps() {
     let descriptors = attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
     let inherited = second.inherit(descriptors).unwrap();
     // One that fails in the middle changes nothing.
-    drop(inherited.attachment(attachment.cgroup_id(), &pins).unwrap());
+    drop(inherited.attachment(attachment.cgroup_id(), &pins, None).unwrap());
     assert_eq!(first.maps().entries(), 1);
     let inherited =
         second.inherit(attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect());
     let inherited = inherited.unwrap();
-    let mut taken = inherited.attachment(attachment.cgroup_id(), &pins).unwrap();
+    let cgroup = File::open(&rig.cgroup).unwrap().into();
+    let mut taken = inherited.attachment(attachment.cgroup_id(), &pins, Some(cgroup)).unwrap();
+    assert_eq!(taken.lost(), [""; 0]);
     attachment.leave();
     let programs = first.maps();
     taken.own();
@@ -305,7 +307,7 @@ fn another_process_goes_on_with_the_same_programs_and_maps() {
     });
     drop(early);
     assert_eq!(seen, [Some("192.0.2.9:9".parse().unwrap()), Some(asked)]);
-    taken.set_denied(&networks(&["11.0.0.0/8", "12.0.0.0/8"])).unwrap();
+    taken.set_networks(&networks(&["11.0.0.0/8", "12.0.0.0/8"]), &[]).unwrap();
     assert_eq!(programs.entries(), 2, "the old set is gone");
     drop(taken);
     assert_eq!((programs.entries(), programs.flows()), (0, 0));

@@ -173,12 +173,12 @@ fn k2_a_connection_to_a_denied_network_fails_with_eperm_in_every_form() {
                 assert_eq!(answer(&TcpStream::connect(address).unwrap()), address);
             }
         });
-        attachment.set_denied(&networks(&["11.0.0.0/8"])).unwrap();
+        attachment.set_networks(&networks(&["11.0.0.0/8"]), &[]).unwrap();
         rig.inside(|| {
             assert!(refused("11.0.0.1:80"));
             assert_eq!(answer(&TcpStream::connect("10.1.2.3:80").unwrap()), "10.1.2.3:80");
         });
-        attachment.set_denied(&[]).unwrap();
+        attachment.set_networks(&[], &[]).unwrap();
         rig.inside(|| assert_eq!(answer(&TcpStream::connect("11.0.0.1:80").unwrap()), "11.0.0.1:80"));
     });
     assert_eq!(seen.len(), 8);

@@ -1,0 +1,94 @@
+//! The two texts that scrapers read: OpenMetrics, which is what we write, and Prometheus' own older format.
+
+use std::borrow::Cow;
+
+/// A format of the answer to a scrape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Prometheus' text format, version 0.0.4: for everything that does not ask for the other.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What the values of an `Accept` header ask for.
+    pub(crate) fn accepted<'a>(mut accepts: impl Iterator<Item = &'a str>) -> Format {
+        let asked =
+            accepts.any(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"));
+        if asked { Format::OpenMetrics } else { Format::Prometheus }
+    }
+
+    /// As `Content-Type` says it.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// An OpenMetrics text in this format.
+    pub(crate) fn text(self, open_metrics: String) -> String {
+        match self {
+            Format::Prometheus => prometheus(&open_metrics),
+            Format::OpenMetrics => open_metrics,
+        }
+    }
+}
+
+/// The older format names a family as its samples are named, knows no "info", and has neither units nor an end mark. Samples are
+/// written alike.
+fn prometheus(open_metrics: &str) -> String {
+    // The help of a family comes before its type, on which the name in both lines depends.
+    let mut help: Option<&str> = None;
+    let mut out = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines() {
+        if let Some(said) = line.strip_prefix("# HELP ") {
+            help = Some(said);
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' '))
+        {
+            let (name, kind) = match kind {
+                "counter" => (Cow::Owned(format!("{name}_total")), kind),
+                "info" => (Cow::Owned(format!("{name}_info")), "gauge"),
+                _ => (Cow::Borrowed(name), kind),
+            };
+            if let Some((_, said)) = help.take().and_then(|said| said.split_once(' ')) {
+                out.push_str(&format!("# HELP {name} {said}\n"));
+            }
+            out.push_str(&format!("# TYPE {name} {kind}\n"));
+        } else if !line.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_metrics_is_for_those_who_ask() {
+        let scraper =
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        assert_eq!(Format::accepted([scraper].into_iter()), Format::OpenMetrics);
+        assert_eq!(Format::accepted(["*/*"].into_iter()), Format::Prometheus);
+        assert_eq!(Format::accepted(std::iter::empty()), Format::Prometheus);
+    }
+
+    #[test]
+    fn families_are_named_as_their_samples_are() {
+        let open_metrics = "# HELP i_build This program\n# TYPE i_build info\ni_build_info{version=\"1\"} 1\n\
+            # HELP i_up_seconds Since the start\n# TYPE i_up_seconds gauge\n# UNIT i_up_seconds seconds\ni_up_seconds 2.5\n\
+            # HELP i_lost Lost ones\n# TYPE i_lost counter\ni_lost_total 0\n# EOF\n";
+        assert_eq!(Format::OpenMetrics.text(open_metrics.to_owned()), open_metrics);
+        assert_eq!(
+            Format::Prometheus.text(open_metrics.to_owned()),
+            "# HELP i_build_info This program\n# TYPE i_build_info gauge\ni_build_info{version=\"1\"} 1\n\
+             # HELP i_up_seconds Since the start\n# TYPE i_up_seconds gauge\ni_up_seconds 2.5\n\
+             # HELP i_lost_total Lost ones\n# TYPE i_lost_total counter\ni_lost_total 0\n"
+        );
+    }
+}
