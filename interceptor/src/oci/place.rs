@@ -118,16 +118,23 @@ mod tests {
 
     #[test]
     fn a_process_in_a_shared_cgroup_is_moved_into_one_of_its_own() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = child.id() as i32;
-        let made = ContainerCgroup::of(pid, "none-of-its-own", &format!("test-{pid}")).unwrap();
-        let again = ContainerCgroup::of(pid, "none-of-its-own", "test-again").unwrap();
-        let seen = (made.made, again.made, made.path == again.path);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let path = made.path.clone();
-        drop((made, again));
+        // Of its own, since other tests of this process make cgroups of the threaded kind, below which no process can be moved.
+        let shared = cgroup::mount_point().unwrap().join(format!("interceptor-place-{}", std::process::id()));
+        fs::create_dir(&shared).unwrap();
+        let sleep = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut children = [sleep(), sleep()];
+        let pids = children.each_ref().map(|child| child.id() as i32);
+        pids.iter().for_each(|pid| cgroup::add(&shared, Pid::from_raw(*pid)).unwrap());
+        let place = |sandbox: &str| ContainerCgroup::of(pids[0], "none-of-its-own", sandbox);
+        let (made, again) = (place("made"), place("again"));
+        children.iter_mut().for_each(|child| child.kill().unwrap());
+        children.iter_mut().for_each(|child| drop(child.wait().unwrap()));
+        let (path, seen) = {
+            let (made, again) = (made.unwrap(), again.unwrap());
+            (made.path.clone(), (made.made, again.made, made.path == again.path))
+        };
+        remove(&shared);
         assert_eq!(seen, (true, false, true));
-        assert!(!path.exists());
+        assert!(!path.exists() && !shared.exists());
     }
 }
