@@ -128,7 +128,9 @@ mod tests {
         let place = |sandbox: &str| ContainerCgroup::of(pids[0], "none-of-its-own", sandbox);
         let (made, again) = (place("made"), place("again"));
         children.iter_mut().for_each(|child| child.kill().unwrap());
-        children.iter_mut().for_each(|child| drop(child.wait().unwrap()));
+        for child in &mut children {
+            child.wait().unwrap();
+        }
         let (path, seen) = {
             let (made, again) = (made.unwrap(), again.unwrap());
             (made.path.clone(), (made.made, again.made, made.path == again.path))
