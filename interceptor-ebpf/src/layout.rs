@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_report_is_read_as_it_was_written() {
         let words: [u32; Refusal::WORDS] = [1, 0, cause::NETWORK, 1, 6, 10, 11, 12, 13, 443];
-        let bytes: std::vec::Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let refusal = Refusal::from_bytes(&bytes).unwrap();
         assert_eq!((split(refusal.sandbox), refusal.cause, refusal.protocol), ([1, 0], cause::NETWORK, 6));
         assert_eq!(refusal.destination, Endpoint { address: [10, 11, 12, 13], port: 443 });

@@ -2,20 +2,42 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::process::{cargo, status};
+use crate::process::{as_root, cargo, runner, status, succeed};
 
-/// Benchmarks that need the lab.
-const OF_THE_LAB: [&str; 1] = ["neighbours"];
+/// Benchmarks of the product's parts, and those that need the lab.
+const OF_THE_PRODUCT: [&str; 3] = ["decide", "redact", "sandboxes"];
+const OF_THE_LAB: [&str; 2] = ["neighbours", "requests"];
 
-/// `bench NAME…` runs one of the lab's benchmarks; else `cargo bench` of the product with these arguments.
+/// `bench NAME…` runs one benchmark with the arguments that follow; without a name, all.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
-    let name = arguments.first().filter(|name| OF_THE_LAB.contains(&name.as_str()));
-    let mut command = match name {
-        Some(name) => cargo(["bench", "-p", "interceptor-tests", "--bench", name]),
-        None => cargo(["bench", "-p", "interceptor"]),
+    // What the lab starts.
+    succeed(cargo(["build", "--release", "-p", "interceptor"]))?;
+    let runner = runner(&as_root()?);
+    let bench = |name: &str, arguments: &[String]| {
+        let package = if OF_THE_LAB.contains(&name) { "interceptor-tests" } else { "interceptor" };
+        let mut command = cargo(["bench", "--quiet", "-p", package, "--bench", name]);
+        command.args(&runner).arg("--").args(arguments);
+        command
     };
-    command.args(arguments.iter().skip(usize::from(name.is_some())));
-    status(command)
+    match arguments.split_first() {
+        Some((name, rest)) if OF_THE_PRODUCT.iter().chain(&OF_THE_LAB).any(|known| known == name) => {
+            status(bench(name, rest))
+        }
+        Some((name, _)) => {
+            bail!(
+                "there is no benchmark {name}; there are {}, {}",
+                OF_THE_PRODUCT.join(", "),
+                OF_THE_LAB.join(", ")
+            )
+        }
+        None => {
+            for name in OF_THE_PRODUCT.iter().chain(&OF_THE_LAB) {
+                println!("=== {name}");
+                succeed(bench(name, &[]))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }

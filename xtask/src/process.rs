@@ -93,6 +93,15 @@ pub(crate) fn as_root() -> Result<Vec<OsString>> {
     Ok(vec!["sudo".into(), keep.into(), "env".into(), path_setting])
 }
 
+/// The arguments by which cargo runs what it has built as root, with these words before it.
+pub(crate) fn runner(words: &[OsString]) -> Vec<String> {
+    if words.is_empty() {
+        return vec![];
+    }
+    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    vec!["--config".to_owned(), format!("target.'cfg(unix)'.runner = [{}]", words.join(", "))]
+}
+
 /// A program run as root.
 pub(crate) fn root_command(program: &Path) -> Result<Command> {
     let mut words = as_root()?;

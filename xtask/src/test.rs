@@ -4,19 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::process::{as_root, cargo, status, succeed};
+use crate::process::{as_root, cargo, runner, status, succeed};
 
 /// Builds the programs that the integration tests start, then runs `cargo test` with these arguments.
 ///
 /// Cargo builds as the user; the tests themselves run as root, by sudo where need be, through cargo's own `runner` setting.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
-    let runner = as_root()?;
     succeed(cargo(["build", "-p", "interceptor", "-p", "interceptor-tests", "--bins"]))?;
     let mut command = cargo(["test"]);
-    if !runner.is_empty() {
-        let words: Vec<String> = runner.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
-        command.arg("--config").arg(format!("target.'cfg(unix)'.runner = [{}]", words.join(", ")));
-    }
+    command.args(runner(&as_root()?));
     // The eBPF crate is no default member, but the types it shares have tests of their own.
     if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
         command.arg("--workspace");

@@ -95,6 +95,11 @@ impl Records {
         self.0.lock().expect("no recorder panicked").clone()
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        self.0.lock().expect("no recorder panicked").clear();
+    }
+
     /// Adds the head of a request; returns its number, for [`Records::end`].
     pub(crate) fn add<B>(&self, request: &Request<B>, connection: &Connection) -> usize {
         let uri = request.uri();
@@ -126,9 +131,11 @@ impl Records {
 
     pub(crate) fn end(&self, number: usize, bytes: u64, sha256: String, trailers: Vec<(String, String)>) {
         let mut all = self.0.lock().expect("no recorder panicked");
-        all[number].body_bytes = Some(bytes);
-        all[number].body_sha256 = Some(sha256);
-        all[number].trailers = trailers;
+        // It may have been forgotten meanwhile.
+        let Some(seen) = all.get_mut(number) else { return };
+        seen.body_bytes = Some(bytes);
+        seen.body_sha256 = Some(sha256);
+        seen.trailers = trailers;
     }
 }
 
