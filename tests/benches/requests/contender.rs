@@ -20,6 +20,9 @@ use super::{HOST, LOAD};
 /// How long a peer may take to listen.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 
+/// Loads before the first that counts that may fail.
+const WARM_UPS: usize = 4;
+
 /// One of them, and its load.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
@@ -137,6 +140,17 @@ impl Contender {
         let hears = BufReader::new(hears.context("it is piped")?);
         let counted = proxy.as_ref().map(|proxy| proxy.0.id());
         Ok(Self { name, to, trust, proxy: counted, asks, hears, load: Running(load), _proxy: proxy })
+    }
+
+    /// Asks a little, unmeasured: pools fill, and HAProxy, which fails the first connections to a new name, has made its certificate.
+    pub(crate) fn warm_up(&mut self, load: &Load) -> Result<()> {
+        let load = Load { seconds: 0.2, ..load.clone() };
+        for _ in 0..WARM_UPS {
+            if self.run(&load).is_ok() {
+                return Ok(());
+            }
+        }
+        self.run(&load).map(|_| ())
     }
 
     /// Runs a load; what came of it, and the CPU seconds of the proxy.

