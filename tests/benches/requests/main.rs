@@ -2,7 +2,7 @@
 //! installed here (HAProxy, mitmproxy): in turns, in one run, against one origin. All terminate TLS with a certificate made for the name,
 //! put a key into each request, and verify the origin.
 //!
-//! `cargo xtask bench requests`, as root. Loads run for a time and not to a number, so that slow ones end too; ratios are to
+//! `cargo xtask bench requests [WORDS]`, as root; with words, only loads whose names have one of them. Loads run for a time and not to a number, so that slow ones end too; ratios are to
 //! going direct in the same run.
 
 mod contender;
@@ -54,6 +54,9 @@ fn main() -> Result<()> {
     if std::env::var_os(LOAD).is_some() {
         return load::main();
     }
+    // Cargo adds `--bench`.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let lab = Lab::new(&["h2", "http/1.1"]);
     let mut contenders = vec![Contender::direct(&lab)?, Contender::interceptor(&lab)?];
     for peer in [Contender::haproxy, Contender::mitmdump] {
@@ -62,7 +65,7 @@ fn main() -> Result<()> {
             Err(error) => println!("left out: {error:#}"),
         }
     }
-    for scenario in scenarios() {
+    for scenario in scenarios().into_iter().filter(|scenario| wanted(scenario.name)) {
         let mut runs: Vec<Vec<(Done, f64)>> = contenders.iter().map(|_| Vec::new()).collect();
         for contender in &mut contenders {
             if let Err(error) = contender.warm_up(&scenario.load) {
