@@ -98,7 +98,8 @@ pub struct Record {
     pub decision: Option<Verdict>,
     /// Why it was refused, or failed after it had been allowed (`type` in the line).
     pub reason: Option<Reason>,
-    /// What happened, for [`Kind::Lifecycle`] (`type` in the line).
+    /// What happened, where it is no [`Reason`] (`type` in the line): an event of [`Kind::Lifecycle`],
+    /// or a connection for which the interceptor was not there.
     pub event: Option<&'static str>,
     /// Which check decided.
     pub filter: Option<Filter>,

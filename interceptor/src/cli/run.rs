@@ -95,6 +95,9 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
     let mut enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, None)?;
+    if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
+        enforced.sandbox().name_itself(&name);
+    }
     sandbox.hold_links()?;
     sandbox.self_test(SELF_TEST, &enforced.token)?;
     enforced.record_refusals()?;

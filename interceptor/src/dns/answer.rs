@@ -1,5 +1,7 @@
 //! What is answered, as bytes (RFC 1035, RFC 6891, RFC 8914).
 
+use std::time::Duration;
+
 use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
 use hickory_proto::rr::Record;
 use hickory_proto::rr::rdata::opt::EdnsOption;
@@ -10,22 +12,66 @@ use super::question::Question;
 const MAX_UDP: u16 = 1232;
 /// What a client without EDNS takes.
 const PLAIN_UDP: u16 = 512;
-/// Option 15 of EDNS, with the code for "blocked by policy".
+/// The option of EDNS that says why (RFC 8914).
 const EXTENDED_ERROR: u16 = 15;
-const BLOCKED: u16 = 15;
+
+/// Why an answer is what it is, for a person who looks (RFC 8914 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The policy denies the name.
+    Denied,
+    /// The name carries a placeholder.
+    CarriesPlaceholder,
+    /// The sandbox has asked too much.
+    TooManyQuestions,
+    /// The sandbox uses too many names.
+    TooManyNames,
+    /// No name server answered.
+    NoAnswer,
+    /// No name server could be asked, or one answered with an error.
+    Failed,
+}
+
+impl Why {
+    fn code(self) -> u16 {
+        match self {
+            // Blocked
+            Why::Denied | Why::CarriesPlaceholder => 15,
+            // Other
+            Why::TooManyQuestions | Why::TooManyNames => 0,
+            // No Reachable Authority
+            Why::NoAnswer => 22,
+            // Network Error
+            Why::Failed => 23,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Why::Denied => "host_denied: the sandbox's network policy denies this name",
+            Why::CarriesPlaceholder => "credential_misuse: the name carries a credential's placeholder",
+            Why::TooManyQuestions => "limit_exceeded: the sandbox has looked up too many names",
+            Why::TooManyNames => "limit_exceeded: the sandbox uses too many names at once",
+            Why::NoAnswer => "upstream_timeout: no name server of the host answered in time",
+            Why::Failed => "upstream_unreachable: the host's name servers could not answer",
+        }
+    }
+}
 
 /// An answer to one question.
 #[derive(Debug)]
 pub(super) struct Answer {
     code: ResponseCode,
     records: Vec<Record>,
-    blocked: Option<&'static str>,
+    why: Option<Why>,
+    /// How long it is to be kept back: a refusal waits for its turn.
+    pub(super) turn: Duration,
 }
 
 impl Answer {
     /// These records; with none, that the name exists and has none of this type.
     pub(super) fn records(records: Vec<Record>) -> Answer {
-        Answer { code: ResponseCode::NoError, records, blocked: None }
+        Answer { records, ..Answer::code(ResponseCode::NoError) }
     }
 
     /// No records of this type.
@@ -35,12 +81,17 @@ impl Answer {
 
     /// An error.
     pub(super) fn code(code: ResponseCode) -> Answer {
-        Answer { code, records: Vec::new(), blocked: None }
+        Answer { code, records: Vec::new(), why: None, turn: Duration::ZERO }
     }
 
-    /// Refused by policy, with the reason for a person who looks.
-    pub(super) fn blocked(why: &'static str) -> Answer {
-        Answer { code: ResponseCode::Refused, records: Vec::new(), blocked: Some(why) }
+    /// The same with a reason.
+    pub(super) fn because(self, why: Why) -> Answer {
+        Answer { why: Some(why), ..self }
+    }
+
+    /// The same, to be given only after that time.
+    pub(super) fn after(self, turn: Duration) -> Answer {
+        Answer { turn, ..self }
     }
 
     /// The message for a client that takes `limit` bytes; what does not fit is left out and flagged as truncated.
@@ -53,8 +104,8 @@ impl Answer {
         if question.payload.is_some() {
             let mut edns = Edns::new();
             edns.set_max_payload(MAX_UDP);
-            if let Some(why) = self.blocked {
-                let data = [&BLOCKED.to_be_bytes(), why.as_bytes()].concat();
+            if let Some(why) = self.why {
+                let data = [&why.code().to_be_bytes(), why.text().as_bytes()].concat();
                 edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, data));
             }
             message.set_edns(edns);

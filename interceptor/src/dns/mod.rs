@@ -7,6 +7,7 @@
 
 mod answer;
 mod budget;
+mod ledger;
 mod names;
 mod question;
 mod recall;

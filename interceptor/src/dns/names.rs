@@ -36,9 +36,15 @@ pub struct Names {
     capacity: u32,
 }
 
+/// Names that the policy denies have places too, so that the refusal can be explained to whoever
+/// connects. The two kinds are kept apart: a sandbox can make up denied names as fast as it likes,
+/// and they must not take the places of names that it may use.
 struct Table {
-    /// The least recently used first to go.
-    by_name: LruCache<HostName, u32>,
+    /// Names that the policy permitted when they were last looked up. The least recently used is
+    /// the first to go, and only when it has been unused for [`RETENTION`].
+    permitted: LruCache<HostName, u32>,
+    /// The others. The least recently used goes as soon as its place is wanted.
+    denied: LruCache<HostName, u32>,
     places: Vec<Place>,
 }
 
@@ -54,20 +60,30 @@ impl Names {
     }
 
     fn with_capacity(capacity: u32) -> Names {
-        let table = Table { by_name: LruCache::unbounded(), places: Vec::new() };
-        Names { table: Mutex::new(table), capacity: capacity.min(PLACES) }
+        Names { table: Mutex::new(Table::new(Vec::new())), capacity: capacity.min(PLACES) }
     }
 
-    /// The addresses that stand for `name`, the same each time. `None` when the table is full of names that were used
+    /// The addresses that stand for `name`, the same each time. `permits` says whether the policy
+    /// in force permits a name. `None` when every place belongs to a permitted name that was used
     /// within the last hour.
-    pub fn addresses(&self, name: &HostName) -> Option<(Ipv4Addr, Ipv6Addr)> {
-        self.addresses_at(name, Instant::now())
+    pub fn addresses(
+        &self,
+        name: &HostName,
+        permits: impl Fn(&HostName) -> bool,
+    ) -> Option<(Ipv4Addr, Ipv6Addr)> {
+        self.addresses_at(name, permits, Instant::now())
     }
 
-    fn addresses_at(&self, name: &HostName, now: Instant) -> Option<(Ipv4Addr, Ipv6Addr)> {
+    fn addresses_at(
+        &self,
+        name: &HostName,
+        permits: impl Fn(&HostName) -> bool,
+        now: Instant,
+    ) -> Option<(Ipv4Addr, Ipv6Addr)> {
+        let permitted = permits(name);
         let mut guard = self.lock();
         let table = &mut *guard;
-        if let Some(&place) = table.by_name.get(name) {
+        if let Some(place) = table.find(name, permitted) {
             table.places[place as usize].used = now;
             return Some(addresses_of(place));
         }
@@ -77,15 +93,11 @@ impl Names {
             table.places.push(taken);
             used
         } else {
-            let (_, &place) = table.by_name.peek_lru()?;
-            if now.saturating_duration_since(table.places[place as usize].used) < RETENTION {
-                return None;
-            }
-            table.by_name.pop_lru();
+            let place = table.evict(&permits, now)?;
             table.places[place as usize] = taken;
             place
         };
-        table.by_name.put(name.clone(), place);
+        table.list(permitted).put(name.clone(), place);
         Some(addresses_of(place))
     }
 
@@ -100,7 +112,8 @@ impl Names {
         let table = &mut *guard;
         let found = table.places.get_mut(place as usize)?;
         found.used = now;
-        table.by_name.promote(&found.name);
+        table.permitted.promote(&found.name);
+        table.denied.promote(&found.name);
         Some(found.name.clone())
     }
 
@@ -119,7 +132,7 @@ impl Names {
             return None;
         }
         let now = Instant::now();
-        let mut table = Table { by_name: LruCache::unbounded(), places: Vec::with_capacity(rows.len()) };
+        let mut table = Table::new(Vec::with_capacity(rows.len()));
         let mut by_age = Vec::with_capacity(rows.len());
         for (place, (text, age)) in (0_u32..).zip(rows) {
             let Ok(Host::Name(name)) = Host::parse(&text) else { return None };
@@ -129,7 +142,8 @@ impl Names {
         }
         by_age.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
         for (_, name, place) in by_age {
-            if table.by_name.put(name, place).is_some() {
+            // Which of them the policy permits is asked before one is evicted.
+            if table.denied.put(name, place).is_some() {
                 return None;
             }
         }
@@ -147,6 +161,44 @@ impl Names {
     // Nothing panics while it holds the lock; were it to, a name would at worst be missing.
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn new(places: Vec<Place>) -> Table {
+        Table { permitted: LruCache::unbounded(), denied: LruCache::unbounded(), places }
+    }
+
+    fn list(&mut self, permitted: bool) -> &mut LruCache<HostName, u32> {
+        if permitted { &mut self.permitted } else { &mut self.denied }
+    }
+
+    /// The place of a name, which counts as used and as what the policy says of it now.
+    fn find(&mut self, name: &HostName, permitted: bool) -> Option<u32> {
+        if let Some(&place) = self.list(permitted).get(name) {
+            return Some(place);
+        }
+        let place = self.list(!permitted).pop(name)?;
+        self.list(permitted).put(name.clone(), place);
+        Some(place)
+    }
+
+    /// Frees the place of a denied name, or else of a permitted one that is long unused.
+    fn evict(&mut self, permits: impl Fn(&HostName) -> bool, now: Instant) -> Option<u32> {
+        while let Some((name, place)) = self.denied.pop_lru() {
+            if !permits(&name) {
+                return Some(place);
+            }
+            // The policy was replaced, or the table restored, since it was looked up.
+            self.permitted.put(name, place);
+        }
+        let (_, &place) = self.permitted.peek_lru()?;
+        let unused = now.saturating_duration_since(self.places[place as usize].used);
+        if unused < RETENTION {
+            return None;
+        }
+        self.permitted.pop_lru();
+        Some(place)
     }
 }
 
@@ -176,135 +228,4 @@ fn place_of(address: IpAddr) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    fn name(text: &str) -> HostName {
-        match Host::parse(text).unwrap() {
-            Host::Name(name) => name,
-            Host::Ip(address) => panic!("{address} is no name"),
-        }
-    }
-
-    #[test]
-    fn a_name_keeps_its_addresses_and_they_lead_back_to_it() {
-        let names = Names::new();
-        let (four, six) = names.addresses(&name("api.example.com")).unwrap();
-        assert_eq!(four, Ipv4Addr::new(198, 18, 1, 0));
-        assert_eq!(six, "2001:2::100".parse::<Ipv6Addr>().unwrap());
-        let other = names.addresses(&name("other.example.com")).unwrap();
-        assert_eq!(names.addresses(&name("API.example.com.")).unwrap(), (four, six));
-        for address in [IpAddr::V4(four), IpAddr::V6(six), IpAddr::V6(four.to_ipv6_mapped())] {
-            assert_eq!(names.name_of(address).unwrap().as_str(), "api.example.com", "{address}");
-        }
-        assert_eq!(names.name_of(other.0.into()).unwrap().as_str(), "other.example.com");
-    }
-
-    #[test]
-    fn a_restored_table_gives_out_the_same_addresses_and_goes_on_where_it_ended() {
-        let names = Names::new();
-        let start = Instant::now();
-        let known: Vec<_> = ["a.example", "b.example", "c.example"]
-            .into_iter()
-            .zip([20, 0, 10])
-            .map(|(text, seconds)| {
-                (text, names.addresses_at(&name(text), start + Duration::from_secs(seconds)))
-            })
-            .collect();
-        let restored = Names::restore(names.snapshot()).unwrap();
-        for (text, addresses) in known {
-            assert_eq!(restored.addresses(&name(text)), addresses, "{text}");
-        }
-        assert_eq!(restored.addresses(&name("d.example")), names.addresses(&name("d.example")));
-        let row = |text: &str| (text.to_owned(), Duration::ZERO);
-        assert!(Names::restore(vec![row("a.example"), row("a.example")]).is_none());
-        assert!(Names::restore(vec![row("127.0.0.1")]).is_none());
-        assert!(Names::restore(vec![row("a.example"); CAPACITY as usize + 1]).is_none());
-    }
-
-    #[test]
-    fn the_product_s_own_addresses_and_those_not_given_out_lead_nowhere() {
-        let names = Names::new();
-        names.addresses(&name("api.example.com")).unwrap();
-        for text in [
-            "198.18.0.0",
-            "198.18.0.255",
-            "198.18.1.1",
-            "198.19.255.0",
-            "198.19.255.254",
-            "198.19.255.255",
-            "198.17.255.255",
-            "198.20.0.0",
-            "0.0.0.0",
-            "255.255.255.255",
-            "2001:2::",
-            "2001:2::ff",
-            "2001:2::101",
-            "2001:2:0:1::100",
-            "2001:2:1::100",
-            "2001:1:ffff::100",
-            "::",
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-        ] {
-            assert_eq!(names.name_of(text.parse().unwrap()).map(|name| name.to_string()), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_whole_of_both_ranges_is_synthetic_and_nothing_else_is() {
-        let names = Names::new();
-        for (text, synthetic) in [
-            ("198.18.0.0", true),
-            ("198.19.255.255", true),
-            ("::ffff:198.18.1.0", true),
-            ("2001:2::", true),
-            ("2001:2:0:ffff:ffff:ffff:ffff:ffff", true),
-            ("198.17.255.255", false),
-            ("198.20.0.0", false),
-            ("2001:2:1::", false),
-            ("2001:1:ffff:ffff::", false),
-        ] {
-            assert_eq!(names.is_synthetic(text.parse().unwrap()), synthetic, "{text}");
-        }
-    }
-
-    #[test]
-    fn every_place_has_addresses_of_its_own_within_the_ranges() {
-        let names = Names::new();
-        let mut seen = HashSet::new();
-        for place in 0..PLACES {
-            let (four, six) = addresses_of(place);
-            assert!(seen.insert(four) && names.is_synthetic(four.into()) && names.is_synthetic(six.into()));
-            assert_eq!(place_of(four.into()), Some(place));
-            assert_eq!(place_of(six.into()), Some(place));
-        }
-        assert_eq!(addresses_of(PLACES - 1).0, Ipv4Addr::new(198, 19, 254, 255));
-    }
-
-    #[test]
-    fn x4_a_full_table_refuses_new_names_until_old_ones_are_long_unused() {
-        let names = Names::with_capacity(3);
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let first = names.addresses_at(&name("a.example"), at(0)).unwrap();
-        let second = names.addresses_at(&name("b.example"), at(1)).unwrap();
-        names.addresses_at(&name("c.example"), at(2)).unwrap();
-        assert_eq!(names.addresses_at(&name("d.example"), at(3)), None);
-        // Those that have a place keep it; a connection to an address counts as use.
-        assert_eq!(names.addresses_at(&name("b.example"), at(4)), Some(second));
-        assert_eq!(names.name_of_at(first.0.into(), at(3000)).unwrap().as_str(), "a.example");
-        // c has been unused for an hour: its place, and only its, is given away.
-        let reused = names.addresses_at(&name("d.example"), at(3603)).unwrap();
-        assert_ne!(reused, first);
-        assert_ne!(reused, second);
-        assert_eq!(names.name_of_at(reused.0.into(), at(3603)).unwrap().as_str(), "d.example");
-        assert_eq!(names.addresses_at(&name("a.example"), at(3603)), Some(first));
-        assert_eq!(
-            names.addresses_at(&name("c.example"), at(3603)),
-            None,
-            "b was used less than an hour ago"
-        );
-    }
-}
+mod tests;

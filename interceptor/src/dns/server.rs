@@ -1,7 +1,7 @@
 //! What a sandbox is told of a name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -9,20 +9,21 @@ use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::timeout;
 
-use super::answer::{self, Answer};
+use super::answer::{self, Answer, Why};
 use super::budget::Budget;
+use super::ledger::Ledger;
 use super::names::Names;
 use super::question::{self, Malformed, Question};
 use super::recall::Recall;
 use crate::audit::{self, Audit, Kind, RequestId, Verdict};
 use crate::metrics::SandboxMetrics;
 use crate::policy::{Decision, Filter, Host, HostName, Policy, Reason};
-use crate::upstream::{Existence, Records, Upstream};
+use crate::upstream::{Existence, LookupFailure, Records, Upstream};
 
 /// How long clients may keep an answer, in seconds. A name keeps its addresses far longer.
 const TTL: u32 = 60;
-/// How long a client waits to hear whether a name exists before it gets an address anyway: less than resolvers wait.
-const EXISTENCE_WITHIN: Duration = Duration::from_secs(3);
+/// How long real name servers have, so that a client hears of their silence before it gives up.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 /// Questions to real name servers that a sandbox may cause at once, and then each second.
 const QUESTIONS_AT_ONCE: u32 = 200;
 const QUESTIONS_PER_SECOND: u32 = 20;
@@ -49,6 +50,9 @@ pub trait Rules: Send + Sync + 'static {
     fn policy(&self) -> Arc<Policy>;
     /// Whether a name carries a placeholder, or the random part of one, in whatever case.
     fn carries_placeholder(&self, name: &str) -> bool;
+    /// Takes a turn among the sandbox's refusals, over whatever protocol, and says how long it is
+    /// until then: mostly nothing.
+    fn refusal_turn(&self) -> Duration;
 }
 
 /// What a [`DnsServer`] is made of.
@@ -74,30 +78,68 @@ pub struct DnsServer {
     options: DnsOptions,
     budget: Budget,
     recall: Recall,
+    ledger: Ledger,
+    /// What the sandbox's own host is called.
+    own_name: OnceLock<HostName>,
+}
+
+/// What a message is answered with.
+pub(super) struct Reply {
+    pub(super) message: Vec<u8>,
+    /// How long it is to be kept back.
+    pub(super) turn: Duration,
 }
 
 impl DnsServer {
     /// A resolver; [`DnsServer::serve_udp`] and [`DnsServer::serve_tcp`] run it.
     pub fn new(options: DnsOptions) -> Arc<DnsServer> {
         let budget = Budget::new(QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND);
-        Arc::new(DnsServer { options, budget, recall: Recall::new() })
+        let ledger = Ledger::new(Arc::clone(&options.sandbox), options.audit.clone());
+        let (recall, own_name) = (Recall::new(), OnceLock::new());
+        Arc::new(DnsServer { options, budget, recall, ledger, own_name })
+    }
+
+    /// Has `name` stand for the sandbox itself, as `localhost` does. The first call counts.
+    pub(crate) fn set_own_name(&self, name: HostName) {
+        let _ = self.own_name.set(name);
+    }
+
+    /// Records the look-ups that were only counted, as they gather. Never returns.
+    pub(super) async fn tell_unrecorded(&self) {
+        self.ledger.tell().await;
+    }
+
+    /// Counts a query that was neither answered nor recorded.
+    pub(super) fn count_lost(&self) {
+        self.ledger.count();
+    }
+
+    /// Records how many look-ups were only counted up to now.
+    pub(crate) fn flush(&self) {
+        self.ledger.flush();
     }
 
     /// The answer to one message over UDP: `None` is silence.
-    pub(super) async fn answer_udp(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(super) async fn answer_udp(&self, message: &[u8]) -> Option<Reply> {
         self.answer(message, answer::udp_limit).await
     }
 
     /// The answer to one message over TCP: `None` is the end of the connection.
-    pub(super) async fn answer_tcp(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(super) async fn answer_tcp(&self, message: &[u8]) -> Option<Reply> {
         self.answer(message, |_| MAX_TCP).await
     }
 
-    async fn answer(&self, message: &[u8], limit: impl Fn(&Question) -> usize) -> Option<Vec<u8>> {
+    async fn answer(&self, message: &[u8], limit: impl Fn(&Question) -> usize) -> Option<Reply> {
         self.options.metrics.dns_query();
         match question::parse(message) {
-            Ok(question) => self.decide(&question).await.to_bytes(&question, limit(&question)),
-            Err(Malformed::Answer { id, opcode, code }) => Some(answer::error(id, opcode, code)),
+            Ok(question) => {
+                let answer = self.decide(&question).await;
+                let message = answer.to_bytes(&question, limit(&question))?;
+                Some(Reply { message, turn: answer.turn })
+            }
+            Err(Malformed::Answer { id, opcode, code }) => {
+                Some(Reply { message: answer::error(id, opcode, code), turn: Duration::ZERO })
+            }
             Err(Malformed::Ignore) => None,
         }
     }
@@ -107,7 +149,7 @@ impl DnsServer {
         if self.options.rules.carries_placeholder(&text) {
             self.options.metrics.dns_denied();
             self.record(&text, Verdict::Deny, Some((Reason::CredentialMisuse, Filter::Credential)));
-            return Answer::blocked("the name carries a credential's placeholder");
+            return self.refused(Why::CarriesPlaceholder);
         }
         if matches!(question.kind, RecordType::AXFR | RecordType::IXFR | RecordType::OPT | RecordType::TSIG) {
             return Answer::code(ResponseCode::Refused);
@@ -121,13 +163,14 @@ impl DnsServer {
         }
         // What no host can be called does not exist; nor does an address as a name.
         let Ok(Host::Name(name)) = host(&question.name) else { return Answer::code(ResponseCode::NXDomain) };
-        if name.as_str() == "localhost" || name.as_str().ends_with(".localhost") {
+        let is_local = name.as_str() == "localhost" || name.as_str().ends_with(".localhost");
+        if is_local || self.own_name.get() == Some(&name) {
             return self.local(question, Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
         }
         match question.kind {
             RecordType::A | RecordType::AAAA => self.address(question, &name).await,
             // No alternative endpoints, no HTTP/3 hints, no encrypted ClientHello.
-            RecordType::HTTPS | RecordType::SVCB => Answer::nothing(),
+            RecordType::HTTPS | RecordType::SVCB => self.empty(&name),
             _ => self.other(question, &name).await,
         }
     }
@@ -135,37 +178,53 @@ impl DnsServer {
     async fn address(&self, question: &Question, name: &HostName) -> Answer {
         let policy = self.options.rules.policy();
         let permitted = policy.may_resolve(name);
-        if permitted {
-            if self.existence(name).await == Existence::No {
-                self.record(name.as_str(), Verdict::Allow, None);
-                return Answer::code(ResponseCode::NXDomain);
+        let mut why = None;
+        let turn = if permitted {
+            match self.existence(name).await {
+                Some(Existence::No) => {
+                    self.record(name.as_str(), Verdict::Allow, None);
+                    return Answer::code(ResponseCode::NXDomain);
+                }
+                // It gets an address all the same: over HTTP the failure is explained in words.
+                Some(Existence::Unknown(failure)) => why = Some(why_of(failure)),
+                Some(Existence::Yes) | None => {}
             }
+            Duration::ZERO
         } else {
-            // It gets an address all the same, so that the refusal can be explained to whoever connects.
+            // It too gets an address, so that the refusal can be explained to whoever connects.
             self.record_denied(&policy, name);
-        }
-        let Some((four, six)) = self.options.names.addresses(name) else {
-            self.record(name.as_str(), Verdict::Deny, Some((Reason::LimitExceeded, Filter::Request)));
-            return Answer::code(ResponseCode::ServFail);
+            why = Some(Why::Denied);
+            self.options.rules.refusal_turn()
+        };
+        let permits = |name: &HostName| policy.may_resolve(name);
+        let Some((four, six)) = self.options.names.addresses(name, permits) else {
+            if !permitted {
+                return Answer::code(ResponseCode::Refused).because(Why::Denied).after(turn);
+            }
+            let limit = (Reason::LimitExceeded, Filter::Request);
+            self.record(name.as_str(), Verdict::Deny, Some(limit));
+            return Answer::code(ResponseCode::ServFail).because(Why::TooManyNames);
         };
         if permitted {
-            self.record(name.as_str(), Verdict::Allow, None);
+            let failed = why.map(|why| (reason_of(why), Filter::Network));
+            self.record(name.as_str(), Verdict::Allow, failed);
         }
-        self.local(question, four, six)
+        let answer = self.local(question, four, six).after(turn);
+        why.into_iter().fold(answer, Answer::because)
     }
 
     /// Whether a permitted name exists, as far as that may be asked.
-    async fn existence(&self, name: &HostName) -> Existence {
+    async fn existence(&self, name: &HostName) -> Option<Existence> {
         if let Some(known) = self.recall.existence(name.as_str()) {
-            return known;
+            return Some(known);
         }
         if !self.spend() {
-            return Existence::Unknown;
+            return None;
         }
-        let asked = timeout(EXISTENCE_WITHIN, self.options.upstream.exists(name)).await;
-        let existence = asked.unwrap_or(Existence::Unknown);
+        let asked = timeout(ANSWERED_WITHIN, self.options.upstream.exists(name)).await;
+        let existence = asked.unwrap_or(Existence::Unknown(LookupFailure::Timeout));
         self.recall.found(name.as_str(), existence);
-        existence
+        Some(existence)
     }
 
     /// Any type but addresses: asked for, where the policy permits the name and the type is one that programs need.
@@ -173,21 +232,47 @@ impl DnsServer {
         let policy = self.options.rules.policy();
         if !policy.may_resolve(name) {
             self.record_denied(&policy, name);
-            return Answer::blocked("the sandbox's network policy denies the name");
+            return self.refused(Why::Denied);
         }
         if !FORWARDED.contains(&question.kind) {
             return Answer::nothing();
         }
+        // The operator says where it leads, and nothing else of it: nobody outside is asked.
+        if self.options.upstream.is_overridden(name) {
+            self.record(name.as_str(), Verdict::Allow, None);
+            return Answer::nothing();
+        }
         if !self.spend() {
-            self.record(name.as_str(), Verdict::Deny, Some((Reason::LimitExceeded, Filter::Request)));
-            return Answer::blocked("the sandbox asks too many questions");
+            let limit = (Reason::LimitExceeded, Filter::Request);
+            self.record(name.as_str(), Verdict::Deny, Some(limit));
+            return self.refused(Why::TooManyQuestions);
         }
-        self.record(name.as_str(), Verdict::Allow, None);
-        match self.options.upstream.records(name, question.kind).await {
-            Records::Found(records) => Answer::records(forward(question, records)),
-            Records::NoSuchName => Answer::code(ResponseCode::NXDomain),
-            Records::Unknown => Answer::code(ResponseCode::ServFail),
+        let asked = timeout(ANSWERED_WITHIN, self.options.upstream.records(name, question.kind)).await;
+        let (answer, failed) = match asked.unwrap_or(Records::Unknown(LookupFailure::Timeout)) {
+            Records::Found(records) => (Answer::records(forward(question, records)), None),
+            Records::NoSuchName => (Answer::code(ResponseCode::NXDomain), None),
+            Records::Unknown(failure) => {
+                let why = why_of(failure);
+                (Answer::code(ResponseCode::ServFail).because(why), Some((reason_of(why), Filter::Network)))
+            }
+        };
+        self.record(name.as_str(), Verdict::Allow, failed);
+        answer
+    }
+
+    /// No records, whatever the name; a denied one is recorded as for any other type.
+    fn empty(&self, name: &HostName) -> Answer {
+        let policy = self.options.rules.policy();
+        if policy.may_resolve(name) {
+            return Answer::nothing();
         }
+        self.record_denied(&policy, name);
+        Answer::nothing().because(Why::Denied).after(self.options.rules.refusal_turn())
+    }
+
+    /// A refusal, given when its turn has come.
+    fn refused(&self, why: Why) -> Answer {
+        Answer::code(ResponseCode::Refused).because(why).after(self.options.rules.refusal_turn())
     }
 
     /// Addresses that are known here.
@@ -237,7 +322,7 @@ impl DnsServer {
 
     fn record_denied(&self, policy: &Policy, name: &HostName) {
         self.options.metrics.dns_denied();
-        if !self.recall.is_news(name.as_str(), (Verdict::Deny, Some(Reason::HostDenied))) {
+        if !self.is_to_be_recorded(name.as_str(), (Verdict::Deny, Some(Reason::HostDenied))) {
             return;
         }
         let id = RequestId::new();
@@ -248,19 +333,43 @@ impl DnsServer {
                 .reason(Reason::HostDenied)
                 .filter(Filter::Network),
         };
-        self.options.audit.emit(record.host(name.as_str()));
+        self.ledger.write(record.host(name.as_str()));
     }
 
     fn record(&self, name: &str, verdict: Verdict, why: Option<(Reason, Filter)>) {
-        if !self.recall.is_news(name, (verdict, why.map(|(reason, _)| reason))) {
+        if !self.is_to_be_recorded(name, (verdict, why.map(|(reason, _)| reason))) {
             return;
         }
         let record =
             audit::Record::new(&self.options.sandbox, RequestId::new(), Kind::Dns, verdict).host(name);
-        self.options.audit.emit(match why {
+        self.ledger.write(match why {
             Some((reason, filter)) => record.reason(reason).filter(filter),
             None => record.filter(Filter::Network),
         });
+    }
+
+    /// Whether a decision is to be recorded: not what was recorded lately, and not beyond the pace.
+    fn is_to_be_recorded(&self, name: &str, decided: (Verdict, Option<Reason>)) -> bool {
+        // In this order: of a flood all that is beyond the pace is counted, also of one name.
+        self.ledger.has_room() && self.recall.is_news(name, decided)
+    }
+}
+
+fn why_of(failure: LookupFailure) -> Why {
+    match failure {
+        LookupFailure::Timeout => Why::NoAnswer,
+        LookupFailure::Failed => Why::Failed,
+    }
+}
+
+/// The `type` of the record that tells of it.
+fn reason_of(why: Why) -> Reason {
+    match why {
+        Why::Denied => Reason::HostDenied,
+        Why::CarriesPlaceholder => Reason::CredentialMisuse,
+        Why::TooManyQuestions | Why::TooManyNames => Reason::LimitExceeded,
+        Why::NoAnswer => Reason::UpstreamTimeout,
+        Why::Failed => Reason::UpstreamUnreachable,
     }
 }
 

@@ -44,7 +44,13 @@ impl DnsServer {
                         asked += 1;
                         reading = asked < QUERIES;
                         let server = Arc::clone(&self);
-                        answering.spawn(async move { server.answer_tcp(&query).await });
+                        answering.spawn(async move {
+                            let reply = server.answer_tcp(&query).await?;
+                            if !reply.turn.is_zero() {
+                                tokio::time::sleep(reply.turn).await;
+                            }
+                            Some(reply.message)
+                        });
                     }
                     Ok(None) => break,
                     // What follows cannot be understood; what was asked before is still answered.

@@ -62,13 +62,15 @@ impl Refusals for Recorded {
 /// The record of a refusal. The rule is sought in the rules of this moment: where they were replaced since, it may be missing.
 fn record(sandbox: &Sandbox, refusal: &Refusal) -> Record {
     let (reason, filter) = match refusal.cause {
-        Cause::Network => (Reason::HostDenied, Some(Filter::Network)),
-        Cause::Protocol => (Reason::ProtocolDenied, Some(Filter::Network)),
-        Cause::Limit => (Reason::LimitExceeded, None),
-        Cause::Unserved => (Reason::UpstreamUnreachable, None),
+        Cause::Network => (Some(Reason::HostDenied), Some(Filter::Network)),
+        Cause::Protocol => (Some(Reason::ProtocolDenied), Some(Filter::Network)),
+        Cause::Limit => (Some(Reason::LimitExceeded), None),
+        // Nothing was wrong with the origin: the interceptor itself was not there.
+        Cause::Unserved => (None, None),
     };
-    let mut record =
-        Record::new(&sandbox.id, RequestId::new(), Kind::Connection, Verdict::Deny).reason(reason);
+    let mut record = Record::new(&sandbox.id, RequestId::new(), Kind::Connection, Verdict::Deny);
+    record.reason = reason;
+    record.event = reason.is_none().then_some("interceptor_unavailable");
     record.filter = filter;
     if refusal.protocol == TCP {
         record = record.protocol(Protocol::Tcp);

@@ -21,7 +21,7 @@ use crate::dns::{self, DnsOptions, DnsServer, Names};
 use crate::kernel::HalfOpenGauge;
 use crate::logging;
 use crate::metrics::SandboxMetrics;
-use crate::policy::{Limits, Policy};
+use crate::policy::{Host, Limits, Policy};
 use crate::tls::TlsError;
 use crate::tls::authority::Authority;
 use crate::tls::client::ClientConfigs;
@@ -89,7 +89,7 @@ pub struct Sandbox {
     /// What is open.
     pub(crate) live: Arc<Live>,
     /// How fast it is refused.
-    pub(crate) refusals: Pace,
+    pub(crate) refusals: Arc<Pace>,
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
@@ -133,10 +133,11 @@ impl Sandbox {
         logging::keep_out(&rules);
         let rules = Arc::new(ArcSwap::new(rules));
         let names = Arc::new(kept.names);
+        let refusals = Arc::new(Pace::new());
         let dns = DnsServer::new(DnsOptions {
             sandbox: id.clone(),
             names: names.clone(),
-            rules: Arc::new(Shared(rules.clone())),
+            rules: Arc::new(Shared { rules: rules.clone(), refusals: refusals.clone() }),
             upstream: upstream.clone(),
             audit: runtime.audit.clone(),
             ipv6: true,
@@ -155,7 +156,7 @@ impl Sandbox {
             requests,
             budget: kept.budget,
             live: Arc::default(),
-            refusals: Pace::new(),
+            refusals,
             metrics,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -218,6 +219,14 @@ impl Sandbox {
         &self.id
     }
 
+    /// Has `name` stand for the sandbox itself: what its own host is called, where it has one of its
+    /// own. A name that is no host name is nobody's.
+    pub fn name_itself(&self, name: &str) {
+        if let Ok(Host::Name(name)) = Host::parse(name) {
+            self.dns.set_own_name(name);
+        }
+    }
+
     /// Records that the kernel's programs are no longer all at work.
     pub fn enforcement_lost(&self) {
         self.audit.emit(Record::lifecycle(&self.id, "enforcement_lost"));
@@ -276,15 +285,22 @@ impl Sandbox {
 }
 
 /// The rules as the resolver of names sees them.
-struct Shared(Arc<ArcSwap<Rules>>);
+struct Shared {
+    rules: Arc<ArcSwap<Rules>>,
+    refusals: Arc<Pace>,
+}
 
 impl dns::Rules for Shared {
     fn policy(&self) -> Arc<Policy> {
-        self.0.load().policy.clone()
+        self.rules.load().policy.clone()
     }
 
     fn carries_placeholder(&self, name: &str) -> bool {
-        self.0.load().keyring.in_name(name)
+        self.rules.load().keyring.in_name(name)
+    }
+
+    fn refusal_turn(&self) -> Duration {
+        self.refusals.turn()
     }
 }
 

@@ -132,6 +132,7 @@ impl Serving {
         if tokio::time::timeout(FAREWELL, self.sandbox.tasks.wait()).await.is_err() {
             tracing::warn!(sandbox = %self.sandbox.id, "some connections did not end in time");
         }
+        self.sandbox.dns.flush();
         self.sandbox.pool.clear();
         self.sandbox.metrics.retire();
     }

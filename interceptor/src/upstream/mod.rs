@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use dial::DialError;
 pub use error::UpstreamError;
 pub use overrides::{Override, OverrideError, Overrides};
-pub use resolve::{Existence, NameServers};
+pub use resolve::{Existence, LookupFailure, NameServers};
 use resolve::{ResolveError, Resolver};
 
 use crate::policy::{Host, HostName, Policy};
@@ -94,10 +94,15 @@ impl Upstream {
         }))
     }
 
+    /// Whether the operator says where some port of `name` leads.
+    pub(crate) fn is_overridden(&self, name: &HostName) -> bool {
+        self.0.overrides.has(name.as_str())
+    }
+
     /// Whether a name exists, so that the sandbox is told when it does not. An overridden name does. This asks a name
     /// server: only for names that the policy may permit.
     pub async fn exists(&self, name: &HostName) -> Existence {
-        if self.0.overrides.has(name.as_str()) {
+        if self.is_overridden(name) {
             return Existence::Yes;
         }
         self.0.resolver.exists(name.as_str()).await
@@ -110,7 +115,8 @@ impl Upstream {
             Ok(records) => Records::Found(records),
             Err(ResolveError::NoAddresses) => Records::Found(Vec::new()),
             Err(ResolveError::NoSuchName) => Records::NoSuchName,
-            Err(ResolveError::Timeout | ResolveError::Failed(_)) => Records::Unknown,
+            Err(ResolveError::Timeout) => Records::Unknown(LookupFailure::Timeout),
+            Err(ResolveError::Failed(_)) => Records::Unknown(LookupFailure::Failed),
         }
     }
 
@@ -173,5 +179,5 @@ pub(crate) enum Records {
     /// The name does not exist.
     NoSuchName,
     /// Nobody who could be asked knows.
-    Unknown,
+    Unknown(LookupFailure),
 }

@@ -52,7 +52,16 @@ pub enum Existence {
     /// A name server says that it does not (NXDOMAIN).
     No,
     /// Nobody who could be asked knows.
-    Unknown,
+    Unknown(LookupFailure),
+}
+
+/// Why nobody who could be asked knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupFailure {
+    /// No name server answered in time.
+    Timeout,
+    /// No name server could be asked, or one answered with an error.
+    Failed,
 }
 
 /// Why a name has no addresses.
@@ -136,7 +145,8 @@ impl Resolver {
         match async { self.ask(&absolute(name)?, RecordType::A).await }.await {
             Ok(_) | Err(ResolveError::NoAddresses) => Existence::Yes,
             Err(ResolveError::NoSuchName) => Existence::No,
-            Err(ResolveError::Timeout | ResolveError::Failed(_)) => Existence::Unknown,
+            Err(ResolveError::Timeout) => Existence::Unknown(LookupFailure::Timeout),
+            Err(ResolveError::Failed(_)) => Existence::Unknown(LookupFailure::Failed),
         }
     }
 

@@ -282,7 +282,7 @@ async fn what_cannot_be_found_or_reached_says_so() {
     let name = |text| host(text).name().unwrap().clone();
     assert_eq!(upstream.exists(&name("missing.example.com")).await, Existence::No);
     assert_eq!(upstream.exists(&name("nothing.example.com")).await, Existence::Yes);
-    assert_eq!(upstream.exists(&name("broken.example.com")).await, Existence::Unknown);
+    assert_eq!(upstream.exists(&name("broken.example.com")).await, Existence::Unknown(LookupFailure::Failed));
 }
 
 #[tokio::test]
@@ -293,7 +293,10 @@ async fn without_a_name_server_lookups_fail_and_say_so() {
     let error = upstream.connect(&unrestricted(), &host("api.example.com"), 443).await.unwrap_err();
     assert_eq!(error.reason(), Reason::UpstreamUnreachable);
     assert!(error.to_string().contains("no name server"), "{error}");
-    assert_eq!(upstream.exists(host("api.example.com").name().unwrap()).await, Existence::Unknown);
+    assert_eq!(
+        upstream.exists(host("api.example.com").name().unwrap()).await,
+        Existence::Unknown(LookupFailure::Failed)
+    );
 }
 
 #[tokio::test]

@@ -66,9 +66,8 @@ async fn d1_no_question_leaves_for_a_name_that_the_policy_denies() {
             let answer = lab.ask(name, kind).await;
             assert_eq!(code(&answer), ResponseCode::Refused, "{name} {kind}");
             assert!(answer.answers.is_empty());
-            let edns = answer.edns.as_ref().unwrap();
-            let error = edns.option(EdnsCode::from(15)).expect("an extended error");
-            assert!(format!("{error:?}").starts_with("Unknown(15, [0, 15,"), "{error:?}");
+            let (error, text) = extended(&answer).expect("an extended error");
+            assert!(error == 15 && text.starts_with("host_denied"), "{error} {text}");
         }
         let https = lab.ask(name, RecordType::HTTPS).await;
         assert_eq!((code(&https), https.answers.len()), (ResponseCode::NoError, 0));
@@ -188,7 +187,8 @@ async fn d7_mutated_queries_get_an_answer_or_silence_and_the_resolver_lives() {
         if random(4) == 0 {
             message.truncate(random(message.len() + 1));
         }
-        if let Some(answer) = lab.server.answer_udp(&message).await {
+        if let Some(reply) = lab.server.answer_udp(&message).await {
+            let answer = reply.message;
             answered += 1;
             assert!(answer.len() <= 1232 && answer.len() >= 12);
             assert_eq!(answer[..2], message[..2], "the id is the query's");
@@ -206,7 +206,7 @@ async fn d7_what_is_no_question_is_answered_by_a_header_of_its_own() {
     let plain = query(&[b"api", b"example", b"com"], 1);
     let mut update = plain.clone();
     update[2] = 5 << 3;
-    let answer = lab.server.answer_udp(&update).await.unwrap();
+    let answer = lab.server.answer_udp(&update).await.unwrap().message;
     assert_eq!(answer, [0x12, 0x34, 0x80 | 5 << 3, 0x80 | 4, 0, 0, 0, 0, 0, 0, 0, 0]);
     let mut newer = with_options(plain, 1232, &[]);
     let version = newer.len() - 5;
@@ -292,20 +292,38 @@ async fn without_ipv6_no_name_has_an_ipv6_address() {
         metrics: Arc::default(),
     });
     let answer = server.answer_udp(&query(&[b"api", b"example", b"com"], 28)).await.unwrap();
-    let answer = Message::from_vec(&answer).unwrap();
+    let answer = Message::from_vec(&answer.message).unwrap();
     assert_eq!((code(&answer), answer.answers.len()), (ResponseCode::NoError, 0));
 }
 
 #[tokio::test]
-async fn x4_a_table_that_is_full_answers_that_it_is() {
-    let lab = Lab::new(r#"{"network":{"deny":["*"]}}"#).await;
+async fn x4_a_table_full_of_names_in_use_answers_that_it_is() {
+    let lab = Lab::new(ALLOWING).await;
     let fill = |number: u32| {
-        let Ok(Host::Name(name)) = Host::parse(&format!("n{number}.example")) else { panic!("no name") };
-        lab.names.addresses(&name).is_some()
+        let Ok(Host::Name(name)) = Host::parse(&format!("n{number}.cdn.example.com")) else { panic!() };
+        lab.names.addresses(&name, |_| true).is_some()
     };
     assert!((0..32_768).all(fill));
-    assert_eq!(code(&lab.ask("one.more.example", RecordType::A).await), ResponseCode::ServFail);
-    synthetic(&lab, &lab.ask("n17.example", RecordType::A).await, "n17.example");
+    let full = lab.ask("one.more.cdn.example.com", RecordType::A).await;
+    assert_eq!(code(&full), ResponseCode::ServFail);
+    assert!(extended(&full).unwrap().1.starts_with("limit_exceeded"));
+    assert_eq!(code(&lab.ask("exfil.example", RecordType::A).await), ResponseCode::Refused);
+    synthetic(&lab, &lab.ask("n17.cdn.example.com", RecordType::A).await, "n17.cdn.example.com");
     let recorded = lab.recorded().await;
     assert!(recorded.iter().any(|record| record["type"] == "limit_exceeded"), "{recorded:?}");
+    assert!(recorded.iter().any(|record| record["type"] == "host_denied"), "{recorded:?}");
+}
+
+#[tokio::test]
+async fn x4_denied_names_do_not_close_the_table_for_permitted_ones() {
+    let lab = Lab::new(ALLOWING).await;
+    let before = addresses(&lab.ask("api.example.com", RecordType::A).await);
+    for number in 0..33_000 {
+        let Ok(Host::Name(name)) = Host::parse(&format!("n{number}.exfil.example")) else { panic!() };
+        assert!(lab.names.addresses(&name, |_| false).is_some(), "{number}");
+    }
+    synthetic(&lab, &lab.ask("new.cdn.example.com", RecordType::A).await, "new.cdn.example.com");
+    synthetic(&lab, &lab.ask("last.exfil.example", RecordType::A).await, "last.exfil.example");
+    assert_eq!(addresses(&lab.ask("api.example.com", RecordType::A).await), before);
+    synthetic(&lab, &lab.ask("api.example.com", RecordType::A).await, "api.example.com");
 }

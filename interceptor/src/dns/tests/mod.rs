@@ -1,15 +1,18 @@
 //! The resolver against a real name server on loopback, with the records it leaves.
 
 mod decisions;
+mod explained;
+mod pace;
 mod transport;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::opt::EdnsCode;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::rdata::{MX, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,10 +23,14 @@ use super::*;
 use crate::audit::Audit;
 use crate::policy::{Host, Policy};
 use crate::upstream::test_support::{Says, TestNameServer, policy};
-use crate::upstream::{NameServers, Upstream, UpstreamOptions};
+use crate::upstream::{NameServers, Override, Upstream, UpstreamOptions};
 
 struct TestRules {
     policy: Mutex<Arc<Policy>>,
+    /// Refusals that took their turn.
+    turns: AtomicU64,
+    /// How long each has to wait.
+    turn: Mutex<Duration>,
 }
 
 impl Rules for TestRules {
@@ -33,6 +40,11 @@ impl Rules for TestRules {
 
     fn carries_placeholder(&self, name: &str) -> bool {
         name.to_ascii_lowercase().contains("proxy-managed-4242")
+    }
+
+    fn refusal_turn(&self) -> Duration {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        *self.turn.lock().unwrap()
     }
 }
 
@@ -70,7 +82,11 @@ impl Lab {
         let folder = tempfile::tempdir().unwrap();
         let records = folder.path().join("audit.jsonl");
         let audit = Audit::to_file(&records).unwrap();
-        let rules = Arc::new(TestRules { policy: Mutex::new(Arc::new(policy(rules))) });
+        let rules = Arc::new(TestRules {
+            policy: Mutex::new(Arc::new(policy(rules))),
+            turns: AtomicU64::new(0),
+            turn: Mutex::default(),
+        });
         let names = Arc::new(Names::new());
         let server = DnsServer::new(DnsOptions {
             sandbox: "s1".into(),
@@ -78,6 +94,10 @@ impl Lab {
             rules: Arc::clone(&rules) as Arc<dyn Rules>,
             upstream: Upstream::new(UpstreamOptions {
                 name_servers: NameServers::These(vec![outside.address]),
+                overrides: ["here.example.com:192.0.2.7", "*.here.example:443:192.0.2.8"]
+                    .iter()
+                    .map(|text| text.parse::<Override>().unwrap())
+                    .collect(),
                 ..UpstreamOptions::default()
             }),
             audit: audit.clone(),
@@ -94,7 +114,7 @@ impl Lab {
     }
 
     async fn ask_raw(&self, query: &[u8]) -> Message {
-        Message::from_vec(&self.server.answer_udp(query).await.expect("an answer")).unwrap()
+        Message::from_vec(&self.server.answer_udp(query).await.expect("an answer").message).unwrap()
     }
 
     async fn recorded(&self) -> Vec<serde_json::Value> {
@@ -110,6 +130,14 @@ fn addresses(answer: &Message) -> Vec<IpAddr> {
 
 fn code(answer: &Message) -> ResponseCode {
     answer.metadata.response_code
+}
+
+/// The extended error of an answer: its code and its text.
+fn extended(answer: &Message) -> Option<(u16, String)> {
+    let option = answer.edns.as_ref()?.option(EdnsCode::from(15))?.clone();
+    let EdnsOption::Unknown(_, data) = option else { panic!("{option:?}") };
+    let (code, text) = data.split_first_chunk().unwrap();
+    Some((u16::from_be_bytes(*code), String::from_utf8(text.to_vec()).unwrap()))
 }
 
 fn synthetic(lab: &Lab, answer: &Message, name: &str) {

@@ -87,7 +87,11 @@ fn hostname() -> String {
 /// The names of this machine, and none of those that the host's own file gives to others: the policy judges names by what the
 /// proxy resolves them to.
 fn hosts_of(hostname: &str) -> String {
-    let own = if hostname.is_empty() { String::new() } else { format!("127.0.0.1\t{hostname}\n") };
+    let own = match hostname {
+        "" => String::new(),
+        // Both families: for a family that is missing here, resolvers ask the name server.
+        name => format!("127.0.0.1\t{name}\n::1\t{name}\n"),
+    };
     format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{own}")
 }
 
@@ -104,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_names_of_this_machine_are_there() {
-        assert!(hosts_of("box").contains("127.0.0.1\tbox\n"));
+        assert!(hosts_of("box").contains("127.0.0.1\tbox\n::1\tbox\n"));
         assert!(!hosts_of("").contains("127.0.0.1\t\n"));
     }
 }
