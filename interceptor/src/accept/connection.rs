@@ -13,6 +13,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{Spoken, classify};
+use super::native;
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
@@ -30,6 +31,9 @@ use crate::upstream::pool::Key;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Where a raw protocol is permitted, the server may be the one to speak first: how long the sandbox's first byte is awaited.
 const SERVER_SPEAKS_FIRST: Duration = Duration::from_millis(150);
+
+/// The same where no raw protocol is permitted: a client of such a server is told so instead of being left to wait.
+const GREETING_AWAITED: Duration = Duration::from_secs(2);
 
 /// What is known of a connection before its first byte.
 struct Arrival {
@@ -73,6 +77,14 @@ impl Arrival {
     }
 }
 
+impl Arrival {
+    /// Closes a connection whose refusal is recorded, in the words of its protocol where it has some.
+    async fn explain(&self, stream: TcpStream, first: &[u8], host: &Host, message: &str) {
+        let port = self.asked.port();
+        native::refuse(&native::Refused { sandbox: &self.sandbox, host, port, first, message }, stream).await;
+    }
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: SocketAddr) {
     let rules = sandbox.rules();
@@ -112,7 +124,12 @@ async fn recognise(
     let limits = arrival.rules.policy.limits();
     let raw_permitted =
         matches!(arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()), Decision::Allow(_));
-    let patience = if raw_permitted { SERVER_SPEAKS_FIRST } else { limits.header_timeout };
+    let awaits_greeting = !raw_permitted && native::server_speaks_first(arrival.asked.port());
+    let patience = match (raw_permitted, awaits_greeting) {
+        (true, _) => SERVER_SPEAKS_FIRST,
+        (_, true) => GREETING_AWAITED.min(limits.header_timeout),
+        _ => limits.header_timeout,
+    };
     let reading = async {
         loop {
             if stream.read_buf(first).await? == 0 {
@@ -126,7 +143,7 @@ async fn recognise(
     };
     match tokio::time::timeout(patience, reading).await {
         Ok(recognised) => recognised,
-        Err(_) if raw_permitted || !first.is_empty() => Ok(Some(Spoken::Other)),
+        Err(_) if raw_permitted || awaits_greeting || !first.is_empty() => Ok(Some(Spoken::Other)),
         Err(_) => {
             let message = format!("nothing was sent for {patience:?}");
             arrival.refused(None, &arrival.host(), &refusal(Reason::ProtocolDenied, message));
@@ -313,7 +330,7 @@ async fn raw(arrival: Arrival, stream: TcpStream, first: BytesMut) {
         Decision::Allow(allow) => tunnel(&arrival, stream, first, host, Protocol::Tcp, &allow).await,
         Decision::Deny(refusal) => {
             arrival.refused(Some(Protocol::Tcp), &host, &refusal);
-            reset(stream);
+            arrival.explain(stream, &first, &host, &refusal.message).await;
         }
     }
 }
@@ -333,7 +350,7 @@ async fn tunnel(
         Err(exceeded) => {
             let refusal = refusal(Reason::LimitExceeded, exceeded.to_string());
             arrival.refused(Some(protocol), &host, &refusal);
-            return reset(stream);
+            return arrival.explain(stream, &first, &host, &refusal.message).await;
         }
     };
     let dialed = arrival.sandbox.upstream.connect(&arrival.rules.policy, &host, port).await;
@@ -345,8 +362,7 @@ async fn tunnel(
                 None => refusal(error.reason(), error.to_string()),
             };
             arrival.refused(Some(protocol), &host, &refusal);
-            reset(stream);
-            return;
+            return arrival.explain(stream, &first, &host, &refusal.message).await;
         }
     };
     let carried = Carried::new(arrival.sandbox.metrics.clone(), allowance);
@@ -410,7 +426,7 @@ impl Drop for Entry<'_> {
 }
 
 /// Closes with a reset, so that the sandbox sees an error and not an empty answer.
-fn reset(stream: TcpStream) {
+pub(super) fn reset(stream: TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
         tracing::debug!(%error, "a connection could not be reset; it is closed");
     }

@@ -3,6 +3,7 @@
 
 mod classify;
 mod connection;
+mod native;
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;

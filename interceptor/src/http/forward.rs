@@ -20,7 +20,7 @@ use super::exchange::Exchange;
 use super::inject::{inject, strip_hop_by_hop};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
 use super::serve::{Denied, Judged, asks_for_upgrade, head_bytes, refuse};
-use super::upgrade;
+use super::{dialect, upgrade};
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
 use crate::proxy::budget::{Allowance, Exceeded};
@@ -369,7 +369,9 @@ pub(crate) fn answer_failure(
     };
     let close = matches!(deny.reason, Reason::LimitExceeded | Reason::RequestMalformed);
     let mut response = answer(&deny, about, exchange.id(), parts.version, close);
-    super::dialect::speak(&mut response, &parts.headers, &deny);
+    // What it sent is on its way to the origin.
+    let asked = dialect::Asked { headers: &parts.headers, uri: &parts.uri, body: &[] };
+    dialect::speak(&mut response, &asked, &deny);
     super::serve::own(response, exchange)
 }
 

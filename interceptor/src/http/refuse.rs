@@ -6,6 +6,7 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_A
 use http::{Response, StatusCode, Version};
 use serde::Serialize;
 
+use super::dialect;
 use crate::audit::RequestId;
 use crate::policy::{CredentialId, Deny, Filter, Policy, Reason};
 
@@ -91,6 +92,11 @@ pub(crate) fn answer(
     body.push(b'\n');
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = StatusCode::from_u16(deny.status).unwrap_or(StatusCode::FORBIDDEN);
+    if version < Version::HTTP_2
+        && let Some(phrase) = dialect::phrase::of(&deny.message)
+    {
+        response.extensions_mut().insert(phrase);
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

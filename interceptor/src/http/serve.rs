@@ -497,9 +497,10 @@ pub(crate) async fn refuse(
             deny.reason,
             Reason::AuthorityMismatch | Reason::MethodRefused | Reason::RequestMalformed
         );
+    let call = drain(parts, body).await;
     let mut response = answer(&deny, about, exchange.id(), parts.version, close);
-    dialect::speak(&mut response, &parts.headers, &deny);
-    drain(parts, body).await;
+    let asked = dialect::Asked { headers: &parts.headers, uri: &parts.uri, body: &call };
+    dialect::speak(&mut response, &asked, &deny);
     own(response, exchange)
 }
 
@@ -510,7 +511,9 @@ pub(crate) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response
 }
 
 /// Takes what the sandbox is sending anyway, within bounds: closing under it would reset the connection and lose the answer.
-async fn drain(parts: &Parts, mut body: Incoming) {
+/// Returns it where it may be a JSON-RPC call, for the answer's sake.
+async fn drain(parts: &Parts, mut body: Incoming) -> Vec<u8> {
+    let mut call = Vec::new();
     let announced = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| {
         length
             .to_str()
@@ -519,17 +522,23 @@ async fn drain(parts: &Parts, mut body: Incoming) {
             .is_some_and(|length: usize| length <= DRAINED)
     });
     let waits_for_continue = parts.headers.contains_key(EXPECT);
-    if parts.version >= Version::HTTP_2 || waits_for_continue || !announced {
-        return;
+    let may_be_a_call = dialect::may_be_a_call(&parts.headers);
+    if waits_for_continue || !announced || (parts.version >= Version::HTTP_2 && !may_be_a_call) {
+        return call;
     }
     let drained = async {
         let mut taken = 0;
         while let Some(Ok(frame)) = body.frame().await {
-            taken += frame.data_ref().map_or(0, Bytes::len);
+            let Some(data) = frame.data_ref() else { continue };
+            taken += data.len();
+            if may_be_a_call && taken <= dialect::MOST_CALL {
+                call.extend_from_slice(data);
+            }
             if taken > DRAINED {
                 break;
             }
         }
     };
     let _ = tokio::time::timeout(DRAINING, drained).await;
+    call
 }
