@@ -29,8 +29,8 @@ pub enum PathError {
     /// `#`, `?` or a space, which a path cannot have.
     #[error("the path has a raw `#`, `?` or space")]
     Delimiter,
-    /// A segment that is, or decodes to, `.` or `..`.
-    #[error("the path has a segment that is, or decodes to, `.` or `..`")]
+    /// A segment that is, or decodes to, `.` or `..`, but for blanks.
+    #[error("the path has a segment that is, or decodes to, `.` or `..`, but for blanks")]
     DotSegment,
 }
 
@@ -158,7 +158,7 @@ fn push_upper(out: &mut String, escapes: &str) {
 /// segment that is a dot segment at some depth is still one at the end.
 fn check_segments(canonical: &str) -> Result<(), PathError> {
     if !canonical.contains('%') {
-        return canonical.split('/').try_for_each(|segment| check_segment(segment.as_bytes()));
+        return canonical.split('/').try_for_each(check_segment);
     }
     let mut decoded: Vec<u8> = Vec::with_capacity(canonical.len());
     for byte in canonical.bytes() {
@@ -182,7 +182,7 @@ fn check_segments(canonical: &str) -> Result<(), PathError> {
     // What no escape is made of stands at the end of decoding wherever it stood at some depth.
     let text = String::from_utf8_lossy(&decoded);
     let folded = fold_lookalikes(&text);
-    folded.as_bytes().split(|byte| matches!(byte, b'/' | b'\\')).try_for_each(check_segment)?;
+    folded.split(['/', '\\']).try_for_each(check_segment)?;
     text.chars().try_for_each(check_decoded)
 }
 
@@ -204,13 +204,46 @@ fn fold_lookalikes(text: &str) -> String {
     folded
 }
 
-/// Refuses `.` and `..`, also with parameters (`..;x`), with spaces behind that some file systems drop, or before what ends the
-/// path for an origin that decodes it first and takes it apart then (`?`, `#`, and NUL where names are C strings).
-fn check_segment(segment: &[u8]) -> Result<(), PathError> {
-    let ends = |byte: &u8| matches!(byte, b';' | b'?' | b'#' | 0);
-    let name = segment.split(ends).next().unwrap_or(segment);
-    match name.trim_ascii_end() {
-        b"." | b".." => Err(PathError::DotSegment),
-        _ => Ok(()),
+/// Refuses `.` and `..`, also with parameters (`..;x`), with blanks around or between that some
+/// file system or an origin's `trim` drops, or before what ends the path for an origin that decodes
+/// it first and takes it apart then (`?`, `#`, and NUL where names are C strings).
+fn check_segment(segment: &str) -> Result<(), PathError> {
+    let name = segment.split([';', '?', '#', '\0']).next().unwrap_or(segment);
+    let mut dots = 0;
+    for character in name.chars() {
+        match character {
+            '.' => dots += 1,
+            _ if is_blank(character) => {}
+            _ => return Ok(()),
+        }
     }
+    if matches!(dots, 1 | 2) { Err(PathError::DotSegment) } else { Ok(()) }
+}
+
+/// White space of any kind, and characters without a shape (Default_Ignorable_Code_Point and the
+/// format controls of Unicode): what one library or another removes as a blank.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace()
+        || matches!(
+            character,
+            '\u{1c}'..='\u{1f}' // white space to Java and Python
+                | '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }

@@ -344,3 +344,60 @@ fn r1_what_ends_a_name_hides_no_dot_segment() {
         assert_eq!(canonical(path).as_deref(), Ok(path), "{path:?}");
     }
 }
+
+/// White space to one library or another, and what has no shape: JavaScript's, Python's and Java's
+/// `trim` and old .NET's, NTFS, normalisation.
+const BLANKS: [char; 24] = [
+    ' ',
+    '\u{a0}',
+    '\u{1680}',
+    '\u{2000}',
+    '\u{2003}',
+    '\u{2009}',
+    '\u{200a}',
+    '\u{2028}',
+    '\u{2029}',
+    '\u{202f}',
+    '\u{205f}',
+    '\u{3000}',
+    '\u{feff}',
+    '\u{200b}',
+    '\u{200d}',
+    '\u{180e}',
+    '\u{ad}',
+    '\u{2060}',
+    '\u{2063}',
+    '\u{fe0f}',
+    '\u{e0020}',
+    '\u{61c}',
+    '\u{2800}',
+    '\u{3164}',
+];
+
+#[test]
+fn r1_a_dot_segment_but_for_blanks_is_refused_at_any_depth() {
+    let escaped =
+        |blank: char| -> String { blank.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect() };
+    for blank in BLANKS {
+        let once = escaped(blank);
+        let twice = once.replace('%', "%25");
+        for b in [once.as_str(), &twice] {
+            for path in [
+                format!("/public/..{b}/secret"),
+                format!("/public/{b}../secret"),
+                format!("/public/{b}..{b}/secret"),
+                format!("/public/.{b}./secret"),
+                format!("/public/{b}{b}.{b}{b}/secret"),
+                format!("/public/%2e{b}%2e/secret"),
+                format!("/public/..{b};x/secret"),
+                format!("/public%2f..{b}%2fsecret"),
+                format!("/public/{b}.."),
+            ] {
+                assert_eq!(CanonicalPath::parse(&path), Err(DotSegment), "{path}");
+            }
+            for path in [format!("/public/...{b}/x"), format!("/a{b}../x"), format!("/{b}/x")] {
+                assert!(CanonicalPath::parse(&path).is_ok(), "{path}");
+            }
+        }
+    }
+}
