@@ -32,6 +32,7 @@ pub mod cli;
 pub mod control;
 pub mod credential;
 pub mod dns;
+mod files;
 pub mod fleet;
 pub mod http;
 pub mod kernel;

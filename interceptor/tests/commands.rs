@@ -274,6 +274,10 @@ fn check_tries_the_sources_of_keys_unless_told_not_to() {
     let desk = Desk::new();
     let empty = desk.file("empty", "\n").display().to_string();
     let full = desk.file("full", "sk-CANARY\n").display().to_string();
+    let long = desk.file("long", &"k".repeat(8193)).display().to_string();
+    let split = desk.file("split", "sk-CANARY and more\n").display().to_string();
+    let pipe = desk.path("pipe");
+    nix::unistd::mkfifo(Path::new(&pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let text = |key: &str| format!(r#"{{"credentials_v2":{{"openai":{{"key":{key}}}}}}}"#);
     for (key, wrong) in [
         (r#"{"env":"INTERCEPTOR_TEST_KEY"}"#.to_owned(), Some("is not set")),
@@ -281,6 +285,10 @@ fn check_tries_the_sources_of_keys_unless_told_not_to() {
         (r#"{"file":"/nonexistent/key"}"#.to_owned(), Some("does not exist")),
         (r#"{"file":"/"}"#.to_owned(), Some("cannot be read")),
         (format!(r#"{{"file":"{empty}"}}"#), Some("is empty")),
+        (format!(r#"{{"file":"{long}"}}"#), Some("is longer than 8192 bytes")),
+        (format!(r#"{{"file":"{split}"}}"#), Some("has a space")),
+        (format!(r#"{{"file":"{pipe}"}}"#), Some("it is a named pipe")),
+        (r#"{"file":"/dev/zero"}"#.to_owned(), Some("it is a device")),
         (format!(r#"{{"file":"{full}"}}"#), None),
     ] {
         let policy = desk.file("p.json", &text(&key)).display().to_string();
@@ -437,6 +445,30 @@ fn r1_explain_refuses_the_targets_that_the_proxy_refuses() {
     for target in ["", "/", "?x=1", "/a\"b", "/a?x=%22", "/a'b?x='|{}"] {
         let (seen, code) = desk.explain(&policy, &["GET", &format!("https://good.test{target}")]);
         assert_eq!((code, &seen["decision"]), (0, &json!("allow")), "{target}");
+    }
+}
+
+#[test]
+fn check_waits_for_nobody_and_says_of_a_document_that_it_is_too_deep_or_too_large() {
+    let desk = Desk::new();
+    let pipe = desk.path("pipe");
+    nix::unistd::mkfifo(Path::new(&pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let deep = desk.file("deep.json", &format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000)));
+    let huge = desk.path("huge.json");
+    std::fs::File::create(&huge).unwrap().set_len(1 << 40).unwrap();
+    let deep = deep.display().to_string();
+    let files = [&pipe, "/dev/zero", "/dev", &deep, &huge];
+    let says = ["named pipe", "a device", "Is a directory", "nests deeper", "more than 1048576 bytes"];
+    let output = desk.run(&[&["check"][..], &files].concat(), None);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    for (file, says) in files.iter().zip(says) {
+        let mut lines = shown.lines().filter(|line| line.starts_with(&format!("{file}: error")));
+        assert!(lines.next().is_some_and(|line| line.contains(says)), "{file}: {shown}");
+    }
+    // What a shell makes for one command is read, and so is a pipe that is given as standard input.
+    for policy in ["-", "/dev/stdin", "/dev/fd/0"] {
+        assert_eq!(desk.run(&["check", policy], Some("{}")).status.code(), Some(0), "{policy}");
     }
 }
 

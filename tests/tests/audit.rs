@@ -1,7 +1,11 @@
 //! The audit file: one record a decision, with what SPEC 7 says of it and without a secret.
 
+use std::path::Path;
+use std::process::Command;
+
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
+use interceptor_tests::sandbox::binary;
 use serde_json::json;
 
 const HOST: &str = "api.example.test";
@@ -71,6 +75,21 @@ fn standard_error_takes_the_records_when_asked() {
         let denied = outcome.err().lines().filter(|line| line.contains(r#""decision":"deny""#)).count();
         assert!(denied >= 1, "{}", outcome.err());
     });
+}
+
+#[test]
+fn what_is_no_file_to_append_to_is_refused_before_anything_begins() {
+    let home = tempfile::tempdir().unwrap();
+    let pipe = home.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for audit in [pipe.as_path(), Path::new("/dev/zero"), home.path()] {
+        let mut command = Command::new(binary("interceptor"));
+        command.args(["run", "--audit"]).arg(audit).args(["--", "echo", "it began"]);
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0), "{error}");
+        assert!(error.contains(&audit.display().to_string()), "{error}");
+    }
 }
 
 #[test]

@@ -90,6 +90,11 @@ impl Audit {
         Audit::to_file_with(path, AuditOptions::default())
     }
 
+    #[cfg(test)]
+    pub(super) fn to_pipe(writer: io::PipeWriter, options: AuditOptions) -> Result<Audit, AuditError> {
+        Audit::start(Sink::pipe(writer), options, None)
+    }
+
     /// [`Audit::to_file`] with bounds of one's own.
     pub fn to_file_with(path: impl AsRef<Path>, options: AuditOptions) -> Result<Audit, AuditError> {
         let path = path.as_ref();

@@ -2,9 +2,11 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, Write};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::files;
 
 /// How long a descriptor that somebody made non-blocking may refuse before the lines count as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,6 +39,13 @@ impl Sink {
         let file = append_to(path)?;
         let midline = ends_midline(path, &file);
         Ok(Sink::File(LogFile { path: path.to_owned(), file, midline }))
+    }
+
+    /// One whose reader may be slow: no `--audit` names one, but standard error may be one.
+    #[cfg(test)]
+    pub(super) fn pipe(writer: io::PipeWriter) -> Sink {
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        Sink::File(LogFile { path: "a pipe".into(), file, midline: false })
     }
 
     /// What errors name.
@@ -131,15 +140,34 @@ impl LogFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    // A sandbox may write where the file is: no link that it plants there may lead this process elsewhere.
-    let opened =
-        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
-    opened.map_err(|error| match error.raw_os_error() {
+    // A sandbox may write where the file is: no link that it plants there may lead this process
+    // elsewhere, and no pipe may have it wait for a reader.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => {
-            io::Error::other("it is a symbolic link, which may lead anywhere: name the file itself")
+            files::unfit("it is a symbolic link, which may lead anywhere: name the file itself")
         }
+        Some(libc::ENXIO) => files::unfit(UNFIT),
         _ => error,
-    })
+    })?;
+    let metadata = file.metadata()?;
+    let is_nothing = metadata.file_type().is_char_device() && keeps_nothing(metadata.rdev());
+    if !metadata.is_file() && !is_nothing {
+        return Err(files::unfit(UNFIT));
+    }
+    files::block(&file)?;
+    Ok(file)
+}
+
+/// What is said of anything else.
+const UNFIT: &str =
+    "it is no regular file (a pipe, a socket or a device): name a file, or `-` for standard error";
+
+/// Whether a device is `/dev/null` or `/dev/full` (Documentation/admin-guide/devices.txt of the
+/// kernel), which say at once what becomes of a record.
+fn keeps_nothing(device: u64) -> bool {
+    (libc::major(device), matches!(libc::minor(device), 3 | 7)) == (1, true)
 }
 
 /// A regular file that is not empty, opened for reading, and its length.

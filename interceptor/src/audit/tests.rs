@@ -105,13 +105,9 @@ async fn a_folder_that_does_not_exist_is_named_in_the_error() {
 /// A pipe that nobody reads stands for a slow reader: once it is full the writer is stuck, and traffic must not be.
 #[test]
 fn x7_a_slow_reader_blocks_nobody_and_every_lost_record_is_counted() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pipe");
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // Opened for both, so that neither end waits for the other; what the writer opened is closed at the end.
-    let mut reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
     let options = AuditOptions { records_per_sandbox: 1000, ..AuditOptions::default() };
-    let audit = Audit::to_file_with(&path, options).unwrap();
+    let audit = Audit::to_pipe(writer, options).unwrap();
     let (loud, quiet): (Arc<str>, Arc<str>) = ("loud".into(), "quiet".into());
     // Fill the pipe, so that the writer is stuck.
     for number in 0..2000 {
@@ -276,11 +272,8 @@ async fn one_who_subscribes_sees_what_is_written_from_then_on() {
 
 #[test]
 fn x7_each_sandbox_has_its_own_backlog_and_learns_what_it_lost() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pipe");
-    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let audit = Audit::to_file(&path).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let audit = Audit::to_pipe(writer, AuditOptions::default()).unwrap();
     let (small, large): (Arc<str>, Arc<str>) = ("small".into(), "large".into());
     let (small_lost, large_lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     audit.register(&small, 5, &small_lost);
@@ -316,4 +309,27 @@ fn x7_each_sandbox_has_its_own_backlog_and_learns_what_it_lost() {
     audit.emit(Record::lifecycle(&"end".into(), "end"));
     drop(audit);
     drained.join().unwrap();
+}
+
+#[test]
+fn what_is_no_file_is_refused_at_once_and_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let socket = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let refused = |path: &Path, words: &str| {
+        let error = Audit::to_file(path).unwrap_err();
+        let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+        assert!(text.contains(&path.display().to_string()) && text.contains(words), "{text}");
+    };
+    refused(&pipe, "no regular file");
+    // Somebody who reads now may stop, and the end of the sandbox would wait for him.
+    let _reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    refused(&pipe, "no regular file");
+    refused(&socket, "no regular file");
+    refused(Path::new("/dev/zero"), "no regular file");
+    refused(folder.path(), "directory");
+    Audit::to_file("/dev/null").unwrap();
+    Audit::to_file("/dev/full").unwrap();
 }

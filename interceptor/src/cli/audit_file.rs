@@ -1,13 +1,13 @@
 //! Audit records as the commands read them back (SPEC 7): one JSON object a line, of which only what a policy can judge again
 //! is taken. Lines that are none are counted, not fatal: a record may have been cut by a full disk.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::Context;
 use serde::Deserialize;
 
+use crate::files;
 use crate::policy::{Decision, Host, Policy, Reason, Request, Scheme};
 
 /// The longest line that is read as a record, in bytes.
@@ -44,7 +44,7 @@ pub(super) struct Record {
 /// When the file cannot be read.
 pub(super) fn each(path: &Path, mut each: impl FnMut(Record) -> bool) -> anyhow::Result<u64> {
     let context = || format!("cannot read the audit file {}", path.display());
-    let mut reader = BufReader::new(File::open(path).with_context(context)?);
+    let mut reader = BufReader::new(files::open(path).with_context(context)?.0);
     let mut line = Vec::new();
     let mut unreadable = 0;
     loop {

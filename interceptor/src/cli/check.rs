@@ -4,7 +4,6 @@
 //! is an error here rather than when the sandbox starts. Nothing of a key is kept or printed.
 
 use std::env;
-use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +14,7 @@ use zeroize::Zeroizing;
 use super::excerpt::Excerpts;
 use super::policy_file::{self, printable};
 use super::registries;
+use crate::credential::{KeyProblem, read_key};
 use crate::policy::{self, Credential, KeySource, Problem};
 
 /// The arguments of `interceptor check`.
@@ -67,9 +67,9 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
         if let Some(policy) = report.policy.as_ref().filter(|_| !arguments.skip_keys) {
             report.errors.extend(policy.credentials().iter().filter_map(unreadable_key));
         }
-        let excerpts = Excerpts::of(&text);
-        let problems = report.errors.iter().chain(&report.warnings);
-        let lines = problems.map(|problem| excerpts.of_problem(problem).unwrap_or_default());
+        let problems = || report.errors.iter().chain(&report.warnings);
+        let excerpts = Excerpts::of(&text, problems());
+        let lines = problems().map(|problem| excerpts.of_problem(problem).unwrap_or_default());
         all.push(Checked {
             file: file.display().to_string(),
             lines: lines.collect(),
@@ -96,15 +96,12 @@ fn unreadable_key(credential: &Credential) -> Option<Problem> {
         },
         KeySource::File(path) => {
             let path_text = path.display();
-            match fs::read(path).map(Zeroizing::new) {
-                Ok(bytes) if bytes.strip_suffix(b"\n").unwrap_or(&bytes).is_empty() => {
-                    format!("the file {path_text} is empty")
-                }
+            match read_key(path) {
                 Ok(_) => return None,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(KeyProblem::Unreadable(error)) if error.kind() == ErrorKind::NotFound => {
                     format!("the file {path_text} does not exist (--skip-keys leaves this check out)")
                 }
-                Err(error) => format!("the file {path_text} cannot be read: {}", error.kind()),
+                Err(problem) => format!("the file {path_text} {problem}"),
             }
         }
     };

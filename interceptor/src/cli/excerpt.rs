@@ -4,7 +4,7 @@
 //! only where the grammar has names, hosts, methods, patterns and limits, and only if it looks like one; inside a credential that
 //! leaves its hosts and endpoints. Every other value is masked, whatever it looks like.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
@@ -26,26 +26,41 @@ pub(super) struct Excerpts<'a> {
     text: &'a str,
     /// Where each line begins.
     lines: Vec<usize>,
-    /// Where the value of each pointer begins.
+    /// Whether it is a document at all.
+    is_json: bool,
+    /// Where the value of each pointer that was asked for begins, and of those around it.
     values: HashMap<String, usize>,
     /// Strings (without their quotes) and values that must not be shown, in order.
     masked: Vec<Range<usize>>,
 }
 
 impl<'a> Excerpts<'a> {
-    /// Reads the structure of a document; of one that is no JSON, nothing will be shown.
-    pub(super) fn of(text: &'a str) -> Excerpts<'a> {
+    /// Reads the structure of a document, for these problems alone: of a large one not every place
+    /// is kept. Of a text that is no JSON, or nests too deep to be a policy, nothing will be shown.
+    pub(super) fn of<'p>(text: &'a str, problems: impl IntoIterator<Item = &'p Problem>) -> Excerpts<'a> {
+        let mut wanted = HashSet::new();
+        for problem in problems {
+            let mut pointer = problem.pointer.as_str();
+            while wanted.insert(pointer.to_owned())
+                && let Some(at) = pointer.rfind('/')
+            {
+                pointer = &pointer[..at];
+            }
+        }
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let mut walk = Walk { text, values: HashMap::new(), masked: Vec::new() };
-        if text.len() <= policy::MAX_BYTES && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        let mut walk = Walk { text, wanted, values: HashMap::new(), masked: Vec::new() };
+        let is_json = text.len() <= policy::MAX_BYTES
+            && !policy::is_too_deep(text)
+            && serde_json::from_str::<IgnoredAny>(text).is_ok();
+        if is_json {
             walk.document();
         }
-        Excerpts { text, lines, values: walk.values, masked: walk.masked }
+        Excerpts { text, lines, is_json, values: walk.values, masked: walk.masked }
     }
 
     /// What to show of a problem's line.
     pub(super) fn of_problem(&self, problem: &Problem) -> Option<String> {
-        if self.values.is_empty() {
+        if !self.is_json {
             return None;
         }
         let line = problem.line?.checked_sub(1)?;
@@ -100,13 +115,16 @@ impl<'a> Excerpts<'a> {
 /// One pass over a text that is known to be JSON.
 struct Walk<'a> {
     text: &'a str,
+    /// The pointers whose places are kept.
+    wanted: HashSet<String>,
     values: HashMap<String, usize>,
     masked: Vec<Range<usize>>,
 }
 
 /// A list or an object that is being read.
 struct Open {
-    pointer: String,
+    /// `None` where no place below it is wanted.
+    pointer: Option<String>,
     /// The names that lead to it, as they are written; `None` for an element of a list.
     depth: usize,
     /// The next element's number; `None` for an object.
@@ -120,7 +138,7 @@ impl<'a> Walk<'a> {
         // The names that lead to the value that comes next, as they are written; a list's elements have its name.
         let mut names: Vec<&'a str> = Vec::new();
         // The pointer of the value that comes next in an object, when its name has been read.
-        let mut named: Option<String> = None;
+        let mut named: Option<Option<String>> = None;
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
             let start = at;
@@ -149,14 +167,20 @@ impl<'a> Walk<'a> {
                 }
                 names.push(name);
                 let token: String = serde_json::from_str(&self.text[start..at]).unwrap_or_default();
-                named = Some(child_pointer(pointer, &token));
+                let pointer = pointer.as_ref().map(|pointer| child_pointer(pointer, &token));
+                named = Some(pointer.filter(|pointer| self.wanted.contains(pointer)));
                 continue;
             }
             let pointer = named.take().unwrap_or_else(|| match open.last() {
-                Some(Open { pointer, index: Some(index), .. }) => format!("{pointer}/{index}"),
-                _ => String::new(),
+                Some(Open { pointer, index: Some(index), .. }) => {
+                    let pointer = pointer.as_ref().map(|pointer| format!("{pointer}/{index}"));
+                    pointer.filter(|pointer| self.wanted.contains(pointer))
+                }
+                _ => Some(String::new()),
             });
-            self.values.insert(pointer.clone(), start);
+            if let Some(pointer) = &pointer {
+                self.values.insert(pointer.clone(), start);
+            }
             match byte {
                 b'{' | b'[' => {
                     let index = (*byte == b'[').then_some(0);
@@ -234,7 +258,7 @@ mod tests {
 
     fn shown(text: &str, pointer: &str, line: usize) -> Option<String> {
         let problem = Problem { line: Some(line), ..Problem::new(pointer, "wrong") };
-        Excerpts::of(text).of_problem(&problem)
+        Excerpts::of(text, [&problem]).of_problem(&problem)
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Policies as the commands read them: a file or standard input, compiled against the catalogue.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
 use crate::audit::steers_or_hides;
+use crate::files;
 use crate::policy::{self, Catalogue, MAX_BYTES, Policy, Problem};
 
 /// The text of a policy; `-` is standard input. Not more is read than a document may have.
@@ -18,7 +18,7 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(File::open(path).with_context(|| format!("cannot read the policy {name}"))?)
+        Box::new(files::open(path).with_context(|| format!("cannot read the policy {name}"))?.0)
     };
     let mut bytes = Vec::new();
     // One byte more than is permitted, so that the document is then refused for its size.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use nix::unistd::User;
 
+use crate::files;
 use crate::policy::{Catalogue, Host};
 
 /// Where the operator's own profiles are.
@@ -21,8 +22,8 @@ pub const PROFILES_DIR: &str = "/etc/interceptor/profiles.d";
 /// The group of package registries.
 pub const GROUP: &str = "registries";
 
-/// No configuration file of a package manager is longer than this many bytes.
-const MAX_FILE: u64 = 1 << 20;
+/// No file of profiles, nor configuration of a package manager, is longer than this many bytes.
+const MAX_FILE: usize = 1 << 20;
 
 /// The catalogue with the operator's profiles and this machine's registries. A directory that was not asked for may be
 /// missing.
@@ -38,8 +39,8 @@ pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
             files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
             files.sort();
             for file in files {
-                let text =
-                    fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let text = files::read_text(&file, MAX_FILE)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
                 catalogue.add_profiles(&text).with_context(|| format!("{} is not valid", file.display()))?;
             }
         }
@@ -103,8 +104,7 @@ fn machine_registries(sources: &Sources) -> BTreeSet<String> {
     let mut rules = BTreeSet::new();
     for file in &sources.files {
         // A file that is missing, unreadable or not text says nothing; a package manager ignores it as well.
-        let readable = fs::metadata(file).is_ok_and(|data| data.is_file() && data.len() <= MAX_FILE);
-        if let Some(text) = readable.then(|| fs::read_to_string(file).ok()).flatten() {
+        if let Ok(text) = files::read_text(file, MAX_FILE) {
             rules.extend(configured_urls(&text).filter_map(url_rule));
         }
     }

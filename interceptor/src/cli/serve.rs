@@ -17,6 +17,7 @@ use super::{Common, policy_file, registries, setup};
 use crate::audit::{Audit, Record};
 use crate::control::model::{Config, ConfiguredSandbox};
 use crate::control::{self, ControlSocket, DEFAULT_SOCKET};
+use crate::files;
 use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::kernel::{self, Enforcer, LoadOptions};
 use crate::policy::Limits;
@@ -31,7 +32,7 @@ const DRAIN: u64 = 30;
 /// Where files to trust are unless it is said: in a directory that everybody may enter, unlike that of the control socket.
 const TRUST: &str = "/run/interceptor-trust";
 /// The largest configuration, in bytes.
-const LARGEST_CONFIG: u64 = 16 << 20;
+const LARGEST_CONFIG: usize = 16 << 20;
 
 /// The arguments of `interceptor serve`.
 #[derive(Debug, clap::Args)]
@@ -268,9 +269,7 @@ fn announce(common: &Common, path: &Path, fleet: &Fleet) -> anyhow::Result<()> {
 fn read_config(path: &Path) -> anyhow::Result<Config> {
     use std::io::Read;
     let name = || format!("the configuration {}", path.display());
-    let mut text = String::new();
-    let file = std::fs::File::open(path).with_context(name)?;
-    file.take(LARGEST_CONFIG).read_to_string(&mut text).with_context(name)?;
+    let text = files::read_text(path, LARGEST_CONFIG).with_context(name)?;
     serde_json::from_str(&text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let what = error.to_string();

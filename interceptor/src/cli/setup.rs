@@ -17,6 +17,9 @@ use crate::sandbox::environment;
 use crate::sandbox::user::Identity;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
+/// What `--audit` calls standard error.
+const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
+
 /// Sends the log to standard error: errors, more with `-v`; `RUST_LOG` overrides both.
 pub(super) fn log(common: &Common) {
     let level = match (common.quiet, common.verbose) {
@@ -186,7 +189,7 @@ fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Au
     let options =
         AuditOptions { records_per_sandbox: backlog, records: default.records.max(backlog), ..default };
     let key = common.audit_chain.as_deref().map(ChainKey::read).transpose()?;
-    let to_stderr = |path: &&PathBuf| path.as_path() == Path::new("-");
+    let to_stderr = |path: &&PathBuf| STDERR.iter().any(|name| path.as_path() == Path::new(name));
     Ok(match (&common.audit, key) {
         (None, None) => Audit::discard()?,
         (None, Some(_)) => bail!("--audit-chain seals what --audit writes: say with --audit where that goes"),

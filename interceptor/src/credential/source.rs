@@ -6,8 +6,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{File, Metadata};
-use std::io::Read;
+use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::key::{KeyProblem, LONGEST, RealKey};
+use crate::files;
 use crate::policy::KeySource;
 
 /// The variable in which systemd says where a service's credentials are.
@@ -70,7 +71,7 @@ pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// What a file looked like when a key was read from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     file: (u64, u64),
     size: u64,
     modified: (i64, i64),
@@ -94,7 +95,7 @@ impl Stamp {
 }
 
 /// A key, and of a file that can be read again where it is and what it looked like.
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     pub(super) key: RealKey,
     pub(super) file: Option<(PathBuf, Stamp)>,
 }
@@ -109,15 +110,13 @@ pub(super) fn load(source: &KeySource, environment: Environment<'_>) -> Result<L
     }
 }
 
-/// Reads a key from a file. What is no regular file (a pipe that a shell made, say) is read once and never again.
-pub(super) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
-    let file = File::open(path).map_err(KeyProblem::Unreadable)?;
-    let metadata = file.metadata().map_err(KeyProblem::Unreadable)?;
-    // One byte more than the longest key with its line end tells that it is too long. The room is made at once: a buffer
-    // that grows leaves copies behind.
-    let most = LONGEST + 3;
-    let mut text = Zeroizing::new(Vec::with_capacity(most));
-    file.take(most as u64).read_to_end(&mut text).map_err(KeyProblem::Unreadable)?;
+/// Reads a key from a file. A pipe that a shell made is read once and never again.
+pub(crate) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
+    // The longest key, with its line end.
+    let (text, metadata) = files::read(path, LONGEST + 2).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => KeyProblem::TooLong,
+        _ => KeyProblem::Unreadable(error),
+    })?;
     if metadata.is_file() && metadata.mode() & 0o007 != 0 {
         tracing::warn!(path = %path.display(), "the key file can be read or written by every user of this machine");
     }

@@ -1,13 +1,13 @@
 //! A container's `config.json` (config.md of the runtime specification): what the hook reads of it, what it does not put up with,
 //! and what it changes.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Input};
 use super::{Attempt, OciError, seccomp};
+use crate::files;
 
 /// Capabilities with which a container undoes the wall: it mounts the host's cgroups, takes programs off, or enters other
 /// processes.
@@ -36,7 +36,7 @@ impl Config {
     /// When it is missing, too long or no configuration.
     pub fn of_bundle(bundle: &Path) -> Result<Self, OciError> {
         let path = bundle.join("config.json");
-        let file = File::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
+        let (file, _) = files::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
         match input::parse(&input::read(file)?)? {
             Input::Config(config) => Ok(config),
             Input::State(_) | Input::Profile(_) => {

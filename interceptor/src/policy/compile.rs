@@ -14,7 +14,8 @@ use super::endpoint::{EndpointRule, Endpoints};
 use super::governance::Governance;
 use super::network::{Network, RuleSet};
 use super::network_rule::{NetworkRule, Target};
-use super::problem::{Problem, did_you_mean};
+use super::overlap::Targets;
+use super::problem::{MAX_PROBLEMS, Problem, did_you_mean};
 
 impl Policy {
     /// Compiles a document.
@@ -35,14 +36,18 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
     let (credentials, endpoints) = compiler.credentials();
     let governance = Governance::new(&credentials);
     let mut passthrough = RuleSet::default();
+    let governed = hosts(&credentials);
     for rule in document.network.iter().flat_map(|network| &network.passthrough) {
-        compiler.check_passthrough(&rule.value.target, &rule.pointer, &credentials);
+        if let Some(index) = governed.overlapping(&rule.value.target) {
+            compiler.no_passthrough(&rule.pointer, &credentials[index]);
+        }
         passthrough.add(
             rule.value.clone(),
             Arc::new(Rule { text: rule.text.clone(), pointer: rule.pointer.clone() }),
         );
     }
     let limits = document.limits.limits();
+    drop(governed);
     let policy = Policy { network, passthrough, credentials, endpoints, governance, limits };
     (policy, compiler.errors)
 }
@@ -55,7 +60,10 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn error(&mut self, pointer: &str, message: String) {
-        self.errors.push(Problem { line: self.document.line(pointer), ..Problem::new(pointer, message) });
+        if self.errors.len() <= MAX_PROBLEMS {
+            let line = self.document.line(pointer);
+            self.errors.push(Problem { line, ..Problem::new(pointer, message) });
+        }
     }
 
     fn network(&mut self) -> Network {
@@ -134,17 +142,12 @@ impl Compiler<'_> {
         self.error(pointer, format!("this name is not a service of the catalogue{hint}; {remedy}"));
     }
 
-    fn check_passthrough(&mut self, target: &Target, pointer: &str, credentials: &[Credential]) {
-        let governed = credentials
-            .iter()
-            .find(|credential| credential.hosts.iter().any(|host| overlap(target, &host.target)));
-        if let Some(credential) = governed {
-            let message = format!(
-                "TLS to a host of the credential `{}` cannot be passed through: its key could not be set and its rules not kept",
-                credential.name
-            );
-            self.error(pointer, message);
-        }
+    fn no_passthrough(&mut self, pointer: &str, credential: &Credential) {
+        let message = format!(
+            "TLS to a host of the credential `{}` cannot be passed through: its key could not be set and its rules not kept",
+            credential.name
+        );
+        self.error(pointer, message);
     }
 }
 
@@ -227,6 +230,16 @@ fn compile_endpoints(written: &CredentialDocument) -> Endpoints {
         }
     }
     Endpoints::new(rules)
+}
+
+/// The hosts of all credentials, each with the position of its credential.
+pub(super) fn hosts(credentials: &[Credential]) -> Targets<'_> {
+    Targets::of(
+        credentials
+            .iter()
+            .enumerate()
+            .flat_map(|(index, credential)| credential.hosts.iter().map(move |host| (&host.target, index))),
+    )
 }
 
 /// Whether some host matches both.

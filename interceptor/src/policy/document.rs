@@ -11,7 +11,7 @@ use super::inject::InjectDocument;
 use super::limits::Limits;
 use super::network_rule::NetworkRule;
 use super::pattern::PathPattern;
-use super::problem::Problem;
+use super::problem::{Problem, bound};
 use super::read;
 use super::schema;
 
@@ -171,7 +171,9 @@ impl Document {
     /// # Errors
     /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules that are none.
     pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
-        let read::Reading { document, errors, warnings } = read::read(text);
+        let read::Reading { document, mut errors, mut warnings } = read::read(text);
+        bound(&mut errors);
+        bound(&mut warnings);
         if errors.is_empty() { Ok(Parsed { document, warnings }) } else { Err(errors) }
     }
 

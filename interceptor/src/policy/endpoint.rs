@@ -70,7 +70,7 @@ struct Globs<V> {
 #[derive(Clone, Debug)]
 struct Affixes<V> {
     lengths: Vec<usize>,
-    globs: HashMap<Box<str>, Vec<(SegmentGlob, V)>>,
+    globs: HashMap<Box<str>, HashMap<SegmentGlob, V>>,
 }
 
 impl<V> Default for Globs<V> {
@@ -90,21 +90,14 @@ impl<V> Globs<V> {
             affixes.lengths.insert(position, key.len());
         }
         let globs = affixes.globs.entry(key.clone()).or_default();
-        let position = match globs.iter().position(|(known, _)| known == glob) {
-            Some(position) => position,
-            None => {
-                globs.push((glob.clone(), make()));
-                globs.len() - 1
-            }
-        };
-        &mut globs[position].1
+        globs.entry(glob.clone()).or_insert_with(make)
     }
 
     /// The value of exactly this glob.
     fn get(&self, glob: &SegmentGlob) -> Option<&V> {
         let affixes = [(&self.prefixes, &glob.prefix), (&self.suffixes, &glob.suffix)];
-        let globs = affixes.into_iter().filter_map(|(affixes, key)| affixes.globs.get(key)).flatten();
-        globs.into_iter().find(|(known, _)| known == glob).map(|(_, value)| value)
+        let mut globs = affixes.into_iter().filter_map(|(affixes, key)| affixes.globs.get(key));
+        globs.find_map(|globs| globs.get(glob))
     }
 
     /// The values of the globs that match the whole of `text`.

@@ -13,7 +13,7 @@ const SLASH: Unit = b'/' as u32;
 const ENCODED_SLASH: Unit = SLASH | ESCAPED;
 
 /// One element of a glob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Token {
     /// This character.
     Literal(Unit),
@@ -30,7 +30,7 @@ pub(super) enum Token {
 }
 
 /// A compiled glob, anchored at both ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Glob {
     tokens: Vec<Token>,
 }

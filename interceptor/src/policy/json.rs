@@ -15,6 +15,8 @@ use super::problem::{Problem, child_pointer};
 pub const MAX_BYTES: usize = 1 << 20;
 /// The deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
+/// The longest name of a field, in bytes. Pointers repeat the names on the way to each value.
+pub(super) const MAX_NAME: usize = 128;
 
 /// A value of the document.
 #[derive(Clone)]
@@ -79,10 +81,15 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, Problem> {
         Ok(raw) => raw,
         Err(error) => return Err(syntax(&error)),
     };
-    if depth(text) > MAX_DEPTH {
+    if is_too_deep(text) {
         return Err(Problem::new("", format!("the document nests deeper than {MAX_DEPTH} levels")));
     }
     Ok(Node::new(text, raw.get(), String::new()))
+}
+
+/// Whether a text nests too deep to be read as a document; linear in its length, whatever it holds.
+pub(crate) fn is_too_deep(text: &str) -> bool {
+    depth(text) > MAX_DEPTH
 }
 
 /// How deep lists and objects nest.

@@ -7,11 +7,12 @@ use serde::Deserialize;
 
 use super::Policy;
 use super::catalogue::Catalogue;
-use super::compile::overlap;
+use super::compile::{hosts, overlap};
 use super::credential::Form;
 use super::document::{Document, Located};
 use super::network_rule::{NetworkRule, Target};
-use super::problem::Problem;
+use super::overlap::Targets;
+use super::problem::{MAX_PROBLEMS, Problem};
 
 mod endpoints;
 
@@ -66,7 +67,19 @@ const STEERING: [&str; 16] = [
 
 /// Every warning about a policy that compiled.
 pub(super) fn lint(document: &Document, policy: &Policy, catalogue: &Catalogue) -> Vec<Problem> {
-    let mut linter = Linter { document, policy, catalogue, warnings: Vec::new() };
+    let listed: Vec<Target> = catalogue
+        .profiles()
+        .flat_map(|(_, profile)| catalogue.allow_rules(profile).0)
+        .filter_map(|text| NetworkRule::parse(&text).ok().map(|(rule, _)| rule.target))
+        .collect();
+    let mut linter = Linter {
+        document,
+        policy,
+        catalogue,
+        governed: hosts(&policy.credentials),
+        listed: Targets::of(listed.iter().map(|target| (target, 0))),
+        warnings: Vec::new(),
+    };
     linter.network();
     linter.passthrough();
     linter.credentials();
@@ -78,18 +91,30 @@ struct Linter<'a> {
     document: &'a Document,
     policy: &'a Policy,
     catalogue: &'a Catalogue,
+    /// The hosts of credentials, with whose they are.
+    governed: Targets<'a>,
+    /// The hosts of profiles.
+    listed: Targets<'a>,
     warnings: Vec<Problem>,
 }
 
 impl Linter<'_> {
     fn warn(&mut self, pointer: &str, message: impl Into<String>) {
-        self.warnings.push(Problem { line: self.document.line(pointer), ..Problem::new(pointer, message) });
+        if !self.is_done() {
+            let line = self.document.line(pointer);
+            self.warnings.push(Problem { line, ..Problem::new(pointer, message) });
+        }
+    }
+
+    /// Whether no further warning would be told.
+    fn is_done(&self) -> bool {
+        self.warnings.len() > MAX_PROBLEMS
     }
 
     fn network(&mut self) {
         let Some(network) = &self.document.network else { return };
         for (index, rule) in network.allow.iter().enumerate() {
-            if !self.never_matches(index, rule) {
+            if !self.is_done() && !self.never_matches(index, rule) {
                 self.breadth(rule);
                 self.unused(rule);
             }
@@ -147,11 +172,8 @@ impl Linter<'_> {
                 }
             }
         }
-        let governed =
-            self.policy.credentials.iter().find(|credential| {
-                credential.hosts.iter().any(|host| overlap(&rule.value.target, &host.target))
-            });
-        if let Some(credential) = governed.filter(|_| rule.value.tcp) {
+        let governed = self.governed.overlapping(&rule.value.target).filter(|_| rule.value.tcp);
+        if let Some(credential) = governed.map(|index| &self.policy.credentials[index]) {
             let text = format!(
                 "`tcp://` means nothing for a host that a credential (`{}`) governs: nothing but HTTP and TLS is permitted there",
                 credential.name
@@ -179,14 +201,7 @@ impl Linter<'_> {
         if rule.value.tcp || !matches!(target, Target::Name(_) | Target::Below(_)) {
             return;
         }
-        let governed = self.policy.credentials.iter().flat_map(|credential| &credential.hosts);
-        if governed.into_iter().any(|host| overlap(target, &host.target)) {
-            return;
-        }
-        let mut listed =
-            self.catalogue.profiles().flat_map(|(_, profile)| self.catalogue.allow_rules(profile).0);
-        if listed.any(|text| NetworkRule::parse(&text).is_ok_and(|(other, _)| overlap(target, &other.target)))
-        {
+        if self.governed.overlapping(target).or(self.listed.overlapping(target)).is_some() {
             return;
         }
         self.warn(
@@ -196,6 +211,8 @@ impl Linter<'_> {
     }
 
     fn passthrough(&mut self) {
+        let network = &self.policy.network;
+        let allowed = Targets::of(network.allow.iter().map(|(allowed, _)| (&allowed.target, 0)));
         for rule in self.document.network.iter().flat_map(|network| &network.passthrough) {
             self.public_suffix(&rule.value.target, &rule.text, &rule.pointer, "passes through");
             if rule.value.target == Target::Any {
@@ -204,9 +221,8 @@ impl Linter<'_> {
                     "`*` passes all TLS through unopened: no request in it is judged or recorded",
                 );
             }
-            let network = &self.policy.network;
             let reachable = !(network.closed || network.catch_all.is_some())
-                || network.allow.iter().any(|(allowed, _)| overlap(&allowed.target, &rule.value.target));
+                || allowed.overlapping(&rule.value.target).is_some();
             if !reachable {
                 self.warn(&rule.pointer, "this can never match: no allow rule permits the host");
             }

@@ -25,6 +25,7 @@ mod message;
 mod nearest;
 mod network;
 mod network_rule;
+mod overlap;
 mod path;
 mod pattern;
 mod problem;
@@ -44,6 +45,7 @@ pub use document::{
 };
 pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
+pub(crate) use json::is_too_deep;
 pub use json::{MAX_BYTES, MAX_DEPTH};
 pub use limits::Limits;
 pub use network_rule::{NetworkRule, RuleError, Target};

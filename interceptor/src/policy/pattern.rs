@@ -50,7 +50,7 @@ pub(super) enum Segment {
 }
 
 /// A segment with wildcards and text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SegmentGlob {
     /// The literal text in front of the first wildcard.
     pub(super) prefix: Box<str>,

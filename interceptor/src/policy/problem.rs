@@ -1,6 +1,19 @@
 //! What is wrong with a policy document: a place and a sentence. A message never contains a value of the document, because
 //! a value may be a key that somebody put in the wrong place; the pointer and the line say where to look.
 
+/// The most errors, and the most warnings, that are told of one document: who wrote a thousand
+/// wrong lines has made one mistake.
+pub(crate) const MAX_PROBLEMS: usize = 1000;
+
+/// Leaves out what is beyond [`MAX_PROBLEMS`], and says so.
+pub(super) fn bound(problems: &mut Vec<Problem>) {
+    if problems.len() > MAX_PROBLEMS {
+        problems.truncate(MAX_PROBLEMS);
+        let message = format!("there are more than these {MAX_PROBLEMS}; the rest is left out");
+        problems.push(Problem::new("", message));
+    }
+}
+
 /// An error or a warning about a policy document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {

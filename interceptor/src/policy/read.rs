@@ -3,12 +3,12 @@
 //!
 //! No message repeats a value: a value may be a key, or the place where a key was put by mistake.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::document::{CredentialDocument, Document, LimitsDocument, Located, NetworkDocument};
 use super::json::{self, Kind, Node};
 use super::network_rule::{NetworkRule, Target};
-use super::problem::{Problem, did_you_mean, looks_like_key};
+use super::problem::{MAX_PROBLEMS, Problem, did_you_mean, looks_like_key};
 
 mod credential;
 mod endpoint;
@@ -85,11 +85,17 @@ impl Reader {
     }
 
     fn error(&mut self, node: &Node<'_>, message: impl Into<String>) {
+        if self.errors.len() > MAX_PROBLEMS {
+            return;
+        }
         let problem = self.problem(node, message);
         self.errors.push(problem);
     }
 
     fn warn(&mut self, node: &Node<'_>, message: impl Into<String>) {
+        if self.warnings.len() > MAX_PROBLEMS {
+            return;
+        }
         let problem = self.problem(node, message);
         self.warnings.push(problem);
     }
@@ -110,6 +116,8 @@ impl Reader {
         for member in members {
             if looks_like_key(&member.name) {
                 self.error(node, "the name of a field here looks like a key; a key is a value, and is best kept in a file or a variable");
+            } else if member.name.len() > json::MAX_NAME {
+                self.error(node, format!("the name of a field here has more than {} bytes", json::MAX_NAME));
             } else if member.duplicate {
                 self.error(&member.value, "this field is given twice; which one is meant cannot be known");
             } else {
@@ -199,9 +207,10 @@ impl Reader {
             }
         }
         if let Some(node) = credentials {
+            let simple: HashSet<String> = document.credentials.iter().map(|(name, _)| name.clone()).collect();
             for (name, node) in self.members(&node, "`credentials_v2`").into_iter().flatten() {
                 self.check_name(&name, &node);
-                if document.credentials.iter().any(|(other, _)| *other == name) {
+                if simple.contains(&name) {
                     self.error(&node, "this credential is also given in `credentials`; keep one of the two");
                 }
                 if let Some(credential) = self.credential(&node) {

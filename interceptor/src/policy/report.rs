@@ -5,7 +5,7 @@ use super::catalogue::Catalogue;
 use super::compile;
 use super::document::Document;
 use super::lint;
-use super::problem::Problem;
+use super::problem::{Problem, bound};
 use super::read::{self, Reading};
 
 /// The outcome of a check.
@@ -44,6 +44,7 @@ fn report(reading: Reading, catalogue: &Catalogue) -> Report {
     for problems in [&mut errors, &mut warnings] {
         problems.iter_mut().for_each(|problem| place(problem, &document));
         problems.sort_by_key(|problem| problem.line);
+        bound(problems);
     }
     Report { policy, errors, warnings }
 }

@@ -11,7 +11,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{TlsError, provider};
+use crate::files;
 
+/// The largest file of roots, in bytes: that of a system has a quarter of a megabyte.
+const LARGEST_ROOTS: usize = 16 << 20;
 /// Sessions kept per sandbox.
 const SESSIONS: usize = 128;
 
@@ -25,8 +28,9 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<WebPkiServerVerifier>, TlsError
     roots.add_parsable_certificates(native.certs);
     for path in extra {
         let refused = |reason: String| TlsError::Roots { path: path.clone(), reason };
-        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect)
+        let (pem, _) = files::read(path, LARGEST_ROOTS).map_err(|error| refused(error.to_string()))?;
+        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<_, _>>()
             .map_err(|error| refused(error.to_string()))?;
         if certificates.is_empty() {
             return Err(refused("holds no certificate".to_owned()));

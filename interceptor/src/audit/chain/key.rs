@@ -1,7 +1,6 @@
 //! The key of a chain, from a file that only its owner can read.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use aws_lc_rs::{constant_time, hmac};
 use zeroize::Zeroizing;
 
 use super::Mac;
+use crate::files;
 
 /// The fewest bytes a key file may have: as many as the MAC.
 const SHORTEST: usize = 32;
@@ -55,8 +55,8 @@ impl ChainKey {
     /// Reads a key: every byte of the file, between 32 and 4096 of them.
     pub fn read(path: &Path) -> Result<ChainKey, ChainKeyError> {
         let unreadable = |source| ChainKeyError::Unreadable { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.mode();
+        let (file, metadata) = files::open(path).map_err(unreadable)?;
+        let mode = metadata.mode();
         // What a shell or a service manager made for this process alone is no regular file, or has a mode of its own.
         if mode & libc::S_IFMT == libc::S_IFREG && mode & 0o007 != 0 {
             return Err(ChainKeyError::Exposed { path: path.to_owned(), mode: mode & 0o7777 });

@@ -11,6 +11,7 @@ use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::lines::{Line, Lines};
+use crate::files;
 
 /// How often a file is looked at, in milliseconds.
 const INTERVAL: u16 = 200;
@@ -26,10 +27,7 @@ impl Followed {
     /// Opens it, at its beginning.
     pub(super) fn open(path: &Path) -> anyhow::Result<Followed> {
         let context = || format!("cannot read the audit file {}", path.display());
-        let file = File::open(path).with_context(context)?;
-        if file.metadata().with_context(context)?.is_dir() {
-            anyhow::bail!("{} is a directory, not an audit file", path.display());
-        }
+        let (file, _) = files::open(path).with_context(context)?;
         Ok(Followed { path: path.to_owned(), reader: BufReader::new(file), lines: Lines::default() })
     }
 
@@ -53,8 +51,8 @@ impl Followed {
                 if let Some(line) = self.next()? {
                     return Ok(Some(line));
                 }
-                match File::open(&self.path) {
-                    Ok(file) => self.reader = BufReader::new(file),
+                match files::open(&self.path) {
+                    Ok((file, _)) => self.reader = BufReader::new(file),
                     // It is being rotated this very moment.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                     Err(error) => return Err(error),

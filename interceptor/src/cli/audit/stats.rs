@@ -1,7 +1,6 @@
 //! `interceptor audit stats`: who was denied what, and how often.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use super::{pattern, show, tail};
 use crate::cli::ctl::{self, events};
 use crate::cli::policy_file::printable_json;
 use crate::cli::table;
+use crate::files;
 
 /// The most rows that are counted apart: what comes after is counted together.
 const MOST: usize = 50_000;
@@ -133,7 +133,7 @@ fn read(path: &Path, mut each: impl FnMut(Line)) -> anyhow::Result<()> {
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(File::open(path).with_context(context)?)
+        Box::new(files::open(path).with_context(context)?.0)
     };
     let (mut reader, mut lines) = (BufReader::new(source), Lines::default());
     while let Some(line) = lines.next(&mut reader).with_context(context)? {

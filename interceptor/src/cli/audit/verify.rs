@@ -1,6 +1,5 @@
 //! `interceptor audit verify`: checks the hash chain of audit files.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use serde_json::json;
 
 use crate::audit::{ChainKey, Chained, Fault, Verifier};
 use crate::cli::policy_file::printable;
+use crate::files;
 
 /// The longest line that can be a record, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -85,7 +85,7 @@ fn check(
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(File::open(path).with_context(context)?)
+        Box::new(files::open(path).with_context(context)?.0)
     };
     let mut reader = BufReader::new(source);
     let mut line = Vec::new();

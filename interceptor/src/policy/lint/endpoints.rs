@@ -13,6 +13,9 @@ pub(super) fn lint(linter: &mut Linter<'_>) {
         let id = CredentialId(index);
         if let Some(endpoints) = endpoints {
             for (index, rule) in endpoints.rules().iter().enumerate() {
+                if linter.is_done() {
+                    return;
+                }
                 shadowed(linter, endpoints, index, rule);
                 wide(linter, rule);
             }

@@ -1,6 +1,7 @@
 //! The policy as its users meet it: documents in, decisions out.
 
 mod base_url;
+mod bounds;
 mod catalogue;
 mod decide;
 mod document;
