@@ -3,14 +3,19 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::{Common, existing, setup, watch};
+use crate::files;
 use crate::fleet::{Enforced, Visit};
 use crate::kernel::{Enforcer, Wall};
 use crate::sandbox::{cgroup, launch};
+
+/// How long files are waited for when they are read again: one may be on a mount that hangs.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// The arguments of `interceptor attach`.
 #[derive(Debug, clap::Args)]
@@ -110,15 +115,23 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
         // Standard input is read once, and nothing else is there to read but key files.
         None => None,
         Some(path) if path == Path::new("-") => None,
-        Some(_) => Some(setup::rules_after(common, Some(&*enforced.sandbox().keyring()))),
+        Some(_) => Some(common.clone()),
     };
-    let replaced = match again {
-        None => {
-            let errors = enforced.sandbox().keyring().reload();
+    let keyring = enforced.sandbox().keyring();
+    let read = files::within(READ_WITHIN, move || match again {
+        None => Err(keyring.reload()),
+        Some(common) => Ok(setup::rules_after(&common, Some(&*keyring))),
+    });
+    let Some(read) = read else {
+        tracing::error!(sandbox = %id, "its files do not answer; what was read before stays in force");
+        return;
+    };
+    let replaced = match read {
+        Err(errors) => {
             errors.iter().for_each(|error| tracing::error!(sandbox = %id, %error, "a key file was not taken; the key before stays in use"));
             return;
         }
-        Some(rules) => rules.and_then(|rules| Ok(enforced.replace(rules.policy, rules.keyring, false)?)),
+        Ok(rules) => rules.and_then(|rules| Ok(enforced.replace(rules.policy, rules.keyring, false)?)),
     };
     match replaced {
         Ok(()) => tracing::info!(sandbox = %id, "the policy was read again"),

@@ -236,15 +236,20 @@ fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Resul
 }
 
 /// Waits for the end; reads files again when asked to.
-fn wait(signals: &SigSet, fleet: &Fleet, audit: &Audit) -> anyhow::Result<()> {
+fn wait(signals: &SigSet, fleet: &Arc<Fleet>, audit: &Audit) -> anyhow::Result<()> {
     loop {
         match signals.wait().context("cannot wait for a signal")? {
             Signal::SIGHUP => {
                 tracing::info!("reading files again");
                 notify(&notify::reloading());
                 audit.reopen();
-                fleet.reload();
-                notify("READY=1");
+                let fleet = fleet.clone();
+                // Not here: a file may be on a mount that hangs, and the next signal may be the one
+                // to end.
+                std::thread::spawn(move || {
+                    fleet.reload();
+                    notify("READY=1");
+                });
             }
             signal => {
                 tracing::info!(%signal, "ending");

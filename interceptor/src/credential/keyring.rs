@@ -2,14 +2,15 @@
 //!
 //! Placeholders are drawn when a credential first appears and kept by its name as long as the sandbox lives, across reloads
 //! of the policy; keys may be rotated under them at any time. Keys in files are looked at again when they are used, at most
-//! once a second (one `stat` a file), and by [`Keyring::reload`]: no task, no thread, nothing to stop. After a rotation the
-//! key before is still taken out of answers, since an origin may quote it for a while.
+//! once a second (one `stat` a file, by a thread that ends with it: a file may be on a mount that
+//! hangs), and by [`Keyring::reload`]. After a rotation the key before is still taken out of
+//! answers, since an origin may quote it for a while.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
@@ -25,6 +26,8 @@ use crate::policy::{Credential, CredentialId, Form, Host, Policy, Scheme};
 
 /// How long the stamps of key files are trusted, milliseconds.
 const FRESH_MS: u64 = 1000;
+/// How long a request waits for a look at the key files; it goes on with the keys there are.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The keys and placeholders of one sandbox.
 #[derive(Debug)]
@@ -50,6 +53,10 @@ struct Slot {
     keys: ArcSwap<Keys>,
     /// Where its key can be read again, and what that looked like when it was read.
     file: Mutex<Option<(PathBuf, Option<Stamp>)>>,
+    /// Held while the file is read, which may take for ever.
+    reading: Mutex<()>,
+    /// Whether a thread looks at the file.
+    is_looked_at: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -194,9 +201,9 @@ impl Keyring {
         presented::holds(&self.finder, id.0, text)
     }
 
-    /// The real key of a credential, as its source has it now; `None` where this keyring is not that of the policy.
+    /// The real key of a credential, as its source had it at the last [`Keyring::refresh`]; `None`
+    /// where this keyring is not that of the policy.
     pub(crate) fn key(&self, policy: &Policy, id: CredentialId) -> Option<Arc<RealKey>> {
-        self.refresh();
         let credential = policy.credentials().get(id.0)?;
         let slot = self.slots.get(id.0).filter(|slot| slot.name == credential.name)?;
         Some(Arc::clone(&slot.keys.load().current))
@@ -222,7 +229,6 @@ impl Keyring {
     /// # Errors
     /// [`RedactError::TooManyKeys`]
     pub fn redactor(&self, ids: &[CredentialId]) -> Result<Redactor, RedactError> {
-        self.refresh();
         self.compiled(ids)
     }
 
@@ -266,8 +272,10 @@ impl Keyring {
         self.read_again(true)
     }
 
-    /// Looks at the key files, if the last look is a second ago. One caller looks; the others go on with what there is.
-    fn refresh(&self) {
+    /// Looks at the key files, if the last look is a second ago. One caller waits for it, and not
+    /// for long; the others go on with what there is, and nobody looks at a file that somebody
+    /// still looks at.
+    pub(crate) async fn refresh(self: &Arc<Self>) {
         let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
         let checked = self.checked_ms.load(Ordering::Relaxed);
         if now.saturating_sub(checked) < FRESH_MS
@@ -275,26 +283,60 @@ impl Keyring {
         {
             return;
         }
-        for error in self.read_again(false) {
-            tracing::warn!(%error, "a changed key file was not taken; the key before stays in use");
+        let (looking, mut all) = tokio::sync::mpsc::channel::<()>(1);
+        for (index, slot) in self.slots.iter().enumerate() {
+            if lock(&slot.file).is_none() || slot.is_looked_at.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let (keyring, looking) = (Arc::clone(self), looking.clone());
+            // A thread of its own: those that the runtime has for what blocks are a limited number,
+            // for all sandboxes.
+            let begun = std::thread::Builder::new().name("key-file".to_owned()).spawn(move || {
+                keyring.look(index);
+                drop(looking);
+            });
+            if let Err(error) = begun {
+                slot.is_looked_at.store(false, Ordering::Release);
+                tracing::warn!(%error, "a key file was not looked at; its key stays in use");
+            }
         }
+        drop(looking);
+        // Nothing is ever sent: it ends with the last of the threads.
+        let _ = tokio::time::timeout(PATIENCE, all.recv()).await;
+    }
+
+    /// Does something as if a key's file were being read all the while.
+    #[cfg(test)]
+    pub(super) fn while_read(&self, id: CredentialId, work: impl FnOnce()) {
+        let _reading = self.slots.get(id.0).map(|slot| lock(&slot.reading));
+        work();
+    }
+
+    fn look(&self, index: usize) {
+        let Some(slot) = self.slots.get(index) else { return };
+        match self.read_slot(slot, false) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a changed key file was not taken; the key before stays in use");
+            }
+        }
+        slot.is_looked_at.store(false, Ordering::Release);
     }
 
     fn read_again(&self, always: bool) -> Vec<KeyError> {
-        let mut errors = Vec::new();
-        for slot in &self.slots {
-            match slot.read_again(always) {
-                Ok(rotated) => {
-                    if rotated {
-                        self.generation.fetch_add(1, Ordering::AcqRel);
-                    }
-                }
-                Err((path, problem)) => {
-                    errors.push(KeyError { credential: slot.name.clone(), place: Place::File(path), problem })
-                }
-            }
+        self.slots.iter().filter_map(|slot| self.read_slot(slot, always).err()).collect()
+    }
+
+    fn read_slot(&self, slot: &Slot, always: bool) -> Result<(), KeyError> {
+        let rotated = slot.read_again(always).map_err(|(path, problem)| KeyError {
+            credential: slot.name.clone(),
+            place: Place::File(path),
+            problem,
+        })?;
+        if rotated {
+            self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        errors
+        Ok(())
     }
 
     /// The placeholders known so far of credentials that are not among `slots`.
@@ -339,6 +381,8 @@ impl Slot {
             placeholder,
             keys: ArcSwap::from_pointee(Keys { current: Arc::new(loaded.key), previous }),
             file: Mutex::new(loaded.file.map(|(path, stamp)| (path, Some(stamp)))),
+            reading: Mutex::default(),
+            is_looked_at: AtomicBool::new(false),
         })
     }
 
@@ -354,24 +398,27 @@ impl Slot {
             keys: ArcSwap::from_pointee(keys),
             // Without a stamp it is read at the next look.
             file: Mutex::new(restored.file.map(|path| (path, None))),
+            reading: Mutex::default(),
+            is_looked_at: AtomicBool::new(false),
         })
     }
 
     /// Reads the file again, if there is one and it has changed or `always`; says whether the key is another now.
     fn read_again(&self, always: bool) -> Result<bool, (PathBuf, KeyProblem)> {
-        let mut file = lock(&self.file);
-        let Some((path, stamp)) = file.as_mut() else { return Ok(false) };
-        let now = Stamp::now(path);
-        if !always && now == *stamp {
+        let _reading = lock(&self.reading);
+        let Some((path, known)) = lock(&self.file).clone() else { return Ok(false) };
+        let now = Stamp::now(&path);
+        if !always && now == known {
             return Ok(false);
         }
+        let note = |stamp: Option<Stamp>| *lock(&self.file) = Some((path.clone(), stamp));
         // Whatever comes of it, the same file is not read, and not reported, a second time.
-        *stamp = now;
-        let loaded = source::read(path)
+        note(now);
+        let loaded = source::read(&path)
             .and_then(|loaded| check(&loaded.key, &self.placeholder).map(|()| loaded))
             .map_err(|problem| (path.clone(), problem))?;
         if let Some((_, read)) = loaded.file {
-            *stamp = Some(read);
+            note(Some(read));
         }
         let before = self.keys.load();
         if before.current.expose() == loaded.key.expose() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -212,21 +213,69 @@ fn a_key_file_is_rotated_under_the_placeholder() {
     assert_eq!(keyring.key(&policy, id).unwrap().expose(), "ghp_after");
 }
 
-#[test]
-fn a_changed_key_file_is_noticed_without_being_told() {
+#[tokio::test]
+async fn a_changed_key_file_is_noticed_without_being_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key");
     std::fs::write(&path, "ghp_before\n").unwrap();
     let policy = file_policy(&path);
-    let keyring = keyring(&policy);
+    let keyring = Arc::new(keyring(&policy));
     let (id, _) = credential(&policy, &keyring, "github");
     // As an editor or a secret store does it: another file under the same name.
     std::fs::write(directory.path().join("new"), "ghp_afterx\n").unwrap();
     std::fs::rename(directory.path().join("new"), &path).unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while keyring.key(&policy, id).unwrap().expose() != "ghp_afterx" {
-        assert!(std::time::Instant::now() < deadline, "not noticed in five seconds");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(std::time::Instant::now() < deadline, "not noticed in half a minute");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        keyring.refresh().await;
+    }
+}
+
+/// A file on a mount that hangs: whoever reads it does not come back.
+#[tokio::test]
+async fn a_key_file_that_hangs_holds_up_one_request_for_a_moment_and_no_other_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hung, sound) = (directory.path().join("hung"), directory.path().join("sound"));
+    std::fs::write(&hung, "ghp_before\n").unwrap();
+    std::fs::write(&sound, "sk-before\n").unwrap();
+    let policy = compile(&format!(
+        r#"{{ "credentials_v2": {{ "github": {{ "key": {{ "file": "{}" }} }},
+              "anthropic": {{ "key": {{ "file": "{}" }} }} }} }}"#,
+        hung.display(),
+        sound.display()
+    ));
+    let keyring = Arc::new(keyring(&policy));
+    let ids = ["github", "anthropic"].map(|name| credential(&policy, &keyring, name).0);
+    let keys = || ids.map(|id| keyring.key(&policy, id).unwrap().expose().to_owned());
+    let (held, hold) = std::sync::mpsc::channel::<()>();
+    let (now_held, is_held) = std::sync::mpsc::channel();
+    let holder = keyring.clone();
+    let holding = std::thread::spawn(move || {
+        holder.while_read(ids[0], || {
+            now_held.send(()).unwrap();
+            let _ = hold.recv();
+        });
+    });
+    is_held.recv().unwrap();
+    std::fs::write(&hung, "ghp_after\n").unwrap();
+    std::fs::write(&sound, "sk-after\n").unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while keys() != ["ghp_before", "sk-after"] {
+        assert!(std::time::Instant::now() < deadline, "{:?}", keys().map(|key| key.len()));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        keyring.refresh().await;
+    }
+    // Others are not held up either: what another process takes over, and rules that are made after
+    // these.
+    keyring.hand_over();
+    Keyring::load(&policy, Some(&keyring)).unwrap();
+    drop(held);
+    holding.join().unwrap();
+    while keys() != ["ghp_after", "sk-after"] {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        keyring.refresh().await;
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::feed::Feeds;
 use super::{Enforced, FleetError, Member, Rules, Source, Visit, check_id};
 use crate::audit::Record;
+use crate::files;
 use crate::kernel::Enforcer;
 use crate::policy::Catalogue;
 use crate::proxy::Runtime;
@@ -19,6 +20,8 @@ use crate::takeover::Predecessor;
 
 /// How long sandboxes that are being made or removed may take to be so before another process takes over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the files of one sandbox are waited for when all are read again.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 /// How long the id of a sandbox that is being removed is waited for.
 const GIVEN_BACK: Duration = Duration::from_secs(10);
 
@@ -404,22 +407,30 @@ impl Fleet {
     }
 
     /// Reads policies that came from files, and keys in files, again. What is wrong is said in the log and changes nothing.
-    pub fn reload(&self) {
+    /// Those of one sandbox hold up no other's for long.
+    pub fn reload(self: &Arc<Self>) {
         for member in self.list() {
-            if let Source::File(path) = member.summary().source {
-                let read = member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
-                match read {
-                    Ok(()) => {
-                        tracing::info!(sandbox = %member.id, file = %path.display(), "the policy was read again")
-                    }
-                    Err(error) => {
-                        tracing::error!(sandbox = %member.id, file = %path.display(), %error, "the policy was not taken; the one before stays in force");
-                    }
+            let (fleet, of) = (self.clone(), member.clone());
+            if files::within(READ_WITHIN, move || fleet.reload_one(&of)).is_none() {
+                tracing::error!(sandbox = %member.id, "its files do not answer; what was read before stays in force until they do");
+            }
+        }
+    }
+
+    fn reload_one(&self, member: &Member) {
+        if let Source::File(path) = member.summary().source {
+            let read = member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
+            match read {
+                Ok(()) => {
+                    tracing::info!(sandbox = %member.id, file = %path.display(), "the policy was read again")
+                }
+                Err(error) => {
+                    tracing::error!(sandbox = %member.id, file = %path.display(), %error, "the policy was not taken; the one before stays in force");
                 }
             }
-            for error in member.sandbox.keyring().reload() {
-                tracing::error!(sandbox = %member.id, %error, "a key file was not taken; the key before stays in use");
-            }
+        }
+        for error in member.sandbox.keyring().reload() {
+            tracing::error!(sandbox = %member.id, %error, "a key file was not taken; the key before stays in use");
         }
     }
 

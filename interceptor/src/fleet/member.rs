@@ -35,6 +35,8 @@ pub struct Member {
     about: Mutex<About>,
     /// `None` once it is being removed.
     enforced: Mutex<Option<Enforced>>,
+    /// Held while the policy is replaced.
+    replacing: Mutex<()>,
     /// Programs are missing, and it was said.
     has_hole: AtomicBool,
 }
@@ -107,6 +109,7 @@ impl Member {
             sandbox,
             about: Mutex::new(About { shown, warnings, source, environment, changed, limits }),
             enforced: Mutex::new(Some(enforced)),
+            replacing: Mutex::default(),
             has_hole: AtomicBool::new(false),
         }
     }
@@ -125,17 +128,25 @@ impl Member {
     }
 
     /// Replaces the policy: `read` makes the new rules, given the keyring of this moment, and nothing else replaces them meanwhile.
+    /// Whatever it takes to read them (a key may be on a mount that hangs), the sandbox can be
+    /// looked at and removed.
     pub(super) fn replace(
         &self,
         read: impl FnOnce(&crate::credential::Keyring) -> Result<Rules, FleetError>,
         close: bool,
     ) -> Result<(), FleetError> {
+        let _replacing = lock(&self.replacing);
+        match lock(&self.enforced).as_ref() {
+            None => return Err(FleetError::Unknown),
+            Some(enforced) if enforced.is_frozen => return Err(FleetError::Ending),
+            Some(_) => {}
+        }
+        let Rules { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
         let mut enforced = lock(&self.enforced);
         let enforced = enforced.as_mut().ok_or(FleetError::Unknown)?;
         if enforced.is_frozen {
             return Err(FleetError::Ending);
         }
-        let Rules { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
         let environment = environment::variables(&policy, &keyring, self.base_urls);
         let limits = *policy.limits();
         enforced.replace(policy, keyring, close)?;

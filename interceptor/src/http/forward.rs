@@ -61,6 +61,9 @@ pub(crate) async fn forward(
         let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
         let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
         return fail(context, judged, &parts, body, deny, exchange).await;
+    if judged.allow.credential.is_some() {
+        judged.rules.keyring.refresh().await;
+    }
     }
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
         return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
