@@ -71,6 +71,52 @@ fn r9_each_request_is_judged_by_one_policy_and_none_fails_while_it_is_replaced()
     });
 }
 
+#[test]
+fn r9_a_connection_in_use_when_the_policy_is_replaced_carries_no_later_request() {
+    Lab::test(|lab| {
+        lab.unordered();
+        let second = lab.another_key();
+        // Each is the first of its policy's list, and another account.
+        let of = |name: &str, key: &str| {
+            json!({ "network": { "allow": [HOST] },
+                    "credentials_v2": { name: { "key": key, "hosts": [HOST], "env": "LAB_API_KEY" } } })
+        };
+        let (a, b) = (of("one", lab.key()), of("other", &second));
+        let mut denied = a.clone();
+        denied["network"]["deny"] = json!(["127.0.0.0/8"]);
+        for protocol in ["http/1.1", "h2"] {
+            let daemon = lab.daemon().quiet_log().at_origin(HOST).start();
+            let guest = daemon.guest(&a);
+            let version = if protocol == "h2" { "--http2" } else { "--http1.1" };
+            let seen = |path: &str| lab.seen().into_iter().rfind(|seen| seen.path == path);
+            let mut later = 0;
+            for next in [&b, &a, &denied] {
+                let gated = format!("/{version}/{later}/lab/gated");
+                let asking = format!("curl -sS {version} --max-time 60 https://{HOST}{gated}");
+                let mut asking = guest.command("sh").args(["-c", &asking]).spawn().unwrap();
+                assert!(until(|| seen(&gated).is_some()));
+                assert_eq!(daemon.replace(&guest, next, false).status, 200);
+                lab.open_gate();
+                assert!(asking.wait().unwrap().success());
+                later += 1;
+                let path = format!("/{version}/{later}");
+                let answer = &guest.fetch(&Plan::https(HOST, protocol).ask("GET", &path))[0].answers[0];
+                if next == &denied {
+                    assert_eq!(answer.refusal().reason, "host_denied");
+                    assert!(seen(&path).is_none());
+                    continue;
+                }
+                assert_eq!(answer.status, 200, "{answer:?}");
+                let (before, after) = (seen(&gated).unwrap(), seen(&path).unwrap());
+                assert_ne!(before.connection, after.connection, "{before:?} {after:?}");
+                let key = if next == &b { &second } else { lab.key() };
+                assert_eq!(after.values("authorization"), [format!("Bearer {key}")]);
+            }
+            daemon.finish();
+        }
+    });
+}
+
 /// Opens a WebSocket, says so, and says when it ends.
 fn websocket(host: &str) -> String {
     format!(

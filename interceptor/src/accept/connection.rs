@@ -302,7 +302,8 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
         // Which one is meant is known with the request.
         _ => return None,
     };
-    let key = Key { scheme: Scheme::Https, host: identity.host.clone(), port: identity.port, credential };
+    let (generation, host) = (arrival.rules.generation, identity.host.clone());
+    let key = Key::new(generation, Scheme::Https, host, identity.port, credential);
     let pool = arrival.sandbox.pool.clone();
     if pool.has(&key, h2) {
         return None;

@@ -63,3 +63,5 @@ impl Context {
         early.take_if(|early| early.key == *key)
     }
 }
+        // One of other rules fits no request any more.
+        drop(early.take_if(|early| early.key.generation() != key.generation()));

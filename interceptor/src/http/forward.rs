@@ -42,12 +42,8 @@ pub(crate) async fn forward(
     let limits = judged.rules.policy.limits();
     let fate = Arc::new(AtomicU8::new(0));
     let websocket = is_websocket(&parts);
-    let key = Key {
-        scheme: judged.scheme,
-        host: judged.host.clone(),
-        port: judged.port,
-        credential: judged.allow.credential,
-    };
+    let (generation, credential) = (judged.rules.generation, judged.allow.credential);
+    let key = Key::new(generation, judged.scheme, judged.host.clone(), judged.port, credential);
     let allowance = match context.sandbox.budget.spend(&judged.host, head_bytes(&parts), limits) {
         Ok(allowance) => allowance,
         Err(exceeded) => {
@@ -61,12 +57,12 @@ pub(crate) async fn forward(
         let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
         let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
         return fail(context, judged, &parts, body, deny, exchange).await;
-    if judged.allow.credential.is_some() {
-        judged.rules.keyring.refresh().await;
-    }
     }
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
         return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
+    }
+    if judged.allow.credential.is_some() {
+        judged.rules.keyring.refresh().await;
     }
     let head = match outgoing(&judged, &parts, websocket) {
         Ok(head) => head,

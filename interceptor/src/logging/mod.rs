@@ -111,7 +111,7 @@ mod tests {
         let document = Document::parse(&text).unwrap().document;
         let policy = Policy::compile(&document, &Catalogue::builtin()).unwrap();
         let keyring = Keyring::load(&policy, None).unwrap();
-        Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) })
+        Arc::new(Rules::new(policy, keyring))
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::tls::authority::Authority;
 use crate::tls::client::ClientConfigs;
 use crate::tls::server::ServerConfigs;
 use crate::upstream::Upstream;
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Generation, Pool};
 
 /// How often idle connections to origins are looked over.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -53,6 +53,14 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// Its real keys and their placeholders.
     pub keyring: Arc<Keyring>,
+    pub(crate) generation: Generation,
+}
+
+impl Rules {
+    pub(crate) fn new(policy: Policy, keyring: Keyring) -> Rules {
+        let generation = Generation::next();
+        Rules { policy: Arc::new(policy), keyring: Arc::new(keyring), generation }
+    }
 }
 
 /// What a sandbox keeps for its life, also from one process to the next.
@@ -119,17 +127,17 @@ impl Sandbox {
         kept: Kept,
     ) -> Result<Arc<Sandbox>, ProxyError> {
         let id: Arc<str> = id.into();
-        let limits = policy.limits();
+        let limits = *policy.limits();
         let metrics = runtime.metrics().sandbox(&id);
-        register(&runtime.audit, &id, limits, &metrics);
+        register(&runtime.audit, &id, &limits, &metrics);
         let certificates =
             ServerConfigs::new(kept.authority, limits.mints_per_second, limits.mints_burst, metrics.clone())?;
         let upstream = runtime.upstream.separate();
-        let pool =
-            Pool::new(upstream.clone(), ClientConfigs::new(runtime.verifier.clone())?, metrics.clone());
+        let rules = Arc::new(Rules::new(policy, keyring));
+        let configs = ClientConfigs::new(runtime.verifier.clone())?;
+        let pool = Pool::new(rules.generation, upstream.clone(), configs, metrics.clone());
         let connections = Quota::new(limits.connections);
         let requests = Quota::new(limits.requests);
-        let rules = Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) });
         logging::keep_out(&rules);
         let rules = Arc::new(ArcSwap::new(rules));
         let names = Arc::new(kept.names);
@@ -182,11 +190,12 @@ impl Sandbox {
         self.requests.set(limits.requests);
         self.certificates.set_rate(limits.mints_per_second, limits.mints_burst);
         register(&self.audit, &self.id, limits, &self.metrics);
-        let rules = Arc::new(Rules { policy: Arc::new(policy), keyring: Arc::new(keyring) });
+        let rules = Arc::new(Rules::new(policy, keyring));
+        let generation = rules.generation;
         logging::keep_out(&rules);
         self.rules.store(rules);
         self.live.relax();
-        self.pool.clear();
+        self.pool.renew(generation);
     }
 
     /// Closes the connections that the rules of this moment would not permit; says how many those are.

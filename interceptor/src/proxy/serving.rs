@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::{Destinations, Listeners, Sandbox};
 use crate::accept;
 use crate::audit::Record;
+use crate::upstream::pool::Generation;
 
 /// How long connections may take to end when a sandbox stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -133,7 +134,7 @@ impl Serving {
             tracing::warn!(sandbox = %self.sandbox.id, "some connections did not end in time");
         }
         self.sandbox.dns.flush();
-        self.sandbox.pool.clear();
+        self.sandbox.pool.renew(Generation::next());
         self.sandbox.metrics.retire();
     }
 }

@@ -7,6 +7,7 @@
 mod dial;
 mod error;
 mod guard;
+mod key;
 mod overrides;
 pub(crate) mod pool;
 mod resolve;

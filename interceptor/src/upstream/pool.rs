@@ -2,6 +2,10 @@
 //!
 //! A connection is used again only for the same scheme, host, port and credential (ATTACKS K23, H2): what one credential
 //! authenticated carries no other's request. The pool is bounded in number and in time, and dropped with its sandbox.
+//!
+//! It keeps what was made under the rules of this moment alone. A connection that is in use, or
+//! being dialled, when the rules are replaced serves the request that it was made for, and is not
+//! kept afterwards.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,10 +20,11 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+pub(crate) use super::key::{Generation, Key};
 use super::{Upstream, UpstreamError};
 use crate::http::body::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
-use crate::policy::{CredentialId, Deny, Host, Policy, Reason, Scheme};
+use crate::policy::{Deny, Host, Policy, Reason, Scheme};
 use crate::tls::client::ClientConfigs;
 
 /// An idle connection is closed after this; most origins keep theirs for 60 s or longer.
@@ -35,19 +40,6 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// HTTP/2 flow-control windows towards an origin (RFC 9113 section 5.2): what it may send before we read.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-
-/// What connections are kept by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    /// In the clear or over TLS.
-    pub scheme: Scheme,
-    /// The host that was judged: resolved, dialled, sent as SNI and verified.
-    pub host: Host,
-    /// Its port.
-    pub port: u16,
-    /// The credential that authenticates requests on it.
-    pub credential: Option<CredentialId>,
-}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +132,10 @@ struct Shared {
     since: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Of the rules that hold: what was made under others is neither kept nor given out.
+    generation: Generation,
     idle: HashMap<Key, VecDeque<Idle>>,
     count: usize,
     shared: HashMap<Key, Shared>,
@@ -149,6 +143,19 @@ struct State {
     dialling: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
     /// Origins that speak one version of HTTP only, and which.
     only: HashMap<(Host, u16), Version>,
+}
+
+impl State {
+    fn new(generation: Generation) -> State {
+        State {
+            generation,
+            idle: HashMap::new(),
+            count: 0,
+            shared: HashMap::new(),
+            dialling: HashMap::new(),
+            only: HashMap::new(),
+        }
+    }
 }
 
 /// How many origins with one version are remembered; beyond it, they are learned again.
@@ -164,9 +171,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// An empty pool.
-    pub(crate) fn new(upstream: Upstream, tls: ClientConfigs, metrics: Arc<SandboxMetrics>) -> Arc<Pool> {
-        Arc::new(Pool { upstream, tls, metrics, state: Mutex::default() })
+    /// An empty pool, for requests that are judged by rules of this generation.
+    pub(crate) fn new(
+        generation: Generation,
+        upstream: Upstream,
+        tls: ClientConfigs,
+        metrics: Arc<SandboxMetrics>,
+    ) -> Arc<Pool> {
+        Arc::new(Pool { upstream, tls, metrics, state: Mutex::new(State::new(generation)) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,6 +189,9 @@ impl Pool {
     /// A kept connection, if there is one that may be used.
     pub(crate) fn take(&self, key: &Key, h2: bool) -> Option<Connection> {
         let mut state = self.lock();
+        if key.generation() != state.generation {
+            return None;
+        }
         if h2 && let Some(shared) = state.shared.get_mut(key) {
             if !shared.sender.is_closed() {
                 shared.since = Instant::now();
@@ -215,7 +230,7 @@ impl Pool {
 
     fn put(&self, key: Key, idle: Idle) {
         let mut state = self.lock();
-        if state.count >= MOST_IDLE {
+        if key.generation() != state.generation || state.count >= MOST_IDLE {
             return;
         }
         let queue = state.idle.entry(key).or_default();
@@ -242,10 +257,23 @@ impl Pool {
         self.gauge(&state);
     }
 
-    /// Closes every kept connection: what a new policy judges goes over new ones.
-    pub(crate) fn clear(&self) {
-        *self.lock() = State::default();
-        self.metrics.pool_idle(0);
+    /// Closes every kept connection: what new rules judge goes over new ones.
+    pub(crate) fn renew(&self, generation: Generation) {
+        let mut state = self.lock();
+        // Of two replacements at once the later one holds.
+        if generation > state.generation {
+            *state = State::new(generation);
+        }
+        self.gauge(&state);
+    }
+
+    /// Has others use an HTTP/2 connection too.
+    fn share(&self, key: &Key, sender: http2::SendRequest<Upload>, address: SocketAddr) {
+        let mut state = self.lock();
+        if key.generation() == state.generation {
+            state.shared.insert(key.clone(), Shared { sender, address, since: Instant::now() });
+            self.gauge(&state);
+        }
     }
 
     /// Reports how many connections are kept. One that speaks HTTP/2 is kept also while it is used.
@@ -311,12 +339,7 @@ impl Pool {
             shaken => shaken?,
         };
         match &sender {
-            Sender::H2(sender) => {
-                let shared = Shared { sender: sender.clone(), address, since: Instant::now() };
-                let mut state = self.lock();
-                state.shared.insert(key.clone(), shared);
-                self.gauge(&state);
-            }
+            Sender::H2(sender) => self.share(key, sender.clone(), address),
             Sender::H1(_) if h2 => self.remember(key, Version::HTTP_11),
             Sender::H1(_) => {}
         }
@@ -455,3 +478,7 @@ fn explain(error: &io::Error) -> ConnectError {
         other => format!("the TLS handshake failed: {other}"),
     })
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

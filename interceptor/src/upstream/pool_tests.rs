@@ -1,0 +1,90 @@
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::audit::Audit;
+use crate::metrics::Metrics;
+use crate::policy::CredentialId;
+use crate::upstream::UpstreamOptions;
+use crate::upstream::test_support::policy;
+
+/// A pool whose every dial goes to a listener that takes whatever comes, and that listener.
+async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rule = format!("api.example.com:80:{}", listener.local_addr().unwrap());
+    let overrides = [rule.parse().unwrap()].into_iter().collect();
+    let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
+    let authority = crate::tls::authority::Authority::new("pool").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), authority.pem()).unwrap();
+    let verifier = crate::tls::client::verifier(&[file.path().to_owned()]).unwrap();
+    let metrics = Metrics::new(Audit::discard().unwrap()).sandbox(&"pool".into());
+    (Pool::new(generation, upstream, ClientConfigs::new(verifier).unwrap(), metrics), listener)
+}
+
+fn key(generation: Generation, credential: Option<usize>) -> Key {
+    let host = Host::parse("api.example.com").unwrap();
+    Key::new(generation, Scheme::Http, host, 80, credential.map(CredentialId))
+}
+
+/// The lease of a request that is under way on a connection.
+async fn lease(pool: &Arc<Pool>, key: &Key, connection: Connection) -> Lease {
+    let Sender::H1(mut sender) = connection.sender else { panic!("HTTP/2 is shared, not leased") };
+    sender.ready().await.unwrap();
+    Lease { pool: pool.clone(), key: key.clone(), connection: Some((sender, connection.address)) }
+}
+
+#[tokio::test]
+async fn r9_a_connection_in_use_when_the_rules_are_replaced_is_not_kept() {
+    let [before, after] = [Generation::next(), Generation::next()];
+    let (pool, listener) = rig(before).await;
+    let policy = policy("{}");
+    let old = key(before, Some(0));
+    let connection = pool.get(&policy, &old, false).await.unwrap();
+    let (mut origin, _) = listener.accept().await.unwrap();
+    lease(&pool, &old, connection).await.give_back();
+    // Without a replacement it is kept, and for this key alone.
+    assert!(pool.take(&key(before, Some(1)), false).is_none());
+    let connection = pool.take(&old, false).unwrap();
+    assert!(connection.used);
+
+    let under_way = lease(&pool, &old, connection).await;
+    pool.renew(after);
+    under_way.give_back();
+    // The position names another credential now; and the request of before that is still to be sent
+    // asks anew, too.
+    for key in [key(after, Some(0)), old] {
+        assert!(pool.take(&key, false).is_none() && !pool.has(&key, false));
+    }
+    assert_eq!(pool.lock().count, 0);
+    // Nobody holds it: the origin sees its end.
+    assert_eq!(origin.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn r9_a_connection_that_is_being_dialled_when_the_rules_are_replaced_is_not_kept() {
+    let [before, after] = [Generation::next(), Generation::next()];
+    let (pool, listener) = rig(before).await;
+    let policy = policy("{}");
+    let old = key(before, None);
+    let (dialled, ()) = tokio::join!(pool.get(&policy, &old, false), async { pool.renew(after) });
+    lease(&pool, &old, dialled.unwrap()).await.give_back();
+    assert!(pool.take(&key(after, None), false).is_none() && pool.take(&old, false).is_none());
+    assert_eq!(pool.lock().count, 0);
+    drop(listener);
+
+    let (stream, _other) = tokio::io::duplex(1024);
+    let (sender, _connection) =
+        http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
+    let address = "192.0.2.1:443".parse().unwrap();
+    pool.share(&old, sender.clone(), address);
+    assert!(pool.lock().shared.is_empty());
+    let new = key(after, None);
+    pool.share(&new, sender, address);
+    assert!(pool.take(&new, true).is_some() && pool.take(&old, true).is_none());
+    // Of two replacements at once, that of the older rules comes late.
+    pool.renew(before);
+    assert!(pool.take(&new, true).is_some());
+    pool.renew(Generation::next());
+    assert!(pool.take(&new, true).is_none());
+}
