@@ -1,12 +1,18 @@
 //! The ceilings of a sandbox (SPEC 10.6) and what a request beyond them is told.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use interceptor::audit::Audit;
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::inprocess::{self, Served, connect};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const HOST: &str = "api.example.test";
 const PROTOCOLS: [&str; 2] = ["http/1.1", "h2"];
@@ -287,5 +293,107 @@ fn the_limits_of_a_new_policy_hold_at_once() {
         drop(first);
         let fourth = tokio::time::timeout(Duration::from_secs(10), connect()).await;
         fourth.expect("the place is free").unwrap();
+    });
+}
+
+/// What comes back for these bytes: an answer's head.
+async fn head(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &str) -> String {
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        read.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(read).unwrap()
+}
+
+fn request(path: &str, fields: usize) -> String {
+    let fields: String = (0..fields).map(|n| format!("x-{n}: 1\r\n")).collect();
+    format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{fields}\r\n")
+}
+
+#[test]
+fn open_connections_are_held_to_new_limits_and_keep_nothing_of_old_keys() {
+    let lab = Lab::new(&["http/1.1"]);
+    lab.handle().block_on(async {
+        let runtime = inprocess::runtime(&lab, Audit::discard().unwrap(), &[HOST]);
+        let served = Served::start(&runtime, "one", &policy(&lab, json!({})));
+        let sandbox = served.serving.sandbox();
+        let replace = |limits: Value| {
+            let before = Arc::downgrade(&sandbox.keyring());
+            let (policy, keys) = inprocess::rules(&policy(&lab, limits));
+            sandbox.replace(policy, keys);
+            before
+        };
+        // No body, so that each answer ends with its head.
+        let (few, many) = (request("/status/204", 1), request("/status/204", 40));
+        let mut kept = connect(served.tls, HOST, served.trust()).await.unwrap();
+        assert!(head(&mut kept, &many).await.starts_with("HTTP/1.1 204"));
+        let mut idle = connect(served.tls, HOST, served.trust()).await.unwrap();
+        let mut socket = connect(served.tls, HOST, served.trust()).await.unwrap();
+        let upgrade = format!(
+            "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: MDAwMDAwMDAwMDAwMDAwMA==\r\n\r\n"
+        );
+        assert!(head(&mut socket, &upgrade).await.starts_with("HTTP/1.1 101"));
+
+        let before = replace(json!({ "headers": 20 }));
+        let gone = async {
+            while before.upgrade().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the old keys are held by somebody");
+        for stream in [&mut kept, &mut idle] {
+            let answer = head(stream, &few).await;
+            assert!(answer.starts_with("HTTP/1.1 204") && !answer.contains("connection: close"), "{answer}");
+        }
+        assert!(head(&mut kept, &many).await.starts_with("HTTP/1.1 431"));
+        // What was allowed when it began is allowed again, at once.
+        replace(json!({}));
+        assert!(head(&mut idle, &many).await.starts_with("HTTP/1.1 204"));
+        replace(json!({ "header_bytes": 300 }));
+        assert!(head(&mut idle, &many).await.starts_with("HTTP/1.1 431"));
+        // The socket is still the one that it was.
+        tokio::time::timeout(Duration::from_millis(50), socket.read_u8()).await.expect_err("it is silent");
+    });
+}
+
+#[test]
+fn a_connection_whose_timers_or_room_are_of_before_ends_with_the_request_under_way() {
+    let lab = Lab::new(&["http/1.1", "h2"]);
+    lab.handle().block_on(async {
+        let runtime = inprocess::runtime(&lab, Audit::discard().unwrap(), &[HOST]);
+        for limits in [json!({ "idle_timeout_seconds": 7 }), json!({ "headers": 2000 })] {
+            let served = Served::start(&runtime, "one", &policy(&lab, json!({})));
+            let replace = |limits: &Value| {
+                let (policy, keys) = inprocess::rules(&policy(&lab, limits.clone()));
+                served.serving.sandbox().replace(policy, keys);
+            };
+            let few = request("/status/204", 1);
+            let mut stream = connect(served.tls, HOST, served.trust()).await.unwrap();
+            assert!(!head(&mut stream, &few).await.contains("connection: close"));
+            replace(&limits);
+            assert!(head(&mut stream, &few).await.contains("connection: close"));
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            replace(&json!({}));
+
+            let mut trust = (*served.trust()).clone();
+            trust.alpn_protocols = vec![b"h2".to_vec()];
+            let stream = connect(served.tls, HOST, Arc::new(trust)).await.unwrap();
+            let (mut sender, connection) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let ask = || {
+                let request = http::Request::get(format!("https://{HOST}/status/204"));
+                request.body(Empty::<Bytes>::new()).unwrap()
+            };
+            for _ in 0..2 {
+                assert_eq!(sender.send_request(ask()).await.unwrap().status(), 204);
+            }
+            replace(&limits);
+            assert_eq!(sender.send_request(ask()).await.unwrap().status(), 204);
+            let ended = tokio::time::timeout(Duration::from_secs(60), connection).await;
+            ended.expect("GOAWAY").unwrap().unwrap();
+        }
     });
 }

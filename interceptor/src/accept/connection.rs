@@ -104,11 +104,11 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: S
     match spoken {
         Spoken::Tls => tls(arrival, stream, first).await,
         Spoken::Http1 => {
-            let context = context(&arrival, clear_identity(&arrival), Protocol::H1, None);
+            let context = context(arrival, None, Protocol::H1, None);
             serve::h1(stream, first, context).await;
         }
         Spoken::Http2 => {
-            let context = context(&arrival, clear_identity(&arrival), Protocol::H2, None);
+            let context = context(arrival, None, Protocol::H2, None);
             serve::h2(Prefixed { first, stream }, context).await;
         }
         Spoken::Other => raw(arrival, stream, first).await,
@@ -162,7 +162,16 @@ fn clear_identity(arrival: &Arrival) -> Identity {
     }
 }
 
-fn context(arrival: &Arrival, identity: Identity, protocol: Protocol, early: Option<Early>) -> Context {
+/// What the requests of the connection have in common: nothing of the rules that hold now, which
+/// are loaded for each of them, and whose keys are to be gone when others hold. Without an identity
+/// that of a connection in the clear.
+fn context(
+    arrival: Arrival,
+    identity: Option<Identity>,
+    protocol: Protocol,
+    early: Option<Early>,
+) -> Context {
+    let identity = identity.unwrap_or_else(|| clear_identity(&arrival));
     // The host that a request names is judged with the request; here, the one that is certain.
     let (host, port, open) = (identity.host.clone(), identity.port, identity.open);
     let permitted =
@@ -171,14 +180,16 @@ fn context(arrival: &Arrival, identity: Identity, protocol: Protocol, early: Opt
     Context {
         _alive: arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted),
         close,
-        sandbox: arrival.sandbox.clone(),
+        limits: *arrival.rules.policy.limits(),
+        outdated: CancellationToken::new(),
+        over: arrival.sandbox.stopping().child_token(),
+        sandbox: arrival.sandbox,
         identity,
         asked: arrival.asked,
         protocol,
         notes: None,
         early: Mutex::new(early),
         progress: Arc::default(),
-        over: arrival.sandbox.stopping().child_token(),
         switched: Mutex::default(),
     }
 }
@@ -211,7 +222,8 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
             let same =
                 sni.as_ref().is_some_and(|sni| arrival.lookup.as_ref().is_none_or(|lookup| lookup == sni));
             if same {
-                return passthrough(&arrival, stream, first, Host::Name(name.clone())).await;
+                let host = Host::Name(name.clone());
+                return passthrough(arrival, stream, first, host).await;
             }
         }
     }
@@ -264,9 +276,10 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         Err(_) => return,
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve::h2(stream, context(&arrival, identity, Protocol::H2, early)).await;
+        serve::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
     } else {
-        serve::h1(stream, BytesMut::new(), context(&arrival, identity, Protocol::H1, early)).await;
+        let context = context(arrival, Some(identity), Protocol::H1, early);
+        serve::h1(stream, BytesMut::new(), context).await;
     }
 }
 
@@ -314,7 +327,7 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
 }
 
 /// Carries TLS unopened to the origin of its name.
-async fn passthrough(arrival: &Arrival, stream: TcpStream, first: BytesMut, host: Host) {
+async fn passthrough(arrival: Arrival, stream: TcpStream, first: BytesMut, host: Host) {
     match arrival.rules.policy.decide_host(&host, arrival.asked.port()) {
         Decision::Allow(allow) => tunnel(arrival, stream, first, host, Protocol::Tls, &allow).await,
         Decision::Deny(refusal) => {
@@ -328,7 +341,7 @@ async fn passthrough(arrival: &Arrival, stream: TcpStream, first: BytesMut, host
 async fn raw(arrival: Arrival, stream: TcpStream, first: BytesMut) {
     let host = arrival.host();
     match arrival.rules.policy.decide_raw(&host, arrival.asked.port()) {
-        Decision::Allow(allow) => tunnel(&arrival, stream, first, host, Protocol::Tcp, &allow).await,
+        Decision::Allow(allow) => tunnel(arrival, stream, first, host, Protocol::Tcp, &allow).await,
         Decision::Deny(refusal) => {
             arrival.refused(Some(Protocol::Tcp), &host, &refusal);
             arrival.explain(stream, &first, &host, &refusal.message).await;
@@ -337,7 +350,7 @@ async fn raw(arrival: Arrival, stream: TcpStream, first: BytesMut) {
 }
 
 async fn tunnel(
-    arrival: &Arrival,
+    arrival: Arrival,
     stream: TcpStream,
     first: BytesMut,
     host: Host,
@@ -345,8 +358,8 @@ async fn tunnel(
     allow: &crate::policy::Allow,
 ) {
     let port = arrival.asked.port();
-    let limits = arrival.rules.policy.limits();
-    let allowance = match arrival.sandbox.budget.spend(&host, 0, limits) {
+    let limits = *arrival.rules.policy.limits();
+    let allowance = match arrival.sandbox.budget.spend(&host, 0, &limits) {
         Ok(allowance) => allowance,
         Err(exceeded) => {
             let refusal = refusal(Reason::LimitExceeded, exceeded.to_string());
@@ -369,7 +382,8 @@ async fn tunnel(
     let carried = Carried::new(arrival.sandbox.metrics.clone(), allowance);
     let mut entry = Entry {
         record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
-        arrival,
+        sandbox: arrival.sandbox.clone(),
+        since: arrival.since,
         carried: &carried,
     };
     if let Some(record) = &mut entry.record {
@@ -388,6 +402,8 @@ async fn tunnel(
             _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
         }
     });
+    // For as long as it lasts it keeps no keys of rules that hold no more.
+    drop(arrival);
     let ended = async {
         carried.take_up(first.len() as u64)?;
         dialed.stream.write_all(&first).await?;
@@ -405,7 +421,8 @@ async fn tunnel(
 /// The record of a tunnel: written when it is over, also when its task is cancelled.
 struct Entry<'a> {
     record: Option<Record>,
-    arrival: &'a Arrival,
+    sandbox: Arc<Sandbox>,
+    since: Instant,
     carried: &'a Carried,
 }
 
@@ -415,13 +432,13 @@ impl Drop for Entry<'_> {
         if let Some(record) = self.record.take() {
             let record = record
                 .bytes(self.carried.up.load(Relaxed), self.carried.down.load(Relaxed))
-                .duration(self.arrival.since.elapsed());
+                .duration(self.since.elapsed());
             let mut record = record;
             if self.carried.is_spent() {
                 record.reason = Some(Reason::LimitExceeded);
             }
-            self.arrival.sandbox.metrics.connection(&record);
-            self.arrival.sandbox.audit.emit(record);
+            self.sandbox.metrics.connection(&record);
+            self.sandbox.audit.emit(record);
         }
     }
 }

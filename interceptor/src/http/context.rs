@@ -10,9 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::authority::Identity;
 use super::strict::Notes;
 use crate::audit::Protocol;
+use crate::policy::Limits;
 use crate::proxy::Sandbox;
 use crate::proxy::live::Alive;
 use crate::upstream::pool::{ConnectError, Connection, Key};
+
+/// No head has more fields, whatever the policy says: `http::HeaderMap` holds no more, and hyper
+/// makes room for as many as it is told before it reads a head.
+const MOST_HEADERS: u64 = 24_576;
 
 /// A connection to the origin that was begun while the sandbox's own TLS handshake still went on.
 #[derive(Debug)]
@@ -27,6 +32,13 @@ impl Drop for Early {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The most header bytes and fields that a connection which begins with these limits is set up for:
+/// a policy that only goes back to the default is to hold at once.
+pub(super) fn most(limits: &Limits) -> (u64, u64) {
+    let default = Limits::default();
+    (limits.header_bytes.max(default.header_bytes), limits.headers.clamp(default.headers, MOST_HEADERS))
 }
 
 /// One connection from the sandbox.
@@ -44,6 +56,10 @@ pub(crate) struct Context {
     pub notes: Option<Notes>,
     /// Closes it.
     pub close: CancellationToken,
+    /// The limits that it began with: hyper's own ceilings and timers, which stay as they are.
+    pub limits: Limits,
+    /// Has an HTTP/2 connection end when what is under way is done, since its limits hold no more.
+    pub outdated: CancellationToken,
     /// Its entry among the sandbox's open connections.
     pub _alive: Alive,
     /// Taken by the first request that it fits.
@@ -57,11 +73,22 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Whether what cannot be changed on this connection is not what the limits of this moment ask
+    /// for: it ends with the request under way then, and the next one has them.
+    pub(crate) fn is_outdated(&self) -> bool {
+        let (began, now) = (&self.limits, self.sandbox.limits());
+        let (bytes, headers) = most(began);
+        now.header_bytes > bytes
+            || now.headers > headers
+            || now.idle_timeout != began.idle_timeout
+            || now.total_timeout != began.total_timeout
+    }
+
     /// The connection begun early, if it is what this request needs.
     pub(crate) fn take_early(&self, key: &Key) -> Option<Early> {
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        // One of other rules fits no request any more.
+        drop(early.take_if(|early| early.key.generation() != key.generation()));
         early.take_if(|early| early.key == *key)
     }
 }
-        // One of other rules fits no request any more.
-        drop(early.take_if(|early| early.key.generation() != key.generation()));

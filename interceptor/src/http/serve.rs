@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::body::Download;
-use super::context::Context;
+use super::context::{Context, most};
 use super::exchange::Exchange;
 use super::redact::{RedactError, Redactor};
 use super::refuse::{About, answer, named_placeholder, refusal};
@@ -54,12 +54,17 @@ pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let rules = context.sandbox.rules();
-    let limits = rules.policy.limits();
-    let ceilings = Ceilings {
-        head_bytes: count(limits.header_bytes),
-        headers: count(limits.headers),
-        time: limits.header_timeout,
+    let limits = context.limits;
+    let (most_bytes, most_headers) = most(&limits);
+    let sandbox = context.sandbox.clone();
+    // Asked for each head, so that a new policy's ceilings hold for connections of before, too.
+    let ceilings = move || {
+        let limits = sandbox.limits();
+        Ceilings {
+            head_bytes: count(limits.header_bytes.min(most_bytes)),
+            headers: count(limits.headers.min(most_headers)),
+            time: limits.header_timeout,
+        }
     };
     let (stream, notes) = Strict::new(Stall::new(stream, limits.idle_timeout), first, ceilings);
     context.notes = Some(notes);
@@ -73,8 +78,8 @@ where
         .timer(TokioTimer::new())
         // The filter limits the time of a head; this one is how long a connection may be idle between requests.
         .header_read_timeout(limits.idle_timeout)
-        .max_headers(count(limits.headers).saturating_add(1))
-        .max_header_size(count(limits.header_bytes).saturating_add(1024))
+        .max_headers(count(most_headers).saturating_add(1))
+        .max_header_size(count(most_bytes).saturating_add(1024))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let served = async {
@@ -110,8 +115,9 @@ pub(crate) async fn h2<S>(stream: S, context: Context)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let rules = context.sandbox.rules();
-    let limits = rules.policy.limits();
+    let limits = context.limits;
+    let (most_bytes, _) = most(&limits);
+    let outdated = context.outdated.clone();
     let context = Arc::new(context);
     let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
     let close = context.close.clone();
@@ -130,9 +136,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
-        .max_header_list_size(
-            u32::try_from(limits.header_bytes).unwrap_or(u32::MAX).saturating_add(64 * 1024),
-        )
+        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(64 * 1024))
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256)
         .keep_alive_interval(Duration::from_secs(30))
@@ -142,7 +146,10 @@ where
         let mut connection = std::pin::pin!(connection);
         // Before the first request hyper would not say GOAWAY, but close.
         let told = async {
-            drain.cancelled().await;
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = outdated.cancelled() => return,
+            }
             let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
         };
         // Answers to PING move bytes, and a window of zero none: what counts is what moves in the streams. An origin that is
@@ -241,10 +248,14 @@ async fn answered(
         Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
     };
     let mut response = response;
-    if response.version() <= Version::HTTP_11
+    let is_outdated = context.is_outdated();
+    if context.protocol == Protocol::H2 {
+        if is_outdated {
+            context.outdated.cancel();
+        }
+    } else if response.version() <= Version::HTTP_11
         && response.status() != http::StatusCode::SWITCHING_PROTOCOLS
-        && context.protocol != Protocol::H2
-        && context.sandbox.draining().is_cancelled()
+        && (is_outdated || context.sandbox.draining().is_cancelled())
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -259,13 +270,15 @@ async fn answered(
 /// Says of a later policy whether it would have permitted a request.
 fn later(parts: &Parts, judged: &Judged) -> impl Fn(&Policy) -> bool + Send + Sync + 'static + use<> {
     let (scheme, port, host) = (judged.scheme, judged.port, judged.host.clone());
-    let (method, uri, rules) = (parts.method.clone(), parts.uri.clone(), judged.rules.clone());
+    let (method, uri) = (parts.method.clone(), parts.uri.clone());
     let overrides: Vec<String> = overrides(parts).map(str::to_owned).collect();
-    let before = judged.presented.credentials.clone();
+    // By name: what a stream or a WebSocket holds for its life keeps no rules, nor keys, of before.
+    let presented = judged.presented.credentials.iter();
+    let before: Vec<String> = presented.map(|id| judged.rules.policy.credential(*id).name.clone()).collect();
     move |policy| {
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
-        // A credential is known by its name; one that is gone permits nothing.
-        let named = before.iter().map(|id| policy.credential_named(&rules.policy.credential(*id).name));
+        // A credential that is gone permits nothing.
+        let named = before.iter().map(|name| policy.credential_named(name));
         let Some(presented) = named.collect::<Option<Vec<_>>>() else { return false };
         let decision = policy.decide(&crate::policy::Request {
             scheme,

@@ -13,6 +13,7 @@ pub(crate) mod head;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,6 +128,15 @@ const MOST_CHUNK_LINE: usize = 18;
 /// Trailers of a request, together.
 const MOST_TRAILERS: usize = 8 * 1024;
 
+/// Says the ceilings of this moment.
+struct Current(Box<dyn Fn() -> Ceilings + Send>);
+
+impl fmt::Debug for Current {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0().fmt(formatter)
+    }
+}
+
 /// A stream whose reading side is filtered.
 #[derive(Debug)]
 pub(crate) struct Strict<S> {
@@ -134,15 +144,21 @@ pub(crate) struct Strict<S> {
     buffer: BytesMut,
     state: State,
     notes: Notes,
-    ceilings: Ceilings,
+    ceilings: Current,
     /// Runs while a head is begun and not whole (slowloris, ATTACKS X3).
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Strict<S> {
-    /// Filters `stream`; `first` are bytes that were read from it already.
-    pub(crate) fn new(stream: S, first: BytesMut, ceilings: Ceilings) -> (Strict<S>, Notes) {
+    /// Filters `stream`; `first` are bytes that were read from it already. `ceilings` says those of
+    /// the moment, for each head.
+    pub(crate) fn new(
+        stream: S,
+        first: BytesMut,
+        ceilings: impl Fn() -> Ceilings + Send + 'static,
+    ) -> (Strict<S>, Notes) {
         let notes = Notes::default();
+        let ceilings = Current(Box::new(ceilings));
         let state = State::Head { scanned: 0 };
         (Strict { stream, buffer: first, state, notes: notes.clone(), ceilings, patience: None }, notes)
     }
@@ -160,13 +176,14 @@ impl<S> Strict<S> {
         if scanned == 0 && self.buffer.starts_with(b"\r\n") {
             self.buffer.advance(2);
         }
+        let ceilings = self.ceilings.0();
         let from = scanned.saturating_sub(3).min(self.buffer.len());
         if let Some(at) = memchr::memmem::find(&self.buffer[from..], b"\r\n\r\n") {
             let end = from + at + 4;
-            if end > self.ceilings.head_bytes {
-                return Some(self.refuse(Refused::head_too_large(self.ceilings.head_bytes)));
+            if end > ceilings.head_bytes {
+                return Some(self.refuse(Refused::head_too_large(ceilings.head_bytes)));
             }
-            return Some(match head::check(&self.buffer[..end], self.ceilings.headers) {
+            return Some(match head::check(&self.buffer[..end], ceilings.headers) {
                 Ok(framing) => {
                     let next = match framing {
                         Framing::None => Next::Head,
@@ -182,8 +199,8 @@ impl<S> Strict<S> {
                 Err(refused) => self.refuse(refused),
             });
         }
-        if self.buffer.len() > self.ceilings.head_bytes {
-            return Some(self.refuse(Refused::head_too_large(self.ceilings.head_bytes)));
+        if self.buffer.len() > ceilings.head_bytes {
+            return Some(self.refuse(Refused::head_too_large(ceilings.head_bytes)));
         }
         // What cannot become a head any more is refused now, not when the client gives up waiting.
         if let Some(refused) = head::hopeless(&self.buffer) {
@@ -266,8 +283,8 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         if self.buffer.is_empty() {
             return Poll::Pending;
         }
-        let time = self.ceilings.time;
-        self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(time))).as_mut().poll(cx)
+        let begin = || Box::pin(tokio::time::sleep(self.ceilings.0().time));
+        self.patience.get_or_insert_with(begin).as_mut().poll(cx)
     }
 
     /// Reads at most `most` bytes into `out`: from the buffer while it holds some, then straight from the stream.

@@ -6,7 +6,7 @@ const CEILINGS: Ceilings = Ceilings { head_bytes: 16 * 1024, headers: 100, time:
 /// What comes through of `bytes` when they arrive in pieces of `piece` bytes, and what was refused.
 async fn filtered(bytes: &[u8], piece: usize) -> (io::Result<Vec<u8>>, Option<Refused>) {
     let mut mock = pieces(bytes, piece);
-    let (mut strict, notes) = Strict::new(&mut mock, BytesMut::new(), CEILINGS);
+    let (mut strict, notes) = Strict::new(&mut mock, BytesMut::new(), || CEILINGS);
     let mut out = Vec::new();
     let result = strict.read_to_end(&mut out).await;
     (result.map(|_| out), notes.refused())
@@ -33,6 +33,24 @@ impl AsyncRead for Pieces {
         out.put_slice(&self.bytes[self.at..end]);
         self.at = end;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn each_head_is_held_to_the_ceilings_of_its_moment() {
+    let most = Arc::new(std::sync::atomic::AtomicUsize::new(2));
+    let now = most.clone();
+    let ceilings = move || Ceilings { headers: now.load(std::sync::atomic::Ordering::Relaxed), ..CEILINGS };
+    let (mut client, server) = tokio::io::duplex(1024);
+    let (mut strict, notes) = Strict::new(server, BytesMut::new(), ceilings);
+    let head = b"GET / HTTP/1.1\r\nhost: x\r\na: 1\r\n\r\n";
+    for (allowed, passes) in [(2, true), (3, true), (2, true), (1, false)] {
+        most.store(allowed, std::sync::atomic::Ordering::Relaxed);
+        tokio::io::AsyncWriteExt::write_all(&mut client, head).await.unwrap();
+        let mut read = vec![0; 1024];
+        let count = strict.read(&mut read).await.unwrap();
+        assert_eq!(read[..count] == head[..], passes, "{allowed}");
+        assert_eq!(notes.refused().is_none(), passes, "{allowed}");
     }
 }
 
@@ -168,7 +186,7 @@ async fn h10_after_a_declined_upgrade_the_next_bytes_are_a_request_again() {
     let upgrade = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
     for (outcome, passes) in [(Upgrade::Declined, false), (Upgrade::Switched, true)] {
         let mut mock = pieces(&[upgrade.as_slice(), b"not http\r\n\r\n"].concat(), 1000);
-        let (mut strict, notes) = Strict::new(&mut mock, BytesMut::new(), CEILINGS);
+        let (mut strict, notes) = Strict::new(&mut mock, BytesMut::new(), || CEILINGS);
         let mut head = vec![0; upgrade.len()];
         strict.read_exact(&mut head).await.unwrap();
         notes.upgrade(outcome);
