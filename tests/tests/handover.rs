@@ -244,7 +244,9 @@ fn half_a_takeover(daemon: &Daemon<'_>, hello: &Value, steps: &[&str]) -> Vec<Va
 fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
     Lab::test(|lab| {
         lab.unordered();
-        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        // What is played here is a program that the operator named.
+        let own = std::env::current_exe().unwrap();
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(own).start();
         let guest = daemon.guest(&policy(lab));
         let hello = json!({ "Hello": { "version": 1, "layout": 1 } });
         let table: [(&Value, &[&str]); 5] = [

@@ -66,6 +66,9 @@ pub(super) fn append(out: &mut String, record: &Record) {
     if let Some(dropped) = record.dropped {
         let _ = write!(out, ",\"dropped\":{dropped}");
     }
+    if let Some(message) = &record.message {
+        text(out, "message", message);
+    }
     out.push_str("}\n");
 }
 

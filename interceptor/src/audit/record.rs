@@ -129,6 +129,8 @@ pub struct Record {
     pub duration: Option<Duration>,
     /// How many records were lost, for the event `audit_dropped`.
     pub dropped: Option<u64>,
+    /// More of an event: the process that asked for it, for `takeover_begun`.
+    pub message: Option<Box<str>>,
 }
 
 impl Record {
@@ -140,6 +142,12 @@ impl Record {
     /// An event that happened now, e.g. `sandbox_started`.
     pub fn lifecycle(sandbox: &Arc<str>, event: &'static str) -> Record {
         Record { event: Some(event), ..Record::empty(sandbox, RequestId::new(), Kind::Lifecycle) }
+    }
+
+    /// Sets [`Record::message`].
+    #[must_use]
+    pub fn message(self, text: &str) -> Record {
+        Record { message: Some(text.into()), ..self }
     }
 
     /// A request or connection that was let through.
@@ -185,13 +193,14 @@ impl Record {
             bytes_down: None,
             duration: None,
             dropped: None,
+            message: None,
         }
     }
 
     /// How much memory the record holds, in bytes, so that the queue can be bounded by it.
     pub(super) fn size(&self) -> usize {
         let text = |text: &Option<Box<str>>| text.as_deref().map_or(0, str::len);
-        size_of::<Record>() + text(&self.host) + text(&self.method) + text(&self.path)
+        size_of::<Record>() + text(&self.host) + text(&self.method) + text(&self.path) + text(&self.message)
     }
 }
 

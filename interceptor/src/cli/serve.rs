@@ -63,6 +63,10 @@ pub struct Serve {
     /// system's own (by Landlock); repeatable.
     #[arg(long, value_name = "PATH")]
     readable: Vec<PathBuf>,
+    /// A program that may take over from this daemon beside the one that it runs itself, such as
+    /// the place of its next version; repeatable.
+    #[arg(long, value_name = "PATH")]
+    successor: Vec<PathBuf>,
     /// Where the files are that sandboxes' programs trust, a directory for each sandbox [default: /run/interceptor-trust]; half a
     /// megabyte each.
     #[arg(long, value_name = "DIR")]
@@ -81,16 +85,26 @@ const EXAMPLES: &str = r#"Examples:
 The configuration:
   { "audit": "/var/log/interceptor.jsonl", "policy": "/etc/interceptor/default.json",
     "sandboxes": [ { "id": "agents", "cgroup": "/sys/fs/cgroup/agents.slice", "policy": "/etc/interceptor/agents.json" } ] }
-Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), trust_dir, max_sandboxes and sandboxes, of which each
-has cgroup and, if need be, id, pid, netns and policy (a file; without it, the default policy).
+Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), successor (a list), trust_dir, max_sandboxes and
+sandboxes, of which each has cgroup and, if need be, id, pid, netns and policy (a file; without it, the default policy).
 
 It prints one line when it is ready. SIGHUP reads policy files and key files again, and opens the audit file anew. SIGINT and SIGTERM
 end it and every sandbox: nothing is left behind. The API is described at GET /openapi.json."#;
 
 /// Runs the command.
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let Serve { mut common, control, config, takeover, adopt, drain, readable, trust_dir, max_sandboxes } =
-        arguments;
+    let Serve {
+        mut common,
+        control,
+        config,
+        takeover,
+        adopt,
+        drain,
+        mut readable,
+        successor,
+        trust_dir,
+        max_sandboxes,
+    } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
@@ -113,6 +127,10 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
     // Before any other thread exists, and after everything that only a start needs.
     let trust = trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into());
+    let successors = [config.successor, successor].concat();
+    if !readable.is_empty() {
+        readable.extend(successors.iter().map(|program| directory(program)));
+    }
     confine(&common, &path, &trust, &readable)?;
     let audit = setup::audit_in_turn(&common, &Limits::default())?;
     let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
@@ -151,7 +169,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     }
     let stop = CancellationToken::new();
     let socket = Arc::new(socket);
-    let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), stop.clone()));
+    let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), successors, stop.clone()));
     announce(&common, &path, &fleet)?;
     notify(&format!(
         "READY=1\nMAINPID={}\nSTATUS={} sandboxes at start",
@@ -163,6 +181,10 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     stop.cancel();
     tokio.block_on(async {
         if socket.is_handed() {
+            if !common.quiet {
+                let by = socket.successor();
+                let _ = writeln!(std::io::stderr(), "interceptor: taken over by another daemon: {by}");
+            }
             fleet.drain(Duration::from_secs(drain.unwrap_or(DRAIN))).await;
         } else {
             fleet.end().await;
@@ -175,12 +197,16 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives up what only a start needs, and says what is kept.
-fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
-    let directory = |file: &Path| match file.parent() {
+/// The directory that a file is in.
+fn directory(file: &Path) -> PathBuf {
+    match file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
-    };
+    }
+}
+
+/// Gives up what only a start needs, and says what is kept.
+fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
     // It has to be there to be named. Whether it is fit for its use is looked at when it is used.
     let _ = std::fs::DirBuilder::new().mode(0o755).create(trust);
     let mut written = vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control), trust.to_owned()];
@@ -272,7 +298,6 @@ fn announce(common: &Common, path: &Path, fleet: &Fleet) -> anyhow::Result<()> {
 
 /// Reads the configuration; what is wrong with it is said without its values.
 fn read_config(path: &Path) -> anyhow::Result<Config> {
-    use std::io::Read;
     let name = || format!("the configuration {}", path.display());
     let text = files::read_text(path, LARGEST_CONFIG).with_context(name)?;
     serde_json::from_str(&text).map_err(|error| {

@@ -14,12 +14,14 @@ mod peer;
 #[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod policy;
 mod problem;
+mod process;
 mod sandboxes;
 mod server;
 mod socket;
 mod sse;
 mod takeover;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -44,12 +46,15 @@ pub(crate) struct Control {
     fleet: Arc<Fleet>,
     socket: Arc<ControlSocket>,
     openapi: Arc<str>,
+    /// The programs that may take over beside this one.
+    successors: Arc<[PathBuf]>,
 }
 
 /// The API.
-pub(crate) fn router(fleet: Arc<Fleet>, socket: Arc<ControlSocket>) -> Router {
+pub(crate) fn router(fleet: Arc<Fleet>, socket: Arc<ControlSocket>, successors: Vec<PathBuf>) -> Router {
     let (router, described) = described();
-    let control = Control { fleet, socket, openapi: openapi::document(described).into() };
+    let (openapi, successors) = (openapi::document(described).into(), successors.into());
+    let control = Control { fleet, socket, openapi, successors };
     router
         .route("/openapi.json", get(openapi::serve))
         .fallback(problem::no_route)

@@ -156,6 +156,9 @@ pub struct Config {
     /// As `--resolve`.
     #[serde(default)]
     pub resolve: Vec<String>,
+    /// As `--successor`.
+    #[serde(default)]
+    pub successor: Vec<PathBuf>,
     /// As `--trust-dir`.
     pub trust_dir: Option<PathBuf>,
     /// As `--max-sandboxes`.

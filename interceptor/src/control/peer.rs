@@ -1,9 +1,16 @@
 //! Who may speak: the owner of the daemon and root, and nobody who lives in a sandbox (ATTACKS P1).
+//!
+//! A peer is judged when its connection is accepted, by a descriptor of its process, and what is
+//! found then against it holds for good (ATTACKS P6). Each request looks at the same process again,
+//! since a sandbox may have been made around it meanwhile.
 
+use std::fmt;
 use std::fs;
 use std::io;
+use std::iter;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
@@ -12,34 +19,129 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::net::UnixStream;
 
+use super::process::{Process, Program};
 use super::{Control, Problem};
 use crate::fleet::Fleet;
 use crate::sandbox::cgroup;
 
-/// The process at the other end, as the kernel knew it when it connected (SO_PEERCRED).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
+const ENDED: &str =
+    "it cannot be told whether it lives in a sandbox: it has ended, or /proc does not show it";
+
+/// The process at the other end.
+#[derive(Clone, Debug)]
+pub(super) struct Peer(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
     uid: u32,
-    /// `None` where it has no number here: it lives in a PID namespace that this one does not contain.
-    pid: Option<i32>,
+    /// `None` where it was gone before it was looked at.
+    process: Option<Process>,
+    /// The program that it ran then, to know it by.
+    program: Option<OwnedFd>,
+    /// What was found against it then.
+    found: Result<(), &'static str>,
+}
+
+/// Who takes over, for the log and the records.
+#[derive(Clone, Debug)]
+pub(crate) struct Successor {
+    number: i32,
+    uid: u32,
+    program: PathBuf,
+}
+
+impl fmt::Display for Successor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "pid {}, uid {}, {}", self.number, self.uid, self.program.display())
+    }
 }
 
 impl Peer {
-    pub(super) fn of(stream: &UnixStream) -> io::Result<Peer> {
+    /// Judges the process at the other end of a connection that was just accepted. Blocks for a
+    /// moment.
+    ///
+    /// # Errors
+    /// When the kernel does not say whose the connection is.
+    pub(super) fn judge(stream: &UnixStream, fleet: &Fleet) -> io::Result<Peer> {
         let credentials = stream.peer_cred()?;
-        Ok(Peer { uid: credentials.uid(), pid: credentials.pid().filter(|pid| *pid > 0) })
+        let uid = credentials.uid();
+        let process = Process::of(stream, credentials.pid().filter(|pid| *pid > 0)).ok();
+        let known = Known { uid, process, program: None, found: Ok(()) };
+        let found = known.may_speak(fleet);
+        // Only root may take over, and has to be what it was when it connected.
+        let process = known.process.as_ref().filter(|_| uid == 0 && found.is_ok());
+        let program = process.and_then(|process| process.program().ok());
+        Ok(Peer(Arc::new(Known { program, found, ..known })))
     }
 
     /// Whether it is of the right user at all.
-    pub(super) fn is_owner(self) -> bool {
-        self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
+    pub(super) fn is_owner(&self) -> bool {
+        self.0.is_owner()
+    }
+
+    /// Whether this process may be told the keys: root, outside every sandbox, traced by nobody,
+    /// and of this daemon's own program or one of `named`. Blocks for a moment.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn may_take_over(&self, fleet: &Fleet, named: &[PathBuf]) -> Result<Successor, &'static str> {
+        self.0.may_speak_still(fleet)?;
+        if self.0.uid != 0 {
+            return Err("only root may");
+        }
+        let (Some(process), Some(before)) = (&self.0.process, &self.0.program) else {
+            return Err("it cannot be told which program it runs");
+        };
+        let unknown = |_| "it cannot be told which program it runs";
+        let before = before.try_clone().and_then(Program::of).map_err(unknown)?;
+        let program = process.program().and_then(Program::of).map_err(unknown)?;
+        if !program.is(&before) {
+            return Err("it runs another program than when it connected");
+        }
+        let own = Program::own().map_err(unknown)?;
+        let named = named.iter().filter_map(|path| Program::at(path).ok());
+        // Read only where it may come to something: what it is read from is the peer's.
+        let permitted: Vec<Program> =
+            iter::once(own).chain(named).filter(|permitted| permitted.may_equal(&program)).collect();
+        let is_permitted = permitted.iter().any(|permitted| permitted.is(&program))
+            || (!permitted.is_empty() && {
+                let content = process.content().and_then(Program::of).map_err(unknown)?;
+                content.is(&program)
+                    && permitted.iter().any(|permitted| permitted.equals(&content).unwrap_or(false))
+            });
+        if !is_permitted {
+            return Err("it runs another program than this daemon: name that program when the daemon is \
+                 started, with `serve --successor PATH`");
+        }
+        if process.is_traced().map_err(unknown)? {
+            return Err("another process traces it");
+        }
+        let number = process.number().map_err(unknown)?;
+        Ok(Successor { number, uid: self.0.uid, program: program.path() })
     }
 }
 
-impl Peer {
-    /// Whether it is root.
-    pub(super) fn is_root(self) -> bool {
-        self.uid == 0
+impl Known {
+    fn is_owner(&self) -> bool {
+        self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
+    }
+
+    /// What was found when it connected, or is so now.
+    fn may_speak_still(&self, fleet: &Fleet) -> Result<(), &'static str> {
+        self.found.and_then(|()| self.may_speak(fleet))
+    }
+
+    fn may_speak(&self, fleet: &Fleet) -> Result<(), &'static str> {
+        if !self.is_owner() {
+            return Err("only root and the daemon's own user may");
+        }
+        let path = self.process.as_ref().ok_or(ENDED)?.cgroup().map_err(|_| ENDED)?;
+        let mount = cgroup::mount_point().map_err(|_| ENDED)?;
+        let enforced: Vec<u64> = fleet.list().iter().map(|member| member.cgroup_id).collect();
+        if lives_below(&mount, &path, &enforced) {
+            return Err("it lives in a sandbox, and a sandbox has no say in its own policy");
+        }
+        Ok(())
     }
 }
 
@@ -50,35 +152,19 @@ pub(super) async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let fleet = control.fleet.clone();
-    let admitted = super::blocking(move || may_speak(&fleet, peer)).await;
-    match admitted {
+    let (fleet, judged) = (control.fleet.clone(), peer.clone());
+    match super::blocking(move || judged.0.may_speak_still(&fleet)).await {
         Ok(Ok(())) => next.run(request).await,
-        Ok(Err(why)) => {
-            tracing::warn!(uid = peer.uid, pid = peer.pid, why, "refused a peer of the control socket");
-            let title = "This process may not use the control API";
-            Problem::new(StatusCode::FORBIDDEN, "peer_refused", title, why).into_response()
-        }
+        Ok(Err(why)) => refused(&peer, "This process may not use the control API", why),
         Err(problem) => problem.into_response(),
     }
 }
 
-fn may_speak(fleet: &Arc<Fleet>, peer: Peer) -> Result<(), &'static str> {
-    if !peer.is_owner() {
-        return Err("only root and the daemon's own user may");
-    }
-    let Some(pid) = peer.pid else {
-        return Err("it lives in a PID namespace in which the daemon cannot see it");
-    };
-    let unknown = "it cannot be told whether it lives in a sandbox: it has ended, or /proc does not show it";
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|_| unknown)?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::")).ok_or(unknown)?;
-    let mount = cgroup::mount_point().map_err(|_| unknown)?;
-    let enforced: Vec<u64> = fleet.list().iter().map(|member| member.cgroup_id).collect();
-    if lives_below(&mount, Path::new(path), &enforced) {
-        return Err("it lives in a sandbox, and a sandbox has no say in its own policy");
-    }
-    Ok(())
+/// The answer to a peer that may not do what it asks for.
+pub(super) fn refused(peer: &Peer, title: &'static str, why: &'static str) -> Response {
+    let pid = peer.0.process.as_ref().and_then(|process| process.number().ok());
+    tracing::warn!(uid = peer.0.uid, pid, why, "refused a peer of the control socket");
+    Problem::new(StatusCode::FORBIDDEN, "peer_refused", title, why).into_response()
 }
 
 /// Whether a cgroup, as /proc shows it, is one of these or below one of them, or below those that `interceptor run` makes.

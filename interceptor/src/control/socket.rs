@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -53,6 +54,8 @@ pub struct ControlSocket {
     file: (u64, u64),
     /// Another process listens there now: the file is its own.
     handed: CancellationToken,
+    /// Who asked last for the sandboxes, in words.
+    successor: Mutex<String>,
 }
 
 impl ControlSocket {
@@ -100,7 +103,13 @@ impl ControlSocket {
     }
 
     fn of(listener: UnixListener, path: &Path, file: (u64, u64)) -> ControlSocket {
-        ControlSocket { listener, path: path.to_owned(), file, handed: CancellationToken::new() }
+        ControlSocket {
+            listener,
+            path: path.to_owned(),
+            file,
+            handed: CancellationToken::new(),
+            successor: Mutex::default(),
+        }
     }
 
     /// That of another process, which listens there too.
@@ -115,6 +124,16 @@ impl ControlSocket {
             cause,
         })?;
         Ok(ControlSocket::of(listener, path, (found.dev(), found.ino())))
+    }
+
+    /// Notes who is about to be given the sandboxes.
+    pub(super) fn expect(&self, successor: String) {
+        *self.successor.lock().unwrap_or_else(PoisonError::into_inner) = successor;
+    }
+
+    /// Who has taken over, in words.
+    pub fn successor(&self) -> String {
+        self.successor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Leaves the socket to another process, which listens at it.

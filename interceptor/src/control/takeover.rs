@@ -8,19 +8,22 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::net::UnixStream;
 
-use super::peer::Peer;
+use super::peer::{Peer, Successor, refused};
 use super::{Control, Problem};
+use crate::audit::Record;
 use crate::takeover::{PROTOCOL, give};
 
 /// Hands all sandboxes over to the process at the other end, and ends this daemon when that one serves them. The connection switches to
-/// a protocol of its own, in which descriptors and keys travel: `interceptor serve --takeover` speaks it. For root alone.
+/// a protocol of its own, in which descriptors and keys travel: `interceptor serve --takeover`
+/// speaks it. For root alone, outside every sandbox, and for this daemon's own program or one that
+/// it was told of (`serve --successor`).
 #[utoipa::path(
     post,
     path = "/v1/takeover",
     tag = "daemon",
     responses(
         (status = 101, description = "The hand-over begins"),
-        (status = 403, description = "The peer is not root", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The peer is not root, or runs another program", body = Problem, content_type = "application/problem+json"),
         (status = 426, description = "`Upgrade: interceptor-takeover` is missing", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -29,10 +32,14 @@ pub(super) async fn take_over(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Response {
-    if !peer.is_root() {
-        let title = "This process may not take the sandboxes over";
-        return Problem::new(StatusCode::FORBIDDEN, "peer_refused", title, "only root may").into_response();
-    }
+    let (asking, fleet, named) = (peer.clone(), control.fleet.clone(), control.successors.clone());
+    let successor = match super::blocking(move || asking.may_take_over(&fleet, &named)).await {
+        Ok(Ok(successor)) => successor,
+        Ok(Err(why)) => {
+            return refused(&peer, "This process may not take the sandboxes over", why);
+        }
+        Err(problem) => return problem.into_response(),
+    };
     if request.headers().get(UPGRADE).is_none_or(|asked| asked.as_bytes() != PROTOCOL.as_bytes()) {
         let (title, detail) = ("This is no request of its own", format!("ask with `Upgrade: {PROTOCOL}`"));
         return Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", title, detail).into_response();
@@ -55,7 +62,10 @@ pub(super) async fn take_over(
             Ok(stream)
         });
         let given = super::blocking(move || match stream {
-            Ok(stream) => give(stream, &control.fleet, &control.socket).map_err(|error| error.to_string()),
+            Ok(stream) => {
+                tell(&control, &successor);
+                give(stream, &control.fleet, &control.socket).map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         });
         match given.await {
@@ -68,4 +78,15 @@ pub(super) async fn take_over(
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     response.headers_mut().insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
     response
+}
+
+/// Says who is about to be given the sandboxes with their keys, whatever comes of it.
+fn tell(control: &Control, successor: &Successor) {
+    tracing::info!(%successor, "another daemon asks to take over");
+    control.socket.expect(successor.to_string());
+    let audit = &control.fleet.runtime().audit;
+    for member in control.fleet.list() {
+        let record = Record::lifecycle(&member.id, "takeover_begun");
+        audit.emit(record.message(&successor.to_string()));
+    }
 }

@@ -1,9 +1,11 @@
-//! The process that opens `/proc/PID/ns/net` for the daemon, which Landlock keeps from looking at processes outside its domain. It
+//! The process that opens `/proc/PID/ns/net` and `/proc/PID/exe` for the daemon, which Landlock
+//! keeps from looking at processes outside its domain. It
 //! answers the daemon alone, with that descriptor or with nothing, and keeps one capability; it ends with the daemon.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -25,17 +27,27 @@ static ATTENDANT: OnceLock<Mutex<Attendant>> = OnceLock::new();
 #[derive(Debug)]
 struct Attendant {
     channel: Channel,
+    /// A question went without its answer.
+    is_out_of_step: bool,
     /// Never waited for: it ends when the channel is closed, which is when this process ends.
     _child: Child,
 }
 
-/// Whose namespace is wanted.
+/// What is wanted, and of whom.
 #[derive(Debug, Serialize, Deserialize)]
 struct Wanted {
     process: i32,
+    what: What,
 }
 
-/// The namespace comes as a descriptor, unless there is an error number.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum What {
+    Network,
+    Program,
+    Content,
+}
+
+/// It comes as a descriptor, unless there is an error number.
 #[derive(Debug, Serialize, Deserialize)]
 struct Opened {
     error: Option<i32>,
@@ -58,7 +70,7 @@ pub fn start() -> Result<(), SandboxError> {
         .spawn()
         .map_err(failed)?;
     channel.send(&Order::Attend, &[]).map_err(failed)?;
-    let attendant = Mutex::new(Attendant { channel, _child: child });
+    let attendant = Mutex::new(Attendant { channel, is_out_of_step: false, _child: child });
     ATTENDANT.set(attendant).map_err(|_| SandboxError::Refused("there is an attendant already".into()))
 }
 
@@ -67,20 +79,54 @@ pub fn start() -> Result<(), SandboxError> {
 /// # Errors
 /// As of open(2).
 pub fn network_of(process: i32) -> io::Result<OwnedFd> {
-    let Some(attendant) = ATTENDANT.get() else { return open(process) };
+    obtain(Wanted { process, what: What::Network })
+}
+
+/// The program that a process runs, to be known by (`O_PATH`): no file system is asked for anything, and
+/// so none can make one wait. Opened by the attendant, where there is one.
+///
+/// # Errors
+/// As of open(2).
+pub fn program_of(process: i32) -> io::Result<OwnedFd> {
+    obtain(Wanted { process, what: What::Program })
+}
+
+/// The same, to be read.
+///
+/// # Errors
+/// As of open(2).
+pub fn content_of(process: i32) -> io::Result<OwnedFd> {
+    obtain(Wanted { process, what: What::Content })
+}
+
+fn obtain(wanted: Wanted) -> io::Result<OwnedFd> {
+    let Some(attendant) = ATTENDANT.get() else { return open(&wanted) };
     // Poisoned: the conversation may have stopped half-way.
-    let attendant = attendant.lock().map_err(|_| io::Error::other("the attendant process is out of step"))?;
-    attendant.channel.send(&Wanted { process }, &[])?;
+    let out_of_step = || io::Error::other("the attendant process is out of step");
+    let mut attendant = attendant.lock().map_err(|_| out_of_step())?;
+    if attendant.is_out_of_step {
+        return Err(out_of_step());
+    }
+    // Should it not answer in time, its answer would be taken for that to a later question.
+    attendant.is_out_of_step = true;
+    attendant.channel.send(&wanted, &[])?;
     let (opened, descriptors) = attendant.channel.receive::<Opened>()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    attendant.is_out_of_step = false;
     match (opened.error, descriptors.into_iter().next()) {
-        (None, Some(namespace)) => Ok(namespace),
+        (None, Some(opened)) => Ok(opened),
         (Some(error), _) => Err(io::Error::from_raw_os_error(error)),
         (None, None) => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
-fn open(process: i32) -> io::Result<OwnedFd> {
-    File::open(format!("/proc/{process}/ns/net")).map(OwnedFd::from)
+fn open(wanted: &Wanted) -> io::Result<OwnedFd> {
+    let (file, flags) = match wanted.what {
+        What::Network => ("ns/net", 0),
+        What::Program => ("exe", libc::O_PATH),
+        What::Content => ("exe", libc::O_NONBLOCK),
+    };
+    let path = format!("/proc/{}/{file}", wanted.process);
+    OpenOptions::new().read(true).custom_flags(flags).open(path).map(OwnedFd::from)
 }
 
 /// Serves the daemon at the other end of `channel` until it is closed. For the attendant's own process.
@@ -91,8 +137,8 @@ pub(crate) fn serve(channel: &Channel) -> Result<i32, SandboxError> {
     capabilities::keep([Capability::CAP_SYS_PTRACE].into_iter())?;
     filter::apply()?;
     while let Ok(Some((wanted, _))) = channel.receive::<Wanted>() {
-        let sent = match open(wanted.process) {
-            Ok(namespace) => channel.send(&Opened { error: None }, &[std::os::fd::AsFd::as_fd(&namespace)]),
+        let sent = match open(&wanted) {
+            Ok(opened) => channel.send(&Opened { error: None }, &[std::os::fd::AsFd::as_fd(&opened)]),
             Err(error) => {
                 let number = error.raw_os_error().unwrap_or(libc::EIO);
                 channel.send(&Opened { error: Some(number) }, &[])

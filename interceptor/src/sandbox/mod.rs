@@ -26,7 +26,7 @@ pub(crate) mod seccomp;
 mod selftest;
 pub mod signals;
 pub mod stdio;
-mod sys;
+pub(crate) mod sys;
 pub(crate) mod trust;
 pub mod user;
 

@@ -97,6 +97,16 @@ pub(crate) fn reap() -> io::Result<Option<(Pid, libc::c_int)>> {
     Ok((child > 0).then(|| (Pid::from_raw(child), status)))
 }
 
+/// A descriptor of the process that has this number now (pidfd_open(2)).
+pub(crate) fn pidfd_open(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two numbers.
+    let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
+    answer(opened)?;
+    let descriptor = i32::try_from(opened).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made the descriptor for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 /// Gives a signal its default disposition again: Rust ignores SIGPIPE, and ignoring is inherited by what is executed.
 pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
     // SAFETY: installs no handler.

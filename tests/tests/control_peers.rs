@@ -1,0 +1,214 @@
+//! Who is at the other end of the control socket: known by a descriptor of the process, not by a
+//! number that another may have by now (ATTACKS P6); and who may be given the sandboxes with their
+//! keys.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use interceptor_tests::Lab;
+use interceptor_tests::daemon::{Daemon, Guest};
+use interceptor_tests::sandbox::binary;
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+const HOST: &str = "api.example.test";
+/// Where the kernel says which number it gave away last (CONFIG_CHECKPOINT_RESTORE).
+const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+
+fn policy(lab: &Lab) -> Value {
+    lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]))
+}
+
+/// A process that ends when it is dropped.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Connects, leaves the connection to a child and ends; the child speaks when it is told to.
+fn heir(daemon: &Daemon<'_>, inside: Option<&Guest<'_>>, requests: &[String]) -> Child {
+    let procs = inside.map(|guest| guest.cgroup.path().join("cgroup.procs"));
+    let program = format!(
+        "import os, socket, sys
+procs = {procs:?}
+if procs: open(procs, 'w').write(str(os.getpid()))
+s = socket.socket(socket.AF_UNIX); s.connect({control:?})
+if os.fork(): os._exit(0)
+sys.stdin.readline()
+s.settimeout(30)
+for request in {requests:?}:
+    try: s.sendall(request.encode()); answer = s.recv(100000)
+    except OSError as error: answer = repr(error).encode()
+    print(answer.decode().replace('\\r\\n', ' ').replace('\\n', ' '), flush=True)",
+        procs = procs.map_or(String::new(), |path| path.display().to_string()),
+        control = daemon.control().display().to_string(),
+    );
+    let mut command = Command::new("python3");
+    command.args(["-c", &program]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// A process outside every sandbox that has this number.
+fn reborn(number: u32) -> Ends {
+    for _ in 0..100_000 {
+        fs::write(LAST, (number - 1).to_string()).unwrap();
+        let born = Ends(Command::new("sleep").arg("600").spawn().unwrap());
+        if born.0.id() == number {
+            return born;
+        }
+    }
+    panic!("the number {number} was never to be had");
+}
+
+#[test]
+fn p6_a_number_that_is_anothers_by_now_speaks_for_nobody() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = daemon.guest(&policy(lab));
+        let path = format!("/v1/sandboxes/{}/policy", guest.id);
+        let requests = [
+            "GET /v1/sandboxes HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"),
+            "POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
+             upgrade: interceptor-takeover\r\n\r\n"
+                .to_owned(),
+        ];
+        let stopped = |signal| kill(daemon.running().pid(), signal).unwrap();
+        for (inside, is_stopped) in [(true, false), (false, false), (true, true), (false, true)] {
+            if is_stopped {
+                // It accepts the connection when its owner is long gone.
+                stopped(Signal::SIGSTOP);
+            }
+            let mut first = heir(&daemon, inside.then_some(&guest), &requests);
+            let (mut told, mut said) = (first.stdin.take().unwrap(), first.stdout.take().unwrap());
+            first.wait().unwrap();
+            let outside = reborn(first.id());
+            if is_stopped {
+                stopped(Signal::SIGCONT);
+            }
+            told.write_all(b"go\n").unwrap();
+            let mut answers = String::new();
+            said.read_to_string(&mut answers).unwrap();
+            drop(outside);
+            assert_eq!(answers.lines().count(), requests.len(), "{answers}");
+            for answer in answers.lines() {
+                assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("sandbox"), "{answer}");
+            }
+        }
+        let shown = daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json();
+        assert_eq!(shown["policy"]["network"], policy(lab)["network"]);
+        daemon.finish();
+    });
+}
+
+/// Asks for a hand-over and says how the answer begins.
+fn asks(daemon: &Daemon<'_>, before: &str) -> String {
+    let program = format!(
+        "import os, socket, subprocess, sys
+s = socket.socket(socket.AF_UNIX); s.connect({:?})
+{before}
+s.sendall(b'POST /v1/takeover HTTP/1.1\\r\\nhost: x\\r\\nconnection: upgrade\\r\\n'
+    b'upgrade: interceptor-takeover\\r\\n\\r\\n')
+print(s.recv(100000).decode().replace('\\r\\n', ' '))",
+        daemon.control().display().to_string(),
+    );
+    let output = Command::new("python3").args(["-c", &program]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The product's program under another name, with these bytes behind it.
+fn copy(lab: &Lab, name: &str, more: &[u8]) -> PathBuf {
+    let path = lab.directory().join(name);
+    let mut bytes = fs::read(binary("interceptor")).unwrap();
+    bytes.extend_from_slice(more);
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Takes over with that program: a daemon of which only its line of readiness, or its refusal, is
+/// awaited.
+fn taken_over_by(lab: &Lab, program: &Path, daemon: &Daemon<'_>) -> Result<Ends, String> {
+    let mut command = Command::new(program);
+    command.args(["serve", "--takeover", "--control"]).arg(daemon.control());
+    command.args(["--audit", "/dev/null", "--upstream-ca"]).arg(lab.directory().join("upstream-ca.pem"));
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdout(Stdio::piped());
+    let mut next = Ends(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(next.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    if line.contains("listening at") {
+        return Ok(next);
+    }
+    let mut error = String::new();
+    next.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+    Err(error)
+}
+
+#[test]
+fn p6_only_the_daemons_own_program_or_a_named_one_is_given_the_keys() {
+    Lab::test(|lab| {
+        let (same, newer) = (copy(lab, "same", b""), copy(lab, "newer", b"a later version"));
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = daemon.guest(&policy(lab));
+        let said = asks(&daemon, "");
+        assert!(said.starts_with("HTTP/1.1 403") && said.contains("--successor"), "{said}");
+        // It connects as what it is, and becomes another program when its heir asks.
+        let becomes = format!(
+            "import time
+ends, _goes_on = os.pipe()
+if os.fork(): os.dup2(ends, 0); os.execv({program:?}, ['interceptor', 'check', '-'])
+while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}): time.sleep(.01)",
+            program = binary("interceptor").display().to_string(),
+        );
+        let said = asks(&daemon, &becomes);
+        assert!(said.contains("HTTP/1.1 403") && said.contains("another program than when"), "{said}");
+        let error = taken_over_by(lab, &newer, &daemon).err().expect("it was not named");
+        assert!(error.contains("403"), "{error}");
+        assert_eq!(daemon.ids(), [guest.id.as_str()]);
+
+        // A copy is the same program; and the daemon says who took over, where and before the keys
+        // leave it.
+        let next = taken_over_by(lab, &same, &daemon).unwrap_or_else(|error| panic!("{error}"));
+        let outcome = daemon.finish();
+        let by = format!("pid {}, uid 0, {}", next.0.id(), same.display());
+        let begun: Vec<_> = outcome
+            .audit
+            .iter()
+            .filter(|record| record.reason.as_deref() == Some("takeover_begun"))
+            .collect();
+        assert_eq!(begun.len(), 1, "{:?}", outcome.audit);
+        assert_eq!(begun[0].message.as_deref(), Some(by.as_str()));
+        assert!(outcome.err().contains(&format!("taken over by another daemon: {by}")), "{}", outcome.err());
+        kill(nix::unistd::Pid::from_raw(next.0.id() as i32), Signal::SIGTERM).unwrap();
+        let mut next = next;
+        assert!(next.0.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn p6_a_named_program_takes_over() {
+    Lab::test(|lab| {
+        let newer = lab.directory().join("newer");
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(newer.clone());
+        // It need not be there before its time; and a daemon that reads only named places reads
+        // that one.
+        let daemon = daemon.option("--readable").option(lab.directory().join("upstream-ca.pem")).start();
+        let guest = daemon.guest(&policy(lab));
+        copy(lab, "newer", b"a later version");
+        let next = taken_over_by(lab, &newer, &daemon).unwrap_or_else(|error| panic!("{error}"));
+        daemon.finish();
+        drop(guest);
+        kill(nix::unistd::Pid::from_raw(next.0.id() as i32), Signal::SIGTERM).unwrap();
+        let mut next = next;
+        assert!(next.0.wait().unwrap().success());
+    });
+}
