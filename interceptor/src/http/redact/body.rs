@@ -4,19 +4,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
 
 use super::decode::{Coding, Decoding};
 use super::scan::{Scanner, Scrub};
 use super::{BodyError, BoxError, redact_values};
-
-/// How long a few held bytes that give nothing away wait for what follows, before they are passed on.
-pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A response body on its way to the sandbox: decoded where it was encoded, every real key replaced, trailers too.
 pub struct RedactedBody<B> {
@@ -24,7 +19,6 @@ pub struct RedactedBody<B> {
     decoding: Option<Box<Decoding>>,
     scrub: Scrub,
     scanner: Arc<Scanner>,
-    pause: Option<Pin<Box<Sleep>>>,
     stage: Stage,
 }
 
@@ -59,7 +53,6 @@ where
             decoding: (!codings.is_empty()).then(|| Box::new(Decoding::new(codings))),
             scrub: Scrub::new(Arc::clone(&scanner)),
             scanner,
-            pause: None,
             stage,
         }
     }
@@ -83,9 +76,8 @@ where
             }
             let frame = match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(frame) => frame.transpose().map_err(|error| BodyError::Origin(error.into()))?,
-                Poll::Pending => return self.poll_pause(context).map(|data| Some(Ok(data))),
+                Poll::Pending => return Poll::Pending,
             };
-            self.pause = None;
             let mut trailers = HeaderMap::new();
             match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
@@ -116,18 +108,6 @@ where
             let last = self.scrub.finish();
             return Poll::Ready((!last.is_empty()).then_some(Ok(last)));
         }
-    }
-
-    /// Nothing comes from the origin: waits for it, or until what is held may be passed on.
-    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
-        if !self.scrub.releasable() {
-            return Poll::Pending;
-        }
-        let pause =
-            self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + PATIENCE)));
-        ready!(pause.as_mut().poll(context));
-        self.pause = None;
-        Poll::Ready(self.scrub.release())
     }
 }
 

@@ -9,13 +9,11 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
-use super::body::PATIENCE;
 use super::scan::{Scanner, Scrub};
 
 /// How much is read from the origin at once, bytes.
@@ -55,16 +53,6 @@ impl StreamGuard {
         self.checked(passed)
     }
 
-    /// Whether bytes are held that [`StreamGuard::release`] would pass on.
-    pub fn releasable(&self) -> bool {
-        self.scrub.releasable()
-    }
-
-    /// After a pause of the origin: gives what is held and too little of a key to matter.
-    pub fn release(&mut self) -> Bytes {
-        self.scrub.release()
-    }
-
     fn checked(&self, passed: Bytes) -> Result<Bytes, Leak> {
         if self.scrub.matches() == 0 { Ok(passed) } else { Err(Leak) }
     }
@@ -78,14 +66,13 @@ pub struct Guarded<R> {
     guard: StreamGuard,
     ready: Bytes,
     scratch: Vec<u8>,
-    pause: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
 impl<R: AsyncRead + Unpin> Guarded<R> {
     /// Watches what is read from `origin`.
     pub fn new(origin: R, guard: StreamGuard) -> Guarded<R> {
-        Guarded { origin, guard, ready: Bytes::new(), scratch: vec![0; PIECE], pause: None, ended: false }
+        Guarded { origin, guard, ready: Bytes::new(), scratch: vec![0; PIECE], ended: false }
     }
 }
 
@@ -101,7 +88,6 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
             let mut scratch = ReadBuf::new(&mut this.scratch);
             match Pin::new(&mut this.origin).poll_read(context, &mut scratch) {
                 Poll::Ready(result) => {
-                    this.pause = None;
                     result?;
                     let read = scratch.filled();
                     this.ended = read.is_empty();
@@ -110,13 +96,6 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
                     } else {
                         this.guard.push(Bytes::copy_from_slice(read)).map_err(leak)?
                     };
-                }
-                Poll::Pending if this.guard.releasable() => {
-                    let until = Instant::now() + PATIENCE;
-                    let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-                    ready!(pause.as_mut().poll(context));
-                    this.pause = None;
-                    this.ready = this.guard.release();
                 }
                 Poll::Pending => return Poll::Pending,
             }
