@@ -49,6 +49,9 @@ pub struct Record {
     pub bytes_down: Option<u64>,
     /// How long it took.
     pub duration_ms: Option<f64>,
+    /// How many real keys the origin sent back.
+    #[serde(default)]
+    pub key_echoed: Option<u64>,
     /// What a `lifecycle` record says happened, and how many records were dropped.
     #[serde(default)]
     pub event: Option<Value>,

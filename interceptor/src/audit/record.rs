@@ -127,6 +127,8 @@ pub struct Record {
     pub bytes_down: Option<u64>,
     /// From the first byte of the request, or the start of the connection, to its end.
     pub duration: Option<Duration>,
+    /// How many real keys the origin sent back, whole; none where there were none.
+    pub key_echoed: Option<u64>,
     /// How many records were lost, for the event `audit_dropped`.
     pub dropped: Option<u64>,
     /// More of an event: the process that asked for it, for `takeover_begun`.
@@ -192,6 +194,7 @@ impl Record {
             bytes_up: None,
             bytes_down: None,
             duration: None,
+            key_echoed: None,
             dropped: None,
             message: None,
         }

@@ -87,7 +87,8 @@ impl Record {
             Reason::UpstreamUnreachable
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
-            | Reason::UpstreamTimeout => Some(true),
+            | Reason::UpstreamTimeout
+            | Reason::KeyEchoed => Some(true),
             Reason::RequestMalformed | Reason::AuthorityMismatch | Reason::LimitExceeded => None,
         }
     }

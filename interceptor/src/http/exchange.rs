@@ -13,6 +13,7 @@ use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
 use crate::metrics::{Opened, SandboxMetrics};
 use crate::policy::{Allow, Deny, Reason};
 use crate::proxy::Sandbox;
+use crate::proxy::echoes::{Echoes, MOST};
 use crate::proxy::live::Alive;
 use crate::proxy::quota::Place;
 
@@ -38,9 +39,18 @@ pub(crate) struct Exchange {
     progress: Arc<AtomicU64>,
     /// Its entry among what is open, and what cuts it off when a new policy does not permit it.
     open: Option<(Alive, CancellationToken)>,
+    /// The sandbox's answers that held a key.
+    echoes: Arc<Echoes>,
     /// Waits for that, made when it is first waited for.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
+
+/// The sandbox has seen too many answers that hold a key.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "{MOST} answers with a real key were seen within an hour, which is the most; find out what sends it back"
+)]
+pub(crate) struct TooManyEchoes;
 
 impl Exchange {
     /// Begins the record of a request. Until a decision is noted it stands as refused: malformed.
@@ -63,6 +73,7 @@ impl Exchange {
             span,
             progress: progress.clone(),
             open: None,
+            echoes: sandbox.echoes.clone(),
             cut: None,
         }
     }
@@ -156,6 +167,29 @@ impl Exchange {
         waiting.as_mut().poll(cx)
     }
 
+    /// Notes how many keys the answer held so far.
+    ///
+    /// # Errors
+    /// The sandbox has seen too many such answers: this one must end.
+    pub(crate) fn echoed(&mut self, keys: u64) -> Result<(), TooManyEchoes> {
+        let Some(record) = &mut self.record else { return Ok(()) };
+        let Some(fresh) = keys.checked_sub(record.key_echoed.unwrap_or(0)).filter(|fresh| *fresh > 0) else {
+            return Ok(());
+        };
+        let first = record.key_echoed.replace(keys).is_none();
+        self.metrics().keys_echoed(fresh);
+        if first && !self.echoes.admit() {
+            self.note(|record| record.reason = Some(Reason::LimitExceeded));
+            return Err(TooManyEchoes);
+        }
+        Ok(())
+    }
+
+    /// How many keys the answer held so far.
+    pub(crate) fn keys_echoed(&self) -> u64 {
+        self.record.as_ref().and_then(|record| record.key_echoed).unwrap_or(0)
+    }
+
     /// Where body bytes from the sandbox are counted.
     pub(crate) fn up(&self) -> Arc<AtomicU64> {
         self.up.clone()
@@ -180,6 +214,9 @@ impl Drop for Exchange {
             record.bytes_up = Some(self.up.load(Ordering::Relaxed));
             record.bytes_down = Some(self.down);
             record.duration = Some(self.started.elapsed());
+            if record.key_echoed.is_some() {
+                record.reason.get_or_insert(Reason::KeyEchoed);
+            }
             self.metrics().request(&record);
             tracing::info!(
                 parent: &self.span,

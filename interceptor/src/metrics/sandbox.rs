@@ -66,6 +66,7 @@ pub(crate) struct SandboxMetrics {
     pub(super) pool_idle: AtomicU64,
     pub(super) bytes_up: AtomicU64,
     pub(super) bytes_down: AtomicU64,
+    pub(super) keys_echoed: AtomicU64,
     pub(super) dns_queries: AtomicU64,
     pub(super) dns_denied: AtomicU64,
     pub(super) open_connections: AtomicU64,
@@ -144,6 +145,11 @@ impl SandboxMetrics {
     /// The same to the sandbox.
     pub(crate) fn down(&self, bytes: u64) {
         self.bytes_down.fetch_add(bytes, Relaxed);
+    }
+
+    /// Real keys that origins sent back.
+    pub(crate) fn keys_echoed(&self, keys: u64) {
+        self.keys_echoed.fetch_add(keys, Relaxed);
     }
 
     /// A name was asked for.

@@ -80,6 +80,8 @@ impl Collector for Snapshot {
         self.counters(encoder, "bytes_down", "Bytes of bodies and tunnels to the sandbox", |s| {
             &s.bytes_down
         })?;
+        let help = "Real keys that origins sent back, and that were taken out";
+        self.counters(encoder, "keys_echoed", help, |s| &s.keys_echoed)?;
         self.counters(encoder, "dns_queries", "Names asked for", |s| &s.dns_queries)?;
         self.counters(encoder, "dns_denied", "Names asked for that the policy denies", |s| &s.dns_denied)?;
         self.gauges(encoder, "connections_open", "Connections of the sandbox", |s| &s.open_connections)?;

@@ -35,11 +35,13 @@ pub enum Reason {
     UpstreamProtocol,
     /// The origin did not answer in time.
     UpstreamTimeout,
+    /// Not a refusal: an answer held a real key, which was taken out, or ended the connection where it could not be.
+    KeyEchoed,
 }
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::HostDenied,
         Reason::EndpointDenied,
         Reason::CredentialMisuse,
@@ -55,6 +57,7 @@ impl Reason {
         Reason::UpstreamTls,
         Reason::UpstreamProtocol,
         Reason::UpstreamTimeout,
+        Reason::KeyEchoed,
     ];
 
     /// The name used in answers and records, e.g. `host_denied`.
@@ -75,6 +78,7 @@ impl Reason {
             Reason::UpstreamTls => "upstream_tls",
             Reason::UpstreamProtocol => "upstream_protocol",
             Reason::UpstreamTimeout => "upstream_timeout",
+            Reason::KeyEchoed => "key_echoed",
         }
     }
 
@@ -91,7 +95,10 @@ impl Reason {
             Reason::MethodRefused => 405,
             Reason::AuthorityMismatch => 421,
             Reason::LimitExceeded => 429,
-            Reason::UpstreamUnreachable | Reason::UpstreamTls | Reason::UpstreamProtocol => 502,
+            Reason::UpstreamUnreachable
+            | Reason::UpstreamTls
+            | Reason::UpstreamProtocol
+            | Reason::KeyEchoed => 502,
             Reason::UpstreamTimeout => 504,
         }
     }

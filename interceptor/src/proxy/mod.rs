@@ -1,6 +1,7 @@
 //! One sandbox in user space: everything between its listeners and its origins, owned together and dropped together.
 
 pub(crate) mod budget;
+pub(crate) mod echoes;
 mod handed;
 pub(crate) mod live;
 pub(crate) mod pace;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::budget::Budget;
+use super::echoes::Echoes;
 use super::live::Live;
 use super::pace::Pace;
 use super::quota::Quota;
@@ -96,6 +97,8 @@ pub struct Sandbox {
     pub(crate) budget: Budget,
     /// What is open.
     pub(crate) live: Arc<Live>,
+    /// Its answers that held a key.
+    pub(crate) echoes: Arc<Echoes>,
     /// How fast it is refused.
     pub(crate) refusals: Arc<Pace>,
     pub(crate) metrics: Arc<SandboxMetrics>,
@@ -164,6 +167,7 @@ impl Sandbox {
             requests,
             budget: kept.budget,
             live: Arc::default(),
+            echoes: Arc::default(),
             refusals,
             metrics,
             tasks: TaskTracker::new(),
