@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::runtime::{Handle, Runtime};
+use tokio_rustls::server::TlsStream;
 
 use crate::audit::Record;
 use crate::authority::{Authority, Flaw};
@@ -190,6 +192,17 @@ impl Lab {
     /// A TLS origin that answers with these bytes.
     pub fn scripted(&self, answer: &'static [u8]) -> Listener {
         Listener::scripted(self.handle(), self.shared.clone(), self.authority.clone(), answer)
+    }
+
+    /// A TLS origin that hands the first request of each connection, its head as text, and the connection to `talk`.
+    pub fn talking<F>(
+        &self,
+        talk: impl Fn(String, TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
+    ) -> Listener
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        Listener::talking(self.handle(), self.shared.clone(), self.authority.clone(), talk)
     }
 
     /// A name server with this table.

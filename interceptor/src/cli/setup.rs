@@ -10,8 +10,9 @@ use anyhow::{Context, bail};
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::Keyring;
+use crate::http::redact::Redactor;
 use crate::logging;
-use crate::policy::{BASE_URL_ADDRESS, CredentialId, Document, KeySource, Limits, Policy, Problem};
+use crate::policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::environment;
 use crate::sandbox::user::Identity;
@@ -53,8 +54,9 @@ impl Rules {
     /// Whether a text holds one of the real keys, as it is or in one of the encodings that the redaction knows. Where that
     /// cannot be said, it does.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
-        let all: Vec<CredentialId> = (0..self.policy.credentials().len()).map(CredentialId).collect();
-        self.keyring.redactor(&all).map_or(true, |redactor| redactor.text(text).is_some())
+        let holds =
+            |redactor: Option<Redactor>| redactor.is_some_and(|redactor| redactor.text(text).is_some());
+        self.keyring.redactor().map_or(true, holds)
     }
 }
 

@@ -6,13 +6,12 @@
 //! hangs), and by [`Keyring::reload`]. After a rotation the key before is still taken out of
 //! answers, since an origin may quote it for a while.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 
 use super::finder::Finder;
@@ -22,7 +21,7 @@ use super::placeholder::Placeholder;
 use super::presented::{self, Presented};
 use super::source::{self, Environment, KeyError, Place, Stamp};
 use crate::http::redact::{RedactError, Redactor};
-use crate::policy::{Credential, CredentialId, Form, Host, Policy, Scheme};
+use crate::policy::{Credential, CredentialId, Form, Policy};
 
 /// How long the stamps of key files are trusted, milliseconds.
 const FRESH_MS: u64 = 1000;
@@ -38,7 +37,10 @@ pub struct Keyring {
     finder: Finder,
     /// Counts rotations: what was made of the keys before is out of date.
     generation: AtomicU64,
-    redactors: Mutex<HashMap<Vec<CredentialId>, (u64, Redactor)>>,
+    /// What takes all keys out, and of which generation they are.
+    redactor: ArcSwapOption<(u64, Redactor)>,
+    /// Held while that is made.
+    making: Mutex<()>,
     made: Instant,
     checked_ms: AtomicU64,
 }
@@ -115,7 +117,8 @@ impl Keyring {
             retired,
             finder,
             generation: AtomicU64::new(0),
-            redactors: Mutex::default(),
+            redactor: ArcSwapOption::empty(),
+            making: Mutex::default(),
             made: Instant::now(),
             checked_ms: AtomicU64::new(0),
         })
@@ -209,27 +212,15 @@ impl Keyring {
         Some(Arc::clone(&slot.keys.load().current))
     }
 
-    /// What takes out of a host's answers every key that may be sent to it; `None` where no credential governs it.
+    /// What takes every key out of an answer, whoever gives it; `None` where there are no keys. Made once for each rotation.
     ///
     /// # Errors
     /// [`RedactError::TooManyKeys`]
-    pub fn redactor_for(
-        &self,
-        policy: &Policy,
-        scheme: Scheme,
-        host: &Host,
-        port: u16,
-    ) -> Result<Option<Redactor>, RedactError> {
-        let ids = policy.governing(scheme, host, port);
-        if ids.is_empty() { Ok(None) } else { self.redactor(&ids).map(Some) }
-    }
-
-    /// What takes the keys of these credentials out of an answer. Made once for each set and rotation.
-    ///
-    /// # Errors
-    /// [`RedactError::TooManyKeys`]
-    pub fn redactor(&self, ids: &[CredentialId]) -> Result<Redactor, RedactError> {
-        self.compiled(ids)
+    pub fn redactor(&self) -> Result<Option<Redactor>, RedactError> {
+        if self.slots.is_empty() {
+            return Ok(None);
+        }
+        self.compiled().map(Some)
     }
 
     /// A text for the log, with the keys taken out; `None` where it holds none. No key file is looked at, since that may
@@ -238,30 +229,35 @@ impl Keyring {
         if self.slots.is_empty() {
             return None;
         }
-        let all: Vec<CredentialId> = (0..self.slots.len()).map(CredentialId).collect();
-        match self.compiled(&all) {
+        match self.compiled() {
             Ok(redactor) => redactor.text(text),
             Err(_) => Some(b"a line was left out: there are too many keys to look for in it\n".to_vec()),
         }
     }
 
-    fn compiled(&self, ids: &[CredentialId]) -> Result<Redactor, RedactError> {
-        let generation = self.generation.load(Ordering::Acquire);
-        let mut made = lock(&self.redactors);
-        if let Some((_, redactor)) = made.get(ids).filter(|(of, _)| *of == generation) {
-            return Ok(redactor.clone());
+    fn compiled(&self) -> Result<Redactor, RedactError> {
+        let current = || {
+            let generation = self.generation.load(Ordering::Acquire);
+            let made = self.redactor.load();
+            let redactor = made.as_ref().filter(|made| made.0 == generation).map(|made| made.1.clone());
+            redactor.ok_or(generation)
+        };
+        if let Ok(redactor) = current() {
+            return Ok(redactor);
         }
-        let slots: Vec<&Slot> = ids.iter().filter_map(|id| self.slots.get(id.0)).collect();
+        let _making = lock(&self.making);
+        let generation = match current() {
+            Ok(redactor) => return Ok(redactor),
+            Err(generation) => generation,
+        };
         let keys: Vec<(Arc<Keys>, &Placeholder)> =
-            slots.iter().map(|slot| (slot.keys.load_full(), &slot.placeholder)).collect();
+            self.slots.iter().map(|slot| (slot.keys.load_full(), &slot.placeholder)).collect();
         let pairs = keys.iter().flat_map(|(keys, placeholder)| {
             let known = [Some(&keys.current), keys.previous.as_ref()];
             known.into_iter().flatten().map(|key| (key.expose().as_bytes(), placeholder.as_str().as_bytes()))
         });
         let redactor = Redactor::of(pairs)?;
-        // Sets are those of hosts in the policy, so there are few; those of keys rotated away are of no use.
-        made.retain(|_, (of, _)| *of == generation);
-        made.insert(ids.to_vec(), (generation, redactor.clone()));
+        self.redactor.store(Some(Arc::new((generation, redactor.clone()))));
         Ok(redactor)
     }
 

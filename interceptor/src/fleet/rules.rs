@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::FleetError;
 use crate::credential::Keyring;
-use crate::policy::{Catalogue, CredentialId, Policy, Problem, check_besides};
+use crate::policy::{Catalogue, Policy, Problem, check_besides};
 
 /// Where a policy came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,14 +68,14 @@ impl Rules {
         let report = check_besides(text, besides, catalogue);
         let Some(policy) = report.policy else { return Err(FleetError::Policy(report.errors)) };
         let keyring = keys(&policy).map_err(FleetError::Policy)?;
-        let shown = shown(text, besides, &policy, &keyring);
+        let shown = shown(text, besides, &keyring);
         Ok(Rules { policy, keyring, shown, warnings: report.warnings, source })
     }
 }
 
 /// The document without the keys that stand in it. Should one stand where none belongs, a label for instance, its placeholder stands
 /// there instead.
-fn shown(text: &str, besides: &[&str], policy: &Policy, keyring: &Keyring) -> Value {
+fn shown(text: &str, besides: &[&str], keyring: &Keyring) -> Value {
     let Ok(Value::Object(mut document)) = serde_json::from_str(text) else { return Value::Null };
     besides.iter().for_each(|field| drop(document.remove(*field)));
     let is_source = |key: &Value| key.is_object();
@@ -89,10 +89,10 @@ fn shown(text: &str, besides: &[&str], policy: &Policy, keyring: &Keyring) -> Va
             }
         }
     }
-    let all: Vec<CredentialId> = (0..policy.credentials().len()).map(CredentialId).collect();
     let plain = Value::Object(document);
-    match keyring.redactor(&all) {
-        Ok(redactor) => match redactor.text(plain.to_string().as_bytes()) {
+    match keyring.redactor() {
+        Ok(None) => plain,
+        Ok(Some(redactor)) => match redactor.text(plain.to_string().as_bytes()) {
             None => plain,
             Some(replaced) => serde_json::from_slice(&replaced).unwrap_or(Value::Null),
         },

@@ -11,9 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, TooManyEchoes};
 use super::inject::strip_trailers;
-use super::redact::RedactedBody;
+use super::redact::{self, RedactedBody};
 use crate::metrics::SandboxMetrics;
 use crate::policy::{Limits, Reason};
 use crate::proxy::budget::{Allowance, Exceeded};
@@ -224,6 +224,14 @@ impl Download {
         body
     }
 
+    /// Notes how many keys were found so far.
+    fn count_echoes(&mut self) -> Result<(), TooManyEchoes> {
+        match (&self.source, &mut self.exchange) {
+            (Source::Redacted(body), Some(exchange)) => exchange.echoed(body.matches()),
+            _ => Ok(()),
+        }
+    }
+
     /// The body is complete.
     fn finish(&mut self) {
         if let Some(lease) = self.lease.take() {
@@ -256,6 +264,11 @@ impl Body for Download {
             return Poll::Ready(Some(Err(cut.into())));
         };
         this.patience.moved();
+        // Before what was put in a key's place goes to the sandbox.
+        let frame = match (frame, this.count_echoes()) {
+            (Some(Ok(_)), Err(error)) => Some(Err(BodyError::from(error))),
+            (frame, _) => frame,
+        };
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(exchange)) = (frame.data_ref(), &mut this.exchange) {
@@ -269,7 +282,11 @@ impl Body for Download {
             Some(Err(error)) => {
                 if let Some(mut exchange) = this.exchange.take() {
                     tracing::debug!(parent: exchange.span(), %error, "an answer broke off");
-                    exchange.note(|record| record.reason = Some(Reason::UpstreamProtocol));
+                    let reason = match error.downcast_ref() {
+                        Some(redact::BodyError::KeyInMessage) => Reason::KeyEchoed,
+                        _ => Reason::UpstreamProtocol,
+                    };
+                    exchange.note(|record| record.reason = record.reason.or(Some(reason)));
                 }
                 this.lease = None;
             }

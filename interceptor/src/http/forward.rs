@@ -4,26 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use http::header::{
-    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{Download, Fate, Source, Upload};
+use super::answer::{Asked, answer_failure, respond};
+use super::body::{Download, Fate, Upload};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::{inject, strip_hop_by_hop};
-use super::refuse::{About, DECISION_HEADER, answer, refusal};
-use super::serve::{Denied, Judged, asks_for_upgrade, head_bytes, refuse};
-use super::{dialect, upgrade};
+use super::offers::{self, Switch};
+use super::redact::ranges::Widened;
+use super::refuse::refusal;
+use super::serve::{Denied, Judged, head_bytes, refuse};
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
-use crate::proxy::budget::{Allowance, Exceeded};
+use crate::proxy::budget::Exceeded;
 use crate::tunnel::silence;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
@@ -41,7 +40,7 @@ pub(crate) async fn forward(
 ) -> Response<Download> {
     let limits = judged.rules.policy.limits();
     let fate = Arc::new(AtomicU8::new(0));
-    let websocket = is_websocket(&parts);
+    let switch = Switch::asked(&parts);
     let (generation, credential) = (judged.rules.generation, judged.allow.credential);
     let key = Key::new(generation, judged.scheme, judged.host.clone(), judged.port, credential);
     let allowance = match context.sandbox.budget.spend(&judged.host, head_bytes(&parts), limits) {
@@ -64,12 +63,12 @@ pub(crate) async fn forward(
     if judged.allow.credential.is_some() {
         judged.rules.keyring.refresh().await;
     }
-    let head = match outgoing(&judged, &parts, websocket) {
-        Ok(head) => head,
+    let (head, range) = match outgoing(&judged, &parts, &switch) {
+        Ok(outgoing) => outgoing,
         Err(deny) => return fail(context, judged, &parts, body, deny, exchange).await,
     };
-    // A WebSocket begins on HTTP/1.1 (RFC 6455); everything else speaks upstream what the sandbox speaks, if the origin does.
-    let h2 = context.protocol == Protocol::H2 && !websocket;
+    // Only HTTP/1.1 has upgrades; everything else speaks upstream what the sandbox speaks, if the origin does.
+    let h2 = context.protocol == Protocol::H2 && switch == Switch::None;
     exchange.wait();
     let connection = match connect(context, &judged, &key, h2).await {
         Ok(connection) => connection,
@@ -81,8 +80,10 @@ pub(crate) async fn forward(
     exchange.go_on();
     exchange.note(|record| {
         record.ip = Some(connection.address.ip());
-        if websocket {
-            record.protocol = Some(Protocol::Ws);
+        match switch {
+            Switch::None => {}
+            Switch::WebSocket => record.protocol = Some(Protocol::Ws),
+            Switch::Other(_) => record.protocol = Some(Protocol::Tcp),
         }
     });
     let upload = Upload::new(body, &exchange, limits, fate.clone(), allowance.clone());
@@ -91,8 +92,8 @@ pub(crate) async fn forward(
         exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, limits.idle_timeout);
     match sent.await {
         Ok((response, lease)) => {
-            let asked = upgrade.filter(|_| websocket);
-            respond(context, &judged, &parts, response, lease, asked, allowance, exchange)
+            let asked = Asked { switch, upgrade, range, allowance };
+            respond(context, &judged, &parts, response, lease, asked, exchange).await
         }
         Err(failure) => {
             let deny = match Fate::of(&fate) {
@@ -113,15 +114,11 @@ pub(crate) async fn forward(
     }
 }
 
-fn is_websocket(parts: &Parts) -> bool {
-    parts.version == Version::HTTP_11
-        && parts.method == Method::GET
-        && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && asks_for_upgrade(&parts.headers)
-}
-
-/// The head that the origin gets: built from what was judged.
-fn outgoing(judged: &Judged, parts: &Parts, websocket: bool) -> Result<Parts, Deny> {
+/// The head that the origin gets: built from what was judged. With it, the range that it asks for, where keys are looked for.
+fn outgoing(judged: &Judged, parts: &Parts, switch: &Switch) -> Result<(Parts, Option<Widened>), Deny> {
+    if let (Switch::Other(protocol), Some(id)) = (switch, judged.allow.credential) {
+        return Err(Deny { credential: Some(id), ..unsearchable(judged, protocol) });
+    }
     let mut head = Request::new(()).into_parts().0;
     head.method = parts.method.clone();
     head.headers = parts.headers.clone();
@@ -146,11 +143,30 @@ fn outgoing(judged: &Judged, parts: &Parts, websocket: bool) -> Result<Parts, De
             nearest: None,
         })?;
     }
-    if websocket {
+    let redactor = judged.rules.keyring.redactor().map_err(|error| {
+        refusal(
+            Reason::UpstreamProtocol,
+            format!("nothing was sent, since the answer could not be searched: {error}"),
+        )
+    })?;
+    let range = redactor.and_then(|redactor| offers::searchable(&mut head, &redactor));
+    if let Some(protocol) = switch.value() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        head.headers.insert(UPGRADE, protocol);
     }
-    Ok(head)
+    Ok((head, range))
+}
+
+/// The refusal of a protocol in which a key that comes back could not be told.
+fn unsearchable(judged: &Judged, protocol: &HeaderValue) -> Deny {
+    let protocol = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
+    let message = format!(
+        "the request was refused: it asks to switch to `{protocol}`, and what `{}` sends in that protocol cannot be searched \
+         for the real key; on a host that a credential governs only `websocket` can be switched to: use a client that \
+         speaks it (kubectl 1.31 and later do), or take the host out of the credential",
+        judged.host
+    );
+    Deny { filter: Filter::Credential, ..refusal(Reason::ProtocolDenied, message) }
 }
 
 /// The path that was judged with the query that was sent, byte for byte.
@@ -347,116 +363,4 @@ async fn fail(
 ) -> Response<Download> {
     let denied = Denied { deny, rules: judged.rules, host: Some(judged.host), retry: false };
     refuse(context, parts, body, Box::new(denied), exchange).await
-}
-
-/// Says what became of a request that was let through and not answered. It is recorded as what the sandbox was told.
-pub(crate) fn answer_failure(
-    judged: &Judged,
-    parts: &Parts,
-    deny: Deny,
-    mut exchange: Exchange,
-) -> Response<Download> {
-    exchange.deny(&deny);
-    let host = judged.host.to_string();
-    let credential = judged.allow.credential.map(|id| judged.rules.policy.credential(id).name.as_str());
-    let about = About {
-        host: Some(&host),
-        method: Some(parts.method.as_str()),
-        path: Some(parts.uri.path()),
-        credential,
-        retry: false,
-    };
-    let close = matches!(deny.reason, Reason::LimitExceeded | Reason::RequestMalformed);
-    let mut response = answer(&deny, about, exchange.id(), parts.version, close);
-    // What it sent is on its way to the origin.
-    let asked = dialect::Asked { headers: &parts.headers, uri: &parts.uri, body: &[] };
-    dialect::speak(&mut response, &asked, &deny);
-    super::serve::own(response, exchange)
-}
-
-/// What makes the framing of an answer ambiguous (RFC 9112 section 6.3), or hides its content from the search for keys.
-fn unsound(response: &Response<Incoming>) -> Option<&'static str> {
-    let headers = response.headers();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    if codings.next().is_some()
-        || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        return Some("has a Transfer-Encoding other than a single `chunked`");
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if coding.is_some() && length.is_some() {
-        return Some("has both Content-Length and Transfer-Encoding");
-    }
-    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty();
-    if lengths.next().is_some() || length.is_some_and(|length| !plain(length)) {
-        return Some("has a Content-Length that is not one plain number");
-    }
-    None
-}
-
-/// The origin's answer for the sandbox.
-#[expect(clippy::too_many_arguments, reason = "the last step of the pipeline, split off for its length")]
-fn respond(
-    context: &Arc<Context>,
-    judged: &Judged,
-    parts: &Parts,
-    mut response: Response<Incoming>,
-    lease: Lease,
-    upgrade: Option<OnUpgrade>,
-    allowance: Option<Allowance>,
-    mut exchange: Exchange,
-) -> Response<Download> {
-    let limits = judged.rules.policy.limits();
-    // A phrase says nothing that the status does not, and is a place for a key to come back in.
-    response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
-    if let Some(problem) = unsound(&response) {
-        let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` {problem}", judged.host));
-        return answer_failure(judged, parts, deny, exchange);
-    }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let taken_up = response.headers().get(UPGRADE);
-        let websocket = taken_up.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        return match upgrade.filter(|_| websocket) {
-            Some(sandbox) => upgrade::switch(context, judged, parts, response, sandbox, allowance, exchange),
-            None => {
-                let message = format!("`{}` switched to a protocol that nobody asked for", judged.host);
-                let deny = refusal(Reason::UpstreamProtocol, message);
-                answer_failure(judged, parts, deny, exchange)
-            }
-        };
-    }
-    let headers = response.headers_mut();
-    strip_hop_by_hop(headers);
-    headers.remove(ALT_SVC);
-    headers.remove(DECISION_HEADER);
-    if let Some(based) = &judged.based {
-        super::base_url::readdress(headers, &judged.rules.policy, based);
-    }
-    exchange.note(|record| record.status = Some(response.status().as_u16()));
-    let redacted = match judged.redactor() {
-        None => {
-            exchange.forwarded();
-            return response
-                .map(|body| Download::origin(Source::Origin(body), exchange, lease, limits.idle_timeout));
-        }
-        Some(Ok(redactor)) => redactor.response(response),
-        Some(Err(error)) => Err(error),
-    };
-    match redacted {
-        Ok(response) => {
-            exchange.forwarded();
-            response.map(|body| {
-                Download::origin(Source::Redacted(Box::new(body)), exchange, lease, limits.idle_timeout)
-            })
-        }
-        Err(error) => {
-            let deny = refusal(
-                Reason::UpstreamProtocol,
-                format!("the answer of `{}` was not passed on: {error}", judged.host),
-            );
-            answer_failure(judged, parts, deny, exchange)
-        }
-    }
 }

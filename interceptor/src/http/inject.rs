@@ -9,17 +9,13 @@
 //!
 //! A `sec-websocket-*` field never carries a key (the answer to `sec-websocket-key` is a digest of it); of
 //! `sec-websocket-protocol` those entries are removed in which browsers' clients put a key of their own.
-//!
-//! The answer must be searchable for the key, so `accept-encoding` asks for identity, and neither compressed WebSocket
-//! messages nor ranges are asked for; `http::redact` says why.
 
 use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, COOKIE, HeaderName, IF_RANGE, RANGE,
-    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -99,7 +95,6 @@ pub fn inject(
 
     strip_hop_by_hop(&mut parts.headers);
     strip_authentication(&mut parts.headers, policy, id);
-    searchable(&mut parts.headers);
     let queries: Vec<&str> =
         policy.neighbours(id).flat_map(|credential| &credential.forms).filter_map(Form::query).collect();
     let set = form.query().map(|name| (name, key));
@@ -198,14 +193,6 @@ fn kept_protocols(value: &HeaderValue) -> (Vec<u8>, bool) {
     };
     let kept: Vec<&[u8]> = entries().filter(|entry| !has_key(entry)).collect();
     (kept.join(&b", "[..]), entries().any(|entry| has_key(&entry)))
-}
-
-/// Asks for an answer in which a key can be found.
-fn searchable(headers: &mut HeaderMap) {
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    for name in [SEC_WEBSOCKET_EXTENSIONS, RANGE, IF_RANGE] {
-        headers.remove(name);
-    }
 }
 
 /// A header value that HPACK never indexes (RFC 7541 7.1.3) and `Debug` never shows.

@@ -6,13 +6,16 @@
 //! - `base_url`: requests under `http://169.254.169.254/proxy/…`, rewritten before they are judged.
 //! - [`inject`]: client authentication stripped, the real key set.
 //! - [`redact`]: real keys taken out of what an origin sends.
-//! - `forward`: the judged request, sent to its origin; the answer, brought back.
+//! - `offers`: what a request may ask for so that its answer can be searched.
+//! - `forward`: the judged request, sent to its origin.
+//! - `answer`: the answer, brought back.
 //! - `body`: bodies on their way through: counted, limited, never collected.
-//! - `upgrade`: WebSockets after their handshake.
+//! - `upgrade`: WebSockets and other protocols after their handshake.
 //! - `refuse`: the answer to a refused request.
 //! - `dialect`: the same for clients that look only where their own protocol has a place for it.
 //! - `exchange`: the audit record of a request.
 
+mod answer;
 pub(crate) mod authority;
 pub(crate) mod base_url;
 pub(crate) mod body;
@@ -21,6 +24,7 @@ mod dialect;
 pub(crate) mod exchange;
 pub(crate) mod forward;
 pub mod inject;
+mod offers;
 pub mod redact;
 pub(crate) mod refuse;
 pub(crate) mod serve;

@@ -22,7 +22,6 @@ use tracing::Instrument as _;
 use super::body::Download;
 use super::context::{Context, most};
 use super::exchange::Exchange;
-use super::redact::{RedactError, Redactor};
 use super::refuse::{About, answer, named_placeholder, refusal};
 use super::stall::Stall;
 use super::strict::head::Refused;
@@ -333,16 +332,6 @@ pub(crate) struct Judged {
     pub allow: crate::policy::Allow,
     /// Where placeholders stand in the request.
     pub presented: crate::credential::Presented,
-}
-
-impl Judged {
-    /// What takes the real keys out of the answer, on a host that credentials govern: those of all of them, since what one
-    /// request brought to an origin another may bring back.
-    pub(crate) fn redactor(&self) -> Option<Result<Redactor, RedactError>> {
-        self.allow.credential?;
-        let governing = self.rules.policy.governing(self.scheme, &self.host, self.port);
-        Some(self.rules.keyring.redactor(&governing))
-    }
 }
 
 /// Whether a header lets a request say that it is of another method. Frameworks behind CGI read `_` and `-` alike.

@@ -1,5 +1,5 @@
-//! A WebSocket after its handshake (RFC 6455): the handshake was judged as a request; from the origin's 101 on the bytes
-//! are carried, counted and limited in time, and what an origin sends on a governed host is watched for the real key.
+//! WebSockets and other upgrades on HTTP/1.1. The handshake takes the way of every request; from the origin's 101 on the bytes
+//! are carried, counted and limited in time, and what an origin sends is watched for real keys.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -15,13 +15,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tracing::Instrument as _;
 
+use super::answer::too_many;
 use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
-use super::forward::answer_failure;
 use super::inject::strip_hop_by_hop;
-use super::redact::Guarded;
-use super::refuse::refusal;
+use super::offers::Switch;
+use super::redact::{Ended, Guarded, Redactor};
 use super::serve::Judged;
 use crate::policy::Reason;
 use crate::proxy::budget::Allowance;
@@ -30,30 +30,43 @@ use crate::tunnel::{Carried, silence};
 /// Bytes read at once, per direction.
 const BUFFER: usize = 32 * 1024;
 
+/// What is connected, and how it is watched.
+#[derive(Debug)]
+pub(super) struct Wires {
+    /// The sandbox's half.
+    pub sandbox: OnUpgrade,
+    /// The protocol.
+    pub switch: Switch,
+    /// The keys to look for, where there are any.
+    pub redactor: Option<Redactor>,
+    /// What may still be sent to this host.
+    pub allowance: Option<Allowance>,
+}
+
 /// Answers 101 and carries the connection until it ends, in a task that the sandbox owns.
-pub(crate) fn switch(
+pub(super) fn switch(
     context: &Arc<Context>,
     judged: &Judged,
     parts: &Parts,
     mut response: Response<Incoming>,
-    sandbox: OnUpgrade,
-    allowance: Option<Allowance>,
+    wires: Wires,
     mut exchange: Exchange,
 ) -> Response<Download> {
+    let Wires { sandbox, switch, redactor, allowance } = wires;
+    let protocol = response.headers().get(UPGRADE).cloned();
     let origin = hyper::upgrade::on(&mut response);
     let idle = judged.rules.policy.limits().idle_timeout;
-    let guard = match judged.redactor() {
-        None => None,
-        Some(Ok(redactor)) => {
-            redactor.headers(response.headers_mut());
-            Some(redactor.guard())
+    let mut guard = None;
+    if let Some(redactor) = redactor {
+        let found = redactor.headers(response.headers_mut());
+        if let Err(error) = exchange.echoed(found) {
+            return too_many(judged, parts, error, exchange);
         }
-        Some(Err(error)) => {
-            let message = format!("the answer of `{}` was not passed on: {error}", judged.host);
-            let deny = refusal(Reason::UpstreamProtocol, message);
-            return answer_failure(judged, parts, deny, exchange);
-        }
-    };
+        guard = Some(match switch {
+            Switch::WebSocket => redactor.web_socket(),
+            Switch::Other(_) | Switch::None => redactor.unknown_protocol(),
+        });
+    }
     exchange.note(|record| record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
     exchange.forwarded();
     let span = exchange.span().clone();
@@ -87,7 +100,17 @@ pub(crate) fn switch(
             () = cut.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a WebSocket ended");
+            tracing::debug!(%error, "an upgraded connection ended");
+            match error.get_ref().and_then(|error| error.downcast_ref::<Ended>()) {
+                Some(Ended::Key) => {
+                    // It ends in any case; with too many of them the record says so.
+                    let _ = exchange.echoed(1 + exchange.keys_echoed());
+                }
+                Some(Ended::Broken(_)) => {
+                    exchange.note(|record| record.reason = Some(Reason::UpstreamProtocol));
+                }
+                None => {}
+            }
         }
         if carried.is_spent() {
             exchange.note(|record| record.reason = Some(Reason::LimitExceeded));
@@ -100,7 +123,9 @@ pub(crate) fn switch(
     let (mut head, _) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Some(protocol) = protocol {
+        head.headers.insert(UPGRADE, protocol);
+    }
     Response::from_parts(head, Download::unrecorded(Bytes::new()))
 }
 

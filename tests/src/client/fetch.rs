@@ -76,6 +76,9 @@ pub struct Answer {
     pub body: String,
     /// Its length.
     pub body_bytes: u64,
+    /// The lengths of the first thousand pieces in which it came: chunks, or DATA frames.
+    #[serde(default)]
+    pub pieces: Vec<usize>,
     /// The SHA-256 of all of it, in hex.
     pub sha256: String,
     /// The trailer fields.
@@ -263,6 +266,9 @@ async fn answer(response: hyper::Result<Response<hyper::body::Incoming>>) -> Res
         match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => {
                 answer.body_bytes += data.len() as u64;
+                if answer.pieces.len() < 1000 {
+                    answer.pieces.push(data.len());
+                }
                 hash.update(&data);
                 let room = SHOWN - shown.len();
                 shown.extend_from_slice(&data[..data.len().min(room)]);

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::record::Seen;
 use super::{Shared, server_config};
@@ -141,6 +142,32 @@ impl Listener {
         })
     }
 
+    /// A TLS origin, HTTP/1.1 only, that hands the first request of each connection, which is recorded like those of the other
+    /// origins, and the connection to `talk`.
+    pub fn talking<F>(
+        runtime: &Handle,
+        shared: Arc<Shared>,
+        authority: Arc<Authority>,
+        talk: impl Fn(String, TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
+    ) -> Listener
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let tls = TlsAcceptor::from(Arc::new(server_config(authority, &["http/1.1"], vec![])));
+        Listener::with(runtime, move |stream| {
+            let (tls, shared, talk) = (tls.clone(), shared.clone(), talk.clone());
+            async move {
+                let talking = async {
+                    let mut stream = tls.accept(stream).await?;
+                    let Some(head) = read_head(&mut stream).await? else { return Ok(()) };
+                    shared.records.push(Seen::from_head(&head));
+                    talk(head, stream).await
+                };
+                let _ = tokio::time::timeout(Duration::from_secs(30), talking).await;
+            }
+        })
+    }
+
     /// A TLS origin, HTTP/2 only, that keeps the bytes it receives as they are and answers the first request of each
     /// connection with an empty 200. Nothing of it is in the lab's records.
     pub fn h2(runtime: &Handle, authority: Arc<Authority>) -> (Listener, Arc<Mutex<Vec<u8>>>) {
@@ -202,18 +229,24 @@ async fn script(
     answer: &[u8],
     shared: &Shared,
 ) -> std::io::Result<()> {
+    let Some(head) = read_head(&mut stream).await? else { return Ok(()) };
+    shared.records.push(Seen::from_head(&head));
+    stream.write_all(answer).await?;
+    stream.shutdown().await
+}
+
+/// The head of a request, with what came with it; `None` where the client closed before its end.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         let read = stream.read(&mut buffer).await?;
         if read == 0 {
-            return Ok(());
+            return Ok(None);
         }
         head.extend_from_slice(&buffer[..read]);
     }
-    shared.records.push(Seen::from_head(&String::from_utf8_lossy(&head)));
-    stream.write_all(answer).await?;
-    stream.shutdown().await
+    Ok(Some(String::from_utf8_lossy(&head).into_owned()))
 }
 
 /// The frames of RFC 9113 that are needed: SETTINGS and its acknowledgement at the beginning, and once a HEADERS frame has

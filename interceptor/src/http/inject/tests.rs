@@ -14,11 +14,10 @@ fn request(target: &str, headers: &[(&str, String)]) -> Parts {
     builder.body(()).unwrap().into_parts().0
 }
 
-/// The headers an origin receives but those that every request has, sorted.
+/// The headers an origin receives, sorted.
 fn received(parts: &Parts) -> Vec<String> {
     let pair = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
-    let mut all: Vec<String> =
-        parts.headers.iter().filter(|(name, _)| *name != ACCEPT_ENCODING).map(pair).collect();
+    let mut all: Vec<String> = parts.headers.iter().map(pair).collect();
     all.sort();
     all
 }
@@ -43,7 +42,6 @@ impl Case {
         let id = self.policy.credential_named(name).unwrap();
         let presented = self.keyring.presented(&parts.headers, parts.uri.query());
         inject(&mut parts, &self.policy, &self.keyring, id, &presented).unwrap();
-        assert_eq!(parts.headers[ACCEPT_ENCODING], "identity");
         parts
     }
 }
@@ -336,6 +334,8 @@ fn h11_a_websocket_handshake_holds_no_key_of_anybodys() {
         received(&parts),
         [
             format!("authorization: Bearer {}", key("anthropic")),
+            // What hides the answer from the search is taken away where the sandbox has keys, whatever the host.
+            "sec-websocket-extensions: permessage-deflate; client_max_window_bits".into(),
             "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==".into(),
             "sec-websocket-protocol: realtime, v1".into(),
             "sec-websocket-version: 13".into(),
@@ -382,20 +382,6 @@ fn c14_the_key_is_never_indexed_and_never_shown() {
         assert!(!value.is_empty());
         assert!(!format!("{:?}", parts.headers).contains(key(name)), "{name}");
     }
-}
-
-#[test]
-fn h14_the_answer_is_asked_for_so_that_it_can_be_searched() {
-    let case = Case::new();
-    let headers = [
-        ("accept-encoding", "gzip, br".to_owned()),
-        ("accept-encoding", "zstd".to_owned()),
-        ("range", "bytes=0-3".to_owned()),
-        ("if-range", "\"tag\"".to_owned()),
-    ];
-    let parts = case.inject("anthropic", request("/", &headers));
-    assert_eq!(parts.headers.get_all(ACCEPT_ENCODING).iter().collect::<Vec<_>>(), ["identity"]);
-    assert_eq!(received(&parts), [format!("x-api-key: {}", key("anthropic"))]);
 }
 
 #[test]

@@ -5,20 +5,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::decode::{Coding, Decoding};
-use super::scan::{Scanner, Scrub};
+use super::messages::Search;
+use super::ranges::Cut;
+use super::scan::Scanner;
 use super::{BodyError, BoxError, redact_values};
 
 /// A response body on its way to the sandbox: decoded where it was encoded, every real key replaced, trailers too.
 pub struct RedactedBody<B> {
     inner: B,
     decoding: Option<Box<Decoding>>,
-    scrub: Scrub,
+    search: Search,
     scanner: Arc<Scanner>,
+    /// The part of it that was asked for.
+    cut: Option<Cut>,
+    /// What was read before the head went out.
+    ready: Bytes,
+    /// Keys found in the head and the trailers.
+    in_fields: u64,
     stage: Stage,
 }
 
@@ -36,7 +44,7 @@ impl<B> fmt::Debug for RedactedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedactedBody")
             .field("decoding", &self.decoding)
-            .field("scrub", &self.scrub)
+            .field("search", &self.search)
             .finish_non_exhaustive()
     }
 }
@@ -45,39 +53,97 @@ impl<B: Body<Data = Bytes> + Unpin> RedactedBody<B>
 where
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(inner: B, scanner: Arc<Scanner>, codings: &[Coding]) -> RedactedBody<B> {
+    /// `in_head` keys were found in the head, `headers`.
+    pub(super) fn new(
+        inner: B,
+        scanner: Arc<Scanner>,
+        headers: &HeaderMap,
+        codings: &[Coding],
+        cut: Option<Cut>,
+        in_head: u64,
+    ) -> RedactedBody<B> {
         let stage =
             if scanner.is_empty() || inner.is_end_stream() { Stage::Untouched } else { Stage::Flowing };
         RedactedBody {
             inner,
             decoding: (!codings.is_empty()).then(|| Box::new(Decoding::new(codings))),
-            scrub: Scrub::new(Arc::clone(&scanner)),
+            search: Search::of(headers, &scanner),
             scanner,
+            cut,
+            ready: Bytes::new(),
+            in_fields: in_head,
             stage,
         }
     }
 
-    /// How many occurrences of a key were replaced in the body so far.
+    /// How many keys were found so far: in the head, the body and the trailers.
     pub fn matches(&self) -> u64 {
-        self.scrub.matches()
+        self.in_fields + self.search.matches()
     }
 
-    /// The next frame with something in it; `None` at the end.
+    /// Reads the body before its head goes out: to its end, or until it is longer than `most`. Gives its length if that is the end. What
+    /// was read comes out afterwards as it would have.
+    ///
+    /// # Errors
+    /// As reading it has.
+    pub(crate) fn poll_read_ahead(
+        &mut self,
+        context: &mut Context<'_>,
+        read: &mut BytesMut,
+        most: usize,
+    ) -> Poll<Result<Option<usize>, BodyError>> {
+        while let Stage::Flowing = self.stage {
+            match ready!(self.poll_part(context)) {
+                Some(Ok(data)) => read.extend_from_slice(&data),
+                Some(Err(error)) => {
+                    self.stage = Stage::Done;
+                    return Poll::Ready(Err(error));
+                }
+                None => {}
+            }
+            if read.len() > most {
+                break;
+            }
+        }
+        let ended = !matches!(self.stage, Stage::Flowing | Stage::Untouched);
+        self.ready = read.split().freeze();
+        Poll::Ready(Ok(ended.then_some(self.ready.len())))
+    }
+
+    /// The next piece of what was asked for; `None` at the end.
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            let data = ready!(self.poll_data(context)).transpose()?;
+            let Some(cut) = &mut self.cut else { return Poll::Ready(data.map(Ok)) };
+            let wrong = |error| BodyError::Origin(Box::new(error));
+            let ended = !matches!(self.stage, Stage::Flowing);
+            let mut part = cut.push(data.unwrap_or_default()).map_err(wrong)?;
+            if ended {
+                let last = cut.finish().map_err(wrong)?;
+                // What was kept came before, and then nothing else came of the part.
+                part = if part.is_empty() { last } else { part };
+                return Poll::Ready((!part.is_empty()).then_some(Ok(part)));
+            }
+            if !part.is_empty() {
+                return Poll::Ready(Some(Ok(part)));
+            }
+        }
+    }
+
+    /// The next piece with something in it; `None` at the end.
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(decoding) = &mut self.decoding
                 && let Some(piece) = decoding.next().map_err(BodyError::Coding)?
             {
-                let data = self.scrub.push(piece);
+                let data = self.search.push(piece)?;
                 if !data.is_empty() {
                     return Poll::Ready(Some(Ok(data)));
                 }
                 continue;
             }
-            let frame = match Pin::new(&mut self.inner).poll_frame(context) {
-                Poll::Ready(frame) => frame.transpose().map_err(|error| BodyError::Origin(error.into()))?,
-                Poll::Pending => return Poll::Pending,
-            };
+            let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+            let frame = frame.transpose().map_err(|error| BodyError::Origin(error.into()))?;
             let mut trailers = HeaderMap::new();
             match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
@@ -86,7 +152,7 @@ where
                             decoding.feed(data);
                             continue;
                         }
-                        None => self.scrub.push(data),
+                        None => self.search.push(data)?,
                     };
                     if data.is_empty() {
                         continue;
@@ -103,9 +169,9 @@ where
             if let Some(decoding) = &self.decoding {
                 decoding.finish().map_err(BodyError::Coding)?;
             }
-            redact_values(&self.scanner, &mut trailers);
+            self.in_fields += redact_values(&self.scanner, &mut trailers);
             self.stage = Stage::Trailers(trailers);
-            let last = self.scrub.finish();
+            let last = self.search.finish();
             return Poll::Ready((!last.is_empty()).then_some(Ok(last)));
         }
     }
@@ -127,8 +193,11 @@ where
             let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Origin(error.into()))));
         }
+        if !this.ready.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.ready)))));
+        }
         if let Stage::Flowing = this.stage {
-            match ready!(this.poll_data(context)) {
+            match ready!(this.poll_part(context)) {
                 Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Some(Err(error)) => {
                     this.stage = Stage::Done;
@@ -146,30 +215,40 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.stage {
-            Stage::Untouched => self.inner.is_end_stream(),
-            // A sized body is not polled for its end: to say so is how its connection comes to be used again.
-            Stage::Flowing => self.decoding.is_none() && self.scrub.owed() == 0 && self.inner.is_end_stream(),
-            Stage::Trailers(trailers) => trailers.is_empty(),
-            Stage::Done => true,
-        }
+        self.ready.is_empty()
+            && match &self.stage {
+                Stage::Untouched => self.inner.is_end_stream(),
+                // A sized body is not polled for its end: to say so is how its connection comes to be used again.
+                Stage::Flowing => {
+                    self.decoding.is_none()
+                        && self.search.owed() == 0
+                        && self.cut.as_ref().is_none_or(|cut| cut.left() == 0)
+                        && self.inner.is_end_stream()
+                }
+                Stage::Trailers(trailers) => trailers.is_empty(),
+                Stage::Done => true,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
+        let ready = self.ready.len() as u64;
         match &self.stage {
             Stage::Untouched => self.inner.size_hint(),
-            Stage::Flowing if self.decoding.is_none() && self.scanner.keeps_length() => {
-                let owed = self.scrub.owed() as u64;
-                let inner = self.inner.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(inner.lower().saturating_add(owed));
-                if let Some(upper) = inner.upper() {
-                    hint.set_upper(upper.saturating_add(owed));
+            Stage::Flowing => match &self.cut {
+                Some(cut) => SizeHint::with_exact(ready + cut.left()),
+                None if self.decoding.is_none() && self.scanner.keeps_length() => {
+                    let owed = self.search.owed() as u64 + ready;
+                    let inner = self.inner.size_hint();
+                    let mut hint = SizeHint::new();
+                    hint.set_lower(inner.lower().saturating_add(owed));
+                    if let Some(upper) = inner.upper() {
+                        hint.set_upper(upper.saturating_add(owed));
+                    }
+                    hint
                 }
-                hint
-            }
-            Stage::Flowing => SizeHint::default(),
-            Stage::Trailers(_) | Stage::Done => SizeHint::with_exact(0),
+                None => SizeHint::default(),
+            },
+            Stage::Trailers(_) | Stage::Done => SizeHint::with_exact(ready),
         }
     }
 }

@@ -1,12 +1,18 @@
 //! Takes real keys out of what an origin answers, before the sandbox sees it.
 //!
 //! An origin may give a key back: a debugging endpoint that echoes the request, an error that quotes a header, a redirect
-//! with a key in its query. On a governed host every occurrence of a key that could have been sent there, literal or in
-//! the encodings that `pattern` lists, is replaced by its placeholder: in header values, in the body and in trailers, while they
-//! stream. It is the last line, not the only one: a key leaves only for its own hosts, in one place of a request.
+//! with a key in its query; another port of its host, or a host beside it, may show it too. So every answer that the proxy opens is
+//! searched for every key of the sandbox, whether a credential governs the host or not, and each key, literal or in the encodings
+//! that `pattern` lists, is replaced by its placeholder: in header values, in the body and in trailers, while they stream. It is
+//! the last line, not the only one: a key leaves only for its own hosts, in one place of a request. A sandbox without keys
+//! pays nothing.
+//!
+//! # What is observed
+//! Nothing that the sandbox can see depends on how far something matches a key, only on whether all of it does: see `scan` for what is
+//! held. Where a message ends inside a stream (`messages`, `websocket`), nothing is held beyond it; `seam` finds what its end cuts.
 //!
 //! # Content codings
-//! `inject` asks governed origins for `accept-encoding: identity`, and nothing is encoded again on the way to the sandbox,
+//! `offers` asks origins for `accept-encoding: identity`, and nothing is encoded again on the way to the sandbox,
 //! which is on this machine. Measured (see `benches/redact.rs`): looking for a key costs 0.1 to 0.2 CPU seconds for a
 //! GiB, undoing gzip about 2, zstd 1.5 and brotli 1.3, and making gzip again about 50. Where an origin encodes
 //! all the same, the body is decoded and goes on as identity: `content-encoding` and what describes the encoded bytes are
@@ -14,31 +20,37 @@
 //!
 //! # Lengths
 //! Where each form of each placeholder is as long as the key's, which the keyring arranges where a service's shape
-//! permits it, `content-length` stays true and stays. Else it is removed, and the body is delimited by its framing. A
-//! body that is empty from the start (an answer to HEAD, 204, 304) keeps its headers' description of what it would be.
+//! permits it, `content-length` stays true and stays. Else, and where a body was decoded, a short body is read before its head
+//! goes out ([`RedactedBody::poll_read_ahead`]), and a long one is delimited by its framing. A body that is empty from the start (an
+//! answer to HEAD, 204, 304) keeps its headers' description of what it would be.
 //!
 //! # Ranges
-//! A key cut in two by two range requests would be found in neither: `inject` drops `range` on governed hosts, which an
-//! origin is free to ignore anyway (RFC 9110 14.2).
+//! See `ranges`.
 
 mod body;
 mod decode;
 mod guard;
+mod messages;
 pub(crate) mod pattern;
+pub(crate) mod ranges;
 mod scan;
+mod seam;
 #[cfg(test)]
 mod tests;
+mod websocket;
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
 pub use self::body::RedactedBody;
-pub use self::guard::{Guarded, Leak, StreamGuard};
+pub use self::guard::{Ended, Guarded, StreamGuard};
+pub(crate) use self::messages::is_grpc;
+use self::ranges::{Found, Widened};
 use self::scan::Scanner;
 
 /// What may go wrong below a body, of whatever type.
@@ -55,8 +67,14 @@ pub enum RedactError {
     /// More codings on top of each other than anybody needs.
     #[error("the origin stacked more than three content-encodings")]
     TooManyCodings,
+    /// Part of an encoded body.
+    #[error("the origin sent a part of an encoded body, which cannot be decoded; ask for it as a whole")]
+    CodedRange,
+    /// Not the range that was asked for, or described so that it cannot be one.
+    #[error("the origin sent another range than it was asked for, or one that makes no sense")]
+    Range,
     /// More keys than one search automaton can hold.
-    #[error("too many keys for one host")]
+    #[error("too many keys for one search")]
     TooManyKeys,
 }
 
@@ -69,6 +87,21 @@ pub enum BodyError {
     /// What the origin sent is not what its `content-encoding` says.
     #[error("the origin's body does not decode: {0}")]
     Coding(#[source] io::Error),
+    /// A gRPC message is compressed, although that was not offered.
+    #[error("the origin sent a compressed gRPC message, although asked for identity")]
+    Compressed,
+    /// A key stands where nothing can be put in its place.
+    #[error("the origin sent a real key in a message whose length is fixed")]
+    KeyInMessage,
+}
+
+/// An answer that was searched, or is being searched.
+#[derive(Debug)]
+pub enum Redacted<B> {
+    /// It goes to the sandbox.
+    Answer(Response<RedactedBody<B>>),
+    /// The sandbox asked for a part beyond the end of the body: 416, with the whole length where that is known.
+    Beyond(Option<u64>),
 }
 
 /// The keys that could come back from one host, compiled. Cheap to clone.
@@ -98,23 +131,56 @@ impl Redactor {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
     {
-        let (mut parts, body) = response.into_parts();
-        let mut codings = Vec::new();
-        if !self.scanner.is_empty() {
-            self.headers(&mut parts.headers);
-            // A status line's phrase is free text too, and no client needs it (RFC 9110 15).
-            parts.extensions.remove::<hyper::ext::ReasonPhrase>();
-            if !body.is_end_stream() {
-                codings = decode::codings(&parts.headers)?;
-                describe(&mut parts.headers, !codings.is_empty(), self.scanner.keeps_length());
-            }
+        match self.answer(response, None)? {
+            Redacted::Answer(response) => Ok(response),
+            Redacted::Beyond(_) => Err(RedactError::Range),
         }
-        Ok(Response::from_parts(parts, RedactedBody::new(body, Arc::clone(&self.scanner), &codings)))
     }
 
-    /// Redacts the values of headers or trailers, and removes those whose *name* is a key.
-    pub fn headers(&self, headers: &mut HeaderMap) {
-        redact_values(&self.scanner, headers);
+    /// As [`Redactor::response`], for a request of which this range was asked.
+    pub(crate) fn answer<B>(
+        &self,
+        response: Response<B>,
+        asked: Option<Widened>,
+    ) -> Result<Redacted<B>, RedactError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let (mut parts, body) = response.into_parts();
+        let (mut codings, mut cut, mut found) = (Vec::new(), None, 0);
+        if !self.scanner.is_empty() {
+            found = self.headers(&mut parts.headers);
+            // A status line's phrase is free text too, and no client needs it (RFC 9110 15).
+            parts.extensions.remove::<hyper::ext::ReasonPhrase>();
+            if !self.scanner.keeps_length() {
+                parts.headers.remove(ACCEPT_RANGES);
+            }
+            if !body.is_end_stream() {
+                codings = decode::codings(&parts.headers)?;
+                let partial = parts.status == StatusCode::PARTIAL_CONTENT;
+                if partial && !codings.is_empty() {
+                    return Err(RedactError::CodedRange);
+                }
+                if let Some(asked) = asked.filter(|_| partial) {
+                    match asked.find(&parts.headers)? {
+                        Found::Part(part) => cut = Some(part.describe(&mut parts.headers)?),
+                        Found::Beyond(length) => return Ok(Redacted::Beyond(length)),
+                    }
+                }
+                describe(&mut parts.headers, !codings.is_empty(), self.scanner.keeps_length());
+            } else if asked.is_some() && parts.status == StatusCode::PARTIAL_CONTENT {
+                return Err(RedactError::Range);
+            }
+        }
+        let scanner = Arc::clone(&self.scanner);
+        let body = RedactedBody::new(body, scanner, &parts.headers, &codings, cut, found);
+        Ok(Redacted::Answer(Response::from_parts(parts, body)))
+    }
+
+    /// Redacts the values of headers or trailers, and removes those whose *name* is a key. Gives how many it found.
+    pub fn headers(&self, headers: &mut HeaderMap) -> u64 {
+        redact_values(&self.scanner, headers)
     }
 
     /// What two redactors that are the same share.
@@ -123,9 +189,24 @@ impl Redactor {
         &self.scanner
     }
 
-    /// A guard for a stream that is not HTTP messages any more, after an upgrade.
-    pub fn guard(&self) -> StreamGuard {
-        StreamGuard::new(Arc::clone(&self.scanner))
+    /// Whether what is put in the place of a key is always as long.
+    pub(crate) fn keeps_length(&self) -> bool {
+        self.scanner.keeps_length()
+    }
+
+    /// How far on both sides of a part of a body a key that it cuts can reach.
+    pub(crate) fn reach(&self) -> u64 {
+        self.scanner.reach() as u64
+    }
+
+    /// A guard for a WebSocket, origin to sandbox.
+    pub fn web_socket(&self) -> StreamGuard {
+        StreamGuard::web_socket(&self.scanner)
+    }
+
+    /// A guard for a stream of another protocol, after an upgrade.
+    pub fn unknown_protocol(&self) -> StreamGuard {
+        StreamGuard::unknown(&self.scanner)
     }
 
     /// The text with every key replaced, or `None` where it holds none.
@@ -139,11 +220,11 @@ fn describe(headers: &mut HeaderMap, decoded: bool, keeps_length: bool) {
     if decoded || !keeps_length {
         headers.remove(CONTENT_LENGTH);
     }
-    // No range is ever asked for on the sandbox's behalf.
-    headers.remove(ACCEPT_RANGES);
     if !decoded {
         return;
     }
+    // A part of it would be one of the encoded bytes.
+    headers.remove(ACCEPT_RANGES);
     headers.remove(CONTENT_ENCODING);
     for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
         headers.remove(name);
@@ -157,15 +238,17 @@ fn describe(headers: &mut HeaderMap, decoded: bool, keeps_length: bool) {
     }
 }
 
-fn redact_values(scanner: &Scanner, headers: &mut HeaderMap) {
+fn redact_values(scanner: &Scanner, headers: &mut HeaderMap) -> u64 {
     let named: Vec<HeaderName> =
         headers.keys().filter(|name| scanner.names_a_key(name.as_str())).cloned().collect();
+    let mut found = named.len() as u64;
     for name in named {
         headers.remove(name);
     }
     let mut unsayable = Vec::new();
     for (name, value) in headers.iter_mut() {
         if let Some(clean) = scanner.replace(value.as_bytes()) {
+            found += 1;
             // The replacement is made of the placeholder's visible characters, so this holds; if ever not, the header goes.
             match HeaderValue::from_bytes(&clean) {
                 Ok(clean) => *value = clean,
@@ -176,4 +259,5 @@ fn redact_values(scanner: &Scanner, headers: &mut HeaderMap) {
     for name in unsayable {
         headers.remove(name);
     }
+    found
 }

@@ -86,6 +86,23 @@ impl Scanner {
         self.lowered.iter().any(|key| name.as_bytes().windows(key.len()).any(|part| part == &key[..]))
     }
 
+    /// The length of the longest match, and so how much on both sides of a place decides what is found there, bytes.
+    pub(crate) fn reach(&self) -> usize {
+        self.longest
+    }
+
+    /// Whether a match begins before `at` and ends behind it.
+    pub(crate) fn straddles(&self, text: &[u8], at: usize) -> bool {
+        let mut from = 0;
+        while let Some((start, pattern)) = self.find(text, from).filter(|(start, _)| *start < at) {
+            if start + pattern.find.len() > at {
+                return true;
+            }
+            from = start + 1;
+        }
+        false
+    }
+
     /// The text with every match replaced; `None` where it has none.
     pub(crate) fn replace(&self, text: &[u8]) -> Option<Vec<u8>> {
         self.find(text, 0)?;
@@ -216,7 +233,6 @@ impl Scrub {
     }
 
     /// The end of a message inside the stream: gives what was held. Nothing spans it.
-    #[allow(dead_code, reason = "the framing of messages calls it")]
     pub(crate) fn boundary(&mut self) -> Bytes {
         self.finish()
     }

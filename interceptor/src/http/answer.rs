@@ -1,0 +1,224 @@
+//! The origin's answer for the sandbox: what breaks the rules of HTTP or hides from the search for keys is refused, the rest goes on as
+//! it comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{Download, Source};
+use super::context::Context;
+use super::exchange::{Exchange, TooManyEchoes};
+use super::inject::strip_hop_by_hop;
+use super::offers::{self, Switch};
+use super::redact::ranges::Widened;
+use super::redact::{BodyError, Redacted, RedactedBody};
+use super::refuse::{About, DECISION_HEADER, answer, refusal};
+use super::serve::Judged;
+use super::{dialect, upgrade};
+use crate::policy::{Deny, Reason};
+use crate::proxy::budget::Allowance;
+use crate::upstream::pool::Lease;
+
+/// A body that is announced as no longer than this is read before its head goes out where its length may change, so that its
+/// `content-length` is right.
+const SHORT: usize = 64 * 1024;
+
+/// What was asked of the origin.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The protocol to switch to, with the sandbox's half of the connection.
+    pub switch: Switch,
+    pub upgrade: Option<OnUpgrade>,
+    /// The range, where keys are looked for.
+    pub range: Option<Widened>,
+    /// What may still be sent to this host.
+    pub allowance: Option<Allowance>,
+}
+
+/// Passes on what the origin answered.
+pub(super) async fn respond(
+    context: &Arc<Context>,
+    judged: &Judged,
+    parts: &Parts,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    asked: Asked,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    // A phrase says nothing that the status does not, and is a place for a key to come back in.
+    response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
+    let redactor = match judged.rules.keyring.redactor() {
+        Ok(redactor) => redactor,
+        Err(error) => return unsearched(judged, parts, &error.to_string(), exchange),
+    };
+    let hidden = redactor.as_ref().and_then(|_| offers::hidden(&response));
+    if let Some(problem) = unsound(&response).or(hidden) {
+        let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` {problem}", judged.host));
+        return answer_failure(judged, parts, deny, exchange);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Asked { switch, upgrade, allowance, .. } = asked;
+        return match upgrade.filter(|_| switch.taken_up(response.headers())) {
+            Some(sandbox) => {
+                let wires = upgrade::Wires { sandbox, switch, redactor, allowance };
+                upgrade::switch(context, judged, parts, response, wires, exchange)
+            }
+            None => {
+                let message = format!("`{}` switched to a protocol that nobody asked for", judged.host);
+                let deny = refusal(Reason::UpstreamProtocol, message);
+                answer_failure(judged, parts, deny, exchange)
+            }
+        };
+    }
+    let headers = response.headers_mut();
+    strip_hop_by_hop(headers);
+    headers.remove(ALT_SVC);
+    headers.remove(DECISION_HEADER);
+    if let Some(based) = &judged.based {
+        super::base_url::readdress(headers, &judged.rules.policy, based);
+    }
+    exchange.note(|record| record.status = Some(response.status().as_u16()));
+    let idle = judged.rules.policy.limits().idle_timeout;
+    let Some(redactor) = redactor else {
+        exchange.forwarded();
+        return response.map(|body| Download::origin(Source::Origin(body), exchange, lease, idle));
+    };
+    let announced = announced(response.headers());
+    let mut response = match redactor.answer(response, asked.range) {
+        Ok(Redacted::Answer(response)) => response,
+        Ok(Redacted::Beyond(length)) => return beyond(length, exchange),
+        Err(error) => return unsearched(judged, parts, &error.to_string(), exchange),
+    };
+    if announced.is_some_and(|length| length <= SHORT as u64)
+        && !response.headers().contains_key(CONTENT_LENGTH)
+        && !response.body().is_end_stream()
+    {
+        exchange.wait();
+        let read = read_ahead(response.body_mut(), idle).await;
+        exchange.go_on();
+        match read {
+            Ok(Some(length)) => {
+                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                // Counted, though nothing of it is passed on.
+                let _ = exchange.echoed(response.body().matches());
+                return unsearched(judged, parts, &error.to_string(), exchange);
+            }
+        }
+    }
+    if let Err(error) = exchange.echoed(response.body().matches()) {
+        return too_many(judged, parts, error, exchange);
+    }
+    exchange.forwarded();
+    response.map(|body| Download::origin(Source::Redacted(Box::new(body)), exchange, lease, idle))
+}
+
+/// The length that an answer announces.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads a short body before its head goes out.
+async fn read_ahead(body: &mut RedactedBody<Incoming>, idle: Duration) -> Result<Option<usize>, BodyError> {
+    let mut read = BytesMut::new();
+    let reading = std::future::poll_fn(|cx| body.poll_read_ahead(cx, &mut read, SHORT));
+    match tokio::time::timeout(idle, reading).await {
+        Ok(read) => read,
+        Err(error) => Err(BodyError::Origin(Box::new(error))),
+    }
+}
+
+/// What was asked for lies beyond the end of what there is (RFC 9110 section 15.5.17). The connection to the origin, whose answer to
+/// the wider question is not read, is not used again.
+fn beyond(length: Option<u64>, mut exchange: Exchange) -> Response<Download> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+    let range = length.and_then(|length| HeaderValue::try_from(format!("bytes */{length}")).ok());
+    if let Some(range) = range {
+        response.headers_mut().insert(CONTENT_RANGE, range);
+    }
+    exchange.forwarded();
+    super::serve::own(response, exchange)
+}
+
+/// The answer cannot be searched for keys.
+fn unsearched(judged: &Judged, parts: &Parts, why: &str, exchange: Exchange) -> Response<Download> {
+    let message = format!("the answer of `{}` was not passed on: {why}", judged.host);
+    answer_failure(judged, parts, refusal(Reason::UpstreamProtocol, message), exchange)
+}
+
+/// The sandbox has seen too many keys come back.
+pub(super) fn too_many(
+    judged: &Judged,
+    parts: &Parts,
+    error: TooManyEchoes,
+    exchange: Exchange,
+) -> Response<Download> {
+    let message = format!("the answer of `{}` was not passed on: {error}", judged.host);
+    // The origin has received the request, which the policy permits: so it stays recorded.
+    told(judged, parts, refusal(Reason::LimitExceeded, message), exchange)
+}
+
+/// Says what became of a request that was let through and not answered. It is recorded as what the sandbox was told.
+pub(crate) fn answer_failure(
+    judged: &Judged,
+    parts: &Parts,
+    deny: Deny,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    exchange.deny(&deny);
+    told(judged, parts, deny, exchange)
+}
+
+/// Tells the sandbox, whatever is recorded.
+fn told(judged: &Judged, parts: &Parts, deny: Deny, exchange: Exchange) -> Response<Download> {
+    let host = judged.host.to_string();
+    let credential = judged.allow.credential.map(|id| judged.rules.policy.credential(id).name.as_str());
+    let about = About {
+        host: Some(&host),
+        method: Some(parts.method.as_str()),
+        path: Some(parts.uri.path()),
+        credential,
+        retry: false,
+    };
+    // As for every refusal, a client that asked for another protocol has no second request for this connection.
+    let close = matches!(deny.reason, Reason::LimitExceeded | Reason::RequestMalformed)
+        || parts.headers.contains_key(UPGRADE);
+    let mut response = answer(&deny, about, exchange.id(), parts.version, close);
+    // What it sent is on its way to the origin.
+    let asked = dialect::Asked { headers: &parts.headers, uri: &parts.uri, body: &[] };
+    dialect::speak(&mut response, &asked, &deny);
+    super::serve::own(response, exchange)
+}
+
+/// What makes the framing of an answer ambiguous (RFC 9112 section 6.3).
+fn unsound(response: &Response<Incoming>) -> Option<&'static str> {
+    let headers = response.headers();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    if codings.next().is_some()
+        || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Some("has a Transfer-Encoding other than a single `chunked`");
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if coding.is_some() && length.is_some() {
+        return Some("has both Content-Length and Transfer-Encoding");
+    }
+    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty();
+    if lengths.next().is_some() || length.is_some_and(|length| !plain(length)) {
+        return Some("has a Content-Length that is not one plain number");
+    }
+    None
+}

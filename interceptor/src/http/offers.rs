@@ -1,0 +1,221 @@
+//! What a request offers or asks for that decides whether its answer can be searched for keys: content codings, compressed
+//! messages, ranges, other protocols. Where a sandbox has keys, on whatever host, what would hide them is not offered; an origin that
+//! takes up what was not offered is refused (`answer`).
+//!
+//! # Other protocols
+//! A WebSocket is read frame by frame. Of what else a client may upgrade to (SPDY/3.1 of older Kubernetes clients, `tcp` of Docker's)
+//! nothing is known but its bytes: it is carried to hosts that get no key, and refused in words on those that do. An offer of another
+//! version of HTTP, or of TLS, is the connection's own and not taken up, as RFC 9110 section 7.8 permits: the answer says all
+//! there is to say without it.
+
+use http::header::{
+    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE, SEC_WEBSOCKET_EXTENSIONS, UPGRADE,
+};
+use http::request::Parts;
+use http::{Method, Response, Version};
+
+use super::redact::ranges::{Range, Widened};
+use super::redact::{Redactor, is_grpc};
+use super::serve::asks_for_upgrade;
+
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// The protocol that a request asks to switch to, besides other versions of HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// To none.
+    None,
+    /// A WebSocket.
+    WebSocket,
+    /// Something else: the value of `upgrade`.
+    Other(HeaderValue),
+}
+
+impl Switch {
+    /// What the request asks for.
+    pub(super) fn asked(parts: &Parts) -> Switch {
+        if parts.version != Version::HTTP_11 || !asks_for_upgrade(&parts.headers) {
+            return Switch::None;
+        }
+        let others: Vec<&[u8]> = protocols(&parts.headers).filter(|name| !is_own(name)).collect();
+        match &others[..] {
+            [] => Switch::None,
+            [name] if name.eq_ignore_ascii_case(b"websocket") && parts.method == Method::GET => {
+                Switch::WebSocket
+            }
+            names => HeaderValue::from_bytes(&names.join(&b", "[..])).map_or(Switch::None, Switch::Other),
+        }
+    }
+
+    /// What stands in `upgrade`.
+    pub(super) fn value(&self) -> Option<HeaderValue> {
+        match self {
+            Switch::None => None,
+            Switch::WebSocket => Some(HeaderValue::from_static("websocket")),
+            Switch::Other(value) => Some(value.clone()),
+        }
+    }
+
+    /// Whether an answer switches to what was asked for.
+    pub(super) fn taken_up(&self, headers: &HeaderMap) -> bool {
+        let Some(offered) = self.value() else { return false };
+        let mut named = protocols(headers);
+        let (Some(name), None) = (named.next(), named.next()) else { return false };
+        offered
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|offer| offer.trim_ascii().eq_ignore_ascii_case(name))
+    }
+}
+
+/// The protocols that `upgrade` names.
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values =
+        headers.get_all(UPGRADE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    values.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty())
+}
+
+/// Whether a protocol is HTTP again, or TLS under it: `h2c`, `HTTP/2.0`, `TLS/1.2`.
+fn is_own(name: &[u8]) -> bool {
+    let name = name.split(|byte| *byte == b'/').next().unwrap_or_default();
+    [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// Asks for an answer in which a key can be found. Gives the range that is asked for, if one is.
+pub(super) fn searchable(head: &mut Parts, redactor: &Redactor) -> Option<Widened> {
+    let headers = &mut head.headers;
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+    if headers.contains_key(GRPC_ACCEPT_ENCODING) || is_grpc(headers) {
+        headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    let widened = range(headers, &head.method, redactor);
+    match widened.as_ref().and_then(Widened::value) {
+        Some(value) => drop(headers.insert(RANGE, value)),
+        None => [RANGE, IF_RANGE].iter().for_each(|name| drop(headers.remove(name))),
+    }
+    widened
+}
+
+/// The range of a request that can be asked for with what borders it: a single one, where keys and placeholders are of one length.
+/// Other methods than GET have none (RFC 9110 section 14.2).
+fn range(headers: &HeaderMap, method: &Method, redactor: &Redactor) -> Option<Widened> {
+    let mut ranges = headers.get_all(RANGE).iter();
+    let (Some(range), None) = (ranges.next(), ranges.next()) else { return None };
+    if *method != Method::GET || !redactor.keeps_length() {
+        return None;
+    }
+    Some(Range::parse(range.as_bytes())?.widened(redactor.reach()))
+}
+
+/// What in an answer hides its content from the search, though nobody offered it.
+pub(super) fn hidden<B>(response: &Response<B>) -> Option<&'static str> {
+    let headers = response.headers();
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return Some(
+            "takes up a WebSocket extension that was not offered, so that it cannot be searched for keys",
+        );
+    }
+    let identity = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if is_grpc(headers) && !headers.get_all(GRPC_ENCODING).iter().all(identity) {
+        return Some("has a grpc-encoding that was not offered, so that it cannot be searched for keys");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn asked(method: &str, version: Version, fields: &[(&'static str, &'static str)]) -> Parts {
+        let mut request = Request::builder().method(method).version(version);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn redactor(placeholder: &str) -> Redactor {
+        let keys = [(&b"billing0key1of2even3length"[..], placeholder.as_bytes())];
+        Redactor::of(keys.into_iter()).unwrap()
+    }
+
+    #[test]
+    fn which_protocol_a_request_asks_for() {
+        let other = |text| Switch::Other(HeaderValue::from_static(text));
+        for (method, upgrade, expected) in [
+            ("GET", "websocket", Switch::WebSocket),
+            ("GET", "WebSocket", Switch::WebSocket),
+            ("POST", "websocket", other("websocket")),
+            ("POST", "SPDY/3.1", other("SPDY/3.1")),
+            ("POST", "tcp", other("tcp")),
+            ("GET", "h2c", Switch::None),
+            ("GET", "TLS/1.2", Switch::None),
+            ("GET", "TLS/1.2, HTTP/2.0,", Switch::None),
+            ("GET", "h2c, websocket", Switch::WebSocket),
+            ("GET", "websocket, tcp", other("websocket, tcp")),
+        ] {
+            let fields = [("upgrade", upgrade), ("connection", "keep-alive, Upgrade")];
+            assert_eq!(Switch::asked(&asked(method, Version::HTTP_11, &fields)), expected, "{upgrade}");
+            assert_eq!(Switch::asked(&asked(method, Version::HTTP_10, &fields)), Switch::None, "{upgrade}");
+            assert_eq!(
+                Switch::asked(&asked(method, Version::HTTP_11, &fields[..1])),
+                Switch::None,
+                "not of this connection: {upgrade}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_origin_may_take_up_what_was_offered() {
+        let answer = |upgrade| asked("GET", Version::HTTP_11, &[("upgrade", upgrade)]).headers;
+        let spdy = Switch::Other(HeaderValue::from_static("SPDY/3.1, SPDY/3"));
+        assert!(spdy.taken_up(&answer("spdy/3")) && spdy.taken_up(&answer("SPDY/3.1")));
+        assert!(!spdy.taken_up(&answer("websocket")) && !spdy.taken_up(&answer("SPDY/3.1, SPDY/3")));
+        assert!(!spdy.taken_up(&HeaderMap::new()) && !Switch::None.taken_up(&answer("websocket")));
+        assert!(Switch::WebSocket.taken_up(&answer("WebSocket")));
+    }
+
+    #[test]
+    fn what_would_hide_a_key_is_not_offered() {
+        let fields = [
+            ("accept-encoding", "gzip, br"),
+            ("accept-encoding", "zstd"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+            ("content-type", "application/grpc"),
+            ("grpc-accept-encoding", "gzip"),
+            ("grpc-encoding", "gzip"),
+        ];
+        let mut head = asked("POST", Version::HTTP_11, &fields);
+        assert_eq!(searchable(&mut head, &redactor("proxy-managed-0f3a9c7be21d")), None);
+        let all = |name| head.headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all("accept-encoding"), ["identity"]);
+        assert_eq!(all("grpc-accept-encoding"), ["identity"]);
+        assert_eq!(all("grpc-encoding"), ["gzip"], "of the request's own body");
+        assert!(all("sec-websocket-extensions").is_empty());
+    }
+
+    #[test]
+    fn one_range_is_asked_for_with_what_borders_it_where_that_can_be_cut() {
+        let even = redactor("proxy-managed-0f3a9c7be21d");
+        let odd = redactor("proxy-managed-0f3a9c7be21d-and-more");
+        let fields = |range| [("range", range), ("if-range", "\"tag\"")];
+        let sent = |method: &str, range, redactor: &Redactor| {
+            let mut head = asked(method, Version::HTTP_11, &fields(range));
+            let asked = searchable(&mut head, redactor).is_some();
+            assert_eq!(head.headers.contains_key("if-range"), asked, "{range}");
+            head.headers.get("range").map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(sent("GET", "bytes=0-", &even).as_deref(), Some("bytes=0-"));
+        let widened = format!("bytes=0-{}", 5 + even.reach());
+        assert_eq!(sent("GET", "bytes=1-5", &even), Some(widened));
+        assert_eq!(sent("GET", "bytes=0-1,5-6", &even), None);
+        assert_eq!(sent("HEAD", "bytes=0-1", &even), None);
+        if !odd.keeps_length() {
+            assert_eq!(sent("GET", "bytes=0-", &odd), None);
+        }
+    }
+}

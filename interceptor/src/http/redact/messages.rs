@@ -1,0 +1,282 @@
+//! What is searched of a body, and where something in it ends so that nothing needs to wait for what follows.
+//!
+//! gRPC puts five bytes before each message: a flag that says whether it is compressed, and its length
+//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Length-Prefixed-Message"). A message is searched by itself, so
+//! that the next one, which in a conversation may depend on an answer to this, is never waited for. The length makes it that only what
+//! is as long may be put in a key's place.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+use super::BodyError;
+use super::scan::{Scanner, Scrub};
+use super::seam::Seam;
+
+/// How many bytes stand before a message.
+const PREFIX: usize = 5;
+/// The flag of a message that is compressed.
+const COMPRESSED: u8 = 1;
+/// The flag of gRPC-Web's last message, which is its trailers.
+const TRAILERS: u8 = 0x80;
+
+/// A body on its way through the search.
+#[derive(Debug)]
+pub(super) enum Search {
+    /// As one text.
+    Stream(Scrub),
+    /// By messages.
+    Grpc(Box<Messages>),
+}
+
+impl Search {
+    /// How a body with these headers is searched.
+    pub(super) fn of(headers: &HeaderMap, scanner: &Arc<Scanner>) -> Search {
+        if is_grpc(headers) {
+            Search::Grpc(Box::new(Messages::new(scanner)))
+        } else {
+            Search::Stream(Scrub::new(Arc::clone(scanner)))
+        }
+    }
+
+    /// Takes a chunk and gives what can be passed on.
+    pub(super) fn push(&mut self, chunk: Bytes) -> Result<Bytes, BodyError> {
+        match self {
+            Search::Stream(scrub) => Ok(scrub.push(chunk)),
+            Search::Grpc(messages) => messages.push(chunk),
+        }
+    }
+
+    /// The end of the body: gives what was held.
+    pub(super) fn finish(&mut self) -> Bytes {
+        self.scrub_mut().finish()
+    }
+
+    fn scrub_mut(&mut self) -> &mut Scrub {
+        match self {
+            Search::Stream(scrub) => scrub,
+            Search::Grpc(messages) => &mut messages.scrub,
+        }
+    }
+
+    fn scrub(&self) -> &Scrub {
+        match self {
+            Search::Stream(scrub) => scrub,
+            Search::Grpc(messages) => &messages.scrub,
+        }
+    }
+
+    /// How many keys were found so far.
+    pub(super) fn matches(&self) -> u64 {
+        let over = match self {
+            Search::Stream(_) => 0,
+            Search::Grpc(messages) => messages.over_ends,
+        };
+        self.scrub().matches() + over
+    }
+
+    /// How many bytes were taken and are still to come out, if nothing is replaced.
+    pub(super) fn owed(&self) -> usize {
+        self.scrub().owed()
+    }
+}
+
+/// Whether a body is gRPC messages. Those of `application/grpc-web-text` are base64 as a whole, which is searched as a text.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+    let rest = kind.as_deref().and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    let rest = rest.map(|rest| rest.strip_prefix(b"-web").unwrap_or(rest));
+    rest.is_some_and(|rest| rest.first().is_none_or(|next| matches!(next, b'+' | b';' | b' ')))
+}
+
+/// A body of gRPC messages.
+#[derive(Debug)]
+pub(super) struct Messages {
+    scrub: Scrub,
+    seam: Seam,
+    at: At,
+    keeps_length: bool,
+    /// How many keys were cut by the end of a message.
+    over_ends: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum At {
+    /// So many bytes of the prefix are there.
+    Prefix([u8; PREFIX], usize),
+    /// So many bytes of the message are still to come.
+    Message(u32),
+    /// No such framing: searched as one text.
+    Text,
+}
+
+impl Messages {
+    fn new(scanner: &Arc<Scanner>) -> Messages {
+        Messages {
+            scrub: Scrub::new(Arc::clone(scanner)),
+            seam: Seam::new(Arc::clone(scanner)),
+            at: At::Prefix([0; PREFIX], 0),
+            keeps_length: scanner.keeps_length(),
+            over_ends: 0,
+        }
+    }
+
+    fn push(&mut self, mut chunk: Bytes) -> Result<Bytes, BodyError> {
+        let mut out = Vec::new();
+        while !chunk.is_empty() {
+            match self.at {
+                At::Text => out.push(self.scrub.push(std::mem::take(&mut chunk))),
+                At::Prefix(_, 0) if chunk[0] & !TRAILERS == COMPRESSED => return Err(BodyError::Compressed),
+                At::Prefix(_, 0) if chunk[0] & !TRAILERS != 0 => self.at = At::Text,
+                At::Prefix(mut prefix, there) => {
+                    let part = chunk.split_to(chunk.len().min(PREFIX - there));
+                    let filled = there + part.len();
+                    prefix[there..filled].copy_from_slice(&part);
+                    out.push(part);
+                    self.at = match filled {
+                        PREFIX => {
+                            let [_, length @ ..] = prefix;
+                            self.message(u32::from_be_bytes(length))
+                        }
+                        filled => At::Prefix(prefix, filled),
+                    };
+                }
+                At::Message(left) => {
+                    let part = chunk.split_to(chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                    let left = left - u32::try_from(part.len()).unwrap_or(left);
+                    if self.seam.completes(&part) {
+                        self.over_ends += 1;
+                        return Err(BodyError::KeyInMessage);
+                    }
+                    out.push(self.scrub.push(part));
+                    if left == 0 {
+                        out.push(self.scrub.boundary());
+                    }
+                    self.at = self.message(left);
+                    if !self.keeps_length && self.scrub.matches() > 0 {
+                        return Err(BodyError::KeyInMessage);
+                    }
+                }
+            }
+        }
+        out.retain(|piece| !piece.is_empty());
+        Ok(match out.len() {
+            0 | 1 => out.pop().unwrap_or_default(),
+            _ => out.concat().into(),
+        })
+    }
+
+    /// Where the body is with so many bytes of a message still to come.
+    fn message(&mut self, left: u32) -> At {
+        if left > 0 {
+            return At::Message(left);
+        }
+        self.seam.end();
+        At::Prefix([0; PREFIX], 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "sk-real0123456789abcdefgh";
+    const PLACEHOLDER: &str = "sk-proxy-managed-01234567";
+
+    fn search(placeholder: &str) -> Messages {
+        let keys = [(KEY.as_bytes(), placeholder.as_bytes())];
+        Messages::new(&Arc::new(Scanner::new(keys.into_iter()).unwrap()))
+    }
+
+    fn message(flag: u8, text: &str) -> Vec<u8> {
+        let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+        [&[flag][..], &length, text.as_bytes()].concat()
+    }
+
+    fn pushed(search: &mut Messages, bytes: &[u8]) -> Result<Vec<u8>, BodyError> {
+        search.push(Bytes::copy_from_slice(bytes)).map(|bytes| bytes.to_vec())
+    }
+
+    #[test]
+    fn which_bodies_are_messages() {
+        for (kind, grpc) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/GRPC; charset=x", true),
+            ("application/grpc-web+json", true),
+            ("application/grpc-web-text", false),
+            ("application/grpcx", false),
+            ("text/plain", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(is_grpc(&headers), grpc, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_could_go_on_as_a_key_is_passed_at_its_end() {
+        let mut search = search(PLACEHOLDER);
+        for text in ["hello", "sk-rea", &KEY[..KEY.len() - 1], "", "x"] {
+            let sent = message(0, text);
+            // A message of its own between them, so that no two of them are a key together.
+            let sent = [sent, message(0, ". ")].concat();
+            assert_eq!(pushed(&mut search, &sent).unwrap(), sent);
+        }
+    }
+
+    #[test]
+    fn a_key_is_replaced_where_that_keeps_the_length_and_else_ends_the_body() {
+        let mut even = search(PLACEHOLDER);
+        let got = pushed(&mut even, &message(0, &format!("it is {KEY}!"))).unwrap();
+        assert_eq!(got, message(0, &format!("it is {PLACEHOLDER}!")));
+        let mut odd = search("sk-proxy-managed-0123");
+        if !odd.keeps_length {
+            let ended = pushed(&mut odd, &message(0, &format!("it is {KEY}!")));
+            assert!(matches!(ended, Err(BodyError::KeyInMessage)));
+        }
+    }
+
+    #[test]
+    fn a_key_over_two_messages_and_a_compressed_message_end_the_body() {
+        let mut search = search(PLACEHOLDER);
+        pushed(&mut search, &message(0, &KEY[..20])).unwrap();
+        let ended = pushed(&mut search, &message(0, &KEY[20..]));
+        assert!(matches!(ended, Err(BodyError::KeyInMessage)));
+        for flag in [1, 0x81] {
+            let mut search = self::search(PLACEHOLDER);
+            assert!(matches!(pushed(&mut search, &message(flag, "x")), Err(BodyError::Compressed)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_searched_as_a_text() {
+        let mut search = search(PLACEHOLDER);
+        let mut got = pushed(&mut search, format!("Bad gateway: {KEY}").as_bytes()).unwrap();
+        got.extend(search.scrub.finish());
+        assert_eq!(got, format!("Bad gateway: {PLACEHOLDER}").as_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_never_change_what_comes_out(
+            texts in prop::collection::vec("[a-z ]{0,40}", 1..6),
+            at in prop::collection::vec(any::<usize>(), 0..8),
+        ) {
+            let whole: Vec<u8> = texts.iter().flat_map(|text| message(0, text)).collect();
+            let mut at: Vec<usize> = at.iter().map(|at| at % (whole.len() + 1)).collect();
+            at.extend([0, whole.len()]);
+            at.sort_unstable();
+            let mut search = search(PLACEHOLDER);
+            let mut got = Vec::new();
+            for cut in at.windows(2) {
+                got.extend(pushed(&mut search, &whole[cut[0]..cut[1]]).unwrap());
+            }
+            prop_assert_eq!(got, whole);
+        }
+    }
+}

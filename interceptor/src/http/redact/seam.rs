@@ -1,0 +1,96 @@
+//! A key that is cut in two by the end of a message: each message is searched by itself, so that nothing waits at its end,
+//! and this looks at what one message has in common with those before it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::scan::Scanner;
+
+/// The end of what the messages of a stream held so far.
+pub(super) struct Seam {
+    scanner: Arc<Scanner>,
+    tail: Zeroizing<Vec<u8>>,
+    /// How many bytes of the tail are of messages that have ended.
+    ended: usize,
+}
+
+impl Seam {
+    pub(super) fn new(scanner: Arc<Scanner>) -> Seam {
+        Seam { scanner, tail: Zeroizing::default(), ended: 0 }
+    }
+
+    /// The message has ended.
+    pub(super) fn end(&mut self) {
+        self.ended = self.tail.len();
+    }
+
+    /// Takes the next bytes of a message; whether a key begins in an earlier message and ends in them.
+    #[must_use]
+    pub(super) fn completes(&mut self, bytes: &[u8]) -> bool {
+        let reach = self.scanner.reach().saturating_sub(1);
+        let mut found = false;
+        if self.ended > 0 {
+            let mut text = Zeroizing::new(Vec::with_capacity(self.tail.len() + reach));
+            text.extend_from_slice(&self.tail);
+            text.extend_from_slice(&bytes[..bytes.len().min(reach)]);
+            found = self.scanner.straddles(&text, self.ended);
+        }
+        let fresh = &bytes[bytes.len().saturating_sub(reach)..];
+        let surplus = (self.tail.len() + fresh.len()).saturating_sub(reach).min(self.tail.len());
+        self.tail.drain(..surplus);
+        self.ended = self.ended.saturating_sub(surplus);
+        self.tail.extend_from_slice(fresh);
+        found
+    }
+}
+
+/// Shows how much is kept, never what.
+impl fmt::Debug for Seam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seam").field("bytes", &self.tail.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = b"sk-real0123456789abcdefgh";
+
+    fn seam() -> Seam {
+        let keys = [(KEY, &b"sk-proxy-managed-01234567"[..])];
+        Seam::new(Arc::new(Scanner::new(keys.into_iter()).unwrap()))
+    }
+
+    #[test]
+    fn a_key_over_any_number_of_messages_is_seen_when_it_is_whole() {
+        for cut in 1..KEY.len() {
+            let mut seam = seam();
+            assert!(!seam.completes(b"before ") && !seam.completes(&KEY[..cut]));
+            seam.end();
+            assert!(seam.completes(&[&KEY[cut..], b" behind"].concat()), "cut at {cut}");
+        }
+        let mut seam = seam();
+        let mut found = 0;
+        for byte in KEY {
+            found += usize::from(seam.completes(&[*byte]));
+            seam.end();
+        }
+        assert_eq!(found, 1);
+    }
+
+    #[test]
+    fn a_key_within_one_message_is_not_its_business_and_what_lies_between_counts() {
+        let mut seam = seam();
+        for _ in 0..3 {
+            assert!(!seam.completes(KEY));
+            seam.end();
+        }
+        assert!(!seam.completes(&KEY[..10]));
+        seam.end();
+        assert!(!seam.completes(&[b".", &KEY[10..]].concat()));
+        assert!(seam.tail.len() < seam.scanner.reach());
+    }
+}

@@ -1,0 +1,196 @@
+//! Parts of a file: real clients resume and read at random, and no way to cut a file into parts shows a key in it.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use interceptor_tests::Lab;
+use interceptor_tests::client::fetch::{Answer, Plan};
+use interceptor_tests::origin::listen::Listener;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+const HOST: &str = "files.example.test";
+const OTHER: &str = "mirror.example.test";
+const BOTH: [&str; 2] = [HOST, OTHER];
+
+fn policy(lab: &Lab) -> Value {
+    let mut policy = lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]));
+    policy["network"]["allow"] = json!(BOTH);
+    policy
+}
+
+/// 95 kB of numbered lines; around the middle, the key.
+fn file(key: &str) -> Vec<u8> {
+    let lines: String = (0..5000).map(|line| format!("line {line:013}\n")).collect();
+    let (before, behind) = lines.split_at(50_000);
+    format!("{before}{key}{behind}").into_bytes()
+}
+
+/// An origin with one file, which knows ranges as most servers do.
+fn origin(lab: &Lab) -> Listener {
+    let file = file(lab.key());
+    lab.talking(move |head, mut stream| {
+        let file = file.clone();
+        async move {
+            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let current = field("if-range:").is_none_or(|tag| tag == "\"v1\"");
+            let range = field("range: bytes=").filter(|_| current).and_then(|range| part(range, file.len()));
+            let body = head.starts_with("GET ");
+            let (status, range, content) = match range {
+                None => ("200 OK", String::new(), &file[..]),
+                Some((first, last)) if first > last => (
+                    "416 Range Not Satisfiable",
+                    format!("content-range: bytes */{}\r\n", file.len()),
+                    &[][..],
+                ),
+                Some((first, last)) => {
+                    let range = format!("content-range: bytes {first}-{last}/{}\r\n", file.len());
+                    ("206 Partial Content", range, &file[first..=last])
+                }
+            };
+            let head = format!(
+                "HTTP/1.1 {status}\r\n{range}etag: \"v1\"\r\naccept-ranges: bytes\r\ncontent-length: {}\r\n\
+                 connection: close\r\n\r\n",
+                content.len()
+            );
+            stream.write_all(head.as_bytes()).await?;
+            if body {
+                stream.write_all(content).await?;
+            }
+            stream.shutdown().await
+        }
+    })
+}
+
+/// First and last byte of `a-b`, `a-` or `-n`; the first beyond the last where there is nothing.
+fn part(range: &str, length: usize) -> Option<(usize, usize)> {
+    let (first, last) = range.split_once('-')?;
+    if first.is_empty() {
+        return Some((length.saturating_sub(last.parse().ok()?), length - 1));
+    }
+    let first: usize = first.parse().ok()?;
+    let last = if last.is_empty() { length - 1 } else { last.parse::<usize>().ok()?.min(length - 1) };
+    Some(if first >= length { (1, 0) } else { (first, last) })
+}
+
+#[test]
+fn curl_resumes_and_asks_for_parts() {
+    for host in BOTH {
+        Lab::test(|lab| {
+            let origin = origin(lab);
+            let script = format!(
+                "url=https://{host}/f; curl -sS $url -o whole; head -c 30000 whole > part; \
+                 curl -sS -C - -o part $url; cmp whole part && echo resumed; \
+                 curl -sS -r 10-19 $url | od -An -c | tr -d ' \\n'; echo; \
+                 curl -sS -r 90000- $url | wc -c; curl -sS -r -7 $url | tail -c 7; \
+                 curl -sSI $url | grep -i '^accept-ranges'; \
+                 curl -sS -o /dev/null -w '%{{http_code}} ' -r 200000-200010 $url; \
+                 curl -sS -o /dev/null -w '%{{http_code}} ' -r 0-1,5-6 $url; \
+                 curl -sS -o /dev/null -w '%{{http_code}} ' -r 0-1 -H 'if-range: \"v0\"' $url; \
+                 curl -sS -o /dev/null -w '%{{http_code}}\\n' -r 0-1 -H 'if-range: \"v1\"' $url"
+            );
+            let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+            let outcome = sandbox.shell(&script);
+            let whole = file(lab.key());
+            let length = whole.len();
+            let tail = String::from_utf8(whole[length - 7..].to_vec()).unwrap();
+            let text = outcome.success().out().replace("\r\n", "\n");
+            let expected = format!(
+                "resumed\n00000000\\nl\n{}\n{tail}accept-ranges: bytes\n416 200 200 206\n",
+                length - 90_000
+            );
+            assert_eq!(text, expected, "{}", outcome.tail());
+        });
+    }
+}
+
+#[test]
+fn a_reader_at_random_gets_the_file_and_in_no_cut_the_key() {
+    for host in BOTH {
+        Lab::test(|lab| {
+            let origin = origin(lab);
+            // As fsspec and its like read: a length from HEAD, then blocks; here small ones over the key, and at each offset.
+            let program = format!(
+                "import os, urllib.request as r\n\
+                 def get(a, b):\n\
+                 \x20   q = r.Request('https://{host}/f', headers={{'range': f'bytes={{a}}-{{b}}'}})\n\
+                 \x20   with r.urlopen(q) as f:\n\
+                 \x20       d = f.read()\n\
+                 \x20       assert f.status == 206 and len(d) == int(f.headers['content-length']) == b - a + 1, (f.status, len(d))\n\
+                 \x20       assert f.headers['content-range'] == f'bytes {{a}}-{{b}}/{{size}}', f.headers['content-range']\n\
+                 \x20       return d\n\
+                 size = int(r.urlopen(r.Request('https://{host}/f', method='HEAD')).headers['content-length'])\n\
+                 key = os.environ['LAB_API_KEY'].encode()\n\
+                 whole = r.urlopen('https://{host}/f').read()\n\
+                 assert len(whole) == size and whole[50000:50000 + len(key)] == key\n\
+                 for n in (1, 7, 33):\n\
+                 \x20   got = b''.join(get(a, a + n - 1) for a in range(49990, 49990 + 66, n))\n\
+                 \x20   assert got == whole[49990:49990 + len(got)], (n, got)\n\
+                 assert get(0, 70000) + get(70001, size - 1) == whole\n\
+                 print('same')\n"
+            );
+            let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+            let outcome = sandbox.python(&program);
+            assert_eq!(outcome.success().out(), "same\n");
+            let asked = |record: &&interceptor_tests::audit::Record| record.key_echoed.is_some();
+            assert!(outcome.requests("allow").iter().filter(|record| asked(record)).count() > 60);
+        });
+    }
+}
+
+#[test]
+fn an_origin_that_lies_about_a_part_is_refused_or_cut_off() {
+    let encoded = "content-range: bytes 0-4/5\r\ncontent-encoding: gzip\r\n\r\nhello";
+    let lies = [
+        "content-range: bytes 10-19/100\r\n\r\n0123456789",
+        "content-range: bytes 5-4/100\r\n\r\n0123456789",
+        "content-range: bytes 0-18446744073709551615/18446744073709551615\r\n\r\nx",
+        "content-range: bytes 0-99/50\r\n\r\nx",
+        "content-range: bytes 0-4/5\r\ncontent-length: 4\r\n\r\nhell",
+        "content-range: bytes 0-4/5\r\ncontent-range: bytes 0-4/5\r\n\r\nhello",
+        "content-range: items 0-4/5\r\n\r\nhello",
+        "content-type: multipart/byteranges; boundary=x\r\n\r\n--x--",
+        "content-length: 5\r\n\r\nhello",
+        encoded,
+    ];
+    for host in BOTH {
+        for lie in lies {
+            Lab::test(|lab| {
+                let answer = format!("HTTP/1.1 206 Partial Content\r\n{lie}");
+                let got = ask(lab, host, answer, "bytes=10-19");
+                let refusal = got.refusal();
+                assert_eq!((refusal.status, refusal.reason.as_str()), (502, "upstream_protocol"), "{lie}");
+            });
+        }
+    }
+    // More or less than it says shows only in the body.
+    for body in ["0123456789", &"x".repeat(200)] {
+        Lab::test(|lab| {
+            let answer =
+                format!("HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-99/100\r\n\r\n{body}");
+            let got = ask(lab, OTHER, answer, "bytes=10-99");
+            assert!(got.error.is_some(), "{got:?}");
+        });
+    }
+}
+
+/// What comes of asking for this part.
+fn ask(lab: &Lab, host: &str, answer: String, range: &str) -> Answer {
+    let origin = lab.scripted(answer.into_bytes().leak());
+    let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+    let plan = Plan::https(host, "http/1.1").ask_with("GET", "/f", &[("range", range)], "");
+    sandbox.fetch(&plan).remove(0).answers.remove(0)
+}
+
+#[test]
+fn what_lies_beyond_the_end_is_said_to() {
+    for range in ["bytes=5-9", "bytes=-0", "bytes=5-"] {
+        Lab::test(|lab| {
+            let answer = "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4/5\r\ncontent-length: 5\r\n\r\nhello";
+            let got = ask(lab, OTHER, answer.to_owned(), range);
+            assert_eq!(
+                (got.status, got.header("content-range"), got.body_bytes),
+                (416, Some("bytes */5"), 0)
+            );
+        });
+    }
+}
