@@ -26,8 +26,8 @@ fn file(key: &str) -> Vec<u8> {
 }
 
 /// An origin with one file, which knows ranges as most servers do.
-fn origin(lab: &Lab) -> Listener {
-    let file = file(lab.key());
+fn origin(lab: &Lab, key: &str) -> Listener {
+    let file = file(key);
     lab.talking(move |head, mut stream| {
         let file = file.clone();
         async move {
@@ -74,9 +74,14 @@ fn part(range: &str, length: usize) -> Option<(usize, usize)> {
 
 #[test]
 fn curl_resumes_and_asks_for_parts() {
-    for host in BOTH {
+    for (host, key) in BOTH.into_iter().flat_map(|host| [(host, None), (host, Some("tiny-CANARY-key"))]) {
         Lab::test(|lab| {
-            let origin = origin(lab);
+            let mut policy = policy(lab);
+            if let Some(key) = key {
+                policy["credentials_v2"]["lab"]["key"] = json!({ "file": lab.secret_file("tiny", key) });
+            }
+            let key = key.unwrap_or(lab.key());
+            let origin = origin(lab, key);
             let script = format!(
                 "url=https://{host}/f; curl -sS $url -o whole; head -c 30000 whole > part; \
                  curl -sS -C - -o part $url; cmp whole part && echo resumed; \
@@ -88,9 +93,9 @@ fn curl_resumes_and_asks_for_parts() {
                  curl -sS -o /dev/null -w '%{{http_code}} ' -r 0-1 -H 'if-range: \"v0\"' $url; \
                  curl -sS -o /dev/null -w '%{{http_code}}\\n' -r 0-1 -H 'if-range: \"v1\"' $url"
             );
-            let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+            let sandbox = lab.sandbox(&policy).resolve(host, origin.address());
             let outcome = sandbox.shell(&script);
-            let whole = file(lab.key());
+            let whole = file(key);
             let length = whole.len();
             let tail = String::from_utf8(whole[length - 7..].to_vec()).unwrap();
             let text = outcome.success().out().replace("\r\n", "\n");
@@ -107,7 +112,7 @@ fn curl_resumes_and_asks_for_parts() {
 fn a_reader_at_random_gets_the_file_and_in_no_cut_the_key() {
     for host in BOTH {
         Lab::test(|lab| {
-            let origin = origin(lab);
+            let origin = origin(lab, lab.key());
             // As fsspec and its like read: a length from HEAD, then blocks; here small ones over the key, and at each offset.
             let program = format!(
                 "import os, urllib.request as r\n\

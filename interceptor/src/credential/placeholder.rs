@@ -31,7 +31,7 @@ pub struct NoRandomness;
 impl Placeholder {
     /// Draws a placeholder of this shape.
     ///
-    /// It is made as long as the key where the shape would make it shorter: what accepts the key by its length accepts that
+    /// It is made as long as the key, unless that left too little of it to be random: what accepts the key by its length accepts that
     /// too, and an answer in which the one is replaced by the other keeps its length. The length is all it tells.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Placeholder {
         let characters = shape.alphabet.characters();
         // Each byte below the largest multiple of the alphabet's size stands for one character, without bias.
         let fair = 256 - 256 % characters.len();
-        let mut missing = shape.random.max(alike);
+        let mut missing = if alike >= shape.random.min(PROBE) { alike } else { shape.random };
         while missing > 0 {
             let mut bytes = [0_u8; 64];
             rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
@@ -132,12 +132,24 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_is_as_long_as_its_key_where_that_is_longer() {
+    fn a_placeholder_is_as_long_as_its_key_unless_that_is_too_short_to_be_random() {
         let shape = PlaceholderShape::default();
-        let shortest = shape.prefix.len() + shape.random + shape.suffix.len();
-        for length in [4, shortest, shortest + 1, 164, LONGEST_ALIKE, LONGEST_ALIKE + 1, 8192] {
-            let drawn = Placeholder::draw(&shape, &key(length)).expect("randomness");
-            assert_eq!(drawn.as_str().len(), length.clamp(shortest, LONGEST_ALIKE), "for {length}");
+        let least = shape.prefix.len() + PROBE + shape.suffix.len();
+        let as_shaped = shape.prefix.len() + shape.random + shape.suffix.len();
+        for (key_length, length) in [
+            (4, as_shaped),
+            (least - 1, as_shaped),
+            (least, least),
+            (as_shaped - 1, as_shaped - 1),
+            (as_shaped + 1, as_shaped + 1),
+            (164, 164),
+            (LONGEST_ALIKE, LONGEST_ALIKE),
+            (LONGEST_ALIKE + 1, LONGEST_ALIKE),
+            (8192, LONGEST_ALIKE),
+        ] {
+            let drawn = Placeholder::draw(&shape, &key(key_length)).expect("randomness");
+            assert_eq!(drawn.as_str().len(), length, "for {key_length}");
+            assert_eq!(drawn.probe().len(), PROBE);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! it comes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,23 +14,20 @@ use http::{Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{Download, Source};
+use super::body::{Cut, Download, Source};
 use super::context::Context;
 use super::exchange::{Exchange, TooManyEchoes};
 use super::inject::strip_hop_by_hop;
 use super::offers::{self, Switch};
 use super::redact::ranges::Widened;
-use super::redact::{BodyError, Redacted, RedactedBody};
+use super::redact::{BodyError, Redacted, RedactedBody, SHORT};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
 use super::serve::Judged;
 use super::{dialect, upgrade};
 use crate::policy::{Deny, Reason};
 use crate::proxy::budget::Allowance;
+use crate::tunnel::silence;
 use crate::upstream::pool::Lease;
-
-/// A body that is announced as no longer than this is read before its head goes out where its length may change, so that its
-/// `content-length` is right.
-const SHORT: usize = 64 * 1024;
 
 /// What was asked of the origin.
 #[derive(Debug)]
@@ -130,11 +128,15 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
 
 /// Reads a short body before its head goes out.
 async fn read_ahead(body: &mut RedactedBody<Incoming>, idle: Duration) -> Result<Option<usize>, BodyError> {
-    let mut read = BytesMut::new();
-    let reading = std::future::poll_fn(|cx| body.poll_read_ahead(cx, &mut read, SHORT));
-    match tokio::time::timeout(idle, reading).await {
-        Ok(read) => read,
-        Err(error) => Err(BodyError::Origin(Box::new(error))),
+    let (mut read, moved) = (BytesMut::new(), AtomicU64::new(0));
+    let reading = std::future::poll_fn(|cx| {
+        let polled = body.poll_read_ahead(cx, &mut read, SHORT);
+        moved.store(read.len() as u64, Ordering::Relaxed);
+        polled
+    });
+    tokio::select! {
+        read = reading => read,
+        () = silence(|| moved.load(Ordering::Relaxed), idle) => Err(BodyError::Origin(Box::new(Cut::Idle(idle)))),
     }
 }
 

@@ -19,10 +19,11 @@
 //! removed. A coding that cannot be undone cannot be searched and is an error: [`RedactError`].
 //!
 //! # Lengths
-//! Where each form of each placeholder is as long as the key's, which the keyring arranges where a service's shape
-//! permits it, `content-length` stays true and stays. Else, and where a body was decoded, a short body is read before its head
-//! goes out ([`RedactedBody::poll_read_ahead`]), and a long one is delimited by its framing. A body that is empty from the start (an
-//! answer to HEAD, 204, 304) keeps its headers' description of what it would be.
+//! Placeholders are as long as their keys where the keys are long enough. What is put in the place of a shorter one is cut to its
+//! length where the length of the body is fixed: where it is announced and long, where parts of it are promised or asked for,
+//! in gRPC messages. So `content-length` stays true and stays. A short body that is announced, and one that was decoded, is read before
+//! its head goes out ([`RedactedBody::poll_read_ahead`]) where its length may change; a long decoded one is delimited by its
+//! framing. A body that is empty from the start (an answer to HEAD, 204, 304) keeps its headers' description of what it would be.
 //!
 //! # Ranges
 //! See `ranges`.
@@ -39,6 +40,7 @@ mod seam;
 mod tests;
 mod websocket;
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -52,6 +54,9 @@ pub use self::guard::{Ended, Guarded, StreamGuard};
 pub(crate) use self::messages::is_grpc;
 use self::ranges::{Found, Widened};
 use self::scan::Scanner;
+
+/// A body that is announced as no longer than this is short: it is read before its head goes out where its length may change.
+pub(crate) const SHORT: usize = 64 * 1024;
 
 /// What may go wrong below a body, of whatever type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -108,6 +113,8 @@ pub enum Redacted<B> {
 #[derive(Clone, Debug)]
 pub struct Redactor {
     scanner: Arc<Scanner>,
+    /// The same with placeholders that are as long as their keys, for bodies of fixed length.
+    fitted: Arc<Scanner>,
 }
 
 impl Redactor {
@@ -116,8 +123,29 @@ impl Redactor {
     /// # Errors
     /// [`RedactError::TooManyKeys`], after hundreds of thousands.
     pub fn of<'a>(keys: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Redactor, RedactError> {
-        let scanner = Scanner::new(keys).map_err(|_| RedactError::TooManyKeys)?;
-        Ok(Redactor { scanner: Arc::new(scanner) })
+        let keys: Vec<(&[u8], &[u8])> = keys.collect();
+        let whole = Scanner::new(keys.iter().copied()).map(Arc::new);
+        let whole = whole.map_err(|_| RedactError::TooManyKeys)?;
+        let fitted = if whole.keeps_length() {
+            Arc::clone(&whole)
+        } else {
+            let placeholders: Vec<Cow<'_, [u8]>> =
+                keys.iter().map(|(key, placeholder)| fit(placeholder, key.len())).collect();
+            let pairs = keys.iter().zip(&placeholders);
+            let fitted = Scanner::new(pairs.map(|((key, _), placeholder)| (*key, &placeholder[..])));
+            fitted.map(Arc::new).map_err(|_| RedactError::TooManyKeys)?
+        };
+        Ok(Redactor { scanner: whole, fitted })
+    }
+
+    /// What the body of an answer with these headers is searched with.
+    fn for_body(&self, headers: &HeaderMap, partial: bool) -> &Arc<Scanner> {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let fixed = partial
+            || headers.contains_key(ACCEPT_RANGES)
+            || length.is_some_and(|length| length > SHORT as u64)
+            || is_grpc(headers);
+        if fixed { &self.fitted } else { &self.scanner }
     }
 
     /// Redacts a response: its headers at once, its body and trailers as they stream.
@@ -148,17 +176,18 @@ impl Redactor {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = response.into_parts();
+        let partial = parts.status == StatusCode::PARTIAL_CONTENT;
+        let scanner = Arc::clone(self.for_body(&parts.headers, partial));
         let (mut codings, mut cut, mut found) = (Vec::new(), None, 0);
-        if !self.scanner.is_empty() {
+        if !scanner.is_empty() {
             found = self.headers(&mut parts.headers);
             // A status line's phrase is free text too, and no client needs it (RFC 9110 15).
             parts.extensions.remove::<hyper::ext::ReasonPhrase>();
-            if !self.scanner.keeps_length() {
+            if !scanner.keeps_length() {
                 parts.headers.remove(ACCEPT_RANGES);
             }
             if !body.is_end_stream() {
                 codings = decode::codings(&parts.headers)?;
-                let partial = parts.status == StatusCode::PARTIAL_CONTENT;
                 if partial && !codings.is_empty() {
                     return Err(RedactError::CodedRange);
                 }
@@ -168,12 +197,11 @@ impl Redactor {
                         Found::Beyond(length) => return Ok(Redacted::Beyond(length)),
                     }
                 }
-                describe(&mut parts.headers, !codings.is_empty(), self.scanner.keeps_length());
-            } else if asked.is_some() && parts.status == StatusCode::PARTIAL_CONTENT {
+                describe(&mut parts.headers, !codings.is_empty(), scanner.keeps_length());
+            } else if asked.is_some() && partial {
                 return Err(RedactError::Range);
             }
         }
-        let scanner = Arc::clone(&self.scanner);
         let body = RedactedBody::new(body, scanner, &parts.headers, &codings, cut, found);
         Ok(Redacted::Answer(Response::from_parts(parts, body)))
     }
@@ -189,9 +217,9 @@ impl Redactor {
         &self.scanner
     }
 
-    /// Whether what is put in the place of a key is always as long.
+    /// Whether parts can be cut out of a body.
     pub(crate) fn keeps_length(&self) -> bool {
-        self.scanner.keeps_length()
+        self.fitted.keeps_length()
     }
 
     /// How far on both sides of a part of a body a key that it cuts can reach.
@@ -212,6 +240,14 @@ impl Redactor {
     /// The text with every key replaced, or `None` where it holds none.
     pub fn text(&self, text: &[u8]) -> Option<Vec<u8>> {
         self.scanner.replace(text)
+    }
+}
+
+/// A placeholder at the length of its key.
+fn fit(placeholder: &[u8], length: usize) -> Cow<'_, [u8]> {
+    match placeholder.get(..length) {
+        Some(cut) => Cow::Borrowed(cut),
+        None => [placeholder, &vec![b'-'; length - placeholder.len()]].concat().into(),
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! A key that a range cuts in two would be found in neither part. So more is asked for than the client wants, by as much as a key can
 //! be long, on both sides; all of it is searched; and the client gets what it asked for, with the `content-range` and `content-length`
-//! of that. A key over the border shows as the part of the placeholder that lies there. This needs placeholders as long
-//! as their keys: where they are not, no range is asked for and none is promised.
+//! of that. A key over the border shows as the part of the placeholder that lies there, which is cut to the length of the key.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
