@@ -225,3 +225,55 @@ fn frames_of_a_web_socket_are_alike_and_wait_for_nothing() {
         }
     });
 }
+
+#[test]
+fn a_grpc_message_waits_for_nothing_and_is_cut_as_any_other() {
+    Lab::test(|lab| {
+        let key = lab.key().to_owned();
+        let origin = lab.talking(move |head, mut stream| {
+            let key = key.clone();
+            async move {
+                let number = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+                let guess = guesses(&key, "literal").swap_remove(number.parse().unwrap());
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+                stream.write_all(head.as_bytes()).await?;
+                for text in ["hello", &guess, ".", &format!("x{guess}"), "."] {
+                    let message = [&[0, 0, 0, 0, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+                    let chunk = [format!("{:x}\r\n", message.len()).as_bytes(), &message, b"\r\n"].concat();
+                    stream.write_all(&chunk).await?;
+                    stream.flush().await?;
+                    // As in a conversation, the next message answers one of the sandbox's: here a chunk of a byte.
+                    stream.read_exact(&mut [0; 6]).await?;
+                }
+                stream.write_all(b"0\r\n\r\n").await?;
+                stream.shutdown().await
+            }
+        });
+        let count = guesses(lab.key(), "literal").len();
+        let program = format!(
+            "import socket, ssl\n\
+             def run(n):\n\
+             \x20   s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')\n\
+             \x20   s.settimeout(20)\n\
+             \x20   s.sendall(b'POST /%d HTTP/1.1\\r\\nhost: {HOST}\\r\\nte: trailers\\r\\ncontent-type: application/grpc\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n' % n)\n\
+             \x20   f = s.makefile('rb')\n\
+             \x20   while f.readline() != b'\\r\\n': pass\n\
+             \x20   chunks, texts = [], []\n\
+             \x20   body = b''\n\
+             \x20   while length := int(f.readline(), 16):\n\
+             \x20       chunks.append(length); body += f.read(length + 2)[:-2]\n\
+             \x20       while len(body) >= 5 and len(body) >= 5 + body[4]:\n\
+             \x20           texts.append(body[5:5 + body[4]].decode()); body = body[5 + body[4]:]\n\
+             \x20           s.sendall(b'1\\r\\nx\\r\\n')\n\
+             \x20   print(chunks); print(' '.join(texts))\n\
+             for n in range({count}): run(n)\n"
+        );
+        let outcome = lab.sandbox(&policy(lab)).resolve(HOST, origin.address()).python(&program);
+        let text = outcome.success().out();
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, guess) in guesses(lab.key(), "literal").iter().enumerate() {
+            assert_eq!(lines[2 * number], lines[0], "{guess}");
+            assert_eq!(lines[2 * number + 1], format!("hello {guess} . x{guess} ."));
+        }
+    });
+}
