@@ -20,7 +20,7 @@ use super::exchange::{Exchange, TooManyEchoes};
 use super::inject::strip_hop_by_hop;
 use super::offers::{self, Switch};
 use super::redact::ranges::Widened;
-use super::redact::{BodyError, Redacted, RedactedBody, SHORT};
+use super::redact::{BodyError, RedactError, RedactedBody, SHORT};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
 use super::serve::Judged;
 use super::{dialect, upgrade};
@@ -91,8 +91,8 @@ pub(super) async fn respond(
     };
     let announced = announced(response.headers());
     let mut response = match redactor.answer(response, asked.range) {
-        Ok(Redacted::Answer(response)) => response,
-        Ok(Redacted::Beyond(length)) => return beyond(length, exchange),
+        Ok(response) => response,
+        Err(RedactError::Beyond(length)) => return beyond(length, exchange),
         Err(error) => return unsearched(judged, parts, &error.to_string(), exchange),
     };
     if announced.is_some_and(|length| length <= SHORT as u64)

@@ -78,6 +78,9 @@ pub enum RedactError {
     /// Not the range that was asked for, or described so that it cannot be one.
     #[error("the origin sent another range than it was asked for, or one that makes no sense")]
     Range,
+    /// The sandbox asked for a part beyond the end of the body (416); the whole length, where it is known.
+    #[error("the part that was asked for lies beyond the end")]
+    Beyond(Option<u64>),
     /// More keys than one search automaton can hold.
     #[error("too many keys for one search")]
     TooManyKeys,
@@ -98,15 +101,6 @@ pub enum BodyError {
     /// A key stands where nothing can be put in its place.
     #[error("the origin sent a real key in a message whose length is fixed")]
     KeyInMessage,
-}
-
-/// An answer that was searched, or is being searched.
-#[derive(Debug)]
-pub enum Redacted<B> {
-    /// It goes to the sandbox.
-    Answer(Response<RedactedBody<B>>),
-    /// The sandbox asked for a part beyond the end of the body: 416, with the whole length where that is known.
-    Beyond(Option<u64>),
 }
 
 /// The keys that could come back from one host, compiled. Cheap to clone.
@@ -159,10 +153,7 @@ impl Redactor {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
     {
-        match self.answer(response, None)? {
-            Redacted::Answer(response) => Ok(response),
-            Redacted::Beyond(_) => Err(RedactError::Range),
-        }
+        self.answer(response, None)
     }
 
     /// As [`Redactor::response`], for a request of which this range was asked.
@@ -170,7 +161,7 @@ impl Redactor {
         &self,
         response: Response<B>,
         asked: Option<Widened>,
-    ) -> Result<Redacted<B>, RedactError>
+    ) -> Result<Response<RedactedBody<B>>, RedactError>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
@@ -194,7 +185,7 @@ impl Redactor {
                 if let Some(asked) = asked.filter(|_| partial) {
                     match asked.find(&parts.headers)? {
                         Found::Part(part) => cut = Some(part.describe(&mut parts.headers)?),
-                        Found::Beyond(length) => return Ok(Redacted::Beyond(length)),
+                        Found::Beyond(length) => return Err(RedactError::Beyond(length)),
                     }
                 }
                 describe(&mut parts.headers, !codings.is_empty(), scanner.keeps_length());
@@ -203,7 +194,7 @@ impl Redactor {
             }
         }
         let body = RedactedBody::new(body, scanner, &parts.headers, &codings, cut, found);
-        Ok(Redacted::Answer(Response::from_parts(parts, body)))
+        Ok(Response::from_parts(parts, body))
     }
 
     /// Redacts the values of headers or trailers, and removes those whose *name* is a key. Gives how many it found.
