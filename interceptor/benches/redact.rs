@@ -11,6 +11,7 @@ use async_compression::Level;
 use async_compression::codecs::brotli::params::EncoderParams;
 use async_compression::codecs::{BrotliEncoder, EncodeV2, GzipEncoder, ZstdEncoder};
 use async_compression::core::util::{PartialBuffer, WriteBuffer};
+use base64::Engine as _;
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -27,14 +28,23 @@ fn main() {
     divan::main();
 }
 
-/// Keys as two services have them.
-fn redactor() -> Redactor {
-    let keys = [
-        ("sk-proj-Zr8tQ1vB6nXw3LkY9dPfG2hJ5mC7sT4uA0eR", "sk-proj-proxy-managed-8fK2mQ9xWcB5tLrY3nDpVh"),
-        ("9b1f04c7d2e85a6370be9f21c4d8a75e", "proxy-managed-q7w3e9r5t1y8u2i6o0"),
-    ];
-    Redactor::of(keys.iter().map(|(key, placeholder)| (key.as_bytes(), placeholder.as_bytes())))
-        .expect("two keys are not too many")
+/// Keys as services have them, each with a placeholder as long.
+const KEYS: [(&str, &str); 8] = [
+    ("sk-proj-Zr8tQ1vB6nXw3LkY9dPfG2hJ5mC7sT4uA0eR", "sk-proj-proxy-managed-8fK2mQ9xWcB5tLrY3nDpVh"),
+    ("9b1f04c7d2e85a6370be9f21c4d8a75e", "proxy-managed-q7w3e9r5t1y8u2i6o0"),
+    ("ghp_2c8YtLq0XvRb7ZkN4mJw9FhD3sGaPe6UiT1o", "ghp_proxymanaged7Rb2Yc9Xd4Ze1Wf6Vg3Uh8Ti"),
+    ("sk-ant-api03-Qv7_nB2-xLk9Rt4Wd6YhZ", "sk-ant-api03-proxy-managed-4f8a1c9e"),
+    ("AIzaSyC1d7Fh3kLmQ9rTvXzB5nP8sWuY2aEgJ4i", "AIzaSyproxy-managed-3b7e9d1f5a8c2e6b4d0"),
+    ("hf_kLmNoPqRsTuVwXyZaBcDeFgHiJkLmNoPqR", "hf_proxymanaged8c2e6b4d0f1a3b5c7d9e1f3a"),
+    ("xoxb-17653672481-19874698323-pdFZKVeTuE8", "xoxb-proxy-managed-8c2e6b4d0f1a3b5c7d9e1"),
+    ("A~b+C/d=E1f2G3h4I5j6K7l8M9n0O1p2==", "proxy-managed-0f1a3b5c7d9e1f3a5b7c"),
+];
+
+/// The first so many of them.
+fn redactor(keys: usize) -> Redactor {
+    let pairs = KEYS.iter().take(keys);
+    Redactor::of(pairs.map(|(key, placeholder)| (key.as_bytes(), placeholder.as_bytes())))
+        .expect("eight keys are not too many")
 }
 
 struct Chunks(Bytes);
@@ -53,8 +63,14 @@ impl Body for Chunks {
 }
 
 fn json() -> Vec<u8> {
-    let line = br#"{"id":"chatcmpl-123","object":"chat.completion.chunk","choices":[{"delta":{"content":"risk and task"}}]}"#;
+    let line = br#"{"id":"chatcmpl-123","object":"chat.completion.chunk","created":1712345678,"choices":[{"index":0,"delta":{"content":"risk \"and\" task\nfor a caf\u00e9"},"finish_reason":null}]}"#;
     line.iter().copied().cycle().take(SIZE).collect()
+}
+
+fn base64() -> Vec<u8> {
+    let text = base64::engine::general_purpose::STANDARD.encode(random());
+    let lines = text.as_bytes().chunks(76).flat_map(|line| [line, b"\r\n"].concat());
+    lines.take(SIZE).collect()
 }
 
 fn random() -> Vec<u8> {
@@ -90,8 +106,8 @@ fn encode(mut encoder: impl EncodeV2, text: &[u8]) -> Vec<u8> {
     output.written().to_vec()
 }
 
-fn run(bencher: Bencher<'_, '_>, text: &[u8], coding: &'static str, wire: Vec<u8>) {
-    let (redactor, wire) = (redactor(), Bytes::from(wire));
+fn run(bencher: Bencher<'_, '_>, keys: usize, text: &[u8], coding: &'static str, wire: Vec<u8>) {
+    let (redactor, wire) = (redactor(keys), Bytes::from(wire));
     bencher.counter(BytesCount::new(text.len())).bench_local(|| {
         let mut response = Response::new(Chunks(wire.clone()));
         response.headers_mut().insert("content-encoding", HeaderValue::from_static(coding));
@@ -105,35 +121,40 @@ fn run(bencher: Bencher<'_, '_>, text: &[u8], coding: &'static str, wire: Vec<u8
     });
 }
 
-#[divan::bench]
-fn identity_json(bencher: Bencher<'_, '_>) {
-    run(bencher, &json(), "identity", json());
+#[divan::bench(args = [1, 8])]
+fn identity_json(bencher: Bencher<'_, '_>, keys: usize) {
+    run(bencher, keys, &json(), "identity", json());
 }
 
-#[divan::bench]
-fn identity_words(bencher: Bencher<'_, '_>) {
-    run(bencher, &words(), "identity", words());
+#[divan::bench(args = [1, 8])]
+fn identity_base64(bencher: Bencher<'_, '_>, keys: usize) {
+    run(bencher, keys, &base64(), "identity", base64());
 }
 
-#[divan::bench]
-fn identity_random(bencher: Bencher<'_, '_>) {
-    run(bencher, &random(), "identity", random());
+#[divan::bench(args = [1, 8])]
+fn identity_words(bencher: Bencher<'_, '_>, keys: usize) {
+    run(bencher, keys, &words(), "identity", words());
+}
+
+#[divan::bench(args = [1, 8])]
+fn identity_random(bencher: Bencher<'_, '_>, keys: usize) {
+    run(bencher, keys, &random(), "identity", random());
 }
 
 #[divan::bench]
 fn gzip(bencher: Bencher<'_, '_>) {
-    run(bencher, &words(), "gzip", encode(GzipEncoder::new(Level::Default.into()), &words()));
+    run(bencher, 2, &words(), "gzip", encode(GzipEncoder::new(Level::Default.into()), &words()));
 }
 
 #[divan::bench]
 fn brotli(bencher: Bencher<'_, '_>) {
     let encoder = BrotliEncoder::new(EncoderParams::default().quality(Level::Precise(5)));
-    run(bencher, &words(), "br", encode(encoder, &words()));
+    run(bencher, 2, &words(), "br", encode(encoder, &words()));
 }
 
 #[divan::bench]
 fn zstd(bencher: Bencher<'_, '_>) {
-    run(bencher, &words(), "zstd", encode(ZstdEncoder::new(3), &words()));
+    run(bencher, 2, &words(), "zstd", encode(ZstdEncoder::new(3), &words()));
 }
 
 /// What it would cost to encode again, for comparison.

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const TARGETS: [&str; 5] = ["document", "path", "pattern", "host", "decide"];
+const TARGETS: [&str; 6] = ["document", "path", "pattern", "host", "decide", "redact"];
 
 /// An input may take this long, in seconds, before it counts as a failure.
 const INPUT_TIMEOUT: u32 = 10;

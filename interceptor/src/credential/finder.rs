@@ -4,16 +4,11 @@
 //! One search automaton over the probes of all placeholders of a sandbox and their encodings; a text shorter than a probe
 //! is not looked at, so an ordinary request costs a few hundred nanoseconds.
 
-use std::borrow::Cow;
-
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
-use percent_encoding::percent_decode;
 
 use super::placeholder::{PROBE, Placeholder};
-use crate::http::redact::pattern::forms;
-
-/// How often percent-encoding is undone: clients that encode twice exist, more often is nobody's mistake.
-const MOST_DECODINGS: usize = 3;
+use crate::http::redact::scan::pattern::forms;
+use crate::http::redact::scan::{LEVELS, Reading, may_escape, unescape};
 
 /// Finds placeholders; each by its position in the list that it was made of.
 #[derive(Debug)]
@@ -44,24 +39,23 @@ impl Finder {
 
     /// Adds to `found` every placeholder in a text, each once.
     pub(super) fn find(&self, text: &[u8], found: &mut Vec<usize>) {
-        let mut text = Cow::Borrowed(text);
-        for _ in 0..=MOST_DECODINGS {
+        let mut decoded;
+        let mut text = text;
+        for _ in 0..=LEVELS {
             if text.len() < PROBE || self.owners.is_empty() {
                 return;
             }
-            for hit in self.automaton.find_iter(&text) {
+            for hit in self.automaton.find_iter(text) {
                 let owner = self.owners[hit.pattern().as_usize()];
                 if !found.contains(&owner) {
                     found.push(owner);
                 }
             }
-            if memchr::memchr(b'%', &text).is_none() {
+            if !may_escape(text) {
                 return;
             }
-            text = match Cow::from(percent_decode(&text)) {
-                Cow::Borrowed(_) => return,
-                Cow::Owned(decoded) => Cow::Owned(decoded),
-            };
+            decoded = unescape(text, Reading::All).bytes;
+            text = &decoded;
         }
     }
 

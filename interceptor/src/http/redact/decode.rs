@@ -124,7 +124,7 @@ enum Progress {
     /// Nothing was read yet, or a member has ended and another may follow.
     Before,
     Within,
-    /// Whatever follows is not part of the body.
+    /// Nothing may follow but padding.
     Ended,
 }
 
@@ -155,7 +155,7 @@ impl Stage {
     fn next(&mut self, room: &mut BytesMut) -> io::Result<Option<Bytes>> {
         loop {
             if self.progress == Progress::Ended {
-                self.input.clear();
+                self.padding()?;
             }
             let starved = self.input.is_empty();
             if starved && !self.more {
@@ -195,11 +195,22 @@ impl Stage {
         }
     }
 
+    /// Drops the zeros that may stand behind the last gzip member, as gzip(1) does. Anything else
+    /// behind the end is no part of any coding.
+    fn padding(&mut self) -> io::Result<()> {
+        let zeros = self.coding == Coding::Gzip && self.input.iter().all(|byte| *byte == 0);
+        if !self.input.is_empty() && !zeros {
+            let text = "there is more behind the end of the encoded body";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        self.input.clear();
+        Ok(())
+    }
+
     /// There is input for a member not begun: begins it, if it is one and there is enough to tell.
     fn begin(&mut self) -> io::Result<bool> {
         if self.again {
-            // Padding and rubbish behind a gzip member is no part of the body (gzip(1) ignores it too).
-            if self.coding == Coding::Gzip && self.input.first() != Some(&0x1f) {
+            if self.coding == Coding::Gzip && self.input.first() == Some(&0) {
                 self.progress = Progress::Ended;
                 return Ok(false);
             }

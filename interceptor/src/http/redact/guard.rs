@@ -206,7 +206,7 @@ mod tests {
 
     fn guard(make: fn(&Arc<Scanner>) -> StreamGuard) -> StreamGuard {
         let keys = [(KEY, &b"sk-proxy-managed-01234567"[..])];
-        make(&Arc::new(Scanner::new(keys.into_iter()).unwrap()))
+        make(&Arc::new(Scanner::new(keys.into_iter())))
     }
 
     #[test]

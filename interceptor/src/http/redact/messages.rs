@@ -190,7 +190,7 @@ mod tests {
 
     fn search(placeholder: &str) -> Messages {
         let keys = [(KEY.as_bytes(), placeholder.as_bytes())];
-        Messages::new(&Arc::new(Scanner::new(keys.into_iter()).unwrap()))
+        Messages::new(&Arc::new(Scanner::new(keys.into_iter())))
     }
 
     fn message(flag: u8, text: &str) -> Vec<u8> {

@@ -32,9 +32,8 @@ mod body;
 mod decode;
 mod guard;
 mod messages;
-pub(crate) mod pattern;
 pub(crate) mod ranges;
-mod scan;
+pub(crate) mod scan;
 mod seam;
 #[cfg(test)]
 mod tests;
@@ -118,16 +117,14 @@ impl Redactor {
     /// [`RedactError::TooManyKeys`], after hundreds of thousands.
     pub fn of<'a>(keys: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Redactor, RedactError> {
         let keys: Vec<(&[u8], &[u8])> = keys.collect();
-        let whole = Scanner::new(keys.iter().copied()).map(Arc::new);
-        let whole = whole.map_err(|_| RedactError::TooManyKeys)?;
+        let whole = Arc::new(Scanner::new(keys.iter().copied()));
         let fitted = if whole.keeps_length() {
             Arc::clone(&whole)
         } else {
             let placeholders: Vec<Cow<'_, [u8]>> =
                 keys.iter().map(|(key, placeholder)| fit(placeholder, key.len())).collect();
             let pairs = keys.iter().zip(&placeholders);
-            let fitted = Scanner::new(pairs.map(|((key, _), placeholder)| (*key, &placeholder[..])));
-            fitted.map(Arc::new).map_err(|_| RedactError::TooManyKeys)?
+            Arc::new(Scanner::new(pairs.map(|((key, _), placeholder)| (*key, &placeholder[..]))))
         };
         Ok(Redactor { scanner: whole, fitted })
     }

@@ -61,7 +61,7 @@ mod tests {
 
     fn seam() -> Seam {
         let keys = [(KEY, &b"sk-proxy-managed-01234567"[..])];
-        Seam::new(Arc::new(Scanner::new(keys.into_iter()).unwrap()))
+        Seam::new(Arc::new(Scanner::new(keys.into_iter())))
     }
 
     #[test]

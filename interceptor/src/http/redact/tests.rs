@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 
+mod traces;
+
 const KEY: &str = "sk-real+key/0123456789abcdef";
 const PLACEHOLDER: &str = "sk-proxy-managed-5fR2kQ8mXw";
 /// As long as a placeholder of its own, and nothing in it that anybody encodes.
@@ -204,7 +206,7 @@ async fn c3_a_header_named_like_a_key_and_a_reason_phrase_are_dropped() {
 async fn an_event_is_passed_on_in_the_instant_it_came() {
     for coding in CODINGS {
         // The last ends in what the key begins with, and in what its base64 begins with.
-        let events = ["data: one\n\n", "data: two sk-\n\n", "data: two and c2st\n\n", "no line end, sk-"];
+        let events = ["data: one\n\n", "data: two sk-\n\n", "data: two and c2st\n\n", "{\"k\":\"sk-\"}"];
         let whole = events.concat();
         let flushes: Vec<usize> = events
             .iter()
@@ -228,13 +230,17 @@ async fn an_event_is_passed_on_in_the_instant_it_came() {
 }
 
 #[tokio::test]
-async fn the_beginning_of_a_key_waits_and_nothing_else_does() {
-    let (sender, response) = fed("identity");
-    let mut body = redactor().response(response).unwrap().into_body();
-    sender.send(data(b"text sk-real+ke")).unwrap();
-    assert_eq!(at_once(&mut body).await, b"text sk-");
-    sender.send(data(b"n, no key after all")).unwrap();
-    assert_eq!(at_once(&mut body).await, b"real+ken, no key after all");
+async fn what_may_belong_to_a_key_waits_and_nothing_else_does() {
+    for (word, more) in [("sk-real+ke", "n, none"), ("anything", " at all"), ("%41%4", "z.")] {
+        let (sender, response) = fed("identity");
+        let mut body = redactor().response(response).unwrap().into_body();
+        sender.send(data(format!("text {word}").as_bytes())).unwrap();
+        assert_eq!(at_once(&mut body).await, b"text ");
+        sender.send(data(more.as_bytes())).unwrap();
+        drop(sender);
+        let rest = body.collect().await.unwrap().to_bytes();
+        assert_eq!(rest, format!("{word}{more}"));
+    }
 }
 
 #[tokio::test]
@@ -321,6 +327,19 @@ async fn gzip_padding_is_no_part_of_the_body() {
     let member = encoded("gzip", b"text", &[]).concat();
     let padded = response("gzip", vec![member, vec![0; 512]]);
     assert_eq!(read(redactor().response(padded).unwrap()).await, b"text");
+}
+
+#[tokio::test]
+async fn rubbish_behind_the_end_is_an_error() {
+    for coding in ["gzip", "deflate", "raw deflate", "br", "zstd"] {
+        let whole = encoded(coding, b"text", &[]).concat();
+        for rubbish in [&b"sk-real"[..], b"\0\0x"] {
+            for pieces in [vec![[&whole, rubbish].concat()], vec![whole.clone(), rubbish.to_vec()]] {
+                let body = redactor().response(response(coding, pieces)).unwrap().into_body();
+                assert!(matches!(body.collect().await, Err(BodyError::Coding(_))), "{coding}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

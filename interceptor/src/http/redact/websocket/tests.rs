@@ -11,7 +11,7 @@ const PING: u8 = 9;
 
 fn frames() -> Frames {
     let keys = [(KEY.as_bytes(), PLACEHOLDER.as_bytes())];
-    Frames::new(&Arc::new(Scanner::new(keys.into_iter()).unwrap()))
+    Frames::new(&Arc::new(Scanner::new(keys.into_iter())))
 }
 
 fn frame(first: u8, payload: &str) -> Vec<u8> {

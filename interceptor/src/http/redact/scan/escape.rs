@@ -1,0 +1,247 @@
+//! Undoes escapes: those of URLs, of JSON, JavaScript and other strings in quotes, and of HTML,
+//! whatever mixture of them a text has.
+
+use std::ops::Range;
+
+use memchr::memchr3_iter;
+use zeroize::Zeroizing;
+
+/// Which escapes are undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// All; any number of backslashes is one, since JSON stands in JSON.
+    All,
+    /// For keys that have such characters themselves: one kind, and each escape once.
+    Percent,
+    Backslash,
+    Reference,
+}
+
+/// A text in another reading, and which part of the original each byte was read from.
+#[derive(Default)]
+pub(crate) struct Decoded {
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
+    pub(crate) spans: Vec<Range<u32>>,
+}
+
+impl Decoded {
+    pub(crate) fn push(&mut self, byte: u8, from: usize, to: usize) {
+        self.bytes.push(byte);
+        self.spans.push(from as u32..to as u32);
+    }
+
+    fn copy(&mut self, text: &[u8], part: Range<usize>) {
+        self.bytes.extend_from_slice(&text[part.clone()]);
+        self.spans.extend((part.start as u32..part.end as u32).map(|at| at..at + 1));
+    }
+}
+
+/// The text with its escapes undone once; what is none stays as it is.
+pub(crate) fn unescape(text: &[u8], reading: Reading) -> Decoded {
+    let mut decoded = Decoded::default();
+    let mut at = 0;
+    for escape in memchr3_iter(b'%', b'\\', b'&', text) {
+        if escape < at {
+            continue;
+        }
+        decoded.copy(text, at..escape);
+        at = escape;
+        match read(&text[escape..], reading) {
+            Some((byte, length)) => {
+                decoded.push(byte, at, at + length);
+                at += length;
+            }
+            None => {
+                let same = introducers(&text[escape..]);
+                decoded.copy(text, at..at + same);
+                at += same;
+            }
+        }
+    }
+    decoded.copy(text, at..text.len());
+    decoded
+}
+
+/// Whether any escape may be in the text.
+pub(crate) fn may_escape(text: &[u8]) -> bool {
+    memchr::memchr3(b'%', b'\\', b'&', text).is_some()
+}
+
+/// How many bytes stand before what follows an escape's first, all backslashes being one.
+pub(crate) fn introducers(text: &[u8]) -> usize {
+    match text {
+        [b'\\', ..] => text.iter().take_while(|byte| **byte == b'\\').count(),
+        _ => 1,
+    }
+}
+
+/// The escape that `text` begins with: what it stands for, and its length.
+pub(crate) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
+    let all = reading == Reading::All;
+    match text {
+        [b'%', rest @ ..] if all || reading == Reading::Percent => after_percent(rest),
+        [b'\\', rest @ ..] if reading == Reading::Backslash => match rest {
+            [b'\\', ..] => Some((b'\\', 2)),
+            _ => after_backslash(rest, 1),
+        },
+        [b'\\', ..] if all => {
+            let before = introducers(text);
+            after_backslash(&text[before..], before)
+        }
+        [b'&', rest @ ..] if all || reading == Reading::Reference => after_ampersand(rest),
+        _ => None,
+    }
+}
+
+fn after_percent(rest: &[u8]) -> Option<(u8, usize)> {
+    match rest {
+        [b'u' | b'U', digits @ ..] => Some((byte(number(digits.get(..4)?, 16)?)?, 6)),
+        [high, low, ..] => Some((nibble(*high)? << 4 | nibble(*low)?, 3)),
+        _ => None,
+    }
+}
+
+/// What follows `before` backslashes.
+fn after_backslash(rest: &[u8], before: usize) -> Option<(u8, usize)> {
+    let (kind, digits) = rest.split_first()?;
+    let fixed = |length: usize| {
+        let value = number(digits.get(..length)?, 16)?;
+        Some((byte(value)?, before + 1 + length))
+    };
+    match kind {
+        b'u' | b'x' if digits.first() == Some(&b'{') => {
+            let length = count(&digits[1..], 8, |byte| byte.is_ascii_hexdigit());
+            let value = number(&digits[1..1 + length], 16)?;
+            (digits.get(1 + length) == Some(&b'}')).then_some(())?;
+            Some((byte(value)?, before + 3 + length))
+        }
+        b'u' => fixed(4),
+        b'U' => fixed(8),
+        b'x' => fixed(2),
+        b'n' => Some((b'\n', before + 1)),
+        b'r' => Some((b'\r', before + 1)),
+        b't' => Some((b'\t', before + 1)),
+        b'0'..=b'7' => {
+            let most = if *kind <= b'3' { 3 } else { 2 };
+            let length = count(rest, most, |byte| matches!(byte, b'0'..=b'7'));
+            Some((byte(number(&rest[..length], 8)?)?, before + length))
+        }
+        other if other.is_ascii_punctuation() => Some((*other, before + 1)),
+        _ => None,
+    }
+}
+
+/// What follows `&`; `&amp;#43;` is read at once, being the same written twice.
+fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
+    let mut before = 0;
+    while before < 4 * 8 && rest[before..].starts_with(b"amp;") {
+        before += 4;
+    }
+    let inner = |rest: &[u8]| {
+        let (value, length) = match rest {
+            [b'#', b'x' | b'X', digits @ ..] => {
+                let length = count(digits, 8, |byte| byte.is_ascii_hexdigit());
+                (number(&digits[..length], 16)?, 2 + length)
+            }
+            [b'#', digits @ ..] => {
+                let length = count(digits, 8, |byte| byte.is_ascii_digit());
+                (number(&digits[..length], 10)?, 1 + length)
+            }
+            _ => {
+                let length = count(rest, 20, |byte| byte.is_ascii_alphabetic());
+                (named(&rest[..length])?.into(), length)
+            }
+        };
+        (rest.get(length) == Some(&b';')).then_some((byte(value)?, length + 1))
+    };
+    match inner(&rest[before..]) {
+        Some((byte, length)) => Some((byte, 1 + before + length)),
+        None => (before > 0).then_some((b'&', 5)),
+    }
+}
+
+/// The characters of ASCII that have a name (HTML 13.5).
+fn named(name: &[u8]) -> Option<u8> {
+    Some(match name {
+        b"Tab" => b'\t',
+        b"NewLine" => b'\n',
+        b"excl" => b'!',
+        b"quot" | b"QUOT" => b'"',
+        b"num" => b'#',
+        b"dollar" => b'$',
+        b"percnt" => b'%',
+        b"apos" => b'\'',
+        b"lpar" => b'(',
+        b"rpar" => b')',
+        b"ast" | b"midast" => b'*',
+        b"plus" => b'+',
+        b"comma" => b',',
+        b"period" => b'.',
+        b"sol" => b'/',
+        b"colon" => b':',
+        b"semi" => b';',
+        b"lt" | b"LT" => b'<',
+        b"equals" => b'=',
+        b"gt" | b"GT" => b'>',
+        b"quest" => b'?',
+        b"commat" => b'@',
+        b"lsqb" | b"lbrack" => b'[',
+        b"bsol" => b'\\',
+        b"rsqb" | b"rbrack" => b']',
+        b"Hat" => b'^',
+        b"lowbar" | b"UnderBar" => b'_',
+        b"grave" | b"DiacriticalGrave" => b'`',
+        b"lcub" | b"lbrace" => b'{',
+        b"verbar" | b"vert" | b"VerticalLine" => b'|',
+        b"rcub" | b"rbrace" => b'}',
+        _ => return None,
+    })
+}
+
+fn count(text: &[u8], most: usize, fits: impl Fn(&u8) -> bool) -> usize {
+    text.iter().take(most).take_while(|byte| fits(byte)).count()
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|digit| digit as u8)
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    let add = |sum: u32, digit: &u8| sum.checked_mul(radix)?.checked_add(char::from(*digit).to_digit(radix)?);
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, add)).flatten()
+}
+
+/// A code point of ASCII.
+fn byte(value: u32) -> Option<u8> {
+    u8::try_from(value).ok().filter(u8::is_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_escape_is_undone() {
+        for (text, read) in [
+            (r"a%2Bb%2fc", "a+b/c"),
+            (r"\u002b\u002F\/\x3d\x3D\u{3d}\u{00003D}\x{2b}\53\075\U0000002b", "+//====++=+"),
+            (r"\\u003d\\\\\\\\u003d\\\/", "==/"),
+            ("&#43;&#x2F;&#X2f;&#0000043;&plus;&sol;&equals;&lowbar;", "+//++/=_"),
+            ("&amp;#43;&amp;amp;#43;&amp;lt;&amp;", "++<&"),
+            ("%%41%u002B%25%3", "%A+%%3"),
+            (r"\q\u12\u{}\u{3d &#; &bogus; &#43 \", r"\q\u12\u{}\u{3d &#; &bogus; &#43 \"),
+            (r"100% & \u00e9 \ud83d", r"100% & \u00e9 \ud83d"),
+        ] {
+            let decoded = unescape(text.as_bytes(), Reading::All);
+            assert_eq!(String::from_utf8_lossy(&decoded.bytes), read, "{text}");
+            let mut end = 0;
+            for span in &decoded.spans {
+                assert_eq!(span.start, end, "{text}");
+                end = span.end;
+            }
+            assert_eq!(end as usize, text.len());
+        }
+        let once = unescape(br"\\u003d%41", Reading::Backslash);
+        assert_eq!(&**once.bytes, br"\u003d%41");
+    }
+}

@@ -1,0 +1,229 @@
+//! Finds every spelling of every key in a text.
+//!
+//! First the text as it stands; then, where a hexadecimal byte seems to be set off from others, the
+//! digits alone; then, where an escape stands for what may be in a key, the run around it with its
+//! escapes undone, and the same again in that. Each part of a text is read once at each of at most
+//! [`LEVELS`](super::LEVELS) depths, whatever it is.
+
+use std::ops::Range;
+
+use super::escape::{Decoded, Reading, introducers, read, unescape};
+use super::look::look_for_escapes;
+use super::pattern::Kind;
+use super::run::{break_length, escaped_break_length, is_separator};
+use super::{LEVELS, Scanner};
+
+/// A whole key in a text.
+pub(super) struct Match {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) pattern: usize,
+    /// Where each character of the pattern stands; `None` where that is one after the other.
+    pub(super) spans: Option<Vec<Range<usize>>>,
+}
+
+impl Match {
+    /// The same in the text that `decoded` was read from, of which the first byte stands at `from`.
+    fn outside(self, decoded: &Decoded, from: usize) -> Match {
+        let outer = |inner: Range<usize>| {
+            let (first, last) = (&decoded.spans[inner.start], &decoded.spans[inner.end - 1]);
+            from + first.start as usize..from + last.end as usize
+        };
+        let spans: Vec<Range<usize>> = match self.spans {
+            Some(spans) => spans.into_iter().map(outer).collect(),
+            None => (self.start..self.end).map(|at| outer(at..at + 1)).collect(),
+        };
+        let whole = outer(self.start..self.end);
+        Match { start: whole.start, end: whole.end, pattern: self.pattern, spans: Some(spans) }
+    }
+}
+
+impl Scanner {
+    /// The matches that do not begin before `from`: from left to right, none overlapping another;
+    /// of several at one place, the longest.
+    pub(super) fn matches(&self, text: &[u8], from: usize) -> Vec<Match> {
+        let mut found = Vec::new();
+        if text.len() < self.shortest {
+            return found;
+        }
+        self.search(text, Reading::All, 0, &mut found);
+        if self.own_escapes {
+            for reading in [Reading::Percent, Reading::Backslash, Reading::Reference] {
+                self.escaped(text, reading, 0, &mut found);
+            }
+        }
+        if found.is_empty() {
+            return found;
+        }
+        found.retain(|hit| hit.start >= from && hit.end - hit.start <= self.longest);
+        let simple = |hit: &Match| (hit.pattern, hit.spans.is_some());
+        found.sort_by(|a, b| (a.start, b.end, simple(a)).cmp(&(b.start, a.end, simple(b))));
+        let mut end = 0;
+        found.retain(|hit| {
+            let free = hit.start >= end;
+            end = if free { hit.end } else { end };
+            free
+        });
+        found
+    }
+
+    fn search(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
+        self.plain(text, found);
+        self.separated(text, found);
+        if level < LEVELS {
+            self.escaped(text, reading, level, found);
+        }
+    }
+
+    /// What stands there without escapes and separators, line breaks aside.
+    fn plain(&self, text: &[u8], found: &mut Vec<Match>) {
+        self.grams.each(text, |at, pattern, offset| {
+            let Some(hit) = self.around(text, at, pattern, offset) else { return };
+            let known = found.last().is_some_and(|last| {
+                (last.start, last.end, last.pattern) == (hit.start, hit.end, hit.pattern)
+            });
+            if !known {
+                found.push(hit);
+            }
+        });
+    }
+
+    /// The match of which character `offset` stands at `at`.
+    fn around(&self, text: &[u8], at: usize, pattern: usize, offset: usize) -> Option<Match> {
+        let (find, kind) = (&self.patterns[pattern].find[..], self.patterns[pattern].kind);
+        let start = at.checked_sub(offset);
+        if let Some(start) = start.filter(|start| text[*start..].starts_with(find)) {
+            return Some(Match { start, end: start + find.len(), pattern, spans: None });
+        }
+        let same = |pair: &(&u8, &u8)| pair.0 == pair.1;
+        let behind = text[at..].iter().zip(&find[offset..]).take_while(same).count();
+        let before = text[..at].iter().rev().zip(find[..offset].iter().rev()).take_while(same).count();
+        if !kind.wraps() || before + behind < self.grams.reach() {
+            return None;
+        }
+        let mut places = vec![0; find.len()];
+        let mut here = at;
+        for index in (0..offset).rev() {
+            // Behind a backslash, `n` is no character of base64.
+            if let Some(start) = self.classes.any_break_before(text, here) {
+                here = start;
+            }
+            here = here.checked_sub(1).filter(|at| text[*at] == find[index])?;
+            places[index] = here;
+        }
+        let mut here = at;
+        for index in offset..find.len() {
+            if text.get(here) != Some(&find[index]) {
+                let rest = text.get(here..)?;
+                let length = break_length(rest).max(escaped_break_length(rest));
+                (length > 0 && self.classes.may_break(text, here)).then_some(())?;
+                here += length;
+                (text.get(here) == Some(&find[index])).then_some(())?;
+            }
+            places[index] = here;
+            here += 1;
+        }
+        let spans = places.iter().map(|place| *place..place + 1).collect();
+        Some(Match { start: *places.first()?, end: here, pattern, spans: Some(spans) })
+    }
+
+    /// Hexadecimal bytes, or groups of them, with separators.
+    fn separated(&self, text: &[u8], found: &mut Vec<Match>) {
+        let every = self.look_every;
+        let (mut from, mut done) = (0, 0);
+        let mut look = |at: usize| {
+            let window = text.get(at..).and_then(|rest| rest.first_chunk());
+            if at >= done && window.is_some_and(|window| self.classes.looks_separated(window) != 0) {
+                let (start, end) = self.classes.separated(text, at, done);
+                self.digits(text, start..end, found);
+                done = end;
+            }
+        };
+        while let Some(block) = text.get(from..from + every * 7 + 8) {
+            let mut any = 0;
+            for sample in 0..8 {
+                let window = block[sample * every..].first_chunk();
+                any |= window.map_or(0, |window| self.classes.looks_separated(window));
+            }
+            if any != 0 {
+                (0..8).for_each(|sample| look(from + sample * every));
+            }
+            from += every * 8;
+        }
+        (from..text.len()).step_by(every).for_each(look);
+    }
+
+    /// The hexadecimal digits alone.
+    fn digits(&self, text: &[u8], part: Range<usize>, found: &mut Vec<Match>) {
+        if part.len() <= self.shortest * 2 {
+            return;
+        }
+        let mut digits = Decoded::default();
+        let mut at = part.start;
+        while at < part.end {
+            if text[at] == b'0' && matches!(text[..part.end].get(at + 1), Some(b'x' | b'X')) {
+                at += 2;
+                continue;
+            }
+            if text[at].is_ascii_hexdigit() {
+                digits.push(text[at], at, at + 1);
+            }
+            at += 1;
+        }
+        if digits.bytes.len() == part.len() {
+            return;
+        }
+        let mut inner = Vec::new();
+        self.plain(&digits.bytes, &mut inner);
+        inner.retain(|hit| self.patterns[hit.pattern].kind == Kind::Hexadecimal);
+        let outer = inner.into_iter().map(|hit| hit.outside(&digits, 0));
+        found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
+    }
+
+    /// What stands there once escapes are undone.
+    fn escaped(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
+        let (mut next, mut done) = (0, 0);
+        look_for_escapes(text, self.shortest, self.own_escapes, |at| {
+            if at < next {
+                return;
+            }
+            next = at + introducers(&text[at..]);
+            let Some((byte, _)) = read(&text[at..], reading) else { return };
+            let between = match byte {
+                b'\n' | b'\r' if self.classes.may_break(text, at) => true,
+                _ => self.classes.separates(text, at, byte),
+            };
+            if !between && !self.tells(text[at], byte) {
+                return;
+            }
+            let least = done.max(at.saturating_sub(self.most));
+            let start = self.classes.run_before(text, at, least);
+            let end = self.classes.run_behind(text, at);
+            (next, done) = (end, end);
+            if end - start < self.shortest {
+                return;
+            }
+            let decoded = unescape(&text[start..end], reading);
+            let mut inner = Vec::new();
+            self.search(&decoded.bytes, reading, level + 1, &mut inner);
+            found.extend(inner.into_iter().map(|hit| hit.outside(&decoded, start)));
+        });
+    }
+
+    /// Whether an escape that begins with `first` and stands for `byte` may be one in a key.
+    fn tells(&self, first: u8, byte: u8) -> bool {
+        // Of `&amp;` what follows is undone with it, where that makes another escape.
+        self.stands[usize::from(byte)] && (first != b'&' || byte != b'&' || self.own_escapes)
+    }
+}
+
+/// Whether what stands between the digits are separators of whole bytes, one at least.
+fn separated_in_pairs(text: &[u8], hit: &Match) -> bool {
+    let spans = hit.spans.as_deref().unwrap_or_default();
+    let mut gaps = spans.windows(2).zip(1..).filter(|(pair, _)| pair[0].end != pair[1].start);
+    gaps.all(|(pair, digits)| {
+        let gap = &text[pair[0].end..pair[1].start];
+        let gap = gap.strip_suffix(b"0x").or(gap.strip_suffix(b"0X")).unwrap_or(gap);
+        digits % 2 == 0 && is_separator(gap)
+    })
+}

@@ -1,0 +1,174 @@
+//! Where a spelling may stand: a look at a few bytes of the text, at regular distances.
+//!
+//! Whatever stretch of a pattern is unbroken in the text holds one of the samples whole. Of each
+//! pattern the last such stretch is entered, since what is common to many keys stands in front; of
+//! one that may be wrapped, as much as holds an unbroken stretch wherever lines are broken. How
+//! many patterns there are makes no difference to what a sample costs.
+//!
+//! The hash has a random factor, so that nobody outside can tell which samples collide.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::pattern::Pattern;
+
+/// How many samples are looked at before a branch is taken.
+const BLOCK: usize = 8;
+
+/// The stretch that is always unbroken in a wrapped spelling: no encoder has shorter lines.
+pub(super) const LINE: usize = 16;
+
+pub(super) struct Grams {
+    /// How many bytes a sample has, at most eight.
+    width: usize,
+    /// How far samples are apart.
+    stride: usize,
+    /// An unbroken stretch of this length holds a sample.
+    reach: usize,
+    mask: u64,
+    factor: u64,
+    shift: u32,
+    /// A bit for each hash that a sample of some pattern has.
+    bits: Box<[u8]>,
+    /// Where the entries of a hash, without its lowest bits, begin.
+    index: Box<[u32]>,
+    entries: Box<[Entry]>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    hash: u32,
+    pattern: u32,
+    offset: u32,
+}
+
+/// How many bits a hash has, by the number of samples: of random text less than a hundredth is
+/// looked at twice, and the table stays in the nearest caches.
+const SMALL: u32 = 16;
+const LARGE: u32 = 19;
+
+/// How many hashes share a place in the index, as a power of two.
+const SHARED: u32 = 7;
+
+impl Grams {
+    pub(super) fn new(patterns: &[Pattern]) -> Grams {
+        let piece = |pattern: &Pattern| {
+            let length = pattern.find.len();
+            if pattern.kind.wraps() { length.div_ceil(2) } else { length }
+        };
+        let reach = patterns.iter().map(piece).min().unwrap_or(LINE).clamp(1, LINE);
+        let width = (reach / 2).clamp(1, 8);
+        let samples = || {
+            patterns.iter().zip(0..).flat_map(move |(pattern, number)| {
+                let text = &pattern.find;
+                let stretch = if pattern.kind.wraps() { 2 * reach - 1 } else { reach };
+                let from = text.len().saturating_sub(stretch);
+                text[from..].windows(width).zip(from..).map(move |(gram, at)| (gram, number, at))
+            })
+        };
+        let bits = if samples().count() <= 1 << 10 { SMALL } else { LARGE };
+        let mut grams = Grams {
+            width,
+            stride: reach - width + 1,
+            reach,
+            mask: u64::MAX >> (64 - 8 * width),
+            factor: RandomState::new().hash_one(0) | 1,
+            shift: 64 - bits,
+            bits: vec![0; 1 << (bits - 3)].into(),
+            index: vec![0; (1 << (bits - SHARED)) + 1].into(),
+            entries: Box::default(),
+        };
+        let mut entries: Vec<Entry> = samples()
+            .map(|(gram, pattern, at)| {
+                let hash = grams.hash(word(gram)) as u32;
+                Entry { hash, pattern, offset: at as u32 }
+            })
+            .collect();
+        entries.sort_unstable_by_key(|entry| (entry.hash, entry.pattern, entry.offset));
+        for entry in &entries {
+            grams.bits[(entry.hash >> 3) as usize] |= 1 << (entry.hash & 7);
+            grams.index[(entry.hash >> SHARED) as usize + 1] += 1;
+        }
+        for place in 1..grams.index.len() {
+            grams.index[place] += grams.index[place - 1];
+        }
+        grams.entries = entries.into();
+        grams
+    }
+
+    /// How long an unbroken stretch of a pattern must be to be noticed.
+    pub(super) fn reach(&self) -> usize {
+        self.reach
+    }
+
+    fn hash(&self, word: u64) -> usize {
+        ((word & self.mask).wrapping_mul(self.factor) >> self.shift) as usize
+    }
+
+    /// Calls `at` with each place of the text that may be some place of a pattern: where in the
+    /// text, which pattern, where in it.
+    pub(super) fn each(&self, text: &[u8], at: impl FnMut(usize, usize, usize)) {
+        // The constants of keys of usual lengths: known ones halve the time.
+        match (self.stride, 64 - self.shift) {
+            (9, SMALL) => self.each_by::<9, { 1 << (SMALL - 3) }>(text, at),
+            (9, LARGE) => self.each_by::<9, { 1 << (LARGE - 3) }>(text, at),
+            (_, SMALL) => self.each_by::<0, { 1 << (SMALL - 3) }>(text, at),
+            _ => self.each_by::<0, { 1 << (LARGE - 3) }>(text, at),
+        }
+    }
+
+    fn each_by<const STRIDE: usize, const BYTES: usize>(
+        &self,
+        text: &[u8],
+        mut at: impl FnMut(usize, usize, usize),
+    ) {
+        let Some(bits) = self.bits.first_chunk::<BYTES>() else { return };
+        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
+        let mask = if STRIDE == 9 { u64::MAX } else { self.mask };
+        let shift = 64 - (BYTES * 8).trailing_zeros();
+        let factor = self.factor;
+        let mut from = 0;
+        let span = stride * (BLOCK - 1) + 8;
+        while let Some(block) = text.get(from..from + span) {
+            let mut any = 0;
+            for sample in 0..BLOCK {
+                let bytes = block[sample * stride..].first_chunk().copied();
+                let word = bytes.map_or(0, u64::from_le_bytes) & mask;
+                let hash = (word.wrapping_mul(factor) >> shift) as usize;
+                any |= bits[(hash >> 3) & (BYTES - 1)] >> (hash & 7);
+            }
+            if any & 1 != 0 {
+                for sample in 0..BLOCK {
+                    self.look(text, from + sample * stride, &mut at);
+                }
+            }
+            from += stride * BLOCK;
+        }
+        while from + self.width <= text.len() {
+            self.look(text, from, &mut at);
+            from += stride;
+        }
+    }
+
+    fn look(&self, text: &[u8], from: usize, at: &mut impl FnMut(usize, usize, usize)) {
+        let word = word(&text[from..text.len().min(from + 8)]);
+        let hash = self.hash(word);
+        if (self.bits[hash >> 3] >> (hash & 7)) & 1 == 0 {
+            return;
+        }
+        let place = hash >> SHARED;
+        let (first, last) = (self.index[place] as usize, self.index[place + 1] as usize);
+        for entry in &self.entries[first..last] {
+            if entry.hash as usize == hash {
+                at(from, entry.pattern as usize, entry.offset as usize);
+            }
+        }
+    }
+}
+
+/// At most eight bytes as a number.
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    let length = bytes.len().min(8);
+    word[..length].copy_from_slice(&bytes[..length]);
+    u64::from_le_bytes(word)
+}

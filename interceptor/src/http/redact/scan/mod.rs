@@ -1,0 +1,287 @@
+//! Finds the spellings of real keys in a stream of chunks and writes the placeholder's instead.
+//!
+//! # What is held
+//! The result does not depend on how the stream was cut: of a chunk everything is passed on at
+//! once but a suffix that may be the beginning of a spelling, which waits for the next chunk, the
+//! end of the message, or the end. What waits is decided by classes of bytes ([`run`]) and
+//! a fixed limit, by nothing else: what is passed on, when, and in pieces of which sizes is the
+//! same for any two streams of the same classes unless one of them has a *whole* key. No
+//! pause ever lets anything go.
+//!
+//! White space, quotes and closing braces end a run, so an event (it ends in a blank line), a line
+//! of JSON, and any text that ends so are passed on in the instant they come.
+//!
+//! # What is found
+//! The spellings in [`pattern`], with escapes ([`escape`]), line breaks and separators ([`find`])
+//! laid over them in any mixture, as far as a spelling is no longer than the limit.
+
+mod escape;
+mod find;
+mod grams;
+mod look;
+pub(crate) mod pattern;
+mod respell;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memchr::memmem;
+use zeroize::Zeroizing;
+
+pub(crate) use self::escape::{Reading, may_escape, unescape};
+use self::find::Match;
+use self::grams::Grams;
+use self::pattern::{Kind, Pattern, forms};
+use self::run::{Classes, usual};
+
+/// How often escapes of escapes are undone.
+pub(crate) const LEVELS: usize = 3;
+
+/// The least that may be held; a key of 64 characters has spellings half as long.
+const LEAST_HELD: usize = 2048;
+
+/// The longest spelling is at most so many times as long as the key.
+const STRETCH: usize = 16;
+
+/// How much is kept of what was passed on before what is held: lines and escapes begin there.
+const CONTEXT: usize = 64;
+
+/// What to find and what to put in its place, compiled.
+pub(crate) struct Scanner {
+    patterns: Vec<Pattern>,
+    grams: Grams,
+    classes: Classes,
+    /// The spellings in lower case, as they would stand in the name of a header.
+    lowered: Vec<Zeroizing<Vec<u8>>>,
+    /// Which bytes can stand in a spelling once its escapes are undone.
+    stands: [bool; 256],
+    /// Whether keys have characters that begin escapes.
+    own_escapes: bool,
+    shortest: usize,
+    /// Longer spellings are not found: half of `most`.
+    longest: usize,
+    /// How much is held at most: a power of two, which tells next to nothing of the keys.
+    most: usize,
+    /// At which distances hexadecimal bytes with separators are looked for.
+    look_every: usize,
+    keeps_length: bool,
+}
+
+impl Scanner {
+    /// A scanner for these keys, each with its placeholder.
+    pub(crate) fn new<'a>(keys: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Scanner {
+        let mut patterns: Vec<Pattern> = Vec::new();
+        let mut lowered: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+        let mut stands = [false; 256];
+        let (mut longest, mut shortest, mut keeps_length) = (0, usize::MAX, true);
+        let (mut unusual, mut own_escapes) = (false, false);
+        for byte in 0..=255_u8 {
+            stands[usize::from(byte)] = usual(byte) || b"\0%\\&#".contains(&byte);
+        }
+        for (key, placeholder) in keys {
+            let new = forms(key, placeholder);
+            for form in new.iter().filter(|form| form.kind != Kind::Wide) {
+                let lower = Zeroizing::new(form.find.to_ascii_lowercase());
+                if !lowered.contains(&lower) {
+                    lowered.push(lower);
+                }
+            }
+            patterns.extend(new);
+            key.iter().for_each(|byte| stands[usize::from(*byte)] = true);
+            unusual |= !key.iter().copied().all(usual);
+            own_escapes |= may_escape(key);
+            longest = longest.max(key.len());
+            shortest = shortest.min(key.len());
+            keeps_length &= key.len() == placeholder.len();
+        }
+        let most = (longest * STRETCH * 2).max(LEAST_HELD).next_power_of_two();
+        Scanner {
+            grams: Grams::new(&patterns),
+            classes: Classes::new(unusual),
+            lowered,
+            stands,
+            own_escapes,
+            shortest: patterns.iter().map(|form| form.find.len()).min().unwrap_or(0),
+            longest: most / 2,
+            most,
+            look_every: shortest.saturating_mul(2).saturating_sub(7).clamp(1, 64),
+            keeps_length,
+            patterns,
+        }
+    }
+
+    /// Whether there is nothing to find.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Whether every replacement is as long as what it replaces.
+    pub(crate) fn keeps_length(&self) -> bool {
+        self.keeps_length
+    }
+
+    /// How far on both sides of a place what decides on a match there can lie, bytes.
+    pub(crate) fn reach(&self) -> usize {
+        self.most
+    }
+
+    /// Whether a match begins before `at` and ends behind it.
+    pub(crate) fn straddles(&self, text: &[u8], at: usize) -> bool {
+        self.matches(text, 0).iter().any(|hit| hit.start < at && hit.end > at)
+    }
+
+    /// Whether the name of a header, in lower case, holds a key.
+    pub(crate) fn names_a_key(&self, name: &str) -> bool {
+        let holds = |text: &[u8]| self.lowered.iter().any(|form| memmem::find(text, form).is_some());
+        if name.len() < self.shortest || self.is_empty() {
+            return false;
+        }
+        let mut text = Zeroizing::new(name.as_bytes().to_vec());
+        for _ in 0..LEVELS {
+            let digits: Zeroizing<Vec<u8>> =
+                Zeroizing::new(text.iter().copied().filter(u8::is_ascii_hexdigit).collect());
+            if holds(&text) || holds(&digits) {
+                return true;
+            }
+            if !may_escape(&text) {
+                return false;
+            }
+            text = unescape(&text, Reading::All).bytes;
+            text.make_ascii_lowercase();
+        }
+        holds(&text)
+    }
+
+    /// The text with every match replaced; `None` where it has none.
+    pub(crate) fn replace(&self, text: &[u8]) -> Option<Vec<u8>> {
+        if self.is_empty() {
+            return None;
+        }
+        let matches = self.matches(text, 0);
+        let mut out = Vec::with_capacity(text.len());
+        let (end, count) = self.replace_some(&mut out, text, 0, &matches, text.len());
+        out.extend_from_slice(&text[end..]);
+        (count > 0).then_some(out)
+    }
+
+    /// Appends `text` behind `from` to `out`, with those matches replaced that begin before
+    /// `until`; up to the end of the last one. Gives that end, and how many they were.
+    fn replace_some(
+        &self,
+        out: &mut Vec<u8>,
+        text: &[u8],
+        from: usize,
+        matches: &[Match],
+        until: usize,
+    ) -> (usize, u64) {
+        let (mut at, mut count) = (from, 0);
+        for hit in matches.iter().take_while(|hit| hit.start < until) {
+            out.extend_from_slice(&text[at..hit.start]);
+            let pattern = &self.patterns[hit.pattern];
+            match &hit.spans {
+                Some(spans) => respell::write(out, text, spans, pattern),
+                None => out.extend_from_slice(&pattern.replacement),
+            }
+            at = hit.end;
+            count += 1;
+        }
+        (at, count)
+    }
+}
+
+impl fmt::Debug for Scanner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scanner").field("patterns", &self.patterns.len()).finish_non_exhaustive()
+    }
+}
+
+/// One stream on its way through a [`Scanner`].
+#[derive(Debug)]
+pub(crate) struct Scrub {
+    scanner: Arc<Scanner>,
+    held: Held,
+    /// How many of the bytes in `held` were passed on already and are there as context.
+    passed: usize,
+    matches: u64,
+}
+
+struct Held(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Scrub {
+    pub(crate) fn new(scanner: Arc<Scanner>) -> Scrub {
+        Scrub { scanner, held: Held(Zeroizing::default()), passed: 0, matches: 0 }
+    }
+
+    /// How many matches were replaced so far.
+    pub(crate) fn matches(&self) -> u64 {
+        self.matches
+    }
+
+    /// How many bytes were taken and are still to come out, if nothing is replaced.
+    pub(crate) fn owed(&self) -> usize {
+        self.held.0.len() - self.passed
+    }
+
+    /// Takes a chunk and gives what can be passed on: the chunk itself, uncopied, where nothing was
+    /// held and nothing in it matters.
+    pub(crate) fn push(&mut self, chunk: Bytes) -> Bytes {
+        if self.scanner.is_empty() || chunk.is_empty() {
+            return chunk;
+        }
+        let text =
+            if self.held.0.is_empty() { chunk } else { Bytes::from([&self.held.0[..], &chunk].concat()) };
+        let hold = self.scanner.classes.tail(&text, self.scanner.most).max(self.passed);
+        self.advance(text, hold)
+    }
+
+    /// The end of a message inside the stream: gives what was held. No key spans two messages.
+    pub(crate) fn boundary(&mut self) -> Bytes {
+        let text = std::mem::take(&mut *self.held.0);
+        let end = text.len();
+        self.advance(Bytes::from(text), end)
+    }
+
+    /// The end of the stream: gives what was held.
+    pub(crate) fn finish(&mut self) -> Bytes {
+        self.boundary()
+    }
+
+    /// Gives `text` up to `hold`, its first `self.passed` bytes aside, and holds the rest.
+    fn advance(&mut self, text: Bytes, mut hold: usize) -> Bytes {
+        let from = self.passed;
+        // While all of it waits there is nothing to decide.
+        let matches = if hold == from { Vec::new() } else { self.scanner.matches(&text, from) };
+        if matches.first().is_none_or(|hit| hit.start >= hold) {
+            self.keep(&text, hold);
+            return text.slice(from..hold);
+        }
+        let mut out = Vec::with_capacity(text.len());
+        let (end, count) = self.scanner.replace_some(&mut out, &text, from, &matches, hold);
+        self.matches += count;
+        hold = hold.max(end);
+        out.extend_from_slice(&text[end..hold]);
+        self.keep(&text, hold);
+        // Whoever else has the chunk keeps it; a copy of ours goes without a trace.
+        if let Ok(text) = text.try_into_mut() {
+            drop(Zeroizing::new(Vec::from(text)));
+        }
+        Bytes::from(out)
+    }
+
+    /// Holds `text` from `hold` on, with a little of what stands before.
+    fn keep(&mut self, text: &[u8], hold: usize) {
+        let from = if hold == text.len() { hold } else { hold.saturating_sub(CONTEXT) };
+        self.held = Held(Zeroizing::new(text[from..].to_vec()));
+        self.passed = hold - from;
+    }
+}

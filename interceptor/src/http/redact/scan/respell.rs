@@ -1,0 +1,74 @@
+//! Writes a placeholder in the spelling in which the key stood.
+//!
+//! Where key and placeholder are as long, what is written is exactly as long as what was there:
+//! separators and line breaks stay where they were, escapes become escapes of the placeholder's
+//! characters. Escapes are moved to the front, so that their places do not tell which characters
+//! of the key need one. Of an escape that can have only one meaning (`\/`) the room is filled up.
+
+use std::ops::Range;
+
+use super::escape::{Reading, may_escape, unescape};
+use super::pattern::{Kind, Pattern};
+
+/// Appends to `out` what replaces a match whose characters stand at `spans` of `text`.
+pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], pattern: &Pattern) {
+    let gaps: Vec<&[u8]> = spans.windows(2).map(|pair| &text[pair[0].end..pair[1].start]).collect();
+    let with = &pattern.replacement;
+    if with.len() != spans.len() {
+        for (at, byte) in with.iter().enumerate() {
+            out.push(*byte);
+            if at + 1 < with.len() && !gaps.is_empty() {
+                out.extend_from_slice(gaps[at % gaps.len()]);
+            }
+        }
+        return;
+    }
+    let mut order: Vec<&[u8]> = spans.iter().map(|span| &text[span.clone()]).collect();
+    order.sort_by_key(|raw| std::cmp::Reverse(raw.len()));
+    let mut spare = 0;
+    for (at, (raw, byte)) in order.iter().zip(with.iter()).enumerate() {
+        match respelt(raw, *byte) {
+            Some(escape) => out.extend_from_slice(&escape),
+            // Another character of base64 does no harm to what follows, one more would.
+            None if pattern.kind == Kind::Base64 => out.extend_from_slice(raw),
+            None => {
+                out.push(*byte);
+                spare += raw.len() - 1;
+            }
+        }
+        out.extend_from_slice(gaps.get(at).copied().unwrap_or_default());
+    }
+    out.extend(std::iter::repeat_n(b'-', spare));
+}
+
+/// `byte` by an escape like `raw`, of the same length.
+fn respelt(raw: &[u8], byte: u8) -> Option<Vec<u8>> {
+    if raw.len() == 1 {
+        return Some(vec![byte]);
+    }
+    let mut escape = raw.to_vec();
+    let end = raw.len() - usize::from(matches!(raw.last(), Some(b';' | b'}')));
+    let upper = raw.iter().any(|digit| (b'A'..=b'F').contains(digit));
+    let hex = if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
+    if end > 2 {
+        escape[end - 2..end].copy_from_slice(hex.as_bytes());
+        if means(&escape, byte) {
+            return Some(escape);
+        }
+    }
+    let reference = format!("&#{byte:0width$};", width = raw.len().saturating_sub(3));
+    let fits = raw.starts_with(b"&") && reference.len() == raw.len();
+    (fits && means(reference.as_bytes(), byte)).then(|| reference.into_bytes())
+}
+
+/// Whether undoing escapes, perhaps of escapes, leaves just this.
+fn means(escape: &[u8], byte: u8) -> bool {
+    let mut text = unescape(escape, Reading::All).bytes;
+    for _ in 1..super::LEVELS {
+        if !may_escape(&text) {
+            break;
+        }
+        text = unescape(&text, Reading::All).bytes;
+    }
+    **text == [byte]
+}

@@ -1,0 +1,272 @@
+//! Runs: stretches of a text that may be a spelling of some key, told by classes of bytes alone.
+//!
+//! What of a text must wait for what follows is a run at its end. Nothing here knows a key; the
+//! one thing that depends on the keys is which of two alphabets there is.
+
+use super::grams::LINE;
+
+const CORE: u8 = 1;
+/// Base64 of either alphabet, and what escapes are written with.
+const LINE_BYTE: u8 = 2;
+const HEX: u8 = 4;
+/// What is written between hexadecimal bytes.
+const SEPARATOR: u8 = 8;
+/// Both, the x of `0x`, and escaped line breaks and tabs.
+const AMONG: u8 = 16;
+
+/// Which bytes a spelling may consist of.
+#[derive(Debug)]
+pub(super) struct Classes {
+    table: [u8; 256],
+}
+
+/// The separators may be this long.
+const LONGEST_SEPARATOR: usize = 6;
+
+impl Classes {
+    /// The usual alphabet of keys with that of escapes, or all of visible ASCII.
+    pub(super) fn new(every_visible: bool) -> Classes {
+        let mut table = [0; 256];
+        for byte in 0..=255_u8 {
+            let class = &mut table[usize::from(byte)];
+            let escape = b"%\\&#;".contains(&byte);
+            if usual(byte) || escape || (every_visible && byte.is_ascii_graphic()) {
+                *class |= CORE;
+            }
+            if escape || byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte) {
+                *class |= LINE_BYTE;
+            }
+            if byte.is_ascii_hexdigit() {
+                *class |= HEX;
+            }
+            if b" :-,._;\t\n\r".contains(&byte) {
+                *class |= SEPARATOR;
+            }
+            if *class & (HEX | SEPARATOR) != 0 || b"xX\\nrt".contains(&byte) {
+                *class |= AMONG;
+            }
+        }
+        Classes { table }
+    }
+
+    fn is(&self, byte: u8, class: u8) -> bool {
+        self.table[usize::from(byte)] & class != 0
+    }
+
+    /// Where the suffix of `text` begins that must wait for what follows; at most `most` bytes.
+    pub(super) fn tail(&self, text: &[u8], most: usize) -> usize {
+        let least = text.len().saturating_sub(most);
+        self.run_before(text, text.len(), least)
+            .min(self.separated_tail(text, least))
+            .min(self.wide_tail(text, least))
+            .max(least)
+    }
+
+    /// Where the run begins that reaches to `end`, not before `least`.
+    pub(super) fn run_before(&self, text: &[u8], end: usize, least: usize) -> usize {
+        let mut at = end;
+        while at > least {
+            // Long runs are gone through eight at a time.
+            if let Some(eight) = text[least..at].last_chunk::<8>()
+                && eight.iter().fold(CORE, |all, byte| all & self.table[usize::from(*byte)]) != 0
+            {
+                at -= 8;
+                continue;
+            }
+            let byte = text[at - 1];
+            if self.is(byte, CORE) {
+                at -= 1;
+            } else if byte == b'}' {
+                match braces(&text[..at]) {
+                    Some(length) => at -= length,
+                    None => break,
+                }
+            } else if byte == b'{' {
+                if !opens(&text[..at]) || !text[at..end].iter().all(u8::is_ascii_hexdigit) {
+                    break;
+                }
+                at -= 1;
+            } else {
+                match self.break_before(text, at) {
+                    Some(start) => at = start,
+                    None => break,
+                }
+            }
+        }
+        at.max(least)
+    }
+
+    /// Where the run ends that goes through `from`.
+    pub(super) fn run_behind(&self, text: &[u8], from: usize) -> usize {
+        let mut at = from;
+        while let Some(byte) = text.get(at) {
+            if self.is(*byte, CORE) {
+                at += 1;
+            } else if *byte == b'{' && opens(&text[..at + 1]) {
+                let digits = text[at + 1..].iter().take(9).take_while(|byte| byte.is_ascii_hexdigit());
+                let close = at + 1 + digits.count();
+                if text.get(close) != Some(&b'}') || braces(&text[..close + 1]).is_none() {
+                    break;
+                }
+                at = close + 1;
+            } else {
+                let length = break_length(&text[at..]);
+                if length == 0 || !self.may_break(text, at) {
+                    break;
+                }
+                at += length;
+            }
+        }
+        at
+    }
+
+    /// Whether a line of base64 or hexadecimal may be broken at `at`: there are sixteen characters
+    /// of it before. A blank line is never inside a spelling.
+    pub(super) fn may_break(&self, text: &[u8], at: usize) -> bool {
+        let line = at.checked_sub(LINE).map(|from| &text[from..at]);
+        line.is_some_and(|line| line.iter().rev().all(|byte| self.is(*byte, LINE_BYTE)))
+    }
+
+    /// Where the line break inside a spelling begins that ends at `end`.
+    pub(super) fn break_before(&self, text: &[u8], end: usize) -> Option<usize> {
+        let start = match &text[..end] {
+            [.., b'\r', b'\n'] => end - 2,
+            [.., b'\n' | b'\r'] => end - 1,
+            _ => return None,
+        };
+        self.may_break(text, start).then_some(start)
+    }
+
+    /// The same, or as strings have it.
+    pub(super) fn any_break_before(&self, text: &[u8], end: usize) -> Option<usize> {
+        self.break_before(text, end)
+            .or_else(|| escaped_break_start(&text[..end]).filter(|start| self.may_break(text, *start)))
+    }
+
+    /// Where the hexadecimal bytes with separators begin that `text` ends in.
+    fn separated_tail(&self, text: &[u8], least: usize) -> usize {
+        let mut at = text.len();
+        loop {
+            let token = at - count_back(&text[least..at], |byte| self.is(byte, HEX));
+            // An even number of digits stands between two separators.
+            if at < text.len() && (at - token) % 2 == 1 {
+                return token;
+            }
+            let prefixed = matches!(&text[least..token], [.., b'0', b'x' | b'X']);
+            let start = if prefixed { token - 2 } else { token };
+            let between =
+                count_back(&text[least..start], |byte| self.is(byte, SEPARATOR) || b"\\nrt".contains(&byte));
+            let separator = &text[start - between..start];
+            let digits = start - between;
+            if !is_separator(separator) || !ends_in_pair(&text[least..digits]) {
+                return if token == text.len() { text.len() } else { start };
+            }
+            at = digits;
+        }
+    }
+
+    /// Where the UTF-16 begins that `text` ends in.
+    fn wide_tail(&self, text: &[u8], least: usize) -> usize {
+        let mut nul = text.last() == Some(&0);
+        let alternate = count_back(&text[least..], |byte| {
+            let fits = if nul { byte == 0 } else { byte.is_ascii_graphic() };
+            nul = !nul;
+            fits
+        });
+        if alternate < 2 { text.len() } else { text.len() - alternate }
+    }
+
+    /// Whether each of eight bytes can stand among hexadecimal bytes with separators, and one is
+    /// an octal digit, as the first of every visible character is. Not zero if so; no branches.
+    pub(super) fn looks_separated(&self, window: &[u8; 8]) -> u8 {
+        const ONES: u64 = u64::MAX / 0xff;
+        // A byte of this is zero for 0x30 to 0x37, and the borrow tells whether any is.
+        let digits = (u64::from_le_bytes(*window) & (0xf8 * ONES)) ^ (0x30 * ONES);
+        let octal = digits.wrapping_sub(ONES) & !digits & (0x80 * ONES);
+        let among = window.iter().fold(AMONG, |all, byte| all & self.table[usize::from(*byte)]);
+        among * u8::from(octal != 0)
+    }
+
+    /// Whether a hexadecimal byte ends at `at`, and a separator may follow.
+    pub(super) fn separates(&self, text: &[u8], at: usize, byte: u8) -> bool {
+        self.is(byte, SEPARATOR) && ends_in_pair(&text[..at])
+    }
+
+    /// The stretch of hexadecimal bytes with separators that goes through `at`.
+    pub(super) fn separated(&self, text: &[u8], at: usize, least: usize) -> (usize, usize) {
+        let fits = |byte: u8| self.is(byte, AMONG);
+        let start = at - count_back(&text[least..at], fits);
+        let length = text[at..].iter().take_while(|byte| fits(**byte)).count();
+        (start, at + length)
+    }
+}
+
+/// Whether this may stand between two hexadecimal bytes, `0x` aside.
+pub(super) fn is_separator(between: &[u8]) -> bool {
+    let lines = between.iter().filter(|byte| **byte == b'\n').count();
+    (1..=LONGEST_SEPARATOR).contains(&between.len()) && lines <= 1
+}
+
+/// Whether a byte is of the usual alphabet of keys, base64 and hexadecimal among them.
+pub(super) fn usual(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
+}
+
+/// The first digit of a visible character's code is from 2 to 7.
+fn ends_in_pair(text: &[u8]) -> bool {
+    matches!(text, [.., b'2'..=b'7', low] if low.is_ascii_hexdigit())
+}
+
+/// The length of a line break that `text` begins with.
+pub(super) fn break_length(text: &[u8]) -> usize {
+    match text {
+        [b'\r', b'\n', ..] => 2,
+        [b'\r' | b'\n', ..] => 1,
+        _ => 0,
+    }
+}
+
+/// The length of a line break as strings have it, `\n` or `\r\n`, that `text` begins with; in
+/// JSON that stands in JSON with more backslashes.
+pub(super) fn escaped_break_length(text: &[u8]) -> usize {
+    let one = |text: &[u8]| {
+        let before = text.iter().take_while(|byte| **byte == b'\\').count();
+        (before > 0).then(|| text.get(before).map(|kind| (*kind, before + 1))).flatten()
+    };
+    match one(text) {
+        Some((b'n', length)) => length,
+        Some((b'r', length)) => match one(&text[length..]) {
+            Some((b'n', more)) => length + more,
+            _ => length,
+        },
+        _ => 0,
+    }
+}
+
+/// Where the line break begins, as strings have it, that ends at the end of `text`.
+fn escaped_break_start(text: &[u8]) -> Option<usize> {
+    let one = |end: usize, kinds: &[u8]| {
+        let kind = end.checked_sub(1).filter(|at| kinds.contains(&text[*at]))?;
+        let before = count_back(&text[..kind], |byte| byte == b'\\');
+        (before > 0).then_some(kind - before)
+    };
+    let last = one(text.len(), b"nr")?;
+    if text.last() == Some(&b'n') { one(last, b"r").or(Some(last)) } else { Some(last) }
+}
+
+/// Whether `text` ends in the beginning of `\u{…}`.
+fn opens(text: &[u8]) -> bool {
+    matches!(text, [.., b'\\', b'u' | b'x', b'{'])
+}
+
+/// The length of `{…}` at the end of `text`, if it is that of `\u{…}`.
+fn braces(text: &[u8]) -> Option<usize> {
+    let inside = text.len() - 1;
+    let digits = count_back(&text[inside.saturating_sub(8)..inside], |b| b.is_ascii_hexdigit());
+    let open = inside - digits;
+    (digits > 0 && opens(&text[..open])).then_some(digits + 2)
+}
+
+fn count_back(text: &[u8], mut fits: impl FnMut(u8) -> bool) -> usize {
+    text.iter().rev().take_while(|byte| fits(**byte)).count()
+}

@@ -1,0 +1,416 @@
+//! What is found, what replaces it, what waits, and that nothing depends on how a text was cut.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proptest::prelude::*;
+
+use super::*;
+
+const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77mLx0wT5uV3yB1nC4q8Hs2==";
+const PLACEHOLDER: &str = "sk-proxy-managed-5fR2kQ8mXw7Zt4Yb6Nc1Vd3Gh9Jk0L";
+/// Of another length than its placeholder, and with characters that begin escapes.
+const ODD: (&str, &str) = (r#"a%41b&amp;c\u003d"'<e>{f}:g,h"#, "odd-placeholder");
+
+fn scanner() -> Arc<Scanner> {
+    Arc::new(Scanner::new([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()))
+}
+
+fn both() -> Arc<Scanner> {
+    let keys = [(KEY, PLACEHOLDER), ODD];
+    Arc::new(Scanner::new(keys.iter().map(|(key, with)| (key.as_bytes(), with.as_bytes()))))
+}
+
+/// Whatever comes out when the text comes in such pieces, and how many matches there were.
+fn stream(scanner: &Arc<Scanner>, text: &[u8], ends: &[usize]) -> (Vec<u8>, u64) {
+    let mut scrub = Scrub::new(Arc::clone(scanner));
+    let mut out = Vec::new();
+    let mut from = 0;
+    for end in ends.iter().copied().chain([text.len()]) {
+        let end = end.clamp(from, text.len());
+        out.extend_from_slice(&scrub.push(Bytes::copy_from_slice(&text[from..end])));
+        from = end;
+    }
+    out.extend_from_slice(&scrub.finish());
+    (out, scrub.matches())
+}
+
+fn wrapped(text: &str, width: usize, end: &str) -> String {
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    lines.join(end)
+}
+
+fn digits(byte: u8, upper: bool) -> String {
+    if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }
+}
+
+fn hex(text: &str, group: usize, between: &str, upper: bool) -> String {
+    let groups: Vec<String> = text
+        .as_bytes()
+        .chunks(group)
+        .map(|bytes| bytes.iter().map(|byte| digits(*byte, upper)).collect())
+        .collect();
+    groups.join(between)
+}
+
+fn utf16(text: &str, big: bool) -> Vec<u8> {
+    let bytes = |unit: u16| if big { unit.to_be_bytes() } else { unit.to_le_bytes() };
+    text.encode_utf16().flat_map(bytes).collect()
+}
+
+fn each(text: &str, escape: impl Fn(char) -> String) -> String {
+    text.chars().map(escape).collect()
+}
+
+/// Spellings of a key, by name.
+fn spellings(key: &str) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut add = |name: &str, text: String| all.push((name.to_owned(), text.into_bytes()));
+    let special = |c: char| !c.is_ascii_alphanumeric();
+    let only =
+        |escape: &dyn Fn(char) -> String| each(key, |c| if special(c) { escape(c) } else { c.to_string() });
+    add("literal", key.to_owned());
+    add("percent", only(&|c| format!("%{:02X}", c as u32)));
+    add("percent, lower", only(&|c| format!("%{:02x}", c as u32)));
+    add("percent, each", each(key, |c| format!("%{:02X}", c as u32)));
+    add("percent, twice", only(&|c| format!("%25{:02X}", c as u32)));
+    add("percent, thrice", only(&|c| format!("%2525{:02X}", c as u32)));
+    add("json", only(&|c| format!("\\u{:04x}", c as u32)));
+    add("json, upper", only(&|c| format!("\\u{:04X}", c as u32)));
+    add("json, each", each(key, |c| format!("\\u{:04x}", c as u32)));
+    add("json in json", only(&|c| format!("\\\\u{:04x}", c as u32)));
+    add("json in json in json", only(&|c| format!("\\\\\\\\u{:04x}", c as u32)));
+    add("slashes", key.replace('/', "\\/"));
+    add("slashes in json", key.replace('/', "\\\\\\/"));
+    add("x", only(&|c| format!("\\x{:02x}", c as u32)));
+    add("x, each", each(key, |c| format!("\\x{:02X}", c as u32)));
+    add("braces", only(&|c| format!("\\u{{{:x}}}", c as u32)));
+    add("braces, zeros", each(key, |c| format!("\\u{{{:06X}}}", c as u32)));
+    add("octal", only(&|c| format!("\\{:03o}", c as u32)));
+    add("html", only(&|c| format!("&#{};", c as u32)));
+    add("html, hex", only(&|c| format!("&#x{:X};", c as u32)));
+    add("html, zeros", each(key, |c| format!("&#x{:05x};", c as u32)));
+    add("html, twice", only(&|c| format!("&amp;#{};", c as u32)));
+    let names = [('+', "&plus;"), ('/', "&sol;"), ('=', "&equals;"), ('<', "&lt;")];
+    let named = names.iter().fold(key.to_owned(), |text, (c, name)| text.replace(*c, name));
+    add("html, named", named);
+    add("json of percent", only(&|c| format!("\\u0025{:02X}", c as u32)));
+    add("percent of json", only(&|c| format!("%5Cu{:04x}", c as u32)));
+    for before in ["", "u", "us"] {
+        let larger = format!("{before}Bearer {key} and so on");
+        let standard = STANDARD.encode(&larger);
+        add("base64", standard.clone());
+        add("base64url", URL_SAFE_NO_PAD.encode(&larger));
+        for (width, end) in [(16, "\n"), (60, "\n"), (64, "\n"), (76, "\r\n"), (20, "\\n"), (76, "\\r\\n")] {
+            add("base64, wrapped", wrapped(&standard, width, end));
+            add("base64, wrapped", wrapped(&standard, width, end).replace('/', "\\/"));
+        }
+        add("base64, wrapped, %0A", wrapped(&standard, 76, "%0A").replace('+', "%2B"));
+        add("base64, percent", each(&standard, |c| format!("%{:02X}", c as u32)));
+        add("base64, slashes", standard.replace('/', "\\/").replace('+', "\\u002b"));
+        add("base64, html", standard.replace('/', "&#x2F;").replace('+', "&#43;"));
+        add("base64 of UTF-16", STANDARD.encode(utf16(&larger, false)));
+    }
+    for upper in [false, true] {
+        add("hex", hex(key, 100, "", upper));
+        add("hex, 60 columns", wrapped(&hex(key, 100, "", upper), 60, "\n"));
+        add("hex, columns in json", wrapped(&hex(key, 100, "", upper), 60, "\\n"));
+        for between in [":", " ", "-", ",", ".", "_", "\n", "\r\n", ", ", "%3A", "%20", "\\n"] {
+            add(&format!("hex by {between:?}"), hex(key, 1, between, upper));
+        }
+        for group in [2, 4, 8] {
+            add("hex, groups", format!("1234567{}", hex(key, group, " ", upper)));
+        }
+        add("hex, 0x", format!("0x{}", hex(key, 1, ", 0x", upper)));
+        let rows = wrapped(&hex(key, 1, ":", upper), 24, "\n");
+        add("hex, rows", rows.replace(":\n", "\n"));
+        add("hex, rows", rows);
+        add("hex, rows in json", wrapped(&hex(key, 1, " ", upper), 48, "\\n"));
+    }
+    add("\\x before each", format!("\\x{}", hex(key, 1, "\\x", false)));
+    all.push(("utf-16le".into(), utf16(key, false)));
+    all.push(("utf-16be".into(), utf16(key, true)));
+    all
+}
+
+/// Text around a spelling that makes it no part of anything else.
+fn around(spelling: &[u8]) -> Vec<u8> {
+    [b"<p>\"", spelling, b"\" and more }\n\n"].concat()
+}
+
+#[test]
+fn every_usual_spelling_is_replaced_in_the_same_room_wherever_it_is_cut() {
+    let scanner = scanner();
+    for (name, spelling) in spellings(KEY) {
+        let text = around(&spelling);
+        let (whole, matches) = stream(&scanner, &text, &[]);
+        let shown = String::from_utf8_lossy(&text).into_owned();
+        assert_eq!(matches, 1, "{name}: {shown}");
+        assert_eq!(whole.len(), text.len(), "{name}: {shown} {}", String::from_utf8_lossy(&whole));
+        assert_eq!(scanner.replace(&text).as_ref(), Some(&whole), "{name}");
+        assert_eq!(scanner.replace(&whole), None, "{name}: {}", String::from_utf8_lossy(&whole));
+        for at in 0..text.len() {
+            let (cut, _) = stream(&scanner, &text, &[at]);
+            assert!(cut == whole, "{name} cut at {at}: {}", String::from_utf8_lossy(&cut));
+        }
+        let every: Vec<usize> = (0..text.len()).collect();
+        assert!(stream(&scanner, &text, &every).0 == whole, "{name} byte by byte");
+    }
+}
+
+#[test]
+fn a_replacement_reads_as_the_placeholder() {
+    let scanner = scanner();
+    let read = |text: &str| {
+        let out = scanner.replace(text.as_bytes()).unwrap();
+        let mut out = unescape(&out, Reading::All).bytes;
+        for _ in 0..LEVELS {
+            out = unescape(&out, Reading::All).bytes;
+        }
+        String::from_utf8(out.to_vec()).unwrap()
+    };
+    let exact = [
+        "literal",
+        "percent",
+        "percent, lower",
+        "percent, each",
+        "percent, twice",
+        "json",
+        "json, each",
+        "json in json",
+        "x",
+        "braces",
+        "html, hex",
+        "html, zeros",
+    ];
+    for (name, spelling) in spellings(KEY).iter().filter(|(name, _)| exact.contains(&&name[..])) {
+        assert_eq!(read(std::str::from_utf8(spelling).unwrap()), PLACEHOLDER, "{name}");
+    }
+    // There is no way to say one character more of anything by a backslash: it is filled up.
+    assert_eq!(read(&KEY.replace('/', "\\/")), format!("{PLACEHOLDER}-"));
+    let json = format!("{{\"key\":\"{}\"}}", KEY.replace('/', "\\/"));
+    let out = scanner.replace(json.as_bytes()).unwrap();
+    let expected = format!("{{\"key\":\"{PLACEHOLDER}-\"}}");
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn base64_stays_base64() {
+    let scanner = scanner();
+    for before in ["", "u", "us"] {
+        let encoded = STANDARD.encode(format!("{before}Bearer {KEY} and so on"));
+        let text = wrapped(&encoded, 64, "\r\n").replace('/', "\\/");
+        let out = String::from_utf8(scanner.replace(text.as_bytes()).unwrap()).unwrap();
+        let lines: Vec<&str> = out.split("\r\n").collect();
+        assert!(lines.iter().rev().skip(1).all(|line| line.replace('\\', "").len() == 64));
+        let decoded = STANDARD.decode(out.replace("\r\n", "").replace('\\', "")).unwrap();
+        assert!(decoded.starts_with(format!("{before}Bearer ").as_bytes()));
+        assert!(decoded.ends_with(b" and so on"));
+    }
+}
+
+#[test]
+fn a_key_of_other_characters_is_found_too() {
+    let scanner = both();
+    assert!(!scanner.keeps_length());
+    let escaped: String = ODD.0.chars().fold(String::new(), |mut text, c| {
+        write!(text, "\\u{:04x}", c as u32).unwrap();
+        text
+    });
+    let json = ODD.0.replace('\\', "\\\\").replace('"', "\\\"");
+    let percent = each(ODD.0, |c| format!("%{:02x}", c as u32));
+    let html = ODD.0.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    for spelling in [ODD.0.to_owned(), escaped, json, percent, html, hex(ODD.0, 1, " ", false)] {
+        let out = scanner.replace(spelling.as_bytes());
+        assert!(out.is_some(), "{spelling}");
+    }
+    assert_eq!(scanner.replace(ODD.0.as_bytes()).unwrap(), ODD.1.as_bytes());
+}
+
+#[test]
+fn the_name_of_a_header_may_hold_a_key() {
+    let key = "Billing0Key1of2even3length";
+    let scanner = Scanner::new([(key.as_bytes(), &b"placeholder"[..])].into_iter());
+    let encoded = STANDARD.encode(key).to_ascii_lowercase();
+    for name in [
+        key.to_ascii_lowercase(),
+        hex(key, 100, "", false),
+        hex(key, 1, "-", false),
+        encoded.trim_end_matches('=').to_owned(),
+        each(key, |c| format!("%{:02x}", c as u32)),
+    ] {
+        assert!(scanner.names_a_key(&format!("x-{name}-y")), "{name}");
+    }
+    for name in ["content-type", "x-billing", "x-billing0key1of2even3lengt"] {
+        assert!(!scanner.names_a_key(name));
+    }
+}
+
+#[test]
+fn what_ends_in_these_waits_for_nothing() {
+    for scanner in [scanner(), both()] {
+        for text in [
+            "data: {\"a\":\"sk-\"}\n\n",
+            "data: sk-R\n\n",
+            "data: c2stUng4\r\n\r\n",
+            "a sk- ",
+            "a line that ends in sk-\n",
+            "{\"id\":1}\n",
+            "[1,2]\n",
+            "event: ping\n",
+            "the end. ",
+            "{\"k\":\"sk-Rx8~c1f0/b6d2e+A9zQ77mLx0wT5uV3yB1nC4q8Hs2=\"\n",
+            "be added \n",
+        ] {
+            let mut scrub = Scrub::new(Arc::clone(&scanner));
+            assert_eq!(scrub.push(Bytes::from(text)), text);
+            assert_eq!(scrub.owed(), 0);
+        }
+    }
+    for text in ["{\"a\":{\"b\":\"sk-\"}}", "[\"sk-\"]", "data: \"sk-\"", "sk-Rx8,", "sk-Rx8>"] {
+        let mut scrub = Scrub::new(scanner());
+        assert_eq!(scrub.push(Bytes::from(text)), text);
+    }
+}
+
+#[test]
+fn what_waits_does_not_depend_on_how_far_it_matches() {
+    let other = KEY.chars().rev().collect::<String>();
+    let other = Arc::new(Scanner::new([(other.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()));
+    let scanner = scanner();
+    for (name, spelling) in spellings(KEY) {
+        for upto in 0..spelling.len() {
+            let text = [&b"\"x "[..], &spelling[..upto]].concat();
+            let sizes = |scanner: &Arc<Scanner>| {
+                let mut scrub = Scrub::new(Arc::clone(scanner));
+                let first = scrub.push(Bytes::from(text.clone())).len();
+                let second = scrub.push(Bytes::from_static(b"q")).len();
+                (first, second, scrub.owed(), scrub.boundary().len(), scrub.matches())
+            };
+            // Whole but for what is behind it, it is a match of the one and not of the other.
+            if sizes(&scanner).4 == 0 {
+                assert_eq!(sizes(&scanner), sizes(&other), "{name} up to {upto}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_ends_what_is_held() {
+    let mut scrub = Scrub::new(scanner());
+    let (first, second) = KEY.split_at(20);
+    assert_eq!(scrub.push(Bytes::from(first)), "");
+    assert_eq!(scrub.boundary(), first);
+    assert_eq!(scrub.push(Bytes::from(second)), "");
+    assert_eq!(scrub.finish(), second);
+    assert_eq!(scrub.matches(), 0);
+    assert_eq!(scrub.push(Bytes::from(KEY)), "");
+    assert_eq!(scrub.boundary(), PLACEHOLDER);
+}
+
+#[test]
+fn a_run_without_an_end_waits_in_bounds() {
+    let mut scrub = Scrub::new(scanner());
+    for piece in [&b"a"[..], b"%41", b"\\u0041", b"73 6b ", b"\\", b"a\0"] {
+        for _ in 0..5000 {
+            scrub.push(Bytes::copy_from_slice(piece));
+            assert!(scrub.owed() <= LEAST_HELD);
+        }
+        scrub.boundary();
+    }
+}
+
+#[test]
+fn debug_shows_nothing() {
+    let mut scrub = Scrub::new(scanner());
+    scrub.push(Bytes::from(&KEY[..30]));
+    let shown = format!("{scrub:?}");
+    assert!(!shown.contains("Rx8") && !shown.contains("82, 120"), "{shown}");
+}
+
+/// A character by one of the escapes, chosen by a number.
+fn escaped(c: char, choice: u8) -> String {
+    let code = c as u32;
+    match choice {
+        0 => format!("%{code:02X}"),
+        1 => format!("%{code:02x}"),
+        2 => format!("%25{code:02X}"),
+        3 => format!("\\u{code:04x}"),
+        4 => format!("\\\\\\u{code:04X}"),
+        5 => format!("\\x{code:02X}"),
+        6 => format!("\\u{{{code:x}}}"),
+        7 => format!("&#{code};"),
+        8 => format!("&#x{code:04x};"),
+        9 => format!("%5Cu{code:04x}"),
+        10 if !c.is_ascii_alphanumeric() => format!("\\{c}"),
+        _ => c.to_string(),
+    }
+}
+
+/// A form of the key, each character of it escaped in one way or another.
+fn mixed() -> impl Strategy<Value = String> {
+    let base = prop::sample::select(vec![
+        KEY.to_owned(),
+        STANDARD.encode(format!("x{KEY}")),
+        hex(KEY, 100, "", false),
+    ]);
+    base.prop_flat_map(|base| {
+        let choices = prop::collection::vec(0..24_u8, base.len());
+        choices.prop_map(move |choices| {
+            base.chars().zip(choices).map(|(c, choice)| escaped(c, choice)).collect::<String>()
+        })
+    })
+}
+
+/// Pieces of spellings, whole ones, and what may stand between.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let all = spellings(KEY);
+    let whole = prop::sample::select(all.clone()).prop_map(|(_, text)| text);
+    let part =
+        (prop::sample::select(all), any::<usize>(), any::<usize>()).prop_map(|((_, text), from, to)| {
+            let (from, to) = (from % text.len(), to % text.len());
+            text[from.min(to)..from.max(to)].to_vec()
+        });
+    let between = prop_oneof!["[ \n\"{}a-f0-9]{0,4}", "[%&\\\\u0-9;#x]{0,6}", "(\r\n|\n|: |, |\\\\n)",]
+        .prop_map(String::into_bytes);
+    let mix = mixed().prop_map(String::into_bytes);
+    prop::collection::vec(prop_oneof![2 => whole, 2 => part, 3 => between, 1 => mix], 0..8)
+        .prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_depends_on_how_a_text_was_cut(
+        text in text(),
+        ends in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        for scanner in [scanner(), both()] {
+            let mut ends: Vec<usize> = ends.iter().map(|end| end % (text.len() + 1)).collect();
+            ends.sort_unstable();
+            let whole = scanner.replace(&text).unwrap_or_else(|| text.clone());
+            let (cut, _) = stream(&scanner, &text, &ends);
+            prop_assert_eq!(String::from_utf8_lossy(&cut), String::from_utf8_lossy(&whole));
+        }
+        let whole = scanner().replace(&text);
+        prop_assert!(whole.is_none_or(|whole| whole.len() == text.len()));
+    }
+
+    #[test]
+    fn any_mixture_of_escapes_is_found(spelling in mixed(), cut in any::<usize>()) {
+        let text = around(spelling.as_bytes());
+        let (out, matches) = stream(&scanner(), &text, &[cut % text.len()]);
+        prop_assert_eq!(matches, 1);
+        prop_assert_eq!(out.len(), text.len());
+    }
+
+    #[test]
+    fn a_text_without_a_key_is_left_alone(text in prop::collection::vec(any::<u8>(), 0..3000)) {
+        let (out, matches) = stream(&both(), &text, &[text.len() / 2]);
+        prop_assert_eq!(matches, 0);
+        prop_assert_eq!(out, text);
+    }
+}

@@ -1,0 +1,31 @@
+// Writes the key as JavaScript's encoders do: a line for each, its name and the bytes in hexadecimal.
+const key = process.env.KEY;
+const more = Buffer.from(`Authorization: Bearer ${key}\r\n`);
+const say = (name, value) => console.log(name, Buffer.from(value).toString("hex"));
+const each = (escape) => [...key].map(escape).join("");
+const code = (c, width) => c.charCodeAt(0).toString(16).padStart(width, "0");
+
+say("json", JSON.stringify({ key }));
+say("json-twice", JSON.stringify(JSON.stringify({ key })));
+say("encodeURIComponent", encodeURIComponent(key));
+say("encodeURI", encodeURI(key));
+say("encodeURIComponent-twice", encodeURIComponent(encodeURIComponent(key)));
+say("escape", escape(key));
+say("querystring", new URLSearchParams({ key }).toString());
+say("inspect", require("util").inspect({ key }));
+say("unicode", each((c) => "\\u" + code(c, 4)));
+say("unicode-symbols", each((c) => (/\w/.test(c) ? c : "\\u" + code(c, 4))));
+say("braces", each((c) => (/\w/.test(c) ? c : "\\u{" + code(c, 1) + "}")));
+say("x", each((c) => (/\w/.test(c) ? c : "\\x" + code(c, 2))));
+say("html-safe-json", JSON.stringify({ key }).replace(/[<>&'=+\/]/g, (c) => "\\u" + code(c, 4)));
+say("mustache", key.replace(/[&<>"'`=\/]/g, (c) => "&#x" + code(c, 1).toUpperCase() + ";"));
+say("base64", more.toString("base64"));
+say("base64-url", more.toString("base64url"));
+say("base64-btoa", btoa("x" + key));
+say("base64-json", JSON.stringify(more.toString("base64").match(/.{1,76}/g).join("\r\n")));
+say("base64-lines", more.toString("base64").match(/.{1,64}/g).join("\n"));
+say("hex", Buffer.from(key).toString("hex"));
+say("hex-upper", Buffer.from(key).toString("hex").toUpperCase());
+say("hex-array", [...Buffer.from(key)].map((b) => "0x" + b.toString(16)).join(", "));
+say("hex-inspect", require("util").inspect(Buffer.from(key)));
+say("utf-16", Buffer.from(key, "utf16le"));
