@@ -187,6 +187,9 @@ impl Scanner {
             if at < next {
                 return;
             }
+            if is_no_ascii(&text[at..]) {
+                return;
+            }
             next = at + introducers(&text[at..]);
             let Some((byte, _)) = read(&text[at..], reading) else { return };
             let between = match byte {
@@ -214,6 +217,15 @@ impl Scanner {
     fn tells(&self, first: u8, byte: u8) -> bool {
         // Of `&amp;` what follows is undone with it, where that makes another escape.
         self.stands[usize::from(byte)] && (first != b'&' || byte != b'&' || self.own_escapes)
+    }
+}
+
+/// Whether this is `\u` with a character other than ASCII, as texts in most languages are full of.
+fn is_no_ascii(text: &[u8]) -> bool {
+    match text {
+        [b'\\', b'u', b'0', b'0', third, ..] => *third >= b'8',
+        [b'\\', b'u', first, ..] => !matches!(first, b'0' | b'{'),
+        _ => false,
     }
 }
 

@@ -29,7 +29,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memchr::memmem;
 use zeroize::Zeroizing;
 
 pub(crate) use self::escape::{Reading, may_escape, unescape};
@@ -41,7 +40,7 @@ use self::run::{Classes, usual};
 /// How often escapes of escapes are undone.
 pub(crate) const LEVELS: usize = 3;
 
-/// The least that may be held; a key of 64 characters has spellings half as long.
+/// The least that may be held; spellings of a key of 64 characters are at most half as long.
 const LEAST_HELD: usize = 2048;
 
 /// The longest spelling is at most so many times as long as the key.
@@ -136,7 +135,10 @@ impl Scanner {
 
     /// Whether the name of a header, in lower case, holds a key.
     pub(crate) fn names_a_key(&self, name: &str) -> bool {
-        let holds = |text: &[u8]| self.lowered.iter().any(|form| memmem::find(text, form).is_some());
+        // Few names are as long as any form, so most are compared with none.
+        let holds = |text: &[u8]| {
+            self.lowered.iter().any(|form| text.windows(form.len()).any(|part| part == &form[..]))
+        };
         if name.len() < self.shortest || self.is_empty() {
             return false;
         }
@@ -240,7 +242,14 @@ impl Scrub {
         }
         let text =
             if self.held.0.is_empty() { chunk } else { Bytes::from([&self.held.0[..], &chunk].concat()) };
-        let hold = self.scanner.classes.tail(&text, self.scanner.most).max(self.passed);
+        let (most, longest) = (self.scanner.most, self.scanner.longest);
+        let mut hold = self.scanner.classes.tail(&text, most);
+        // Of a run without an end half is passed on at once, so that a stream of single bytes
+        // is not searched again for each.
+        if text.len() - hold == most {
+            hold = text.len() - longest;
+        }
+        let hold = hold.max(self.passed);
         self.advance(text, hold)
     }
 
