@@ -30,6 +30,13 @@ pub struct Run {
     /// Who runs the command, a name or a number, with `:GROUP` or not [default: who called sudo, else nobody].
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Add the sandbox's authority to this bundle of roots (PEM) too, inside only; repeatable.
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Vec<PathBuf>,
+    /// Leave the bundles of roots alone that packages bring (certifi, botocore, Stripe, …). What is covered cannot be
+    /// removed or upgraded inside.
+    #[arg(long)]
+    no_bundle_search: bool,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -46,13 +53,14 @@ executed, 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let Run { common, net, user, command } = arguments;
+    let Run { common, net, user, ca_bundle, no_bundle_search, command } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
     let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
     let directory = std::env::current_dir().context("cannot tell the working directory")?;
+    let bundles = ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
     let rules = setup::rules(&common)?;
     if !common.quiet {
         setup::warn_of_exposed(&rules.secret_files, &identity);
@@ -111,6 +119,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         ca_pem: enforced.ca_pem.clone(),
         hidden: hidden(rules.secret_files, &common),
         hidden_directories: agent_directory().into_iter().map(Sent).collect(),
+        bundles,
+        search_bundles: !no_bundle_search,
         open_files,
         shared_network: !isolated,
         // The sandbox knows when it starts.
@@ -122,6 +132,12 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     tokio.block_on(audit.shutdown());
     // Statuses are eight bits wide, here as there.
     Ok(ExitCode::from(status? as u8))
+}
+
+/// A bundle that the operator named, without symbolic links.
+fn bundle(path: &Path) -> anyhow::Result<Sent> {
+    let found = std::fs::canonicalize(path);
+    found.map(Sent).with_context(|| format!("--ca-bundle {}", path.display()))
 }
 
 /// What SUDO_UID and SUDO_GID hold.
