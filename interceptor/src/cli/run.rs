@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use anyhow::Context;
 use super::{Common, Net, setup};
 use crate::fleet::{Enforced, Place};
 use crate::kernel::Enforcer;
+use crate::policy::Catalogue;
 use crate::proxy::SELF_TEST;
 use crate::sandbox::handover::{Launch, Path as Sent, Strings};
 use crate::sandbox::signals::Signals;
@@ -30,6 +32,10 @@ pub struct Run {
     /// Who runs the command, a name or a number, with `:GROUP` or not [default: who called sudo, else nobody].
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Pass this variable in, whatever its name says, or set it; repeatable. Without it, variables of services, and those whose
+    /// names speak of a secret, stay outside where the policy does not name them.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
     /// Add the sandbox's authority to this bundle of roots (PEM) too, inside only; repeatable.
     #[arg(long, value_name = "FILE")]
     ca_bundle: Vec<PathBuf>,
@@ -53,7 +59,7 @@ executed, 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let Run { common, net, user, ca_bundle, no_bundle_search, command } = arguments;
+    let Run { common, net, user, env, ca_bundle, no_bundle_search, command } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
@@ -96,9 +102,21 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             identity: &identity,
             placeholders: rules.variables(common.base_urls),
             key_variables: rules.key_variables.clone(),
+            service_variables: Catalogue::builtin()
+                .services()
+                .flat_map(|service| service.env.clone())
+                .collect(),
+            given: env,
         },
         |value| rules.hold_key(value),
     );
+    if !common.quiet && !environment.withheld.is_empty() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "interceptor: not passed in, since the policy names no credential for it: {} (`--env NAME` passes one)",
+            environment.withheld.join(", ")
+        );
+    }
     let place =
         Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
@@ -113,7 +131,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
 
     let launch = Launch {
         command: Strings(command),
-        environment,
+        environment: environment.lines,
         directory: Sent(directory),
         identity,
         ca_pem: enforced.ca_pem.clone(),
