@@ -215,21 +215,24 @@ impl<'lab> Sandbox<'lab> {
         let audit = directory.join(format!("audit-{number}.jsonl"));
         let sweep = self.lab.work().join(format!("sweep-{number}"));
         let binary = binary("interceptor");
-        let mut process = match self.resolver {
-            None => Command::new(&binary),
+        // Whoever runs the tests may ignore signals (a job in the background, nohup), and a command inherits that.
+        let mut process = Command::new("env");
+        process.arg("--default-signal");
+        match self.resolver {
+            None => {
+                process.arg(&binary);
+            }
             Some(server) => {
                 let file = directory.join(format!("resolv-{number}.conf"));
                 fs::write(&file, format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip()))
                     .expect("own directory");
                 let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
-                let mut process = Command::new("unshare");
                 process
-                    .args(["--mount", "--propagation", "private", "sh", "-c", script])
+                    .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", script])
                     .arg(file)
                     .arg(&binary);
-                process
             }
-        };
+        }
         process.arg("run").arg("--policy").arg(policy);
         process.arg("--audit").arg(self.audit.as_deref().unwrap_or(audit.as_os_str()));
         process.arg("--upstream-ca").arg(directory.join("upstream-ca.pem")).args(&self.options).arg("--");

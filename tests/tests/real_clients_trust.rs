@@ -6,21 +6,21 @@ use interceptor_tests::clients::conversation::{self, HOST, ORIGIN};
 use interceptor_tests::clients::{go_program, java_classes, runtime, script};
 use interceptor_tests::{Lab, command};
 
-/// Client, the variable that is enough for it, and whether it works with none, by the system's own files; `None` where that
-/// depends on the machine: npm may be set up for a bundle.
+/// Client, the variable that is enough for it, and whether it works with none, by the system's own files or those that
+/// its package brings; `None` where that depends on the machine: npm may be set up for a bundle.
 const TABLE: [(&str, &str, Option<bool>); 19] = [
     ("curl", "CURL_CA_BUNDLE", Some(true)),
     ("wget", "-", Some(true)),
     ("openssl", "SSL_CERT_FILE", Some(true)),
     ("git", "GIT_SSL_CAINFO", Some(true)),
     ("urllib", "SSL_CERT_FILE", Some(true)),
-    ("requests", "REQUESTS_CA_BUNDLE", Some(false)),
-    ("httpx", "SSL_CERT_FILE", Some(false)),
+    ("requests", "REQUESTS_CA_BUNDLE", Some(true)),
+    ("httpx", "SSL_CERT_FILE", Some(true)),
     ("aiohttp", "SSL_CERT_FILE", Some(true)),
     ("websockets", "SSL_CERT_FILE", Some(true)),
     ("openai", "SSL_CERT_FILE", Some(true)),
     ("anthropic", "SSL_CERT_FILE", Some(true)),
-    ("grpcio", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", Some(false)),
+    ("grpcio", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", Some(true)),
     ("pip", "PIP_CERT", Some(true)),
     ("npm", "npm_config_cafile", None),
     ("node", "NODE_EXTRA_CA_CERTS", Some(false)),

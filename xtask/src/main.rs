@@ -4,6 +4,7 @@ mod bench;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod prerequisites;
 mod process;
 mod run;
 mod test;
@@ -18,6 +19,9 @@ cargo xtask COMMAND [ARG…]
                       cargo xtask run -- run --policy p.json -- curl https://api.openai.com/v1/models
   test [ARG…]         builds, then runs every test: unit, doc, and integration with real eBPF; needs root, or calls sudo.
                       The arguments go to `cargo test`: cargo xtask test --test refusals -- --nocapture
+                      What the tests need and the machine lacks is installed first (root on Debian), or listed
+  test --prerequisites
+                      only that, for the tests and for `.ci/run`
   ebpf [--check]      builds the eBPF object; --check compares it with the one that is checked in
   fuzz [ARG…]         runs the fuzz targets
   dist [--debug] [--to DIR]

@@ -1,5 +1,6 @@
 //! `cargo xtask run`: the demonstration; with arguments, the interceptor itself.
 
+use std::io::IsTerminal;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -13,12 +14,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         all => all,
     };
     if arguments.is_empty() {
-        let what = ["-p", "interceptor", "-p", "interceptor-tests", "--bins"];
-        succeed(cargo(["build", "--quiet", "--release"].iter().chain(&what)))?;
-        return become_command(root_command(&built("release", "demo")?)?);
+        let what = ["--profile", "demo", "-p", "interceptor", "-p", "interceptor-tests", "--bins"];
+        let demo = built("demo", "demo")?;
+        build("the demonstration, without optimisation", "two minutes", demo.exists(), &what)?;
+        return become_command(root_command(&demo)?);
     }
-    succeed(cargo(["build", "--quiet", "--release", "-p", "interceptor"]))?;
     let interceptor = built("release", "interceptor")?;
+    let what = ["--release", "-p", "interceptor"];
+    build("the interceptor, optimised", "five minutes", interceptor.exists(), &what)?;
     // Only what makes or joins a sandbox needs root: `check` and `explain` are anybody's.
     let privileged = matches!(arguments[0].as_str(), "run" | "attach" | "serve" | "doctor");
     let mut command = if privileged && !as_root()?.is_empty() {
@@ -28,4 +31,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     };
     command.args(arguments);
     become_command(command)
+}
+
+/// Builds, and says so: the first time takes minutes.
+fn build(what: &str, minutes: &str, again: bool, arguments: &[&str]) -> Result<()> {
+    if !again {
+        eprintln!("xtask: building {what}: the first time takes about {minutes} on two cores");
+    }
+    // At a terminal cargo shows how far it is; in a log its lines would bury what follows.
+    let quiet = if std::io::stderr().is_terminal() { &[][..] } else { &["--quiet"] };
+    succeed(cargo([&["build"], quiet, arguments].concat()))
 }

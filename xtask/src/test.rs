@@ -4,12 +4,21 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::prerequisites::{Need, bring};
 use crate::process::{as_root, cargo, runner, status, succeed};
 
 /// Builds the programs that the integration tests start, then runs `cargo test` with these arguments.
 ///
 /// Cargo builds as the user; the tests themselves run as root, by sudo where need be, through cargo's own `runner` setting.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
+    if arguments == ["--prerequisites"] {
+        return bring(Need::Everything).map(|()| ExitCode::SUCCESS);
+    }
+    // Before anything is built. A selection of tests may well do without.
+    match bring(Need::Tests) {
+        Err(missing) if !arguments.is_empty() => eprintln!("xtask: some tests would fail here: {missing:#}"),
+        outcome => outcome?,
+    }
     succeed(cargo(["build", "-p", "interceptor", "-p", "interceptor-tests", "--bins"]))?;
     let mut command = cargo(["test"]);
     command.args(runner(&as_root()?));

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use anyhow::Context;
 use super::{Common, Net, setup};
 use crate::fleet::{Enforced, Place};
 use crate::kernel::Enforcer;
+use crate::policy::Catalogue;
 use crate::proxy::SELF_TEST;
 use crate::sandbox::handover::{Launch, Path as Sent, Strings};
 use crate::sandbox::signals::Signals;
@@ -30,6 +32,17 @@ pub struct Run {
     /// Who runs the command, a name or a number, with `:GROUP` or not [default: who called sudo, else nobody].
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Pass this variable in, whatever its name says, or set it; repeatable. Without it, variables of services, and those whose
+    /// names speak of a secret, stay outside where the policy does not name them.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+    /// Add the sandbox's authority to this bundle of roots (PEM) too, inside only; repeatable.
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Vec<PathBuf>,
+    /// Leave the bundles of roots alone that packages bring (certifi, botocore, Stripe, …). What is covered cannot be
+    /// removed or upgraded inside.
+    #[arg(long)]
+    no_bundle_search: bool,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -46,13 +59,14 @@ executed, 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let Run { common, net, user, command } = arguments;
+    let Run { common, net, user, env, ca_bundle, no_bundle_search, command } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
     let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
     let directory = std::env::current_dir().context("cannot tell the working directory")?;
+    let bundles = ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
     let rules = setup::rules(&common)?;
     if !common.quiet {
         setup::warn_of_exposed(&rules.secret_files, &identity);
@@ -88,9 +102,21 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             identity: &identity,
             placeholders: rules.variables(common.base_urls),
             key_variables: rules.key_variables.clone(),
+            service_variables: Catalogue::builtin()
+                .services()
+                .flat_map(|service| service.env.clone())
+                .collect(),
+            given: env,
         },
         |value| rules.hold_key(value),
     );
+    if !common.quiet && !environment.withheld.is_empty() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "interceptor: not passed in, since the policy names no credential for it: {} (`--env NAME` passes one)",
+            environment.withheld.join(", ")
+        );
+    }
     let place =
         Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
     let keys = (rules.policy, rules.keyring);
@@ -105,12 +131,14 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
 
     let launch = Launch {
         command: Strings(command),
-        environment,
+        environment: environment.lines,
         directory: Sent(directory),
         identity,
         ca_pem: enforced.ca_pem.clone(),
         hidden: hidden(rules.secret_files, &common),
         hidden_directories: agent_directory().into_iter().map(Sent).collect(),
+        bundles,
+        search_bundles: !no_bundle_search,
         open_files,
         shared_network: !isolated,
         // The sandbox knows when it starts.
@@ -122,6 +150,12 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     tokio.block_on(audit.shutdown());
     // Statuses are eight bits wide, here as there.
     Ok(ExitCode::from(status? as u8))
+}
+
+/// A bundle that the operator named, without symbolic links.
+fn bundle(path: &Path) -> anyhow::Result<Sent> {
+    let found = std::fs::canonicalize(path);
+    found.map(Sent).with_context(|| format!("--ca-bundle {}", path.display()))
 }
 
 /// What SUDO_UID and SUDO_GID hold.

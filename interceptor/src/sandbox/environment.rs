@@ -45,12 +45,53 @@ pub struct Sources<'a> {
     pub placeholders: Vec<(String, String)>,
     /// Variables that hold real keys.
     pub key_variables: Vec<String>,
+    /// Variables of the catalogue's services, whether the policy names the service or not.
+    pub service_variables: Vec<String>,
+    /// What the operator passes in by name: `NAME`, or `NAME=VALUE`.
+    pub given: Vec<OsString>,
 }
 
-/// Builds it, `NAME=value` each. `holds_key` says whether a value contains a real key.
-pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings {
-    let Sources { inherited, sandbox, identity, placeholders, key_variables } = sources;
-    let mut variables = harmless(inherited, &key_variables, holds_key);
+/// An environment, and what was left out of it for the sake of secrets.
+#[derive(Debug)]
+pub struct Environment {
+    /// `NAME=value` each.
+    pub lines: Strings,
+    /// The names of variables that say that they hold a secret, of which the policy knows nothing.
+    pub withheld: Vec<String>,
+}
+
+/// Builds it. `holds_key` says whether a value contains a real key.
+pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environment {
+    let Sources { inherited, sandbox, identity, placeholders, key_variables, service_variables, given } =
+        sources;
+    let (mut passed, mut set_here) = (Vec::new(), Vec::new());
+    for line in given {
+        match line.as_bytes().iter().position(|byte| *byte == b'=') {
+            None => passed.push(line),
+            Some(at) => {
+                let (name, value) = line.as_bytes().split_at(at);
+                set_here
+                    .push((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(&value[1..]).to_owned()));
+            }
+        }
+    }
+    let mut variables = harmless(inherited, &passed, &key_variables, &holds_key);
+    let governed = |name: &OsStr| placeholders.iter().any(|(known, _)| name == OsStr::new(known));
+    let mut withheld = Vec::new();
+    variables.retain(|(name, value)| {
+        let stays = value.is_empty()
+            || governed(name)
+            || passed.contains(name)
+            || !(service_variables.iter().any(|known| name == OsStr::new(known)) || says_secret(name));
+        // One that is set anew is not missed.
+        if !stays && set_here.iter().all(|(other, _)| other != name) {
+            withheld.push(name.to_string_lossy().escape_debug().to_string());
+        }
+        stays
+    });
+    for (name, value) in harmless(set_here, &passed, &key_variables, &holds_key) {
+        set(&mut variables, &name, value);
+    }
     let home = identity.home.as_ref().map_or(OsStr::new(FALLBACK_HOME), |home| home.0.as_os_str());
     set(&mut variables, "HOME", home);
     set(&mut variables, "USER", &identity.name);
@@ -67,8 +108,30 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Strings
         line.push(value);
         line
     };
-    Strings(variables.into_iter().map(line).collect())
+    withheld.sort();
+    Environment { lines: Strings(variables.into_iter().map(line).collect()), withheld }
 }
+
+/// Whether a variable's name says that it holds a secret: it is one of these words, or ends in one.
+fn says_secret(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let upper = name.to_ascii_uppercase();
+    SECRET
+        .iter()
+        .any(|word| upper.strip_suffix(word).is_some_and(|before| before.is_empty() || before.ends_with('_')))
+}
+
+const SECRET: [&str; 9] = [
+    "API_KEY",
+    "ACCESS_KEY",
+    "ACCESS_KEY_ID",
+    "SECRET",
+    "SECRET_KEY",
+    "SECRET_ACCESS_KEY",
+    "TOKEN",
+    "PASSWORD",
+    "CREDENTIALS",
+];
 
 /// The environment of a container's first process, which has it from its image and its engine: `NAME=value` each, as it came and as
 /// it is to be. Who runs it is the engine's to say.
@@ -81,20 +144,21 @@ pub(crate) fn of_container(
 ) -> Vec<String> {
     let given = given.iter().map(|line| line.split_once('=').unwrap_or((line, "")));
     let given = given.map(|(name, value)| (name.into(), value.into())).collect();
-    let mut variables = harmless(given, key_variables, holds_key);
+    let mut variables = harmless(given, &[], key_variables, &holds_key);
     add_own(&mut variables, sandbox, placeholders);
     let text = |part: OsString| part.to_string_lossy().into_owned();
     variables.into_iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect()
 }
 
-/// What of an environment may come into a sandbox.
+/// What of an environment may come into a sandbox; what leads outside only where it is `passed` by name.
 fn harmless(
     inherited: Vec<(OsString, OsString)>,
+    passed: &[OsString],
     key_variables: &[String],
-    holds_key: impl Fn(&[u8]) -> bool,
+    holds_key: &impl Fn(&[u8]) -> bool,
 ) -> Vec<(OsString, OsString)> {
     let stays = |(name, value): &(OsString, OsString)| {
-        !leads_outside(name)
+        (!leads_outside(name) || passed.contains(name))
             && !key_variables.iter().any(|key| name == OsStr::new(key))
             && !holds_key(value.as_bytes())
             && !holds_key(name.as_bytes())
@@ -142,9 +206,9 @@ fn get<'a>(variables: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsSt
     variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
 }
 
-fn set(variables: &mut Vec<(OsString, OsString)>, name: &str, value: impl AsRef<OsStr>) {
-    variables.retain(|(known, _)| known != name);
-    variables.push((name.into(), value.as_ref().to_owned()));
+fn set(variables: &mut Vec<(OsString, OsString)>, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
+    variables.retain(|(known, _)| known != name.as_ref());
+    variables.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
 }
 
 /// Variables of the caller that would send traffic elsewhere, name a socket of the host, or speak of the caller.
@@ -201,15 +265,91 @@ mod tests {
     }
 
     fn built(inherited: &[(&str, &str)], placeholders: &[(&str, &str)], keys: &[&str]) -> Vec<String> {
+        built_with(inherited, placeholders, keys, &[]).0
+    }
+
+    fn built_with(
+        inherited: &[(&str, &str)],
+        placeholders: &[(&str, &str)],
+        keys: &[&str],
+        given: &[&str],
+    ) -> (Vec<String>, Vec<String>) {
         let sources = Sources {
             inherited: inherited.iter().map(|(n, v)| (n.into(), v.into())).collect(),
             sandbox: "sb-0123",
             identity: &nobody(),
             placeholders: placeholders.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             key_variables: keys.iter().map(|k| (*k).into()).collect(),
+            service_variables: vec!["OPENAI_API_KEY".into(), "SERVICE_PAT".into()],
+            given: given.iter().map(|line| (*line).into()).collect(),
         };
         let holds = |value: &[u8]| memchr::memmem::find(value, b"sk-real").is_some();
-        build(sources, holds).0.into_iter().map(|line| line.into_string().unwrap()).collect()
+        let built = build(sources, holds);
+        (built.lines.0.into_iter().map(|line| line.into_string().unwrap()).collect(), built.withheld)
+    }
+
+    #[test]
+    fn c11_secrets_that_the_policy_does_not_name_are_left_out_and_named() {
+        let inherited = [
+            ("SERVICE_PAT", "s-1"),
+            ("TOKEN", "s-2"),
+            ("my_api_key", "s-3"),
+            ("AWS_SECRET_ACCESS_KEY", "s-4"),
+            ("AWS_ACCESS_KEY_ID", "s-5"),
+            ("DB_PASSWORD", "s-6"),
+            ("GOOGLE_APPLICATION_CREDENTIALS", "/s-7"),
+            ("EMPTY_TOKEN", ""),
+            ("OPENAI_API_KEY", "governed"),
+            ("BILLING_TOKEN", "by-name"),
+            ("COPY_TOKEN", "sk-real"),
+            ("MAX_TOKENS", "100"),
+            ("MONKEY", "kept"),
+            ("KEYBOARD_SECRETS", "kept"),
+        ];
+        let (seen, withheld) =
+            built_with(&inherited, &[("OPENAI_API_KEY", "sk-placeholder")], &["BILLING_TOKEN"], &[]);
+        let named = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "DB_PASSWORD",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "SERVICE_PAT",
+            "TOKEN",
+            "my_api_key",
+        ];
+        assert_eq!(withheld, named);
+        assert!(!seen.iter().any(|line| line.contains("s-") && line.contains("=s-")), "{seen:?}");
+        for kept in ["EMPTY_TOKEN=", "MAX_TOKENS=100", "MONKEY=kept", "KEYBOARD_SECRETS=kept"] {
+            assert!(seen.iter().any(|line| line == kept), "{kept}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_by_name_is_passed_but_never_a_real_key() {
+        let inherited =
+            [("GH_TOKEN", "own"), ("OTHER_TOKEN", "x"), ("COPY_TOKEN", "sk-real"), ("HTTPS_PROXY", "p")];
+        let given = [
+            "GH_TOKEN",
+            "COPY_TOKEN",
+            "ABSENT",
+            "HTTPS_PROXY",
+            "NEW=a=b",
+            "OTHER_TOKEN=set",
+            "BILLING_KEY=x",
+            "STOLEN=sk-real",
+            "OPENAI_API_KEY=mine",
+        ];
+        let (seen, withheld) =
+            built_with(&inherited, &[("OPENAI_API_KEY", "sk-placeholder")], &["BILLING_KEY"], &given);
+        for line in
+            ["GH_TOKEN=own", "HTTPS_PROXY=p", "NEW=a=b", "OTHER_TOKEN=set", "OPENAI_API_KEY=sk-placeholder"]
+        {
+            assert!(seen.iter().any(|seen| seen == line), "{line}: {seen:?}");
+        }
+        for name in ["COPY_TOKEN", "BILLING_KEY", "STOLEN", "ABSENT"] {
+            assert!(!seen.iter().any(|line| line.starts_with(&format!("{name}="))), "{name}: {seen:?}");
+        }
+        assert_eq!(withheld, [""; 0]);
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub struct Launch {
     pub hidden: Vec<Path>,
     /// Directories that the sandbox must not reach into.
     pub hidden_directories: Vec<Path>,
+    /// Bundles of roots that the operator named, without symbolic links: they get the sandbox's authority.
+    pub bundles: Vec<Path>,
+    /// Whether those that packages bring are looked for too.
+    pub search_bundles: bool,
     /// The limit of open files to restore: soft and hard.
     pub open_files: (u64, u64),
     /// Whether the network namespace is the host's.

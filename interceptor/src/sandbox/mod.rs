@@ -7,6 +7,8 @@
 //!
 //! This module knows neither the policy nor the proxy: it takes plain values, and the commands bring the parts together.
 
+mod as_user;
+mod bundles;
 pub mod cgroup;
 pub mod environment;
 mod error;
@@ -19,6 +21,7 @@ mod listeners;
 mod loopback;
 mod mountinfo;
 mod mounts;
+mod nss;
 mod outer;
 pub(crate) mod privileges;
 mod reaper;

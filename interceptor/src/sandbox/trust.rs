@@ -129,12 +129,12 @@ fn system_roots() -> Vec<CertificateDer<'static>> {
 }
 
 /// The certificates of a PEM text; what is not a certificate is passed over.
-fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
+pub(super) fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(text).flatten().collect()
 }
 
 /// Every certificate as PEM (RFC 7468), so that a bundle that ended without a newline cannot swallow the next one.
-fn pem(certificates: &[CertificateDer<'_>]) -> String {
+pub(super) fn pem(certificates: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for certificate in certificates {
         text.push_str("-----BEGIN CERTIFICATE-----\n");

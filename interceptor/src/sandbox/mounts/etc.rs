@@ -41,7 +41,8 @@ fn normalise(path: &Path) -> PathBuf {
     out
 }
 
-/// Writes the trust files, covers the system's bundles with them, and sets the resolver and the names of this host.
+/// Writes the trust files, covers the system's bundles with them, and sets the resolver and the names of this host. More may be
+/// written beside them until [`seal`].
 pub(super) fn install(files: &[TrustFile], resolver: Option<&Path>) -> Result<(), SandboxError> {
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let directory = Path::new(trust::DIRECTORY);
@@ -71,6 +72,12 @@ pub(super) fn install(files: &[TrustFile], resolver: Option<&Path>) -> Result<()
         // Without the file, resolvers ask 127.0.0.1 (resolver(5)), whose port 53 reaches the proxy's resolver too.
         _ => {}
     }
+    Ok(())
+}
+
+/// Makes what [`install`] wrote read-only.
+pub(super) fn seal(resolver: Option<&Path>) -> Result<(), SandboxError> {
+    let directory = Path::new(trust::DIRECTORY);
     sys::set_mount_attributes(directory, libc::MOUNT_ATTR_RDONLY, 0, false)
         .context(|| format!("cannot make {} read-only", directory.display()))?;
     for target in [Some(Path::new(HOSTS_FILE)), resolver].into_iter().flatten() {

@@ -7,10 +7,12 @@
 //! Root inside owns most of the host's files, and would leave through them (a cron table, a shell's start-up file): for it
 //! everything is read-only but the working directory and the temporary directories ([`root`]).
 
+mod browsers;
 mod devices;
 mod etc;
 mod hidden;
 mod kernel;
+mod packages;
 mod root;
 mod run;
 #[cfg(test)]
@@ -60,6 +62,10 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     if launch.identity.home.is_none() {
         home(launch)?;
     }
+    // After all that hides or moves something: both look at what the command will see.
+    packages::cover(launch)?;
+    browsers::install(launch);
+    etc::seal(resolver.as_deref())?;
     kernel::close_proc()?;
     nix::sys::stat::umask(mask);
     Ok(())

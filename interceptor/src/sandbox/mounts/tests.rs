@@ -25,6 +25,8 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         ca_pem: authority.pem(),
         hidden: hidden.iter().cloned().map(Sent).collect(),
         hidden_directories: Vec::new(),
+        bundles: Vec::new(),
+        search_bundles: true,
         open_files: (1024, 1024),
         shared_network: false,
         foreground: false,
@@ -166,4 +168,66 @@ fn a_working_directory_below_run_stays_reachable() {
             assert_eq!(fs::read_to_string(directory.path().join("file")).unwrap(), "here");
         },
     );
+}
+
+#[test]
+fn the_bundle_of_a_package_is_read_with_the_authority_and_stays_as_it_is_outside() {
+    let directory = tempfile::tempdir().unwrap();
+    let packages = directory.path().join("lib/python3/site-packages");
+    let hidden = packages.join("botocore/cacert.pem");
+    let roots = fs::read("/etc/ssl/certs/ca-certificates.crt").unwrap();
+    for name in ["certifi", "botocore", "gone"] {
+        fs::create_dir_all(packages.join(name)).unwrap();
+    }
+    for file in [&packages.join("certifi/cacert.pem"), &hidden] {
+        fs::write(file, &roots).unwrap();
+    }
+    fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", packages.join("gone/cacert.pem")).unwrap();
+    let launch = launch("nobody", directory.path(), std::slice::from_ref(&hidden));
+    let ours = launch.ca_pem.clone();
+    inside(
+        launch,
+        || (),
+        || {
+            let bundle = packages.join("certifi/cacert.pem");
+            let seen = fs::read_to_string(&bundle).unwrap();
+            assert!(seen.starts_with(&ours[..200]) && seen.len() > 100_000, "{}", seen.len());
+            assert_eq!(errno(fs::write(&bundle, "x")), Some(libc::EROFS));
+            // What is hidden stays hidden, whatever its name.
+            assert_eq!(fs::read_to_string(&hidden).unwrap(), "");
+            assert!(!fs::read_to_string("/etc/hostname").unwrap().contains("CERTIFICATE"));
+        },
+    );
+    assert_eq!(fs::read(packages.join("certifi/cacert.pem")).unwrap(), roots);
+}
+
+#[test]
+fn a_home_shows_a_database_for_browsers_and_a_link_in_it_leads_nowhere() {
+    use super::super::handover::Path as Sent;
+    let home = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let give = |path: &Path| nix::unistd::chown(path, Some(65534.into()), Some(65534.into())).unwrap();
+    give(home.path());
+    give(elsewhere.path());
+    let at_home = |directory: &Path| {
+        let mut launch = launch("nobody", directory, &[]);
+        launch.identity.home = Some(Sent(home.path().into()));
+        launch
+    };
+    let database = home.path().join(".pki/nssdb/cert9.db");
+    inside(
+        at_home(Path::new("/")),
+        || (),
+        || {
+            assert!(fs::read(&database).unwrap().starts_with(b"SQLite format 3\0"));
+            fs::write(home.path().join(".pki/nssdb/pkcs11.txt"), "x").unwrap();
+        },
+    );
+    assert_eq!(fs::read_dir(home.path().join(".pki/nssdb")).unwrap().count(), 0, "outside it is empty");
+
+    fs::remove_dir_all(home.path().join(".pki")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), home.path().join(".pki")).unwrap();
+    inside(at_home(Path::new("/")), || (), || assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0));
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }

@@ -1,0 +1,232 @@
+//! The bundles of roots that packages bring for themselves (certifi, botocore's, Stripe's): their clients read no variable and
+//! not the system's bundle. Each that is found gets the sandbox's authority added, inside the sandbox alone.
+//!
+//! The working directory may be made to deceive. So everything is looked up with the rights of the sandbox's user, no symbolic
+//! link is followed below the place where a search begins, nor another file system entered; what is found is held open, and
+//! covered where it was found, whatever its path leads to by then; what is shown in its place are the certificates that were
+//! in it and nothing else; and the search is bounded in files, bytes and time.
+
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstat};
+use rustls::pki_types::CertificateDer;
+
+use super::trust::{certificates, pem};
+pub(super) use places::Places;
+
+/// A bundle that was found.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    /// The file itself (O_PATH), wherever its path leads meanwhile.
+    pub(super) file: OwnedFd,
+    /// What is to be read there: the sandbox's authority, and the certificates that it holds.
+    pub(super) content: Vec<u8>,
+}
+
+/// How much is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Entries of directories that are walked through.
+    pub(super) entries: usize,
+    /// How long that may take.
+    pub(super) time: Duration,
+    /// Bundles.
+    pub(super) bundles: usize,
+    /// Bytes of all bundles.
+    pub(super) bytes: usize,
+}
+
+pub(super) const BOUNDS: Bounds =
+    Bounds { entries: 20_000, time: Duration::from_millis(250), bundles: 256, bytes: 32 << 20 };
+
+/// How deep the working directory is walked, and a directory of packages, whose names are known for the most part.
+const DEPTH: usize = 8;
+const DEPTH_IN_PACKAGES: usize = 3;
+/// Mozilla's roots are 230 KiB.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Where well-known packages have theirs, below a directory of packages.
+const KNOWN: [&str; 14] = [
+    "certifi/cacert.pem",
+    "pip/_vendor/certifi/cacert.pem",
+    "pip/_vendor/requests/cacert.pem",
+    "pipenv/patched/pip/_vendor/certifi/cacert.pem",
+    "conda/_vendor/certifi/cacert.pem",
+    "requests/cacert.pem",
+    "botocore/cacert.pem",
+    "botocore/vendored/requests/cacert.pem",
+    "awscli/botocore/cacert.pem",
+    "stripe/data/ca-certificates.crt",
+    "grpc/_cython/_credentials/roots.pem",
+    "httplib2/cacerts.txt",
+    "dropbox/trusted-certs.crt",
+    "braintree/ssl/api_braintreegateway_com.ca.crt",
+];
+
+/// How such files end, and words of which their names before that have one.
+const ENDINGS: [&str; 4] = [".pem", ".crt", ".cer", "cacerts.txt"];
+const WORDS: [&str; 6] = ["cacert", "ca-", "ca_", "root", "bundle", "trust"];
+
+/// Directories whose files are a package's; elsewhere a file of few certificates may be somebody's own work.
+const PACKAGES: [&str; 6] = ["site-packages", "dist-packages", "node_modules", "vendor", "gems", "_vendor"];
+/// What is certainly one of public roots.
+const MANY: usize = 20;
+/// Directories that hold no packages, and many files.
+const SKIPPED: [&str; 9] =
+    [".git", ".hg", ".svn", "target", "__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"];
+
+/// Looks at these places, with whatever rights this thread has.
+pub(super) fn find(places: &Places, authority: &[CertificateDer<'_>], bounds: Bounds) -> Vec<Bundle> {
+    let until = Instant::now() + bounds.time;
+    let mut finder = Finder { authority, bounds, until, seen: HashSet::new(), found: Vec::new() };
+    for file in &places.files {
+        if let (Some(directory), Some(name)) = (file.parent(), file.file_name()) {
+            let _ =
+                open_root(directory).map(|root| finder.look_at(root.as_fd(), directory, Path::new(name), 1));
+        }
+    }
+    for directory in places.others.iter().chain(&places.packages) {
+        let Ok(root) = open_root(directory) else { continue };
+        KNOWN.iter().for_each(|known| finder.look_at(root.as_fd(), directory, Path::new(known), 1));
+    }
+    for (number, directory) in places.others.iter().enumerate() {
+        finder.walk(directory, if number == 0 { DEPTH } else { DEPTH_IN_PACKAGES }, MANY);
+    }
+    places.packages.iter().for_each(|directory| finder.walk(directory, DEPTH_IN_PACKAGES, 1));
+    finder.found
+}
+
+/// The bundle at a path that the operator named.
+pub(super) fn named(path: &Path, authority: &[CertificateDer<'_>]) -> io::Result<Bundle> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+    let file = openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))?;
+    merged(file, authority, 1, MAX_FILE)?
+        .ok_or_else(|| io::Error::other("it holds no certificate (PEM), or a private key beside"))
+}
+
+struct Finder<'a> {
+    authority: &'a [CertificateDer<'a>],
+    bounds: Bounds,
+    until: Instant,
+    seen: HashSet<PathBuf>,
+    found: Vec<Bundle>,
+}
+
+impl Finder<'_> {
+    /// Takes the file `relative` below `root`, if it is a bundle of at least so many certificates.
+    fn look_at(&mut self, root: BorrowedFd<'_>, directory: &Path, relative: &Path, least: usize) {
+        if self.bounds.bundles == 0 || !self.seen.insert(directory.join(relative)) {
+            return;
+        }
+        let Ok(file) = open_below(root, relative, OFlag::O_PATH) else { return };
+        let most = MAX_FILE.min(self.bounds.bytes as u64);
+        if let Ok(Some(bundle)) = merged(file, self.authority, least, most) {
+            self.bounds.bundles -= 1;
+            self.bounds.bytes = self.bounds.bytes.saturating_sub(bundle.content.len());
+            self.found.push(bundle);
+        }
+    }
+
+    /// Looks through `directory`, what is nearest first. A file that only its name speaks for needs `least` certificates.
+    fn walk(&mut self, directory: &Path, depth: usize, least: usize) {
+        let Ok(root) = open_root(directory) else { return };
+        let mut waiting = VecDeque::from([(PathBuf::new(), 0)]);
+        while let Some((below, level)) = waiting.pop_front() {
+            let opened = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
+            let Ok(opened) = open_below(root.as_fd(), opened, OFlag::O_DIRECTORY) else { continue };
+            let Ok(entries) = fs::read_dir(path_of(&opened)) else { continue };
+            for entry in entries.flatten() {
+                if self.bounds.entries == 0 || Instant::now() >= self.until {
+                    return;
+                }
+                self.bounds.entries -= 1;
+                let (Ok(kind), name) = (entry.file_type(), entry.file_name()) else { continue };
+                let path = below.join(&name);
+                if kind.is_dir() && level < depth && !SKIPPED.iter().any(|skipped| name == *skipped) {
+                    waiting.push_back((path, level + 1));
+                } else if kind.is_file() {
+                    let whole = directory.join(&path);
+                    if is_bundle(&whole) {
+                        let sure = is_known(&whole) || is_packages(&whole);
+                        self.look_at(root.as_fd(), directory, &path, if sure { 1 } else { least });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether a path is that of a bundle, by all that its name says.
+fn is_bundle(path: &Path) -> bool {
+    is_known(path) || path.file_name().is_some_and(is_name)
+}
+
+fn is_known(path: &Path) -> bool {
+    KNOWN.iter().any(|known| path.ends_with(known))
+}
+
+fn is_name(name: &OsStr) -> bool {
+    let name = name.to_string_lossy().to_ascii_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending)) && WORDS.iter().any(|word| name.contains(word))
+}
+
+fn is_packages(path: &Path) -> bool {
+    path.components().any(|part| PACKAGES.iter().any(|packages| part.as_os_str() == *packages))
+}
+
+/// Opens the directory where a search begins; its path has no symbolic links any more.
+fn open_root(path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+    openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))
+}
+
+fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let resolve =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    openat2(root, path, OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve))
+}
+
+/// The path by which an open file is reached, whatever became of its own.
+pub(super) fn path_of(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// What is to be read in place of `file`, if that is a bundle.
+fn merged(
+    file: OwnedFd,
+    authority: &[CertificateDer<'_>],
+    least: usize,
+    most: u64,
+) -> io::Result<Option<Bundle>> {
+    let status = fstat(&file)?;
+    let regular = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    let size = u64::try_from(status.st_size).unwrap_or(u64::MAX);
+    if !regular || size == 0 || size > most {
+        return Ok(None);
+    }
+    let mut options = File::options();
+    let opened = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path_of(&file))?;
+    let mut text = Vec::new();
+    // It may have grown since.
+    opened.take(most + 1).read_to_end(&mut text)?;
+    let own = certificates(&text);
+    // A certificate with its key is somebody's own, and the key would be missed.
+    let key = memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some();
+    if text.len() as u64 > most || own.len() < least || key {
+        return Ok(None);
+    }
+    let all: Vec<CertificateDer<'_>> = authority.iter().cloned().chain(own).collect();
+    Ok(Some(Bundle { file, content: pem(&all).into_bytes() }))
+}

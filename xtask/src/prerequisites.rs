@@ -1,0 +1,281 @@
+//! What the tests and `.ci/run` need of the machine: one list, for both. As root on Debian and its kin what is missing is
+//! installed; elsewhere it is named, all of it at once, with the commands that install it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::process::{cargo, is_root, succeed};
+
+/// How one sees that something is there.
+enum Sign {
+    /// A program on `PATH`.
+    Program(&'static str),
+    /// A command that succeeds.
+    Succeeds(&'static [&'static str]),
+    /// A file.
+    File(&'static str),
+    /// Debian's package itself, where its version is the point.
+    Package,
+}
+
+/// One of Debian's packages, what it is for, and how one sees that it, or another way to the same, is there.
+struct Package {
+    name: &'static str,
+    sign: Sign,
+    purpose: &'static str,
+}
+
+const fn package(name: &'static str, sign: Sign, purpose: &'static str) -> Package {
+    Package { name, sign, purpose }
+}
+
+/// What the tests run beside the product: compilers, real clients, engines.
+const FOR_TESTS: &[Package] = &[
+    package("build-essential", Sign::Program("cc"), "C programs of the tests; aws-lc"),
+    package("cmake", Sign::Program("cmake"), "building aws-lc"),
+    package("musl-tools", Sign::Program("musl-gcc"), "a resolver that is not glibc's"),
+    package("curl", Sign::Program("curl"), "a client"),
+    package("wget", Sign::Program("wget"), "a client"),
+    package("git", Sign::Program("git"), "a client"),
+    package("openssl", Sign::Program("openssl"), "a client; certificates"),
+    // The sandboxes' own: another interpreter may be in a home that they cannot read.
+    package("python3", Sign::File("/usr/bin/python3"), "clients; small origins"),
+    package(
+        "python3-pip",
+        Sign::Succeeds(&["/usr/bin/python3", "-m", "pip", "--version"]),
+        "a client; installs others",
+    ),
+    package(
+        "python3-venv",
+        Sign::Succeeds(&["/usr/bin/python3", "-c", "import ensurepip"]),
+        "virtual environments",
+    ),
+    package("nodejs", Sign::Program("node"), "a client"),
+    package("npm", Sign::Program("npm"), "a client; installs others"),
+    package("golang-go", Sign::Program("go"), "a client"),
+    package("default-jdk-headless", Sign::Program("javac"), "a client"),
+    package("php-cli", Sign::Program("php"), "an encoder"),
+    package("ruby", Sign::Program("ruby"), "an encoder"),
+    package("chromium", Sign::Program("chromium"), "a client"),
+    package("firefox-esr", Sign::Program("firefox-esr"), "a client"),
+    package("libnss3-tools", Sign::Program("certutil"), "reads the browsers' database"),
+    package("openssh-client", Sign::Program("ssh"), "a client"),
+    package("postgresql-client", Sign::Program("psql"), "a client"),
+    package("nghttp2-client", Sign::Program("nghttp"), "a client of HTTP/2"),
+    package("bubblewrap", Sign::Program("bwrap"), "a sandbox inside the sandbox"),
+    package("procps", Sign::Program("ps"), "looks at processes"),
+    package("iproute2", Sign::Program("ip"), "network namespaces"),
+    package("gdb", Sign::Program("gcore"), "tries to read the daemon's memory"),
+    package("systemd", Sign::Program("systemd-analyze"), "verifies the units"),
+    package("podman", Sign::Program("podman"), "containers"),
+    // Podman recommends it; another runtime would do for Podman, not for the tests of the hooks.
+    package("crun", Sign::Program("crun"), "containers"),
+    // On no `PATH`.
+    package("conmon", Sign::File("/usr/bin/conmon"), "containers"),
+];
+
+/// What `.ci/run` needs besides: the toolchain of the eBPF object (see ARCHITECTURE.md). Debian's rustc stands behind the
+/// machine's own on `PATH`, and is named in full where it is meant.
+const FOR_CI: &[Package] = &[
+    package("rustc-web", Sign::Package, "the eBPF object"),
+    package("rust-web-src", Sign::Package, "the eBPF object"),
+    package("llvm-22", Sign::Package, "bpf-linker"),
+    package("llvm-22-dev", Sign::Package, "bpf-linker"),
+];
+
+/// A program that cargo installs, in the version that `.ci/run` means.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    options: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "bpf-linker",
+        version: "0.10.4",
+        options: &[],
+        environment: &[("LLVM_SYS_221_PREFIX", "/usr/lib/llvm-22")],
+    },
+    Tool { name: "cargo-deny", version: "0.20.2", options: &["--debug"], environment: &[] },
+];
+
+/// For whom the machine is made ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// `cargo xtask test`.
+    Tests,
+    /// `.ci/run`, which runs the tests too.
+    Everything,
+}
+
+/// Installs what is missing, where this may do so; else an error that names all of it.
+pub(crate) fn bring(need: Need) -> Result<()> {
+    let packages = missing_packages(need);
+    let tools = if need == Need::Everything { missing_tools() } else { vec![] };
+    if packages.is_empty() && tools.is_empty() {
+        return Ok(());
+    }
+    if !(is_root() && on_path("apt-get").is_some() && on_path("dpkg-query").is_some()) {
+        bail!("{}", told(&packages, &tools));
+    }
+    if !packages.is_empty() {
+        let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
+        eprintln!("xtask: installing {}", names.join(" "));
+        succeed(apt(&["update", "-qq"]))?;
+        let install = ["install", "-y", "-qq", "--no-install-recommends"];
+        succeed(apt(&[&install[..], &names].concat()))?;
+        let still = missing_packages(need);
+        if !still.is_empty() {
+            bail!("{}", told(&still, &tools));
+        }
+    }
+    for tool in tools {
+        eprintln!("xtask: building {} {} (some minutes)", tool.name, tool.version);
+        succeed(installation(tool))?;
+    }
+    Ok(())
+}
+
+/// What is missing, in words, with the commands that bring it.
+fn told(packages: &[&Package], tools: &[&Tool]) -> String {
+    let mut text = String::from("this machine lacks\n");
+    for package in packages {
+        text += &format!("  {:22} {}\n", package.shown(), package.purpose);
+    }
+    for tool in tools {
+        text += &format!("  {:22} what `.ci/run` checks with\n", format!("{} {}", tool.name, tool.version));
+    }
+    text += "to install it:\n";
+    if !packages.is_empty() {
+        let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
+        let names = names.join(" ");
+        if on_path("apt-get").is_some() {
+            text += &format!(
+                "  sudo apt-get update && sudo apt-get install -y --no-install-recommends {names}\n"
+            );
+        } else {
+            text += &format!(
+                "  the packages of your distribution that hold those programs; Debian's are\n  {names}\n"
+            );
+        }
+    }
+    for tool in tools {
+        let variables: String =
+            tool.environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        text += &format!("  {variables}cargo {}\n", tool.arguments().join(" "));
+    }
+    text + "as root on Debian, `cargo xtask test --prerequisites` does so itself"
+}
+
+impl Package {
+    fn is_there(&self) -> bool {
+        match self.sign {
+            Sign::Program(name) => on_path(name).is_some(),
+            Sign::File(path) => Path::new(path).exists(),
+            Sign::Succeeds(command) => quiet(command),
+            Sign::Package => installed(self.name),
+        }
+    }
+
+    /// What is looked for, by the name under which other distributions know it too.
+    fn shown(&self) -> &'static str {
+        match self.sign {
+            Sign::Program(name) => name,
+            Sign::File(path) => path,
+            Sign::Succeeds(_) | Sign::Package => self.name,
+        }
+    }
+}
+
+impl Tool {
+    fn arguments(&self) -> Vec<&'static str> {
+        [&["install", "--quiet", "--locked"], self.options, &[self.name, "--version", self.version]].concat()
+    }
+}
+
+fn missing_packages(need: Need) -> Vec<&'static Package> {
+    let for_ci: &[Package] = if need == Need::Everything { FOR_CI } else { &[] };
+    FOR_TESTS.iter().chain(for_ci).filter(|package| !package.is_there()).collect()
+}
+
+/// By cargo's own record of what it installed: the name and version that its arguments give.
+fn missing_tools() -> Vec<&'static Tool> {
+    let listed = cargo(["install", "--list"]).output().map(|output| output.stdout).unwrap_or_default();
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let there = |tool: &&Tool| !listed.contains(&format!("{} v{}:", tool.name, tool.version));
+    TOOLS.iter().filter(there).collect()
+}
+
+fn installation(tool: &Tool) -> Command {
+    let mut command = cargo(tool.arguments());
+    command.envs(tool.environment.iter().copied());
+    command
+}
+
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    // What it tells of each package is of interest only when it fails, and then it is on standard error.
+    command.stdout(Stdio::null());
+    command
+}
+
+fn installed(package: &str) -> bool {
+    let format = "--showformat=${db:Status-Status}";
+    let output = Command::new("dpkg-query").args(["--show", format, package]).stderr(Stdio::null()).output();
+    output.is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn quiet(command: &[&str]) -> bool {
+    let mut process = Command::new(command[0]);
+    process.args(&command[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    process.status().is_ok_and(|status| status.success())
+}
+
+/// Where a program is: on `PATH`, or where only root's holds it.
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    directories.map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_missing_is_named_with_the_commands() {
+        let gone = package("no-such-package", Sign::Program("no-such-program"), "nothing");
+        let old = package("no-such-library", Sign::Package, "less");
+        assert!(!gone.is_there() && !old.is_there());
+        let text = told(&[&gone, &old], &[&TOOLS[0]]);
+        for part in ["no-such-program", "no-such-package no-such-library", "bpf-linker 0.10.4"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let linker = "LLVM_SYS_221_PREFIX=/usr/lib/llvm-22 cargo install --quiet --locked bpf-linker";
+        assert!(text.contains(linker), "{text}");
+    }
+
+    #[test]
+    fn what_runs_this_is_found() {
+        assert!(package("x", Sign::Succeeds(&["true"]), "").is_there());
+        assert!(!package("x", Sign::Succeeds(&["false"]), "").is_there());
+        assert!(!package("x", Sign::Succeeds(&["/no/such/program"]), "").is_there());
+        assert!(package("x", Sign::Program("sh"), "").is_there());
+        assert!(package("x", Sign::File("/proc/self/exe"), "").is_there());
+    }
+
+    #[test]
+    fn no_package_stands_twice() {
+        let mut names: Vec<&str> = FOR_TESTS.iter().chain(FOR_CI).map(|package| package.name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
