@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use http::header::{
-    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, SET_COOKIE, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -26,9 +26,6 @@ use crate::policy::{Deny, Filter, Host, Reason, Scheme};
 use crate::proxy::budget::{Allowance, Exceeded};
 use crate::tunnel::silence;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
-
-/// The headers by which frameworks let a request say that it is of another method (SPEC 2).
-pub(crate) const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// What one forwarded request consists of, once it is judged.
 pub(crate) async fn forward(
@@ -414,6 +411,11 @@ fn respond(
     if let Some(problem) = unsound(&response) {
         let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` {problem}", judged.host));
         return answer_failure(judged, parts, deny, exchange);
+    }
+    // An answer that makes the client somebody, or quotes who it is, is the credential's business alone.
+    if judged.allow.credential.is_some_and(|id| !judged.rules.policy.strip(id).passes_cookies()) {
+        response.headers_mut().remove(SET_COOKIE);
+        response.headers_mut().remove("set-cookie2");
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let taken_up = response.headers().get(UPGRADE);
