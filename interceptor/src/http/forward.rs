@@ -24,6 +24,7 @@ use super::{dialect, upgrade};
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
 use crate::proxy::budget::{Allowance, Exceeded};
+use crate::tls::refusal::{self as tls_refusal, Attempt};
 use crate::tunnel::silence;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
@@ -265,6 +266,10 @@ async fn exchange_with(
     for _ in 0..3 {
         address(&mut request, key, connection.is_h2())?;
         let used = connection.used;
+        let attempt = Attempt {
+            governed: key.is_governed(),
+            asked_for_certificate: connection.asked_for_certificate,
+        };
         let sending = pool.send(connection, key, request);
         exchange.wait();
         let sent = patiently(sending, exchange, idle).await;
@@ -288,7 +293,7 @@ async fn exchange_with(
                     };
                     exchange.go_on();
                 }
-                _ => return Err(broken(&key.host, error.error())),
+                _ => return Err(broken(&key.host, error.error(), attempt)),
             },
         }
     }
@@ -323,8 +328,17 @@ fn unreachable(host: &Host, error: &ConnectError) -> Deny {
     }
 }
 
-fn broken(host: &Host, error: &hyper::Error) -> Deny {
+fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
     tracing::debug!(%host, %error, "an exchange with an origin failed");
+    // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the handshake.
+    let alert = tls_refusal::in_chain(error).filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
+    if alert.is_some() || attempt.asked_for_certificate && !error.is_parse() {
+        let words = match alert {
+            Some(alert) => tls_refusal::of_tls(alert, attempt),
+            None => tls_refusal::certificate_missed(attempt),
+        };
+        return refusal(Reason::UpstreamTls, format!("`{host}` could not be reached: {words}"));
+    }
     let what = if error.is_parse() {
         "gave an answer that is not valid HTTP"
     } else {
