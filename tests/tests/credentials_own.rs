@@ -1,5 +1,6 @@
-//! Whatever a sandbox brings to be somebody else than the credential says, or to lead the origin elsewhere than was judged: none of
-//! it arrives, over HTTP/1.1, HTTP/2, a WebSocket's handshake and a base URL alike.
+//! Whatever a sandbox brings to be somebody else than the credential says, or to lead the origin
+//! elsewhere than was judged: none of it arrives, over HTTP/1.1, HTTP/2, a WebSocket's handshake
+//! and a base URL alike.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 

@@ -1,5 +1,6 @@
-//! Origins as they are found in companies: with a certificate of their own making, old, strict, or no TLS at all. What was named by
-//! `--upstream-ca` is taken for what it is; all else is refused in words that say what would help.
+//! Origins as they are found in companies: with a certificate of their own making, old, strict, or
+//! no TLS at all. What was named by `--upstream-ca` is taken for what it is; all else is refused in
+//! words that say what would help.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 

@@ -261,7 +261,8 @@ impl Explanation {
         let imitated = self.headers.iter().find_map(|name| resembles_framing(name));
         if let Some(framing) = imitated.filter(|_| governed) {
             self.decision = malformed(format!(
-                "the request was refused: some servers read one of its headers as `{framing}`, though it is spelled otherwise"
+                "the request was refused: some servers read one of its headers as `{framing}`, \
+                 though it is spelled otherwise"
             ));
         }
         self

@@ -266,10 +266,8 @@ async fn exchange_with(
     for _ in 0..3 {
         address(&mut request, key, connection.is_h2())?;
         let used = connection.used;
-        let attempt = Attempt {
-            governed: key.is_governed(),
-            asked_for_certificate: connection.asked_for_certificate,
-        };
+        let attempt =
+            Attempt { governed: key.is_governed(), asked_for_certificate: connection.asked_for_certificate };
         let sending = pool.send(connection, key, request);
         exchange.wait();
         let sent = patiently(sending, exchange, idle).await;
@@ -330,7 +328,8 @@ fn unreachable(host: &Host, error: &ConnectError) -> Deny {
 
 fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
     tracing::debug!(%host, %error, "an exchange with an origin failed");
-    // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the handshake.
+    // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the
+    // handshake.
     let alert = tls_refusal::in_chain(error).filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
     if alert.is_some() || attempt.asked_for_certificate && !error.is_parse() {
         let words = match alert {
@@ -426,7 +425,8 @@ fn respond(
         let deny = refusal(Reason::UpstreamProtocol, format!("the answer of `{}` {problem}", judged.host));
         return answer_failure(judged, parts, deny, exchange);
     }
-    // An answer that makes the client somebody, or quotes who it is, is the credential's business alone.
+    // An answer that makes the client somebody, or quotes who it is, is the credential's business
+    // alone.
     if judged.allow.credential.is_some_and(|id| !judged.rules.policy.strip(id).passes_cookies()) {
         response.headers_mut().remove(SET_COOKIE);
         response.headers_mut().remove("set-cookie2");

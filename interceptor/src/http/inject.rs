@@ -1,9 +1,10 @@
 //! Makes a permitted request to a governed host the one that is forwarded: the client's authentication out, the real key in.
 //!
-//! A request that comes here was judged: host, method, path and credential are settled. What leaves has exactly one
-//! authentication, in the form in which the client presented the placeholder, or in the credential's first (git's: Basic).
-//! Everything else that could authenticate is gone first, and what could lead the origin elsewhere: `policy::strip` says what.
-//! Hop-by-hop fields go before that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
+//! A request that comes here was judged: host, method, path and credential are settled. What leaves
+//! has exactly one authentication, in the form in which the client presented the placeholder, or in
+//! the credential's first (git's: Basic). Everything else that could authenticate is gone first,
+//! and what could lead the origin elsewhere: `policy::strip` says what. Hop-by-hop fields go before
+//! that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
 //! here. A request that cannot be made so is not forwarded.
 //!
 //! A `sec-websocket-*` field never carries a key (the answer to `sec-websocket-key` is a digest of it); of
@@ -151,7 +152,8 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     others.iter().for_each(|name| drop(trailers.remove(name)));
 }
 
-/// Removes what authenticates, and what could lead the origin to another path or host than the one that was judged.
+/// Removes what authenticates, and what could lead the origin to another path or host than the one
+/// that was judged.
 fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| strip.header(name.as_str())).cloned().collect();
     names.iter().for_each(|name| drop(headers.remove(name)));
@@ -230,8 +232,8 @@ fn basic_value(user: BasicUser, key: &str) -> Result<HeaderValue, InjectError> {
     value(&["Basic ", &encoded])
 }
 
-/// The URI without the query parameters that authenticate, and with the real one behind the others; the rest byte for byte.
-/// `None` where nothing changes.
+/// The URI without the query parameters that authenticate, and with the real one behind the others;
+/// the rest byte for byte. `None` where nothing changes.
 fn with_query(uri: &Uri, strip: &Strip, set: Option<(&str, &str)>) -> Result<Option<Uri>, InjectError> {
     let query = uri.query().unwrap_or_default();
     let mut kept = match strip.kept_query(query) {

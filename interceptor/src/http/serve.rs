@@ -420,7 +420,8 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
         && !rules.policy.governing(scheme, &host, port).is_empty()
     {
         let message = format!(
-            "the request has a header whose name some servers read as `{framing}`, though it is spelled otherwise; leave it out"
+            "the request has a header whose name some servers read as `{framing}`, though it is \
+             spelled otherwise; leave it out"
         );
         return Err(refused(refusal(Reason::RequestMalformed, message), Some(host)));
     }

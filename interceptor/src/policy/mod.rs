@@ -127,9 +127,10 @@ impl Policy {
         self.network.may_resolve(name)
     }
 
-    /// Whether any name is tunnelled unopened: only then need a ClientHello be read before it is answered.
-    pub fn has_passthrough(&self) -> bool {
-        !self.passthrough.is_empty()
+    /// Whether any TLS is tunnelled unopened: only then need a ClientHello be read before it is
+    /// answered.
+    pub fn may_tunnel_tls(&self) -> bool {
+        !self.passthrough.is_empty() || !self.network.allow_tcp.is_empty()
     }
 
     /// Whether TLS to this name and port is tunnelled unopened.

@@ -1,10 +1,11 @@
-//! What a request to a governed host may not bring: another authentication than the credential's, cookies, and headers by
-//! which an origin may be told another path or host than the one that was judged. The names are data
-//! (`data/authentication.json`).
+//! What a request to a governed host may not bring: another authentication than the credential's,
+//! cookies, and headers by which an origin may be told another path or host than the one that was
+//! judged. The names are data (`data/authentication.json`).
 //!
-//! Servers read one name in many spellings: CGI and its heirs make `_` of every character that is no letter and no digit,
-//! PHP does so in query parameters, frameworks fold case and take `apiKey` for `api_key`. So a name is compared as its letters
-//! and digits alone; where the file says "anything that begins, or ends, with", with `-` for every other character.
+//! Servers read one name in many spellings: CGI and its heirs make `_` of every character that is
+//! no letter and no digit, PHP does so in query parameters, frameworks fold case and take `apiKey`
+//! for `api_key`. So a name is compared as its letters and digits alone; where the file says
+//! "anything that begins, or ends, with", with `-` for every other character.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,7 +21,8 @@ const USUAL: usize = 64;
 /// How often a parameter's name may be percent-encoded over.
 const DECODED: usize = 3;
 
-/// Fields that frame a message or concern one connection (RFC 9110 section 7.6.1, RFC 9112), and `host`.
+/// Fields that frame a message or concern one connection (RFC 9110 section 7.6.1, RFC 9112), and
+/// `host`.
 const FRAMING: [&str; 13] = [
     "connection",
     "content-length",
@@ -222,8 +224,8 @@ impl Strip {
         }
     }
 
-    /// Whether a parameter of a query, `name=value`, is taken out: some server may read its name as one that authenticates,
-    /// percent-encoded or with the brackets of a list.
+    /// Whether a parameter of a query, `name=value`, is taken out: some server may read its name as
+    /// one that authenticates, percent-encoded or with the brackets of a list.
     pub fn parameter(&self, parameter: &str) -> bool {
         let lists = &*LISTS;
         let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
@@ -242,14 +244,15 @@ impl Strip {
 }
 
 impl Strip {
-    /// A query without the parameters that are taken out, the rest byte for byte; `None` where all of it stays.
+    /// A query without the parameters that are taken out, the rest byte for byte; `None` where all
+    /// of it stays.
     pub fn kept_query(&self, query: &str) -> Option<String> {
         if !query.split(['&', ';']).any(|parameter| self.parameter(parameter)) {
             return None;
         }
         let mut kept = String::new();
-        // Some servers end a parameter at `;` too: what they would read there is judged alike, and each keeps the mark that
-        // stands before it.
+        // Some servers end a parameter at `;` too: what they would read there is judged alike, and
+        // each keeps the mark that stands before it.
         let mut rest = query;
         let (mut mark, mut first) = ("", true);
         while !rest.is_empty() || !mark.is_empty() {
@@ -267,7 +270,8 @@ impl Strip {
     }
 }
 
-/// A parameter's name without its percent-encoding, with ASCII for what is a letter of ASCII in another case.
+/// A parameter's name without its percent-encoding, with ASCII for what is a letter of ASCII in
+/// another case.
 fn decoded(name: &str) -> Cow<'_, [u8]> {
     let mut decoded = Cow::Borrowed(name.as_bytes());
     for _ in 0..DECODED {
@@ -283,8 +287,8 @@ fn decoded(name: &str) -> Cow<'_, [u8]> {
     Cow::Owned(text.chars().flat_map(char::to_uppercase).collect::<String>().to_lowercase().into_bytes())
 }
 
-/// The framing or hop-by-hop field that a server may take a header for because of `_` or another such character in its name,
-/// although HTTP does not (RFC 9112 section 11.2).
+/// The framing or hop-by-hop field that a server may take a header for because of `_` or another
+/// such character in its name, although HTTP does not (RFC 9112 section 11.2).
 pub fn resembles_framing(name: &str) -> Option<&'static str> {
     if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return None;
@@ -294,7 +298,8 @@ pub fn resembles_framing(name: &str) -> Option<&'static str> {
     FRAMING.into_iter().find(|framing| framing.bytes().filter(|byte| *byte != b'-').eq(name.iter().copied()))
 }
 
-/// Whether a header of this name lets a request say that it is of another method than it was sent with.
+/// Whether a header of this name lets a request say that it is of another method than it was sent
+/// with.
 pub fn is_method_override(name: &str) -> bool {
     // The first letter rules out most headers without a copy.
     name.trim_start_matches(|first: char| !first.is_ascii_alphanumeric()).starts_with(['x', 'X'])

@@ -180,8 +180,8 @@ impl Sandbox {
         self.certificates.ca_pem()
     }
 
-    /// What its clients are to trust beside the system's roots, PEM: its authority, then the operator's own roots, since TLS that
-    /// is tunnelled unopened is verified inside.
+    /// What its clients are to trust beside the system's roots, PEM: its authority, then the
+    /// operator's own roots, since TLS that is tunnelled unopened is verified inside.
     pub fn trust_pem(&self) -> String {
         [self.ca_pem(), &self.operator_roots].concat()
     }

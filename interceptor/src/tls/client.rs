@@ -81,7 +81,8 @@ impl ClientConfigs {
 }
 
 tokio::task_local! {
-    /// Set by [`NoCertificate`] when the origin of the handshake in progress asks for a client certificate.
+    /// Set by [`NoCertificate`] when the origin of the handshake in progress asks for a client
+    /// certificate.
     static ASKED: Arc<AtomicBool>;
 }
 
@@ -92,8 +93,9 @@ pub(crate) async fn watched<F: Future>(handshake: F) -> (F::Output, bool) {
     (output, asked.load(Ordering::Relaxed))
 }
 
-/// Presents no certificate, and notes that one was asked for: an origin that then gives up says so in no certain way. One for
-/// all handshakes, since rustls resumes sessions only with the resolver that they began with.
+/// Presents no certificate, and notes that one was asked for: an origin that then gives up says so
+/// in no certain way. One for all handshakes, since rustls resumes sessions only with the resolver
+/// that they began with.
 #[derive(Debug)]
 struct NoCertificate;
 

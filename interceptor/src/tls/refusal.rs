@@ -1,5 +1,5 @@
-//! Why TLS with an origin failed, in words and with what would help, from what rustls says of it. The library's own text never
-//! gets through: it is for its developers.
+//! Why TLS with an origin failed, in words and with what would help, from what rustls says of it.
+//! The library's own text never gets through: it is for its developers.
 
 use std::io;
 
@@ -58,10 +58,12 @@ pub(crate) fn certificate_demanded(attempt: Attempt) -> String {
     format!("it demands a client certificate, and there is none to present; {}", present_one(attempt))
 }
 
-/// Of an origin that asked for a client certificate in the handshake, and then ended the connection without an answer.
+/// Of an origin that asked for a client certificate in the handshake, and then ended the connection
+/// without an answer.
 pub(crate) fn certificate_missed(attempt: Attempt) -> String {
     format!(
-        "it asked for a client certificate, got none, and ended the connection without an answer; if it needs one, {}",
+        "it asked for a client certificate, got none, and ended the connection without an \
+         answer; if it needs one, {}",
         present_one(attempt)
     )
 }
@@ -105,7 +107,8 @@ pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
             | PeerIncompatible::ExtendedMasterSecretExtensionRequired => nothing_in_common(attempt),
             PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => certificate_demanded(attempt),
             _ => format!(
-                "it speaks a TLS that this proxy does not; bring its TLS configuration up to date, {}",
+                "it speaks a TLS that this proxy does not; bring its TLS configuration up to \
+                 date, {}",
                 or_pass_through(attempt)
             ),
         },
@@ -133,7 +136,8 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
     use AlertDescription as Alert;
     match alert {
         Alert::CertificateRequired | Alert::NoCertificate => certificate_demanded(attempt),
-        // What servers of TLS 1.2 say to a client without a certificate (RFC 5246 section 7.4.6), and to one they dislike.
+        // What servers of TLS 1.2 say to a client without a certificate (RFC 5246 section 7.4.6),
+        // and to one they dislike.
         Alert::HandshakeFailure
         | Alert::BadCertificate
         | Alert::UnsupportedCertificate
@@ -159,7 +163,8 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
 fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
     match problem {
         CertificateError::UnknownIssuer => {
-            "its certificate was issued by nobody trusted here; if that is intended, give its CA, or the certificate itself, by --upstream-ca"
+            "its certificate was issued by nobody trusted here; if that is intended, give its \
+             CA, or the certificate itself, by --upstream-ca"
                 .to_owned()
         }
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -169,7 +174,9 @@ fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
         CertificateError::NotValidYetContext { not_before, .. } => {
             format!("its certificate is not valid yet, but{}; check the clocks of both", from(*not_before))
         }
-        CertificateError::NotValidYet => "its certificate is not valid yet; check the clocks of both".to_owned(),
+        CertificateError::NotValidYet => {
+            "its certificate is not valid yet; check the clocks of both".to_owned()
+        }
         CertificateError::NotValidForNameContext { presented, .. } => {
             format!("its certificate is for {}, not for the name that was asked for", names(presented))
         }
@@ -187,7 +194,9 @@ fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
             format!("its certificate is malformed; it must be made anew, {}", or_pass_through(attempt))
         }
         CertificateError::BadSignature => {
-            "its certificate was not signed by the issuer that it names; it must be made anew".to_owned()
+            "its certificate was not signed by the CA of its issuer's name that is trusted here; \
+             if that is intended, give its CA by --upstream-ca"
+                .to_owned()
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
@@ -207,7 +216,8 @@ fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
             "its certificate has a critical extension that is not known here".to_owned()
         }
         CertificateError::Other(other) if is_authority(other) => {
-            "its certificate is that of a CA, not of a server; if it is its own self-signed one, give exactly that certificate by --upstream-ca"
+            "its certificate is that of a CA, not of a server; if it is its own self-signed one, \
+             give exactly that certificate by --upstream-ca"
                 .to_owned()
         }
         CertificateError::Other(other) => of_path(other),

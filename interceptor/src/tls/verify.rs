@@ -1,10 +1,11 @@
-//! Verification of origins' certificates: rustls's own, and one thing more. A certificate that `--upstream-ca` gives is
-//! trusted also as the end entity that it is: `openssl req -x509` makes self-signed ones with `CA:TRUE`, which no path may
-//! end in (RFC 5280 section 4.2.1.9), and an operator who names exactly that certificate means the server that has it.
+//! Verification of origins' certificates: rustls's own, and one thing more. A certificate that
+//! `--upstream-ca` gives is trusted also as the end entity that it is: `openssl req -x509` makes
+//! self-signed ones with `CA:TRUE`, which no path may end in (RFC 5280 section 4.2.1.9), and an
+//! operator who names exactly that certificate means the server that has it.
 //!
-//! Only the very same bytes count, and only against what a certificate is refused for on account of its issuer, or of being a
-//! CA's. webpki has judged its validity before it says any of that; the name is checked here, and the handshake proves that the
-//! server has the key.
+//! Only the very same bytes count, and only against what a certificate is refused for on account of
+//! its issuer, or of being a CA's. webpki has judged its validity before it says any of that; the
+//! name is checked here, and the handshake proves that the server has the key.
 
 use std::collections::HashSet;
 use std::sync::Arc;

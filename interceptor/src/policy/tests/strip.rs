@@ -1,4 +1,5 @@
-//! What a request to a governed host may not bring, in every spelling that a server may read as the same name.
+//! What a request to a governed host may not bring, in every spelling that a server may read as the
+//! same name.
 
 use super::super::strip::{Strip, resembles_framing};
 use super::policy;
@@ -113,9 +114,7 @@ fn c7_parameters_that_authenticate_go_in_every_spelling() {
 fn what_a_service_needs_is_kept_and_what_a_credential_uses_never() {
     with(r#""github":{"key":"k"}"#, |strip| {
         assert!(
-            !strip.parameter("key=cache-1")
-                && strip.parameter("token=x")
-                && strip.parameter("k=1&key=2") == false
+            !strip.parameter("key=cache-1") && strip.parameter("token=x") && !strip.parameter("k=1&key=2")
         );
     });
     with(r#""github":{"key":"k","inject":{"query":"key"}}"#, |strip| assert!(strip.parameter("KEY=x")));
