@@ -57,6 +57,7 @@ pub(crate) struct Run {
 #[derive(Debug, Default)]
 struct Leniency {
     unordered: bool,
+    unseen: Vec<String>,
     tunnelled: Vec<String>,
     audit_lost: bool,
 }
@@ -250,6 +251,11 @@ impl Lab {
         self.leniency.lock().expect("no test thread panicked").tunnelled.push(host.to_owned());
     }
 
+    /// `host` is at an origin that is not the lab's, so that nothing tells what it parsed.
+    pub fn unseen(&self, host: &str) {
+        self.leniency.lock().expect("no test thread panicked").unseen.push(host.to_owned());
+    }
+
     /// This test kills the interceptor: its last records may be lost, but nothing may be recorded that did not happen.
     pub fn audit_may_be_lost(&self) {
         self.leniency.lock().expect("no test thread panicked").audit_lost = true;
@@ -315,6 +321,7 @@ impl Lab {
         let records = || runs.iter().flat_map(|run| &run.audit).filter(|record| record.kind == "request");
         let mut allowed: Vec<String> =
             records().filter(|r| r.is_request("allow")).map(Record::line).collect();
+        allowed.retain(|line| !leniency.unseen.iter().any(|host| line.contains(&format!(" {host}/"))));
         // A request that the policy permits and the origin received, but whose answer failed, is recorded as refused for
         // the origin's fault: the origin may or may not have parsed it.
         let failed = |record: &&Record| {

@@ -33,7 +33,7 @@ const REFLECTIONS: [(&str, bool); 18] = [
         true,
     ),
     ("HTTP/1.1 200 OK\r\naccess-control-allow-headers: KEY\r\ncontent-length: 0\r\n\r\n", true),
-    ("HTTP/1.1 200 OK\r\nset-cookie: a=KEY; Path=/\r\ncontent-length: 0\r\n\r\n", true),
+    ("HTTP/1.1 200 OK\r\nx-session: a=KEY; Path=/\r\ncontent-length: 0\r\n\r\n", true),
     (
         "HTTP/1.1 200 OK\r\nx-request-id: KEYKEY\r\nx-again: KEY\r\nx-again: KEY\r\ncontent-length: 0\r\n\r\n",
         true,

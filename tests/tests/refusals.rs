@@ -268,6 +268,21 @@ fn t4_a_certificate_that_proves_nothing_gets_no_request() {
             assert_eq!(reports[0].error, None, "{flaw:?}: {}", outcome.tail());
             let refusal = reports[0].answers[0].refusal();
             assert_eq!((refusal.status, refusal.reason.as_str()), (502, "upstream_tls"), "{flaw:?}");
+            let expected = match flaw {
+                Flaw::Expired => "expired on 2020-01-01",
+                Flaw::NotYetValid => "not valid yet, but from 2999-01-01",
+                Flaw::WrongHost => "is for `elsewhere.test`",
+                Flaw::SelfSigned | Flaw::UntrustedRoot | Flaw::MissingIntermediate => "--upstream-ca",
+                Flaw::CommonNameOnly => "no host name",
+                Flaw::ClientOnly => "for clients, not for servers",
+                Flaw::BareWildcard | Flaw::PartialWildcard | Flaw::ShallowWildcard => "is for `",
+                Flaw::NameConstraint => "may not issue any for that name",
+                Flaw::IssuerIsNoAuthority => "may not issue any",
+            };
+            assert!(
+                refusal.error["message"].as_str().is_some_and(|said| said.contains(expected)),
+                "{flaw:?}: {refusal:?}"
+            );
             assert_eq!(lab.seen().len(), 0, "{flaw:?}");
         });
     }

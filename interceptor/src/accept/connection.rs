@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{Spoken, classify};
 use super::native;
+use super::raw::{self, Way};
+use super::tunnelled::unless_refused;
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
@@ -24,38 +26,35 @@ use crate::policy::{Decision, Deny, Host, HostName, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
 use crate::tls::hello;
 use crate::tls::server::MintError;
-use crate::tunnel::{Carried, carry};
 use crate::upstream::pool::Key;
 
 /// The most that a TLS handshake with the sandbox may take (ATTACKS X3); less where `header_timeout_seconds` is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Where a raw protocol is permitted, the server may be the one to speak first: how long the sandbox's first byte is awaited.
-const SERVER_SPEAKS_FIRST: Duration = Duration::from_millis(150);
-
-/// The same where no raw protocol is permitted: a client of such a server is told so instead of being left to wait.
+/// Where a server would speak first, and how is known, a client is told that it may not, instead of
+/// being left to wait.
 const GREETING_AWAITED: Duration = Duration::from_secs(2);
 
 /// What is known of a connection before its first byte.
-struct Arrival {
-    sandbox: Arc<Sandbox>,
-    rules: Arc<Rules>,
+pub(super) struct Arrival {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) rules: Arc<Rules>,
     /// The address that the sandbox asked for.
-    asked: SocketAddr,
+    pub(super) asked: SocketAddr,
     /// The name it looked up to get that address.
     lookup: Option<HostName>,
-    since: Instant,
+    pub(super) since: Instant,
 }
 
 impl Arrival {
     /// The name looked up, else the address.
-    fn host(&self) -> Host {
+    pub(super) fn host(&self) -> Host {
         match &self.lookup {
             Some(name) => Host::Name(name.clone()),
             None => Host::Ip(self.asked.ip()),
         }
     }
 
-    fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
+    pub(super) fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
         let mut record = Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
             .port(self.asked.port())
             .duration(self.since.elapsed());
@@ -68,7 +67,7 @@ impl Arrival {
     }
 
     /// Records a connection that is reset because nothing can be said in its protocol.
-    fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
+    pub(super) fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
         let mut record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
         record.rule = deny.rule.clone();
         tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), message = %deny.message, "refused a connection");
@@ -79,7 +78,7 @@ impl Arrival {
 
 impl Arrival {
     /// Closes a connection whose refusal is recorded, in the words of its protocol where it has some.
-    async fn explain(&self, stream: TcpStream, first: &[u8], host: &Host, message: &str) {
+    pub(super) async fn explain(&self, stream: TcpStream, first: &[u8], host: &Host, message: &str) {
         let port = self.asked.port();
         native::refuse(&native::Refused { sandbox: &self.sandbox, host, port, first, message }, stream).await;
     }
@@ -91,6 +90,9 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: S
     // A synthetic address that stands for no name stays an address: one of a special-purpose range, which policy refuses.
     let lookup = sandbox.names.name_of(asked.ip());
     let arrival = Arrival { rules, asked, lookup, since: Instant::now(), sandbox };
+    if let Decision::Allow(allow) = arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()) {
+        return raw::serve(arrival, stream, allow).await;
+    }
     let mut first = BytesMut::with_capacity(4096);
     let spoken = match recognise(&arrival, &mut stream, &mut first).await {
         Ok(Some(spoken)) => spoken,
@@ -102,16 +104,23 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: S
         }
     };
     match spoken {
-        Spoken::Tls => tls(arrival, stream, first).await,
-        Spoken::Http1 => {
-            let context = context(arrival, None, Protocol::H1, None);
-            serve::h1(stream, first, context).await;
+        Spoken::Tls => tls(arrival, stream, first, None).await,
+        Spoken::Http1 | Spoken::Http2 => clear(arrival, stream, first, spoken).await,
+        Spoken::Other => {
+            let host = arrival.host();
+            unless_refused(arrival, stream, first, host, Protocol::Tcp, None).await;
         }
-        Spoken::Http2 => {
-            let context = context(arrival, None, Protocol::H2, None);
-            serve::h2(Prefixed { first, stream }, context).await;
-        }
-        Spoken::Other => raw(arrival, stream, first).await,
+    }
+}
+
+/// Serves HTTP in the clear.
+pub(super) async fn clear(arrival: Arrival, stream: TcpStream, first: BytesMut, spoken: Spoken) {
+    if spoken == Spoken::Http2 {
+        let context = context(arrival, None, Protocol::H2, None);
+        serve::h2(Prefixed { first, stream }, context).await;
+    } else {
+        let context = context(arrival, None, Protocol::H1, None);
+        serve::h1(stream, first, context).await;
     }
 }
 
@@ -121,15 +130,9 @@ async fn recognise(
     stream: &mut TcpStream,
     first: &mut BytesMut,
 ) -> io::Result<Option<Spoken>> {
-    let limits = arrival.rules.policy.limits();
-    let raw_permitted =
-        matches!(arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()), Decision::Allow(_));
-    let awaits_greeting = !raw_permitted && native::server_speaks_first(arrival.asked.port());
-    let patience = match (raw_permitted, awaits_greeting) {
-        (true, _) => SERVER_SPEAKS_FIRST,
-        (_, true) => GREETING_AWAITED.min(limits.header_timeout),
-        _ => limits.header_timeout,
-    };
+    let header_timeout = arrival.rules.policy.limits().header_timeout;
+    let awaits_greeting = native::server_speaks_first(arrival.asked.port());
+    let patience = if awaits_greeting { GREETING_AWAITED.min(header_timeout) } else { header_timeout };
     let reading = async {
         loop {
             if stream.read_buf(first).await? == 0 {
@@ -143,7 +146,7 @@ async fn recognise(
     };
     match tokio::time::timeout(patience, reading).await {
         Ok(recognised) => recognised,
-        Err(_) if raw_permitted || awaits_greeting || !first.is_empty() => Ok(Some(Spoken::Other)),
+        Err(_) if awaits_greeting || !first.is_empty() => Ok(Some(Spoken::Other)),
         Err(_) => {
             let message = format!("nothing was sent for {patience:?}");
             arrival.refused(None, &arrival.host(), &refusal(Reason::ProtocolDenied, message));
@@ -194,39 +197,42 @@ fn context(
     }
 }
 
-/// A TLS connection: tunnelled unopened where the policy says so, else terminated.
-async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
+/// A TLS connection: tunnelled unopened where the policy says so, else terminated. `way` is one to
+/// the host of the arrival.
+pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut, way: Option<Way>) {
     let policy = &arrival.rules.policy;
-    let port = arrival.asked.port();
     let patience = HANDSHAKE.min(policy.limits().header_timeout);
-    if policy.has_passthrough() {
+    if policy.may_tunnel_tls() {
+        let anything = raw::permits(policy, &arrival.host(), arrival.asked.port(), Protocol::Tcp);
         let read = tokio::time::timeout(patience, hello::server_name(&mut stream, &mut first)).await;
-        let Ok(Ok(sni)) = read else {
-            tracing::debug!("a TLS connection ended before its ClientHello was whole");
-            return;
+        let sni = match read {
+            Ok(Ok(sni)) => sni,
+            // No ClientHello that rustls can read: whatever it is, it may be carried where anything
+            // may.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData && anything => None,
+            _ => {
+                tracing::debug!("a TLS connection ended before its ClientHello was whole");
+                return;
+            }
         };
         let sni = sni.and_then(|name| match Host::parse(&name) {
             Ok(Host::Name(name)) => Some(name),
             _ => None,
         });
-        if let Some(name) = sni.as_ref().or(arrival.lookup.as_ref())
-            && policy.is_passthrough(name, port)
-        {
+        if let Some(host) = raw::unopened(policy, arrival.asked, arrival.lookup.as_ref(), sni.as_ref()) {
+            let way = way.filter(|_| host == arrival.host());
             // Unopened, nothing could be explained; and the name would be looked up outside (ATTACKS C1).
-            if let Some(id) = arrival.rules.keyring.named_in(name.as_str()) {
+            let named = sni.as_ref().or(arrival.lookup.as_ref());
+            if let Some(id) = named.and_then(|name| arrival.rules.keyring.named_in(name.as_str())) {
                 let deny = named_placeholder(policy, id);
-                arrival.refused(Some(Protocol::Tls), &Host::Name(name.clone()), &deny);
+                arrival.refused(Some(Protocol::Tls), &host, &deny);
                 return reset(stream);
             }
-            // What was looked up and what is asked for inside must be one name (ATTACKS T10).
-            let same =
-                sni.as_ref().is_some_and(|sni| arrival.lookup.as_ref().is_none_or(|lookup| lookup == sni));
-            if same {
-                let host = Host::Name(name.clone());
-                return passthrough(arrival, stream, first, host).await;
-            }
+            return unless_refused(arrival, stream, first, host, Protocol::Tls, way).await;
         }
     }
+    // What was dialled for a tunnel is of no use to HTTP.
+    drop(way);
     let accepting = LazyConfigAcceptor::new(Acceptor::default(), Prefixed { first, stream });
     let handshake = match tokio::time::timeout(patience, accepting).await {
         Ok(Ok(handshake)) => handshake,
@@ -324,123 +330,6 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     let (rules, wanted) = (arrival.rules.clone(), key.clone());
     let task = tokio::spawn(async move { pool.get(&rules.policy, &wanted, h2).await });
     Some(Early { key, task })
-}
-
-/// Carries TLS unopened to the origin of its name.
-async fn passthrough(arrival: Arrival, stream: TcpStream, first: BytesMut, host: Host) {
-    match arrival.rules.policy.decide_host(&host, arrival.asked.port()) {
-        Decision::Allow(allow) => tunnel(arrival, stream, first, host, Protocol::Tls, &allow).await,
-        Decision::Deny(refusal) => {
-            arrival.refused(Some(Protocol::Tls), &host, &refusal);
-            reset(stream);
-        }
-    }
-}
-
-/// Carries a protocol that is neither TLS nor HTTP, where the policy permits it.
-async fn raw(arrival: Arrival, stream: TcpStream, first: BytesMut) {
-    let host = arrival.host();
-    match arrival.rules.policy.decide_raw(&host, arrival.asked.port()) {
-        Decision::Allow(allow) => tunnel(arrival, stream, first, host, Protocol::Tcp, &allow).await,
-        Decision::Deny(refusal) => {
-            arrival.refused(Some(Protocol::Tcp), &host, &refusal);
-            arrival.explain(stream, &first, &host, &refusal.message).await;
-        }
-    }
-}
-
-async fn tunnel(
-    arrival: Arrival,
-    stream: TcpStream,
-    first: BytesMut,
-    host: Host,
-    protocol: Protocol,
-    allow: &crate::policy::Allow,
-) {
-    let port = arrival.asked.port();
-    let limits = *arrival.rules.policy.limits();
-    let allowance = match arrival.sandbox.budget.spend(&host, 0, &limits) {
-        Ok(allowance) => allowance,
-        Err(exceeded) => {
-            let refusal = refusal(Reason::LimitExceeded, exceeded.to_string());
-            arrival.refused(Some(protocol), &host, &refusal);
-            return arrival.explain(stream, &first, &host, &refusal.message).await;
-        }
-    };
-    let dialed = arrival.sandbox.upstream.connect(&arrival.rules.policy, &host, port).await;
-    let mut dialed = match dialed {
-        Ok(dialed) => dialed,
-        Err(error) => {
-            let refusal = match error.deny() {
-                Some(refusal) => refusal.clone(),
-                None => refusal(error.reason(), error.to_string()),
-            };
-            arrival.refused(Some(protocol), &host, &refusal);
-            return arrival.explain(stream, &first, &host, &refusal.message).await;
-        }
-    };
-    let carried = Carried::new(arrival.sandbox.metrics.clone(), allowance);
-    let mut entry = Entry {
-        record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
-        sandbox: arrival.sandbox.clone(),
-        since: arrival.since,
-        carried: &carried,
-    };
-    if let Some(record) = &mut entry.record {
-        record.filter = Some(allow.filter);
-        record.rule = allow.rule.clone();
-        record.ip = Some(dialed.address.ip());
-    }
-    let close = CancellationToken::new();
-    let (named, is_tls) = (host.clone(), protocol == Protocol::Tls);
-    let _alive = arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), move |policy| {
-        match (&named, is_tls) {
-            (Host::Name(name), true) => {
-                policy.is_passthrough(name, port)
-                    && matches!(policy.decide_host(&named, port), Decision::Allow(_))
-            }
-            _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
-        }
-    });
-    // For as long as it lasts it keeps no keys of rules that hold no more.
-    drop(arrival);
-    let ended = async {
-        carried.take_up(first.len() as u64)?;
-        dialed.stream.write_all(&first).await?;
-        carry(&stream, &dialed.stream, &carried, limits.idle_timeout).await
-    };
-    tokio::select! {
-        ended = ended => if let Err(error) = ended { tracing::debug!(%host, %error, "a tunnel ended") },
-        () = close.cancelled() => {
-            tracing::debug!(%host, "a tunnel was closed: a new policy does not permit it");
-            reset(stream);
-        }
-    }
-}
-
-/// The record of a tunnel: written when it is over, also when its task is cancelled.
-struct Entry<'a> {
-    record: Option<Record>,
-    sandbox: Arc<Sandbox>,
-    since: Instant,
-    carried: &'a Carried,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
-        if let Some(record) = self.record.take() {
-            let record = record
-                .bytes(self.carried.up.load(Relaxed), self.carried.down.load(Relaxed))
-                .duration(self.since.elapsed());
-            let mut record = record;
-            if self.carried.is_spent() {
-                record.reason = Some(Reason::LimitExceeded);
-            }
-            self.sandbox.metrics.connection(&record);
-            self.sandbox.audit.emit(record);
-        }
-    }
 }
 
 /// Closes with a reset, so that the sandbox sees an error and not an empty answer.

@@ -4,6 +4,8 @@
 mod classify;
 mod connection;
 mod native;
+mod raw;
+mod tunnelled;
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;

@@ -18,8 +18,7 @@ const WIDTH: usize = 150;
 /// The fields whose values may be shown, by the field around them.
 const SHOWN: [&str; 4] = ["image", "network", "network_profile", "limits"];
 const SHOWN_IN_CREDENTIAL: [&str; 4] = ["hosts", "endpoints", "methods", "paths"];
-const CREDENTIAL: [&str; 7] =
-    ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "strip_cookies"];
+const CREDENTIAL: [&str; 7] = ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
 
 /// A document as excerpts need it.
 pub(super) struct Excerpts<'a> {

@@ -13,6 +13,7 @@ use super::policy_file::{self, printable};
 use super::registries;
 use crate::policy::{
     Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme,
+    is_method_override, resembles_framing,
 };
 
 /// The arguments of `interceptor explain`.
@@ -37,7 +38,7 @@ pub struct Explain {
     /// A credential whose placeholder the request presents; repeatable.
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     present: Vec<String>,
-    /// A header of the request, `NAME: VALUE`; only method-override headers matter. Repeatable.
+    /// A header of the request, `NAME: VALUE`. Repeatable.
     #[arg(short = 'H', long, value_name = "HEADER", conflicts_with = "id")]
     header: Vec<String>,
     /// An audit file to take the request from.
@@ -54,9 +55,6 @@ pub struct Explain {
     profiles_dir: Option<PathBuf>,
 }
 
-/// The headers by which a client may ask for another method than it sends (SPEC 2).
-const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
-
 /// A question and its answer.
 struct Explanation {
     scheme: Scheme,
@@ -66,6 +64,8 @@ struct Explanation {
     /// The path as it was written.
     path: String,
     query: Option<String>,
+    /// The names of the headers that were given.
+    headers: Vec<String>,
     decision: Decision,
 }
 
@@ -75,7 +75,7 @@ pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
     let policy = policy_file::load(&arguments.policy, &catalogue)?;
     let explanation = match (&arguments.id, &arguments.audit) {
         (Some(id), Some(audit)) => recorded(&policy, audit, id)?,
-        _ => asked(&policy, &arguments)?,
+        _ => asked(&policy, &arguments)?.with_headers(&policy, &arguments.header),
     };
     let mut out = io::stdout().lock();
     let printed = if arguments.json {
@@ -108,7 +108,7 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
         .header
         .iter()
         .filter_map(|header| header.split_once(':'))
-        .filter(|(name, _)| OVERRIDES.iter().any(|known| name.trim().eq_ignore_ascii_case(known)))
+        .filter(|(name, _)| is_method_override(name.trim()))
         .map(|(_, value)| value.trim())
         .collect();
     let (host, port, decision) = match Authority::parse_typed(authority) {
@@ -135,7 +135,16 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
         }
         Err(error) => (None, scheme.default_port(), malformed(format!("the request was refused: {error}"))),
     };
-    Ok(Explanation { scheme, method: method.clone(), host, port, path: path.to_owned(), query, decision })
+    Ok(Explanation {
+        scheme,
+        method: method.clone(),
+        host,
+        port,
+        path: path.to_owned(),
+        query,
+        headers: Vec::new(),
+        decision,
+    })
 }
 
 /// The request that one under a base URL stands for, which is what is judged and forwarded.
@@ -165,7 +174,8 @@ fn under_base_url(
         None => policy.decide(&request),
     };
     let (method, host) = (method.to_owned(), Some(host));
-    Explanation { scheme: Scheme::Https, method, host, port, path, query, decision }
+    let headers = Vec::new();
+    Explanation { scheme: Scheme::Https, method, host, port, path, query, headers, decision }
 }
 
 /// The answer to a request whose host is none.
@@ -236,11 +246,39 @@ fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Resul
         port: record.port.unwrap_or(record.scheme().default_port()),
         path: record.path.clone().unwrap_or_default(),
         query: None,
+        headers: Vec::new(),
         decision,
     })
 }
 
 impl Explanation {
+    /// The same with the headers of the request, one of which may be reason enough to refuse it.
+    fn with_headers(mut self, policy: &Policy, headers: &[String]) -> Explanation {
+        let name = |header: &String| header.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+        self.headers = headers.iter().map(name).collect();
+        let governed =
+            self.host.as_ref().is_some_and(|host| !policy.governing(self.scheme, host, self.port).is_empty());
+        let imitated = self.headers.iter().find_map(|name| resembles_framing(name));
+        if let Some(framing) = imitated.filter(|_| governed) {
+            self.decision = malformed(format!(
+                "the request was refused: some servers read one of its headers as `{framing}`, \
+                 though it is spelled otherwise"
+            ));
+        }
+        self
+    }
+
+    /// What would be taken out of the request: headers by name, parameters as `?name`.
+    fn removed(&self, policy: &Policy, credential: Option<CredentialId>) -> Vec<String> {
+        let Some(strip) = credential.map(|id| policy.strip(id)) else { return Vec::new() };
+        let headers = self.headers.iter().filter(|name| strip.header(name)).cloned();
+        let parameters = self.query.iter().flat_map(|query| query.split(['&', ';']));
+        let parameters = parameters
+            .filter(|parameter| strip.parameter(parameter))
+            .map(|parameter| format!("?{}", parameter.split('=').next().unwrap_or_default()));
+        headers.chain(parameters).collect()
+    }
+
     /// The path as it is judged and forwarded; as it was written where it was refused before that.
     fn judged_path(&self) -> String {
         match &self.decision {
@@ -262,6 +300,7 @@ impl Explanation {
                 "credential": name(allow.credential),
                 "pointer": allow.rule.as_ref().map(|rule| &rule.pointer),
                 "forwarded": self.forwarded(policy, allow.credential),
+                "removed": self.removed(policy, allow.credential),
             }),
             Decision::Deny(deny) => json!({
                 "decision": "deny",
@@ -295,12 +334,11 @@ impl Explanation {
         let mut target = self.judged_path();
         let form = credential.map(|id| &policy.credential(id).forms[0]);
         if let Some(query) = &self.query {
-            // The client's own parameter of the credential's name is replaced.
-            let replaced = |pair: &&str| matches!(form, Some(Form::Query { name }) if pair.split('=').next() == Some(name));
-            let kept: Vec<&str> = query.split('&').filter(|pair| !replaced(pair)).collect();
+            let kept = credential.and_then(|id| policy.strip(id).kept_query(query));
+            let kept = kept.as_deref().unwrap_or(query);
             if !kept.is_empty() {
                 target.push('?');
-                target.push_str(&kept.join("&"));
+                target.push_str(kept);
             }
         }
         match form {
@@ -351,6 +389,10 @@ impl Explanation {
                 writeln!(out, "  forwarded   {} {}", text(&forwarded["method"]), text(&forwarded["url"]))?;
                 for (name, value) in forwarded["headers"].as_object().into_iter().flatten() {
                     writeln!(out, "              {}: {}", printable(name), text(value))?;
+                }
+                let removed = self.removed(policy, allow.credential);
+                if !removed.is_empty() {
+                    writeln!(out, "  removed     {}", printable(&removed.join(", ")))?;
                 }
             }
             Decision::Deny(deny) => {

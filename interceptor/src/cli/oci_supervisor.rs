@@ -261,7 +261,7 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
     drop(visitor);
     enforced.record_refusals()?;
     // Into the files that are mounted in the container by now.
-    to.entry.write_trust(&trust_files(to.root, Some(&enforced.ca_pem), to.mounted)?)?;
+    to.entry.write_trust(&trust_files(to.root, Some(&enforced.sandbox().trust_pem()), to.mounted)?)?;
     tracing::info!(sandbox = %to.id, container = %to.container, "enforcing");
     Ok(enforced)
 }

@@ -134,7 +134,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         environment: environment.lines,
         directory: Sent(directory),
         identity,
-        ca_pem: enforced.ca_pem.clone(),
+        ca_pem: enforced.sandbox().trust_pem(),
         hidden: hidden(rules.secret_files, &common),
         hidden_directories: agent_directory().into_iter().map(Sent).collect(),
         bundles,

@@ -73,6 +73,12 @@ fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {
         writeln!(out, "  base URL     {variable}=http://169.254.169.254/proxy/{}{path}", service.name)?;
     }
     writeln!(out, "  placeholder  {}", placeholder(service))?;
+    for name in &service.keeps.headers {
+        writeln!(out, "  keeps        header {name}")?;
+    }
+    for name in &service.keeps.query {
+        writeln!(out, "  keeps        ?{name}=")?;
+    }
     for request in &service.mints {
         writeln!(out, "  mints keys   {request}")?;
     }

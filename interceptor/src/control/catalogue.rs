@@ -56,7 +56,7 @@ pub(crate) fn service_json(service: &Service) -> Value {
         "env": service.env,
         "base_url_env": service.base_url_env,
         "placeholder": placeholder(service),
-        "strip_cookies": service.strip_cookies,
+        "keeps": { "headers": service.keeps.headers, "query": service.keeps.query },
         "mints": service.mints,
         "sources": service.sources,
     })

@@ -11,7 +11,7 @@ const SERVICES: &str = r#"{ "description": "services with several forms", "servi
       "forms": [{ "header": "authorization", "format": "Bearer {key}" }, { "header": "authorization", "format": "token {key}" },
                 { "basic": { "username": "x-access-token" } }],
       "placeholder": { "prefix": "ghp_", "random": 36, "alphabet": "alphanumeric" }, "sources": {} },
-    { "name": "google", "title": "header or query", "hosts": ["google.test"], "env": ["GEMINI_API_KEY"], "strip_cookies": true,
+    { "name": "google", "title": "header or query", "hosts": ["google.test"], "env": ["GEMINI_API_KEY"],
       "forms": [{ "header": "x-goog-api-key", "format": "{key}" }, { "query": "key" }],
       "placeholder": { "prefix": "AIza", "random": 35, "alphabet": "alphanumeric" }, "sources": {} }
 ]}"#;

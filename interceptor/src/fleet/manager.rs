@@ -219,13 +219,14 @@ impl Fleet {
         let options = &self.options;
         let enforced = Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
         tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "the self-test passed; enforcing");
-        let trust = match super::trust::write(&options.trust, visit.cgroup_id, &enforced.ca_pem) {
-            Ok(trust) => trust,
-            Err(error) => {
-                enforced.end(&self.tokio);
-                return Err(error);
-            }
-        };
+        let trust =
+            match super::trust::write(&options.trust, visit.cgroup_id, &enforced.sandbox().trust_pem()) {
+                Ok(trust) => trust,
+                Err(error) => {
+                    enforced.end(&self.tokio);
+                    return Err(error);
+                }
+            };
         let about = (shown, warnings, source);
         let place = (visit.cgroup, visit.cgroup_id);
         Ok(Arc::new(Member::new(id.clone(), place, (trust, self.options.base_urls), enforced, about, feed)))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -53,6 +53,11 @@ pub(super) async fn respond(
 ) -> Response<Download> {
     // A phrase says nothing that the status does not, and is a place for a key to come back in.
     response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
+    // An answer that makes the client somebody, or quotes who it is, is the credential's business alone.
+    if judged.allow.credential.is_some_and(|id| !judged.rules.policy.strip(id).passes_cookies()) {
+        response.headers_mut().remove(SET_COOKIE);
+        response.headers_mut().remove("set-cookie2");
+    }
     let redactor = match judged.rules.keyring.redactor() {
         Ok(redactor) => redactor,
         Err(error) => return unsearched(judged, parts, &error.to_string(), exchange),

@@ -23,11 +23,9 @@ use super::serve::{Denied, Judged, head_bytes, refuse};
 use crate::audit::Protocol;
 use crate::policy::{Deny, Filter, Host, Reason, Scheme};
 use crate::proxy::budget::Exceeded;
+use crate::tls::refusal::{self as tls_refusal, Attempt};
 use crate::tunnel::silence;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
-
-/// The headers by which frameworks let a request say that it is of another method (SPEC 2).
-pub(crate) const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// What one forwarded request consists of, once it is judged.
 pub(crate) async fn forward(
@@ -284,6 +282,8 @@ async fn exchange_with(
     for _ in 0..3 {
         address(&mut request, key, connection.is_h2())?;
         let used = connection.used;
+        let attempt =
+            Attempt { governed: key.is_governed(), asked_for_certificate: connection.asked_for_certificate };
         let sending = pool.send(connection, key, request);
         exchange.wait();
         let sent = patiently(sending, exchange, idle).await;
@@ -307,7 +307,7 @@ async fn exchange_with(
                     };
                     exchange.go_on();
                 }
-                _ => return Err(broken(&key.host, error.error())),
+                _ => return Err(broken(&key.host, error.error(), attempt)),
             },
         }
     }
@@ -342,8 +342,18 @@ fn unreachable(host: &Host, error: &ConnectError) -> Deny {
     }
 }
 
-fn broken(host: &Host, error: &hyper::Error) -> Deny {
+fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
     tracing::debug!(%host, %error, "an exchange with an origin failed");
+    // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the
+    // handshake.
+    let alert = tls_refusal::in_chain(error).filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
+    if alert.is_some() || attempt.asked_for_certificate && !error.is_parse() {
+        let words = match alert {
+            Some(alert) => tls_refusal::of_tls(alert, attempt),
+            None => tls_refusal::certificate_missed(attempt),
+        };
+        return refusal(Reason::UpstreamTls, format!("`{host}` could not be reached: {words}"));
+    }
     let what = if error.is_parse() {
         "gave an answer that is not valid HTTP"
     } else {

@@ -1,34 +1,26 @@
 //! Makes a permitted request to a governed host the one that is forwarded: the client's authentication out, the real key in.
 //!
-//! A request that comes here was judged: host, method, path and credential are settled. What leaves has exactly one
-//! authentication, in the form in which the client presented the placeholder, or in the credential's first (git's: Basic).
-//! Everything else that could authenticate is gone first: the well-known headers, the headers and query parameters of every credential of
-//! that host, in any letter case, any number, and any spelling that a server may read as the same name (`_` for `-`).
-//! Hop-by-hop fields go before that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
+//! A request that comes here was judged: host, method, path and credential are settled. What leaves
+//! has exactly one authentication, in the form in which the client presented the placeholder, or in
+//! the credential's first (git's: Basic). Everything else that could authenticate is gone first,
+//! and what could lead the origin elsewhere: `policy::strip` says what. Hop-by-hop fields go before
+//! that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
 //! here. A request that cannot be made so is not forwarded.
 //!
 //! A `sec-websocket-*` field never carries a key (the answer to `sec-websocket-key` is a digest of it); of
 //! `sec-websocket-protocol` those entries are removed in which browsers' clients put a key of their own.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING,
-};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use crate::credential::{Keyring, Presented, basic};
-use crate::policy::{Credential, CredentialId, Form, Policy};
-
-/// Headers that authenticate whatever the service, in lower case.
-const AUTHENTICATION: [&str; 5] =
-    ["authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"];
+use crate::policy::{CredentialId, Form, Policy, Strip};
 
 /// Entries of `sec-websocket-protocol` in which clients that can set no header send a key, in lower case.
 const PROTOCOLS_WITH_KEYS: [&str; 2] = ["openai-insecure-api-key.", "base64url.bearer.authorization."];
@@ -94,11 +86,10 @@ pub fn inject(
     };
 
     strip_hop_by_hop(&mut parts.headers);
-    strip_authentication(&mut parts.headers, policy, id);
-    let queries: Vec<&str> =
-        policy.neighbours(id).flat_map(|credential| &credential.forms).filter_map(Form::query).collect();
+    let strip = policy.strip(id);
+    strip_headers(&mut parts.headers, strip);
     let set = form.query().map(|name| (name, key));
-    if let Some(uri) = with_query(&parts.uri, &queries, set)? {
+    if let Some(uri) = with_query(&parts.uri, strip, set)? {
         parts.uri = uri;
     }
     if let Some((name, value)) = header.take() {
@@ -154,21 +145,10 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     others.iter().for_each(|name| drop(trailers.remove(name)));
 }
 
-/// Removes what authenticates.
-fn strip_authentication(headers: &mut HeaderMap, policy: &Policy, id: CredentialId) {
-    let neighbours: Vec<&Credential> = policy.neighbours(id).collect();
-    let cookies = neighbours.iter().any(|credential| credential.strip_cookies);
-    let authenticates = |name: &HeaderName| {
-        let name = match name.as_str() {
-            name if name.contains('_') => Cow::Owned(name.replace('_', "-")),
-            name => Cow::Borrowed(name),
-        };
-        let own = || neighbours.iter().flat_map(|credential| &credential.forms).filter_map(Form::header);
-        AUTHENTICATION.contains(&&*name)
-            || (cookies && *name == *COOKIE.as_str())
-            || own().any(|own| own == name || (own.contains('_') && own.replace('_', "-") == name))
-    };
-    let names: Vec<HeaderName> = headers.keys().filter(|name| authenticates(name)).cloned().collect();
+/// Removes what authenticates, and what could lead the origin to another path or host than the one
+/// that was judged.
+fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| strip.header(name.as_str())).cloned().collect();
     names.iter().for_each(|name| drop(headers.remove(name)));
 
     let protocols: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
@@ -237,30 +217,15 @@ fn basic_value(user: BasicUser, key: &str) -> Result<HeaderValue, InjectError> {
     value(&["Basic ", &encoded])
 }
 
-/// The URI without the query parameters of these names, and with the real one behind the others; the rest byte for byte.
-/// `None` where nothing changes.
-fn with_query(uri: &Uri, remove: &[&str], set: Option<(&str, &str)>) -> Result<Option<Uri>, InjectError> {
+/// The URI without the query parameters that authenticate, and with the real one behind the others;
+/// the rest byte for byte. `None` where nothing changes.
+fn with_query(uri: &Uri, strip: &Strip, set: Option<(&str, &str)>) -> Result<Option<Uri>, InjectError> {
     let query = uri.query().unwrap_or_default();
-    let removed = |parameter: &str| remove.iter().any(|name| is_named(parameter, name));
-    if set.is_none() && !query.split(['&', ';']).any(removed) {
-        return Ok(None);
-    }
-    let mut kept = String::new();
-    // Some servers end a parameter at `;` too: what they would read there is judged alike, and each keeps the mark that
-    // stands before it.
-    let mut rest = query;
-    let (mut mark, mut first) = ("", true);
-    while !rest.is_empty() || !mark.is_empty() {
-        let end = rest.find(['&', ';']).unwrap_or(rest.len());
-        let (parameter, behind) = rest.split_at(end);
-        if !removed(parameter) {
-            kept.push_str(if first { "" } else { mark });
-            kept.push_str(parameter);
-            first = false;
-        }
-        let next = behind.len().min(1);
-        (mark, rest) = behind.split_at(next);
-    }
+    let mut kept = match strip.kept_query(query) {
+        Some(kept) => kept,
+        None if set.is_none() => return Ok(None),
+        None => query.to_owned(),
+    };
     // An empty parameter is nothing to keep a `?` or an `&` for, where the key stands alone.
     if kept.bytes().all(|byte| byte == b'&' || byte == b';') {
         kept.clear();
@@ -278,26 +243,7 @@ fn with_query(uri: &Uri, remove: &[&str], set: Option<(&str, &str)>) -> Result<O
     Uri::from_parts(parts).map(Some).map_err(|_| InjectError::Query)
 }
 
-/// Whether some server may read a query parameter as this one: any letter case, percent-encoded, or with the brackets of a
-/// list.
-fn is_named(parameter: &str, name: &str) -> bool {
-    let given = parameter.split_once('=').map_or(parameter, |(given, _)| given);
-    let given: Vec<u8> =
-        percent_decode(given.as_bytes()).map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-    let given = given.split(|byte| *byte == b'[').next().unwrap_or_default();
-    given.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
-}
-
 impl Form {
-    /// The header that it stands in, in lower case.
-    fn header(&self) -> Option<&str> {
-        match self {
-            Form::Header { name, .. } => Some(name),
-            Form::Basic { .. } => Some("authorization"),
-            Form::Query { .. } => None,
-        }
-    }
-
     /// The query parameter that it stands in.
     fn query(&self) -> Option<&str> {
         match self {

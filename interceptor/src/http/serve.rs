@@ -28,7 +28,10 @@ use super::strict::head::Refused;
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
 use super::{authority, base_url, dialect, forward};
 use crate::audit::{Protocol, RequestId};
-use crate::policy::{BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme};
+use crate::policy::{
+    BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme, is_method_override,
+    resembles_framing,
+};
 use crate::proxy::{Rules, Sandbox};
 use crate::tunnel::silence;
 
@@ -301,7 +304,7 @@ fn cut_off(version: Version, id: RequestId) -> Response<Download> {
 
 /// The values of the headers that let a request say that it is of another method.
 fn overrides(parts: &Parts) -> impl Iterator<Item = &str> {
-    let named = parts.headers.iter().filter(|(name, _)| is_override(name.as_str()));
+    let named = parts.headers.iter().filter(|(name, _)| is_method_override(name.as_str()));
     // A value that is not text allows nothing: it is judged as a method that no rule names.
     named.map(|(_, value)| value.to_str().unwrap_or("\u{fffd}"))
 }
@@ -332,11 +335,6 @@ pub(crate) struct Judged {
     pub allow: crate::policy::Allow,
     /// Where placeholders stand in the request.
     pub presented: crate::credential::Presented,
-}
-
-/// Whether a header lets a request say that it is of another method. Frameworks behind CGI read `_` and `-` alike.
-fn is_override(name: &str) -> bool {
-    name.starts_with('x') && forward::OVERRIDES.contains(&name.replace('_', "-").as_str())
 }
 
 /// A refusal, with what is known of the request.
@@ -406,6 +404,16 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
             (Scheme::Https, based.host.clone(), based.port)
         }
     };
+    let imitated = parts.headers.keys().find_map(|name| resembles_framing(name.as_str()));
+    if let Some(framing) = imitated
+        && !rules.policy.governing(scheme, &host, port).is_empty()
+    {
+        let message = format!(
+            "the request has a header whose name some servers read as `{framing}`, though it is \
+             spelled otherwise; leave it out"
+        );
+        return Err(refused(refusal(Reason::RequestMalformed, message), Some(host)));
+    }
     let overrides: Vec<&str> = overrides(parts).collect();
     let presented = rules.keyring.presented(&parts.headers, parts.uri.query());
     // The URL names the credential, as a placeholder would; one that names another contradicts it.

@@ -11,6 +11,7 @@ use super::credential::{Alphabet, CredentialHost, Form, PlaceholderShape};
 use super::inject::InjectDocument;
 use super::network_rule::NetworkRule;
 use super::problem::Problem;
+use super::strip::Keeps;
 
 /// A service whose hosts, header form, variables and placeholder are known.
 #[derive(Clone, Debug)]
@@ -31,8 +32,8 @@ pub struct Service {
     pub base_url_env: BTreeMap<String, String>,
     /// What its clients take for a key.
     pub placeholder: PlaceholderShape,
-    /// Whether its hosts also authenticate by cookie.
-    pub strip_cookies: bool,
+    /// What its API needs although its name authenticates elsewhere.
+    pub keeps: Keeps,
     /// Requests that hand out further credentials (`METHOD PATH`): a rule that permits one deserves a warning.
     pub mints: Vec<String>,
     /// Where each fact is documented, by the field it is about.
@@ -92,7 +93,7 @@ struct ServiceEntry {
     base_url_env: BTreeMap<String, String>,
     placeholder: PlaceholderShape,
     #[serde(default)]
-    strip_cookies: bool,
+    keeps: Keeps,
     #[serde(default)]
     mints: Vec<String>,
     sources: BTreeMap<String, String>,
@@ -243,7 +244,7 @@ impl ServiceEntry {
             env: self.env,
             base_url_env: self.base_url_env,
             placeholder: self.placeholder,
-            strip_cookies: self.strip_cookies,
+            keeps: self.keeps,
             mints: self.mints,
             sources: self.sources,
         })

@@ -48,7 +48,8 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
     }
     let limits = document.limits.limits();
     drop(governed);
-    let policy = Policy { network, passthrough, credentials, endpoints, governance, limits };
+    let strips = credentials.iter().map(|_| std::sync::OnceLock::new()).collect();
+    let policy = Policy { network, passthrough, credentials, endpoints, governance, strips, limits };
     (policy, compiler.errors)
 }
 
@@ -207,7 +208,8 @@ fn credential(
         key: written.key.clone()?,
         key_pointer,
         allow_plaintext: written.allow_plaintext,
-        strip_cookies: written.strip_cookies.unwrap_or(service.is_some_and(|service| service.strip_cookies)),
+        cookies: written.cookies,
+        keeps: service.map(|service| service.keeps.clone()).unwrap_or_default(),
     })
 }
 

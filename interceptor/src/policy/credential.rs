@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::host::HostName;
 use super::network_rule::Target;
+use super::strip::Keeps;
 
 /// A credential of a policy.
 #[derive(Clone, Debug)]
@@ -34,8 +35,10 @@ pub struct Credential {
     pub key_pointer: String,
     /// Whether the key may be sent without TLS.
     pub allow_plaintext: bool,
-    /// Whether the client's cookies are dropped on its hosts, as other authentication is.
-    pub strip_cookies: bool,
+    /// Whether cookies pass on its hosts, to the origin and back.
+    pub cookies: bool,
+    /// What its API needs although its name authenticates elsewhere.
+    pub keeps: Keeps,
 }
 
 /// A host that a credential governs.

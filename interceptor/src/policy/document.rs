@@ -89,9 +89,9 @@ pub struct CredentialDocument {
     /// Permits the key to be sent without TLS.
     #[schemars(with = "bool", default)]
     pub allow_plaintext: bool,
-    /// Drops the client's cookies on the credential's hosts, as other authentication is dropped.
-    #[schemars(with = "Option<bool>")]
-    pub strip_cookies: Option<bool>,
+    /// Lets cookies pass on the credential's hosts, to the origin and back.
+    #[schemars(with = "bool", default)]
+    pub cookies: bool,
     /// The JSON pointer to the credential.
     #[schemars(skip)]
     pub(super) pointer: String,

@@ -179,6 +179,12 @@ impl Linter<'_> {
                 credential.name
             );
             self.warn(&rule.pointer, text);
+        } else if rule.value.tcp && rule.value.port.is_none_or(|port| port == 443) {
+            self.warn(
+                &rule.pointer,
+                "TLS to this host is tunnelled unopened, on port 443 too: no request in it is \
+                 judged or recorded; name the port of the protocol that is meant",
+            );
         }
     }
 

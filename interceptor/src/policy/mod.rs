@@ -33,6 +33,9 @@ mod read;
 mod report;
 mod request;
 mod schema;
+mod strip;
+
+use std::sync::OnceLock;
 
 use ipnet::IpNet;
 
@@ -56,6 +59,7 @@ pub(crate) use problem::{child_pointer, looks_like_key};
 pub use report::{Report, check, check_besides};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;
+pub use strip::{Keeps, Strip, is_method_override, resembles_framing};
 
 use endpoint::Endpoints;
 use governance::Governance;
@@ -70,6 +74,8 @@ pub struct Policy {
     /// By credential; `None` permits any method and path.
     endpoints: Vec<Option<Endpoints>>,
     governance: Governance,
+    /// By credential; made when it is first asked for.
+    strips: Vec<OnceLock<Strip>>,
     limits: Limits,
 }
 
@@ -103,6 +109,14 @@ impl Policy {
         })
     }
 
+    /// What requests that this credential authenticates may not bring.
+    ///
+    /// # Panics
+    /// When the id is from another policy.
+    pub fn strip(&self, id: CredentialId) -> &Strip {
+        self.strips[id.0].get_or_init(|| Strip::new(&self.credentials[id.0], self.neighbours(id)))
+    }
+
     /// The ceilings of the sandbox.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -113,9 +127,10 @@ impl Policy {
         self.network.may_resolve(name)
     }
 
-    /// Whether any name is tunnelled unopened: only then need a ClientHello be read before it is answered.
-    pub fn has_passthrough(&self) -> bool {
-        !self.passthrough.is_empty()
+    /// Whether any TLS is tunnelled unopened: only then need a ClientHello be read before it is
+    /// answered.
+    pub fn may_tunnel_tls(&self) -> bool {
+        !self.passthrough.is_empty() || !self.network.allow_tcp.is_empty()
     }
 
     /// Whether TLS to this name and port is tunnelled unopened.

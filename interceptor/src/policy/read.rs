@@ -17,7 +17,7 @@ pub(super) const DOCUMENT: [&str; 6] =
     ["image", "network", "network_profile", "credentials", "credentials_v2", "limits"];
 pub(super) const NETWORK: [&str; 3] = ["allow", "deny", "passthrough"];
 pub(super) const CREDENTIAL: [&str; 7] =
-    ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "strip_cookies"];
+    ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
 pub(super) const ENDPOINT: [&str; 2] = ["methods", "paths"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];
 pub(super) const LIMITS: [&str; 13] = [

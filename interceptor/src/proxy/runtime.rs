@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-
 use crate::audit::Audit;
 use crate::metrics::Metrics;
+use crate::tls::verify::Verifier;
 use crate::tls::{TlsError, client};
 use crate::upstream::Upstream;
 
@@ -25,7 +24,7 @@ pub struct RuntimeOptions {
 #[derive(Debug)]
 pub struct Runtime {
     pub(crate) upstream: Upstream,
-    pub(crate) verifier: Arc<WebPkiServerVerifier>,
+    pub(crate) verifier: Arc<Verifier>,
     pub(crate) audit: Audit,
     metrics: Metrics,
 }

@@ -88,6 +88,8 @@ pub struct Sandbox {
     pub(crate) names: Arc<Names>,
     pub(crate) dns: Arc<DnsServer>,
     pub(crate) certificates: ServerConfigs,
+    /// The operator's own roots, PEM.
+    operator_roots: Arc<str>,
     pub(crate) pool: Arc<Pool>,
     /// One place a connection.
     pub(crate) connections: Quota,
@@ -162,6 +164,7 @@ impl Sandbox {
             audit: runtime.audit.clone(),
             names,
             certificates,
+            operator_roots: runtime.verifier.given_pem(),
             pool,
             connections,
             requests,
@@ -179,6 +182,12 @@ impl Sandbox {
     /// The public certificate of the sandbox's authority, PEM.
     pub fn ca_pem(&self) -> &str {
         self.certificates.ca_pem()
+    }
+
+    /// What its clients are to trust beside the system's roots, PEM: its authority, then the
+    /// operator's own roots, since TLS that is tunnelled unopened is verified inside.
+    pub fn trust_pem(&self) -> String {
+        [self.ca_pem(), &self.operator_roots].concat()
     }
 
     /// The rules of this moment: to be loaded once per request.

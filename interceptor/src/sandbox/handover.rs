@@ -78,7 +78,7 @@ pub struct Launch {
     pub directory: Path,
     /// Who runs it.
     pub identity: Identity,
-    /// The sandbox's certificate authority, PEM.
+    /// The sandbox's certificate authority, and the operator's own roots behind it, PEM.
     pub ca_pem: String,
     /// Files that the sandbox must not read: the policy document, key files, the audit file.
     pub hidden: Vec<Path>,

@@ -19,7 +19,8 @@ use super::java;
 pub(crate) const DIRECTORY: &str = "/run/sandbox-trust";
 /// The system's roots and the sandbox's authority, PEM.
 pub(crate) const BUNDLE: &str = "ca-bundle.pem";
-/// The sandbox's authority alone, PEM, for programs that add it to roots of their own.
+/// The sandbox's authority and the operator's own roots (`--upstream-ca`), PEM, for programs that
+/// add it to roots of their own.
 pub(crate) const AUTHORITY: &str = "sandbox-ca.pem";
 /// The same as [`BUNDLE`], as a Java key store.
 pub(crate) const JAVA_STORE: &str = "cacerts";
@@ -64,7 +65,8 @@ pub(crate) struct TrustFile {
     pub(crate) covers: Vec<PathBuf>,
 }
 
-/// The files for a sandbox whose authority is `ca_pem`; reads the system's roots from where they lie.
+/// The files for a sandbox whose authority, and what else it is to trust, is `ca_pem`; reads the
+/// system's roots from where they lie.
 pub(crate) fn files(ca_pem: &str) -> Vec<TrustFile> {
     let roots = system_roots();
     let authority = certificates(ca_pem.as_bytes());

@@ -125,7 +125,7 @@ fn contains(certificate: &[u8], part: &[u8]) -> bool {
 }
 
 /// A certificate as PEM (RFC 7468).
-fn to_pem(certificate: &[u8]) -> String {
+pub(super) fn to_pem(certificate: &[u8]) -> String {
     let text = STANDARD.encode(certificate);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = text.as_str();

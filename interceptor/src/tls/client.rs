@@ -4,12 +4,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier};
+use rustls::client::{ClientSessionMemoryCache, ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
+use super::verify::Verifier;
 use super::{TlsError, provider};
 use crate::files;
 
@@ -19,7 +22,8 @@ const LARGEST_ROOTS: usize = 16 << 20;
 const SESSIONS: usize = 128;
 
 /// The verifier of origins' certificates, shared by all sandboxes: it holds no state.
-pub fn verifier(extra: &[PathBuf]) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
+    let mut given = Vec::new();
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
@@ -36,13 +40,17 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<WebPkiServerVerifier>, TlsError
             return Err(refused("holds no certificate".to_owned()));
         }
         for certificate in certificates {
-            roots.add(certificate).map_err(|error| refused(error.to_string()))?;
+            roots
+                .add(certificate.clone())
+                .map_err(|_| refused("holds a certificate that cannot be read".to_owned()))?;
+            given.push(certificate);
         }
     }
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
     }
-    Ok(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?)
+    let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+    Ok(Arc::new(Verifier::new(roots, given)))
 }
 
 /// The two client configurations of one sandbox.
@@ -56,16 +64,49 @@ pub struct ClientConfigs {
 
 impl ClientConfigs {
     /// For one sandbox.
-    pub fn new(verifier: Arc<WebPkiServerVerifier>) -> Result<ClientConfigs, TlsError> {
+    pub fn new(verifier: Arc<Verifier>) -> Result<ClientConfigs, TlsError> {
         let mut h1 = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_webpki_verifier(verifier)
-            .with_no_client_auth();
+            // Webpki's, and exact certificates: see `verify`.
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(Arc::new(NoCertificate));
         h1.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
         h1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut h2 = h1.clone();
         h2.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
         h2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(ClientConfigs { h2: Arc::new(h2), h1: Arc::new(h1) })
+    }
+}
+
+tokio::task_local! {
+    /// Set by [`NoCertificate`] when the origin of the handshake in progress asks for a client
+    /// certificate.
+    static ASKED: Arc<AtomicBool>;
+}
+
+/// Runs a handshake; says beside its outcome whether the origin asked for a client certificate.
+pub(crate) async fn watched<F: Future>(handshake: F) -> (F::Output, bool) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let output = ASKED.scope(asked.clone(), handshake).await;
+    (output, asked.load(Ordering::Relaxed))
+}
+
+/// Presents no certificate, and notes that one was asked for: an origin that then gives up says so
+/// in no certain way. One for all handshakes, since rustls resumes sessions only with the resolver
+/// that they began with.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // Outside a handshake that is watched there is nobody to tell.
+        let _ = ASKED.try_with(|asked| asked.store(true, Ordering::Relaxed));
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }

@@ -3,12 +3,15 @@
 //! - [`authority`]: the sandbox's CA, its one leaf key, and the minting of leaves.
 //! - [`server`]: one cached server configuration per name, towards the sandbox.
 //! - [`client`]: the verified client configurations, towards origins.
+//! - [`verify`]: who is taken for an origin. [`refusal`]: why one was not, in words.
 //! - [`hello`]: the ClientHello, read without being consumed.
 
 pub mod authority;
 pub mod client;
 pub mod hello;
+pub(crate) mod refusal;
 pub mod server;
+pub mod verify;
 
 use std::sync::Arc;
 

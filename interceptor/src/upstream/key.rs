@@ -42,6 +42,11 @@ impl Key {
         Key { scheme, host, port, credential, generation }
     }
 
+    /// Whether a credential authenticates requests on the connection.
+    pub(crate) fn is_governed(&self) -> bool {
+        self.credential.is_some()
+    }
+
     /// Which rules the connection was judged by.
     pub(crate) fn generation(&self) -> Generation {
         self.generation

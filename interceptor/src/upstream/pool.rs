@@ -25,7 +25,8 @@ use super::{Upstream, UpstreamError};
 use crate::http::body::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::policy::{Deny, Host, Policy, Reason, Scheme};
-use crate::tls::client::ClientConfigs;
+use crate::tls::client::{ClientConfigs, watched};
+use crate::tls::refusal::{self, Attempt};
 
 /// An idle connection is closed after this; most origins keep theirs for 60 s or longer.
 const IDLE: Duration = Duration::from_secs(30);
@@ -54,7 +55,7 @@ pub(crate) enum ConnectError {
     #[error("it speaks neither HTTP/1.1 nor HTTP/2")]
     NoCommonVersion,
     /// The HTTP connection could not be set up.
-    #[error("the origin closed the connection before it could be used: {0}")]
+    #[error("the origin closed the connection before it could be used")]
     Http(#[from] hyper::Error),
     /// The handshake took too long.
     #[error("the origin did not complete its handshake within {HANDSHAKE:?}")]
@@ -96,6 +97,8 @@ pub(crate) struct Connection {
     pub address: SocketAddr,
     /// Whether it carried a request before: then the origin may have closed it unnoticed.
     pub used: bool,
+    /// Whether the origin asked for a client certificate in the handshake, which it did not get.
+    pub asked_for_certificate: bool,
 }
 
 /// A connection that is in use; given back when its response was read to the end, else closed.
@@ -197,7 +200,7 @@ impl Pool {
                 shared.since = Instant::now();
                 let (sender, address) = (Sender::H2(shared.sender.clone()), shared.address);
                 self.metrics.pool_reused();
-                return Some(Connection { sender, address, used: true });
+                return Some(Connection { sender, address, used: true, asked_for_certificate: false });
             }
             state.shared.remove(key);
             self.gauge(&state);
@@ -214,6 +217,7 @@ impl Pool {
                     sender: Sender::H1(idle.sender),
                     address: idle.address,
                     used: true,
+                    asked_for_certificate: false,
                 });
             }
         }
@@ -330,7 +334,7 @@ impl Pool {
         key: &Key,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
-        let (sender, address) = match self.handshake(policy, key, h2).await {
+        let (sender, address, asked_for_certificate) = match self.handshake(policy, key, h2).await {
             // It does not speak HTTP/1.1 (RFC 7301 section 3.2): then it gets HTTP/2, whatever the sandbox speaks.
             Err(ConnectError::NoCommonVersion) if !h2 => {
                 self.remember(key, Version::HTTP_2);
@@ -344,7 +348,7 @@ impl Pool {
             Sender::H1(_) => {}
         }
         self.metrics.pool_opened();
-        Ok(Connection { sender, address, used: false })
+        Ok(Connection { sender, address, used: false, asked_for_certificate })
     }
 
     async fn handshake(
@@ -352,11 +356,11 @@ impl Pool {
         policy: &Policy,
         key: &Key,
         h2: bool,
-    ) -> Result<(Sender, SocketAddr), ConnectError> {
+    ) -> Result<(Sender, SocketAddr, bool), ConnectError> {
         let dialed = self.upstream.connect(policy, &key.host, key.port).await?;
         let handshake = async {
             match key.scheme {
-                Scheme::Http => handshake_h1(dialed.stream).await.map(Sender::H1),
+                Scheme::Http => handshake_h1(dialed.stream).await.map(|sender| (Sender::H1(sender), false)),
                 Scheme::Https => self.tls(dialed.stream, key, h2).await,
             }
         };
@@ -369,23 +373,24 @@ impl Pool {
             };
             self.metrics.handshake(Side::Origin, end);
         }
-        Ok((shaken.map_err(|_| ConnectError::Timeout)??, dialed.address))
+        let (sender, asked) = shaken.map_err(|_| ConnectError::Timeout)??;
+        Ok((sender, dialed.address, asked))
     }
 
-    async fn tls(&self, stream: TcpStream, key: &Key, h2: bool) -> Result<Sender, ConnectError> {
+    /// The connection, and whether the origin asked for a client certificate.
+    async fn tls(&self, stream: TcpStream, key: &Key, h2: bool) -> Result<(Sender, bool), ConnectError> {
         let name = match &key.host {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
                 .map_err(|_| ConnectError::Tls(format!("`{}` cannot stand in a certificate", key.host)))?,
             Host::Ip(address) => ServerName::from(*address),
         };
         let config = if h2 { &self.tls.h2 } else { &self.tls.h1 };
-        let stream = TlsConnector::from(config.clone())
-            .connect(name, stream)
-            .await
-            .map_err(|error| explain(&error))?;
+        let (stream, asked) = watched(TlsConnector::from(config.clone()).connect(name, stream)).await;
+        let attempt = Attempt { governed: key.is_governed(), asked_for_certificate: asked };
+        let stream = stream.map_err(|error| explain(&error, attempt))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if !negotiated_h2 {
-            return handshake_h1(stream).await.map(Sender::H1);
+            return Ok((Sender::H1(handshake_h1(stream).await?), asked));
         }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -403,7 +408,7 @@ impl Pool {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(Sender::H2(sender))
+        Ok((Sender::H2(sender), asked))
     }
 
     /// Sends a request. On success the lease is to be given back when the response was read.
@@ -452,31 +457,13 @@ where
 }
 
 /// What failed in a TLS handshake, for a person.
-fn explain(error: &io::Error) -> ConnectError {
-    use rustls::{AlertDescription, CertificateError, Error};
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-        return ConnectError::Tls(format!("the TLS handshake failed: {error}"));
-    };
-    ConnectError::Tls(match tls {
-        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => return ConnectError::NoCommonVersion,
-        Error::InvalidCertificate(problem) => match problem {
-            CertificateError::UnknownIssuer => {
-                "its certificate was issued by nobody trusted here; if that is intended, give its CA by --upstream-ca".to_owned()
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired".to_owned()
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "its certificate is not valid yet".to_owned()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "its certificate is for another name".to_owned()
-            }
-            other => format!("its certificate was refused: {other}"),
-        },
-        Error::AlertReceived(alert) => format!("it ended the TLS handshake with the alert {alert:?}"),
-        other => format!("the TLS handshake failed: {other}"),
-    })
+fn explain(error: &io::Error, attempt: Attempt) -> ConnectError {
+    use rustls::{AlertDescription, Error};
+    tracing::debug!(%error, "a TLS handshake with an origin failed");
+    match refusal::of_io(error) {
+        Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => ConnectError::NoCommonVersion,
+        _ => ConnectError::Tls(refusal::words(error, attempt)),
+    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,9 @@ impl Reader {
         if let Some(node) = plaintext {
             credential.allow_plaintext = self.bool(&node, "`allow_plaintext`").unwrap_or_default();
         }
-        credential.strip_cookies = cookies.and_then(|node| self.bool(&node, "`strip_cookies`"));
+        if let Some(node) = cookies {
+            credential.cookies = self.bool(&node, "`cookies`").unwrap_or_default();
+        }
         Some(credential)
     }
 
@@ -193,7 +195,7 @@ impl CredentialDocument {
             inject: None,
             env: None,
             allow_plaintext: false,
-            strip_cookies: None,
+            cookies: false,
             pointer,
         }
     }

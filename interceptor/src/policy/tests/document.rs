@@ -129,7 +129,7 @@ fn p3_every_mistake_is_an_error_at_its_place() {
         (custom(r#","key":"k","env":7"#), "/credentials_v2/mine/env", "a string, not a number"),
         (custom(r#","key":"k","allow_plaintext":"yes""#), "/credentials_v2/mine/allow_plaintext", "true or false"),
         (custom(r#","key":"k","allow_plaintext":1"#), "/credentials_v2/mine/allow_plaintext", "true or false"),
-        (custom(r#","key":"k","strip_cookies":null"#), "/credentials_v2/mine/strip_cookies", "true or false"),
+        (custom(r#","key":"k","cookies":null"#), "/credentials_v2/mine/cookies", "true or false"),
         (custom(r#","key":"k","inject":"authorization""#), "/credentials_v2/mine/inject", "an object, not a string"),
         (custom(r#","key":"k","inject":{}"#), "/credentials_v2/mine/inject", "exactly one"),
         (custom(r#","key":"k","inject":{"header":"a","query":"b"}"#), "/credentials_v2/mine/inject", "exactly one"),
@@ -279,7 +279,7 @@ fn p3_no_renamed_or_retyped_field_is_accepted() {
       "image": "i",
       "network": { "allow": ["a.test"], "deny": ["*"], "passthrough": ["p.test"] },
       "credentials": { "groq": "k" },
-      "credentials_v2": { "mine": { "key": { "env": "KEY" }, "hosts": ["a.test"], "env": "MINE", "allow_plaintext": false, "strip_cookies": true,
+      "credentials_v2": { "mine": { "key": { "env": "KEY" }, "hosts": ["a.test"], "env": "MINE", "allow_plaintext": false, "cookies": true,
         "inject": { "header": "x-key", "format": "{key}" }, "endpoints": [ { "methods": ["GET"], "paths": ["/a/b"] } ] },
         "other": { "key": { "file": "/k" }, "hosts": ["b.test"], "inject": { "basic": { "username": "u" } } },
         "third": { "key": "k", "hosts": ["c.test"], "inject": { "query": "q" } } },
@@ -370,7 +370,7 @@ fn a_credential_takes_what_it_does_not_say_from_the_catalogue_or_the_defaults() 
         r#"{"credentials_v2":{
             "openai":{"key":"k"},
             "anthropic":{"key":"k","hosts":["claude.test:8443"],"env":["A","B"]},
-            "github":{"key":"k","inject":{"basic":{"username":"me"}},"strip_cookies":false},
+            "github":{"key":"k","inject":{"basic":{"username":"me"}},"cookies":true},
             "mine":{"key":"k","hosts":["mine.test"]},
             "head":{"key":"k","hosts":["head.test"],"inject":{"header":"X-Key","format":"Key {key}!"}},
             "ask":{"key":"k","hosts":["ask.test"],"inject":{"query":"api_key"}}}}"#,
@@ -393,11 +393,11 @@ fn a_credential_takes_what_it_does_not_say_from_the_catalogue_or_the_defaults() 
     let github = credential("github");
     assert_eq!(github.forms, [Form::Basic { username: "me".to_owned() }]);
     assert_eq!(github.env, ["GITHUB_TOKEN", "GH_TOKEN"]);
-    assert!(!github.strip_cookies);
+    assert!(github.cookies);
     let mine = credential("mine");
     assert_eq!(mine.service, None);
     assert_eq!(mine.forms, [header("authorization", "Bearer ", "")]);
-    assert!(mine.env.is_empty() && !mine.allow_plaintext && !mine.strip_cookies);
+    assert!(mine.env.is_empty() && !mine.allow_plaintext && !mine.cookies);
     assert_eq!(credential("head").forms, [header("x-key", "Key ", "!")]);
     assert_eq!(credential("ask").forms, [Form::Query { name: "api_key".to_owned() }]);
     assert_eq!(mine.key_pointer, "/credentials_v2/mine/key");

@@ -12,6 +12,7 @@ mod network;
 mod path;
 mod pattern;
 mod size;
+mod strip;
 
 use super::{Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme};
 

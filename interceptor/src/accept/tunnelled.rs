@@ -1,0 +1,114 @@
+//! Connections that are carried unopened, from the decision to the record.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Arrival, reset};
+use super::raw::{self, Way};
+use crate::audit::{Protocol, Record, Verdict};
+use crate::policy::{Allow, Decision, Host, Policy, Reason};
+use crate::proxy::Sandbox;
+use crate::tunnel::{Carried, carry};
+
+/// Carries what is not opened, where the policy permits it.
+pub(super) async fn unless_refused(
+    arrival: Arrival,
+    stream: TcpStream,
+    first: BytesMut,
+    host: Host,
+    protocol: Protocol,
+    way: Option<Way>,
+) {
+    match raw::decide(&arrival.rules.policy, &host, arrival.asked.port(), protocol) {
+        Decision::Allow(allow) => tunnel(arrival, stream, first, host, protocol, &allow, way).await,
+        Decision::Deny(refusal) => {
+            arrival.refused(Some(protocol), &host, &refusal);
+            arrival.explain(stream, &first, &host, &refusal.message).await;
+        }
+    }
+}
+
+/// Carries bytes both ways, unread; by `way` where the origin was connected to already.
+pub(super) async fn tunnel(
+    arrival: Arrival,
+    stream: TcpStream,
+    first: BytesMut,
+    host: Host,
+    protocol: Protocol,
+    allow: &Allow,
+    way: Option<Way>,
+) {
+    let port = arrival.asked.port();
+    let limits = *arrival.rules.policy.limits();
+    let way = match way {
+        Some(way) => way,
+        None => raw::find(&arrival, &host).await,
+    };
+    let (mut dialed, allowance) = match way {
+        Ok(way) => way,
+        Err(refusal) => {
+            arrival.refused(Some(protocol), &host, &refusal);
+            return arrival.explain(stream, &first, &host, &refusal.message).await;
+        }
+    };
+    let carried = Carried::new(arrival.sandbox.metrics.clone(), allowance);
+    let mut entry = Entry {
+        record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
+        sandbox: arrival.sandbox.clone(),
+        since: arrival.since,
+        carried: &carried,
+    };
+    if let Some(record) = &mut entry.record {
+        record.filter = Some(allow.filter);
+        record.rule = allow.rule.clone();
+        record.ip = Some(dialed.address.ip());
+    }
+    let close = CancellationToken::new();
+    let named = host.clone();
+    let permitted = move |policy: &Policy| raw::permits(policy, &named, port, protocol);
+    let _alive = arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted);
+    // For as long as it lasts it keeps no keys of rules that hold no more.
+    drop(arrival);
+    let ended = async {
+        carried.take_up(first.len() as u64)?;
+        dialed.stream.write_all(&first).await?;
+        carry(&stream, &dialed.stream, &carried, limits.idle_timeout).await
+    };
+    tokio::select! {
+        ended = ended => if let Err(error) = ended { tracing::debug!(%host, %error, "a tunnel ended") },
+        () = close.cancelled() => {
+            tracing::debug!(%host, "a tunnel was closed: a new policy does not permit it");
+            reset(stream);
+        }
+    }
+}
+
+/// The record of a tunnel: written when it is over, also when its task is cancelled.
+struct Entry<'a> {
+    record: Option<Record>,
+    sandbox: Arc<Sandbox>,
+    since: Instant,
+    carried: &'a Carried,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        if let Some(record) = self.record.take() {
+            let record = record
+                .bytes(self.carried.up.load(Relaxed), self.carried.down.load(Relaxed))
+                .duration(self.since.elapsed());
+            let mut record = record;
+            if self.carried.is_spent() {
+                record.reason = Some(Reason::LimitExceeded);
+            }
+            self.sandbox.metrics.connection(&record);
+            self.sandbox.audit.emit(record);
+        }
+    }
+}

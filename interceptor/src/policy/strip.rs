@@ -1,0 +1,308 @@
+//! What a request to a governed host may not bring: another authentication than the credential's,
+//! cookies, and headers by which an origin may be told another path or host than the one that was
+//! judged. The names are data (`data/authentication.json`).
+//!
+//! Servers read one name in many spellings: CGI and its heirs make `_` of every character that is
+//! no letter and no digit, PHP does so in query parameters, frameworks fold case and take `apiKey`
+//! for `api_key`. So a name is compared as its letters and digits alone; where the file says
+//! "anything that begins, or ends, with", with `-` for every other character.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use percent_encoding::percent_decode;
+use serde::Deserialize;
+
+use super::credential::{Credential, Form};
+
+/// Names of a length that is kept on the stack; nearly every header's is shorter.
+const USUAL: usize = 64;
+/// How often a parameter's name may be percent-encoded over.
+const DECODED: usize = 3;
+
+/// Fields that frame a message or concern one connection (RFC 9110 section 7.6.1, RFC 9112), and
+/// `host`.
+const FRAMING: [&str; 13] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What an API needs although its name is on the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keeps {
+    /// Headers.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    /// Query parameters.
+    #[serde(default)]
+    pub query: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "description")]
+    _description: String,
+    headers: Vec<Group>,
+    query: Vec<Group>,
+    addressing: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    names: Vec<String>,
+    #[serde(rename = "source")]
+    _source: String,
+}
+
+/// Names, as [`Folded`] compares them.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    exact: HashSet<Box<[u8]>>,
+    begin: Vec<Box<[u8]>>,
+    end: Vec<Box<[u8]>>,
+}
+
+/// The lists of the data file.
+struct Lists {
+    headers: Names,
+    query: Names,
+    addressing: Names,
+}
+
+static LISTS: LazyLock<Lists> = LazyLock::new(|| {
+    // The file is part of this crate and a test reads it: it is valid.
+    #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
+    let file: File = serde_json::from_str(include_str!("../../data/authentication.json"))
+        .expect("the embedded list of authentication is valid");
+    let names = |groups: &[Group]| Names::of(groups.iter().flat_map(|group| &group.names));
+    Lists { headers: names(&file.headers), query: names(&file.query), addressing: names(&file.addressing) }
+});
+
+/// A name in the two ways in which names are compared.
+struct Folded {
+    stack: [u8; USUAL],
+    heap: Vec<u8>,
+    length: usize,
+}
+
+impl Folded {
+    fn of(name: &[u8]) -> Folded {
+        let mut folded = Folded { stack: [0; USUAL], heap: Vec::new(), length: name.len() };
+        if name.len() > USUAL {
+            folded.heap = name.to_vec();
+        } else {
+            folded.stack[..name.len()].copy_from_slice(name);
+        }
+        for byte in folded.bytes() {
+            *byte = if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+        }
+        folded
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        if self.length > USUAL { &mut self.heap } else { &mut self.stack[..self.length] }
+    }
+
+    /// Lower case, with `-` for what is neither a letter nor a digit.
+    fn dashed(&mut self) -> &[u8] {
+        self.bytes()
+    }
+
+    /// Letters and digits alone. What was dashed is gone afterwards.
+    fn bare(&mut self) -> &[u8] {
+        let bytes = self.bytes();
+        let mut kept = 0;
+        for at in 0..bytes.len() {
+            if bytes[at] != b'-' {
+                bytes[kept] = bytes[at];
+                kept += 1;
+            }
+        }
+        &bytes[..kept]
+    }
+}
+
+fn bare(name: &str) -> Box<[u8]> {
+    Folded::of(name.as_bytes()).bare().into()
+}
+
+impl Names {
+    fn of<'a>(names: impl Iterator<Item = &'a String>) -> Names {
+        let mut all = Names::default();
+        for name in names {
+            let dashed = |part: &str| Folded::of(part.as_bytes()).dashed().into();
+            if let Some(begin) = name.strip_suffix('*') {
+                all.begin.push(dashed(begin));
+            } else if let Some(end) = name.strip_prefix('*') {
+                all.end.push(dashed(end));
+            } else {
+                all.exact.insert(bare(name));
+            }
+        }
+        all
+    }
+
+    fn begins(&self, dashed: &[u8]) -> bool {
+        self.begin.iter().any(|begin| dashed.starts_with(begin))
+    }
+
+    fn ends(&self, dashed: &[u8]) -> bool {
+        self.end.iter().any(|end| dashed.ends_with(end))
+    }
+}
+
+/// What is taken out of requests that one credential authenticates. Made once for a policy.
+#[derive(Clone, Debug)]
+pub struct Strip {
+    /// Headers and parameters in which a credential of the same host stands.
+    own_headers: HashSet<Box<[u8]>>,
+    own_query: HashSet<Box<[u8]>>,
+    /// What the service needs.
+    kept_headers: HashSet<Box<[u8]>>,
+    kept_query: HashSet<Box<[u8]>>,
+    cookies: bool,
+}
+
+impl Strip {
+    /// For `credential`, which has hosts in common with `neighbours`.
+    pub(super) fn new<'a>(
+        credential: &Credential,
+        neighbours: impl Iterator<Item = &'a Credential>,
+    ) -> Strip {
+        let set = |names: &[String]| names.iter().map(|name| bare(name)).collect();
+        let mut strip = Strip {
+            own_headers: HashSet::new(),
+            own_query: HashSet::new(),
+            kept_headers: set(&credential.keeps.headers),
+            kept_query: set(&credential.keeps.query),
+            cookies: credential.cookies,
+        };
+        for form in neighbours.flat_map(|neighbour| &neighbour.forms) {
+            match form {
+                Form::Header { name, .. } => strip.own_headers.insert(bare(name)),
+                Form::Basic { .. } => strip.own_headers.insert(bare("authorization")),
+                Form::Query { name } => strip.own_query.insert(bare(name)),
+            };
+        }
+        strip
+    }
+
+    /// Whether cookies pass, to the origin and back.
+    pub fn passes_cookies(&self) -> bool {
+        self.cookies
+    }
+
+    /// Whether a header of this name is taken out.
+    pub fn header(&self, name: &str) -> bool {
+        let lists = &*LISTS;
+        let mut name = Folded::of(name.as_bytes());
+        let listed = {
+            let dashed = name.dashed();
+            [&lists.headers, &lists.addressing].iter().any(|list| list.begins(dashed) || list.ends(dashed))
+        };
+        let bare = name.bare();
+        match bare {
+            b"cookie" | b"cookie2" => !self.cookies,
+            bare if self.own_headers.contains(bare) => true,
+            bare if self.kept_headers.contains(bare) => false,
+            bare => listed || lists.headers.exact.contains(bare) || lists.addressing.exact.contains(bare),
+        }
+    }
+
+    /// Whether a parameter of a query, `name=value`, is taken out: some server may read its name as
+    /// one that authenticates, percent-encoded or with the brackets of a list.
+    pub fn parameter(&self, parameter: &str) -> bool {
+        let lists = &*LISTS;
+        let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
+        let decoded = decoded(name);
+        let name = decoded.split(|byte| *byte == b'[').next().unwrap_or_default();
+        let mut name = Folded::of(name);
+        let listed = {
+            let dashed = name.dashed();
+            lists.query.begins(dashed) || lists.query.ends(dashed) || lists.headers.ends(dashed)
+        };
+        let bare = name.bare();
+        self.own_query.contains(bare)
+            || !self.kept_query.contains(bare)
+                && (listed || lists.query.exact.contains(bare) || lists.headers.exact.contains(bare))
+    }
+}
+
+impl Strip {
+    /// A query without the parameters that are taken out, the rest byte for byte; `None` where all
+    /// of it stays.
+    pub fn kept_query(&self, query: &str) -> Option<String> {
+        if !query.split(['&', ';']).any(|parameter| self.parameter(parameter)) {
+            return None;
+        }
+        let mut kept = String::new();
+        // Some servers end a parameter at `;` too: what they would read there is judged alike, and
+        // each keeps the mark that stands before it.
+        let mut rest = query;
+        let (mut mark, mut first) = ("", true);
+        while !rest.is_empty() || !mark.is_empty() {
+            let end = rest.find(['&', ';']).unwrap_or(rest.len());
+            let (parameter, behind) = rest.split_at(end);
+            if !self.parameter(parameter) {
+                kept.push_str(if first { "" } else { mark });
+                kept.push_str(parameter);
+                first = false;
+            }
+            let next = behind.len().min(1);
+            (mark, rest) = behind.split_at(next);
+        }
+        Some(kept)
+    }
+}
+
+/// A parameter's name without its percent-encoding, with ASCII for what is a letter of ASCII in
+/// another case.
+fn decoded(name: &str) -> Cow<'_, [u8]> {
+    let mut decoded = Cow::Borrowed(name.as_bytes());
+    for _ in 0..DECODED {
+        if !decoded.contains(&b'%') {
+            break;
+        }
+        decoded = Cow::Owned(percent_decode(&decoded).collect());
+    }
+    if decoded.is_ascii() {
+        return decoded;
+    }
+    let text = String::from_utf8_lossy(&decoded).into_owned();
+    Cow::Owned(text.chars().flat_map(char::to_uppercase).collect::<String>().to_lowercase().into_bytes())
+}
+
+/// The framing or hop-by-hop field that a server may take a header for because of `_` or another
+/// such character in its name, although HTTP does not (RFC 9112 section 11.2).
+pub fn resembles_framing(name: &str) -> Option<&'static str> {
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return None;
+    }
+    let mut name = Folded::of(name.as_bytes());
+    let name = name.bare();
+    FRAMING.into_iter().find(|framing| framing.bytes().filter(|byte| *byte != b'-').eq(name.iter().copied()))
+}
+
+/// Whether a header of this name lets a request say that it is of another method than it was sent
+/// with.
+pub fn is_method_override(name: &str) -> bool {
+    // The first letter rules out most headers without a copy.
+    name.trim_start_matches(|first: char| !first.is_ascii_alphanumeric()).starts_with(['x', 'X'])
+        && [&b"xhttpmethodoverride"[..], b"xhttpmethod", b"xmethodoverride"]
+            .contains(&Folded::of(name.as_bytes()).bare())
+}

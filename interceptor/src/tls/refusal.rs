@@ -1,0 +1,370 @@
+//! Why TLS with an origin failed, in words and with what would help, from what rustls says of it.
+//! The library's own text never gets through: it is for its developers.
+
+use std::io;
+
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
+use rustls::{
+    AlertDescription, CertificateError, Error, ExtendedKeyPurpose, InvalidMessage, PeerIncompatible,
+};
+
+use super::verify::is_authority;
+
+/// Names of a certificate that are listed; the rest is counted.
+const MOST_NAMES: usize = 5;
+/// Of a name, which the origin chooses.
+const MOST_NAME: usize = 80;
+
+/// What is known of a handshake beside its error.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Attempt {
+    /// Whether a credential governs the host, so that it cannot be passed through.
+    pub governed: bool,
+    /// Whether the origin asked for a client certificate.
+    pub asked_for_certificate: bool,
+}
+
+/// The error of rustls in one of a stream.
+pub(crate) fn of_io(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref::<Error>()
+}
+
+/// The error of rustls among the causes of another.
+pub(crate) fn in_chain<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let found = error.downcast_ref::<Error>();
+        let found = found.or_else(|| error.downcast_ref::<io::Error>().and_then(of_io));
+        if found.is_some() {
+            return found;
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What failed, as a sentence about the origin that begins with "it" or "its".
+pub(crate) fn words(error: &io::Error, attempt: Attempt) -> String {
+    match of_io(error) {
+        Some(error) => of_tls(error, attempt),
+        None if attempt.asked_for_certificate => certificate_missed(attempt),
+        None => "it ended the connection during the TLS handshake".to_owned(),
+    }
+}
+
+/// Of an origin that takes nobody without a client certificate.
+pub(crate) fn certificate_demanded(attempt: Attempt) -> String {
+    format!("it demands a client certificate, and there is none to present; {}", present_one(attempt))
+}
+
+/// Of an origin that asked for a client certificate in the handshake, and then ended the connection
+/// without an answer.
+pub(crate) fn certificate_missed(attempt: Attempt) -> String {
+    format!(
+        "it asked for a client certificate, got none, and ended the connection without an \
+         answer; if it needs one, {}",
+        present_one(attempt)
+    )
+}
+
+fn present_one(attempt: Attempt) -> &'static str {
+    if attempt.governed {
+        "put a server before it that presents one (a host of a credential cannot be passed through)"
+    } else {
+        "name the host in `network.passthrough`, so that the client can present its own"
+    }
+}
+
+/// The end of a sentence that says what to do about an origin that cannot be spoken to.
+fn or_pass_through(attempt: Attempt) -> &'static str {
+    if attempt.governed {
+        "(as a host of a credential it cannot be named in `network.passthrough`)"
+    } else {
+        "or name it in `network.passthrough`, so that the client speaks TLS with it itself"
+    }
+}
+
+fn nothing_in_common(attempt: Attempt) -> String {
+    format!(
+        "it has no TLS version and cipher suite in common with this proxy, which speaks TLS 1.3, and TLS 1.2 with ECDHE and \
+         AES-GCM or ChaCha20-Poly1305; bring its TLS configuration up to date, {}",
+        or_pass_through(attempt)
+    )
+}
+
+/// What rustls says, as such a sentence.
+pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
+    match error {
+        Error::InvalidCertificate(problem) => of_certificate(problem, attempt),
+        Error::AlertReceived(alert) => of_alert(*alert, attempt),
+        Error::PeerIncompatible(problem) => match problem {
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::NoCipherSuitesInCommon
+            | PeerIncompatible::NoKxGroupsInCommon
+            | PeerIncompatible::NoSignatureSchemesInCommon
+            | PeerIncompatible::ExtendedMasterSecretExtensionRequired => nothing_in_common(attempt),
+            PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => certificate_demanded(attempt),
+            _ => format!(
+                "it speaks a TLS that this proxy does not; bring its TLS configuration up to \
+                 date, {}",
+                or_pass_through(attempt)
+            ),
+        },
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::MessageTooLarge
+            | InvalidMessage::InvalidEmptyPayload,
+        ) => "it does not answer in TLS on that port; if it speaks plain HTTP there, ask it by http://"
+            .to_owned(),
+        Error::NoCertificatesPresented => "it presented no certificate".to_owned(),
+        Error::PeerMisbehaved(_)
+        | Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::DecryptError
+        | Error::PeerSentOversizedRecord => {
+            format!("it breaks the rules of TLS; repair it, {}", or_pass_through(attempt))
+        }
+        _ => "the TLS handshake with it failed".to_owned(),
+    }
+}
+
+fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
+    use AlertDescription as Alert;
+    match alert {
+        Alert::CertificateRequired | Alert::NoCertificate => certificate_demanded(attempt),
+        // What servers of TLS 1.2 say to a client without a certificate (RFC 5246 section 7.4.6),
+        // and to one they dislike.
+        Alert::HandshakeFailure
+        | Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied
+            if attempt.asked_for_certificate =>
+        {
+            certificate_demanded(attempt)
+        }
+        Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity => {
+            nothing_in_common(attempt)
+        }
+        Alert::UnrecognisedName => {
+            "it does not serve that name; check the name, or what it resolves to".to_owned()
+        }
+        Alert::AccessDenied => "it refused the TLS handshake: access is denied".to_owned(),
+        Alert::InternalError => "it failed during the TLS handshake: an internal error of its own".to_owned(),
+        alert => format!("it ended the TLS handshake with alert {} (RFC 8446 section 6)", u8::from(alert)),
+    }
+}
+
+fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
+    match problem {
+        CertificateError::UnknownIssuer => {
+            "its certificate was issued by nobody trusted here; if that is intended, give its \
+             CA, or the certificate itself, by --upstream-ca"
+                .to_owned()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("its certificate has expired{}; it must be renewed", on(*not_after))
+        }
+        CertificateError::Expired => "its certificate has expired; it must be renewed".to_owned(),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("its certificate is not valid yet, but{}; check the clocks of both", from(*not_before))
+        }
+        CertificateError::NotValidYet => {
+            "its certificate is not valid yet; check the clocks of both".to_owned()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!("its certificate is for {}, not for the name that was asked for", names(presented))
+        }
+        CertificateError::NotValidForName => {
+            "its certificate is not for the name that was asked for".to_owned()
+        }
+        CertificateError::Revoked => "its certificate was revoked; it must be replaced".to_owned(),
+        CertificateError::UnknownRevocationStatus
+        | CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. }
+        | CertificateError::InvalidOcspResponse => {
+            "whether its certificate was revoked cannot be told".to_owned()
+        }
+        CertificateError::BadEncoding => {
+            format!("its certificate is malformed; it must be made anew, {}", or_pass_through(attempt))
+        }
+        CertificateError::BadSignature => {
+            "its certificate was not signed by the CA of its issuer's name that is trusted here; \
+             if that is intended, give its CA by --upstream-ca"
+                .to_owned()
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
+            "its certificate is signed by an algorithm that is not safe any more, or not known here; it must be made anew (RSA or \
+             ECDSA with SHA-256, Ed25519), {}",
+            or_pass_through(attempt)
+        ),
+        CertificateError::InvalidPurposeContext { presented, .. } => {
+            let clients = presented.contains(&ExtendedKeyPurpose::ClientAuth);
+            let purpose = if clients { "for clients, not for servers" } else { "not for servers" };
+            format!("its certificate is {purpose} (extended key usage); it must be made anew")
+        }
+        CertificateError::InvalidPurpose => {
+            "its certificate is not for servers (extended key usage); it must be made anew".to_owned()
+        }
+        CertificateError::UnhandledCriticalExtension => {
+            "its certificate has a critical extension that is not known here".to_owned()
+        }
+        CertificateError::Other(other) if is_authority(other) => {
+            "its certificate is that of a CA, not of a server; if it is its own self-signed one, \
+             give exactly that certificate by --upstream-ca"
+                .to_owned()
+        }
+        CertificateError::Other(other) => of_path(other),
+        _ => "its certificate is not acceptable".to_owned(),
+    }
+}
+
+/// What webpki says and rustls has no word for.
+fn of_path(other: &rustls::OtherError) -> String {
+    use webpki::Error;
+    match other.0.downcast_ref::<Error>() {
+        Some(Error::EndEntityUsedAsCa | Error::PathLenConstraintViolated) => {
+            "its certificate was issued by one that may not issue any".to_owned()
+        }
+        Some(Error::NameConstraintViolation) => {
+            "its certificate was issued by a CA that may not issue any for that name".to_owned()
+        }
+        Some(Error::UnsupportedCertVersion) => {
+            "its certificate is of a version before X.509 v3; it must be made anew".to_owned()
+        }
+        Some(
+            Error::MaximumSignatureChecksExceeded
+            | Error::MaximumPathBuildCallsExceeded
+            | Error::MaximumPathDepthExceeded
+            | Error::MaximumNameConstraintComparisonsExceeded,
+        ) => "its chain of certificates is too long to be verified".to_owned(),
+        Some(Error::ExtensionValueInvalid | Error::MalformedExtensions | Error::MalformedDnsIdentifier) => {
+            "its certificate is malformed; it must be made anew".to_owned()
+        }
+        _ => "its certificate is not acceptable".to_owned(),
+    }
+}
+
+/// The names of a certificate, as rustls describes them, for a person.
+fn names(presented: &[String]) -> String {
+    let shown = |text: &String| {
+        let name = text
+            .strip_prefix("DnsName(\"")
+            .and_then(|rest| rest.strip_suffix("\")"))
+            .or_else(|| text.strip_prefix("IpAddress(").and_then(|rest| rest.strip_suffix(')')))?;
+        let plain = |character: &char| character.is_ascii_graphic() && *character != '`';
+        let name: String = name.chars().filter(plain).take(MOST_NAME).collect();
+        (!name.is_empty()).then(|| format!("`{name}`"))
+    };
+    let all: Vec<String> = presented.iter().filter_map(shown).collect();
+    match all.len() {
+        0 => "no host name (what its subject says does not count)".to_owned(),
+        count if count > MOST_NAMES => {
+            format!("{} and {} more", all[..MOST_NAMES].join(", "), count - MOST_NAMES)
+        }
+        _ => all.join(", "),
+    }
+}
+
+fn on(time: UnixTime) -> String {
+    date(time).map(|date| format!(" on {date}")).unwrap_or_default()
+}
+
+fn from(time: UnixTime) -> String {
+    date(time).map(|date| format!(" from {date} on")).unwrap_or_else(|| " only later".to_owned())
+}
+
+fn date(time: UnixTime) -> Option<String> {
+    let seconds = i64::try_from(time.as_secs()).ok()?;
+    Some(Timestamp::from_second(seconds).ok()?.strftime("%Y-%m-%d").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rustls::{OtherError, PeerMisbehaved};
+
+    use super::*;
+
+    fn said(error: Error, attempt: Attempt) -> String {
+        words(&io::Error::new(io::ErrorKind::InvalidData, error), attempt)
+    }
+
+    #[test]
+    fn t4_each_failure_says_what_it_is_and_what_would_help() {
+        let open = Attempt::default();
+        let asked = Attempt { asked_for_certificate: true, ..open };
+        let governed = Attempt { governed: true, ..open };
+        let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let certificate = |error| Error::InvalidCertificate(error);
+        let path = |error: webpki::Error| certificate(CertificateError::Other(OtherError(Arc::new(error))));
+        let wrong_name = |presented: &[&str]| {
+            certificate(CertificateError::NotValidForNameContext {
+                expected: rustls::pki_types::ServerName::try_from("a.test").unwrap(),
+                presented: presented.iter().map(|name| (*name).to_owned()).collect(),
+            })
+        };
+        let table = [
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), open, "in common"),
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), open, "network.passthrough"),
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), governed, "cannot be named"),
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), asked, "client certificate"),
+            (Error::AlertReceived(AlertDescription::CertificateRequired), open, "client certificate"),
+            (Error::AlertReceived(AlertDescription::ProtocolVersion), open, "in common"),
+            (Error::AlertReceived(AlertDescription::InsufficientSecurity), open, "in common"),
+            (Error::AlertReceived(AlertDescription::UnrecognisedName), open, "does not serve that name"),
+            (Error::AlertReceived(AlertDescription::DecodeError), open, "alert 50"),
+            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), open, "in common"),
+            (Error::PeerMisbehaved(PeerMisbehaved::IllegalTlsInnerPlaintext), open, "rules of TLS"),
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), open, "http://"),
+            (Error::General("secret detail".to_owned()), open, "handshake with it failed"),
+            (certificate(CertificateError::UnknownIssuer), open, "--upstream-ca"),
+            (certificate(CertificateError::Revoked), open, "revoked"),
+            (certificate(CertificateError::BadEncoding), open, "malformed"),
+            (
+                certificate(CertificateError::ExpiredContext {
+                    time: time(0),
+                    not_after: time(1_577_836_800),
+                }),
+                open,
+                "expired on 2020-01-01",
+            ),
+            (
+                certificate(CertificateError::NotValidYetContext {
+                    time: time(0),
+                    not_before: time(4_102_444_800),
+                }),
+                open,
+                "not valid yet, but from 2100-01-01 on",
+            ),
+            (
+                wrong_name(&["DnsName(\"x.test\")", "IpAddress(192.0.2.1)"]),
+                open,
+                "is for `x.test`, `192.0.2.1`, not",
+            ),
+            (wrong_name(&[]), open, "no host name"),
+            (wrong_name(&["DnsName(\"a\")"; 9]), open, "and 4 more"),
+            (path(webpki::Error::CaUsedAsEndEntity), open, "exactly that certificate by --upstream-ca"),
+            (path(webpki::Error::NameConstraintViolation), open, "may not issue any for that name"),
+            (path(webpki::Error::UnsupportedCertVersion), open, "v3"),
+            (path(webpki::Error::EmptyEkuExtension), open, "not acceptable"),
+        ];
+        for (error, attempt, expected) in table {
+            let shown = format!("{error:?}");
+            let said = said(error, attempt);
+            assert!(said.contains(expected), "{shown} became: {said}");
+            assert!(!said.contains("secret detail") && !said.contains("Context {"), "{said}");
+        }
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(words(&reset, open).contains("ended the connection"));
+        assert!(words(&reset, asked).contains("client certificate"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Verification of origins' certificates: rustls's own, and one thing more. A certificate that
+//! `--upstream-ca` gives is trusted also as the end entity that it is: `openssl req -x509` makes
+//! self-signed ones with `CA:TRUE`, which no path may end in (RFC 5280 section 4.2.1.9), and an
+//! operator who names exactly that certificate means the server that has it.
+//!
+//! Only the very same bytes count, and only against what a certificate is refused for on account of
+//! its issuer, or of being a CA's. webpki has judged its validity before it says any of that; the
+//! name is checked here, and the handshake proves that the server has the key.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use super::authority::to_pem;
+
+/// Verifies the certificates of origins. It holds no state.
+#[derive(Debug)]
+pub struct Verifier {
+    roots: Arc<WebPkiServerVerifier>,
+    /// The certificates that the operator gave, as they are encoded.
+    named: HashSet<CertificateDer<'static>>,
+    given_pem: Arc<str>,
+}
+
+impl Verifier {
+    pub(super) fn new(roots: Arc<WebPkiServerVerifier>, given: Vec<CertificateDer<'static>>) -> Verifier {
+        let given_pem: String = given.iter().map(|certificate| to_pem(certificate)).collect();
+        Verifier { roots, named: given.into_iter().collect(), given_pem: given_pem.into() }
+    }
+
+    /// The certificates that the operator gave, PEM.
+    pub fn given_pem(&self) -> Arc<str> {
+        self.given_pem.clone()
+    }
+}
+
+/// Whether a certificate was refused only for who issued it and how, or for being a CA's.
+fn is_about_its_issuer(error: &Error) -> bool {
+    let Error::InvalidCertificate(error) = error else { return false };
+    match error {
+        CertificateError::UnknownIssuer
+        | CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => true,
+        CertificateError::Other(other) => is_authority(other),
+        _ => false,
+    }
+}
+
+/// Whether a certificate was refused for being a CA's.
+pub(super) fn is_authority(error: &rustls::OtherError) -> bool {
+    matches!(error.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            Err(error) if is_about_its_issuer(&error) && self.named.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.roots.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.roots.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.roots.supported_verify_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        self.roots.root_hint_subjects()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+    use rustls::RootCertStore;
+
+    use super::super::provider;
+    use super::*;
+
+    /// What `openssl req -x509` makes, with these years of validity.
+    fn self_signed(name: &str, years: (i32, i32), is_ca: IsCa) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    fn authority() -> IsCa {
+        IsCa::Ca(BasicConstraints::Unconstrained)
+    }
+
+    fn verifier(given: &[&CertificateDer<'static>]) -> Verifier {
+        let mut roots = RootCertStore::empty();
+        for certificate in given {
+            roots.add((*certificate).clone()).unwrap();
+        }
+        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+        Verifier::new(roots, given.iter().map(|certificate| (*certificate).clone()).collect())
+    }
+
+    /// In the year 2026.
+    fn verify(verifier: &Verifier, certificate: &CertificateDer<'_>, name: &str) -> Result<(), Error> {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1_780_000_000));
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        verifier.verify_server_cert(certificate, &[], &name, &[], now).map(|_| ())
+    }
+
+    #[test]
+    fn t4_a_certificate_that_was_given_is_the_server_that_it_names_and_no_other() {
+        const NAME: &str = "git.corp.test";
+        let own = self_signed(NAME, (2020, 2040), authority());
+        let same_name = self_signed(NAME, (2020, 2040), authority());
+        let expired = self_signed(NAME, (2010, 2020), authority());
+        let early = self_signed(NAME, (2040, 2050), authority());
+        let leaf = self_signed(NAME, (2020, 2040), IsCa::ExplicitNoCa);
+        let given = verifier(&[&own, &expired, &early, &leaf]);
+        verify(&given, &own, NAME).unwrap();
+        verify(&given, &leaf, NAME).unwrap();
+        let refused = |certificate, name| match verify(&given, certificate, name) {
+            Err(Error::InvalidCertificate(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(refused(&own, "other.test"), CertificateError::NotValidForNameContext { .. }));
+        assert!(matches!(refused(&expired, NAME), CertificateError::ExpiredContext { .. }));
+        assert!(matches!(refused(&early, NAME), CertificateError::NotValidYetContext { .. }));
+        // Of the same name and maker, but not the one that was given.
+        assert!(matches!(refused(&same_name, NAME), CertificateError::Other(_)));
+        let mut changed = own.to_vec();
+        *changed.last_mut().unwrap() ^= 1;
+        assert!(verify(&given, &CertificateDer::from(changed), NAME).is_err());
+    }
+
+    #[test]
+    fn t4_a_leaf_that_was_given_needs_no_issuer_and_makes_none() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = authority();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "issuer");
+        let issuer = rcgen::CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let leaf = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap().der().clone();
+        let given = verifier(&[&leaf]);
+        verify(&given, &leaf, "a.test").unwrap();
+        assert!(verify(&given, &leaf, "b.test").is_err());
+        let sibling = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        let sibling = sibling.signed_by(&key, &issuer).unwrap().der().clone();
+        assert!(verify(&given, &sibling, "a.test").is_err());
+    }
+}
