@@ -83,7 +83,7 @@ for attempt in udp, tcp:
     assert_eq!(cgroup.python(&program), "refused\nrefused\n");
     let second = cgroup.attach().wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(!second.status.success() && said.contains("another `interceptor attach`"), "{said}");
+    assert!(!second.status.success() && said.contains("an `interceptor attach`"), "{said}");
 
     first.kill().unwrap();
     first.wait().unwrap();
@@ -128,11 +128,11 @@ for address in '203.0.113.1', '198.51.100.1':
     assert_eq!(cgroup.python(program), "1\nredirected\n");
     deny("198.51.100.0/24");
     kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
-    wait_for("the policy was read again");
+    wait_for("policy reloaded");
     assert_eq!(cgroup.python(program), "redirected\n1\n");
     fs::write(&policy, "{ broken").unwrap();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
-    wait_for("the one before stays in force");
+    wait_for("keeping the previous one");
     assert_eq!(cgroup.python(program), "redirected\n1\n");
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success());

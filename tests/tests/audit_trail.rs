@@ -58,7 +58,7 @@ fn o4_a_sealed_audit_file_verifies_and_tampering_is_named() {
         assert!(outcome.audit.iter().all(|record| record.mac.is_some()));
         let [file] = audit_files(lab).try_into().unwrap();
         let whole = out(&["audit", "verify", "--key", &key, "--expect-end", &file]);
-        assert!(whole.starts_with(&format!("whole: {} records", outcome.audit.len())), "{whole}");
+        assert!(whole.starts_with(&format!("OK: {} records", outcome.audit.len())), "{whole}");
 
         let text = fs::read_to_string(&file).unwrap();
         let number = 1 + text.lines().position(|line| line.contains(r#""decision":"deny""#)).unwrap();
@@ -122,7 +122,7 @@ fn a_rotated_file_is_opened_anew_on_sighup_and_the_chain_goes_on() {
         assert!(old.contains("before.test") && !old.contains("after.test"));
         assert!(new.contains("after.test") && !new.contains("\"before.test"));
         let whole = out(&["audit", "verify", "--key", &key, "--expect-end", &rotated, &file]);
-        assert!(whole.starts_with("whole: "), "{whole}");
+        assert!(whole.starts_with("OK: "), "{whole}");
         let alone = out(&["audit", "verify", "--key", &key, &file]);
         assert!(alone.contains("goes on after record"), "{alone}");
         let output = interceptor(&["audit", "verify", "--key", &key, &file, &rotated]);
@@ -325,7 +325,7 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
         let (key, audit) = (chain_key(lab), lab.directory().join("daemon.log"));
         let mut daemon = Daemon::start(lab, &audit, &key);
         assert!(daemon.out(&["ctl", "health"]).starts_with("ok: version "));
-        assert_eq!(daemon.out(&["ctl", "sandboxes"]), "there is no sandbox\n");
+        assert_eq!(daemon.out(&["ctl", "sandboxes"]), "no sandboxes\n");
         let policy = lab.secret_file("p.json", &lab.governed(HOST, json!([])).to_string());
         let cgroup = daemon.cgroup.display().to_string();
         let create = ["ctl", "sandboxes", "create", "--id", "web", "--cgroup", &cgroup, "--policy"];
@@ -342,8 +342,14 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
             assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
             assert!(expected.iter().all(|text| error.contains(text)), "{error}");
         };
-        refused(&[&create[..], &[policy.to_str().unwrap()]].concat(), &["the daemon refuses", "(409)"]);
-        refused(&["ctl", "sandboxes", "show", "../none?"], &["no such sandbox", "(404)"]);
+        refused(
+            &[&create[..], &[policy.to_str().unwrap()]].concat(),
+            &["the daemon refused", "(409)", "already exists: remove it first"],
+        );
+        refused(
+            &["ctl", "sandboxes", "show", "../none?"],
+            &["no sandbox \"../none?\"; see: interceptor ctl sandboxes"],
+        );
         let wrong = lab.secret_file("wrong.json", r#"{ "network": { "allow": [""], "alow": [] } }"#);
         let put = ["ctl", "policy", "put", "web", wrong.to_str().unwrap()];
         refused(&put, &["(422)", "/network/allow/0: ", "/network/alow"]);
@@ -414,13 +420,13 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
             assert!(daemon.out(&["ctl", what]).contains(expected), "{what}: {}", daemon.out(&["ctl", what]));
         }
         assert_eq!(daemon.out(&["ctl", "sandboxes", "delete", "web"]), "web: removed\n");
-        refused(&["ctl", "sandboxes", "delete", "web"], &["(404)"]);
+        refused(&["ctl", "sandboxes", "delete", "web"], &["no sandbox \"web\""]);
 
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.child.id().cast_signed()), Signal::SIGTERM)
             .unwrap();
         assert!(daemon.child.wait().unwrap().success());
         let whole = out(&["audit", "verify", "--key", &key, "--expect-end", audit.to_str().unwrap()]);
-        assert!(whole.starts_with("whole: "), "{whole}");
+        assert!(whole.starts_with("OK: "), "{whole}");
         assert!(!fs::read_to_string(&audit).unwrap().contains(lab.key()));
     });
 }

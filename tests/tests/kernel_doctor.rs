@@ -121,3 +121,24 @@ fn o6_what_run_can_do_without_is_a_warning_with_its_remedy() {
         assert!(warned["remedy"].as_str().is_some_and(|remedy| remedy.len() > 10), "{script}: {warned:#}");
     }
 }
+
+#[test]
+fn without_root_no_kernel_option_is_blamed() {
+    let (code, report) = doctor("exec setpriv --reuid 65534 --clear-groups --inh-caps=-all $DOCTOR");
+    assert_eq!(code, Some(1));
+    let failed: Vec<&Value> = checks(&report).iter().filter(|check| check["ok"] == false).collect();
+    assert!(failed.len() >= 3, "{report:#}");
+    for check in failed {
+        let remedy = check["remedy"].as_str().unwrap();
+        assert!(remedy.contains("run as root") && !remedy.contains("CONFIG_"), "{check:#}");
+        assert!(!check["detail"].as_str().unwrap().contains("CONFIG_"), "{check:#}");
+    }
+    let text = Command::new("setpriv")
+        .args(["--reuid", "65534", "--clear-groups", "--inh-caps=-all"])
+        .arg(binary("interceptor"))
+        .arg("doctor")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.ends_with(": 2 problems must be fixed first\n"), "{text}");
+}

@@ -1,5 +1,7 @@
 //! The log: what it tells of a request, in which form, and what it never tells (ATTACKS O1).
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use serde_json::{Value, json};
@@ -59,5 +61,81 @@ fn a_request_has_one_id_in_the_answer_the_record_and_the_log() {
         let line = line.unwrap_or_else(|| panic!("no line of {id}: {}", outcome.err()));
         assert_eq!((&line["decision"], &line["type"]), (&json!("deny"), &json!("endpoint_denied")), "{line}");
         assert!(line["path"].as_str().unwrap().contains("/denied") && !line.to_string().contains("q=1"));
+    });
+}
+
+#[test]
+fn for_people_a_request_is_one_line_that_says_what_came_of_it() {
+    Lab::test(|lab| {
+        let policy = lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/allowed"] }]));
+        let sandbox = lab.sandbox(&policy).at_origin(HOST).env("RUST_LOG", "interceptor=info");
+        let plan = Plan::https(HOST, "http/1.1").ask("GET", "/allowed?q=1").ask("DELETE", "/denied");
+        let log = sandbox.fetch_outcome(&plan).1.err();
+        let line =
+            |text: &str| log.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{log}"));
+        let allowed = line(&format!("allowed GET {HOST}/allowed 200 "));
+        assert!(allowed.ends_with("ms") && !allowed.contains("decision"), "{allowed}");
+        let refused = line(&format!("refused DELETE {HOST}/denied 403 "));
+        assert!(refused.ends_with("ms: endpoint_denied"), "{refused}");
+        assert!(!log.contains("Some(") && !log.contains("None"), "{log}");
+    });
+}
+
+/// Every line, each one JSON object with what every line has.
+fn json_lines(text: &str) -> Vec<Value> {
+    let read = |line: &str| -> Value {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for member in ["timestamp", "level", "message", "target"] {
+            assert!(value[member].is_string(), "no {member}: {line}");
+        }
+        let time = value["timestamp"].as_str().unwrap().replace(|c: char| c.is_ascii_digit(), "9");
+        assert_eq!(time, "9999-99-99T99:99:99.999999Z");
+        value
+    };
+    text.lines().map(read).collect()
+}
+
+#[test]
+fn with_json_every_line_is_an_object_from_the_first_warning_to_the_last_error() {
+    Lab::test(|lab| {
+        // A credential that nothing is permitted with, and a key with a second name, are warned of.
+        let mut policy = lab.governed(HOST, json!([]));
+        policy["network"]["allow"] = json!([HOST, "10.1.2.3/8"]);
+        let linked = lab.secret_file("linked-key", &lab.another_key());
+        std::fs::hard_link(&linked, lab.directory().join("other-name")).unwrap();
+        policy["credentials_v2"]["linked"] =
+            json!({ "key": { "file": linked }, "hosts": ["linked.example.test"], "env": "LINKED_KEY" });
+        let plan = Plan::https(HOST, "h2").ask("GET", "/denied");
+        let outcome = lab
+            .sandbox(&policy)
+            .at_origin(HOST)
+            .quiet_log()
+            .option("--log-format=json")
+            .option("-v")
+            .fetch_outcome(&plan)
+            .1;
+        let lines = json_lines(&outcome.err());
+        let warned = |text: &str| {
+            lines
+                .iter()
+                .any(|line| line["level"] == "WARN" && line["message"].as_str().unwrap().contains(text))
+        };
+        assert!(warned("hard link") && warned("/network/allow/1"), "{}", outcome.err());
+        assert!(lines.iter().any(|line| line["decision"] == "deny" && line["host"] == HOST));
+        // What fails before, in and after the sandbox.
+        for (option, command) in [("--net=isolated", "/nonexistent"), ("--upstream-ca=/nonexistent", "true")]
+        {
+            let outcome = lab
+                .sandbox(&policy)
+                .quiet_log()
+                .option("--log-format=json")
+                .option(option)
+                .bare()
+                .run(&[command]);
+            assert!(!outcome.status.success());
+            let lines = json_lines(&outcome.err());
+            let errors = lines.iter().filter(|line| line["level"] == "ERROR").count();
+            assert_eq!(errors, 1, "{}", outcome.err());
+        }
     });
 }

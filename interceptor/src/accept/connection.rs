@@ -70,7 +70,7 @@ impl Arrival {
     pub(super) fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
         let mut record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
         record.rule = deny.rule.clone();
-        tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), message = %deny.message, "refused a connection");
+        tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), why = %deny.message, "connection refused");
         self.sandbox.metrics.connection(&record);
         self.sandbox.audit.emit(record);
     }
@@ -99,7 +99,7 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: S
         // Closed, or silent for too long, before it said anything: nothing was asked, nothing is recorded.
         Ok(None) => return,
         Err(error) => {
-            tracing::debug!(%error, "a connection ended before its protocol was known");
+            tracing::debug!(%error, "connection ended before its protocol was known");
             return;
         }
     };
@@ -239,7 +239,7 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
         ended => {
             let end = if ended.is_err() { Handshake::TimedOut } else { Handshake::Failed };
             arrival.sandbox.metrics.handshake(Side::Sandbox, end);
-            tracing::debug!("a TLS connection ended before its ClientHello was whole");
+            tracing::debug!("TLS connection ended before its ClientHello was complete");
             return;
         }
     };
@@ -260,7 +260,7 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
                 let refusal = refusal(Reason::LimitExceeded, message);
                 arrival.refused(Some(Protocol::Tls), &leaf, &refusal);
             } else {
-                tracing::error!(%error, "a certificate could not be minted; the connection is closed");
+                tracing::error!(%error, "cannot mint a certificate; closing the connection");
             }
             return;
         }
@@ -276,7 +276,7 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::debug!(host = %leaf, %error, "the sandbox ended the TLS handshake; does the client trust the sandbox's CA?");
+            tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake; does it trust the sandbox's CA?");
             return;
         }
         Err(_) => return,
@@ -335,7 +335,7 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
 /// Closes with a reset, so that the sandbox sees an error and not an empty answer.
 pub(super) fn reset(stream: TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
-        tracing::debug!(%error, "a connection could not be reset; it is closed");
+        tracing::debug!(%error, "cannot reset the connection; closing it");
     }
 }
 

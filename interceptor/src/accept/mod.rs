@@ -41,7 +41,7 @@ pub(crate) async fn listen(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(BREATHER).await;
                 continue;
             }
@@ -69,7 +69,7 @@ pub(crate) async fn listen(
             let total = sandbox.rules().policy.limits().total_timeout;
             tokio::select! {
                 () = accepted_one(sandbox, stream, &*destinations, &token) => {}
-                () = after(total) => tracing::debug!("a connection reached limits.total_timeout_seconds"),
+                () = after(total) => tracing::debug!("connection reached limits.total_timeout_seconds"),
                 () = stop.cancelled() => {}
             }
         });
@@ -98,13 +98,13 @@ async fn accepted_one(
             return;
         }
         Err(error) => {
-            tracing::warn!(%error, "an original destination could not be read; the connection is closed");
+            tracing::warn!(%error, "cannot read the original destination; closing the connection");
             return;
         }
     };
     let asked = std::net::SocketAddr::new(asked.ip().to_canonical(), asked.port());
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     if asked == SELF_TEST {
         let _ = stream.write_all(format!("{token}\n").as_bytes()).await;
@@ -113,7 +113,7 @@ async fn accepted_one(
     }
     if asked.port() == 53 {
         if let Err(error) = sandbox.dns.clone().serve_tcp(stream).await {
-            tracing::debug!(%error, "a DNS connection ended");
+            tracing::debug!(%error, "DNS connection ended");
         }
         return;
     }

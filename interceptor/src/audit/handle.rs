@@ -64,7 +64,7 @@ pub enum AuditError {
         source: io::Error,
     },
     /// Another process writes a chain to the file.
-    #[error("the audit file {path} is being written to by another interceptor, and a chain has one writer: give each its own file",
+    #[error("another interceptor is writing to the audit file {path}, and a chain has one writer: give each a file of its own",
         path = path.display())]
     Taken {
         /// The file.

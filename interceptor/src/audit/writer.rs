@@ -14,6 +14,8 @@ use super::queue::{Batch, Queue};
 use super::sink::{Short, Sink};
 use super::{ChainKey, Record, line};
 
+use crate::words;
+
 /// A batch is written in pieces of about this size, in bytes, so that the buffer stays small.
 const PIECE: usize = 256 * 1024;
 /// How long records gather after a batch.
@@ -124,7 +126,8 @@ impl Writer {
         if !self.lost.is_empty() {
             let lost: u64 = self.lost.values().sum();
             tracing::error!(
-                "{lost} audit records were lost and could not be reported in {}",
+                "lost {}, and cannot say so in {}",
+                words::count(lost, "audit record"),
                 self.sink.name()
             );
         }
@@ -141,7 +144,7 @@ impl Writer {
                 Err(error) => {
                     let name = self.sink.name();
                     tracing::error!(
-                        "cannot lock the audit file {name}: {error}; should another write to it too, the chain breaks"
+                        "cannot lock the audit file {name}: {error}; if another process writes to it too, the chain breaks"
                     );
                     break;
                 }
@@ -149,7 +152,7 @@ impl Writer {
             if queue.is_closed() && closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_LOOKS {
                 // Two writers would break the chain: rather the reader learns of records that are missing.
                 tracing::error!(
-                    "another process keeps the audit file {}: records are lost",
+                    "another process holds the audit file {}; records are being lost",
                     self.sink.name()
                 );
                 self.sink = Sink::Discard;
@@ -158,14 +161,14 @@ impl Writer {
             std::thread::sleep(LOOK);
         }
         let last = self.sink.last_line().unwrap_or_else(|error| {
-            tracing::error!("cannot read the audit file {} back: {error}", self.sink.name());
+            tracing::error!("cannot read back the audit file {}: {error}", self.sink.name());
             None
         });
         let (chain, breaks) = Chain::after(key, last.as_deref());
         if breaks {
             tracing::error!(
-                "the audit file {} does not end in a record of a chain: a new chain starts within it, which \
-                 `interceptor audit verify` will object to; give the chain a file of its own",
+                "the audit file {} does not end in a chained record, so a new chain starts inside it and \
+                 `interceptor audit verify` will report it; give the chain a file of its own",
                 self.sink.name()
             );
         }
@@ -210,7 +213,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(
-                    "cannot reopen the audit file {}: {error}; the old one is kept",
+                    "cannot reopen the audit file {}: {error}; keeping the old one",
                     self.sink.name()
                 );
             }
@@ -289,7 +292,7 @@ impl Writer {
             self.complained = Some(Instant::now());
             let (name, lost) = (self.sink.name(), self.lost.values().sum::<u64>());
             tracing::error!(
-                "cannot write audit records to {name}: {error}; {lost} are lost so far, traffic goes on"
+                "cannot write audit records to {name}: {error}; {lost} lost so far; traffic continues"
             );
         }
     }

@@ -38,13 +38,16 @@ pub struct Attach {
 const EXAMPLES: &str = "\
 Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
-  sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/docker/0123 --pid 4711 --json
-  sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/ci.slice --kill-existing
+  sudo interceptor attach --policy p.json --json \\
+    --cgroup /sys/fs/cgroup/docker/0123 --pid 4711
+  sudo interceptor attach --policy p.json --kill-existing \\
+    --cgroup /sys/fs/cgroup/ci.slice
 
-It prints one line when enforcement is in place, and ends it with SIGINT or SIGTERM; SIGHUP reads the policy and its keys again, and
-opens the audit file anew. Of connections opened before, those over loopback and those of sockets made outside the cgroup go on;
---kill-existing closes them. With --json the line is an object with the sandbox's id, its certificate authority (ca_pem) and its
-variables (env): the placeholders and, with --base-urls, the services' base URLs.";
+It prints one line when enforcement is in place, and ends it on SIGINT or SIGTERM. SIGHUP reloads \
+the policy and its keys and reopens the audit file. Connections opened earlier continue if they run \
+over loopback or their socket was made outside the cgroup; --kill-existing closes them. With --json \
+the line is an object with the sandbox's id, its CA certificate (ca_pem) and its variables (env): \
+the placeholders and, with --base-urls, the services' base URLs.";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
@@ -123,20 +126,20 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
         Some(common) => Ok(setup::rules_after(&common, Some(&*keyring))),
     });
     let Some(read) = read else {
-        tracing::error!(sandbox = %id, "its files do not answer; what was read before stays in force");
+        tracing::error!(sandbox = %id, "its files cannot be read in time; keeping what was read before");
         return;
     };
     let replaced = match read {
         Err(errors) => {
-            errors.iter().for_each(|error| tracing::error!(sandbox = %id, %error, "a key file was not taken; the key before stays in use"));
+            errors.iter().for_each(|error| tracing::error!(sandbox = %id, %error, "cannot reload a key file; keeping the previous key"));
             return;
         }
         Ok(rules) => rules.and_then(|rules| Ok(enforced.replace(rules.policy, rules.keyring, false)?)),
     };
     match replaced {
-        Ok(()) => tracing::info!(sandbox = %id, "the policy was read again"),
+        Ok(()) => tracing::info!(sandbox = %id, "policy reloaded"),
         Err(error) => {
-            tracing::error!(sandbox = %id, error = format!("{error:#}"), "the policy was not taken; the one before stays in force");
+            tracing::error!(sandbox = %id, error = format!("{error:#}"), "cannot reload the policy; keeping the previous one");
         }
     }
 }

@@ -10,7 +10,8 @@ use clap_complete::Shell;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   interceptor completions bash > /etc/bash_completion.d/interceptor
-  interceptor completions zsh > /usr/local/share/zsh/site-functions/_interceptor
+  interceptor completions zsh \\
+    > /usr/local/share/zsh/site-functions/_interceptor
   interceptor completions fish > ~/.config/fish/completions/interceptor.fish")]
 pub struct Completions {
     /// The shell.

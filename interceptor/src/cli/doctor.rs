@@ -13,8 +13,10 @@ use std::process::ExitCode;
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
-use crate::kernel::{self, MINIMUM_KERNEL};
+use crate::kernel::{self, KernelError, MINIMUM_KERNEL};
+use crate::notice;
 use crate::privilege;
+use crate::words;
 
 /// The arguments of `interceptor doctor`.
 #[derive(Debug, clap::Args)]
@@ -111,12 +113,15 @@ fn describe(report: &Report) -> String {
             let _ = writeln!(text, "{:width$}        remedy: {remedy}", "");
         }
     }
-    let verdict = if report.ok {
-        "can work on this host"
-    } else {
-        "cannot work on this host before every FAIL is mended"
+    let failed = report.checks.iter().filter(|check| !check.ok && check.required).count();
+    let _ = match failed {
+        0 => writeln!(text, "\n`interceptor run` works on this host"),
+        failed => writeln!(
+            text,
+            "\n`interceptor run` does not work on this host yet: {} must be fixed first",
+            words::count(failed as u64, "problem")
+        ),
     };
-    let _ = writeln!(text, "\n`interceptor run` {verdict}");
     text
 }
 
@@ -137,7 +142,7 @@ fn kernel_version() -> Check {
             NAME,
             false,
             format!("Linux {release} is older than {MINIMUM_KERNEL}"),
-            "boot a newer kernel, unless every hook below loads: distributions carry newer parts back to older kernels",
+            "boot a newer kernel, unless every hook below loads: distributions backport features to older kernels",
         )
     }
 }
@@ -188,28 +193,34 @@ fn cgroup_and_hooks() -> Vec<Check> {
             let mut checks = vec![Check::passed(
                 NAME,
                 true,
-                format!("{}, and a cgroup can be made there", mount.display()),
+                format!("{}, and cgroups can be created there", mount.display()),
             )];
             checks.extend(hooks(&scratch));
             checks
         }
-        Err(error) => vec![Check::failed(
-            NAME,
-            true,
-            format!("no cgroup can be made below {}: {error}", mount.display()),
-            "run as root; in a container, mount the cgroup file system writable",
-        )],
+        Err(error) => {
+            let remedy = match error.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => "run as root: sudo interceptor …",
+                Some(libc::EROFS) => "mount the cgroup file system writable: mount -o remount,rw",
+                Some(libc::EAGAIN) => "raise cgroup.max.descendants or cgroup.max.depth there",
+                _ => "see the error: nothing that interceptor needs is known to be missing",
+            };
+            let detail = format!("cannot create a cgroup below {}: {error}", mount.display());
+            vec![Check::failed(NAME, true, detail, remedy)]
+        }
     }
 }
 
 /// Every hook, or why none could be tried.
 fn hooks(scratch: &Scratch) -> Vec<Check> {
-    const REMEDY: &str = "boot a kernel that has what is missing (CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and the version named), or give this \
-                          process what it lacks";
-    let outcome = File::open(&scratch.0)
-        .map_err(|error| error.to_string())
-        .and_then(|directory| kernel::probe(directory).map_err(|error| with_causes(&error)));
-    match outcome {
+    let directory = match File::open(&scratch.0) {
+        Ok(directory) => directory,
+        Err(error) => {
+            let detail = format!("cannot open {}: {error}", scratch.0.display());
+            return vec![Check::failed("hooks", true, detail, "run as root: sudo interceptor …")];
+        }
+    };
+    match kernel::probe(directory) {
         Ok(hooks) => hooks
             .into_iter()
             .map(|kernel::Probe { hook, outcome }| {
@@ -220,11 +231,11 @@ fn hooks(scratch: &Scratch) -> Vec<Check> {
                         true,
                         format!("loaded and attached (Linux {}: {})", hook.minimum, hook.reason),
                     ),
-                    Err(error) => Check::failed(name, true, with_causes(&error), REMEDY),
+                    Err(error) => Check::failed(name, true, with_causes(&error), remedy(&error)),
                 }
             })
             .collect(),
-        Err(error) => vec![Check::failed("hooks", true, error, REMEDY)],
+        Err(error) => vec![Check::failed("hooks", true, with_causes(&error), remedy(&error))],
     }
 }
 
@@ -236,7 +247,7 @@ fn bpffs() -> Check {
         None => Check::failed(
             NAME,
             false,
-            "not mounted; wanted for --net host and attach",
+            "not mounted; needed for --net host and attach",
             "mount -t bpf bpf /sys/fs/bpf",
         ),
     }
@@ -259,7 +270,7 @@ fn least_privilege() -> Check {
         Check::failed(
             NAME,
             false,
-            format!("serve {keeps}, and opens any file: this kernel has no Landlock, or it is off"),
+            format!("serve {keeps}, and can open any file: this kernel has no Landlock, or it is off"),
             "boot a kernel with CONFIG_SECURITY_LANDLOCK=y, and with landlock in lsm=",
         )
     }
@@ -308,7 +319,7 @@ fn user_namespaces() -> Check {
         Ok(0) | Err(_) => Check::failed(
             NAME,
             false,
-            "none can be made; commands that sandbox themselves will fail, others need none",
+            "none can be created; commands that sandbox themselves will fail, others do not need one",
             "sysctl user.max_user_namespaces=10000",
         ),
         Ok(most) => Check::passed(NAME, false, format!("up to {most}")),
@@ -321,7 +332,7 @@ fn ipv6() -> Check {
     if Path::new("/proc/net/if_inet6").exists() {
         Check::passed(NAME, false, "present, and intercepted")
     } else {
-        Check::passed(NAME, false, "absent; only IPv4 is intercepted, and there is nothing else")
+        Check::passed(NAME, false, "absent; IPv4 is intercepted, and there is nothing else")
     }
 }
 
@@ -330,7 +341,7 @@ fn resolver() -> Check {
     const NAME: &str = "resolver";
     const FILE: &str = "/etc/resolv.conf";
     const REMEDY: &str =
-        "put a line `nameserver ADDRESS` into /etc/resolv.conf, or give every host by --resolve";
+        "add a line `nameserver ADDRESS` to /etc/resolv.conf, or name every host with --resolve";
     match fs::read_to_string(FILE) {
         Ok(text) => {
             let servers: Vec<_> = text
@@ -339,7 +350,7 @@ fn resolver() -> Check {
                 .filter_map(|rest| rest.split_whitespace().next())
                 .collect();
             if servers.is_empty() {
-                Check::failed(NAME, false, format!("{FILE} names no server"), REMEDY)
+                Check::failed(NAME, false, format!("{FILE} names no name server"), REMEDY)
             } else {
                 Check::passed(NAME, false, servers.join(", "))
             }
@@ -352,12 +363,12 @@ fn resolver() -> Check {
 fn upstream_trust() -> Check {
     const NAME: &str = "upstream trust";
     const REMEDY: &str =
-        "install the system's certificates (the package ca-certificates), or give yours by --upstream-ca";
+        "install the system's certificates (package ca-certificates), or pass yours with --upstream-ca";
     let roots = rustls_native_certs::load_native_certs();
     match (roots.certs.len(), roots.errors.first()) {
         (0, None) => Check::failed(NAME, false, "the system trusts no certificate authority", REMEDY),
         (0, Some(error)) => Check::failed(NAME, false, error.to_string(), REMEDY),
-        (number, _) => Check::passed(NAME, false, format!("{number} certificate authorities")),
+        (number, _) => Check::passed(NAME, false, words::count(number as u64, "certificate authority")),
     }
 }
 
@@ -365,13 +376,10 @@ fn upstream_trust() -> Check {
 fn closing_sockets() -> Check {
     const NAME: &str = "closing sockets";
     match kernel::try_closing() {
-        Ok(()) => Check::passed(NAME, false, "attach --kill-existing can close connections from before"),
-        Err(error) => Check::failed(
-            NAME,
-            false,
-            with_causes(&error),
-            "boot a kernel with CONFIG_INET_DIAG_DESTROY=y, or restart the processes of a cgroup after the attach",
-        ),
+        Ok(()) => {
+            Check::passed(NAME, false, "attach --kill-existing can close connections that existed before")
+        }
+        Err(error) => Check::failed(NAME, false, with_causes(&error), remedy(&error)),
     }
 }
 
@@ -380,8 +388,8 @@ fn other_families() -> Check {
     Check::passed(
         "other families",
         false,
-        "run refuses packet, vsock and other sockets by seccomp; to what attach finds running nobody can add a filter: start that without \
-         CAP_NET_RAW and CAP_NET_ADMIN, or without a device",
+        "run refuses packet, vsock and other sockets with seccomp; attach cannot add a filter to running \
+         processes: start them without CAP_NET_RAW and CAP_NET_ADMIN, or without a network device",
     )
 }
 
@@ -394,6 +402,29 @@ fn mounted(kind: &str) -> Option<PathBuf> {
         // Spaces are written as \040 there (proc_pid_mounts(5), getmntent(3)).
         (found == kind).then(|| PathBuf::from(path.replace("\\040", " ")))
     })
+}
+
+/// What to do about what the kernel says: what this process lacks is told from what the kernel lacks.
+fn remedy(error: &KernelError) -> &'static str {
+    match error {
+        KernelError::Privilege { .. } => {
+            "run as root: sudo interceptor …; in a container, grant the capabilities (--cap-add), and let \
+             its seccomp filter pass bpf(2)"
+        }
+        KernelError::NoDiag { .. } => {
+            "load the modules: modprobe inet_diag; modprobe tcp_diag; modprobe udp_diag"
+        }
+        KernelError::NoDestroy { .. } => {
+            "boot a kernel with CONFIG_INET_DIAG_DESTROY=y, or restart a cgroup's processes after attaching"
+        }
+        KernelError::NotCgroup2 => "mount cgroup v2: mount -t cgroup2 none /sys/fs/cgroup/unified",
+        KernelError::Incomplete { .. } => "reinstall interceptor: this build is broken",
+        KernelError::AlreadyEnforced { .. } => "stop the interceptor that enforces a policy there",
+        _ => {
+            "boot a kernel that has CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_INET, of the version \
+             named or newer"
+        }
+    }
 }
 
 /// An error with everything below it, in one line.
@@ -421,8 +452,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir(&self.0) {
-            let text = format!("interceptor: {} is left behind: {error}\n", self.0.display());
-            let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+            notice::warning(format_args!("cannot remove {}: {error}", self.0.display()));
         }
     }
 }
@@ -442,11 +472,11 @@ mod tests {
         assert!(
             text.contains("FAIL  two  amiss")
                 && text.contains("remedy: mend it")
-                && text.contains("cannot work"),
+                && text.contains("yet: 1 problem must be fixed first"),
             "{text}"
         );
         let text = describe(&report(false));
-        assert!(text.contains("warn  two  amiss") && text.contains("can work"), "{text}");
+        assert!(text.contains("warn  two  amiss") && text.contains("works on this host"), "{text}");
     }
 
     #[test]
@@ -473,5 +503,21 @@ mod tests {
         let checks = hooks(&Scratch(path));
         assert!(checks.iter().all(|check| !check.ok && check.required && check.remedy.is_some()));
         assert!(checks[0].detail.contains("not on a cgroup v2 mount"), "{}", checks[0].detail);
+    }
+
+    #[test]
+    fn the_remedy_tells_what_the_process_lacks_from_what_the_kernel_lacks() {
+        let source = || io::Error::from_raw_os_error(libc::ENOENT);
+        let table = [
+            (KernelError::Privilege { action: "x", source: source() }, "run as root"),
+            (KernelError::NoDiag { module: "udp_diag", source: source() }, "modprobe inet_diag"),
+            (KernelError::NoDestroy { source: source() }, "CONFIG_INET_DIAG_DESTROY"),
+            (KernelError::NoBpf { source: source() }, "CONFIG_BPF_SYSCALL"),
+        ];
+        for (error, text) in table {
+            let found = remedy(&error);
+            assert!(found.contains(text), "{found}");
+            assert_eq!(found.contains("CONFIG_"), text.contains("CONFIG_"), "{found}");
+        }
     }
 }

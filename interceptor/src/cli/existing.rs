@@ -2,14 +2,15 @@
 //! sees. Each is closed or said.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
 use nix::unistd::Pid;
 
 use crate::kernel::Wall;
+use crate::notice;
 use crate::sandbox::cgroup;
+use crate::words;
 
 /// CAP_NET_RAW and CAP_NET_ADMIN (`include/uapi/linux/capability.h`) as bits of a set.
 const DANGEROUS: u64 = 1 << 13 | 1 << 12;
@@ -18,13 +19,13 @@ const DANGEROUS: u64 = 1 << 13 | 1 << 12;
 pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result<()> {
     if kill {
         let closed = wall.close_existing().context("--kill-existing")?;
-        tracing::info!(closed, "closed what was connected before");
+        tracing::info!(closed, "closed existing connections");
         return Ok(());
     }
     let existing = match wall.existing() {
         Ok(existing) => existing,
         Err(error) => {
-            warn(quiet, &format!("cannot tell which connections from before go on: {error}"));
+            warn(quiet, &format!("cannot tell which existing connections continue: {error}"));
             return Ok(());
         }
     };
@@ -33,14 +34,15 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
         let born = match foreign {
             0 => String::new(),
             foreign => {
-                format!("; {foreign} of them were made outside this cgroup, and nothing they send is judged")
+                format!("; {foreign} of them were made outside this cgroup and are not intercepted at all")
             }
         };
         warn(
             quiet,
             &format!(
-                "{number} sockets of {} are connected from before the attach: what they send over loopback goes on, what they send by \
-                 a device is stopped{born}; --kill-existing closes them",
+                "{} of {} connected before the attach: traffic over loopback continues, traffic through \
+                 a network device is stopped{born}; --kill-existing closes them",
+                words::count(number as u64, "socket"),
                 wall.cgroup.display()
             ),
         );
@@ -64,9 +66,10 @@ pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool
         warn(
             quiet,
             &format!(
-                "{} processes of {} (the first is {first}) have CAP_NET_RAW or CAP_NET_ADMIN in a namespace with a device: packet \
-                 sockets and tunnels are seen by no hook of a cgroup; start them without (--cap-drop NET_RAW --cap-drop NET_ADMIN)",
-                able.len(),
+                "{} in {} with CAP_NET_RAW or CAP_NET_ADMIN and a network device (first: {first}): no \
+                 cgroup hook sees packet sockets or tunnels, so start them without these capabilities \
+                 (--cap-drop NET_RAW --cap-drop NET_ADMIN)",
+                words::count(able.len() as u64, "process"),
                 path.display()
             ),
         );
@@ -83,6 +86,6 @@ fn may_open_raw(process: Pid) -> bool {
 
 fn warn(quiet: bool, what: &str) {
     if !quiet {
-        let _ = writeln!(std::io::stderr(), "interceptor: warning: {what}");
+        notice::warning(what);
     }
 }

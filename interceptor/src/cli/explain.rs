@@ -20,11 +20,12 @@ use crate::policy::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   interceptor explain --policy policy.json GET https://api.openai.com/v1/models
-  interceptor explain --policy policy.json --json POST 'https://api.example.com/v1/a%2Fb?x=1'
-  interceptor explain --policy policy.json POST http://169.254.169.254/proxy/openai/v1/responses
+  interceptor explain --policy policy.json --json POST 'https://a.test/b%2Fc'
+  interceptor explain --policy policy.json \\
+    POST http://169.254.169.254/proxy/openai/v1/responses
   interceptor explain --policy policy.json --audit audit.jsonl --id 7x2m4k0qv5s9
 
-Exit status: 0 allowed, 1 denied, 2 the question could not be answered.")]
+Exit status: 0 allowed, 1 denied, 2 no answer (invalid arguments or files).")]
 pub struct Explain {
     /// The policy document; `-` is standard input.
     #[arg(long, value_name = "FILE")]
@@ -88,13 +89,15 @@ pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
 
 /// The request of the command line.
 fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
-    let (Some(method), Some(url)) = (&arguments.method, &arguments.url) else { bail!("give METHOD and URL") };
+    let (Some(method), Some(url)) = (&arguments.method, &arguments.url) else {
+        bail!("METHOD and URL are required")
+    };
     let (scheme, rest) =
         url.split_once("://").context("the URL has no scheme: write https://… or http://…")?;
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "https" | "wss" => Scheme::Https,
         "http" | "ws" => Scheme::Http,
-        _ => bail!("the URL's scheme is none of https, http, wss and ws"),
+        _ => bail!("the URL's scheme must be https, http, wss or ws"),
     };
     let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
@@ -237,8 +240,7 @@ fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Resul
     };
     audit_file::each(audit, &mut wanted)?;
     let record = found.with_context(|| format!("{} has no record with this id", audit.display()))?;
-    let decision =
-        record.judge(policy).context("this record is not of a request or connection that a policy judges")?;
+    let decision = record.judge(policy).context("a policy does not judge records of this kind")?;
     Ok(Explanation {
         scheme: record.scheme(),
         method: record.method.clone().unwrap_or_default(),

@@ -26,11 +26,12 @@ mod setup;
 mod table;
 mod watch;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::logging::Format;
+use crate::notice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Egress interceptor for sandboxed code: real APIs without real keys.
@@ -157,8 +158,7 @@ pub fn main() -> ExitCode {
         if !enforces && error.downcast_ref().is_some_and(reader_is_gone) {
             return ExitCode::SUCCESS;
         }
-        // Standard error may be closed or full: there is nobody left to tell.
-        let _ = writeln!(io::stderr(), "interceptor: {error:#}");
+        notice::error(format_args!("{error:#}"));
         ExitCode::from(failure)
     })
 }
@@ -184,4 +184,78 @@ pub enum Net {
     Isolated,
     /// The host's.
     Host,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Every command with its path, `interceptor audit tail` …
+    fn commands() -> Vec<(String, clap::Command)> {
+        fn collect(path: &str, command: &clap::Command, into: &mut Vec<(String, clap::Command)>) {
+            let path = format!("{path}{}", command.get_name());
+            command.get_subcommands().for_each(|command| collect(&format!("{path} "), command, into));
+            into.push((path, command.clone()));
+        }
+        let mut root = Cli::command();
+        root.build();
+        let mut all = Vec::new();
+        collect("", &root, &mut all);
+        all
+    }
+
+    #[test]
+    fn help_leaves_wrapping_to_the_terminal() {
+        for (path, command) in commands() {
+            let texts = [command.get_after_help(), command.get_long_about(), command.get_about()];
+            for text in texts.into_iter().flatten().map(ToString::to_string) {
+                let lines: Vec<&str> = text.lines().collect();
+                for pair in lines.windows(2) {
+                    let prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                    assert!(!(prose(pair[0]) && prose(pair[1])), "{path}: a paragraph is cut: {pair:?}");
+                }
+                // Examples are not wrapped, so that they can be copied: they fit as they are.
+                for line in lines.iter().filter(|line| line.starts_with(' ')) {
+                    assert!(line.chars().count() <= 80, "{path}: {line:?} is longer than a terminal is wide");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn help_fits_the_terminal_at_every_width() {
+        for width in [80, 100, 200] {
+            for (path, command) in commands() {
+                // A wide terminal gets lines of a hundred columns.
+                let help = command.clone().term_width(width.min(100)).render_long_help().to_string();
+                let lines: Vec<&str> = help.lines().collect();
+                for (number, line) in lines.iter().enumerate() {
+                    assert!(line.chars().count() <= width.min(100), "{path} at {width}: {line:?}");
+                    // What is wrapped twice leaves the rest of a line alone on the next.
+                    let (before, after) = (number.checked_sub(1).map(|at| lines[at]), lines.get(number + 1));
+                    let stub = line.split_whitespace().count() == 1 && line.chars().count() < 12;
+                    let ends = line.ends_with(['.', ':', ')', ']', '>']) || line.starts_with("  ");
+                    let alone = before.is_some_and(|before| before.len() > width / 2)
+                        && after.is_some_and(|after| !after.is_empty());
+                    assert!(!(stub && alone && !ends), "{path} at {width}: {line:?} stands alone");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        for (path, command) in commands() {
+            if path.contains("help") {
+                continue;
+            }
+            assert!(command.get_about().is_some(), "{path} has no description");
+            for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.len() > 5, "{path}: {} has no help", argument.get_id());
+            }
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub(super) fn notify(state: &str) {
     };
     let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = sent {
-        tracing::warn!(%error, "the service manager does not hear: {state}");
+        tracing::warn!(%error, "cannot notify the service manager: {state}");
     }
 }
 

@@ -50,15 +50,19 @@ pub struct OciHook {
 }
 
 const EXAMPLES: &str = "\
-It is not called by people. Copy contrib/oci/podman.json to /etc/containers/oci/hooks.d/, policies to /etc/interceptor/policies/,
-and start containers with the name of one:
+Container engines call it, not people. Copy contrib/oci/podman.json to \
+/etc/containers/oci/hooks.d/ and policies to /etc/interceptor/policies/, then name a policy when \
+you start a container:
 
-  sudo podman run --network none --annotation io.interceptor.policy=agent IMAGE COMMAND
+  sudo podman run --network none --annotation io.interceptor.policy=agent \\
+    IMAGE COMMAND
 
-What it reads on standard input tells it the stage: precreate, createRuntime or poststop. Where it fails, the container does not start.
-For engines without the stage precreate it makes a seccomp profile that permits only sockets under enforcement:
+Its standard input tells it the stage: precreate, createRuntime or poststop. If it fails, the \
+container does not start. For engines without the precreate stage, it makes a seccomp profile that \
+permits only sockets under enforcement:
 
-  interceptor oci-hook < /usr/share/containers/seccomp.json > /etc/interceptor/seccomp.json";
+  interceptor oci-hook < /usr/share/containers/seccomp.json \\
+    > /etc/interceptor/seccomp.json";
 
 /// How long a supervisor may take to end.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
@@ -206,7 +210,7 @@ fn ask(socket: &Path, question: &Ask, wanted: &Answer) -> anyhow::Result<()> {
     match talk::receive(&stream).context("the container's supervisor did not answer")? {
         Answer::Failed(why) => bail!("{why}"),
         answer if std::mem::discriminant(&answer) == std::mem::discriminant(wanted) => Ok(()),
-        answer => bail!("the container's supervisor answered {answer:?}"),
+        _ => bail!("the container's supervisor gave an unexpected answer"),
     }
 }
 
@@ -230,6 +234,6 @@ fn start(arguments: &OciHook, prepare: &Ask) -> anyhow::Result<Prepared> {
     match talk::receive(&ours).context("the container's supervisor did not answer")? {
         Answer::Prepared { id, environment, mounts } => Ok((id, environment, mounts)),
         Answer::Failed(why) => bail!("{why}"),
-        answer => bail!("the container's supervisor answered {answer:?}"),
+        _ => bail!("the container's supervisor gave an unexpected answer"),
     }
 }

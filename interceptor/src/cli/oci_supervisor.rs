@@ -104,9 +104,9 @@ impl Drop for Kept {
 /// Reads the policy, draws the placeholders, and prepares what the container is to be given.
 fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Result<(Supervisor, Answer)> {
     launch::harden()?;
-    let asked: Ask = talk::receive(hook).context("the hook asks nothing")?;
+    let asked: Ask = talk::receive(hook).context("the hook asked for nothing")?;
     let Ask::Prepare { policy, root, environment, mounted, caller } = asked else {
-        bail!("the hook asks for something else than to prepare");
+        bail!("the hook asked for something other than `prepare`");
     };
     common.policy = Some(policy.clone());
     let rules = setup::rules(&common)?;

@@ -17,9 +17,11 @@ use crate::policy::{Catalogue, Profile};
   interceptor profiles
   interceptor profiles data-science
 
-The group `registries` holds the hosts that this machine's pip, npm and cargo configurations name. To add to it, or to add
-profiles, put a file like this into profiles.d:
-  { \"registries\": { \"description\": \"ours\", \"allow\": [\"packages.example.com\"] } }")]
+The group `registries` holds the hosts named in this machine's pip, npm and cargo configuration. \
+To add to it, or to add profiles, put a file like this into profiles.d:
+
+  { \"registries\": { \"description\": \"ours\",
+                    \"allow\": [\"packages.example.com\"] } }")]
 pub struct Profiles {
     /// The profile to show.
     #[arg(value_name = "NAME")]
@@ -41,7 +43,7 @@ pub fn run(arguments: Profiles) -> anyhow::Result<ExitCode> {
             Some(profile) => vec![(name, profile)],
             None => {
                 let names: Vec<&str> = catalogue.profiles().map(|(name, _)| name).collect();
-                bail!("there is no profile of that name; there are {}", names.join(", "))
+                bail!("unknown profile; the profiles are: {}", names.join(", "))
             }
         },
     };

@@ -12,6 +12,7 @@ use super::audit_file;
 use super::policy_file::{self, printable};
 use super::registries;
 use crate::policy::Decision;
+use crate::words;
 
 /// The arguments of `interceptor replay`.
 #[derive(Debug, clap::Args)]
@@ -19,8 +20,9 @@ use crate::policy::Decision;
   interceptor replay --policy new.json --audit audit.jsonl
   interceptor replay --policy new.json --audit audit.jsonl --json
 
-Exit status: 0 nothing would change, 1 something would, 2 the question could not be answered.
-A record has no scheme and no method-override headers: port 80 counts as http, other ports as https.")]
+A record has no scheme and no method-override headers: port 80 counts as http, others as https.
+
+Exit status: 0 nothing would change, 1 something would, 2 no answer (invalid arguments or files).")]
 pub struct Replay {
     /// The new policy document; `-` is standard input.
     #[arg(long, value_name = "FILE")]
@@ -140,8 +142,8 @@ impl Changes {
         }
         writeln!(
             out,
-            "{} records judged, {} skipped (not decided by a policy, or unreadable): {} newly denied, {} newly allowed",
-            self.judged,
+            "{} judged, {} skipped (not decided by a policy, or unreadable): {} newly denied, {} newly allowed",
+            words::count(self.judged, "record"),
             self.skipped,
             self.denied.len(),
             self.allowed.len()

@@ -51,11 +51,12 @@ pub struct Run {
 const EXAMPLES: &str = "\
 Examples:
   sudo interceptor run --policy p.json -- my-agent --task fix-the-tests
-  sudo interceptor run --policy p.json --audit audit.jsonl -- sh -c 'curl https://api.example.com/v1/models'
+  sudo interceptor run --policy p.json --audit audit.jsonl -- \\
+    curl https://api.example.com/v1/models
   sudo interceptor run -- bash                  (no keys, any public host)
 
-The exit status is the command's, 128 and the signal's number if one killed it, 127 if it was not found, 126 if it could not be
-executed, 125 if the interceptor itself failed.";
+The exit status is the command's own; 128 plus the signal's number if a signal killed it; 127 if it \
+was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
@@ -127,7 +128,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     sandbox.hold_links()?;
     sandbox.self_test(SELF_TEST, &enforced.token)?;
     enforced.record_refusals()?;
-    tracing::info!(sandbox = %id, user = %identity.name, "the self-test passed; starting the command");
+    tracing::info!(sandbox = %id, user = %identity.name, "self-test passed; starting the command");
 
     let launch = Launch {
         command: Strings(command),

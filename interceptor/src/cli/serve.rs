@@ -20,10 +20,11 @@ use crate::control::{self, ControlSocket, DEFAULT_SOCKET};
 use crate::files;
 use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::kernel::{self, Enforcer, LoadOptions};
+use crate::notice;
 use crate::policy::Limits;
 use crate::privilege::{self, attendant};
 use crate::sandbox::{cgroup, launch};
-use crate::takeover;
+use crate::{takeover, words};
 
 /// Sandboxes that the maps are made for unless it is said.
 const SANDBOXES: u32 = 1024;
@@ -36,7 +37,7 @@ const LARGEST_CONFIG: usize = 16 << 20;
 
 /// The arguments of `interceptor serve`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = [EXAMPLES, MORE].concat())]
 pub struct Serve {
     /// The options that `run` and `attach` have too; they hold for every sandbox. `--policy` is the policy of sandboxes that are made without
     /// one.
@@ -79,17 +80,28 @@ pub struct Serve {
 const EXAMPLES: &str = r#"Examples:
   sudo interceptor serve --audit /var/log/interceptor.jsonl
   sudo interceptor serve --config /etc/interceptor/config.json
-  sudo curl --unix-socket /run/interceptor/control.sock http://localhost/v1/sandboxes -d \
-    '{"cgroup": "/sys/fs/cgroup/agents.slice", "network": {"allow": ["api.example.com"]}}'
+  sudo curl --unix-socket /run/interceptor/control.sock \
+    http://localhost/v1/sandboxes \
+    -d '{"cgroup": "/sys/fs/cgroup/a.slice", "network": {"allow": ["*"]}}'
 
 The configuration:
-  { "audit": "/var/log/interceptor.jsonl", "policy": "/etc/interceptor/default.json",
-    "sandboxes": [ { "id": "agents", "cgroup": "/sys/fs/cgroup/agents.slice", "policy": "/etc/interceptor/agents.json" } ] }
-Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), successor (a list), trust_dir, max_sandboxes and
-sandboxes, of which each has cgroup and, if need be, id, pid, netns and policy (a file; without it, the default policy).
+  { "audit": "/var/log/interceptor.jsonl",
+    "policy": "/etc/interceptor/default.json",
+    "sandboxes": [ { "id": "agents",
+                     "cgroup": "/sys/fs/cgroup/agents.slice",
+                     "policy": "/etc/interceptor/agents.json" } ] }
 
-It prints one line when it is ready. SIGHUP reads policy files and key files again, and opens the audit file anew. SIGINT and SIGTERM
-end it and every sandbox: nothing is left behind. The API is described at GET /openapi.json."#;
+"#;
+
+/// What the help says after the examples, which are raw text.
+const MORE: &str = "\
+Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
+successor (a list), trust_dir, max_sandboxes and sandboxes. Each sandbox has a cgroup and, \
+optionally, id, pid, netns and policy (a file; the default policy if absent).
+
+It prints one line when it is ready. SIGHUP reloads policies and keys and reopens the audit file. \
+SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET /openapi.json describes \
+the API.";
 
 /// Runs the command.
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
@@ -118,7 +130,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     common.upstream_ca = [config.upstream_ca, common.upstream_ca].concat();
     common.resolve = [common.resolve, config.resolve].concat();
     if common.policy.as_deref() == Some(Path::new("-")) {
-        bail!("the default policy of a daemon is read again and again: give a file, not standard input");
+        bail!("a daemon rereads its default policy: pass a file, not standard input");
     }
 
     let path = control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into());
@@ -172,9 +184,9 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), successors, stop.clone()));
     announce(&common, &path, &fleet)?;
     notify(&format!(
-        "READY=1\nMAINPID={}\nSTATUS={} sandboxes at start",
+        "READY=1\nMAINPID={}\nSTATUS={} at start",
         std::process::id(),
-        fleet.list().len()
+        words::count(fleet.list().len() as u64, "sandbox")
     ));
     wait(&signals, &fleet, &audit)?;
     notify("STOPPING=1");
@@ -190,7 +202,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
             fleet.end().await;
         }
         if let Ok(Err(error)) = serving.await {
-            tracing::error!(%error, "the control socket failed");
+            tracing::error!(%error, "control socket failed");
         }
         audit.shutdown().await;
     });
@@ -221,7 +233,7 @@ fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) 
     attendant::start()?;
     let report = privilege::restrict(&privilege::Files { written, read })?;
     if !common.quiet {
-        let _ = writeln!(std::io::stderr(), "interceptor: {report}");
+        notice::info(report);
     }
     Ok(())
 }
@@ -237,10 +249,10 @@ fn tidy(
     // A cgroup that is not there is said when its sandbox is to begin.
     let configured = sandboxes.iter().filter_map(|sandbox| Visit::find(&sandbox.cgroup, None, None).ok());
     let configured: HashSet<u64> = configured.map(|visit| visit.cgroup_id).collect();
-    for stale in sweep(adopt, &configured, trust).context("what an interceptor that died has left")? {
+    for stale in sweep(adopt, &configured, trust).context("cannot clean up after a crashed daemon")? {
         audit.emit(Record::lifecycle(&stale.id.as_str().into(), stale.event()));
         if !common.quiet {
-            let _ = writeln!(std::io::stderr(), "interceptor: {stale}");
+            notice::info(&stale);
         }
     }
     Ok(())
@@ -266,7 +278,7 @@ fn wait(signals: &SigSet, fleet: &Arc<Fleet>, audit: &Audit) -> anyhow::Result<(
     loop {
         match signals.wait().context("cannot wait for a signal")? {
             Signal::SIGHUP => {
-                tracing::info!("reading files again");
+                tracing::info!("reloading");
                 notify(&notify::reloading());
                 audit.reopen();
                 let fleet = fleet.clone();
@@ -278,7 +290,7 @@ fn wait(signals: &SigSet, fleet: &Arc<Fleet>, audit: &Audit) -> anyhow::Result<(
                 });
             }
             signal => {
-                tracing::info!(%signal, "ending");
+                tracing::info!(%signal, "shutting down");
                 return Ok(());
             }
         }

@@ -1,7 +1,6 @@
 //! What `run`, `attach` and `serve` do alike: read the policy and its keys, open the audit stream, make the proxy's shared part.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::Keyring;
 use crate::http::redact::Redactor;
 use crate::logging;
+use crate::notice;
 use crate::policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::environment;
@@ -75,7 +75,7 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
     let parsed = Document::parse(&text).map_err(|problems| invalid(&name, &problems))?;
     if !common.quiet {
         for warning in &parsed.warnings {
-            let _ = writeln!(std::io::stderr(), "interceptor: warning: {}", describe(&name, warning));
+            notice::warning(describe(&name, warning));
         }
     }
     let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
@@ -105,11 +105,11 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
     }
     if !common.quiet {
         secret_files.iter().filter(|file| has_other_names(file)).for_each(|file| {
-            let _ = writeln!(
- std::io::stderr(),
-                "interceptor: warning: {} has hard links: the sandbox cannot read it by this name, but perhaps by another",
+            notice::warning(format_args!(
+                "{} has other hard links; the sandbox cannot read it under this name, but may be able \
+                 to under another",
                 file.display()
-            );
+            ));
         });
     }
     Ok(Rules { policy, keyring, secret_files, key_variables })
@@ -136,19 +136,17 @@ pub(super) fn warn_of_exposed(files: &[PathBuf], identity: &Identity) {
     for file in files {
         let name = file.display();
         if may(file, 0o4) {
-            let _ = writeln!(
-                std::io::stderr(),
-                "interceptor: warning: {name} can be read by the sandbox's user should it be replaced while the sandbox runs; \
-                 make it root's own: chown root {name} && chmod 600 {name}"
-            );
+            notice::warning(format_args!(
+                "the sandbox's user can read {name} outside the sandbox, and inside if the file is \
+                 replaced during the run; run: chown root {name} && chmod 600 {name}"
+            ));
         }
         if let Some(directory) = file.ancestors().skip(1).find(|directory| may(directory, 0o2)) {
-            let _ = writeln!(
-                std::io::stderr(),
-                "interceptor: warning: the sandbox's user can replace {name} for the next run, since {} is writable for it; \
-                 keep policies and keys where only root writes",
+            notice::warning(format_args!(
+                "the sandbox's user can replace {name} before the next run, because it can write to \
+                 {}; keep policies and keys where only root can write",
                 directory.display()
-            );
+            ));
         }
     }
 }
@@ -194,7 +192,7 @@ fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Au
     let to_stderr = |path: &&PathBuf| STDERR.iter().any(|name| path.as_path() == Path::new(name));
     Ok(match (&common.audit, key) {
         (None, None) => Audit::discard()?,
-        (None, Some(_)) => bail!("--audit-chain seals what --audit writes: say with --audit where that goes"),
+        (None, Some(_)) => bail!("--audit-chain needs --audit FILE, the log that it seals"),
         (Some(path), None) if to_stderr(&path) => Audit::to_stderr_with(options)?,
         (Some(path), Some(key)) if to_stderr(&path) => Audit::to_stderr_chained(options, key)?,
         (Some(path), None) => Audit::to_file_with(path, options)?,

@@ -82,7 +82,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "a request could not be done");
+        tracing::error!(%error, "request failed");
         Problem::internal("it broke off; the log says more")
     })
 }

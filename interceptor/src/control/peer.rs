@@ -56,6 +56,16 @@ impl fmt::Display for Successor {
     }
 }
 
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "uid {}", self.0.uid)?;
+        match self.0.process.as_ref().and_then(|process| process.number().ok()) {
+            Some(number) => write!(formatter, ", pid {number}"),
+            None => formatter.write_str(", which has ended"),
+        }
+    }
+}
+
 impl Peer {
     /// Judges the process at the other end of a connection that was just accepted. Blocks for a
     /// moment.

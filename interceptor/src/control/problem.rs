@@ -50,9 +50,9 @@ impl Problem {
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Problem {
         let detail = match errors.as_slice() {
             [only] => format!("{}: {}", place(&only.pointer), only.detail),
-            several => format!("{} errors; each is in `errors`", several.len()),
+            several => format!("{} errors, listed in `errors`", several.len()),
         };
-        let title = "The document is not valid";
+        let title = "The document is invalid";
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail) }
     }
 
@@ -63,7 +63,7 @@ impl Problem {
 
     /// Something failed that is not the request's fault; the log says what.
     pub(crate) fn internal(detail: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The request could not be done", detail)
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The request failed", detail)
     }
 }
 
@@ -91,23 +91,23 @@ impl From<FleetError> for Problem {
                 Problem::invalid(problems.into_iter().map(FieldError::from).collect())
             }
             FleetError::IdTaken => conflict("id_taken", "The id is taken"),
-            FleetError::Taken(_) => conflict("cgroup_taken", "The cgroup is under enforcement already"),
+            FleetError::Taken(_) => conflict("cgroup_taken", "A policy is already enforced on the cgroup"),
             FleetError::Unknown => Problem::new(
                 StatusCode::NOT_FOUND,
                 "no_such_sandbox",
                 "There is no such sandbox",
-                "GET /v1/sandboxes lists those there are",
+                "GET /v1/sandboxes lists all sandboxes",
             ),
             FleetError::Ending => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ending",
-                "The daemon is ending",
-                "it takes no more sandboxes",
+                "The daemon is shutting down",
+                "it accepts no more sandboxes",
             ),
             FleetError::Kernel(crate::kernel::KernelError::Full { .. }) => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "full",
-                "There are as many sandboxes as there may be",
+                "The limit of sandboxes is reached",
                 "remove one, or start the daemon with a larger --max-sandboxes",
             ),
             FleetError::Kernel(_)
@@ -115,7 +115,7 @@ impl From<FleetError> for Problem {
             | FleetError::Proxy(_)
             | FleetError::System { .. } => {
                 let detail = chain(&error);
-                tracing::error!(error = %detail, "a request could not be done");
+                tracing::error!(error = %detail, "request failed");
                 Problem::internal(detail)
             }
         }
@@ -145,13 +145,13 @@ impl IntoResponse for Problem {
 
 /// Nothing is at this path.
 pub(super) async fn no_route() -> Problem {
-    let detail = "GET /openapi.json describes what there is";
+    let detail = "GET /openapi.json describes the API";
     Problem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path", detail)
 }
 
 /// Something is at this path, but not for this method.
 pub(super) async fn no_method() -> Problem {
-    let detail = "the header `allow` lists those it has";
+    let detail = "the `allow` header lists the methods it has";
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "no_such_method",

@@ -185,8 +185,8 @@ fn summary(member: &Member) -> SandboxSummary {
     SandboxSummary {
         id: member.id.to_string(),
         cgroup: member.cgroup.display().to_string(),
-        created: member.created.to_string(),
-        policy_changed: about.changed.to_string(),
+        created: format!("{:.6}", member.created),
+        policy_changed: format!("{:.6}", about.changed),
         policy_file: match about.source {
             Source::File(path) => Some(path.display().to_string()),
             Source::Given => None,

@@ -82,10 +82,10 @@ impl Listener for Peers {
             match accepted {
                 Ok((peer, stream)) if peer.is_owner() => return (stream, peer),
                 Ok((peer, _)) => {
-                    tracing::warn!(?peer, "closed a connection of another user to the control socket")
+                    tracing::warn!(%peer, "refused another user's connection to the control socket")
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection to the control socket could not be accepted");
+                    tracing::warn!(%error, "cannot accept a connection to the control socket");
                     tokio::time::sleep(BREATHER).await;
                 }
             }

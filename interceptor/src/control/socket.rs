@@ -20,7 +20,7 @@ const BACKLOG: i32 = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// A living daemon has it.
-    #[error("another daemon listens at {path}: end it first, or give this one another path with --control", path = path.display())]
+    #[error("another daemon listens on {path}: stop it first, or choose another path with --control", path = path.display())]
     Taken {
         /// The socket.
         path: PathBuf,
@@ -79,7 +79,7 @@ impl ControlSocket {
             }
             Ok(_) => match UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    tracing::info!(path = %path.display(), "removing the socket of a daemon that died");
+                    tracing::info!(path = %path.display(), "removing the socket of a crashed daemon");
                     fs::remove_file(path).map_err(|cause| system("remove the stale socket", path, cause))?;
                 }
                 // It is alive, or busy (EAGAIN).

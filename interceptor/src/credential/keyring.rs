@@ -293,7 +293,7 @@ impl Keyring {
             });
             if let Err(error) = begun {
                 slot.is_looked_at.store(false, Ordering::Release);
-                tracing::warn!(%error, "a key file was not looked at; its key stays in use");
+                tracing::warn!(%error, "cannot check a key file; keeping its key");
             }
         }
         drop(looking);
@@ -313,7 +313,7 @@ impl Keyring {
         match self.read_slot(slot, false) {
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!(%error, "a changed key file was not taken; the key before stays in use");
+                tracing::warn!(%error, "cannot reload a changed key file; keeping the previous key");
             }
         }
         slot.is_looked_at.store(false, Ordering::Release);

@@ -311,8 +311,8 @@ impl DnsServer {
         if !spent && self.recall.is_news("", (Verdict::Deny, Some(Reason::LimitExceeded))) {
             tracing::warn!(
                 sandbox = &*self.options.sandbox,
-                "more names are looked up than are asked for outside; until that ends, permitted names get an address \
-                 whether they exist or not, and no other records"
+                "too many look-ups; until that ends, permitted names get an address whether or not they \
+                 exist, and no other records"
             );
             let record = audit::Record::lifecycle(&self.options.sandbox, "dns_budget_exhausted");
             self.options.audit.emit(record);

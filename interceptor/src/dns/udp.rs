@@ -73,7 +73,7 @@ impl DnsServer {
                 // An ICMP message about an answer to a client that has gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => {
-                    tracing::warn!("receiving DNS queries: {error}; trying again in {pause:?}");
+                    tracing::warn!("cannot receive DNS queries: {error}; retrying in {pause:?}");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

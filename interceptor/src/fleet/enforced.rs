@@ -1,7 +1,6 @@
 //! One cgroup under enforcement: the kernel's programs send everything to the proxy, and the proxy serves it.
 
 use std::fs::File;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -15,6 +14,7 @@ use super::{FleetError, Pins, Visit};
 use crate::audit::Record;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
+use crate::notice;
 use crate::policy::Policy;
 use crate::proxy::{Listeners, Runtime, SELF_TEST, Sandbox, Serving};
 use crate::sandbox::launch::{self, Sockets};
@@ -70,7 +70,7 @@ impl Enforced {
         let pins = Pins::of(visit.cgroup_id)?;
         let takes_over = !pins.stale.is_empty();
         if takes_over {
-            tracing::warn!(sandbox = %id, "taking over from an interceptor that died");
+            tracing::warn!(sandbox = %id, "taking over from a crashed interceptor");
         }
         let (mut visitor, sockets) =
             launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
@@ -186,13 +186,12 @@ impl Enforced {
     pub fn alarm(&self, lost: &[&str]) {
         let sandbox = self.serving.sandbox();
         sandbox.enforcement_lost();
-        let _ = writeln!(
-            std::io::stderr(),
-            "interceptor: ALARM: the programs of {} are no longer on the cgroup of {}: somebody has taken them off, and what it sends \
-             may not be intercepted; stop its processes, then end the enforcement, and begin it again",
-            lost.join(", "),
-            sandbox.id()
-        );
+        notice::alarm(format_args!(
+            "sandbox {}: somebody removed the eBPF programs of {} from its cgroup; its traffic may \
+             no longer be intercepted. Stop its processes, then start the enforcement again",
+            sandbox.id(),
+            lost.join(", ")
+        ));
     }
 
     /// One that another process has begun, with its programs and at its listeners. The programs stay that one's until
@@ -219,7 +218,7 @@ impl Enforced {
     pub(crate) fn own(&mut self) {
         self.attachment.own();
         if let Err(error) = self.record_refusals() {
-            tracing::warn!(%error, "refusals of the kernel are not recorded");
+            tracing::warn!(%error, "cannot record the kernel's refusals");
         }
     }
 

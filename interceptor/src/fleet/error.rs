@@ -20,7 +20,7 @@ pub enum FleetError {
     #[error("{0}")]
     BadId(String),
     /// There is a sandbox of this id already.
-    #[error("a sandbox with this id exists already: remove it first, or leave `id` out to be given one")]
+    #[error("a sandbox with this id already exists: remove it first, or leave out `id` to get a random one")]
     IdTaken,
     /// Somebody enforces a policy on this cgroup already, or on one above or below it.
     #[error("{0}")]
@@ -32,7 +32,7 @@ pub enum FleetError {
     #[error("{}", list(.0))]
     Policy(Vec<Problem>),
     /// The daemon is ending and takes no more sandboxes.
-    #[error("the daemon is ending")]
+    #[error("the daemon is shutting down")]
     Ending,
     /// The kernel refuses, or lacks something.
     #[error(transparent)]

@@ -218,7 +218,7 @@ impl Fleet {
         let Rules { policy, keyring, shown, warnings, source } = rules;
         let options = &self.options;
         let enforced = Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
-        tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "the self-test passed; enforcing");
+        tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "self-test passed; enforcing");
         let trust =
             match super::trust::write(&options.trust, visit.cgroup_id, &enforced.sandbox().trust_pem()) {
                 Ok(trust) => trust,
@@ -262,7 +262,7 @@ impl Fleet {
         self.outlive_predecessor(close);
         let catalogue = &self.options.catalogue;
         member.replace(|keyring| Rules::read(text, &[], Source::Given, catalogue, Some(keyring)), close)?;
-        tracing::info!(sandbox = %id, close, "the policy was replaced");
+        tracing::info!(sandbox = %id, close, "policy replaced");
         Ok(member)
     }
 
@@ -413,7 +413,7 @@ impl Fleet {
         for member in self.list() {
             let (fleet, of) = (self.clone(), member.clone());
             if files::within(READ_WITHIN, move || fleet.reload_one(&of)).is_none() {
-                tracing::error!(sandbox = %member.id, "its files do not answer; what was read before stays in force until they do");
+                tracing::error!(sandbox = %member.id, "its files cannot be read in time; keeping what was read before until they can");
             }
         }
     }
@@ -423,21 +423,21 @@ impl Fleet {
             let read = member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
             match read {
                 Ok(()) => {
-                    tracing::info!(sandbox = %member.id, file = %path.display(), "the policy was read again")
+                    tracing::info!(sandbox = %member.id, file = %path.display(), "policy reloaded")
                 }
                 Err(error) => {
-                    tracing::error!(sandbox = %member.id, file = %path.display(), %error, "the policy was not taken; the one before stays in force");
+                    tracing::error!(sandbox = %member.id, file = %path.display(), %error, "cannot reload the policy; keeping the previous one");
                 }
             }
         }
         for error in member.sandbox.keyring().reload() {
-            tracing::error!(sandbox = %member.id, %error, "a key file was not taken; the key before stays in use");
+            tracing::error!(sandbox = %member.id, %error, "cannot reload a key file; keeping the previous key");
         }
     }
 
     /// Removes a sandbox whose cgroup is gone.
     pub(super) fn cgroup_gone(&self, member: &Member) {
-        tracing::info!(sandbox = %member.id, cgroup = %member.cgroup.display(), "the cgroup is gone; the sandbox is removed");
+        tracing::info!(sandbox = %member.id, cgroup = %member.cgroup.display(), "cgroup gone; sandbox removed");
         self.options.runtime.audit.emit(Record::lifecycle(&member.id, "cgroup_removed"));
         // Unknown: somebody else has just removed it.
         let _ = self.remove(&member.id);

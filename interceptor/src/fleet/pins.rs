@@ -42,7 +42,7 @@ impl Pins {
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => {
-                    let message = "another `interceptor attach` or `interceptor serve` enforces a policy on this cgroup: end that one first";
+                    let message = "an `interceptor attach` or `interceptor serve` already enforces a policy on this cgroup: remove that sandbox (`interceptor ctl sandboxes delete ID`) or stop that process first";
                     return Err(FleetError::Taken(message.to_owned()));
                 }
                 Err(fs::TryLockError::Error(error)) => {
@@ -60,7 +60,10 @@ impl Pins {
                 return Ok(Pins { base, lock, stale });
             }
         }
-        Err(FleetError::Taken(format!("cannot make {}: others keep removing it", base.display())))
+        Err(FleetError::Taken(format!(
+            "another interceptor keeps removing {}: stop it first",
+            base.display()
+        )))
     }
 
     /// Those that another process holds: the directory of the cgroup and its lock, which is one lock for both processes.
@@ -108,7 +111,11 @@ fn directory(path: &Path) -> Result<(), FleetError> {
     let found = fs::symlink_metadata(path).context(|| format!("cannot examine {}", path.display()))?;
     let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
     if !own {
-        return Err(FleetError::Taken(format!("{} belongs to somebody else: remove it", path.display())));
+        return Err(FleetError::Taken(format!(
+            "{} does not belong to the user that interceptor runs as, or others can write to it: check who \
+             made it, then remove it as root",
+            path.display()
+        )));
     }
     Ok(())
 }

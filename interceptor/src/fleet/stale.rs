@@ -38,7 +38,7 @@ impl FromStr for Adopt {
             ids => {
                 let ids: Vec<String> = ids.split(',').map(str::to_owned).collect();
                 match ids.iter().find_map(|id| super::check_id(id).err()) {
-                    Some(error) => Err(format!("neither `all` nor `none` nor ids of sandboxes: {error}")),
+                    Some(error) => Err(format!("not `all`, `none` or a list of sandbox ids: {error}")),
                     None => Ok(Adopt::Only(ids)),
                 }
             }
@@ -84,17 +84,28 @@ impl Stale {
 impl fmt::Display for Stale {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stale { id, cgroup, fate } = self;
-        write!(formatter, "{id} on {}, left by an interceptor that died: ", cgroup.display())?;
-        formatter.write_str(match fate {
-            Fate::Adopted => {
-                "adopted with a new certificate authority and new placeholders: what has loaded the old ones must be started again"
+        let place = cgroup.display();
+        let left = "left by a crashed daemon";
+        match fate {
+            Fate::Adopted => write!(
+                formatter,
+                "adopted sandbox {id} on {place}, {left}; it has a new CA and new placeholders, so \
+                 restart what loaded the old ones"
+            ),
+            Fate::Closed => write!(
+                formatter,
+                "sandbox {id} on {place}, {left}, stays closed: everything it sends is refused; \
+                 create a sandbox on this cgroup to open it, or remove it with --adopt none"
+            ),
+            Fate::Removed => write!(
+                formatter,
+                "removed sandbox {id} on {place}, {left}, because --adopt does not keep it: its \
+                 processes are no longer confined"
+            ),
+            Fate::Gone => {
+                write!(formatter, "cleaned up sandbox {id} {left} (its cgroup no longer exists)")
             }
-            Fate::Closed => {
-                "kept, and everything is refused there: make a sandbox on this cgroup to have it work, or start with --adopt none to remove it"
-            }
-            Fate::Removed => "removed as told: what runs there is not confined any more",
-            Fate::Gone => "removed, since its cgroup is gone",
-        })
+        }
     }
 }
 

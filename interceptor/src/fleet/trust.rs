@@ -47,7 +47,7 @@ fn write_files(directory: &Path, ca_pem: &str) -> Result<(), FleetError> {
 pub(super) fn remove(directory: &Path) {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::warn!(directory = %directory.display(), %error, "files to trust could not be removed");
+            tracing::warn!(directory = %directory.display(), %error, "cannot remove the trust files");
         }
         _ => {}
     }

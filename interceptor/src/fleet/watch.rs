@@ -27,7 +27,7 @@ pub(super) async fn watch(fleet: Weak<Fleet>) {
             }
         });
         if let Err(error) = looked.await {
-            tracing::error!(%error, "looking for removed cgroups failed");
+            tracing::error!(%error, "cannot look for removed cgroups");
         }
     }
 }

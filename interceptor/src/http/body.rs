@@ -281,7 +281,7 @@ impl Body for Download {
             }
             Some(Err(error)) => {
                 if let Some(mut exchange) = this.exchange.take() {
-                    tracing::debug!(parent: exchange.span(), %error, "an answer broke off");
+                    tracing::debug!(parent: exchange.span(), %error, "response broke off");
                     let reason = match error.downcast_ref() {
                         Some(redact::BodyError::KeyInMessage) => Reason::KeyEchoed,
                         _ => Reason::UpstreamProtocol,

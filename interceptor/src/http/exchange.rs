@@ -1,6 +1,7 @@
 //! One request on its way through the pipeline, as the audit log will tell of it: recorded exactly once, when it is over,
 //! however it ends. An exchange that is dropped (the sandbox hung up, a task was cancelled) is recorded as it stands.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -208,6 +209,33 @@ impl Exchange {
     }
 }
 
+/// What came of a request, in a line: `allowed GET api.openai.com/v1/models 200 45ms`.
+struct Summary<'a>(&'a Record);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary(record) = self;
+        f.write_str(if record.decision == Some(Verdict::Allow) { "allowed" } else { "refused" })?;
+        if let Some(method) = &record.method {
+            write!(f, " {method}")?;
+        }
+        if record.host.is_some() || record.path.is_some() {
+            let host = record.host.as_deref().unwrap_or_default();
+            write!(f, " {host}{}", record.path.as_deref().unwrap_or_default())?;
+        }
+        if let Some(status) = record.status {
+            write!(f, " {status}")?;
+        }
+        if let Some(duration) = record.duration {
+            write!(f, " {}ms", duration.as_millis())?;
+        }
+        match record.reason {
+            Some(reason) => write!(f, ": {}", reason.as_str()),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
@@ -222,15 +250,41 @@ impl Drop for Exchange {
                 parent: &self.span,
                 decision = record.decision.map(Verdict::as_str),
                 r#type = record.reason.map(Reason::as_str),
-                host = ?record.host,
-                method = ?record.method,
-                path = ?record.path,
+                host = record.host.as_deref(),
+                method = record.method.as_deref(),
+                path = record.path.as_deref(),
                 status = record.status,
                 up = record.bytes_up,
                 down = record.bytes_down,
-                "a request is over"
+                "{}",
+                Summary(&record)
             );
             self.audit.emit(*record);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_summed_up_in_a_line() {
+        let record = |decision| {
+            Record::new(&"s1".into(), RequestId::new(), Kind::Request, decision)
+                .host("api.openai.com")
+                .method("GET")
+                .path("/v1/models")
+                .duration(Duration::from_micros(45_678))
+        };
+        let allowed = record(Verdict::Allow).status(200);
+        assert_eq!(Summary(&allowed).to_string(), "allowed GET api.openai.com/v1/models 200 45ms");
+        let refused = record(Verdict::Deny).status(403).reason(Reason::EndpointDenied);
+        assert_eq!(
+            Summary(&refused).to_string(),
+            "refused GET api.openai.com/v1/models 403 45ms: endpoint_denied"
+        );
+        let bare = Record::new(&"s1".into(), RequestId::new(), Kind::Request, Verdict::Deny);
+        assert_eq!(Summary(&bare).to_string(), "refused");
     }
 }

@@ -343,7 +343,7 @@ fn unreachable(host: &Host, error: &ConnectError) -> Deny {
 }
 
 fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
-    tracing::debug!(%host, %error, "an exchange with an origin failed");
+    tracing::debug!(%host, %error, "exchange with the origin failed");
     // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the
     // handshake.
     let alert = tls_refusal::in_chain(error).filter(|error| matches!(error, rustls::Error::AlertReceived(_)));

@@ -98,10 +98,10 @@ where
         connection.await
     };
     tokio::select! {
-        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        ended = served => if let Err(error) = ended { tracing::debug!(%error, "connection ended") },
         () = stop.cancelled() => return,
         () = close.cancelled() => {
-            tracing::debug!("a connection was closed: a new policy does not permit its host");
+            tracing::debug!("connection closed: the new policy does not permit its host");
             return;
         }
     }
@@ -162,7 +162,7 @@ where
             // Streams that the client opens before it has read the GOAWAY are served too (RFC 9113 section 6.8).
             () = told => connection.as_mut().graceful_shutdown(),
             () = silent => {
-                tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+                tracing::debug!("connection silent for limits.idle_timeout_seconds");
                 connection.as_mut().graceful_shutdown();
                 let ended = tokio::time::timeout(FAREWELL, connection).await;
                 return ended.unwrap_or(Ok(())); // what is not over by then is cut off
@@ -171,9 +171,9 @@ where
         connection.await
     };
     tokio::select! {
-        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        ended = served => if let Err(error) = ended { tracing::debug!(%error, "connection ended") },
         () = stop.cancelled() => {}
-        () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
+        () = close.cancelled() => tracing::debug!("connection closed: the new policy does not permit its host"),
     }
 }
 
@@ -297,7 +297,7 @@ fn later(parts: &Parts, judged: &Judged) -> impl Fn(&Policy) -> bool + Send + Sy
 
 /// The answer to a request that a new policy has cut off before the origin answered.
 fn cut_off(version: Version, id: RequestId) -> Response<Download> {
-    let message = "the policy was replaced while the request was under way, and the new one does not permit it; the origin may have received it";
+    let message = "the policy was replaced during the request, and the new one does not permit it; the origin may have received it";
     let deny = refusal(Reason::HostDenied, message.to_owned());
     answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
 }

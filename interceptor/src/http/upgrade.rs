@@ -100,7 +100,7 @@ pub(super) fn switch(
             () = cut.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "an upgraded connection ended");
+            tracing::debug!(%error, "upgraded connection ended");
             match error.get_ref().and_then(|error| error.downcast_ref::<Ended>()) {
                 Some(Ended::Key) => {
                     // It ends in any case; with too many of them the record says so.

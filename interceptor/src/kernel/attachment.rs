@@ -150,7 +150,7 @@ impl Attachment {
         self.is_left = false;
         // Without the thread they are recorded when the sandbox ends.
         if let Err(error) = self.reports.begin() {
-            tracing::warn!(%error, "refusals of the kernel are recorded late");
+            tracing::warn!(%error, "the kernel's refusals are recorded late");
         }
     }
 

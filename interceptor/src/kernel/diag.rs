@@ -42,6 +42,22 @@ pub(super) struct Socket {
     pub(super) remote: Option<SocketAddr>,
 }
 
+/// Why the kernel did not do as it was asked.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A module that lists sockets is not loaded, and was not to be had.
+    NoModule {
+        /// The module.
+        module: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Sockets could not be listed.
+    List(io::Error),
+    /// A socket could not be closed.
+    Destroy(io::Error),
+}
+
 /// The conversation with the kernel about the namespace of the thread that opened it.
 pub(super) struct Diag(OwnedFd);
 
@@ -53,11 +69,16 @@ impl Diag {
     }
 
     /// Every TCP and UDP socket.
-    pub(super) fn sockets(&mut self) -> io::Result<Vec<Socket>> {
+    pub(super) fn sockets(&mut self) -> Result<Vec<Socket>, Failure> {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
-                self.dump(family as u8, protocol as u8, &mut found)?;
+            for (protocol, module) in [(libc::IPPROTO_TCP, "tcp_diag"), (libc::IPPROTO_UDP, "udp_diag")] {
+                let listed = self.dump(family as u8, protocol as u8, &mut found);
+                listed.map_err(|source| match source.raw_os_error() {
+                    // Not that there are none: the kernel has nothing that could list them.
+                    Some(libc::ENOENT) => Failure::NoModule { module, source },
+                    _ => Failure::List(source),
+                })?;
             }
         }
         Ok(found)
@@ -84,13 +105,7 @@ impl Diag {
                 match kind {
                     NLMSG_DONE => return Ok(()),
                     SOCK_DIAG_BY_FAMILY => found.extend(parse(protocol, body)),
-                    // A kernel without the family has none of its sockets.
-                    NLMSG_ERROR => {
-                        return match error_of(kind, body) {
-                            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-                            outcome => outcome,
-                        };
-                    }
+                    NLMSG_ERROR => return error_of(kind, body),
                     _ => {}
                 }
             }

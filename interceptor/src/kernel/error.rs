@@ -7,14 +7,15 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 
 use super::hooks::{Hook, MINIMUM_KERNEL};
+use crate::words;
 
 /// Why enforcement cannot be loaded, attached or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The process may not load eBPF programs.
     #[error(
-        "the kernel does not let this process {action}: run as root, or with the capabilities CAP_BPF, CAP_NET_ADMIN and \
-         CAP_SYS_ADMIN in the initial user namespace; a container needs them granted, and no seccomp filter on bpf(2)"
+        "this process may not {action}: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN in \
+         the initial user namespace; a container must be granted them, and its seccomp filter must pass bpf(2)"
     )]
     Privilege {
         /// What was refused.
@@ -34,8 +35,8 @@ pub enum KernelError {
     },
     /// One program did not load.
     #[error(
-        "the hook {hook} does not load on this kernel ({kernel}): it needs Linux {minimum} or later, and the whole needs \
-         {MINIMUM_KERNEL}; there is no weaker mode"
+        "the hook {hook} does not load on this kernel ({kernel}): it needs Linux {minimum} or later, and \
+         interceptor needs {MINIMUM_KERNEL}; there is no weaker mode"
     )]
     Hook {
         /// The hook's name.
@@ -50,7 +51,8 @@ pub enum KernelError {
     },
     /// The object could not be made into programs and maps.
     #[error(
-        "the kernel ({kernel}) refuses a map or the type information of the programs: Linux {MINIMUM_KERNEL} or later is needed"
+        "this kernel ({kernel}) rejects a map or the programs' type information: interceptor needs Linux \
+         {MINIMUM_KERNEL} or later"
     )]
     Object {
         /// The release of the running kernel.
@@ -81,7 +83,9 @@ pub enum KernelError {
     },
     /// A cgroup above or below already has an enforcement.
     #[error(
-        "an interceptor already enforces a policy on {place}: stop it first; one cgroup, with all that is nested in it, can have only one"
+        "an interceptor already enforces a policy on {place}, and a cgroup with all cgroups below it can \
+         have only one: remove that sandbox (`interceptor ctl sandboxes delete ID`, or stop its \
+         `interceptor attach`), or use another cgroup"
     )]
     AlreadyEnforced {
         /// Which cgroup, from the one given.
@@ -97,7 +101,7 @@ pub enum KernelError {
         source: Box<ProgramError>,
     },
     /// More sandboxes than the maps were made for.
-    #[error("this process already enforces {sandboxes} sandboxes, for which its maps were made")]
+    #[error("this process already enforces {}, the most its maps hold", words::count(*sandboxes, "sandbox"))]
     Full {
         /// How many.
         sandboxes: u32,
@@ -113,10 +117,22 @@ pub enum KernelError {
         #[source]
         source: MapError,
     },
+    /// The kernel lists no sockets, since the module for it is not there.
+    #[error(
+        "this kernel cannot list sockets: it has no {module} loaded; load the modules: modprobe inet_diag; \
+         modprobe tcp_diag; modprobe udp_diag"
+    )]
+    NoDiag {
+        /// The module.
+        module: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel closes no socket for another process.
     #[error(
-        "this kernel cannot close the sockets of other processes: it lacks CONFIG_INET_DIAG_DESTROY; restart the processes after the \
-         attach instead"
+        "this kernel cannot close other processes' sockets, because it lacks CONFIG_INET_DIAG_DESTROY; \
+         restart the processes after attaching instead"
     )]
     NoDestroy {
         /// What the kernel said.
@@ -125,7 +141,9 @@ pub enum KernelError {
     },
     /// Sockets came again as fast as they were closed.
     #[error(
-        "{left} sockets from before the attach are still open; stop the processes that open them, or restart them after the attach"
+        "{} from before the attach could not be closed; stop the processes that keep opening them, or \
+         restart them after attaching",
+        words::count(*left as u64, "socket")
     )]
     Undestroyed {
         /// How many.
@@ -187,7 +205,7 @@ impl KernelError {
 }
 
 /// Whether the kernel says "you may not". (EACCES is the verifier's verdict on a program, not on the process.)
-fn refused(error: &io::Error) -> bool {
+pub(super) fn refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 
 use super::KernelError;
 use super::diag::{self, Socket};
+use super::error::refused;
 
 /// How often what is left is looked for again: a process may connect while its sockets are closed.
 const PASSES: usize = 5;
@@ -87,8 +88,9 @@ impl Wall<'_> {
         let mut total = Existing::default();
         for (namespace, inodes) in namespaces.into_values() {
             let found = thread::scope(|scope| {
-                let look = || -> io::Result<Existing> {
-                    setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                let look = || -> Result<Existing, diag::Failure> {
+                    setns(&namespace, CloneFlags::CLONE_NEWNET)
+                        .map_err(|error| diag::Failure::List(error.into()))?;
                     self.look(&inodes, &own, close)
                 };
                 scope.spawn(look).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -100,8 +102,13 @@ impl Wall<'_> {
         Ok(total)
     }
 
-    fn look(&self, inodes: &HashSet<u32>, own: &HashSet<u64>, close: bool) -> io::Result<Existing> {
-        let mut diag = diag::Diag::open()?;
+    fn look(
+        &self,
+        inodes: &HashSet<u32>,
+        own: &HashSet<u64>,
+        close: bool,
+    ) -> Result<Existing, diag::Failure> {
+        let mut diag = diag::Diag::open().map_err(diag::Failure::List)?;
         let mut found = Existing::default();
         for socket in diag.sockets()? {
             let foreign = socket.cgroup.is_some_and(|cgroup| !own.contains(&cgroup));
@@ -109,7 +116,7 @@ impl Wall<'_> {
                 continue;
             }
             if close {
-                diag.destroy(&socket)?;
+                diag.destroy(&socket).map_err(diag::Failure::Destroy)?;
             }
             found.sockets += 1;
             found.foreign += usize::from(foreign);
@@ -139,14 +146,20 @@ impl Wall<'_> {
 ///
 /// What the kernel lacks, or this process.
 pub fn try_closing() -> Result<(), KernelError> {
-    let attempt = || -> io::Result<()> {
+    let own = || -> io::Result<(UdpSocket, u32)> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect(socket.local_addr()?)?;
         let target = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd()))?;
         let inode = inode(&target).ok_or_else(|| io::Error::other("/proc/self/fd shows no socket"))?;
-        let mut diag = diag::Diag::open()?;
+        Ok((socket, inode))
+    };
+    let attempt = || -> Result<(), diag::Failure> {
+        let (_socket, inode) = own().map_err(diag::Failure::List)?;
+        let mut diag = diag::Diag::open().map_err(diag::Failure::List)?;
         let found = diag.sockets()?.into_iter().find(|socket| socket.inode == inode);
-        diag.destroy(&found.ok_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP))?)
+        let unlisted =
+            || diag::Failure::List(io::Error::other("the kernel did not list a socket of this process"));
+        diag.destroy(&found.ok_or_else(unlisted)?).map_err(diag::Failure::Destroy)
     };
     attempt().map_err(failed)
 }
@@ -178,11 +191,19 @@ fn subtree(cgroup: &Path) -> HashSet<u64> {
     ids
 }
 
-fn failed(source: io::Error) -> KernelError {
-    match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => KernelError::NoDestroy { source },
-        _ => {
-            KernelError::Io { action: "list or close the sockets that were there before (sock_diag)", source }
+fn failed(failure: diag::Failure) -> KernelError {
+    const LIST: &str = "list the sockets that existed before (sock_diag)";
+    const CLOSE: &str = "close the sockets that existed before (sock_diag)";
+    match failure {
+        diag::Failure::NoModule { module, source } => KernelError::NoDiag { module, source },
+        diag::Failure::List(source) if refused(&source) => KernelError::Privilege { action: LIST, source },
+        diag::Failure::List(source) => KernelError::Io { action: LIST, source },
+        diag::Failure::Destroy(source) if refused(&source) => {
+            KernelError::Privilege { action: CLOSE, source }
         }
+        diag::Failure::Destroy(source) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            KernelError::NoDestroy { source }
+        }
+        diag::Failure::Destroy(source) => KernelError::Io { action: CLOSE, source },
     }
 }

@@ -7,6 +7,7 @@
 //! - Each line is searched for the real keys of every sandbox, as answers are ([`crate::http::redact`]), when it is written.
 
 mod stderr;
+mod text;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use self::stderr::LogWriter;
+use crate::notice;
 use crate::proxy::Rules;
 
 /// The most that is taken from anything but this crate.
@@ -38,9 +40,14 @@ pub enum Format {
 /// Begins to log. `RUST_LOG` decides what, else `level`, a directive of the same syntax. Does nothing when a log has begun.
 pub fn start(format: Format, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    notice::set_json(format == Format::Json);
+    if format == Format::Json {
+        // A panic too is one line that a program can read.
+        std::panic::set_hook(Box::new(|panic| notice::error(panic)));
+    }
     let lines = tracing_subscriber::fmt::layer().with_writer(Cleaned).log_internal_errors(false);
     let lines = match format {
-        Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Text => lines.with_ansi(io::stderr().is_terminal()).fmt_fields(text::Fields).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     let log = tracing_subscriber::registry().with(filter).with(lines.with_filter(filter_fn(is_ours_or_mild)));
@@ -125,5 +132,40 @@ mod tests {
         assert_eq!(cleaned(b"nothing of the kind\n"), None);
         drop((one, two));
         assert_eq!(cleaned(line), None, "keys that are gone are not kept for the log's sake");
+    }
+
+    #[test]
+    fn no_log_line_shows_a_value_as_rust_writes_it() {
+        fn sources(directory: &std::path::Path, into: &mut Vec<std::path::PathBuf>) {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => sources(&path, into),
+                    false => into.push(path),
+                }
+            }
+        }
+        let mut files = Vec::new();
+        sources(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut files);
+        let mut calls = 0;
+        for file in files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "rs")) {
+            let text = std::fs::read_to_string(file).unwrap();
+            let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            for call in shipped.split("tracing::").skip(1) {
+                let Some((macro_name, rest)) = call.split_once("!(") else { continue };
+                if !["trace", "debug", "info", "warn", "error"].contains(&macro_name) {
+                    continue;
+                }
+                calls += 1;
+                // Fields stand before the message, which is the first string that no `=` precedes.
+                let fields = rest.split(");").next().unwrap();
+                let debug = fields
+                    .split(',')
+                    .map(str::trim)
+                    .any(|field| field.starts_with('?') || field.contains("= ?"));
+                assert!(!debug, "{}: {macro_name}!({fields}", file.display());
+            }
+        }
+        assert!(calls > 40, "{calls}");
     }
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::{notice, words};
+
 /// How long a descriptor that somebody made non-blocking may refuse before a line counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -28,8 +30,7 @@ impl Write for LogWriter {
         let lost = LOST.load(Ordering::Relaxed);
         // Who has refused for a whole line's patience is asked once for each further line, not waited for.
         let patience = if lost == 0 { PATIENCE } else { Duration::ZERO };
-        let reported = lost == 0
-            || put(&mut stderr, format!("interceptor: {lost} log lines were lost\n").as_bytes(), patience);
+        let reported = lost == 0 || put(&mut stderr, lines_lost(lost).as_bytes(), patience);
         if reported && put(&mut stderr, line, patience) {
             LOST.fetch_sub(lost, Ordering::Relaxed);
         } else {
@@ -41,6 +42,11 @@ impl Write for LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn lines_lost(lost: u64) -> String {
+    let verb = if lost == 1 { "was" } else { "were" };
+    notice::line(notice::Level::Warning, &format!("{} {verb} lost", words::count(lost, "log line")))
 }
 
 /// Whether all of `bytes` could be written, within `patience` after a first refusal.

@@ -32,7 +32,7 @@ pub(super) fn encode(snapshot: Snapshot) -> String {
     let mut out = String::new();
     if let Err(error) = text::encode(&mut out, &registry) {
         // A string takes everything; only an encoder's own complaint ends here, and half an answer would be a wrong one.
-        tracing::error!(%error, "the metrics could not be written");
+        tracing::error!(%error, "cannot write the metrics");
         out = "# EOF\n".to_owned();
     }
     out

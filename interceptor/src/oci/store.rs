@@ -146,7 +146,7 @@ impl Entry {
         if let Err(error) = fs::remove_dir_all(&self.0)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(directory = %self.0.display(), %error, "cannot be removed");
+            tracing::warn!(directory = %self.0.display(), %error, "cannot remove the directory");
         }
     }
 }

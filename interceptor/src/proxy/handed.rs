@@ -102,11 +102,11 @@ impl HandedSandbox {
         keyring: Keyring,
     ) -> Result<Arc<Sandbox>, ProxyError> {
         let misfit = |what| ProxyError::Handed { what };
-        let certificate = STANDARD.decode(&self.certificate).map_err(|_| misfit("the certificate"))?;
-        let key = STANDARD.decode(self.key.expose()).map_err(|_| misfit("the authority's key"))?;
+        let certificate = STANDARD.decode(&self.certificate).map_err(|_| misfit("certificate"))?;
+        let key = STANDARD.decode(self.key.expose()).map_err(|_| misfit("CA key"))?;
         let authority = Authority::restore(&certificate, &Zeroizing::new(key))?;
         let rows = names.names.into_iter().map(|(name, age)| (name, Duration::from_millis(age))).collect();
-        let names_table = Names::restore(rows).ok_or_else(|| misfit("the table of names"))?;
+        let names_table = Names::restore(rows).ok_or_else(|| misfit("table of names"))?;
         let kept = Kept { authority, names: names_table, budget: Budget::restore(names.sent) };
         Sandbox::with(runtime, id, policy, keyring, kept)
     }

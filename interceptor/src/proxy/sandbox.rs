@@ -40,7 +40,7 @@ pub enum ProxyError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// Another process handed it over with something amiss.
-    #[error("{what} that the other process handed over is not what it should be")]
+    #[error("the other process handed over an invalid {what}")]
     Handed {
         /// What it is.
         what: &'static str,

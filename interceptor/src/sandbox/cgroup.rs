@@ -93,7 +93,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
-            tracing::warn!(cgroup = %self.path.display(), %error, "the sandbox's cgroup could not be removed");
+            tracing::warn!(cgroup = %self.path.display(), %error, "cannot remove the sandbox's cgroup");
         }
     }
 }
@@ -169,10 +169,10 @@ fn remove_stale(parent: &Path) {
         }
         match remove(&entry.path()) {
             Ok(()) => {
-                tracing::info!(cgroup = %entry.path().display(), "removed the cgroup of a supervisor that is dead")
+                tracing::info!(cgroup = %entry.path().display(), "removed the cgroup of a crashed interceptor")
             }
             Err(error) => {
-                tracing::warn!(cgroup = %entry.path().display(), %error, "a stale cgroup could not be removed")
+                tracing::warn!(cgroup = %entry.path().display(), %error, "cannot remove a stale cgroup")
             }
         }
     }

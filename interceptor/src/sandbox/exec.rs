@@ -17,7 +17,7 @@ pub(crate) fn execute(command: &[OsString], environment: &[OsString]) -> (i32, S
     let Some(name) = command.first() else { return (NOT_FOUND, "no command was given".into()) };
     let shown = name.to_string_lossy();
     let (Ok(arguments), Ok(environment)) = (c_strings(command), c_strings(environment)) else {
-        return (NOT_EXECUTABLE, format!("{shown}: an argument holds a NUL"));
+        return (NOT_EXECUTABLE, format!("{shown}: an argument contains a NUL"));
     };
     let mut worst = Errno::ENOENT;
     for candidate in candidates(name, environment_path(&environment)) {

@@ -19,21 +19,23 @@ use super::error::{Context, SandboxError};
 use super::handover::{Begin, Channel, Launch, Order, Report};
 use super::listeners::Sockets;
 use super::{exec, loopback, mounts, outer, privileges, reaper, selftest, sys};
+use crate::notice;
 
 /// The status for a failure of the interceptor itself (SPEC 7).
 pub(crate) const OUR_FAILURE: i32 = 125;
 
 /// Does as the supervisor at the other end of standard input says. Returns the status to exit with.
 pub fn main() -> i32 {
+    notice::inherit();
     // What the terminal sends is for the command: nothing may end this process but its task's end.
     if let Err(error) = SigSet::all().thread_block() {
-        eprintln!("interceptor: cannot block signals: {error}");
+        notice::error(format_args!("cannot block signals: {error}"));
         return OUR_FAILURE;
     }
     let channel = match take_channel() {
         Ok(channel) => channel,
         Err(error) => {
-            eprintln!("interceptor: `init` is started by `interceptor run`, not by people: {error}");
+            notice::error(format_args!("`init` is started by `interceptor run`, not by people: {error}"));
             return OUR_FAILURE;
         }
     };
@@ -44,7 +46,7 @@ pub fn main() -> i32 {
 fn reporting(channel: &Channel, work: impl FnOnce() -> Result<i32, SandboxError>) -> i32 {
     work().unwrap_or_else(|error| {
         if channel.send(&Report::Failed(error.to_string()), &[]).is_err() {
-            eprintln!("interceptor: {error}");
+            notice::error(format_args!("{error}"));
         }
         OUR_FAILURE
     })
@@ -66,7 +68,7 @@ fn take_channel() -> io::Result<Channel> {
 }
 
 fn begin(channel: &Channel) -> Result<i32, SandboxError> {
-    let lost = || SandboxError::Lost("was given no orders".into());
+    let lost = || SandboxError::Lost("got no orders".into());
     let received = channel.receive().context(|| "cannot receive orders".into())?;
     let (begin, descriptors) = match received.ok_or_else(lost)? {
         (Order::Begin(begin), descriptors) => (begin, descriptors),
@@ -212,7 +214,7 @@ fn start(channel: &Channel, launch: &Launch, stdio: Vec<OwnedFd>) -> Result<i32,
                     format!("cannot give the command a process group and signals of its own: {error}"),
                 ),
             };
-            eprintln!("interceptor: {why}");
+            notice::error(format_args!("{why}"));
             std::process::exit(status);
         }
     }

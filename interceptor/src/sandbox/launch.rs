@@ -23,6 +23,7 @@ use super::handover::{Begin, Channel, Launch, Order, Report};
 pub use super::listeners::Sockets;
 use super::signals::Signals;
 use super::sys;
+use crate::notice;
 
 /// How long the process inside may take for one step. On a machine under load the slowest takes a second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,7 +59,7 @@ pub fn raise_open_files() {
         if hard < most { setrlimit(Resource::RLIMIT_NOFILE, most, most) } else { Ok(()) }
     });
     if let Err(error) = raised {
-        tracing::info!(%error, "the limit of open files stays as it is");
+        tracing::info!(%error, "cannot raise the limit of open files");
     }
 }
 
@@ -90,6 +91,7 @@ impl Inside {
         let child = Command::new("/proc/self/exe")
             .arg("init")
             .env_clear()
+            .envs(notice::environment())
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()
@@ -100,7 +102,7 @@ impl Inside {
         inside.order(&Order::Begin(begin), descriptors)?;
         let (report, descriptors) = inside.report()?;
         let Report::Listening { closed } = report else {
-            return Err(SandboxError::Lost(format!("answered the first order with {report:?}")));
+            return Err(SandboxError::Lost("gave an unexpected answer to its first order".into()));
         };
         let sockets = Sockets::from_descriptors(descriptors, closed);
         Ok((inside, sockets.ok_or_else(|| SandboxError::Lost("handed over no listeners".into()))?))
@@ -124,7 +126,7 @@ impl Inside {
         self.order(&Order::SelfTest { probe, token: token.to_owned() }, &[])?;
         match self.report()? {
             (Report::Passed, _) => Ok(()),
-            (other, _) => Err(SandboxError::Lost(format!("answered the self-test with {other:?}"))),
+            _ => Err(SandboxError::Lost("gave an unexpected answer to the self-test".into())),
         }
     }
 

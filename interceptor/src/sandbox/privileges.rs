@@ -7,6 +7,7 @@ use super::SandboxError;
 use super::error::Context;
 use super::user::Identity;
 use super::{seccomp, sys};
+use crate::notice;
 
 /// Makes this process, for ever, an unprivileged one of `identity`, root included. What it executes inherits all of it.
 pub(crate) fn give_up(identity: &Identity, shared_network: bool) -> Result<(), SandboxError> {
@@ -29,9 +30,10 @@ pub(crate) fn give_up(identity: &Identity, shared_network: bool) -> Result<(), S
     if let Err(error) = sys::scope_abstract_sockets() {
         // In a namespace of its own there is no abstract socket of the host to scope away.
         if shared_network {
-            eprintln!(
-                "interceptor: warning: abstract unix sockets of the host can be reached, since Landlock cannot scope them ({error}); Linux 6.12 can"
-            );
+            notice::warning(format_args!(
+                "the sandbox can reach abstract unix sockets of the host, because this kernel's \
+                 Landlock cannot scope them ({error}); Linux 6.12 can"
+            ));
         }
     }
     seccomp::apply(identity.uid == 0)
@@ -53,7 +55,7 @@ fn capability(error: caps::errors::CapsError) -> SandboxError {
 fn last_capability() -> Result<u8, SandboxError> {
     let path = "/proc/sys/kernel/cap_last_cap";
     let text = std::fs::read_to_string(path).context(|| format!("cannot read {path}"))?;
-    text.trim().parse().map_err(|_| SandboxError::Inside(format!("{path} holds no number")))
+    text.trim().parse().map_err(|_| SandboxError::Inside(format!("{path} does not contain a number")))
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Identity {
     fn of(user: User, group: Option<u32>) -> Result<Self, SandboxError> {
         let gid = group.unwrap_or(user.gid.as_raw());
         let name = CString::new(user.name.as_bytes())
-            .map_err(|_| SandboxError::Refused("a user's name holds a NUL".into()))?;
+            .map_err(|_| SandboxError::Refused("the user name contains a NUL".into()))?;
         let groups = getgrouplist(&name, Gid::from_raw(gid))
             .context(|| format!("cannot look up the groups of {}", user.name))?;
         let path = |path: PathBuf| {

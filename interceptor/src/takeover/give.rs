@@ -63,7 +63,7 @@ pub(crate) fn give(
                 if paused { enforced.resume() } else { Ok(()) }
             });
             if let Some(Err(error)) = resumed {
-                tracing::error!(sandbox = %member.id, %error, "new connections cannot be accepted again");
+                tracing::error!(sandbox = %member.id, %error, "cannot accept new connections again");
             }
         }
         fleet.thaw();
@@ -127,7 +127,7 @@ fn talk(
     socket.hand_over();
     // From here on there is no way back: should this word be lost, the new daemon is as well.
     let told = channel.send(&Tells::Yours, &[]);
-    tracing::info!("another daemon serves the sandboxes now; ending what is under way");
+    tracing::info!("another daemon serves the sandboxes now; finishing open requests");
     let _ = kill(Pid::this(), Signal::SIGTERM);
     Ok(told?)
 }

@@ -27,7 +27,7 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
-        tracing::warn!(%error, "a system root certificate could not be read");
+        tracing::warn!(%error, "cannot read a system root certificate");
     }
     roots.add_parsable_certificates(native.certs);
     for path in extra {

@@ -18,7 +18,7 @@ pub enum UpstreamError {
         deny: Box<Deny>,
     },
     /// The name does not exist.
-    #[error("there is no host named {host}")]
+    #[error("{host} does not exist (NXDOMAIN)")]
     NoSuchName {
         /// The name.
         host: String,
@@ -30,7 +30,7 @@ pub enum UpstreamError {
         host: String,
     },
     /// The name could not be looked up.
-    #[error("{host} could not be looked up: {problem}")]
+    #[error("cannot look up {host}: {problem}")]
     Lookup {
         /// The name.
         host: String,
@@ -44,7 +44,7 @@ pub enum UpstreamError {
         host: String,
     },
     /// No address could be connected to.
-    #[error("{host} could not be connected to: {}", list(attempts))]
+    #[error("cannot connect to {host}: {}", list(attempts))]
     Unreachable {
         /// The host asked for.
         host: String,

@@ -405,7 +405,7 @@ impl Pool {
         // It ends when the last sender is dropped: the pool's, and those of open streams.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
+                tracing::debug!(%error, "upstream connection ended");
             }
         });
         Ok((Sender::H2(sender), asked))
@@ -450,7 +450,7 @@ where
     // It ends when the sender is dropped and the response read, or the origin closes.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "an upstream connection ended");
+            tracing::debug!(%error, "upstream connection ended");
         }
     });
     Ok(sender)

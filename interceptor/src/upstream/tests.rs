@@ -267,9 +267,9 @@ async fn what_cannot_be_found_or_reached_says_so() {
     });
     let policy = policy(r#"{"network":{"allow":["*.example.com","127.0.0.1"]}}"#);
     for (name, reason, text) in [
-        ("missing.example.com", Reason::UpstreamUnreachable, "no host named missing.example.com"),
+        ("missing.example.com", Reason::UpstreamUnreachable, "missing.example.com does not exist"),
         ("nothing.example.com", Reason::UpstreamUnreachable, "nothing.example.com has no address"),
-        ("broken.example.com", Reason::UpstreamUnreachable, "broken.example.com could not be looked up"),
+        ("broken.example.com", Reason::UpstreamUnreachable, "cannot look up broken.example.com"),
         ("refusing.example.com", Reason::UpstreamUnreachable, "127.0.0.1:1: Connection refused"),
         ("silent.example.com", Reason::UpstreamTimeout, "no name server answered for silent.example.com"),
     ] {

@@ -233,7 +233,7 @@ struct Before {
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Flaw::Torn => f.write_str("is not whole: it does not end in a line feed"),
+            Flaw::Torn => f.write_str("is incomplete: it does not end in a line feed"),
             Flaw::NotARecord => f.write_str("is not a record: it was altered, or cut short"),
             Flaw::Unsealed => f.write_str("carries no MAC: it was altered, or written without --audit-chain"),
             Flaw::Altered => f.write_str("was altered, or the key is another"),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::record::Record;
 use crate::cli::policy_file::printable;
+use crate::words;
 
 /// How many characters of a text are shown: a line is to be read, not scrolled.
 const LONGEST: usize = 120;
@@ -41,7 +42,12 @@ pub(super) fn line(record: &Record, colour: bool) -> String {
         let _ = write!(out, " {}", short(reason));
     }
     if let Some(dropped) = record.dropped {
-        let _ = write!(out, " ({dropped} records were lost here)");
+        let what = match record.reason.as_deref() {
+            Some("refusals_dropped") => "refusal",
+            Some("dns_records_dropped") => "look-up",
+            _ => "record",
+        };
+        let _ = write!(out, " ({} not recorded here)", words::count(dropped, what));
     }
     if let Some(credential) = &record.credential {
         let _ = write!(out, " credential={}", short(credential));

@@ -18,6 +18,7 @@ use crate::cli::ctl::{self, events};
 use crate::cli::policy_file::printable_json;
 use crate::cli::table;
 use crate::files;
+use crate::words;
 
 /// The most rows that are counted apart: what comes after is counted together.
 const MOST: usize = 50_000;
@@ -30,9 +31,10 @@ const LONGEST: usize = 512;
   interceptor audit stats audit.jsonl
   interceptor audit stats audit.jsonl.1 audit.jsonl --decision deny --top 5
   interceptor audit stats audit.jsonl --since 24h --json
-  sudo interceptor audit stats --sandbox web               (from the daemon: what it has kept)
+  sudo interceptor audit stats --sandbox web         (from the daemon's memory)
 
-Paths that differ only in what looks like an identifier are counted together: /v1/files/file-a1b2c3d4 as /v1/files/*.")]
+Paths that differ only in what looks like an identifier are counted together: \
+/v1/files/file-a1b2c3d4 as /v1/files/*.")]
 #[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["files", "sandbox"])))]
 pub(super) struct Stats {
     /// The audit files; `-` is standard input.
@@ -220,15 +222,15 @@ impl Counts {
             table::print(out, &heading, &rows, &[0])?;
         }
         let hidden = self.subjects.len().saturating_sub(rows.len());
-        write!(out, "{} records", self.records)?;
-        for (count, what) in [
-            (hidden as u64, "rows not shown (--top)"),
-            (self.others, "records beyond what is counted apart"),
-            (self.unreadable, "lines that are no records"),
-            (self.dropped, "records lost before they were written"),
+        write!(out, "{}", words::count(self.records, "record"))?;
+        for (count, noun, what) in [
+            (hidden as u64, "row", "not shown (--top)"),
+            (self.others, "record", "not counted separately"),
+            (self.unreadable, "line", "unreadable as a record"),
+            (self.dropped, "record", "lost before being written"),
         ] {
             if count > 0 {
-                write!(out, "; {count} {what}")?;
+                write!(out, "; {} {what}", words::count(count, noun))?;
             }
         }
         writeln!(out)
@@ -308,7 +310,7 @@ mod tests {
             "COUNT  DECISION  TYPE  SANDBOX  METHOD  HOST    PATH      LAST\n    \
              2  deny            s1       GET     h.test  /files/*  2026-01-31T12:00:09.000Z\n    \
              3  allow           s1       GET     h.test  /models   2026-01-31T12:00:04.000Z\n\
-             6 records; 1 rows not shown (--top); 1 lines that are no records; 7 records lost before they were written\n"
+             6 records; 1 row not shown (--top); 1 line unreadable as a record; 7 records lost before being written\n"
         );
         let value = counts.as_json(20);
         assert_eq!((&value["rows"][0]["count"], &value["rows"][0]["path"]), (&json!(2), &json!("/files/*")));

@@ -21,10 +21,11 @@ pub(super) const KEPT_COME: Duration = Duration::from_secs(2);
 #[command(after_help = "Examples:
   interceptor audit tail audit.jsonl
   interceptor audit tail audit.jsonl --decision deny --since 1h
-  interceptor audit tail audit.jsonl --host '*.example.com' --json --no-follow | jq .path
-  sudo interceptor audit tail --sandbox web --since 5m      (from the daemon: what it has kept, and what comes)
+  interceptor audit tail audit.jsonl --host '*.example.com' --json --no-follow
+  sudo interceptor audit tail --sandbox web --since 5m    (from the daemon)
 
-It follows until it is interrupted, also over rotations. Characters that could steer the terminal are shown as escapes.")]
+It follows the file until interrupted, across rotations too. Characters that could control the \
+terminal are shown as escapes.")]
 #[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["file", "sandbox"])))]
 pub(in crate::cli) struct Tail {
     /// The audit file.

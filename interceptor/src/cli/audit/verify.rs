@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::audit::{ChainKey, Chained, Fault, Verifier};
 use crate::cli::policy_file::printable;
 use crate::files;
+use crate::words;
 
 /// The longest line that can be a record, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -18,14 +19,15 @@ const LONGEST: u64 = 1 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   interceptor audit verify --key chain.key audit.jsonl
-  interceptor audit verify --key chain.key audit.jsonl.2 audit.jsonl.1 audit.jsonl     (rotated files, oldest first)
-  interceptor audit verify --key chain.key --expect-end audit.jsonl                    (nothing writes to it any more)
+  interceptor audit verify --key chain.key audit.jsonl.1 audit.jsonl
+  interceptor audit verify --key chain.key --expect-end audit.jsonl
 
-It names the first record that was altered, removed, reordered, repeated or put in. It cannot know of records that were cut off
-the end while the stream goes on: the record of its end is all that tells, so ask for it with --expect-end once the interceptor
-has stopped. Whoever has the key can write a chain of their own: keep it away from where the files go.
+Name rotated files from the oldest to the newest. The first record that was altered, removed, \
+reordered, repeated or inserted is named. Records cut off at the end cannot be noticed while the \
+log is being written: once the interceptor has stopped, --expect-end demands its closing record. \
+Whoever has the key can forge a chain, so keep it away from the log files.
 
-Exit status: 0 the chain is whole, 1 it is broken, 2 the question could not be answered.")]
+Exit status: 0 unaltered, 1 altered, 2 no answer (a file cannot be read).")]
 pub(super) struct Verify {
     /// The key that --audit-chain was given.
     #[arg(long, value_name = "KEYFILE")]
@@ -119,12 +121,13 @@ fn print(
             writeln!(out, "{}:{line}: broken: line {line} {flaw}", printable(last))
         }
         Ok(Chained { records, ended: true }) => {
-            writeln!(out, "whole: {records} records, up to the end of the stream")
+            writeln!(out, "OK: {}, unaltered, up to the closing record", words::count(*records, "record"))
         }
         Ok(Chained { records, ended: false }) => writeln!(
             out,
-            "whole: {records} records; the stream has no end yet, so that records cut off after these would not be noticed \
-             (--expect-end)"
+            "OK: {}, unaltered; the log has no closing record, so a cut at the end cannot be ruled \
+             out (--expect-end demands one)",
+            words::count(*records, "record")
         ),
     }
 }

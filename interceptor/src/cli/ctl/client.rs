@@ -33,7 +33,7 @@ pub(in crate::cli) enum Failure {
         remedy: &'static str,
     },
     /// The daemon does not speak as it should, or no more.
-    #[error("the daemon at {path} does not answer as it should: {what}", path = path.display())]
+    #[error("the daemon at {path} gave an unexpected answer: {what}", path = path.display())]
     Strange {
         /// The socket.
         path: PathBuf,
@@ -76,7 +76,7 @@ impl Question {
 /// Asks, and waits for the whole answer.
 pub(super) async fn ask(socket: &Path, question: Question) -> Result<Answer, Failure> {
     let strange = |what: String| Failure::Strange { path: socket.to_owned(), what };
-    let late = || strange(format!("nothing came within {} seconds", PATIENCE.as_secs()));
+    let late = || strange(format!("no answer within {} seconds", PATIENCE.as_secs()));
     let answer = begin(socket, question).await?;
     let body = Limited::new(answer.into_body(), LONGEST).collect();
     let body = tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())?;
@@ -93,7 +93,7 @@ pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<
     // It ends with the connection; what goes wrong is seen by the one who waits for the answer.
     tokio::spawn(connection);
     let mut request =
-        Request::builder().method(question.method).uri(question.path).header("host", "localhost");
+        Request::builder().method(question.method).uri(&question.path).header("host", "localhost");
     let body = match question.body {
         Some((kind, body)) => {
             request = request.header("content-type", kind);
@@ -104,7 +104,7 @@ pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<
     let request = request.body(Full::new(body)).map_err(|error| strange(error.to_string()))?;
     let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
     let answer = answer
-        .map_err(|_| strange(format!("nothing came within {} seconds", PATIENCE.as_secs())))?
+        .map_err(|_| strange(format!("no answer within {} seconds", PATIENCE.as_secs())))?
         .map_err(|error| strange(error.to_string()))?;
     if answer.status().is_success() {
         return Ok(answer);
@@ -116,17 +116,15 @@ pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
-    Err(Failure::Refused(Problem::read(status, &body)))
+    Err(Failure::Refused(Problem::read(status, &body).at(&question.path)))
 }
 
 fn unreachable(socket: &Path, cause: io::Error) -> Failure {
     let remedy = match cause.kind() {
-        io::ErrorKind::NotFound => {
-            "; start it with `interceptor serve`, or say with --control where its socket is"
-        }
-        io::ErrorKind::PermissionDenied => "; only its own user may speak with it: use sudo",
+        io::ErrorKind::NotFound => "; start it with `interceptor serve`, or name its socket with --control",
+        io::ErrorKind::PermissionDenied => "; only the user that runs the daemon may use it: try sudo",
         io::ErrorKind::ConnectionRefused => {
-            "; it has ended without taking its socket along: start it again with `interceptor serve`"
+            "; the daemon has ended and left its socket behind: start it again with `interceptor serve`"
         }
         _ => "",
     };

@@ -23,6 +23,7 @@ pub(in crate::cli) use self::client::Failure;
 use self::client::{Answer, Question};
 use super::audit::{Filter, Tail};
 use super::policy_file;
+use crate::notice;
 
 /// Where the daemon's control socket is unless it is told otherwise (SPEC 8).
 pub(in crate::cli) const SOCKET: &str = "/run/interceptor/control.sock";
@@ -33,12 +34,13 @@ pub(in crate::cli) const SOCKET: &str = "/run/interceptor/control.sock";
     arg_required_else_help = true,
     after_help = "Examples:
   sudo interceptor ctl sandboxes
-  sudo interceptor ctl sandboxes create --cgroup /sys/fs/cgroup/agents.slice --policy p.json
+  sudo interceptor ctl sandboxes create --policy p.json \\
+    --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor ctl policy put web p.json --close
   sudo interceptor ctl audit web --decision deny
   vault-tool render p.json | sudo interceptor ctl policy put web -
 
-Exit status: 0 done, 1 the daemon refuses, 2 it cannot be reached, or the question is not one."
+Exit status: 0 done, 1 the daemon refused, 2 it cannot be reached or the arguments are invalid."
 )]
 pub struct Ctl {
     /// The daemon's control socket.
@@ -134,7 +136,7 @@ fn put(to: &Daemon, id: &str, file: &std::path::Path, close: bool) -> anyhow::Re
     let body = Some(("application/json", text.as_bytes().to_vec()));
     let value = to.value(Question { method: Method::PUT, path, body })?;
     to.print(&value, |out, value| {
-        writeln!(out, "{}: the policy holds", print::text(&value["id"]))?;
+        writeln!(out, "{}: policy replaced", print::text(&value["id"]))?;
         print::warnings(out, value)
     })
 }
@@ -198,8 +200,7 @@ fn conclude_any(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     };
     match error.downcast::<Failure>() {
         Ok(refused @ Failure::Refused(_)) => {
-            // Standard error may be closed or full: there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "interceptor: {refused}");
+            notice::error(refused);
             Ok(ExitCode::FAILURE)
         }
         Ok(other) => Err(other.into()),

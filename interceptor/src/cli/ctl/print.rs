@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::cli::policy_file::{printable, printable_json};
 use crate::cli::table;
+use crate::words;
 
 /// A value that is text or a number, for a terminal; `-` where there is none.
 pub(super) fn text(value: &Value) -> String {
@@ -43,7 +44,7 @@ pub(super) fn sandboxes(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     let fields = ["id", "allowed", "denied", "created", "policy_changed", "cgroup"];
     let rows: Vec<_> = list(value, "sandboxes").map(|one| row(one, &fields)).collect();
     if rows.is_empty() {
-        return writeln!(out, "there is no sandbox");
+        return writeln!(out, "no sandboxes");
     }
     table::print(out, &["ID", "ALLOWED", "DENIED", "CREATED", "POLICY CHANGED", "CGROUP"], &rows, &[1, 2])
 }
@@ -66,7 +67,7 @@ pub(super) fn created(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     writeln!(out, "{}: enforcing on {}", text(&value["id"]), text(&value["cgroup"]))?;
     environment(out, value)?;
     warnings(out, value)?;
-    writeln!(out, "--json shows the certificate of its authority too (ca_pem)")
+    writeln!(out, "for the sandbox's CA certificate (ca_pem), add --json")
 }
 
 /// The variables that the sandbox's programs need.
@@ -102,6 +103,7 @@ pub(super) fn services(out: &mut dyn Write, value: &Value) -> io::Result<()> {
 
 /// That the daemon lives.
 pub(super) fn health(out: &mut dyn Write, value: &Value) -> io::Result<()> {
-    let version = text(&value["version"]);
-    writeln!(out, "{}: version {version}, {} sandboxes", text(&value["status"]), text(&value["sandboxes"]))
+    let (status, version) = (text(&value["status"]), text(&value["version"]));
+    let sandboxes = words::count(value["sandboxes"].as_u64().unwrap_or(0), "sandbox");
+    writeln!(out, "{status}: version {version}, {sandboxes}")
 }

@@ -18,10 +18,14 @@ pub(in crate::cli) struct Problem {
     document: Option<Document>,
     /// What came instead of a document.
     text: String,
+    /// The sandbox that was asked for.
+    sandbox: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Document {
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     title: Option<String>,
     #[serde(default)]
@@ -36,21 +40,32 @@ impl Problem {
     pub(super) fn read(status: StatusCode, body: &[u8]) -> Problem {
         let document: Option<Document> = serde_json::from_slice(body).ok();
         let text = String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN)]);
-        Problem { status, document, text: text.chars().take(SHOWN).collect() }
+        Problem { status, document, text: text.chars().take(SHOWN).collect(), sandbox: None }
+    }
+
+    /// The same, with what stands in the path of the request.
+    pub(super) fn at(self, path: &str) -> Problem {
+        let rest = path.strip_prefix("/v1/sandboxes/");
+        let id = rest.and_then(|rest| rest.split(['/', '?']).next());
+        let decoded = id.map(|id| percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned());
+        Problem { sandbox: decoded, ..self }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(document) = &self.document else {
-            write!(f, "the daemon refuses: {}", self.status)?;
+            write!(f, "the daemon refused: {}", self.status)?;
             return match self.text.trim() {
                 "" => Ok(()),
                 text => write!(f, ": {}", printable(text)),
             };
         };
+        if let (true, Some(id)) = (document.kind.ends_with(":no_such_sandbox"), &self.sandbox) {
+            return write!(f, "no sandbox \"{}\"; see: interceptor ctl sandboxes", printable(id));
+        }
         let title = document.title.as_deref().or(self.status.canonical_reason()).unwrap_or("refused");
-        write!(f, "the daemon refuses: {} ({})", printable(title), self.status.as_u16())?;
+        write!(f, "the daemon refused: {} ({})", printable(title), self.status.as_u16())?;
         if let Some(detail) = &document.detail {
             write!(f, ": {}", printable(detail))?;
         }
@@ -80,13 +95,17 @@ mod tests {
         let shown = Problem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
         assert_eq!(
             shown,
-            "the daemon refuses: The policy is not valid (422): 2 errors\\u{1b}[2J\n  /network/allow/0: no host\n  odd\\u{202e}"
+            "the daemon refused: The policy is not valid (422): 2 errors\\u{1b}[2J\n  /network/allow/0: no host\n  odd\\u{202e}"
         );
         let shown = Problem::read(StatusCode::BAD_GATEWAY, b"<html>\x1b[2J").to_string();
-        assert_eq!(shown, "the daemon refuses: 502 Bad Gateway: <html>\\u{1b}[2J");
+        assert_eq!(shown, "the daemon refused: 502 Bad Gateway: <html>\\u{1b}[2J");
         assert_eq!(
             Problem::read(StatusCode::NOT_FOUND, b"{}").to_string(),
-            "the daemon refuses: Not Found (404)"
+            "the daemon refused: Not Found (404)"
         );
+        let body = br#"{"type":"urn:interceptor:problem:no_such_sandbox","title":"x"}"#;
+        let problem =
+            Problem::read(StatusCode::NOT_FOUND, body).at("/v1/sandboxes/nope%1b/policy?close=true");
+        assert_eq!(problem.to_string(), "no sandbox \"nope\\u{1b}\"; see: interceptor ctl sandboxes");
     }
 }

@@ -10,6 +10,7 @@ use super::super::error::Context;
 use super::super::mountinfo::Mount;
 use super::super::sys;
 use super::{bind_open, fresh, make_directory, open_path, tmpfs};
+use crate::notice;
 
 /// Where the changes to root's home are kept until the sandbox ends: a directory that a later mount covers.
 const CHANGES: &str = "/sys";
@@ -34,7 +35,7 @@ pub(super) fn make_read_only(
     if let Some(home) = home.filter(|home| *home != directory && *home != Path::new("/")) {
         // An optional comfort: a kernel without overlayfs leaves the home read-only.
         if let Err(error) = overlay(home) {
-            eprintln!("interceptor: warning: root's home directory is read-only: {error}");
+            notice::warning(format_args!("root's home directory is read-only: {error}"));
         }
     }
     for (path, open) in writable {
