@@ -1,4 +1,5 @@
-//! Browsers, which keep a trust of their own: a page of an allowed host appears in each, with no switch about certificates.
+//! Browsers, which keep a trust of their own: a page of an allowed host appears in each, with no
+//! switch about certificates.
 
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ fn assert_seen(lab: &Lab, outcome: &Outcome) {
 #[test]
 fn chromium_shows_a_page() {
     Lab::test(|lab| {
-        // Its own sandbox needs namespaces, which there are none of in ours, nor is it wanted there.
+        // Its own sandbox needs namespaces, which there are none of in ours, nor is it wanted
+        // there.
         let script = "chromium --version; chromium --headless=new --no-sandbox --disable-gpu \
                       --user-data-dir=$HOME/chromium --dump-dom \"$1\"";
         let outcome = browse(lab, script);

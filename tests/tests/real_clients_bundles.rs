@@ -1,5 +1,5 @@
-//! Clients that bring roots of their own and read no variable: a package's bundle gets the sandbox's authority where packages
-//! are found, or where the operator says.
+//! Clients that bring roots of their own and read no variable: a package's bundle gets the
+//! sandbox's authority where packages are found, or where the operator says.
 
 use std::fs;
 use std::path::Path;

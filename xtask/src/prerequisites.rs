@@ -1,5 +1,6 @@
-//! What the tests and `.ci/run` need of the machine: one list, for both. As root on Debian and its kin what is missing is
-//! installed; elsewhere it is named, all of it at once, with the commands that install it.
+//! What the tests and `.ci/run` need of the machine: one list, for both. As root on Debian and its
+//! kin what is missing is installed; elsewhere it is named, all of it at once, with the commands
+//! that install it.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ enum Sign {
     Package,
 }
 
-/// One of Debian's packages, what it is for, and how one sees that it, or another way to the same, is there.
+/// One of Debian's packages, what it is for, and how one sees that it, or another way to the same,
+/// is there.
 struct Package {
     name: &'static str,
     sign: Sign,
@@ -77,8 +79,8 @@ const FOR_TESTS: &[Package] = &[
     package("conmon", Sign::File("/usr/bin/conmon"), "containers"),
 ];
 
-/// What `.ci/run` needs besides: the toolchain of the eBPF object (see ARCHITECTURE.md). Debian's rustc stands behind the
-/// machine's own on `PATH`, and is named in full where it is meant.
+/// What `.ci/run` needs besides: the toolchain of the eBPF object (see ARCHITECTURE.md). Debian's
+/// rustc stands behind the machine's own on `PATH`, and is named in full where it is meant.
 const FOR_CI: &[Package] = &[
     package("rustc-web", Sign::Package, "the eBPF object"),
     package("rust-web-src", Sign::Package, "the eBPF object"),
@@ -220,7 +222,8 @@ fn installation(tool: &Tool) -> Command {
 fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-    // What it tells of each package is of interest only when it fails, and then it is on standard error.
+    // What it tells of each package is of interest only when it fails, and then it is on standard
+    // error.
     command.stdout(Stdio::null());
     command
 }

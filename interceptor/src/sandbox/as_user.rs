@@ -1,4 +1,5 @@
-//! Looking at files with the rights of the sandbox's user, before this process has given up its own.
+//! Looking at files with the rights of the sandbox's user, before this process has given up its
+//! own.
 
 use std::io;
 
@@ -6,8 +7,9 @@ use nix::unistd::{Gid, Uid, getgroups, setfsgid, setfsuid, setgroups};
 
 use super::user::Identity;
 
-/// While this lives, file systems see this thread as the user: root's capabilities over files do not hold either
-/// (capabilities(7), "Effect of user ID changes on capabilities"). Mounting is not a right over files, and stays.
+/// While this lives, file systems see this thread as the user: root's capabilities over files do
+/// not hold either (capabilities(7), "Effect of user ID changes on capabilities"). Mounting is not
+/// a right over files, and stays.
 #[derive(Debug)]
 pub(super) struct AsUser {
     groups: Vec<Gid>,

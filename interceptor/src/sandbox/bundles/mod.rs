@@ -1,10 +1,12 @@
-//! The bundles of roots that packages bring for themselves (certifi, botocore's, Stripe's): their clients read no variable and
-//! not the system's bundle. Each that is found gets the sandbox's authority added, inside the sandbox alone.
+//! The bundles of roots that packages bring for themselves (certifi, botocore's, Stripe's): their
+//! clients read no variable and not the system's bundle. Each that is found gets the sandbox's
+//! authority added, inside the sandbox alone.
 //!
-//! The working directory may be made to deceive. So everything is looked up with the rights of the sandbox's user, no symbolic
-//! link is followed below the place where a search begins, nor another file system entered; what is found is held open, and
-//! covered where it was found, whatever its path leads to by then; what is shown in its place are the certificates that were
-//! in it and nothing else; and the search is bounded in files, bytes and time.
+//! The working directory may be made to deceive. So everything is looked up with the rights of the
+//! sandbox's user, no symbolic link is followed below the place where a search begins, nor another
+//! file system entered; what is found is held open, and covered where it was found, whatever its
+//! path leads to by then; what is shown in its place are the certificates that were in it and
+//! nothing else; and the search is bounded in files, bytes and time.
 
 mod places;
 #[cfg(test)]
@@ -51,7 +53,8 @@ pub(super) struct Bounds {
 pub(super) const BOUNDS: Bounds =
     Bounds { entries: 20_000, time: Duration::from_millis(250), bundles: 256, bytes: 32 << 20 };
 
-/// How deep the working directory is walked, and a directory of packages, whose names are known for the most part.
+/// How deep the working directory is walked, and a directory of packages, whose names are known for
+/// the most part.
 const DEPTH: usize = 8;
 const DEPTH_IN_PACKAGES: usize = 3;
 /// Mozilla's roots are 230 KiB.
@@ -79,7 +82,8 @@ const KNOWN: [&str; 14] = [
 const ENDINGS: [&str; 4] = [".pem", ".crt", ".cer", "cacerts.txt"];
 const WORDS: [&str; 6] = ["cacert", "ca-", "ca_", "root", "bundle", "trust"];
 
-/// Directories whose files are a package's; elsewhere a file of few certificates may be somebody's own work.
+/// Directories whose files are a package's; elsewhere a file of few certificates may be somebody's
+/// own work.
 const PACKAGES: [&str; 6] = ["site-packages", "dist-packages", "node_modules", "vendor", "gems", "_vendor"];
 /// What is certainly one of public roots.
 const MANY: usize = 20;
@@ -139,7 +143,8 @@ impl Finder<'_> {
         }
     }
 
-    /// Looks through `directory`, what is nearest first. A file that only its name speaks for needs `least` certificates.
+    /// Looks through `directory`, what is nearest first. A file that only its name speaks for needs
+    /// `least` certificates.
     fn walk(&mut self, directory: &Path, depth: usize, least: usize) {
         let Ok(root) = open_root(directory) else { return };
         let mut waiting = VecDeque::from([(PathBuf::new(), 0)]);

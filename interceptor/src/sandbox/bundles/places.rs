@@ -1,5 +1,5 @@
-//! Where packages are: by the command and the interpreters on `PATH`, by virtual environments, by the variables that name more,
-//! in the working directory, and where the command line points.
+//! Where packages are: by the command and the interpreters on `PATH`, by virtual environments, by
+//! the variables that name more, in the working directory, and where the command line points.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -24,7 +24,8 @@ pub(in crate::sandbox) struct Places {
     pub(super) files: Vec<PathBuf>,
     /// Directories of packages.
     pub(super) packages: Vec<PathBuf>,
-    /// Directories in which there may be packages: the working directory, and where the command line points.
+    /// Directories in which there may be packages: the working directory, and where the command
+    /// line points.
     pub(super) others: Vec<PathBuf>,
 }
 
@@ -53,7 +54,8 @@ impl Places {
             .collect();
         prefixes.extend([".venv", "venv", "env"].map(|name| directory.join(name)));
         let path = list("PATH");
-        // By its path, `join` takes a program as it stands; by its name it is the first of that name.
+        // By its path, `join` takes a program as it stands; by its name it is the first of that
+        // name.
         let program = command.first().map(Path::new).unwrap_or(Path::new(""));
         let own = if program.components().count() > 1 {
             vec![directory.join(program)]
@@ -116,8 +118,8 @@ impl Places {
         self.add_file(&bundle);
     }
 
-    /// What an argument of the command points at, be it the argument, an option's value, or in the text of a program: a script,
-    /// beside which its packages may be, a directory, or a bundle.
+    /// What an argument of the command points at, be it the argument, an option's value, or in the
+    /// text of a program: a script, beside which its packages may be, a directory, or a bundle.
     fn add_mentioned(&mut self, argument: &OsStr, directory: &Path) {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@~".contains(byte) || !byte.is_ascii();
         let whole = [argument.as_bytes()];

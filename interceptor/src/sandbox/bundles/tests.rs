@@ -175,7 +175,8 @@ fn a_directory_that_deceives_leads_nowhere() {
     large.set_len(MAX_FILE + 1).unwrap();
     assert_eq!(found(&work, &[], WIDE), [""; 0]);
 
-    // Another name of a file with a secret: what is shown are its certificates, and nothing else of it.
+    // Another name of a file with a secret: what is shown are its certificates, and nothing else of
+    // it.
     fs::hard_link(outside.join("key"), packages.join("cacert.pem")).unwrap();
     let places = Places::of(&[], &[], &work, None);
     let found = find(&places, &[authority()], WIDE);

@@ -1,8 +1,10 @@
-//! Browsers, which have a trust of their own. Chromium and its kin, also those that test tools bring, read a database of NSS in
-//! the home, and, where they are installed for everybody, enterprise policies, whatever home they are given. Firefox takes an
-//! authority by such a policy alone.
+//! Browsers, which have a trust of their own. Chromium and its kin, also those that test tools
+//! bring, read a database of NSS in the home, and, where they are installed for everybody,
+//! enterprise policies, whatever home they are given. Firefox takes an authority by such a policy
+//! alone.
 //!
-//! Nothing here keeps a command from starting: without it a browser says that it does not trust the certificate.
+//! Nothing here keeps a command from starting: without it a browser says that it does not trust the
+//! certificate.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -92,8 +94,8 @@ fn database(launch: &Launch, authority: &[CertificateDer<'_>]) -> Result<(), San
     places.iter().try_for_each(|place| bind(directory, &path_of(place)))
 }
 
-/// The directories in the home that are to show it: those that exist, and the first, which every version knows, in any case. Without
-/// following a link, and with the user's rights.
+/// The directories in the home that are to show it: those that exist, and the first, which every
+/// version knows, in any case. Without following a link, and with the user's rights.
 fn places(home: &Path) -> Vec<OwnedFd> {
     let how = || OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
     let Ok(home) = openat2(AT_FDCWD, home, how()) else { return Vec::new() };

@@ -15,7 +15,8 @@ use super::{bind, make_directory, make_file, tmpfs};
 /// Below the directory of trust.
 const DIRECTORY: &str = "packages";
 
-/// Covers those that the operator named, which must be bundles, and those that are found, if they are to be looked for.
+/// Covers those that the operator named, which must be bundles, and those that are found, if they
+/// are to be looked for.
 pub(super) fn cover(launch: &Launch) -> Result<(), SandboxError> {
     let authority = trust::certificates(launch.ca_pem.as_bytes());
     let mut found = Vec::new();

@@ -1,5 +1,6 @@
-//! The database of NSS in which Chromium, its kin and other programs of a user look for certificate authorities: `cert9.db` and
-//! `key4.db`, two SQLite files, here with one authority and no key (sqlite-backed softoken, `lib/softoken/sdb.c` of NSS).
+//! The database of NSS in which Chromium, its kin and other programs of a user look for certificate
+//! authorities: `cert9.db` and `key4.db`, two SQLite files, here with one authority and no key
+//! (sqlite-backed softoken, `lib/softoken/sdb.c` of NSS).
 //!
 //! The trust in it bears no signature, which NSS asks for only where the database has a password.
 
@@ -64,7 +65,8 @@ const ATTRIBUTES: [u32; 119] = [
     0xce53635d, 0xce53635e, 0xce53635f, 0xce536360, 0xce5363b4, 0xce5363b5, 0xd5a0db00,
 ];
 
-/// The database that trusts `authority` for servers; `None` where that is no certificate, or one too large.
+/// The database that trusts `authority` for servers; `None` where that is no certificate, or one
+/// too large.
 pub(crate) fn database(authority: &CertificateDer<'_>) -> Option<Database> {
     let (_, parsed) = X509Certificate::from_der(authority).ok()?;
     let (issuer, subject) = (parsed.issuer().as_raw(), parsed.subject().as_raw());
@@ -116,13 +118,15 @@ pub(crate) fn database(authority: &CertificateDer<'_>) -> Option<Database> {
     Some(Database { cert9, key4 })
 }
 
-/// The statement that makes a table of objects. NSS declares the key otherwise, but takes it so, and it needs no index.
+/// The statement that makes a table of objects. NSS declares the key otherwise, but takes it so,
+/// and it needs no index.
 fn table(name: &str) -> String {
     let columns: String = ATTRIBUTES.iter().map(|attribute| format!(", a{attribute:x}")).collect();
     format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY{columns})")
 }
 
-/// An object with these attributes. The key is the row's number, and so stands as null (SQLite's file format, 2.3).
+/// An object with these attributes. The key is the row's number, and so stands as null (SQLite's
+/// file format, 2.3).
 fn row<'a>(given: &[(u32, &'a [u8])]) -> Vec<Value<'a>> {
     let value = |wanted: &u32| {
         let found = given.iter().find(|(attribute, _)| attribute == wanted);

@@ -1,4 +1,5 @@
-//! Writes an SQLite database of a few small tables (https://www.sqlite.org/fileformat.html): each one page, a leaf of its tree.
+//! Writes an SQLite database of a few small tables (https://www.sqlite.org/fileformat.html): each
+//! one page, a leaf of its tree.
 
 /// One size for all: a certificate with its schema fits well.
 const PAGE: usize = 16 << 10;
@@ -39,7 +40,8 @@ impl Page {
         Page { kind: INDEX_LEAF, cells: vec![] }
     }
 
-    /// Its bytes; the first `reserved` ones are left to the file's header. `None` where it does not fit.
+    /// Its bytes; the first `reserved` ones are left to the file's header. `None` where it does not
+    /// fit.
     fn bytes(&self, reserved: usize) -> Option<Vec<u8>> {
         let mut page = vec![0; PAGE];
         let mut end = PAGE;
@@ -94,10 +96,12 @@ fn header(pages: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..16].copy_from_slice(b"SQLite format 3\0");
     header[16..18].copy_from_slice(&(PAGE as u16).to_be_bytes());
-    // Journal by rollback, for reading and for writing; no reserved bytes; three fractions that are always these.
+    // Journal by rollback, for reading and for writing; no reserved bytes; three fractions that are
+    // always these.
     header[18..24].copy_from_slice(&[1, 1, 0, 64, 32, 32]);
     let mut number = |at: usize, value: u32| header[at..at + 4].copy_from_slice(&value.to_be_bytes());
-    // Changes so far, pages, version and format of the schema, UTF-8, changes when the size was written, the writer.
+    // Changes so far, pages, version and format of the schema, UTF-8, changes when the size was
+    // written, the writer.
     for (at, value) in [(24, 1), (28, pages), (40, 1), (44, 4), (56, 1), (92, 1), (96, WRITER)] {
         number(at, value);
     }
