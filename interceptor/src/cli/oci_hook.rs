@@ -144,6 +144,7 @@ fn create_runtime(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
         root: root.clone(),
         container: state.id.clone(),
         pid: state.pid,
+        own_network: config.has_own_network(),
     };
     let store = Store::open(&arguments.state)?;
     // From the configuration on disk, which is what the runtime goes by.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::{Common, Net, setup};
-use crate::fleet::{Enforced, Place};
+use crate::fleet::{Enforced, Netns, Place};
 use crate::kernel::Enforcer;
 use crate::policy::Catalogue;
 use crate::proxy::SELF_TEST;
@@ -117,8 +117,12 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             environment.withheld.join(", ")
         );
     }
-    let place =
-        Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
+    let place = Place {
+        cgroup: sandbox.cgroup().path(),
+        cgroup_id: sandbox.cgroup().id(),
+        // What `make` has made, whatever devices it shows.
+        netns: if isolated { Netns::Private } else { Netns::Shared },
+    };
     let keys = (rules.policy, rules.keyring);
     let mut enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, None)?;
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {

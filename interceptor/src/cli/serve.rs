@@ -85,8 +85,9 @@ const EXAMPLES: &str = r#"Examples:
 The configuration:
   { "audit": "/var/log/interceptor.jsonl", "policy": "/etc/interceptor/default.json",
     "sandboxes": [ { "id": "agents", "cgroup": "/sys/fs/cgroup/agents.slice", "policy": "/etc/interceptor/agents.json" } ] }
-Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), successor (a list), trust_dir, max_sandboxes and
-sandboxes, of which each has cgroup and, if need be, id, pid, netns and policy (a file; without it, the default policy).
+Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list),
+successor (a list), trust_dir, max_sandboxes and sandboxes, of which each has cgroup and, if need be,
+id, pid, netns, private_network and policy (a file; without it, the default policy).
 
 It prints one line when it is ready. SIGHUP reads policy files and key files again, and opens the audit file anew. SIGINT and SIGTERM
 end it and every sandbox: nothing is left behind. The API is described at GET /openapi.json."#;
@@ -249,13 +250,15 @@ fn tidy(
 /// Puts the configuration's sandboxes under enforcement.
 fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Result<()> {
     for (index, sandbox) in sandboxes.into_iter().enumerate() {
-        let ConfiguredSandbox { id, cgroup, pid, netns, policy } = sandbox;
+        let ConfiguredSandbox { id, cgroup, pid, netns, private_network, policy } = sandbox;
         let place = format!("/sandboxes/{index} of the configuration, {}", cgroup.display());
         let rules = match policy {
             Some(path) => fleet.rules_of_file(path.clone(), None).with_context(|| path.display().to_string()),
             None => fleet.default_rules().context("the default policy"),
         };
-        let made = rules.and_then(|rules| Ok(fleet.create(NewSandbox { id, cgroup, pid, netns, rules })?));
+        let made = rules.and_then(|rules| {
+            Ok(fleet.create(NewSandbox { id, cgroup, pid, netns, private_network, rules })?)
+        });
         made.context(place)?;
     }
     Ok(())

@@ -121,6 +121,15 @@ impl Config {
         Ok(())
     }
 
+    /// Whether the runtime makes a network namespace for this container, rather than having it join
+    /// one.
+    pub fn has_own_network(&self) -> bool {
+        let linux = self.0.get("linux").and_then(|linux| linux.get("namespaces"));
+        let mut all = linux.and_then(Value::as_array).into_iter().flatten();
+        let network = all.find(|one| one.get("type").and_then(Value::as_str) == Some("network"));
+        network.is_some_and(|one| one.get("path").is_none_or(|path| path.is_null() || path == ""))
+    }
+
     /// Refuses what would not be contained. With `privileged` the operator has taken that upon himself, but for what would change
     /// the host itself.
     ///
@@ -223,6 +232,24 @@ mod tests {
         let mut host = usual();
         host["linux"]["namespaces"] = json!([{ "type": "pid" }]);
         assert!(config(host).judge(true).is_err());
+    }
+
+    #[test]
+    fn k24_a_network_is_the_containers_own_where_the_runtime_makes_it() {
+        for (namespaces, own) in [
+            (json!([{ "type": "mount" }, { "type": "network" }]), true),
+            (json!([{ "type": "network", "path": "" }]), true),
+            (json!([{ "type": "network", "path": "/run/netns/pod" }]), false),
+            (json!([{ "type": "network", "path": "/proc/1/ns/net" }]), false),
+            (json!([{ "type": "network", "path": 5 }]), false),
+            (json!([{ "type": "mount" }]), false),
+            (json!([{ "type": "network", "path": "/x" }, { "type": "network" }]), false),
+            (json!("network"), false),
+        ] {
+            let mut value = usual();
+            value["linux"]["namespaces"] = namespaces.clone();
+            assert_eq!(config(value).has_own_network(), own, "{namespaces}");
+        }
     }
 
     #[test]
