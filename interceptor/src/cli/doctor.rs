@@ -3,6 +3,8 @@
 //! What can be tried is tried (every hook is loaded and attached to a cgroup made for it), not concluded from a version. The exit status is
 //! 1 when something is missing without which `interceptor run` cannot work.
 
+mod engines;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -92,6 +94,7 @@ fn examine() -> Report {
         closing_sockets(),
         other_families(),
     ]);
+    checks.extend(engines::podman());
     Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
 }
 
