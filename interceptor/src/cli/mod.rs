@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod audit;
 mod audit_file;
+mod bounds;
 pub mod check;
 pub mod completions;
 pub mod ctl;
