@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::kernel::{self, MINIMUM_KERNEL};
 use crate::privilege;
+use crate::sandbox::user::user_namespaces as user_namespaces_of_users;
 
 /// The arguments of `interceptor doctor`.
 #[derive(Debug, clap::Args)]
@@ -306,15 +307,16 @@ fn namespaces() -> Check {
 /// Whether sandboxed commands may make user namespaces; some (browsers, build tools) want to.
 fn user_namespaces() -> Check {
     const NAME: &str = "user namespaces";
-    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
-    match most.trim().parse::<u64>() {
-        Ok(0) | Err(_) => Check::failed(
+    match user_namespaces_of_users() {
+        Err((why, remedy)) => Check::failed(
             NAME,
             false,
-            "none can be made; commands that sandbox themselves will fail, others need none",
-            "sysctl user.max_user_namespaces=10000",
+            format!("{why}; run --nesting needs them, and nothing else does"),
+            remedy,
         ),
-        Ok(most) => Check::passed(NAME, false, format!("up to {most}")),
+        Ok(most) => {
+            Check::passed(NAME, false, format!("up to {most}; run --nesting lets commands make them"))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::proxy::SELF_TEST;
 use crate::sandbox::handover::{Launch, Path as Sent, Strings};
 use crate::sandbox::resources::{self, Bounded, Resources};
 use crate::sandbox::signals::Signals;
-use crate::sandbox::user::Identity;
+use crate::sandbox::user::{Identity, user_namespaces};
 use crate::sandbox::{environment, launch, stdio};
 
 /// The arguments of `interceptor run`.
@@ -45,6 +45,10 @@ pub struct Run {
     /// removed or upgraded inside.
     #[arg(long)]
     no_bundle_search: bool,
+    /// Let user namespaces be made inside, for commands with a sandbox of their own (bubblewrap,
+    /// browsers).
+    #[arg(long)]
+    nesting: bool,
     /// How many processes and threads there may be inside, or `none` [default: 4096].
     #[arg(long, value_name = "NUMBER", value_parser = bounds::processes)]
     pids_limit: Option<Bound>,
@@ -62,19 +66,26 @@ Examples:
   sudo interceptor run --policy p.json -- my-agent --task fix-the-tests
   sudo interceptor run --policy p.json --audit audit.jsonl -- sh -c 'curl https://api.example.com/v1/models'
   sudo interceptor run -- bash                  (no keys, any public host)
+  sudo interceptor run --nesting --policy p.json -- claude          (whose own sandbox is bubblewrap)
   sudo interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
+
+Without --nesting a command cannot make user namespaces, and one that wants a sandbox of its own says that this
+is not permitted: switch that one off (chromium --no-sandbox), since this one is around it, or give the flag.
 
 The exit status is the command's, 128 and the signal's number if one killed it, 127 if it was not found, 126 if it could not be
 executed, 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let Run { common, net, user, env, ca_bundle, no_bundle_search, pids_limit, memory, command } = arguments;
+    let Run { common, net, user, nesting, env, ca_bundle, no_bundle_search, pids_limit, memory, command } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
     let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
+    if nesting {
+        nesting_needs(&identity)?;
+    }
     let directory = std::env::current_dir().context("cannot tell the working directory")?;
     let bundles = ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
     let rules = setup::rules(&common)?;
@@ -171,6 +182,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         search_bundles: !no_bundle_search,
         open_files,
         shared_network: !isolated,
+        nesting,
         // The sandbox knows when it starts.
         foreground: false,
     };
@@ -207,6 +219,19 @@ fn warn(what: &str) {
 fn bundle(path: &Path) -> anyhow::Result<Sent> {
     let found = std::fs::canonicalize(path);
     found.map(Sent).with_context(|| format!("--ca-bundle {}", path.display()))
+}
+
+/// Whether a sandbox inside can work for this user on this machine.
+fn nesting_needs(identity: &Identity) -> anyhow::Result<()> {
+    if identity.is_root() {
+        // Mapping user 0 into a namespace needs a capability that no sandbox has
+        // (user_namespaces(7)).
+        bail!("--nesting: root without capabilities has no use of user namespaces; name another --user");
+    }
+    match user_namespaces() {
+        Ok(_) => Ok(()),
+        Err((why, remedy)) => bail!("--nesting: {why}: {remedy}"),
+    }
 }
 
 /// What SUDO_UID and SUDO_GID hold.

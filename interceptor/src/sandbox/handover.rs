@@ -93,6 +93,8 @@ pub struct Launch {
     pub open_files: (u64, u64),
     /// Whether the network namespace is the host's.
     pub shared_network: bool,
+    /// Whether user namespaces, and mounts in them, may be made inside.
+    pub nesting: bool,
     /// Whether the command is to begin in the foreground of the terminal at standard input.
     pub foreground: bool,
 }

@@ -208,7 +208,7 @@ fn start(channel: &Channel, launch: &Launch, stdio: Vec<OwnedFd>) -> Result<i32,
     let (soft, hard) = launch.open_files;
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
         .context(|| "cannot restore the limit of open files".into())?;
-    privileges::give_up(&launch.identity, launch.shared_network)?;
+    privileges::give_up(launch)?;
     // A change of user id forgets both.
     die_with_parent()?;
 
