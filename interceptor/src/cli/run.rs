@@ -77,7 +77,8 @@ executed, 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let Run { common, net, user, nesting, env, ca_bundle, no_bundle_search, pids_limit, memory, command } = arguments;
+    let Run { common, net, user, nesting, env, ca_bundle, no_bundle_search, pids_limit, memory, command } =
+        arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
