@@ -184,6 +184,22 @@ fn k1_k2_k3_k4_k5_k8_k15_every_way_out_is_intercepted_or_refused_in_every_place_
     });
 }
 
+#[test]
+fn k25_the_root_of_a_user_namespace_inside_has_no_other_ways() {
+    Lab::test(|lab| {
+        let name = format!("interceptor-families-{}", std::process::id());
+        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        for host in [false, true] {
+            let sandbox = lab.sandbox(&policy()).quiet_log().at_forbidden("good.test").option("--nesting");
+            let sandbox = if host { sandbox.host_net() } else { sandbox };
+            let root = ["unshare", "--user", "--map-root-user", "--mount", "--ipc", "--uts", "--cgroup"];
+            let outcome = sandbox.run(&[&root[..], &[PYTHON, "-c", WAYS, &name, "families"]].concat());
+            judge(&format!("nested, host network {host}"), &outcome.success().out());
+            audited("nested", &outcome);
+        }
+    });
+}
+
 /// What the kernel refused stands in the audit, each once (SPEC 10.5).
 #[track_caller]
 fn audited(place: &str, outcome: &Outcome) {

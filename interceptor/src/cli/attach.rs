@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::{Common, existing, setup, watch};
 use crate::files;
-use crate::fleet::{Enforced, Visit};
+use crate::fleet::{Enforced, Netns, Visit};
 use crate::kernel::{Enforcer, Wall};
 use crate::sandbox::{cgroup, launch};
 
@@ -30,6 +30,10 @@ pub struct Attach {
     /// A process whose network namespace is the sandbox's [default: the first of the cgroup].
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
+    /// That network namespace was made for this sandbox alone, as by `docker run --network none`:
+    /// its loopback is its own. Without it, loopback is refused like the host's.
+    #[arg(long)]
+    private_network: bool,
     /// Close the connections that the cgroup's processes opened before; without it they go on, and their number is said.
     #[arg(long)]
     kill_existing: bool,
@@ -38,7 +42,7 @@ pub struct Attach {
 const EXAMPLES: &str = "\
 Examples:
   sudo interceptor attach --policy p.json --cgroup /sys/fs/cgroup/agents.slice
-  sudo interceptor attach --policy p.json --json \\
+  sudo interceptor attach --policy p.json --json --private-network \\
     --cgroup /sys/fs/cgroup/docker/0123 --pid 4711
   sudo interceptor attach --policy p.json --kill-existing \\
     --cgroup /sys/fs/cgroup/ci.slice
@@ -51,13 +55,14 @@ the placeholders and, with --base-urls, the services' base URLs.";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
-    let Attach { common, cgroup, pid, kill_existing } = arguments;
+    let Attach { common, cgroup, pid, private_network, kill_existing } = arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
     launch::harden()?;
-    let visit = Visit::find(&cgroup, pid, None).with_context(|| cgroup.display().to_string())?;
+    let visit = Visit::find(&cgroup, pid, None).and_then(|visit| visit.private(private_network));
+    let visit = visit.with_context(|| cgroup.display().to_string())?;
     let rules = setup::rules(&common)?;
     let placeholders = rules.variables(common.base_urls);
 
@@ -77,7 +82,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
         cgroup: &visit.cgroup,
         processes: &processes,
         listeners: &listeners,
-        shared_netns: has_devices,
+        shared_netns: visit.netns == Netns::Shared,
     };
     if let Err(failed) = existing::settle(&wall, kill_existing, common.quiet) {
         if enforced.took_over {

@@ -3,6 +3,8 @@
 //! What can be tried is tried (every hook is loaded and attached to a cgroup made for it), not concluded from a version. The exit status is
 //! 1 when something is missing without which `interceptor run` cannot work.
 
+mod engines;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -16,6 +18,7 @@ use serde::Serialize;
 use crate::kernel::{self, KernelError, MINIMUM_KERNEL};
 use crate::notice;
 use crate::privilege;
+use crate::sandbox::user::user_namespaces as user_namespaces_of_users;
 use crate::words;
 
 /// The arguments of `interceptor doctor`.
@@ -94,6 +97,7 @@ fn examine() -> Report {
         closing_sockets(),
         other_families(),
     ]);
+    checks.extend(engines::podman());
     Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
 }
 
@@ -314,15 +318,16 @@ fn namespaces() -> Check {
 /// Whether sandboxed commands may make user namespaces; some (browsers, build tools) want to.
 fn user_namespaces() -> Check {
     const NAME: &str = "user namespaces";
-    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
-    match most.trim().parse::<u64>() {
-        Ok(0) | Err(_) => Check::failed(
+    match user_namespaces_of_users() {
+        Err((why, remedy)) => Check::failed(
             NAME,
             false,
-            "none can be created; commands that sandbox themselves will fail, others do not need one",
-            "sysctl user.max_user_namespaces=10000",
+            format!("{why}; run --nesting needs them, and nothing else does"),
+            remedy,
         ),
-        Ok(most) => Check::passed(NAME, false, format!("up to {most}")),
+        Ok(most) => {
+            Check::passed(NAME, false, format!("up to {most}; run --nesting lets commands make them"))
+        }
     }
 }
 

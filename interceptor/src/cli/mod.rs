@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod audit;
 mod audit_file;
+mod bounds;
 pub mod check;
 pub mod completions;
 pub mod ctl;
@@ -12,6 +13,7 @@ mod existing;
 pub mod explain;
 pub mod generate;
 pub mod init;
+pub mod install;
 mod notify;
 pub mod oci_hook;
 mod oci_supervisor;
@@ -67,6 +69,11 @@ pub enum Command {
     /// The first process of a sandbox; started by `run`, not by people.
     #[command(hide = true)]
     Init(init::Init),
+    /// Has a container engine call the hook, and proves it with a container.
+    Install(install::Install),
+    /// Tries to get out of a container; started by `install`, not by people.
+    #[command(hide = true)]
+    Prove(install::Prove),
     /// Says what this host can and cannot do, each with its remedy.
     Doctor(doctor::Doctor),
     /// Reads audit records: follows, counts, or verifies them.
@@ -148,6 +155,8 @@ pub fn main() -> ExitCode {
         Command::OciHook(arguments) => oci_hook::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Init(arguments) => init::run(arguments),
+        Command::Install(arguments) => install::run(arguments),
+        Command::Prove(arguments) => install::prove(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Audit(arguments) => audit::run(arguments),
         Command::Ctl(arguments) => ctl::run(arguments),

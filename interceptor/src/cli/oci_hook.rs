@@ -18,6 +18,7 @@ use crate::oci::input::{self, Input, State};
 use crate::oci::store::{Record, Store};
 use crate::oci::talk::{self, Answer, Ask};
 use crate::oci::{POLICY, SANDBOX, place, policies, rootfs, seccomp};
+use crate::sandbox::launch;
 
 /// The arguments of `interceptor oci-hook`. They are the operator's, in hooks.d; a container chooses its policy and nothing else.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,9 +51,8 @@ pub struct OciHook {
 }
 
 const EXAMPLES: &str = "\
-Container engines call it, not people. Copy contrib/oci/podman.json to \
-/etc/containers/oci/hooks.d/ and policies to /etc/interceptor/policies/, then name a policy when \
-you start a container:
+Container engines call it, not people. `interceptor install podman` tells the engine to. Put \
+policies into /etc/interceptor/policies/, then name one when you start a container:
 
   sudo podman run --network none --annotation io.interceptor.policy=agent \\
     IMAGE COMMAND
@@ -73,11 +73,23 @@ pub fn run(arguments: OciHook) -> anyhow::Result<ExitCode> {
         return oci_supervisor::run(&arguments);
     }
     let outcome = stage(&arguments);
-    // Runtimes throw away what a hook says (crun), or show it to whoever started the container, who may be another.
-    if let (Err(error), Ok(Some(mut log))) = (&outcome, open_log(&arguments)) {
-        let _ = writeln!(log, "interceptor: {error:#}");
+    if let Err(error) = &outcome {
+        log(&arguments, error);
     }
     outcome
+}
+
+/// Runtimes throw away what a hook says (crun), or show it to whoever started the container, who
+/// may be another.
+fn log(arguments: &OciHook, error: &anyhow::Error) {
+    if let Ok(Some(mut log)) = open_log(arguments) {
+        let _ = writeln!(log, "interceptor: {error:#}");
+    }
+}
+
+/// The path of this program, as messages name it.
+fn executable() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| "/interceptor".into())
 }
 
 fn open_log(arguments: &OciHook) -> anyhow::Result<Option<File>> {
@@ -91,7 +103,17 @@ fn stage(arguments: &OciHook) -> anyhow::Result<ExitCode> {
     let bytes = input::read(std::io::stdin().lock())?;
     match input::parse(&bytes)? {
         Input::Config(config) => {
-            let changed = precreate(arguments, config)?;
+            let mut refusing = config.clone();
+            let changed = match precreate(arguments, config) {
+                Ok(changed) => changed,
+                Err(error) => {
+                    // Engines keep to themselves what a hook says at this stage. The runtime that
+                    // is to make the container names the hook that fails.
+                    refusing.refuse(&executable(), &format!("{error:#}"), &launch::random_id()?);
+                    log(arguments, &error);
+                    Some(refusing.to_json())
+                }
+            };
             let mut output = std::io::stdout().lock();
             output.write_all(changed.as_deref().map_or(&bytes[..], str::as_bytes))?;
             output.flush()?;
@@ -148,6 +170,7 @@ fn create_runtime(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
         root: root.clone(),
         container: state.id.clone(),
         pid: state.pid,
+        own_network: config.has_own_network(),
     };
     let store = Store::open(&arguments.state)?;
     // From the configuration on disk, which is what the runtime goes by.

@@ -19,7 +19,7 @@ use super::Common;
 use super::oci_hook::OciHook;
 use super::setup::{self, Rules};
 use crate::audit::Audit;
-use crate::fleet::{Enforced, Pins, Place};
+use crate::fleet::{Enforced, Netns, Pins, Place};
 use crate::kernel::Enforcer;
 use crate::oci::place::ContainerCgroup;
 use crate::oci::rootfs::Rootfs;
@@ -170,9 +170,11 @@ impl Supervisor {
                 bail!("{}: no container came for it", self.id);
             }
         };
-        let (container, pid) = match asked {
-            Ask::Attach { policy, root, container, pid } if policy == self.policy && root == self.root => {
-                (container, pid)
+        let (container, pid, own_network) = match asked {
+            Ask::Attach { policy, root, container, pid, own_network }
+                if policy == self.policy && root == self.root =>
+            {
+                (container, pid, own_network)
             }
             Ask::End => return Ok(talk::send(&stream, &Answer::Ended)?),
             _ => {
@@ -193,6 +195,7 @@ impl Supervisor {
             id: &id,
             container: &container,
             pid,
+            own_network,
             cgroup: &cgroup,
             root: &root,
             mounted: &mounted,
@@ -222,6 +225,7 @@ struct Attaching<'a> {
     id: &'a str,
     container: &'a str,
     pid: i32,
+    own_network: bool,
     cgroup: &'a ContainerCgroup,
     root: &'a Path,
     mounted: &'a [PathBuf],
@@ -253,7 +257,9 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
             to.container
         );
     }
-    let place = Place { cgroup: &cgroup.path, cgroup_id, shared: !sockets.closed };
+    // The configuration says who made the namespace; it is not this one in any case.
+    let netns = if to.own_network && network.is_some() { Netns::Private } else { Netns::Shared };
+    let place = Place { cgroup: &cgroup.path, cgroup_id, netns };
     let keys = (rules.policy, rules.keyring);
     let pins = Pins::of(cgroup_id)?;
     let mut enforced = Enforced::begin(&runtime, to.enforcer, to.id, &place, sockets, keys, Some(pins))?;

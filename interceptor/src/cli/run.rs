@@ -7,16 +7,18 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
+use super::bounds::{self, Bound};
 use super::{Common, Net, setup};
-use crate::fleet::{Enforced, Place};
+use crate::fleet::{Enforced, Netns, Place};
 use crate::kernel::Enforcer;
 use crate::policy::Catalogue;
 use crate::proxy::SELF_TEST;
 use crate::sandbox::handover::{Launch, Path as Sent, Strings};
+use crate::sandbox::resources::{self, Bounded, Resources};
 use crate::sandbox::signals::Signals;
-use crate::sandbox::user::Identity;
+use crate::sandbox::user::{Identity, user_namespaces};
 use crate::sandbox::{environment, launch, stdio};
 
 /// The arguments of `interceptor run`.
@@ -43,6 +45,17 @@ pub struct Run {
     /// removed or upgraded inside.
     #[arg(long)]
     no_bundle_search: bool,
+    /// Let user namespaces be made inside, for commands with a sandbox of their own (bubblewrap,
+    /// browsers).
+    #[arg(long)]
+    nesting: bool,
+    /// How many processes and threads there may be inside, or `none` [default: 4096].
+    #[arg(long, value_name = "NUMBER", value_parser = bounds::processes)]
+    pids_limit: Option<Bound>,
+    /// How much memory they may use: bytes, or a number with k, m or g, or `none` [default: three
+    /// quarters of the machine's].
+    #[arg(long, value_name = "SIZE", value_parser = bounds::memory)]
+    memory: Option<Bound>,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -54,18 +67,27 @@ Examples:
   sudo interceptor run --policy p.json --audit audit.jsonl -- \\
     curl https://api.example.com/v1/models
   sudo interceptor run -- bash                  (no keys, any public host)
+  sudo interceptor run --nesting --policy p.json -- claude          (whose own sandbox is bubblewrap)
+  sudo interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
+
+Without --nesting a command cannot make user namespaces, and one that wants a sandbox of its own says that this
+is not permitted: switch that one off (chromium --no-sandbox), since this one is around it, or give the flag.
 
 The exit status is the command's own; 128 plus the signal's number if a signal killed it; 127 if it \
 was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let Run { common, net, user, env, ca_bundle, no_bundle_search, command } = arguments;
+    let Run { common, net, user, nesting, env, ca_bundle, no_bundle_search, pids_limit, memory, command } =
+        arguments;
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
     let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
+    if nesting {
+        nesting_needs(&identity)?;
+    }
     let directory = std::env::current_dir().context("cannot tell the working directory")?;
     let bundles = ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
     let rules = setup::rules(&common)?;
@@ -95,7 +117,23 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let _entered = tokio.enter();
     let runtime = setup::runtime(&common, audit.clone())?;
 
-    let (mut sandbox, sockets) = launch::Sandbox::make(&id, isolated)?;
+    let bounds = Resources {
+        processes: pids_limit.map_or(Some(resources::PROCESSES), |Bound(bound)| bound),
+        memory: memory.map_or_else(resources::most_memory, |Bound(bound)| bound),
+    };
+    let (mut sandbox, sockets) = launch::Sandbox::make(&id, isolated, &bounds)?;
+    for resource in sandbox.unbounded() {
+        const WHY: &str = "no cgroup file system that is mounted here has the controller and lets it be used";
+        let asked = match resource {
+            Bounded::Processes => pids_limit.is_some(),
+            Bounded::Memory => memory.is_some(),
+        };
+        match asked {
+            true => bail!("{}: {WHY}", option(*resource)),
+            false if common.quiet => {}
+            false => warn(&format!("the sandbox's {resource} cannot be limited: {WHY}")),
+        }
+    }
     let environment = environment::build(
         environment::Sources {
             inherited: std::env::vars_os().collect(),
@@ -118,8 +156,12 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             environment.withheld.join(", ")
         );
     }
-    let place =
-        Place { cgroup: sandbox.cgroup().path(), cgroup_id: sandbox.cgroup().id(), shared: !sockets.closed };
+    let place = Place {
+        cgroup: sandbox.cgroup().path(),
+        cgroup_id: sandbox.cgroup().id(),
+        // What `make` has made, whatever devices it shows.
+        netns: if isolated { Netns::Private } else { Netns::Shared },
+    };
     let keys = (rules.policy, rules.keyring);
     let mut enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, None)?;
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
@@ -142,21 +184,56 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         search_bundles: !no_bundle_search,
         open_files,
         shared_network: !isolated,
+        nesting,
         // The sandbox knows when it starts.
         foreground: false,
     };
     // With its processes gone, the rest is taken down in the order in which it was put up.
-    let status = sandbox.run(launch, descriptors, &signals);
+    let ended = sandbox.run(launch, descriptors, &signals);
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
+    let (status, reached) = ended?;
+    for resource in reached.into_iter().filter(|_| !common.quiet) {
+        let what = match resource {
+            Bounded::Processes => "more were refused",
+            Bounded::Memory => "processes were killed",
+        };
+        warn(&format!("the sandbox reached its limit of {resource}, and {what}; see {}", option(resource)));
+    }
     // Statuses are eight bits wide, here as there.
-    Ok(ExitCode::from(status? as u8))
+    Ok(ExitCode::from(status as u8))
+}
+
+/// The option that bounds it.
+fn option(resource: Bounded) -> &'static str {
+    match resource {
+        Bounded::Processes => "--pids-limit",
+        Bounded::Memory => "--memory",
+    }
+}
+
+fn warn(what: &str) {
+    // Standard error may be closed or full.
+    let _ = writeln!(std::io::stderr(), "interceptor: warning: {what}");
 }
 
 /// A bundle that the operator named, without symbolic links.
 fn bundle(path: &Path) -> anyhow::Result<Sent> {
     let found = std::fs::canonicalize(path);
     found.map(Sent).with_context(|| format!("--ca-bundle {}", path.display()))
+}
+
+/// Whether a sandbox inside can work for this user on this machine.
+fn nesting_needs(identity: &Identity) -> anyhow::Result<()> {
+    if identity.is_root() {
+        // Mapping user 0 into a namespace needs a capability that no sandbox has
+        // (user_namespaces(7)).
+        bail!("--nesting: root without capabilities has no use of user namespaces; name another --user");
+    }
+    match user_namespaces() {
+        Ok(_) => Ok(()),
+        Err((why, remedy)) => bail!("--nesting: {why}: {remedy}"),
+    }
 }
 
 /// What SUDO_UID and SUDO_GID hold.

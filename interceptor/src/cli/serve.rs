@@ -97,7 +97,7 @@ The configuration:
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
 successor (a list), trust_dir, max_sandboxes and sandboxes. Each sandbox has a cgroup and, \
-optionally, id, pid, netns and policy (a file; the default policy if absent).
+optionally, id, pid, netns, private_network and policy (a file; the default policy if absent).
 
 It prints one line when it is ready. SIGHUP reloads policies and keys and reopens the audit file. \
 SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET /openapi.json describes \
@@ -261,13 +261,15 @@ fn tidy(
 /// Puts the configuration's sandboxes under enforcement.
 fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Result<()> {
     for (index, sandbox) in sandboxes.into_iter().enumerate() {
-        let ConfiguredSandbox { id, cgroup, pid, netns, policy } = sandbox;
+        let ConfiguredSandbox { id, cgroup, pid, netns, private_network, policy } = sandbox;
         let place = format!("/sandboxes/{index} of the configuration, {}", cgroup.display());
         let rules = match policy {
             Some(path) => fleet.rules_of_file(path.clone(), None).with_context(|| path.display().to_string()),
             None => fleet.default_rules().context("the default policy"),
         };
-        let made = rules.and_then(|rules| Ok(fleet.create(NewSandbox { id, cgroup, pid, netns, rules })?));
+        let made = rules.and_then(|rules| {
+            Ok(fleet.create(NewSandbox { id, cgroup, pid, netns, private_network, rules })?)
+        });
         made.context(place)?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 /// The fields of a request for a sandbox that stand beside those of the policy document.
-pub(crate) const BESIDES: &[&str] = &["cgroup", "pid", "netns", "id"];
+pub(crate) const BESIDES: &[&str] = &["cgroup", "pid", "netns", "private_network", "id"];
 
 /// The fields of a request for a sandbox that are not the policy document's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -22,6 +22,11 @@ pub struct NewSandbox {
     /// The path of the sandbox's network namespace, e.g. /run/netns/NAME; it counts where it differs from the process's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// Whether that namespace was made for this sandbox alone, as by a container engine (`--network
+    /// none`): its loopback is then the sandbox's own. Without it, loopback is refused like any
+    /// host's, whatever devices the namespace has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private_network: bool,
     /// What to call the sandbox: 1 to 64 letters, digits, `-` and `_`. Without it, a random id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -180,6 +185,9 @@ pub struct ConfiguredSandbox {
     pub pid: Option<i32>,
     /// As in a request.
     pub netns: Option<PathBuf>,
+    /// As in a request.
+    #[serde(default)]
+    pub private_network: bool,
     /// The file of its policy, which is read again on SIGHUP; without it, the default policy.
     pub policy: Option<PathBuf>,
 }

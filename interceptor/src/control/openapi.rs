@@ -93,7 +93,9 @@ mod tests {
             assert!(document["paths"][path].is_object(), "{path}");
         }
         let new = &document["components"]["schemas"]["NewSandbox"]["properties"];
-        for field in ["cgroup", "pid", "netns", "id", "network", "credentials_v2", "limits"] {
+        for field in
+            ["cgroup", "pid", "netns", "private_network", "id", "network", "credentials_v2", "limits"]
+        {
             assert!(new[field].is_object(), "{field} in {new}");
         }
         let mut references = 0;

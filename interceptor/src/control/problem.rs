@@ -86,6 +86,7 @@ impl From<FleetError> for Problem {
                 let field = if detail.starts_with("process ") { "/pid" } else { "/netns" };
                 Problem::field(field, detail)
             }
+            FleetError::NotPrivate(detail) => Problem::field("/private_network", detail),
             FleetError::BadId(detail) => Problem::field("/id", detail),
             FleetError::Policy(problems) => {
                 Problem::invalid(problems.into_iter().map(FieldError::from).collect())

@@ -106,6 +106,10 @@ fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
             "cgroup" => fields.cgroup = string(name, value, &mut errors),
             "netns" => fields.netns = string(name, value, &mut errors),
             "id" => fields.id = string(name, value, &mut errors),
+            "private_network" => match serde_json::from_str::<bool>(value.get()) {
+                Ok(told) => fields.private_network = told,
+                Err(_) => errors.push(wrong("/private_network", "this is true or false")),
+            },
             "pid" => match serde_json::from_str::<i32>(value.get()) {
                 Ok(pid) if pid > 0 => fields.pid = Some(pid),
                 _ => errors.push(wrong("/pid", "a process id is a whole number greater than zero")),
@@ -138,6 +142,7 @@ fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
             cgroup: PathBuf::from(cgroup),
             pid: fields.pid,
             netns: fields.netns.map(PathBuf::from),
+            private_network: fields.private_network,
             rules,
         })?),
         _ => Err(Problem::invalid(errors)),
@@ -149,6 +154,7 @@ struct Fields {
     cgroup: Option<String>,
     pid: Option<i32>,
     netns: Option<String>,
+    private_network: bool,
     id: Option<String>,
 }
 

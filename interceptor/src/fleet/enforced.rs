@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Context;
-use super::{FleetError, Pins, Visit};
+use super::{FleetError, Netns, Pins, Visit};
 use crate::audit::Record;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
@@ -26,8 +26,8 @@ pub struct Place<'a> {
     pub cgroup: &'a Path,
     /// Its id in the kernel.
     pub cgroup_id: u64,
-    /// Whether the namespace is also others', or has a way out of its own.
-    pub shared: bool,
+    /// Whose the network namespace is.
+    pub netns: Netns,
 }
 
 /// A sandbox under enforcement.
@@ -46,7 +46,7 @@ pub struct Enforced {
     pub token: String,
     /// The addresses of its own sockets in the sandbox's network namespace.
     pub listeners: Vec<SocketAddr>,
-    /// Whether that namespace has a device by which packets could leave, or is also others'.
+    /// Whether that namespace has a device but `lo`, by which packets could leave.
     pub has_devices: bool,
     /// Whether an interceptor that had died left the cgroup closed.
     pub took_over: bool,
@@ -74,8 +74,7 @@ impl Enforced {
         }
         let (mut visitor, sockets) =
             launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
-        // Also a namespace of its own needs every part of the wall where it has a way out.
-        let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, shared: !sockets.closed };
+        let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
         let mut enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
         enforced.was_closed = takes_over;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
@@ -277,7 +276,7 @@ fn enforcement(place: &Place<'_>, sockets: &Sockets, policy: &Policy) -> Result<
     };
     Ok(Enforcement {
         cgroup_id: place.cgroup_id,
-        shared_netns: place.shared,
+        shared_netns: place.netns == Netns::Shared,
         tcp4: v4(sockets.tcp4.local_addr())?,
         tcp6,
         dns4: v4(sockets.dns4.local_addr())?,

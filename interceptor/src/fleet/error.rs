@@ -16,6 +16,9 @@ pub enum FleetError {
     /// The process or network namespace that was named cannot be the sandbox's.
     #[error("{0}")]
     NoNamespace(String),
+    /// A network namespace that is said to be the sandbox's alone is not.
+    #[error("{0}")]
+    NotPrivate(String),
     /// The id cannot be one.
     #[error("{0}")]
     BadId(String),

@@ -83,6 +83,8 @@ pub struct NewSandbox {
     pub pid: Option<i32>,
     /// The network namespace, where it is not that of a process of the cgroup.
     pub netns: Option<PathBuf>,
+    /// Whether that namespace was made for this sandbox alone.
+    pub private_network: bool,
     /// Its policy and keys.
     pub rules: Rules,
 }
@@ -171,7 +173,7 @@ impl Fleet {
             }
             None => launch::random_id()?.into(),
         };
-        let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?;
+        let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?.private(new.private_network)?;
         self.take_id(&id)?;
         let begun = self.begin(&id, visit, new.rules);
         let mut table = self.table();

@@ -23,6 +23,6 @@ pub use feed::{Feed, Heard, Listener};
 pub use manager::{Fleet, FleetOptions, NewSandbox};
 pub use member::{Member, Summary};
 pub use pins::Pins;
-pub use place::{Visit, check_id};
+pub use place::{Netns, Visit, check_id};
 pub use rules::{Rules, Source};
 pub use stale::{Adopt, Fate, Stale, sweep};

@@ -33,6 +33,17 @@ pub fn check_id(id: &str) -> Result<(), FleetError> {
     )))
 }
 
+/// Whose loopback a network namespace holds. Who made the namespace knows; its devices tell
+/// nothing: a host may have no device but `lo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Netns {
+    /// It was made for this sandbox alone, by this product or by a container engine: its loopback
+    /// is the sandbox's own.
+    Private,
+    /// It is also others', or nobody said whose it is: their services listen on its loopback.
+    Shared,
+}
+
 /// A cgroup to put under enforcement, and the network namespace of what runs there.
 #[derive(Debug)]
 pub struct Visit {
@@ -42,6 +53,8 @@ pub struct Visit {
     pub cgroup_id: u64,
     /// The network namespace; `None` for this process's own.
     pub network: Option<OwnedFd>,
+    /// Whose that namespace is.
+    pub netns: Netns,
 }
 
 impl Visit {
@@ -60,7 +73,37 @@ impl Visit {
             (None, Some(member)) => namespace_of(member)?,
             (None, None) => None,
         };
-        Ok(Visit { cgroup, cgroup_id, network })
+        Ok(Visit { cgroup, cgroup_id, network, netns: Netns::Shared })
+    }
+
+    /// Takes the word of who made the network namespace that it is this sandbox's alone, if `told`.
+    ///
+    /// # Errors
+    /// [`FleetError::NotPrivate`] for this process's own namespace and for that of process 1.
+    pub fn private(mut self, told: bool) -> Result<Visit, FleetError> {
+        if !told {
+            return Ok(self);
+        }
+        let examine = || "cannot examine the network namespace".to_owned();
+        let identity = |metadata: std::io::Result<fs::Metadata>| {
+            let metadata = metadata.context(examine)?;
+            Ok::<_, FleetError>((metadata.dev(), metadata.ino()))
+        };
+        // Where process 1 may not be looked at, the word of who asks is all there is.
+        let first = attendant::network_of(1).ok().map(|first| identity(File::from(first).metadata()));
+        let first = first.transpose()?;
+        let own = identity(fs::metadata("/proc/self/ns/net"))?;
+        let network = match &self.network {
+            Some(network) => identity(network.try_clone().map(File::from).and_then(|file| file.metadata()))?,
+            None => own,
+        };
+        if network == own || Some(network) == first {
+            return Err(FleetError::NotPrivate(
+                "this network namespace is the host's: its loopback is not the sandbox's own".into(),
+            ));
+        }
+        self.netns = Netns::Private;
+        Ok(self)
     }
 }
 
@@ -165,5 +208,27 @@ mod tests {
             assert!(matches!(error, FleetError::NoNamespace(_)), "{error}");
         }
         assert!(namespace_at(Path::new("/proc/self/ns/net")).is_ok());
+    }
+
+    #[test]
+    fn k24_the_hosts_namespace_is_nobodys_own_whatever_is_said() {
+        let visit = |path: Option<&str>| Visit {
+            cgroup: PathBuf::from("/"),
+            cgroup_id: 1,
+            network: path.map(|path| namespace_at(Path::new(path)).unwrap()),
+            netns: Netns::Shared,
+        };
+        for path in [None, Some("/proc/self/ns/net")] {
+            let refused = visit(path).private(true).unwrap_err();
+            assert!(matches!(refused, FleetError::NotPrivate(_)), "{path:?}: {refused}");
+            assert_eq!(visit(path).private(false).unwrap().netns, Netns::Shared);
+        }
+        let other = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let mut made = visit(None);
+        made.network = Some(other.join().unwrap().into());
+        assert_eq!(made.private(true).unwrap().netns, Netns::Private);
     }
 }

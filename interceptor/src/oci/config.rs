@@ -21,6 +21,10 @@ const TOO_MUCH: [&str; 7] = [
     "CAP_DAC_READ_SEARCH",
 ];
 
+/// How much of a reason is told: paths are at most 4096 bytes (path_resolution(7)), and longer ones
+/// fail alike.
+const LONGEST_REASON: usize = 900;
+
 /// A configuration, kept whole: what the hook does not know passes through.
 #[derive(Clone, Debug)]
 pub struct Config(Map<String, Value>);
@@ -119,6 +123,38 @@ impl Config {
         let mounts = self.0.entry("mounts").or_insert_with(|| json!([])).as_array_mut();
         mounts.ok_or_else(|| malformed("mounts is no list"))?.push(mount);
         Ok(())
+    }
+
+    /// Makes it one that no runtime starts, with the reason in the runtime's own message: it names the
+    /// hook that fails, and the first one cannot be found. Where a runtime called no hooks, the command
+    /// is none either: `token`, which nobody can guess, keeps an image from having it.
+    pub fn refuse(&mut self, executable: &Path, reason: &str, token: &str) {
+        let reason: String =
+            reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_REASON).collect();
+        let says = format!("refuses this container: {reason}");
+        // No file of the host is called like the program with a space behind it.
+        let hook = json!({ "path": format!("{} {says}", executable.display()) });
+        let command = format!("/{token}/interceptor {says}");
+        if let Some(process) = self.0.get_mut("process").and_then(Value::as_object_mut) {
+            process.insert("args".into(), json!([command]));
+        }
+        let hooks = self.0.entry("hooks").or_insert_with(|| json!({}));
+        if !hooks.is_object() {
+            *hooks = json!({});
+        }
+        for stage in ["prestart", "createRuntime"] {
+            let all = hooks[stage].as_array().cloned().unwrap_or_default();
+            hooks[stage] = std::iter::once(hook.clone()).chain(all).collect();
+        }
+    }
+
+    /// Whether the runtime makes a network namespace for this container, rather than having it join
+    /// one.
+    pub fn has_own_network(&self) -> bool {
+        let linux = self.0.get("linux").and_then(|linux| linux.get("namespaces"));
+        let mut all = linux.and_then(Value::as_array).into_iter().flatten();
+        let network = all.find(|one| one.get("type").and_then(Value::as_str) == Some("network"));
+        network.is_some_and(|one| one.get("path").is_none_or(|path| path.is_null() || path == ""))
     }
 
     /// Refuses what would not be contained. With `privileged` the operator has taken that upon himself, but for what would change
@@ -223,6 +259,46 @@ mod tests {
         let mut host = usual();
         host["linux"]["namespaces"] = json!([{ "type": "pid" }]);
         assert!(config(host).judge(true).is_err());
+    }
+
+    #[test]
+    fn a_refused_container_has_a_hook_that_fails_before_all_others() {
+        let mut refused = config(usual());
+        refused.refuse(Path::new("/bin/true"), "first\nsecond/../x", "sb-1");
+        let mut hooked = usual();
+        hooked["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true" }], "poststop": 1 });
+        let mut before = config(hooked);
+        before.refuse(Path::new("/bin/true"), &"long ".repeat(1000), "sb-1");
+        for (refused, others) in [(refused, 0), (before, 1)] {
+            let value: Value = serde_json::from_str(&refused.to_json()).unwrap();
+            let hooks = value["hooks"]["createRuntime"].as_array().unwrap();
+            assert_eq!(hooks.len(), 1 + others);
+            let path = hooks[0]["path"].as_str().unwrap();
+            assert!(path.starts_with("/bin/true refuses this container: "), "{path}");
+            assert!(path.len() < 1000 && !path.contains('\n') && !Path::new(path).exists(), "{path}");
+            assert_eq!(value["hooks"]["prestart"][0]["path"], hooks[0]["path"]);
+            let arguments = value["process"]["args"].as_array().unwrap();
+            let command = arguments[0].as_str().unwrap();
+            assert!(arguments.len() == 1 && command.starts_with("/sb-1/interceptor refuses "), "{command}");
+        }
+    }
+
+    #[test]
+    fn k24_a_network_is_the_containers_own_where_the_runtime_makes_it() {
+        for (namespaces, own) in [
+            (json!([{ "type": "mount" }, { "type": "network" }]), true),
+            (json!([{ "type": "network", "path": "" }]), true),
+            (json!([{ "type": "network", "path": "/run/netns/pod" }]), false),
+            (json!([{ "type": "network", "path": "/proc/1/ns/net" }]), false),
+            (json!([{ "type": "network", "path": 5 }]), false),
+            (json!([{ "type": "mount" }]), false),
+            (json!([{ "type": "network", "path": "/x" }, { "type": "network" }]), false),
+            (json!("network"), false),
+        ] {
+            let mut value = usual();
+            value["linux"]["namespaces"] = namespaces.clone();
+            assert_eq!(config(value).has_own_network(), own, "{namespaces}");
+        }
     }
 
     #[test]

@@ -10,11 +10,13 @@
 //! - [`input`]: what the runtime hands to the hook; [`config`]: the container's configuration, read, judged and changed;
 //! - [`seccomp`]: what sockets it may make;
 //! - [`policies`]: which policy a container may ask for; [`rootfs`]: its files, without following it out of them;
+//! - [`podman`]: where that engine looks for the hook;
 //! - [`place`]: its cgroup; [`store`]: what is kept while it lives; [`talk`]: how hook and supervisor speak.
 
 pub mod config;
 pub mod input;
 pub mod place;
+pub mod podman;
 pub mod policies;
 pub mod rootfs;
 pub mod seccomp;

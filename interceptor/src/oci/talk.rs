@@ -39,6 +39,8 @@ pub enum Ask {
         container: String,
         /// Its first process.
         pid: i32,
+        /// Whether its network namespace was made for it alone, as its configuration says.
+        own_network: bool,
     },
     /// The container has ended.
     End,

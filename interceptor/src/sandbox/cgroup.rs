@@ -15,9 +15,10 @@ use nix::unistd::Pid;
 use super::SandboxError;
 use super::error::Context;
 use super::mountinfo;
+use super::resources::{self, Beside, Bounded, Resources};
 
-/// The directory below the mount that holds every cgroup of ours.
-const PARENT: &str = "interceptor";
+/// The directory below a mount that holds every cgroup of ours.
+pub(super) const PARENT: &str = "interceptor";
 /// How long a killed cgroup may take to become empty: its processes must be reaped first.
 const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 
@@ -46,6 +47,8 @@ pub fn id_of(path: &Path) -> Result<u64, SandboxError> {
 pub struct Cgroup {
     path: PathBuf,
     id: u64,
+    /// Its like in hierarchies of version 1.
+    beside: Vec<Beside>,
 }
 
 impl Cgroup {
@@ -56,11 +59,14 @@ impl Cgroup {
         let parent = mount_point()?.join(PARENT);
         make_directory(&parent)?;
         remove_stale(&parent);
+        for parent in resources::parents() {
+            remove_stale(&parent);
+        }
         let owner = Owner::this().context(|| "cannot read /proc/self".into())?;
         let path = parent.join(format!("{id}.{owner}"));
         fs::create_dir(&path).context(|| format!("cannot make the cgroup {}", path.display()))?;
         // From here on the directory has an owner, so that a failure below removes it.
-        let mut cgroup = Cgroup { path, id: 0 };
+        let mut cgroup = Cgroup { path, id: 0, beside: Vec::new() };
         cgroup.id = id_of(&cgroup.path)?;
         Ok(cgroup)
     }
@@ -75,18 +81,39 @@ impl Cgroup {
         self.id
     }
 
+    /// Bounds what its processes may take, before there are any. Returns what could not be bounded.
+    pub fn limit(&mut self, resources: &Resources) -> Result<Vec<Bounded>, SandboxError> {
+        let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
+        Ok(resources.apply(&self.path, &mounts, &mut self.beside))
+    }
+
+    /// The bounds that its processes have run into.
+    pub fn reached(&self) -> Vec<Bounded> {
+        resources::reached(self.all())
+    }
+
+    /// Its directory in each hierarchy.
+    fn all(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.path.as_path()).chain(self.beside.iter().map(Beside::path))
+    }
+
     /// Moves a process in.
     pub fn add(&self, process: Pid) -> Result<(), SandboxError> {
+        self.beside.iter().try_for_each(|beside| beside.add(process))?;
         add(&self.path, process)
     }
 
-    /// The directory above it and its name there: what is needed to remove it from a mount namespace that does not show it.
-    pub fn parent(&self) -> Result<(OwnedFd, String), SandboxError> {
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
-        let directory =
-            File::open(parent).context(|| format!("cannot open the cgroup {}", parent.display()))?;
+    /// The directories above it and its like, and their name there: what is needed to remove them
+    /// from a mount namespace that does not show them.
+    pub fn parents(&self) -> Result<(Vec<OwnedFd>, String), SandboxError> {
+        let open = |path: &Path| {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            let directory =
+                File::open(parent).context(|| format!("cannot open the cgroup {}", parent.display()))?;
+            Ok(directory.into())
+        };
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok((directory.into(), name))
+        Ok((self.all().map(open).collect::<Result<_, SandboxError>>()?, name))
     }
 }
 
@@ -94,6 +121,12 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
             tracing::warn!(cgroup = %self.path.display(), %error, "cannot remove the sandbox's cgroup");
+        }
+        for beside in &self.beside {
+            if let Err(error) = remove(beside.path()) {
+                let cgroup = beside.path().display();
+                tracing::warn!(%cgroup, %error, "the sandbox's cgroup could not be removed");
+            }
         }
     }
 }
@@ -120,7 +153,7 @@ pub fn processes(path: &Path) -> io::Result<Vec<Pid>> {
     Ok(found)
 }
 
-fn make_directory(path: &Path) -> Result<(), SandboxError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), SandboxError> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.context(|| format!("cannot make the cgroup {}", path.display())),

@@ -54,12 +54,13 @@ pub enum Order {
 /// Where the process inside is to work.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Begin {
-    /// In new namespaces. Two descriptors come along: the directory that holds the sandbox's cgroup, and a socket that is closed
-    /// when the supervisor ends. With them the process that stays outside undoes what a killed supervisor cannot.
+    /// In new namespaces. Descriptors come along: a socket that is closed when the supervisor ends,
+    /// and the directories that hold the sandbox's cgroups, one in each hierarchy. With them the
+    /// process that stays outside undoes what a killed supervisor cannot.
     Sandbox {
         /// A network namespace of its own too.
         isolated: bool,
-        /// The name of the sandbox's cgroup in that directory.
+        /// The name of the sandbox's cgroup in those directories.
         cgroup: String,
     },
     /// In the namespaces it is in, but for the network namespace, which comes as a descriptor where it is another one. Only
@@ -92,6 +93,8 @@ pub struct Launch {
     pub open_files: (u64, u64),
     /// Whether the network namespace is the host's.
     pub shared_network: bool,
+    /// Whether user namespaces, and mounts in them, may be made inside.
+    pub nesting: bool,
     /// Whether the command is to begin in the foreground of the terminal at standard input.
     pub foreground: bool,
 }

@@ -24,6 +24,9 @@ use crate::notice;
 /// The status for a failure of the interceptor itself (SPEC 7).
 pub(crate) const OUR_FAILURE: i32 = 125;
 
+/// How readily the kernel kills the sandbox's processes when memory runs out, of -1000 to 1000.
+const FIRST_TO_GO: i32 = 500;
+
 /// Does as the supervisor at the other end of standard input says. Returns the status to exit with.
 pub fn main() -> i32 {
     notice::inherit();
@@ -78,13 +81,13 @@ fn begin(channel: &Channel) -> Result<i32, SandboxError> {
     let mut descriptors = descriptors.into_iter();
     match begin {
         Begin::Sandbox { isolated, cgroup } => {
-            let (parent, guard) =
-                (descriptors.next().ok_or_else(lost)?, descriptors.next().ok_or_else(lost)?);
+            let guard = descriptors.next().ok_or_else(lost)?;
+            let parents: Vec<OwnedFd> = descriptors.collect();
             make_namespaces(isolated)?;
             match sys::fork().context(|| "cannot start the sandbox's first process".into())? {
-                Some(first) => Ok(outer::wait(first, guard.into(), &parent, &cgroup)),
+                Some(first) => Ok(outer::wait(first, guard.into(), &parents, &cgroup)),
                 None => {
-                    drop((parent, guard));
+                    drop((parents, guard));
                     Ok(reporting(channel, || first(channel, isolated)))
                 }
             }
@@ -118,6 +121,9 @@ fn make_namespaces(isolated: bool) -> Result<(), SandboxError> {
 /// Process 1 of the sandbox.
 fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
     die_with_parent()?;
+    // Where memory runs out all the same, the sandbox is what goes rather than the proxy. With
+    // CAP_SYS_RESOURCE here, nothing in it can take that back (proc_pid_oom_score_adj(5)).
+    first_to_go().context(|| "cannot set /proc/self/oom_score_adj".into())?;
     let ipv6 = if isolated {
         loopback::up().context(|| "cannot bring up the loopback device".into())?
     } else {
@@ -126,6 +132,13 @@ fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
     listen(channel, ipv6)?;
     let Some((launch, stdio)) = wait_for_launch(channel, ipv6)? else { return Ok(OUR_FAILURE) };
     start(channel, &launch, stdio)
+}
+
+/// Raises what tells the kernel how readily to kill this process; lowering it may be refused.
+fn first_to_go() -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let now = std::fs::read_to_string(FILE)?.trim().parse::<i32>().unwrap_or(FIRST_TO_GO);
+    if now < FIRST_TO_GO { std::fs::write(FILE, FIRST_TO_GO.to_string()) } else { Ok(()) }
 }
 
 /// Binds the sockets and hands them over.
@@ -197,7 +210,7 @@ fn start(channel: &Channel, launch: &Launch, stdio: Vec<OwnedFd>) -> Result<i32,
     let (soft, hard) = launch.open_files;
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
         .context(|| "cannot restore the limit of open files".into())?;
-    privileges::give_up(&launch.identity, launch.shared_network)?;
+    privileges::give_up(launch)?;
     // A change of user id forgets both.
     die_with_parent()?;
 

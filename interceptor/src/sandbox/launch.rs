@@ -21,6 +21,7 @@ use super::cgroup::{self, Cgroup};
 use super::error::Context;
 use super::handover::{Begin, Channel, Launch, Order, Report};
 pub use super::listeners::Sockets;
+use super::resources::{Bounded, Resources};
 use super::signals::Signals;
 use super::sys;
 use crate::notice;
@@ -80,9 +81,9 @@ struct Inside {
 }
 
 impl Inside {
-    /// Starts it in the cgroup at `cgroup`, and has it begin.
+    /// Starts it, has `add` put it into its cgroup, and has it begin.
     fn start(
-        cgroup: &Path,
+        add: impl FnOnce(Pid) -> Result<(), SandboxError>,
         begin: Begin,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Self, Sockets), SandboxError> {
@@ -98,7 +99,7 @@ impl Inside {
             .context(|| "cannot start the sandbox's first process".into())?;
         let mut inside = Inside { channel, child, ended: None };
         // It waits for its first order: nothing it makes is born outside the cgroup.
-        cgroup::add(cgroup, Pid::from_raw(inside.child.id() as i32))?;
+        add(Pid::from_raw(inside.child.id() as i32))?;
         inside.order(&Order::Begin(begin), descriptors)?;
         let (report, descriptors) = inside.report()?;
         let Report::Listening { closed } = report else {
@@ -152,19 +153,29 @@ pub struct Sandbox {
     // In this order: the processes end, then their cgroup is removed.
     inside: Inside,
     cgroup: Cgroup,
+    /// What of its resources could not be bounded.
+    unbounded: Vec<Bounded>,
     /// Closed by the end of this process, however it comes: the process outside takes that for the end of the sandbox.
     guard: UnixStream,
 }
 
 impl Sandbox {
     /// Makes the cgroup and the namespaces, and binds the listeners in them. `isolated` gives it a network namespace of its own.
-    pub fn make(id: &str, isolated: bool) -> Result<(Self, Sockets), SandboxError> {
-        let cgroup = Cgroup::create(id)?;
-        let (parent, name) = cgroup.parent()?;
+    pub fn make(id: &str, isolated: bool, resources: &Resources) -> Result<(Self, Sockets), SandboxError> {
+        let mut cgroup = Cgroup::create(id)?;
+        let unbounded = cgroup.limit(resources)?;
+        let (parents, name) = cgroup.parents()?;
         let (guard, theirs) = UnixStream::pair().context(|| "cannot make a socket pair".into())?;
         let begin = Begin::Sandbox { isolated, cgroup: name };
-        let (inside, sockets) = Inside::start(cgroup.path(), begin, &[parent.as_fd(), theirs.as_fd()])?;
-        Ok((Sandbox { inside, cgroup, guard }, sockets))
+        let descriptors: Vec<BorrowedFd<'_>> =
+            std::iter::once(theirs.as_fd()).chain(parents.iter().map(AsFd::as_fd)).collect();
+        let (inside, sockets) = Inside::start(|process| cgroup.add(process), begin, &descriptors)?;
+        Ok((Sandbox { inside, cgroup, unbounded, guard }, sockets))
+    }
+
+    /// What of its resources could not be bounded.
+    pub fn unbounded(&self) -> &[Bounded] {
+        &self.unbounded
     }
 
     /// Its cgroup.
@@ -190,21 +201,23 @@ impl Sandbox {
         self.inside.self_test(probe, token)
     }
 
-    /// Starts the command with these standard descriptors, waits for its end, and returns the status to exit with.
+    /// Starts the command with these standard descriptors, waits for its end, and returns the
+    /// status to exit with, and the bounds that were run into.
     pub fn run(
         mut self,
         launch: Launch,
         stdio: [BorrowedFd<'_>; 3],
         signals: &Signals,
-    ) -> Result<i32, SandboxError> {
+    ) -> Result<(i32, Vec<Bounded>), SandboxError> {
         let terminal = Terminal::open();
         // Where a part of a pipeline may need the terminal, a pager for one, it stays there until the command needs it.
         let foreground = terminal.is_ours() && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok());
         self.inside.order(&Order::Launch(Box::new(Launch { foreground, ..launch })), &stdio)?;
         let status = self.supervise(signals, &terminal);
+        let reached = self.cgroup.reached();
         drop(self);
         terminal.take_back();
-        status
+        Ok((status?, reached))
     }
 
     fn supervise(&mut self, signals: &Signals, terminal: &Terminal) -> Result<i32, SandboxError> {
@@ -304,7 +317,9 @@ pub struct Visitor {
 impl Visitor {
     /// Starts it in the cgroup at `cgroup`, and in the network namespace given, else in this process's own.
     pub fn start(cgroup: &Path, network: Option<BorrowedFd<'_>>) -> Result<(Self, Sockets), SandboxError> {
-        let (inside, sockets) = Inside::start(cgroup, Begin::Join, &network.into_iter().collect::<Vec<_>>())?;
+        let descriptors: Vec<BorrowedFd<'_>> = network.into_iter().collect();
+        let add = |process| cgroup::add(cgroup, process);
+        let (inside, sockets) = Inside::start(add, Begin::Join, &descriptors)?;
         Ok((Visitor { inside }, sockets))
     }
 

@@ -25,6 +25,7 @@ mod nss;
 mod outer;
 pub(crate) mod privileges;
 mod reaper;
+pub mod resources;
 pub(crate) mod seccomp;
 mod selftest;
 pub mod signals;

@@ -18,6 +18,8 @@ pub(crate) struct Mount {
     pub(crate) options: String,
     /// The type, e.g. `cgroup2`.
     pub(crate) kind: String,
+    /// The options of the file system, e.g. `rw,pids`.
+    pub(crate) data: String,
 }
 
 /// The mounts of this thread (whose namespace may be its own), in the order in which the kernel lists them (a later one covers an earlier one).
@@ -39,6 +41,7 @@ fn parse_line(line: &str) -> Option<Mount> {
         point: unescape(fields.next()?),
         options: fields.next()?.to_owned(),
         kind: after.split(' ').next()?.to_owned(),
+        data: after.split(' ').nth(2).unwrap_or_default().to_owned(),
     })
 }
 

@@ -27,7 +27,7 @@ const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Waits for process 1 of the sandbox, and returns its status. All signals are blocked.
-pub(crate) fn wait(first: Pid, guard: UnixStream, parent: &OwnedFd, cgroup: &str) -> i32 {
+pub(crate) fn wait(first: Pid, guard: UnixStream, parents: &[OwnedFd], cgroup: &str) -> i32 {
     let set: SigSet = [Signal::SIGCHLD].into_iter().collect();
     let Ok(children) = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) else {
         // Process 1 is told to die by the end of this one.
@@ -45,7 +45,7 @@ pub(crate) fn wait(first: Pid, guard: UnixStream, parent: &OwnedFd, cgroup: &str
         };
         if let Some(status) = status {
             if orphaned || matches!(take(&guard, &mut held), Some(Guard::Closed)) {
-                remove_cgroup(parent, cgroup);
+                parents.iter().for_each(|parent| remove_cgroup(parent, cgroup));
             }
             return status;
         }
@@ -91,10 +91,13 @@ fn take(guard: &UnixStream, held: &mut Vec<OwnedFd>) -> Option<Guard> {
 
 /// Leaves the sandbox's cgroup, which is empty then, and removes it. What fails here is left to the next supervisor.
 fn remove_cgroup(parent: &OwnedFd, cgroup: &str) {
-    let left = openat(parent, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(io::Error::from)
-        .and_then(|processes| File::from(processes).write_all(b"0"));
-    if left.is_err() {
+    // A cgroup that hands controllers down takes no process, but for the root.
+    let leaves = |path: &str| {
+        openat(parent, path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|processes| File::from(processes).write_all(b"0"))
+    };
+    if leaves("cgroup.procs").or_else(|_| leaves("../cgroup.procs")).is_err() {
         return;
     }
     for _ in 0..ATTEMPTS {

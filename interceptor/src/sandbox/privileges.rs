@@ -5,12 +5,15 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::SandboxError;
 use super::error::Context;
-use super::user::Identity;
-use super::{seccomp, sys};
+use super::handover::Launch;
+use super::seccomp::{self, Filter};
+use super::sys;
 use crate::notice;
 
-/// Makes this process, for ever, an unprivileged one of `identity`, root included. What it executes inherits all of it.
-pub(crate) fn give_up(identity: &Identity, shared_network: bool) -> Result<(), SandboxError> {
+/// Makes this process, for ever, an unprivileged one of the launch's identity, root included. What
+/// it executes inherits all of it.
+pub(crate) fn give_up(launch: &Launch) -> Result<(), SandboxError> {
+    let identity = &launch.identity;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())?;
     // While this process still may: each of these needs CAP_SETPCAP.
     sys::root_gains_nothing().context(|| "cannot lock the secure bits".into())?;
@@ -29,14 +32,14 @@ pub(crate) fn give_up(identity: &Identity, shared_network: bool) -> Result<(), S
     nix::sys::prctl::set_no_new_privs().context(|| "cannot set no_new_privs".into())?;
     if let Err(error) = sys::scope_abstract_sockets() {
         // In a namespace of its own there is no abstract socket of the host to scope away.
-        if shared_network {
+        if launch.shared_network {
             notice::warning(format_args!(
                 "the sandbox can reach abstract unix sockets of the host, because this kernel's \
                  Landlock cannot scope them ({error}); Linux 6.12 can"
             ));
         }
     }
-    seccomp::apply(identity.uid == 0)
+    seccomp::apply(Filter { root: identity.uid == 0, nesting: launch.nesting })
 }
 
 /// Takes every capability but those that `keep` names out of the bounding set, so that executing a file does not give it back.

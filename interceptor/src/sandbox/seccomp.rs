@@ -13,6 +13,7 @@ use seccompiler::{
 
 use super::SandboxError;
 
+mod nesting;
 mod set_id;
 
 /// Families a sandbox may use: unix(7), ip(7), ipv6(7) and, of netlink(7), rtnetlink alone.
@@ -31,19 +32,7 @@ const ABSENT: [i64; 4] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
 
 /// Refused with EPERM whatever the arguments.
-const REFUSED: [i64; 42] = [
-    // Mounts and roots.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
+const REFUSED: [i64; 29] = [
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
     libc::SYS_swapon,
@@ -65,13 +54,11 @@ const REFUSED: [i64; 42] = [
     libc::SYS_acct,
     libc::SYS_syslog,
     libc::SYS_vhangup,
-    // Clock and names of the host.
+    // Clock of the host.
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
     libc::SYS_adjtimex,
     libc::SYS_clock_adjtime,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
     // Keys of the host's sessions, which no namespace separates.
     libc::SYS_keyctl,
     libc::SYS_add_key,
@@ -94,11 +81,19 @@ pub(crate) const NEW_NAMESPACES: [u64; 7] = [
     libc::CLONE_NEWNET as u64,
 ];
 
-/// Puts the calling thread, and all that it starts, under the filter for ever. Sets no_new_privs. `root`: whether it is root's, whose
-/// files may not run as their owner for anybody outside.
-pub(crate) fn apply(root: bool) -> Result<(), SandboxError> {
-    let mut programs = programs().map_err(SandboxError::Refused)?;
-    if root {
+/// What depends on the sandbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Filter {
+    /// Whether it is root's, whose files may not run as their owner for anybody outside.
+    pub(crate) root: bool,
+    /// Whether user namespaces, and what is made in them, are permitted.
+    pub(crate) nesting: bool,
+}
+
+/// Puts the calling thread, and all that it starts, under the filter for ever. Sets no_new_privs.
+pub(crate) fn apply(filter: Filter) -> Result<(), SandboxError> {
+    let mut programs = programs(filter.nesting).map_err(SandboxError::Refused)?;
+    if filter.root {
         programs.extend(set_id::programs().map_err(SandboxError::Refused)?);
     }
     for program in programs {
@@ -125,14 +120,18 @@ fn unconditional(calls: &[i64]) -> BTreeMap<i64, Vec<SeccompRule>> {
 }
 
 /// One program for each answer: a program has one action. The last one installed is the first to run.
-fn programs() -> Result<Vec<BpfProgram>, String> {
+fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
     let rules = || -> Result<_, seccompiler::BackendError> {
         let mut refused = unconditional(&REFUSED);
         refused.extend(architecture_specific().iter().map(|call| (*call, Vec::new())));
-        let namespaces = NEW_NAMESPACES.iter().map(|flag| has_bit(*flag)).collect::<Result<Vec<_>, _>>()?;
-        refused.insert(libc::SYS_clone, namespaces.clone());
-        let mut unshare = namespaces;
-        unshare.push(has_bit(CLONE_NEWTIME)?);
+        let mut unshare = vec![has_bit(CLONE_NEWTIME)?];
+        if !nesting {
+            refused.extend(unconditional(&[&nesting::MOUNTS[..], &nesting::NEWER_MOUNTS].concat()));
+            let flags = NEW_NAMESPACES.iter().map(|flag| has_bit(*flag));
+            let namespaces = flags.collect::<Result<Vec<_>, _>>()?;
+            refused.insert(libc::SYS_clone, namespaces.clone());
+            unshare.extend(namespaces);
+        }
         refused.insert(libc::SYS_unshare, unshare);
         // Typing into the terminal as if the person had (ATTACKS P4).
         refused.insert(libc::SYS_ioctl, vec![equals(1, libc::TIOCSTI)?, equals(1, libc::TIOCLINUX as _)?]);
@@ -164,11 +163,15 @@ fn programs() -> Result<Vec<BpfProgram>, String> {
         Ok((refused, families, BTreeMap::from([(libc::SYS_socket, protocols)])))
     };
     let (refused, families, protocols) = rules().map_err(|error| error.to_string())?;
+    let mut absent = unconditional(&ABSENT);
+    if nesting {
+        absent.extend(unconditional(&nesting::NEWER_MOUNTS));
+    }
     let mut programs = vec![
         build(libc::EPERM, refused)?,
         build(libc::EPROTONOSUPPORT, protocols)?,
         build(libc::EACCES, families)?,
-        build(libc::ENOSYS, unconditional(&ABSENT))?,
+        build(libc::ENOSYS, absent)?,
     ];
     programs.extend(foreign_numbers());
     Ok(programs)
@@ -229,7 +232,7 @@ mod tests {
     /// Runs `probe` in a thread under the filter.
     fn confined<T: Send + 'static>(probe: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(|| {
-            apply(false).unwrap();
+            apply(Filter::default()).unwrap();
             probe()
         })
         .join()
@@ -343,14 +346,15 @@ mod tests {
     fn k6_io_uring_is_absent_and_the_kernel_takes_no_programs() {
         let program = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nfor n in NUMBERS:\n \
                        r = libc.syscall(n, 0, 0, 0, 0, 0, 0)\n print(ctypes.get_errno() if r < 0 else 0)";
-        let numbers = [ABSENT.to_vec(), REFUSED.to_vec(), vec![libc::SYS_getpid + 0x4000_0000]].concat();
+        let refused = [&REFUSED[..], &nesting::MOUNTS, &nesting::NEWER_MOUNTS].concat();
+        let numbers = [ABSENT.to_vec(), refused.clone(), vec![libc::SYS_getpid + 0x4000_0000]].concat();
         let program = program.replace("NUMBERS", &format!("{numbers:?}"));
         let output =
             confined(move || std::process::Command::new("python3").args(["-c", &program]).output().unwrap());
         let answers: Vec<i32> =
             String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
         let expected =
-            [vec![libc::ENOSYS; ABSENT.len()], vec![libc::EPERM; REFUSED.len()], vec![libc::ENOSYS]].concat();
+            [vec![libc::ENOSYS; ABSENT.len()], vec![libc::EPERM; refused.len()], vec![libc::ENOSYS]].concat();
         assert_eq!(answers, expected, "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -93,6 +93,31 @@ impl Identity {
     }
 }
 
+/// How many user namespaces an ordinary user may make on this machine.
+///
+/// # Errors
+/// Why none can be made, and what would permit it.
+pub fn user_namespaces() -> Result<u64, (&'static str, &'static str)> {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    match (read("/proc/sys/user/max_user_namespaces"), read("/proc/sys/kernel/unprivileged_userns_clone")) {
+        (None, _) => Err(("this kernel has no user namespaces", "boot one with CONFIG_USER_NS=y")),
+        (Some(0), _) => Err(("no user namespace can be made here", "sysctl user.max_user_namespaces=10000")),
+        (_, Some(0)) => Err((
+            "ordinary users can make no user namespaces here",
+            "sysctl kernel.unprivileged_userns_clone=1",
+        )),
+        // Ubuntu's: only programs with a profile for it.
+        _ if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) => Err((
+            "AppArmor keeps user namespaces from ordinary users here",
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile that permits them to the program",
+        )),
+        (Some(most), _) => Ok(most),
+    }
+}
+
 fn group_number(group: &str) -> Result<u32, SandboxError> {
     let known = Group::from_name(group).context(|| format!("cannot look up the group {group}"))?;
     match (known, group.parse()) {

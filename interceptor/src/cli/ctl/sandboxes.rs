@@ -56,6 +56,10 @@ struct Create {
     /// The sandbox's network namespace, e.g. /run/netns/NAME.
     #[arg(long, value_name = "PATH")]
     netns: Option<String>,
+    /// That namespace was made for this sandbox alone (docker run --network none): its loopback is
+    /// its own.
+    #[arg(long)]
+    private_network: bool,
     /// What to call it [default: a random id].
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -97,6 +101,7 @@ fn body(arguments: &Create) -> anyhow::Result<Zeroizing<String>> {
     fields.insert("cgroup".to_owned(), Value::from(arguments.cgroup.as_str()));
     fields.extend(arguments.pid.map(|pid| ("pid".to_owned(), Value::from(pid))));
     fields.extend(arguments.netns.as_deref().map(|path| ("netns".to_owned(), Value::from(path))));
+    fields.extend(arguments.private_network.then(|| ("private_network".to_owned(), Value::from(true))));
     fields.extend(arguments.id.as_deref().map(|id| ("id".to_owned(), Value::from(id))));
     match &arguments.policy {
         None => Ok(Zeroizing::new(Value::Object(fields).to_string())),
@@ -134,6 +139,7 @@ mod tests {
             policy: Some(policy.to_owned()),
             pid: Some(7),
             netns: None,
+            private_network: false,
             id: None,
         };
         let folder = tempfile::tempdir().unwrap();

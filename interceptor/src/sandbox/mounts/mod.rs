@@ -66,7 +66,12 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     packages::cover(launch)?;
     browsers::install(launch);
     etc::seal(resolver.as_deref())?;
-    kernel::close_proc()?;
+    // The kernel mounts a new /proc in a user namespace only where one is to be seen whole. Nobody
+    // but root can write there what another process would notice, and with nesting the command is
+    // not root.
+    if !launch.nesting {
+        kernel::close_proc()?;
+    }
     nix::sys::stat::umask(mask);
     Ok(())
 }

@@ -29,6 +29,7 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         search_bundles: true,
         open_files: (1024, 1024),
         shared_network: false,
+        nesting: false,
         foreground: false,
     }
 }

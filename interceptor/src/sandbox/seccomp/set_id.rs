@@ -102,7 +102,7 @@ for name in os.listdir(directory):
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
         let output = std::thread::spawn(move || {
-            super::super::apply(root).unwrap();
+            super::super::apply(super::super::Filter { root, nesting: false }).unwrap();
             Command::new("/usr/bin/python3").args(["-c", PROGRAM]).arg(path).output().unwrap()
         })
         .join()

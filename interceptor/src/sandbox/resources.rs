@@ -1,0 +1,316 @@
+//! How much of the machine a sandbox may take: processes and memory, by the controllers of its
+//! cgroup (cgroups(7)); and its share of the processors, which is that of one among equals however
+//! many processes it has.
+//!
+//! Where a controller belongs to a hierarchy of version 1 (systemd's hybrid mode), the sandbox gets
+//! a cgroup there too, of the same name.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+
+use super::SandboxError;
+use super::cgroup::{self, PARENT};
+use super::mountinfo::{self, Mount};
+
+/// Processes and threads that a sandbox may have, unless said otherwise: enough for parallel
+/// builds.
+pub const PROCESSES: u64 = 4096;
+
+/// What a sandbox may take. `None` is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Bytes of memory, page cache, sockets and the kernel's own objects among it. Swap is not
+    /// used.
+    pub memory: Option<u64>,
+}
+
+/// What can be bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounded {
+    /// [`Resources::processes`].
+    Processes,
+    /// [`Resources::memory`].
+    Memory,
+}
+
+impl std::fmt::Display for Bounded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Bounded::Processes => "processes",
+            Bounded::Memory => "memory",
+        })
+    }
+}
+
+/// A cgroup of version 1 beside the sandbox's own.
+#[derive(Debug)]
+pub(super) struct Beside {
+    path: PathBuf,
+    /// Whether the sandbox may do without it: it is a comfort for the others.
+    optional: bool,
+}
+
+impl Beside {
+    /// Its directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves a process in.
+    pub(super) fn add(&self, process: Pid) -> Result<(), SandboxError> {
+        let added = cgroup::add(&self.path, process);
+        if self.optional { Ok(()) } else { added }
+    }
+}
+
+/// The controllers that bound what a sandbox takes (cgroup-v2.rst, cgroup-v1/ of the kernel's
+/// documentation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Controller {
+    Cpu,
+    Memory,
+    Pids,
+}
+
+impl Controller {
+    const ALL: [Controller; 3] = [Controller::Cpu, Controller::Memory, Controller::Pids];
+
+    fn name(self) -> &'static str {
+        match self {
+            Controller::Cpu => "cpu",
+            Controller::Memory => "memory",
+            Controller::Pids => "pids",
+        }
+    }
+}
+
+/// A bound that holds already stands in the same file with the same name in both versions.
+const PIDS: &str = "pids.max";
+
+impl Resources {
+    /// Bounds the cgroup at `path`, below [`PARENT`]; what is made for it in other hierarchies goes
+    /// to `beside`.
+    pub(super) fn apply(&self, path: &Path, mounts: &[Mount], beside: &mut Vec<Beside>) -> Vec<Bounded> {
+        let mut missing = Vec::new();
+        for controller in Controller::ALL {
+            let bound = match controller {
+                Controller::Cpu => None,
+                Controller::Memory => self.memory,
+                Controller::Pids => self.processes,
+            };
+            if bound.is_none() && controller != Controller::Cpu {
+                continue;
+            }
+            let set = match enable(path, controller) {
+                Ok(()) => set_v2(path, controller, bound),
+                Err(_) => in_version_1(path, mounts, controller, bound, beside),
+            };
+            if let Err(error) = set {
+                tracing::info!(controller = controller.name(), %error, "a controller cannot be used");
+                match controller {
+                    Controller::Cpu => {}
+                    Controller::Memory => missing.push(Bounded::Memory),
+                    Controller::Pids => missing.push(Bounded::Processes),
+                }
+            }
+        }
+        missing
+    }
+}
+
+/// Has a cgroup of version 2 controlled: a controller is handed down from the root, level by level.
+fn enable(path: &Path, controller: Controller) -> io::Result<()> {
+    let lists = |file: PathBuf| {
+        Ok::<_, io::Error>(fs::read_to_string(file)?.split_whitespace().any(|one| one == controller.name()))
+    };
+    let levels: Vec<&Path> = path.ancestors().skip(1).take(2).collect();
+    for level in levels.into_iter().rev() {
+        if !lists(level.join("cgroup.controllers"))? {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let file = level.join("cgroup.subtree_control");
+        if !lists(file.clone())? {
+            fs::write(file, format!("+{}", controller.name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn set_v2(path: &Path, controller: Controller, bound: Option<u64>) -> io::Result<()> {
+    let Some(bound) = bound else { return Ok(()) };
+    match controller {
+        Controller::Cpu => Ok(()),
+        Controller::Pids => fs::write(path.join(PIDS), bound.to_string()),
+        Controller::Memory => {
+            fs::write(path.join("memory.max"), bound.to_string())?;
+            // Absent where the kernel does not count swap.
+            let _ = fs::write(path.join("memory.swap.max"), "0");
+            Ok(())
+        }
+    }
+}
+
+/// The mount of the hierarchy of version 1 that has a controller.
+fn version_1(mounts: &[Mount], controller: Controller) -> Option<&Path> {
+    let has = |mount: &&Mount| {
+        mount.kind == "cgroup"
+            && mount.data.split(',').any(|option| option == controller.name())
+            && mount.point.join("cgroup.procs").exists()
+    };
+    mounts.iter().rfind(has).map(|mount| mount.point.as_path())
+}
+
+fn in_version_1(
+    like: &Path,
+    mounts: &[Mount],
+    controller: Controller,
+    bound: Option<u64>,
+    beside: &mut Vec<Beside>,
+) -> io::Result<()> {
+    let mount = version_1(mounts, controller).ok_or(io::ErrorKind::NotFound)?;
+    let parent = mount.join(PARENT);
+    let path = parent.join(like.file_name().unwrap_or_default());
+    let optional = controller == Controller::Cpu;
+    match beside.iter_mut().find(|one| one.path == path) {
+        // Controllers may share a hierarchy.
+        Some(known) => known.optional &= optional,
+        None => {
+            cgroup::make_directory(&parent).map_err(io::Error::other)?;
+            fs::create_dir(&path)?;
+            beside.push(Beside { path: path.clone(), optional });
+        }
+    }
+    let Some(bound) = bound else { return Ok(()) };
+    match controller {
+        Controller::Cpu => Ok(()),
+        Controller::Pids => fs::write(path.join(PIDS), bound.to_string()),
+        Controller::Memory => {
+            fs::write(path.join("memory.limit_in_bytes"), bound.to_string())?;
+            // Memory and swap together; absent where the kernel does not count swap.
+            let _ = fs::write(path.join("memory.memsw.limit_in_bytes"), bound.to_string());
+            Ok(())
+        }
+    }
+}
+
+/// The bounds at which processes of these cgroups were refused something, or killed.
+pub(super) fn reached<'a>(cgroups: impl Iterator<Item = &'a Path>) -> Vec<Bounded> {
+    let cgroups: Vec<&Path> = cgroups.collect();
+    let counted = |files: &[&str], event: &str| {
+        let all = cgroups.iter().flat_map(|cgroup| files.iter().map(|file| cgroup.join(file)));
+        all.filter_map(|file| fs::read_to_string(file).ok()).any(|text| {
+            let mut fields = text.lines().filter_map(|line| line.split_once(' '));
+            fields.any(|(name, count)| name == event && count.trim() != "0")
+        })
+    };
+    let events = [
+        (Bounded::Processes, &["pids.events"][..], "max"),
+        // The second is of version 1.
+        (Bounded::Memory, &["memory.events", "memory.oom_control"], "oom_kill"),
+    ];
+    let all = events.into_iter().filter(|(_, files, event)| counted(files, event));
+    all.map(|(resource, ..)| resource).collect()
+}
+
+/// Where cgroups of ours may lie in hierarchies of version 1.
+pub(super) fn parents() -> Vec<PathBuf> {
+    let mounts = mountinfo::read().unwrap_or_default();
+    let mut found: Vec<PathBuf> =
+        Controller::ALL.iter().filter_map(|one| Some(version_1(&mounts, *one)?.join(PARENT))).collect();
+    found.dedup();
+    found
+}
+
+/// Three quarters of the memory that there is: of the machine, or of the container that this runs
+/// in.
+pub fn most_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
+    // Not there in the root of all cgroups; `max` where there is no bound.
+    let container = cgroup::mount_point()
+        .ok()
+        .and_then(|mount| fs::read_to_string(mount.join("memory.max")).ok()?.trim().parse::<u64>().ok());
+    Some(container.map_or(machine, |container| container.min(machine)) / 4 * 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::cgroup::Cgroup;
+    use std::process::Command;
+
+    #[test]
+    fn processes_beyond_the_bound_are_refused_and_nothing_stays() {
+        let mut cgroup = Cgroup::create("sb-test-bounded").unwrap();
+        let resources = Resources { processes: Some(7), memory: Some(64 << 20) };
+        assert_eq!(cgroup.limit(&resources).unwrap(), [], "this machine has the controllers");
+        let (parents, name) = cgroup.parents().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "read go; for n in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; wait"])
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        cgroup.add(Pid::from_raw(child.id() as i32)).unwrap();
+        io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
+        let mut said = String::new();
+        let mut pipe = io::BufReader::new(child.stderr.take().unwrap());
+        io::BufRead::read_line(&mut pipe, &mut said).unwrap();
+        assert!(said.to_lowercase().contains("fork"), "{said}");
+        assert_eq!(cgroup.reached(), [Bounded::Processes]);
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        drop(cgroup);
+        assert!(!reaper.join().unwrap().success());
+        for parent in parents {
+            let path = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parent)));
+            assert!(!path.unwrap().join(&name).exists());
+        }
+    }
+
+    #[test]
+    fn controllers_of_version_2_are_handed_down_level_by_level() {
+        // Plain files stand for the kernel's: what is written stays.
+        let root = tempfile::tempdir().unwrap();
+        let parent = root.path().join(PARENT);
+        let path = parent.join("sb-test");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "cpuset memory pids\n").unwrap();
+        fs::write(root.path().join("cgroup.subtree_control"), "memory\n").unwrap();
+        fs::write(parent.join("cgroup.controllers"), "memory pids\n").unwrap();
+        fs::write(parent.join("cgroup.subtree_control"), "").unwrap();
+        let resources = Resources { processes: Some(7), memory: Some(1 << 30) };
+        let mut beside = Vec::new();
+        assert_eq!(resources.apply(&path, &[], &mut beside), []);
+        assert!(beside.is_empty());
+        let read = |file: &Path| fs::read_to_string(file).unwrap();
+        assert_eq!(read(&path.join("pids.max")), "7");
+        assert_eq!(read(&path.join("memory.max")), (1_u64 << 30).to_string());
+        assert_eq!(read(&path.join("memory.swap.max")), "0");
+        // The last one written; `memory` was there in the upper level.
+        assert_eq!(read(&root.path().join("cgroup.subtree_control")), "+pids");
+        assert_eq!(read(&parent.join("cgroup.subtree_control")), "+pids");
+        assert_eq!(reached([path.as_path()].into_iter()), []);
+        fs::write(path.join("memory.events"), "low 0\nmax 5\noom 1\noom_kill 2\n").unwrap();
+        fs::write(path.join("pids.events"), "max 0\n").unwrap();
+        assert_eq!(reached([path.as_path()].into_iter()), [Bounded::Memory]);
+    }
+
+    #[test]
+    fn what_cannot_be_bounded_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(PARENT).join("sb-test");
+        let all = Resources { processes: Some(1), memory: Some(1) };
+        let missing = all.apply(&path, &[], &mut Vec::new());
+        assert_eq!(missing, [Bounded::Memory, Bounded::Processes]);
+        assert_eq!(missing[0].to_string(), "memory");
+        assert_eq!(Resources::default().apply(&path, &[], &mut Vec::new()), []);
+        let most = most_memory().unwrap();
+        assert!(most > 64 << 20, "{most}");
+    }
+}

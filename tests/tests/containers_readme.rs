@@ -1,0 +1,189 @@
+//! Podman as the README says, word for word, on a host of its own: a mount namespace in which
+//! nothing of the engine's or the hook's is the machine's. What people copy must put the wall up,
+//! and what shows that it is up must fail where it is not.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use interceptor_tests::sandbox::binary;
+
+/// Makes the host: writable copies of what is installed into, empty places for what is kept, an
+/// image, a checkout with the built program.
+const HOST: &str = r#"
+set -e
+place=$1 program=$2; shift 2
+mount -t tmpfs tmpfs "$place"
+for directory in /etc /usr/local/bin /usr/share/containers /var/log; do
+    copy=$place/layers$directory; mkdir -p "$copy/upper" "$copy/work"
+    mount -t overlay overlay -o "lowerdir=$directory,upperdir=$copy/upper,workdir=$copy/work" $directory
+done
+mkdir -p /var/lib/containers
+for directory in /run /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs $directory; done
+quirks=
+if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
+    # Engines know cgroup v2 at its usual place only; there no controllers are left for them.
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    quirks='cgroups = "disabled"'
+fi
+cat > /etc/containers/containers.conf <<END
+[containers]
+volumes = ["/usr:/usr:ro"]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+$quirks
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+END
+printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > /etc/containers/storage.conf
+root=$place/root; mkdir -p "$root"/etc "$root"/usr "$root"/tmp "$root"/proc "$root"/sys "$root"/dev "$root"/run
+for name in bin sbin lib lib32 lib64 libx32; do [ ! -L /$name ] || ln -s usr/$name "$root/$name"; done
+tar -C "$root" -cf "$place/image.tar" . && podman import --quiet "$place/image.tar" image > /dev/null
+mkdir -p "$place/bin" "$place/checkout/target/release"
+printf '#!/bin/sh\nexec "$@"\n' > "$place/bin/sudo"; chmod 755 "$place/bin/sudo"
+cp "$program" "$place/checkout/target/release/interceptor"
+cd "$place/checkout"; PATH=$place/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+printf '{"network":{"allow":["api.example.com"]}}' > policy.json
+exec sh -ec "$1"
+"#;
+
+/// The README's blocks for Podman: how to install, and how to see that it works.
+fn readme() -> (String, String) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let section = text.split_once("\n## Containers\n").unwrap().1.split_once("\n**CRI-O**").unwrap().0;
+    let mut blocks = section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
+    let concrete = |block: &str| block.replace("IMAGE", "image").replace("COMMAND", "sh -c 'echo started'");
+    let both = (concrete(blocks.next().unwrap()), concrete(blocks.next().unwrap()));
+    assert!(blocks.next().is_none(), "another block");
+    assert!(both.0.contains("podman run") && both.1.contains("curl"), "{both:?}");
+    both
+}
+
+/// What a script says on such a host, and whether it succeeds.
+fn on_a_host(script: &str) -> (bool, String) {
+    let place = tempfile::tempdir().unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", HOST, "host"])
+        .arg(place.path())
+        .arg(binary("interceptor"))
+        .arg(format!("exec 2>&1; {script}"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text.into_owned())
+}
+
+/// Everything after a line that the script has printed.
+#[track_caller]
+fn after<'a>(text: &'a str, mark: &str) -> &'a str {
+    let (_, rest) =
+        text.split_once(&format!("-- {mark}\n")).unwrap_or_else(|| panic!("no {mark} in:\n{text}"));
+    rest.split("\n-- ").next().unwrap()
+}
+
+#[test]
+fn podman_as_the_readme_says_is_under_enforcement_and_shows_it() {
+    let (install, proof) = readme();
+    let script = format!(
+        "echo '-- install'; {install}
+         echo '-- proof'; {proof}
+         echo '-- doctor'; interceptor doctor | grep -A1 podman
+         echo '-- unknown'; podman run --network none --annotation io.interceptor.policy=other image echo started || echo refused $?
+         echo '-- again'; interceptor install podman
+         echo '-- left'; ls /run/interceptor/oci /etc/interceptor/policies
+         echo '-- records'; cat /var/log/interceptor/containers.jsonl
+         echo '-- end'"
+    );
+    let (success, text) = on_a_host(&script);
+    assert!(success, "{text}");
+    let installed = after(&text, "install");
+    assert!(installed.contains("proved: a container under a policy was refused an egress"), "{text}");
+    assert!(installed.contains("writing /usr/share/containers/oci/hooks.d/interceptor.json"), "{text}");
+    assert!(installed.ends_with("\nstarted"), "{text}");
+    assert!(
+        after(&text, "proof").contains(r#"{"error":{"type":"host_denied","message":"192.0.2.1 port 80"#),
+        "{text}"
+    );
+    assert!(after(&text, "doctor").contains("the hook is in force"), "{text}");
+    let unknown = after(&text, "unknown");
+    assert!(
+        unknown.contains("Error: ") && unknown.contains("refused") && !unknown.contains("started"),
+        "{text}"
+    );
+    let line = unknown.lines().find(|line| line.starts_with("Error: ")).unwrap();
+    assert!(
+        line.contains("refuses this container") && line.contains("there is no such file there"),
+        "{line}"
+    );
+    assert!(after(&text, "again").contains("is there already"), "{text}");
+    assert_eq!(
+        after(&text, "left"),
+        "/etc/interceptor/policies:\nagent.json\n\n/run/interceptor/oci:",
+        "{text}"
+    );
+    assert!(after(&text, "records").contains(r#""type":"host_denied""#), "{text}");
+    assert!(!Path::new("/etc/interceptor/policies/agent.json").exists(), "the machine's own was changed");
+}
+
+#[test]
+fn where_the_hook_has_no_effect_everything_says_so() {
+    let (_, proof) = readme();
+    let script = format!(
+        "shown() {{ {proof} }}
+         install -m 755 target/release/interceptor /usr/local/bin/
+         echo '-- none'; interceptor doctor | grep -A1 podman
+         shown || echo nothing answered
+         echo '-- dry'; interceptor install podman --dry-run; ls /usr/share/containers/oci /etc/interceptor || true
+         interceptor install podman > /dev/null
+         directory=/etc/containers/oci/hooks.d; mkdir -p $directory; mv /usr/share/containers/oci/hooks.d/interceptor.json $directory
+         echo '-- elsewhere'; interceptor doctor | grep -A1 podman
+         shown || echo nothing answered
+         sed -i 's,\\[engine\\],[engine]\\nhooks_dir = [\"'$directory'\"],' /etc/containers/containers.conf
+         echo '-- configured'; interceptor doctor | grep podman
+         interceptor install podman
+         mv /usr/local/bin/interceptor /usr/local/bin/i
+         echo '-- moved'; i doctor | grep podman
+         shown || echo nothing answered
+         echo '-- own'; chmod 777 . && target/release/interceptor install podman || echo refused
+         mv /usr/local/bin/i /usr/local/bin/interceptor
+         echo '-- uninstalled'; interceptor install podman --uninstall; ls $directory
+         echo '-- broken'; printf '#!/bin/sh\\nexit 0\\n' > /usr/local/bin/quiet; chmod 755 /usr/local/bin/quiet
+         printf '{{\"version\":\"1.0.0\",\"hook\":{{\"path\":\"/usr/local/bin/quiet\",\"args\":[\"x\",\"oci-hook\"]}},\"when\":{{\"always\":true}},\
+                 \"stages\":[\"createRuntime\"]}}' > $directory/quiet.json
+         interceptor install podman || echo unproved $?
+         echo '-- end'"
+    );
+    let (success, text) = on_a_host(&script);
+    assert!(success, "{text}");
+    let none = after(&text, "none");
+    assert!(
+        none.contains("warn  podman")
+            && none.contains("unconfined")
+            && none.contains("interceptor install podman"),
+        "{text}"
+    );
+    assert!(none.contains("nothing answered"), "{text}");
+    let dry = after(&text, "dry");
+    assert!(dry.contains("would write /usr/share/containers/oci/hooks.d/interceptor.json"), "{text}");
+    assert_eq!(dry.matches("No such file or directory").count(), 2, "{text}");
+    let elsewhere = after(&text, "elsewhere");
+    assert!(elsewhere.contains("podman does not read /etc/containers/oci/hooks.d"), "{text}");
+    assert!(elsewhere.contains("nothing answered") && !elsewhere.contains("host_denied"), "{text}");
+    let configured = after(&text, "configured");
+    assert!(
+        configured.contains("in force: /etc/containers/oci/hooks.d") && configured.contains("proved:"),
+        "{text}"
+    );
+    // Podman passes over a hook whose program is gone.
+    let moved = after(&text, "moved");
+    assert!(moved.contains("is not there") && moved.contains("nothing answered"), "{text}");
+    assert!(after(&text, "own").contains("can be changed by others than root"), "{text}");
+    assert_eq!(after(&text, "uninstalled"), "removed /etc/containers/oci/hooks.d/interceptor.json", "{text}");
+    // What looks like the hook and does nothing is found out.
+    let broken = after(&text, "broken");
+    assert!(broken.contains("was not intercepted") && broken.contains("unproved 1"), "{text}");
+}
