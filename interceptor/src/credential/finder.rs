@@ -1,5 +1,5 @@
-//! Recognises placeholders wherever they stand in a text: literal, in another letter case, percent-encoded, or inside
-//! base64 (so in Basic credentials too) and hexadecimal.
+//! Recognises placeholders wherever they stand in a text: literal, in another letter case, with escapes of URLs, strings
+//! or HTML, or inside base64 (so in Basic credentials too) and hexadecimal.
 //!
 //! One search automaton over the probes of all placeholders of a sandbox and their encodings; a text shorter than a probe
 //! is not looked at, so an ordinary request costs a few hundred nanoseconds.
@@ -100,6 +100,8 @@ mod tests {
             encode(text),
             encode(&encode(text)),
             text.replacen('o', "%6F", 1).replace('-', "%2d"),
+            text.bytes().map(|byte| format!("\\u{byte:04x}")).collect(),
+            text.replace('-', "\\\\u002D").replace('a', "&#x61;"),
             format!("Basic {}", STANDARD.encode(format!("user:{text}"))),
             format!("Basic {}", STANDARD.encode(format!("{text}:"))),
             URL_SAFE_NO_PAD.encode(format!("{{\"key\":\"{text}\"}}")),

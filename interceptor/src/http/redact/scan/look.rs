@@ -22,7 +22,10 @@ pub(super) fn look_for_escapes(text: &[u8], shortest: usize, every: bool, mut at
         let mut ascii = every;
         while from < end {
             let first = memchr3(b'%', b'\\', b'&', &text[from..end]);
-            ascii = ascii || first.is_some() && has_ascii(&text[around.clone()], step);
+            ascii = ascii
+                || first.is_some_and(|first| {
+                    is_ascii(&text[..from + first]) || has_ascii(&text[around.clone()], step)
+                });
             from = match first.map(|first| from + first) {
                 Some(escape) if every => {
                     at(escape);
@@ -33,6 +36,11 @@ pub(super) fn look_for_escapes(text: &[u8], shortest: usize, every: bool, mut at
             };
         }
     }
+}
+
+/// Whether the last eight bytes are all ASCII.
+fn is_ascii(text: &[u8]) -> bool {
+    text.last_chunk().is_some_and(|word| u64::from_le_bytes(*word) & HIGH == 0)
 }
 
 /// Whether eight bytes in a row, at distances of `step`, are all ASCII.
@@ -60,9 +68,9 @@ fn part(text: &[u8], from: usize, end: usize, at: &mut impl FnMut(usize)) -> usi
             return text.len();
         };
         // Two loops, since a compiler makes vectors of each and not of both together.
-        let seen = block.iter().fold(0, |seen, byte| seen | u8::from(begins(*byte)));
+        let seen = here == from || block.iter().fold(0, |seen, byte| seen | u8::from(begins(*byte))) != 0;
         here += BLOCK;
-        if seen == 0 {
+        if !seen {
             return here;
         }
         let mut found = [0_u8; BLOCK];
