@@ -49,6 +49,9 @@ pub struct Record {
     pub bytes_down: Option<u64>,
     /// How long it took.
     pub duration_ms: Option<f64>,
+    /// The TLS alert by which a client refused the certificate.
+    #[serde(default)]
+    pub alert: Option<String>,
     /// What a `lifecycle` record says happened, and how many records were dropped.
     #[serde(default)]
     pub event: Option<Value>,

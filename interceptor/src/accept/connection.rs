@@ -2,26 +2,31 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::arrival::Arrival;
 use super::classify::{Spoken, classify};
+use super::distrust::{self, Client};
 use super::native;
-use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
+use super::prefixed::Prefixed;
+use crate::audit::{Protocol, Record, Verdict};
+use crate::http::activity::Activity;
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
 use crate::http::refuse::{named_placeholder, refusal};
 use crate::http::serve;
 use crate::metrics::{Handshake, Side};
-use crate::policy::{Decision, Deny, Host, HostName, Policy, Reason, Scheme};
-use crate::proxy::{Rules, Sandbox};
+use crate::policy::{Decision, Host, Policy, Reason, Scheme};
+use crate::proxy::Sandbox;
 use crate::tls::hello;
 use crate::tls::server::MintError;
 use crate::tunnel::{Carried, carry};
@@ -35,66 +40,37 @@ const SERVER_SPEAKS_FIRST: Duration = Duration::from_millis(150);
 /// The same where no raw protocol is permitted: a client of such a server is told so instead of being left to wait.
 const GREETING_AWAITED: Duration = Duration::from_secs(2);
 
-/// What is known of a connection before its first byte.
-struct Arrival {
-    sandbox: Arc<Sandbox>,
-    rules: Arc<Rules>,
-    /// The address that the sandbox asked for.
-    asked: SocketAddr,
-    /// The name it looked up to get that address.
-    lookup: Option<HostName>,
-    since: Instant,
-}
-
-impl Arrival {
-    /// The name looked up, else the address.
-    fn host(&self) -> Host {
-        match &self.lookup {
-            Some(name) => Host::Name(name.clone()),
-            None => Host::Ip(self.asked.ip()),
-        }
-    }
-
-    fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
-        let mut record = Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
-            .port(self.asked.port())
-            .duration(self.since.elapsed());
-        record.protocol = protocol;
-        match host {
-            Host::Name(name) => record.host = Some(name.as_str().into()),
-            Host::Ip(address) => record.ip = Some(*address),
-        }
-        record
-    }
-
-    /// Records a connection that is reset because nothing can be said in its protocol.
-    fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
-        let mut record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
-        record.rule = deny.rule.clone();
-        tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), message = %deny.message, "refused a connection");
-        self.sandbox.metrics.connection(&record);
-        self.sandbox.audit.emit(record);
-    }
-}
-
-impl Arrival {
-    /// Closes a connection whose refusal is recorded, in the words of its protocol where it has some.
-    async fn explain(&self, stream: TcpStream, first: &[u8], host: &Host, message: &str) {
-        let port = self.asked.port();
-        native::refuse(&native::Refused { sandbox: &self.sandbox, host, port, first, message }, stream).await;
-    }
-}
-
 /// Serves a connection to its end.
-pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: SocketAddr) {
-    let rules = sandbox.rules();
-    // A synthetic address that stands for no name stays an address: one of a special-purpose range, which policy refuses.
-    let lookup = sandbox.names.name_of(asked.ip());
-    let arrival = Arrival { rules, asked, lookup, since: Instant::now(), sandbox };
+pub(super) async fn serve(sandbox: Arc<Sandbox>, stream: TcpStream, asked: SocketAddr) {
+    let activity = Arc::<Activity>::default();
+    let total = sandbox.limits().total_timeout;
+    let arrival = Arrival::new(sandbox.clone(), asked, activity.clone());
+    tokio::select! {
+        () = attend(arrival, stream) => {}
+        // Noted before what it ends is dropped, and recorded by that.
+        () = async { after(total).await; activity.end(Reason::TotalTimeout) } => {
+            tracing::debug!("a connection reached limits.total_timeout_seconds");
+        }
+    }
+    if !activity.has_record() {
+        // As with refusals: a loop of connections that ask nothing must not fill the log.
+        tokio::time::sleep(sandbox.refusals.turn()).await;
+    }
+}
+
+/// Returns after that time; never, when there is none.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn attend(mut arrival: Arrival, mut stream: TcpStream) {
     let mut first = BytesMut::with_capacity(4096);
     let spoken = match recognise(&arrival, &mut stream, &mut first).await {
         Ok(Some(spoken)) => spoken,
-        // Closed, or silent for too long, before it said anything: nothing was asked, nothing is recorded.
+        // Closed, or silent for too long, before it said anything.
         Ok(None) => return,
         Err(error) => {
             tracing::debug!(%error, "a connection ended before its protocol was known");
@@ -104,10 +80,12 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: S
     match spoken {
         Spoken::Tls => tls(arrival, stream, first).await,
         Spoken::Http1 => {
+            arrival.unasked.protocol = Some(Protocol::H1);
             let context = context(arrival, None, Protocol::H1, None);
             serve::h1(stream, first, context).await;
         }
         Spoken::Http2 => {
+            arrival.unasked.protocol = Some(Protocol::H2);
             let context = context(arrival, None, Protocol::H2, None);
             serve::h2(Prefixed { first, stream }, context).await;
         }
@@ -125,31 +103,33 @@ async fn recognise(
     let raw_permitted =
         matches!(arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()), Decision::Allow(_));
     let awaits_greeting = !raw_permitted && native::server_speaks_first(arrival.asked.port());
-    let patience = match (raw_permitted, awaits_greeting) {
-        (true, _) => SERVER_SPEAKS_FIRST,
-        (_, true) => GREETING_AWAITED.min(limits.header_timeout),
-        _ => limits.header_timeout,
+    // A connection that is kept for later says nothing yet; what has begun is to go on.
+    let (silence, patience) = match (raw_permitted, awaits_greeting) {
+        (true, _) => (SERVER_SPEAKS_FIRST, SERVER_SPEAKS_FIRST),
+        (_, true) => (GREETING_AWAITED.min(limits.header_timeout), limits.header_timeout),
+        _ => (limits.idle_timeout, limits.header_timeout),
     };
-    let reading = async {
+    match tokio::time::timeout(silence, stream.read_buf(first)).await {
+        Ok(Ok(0)) => return Ok(None),
+        Ok(read) => drop(read?),
+        Err(_) if raw_permitted || awaits_greeting => return Ok(Some(Spoken::Other)),
+        Err(_) => {
+            arrival.activity().end(Reason::IdleTimeout);
+            return Ok(None);
+        }
+    }
+    let more = async {
         loop {
-            if stream.read_buf(first).await? == 0 {
-                // It may have said all it wanted to: a half-close after a short message.
-                return Ok((!first.is_empty()).then_some(Spoken::Other));
-            }
             if let Some(spoken) = classify(first) {
                 return Ok(Some(spoken));
             }
+            if stream.read_buf(first).await? == 0 {
+                // It may have said all it wanted to: a half-close after a short message.
+                return Ok(Some(Spoken::Other));
+            }
         }
     };
-    match tokio::time::timeout(patience, reading).await {
-        Ok(recognised) => recognised,
-        Err(_) if raw_permitted || awaits_greeting || !first.is_empty() => Ok(Some(Spoken::Other)),
-        Err(_) => {
-            let message = format!("nothing was sent for {patience:?}");
-            arrival.refused(None, &arrival.host(), &refusal(Reason::ProtocolDenied, message));
-            Ok(None)
-        }
-    }
+    tokio::time::timeout(patience, more).await.unwrap_or(Ok(Some(Spoken::Other)))
 }
 
 fn clear_identity(arrival: &Arrival) -> Identity {
@@ -183,25 +163,31 @@ fn context(
         limits: *arrival.rules.policy.limits(),
         outdated: CancellationToken::new(),
         over: arrival.sandbox.stopping().child_token(),
+        prepaid: AtomicBool::new(arrival.unasked.counted),
+        activity: arrival.activity().clone(),
+        _unasked: arrival.unasked,
         sandbox: arrival.sandbox,
         identity,
         asked: arrival.asked,
         protocol,
         notes: None,
         early: Mutex::new(early),
-        progress: Arc::default(),
         switched: Mutex::default(),
     }
 }
 
 /// A TLS connection: tunnelled unopened where the policy says so, else terminated.
-async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
+async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
+    arrival.unasked.protocol = Some(Protocol::Tls);
     let policy = &arrival.rules.policy;
     let port = arrival.asked.port();
     let patience = HANDSHAKE.min(policy.limits().header_timeout);
     if policy.has_passthrough() {
         let read = tokio::time::timeout(patience, hello::server_name(&mut stream, &mut first)).await;
         let Ok(Ok(sni)) = read else {
+            if read.is_err() {
+                arrival.activity().end(Reason::HeaderTimeout);
+            }
             tracing::debug!("a TLS connection ended before its ClientHello was whole");
             return;
         };
@@ -233,6 +219,9 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         ended => {
             let end = if ended.is_err() { Handshake::TimedOut } else { Handshake::Failed };
             arrival.sandbox.metrics.handshake(Side::Sandbox, end);
+            if let Handshake::TimedOut = end {
+                arrival.activity().end(Reason::HeaderTimeout);
+            }
             tracing::debug!("a TLS connection ended before its ClientHello was whole");
             return;
         }
@@ -240,7 +229,9 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
     let hello = handshake.client_hello();
     let offers_h2 = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == b"h2"));
     let sni = hello.server_name().map(str::to_owned);
+    let client = Client::of(hello.cipher_suites());
     let identity = tls_identity(&arrival, sni.as_deref());
+    arrival.is_for(&identity.host, identity.mismatch.is_some());
     let leaf = match (&identity.mismatch, sni.as_deref().map(Host::parse)) {
         // The handshake is completed for the name asked for, so that the refusal can be explained over HTTP.
         (Some(_), Some(Ok(name))) => name,
@@ -260,6 +251,7 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
         }
     };
     let early = early(&arrival, &identity, offers_h2);
+    arrival.unasked.counted = early.is_some();
     let shaken = tokio::time::timeout(patience, handshake.into_stream(config)).await;
     let end = match &shaken {
         Ok(Ok(_)) => Handshake::Done,
@@ -270,14 +262,20 @@ async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::debug!(host = %leaf, %error, "the sandbox ended the TLS handshake; does the client trust the sandbox's CA?");
+            tracing::debug!(host = %leaf, %error, "the sandbox ended the TLS handshake");
+            arrival.unasked.alert = distrust::alert(&error);
+            if let Some(alert) = arrival.unasked.alert {
+                arrival.sandbox.distrust.warn(&arrival.sandbox.id, &leaf, alert, client);
+            }
             return;
         }
-        Err(_) => return,
+        Err(_) => return arrival.activity().end(Reason::HeaderTimeout),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        arrival.unasked.protocol = Some(Protocol::H2);
         serve::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
     } else {
+        arrival.unasked.protocol = Some(Protocol::H1);
         let context = context(arrival, Some(identity), Protocol::H1, early);
         serve::h1(stream, BytesMut::new(), context).await;
     }
@@ -321,6 +319,8 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     if pool.has(&key, h2) {
         return None;
     }
+    // The origin sees a connection, whatever comes of it: it counts as the request that it is for.
+    arrival.sandbox.budget.spend(&identity.host, 0, policy.limits()).ok()?;
     let (rules, wanted) = (arrival.rules.clone(), key.clone());
     let task = tokio::spawn(async move { pool.get(&rules.policy, &wanted, h2).await });
     Some(Early { key, task })
@@ -384,6 +384,7 @@ async fn tunnel(
         record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
         sandbox: arrival.sandbox.clone(),
         since: arrival.since,
+        activity: arrival.activity().clone(),
         carried: &carried,
     };
     if let Some(record) = &mut entry.record {
@@ -402,16 +403,18 @@ async fn tunnel(
             _ => matches!(policy.decide_raw(&named, port), Decision::Allow(_)),
         }
     });
+    let activity = arrival.activity().clone();
     // For as long as it lasts it keeps no keys of rules that hold no more.
     drop(arrival);
     let ended = async {
         carried.take_up(first.len() as u64)?;
         dialed.stream.write_all(&first).await?;
-        carry(&stream, &dialed.stream, &carried, limits.idle_timeout).await
+        carry(&stream, &dialed.stream, &carried, limits.tunnel_idle_timeout).await
     };
     tokio::select! {
         ended = ended => if let Err(error) = ended { tracing::debug!(%host, %error, "a tunnel ended") },
         () = close.cancelled() => {
+            activity.end(Reason::HostDenied);
             tracing::debug!(%host, "a tunnel was closed: a new policy does not permit it");
             reset(stream);
         }
@@ -423,6 +426,7 @@ struct Entry<'a> {
     record: Option<Record>,
     sandbox: Arc<Sandbox>,
     since: Instant,
+    activity: Arc<Activity>,
     carried: &'a Carried,
 }
 
@@ -434,9 +438,7 @@ impl Drop for Entry<'_> {
                 .bytes(self.carried.up.load(Relaxed), self.carried.down.load(Relaxed))
                 .duration(self.since.elapsed());
             let mut record = record;
-            if self.carried.is_spent() {
-                record.reason = Some(Reason::LimitExceeded);
-            }
+            record.reason = self.carried.limit().or_else(|| self.activity.limit());
             self.sandbox.metrics.connection(&record);
             self.sandbox.audit.emit(record);
         }
@@ -447,63 +449,5 @@ impl Drop for Entry<'_> {
 pub(super) fn reset(stream: TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
         tracing::debug!(%error, "a connection could not be reset; it is closed");
-    }
-}
-
-/// A stream whose first bytes were read already.
-struct Prefixed {
-    first: BytesMut,
-    stream: TcpStream,
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        out: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.first.is_empty() {
-            return std::pin::Pin::new(&mut this.stream).poll_read(cx, out);
-        }
-        let count = this.first.len().min(out.remaining());
-        out.put_slice(&this.first.split_to(count));
-        std::task::Poll::Ready(Ok(()))
-    }
-}
-
-impl tokio::io::AsyncWrite for Prefixed {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        bytes: &[u8],
-    ) -> std::task::Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> std::task::Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -63,6 +63,9 @@ pub(super) fn append(out: &mut String, record: &Record) {
     if let Some(duration) = record.duration {
         let _ = write!(out, ",\"duration_ms\":{}", Milliseconds(duration));
     }
+    if let Some(alert) = record.alert {
+        word(out, "alert", alert);
+    }
     if let Some(dropped) = record.dropped {
         let _ = write!(out, ",\"dropped\":{dropped}");
     }

@@ -87,8 +87,18 @@ impl Record {
             Reason::UpstreamUnreachable
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
-            | Reason::UpstreamTimeout => Some(true),
-            Reason::RequestMalformed | Reason::AuthorityMismatch | Reason::LimitExceeded => None,
+            | Reason::UpstreamTimeout
+            | Reason::Aborted
+            | Reason::ResponseTimeout
+            | Reason::TunnelIdleTimeout => Some(true),
+            // A connection to a host that is denied, which ended before anything was asked.
+            Reason::NoRequest | Reason::CertificateRejected => Some(false),
+            Reason::RequestMalformed
+            | Reason::AuthorityMismatch
+            | Reason::LimitExceeded
+            | Reason::HeaderTimeout
+            | Reason::IdleTimeout
+            | Reason::TotalTimeout => None,
         }
     }
 

@@ -1,12 +1,10 @@
 //! Sends a judged request to its origin and brings the answer back: built anew from what was judged, never relayed bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use http::header::{
-    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -14,17 +12,18 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{Download, Fate, Source, Upload};
+use super::body::{Download, Source};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::{inject, strip_hop_by_hop};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
 use super::serve::{Denied, Judged, asks_for_upgrade, head_bytes, refuse};
+use super::trailers::{Carriage, Trailers, announced};
+use super::upload::{Broken, Impatience, Sending, Upload};
 use super::{dialect, upgrade};
 use crate::audit::Protocol;
-use crate::policy::{Deny, Filter, Host, Reason, Scheme};
+use crate::policy::{Deny, Filter, Host, Limits, Reason, Scheme};
 use crate::proxy::budget::{Allowance, Exceeded};
-use crate::tunnel::silence;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
 /// The headers by which frameworks let a request say that it is of another method (SPEC 2).
@@ -40,11 +39,18 @@ pub(crate) async fn forward(
     mut exchange: Exchange,
 ) -> Response<Download> {
     let limits = judged.rules.policy.limits();
-    let fate = Arc::new(AtomicU8::new(0));
     let websocket = is_websocket(&parts);
     let (generation, credential) = (judged.rules.generation, judged.allow.credential);
     let key = Key::new(generation, judged.scheme, judged.host.clone(), judged.port, credential);
-    let allowance = match context.sandbox.budget.spend(&judged.host, head_bytes(&parts), limits) {
+    // While it waits for its origin, its connection is not idle.
+    let _waiting = exchange.activity().wait();
+    let (budget, head) = (&context.sandbox.budget, head_bytes(&parts));
+    let spent = if context.take_prepaid(&key) {
+        budget.spend_prepaid(&judged.host, head, limits)
+    } else {
+        budget.spend(&judged.host, head, limits)
+    };
+    let allowance = match spent {
         Ok(allowance) => allowance,
         Err(exceeded) => {
             let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
@@ -59,7 +65,8 @@ pub(crate) async fn forward(
         return fail(context, judged, &parts, body, deny, exchange).await;
     }
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
-        return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
+        let deny = Broken::too_large(most).deny;
+        return fail(context, judged, &parts, body, deny, exchange).await;
     }
     if judged.allow.credential.is_some() {
         judged.rules.keyring.refresh().await;
@@ -85,30 +92,22 @@ pub(crate) async fn forward(
             record.protocol = Some(Protocol::Ws);
         }
     });
-    let upload = Upload::new(body, &exchange, limits, fate.clone(), allowance.clone());
+    let governing = judged.rules.policy.governing(judged.scheme, &judged.host, judged.port);
+    let trailers = Trailers::new(judged.rules.clone(), judged.allow.credential, governing);
+    let upload = Upload::new(body, &mut exchange, limits, allowance.clone(), trailers);
+    let sending = upload.sending();
     let request = Request::from_parts(head, upload);
     let sent =
-        exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, limits.idle_timeout);
+        exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, limits, &sending);
     match sent.await {
         Ok((response, lease)) => {
+            sending.answered();
             let asked = upgrade.filter(|_| websocket);
             respond(context, &judged, &parts, response, lease, asked, allowance, exchange)
         }
         Err(failure) => {
-            let deny = match Fate::of(&fate) {
-                Fate::TooLarge => body_too_large(limits.body_bytes.unwrap_or_default()),
-                Fate::Spent => {
-                    let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
-                    refusal(Reason::LimitExceeded, exceeded.to_string())
-                }
-                Fate::Broken => refusal(
-                    Reason::RequestMalformed,
-                    "the body of the request is malformed or broke off; it was not sent to its end"
-                        .to_owned(),
-                ),
-                Fate::Fine => failure,
-            };
-            answer_failure(&judged, &parts, deny, exchange)
+            let failure = sending.broken().cloned().unwrap_or(failure);
+            answer_broken(&judged, &parts, failure, exchange)
         }
     }
 }
@@ -197,8 +196,8 @@ fn authority(key: &Key) -> String {
     if key.port == key.scheme.default_port() { host } else { format!("{host}:{}", key.port) }
 }
 
-/// Fits the head to the protocol of the connection it goes out on.
-fn address<B>(request: &mut Request<B>, key: &Key, h2: bool) -> Result<(), Deny> {
+/// Fits the request to the protocol of the connection it goes out on.
+fn address(request: &mut Request<Upload>, key: &Key, h2: bool) -> Result<(), Deny> {
     let malformed = |_| Deny {
         reason: Reason::RequestMalformed,
         status: Reason::RequestMalformed.status(),
@@ -218,6 +217,8 @@ fn address<B>(request: &mut Request<B>, key: &Key, h2: bool) -> Result<(), Deny>
         uri.authority = Some(authority.parse().map_err(|_| malformed(()))?);
         *request.uri_mut() = Uri::from_parts(uri).map_err(|_| malformed(()))?;
         request.headers_mut().remove(HOST);
+        request.headers_mut().remove(TRANSFER_ENCODING);
+        request.body_mut().carried(Carriage::All);
         *request.version_mut() = Version::HTTP_2;
     } else {
         let value = HeaderValue::try_from(authority).map_err(|_| malformed(()))?;
@@ -231,9 +232,26 @@ fn address<B>(request: &mut Request<B>, key: &Key, h2: bool) -> Result<(), Deny>
         if request.headers().contains_key(TE) && !request.headers().contains_key(CONNECTION) {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
         }
+        frame(request);
         *request.version_mut() = Version::HTTP_11;
     }
     Ok(())
+}
+
+/// Says how the body is framed where hyper would leave it out: it sends none with GET and HEAD unless
+/// told so, and trailers only behind chunks.
+fn frame(request: &mut Request<Upload>) {
+    let over = request.body().is_end_stream();
+    let unknown = request.body().size_hint().exact().is_none();
+    let bodiless = matches!(*request.method(), Method::GET | Method::HEAD);
+    let trailers = request.headers().contains_key(TRAILER);
+    if !over && (trailers || (bodiless && unknown)) {
+        request.headers_mut().remove(CONTENT_LENGTH);
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let chunked = !over && (unknown || trailers);
+    let names = if chunked { announced(request.headers()) } else { Vec::new() };
+    request.body_mut().carried(Carriage::Announced(names));
 }
 
 async fn connect(
@@ -261,61 +279,66 @@ async fn exchange_with(
     mut request: Request<Upload>,
     h2: bool,
     exchange: &mut Exchange,
-    idle: Duration,
-) -> Result<(Response<Incoming>, Lease), Deny> {
+    limits: &Limits,
+    sending: &Sending,
+) -> Result<(Response<Incoming>, Lease), Broken> {
     let pool = &context.sandbox.pool;
     let mut connection = connection;
     for _ in 0..3 {
-        address(&mut request, key, connection.is_h2())?;
+        let over_h2 = connection.is_h2();
+        address(&mut request, key, over_h2)?;
         let used = connection.used;
-        let sending = pool.send(connection, key, request);
+        exchange.sent(true);
         exchange.wait();
-        let sent = patiently(sending, exchange, idle).await;
+        let sent = sending.patiently(pool.send(connection, key, request), limits).await;
         exchange.go_on();
-        let sent = match sent {
-            Some(sent) => sent,
-            None => {
-                let message = format!("`{}` did not begin to answer within {idle:?}", key.host);
-                return Err(refusal(Reason::UpstreamTimeout, message));
-            }
-        };
+        let sent = sent.map_err(|impatience| too_slow(&key.host, impatience, limits))?;
         match sent {
             Ok(answered) => return Ok(answered),
             Err(mut error) => match error.take_message() {
                 Some(unsent) if used => {
+                    exchange.sent(false);
                     request = unsent;
                     exchange.wait();
                     connection = match pool.get(&judged.rules.policy, key, h2).await {
                         Ok(connection) => connection,
-                        Err(error) => return Err(unreachable(&key.host, &error)),
+                        Err(error) => return Err(unreachable(&key.host, &error).into()),
                     };
                     exchange.go_on();
                 }
-                _ => return Err(broken(&key.host, error.error())),
+                unsent => {
+                    // hyper writes no head whose body fails at once; HTTP/2 sends it before the reset.
+                    exchange.sent(unsent.is_none() && (over_h2 || sending.head_was_sent()));
+                    return Err(broken(&key.host, error.error()).into());
+                }
             },
         }
     }
-    Err(refusal(Reason::UpstreamUnreachable, format!("`{}` closes every connection at once", key.host)))
+    let message = format!("`{}` closes every connection at once", key.host);
+    Err(refusal(Reason::UpstreamUnreachable, message).into())
 }
 
-/// Waits for the head of the answer as long as the request itself moves, or `idle` after it stopped moving.
-async fn patiently<F: Future>(sending: F, exchange: &Exchange, idle: Duration) -> Option<F::Output> {
-    let up = exchange.up();
-    tokio::select! {
-        output = sending => Some(output),
-        () = silence(|| up.load(Ordering::Relaxed), idle) => None,
-    }
-}
-
-fn body_too_large(most: u64) -> Deny {
-    Deny {
-        status: 413,
-        ..refusal(
-            Reason::LimitExceeded,
-            format!(
-                "the body goes beyond the {most} bytes that one request may send; send less, or raise limits.body_bytes"
-            ),
-        )
+/// What is said when a limit of time is used up before the origin answers.
+fn too_slow(host: &Host, impatience: Impatience, limits: &Limits) -> Broken {
+    let timeout = |message| refusal(Reason::UpstreamTimeout, message);
+    match impatience {
+        Impatience::Sandbox => Broken::idle(limits.idle_timeout),
+        Impatience::Origin => {
+            let message = format!(
+                "`{host}` took nothing of the request's body for {:?}, which is \
+                 limits.idle_timeout_seconds",
+                limits.idle_timeout
+            );
+            Broken { deny: timeout(message), ends: Reason::IdleTimeout }
+        }
+        Impatience::Response => {
+            let message = format!(
+                "`{host}` did not begin to answer within {:?}, which is \
+                 limits.response_timeout_seconds",
+                limits.response_timeout
+            );
+            Broken { deny: timeout(message), ends: Reason::ResponseTimeout }
+        }
     }
 }
 
@@ -349,14 +372,25 @@ async fn fail(
     refuse(context, parts, body, Box::new(denied), exchange).await
 }
 
-/// Says what became of a request that was let through and not answered. It is recorded as what the sandbox was told.
+/// Says what became of a request that was let through and not answered.
 pub(crate) fn answer_failure(
     judged: &Judged,
     parts: &Parts,
     deny: Deny,
+    exchange: Exchange,
+) -> Response<Download> {
+    answer_broken(judged, parts, deny.into(), exchange)
+}
+
+/// As [`answer_failure`], where the record says more exactly than the answer what it was.
+fn answer_broken(
+    judged: &Judged,
+    parts: &Parts,
+    failure: Broken,
     mut exchange: Exchange,
 ) -> Response<Download> {
-    exchange.deny(&deny);
+    let Broken { deny, ends } = failure;
+    exchange.failed(&deny, ends);
     let host = judged.host.to_string();
     let credential = judged.allow.credential.map(|id| judged.rules.policy.credential(id).name.as_str());
     let about = About {
@@ -438,8 +472,9 @@ fn respond(
     let redacted = match judged.redactor() {
         None => {
             exchange.forwarded();
-            return response
-                .map(|body| Download::origin(Source::Origin(body), exchange, lease, limits.idle_timeout));
+            return response.map(|body| {
+                Download::origin(Source::Origin(body), exchange, lease, limits.response_timeout)
+            });
         }
         Some(Ok(redactor)) => redactor.response(response),
         Some(Err(error)) => Err(error),
@@ -448,7 +483,8 @@ fn respond(
         Ok(response) => {
             exchange.forwarded();
             response.map(|body| {
-                Download::origin(Source::Redacted(Box::new(body)), exchange, lease, limits.idle_timeout)
+                let source = Source::Redacted(Box::new(body));
+                Download::origin(source, exchange, lease, limits.response_timeout)
             })
         }
         Err(error) => {

@@ -7,12 +7,15 @@
 //! - [`inject`]: client authentication stripped, the real key set.
 //! - [`redact`]: real keys taken out of what an origin sends.
 //! - `forward`: the judged request, sent to its origin; the answer, brought back.
-//! - `body`: bodies on their way through: counted, limited, never collected.
+//! - `upload`, `trailers`: the body of a request on its way: counted, limited, never collected.
+//! - `body`: the same of its answer.
 //! - `upgrade`: WebSockets after their handshake.
 //! - `refuse`: the answer to a refused request.
 //! - `dialect`: the same for clients that look only where their own protocol has a place for it.
 //! - `exchange`: the audit record of a request.
+//! - `activity`: what happens on a connection, and whether it is idle.
 
+pub(crate) mod activity;
 pub(crate) mod authority;
 pub(crate) mod base_url;
 pub(crate) mod body;
@@ -26,4 +29,6 @@ pub(crate) mod refuse;
 pub(crate) mod serve;
 mod stall;
 pub(crate) mod strict;
+mod trailers;
 pub(crate) mod upgrade;
+pub(crate) mod upload;

@@ -1,7 +1,6 @@
 //! Serves the requests of one connection from the sandbox, HTTP/1.1 or HTTP/2, each judged by itself (ATTACKS H12).
 
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Version};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -25,13 +23,13 @@ use super::exchange::Exchange;
 use super::redact::{RedactError, Redactor};
 use super::refuse::{About, answer, named_placeholder, refusal};
 use super::stall::Stall;
-use super::strict::head::Refused;
+use super::strict::head::{self, Refused};
 use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
+use super::upload::{DRAINED, drain, drain_behind};
 use super::{authority, base_url, dialect, forward};
 use crate::audit::{Protocol, RequestId};
 use crate::policy::{BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme};
 use crate::proxy::{Rules, Sandbox};
-use crate::tunnel::silence;
 
 /// HTTP/2 streams at once on one connection (ATTACKS X2).
 const STREAMS: u32 = 128;
@@ -40,9 +38,9 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// What one HTTP/2 stream may have waiting to be written.
 const SEND_BUFFER: usize = 256 * 1024;
-/// How much of a refused request's body is still read, and for how long, so that the answer is not lost to a reset.
-const DRAINED: usize = 64 * 1024 * 1024;
-const DRAINING: Duration = Duration::from_secs(5);
+/// How far beyond `limits.header_bytes` an HTTP/2 head is still read, so that its refusal can be
+/// explained and recorded: what is more h2 itself answers, with a bare 431.
+const HEAD_MARGIN: u32 = 448 * 1024;
 /// How long an HTTP/2 connection may take to end after it was told that it is idle.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a connection without a request may wait for one when another process serves new connections. To close it at once would
@@ -66,8 +64,9 @@ where
             time: limits.header_timeout,
         }
     };
-    let (stream, notes) = Strict::new(Stall::new(stream, limits.idle_timeout), first, ceilings);
-    context.notes = Some(notes);
+    let stream = Stall::new(stream, limits.idle_timeout, context.activity.clone());
+    let (stream, notes) = Strict::new(stream, first, ceilings);
+    context.notes = Some(notes.clone());
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
     let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
@@ -96,12 +95,20 @@ where
         connection.await
     };
     tokio::select! {
-        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        ended = served => if let Err(error) = ended {
+            if error.is_timeout() {
+                context.activity.end(Reason::IdleTimeout);
+            }
+            tracing::debug!(%error, "a connection ended");
+        },
         () = stop.cancelled() => return,
         () = close.cancelled() => {
             tracing::debug!("a connection was closed: a new policy does not permit its host");
             return;
         }
+    }
+    if notes.was_slow() {
+        context.activity.end(Reason::HeaderTimeout);
     }
     // What has become a WebSocket is still this connection, in its place and with its time.
     let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -122,7 +129,7 @@ where
     let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
     let close = context.close.clone();
     let streams = Streams(context.sandbox.clone());
-    let (progress, idle) = (context.progress.clone(), limits.idle_timeout);
+    let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
     let begun = CancellationToken::new();
     let first = begun.clone();
     let service = service_fn(move |request| {
@@ -136,12 +143,12 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
-        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(64 * 1024))
+        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN))
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(Stall::new(stream, idle)), service);
+        .serve_connection(TokioIo::new(Stall::new(stream, idle, activity.clone())), service);
     let served = async {
         let mut connection = std::pin::pin!(connection);
         // Before the first request hyper would not say GOAWAY, but close.
@@ -152,15 +159,16 @@ where
             }
             let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
         };
-        // Answers to PING move bytes, and a window of zero none: what counts is what moves in the streams. An origin that is
-        // silent is given up after `idle`, and that is answered before.
-        let silent = silence(|| progress.load(Ordering::Relaxed), idle + idle / 2);
+        // Answers to PING move bytes, and a window of zero none: what counts is what moves in the
+        // streams. One that waits for its origin is given up by its own limit, not by this one.
+        let silent = activity.silence(idle);
         tokio::select! {
             ended = connection.as_mut() => return ended,
             // Streams that the client opens before it has read the GOAWAY are served too (RFC 9113 section 6.8).
             () = told => connection.as_mut().graceful_shutdown(),
             () = silent => {
                 tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+                activity.end(Reason::IdleTimeout);
                 connection.as_mut().graceful_shutdown();
                 let ended = tokio::time::timeout(FAREWELL, connection).await;
                 return ended.unwrap_or(Ok(())); // what is not over by then is cut off
@@ -201,8 +209,8 @@ fn count(limit: u64) -> usize {
 
 /// One request: from its head to its recorded answer.
 async fn handle(context: Arc<Context>, request: Request<Incoming>) -> Result<Response<Download>, Infallible> {
-    context.progress.fetch_add(1, Ordering::Relaxed);
-    let exchange = Exchange::new(&context.sandbox, context.protocol, &context.progress);
+    context.activity.request();
+    let exchange = Exchange::new(&context.sandbox, context.protocol, &context.activity);
     let span = exchange.span().clone();
     Ok(answered(context, request, exchange).instrument(span).await)
 }
@@ -245,7 +253,12 @@ async fn answered(
                 () = cut.cancelled() => cut_off(version, id),
             }
         }
-        Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
+        Err(denied) => {
+            if denied.deny.status == Refused::TOO_LARGE {
+                shed(&mut parts);
+            }
+            refuse(&context, &parts, body, denied, exchange).await
+        }
     };
     let mut response = response;
     let is_outdated = context.is_outdated();
@@ -263,7 +276,7 @@ async fn answered(
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
         notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });
     }
-    context.progress.fetch_add(1, Ordering::Relaxed);
+    context.activity.beat();
     response
 }
 
@@ -383,9 +396,12 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
     let method = parts.method.as_str();
     exchange.note(|record| {
         record.method = Some(method.into());
-        record.path = Some(parts.uri.path()).filter(|path| !path.is_empty()).map(Into::into);
+        // One that is too long to be judged is too long to be kept.
+        let most = count(rules.policy.limits().header_bytes);
+        let path = Some(parts.uri.path()).filter(|path| !path.is_empty() && path.len() <= most);
+        record.path = path.map(Into::into);
     });
-    if let Some(deny) = too_large(parts, rules.policy.limits()) {
+    if let Some(deny) = unsound(parts, rules.policy.limits()) {
         return Err(refused(deny, Some(context.identity.host.clone())));
     }
     let host = match authority::host(parts, &context.identity) {
@@ -459,8 +475,8 @@ pub(super) fn head_bytes(parts: &Parts) -> u64 {
     (fields + parts.uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 
-/// The refusal of a head beyond the limits: HTTP/2 has no filter before it that counts.
-fn too_large(parts: &Parts, limits: &Limits) -> Option<Deny> {
+/// The refusal of a head that HTTP/1.1's filter would not let through: HTTP/2 has none before it.
+fn unsound(parts: &Parts, limits: &Limits) -> Option<Deny> {
     if parts.version < Version::HTTP_2 {
         return None;
     }
@@ -469,9 +485,23 @@ fn too_large(parts: &Parts, limits: &Limits) -> Option<Deny> {
     } else if parts.headers.len() as u64 > limits.headers {
         Refused::too_many_headers(count(limits.headers))
     } else {
-        return None;
+        head::parsed(parts).err()?
     };
     Some(Deny { status: why.status, ..refusal(why.reason, why.message) })
+}
+
+/// Lets go of a head that is too large before its refusal waits for its turn; what says in which
+/// words the client is told is kept.
+fn shed(parts: &mut Parts) {
+    let told = [http::header::USER_AGENT, http::header::CONTENT_TYPE, http::header::TE];
+    let kept = told.into_iter().chain([CONTENT_LENGTH, EXPECT, UPGRADE]).filter_map(|name| {
+        let value = parts.headers.get(&name).filter(|value| value.len() <= 256)?;
+        Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+    });
+    parts.headers = kept.collect();
+    if parts.uri.path().len() > 1024 {
+        parts.uri = http::Uri::default();
+    }
 }
 
 /// Answers a refusal and notes it.
@@ -510,7 +540,7 @@ pub(crate) async fn refuse(
             deny.reason,
             Reason::AuthorityMismatch | Reason::MethodRefused | Reason::RequestMalformed
         );
-    let call = drain(parts, body).await;
+    let call = take_rest(parts, body).await;
     let mut response = answer(&deny, about, exchange.id(), parts.version, close);
     let asked = dialect::Asked { headers: &parts.headers, uri: &parts.uri, body: &call };
     dialect::speak(&mut response, &asked, &deny);
@@ -525,8 +555,7 @@ pub(crate) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response
 
 /// Takes what the sandbox is sending anyway, within bounds: closing under it would reset the connection and lose the answer.
 /// Returns it where it may be a JSON-RPC call, for the answer's sake.
-async fn drain(parts: &Parts, mut body: Incoming) -> Vec<u8> {
-    let mut call = Vec::new();
+async fn take_rest(parts: &Parts, body: Incoming) -> Vec<u8> {
     let announced = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| {
         length
             .to_str()
@@ -536,22 +565,13 @@ async fn drain(parts: &Parts, mut body: Incoming) -> Vec<u8> {
     });
     let waits_for_continue = parts.headers.contains_key(EXPECT);
     let may_be_a_call = dialect::may_be_a_call(&parts.headers);
-    if waits_for_continue || !announced || (parts.version >= Version::HTTP_2 && !may_be_a_call) {
-        return call;
+    if parts.version >= Version::HTTP_2 && !(may_be_a_call && announced && !waits_for_continue) {
+        // A stream can be answered while it is still sent to.
+        drain_behind(body);
+        return Vec::new();
     }
-    let drained = async {
-        let mut taken = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            let Some(data) = frame.data_ref() else { continue };
-            taken += data.len();
-            if may_be_a_call && taken <= dialect::MOST_CALL {
-                call.extend_from_slice(data);
-            }
-            if taken > DRAINED {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DRAINING, drained).await;
-    call
+    if waits_for_continue || !announced {
+        return Vec::new();
+    }
+    drain(body, if may_be_a_call { dialect::MOST_CALL } else { 0 }).await
 }

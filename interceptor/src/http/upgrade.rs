@@ -25,7 +25,7 @@ use super::refuse::refusal;
 use super::serve::Judged;
 use crate::policy::Reason;
 use crate::proxy::budget::Allowance;
-use crate::tunnel::{Carried, silence};
+use crate::tunnel::Carried;
 
 /// Bytes read at once, per direction.
 const BUFFER: usize = 32 * 1024;
@@ -41,7 +41,7 @@ pub(crate) fn switch(
     mut exchange: Exchange,
 ) -> Response<Download> {
     let origin = hyper::upgrade::on(&mut response);
-    let idle = judged.rules.policy.limits().idle_timeout;
+    let idle = judged.rules.policy.limits().tunnel_idle_timeout;
     let guard = match judged.redactor() {
         None => None,
         Some(Ok(redactor)) => {
@@ -81,7 +81,7 @@ pub(crate) fn switch(
         };
         let ended = tokio::select! {
             ended = both => ended.map(|_| ()),
-            () = silence(|| carried.total(), idle) => Err(io::ErrorKind::TimedOut.into()),
+            silent = carried.silence(idle) => silent,
             () = over.cancelled() => Ok(()),
             () = close.cancelled() => Ok(()),
             () = cut.cancelled() => Ok(()),
@@ -89,9 +89,7 @@ pub(crate) fn switch(
         if let Err(error) = ended {
             tracing::debug!(%error, "a WebSocket ended");
         }
-        if carried.is_spent() {
-            exchange.note(|record| record.reason = Some(Reason::LimitExceeded));
-        }
+        exchange.ended(carried.limit());
         up.store(carried.up.load(Ordering::Relaxed), Ordering::Relaxed);
         exchange.note_down(carried.down.load(Ordering::Relaxed));
     };

@@ -96,6 +96,26 @@ impl Budget {
         head: u64,
         limits: &Limits,
     ) -> Result<Option<Allowance>, Exceeded> {
+        self.account(host, head, limits, true)
+    }
+
+    /// As [`Budget::spend`] for a request that was counted before, when its connection was begun.
+    pub(crate) fn spend_prepaid(
+        &self,
+        host: &Host,
+        head: u64,
+        limits: &Limits,
+    ) -> Result<Option<Allowance>, Exceeded> {
+        self.account(host, head, limits, false)
+    }
+
+    fn account(
+        &self,
+        host: &Host,
+        head: u64,
+        limits: &Limits,
+        counts: bool,
+    ) -> Result<Option<Allowance>, Exceeded> {
         if limits.requests_per_second_per_host.is_none() && limits.bytes_up_per_host.is_none() {
             return Ok(None);
         }
@@ -121,7 +141,7 @@ impl Budget {
         {
             return Err(Exceeded::Bytes(most));
         }
-        if let Some(rate) = rate {
+        if let Some(rate) = rate.filter(|_| counts) {
             let earned = now.duration_since(account.refilled).as_secs_f64() * rate;
             account.tokens = (account.tokens + earned).min(rate.max(1.0));
             account.refilled = now;

@@ -15,6 +15,7 @@ use super::pace::Pace;
 use super::quota::Quota;
 use super::refusals::Recorded;
 use super::{Destinations, Listeners, Refusals, Runtime, Serving};
+use crate::accept::distrust::Warned;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
@@ -98,6 +99,8 @@ pub struct Sandbox {
     pub(crate) live: Arc<Live>,
     /// How fast it is refused.
     pub(crate) refusals: Arc<Pace>,
+    /// Which hosts' certificates its clients did not accept.
+    pub(crate) distrust: Warned,
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
@@ -165,6 +168,7 @@ impl Sandbox {
             budget: kept.budget,
             live: Arc::default(),
             refusals,
+            distrust: Warned::default(),
             metrics,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 
 pub(crate) use super::key::{Generation, Key};
 use super::{Upstream, UpstreamError};
-use crate::http::body::Upload;
+use crate::http::upload::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::policy::{Deny, Host, Policy, Reason, Scheme};
 use crate::tls::client::ClientConfigs;
