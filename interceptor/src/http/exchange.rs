@@ -125,6 +125,9 @@ impl Exchange {
     /// Its answer came to its end.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
+        if let Some(sending) = &self.sending {
+            sending.answer_over();
+        }
     }
 
     /// Notes how it ended, if that is not noted yet: with `reason`, or with what broke its body.

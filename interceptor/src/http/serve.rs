@@ -64,7 +64,7 @@ where
             time: limits.header_timeout,
         }
     };
-    let stream = Stall::new(stream, limits.idle_timeout, context.activity.clone());
+    let stream = Stall::new(stream, limits.idle_timeout, context.activity.clone()).beating();
     let (stream, notes) = Strict::new(stream, first, ceilings);
     context.notes = Some(notes.clone());
     let context = Arc::new(context);
@@ -101,6 +101,12 @@ where
             }
             tracing::debug!(%error, "a connection ended");
         },
+        // hyper's own time is that between requests; this is for what stands still within one.
+        () = context.activity.silence(limits.idle_timeout) => {
+            context.activity.end(Reason::IdleTimeout);
+            tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+            return;
+        }
         () = stop.cancelled() => return,
         () = close.cancelled() => {
             tracing::debug!("a connection was closed: a new policy does not permit its host");

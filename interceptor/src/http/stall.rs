@@ -20,6 +20,7 @@ pub(crate) struct Stall<S> {
     idle: Duration,
     /// What learns of it.
     activity: Arc<Activity>,
+    beats: bool,
     /// There only while a write is blocked.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -27,11 +28,21 @@ pub(crate) struct Stall<S> {
 impl<S> Stall<S> {
     /// Writes to `stream` may be blocked for `idle`.
     pub(crate) fn new(stream: S, idle: Duration, activity: Arc<Activity>) -> Stall<S> {
-        Stall { stream, idle, activity, timer: None }
+        Stall { stream, idle, activity, beats: false, timer: None }
+    }
+
+    /// What is written counts as a movement of the connection: not over HTTP/2, where answers to PING
+    /// are written while its streams stand still.
+    pub(crate) fn beating(mut self) -> Stall<S> {
+        self.beats = true;
+        self
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
+            if self.beats {
+                self.activity.beat();
+            }
             self.timer = None;
             return polled;
         }

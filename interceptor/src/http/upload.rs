@@ -128,6 +128,11 @@ impl Sending {
         self.answered.store(true, Ordering::Relaxed);
     }
 
+    /// Its answer is over: what of the body is still to come is the sandbox's to send.
+    pub(crate) fn answer_over(&self) {
+        self.answered.store(false, Ordering::Relaxed);
+    }
+
     /// Whether the origin can have received the head, if the connection was HTTP/1.1.
     pub(crate) fn head_was_sent(&self) -> bool {
         self.flushed.load(Ordering::Relaxed) || self.broken().is_none()

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 pub(crate) use super::key::{Generation, Key};
+use super::forgiving::Forgiving;
 use super::{Upstream, UpstreamError};
 use crate::http::upload::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
@@ -354,10 +355,11 @@ impl Pool {
         h2: bool,
     ) -> Result<(Sender, SocketAddr), ConnectError> {
         let dialed = self.upstream.connect(policy, &key.host, key.port).await?;
+        let stream = Forgiving::new(dialed.stream);
         let handshake = async {
             match key.scheme {
-                Scheme::Http => handshake_h1(dialed.stream).await.map(Sender::H1),
-                Scheme::Https => self.tls(dialed.stream, key, h2).await,
+                Scheme::Http => handshake_h1(stream).await.map(Sender::H1),
+                Scheme::Https => self.tls(stream, key, h2).await,
             }
         };
         let shaken = tokio::time::timeout(HANDSHAKE, handshake).await;
@@ -372,7 +374,7 @@ impl Pool {
         Ok((shaken.map_err(|_| ConnectError::Timeout)??, dialed.address))
     }
 
-    async fn tls(&self, stream: TcpStream, key: &Key, h2: bool) -> Result<Sender, ConnectError> {
+    async fn tls(&self, stream: Forgiving<TcpStream>, key: &Key, h2: bool) -> Result<Sender, ConnectError> {
         let name = match &key.host {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
                 .map_err(|_| ConnectError::Tls(format!("`{}` cannot stand in a certificate", key.host)))?,
