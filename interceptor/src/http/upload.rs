@@ -396,3 +396,63 @@ pub(crate) async fn drain(mut body: Incoming, kept: usize) -> Vec<u8> {
     let _ = tokio::time::timeout(DRAINING, drained).await;
     call
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    const IDLE: Duration = Duration::from_secs(300);
+    const RESPONSE: Duration = Duration::from_secs(1800);
+
+    fn limits() -> Limits {
+        Limits { idle_timeout: IDLE, response_timeout: RESPONSE, ..Limits::default() }
+    }
+
+    /// What is given up on, and when, while `during` happens to the body.
+    async fn given_up<F: Future>(during: impl FnOnce(Arc<Sending>) -> F) -> (Impatience, Duration) {
+        let (sending, began) = (Arc::new(Sending::default()), Instant::now());
+        let happening = async {
+            during(sending.clone()).await;
+            std::future::pending::<()>().await
+        };
+        let never = std::future::pending::<()>();
+        let limits = limits();
+        let ended = tokio::select! {
+            ended = sending.patiently(never, &limits) => ended.unwrap_err(),
+            () = happening => unreachable!("it never ends"),
+        };
+        (ended, began.elapsed())
+    }
+
+    fn about(took: Duration, expected: Duration) -> bool {
+        took >= expected && took < expected + expected / 50
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stands_still_is_given_up_by_the_own_limit_and_on_time() {
+        let (who, took) = given_up(|sending| async move { sending.end() }).await;
+        assert!(who == Impatience::Response && about(took, RESPONSE), "{who:?} {took:?}");
+        let (who, took) = given_up(|_| async {}).await;
+        assert!(who == Impatience::Origin && about(took, IDLE), "{who:?} {took:?}");
+        let starved = |sending: Arc<Sending>| async move {
+            sending.starved.store(true, Ordering::Relaxed);
+        };
+        let (who, took) = given_up(starved).await;
+        assert!(who == Impatience::Sandbox && about(took, IDLE), "{who:?} {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_counts_from_the_last_movement() {
+        let slow = |sending: Arc<Sending>| async move {
+            for _ in 0..10 {
+                tokio::time::sleep(IDLE * 9 / 10).await;
+                sending.pulse.beat();
+            }
+            sending.end();
+        };
+        let (who, took) = given_up(slow).await;
+        let expected = IDLE * 9 + RESPONSE;
+        assert!(who == Impatience::Response && about(took, expected), "{who:?} {took:?}");
+    }
+}
