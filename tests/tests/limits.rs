@@ -1,5 +1,7 @@
 //! The ceilings of a sandbox (SPEC 10.6) and what a request beyond them is told.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

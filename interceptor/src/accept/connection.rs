@@ -19,11 +19,10 @@ use super::distrust::{self, Client};
 use super::native;
 use super::prefixed::Prefixed;
 use crate::audit::{Protocol, Record, Verdict};
-use crate::http::activity::Activity;
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
 use crate::http::refuse::{named_placeholder, refusal};
-use crate::http::serve;
+use crate::http::{self, activity::Activity};
 use crate::metrics::{Handshake, Side};
 use crate::policy::{Decision, Host, Policy, Reason, Scheme};
 use crate::proxy::Sandbox;
@@ -82,12 +81,12 @@ async fn attend(mut arrival: Arrival, mut stream: TcpStream) {
         Spoken::Http1 => {
             arrival.unasked.protocol = Some(Protocol::H1);
             let context = context(arrival, None, Protocol::H1, None);
-            serve::h1(stream, first, context).await;
+            http::connection::h1(stream, first, context).await;
         }
         Spoken::Http2 => {
             arrival.unasked.protocol = Some(Protocol::H2);
             let context = context(arrival, None, Protocol::H2, None);
-            serve::h2(Prefixed { first, stream }, context).await;
+            http::connection::h2(Prefixed { first, stream }, context).await;
         }
         Spoken::Other => raw(arrival, stream, first).await,
     }
@@ -273,11 +272,11 @@ async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: BytesMut) {
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         arrival.unasked.protocol = Some(Protocol::H2);
-        serve::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
+        http::connection::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
     } else {
         arrival.unasked.protocol = Some(Protocol::H1);
         let context = context(arrival, Some(identity), Protocol::H1, early);
-        serve::h1(stream, BytesMut::new(), context).await;
+        http::connection::h1(stream, BytesMut::new(), context).await;
     }
 }
 

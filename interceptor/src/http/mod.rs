@@ -1,11 +1,13 @@
 //! The HTTP pipeline: serve, decide, inject, forward, redact, refuse.
 //!
 //! - `strict`: lets only well-formed HTTP/1.1 messages reach hyper.
-//! - `serve`: the requests of one connection, each judged by itself.
+//! - `connection`: one connection, HTTP/1.1 or HTTP/2, until it ends.
+//! - `serve`: its requests, each judged by itself.
 //! - `authority`: which host a request is for.
 //! - `base_url`: requests under `http://169.254.169.254/proxy/…`, rewritten before they are judged.
 //! - [`inject`]: client authentication stripped, the real key set.
 //! - [`redact`]: real keys taken out of what an origin sends.
+//! - `address`: the judged request fitted to the connection that it goes out on.
 //! - `forward`: the judged request, sent to its origin; the answer, brought back.
 //! - `upload`, `trailers`: the body of a request on its way: counted, limited, never collected.
 //! - `body`: the same of its answer.
@@ -16,9 +18,11 @@
 //! - `activity`: what happens on a connection, and whether it is idle.
 
 pub(crate) mod activity;
+mod address;
 pub(crate) mod authority;
 pub(crate) mod base_url;
 pub(crate) mod body;
+pub(crate) mod connection;
 pub(crate) mod context;
 mod dialect;
 pub(crate) mod exchange;

@@ -175,11 +175,8 @@ mod tests {
     fn what_was_counted_before_takes_no_second_turn_but_its_bytes() {
         let host = Host::parse("one.example").unwrap();
         let rate = Some(1);
-        let limits = Limits {
-            requests_per_second_per_host: rate,
-            bytes_up_per_host: Some(10),
-            ..Limits::default()
-        };
+        let limits =
+            Limits { requests_per_second_per_host: rate, bytes_up_per_host: Some(10), ..Limits::default() };
         let budget = Budget::default();
         budget.spend(&host, 0, &limits).unwrap();
         assert_eq!(budget.spend_prepaid(&host, 4, &limits).unwrap().unwrap().left(), 6);

@@ -20,8 +20,8 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-pub(crate) use super::key::{Generation, Key};
 use super::forgiving::Forgiving;
+pub(crate) use super::key::{Generation, Key};
 use super::{Upstream, UpstreamError};
 use crate::http::upload::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
