@@ -52,6 +52,9 @@ pub struct Record {
     /// How many real keys the origin sent back.
     #[serde(default)]
     pub key_echoed: Option<u64>,
+    /// The TLS alert by which a client refused the certificate.
+    #[serde(default)]
+    pub alert: Option<String>,
     /// What a `lifecycle` record says happened, and how many records were dropped.
     #[serde(default)]
     pub event: Option<Value>,

@@ -11,6 +11,7 @@
 //! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
 //! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
 //! - [`inprocess`]: the proxy within the test's own process, without a kernel's part, for what only a library can be asked;
+//! - [`wire`]: what a Python program inside needs to say what no client says;
 //! - [`client`]: the client that runs inside a sandbox where a stock client cannot say what a test must say.
 //!
 //! Everything listens on loopback addresses with ports of its own, so tests run side by side.
@@ -31,6 +32,7 @@ pub mod origin;
 pub mod outcome;
 pub mod running;
 pub mod sandbox;
+pub mod wire;
 
 pub use lab::Lab;
 pub use outcome::Outcome;

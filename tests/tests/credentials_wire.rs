@@ -262,9 +262,9 @@ fn h13_trailers_of_a_request_become_no_headers() {
     Lab::test(|lab| {
         let bytes = format!(
             "POST /v1/x HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\nte: trailers\r\n\
-             trailer: authorization, host, content-length, x-late, grpc-status\r\nconnection: close\r\n\r\n\
-             5\r\nhello\r\n0\r\nauthorization: Bearer sk-own\r\nhost: evil.example.test\r\ncontent-length: 99\r\n\
-             x-api-key: sk-own\r\nx-late: 1\r\ngrpc-status: 0\r\n\r\n"
+             trailer: authorization, x-api-key, x-late, grpc-status\r\nconnection: close\r\n\r\n\
+             5\r\nhello\r\n0\r\nauthorization: Bearer sk-own\r\nx-api-key: sk-own\r\nx-late: 1\r\n\
+             grpc-status: 0\r\n\r\n"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).send(
             &format!("{HOST}:443"),
@@ -276,7 +276,8 @@ fn h13_trailers_of_a_request_become_no_headers() {
         assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())]);
         assert_eq!(seen.values("x-late"), Vec::<&str>::new());
         let names: Vec<&str> = seen.trailers.iter().map(|(name, _)| name.as_str()).collect();
-        assert!(names.iter().all(|name| name.starts_with("grpc-")), "{names:?}");
+        assert!(names.iter().all(|name| ["x-late", "grpc-status"].contains(name)), "{names:?}");
+        assert_eq!(names.len(), 2);
         assert_eq!(seen.body_bytes, Some(5));
     });
 }

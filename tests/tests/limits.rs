@@ -66,12 +66,15 @@ fn a_head_beyond_its_ceiling_is_431() {
 fn an_origin_that_never_answers_is_given_up() {
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
-            let policy = policy(lab, json!({ "idle_timeout_seconds": 1 }));
+            let policy = policy(lab, json!({ "response_timeout_seconds": 1 }));
             let plan = Plan::https(HOST, protocol).ask("GET", "/hang");
             let (reports, outcome) = lab.sandbox(&policy).at_origin(HOST).fetch_outcome(&plan);
             let refusal = reports[0].answers[0].refusal();
             assert_eq!((refusal.status, refusal.reason.as_str()), (504, "upstream_timeout"));
-            outcome.one_with("upstream_timeout");
+            let message = refusal.error["message"].as_str().unwrap();
+            assert!(message.contains("limits.response_timeout_seconds"), "{message}");
+            let record = outcome.one_with("response_timeout_seconds");
+            assert_eq!((record.decision.as_deref(), record.status), (Some("allow"), Some(504)));
         });
     }
 }
@@ -145,7 +148,7 @@ print(last.recv(1000).split(b'\r\n')[0])
 fn requests_beyond_the_number_in_progress_are_429() {
     Lab::test(|lab| {
         lab.unordered();
-        let policy = policy(lab, json!({ "requests": 3, "idle_timeout_seconds": 2 }));
+        let policy = policy(lab, json!({ "requests": 3, "response_timeout_seconds": 2 }));
         let plan = (0..5).fold(Plan::https(HOST, "h2"), |plan, n| plan.ask("GET", &format!("/{n}/lab/hang")));
         let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
         let mut refused = 0;

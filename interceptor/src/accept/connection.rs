@@ -2,28 +2,32 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::arrival::Arrival;
 use super::classify::{Spoken, classify};
+use super::distrust::{self, Client};
 use super::native;
+use super::prefixed::Prefixed;
 use super::raw::{self, Way};
 use super::tunnelled::unless_refused;
-use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
+use crate::audit::Protocol;
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
 use crate::http::refuse::{named_placeholder, refusal};
-use crate::http::serve;
+use crate::http::{self, activity::Activity};
 use crate::metrics::{Handshake, Side};
-use crate::policy::{Decision, Deny, Host, HostName, Policy, Reason, Scheme};
-use crate::proxy::{Rules, Sandbox};
+use crate::policy::{Decision, Host, Policy, Reason, Scheme};
+use crate::proxy::Sandbox;
 use crate::tls::hello;
 use crate::tls::server::MintError;
 use crate::upstream::pool::Key;
@@ -34,69 +38,40 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// being left to wait.
 const GREETING_AWAITED: Duration = Duration::from_secs(2);
 
-/// What is known of a connection before its first byte.
-pub(super) struct Arrival {
-    pub(super) sandbox: Arc<Sandbox>,
-    pub(super) rules: Arc<Rules>,
-    /// The address that the sandbox asked for.
-    pub(super) asked: SocketAddr,
-    /// The name it looked up to get that address.
-    lookup: Option<HostName>,
-    pub(super) since: Instant,
-}
-
-impl Arrival {
-    /// The name looked up, else the address.
-    pub(super) fn host(&self) -> Host {
-        match &self.lookup {
-            Some(name) => Host::Name(name.clone()),
-            None => Host::Ip(self.asked.ip()),
-        }
-    }
-
-    pub(super) fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
-        let mut record = Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
-            .port(self.asked.port())
-            .duration(self.since.elapsed());
-        record.protocol = protocol;
-        match host {
-            Host::Name(name) => record.host = Some(name.as_str().into()),
-            Host::Ip(address) => record.ip = Some(*address),
-        }
-        record
-    }
-
-    /// Records a connection that is reset because nothing can be said in its protocol.
-    pub(super) fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
-        let mut record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
-        record.rule = deny.rule.clone();
-        tracing::debug!(id = %record.id, %host, reason = deny.reason.as_str(), why = %deny.message, "connection refused");
-        self.sandbox.metrics.connection(&record);
-        self.sandbox.audit.emit(record);
-    }
-}
-
-impl Arrival {
-    /// Closes a connection whose refusal is recorded, in the words of its protocol where it has some.
-    pub(super) async fn explain(&self, stream: TcpStream, first: &[u8], host: &Host, message: &str) {
-        let port = self.asked.port();
-        native::refuse(&native::Refused { sandbox: &self.sandbox, host, port, first, message }, stream).await;
-    }
-}
-
 /// Serves a connection to its end.
-pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: SocketAddr) {
-    let rules = sandbox.rules();
-    // A synthetic address that stands for no name stays an address: one of a special-purpose range, which policy refuses.
-    let lookup = sandbox.names.name_of(asked.ip());
-    let arrival = Arrival { rules, asked, lookup, since: Instant::now(), sandbox };
+pub(super) async fn serve(sandbox: Arc<Sandbox>, stream: TcpStream, asked: SocketAddr) {
+    let activity = Arc::<Activity>::default();
+    let total = sandbox.limits().total_timeout;
+    let arrival = Arrival::new(sandbox.clone(), asked, activity.clone());
+    tokio::select! {
+        () = attend(arrival, stream) => {}
+        // Noted before what it ends is dropped, and recorded by that.
+        () = async { after(total).await; activity.end(Reason::TotalTimeout) } => {
+            tracing::debug!("connection reached limits.total_timeout_seconds");
+        }
+    }
+    if !activity.has_record() {
+        // As with refusals: a loop of connections that ask nothing must not fill the log.
+        tokio::time::sleep(sandbox.refusals.turn()).await;
+    }
+}
+
+/// Returns after that time; never, when there is none.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn attend(arrival: Arrival, mut stream: TcpStream) {
     if let Decision::Allow(allow) = arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()) {
         return raw::serve(arrival, stream, allow).await;
     }
     let mut first = BytesMut::with_capacity(4096);
     let spoken = match recognise(&arrival, &mut stream, &mut first).await {
         Ok(Some(spoken)) => spoken,
-        // Closed, or silent for too long, before it said anything: nothing was asked, nothing is recorded.
+        // Closed, or silent for too long, before it said anything.
         Ok(None) => return,
         Err(error) => {
             tracing::debug!(%error, "connection ended before its protocol was known");
@@ -114,13 +89,15 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, mut stream: TcpStream, asked: S
 }
 
 /// Serves HTTP in the clear.
-pub(super) async fn clear(arrival: Arrival, stream: TcpStream, first: BytesMut, spoken: Spoken) {
+pub(super) async fn clear(mut arrival: Arrival, stream: TcpStream, first: BytesMut, spoken: Spoken) {
     if spoken == Spoken::Http2 {
+        arrival.unasked.protocol = Some(Protocol::H2);
         let context = context(arrival, None, Protocol::H2, None);
-        serve::h2(Prefixed { first, stream }, context).await;
+        http::connection::h2(Prefixed { first, stream }, context).await;
     } else {
+        arrival.unasked.protocol = Some(Protocol::H1);
         let context = context(arrival, None, Protocol::H1, None);
-        serve::h1(stream, first, context).await;
+        http::connection::h1(stream, first, context).await;
     }
 }
 
@@ -130,29 +107,32 @@ async fn recognise(
     stream: &mut TcpStream,
     first: &mut BytesMut,
 ) -> io::Result<Option<Spoken>> {
-    let header_timeout = arrival.rules.policy.limits().header_timeout;
+    let limits = arrival.rules.policy.limits();
     let awaits_greeting = native::server_speaks_first(arrival.asked.port());
-    let patience = if awaits_greeting { GREETING_AWAITED.min(header_timeout) } else { header_timeout };
-    let reading = async {
+    // A connection that is kept for later says nothing yet; what has begun is to go on.
+    let silence =
+        if awaits_greeting { GREETING_AWAITED.min(limits.header_timeout) } else { limits.idle_timeout };
+    match tokio::time::timeout(silence, stream.read_buf(first)).await {
+        Ok(Ok(0)) => return Ok(None),
+        Ok(read) => drop(read?),
+        Err(_) if awaits_greeting => return Ok(Some(Spoken::Other)),
+        Err(_) => {
+            arrival.activity().end(Reason::IdleTimeout);
+            return Ok(None);
+        }
+    }
+    let more = async {
         loop {
-            if stream.read_buf(first).await? == 0 {
-                // It may have said all it wanted to: a half-close after a short message.
-                return Ok((!first.is_empty()).then_some(Spoken::Other));
-            }
             if let Some(spoken) = classify(first) {
                 return Ok(Some(spoken));
             }
+            if stream.read_buf(first).await? == 0 {
+                // It may have said all it wanted to: a half-close after a short message.
+                return Ok(Some(Spoken::Other));
+            }
         }
     };
-    match tokio::time::timeout(patience, reading).await {
-        Ok(recognised) => recognised,
-        Err(_) if awaits_greeting || !first.is_empty() => Ok(Some(Spoken::Other)),
-        Err(_) => {
-            let message = format!("nothing was sent for {patience:?}");
-            arrival.refused(None, &arrival.host(), &refusal(Reason::ProtocolDenied, message));
-            Ok(None)
-        }
-    }
+    tokio::time::timeout(limits.header_timeout, more).await.unwrap_or(Ok(Some(Spoken::Other)))
 }
 
 fn clear_identity(arrival: &Arrival) -> Identity {
@@ -186,20 +166,23 @@ fn context(
         limits: *arrival.rules.policy.limits(),
         outdated: CancellationToken::new(),
         over: arrival.sandbox.stopping().child_token(),
+        prepaid: AtomicBool::new(arrival.unasked.counted),
+        activity: arrival.activity().clone(),
+        _unasked: arrival.unasked,
         sandbox: arrival.sandbox,
         identity,
         asked: arrival.asked,
         protocol,
         notes: None,
         early: Mutex::new(early),
-        progress: Arc::default(),
         switched: Mutex::default(),
     }
 }
 
 /// A TLS connection: tunnelled unopened where the policy says so, else terminated. `way` is one to
 /// the host of the arrival.
-pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: BytesMut, way: Option<Way>) {
+pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: BytesMut, way: Option<Way>) {
+    arrival.unasked.protocol = Some(Protocol::Tls);
     let policy = &arrival.rules.policy;
     let patience = HANDSHAKE.min(policy.limits().header_timeout);
     if policy.may_tunnel_tls() {
@@ -210,8 +193,11 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
             // No ClientHello that rustls can read: whatever it is, it may be carried where anything
             // may.
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData && anything => None,
-            _ => {
-                tracing::debug!("a TLS connection ended before its ClientHello was whole");
+            ended => {
+                if ended.is_err() {
+                    arrival.activity().end(Reason::HeaderTimeout);
+                }
+                tracing::debug!("TLS connection ended before its ClientHello was complete");
                 return;
             }
         };
@@ -239,6 +225,9 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
         ended => {
             let end = if ended.is_err() { Handshake::TimedOut } else { Handshake::Failed };
             arrival.sandbox.metrics.handshake(Side::Sandbox, end);
+            if let Handshake::TimedOut = end {
+                arrival.activity().end(Reason::HeaderTimeout);
+            }
             tracing::debug!("TLS connection ended before its ClientHello was complete");
             return;
         }
@@ -246,7 +235,9 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
     let hello = handshake.client_hello();
     let offers_h2 = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == b"h2"));
     let sni = hello.server_name().map(str::to_owned);
+    let client = Client::of(hello.cipher_suites());
     let identity = tls_identity(&arrival, sni.as_deref());
+    arrival.is_for(&identity.host, identity.mismatch.is_some());
     let leaf = match (&identity.mismatch, sni.as_deref().map(Host::parse)) {
         // The handshake is completed for the name asked for, so that the refusal can be explained over HTTP.
         (Some(_), Some(Ok(name))) => name,
@@ -266,6 +257,7 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
         }
     };
     let early = early(&arrival, &identity, offers_h2);
+    arrival.unasked.counted |= early.is_some();
     let shaken = tokio::time::timeout(patience, handshake.into_stream(config)).await;
     let end = match &shaken {
         Ok(Ok(_)) => Handshake::Done,
@@ -276,16 +268,22 @@ pub(super) async fn tls(arrival: Arrival, mut stream: TcpStream, mut first: Byte
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake; does it trust the sandbox's CA?");
+            tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake");
+            arrival.unasked.alert = distrust::alert(&error);
+            if let Some(alert) = arrival.unasked.alert {
+                arrival.sandbox.distrust.warn(&arrival.sandbox.id, &leaf, alert, client);
+            }
             return;
         }
-        Err(_) => return,
+        Err(_) => return arrival.activity().end(Reason::HeaderTimeout),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
+        arrival.unasked.protocol = Some(Protocol::H2);
+        http::connection::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
     } else {
+        arrival.unasked.protocol = Some(Protocol::H1);
         let context = context(arrival, Some(identity), Protocol::H1, early);
-        serve::h1(stream, BytesMut::new(), context).await;
+        http::connection::h1(stream, BytesMut::new(), context).await;
     }
 }
 
@@ -327,6 +325,8 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     if pool.has(&key, h2) {
         return None;
     }
+    // The origin sees a connection, whatever comes of it: it counts as the request that it is for.
+    arrival.sandbox.budget.spend(&identity.host, 0, policy.limits()).ok()?;
     let (rules, wanted) = (arrival.rules.clone(), key.clone());
     let task = tokio::spawn(async move { pool.get(&rules.policy, &wanted, h2).await });
     Some(Early { key, task })
@@ -336,63 +336,5 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
 pub(super) fn reset(stream: TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
         tracing::debug!(%error, "cannot reset the connection; closing it");
-    }
-}
-
-/// A stream whose first bytes were read already.
-struct Prefixed {
-    first: BytesMut,
-    stream: TcpStream,
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        out: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.first.is_empty() {
-            return std::pin::Pin::new(&mut this.stream).poll_read(cx, out);
-        }
-        let count = this.first.len().min(out.remaining());
-        out.put_slice(&this.first.split_to(count));
-        std::task::Poll::Ready(Ok(()))
-    }
-}
-
-impl tokio::io::AsyncWrite for Prefixed {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        bytes: &[u8],
-    ) -> std::task::Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> std::task::Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -1,9 +1,12 @@
 //! The first steps of a connection: accepted, its original destination read, its protocol recognised by its first bytes,
 //! and handed on to TLS, HTTP or a tunnel.
 
+pub(crate) mod arrival;
 mod classify;
 mod connection;
+pub(crate) mod distrust;
 mod native;
+mod prefixed;
 mod raw;
 mod tunnelled;
 
@@ -66,21 +69,11 @@ pub(crate) async fn listen(
                 },
             };
             let _counted = (place, open);
-            let total = sandbox.rules().policy.limits().total_timeout;
             tokio::select! {
                 () = accepted_one(sandbox, stream, &*destinations, &token) => {}
-                () = after(total) => tracing::debug!("connection reached limits.total_timeout_seconds"),
                 () = stop.cancelled() => {}
             }
         });
-    }
-}
-
-/// Returns after that time; never, when there is none.
-async fn after(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -15,8 +15,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::arrival::Arrival;
 use super::classify::{Spoken, classify};
-use super::connection::{Arrival, clear, tls};
+use super::connection::{clear, tls};
 use super::tunnelled::tunnel;
 use crate::audit::Protocol;
 use crate::http::refuse::refusal;
@@ -35,10 +36,12 @@ const LAST_WORD: Duration = Duration::from_millis(150);
 pub(super) type Way = Result<(Dialed, Option<Allowance>), Box<Deny>>;
 
 /// Serves a connection that a rule permits to be tunnelled.
-pub(super) async fn serve(arrival: Arrival, mut stream: TcpStream, allow: Allow) {
+pub(super) async fn serve(mut arrival: Arrival, mut stream: TcpStream, allow: Allow) {
     let mut first = BytesMut::with_capacity(4096);
     let host = arrival.host();
     let (spoken, way) = meet(&arrival, &host, &mut stream, &mut first).await;
+    // What was spent on the way to the origin counts for the request that comes instead.
+    arrival.unasked.counted = matches!(way, Some(Ok(_)));
     match spoken {
         Spoken::Http1 | Spoken::Http2 => clear(arrival, stream, first, spoken).await,
         Spoken::Tls => tls(arrival, stream, first, way).await,

@@ -8,9 +8,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Arrival, reset};
+use super::arrival::Arrival;
+use super::connection::reset;
 use super::raw::{self, Way};
 use crate::audit::{Protocol, Record, Verdict};
+use crate::http::activity::Activity;
 use crate::policy::{Allow, Decision, Host, Policy, Reason};
 use crate::proxy::Sandbox;
 use crate::tunnel::{Carried, carry};
@@ -61,6 +63,7 @@ pub(super) async fn tunnel(
         record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
         sandbox: arrival.sandbox.clone(),
         since: arrival.since,
+        activity: arrival.activity().clone(),
         carried: &carried,
     };
     if let Some(record) = &mut entry.record {
@@ -72,16 +75,18 @@ pub(super) async fn tunnel(
     let named = host.clone();
     let permitted = move |policy: &Policy| raw::permits(policy, &named, port, protocol);
     let _alive = arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted);
+    let activity = arrival.activity().clone();
     // For as long as it lasts it keeps no keys of rules that hold no more.
     drop(arrival);
     let ended = async {
         carried.take_up(first.len() as u64)?;
         dialed.stream.write_all(&first).await?;
-        carry(&stream, &dialed.stream, &carried, limits.idle_timeout).await
+        carry(&stream, &dialed.stream, &carried, limits.tunnel_idle_timeout).await
     };
     tokio::select! {
         ended = ended => if let Err(error) = ended { tracing::debug!(%host, %error, "a tunnel ended") },
         () = close.cancelled() => {
+            activity.end(Reason::HostDenied);
             tracing::debug!(%host, "a tunnel was closed: a new policy does not permit it");
             reset(stream);
         }
@@ -93,6 +98,7 @@ struct Entry<'a> {
     record: Option<Record>,
     sandbox: Arc<Sandbox>,
     since: Instant,
+    activity: Arc<Activity>,
     carried: &'a Carried,
 }
 
@@ -104,9 +110,7 @@ impl Drop for Entry<'_> {
                 .bytes(self.carried.up.load(Relaxed), self.carried.down.load(Relaxed))
                 .duration(self.since.elapsed());
             let mut record = record;
-            if self.carried.is_spent() {
-                record.reason = Some(Reason::LimitExceeded);
-            }
+            record.reason = self.carried.limit().or_else(|| self.activity.limit());
             self.sandbox.metrics.connection(&record);
             self.sandbox.audit.emit(record);
         }

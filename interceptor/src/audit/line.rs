@@ -66,6 +66,9 @@ pub(super) fn append(out: &mut String, record: &Record) {
     if let Some(keys) = record.key_echoed {
         let _ = write!(out, ",\"key_echoed\":{keys}");
     }
+    if let Some(alert) = record.alert {
+        word(out, "alert", alert);
+    }
     if let Some(dropped) = record.dropped {
         let _ = write!(out, ",\"dropped\":{dropped}");
     }

@@ -96,7 +96,7 @@ pub struct Record {
     pub kind: Kind,
     /// Which way it was decided; `None` for an event.
     pub decision: Option<Verdict>,
-    /// Why it was refused, or failed after it had been allowed (`type` in the line).
+    /// Why it was refused, or how it ended after it had been allowed (`type` in the line).
     pub reason: Option<Reason>,
     /// What happened, where it is no [`Reason`] (`type` in the line): an event of [`Kind::Lifecycle`],
     /// or a connection for which the interceptor was not there.
@@ -129,6 +129,8 @@ pub struct Record {
     pub duration: Option<Duration>,
     /// How many real keys the origin sent back, whole; none where there were none.
     pub key_echoed: Option<u64>,
+    /// The TLS alert by which a client refused the certificate, e.g. `unknown_ca`.
+    pub alert: Option<&'static str>,
     /// How many records were lost, for the event `audit_dropped`.
     pub dropped: Option<u64>,
     /// More of an event: the process that asked for it, for `takeover_begun`.
@@ -195,6 +197,7 @@ impl Record {
             bytes_down: None,
             duration: None,
             key_echoed: None,
+            alert: None,
             dropped: None,
             message: None,
         }

@@ -88,8 +88,18 @@ impl Record {
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
             | Reason::UpstreamTimeout
-            | Reason::KeyEchoed => Some(true),
-            Reason::RequestMalformed | Reason::AuthorityMismatch | Reason::LimitExceeded => None,
+            | Reason::KeyEchoed
+            | Reason::Aborted
+            | Reason::ResponseTimeout
+            | Reason::TunnelIdleTimeout => Some(true),
+            // A connection to a host that is denied, which ended before anything was asked.
+            Reason::NoRequest | Reason::CertificateRejected => Some(false),
+            Reason::RequestMalformed
+            | Reason::AuthorityMismatch
+            | Reason::LimitExceeded
+            | Reason::HeaderTimeout
+            | Reason::IdleTimeout
+            | Reason::TotalTimeout => None,
         }
     }
 

@@ -21,10 +21,12 @@ use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 /// What `--audit` calls standard error.
 const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
 
-/// Sends the log to standard error: errors, more with `-v`; `RUST_LOG` overrides both.
+/// Sends the log to standard error: errors and the interceptor's own warnings, more with `-v`, errors alone with `-q`;
+/// `RUST_LOG` overrides all.
 pub(super) fn log(common: &Common) {
     let level = match (common.quiet, common.verbose) {
-        (true, _) | (false, 0) => "error",
+        (true, _) => "error",
+        (false, 0) => "error,interceptor=warn",
         (false, 1) => "interceptor=info",
         (false, 2) => "interceptor=debug",
         (false, _) => "trace",

@@ -255,6 +255,8 @@ fn limits(limits: &Limits) -> BTreeMap<String, Value> {
         ("body_bytes", limits.body_bytes.into()),
         ("header_timeout_seconds", seconds(limits.header_timeout)),
         ("idle_timeout_seconds", seconds(limits.idle_timeout)),
+        ("response_timeout_seconds", seconds(limits.response_timeout)),
+        ("tunnel_idle_timeout_seconds", seconds(limits.tunnel_idle_timeout)),
         ("total_timeout_seconds", limits.total_timeout.map(|time| time.as_secs()).into()),
         ("mints_per_second", limits.mints_per_second.into()),
         ("mints_burst", limits.mints_burst.into()),

@@ -2,7 +2,6 @@
 //! it comes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,10 +22,11 @@ use super::redact::ranges::Widened;
 use super::redact::{BodyError, RedactError, RedactedBody, SHORT};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
 use super::serve::Judged;
+use super::upload::Broken;
 use super::{dialect, upgrade};
 use crate::policy::{Deny, Reason};
 use crate::proxy::budget::Allowance;
-use crate::tunnel::silence;
+use crate::tunnel::pulse::Pulse;
 use crate::upstream::pool::Lease;
 
 /// What was asked of the origin.
@@ -89,10 +89,10 @@ pub(super) async fn respond(
         super::base_url::readdress(headers, &judged.rules.policy, based);
     }
     exchange.note(|record| record.status = Some(response.status().as_u16()));
-    let idle = judged.rules.policy.limits().idle_timeout;
+    let patience = judged.rules.policy.limits().response_timeout;
     let Some(redactor) = redactor else {
         exchange.forwarded();
-        return response.map(|body| Download::origin(Source::Origin(body), exchange, lease, idle));
+        return response.map(|body| Download::origin(Source::Origin(body), exchange, lease, patience));
     };
     let announced = announced(response.headers());
     let mut response = match redactor.answer(response, asked.range) {
@@ -105,7 +105,7 @@ pub(super) async fn respond(
         && !response.body().is_end_stream()
     {
         exchange.wait();
-        let read = read_ahead(response.body_mut(), idle).await;
+        let read = read_ahead(response.body_mut(), patience).await;
         exchange.go_on();
         match read {
             Ok(Some(length)) => {
@@ -123,7 +123,7 @@ pub(super) async fn respond(
         return too_many(judged, parts, error, exchange);
     }
     exchange.forwarded();
-    response.map(|body| Download::origin(Source::Redacted(Box::new(body)), exchange, lease, idle))
+    response.map(|body| Download::origin(Source::Redacted(Box::new(body)), exchange, lease, patience))
 }
 
 /// The length that an answer announces.
@@ -132,16 +132,22 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Reads a short body before its head goes out.
-async fn read_ahead(body: &mut RedactedBody<Incoming>, idle: Duration) -> Result<Option<usize>, BodyError> {
-    let (mut read, moved) = (BytesMut::new(), AtomicU64::new(0));
+async fn read_ahead(
+    body: &mut RedactedBody<Incoming>,
+    patience: Duration,
+) -> Result<Option<usize>, BodyError> {
+    let (mut read, mut length, pulse) = (BytesMut::new(), 0, Pulse::default());
     let reading = std::future::poll_fn(|cx| {
         let polled = body.poll_read_ahead(cx, &mut read, SHORT);
-        moved.store(read.len() as u64, Ordering::Relaxed);
+        if read.len() > length {
+            length = read.len();
+            pulse.beat();
+        }
         polled
     });
     tokio::select! {
         read = reading => read,
-        () = silence(|| moved.load(Ordering::Relaxed), idle) => Err(BodyError::Origin(Box::new(Cut::Idle(idle)))),
+        () = pulse.silence(patience) => Err(BodyError::Origin(Box::new(Cut::Silent(patience)))),
     }
 }
 
@@ -176,14 +182,25 @@ pub(super) fn too_many(
     told(judged, parts, refusal(Reason::LimitExceeded, message), exchange)
 }
 
-/// Says what became of a request that was let through and not answered. It is recorded as what the sandbox was told.
+/// Says what became of a request that was let through and not answered.
 pub(crate) fn answer_failure(
     judged: &Judged,
     parts: &Parts,
     deny: Deny,
+    exchange: Exchange,
+) -> Response<Download> {
+    answer_broken(judged, parts, deny.into(), exchange)
+}
+
+/// As [`answer_failure`], where the record says more exactly than the answer what it was.
+pub(super) fn answer_broken(
+    judged: &Judged,
+    parts: &Parts,
+    failure: Broken,
     mut exchange: Exchange,
 ) -> Response<Download> {
-    exchange.deny(&deny);
+    let Broken { deny, ends } = failure;
+    exchange.failed(&deny, ends);
     told(judged, parts, deny, exchange)
 }
 

@@ -1,8 +1,6 @@
-//! The bodies of a request and its response on their way through: counted, limited, never collected.
+//! The body of an answer on its way to the sandbox: counted, limited, never collected.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,32 +9,24 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::activity::Waiting;
 use super::exchange::{Exchange, TooManyEchoes};
-use super::inject::strip_trailers;
 use super::redact::{self, RedactedBody};
-use crate::metrics::SandboxMetrics;
-use crate::policy::{Limits, Reason};
-use crate::proxy::budget::{Allowance, Exceeded};
+use crate::policy::Reason;
 use crate::upstream::pool::Lease;
 
 /// An error of either body; its text goes to the log only.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body stalled, or grew beyond its limit.
+/// An answer is cut off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cut {
-    /// Nothing moved for the idle limit.
+    /// Nothing came for as long as a piece of an answer may take.
     #[error("nothing was sent for {0:?}")]
-    Idle(Duration),
+    Silent(Duration),
     /// A new policy does not permit the request.
     #[error("a new policy does not permit this request any more")]
     Policy,
-    /// `limits.body_bytes` was reached.
-    #[error("the body is larger than {0} bytes")]
-    TooLarge(u64),
-    /// `limits.bytes_up_per_host` was reached.
-    #[error(transparent)]
-    Spent(#[from] Exceeded),
 }
 
 /// Ends a body that stands still. The timer exists only while the body is waited for.
@@ -59,126 +49,7 @@ impl Patience {
         let idle = self.idle;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Cut::Idle(idle))
-    }
-}
-
-/// What became of a request body, as far as it is the sandbox's doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Fate {
-    /// Nothing is wrong with it.
-    Fine,
-    /// It went beyond `limits.body_bytes`.
-    TooLarge,
-    /// It is malformed, or the sandbox closed before its end.
-    Broken,
-    /// It went beyond `limits.bytes_up_per_host`.
-    Spent,
-}
-
-impl Fate {
-    /// What an [`Upload`] left behind.
-    pub(crate) fn of(cell: &AtomicU8) -> Fate {
-        match cell.load(Ordering::Relaxed) {
-            1 => Fate::TooLarge,
-            2 => Fate::Broken,
-            3 => Fate::Spent,
-            _ => Fate::Fine,
-        }
-    }
-}
-
-/// A request body on its way to the origin.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    inner: Incoming,
-    count: Arc<AtomicU64>,
-    most: Option<u64>,
-    fate: Arc<AtomicU8>,
-    /// What may still be sent to this host.
-    allowance: Option<Allowance>,
-    metrics: Arc<SandboxMetrics>,
-    /// Counts whatever moves on the connection.
-    progress: Arc<AtomicU64>,
-    patience: Patience,
-}
-
-impl Upload {
-    /// `exchange` learns of every byte, and so does `allowance`; `fate` tells afterwards why it broke off.
-    pub(crate) fn new(
-        inner: Incoming,
-        exchange: &Exchange,
-        limits: &Limits,
-        fate: Arc<AtomicU8>,
-        allowance: Option<Allowance>,
-    ) -> Upload {
-        let patience = Patience::new(limits.idle_timeout);
-        let (count, progress, metrics) =
-            (exchange.up(), exchange.progress().clone(), exchange.metrics().clone());
-        Upload { inner, count, most: limits.body_bytes, fate, allowance, metrics, progress, patience }
-    }
-
-    /// Counts what is to be sent; an error when it may not be.
-    fn admit(&self, bytes: u64) -> Result<(), Cut> {
-        let sent = self.count.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.progress.fetch_add(1, Ordering::Relaxed);
-        if let Some(most) = self.most.filter(|most| sent > *most) {
-            self.fate.store(Fate::TooLarge as u8, Ordering::Relaxed);
-            return Err(Cut::TooLarge(most));
-        }
-        if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes)) {
-            self.fate.store(Fate::Spent as u8, Ordering::Relaxed);
-            return Err(exceeded.into());
-        }
-        self.metrics.up(bytes);
-        Ok(())
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            let cut = ready!(this.patience.poll_expired(cx));
-            this.fate.store(Fate::Broken as u8, Ordering::Relaxed);
-            return Poll::Ready(Some(Err(cut.into())));
-        };
-        this.patience.moved();
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => match this.admit(data.len() as u64) {
-                    Ok(()) => Some(Ok(Frame::data(data))),
-                    Err(cut) => Some(Err(cut.into())),
-                },
-                Err(frame) => match frame.into_trailers() {
-                    Ok(mut trailers) => {
-                        strip_trailers(&mut trailers);
-                        Some(Ok(Frame::trailers(trailers)))
-                    }
-                    Err(frame) => Some(Ok(frame)),
-                },
-            },
-            Some(Err(error)) => {
-                this.fate.store(Fate::Broken as u8, Ordering::Relaxed);
-                Some(Err(error.into()))
-            }
-            None => None,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        Poll::Ready(Cut::Silent(idle))
     }
 }
 
@@ -199,25 +70,34 @@ pub(crate) struct Download {
     exchange: Option<Exchange>,
     lease: Option<Lease>,
     patience: Patience,
+    /// There while it is the origin that is waited for.
+    waiting: Option<Waiting>,
 }
 
 impl Download {
     /// The interceptor's own answer.
     pub(crate) fn own(bytes: Bytes, exchange: Exchange) -> Download {
         let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
-        Download { source, exchange: Some(exchange), lease: None, patience: Patience::new(Duration::MAX) }
+        let patience = Patience::new(Duration::MAX);
+        Download { source, exchange: Some(exchange), lease: None, patience, waiting: None }
     }
 
     /// An answer whose exchange goes on elsewhere.
     pub(crate) fn unrecorded(bytes: Bytes) -> Download {
         let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
-        Download { source, exchange: None, lease: None, patience: Patience::new(Duration::MAX) }
+        let patience = Patience::new(Duration::MAX);
+        Download { source, exchange: None, lease: None, patience, waiting: None }
     }
 
-    /// The origin's answer.
-    pub(crate) fn origin(source: Source, exchange: Exchange, lease: Lease, idle: Duration) -> Download {
-        let mut body =
-            Download { source, exchange: Some(exchange), lease: Some(lease), patience: Patience::new(idle) };
+    /// The origin's answer, each piece of which may take `patience`.
+    pub(crate) fn origin(source: Source, exchange: Exchange, lease: Lease, patience: Duration) -> Download {
+        let mut body = Download {
+            source,
+            exchange: Some(exchange),
+            lease: Some(lease),
+            patience: Patience::new(patience),
+            waiting: None,
+        };
         if body.is_end_stream() {
             body.finish();
         }
@@ -237,7 +117,9 @@ impl Download {
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
-        self.exchange = None;
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.complete();
+        }
     }
 }
 
@@ -256,13 +138,21 @@ impl Body for Download {
             Source::Redacted(body) => Pin::new(body.as_mut()).poll_frame(cx).map_err(BodyError::from),
         };
         let Poll::Ready(frame) = polled else {
+            if this.waiting.is_none() {
+                this.waiting = this.exchange.as_ref().map(|exchange| exchange.activity().wait());
+            }
             if this.exchange.as_mut().is_some_and(|exchange| exchange.poll_cut(cx).is_ready()) {
                 this.lease = None;
                 return Poll::Ready(Some(Err(Cut::Policy.into())));
             }
             let cut = ready!(this.patience.poll_expired(cx));
+            if let Some(mut exchange) = this.exchange.take() {
+                exchange.ended(Some(Reason::ResponseTimeout));
+            }
+            this.lease = None;
             return Poll::Ready(Some(Err(cut.into())));
         };
+        this.waiting = None;
         this.patience.moved();
         // Before what was put in a key's place goes to the sandbox.
         let frame = match (frame, this.count_echoes()) {
@@ -286,7 +176,7 @@ impl Body for Download {
                         Some(redact::BodyError::KeyInMessage) => Reason::KeyEchoed,
                         _ => Reason::UpstreamProtocol,
                     };
-                    exchange.note(|record| record.reason = record.reason.or(Some(reason)));
+                    exchange.ended(Some(reason));
                 }
                 this.lease = None;
             }

@@ -1,14 +1,16 @@
 //! What the requests of one connection have in common.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::activity::Activity;
 use super::authority::Identity;
 use super::strict::Notes;
+use crate::accept::arrival::Unasked;
 use crate::audit::Protocol;
 use crate::policy::Limits;
 use crate::proxy::Sandbox;
@@ -64,8 +66,12 @@ pub(crate) struct Context {
     pub _alive: Alive,
     /// Taken by the first request that it fits.
     pub early: Mutex<Option<Early>>,
-    /// Counts whatever moves: requests, their answers, pieces of bodies.
-    pub progress: Arc<AtomicU64>,
+    /// Whether what was begun early is counted among the host's requests, before any came.
+    pub prepaid: AtomicBool,
+    /// What happens on it.
+    pub activity: Arc<Activity>,
+    /// Its record, in case that no request comes.
+    pub _unasked: Unasked,
     /// Cancelled when the connection is over, so that a WebSocket that it became ends with it.
     pub over: CancellationToken,
     /// The WebSocket that it became.
@@ -82,6 +88,14 @@ impl Context {
             || now.headers > headers
             || now.idle_timeout != began.idle_timeout
             || now.total_timeout != began.total_timeout
+    }
+
+    /// Whether this request to the connection's own host was counted when its connection was begun;
+    /// true once.
+    pub(crate) fn take_prepaid(&self, key: &Key) -> bool {
+        key.host == self.identity.host
+            && key.port == self.identity.port
+            && self.prepaid.swap(false, Ordering::Relaxed)
     }
 
     /// The connection begun early, if it is what this request needs.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::activity::Activity;
+use super::upload::Sending;
 use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
 use crate::metrics::{Opened, SandboxMetrics};
 use crate::policy::{Allow, Deny, Reason};
@@ -36,8 +38,14 @@ pub(crate) struct Exchange {
     running: Option<Instant>,
     /// What the log says of it belongs to this.
     span: tracing::Span,
-    /// Counts whatever moves on the connection.
-    progress: Arc<AtomicU64>,
+    /// What happens on its connection.
+    activity: Arc<Activity>,
+    /// Its body, from when the request is sent.
+    sending: Option<Arc<Sending>>,
+    /// Whether the origin may have received anything of it.
+    sent: bool,
+    /// Whether its answer came to its end.
+    complete: bool,
     /// Its entry among what is open, and what cuts it off when a new policy does not permit it.
     open: Option<(Alive, CancellationToken)>,
     /// The sandbox's answers that held a key.
@@ -55,7 +63,7 @@ pub(crate) struct TooManyEchoes;
 
 impl Exchange {
     /// Begins the record of a request. Until a decision is noted it stands as refused: malformed.
-    pub(crate) fn new(sandbox: &Sandbox, protocol: Protocol, progress: &Arc<AtomicU64>) -> Exchange {
+    pub(crate) fn new(sandbox: &Sandbox, protocol: Protocol, activity: &Arc<Activity>) -> Exchange {
         let record = Record::new(&sandbox.id, RequestId::new(), Kind::Request, Verdict::Deny)
             .reason(Reason::RequestMalformed)
             .protocol(protocol);
@@ -72,7 +80,10 @@ impl Exchange {
             own: Duration::ZERO,
             running: Some(now),
             span,
-            progress: progress.clone(),
+            activity: activity.clone(),
+            sending: None,
+            sent: false,
+            complete: false,
             open: None,
             echoes: sandbox.echoes.clone(),
             cut: None,
@@ -113,6 +124,43 @@ impl Exchange {
         });
     }
 
+    /// From here on the origin may have received some of it, or, if none was sent after all, not.
+    pub(crate) fn sent(&mut self, sent: bool) {
+        self.sent = sent;
+    }
+
+    /// Its body is what `sending` tells of.
+    pub(crate) fn sends(&mut self, sending: Arc<Sending>) {
+        self.sending = Some(sending);
+    }
+
+    /// Its answer came to its end.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+        if let Some(sending) = &self.sending {
+            sending.answer_over();
+        }
+    }
+
+    /// Notes how it ended, if that is not noted yet: with `reason`, or with what broke its body.
+    pub(crate) fn ended(&mut self, reason: Option<Reason>) {
+        let broken = self.sending.as_ref().and_then(|sending| sending.broken());
+        let reason = broken.map(|broken| broken.ends).or(reason);
+        self.complete = true;
+        self.note(|record| record.reason = record.reason.or(reason));
+    }
+
+    /// Notes that it failed after it was sent: it stays allowed.
+    pub(crate) fn failed(&mut self, deny: &Deny, ends: Reason) {
+        if !self.sent {
+            self.deny(deny);
+        }
+        self.note(|record| {
+            record.reason = Some(ends);
+            record.status = Some(deny.status);
+        });
+    }
+
     /// Keeps a place among the sandbox's requests in progress until the exchange is over.
     pub(crate) fn hold(&mut self, place: Place) {
         self.place = Some(place);
@@ -123,9 +171,9 @@ impl Exchange {
         &self.span
     }
 
-    /// Counts whatever moves on the connection: see [`super::serve`].
-    pub(crate) fn progress(&self) -> &Arc<AtomicU64> {
-        &self.progress
+    /// What happens on its connection.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// What counts for the sandbox.
@@ -205,7 +253,19 @@ impl Exchange {
     pub(crate) fn add_down(&mut self, bytes: u64) {
         self.down += bytes;
         self.metrics().down(bytes);
-        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.activity.beat();
+    }
+}
+
+impl Exchange {
+    /// What ended it before it was over.
+    fn cause(&self) -> Reason {
+        let cut = self.open.as_ref().is_some_and(|(_, cut)| cut.is_cancelled());
+        match self.activity.limit() {
+            _ if cut => Reason::HostDenied,
+            Some(limit) => limit,
+            None => Reason::Aborted,
+        }
     }
 }
 
@@ -238,6 +298,17 @@ impl fmt::Display for Summary<'_> {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let allowed = self.record.as_ref().is_some_and(|record| record.decision == Some(Verdict::Allow));
+        if allowed && !self.complete {
+            self.ended(Some(self.cause()));
+        }
+        let sent = self.sent;
+        self.note(|record| {
+            // What the record says was allowed is what the origin received.
+            if allowed && !sent {
+                record.decision = Some(Verdict::Deny);
+            }
+        });
         if let Some(mut record) = self.record.take() {
             record.bytes_up = Some(self.up.load(Ordering::Relaxed));
             record.bytes_down = Some(self.down);

@@ -1,18 +1,17 @@
 //! Sends a judged request to its origin and brings the answer back: built anew from what was judged, never relayed bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, TE, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, Uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::answer::{Asked, answer_failure, respond};
-use super::body::{Download, Fate, Upload};
+use super::address::address;
+use super::answer::{Asked, answer_broken, respond};
+use super::body::Download;
 use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::{inject, strip_hop_by_hop};
@@ -20,11 +19,12 @@ use super::offers::{self, Switch};
 use super::redact::ranges::Widened;
 use super::refuse::refusal;
 use super::serve::{Denied, Judged, head_bytes, refuse};
+use super::trailers::Trailers;
+use super::upload::{Broken, Impatience, Sending, Upload};
 use crate::audit::Protocol;
-use crate::policy::{Deny, Filter, Host, Reason, Scheme};
+use crate::policy::{Deny, Filter, Host, Limits, Reason};
 use crate::proxy::budget::Exceeded;
 use crate::tls::refusal::{self as tls_refusal, Attempt};
-use crate::tunnel::silence;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
 /// What one forwarded request consists of, once it is judged.
@@ -37,11 +37,18 @@ pub(crate) async fn forward(
     mut exchange: Exchange,
 ) -> Response<Download> {
     let limits = judged.rules.policy.limits();
-    let fate = Arc::new(AtomicU8::new(0));
     let switch = Switch::asked(&parts);
     let (generation, credential) = (judged.rules.generation, judged.allow.credential);
     let key = Key::new(generation, judged.scheme, judged.host.clone(), judged.port, credential);
-    let allowance = match context.sandbox.budget.spend(&judged.host, head_bytes(&parts), limits) {
+    // While it waits for its origin, its connection is not idle.
+    let _waiting = exchange.activity().wait();
+    let (budget, head) = (&context.sandbox.budget, head_bytes(&parts));
+    let spent = if context.take_prepaid(&key) {
+        budget.spend_prepaid(&judged.host, head, limits)
+    } else {
+        budget.spend(&judged.host, head, limits)
+    };
+    let allowance = match spent {
         Ok(allowance) => allowance,
         Err(exceeded) => {
             let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
@@ -56,7 +63,8 @@ pub(crate) async fn forward(
         return fail(context, judged, &parts, body, deny, exchange).await;
     }
     if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
-        return fail(context, judged, &parts, body, body_too_large(most), exchange).await;
+        let deny = Broken::too_large(most).deny;
+        return fail(context, judged, &parts, body, deny, exchange).await;
     }
     if judged.allow.credential.is_some() {
         judged.rules.keyring.refresh().await;
@@ -84,30 +92,22 @@ pub(crate) async fn forward(
             Switch::Other(_) => record.protocol = Some(Protocol::Tcp),
         }
     });
-    let upload = Upload::new(body, &exchange, limits, fate.clone(), allowance.clone());
+    let governing = judged.rules.policy.governing(judged.scheme, &judged.host, judged.port);
+    let trailers = Trailers::new(judged.rules.clone(), judged.allow.credential, governing);
+    let upload = Upload::new(body, &mut exchange, limits, allowance.clone(), trailers);
+    let sending = upload.sending();
     let request = Request::from_parts(head, upload);
     let sent =
-        exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, limits.idle_timeout);
+        exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, limits, &sending);
     match sent.await {
         Ok((response, lease)) => {
+            sending.answered();
             let asked = Asked { switch, upgrade, range, allowance };
             respond(context, &judged, &parts, response, lease, asked, exchange).await
         }
         Err(failure) => {
-            let deny = match Fate::of(&fate) {
-                Fate::TooLarge => body_too_large(limits.body_bytes.unwrap_or_default()),
-                Fate::Spent => {
-                    let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
-                    refusal(Reason::LimitExceeded, exceeded.to_string())
-                }
-                Fate::Broken => refusal(
-                    Reason::RequestMalformed,
-                    "the body of the request is malformed or broke off; it was not sent to its end"
-                        .to_owned(),
-                ),
-                Fate::Fine => failure,
-            };
-            answer_failure(&judged, &parts, deny, exchange)
+            let failure = sending.broken().cloned().unwrap_or(failure);
+            answer_broken(&judged, &parts, failure, exchange)
         }
     }
 }
@@ -202,54 +202,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not the scheme's own.
-fn authority(key: &Key) -> String {
-    let host = match &key.host {
-        Host::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),
-        host => host.to_string(),
-    };
-    if key.port == key.scheme.default_port() { host } else { format!("{host}:{}", key.port) }
-}
-
-/// Fits the head to the protocol of the connection it goes out on.
-fn address<B>(request: &mut Request<B>, key: &Key, h2: bool) -> Result<(), Deny> {
-    let malformed = |_| Deny {
-        reason: Reason::RequestMalformed,
-        status: Reason::RequestMalformed.status(),
-        filter: Filter::Request,
-        rule: None,
-        credential: None,
-        message: "the host cannot stand in a request".to_owned(),
-        nearest: None,
-    };
-    let authority = authority(key);
-    if h2 {
-        let mut uri = request.uri().clone().into_parts();
-        uri.scheme = Some(match key.scheme {
-            Scheme::Http => http::uri::Scheme::HTTP,
-            Scheme::Https => http::uri::Scheme::HTTPS,
-        });
-        uri.authority = Some(authority.parse().map_err(|_| malformed(()))?);
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| malformed(()))?;
-        request.headers_mut().remove(HOST);
-        *request.version_mut() = Version::HTTP_2;
-    } else {
-        let value = HeaderValue::try_from(authority).map_err(|_| malformed(()))?;
-        // A request that was meant for HTTP/2 and is sent again carries scheme and authority in its target.
-        if request.uri().authority().is_some() {
-            let target = request.uri().path_and_query().cloned();
-            *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
-        }
-        request.headers_mut().insert(HOST, value);
-        // A field that concerns this connection is named as such (RFC 9110 section 10.1.4).
-        if request.headers().contains_key(TE) && !request.headers().contains_key(CONNECTION) {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-        }
-        *request.version_mut() = Version::HTTP_11;
-    }
-    Ok(())
-}
-
 async fn connect(
     context: &Context,
     judged: &Judged,
@@ -275,63 +227,68 @@ async fn exchange_with(
     mut request: Request<Upload>,
     h2: bool,
     exchange: &mut Exchange,
-    idle: Duration,
-) -> Result<(Response<Incoming>, Lease), Deny> {
+    limits: &Limits,
+    sending: &Sending,
+) -> Result<(Response<Incoming>, Lease), Broken> {
     let pool = &context.sandbox.pool;
     let mut connection = connection;
     for _ in 0..3 {
-        address(&mut request, key, connection.is_h2())?;
+        let over_h2 = connection.is_h2();
+        address(&mut request, key, over_h2)?;
         let used = connection.used;
         let attempt =
             Attempt { governed: key.is_governed(), asked_for_certificate: connection.asked_for_certificate };
-        let sending = pool.send(connection, key, request);
+        exchange.sent(true);
         exchange.wait();
-        let sent = patiently(sending, exchange, idle).await;
+        let sent = sending.patiently(pool.send(connection, key, request), limits).await;
         exchange.go_on();
-        let sent = match sent {
-            Some(sent) => sent,
-            None => {
-                let message = format!("`{}` did not begin to answer within {idle:?}", key.host);
-                return Err(refusal(Reason::UpstreamTimeout, message));
-            }
-        };
+        let sent = sent.map_err(|impatience| too_slow(&key.host, impatience, limits))?;
         match sent {
             Ok(answered) => return Ok(answered),
             Err(mut error) => match error.take_message() {
                 Some(unsent) if used => {
+                    exchange.sent(false);
                     request = unsent;
                     exchange.wait();
                     connection = match pool.get(&judged.rules.policy, key, h2).await {
                         Ok(connection) => connection,
-                        Err(error) => return Err(unreachable(&key.host, &error)),
+                        Err(error) => return Err(unreachable(&key.host, &error).into()),
                     };
                     exchange.go_on();
                 }
-                _ => return Err(broken(&key.host, error.error(), attempt)),
+                unsent => {
+                    // hyper writes no head whose body fails at once; HTTP/2 sends it before the reset.
+                    exchange.sent(unsent.is_none() && (over_h2 || sending.head_was_sent()));
+                    return Err(broken(&key.host, error.error(), attempt).into());
+                }
             },
         }
     }
-    Err(refusal(Reason::UpstreamUnreachable, format!("`{}` closes every connection at once", key.host)))
+    let message = format!("`{}` closes every connection at once", key.host);
+    Err(refusal(Reason::UpstreamUnreachable, message).into())
 }
 
-/// Waits for the head of the answer as long as the request itself moves, or `idle` after it stopped moving.
-async fn patiently<F: Future>(sending: F, exchange: &Exchange, idle: Duration) -> Option<F::Output> {
-    let up = exchange.up();
-    tokio::select! {
-        output = sending => Some(output),
-        () = silence(|| up.load(Ordering::Relaxed), idle) => None,
-    }
-}
-
-fn body_too_large(most: u64) -> Deny {
-    Deny {
-        status: 413,
-        ..refusal(
-            Reason::LimitExceeded,
-            format!(
-                "the body goes beyond the {most} bytes that one request may send; send less, or raise limits.body_bytes"
-            ),
-        )
+/// What is said when a limit of time is used up before the origin answers.
+fn too_slow(host: &Host, impatience: Impatience, limits: &Limits) -> Broken {
+    let timeout = |message| refusal(Reason::UpstreamTimeout, message);
+    match impatience {
+        Impatience::Sandbox => Broken::idle(limits.idle_timeout),
+        Impatience::Origin => {
+            let message = format!(
+                "`{host}` took nothing of the request's body for {:?}, which is \
+                 limits.idle_timeout_seconds",
+                limits.idle_timeout
+            );
+            Broken { deny: timeout(message), ends: Reason::IdleTimeout }
+        }
+        Impatience::Response => {
+            let message = format!(
+                "`{host}` did not begin to answer within {:?}, which is \
+                 limits.response_timeout_seconds",
+                limits.response_timeout
+            );
+            Broken { deny: timeout(message), ends: Reason::ResponseTimeout }
+        }
     }
 }
 

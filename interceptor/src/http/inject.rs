@@ -31,9 +31,6 @@ const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings
 /// What `connection` cannot make hop-by-hop: fields that route or frame the message, and `upgrade`, which is the caller's.
 const END_TO_END: [&str; 4] = ["host", "content-length", "content-type", "upgrade"];
 
-/// Trailers that a request may have: checksums of its body, and gRPC's.
-const TRAILERS: [&str; 3] = ["content-digest", "repr-digest", "content-md5"];
-
 /// How the paths of git's smart protocol end.
 const GIT_PATHS: [&str; 3] = ["/info/refs", "/git-upload-pack", "/git-receive-pack"];
 
@@ -134,15 +131,10 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Leaves of a request's trailers what may follow a body: checksums and gRPC's own. Everything else could be merged into the
-/// headers by whoever reads them (RFC 9110 6.5.1), authentication, `host` and framing among it.
-pub fn strip_trailers(trailers: &mut HeaderMap) {
-    let others: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| !name.as_str().starts_with("grpc-") && !TRAILERS.contains(&name.as_str()))
-        .cloned()
-        .collect();
-    others.iter().for_each(|name| drop(trailers.remove(name)));
+/// Removes from a request's trailers what authenticates: whoever reads them may merge them into the
+/// headers (RFC 9110 6.5.1).
+pub fn strip_trailer_authentication(trailers: &mut HeaderMap, policy: &Policy, id: CredentialId) {
+    strip_headers(trailers, policy.strip(id));
 }
 
 /// Removes what authenticates, and what could lead the origin to another path or host than the one

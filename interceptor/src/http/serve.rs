@@ -1,210 +1,42 @@
-//! Serves the requests of one connection from the sandbox, HTTP/1.1 or HTTP/2, each judged by itself (ATTACKS H12).
+//! The requests of one connection, each judged by itself (ATTACKS H12).
 
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Version};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::body::Download;
-use super::context::{Context, most};
+use super::context::Context;
 use super::exchange::Exchange;
 use super::refuse::{About, answer, named_placeholder, refusal};
-use super::stall::Stall;
-use super::strict::head::Refused;
-use super::strict::{Ceilings, REFUSED_METHOD, Strict, Upgrade};
+use super::strict::head::{self, Refused};
+use super::strict::{REFUSED_METHOD, Upgrade};
+use super::upload::{DRAINED, drain, drain_behind};
 use super::{authority, base_url, dialect, forward};
 use crate::audit::{Protocol, RequestId};
 use crate::policy::{
     BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme, is_method_override,
     resembles_framing,
 };
-use crate::proxy::{Rules, Sandbox};
-use crate::tunnel::silence;
+use crate::proxy::Rules;
 
-/// HTTP/2 streams at once on one connection (ATTACKS X2).
-const STREAMS: u32 = 128;
-/// HTTP/2 flow-control windows towards the sandbox: what it may send before we read.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
-/// What one HTTP/2 stream may have waiting to be written.
-const SEND_BUFFER: usize = 256 * 1024;
-/// How much of a refused request's body is still read, and for how long, so that the answer is not lost to a reset.
-const DRAINED: usize = 64 * 1024 * 1024;
-const DRAINING: Duration = Duration::from_secs(5);
-/// How long an HTTP/2 connection may take to end after it was told that it is idle.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a connection without a request may wait for one when another process serves new connections. To close it at once would
-/// lose the request that is on its way.
-const LAST_REQUEST: Duration = Duration::from_secs(5);
-
-/// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
-pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = context.limits;
-    let (most_bytes, most_headers) = most(&limits);
-    let sandbox = context.sandbox.clone();
-    // Asked for each head, so that a new policy's ceilings hold for connections of before, too.
-    let ceilings = move || {
-        let limits = sandbox.limits();
-        Ceilings {
-            head_bytes: count(limits.header_bytes.min(most_bytes)),
-            headers: count(limits.headers.min(most_headers)),
-            time: limits.header_timeout,
-        }
-    };
-    let (stream, notes) = Strict::new(Stall::new(stream, limits.idle_timeout), first, ceilings);
-    context.notes = Some(notes);
-    let context = Arc::new(context);
-    let _over = context.over.clone().drop_guard();
-    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
-    let close = context.close.clone();
-    let requests = context.clone();
-    let service = service_fn(move |request| handle(requests.clone(), request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The filter limits the time of a head; this one is how long a connection may be idle between requests.
-        .header_read_timeout(limits.idle_timeout)
-        .max_headers(count(most_headers).saturating_add(1))
-        .max_header_size(count(most_bytes).saturating_add(1024))
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let served = async {
-        let mut connection = std::pin::pin!(connection);
-        // While the process drains, each answer says that it is the last one of its connection: see `handle`.
-        let silent = async {
-            drain.cancelled().await;
-            tokio::time::sleep(LAST_REQUEST).await;
-        };
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = silent => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
-    };
-    tokio::select! {
-        ended = served => if let Err(error) = ended { tracing::debug!(%error, "connection ended") },
-        () = stop.cancelled() => return,
-        () = close.cancelled() => {
-            tracing::debug!("connection closed: the new policy does not permit its host");
-            return;
-        }
-    }
-    // What has become a WebSocket is still this connection, in its place and with its time.
-    let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(switched) = switched {
-        let _ = switched.await; // how it ended is in its record
-    }
-}
-
-/// Serves HTTP/2 until the connection ends.
-pub(crate) async fn h2<S>(stream: S, context: Context)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = context.limits;
-    let (most_bytes, _) = most(&limits);
-    let outdated = context.outdated.clone();
-    let context = Arc::new(context);
-    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
-    let close = context.close.clone();
-    let streams = Streams(context.sandbox.clone());
-    let (progress, idle) = (context.progress.clone(), limits.idle_timeout);
-    let begun = CancellationToken::new();
-    let first = begun.clone();
-    let service = service_fn(move |request| {
-        first.cancel();
-        handle(context.clone(), request)
-    });
-    let connection = http2::Builder::new(streams)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
-        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(64 * 1024))
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(256)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(Stall::new(stream, idle)), service);
-    let served = async {
-        let mut connection = std::pin::pin!(connection);
-        // Before the first request hyper would not say GOAWAY, but close.
-        let told = async {
-            tokio::select! {
-                () = drain.cancelled() => {}
-                () = outdated.cancelled() => return,
-            }
-            let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
-        };
-        // Answers to PING move bytes, and a window of zero none: what counts is what moves in the streams. An origin that is
-        // silent is given up after `idle`, and that is answered before.
-        let silent = silence(|| progress.load(Ordering::Relaxed), idle + idle / 2);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            // Streams that the client opens before it has read the GOAWAY are served too (RFC 9113 section 6.8).
-            () = told => connection.as_mut().graceful_shutdown(),
-            () = silent => {
-                tracing::debug!("connection silent for limits.idle_timeout_seconds");
-                connection.as_mut().graceful_shutdown();
-                let ended = tokio::time::timeout(FAREWELL, connection).await;
-                return ended.unwrap_or(Ok(())); // what is not over by then is cut off
-            }
-        }
-        connection.await
-    };
-    tokio::select! {
-        ended = served => if let Err(error) = ended { tracing::debug!(%error, "connection ended") },
-        () = stop.cancelled() => {}
-        () = close.cancelled() => tracing::debug!("connection closed: the new policy does not permit its host"),
-    }
-}
-
-/// Runs the streams of an HTTP/2 connection as tasks of the sandbox: they end with it, and its end waits for them, so that
-/// none is without its record.
-#[derive(Clone)]
-struct Streams(Arc<Sandbox>);
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let stop = self.0.stopping();
-        self.0.tasks.spawn(async move {
-            tokio::select! {
-                _ = stream => {}
-                () = stop.cancelled() => {}
-            }
-        });
-    }
-}
-
-fn count(limit: u64) -> usize {
+pub(super) fn count(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// One request: from its head to its recorded answer.
-async fn handle(context: Arc<Context>, request: Request<Incoming>) -> Result<Response<Download>, Infallible> {
-    context.progress.fetch_add(1, Ordering::Relaxed);
-    let exchange = Exchange::new(&context.sandbox, context.protocol, &context.progress);
+pub(super) async fn handle(
+    context: Arc<Context>,
+    request: Request<Incoming>,
+) -> Result<Response<Download>, Infallible> {
+    context.activity.request();
+    let exchange = Exchange::new(&context.sandbox, context.protocol, &context.activity);
     let span = exchange.span().clone();
     Ok(answered(context, request, exchange).instrument(span).await)
 }
@@ -247,7 +79,12 @@ async fn answered(
                 () = cut.cancelled() => cut_off(version, id),
             }
         }
-        Err(denied) => refuse(&context, &parts, body, denied, exchange).await,
+        Err(denied) => {
+            if denied.deny.status == Refused::TOO_LARGE {
+                shed(&mut parts);
+            }
+            refuse(&context, &parts, body, denied, exchange).await
+        }
     };
     let mut response = response;
     let is_outdated = context.is_outdated();
@@ -265,7 +102,7 @@ async fn answered(
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
         notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });
     }
-    context.progress.fetch_add(1, Ordering::Relaxed);
+    context.activity.beat();
     response
 }
 
@@ -370,9 +207,12 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
     let method = parts.method.as_str();
     exchange.note(|record| {
         record.method = Some(method.into());
-        record.path = Some(parts.uri.path()).filter(|path| !path.is_empty()).map(Into::into);
+        // One that is too long to be judged is too long to be kept.
+        let most = count(rules.policy.limits().header_bytes);
+        let path = Some(parts.uri.path()).filter(|path| !path.is_empty() && path.len() <= most);
+        record.path = path.map(Into::into);
     });
-    if let Some(deny) = too_large(parts, rules.policy.limits()) {
+    if let Some(deny) = unsound(parts, rules.policy.limits()) {
         return Err(refused(deny, Some(context.identity.host.clone())));
     }
     let host = match authority::host(parts, &context.identity) {
@@ -456,8 +296,8 @@ pub(super) fn head_bytes(parts: &Parts) -> u64 {
     (fields + parts.uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 
-/// The refusal of a head beyond the limits: HTTP/2 has no filter before it that counts.
-fn too_large(parts: &Parts, limits: &Limits) -> Option<Deny> {
+/// The refusal of a head that HTTP/1.1's filter would not let through: HTTP/2 has none before it.
+fn unsound(parts: &Parts, limits: &Limits) -> Option<Deny> {
     if parts.version < Version::HTTP_2 {
         return None;
     }
@@ -466,9 +306,23 @@ fn too_large(parts: &Parts, limits: &Limits) -> Option<Deny> {
     } else if parts.headers.len() as u64 > limits.headers {
         Refused::too_many_headers(count(limits.headers))
     } else {
-        return None;
+        head::parsed(parts).err()?
     };
     Some(Deny { status: why.status, ..refusal(why.reason, why.message) })
+}
+
+/// Lets go of a head that is too large before its refusal waits for its turn; what says in which
+/// words the client is told is kept.
+fn shed(parts: &mut Parts) {
+    let told = [http::header::USER_AGENT, http::header::CONTENT_TYPE, http::header::TE];
+    let kept = told.into_iter().chain([CONTENT_LENGTH, EXPECT, UPGRADE]).filter_map(|name| {
+        let value = parts.headers.get(&name).filter(|value| value.len() <= 256)?;
+        Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+    });
+    parts.headers = kept.collect();
+    if parts.uri.path().len() > 1024 {
+        parts.uri = http::Uri::default();
+    }
 }
 
 /// Answers a refusal and notes it.
@@ -507,7 +361,7 @@ pub(crate) async fn refuse(
             deny.reason,
             Reason::AuthorityMismatch | Reason::MethodRefused | Reason::RequestMalformed
         );
-    let call = drain(parts, body).await;
+    let call = take_rest(parts, body).await;
     let mut response = answer(&deny, about, exchange.id(), parts.version, close);
     let asked = dialect::Asked { headers: &parts.headers, uri: &parts.uri, body: &call };
     dialect::speak(&mut response, &asked, &deny);
@@ -522,8 +376,7 @@ pub(crate) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response
 
 /// Takes what the sandbox is sending anyway, within bounds: closing under it would reset the connection and lose the answer.
 /// Returns it where it may be a JSON-RPC call, for the answer's sake.
-async fn drain(parts: &Parts, mut body: Incoming) -> Vec<u8> {
-    let mut call = Vec::new();
+async fn take_rest(parts: &Parts, body: Incoming) -> Vec<u8> {
     let announced = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| {
         length
             .to_str()
@@ -533,22 +386,13 @@ async fn drain(parts: &Parts, mut body: Incoming) -> Vec<u8> {
     });
     let waits_for_continue = parts.headers.contains_key(EXPECT);
     let may_be_a_call = dialect::may_be_a_call(&parts.headers);
-    if waits_for_continue || !announced || (parts.version >= Version::HTTP_2 && !may_be_a_call) {
-        return call;
+    if parts.version >= Version::HTTP_2 && !(may_be_a_call && announced && !waits_for_continue) {
+        // A stream can be answered while it is still sent to.
+        drain_behind(body);
+        return Vec::new();
     }
-    let drained = async {
-        let mut taken = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            let Some(data) = frame.data_ref() else { continue };
-            taken += data.len();
-            if may_be_a_call && taken <= dialect::MOST_CALL {
-                call.extend_from_slice(data);
-            }
-            if taken > DRAINED {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DRAINING, drained).await;
-    call
+    if waits_for_continue || !announced {
+        return Vec::new();
+    }
+    drain(body, if may_be_a_call { dialect::MOST_CALL } else { 0 }).await
 }

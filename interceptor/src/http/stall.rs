@@ -3,35 +3,55 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::activity::Activity;
+use crate::policy::Reason;
+
 /// The stream.
 #[derive(Debug)]
 pub(crate) struct Stall<S> {
     stream: S,
     idle: Duration,
+    /// What learns of it.
+    activity: Arc<Activity>,
+    beats: bool,
     /// There only while a write is blocked.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stall<S> {
     /// Writes to `stream` may be blocked for `idle`.
-    pub(crate) fn new(stream: S, idle: Duration) -> Stall<S> {
-        Stall { stream, idle, timer: None }
+    pub(crate) fn new(stream: S, idle: Duration, activity: Arc<Activity>) -> Stall<S> {
+        Stall { stream, idle, activity, beats: false, timer: None }
+    }
+
+    /// What is written counts as a movement of the connection: not over HTTP/2, where answers to PING
+    /// are written while its streams stand still.
+    pub(crate) fn beating(mut self) -> Stall<S> {
+        self.beats = true;
+        self
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
+            if self.beats {
+                self.activity.beat();
+            }
             self.timer = None;
             return polled;
         }
         let idle = self.idle;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        timer.as_mut().poll(cx).map(|()| {
+            self.activity.end(Reason::IdleTimeout);
+            Err(io::ErrorKind::TimedOut.into())
+        })
     }
 }
 
@@ -83,7 +103,7 @@ mod tests {
     #[tokio::test]
     async fn x3_a_reader_that_never_reads_is_given_up_and_a_slow_one_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        let mut stalled = Stall::new(ours, Duration::from_millis(200));
+        let mut stalled = Stall::new(ours, Duration::from_millis(200), Arc::default());
         let slowly = tokio::spawn(async move {
             let mut sink = [0; 1024];
             for _ in 0..8 {

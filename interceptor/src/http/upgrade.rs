@@ -25,7 +25,7 @@ use super::redact::{Ended, Guarded, Redactor};
 use super::serve::Judged;
 use crate::policy::Reason;
 use crate::proxy::budget::Allowance;
-use crate::tunnel::{Carried, silence};
+use crate::tunnel::Carried;
 
 /// Bytes read at once, per direction.
 const BUFFER: usize = 32 * 1024;
@@ -55,7 +55,7 @@ pub(super) fn switch(
     let Wires { sandbox, switch, redactor, allowance } = wires;
     let protocol = response.headers().get(UPGRADE).cloned();
     let origin = hyper::upgrade::on(&mut response);
-    let idle = judged.rules.policy.limits().idle_timeout;
+    let idle = judged.rules.policy.limits().tunnel_idle_timeout;
     let mut guard = None;
     if let Some(redactor) = redactor {
         let found = redactor.headers(response.headers_mut());
@@ -94,7 +94,7 @@ pub(super) fn switch(
         };
         let ended = tokio::select! {
             ended = both => ended.map(|_| ()),
-            () = silence(|| carried.total(), idle) => Err(io::ErrorKind::TimedOut.into()),
+            silent = carried.silence(idle) => silent,
             () = over.cancelled() => Ok(()),
             () = close.cancelled() => Ok(()),
             () = cut.cancelled() => Ok(()),
@@ -112,9 +112,7 @@ pub(super) fn switch(
                 None => {}
             }
         }
-        if carried.is_spent() {
-            exchange.note(|record| record.reason = Some(Reason::LimitExceeded));
-        }
+        exchange.ended(carried.limit());
         up.store(carried.up.load(Ordering::Relaxed), Ordering::Relaxed);
         exchange.note_down(carried.down.load(Ordering::Relaxed));
     };

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-/// Why something was refused: the `type` of a refusal (SPEC 6).
+/// Why something was refused, or how it ended: the `type` of a refusal or of a record. The last
+/// ones are never the type of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The network policy does not permit the destination.
@@ -37,11 +38,27 @@ pub enum Reason {
     UpstreamTimeout,
     /// Not a refusal: an answer held a real key, which was taken out, or ended the connection where it could not be.
     KeyEchoed,
+    /// A connection that ended before a request.
+    NoRequest,
+    /// A connection whose client refused the certificate.
+    CertificateRejected,
+    /// The sandbox gave a request up before it was over.
+    Aborted,
+    /// `limits.header_timeout_seconds` ended it.
+    HeaderTimeout,
+    /// `limits.idle_timeout_seconds` ended it.
+    IdleTimeout,
+    /// `limits.response_timeout_seconds` ended it.
+    ResponseTimeout,
+    /// `limits.tunnel_idle_timeout_seconds` ended it.
+    TunnelIdleTimeout,
+    /// `limits.total_timeout_seconds` ended it.
+    TotalTimeout,
 }
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 24] = [
         Reason::HostDenied,
         Reason::EndpointDenied,
         Reason::CredentialMisuse,
@@ -58,6 +75,14 @@ impl Reason {
         Reason::UpstreamProtocol,
         Reason::UpstreamTimeout,
         Reason::KeyEchoed,
+        Reason::NoRequest,
+        Reason::CertificateRejected,
+        Reason::Aborted,
+        Reason::HeaderTimeout,
+        Reason::IdleTimeout,
+        Reason::ResponseTimeout,
+        Reason::TunnelIdleTimeout,
+        Reason::TotalTimeout,
     ];
 
     /// The name used in answers and records, e.g. `host_denied`.
@@ -79,6 +104,14 @@ impl Reason {
             Reason::UpstreamProtocol => "upstream_protocol",
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::KeyEchoed => "key_echoed",
+            Reason::NoRequest => "no_request",
+            Reason::CertificateRejected => "certificate_rejected",
+            Reason::Aborted => "aborted",
+            Reason::HeaderTimeout => "header_timeout_seconds",
+            Reason::IdleTimeout => "idle_timeout_seconds",
+            Reason::ResponseTimeout => "response_timeout_seconds",
+            Reason::TunnelIdleTimeout => "tunnel_idle_timeout_seconds",
+            Reason::TotalTimeout => "total_timeout_seconds",
         }
     }
 
@@ -99,7 +132,13 @@ impl Reason {
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
             | Reason::KeyEchoed => 502,
-            Reason::UpstreamTimeout => 504,
+            Reason::UpstreamTimeout | Reason::ResponseTimeout | Reason::TunnelIdleTimeout => 504,
+            Reason::NoRequest
+            | Reason::CertificateRejected
+            | Reason::Aborted
+            | Reason::HeaderTimeout
+            | Reason::IdleTimeout
+            | Reason::TotalTimeout => 408,
         }
     }
 }

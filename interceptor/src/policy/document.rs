@@ -133,9 +133,16 @@ pub struct LimitsDocument {
     /// Seconds that the head of a request may take (15).
     #[schemars(range(min = 1))]
     pub header_timeout_seconds: Option<u64>,
-    /// Seconds that a connection may be silent (300).
+    /// Seconds without a request, of an upload in which nothing moves, or of an answer that is not
+    /// read (300).
     #[schemars(range(min = 1))]
     pub idle_timeout_seconds: Option<u64>,
+    /// Seconds that the head of an answer, and each further piece of it, may take (1800).
+    #[schemars(range(min = 1))]
+    pub response_timeout_seconds: Option<u64>,
+    /// Seconds that a tunnel or a WebSocket may be silent (7440).
+    #[schemars(range(min = 1))]
+    pub tunnel_idle_timeout_seconds: Option<u64>,
     /// Seconds that a connection may live (no limit).
     #[schemars(range(min = 1))]
     pub total_timeout_seconds: Option<u64>,
@@ -189,11 +196,15 @@ impl Document {
     }
 }
 
+/// Seconds: longer than anything that is to be waited for.
+const CENTURY: u64 = 100 * 365 * 24 * 60 * 60;
+
 impl LimitsDocument {
     /// The limits with the defaults filled in.
     pub fn limits(&self) -> Limits {
         let default = Limits::default();
-        let seconds = |value: Option<u64>| value.map(Duration::from_secs);
+        // A time that no clock can add to now would be a panic somewhere.
+        let seconds = |value: Option<u64>| value.map(|s| Duration::from_secs(s.min(CENTURY)));
         Limits {
             connections: self.connections.unwrap_or(default.connections),
             requests: self.requests.unwrap_or(default.requests),
@@ -202,6 +213,9 @@ impl LimitsDocument {
             body_bytes: self.body_bytes,
             header_timeout: seconds(self.header_timeout_seconds).unwrap_or(default.header_timeout),
             idle_timeout: seconds(self.idle_timeout_seconds).unwrap_or(default.idle_timeout),
+            response_timeout: seconds(self.response_timeout_seconds).unwrap_or(default.response_timeout),
+            tunnel_idle_timeout: seconds(self.tunnel_idle_timeout_seconds)
+                .unwrap_or(default.tunnel_idle_timeout),
             total_timeout: seconds(self.total_timeout_seconds),
             mints_per_second: self.mints_per_second.unwrap_or(default.mints_per_second),
             mints_burst: self.mints_burst.unwrap_or(default.mints_burst),

@@ -17,8 +17,15 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// How long the head of a request, and a TLS handshake, may take (`header_timeout_seconds`, 15).
     pub header_timeout: Duration,
-    /// How long a connection may be silent in both directions (`idle_timeout_seconds`, 300).
+    /// How long a connection may be without a request, an upload may stand still, or an answer may
+    /// wait to be read (`idle_timeout_seconds`, 300).
     pub idle_timeout: Duration,
+    /// How long the head of an answer, and each further piece of it, may take
+    /// (`response_timeout_seconds`, 1800).
+    pub response_timeout: Duration,
+    /// How long a tunnel or a WebSocket may be silent in both directions
+    /// (`tunnel_idle_timeout_seconds`, 7440: RFC 5382, REQ-5).
+    pub tunnel_idle_timeout: Duration,
     /// How long a connection may live (`total_timeout_seconds`).
     pub total_timeout: Option<Duration>,
     /// Certificates minted a second, in the long run (`mints_per_second`, 20).
@@ -43,6 +50,8 @@ impl Default for Limits {
             body_bytes: None,
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(300),
+            response_timeout: Duration::from_secs(1800),
+            tunnel_idle_timeout: Duration::from_secs(7440),
             total_timeout: None,
             mints_per_second: 20,
             mints_burst: 200,

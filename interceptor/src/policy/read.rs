@@ -20,7 +20,7 @@ pub(super) const CREDENTIAL: [&str; 7] =
     ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
 pub(super) const ENDPOINT: [&str; 2] = ["methods", "paths"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];
-pub(super) const LIMITS: [&str; 13] = [
+pub(super) const LIMITS: [&str; 15] = [
     "connections",
     "requests",
     "header_bytes",
@@ -28,6 +28,8 @@ pub(super) const LIMITS: [&str; 13] = [
     "body_bytes",
     "header_timeout_seconds",
     "idle_timeout_seconds",
+    "response_timeout_seconds",
+    "tunnel_idle_timeout_seconds",
     "total_timeout_seconds",
     "mints_per_second",
     "mints_burst",
@@ -307,6 +309,8 @@ impl Reader {
             body_bytes,
             header,
             idle,
+            response,
+            tunnel,
             total,
             mints,
             burst,
@@ -322,6 +326,8 @@ impl Reader {
             body_bytes,
             header_timeout_seconds: header,
             idle_timeout_seconds: idle,
+            response_timeout_seconds: response,
+            tunnel_idle_timeout_seconds: tunnel,
             total_timeout_seconds: total,
             mints_per_second: mints,
             mints_burst: burst,

@@ -96,6 +96,26 @@ impl Budget {
         head: u64,
         limits: &Limits,
     ) -> Result<Option<Allowance>, Exceeded> {
+        self.account(host, head, limits, true)
+    }
+
+    /// As [`Budget::spend`] for a request that was counted before, when its connection was begun.
+    pub(crate) fn spend_prepaid(
+        &self,
+        host: &Host,
+        head: u64,
+        limits: &Limits,
+    ) -> Result<Option<Allowance>, Exceeded> {
+        self.account(host, head, limits, false)
+    }
+
+    fn account(
+        &self,
+        host: &Host,
+        head: u64,
+        limits: &Limits,
+        counts: bool,
+    ) -> Result<Option<Allowance>, Exceeded> {
         if limits.requests_per_second_per_host.is_none() && limits.bytes_up_per_host.is_none() {
             return Ok(None);
         }
@@ -121,7 +141,7 @@ impl Budget {
         {
             return Err(Exceeded::Bytes(most));
         }
-        if let Some(rate) = rate {
+        if let Some(rate) = rate.filter(|_| counts) {
             let earned = now.duration_since(account.refilled).as_secs_f64() * rate;
             account.tokens = (account.tokens + earned).min(rate.max(1.0));
             account.refilled = now;
@@ -149,6 +169,18 @@ mod tests {
         let passed = (0..100).filter(|_| budget.spend(&one, 1, &limits).is_ok()).count();
         assert!((5..10).contains(&passed), "{passed}");
         assert!(budget.spend(&other, 1, &limits).is_ok());
+    }
+
+    #[test]
+    fn what_was_counted_before_takes_no_second_turn_but_its_bytes() {
+        let host = Host::parse("one.example").unwrap();
+        let rate = Some(1);
+        let limits =
+            Limits { requests_per_second_per_host: rate, bytes_up_per_host: Some(10), ..Limits::default() };
+        let budget = Budget::default();
+        budget.spend(&host, 0, &limits).unwrap();
+        assert_eq!(budget.spend_prepaid(&host, 4, &limits).unwrap().unwrap().left(), 6);
+        assert_eq!(budget.spend(&host, 0, &limits).unwrap_err(), Exceeded::Rate(1));
     }
 
     #[test]

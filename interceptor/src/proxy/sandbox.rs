@@ -16,6 +16,7 @@ use super::pace::Pace;
 use super::quota::Quota;
 use super::refusals::Recorded;
 use super::{Destinations, Listeners, Refusals, Runtime, Serving};
+use crate::accept::distrust::Warned;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
@@ -103,6 +104,8 @@ pub struct Sandbox {
     pub(crate) echoes: Arc<Echoes>,
     /// How fast it is refused.
     pub(crate) refusals: Arc<Pace>,
+    /// Which hosts' certificates its clients did not accept.
+    pub(crate) distrust: Warned,
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
@@ -172,6 +175,7 @@ impl Sandbox {
             live: Arc::default(),
             echoes: Arc::default(),
             refusals,
+            distrust: Warned::default(),
             metrics,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -4,11 +4,13 @@
 //! Each direction ends by itself, so that a half-close passes through (RFC 9293 section 3.6); a failure of either ends both,
 //! and so does silence in both for the idle limit.
 
+pub(crate) mod pulse;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::sys::socket::{Shutdown, shutdown};
@@ -18,7 +20,9 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::metrics::SandboxMetrics;
+use crate::policy::Reason;
 use crate::proxy::budget::Allowance;
+use pulse::Pulse;
 
 /// What a pipe may hold, in bytes: larger pipes mean fewer system calls and more kernel memory per tunnel.
 const PIPE: usize = 256 * 1024;
@@ -35,6 +39,8 @@ pub(crate) struct Carried {
     /// What may still be sent to the host.
     allowance: Option<Allowance>,
     spent: AtomicBool,
+    silent: AtomicBool,
+    pulse: Pulse,
 }
 
 impl Carried {
@@ -52,6 +58,7 @@ impl Carried {
             self.spent.store(true, Ordering::Relaxed);
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, exceeded));
         }
+        self.pulse.beat();
         self.up.fetch_add(bytes, Ordering::Relaxed);
         self.metrics.up(bytes);
         Ok(())
@@ -62,19 +69,25 @@ impl Carried {
     /// # Errors
     /// Never: they are not limited.
     pub(crate) fn take_down(&self, bytes: u64) -> io::Result<()> {
+        self.pulse.beat();
         self.down.fetch_add(bytes, Ordering::Relaxed);
         self.metrics.down(bytes);
         Ok(())
     }
 
-    /// Whether it ended because no more may be sent.
-    pub(crate) fn is_spent(&self) -> bool {
-        self.spent.load(Ordering::Relaxed)
+    /// The limit that ended it: no more may be sent, or nothing moved for too long.
+    pub(crate) fn limit(&self) -> Option<Reason> {
+        if self.spent.load(Ordering::Relaxed) {
+            return Some(Reason::LimitExceeded);
+        }
+        self.silent.load(Ordering::Relaxed).then_some(Reason::TunnelIdleTimeout)
     }
 
-    /// Both ways.
-    pub(crate) fn total(&self) -> u64 {
-        self.up.load(Ordering::Relaxed) + self.down.load(Ordering::Relaxed)
+    /// Ends when nothing has moved for `idle`, and notes that.
+    pub(crate) async fn silence(&self, idle: Duration) -> io::Result<()> {
+        self.pulse.silence(idle).await;
+        self.silent.store(true, Ordering::Relaxed);
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -96,19 +109,7 @@ pub(crate) async fn carry(
     };
     tokio::select! {
         ended = both => ended.map(|_| ()),
-        () = silence(|| carried.total(), idle) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// Returns when what `moved` counts has not changed for `idle`, which it notices within a quarter of that.
-pub(crate) async fn silence(moved: impl Fn() -> u64, idle: Duration) {
-    let (mut before, mut since) = (moved(), Instant::now());
-    while since.elapsed() < idle {
-        tokio::time::sleep((idle / 4).max(Duration::from_millis(5))).await;
-        let now = moved();
-        if now != before {
-            (before, since) = (now, Instant::now());
-        }
+        silent = carried.silence(idle) => silent,
     }
 }
 
@@ -192,7 +193,9 @@ mod tests {
     async fn a_silent_tunnel_ends() {
         let (_client, sandbox) = pair().await;
         let (origin, _server) = pair().await;
-        let ended = carry(&sandbox, &origin, &Carried::default(), Duration::from_millis(20)).await;
+        let carried = Carried::default();
+        let ended = carry(&sandbox, &origin, &carried, Duration::from_millis(20)).await;
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(carried.limit(), Some(Reason::TunnelIdleTimeout));
     }
 }

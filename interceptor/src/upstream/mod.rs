@@ -6,6 +6,7 @@
 
 mod dial;
 mod error;
+mod forgiving;
 mod guard;
 mod key;
 mod overrides;

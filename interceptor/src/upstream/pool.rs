@@ -20,9 +20,10 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::forgiving::Forgiving;
 pub(crate) use super::key::{Generation, Key};
 use super::{Upstream, UpstreamError};
-use crate::http::body::Upload;
+use crate::http::upload::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::policy::{Deny, Host, Policy, Reason, Scheme};
 use crate::tls::client::{ClientConfigs, watched};
@@ -358,10 +359,11 @@ impl Pool {
         h2: bool,
     ) -> Result<(Sender, SocketAddr, bool), ConnectError> {
         let dialed = self.upstream.connect(policy, &key.host, key.port).await?;
+        let stream = Forgiving::new(dialed.stream);
         let handshake = async {
             match key.scheme {
-                Scheme::Http => handshake_h1(dialed.stream).await.map(|sender| (Sender::H1(sender), false)),
-                Scheme::Https => self.tls(dialed.stream, key, h2).await,
+                Scheme::Http => handshake_h1(stream).await.map(|sender| (Sender::H1(sender), false)),
+                Scheme::Https => self.tls(stream, key, h2).await,
             }
         };
         let shaken = tokio::time::timeout(HANDSHAKE, handshake).await;
@@ -378,7 +380,12 @@ impl Pool {
     }
 
     /// The connection, and whether the origin asked for a client certificate.
-    async fn tls(&self, stream: TcpStream, key: &Key, h2: bool) -> Result<(Sender, bool), ConnectError> {
+    async fn tls(
+        &self,
+        stream: Forgiving<TcpStream>,
+        key: &Key,
+        h2: bool,
+    ) -> Result<(Sender, bool), ConnectError> {
         let name = match &key.host {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
                 .map_err(|_| ConnectError::Tls(format!("`{}` cannot stand in a certificate", key.host)))?,

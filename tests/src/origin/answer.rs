@@ -10,11 +10,13 @@
 //! | `/status/CODE` | that status |
 //! | `/redirect/CODE?to=URL` | that status, with `location: URL` |
 //! | `/hang` | nothing, until the client goes away |
+//! | `/late/N` | 200, N milliseconds after the request |
 //! | `/drip` | a byte now and then, until the client goes away |
 //! | `/upload` | length and SHA-256 of the request's body |
 //! | `/trailers` | a body and the trailer `grpc-status: 0` |
 //! | `/set?NAME=VALUE&…` | those response fields |
-//! | `/early` | 200 without reading the request's body |
+//! | `/early/CODE` | that status without reading the request's body |
+//! | `/eager` | 200 at once, and the request's body is read meanwhile |
 //! | `/ws` | a WebSocket that echoes |
 //! | `/OWNER/NAME.git/…` | a repository, once the test has set some (module `git`) |
 //! | `/v1/…` of a model's API | an answer as that API gives it ([`super::api`]) |
@@ -61,7 +63,16 @@ pub(crate) async fn answer(
     let count = argument.parse().unwrap_or(0_u64);
     match kind {
         "ws" => return websocket::upgrade(request),
-        "early" => return Response::new(Frames::full("early\n")),
+        "early" => {
+            let mut response = Response::new(Frames::full("early\n"));
+            *response.status_mut() =
+                StatusCode::from_u16(argument.parse().unwrap_or(200)).unwrap_or_default();
+            return response;
+        }
+        "eager" => {
+            tokio::spawn(async move { read(request, number, &shared).await });
+            return Response::new(Frames::full("eager\n"));
+        }
         "hang" => {
             // Dropped with the connection or the stream: then the client has gone.
             let _vanished = Vanished(shared.clone());
@@ -101,6 +112,10 @@ pub(crate) async fn answer(
                 response.headers_mut().insert("location", url);
             }
             response
+        }
+        "late" => {
+            tokio::time::sleep(Duration::from_millis(count)).await;
+            Response::new(Frames::full("late\n"))
         }
         "drip" => Response::new(Frames::fed(None, |feed| async move {
             while feed.data("drop\n").await {

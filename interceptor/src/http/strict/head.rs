@@ -29,6 +29,9 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    /// 431 Request Header Fields Too Large.
+    pub(crate) const TOO_LARGE: u16 = 431;
+
     fn malformed(message: impl Into<String>) -> Refused {
         let reason = Reason::RequestMalformed;
         Refused { reason, status: reason.status(), message: message.into() }
@@ -42,7 +45,7 @@ impl Refused {
     pub(crate) fn head_too_large(most: usize) -> Refused {
         Refused {
             reason: Reason::LimitExceeded,
-            status: 431,
+            status: Refused::TOO_LARGE,
             message: format!(
                 "the request's head is larger than {most} bytes; send smaller headers, or raise limits.header_bytes"
             ),
@@ -52,7 +55,7 @@ impl Refused {
     pub(crate) fn too_many_headers(most: usize) -> Refused {
         Refused {
             reason: Reason::LimitExceeded,
-            status: 431,
+            status: Refused::TOO_LARGE,
             message: format!(
                 "the request has more than {most} header fields; send fewer, or raise limits.headers"
             ),
@@ -148,6 +151,33 @@ fn request_line(line: &[u8]) -> Result<Version, Refused> {
     if target.is_empty() {
         return Err(shape());
     }
+    check_target(method, target)?;
+    match version {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        _ => Err(Refused::malformed("the protocol version is neither 1.1 nor 1.0")),
+    }
+}
+
+/// Checks what of a head that HTTP/2 carried hyper takes as it comes, by the same rules.
+pub(crate) fn parsed(parts: &http::request::Parts) -> Result<(), Refused> {
+    let method = parts.method.as_str();
+    if method.len() > MOST_METHOD {
+        return Err(Refused::malformed("the method is not a token of at most 32 characters"));
+    }
+    // CONNECT names no path; it is refused for what it is.
+    if let Some(target) = parts.uri.path_and_query() {
+        check_target(method.as_bytes(), target.as_str().as_bytes())?;
+    }
+    let mut fields = Fields::default();
+    for (name, value) in &parts.headers {
+        fields.see(name.as_str().as_bytes(), value.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Checks a request target.
+fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refused> {
     if let Some(byte) = target.iter().find(|byte| !(0x21..=0x7e).contains(*byte) || **byte == b'#') {
         return Err(Refused::path(format!(
             "the request target holds the byte 0x{byte:02X}, which has no single meaning there; percent-encode it"
@@ -160,11 +190,7 @@ fn request_line(line: &[u8]) -> Result<Version, Refused> {
              that must be percent-encoded there",
         ));
     }
-    match version {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        _ => Err(Refused::malformed("the protocol version is neither 1.1 nor 1.0")),
-    }
+    Ok(())
 }
 
 /// Whether a target has one of the forms of RFC 9112 section 3.2 that a request to an origin may have.

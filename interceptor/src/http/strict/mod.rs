@@ -39,6 +39,8 @@ struct Inner {
     refused: Option<Refused>,
     upgrade: Upgrade,
     waiting: Option<Waker>,
+    /// A head took too long.
+    slow: bool,
 }
 
 /// What follows a request that asked for an upgrade.
@@ -62,6 +64,11 @@ impl Notes {
     /// Why the message was refused for which the stand-in came.
     pub(crate) fn refused(&self) -> Option<Refused> {
         self.lock().refused.clone()
+    }
+
+    /// Whether the connection ended because a head took too long.
+    pub(crate) fn was_slow(&self) -> bool {
+        self.lock().slow
     }
 
     /// Says what became of the upgrade that the current request asked for.
@@ -332,6 +339,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                     }
                     let Poll::Ready(filled) = this.poll_fill(cx)? else {
                         ready!(this.poll_patience(cx));
+                        this.notes.lock().slow = true;
                         this.state = State::Closed;
                         return Poll::Ready(Ok(()));
                     };

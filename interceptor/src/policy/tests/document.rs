@@ -408,6 +408,7 @@ fn limits_have_defaults_and_are_typed() {
     assert_eq!(*super::policy("{}").limits(), Limits::default());
     let policy = super::policy(
         r#"{"limits":{"connections":1,"requests":2,"header_bytes":3,"headers":4,"body_bytes":5,"header_timeout_seconds":6,"idle_timeout_seconds":7,
+            "response_timeout_seconds":14,"tunnel_idle_timeout_seconds":15,
             "total_timeout_seconds":8,"mints_per_second":9,"mints_burst":10,"requests_per_second_per_host":11,"bytes_up_per_host":12,"audit_backlog":13}}"#,
     );
     let expected = Limits {
@@ -418,6 +419,8 @@ fn limits_have_defaults_and_are_typed() {
         body_bytes: Some(5),
         header_timeout: Duration::from_secs(6),
         idle_timeout: Duration::from_secs(7),
+        response_timeout: Duration::from_secs(14),
+        tunnel_idle_timeout: Duration::from_secs(15),
         total_timeout: Some(Duration::from_secs(8)),
         mints_per_second: 9,
         mints_burst: 10,

@@ -1,0 +1,173 @@
+//! What is known of a connection before its requests, and the record of one that never has any.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+
+use super::native;
+use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
+use crate::http::activity::Activity;
+use crate::policy::{Decision, Deny, Filter, Host, HostName, Policy, Reason, Rule};
+use crate::proxy::{Rules, Sandbox};
+
+/// A connection before its first request.
+pub(super) struct Arrival {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) rules: Arc<Rules>,
+    /// The address that the sandbox asked for.
+    pub(super) asked: SocketAddr,
+    /// The name it looked up to get that address.
+    pub(super) lookup: Option<HostName>,
+    pub(super) since: Instant,
+    /// Its record, in case that it never has a request.
+    pub(super) unasked: Unasked,
+}
+
+impl Arrival {
+    pub(super) fn new(sandbox: Arc<Sandbox>, asked: SocketAddr, activity: Arc<Activity>) -> Arrival {
+        let rules = sandbox.rules();
+        // A synthetic address that stands for no name stays an address: one of a special-purpose
+        // range, which policy refuses.
+        let lookup = sandbox.names.name_of(asked.ip());
+        let since = Instant::now();
+        let host = host(lookup.as_ref(), asked);
+        let unasked = Unasked {
+            decided: decided(&rules.policy, &host, asked.port()),
+            sandbox: sandbox.clone(),
+            asked,
+            since,
+            activity,
+            host,
+            protocol: None,
+            counted: false,
+            alert: None,
+        };
+        Arrival { sandbox, rules, asked, lookup, since, unasked }
+    }
+
+    /// The name looked up, else the address.
+    pub(super) fn host(&self) -> Host {
+        host(self.lookup.as_ref(), self.asked)
+    }
+
+    /// What happens on it.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.unasked.activity
+    }
+
+    /// Notes the host that it turned out to be for. Where names in it differ, nothing that comes over
+    /// it can be right.
+    pub(super) fn is_for(&mut self, host: &Host, mismatched: bool) {
+        self.unasked.decided = match mismatched {
+            true => (Verdict::Deny, None, None),
+            false => decided(&self.rules.policy, host, self.asked.port()),
+        };
+        self.unasked.host = host.clone();
+    }
+
+    /// The record that is made of it instead.
+    pub(super) fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
+        self.activity().record();
+        self.unasked.record(decision, protocol, host)
+    }
+
+    /// Records a connection that is closed without an answer over HTTP.
+    pub(super) fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
+        let record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
+        let record = record.rule(deny.rule.clone());
+        tracing::debug!(
+            id = %record.id,
+            %host,
+            reason = deny.reason.as_str(),
+            why = %deny.message,
+            "connection refused"
+        );
+        self.unasked.tell(record);
+    }
+
+    /// Closes a connection whose refusal is recorded, in the words of its protocol where it has some.
+    pub(super) async fn explain(&self, stream: TcpStream, first: &[u8], host: &Host, message: &str) {
+        let port = self.asked.port();
+        let refused = native::Refused { sandbox: &self.sandbox, host, port, first, message };
+        native::refuse(&refused, stream).await;
+    }
+}
+
+fn host(lookup: Option<&HostName>, asked: SocketAddr) -> Host {
+    match lookup {
+        Some(name) => Host::Name(name.clone()),
+        None => Host::Ip(asked.ip()),
+    }
+}
+
+type Decided = (Verdict, Option<Filter>, Option<Arc<Rule>>);
+
+fn decided(policy: &Policy, host: &Host, port: u16) -> Decided {
+    match policy.decide_host(host, port) {
+        Decision::Allow(allow) => (Verdict::Allow, Some(allow.filter), allow.rule),
+        Decision::Deny(deny) => (Verdict::Deny, Some(deny.filter), deny.rule),
+    }
+}
+
+/// The record of a connection that ends before a request: made when this is dropped, whatever drops
+/// it, unless a request came or something else was recorded. The other side may have seen it (a
+/// handshake, a connection begun early), and nobody else tells. It keeps no rules alive.
+#[derive(Debug)]
+pub(crate) struct Unasked {
+    sandbox: Arc<Sandbox>,
+    asked: SocketAddr,
+    since: Instant,
+    activity: Arc<Activity>,
+    host: Host,
+    decided: Decided,
+    /// What it spoke.
+    pub(super) protocol: Option<Protocol>,
+    /// Whether it is counted among its host's requests already.
+    pub(super) counted: bool,
+    /// The alert by which the client refused the certificate.
+    pub(super) alert: Option<&'static str>,
+}
+
+impl Unasked {
+    fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
+        let mut record = Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
+            .port(self.asked.port())
+            .duration(self.since.elapsed());
+        record.protocol = protocol;
+        match host {
+            Host::Name(name) => record.host = Some(name.as_str().into()),
+            Host::Ip(address) => record.ip = Some(*address),
+        }
+        record
+    }
+
+    fn tell(&self, record: Record) {
+        self.sandbox.metrics.connection(&record);
+        self.sandbox.audit.emit(record);
+    }
+}
+
+impl Drop for Unasked {
+    fn drop(&mut self) {
+        if self.activity.has_record() {
+            return;
+        }
+        let (verdict, filter, rule) = self.decided.clone();
+        let reason = match self.alert {
+            Some(_) => Reason::CertificateRejected,
+            None => self.activity.limit().unwrap_or(Reason::NoRequest),
+        };
+        let record = self.record(verdict, self.protocol, &self.host);
+        let mut record = record.reason(reason).rule(rule);
+        record.filter = filter;
+        record.alert = self.alert;
+        record.ip.get_or_insert(self.asked.ip());
+        if verdict == Verdict::Allow && !self.counted {
+            // It counts like a request; what is refused for it is the next one.
+            let _ = self.sandbox.budget.spend(&self.host, 0, &self.sandbox.limits());
+        }
+        self.tell(record);
+    }
+}

@@ -1,0 +1,112 @@
+//! What happens on one connection from the sandbox, for those who must tell whether it is idle, and
+//! how it ended.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::policy::Reason;
+use crate::tunnel::pulse::Pulse;
+
+/// One connection.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// Whatever moves: requests, their answers, pieces of bodies.
+    pulse: Pulse,
+    /// How many of its requests wait for an origin: that is no silence of the sandbox's.
+    waiting: AtomicUsize,
+    /// Whether a request came, which has a record of its own.
+    asked: AtomicBool,
+    /// Whether it was recorded itself.
+    recorded: AtomicBool,
+    /// The limit that ended it.
+    limit: OnceLock<Reason>,
+}
+
+impl Activity {
+    /// Something moved.
+    pub(crate) fn beat(&self) {
+        self.pulse.beat();
+    }
+
+    /// A request came.
+    pub(crate) fn request(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        self.beat();
+    }
+
+    /// It is recorded itself.
+    pub(crate) fn record(&self) {
+        self.recorded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anything of it is in the records.
+    pub(crate) fn has_record(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) || self.recorded.load(Ordering::Relaxed)
+    }
+
+    /// A request waits for its origin until the returned value is dropped.
+    pub(crate) fn wait(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self.clone())
+    }
+
+    /// A limit ends the connection; the first one counts.
+    pub(crate) fn end(&self, limit: Reason) {
+        let _ = self.limit.set(limit);
+    }
+
+    /// The limit that ended it.
+    pub(crate) fn limit(&self) -> Option<Reason> {
+        self.limit.get().copied()
+    }
+
+    /// Returns when nothing has moved for `patience` and nobody waits for an origin.
+    pub(crate) async fn silence(&self, patience: Duration) {
+        loop {
+            self.pulse.silence(patience).await;
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                // The end of the wait is a movement, from which the time is counted anew.
+                tokio::time::sleep(patience).await;
+            } else if self.pulse.left(patience).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// A request that waits for its origin.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<Activity>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.beat();
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_origin_is_not_idle_and_the_time_counts_from_then() {
+        let activity = Arc::new(Activity::default());
+        let began = Instant::now();
+        let waiting = activity.wait();
+        let origin = async {
+            tokio::time::sleep(Duration::from_secs(1000)).await;
+            drop(waiting);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = activity.silence(Duration::from_secs(300)) => {}
+            () = origin => {}
+        }
+        let took = began.elapsed().as_secs();
+        assert!((1300..1306).contains(&took), "{took}");
+    }
+}

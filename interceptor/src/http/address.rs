@@ -1,0 +1,77 @@
+//! Fits a request to the connection that it goes out on: who it names as the host, and how its body is framed.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
+use http::{Method, Request, Uri, Version};
+use hyper::body::Body as _;
+
+use super::trailers::{Carriage, announced};
+use super::upload::Upload;
+use crate::policy::{Deny, Filter, Host, Reason, Scheme};
+use crate::upstream::pool::Key;
+
+/// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not the scheme's own.
+fn authority(key: &Key) -> String {
+    let host = match &key.host {
+        Host::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+        host => host.to_string(),
+    };
+    if key.port == key.scheme.default_port() { host } else { format!("{host}:{}", key.port) }
+}
+
+/// Fits the request to the protocol of the connection it goes out on.
+pub(super) fn address(request: &mut Request<Upload>, key: &Key, h2: bool) -> Result<(), Deny> {
+    let malformed = |_| Deny {
+        reason: Reason::RequestMalformed,
+        status: Reason::RequestMalformed.status(),
+        filter: Filter::Request,
+        rule: None,
+        credential: None,
+        message: "the host cannot stand in a request".to_owned(),
+        nearest: None,
+    };
+    let authority = authority(key);
+    if h2 {
+        let mut uri = request.uri().clone().into_parts();
+        uri.scheme = Some(match key.scheme {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        });
+        uri.authority = Some(authority.parse().map_err(|_| malformed(()))?);
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| malformed(()))?;
+        request.headers_mut().remove(HOST);
+        request.headers_mut().remove(TRANSFER_ENCODING);
+        request.body_mut().carried(Carriage::All);
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        let value = HeaderValue::try_from(authority).map_err(|_| malformed(()))?;
+        // A request that was meant for HTTP/2 and is sent again carries scheme and authority in its target.
+        if request.uri().authority().is_some() {
+            let target = request.uri().path_and_query().cloned();
+            *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
+        }
+        request.headers_mut().insert(HOST, value);
+        // A field that concerns this connection is named as such (RFC 9110 section 10.1.4).
+        if request.headers().contains_key(TE) && !request.headers().contains_key(CONNECTION) {
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        frame(request);
+        *request.version_mut() = Version::HTTP_11;
+    }
+    Ok(())
+}
+
+/// Says how the body is framed where hyper would leave it out: it sends none with GET and HEAD unless
+/// told so, and trailers only behind chunks.
+fn frame(request: &mut Request<Upload>) {
+    let over = request.body().is_end_stream();
+    let unknown = request.body().size_hint().exact().is_none();
+    let bodiless = matches!(*request.method(), Method::GET | Method::HEAD);
+    let trailers = request.headers().contains_key(TRAILER);
+    if !over && (trailers || (bodiless && unknown)) {
+        request.headers_mut().remove(CONTENT_LENGTH);
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let chunked = !over && (unknown || trailers);
+    let names = if chunked { announced(request.headers()) } else { Vec::new() };
+    request.body_mut().carried(Carriage::Announced(names));
+}

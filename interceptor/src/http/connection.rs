@@ -1,0 +1,197 @@
+//! One connection from the sandbox, HTTP/1.1 or HTTP/2, served until it ends; `super::serve` takes its requests.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Context, most};
+use super::serve::{count, handle};
+use super::stall::Stall;
+use super::strict::{Ceilings, Strict};
+use crate::policy::Reason;
+use crate::proxy::Sandbox;
+
+/// HTTP/2 streams at once on one connection (ATTACKS X2).
+const STREAMS: u32 = 128;
+/// HTTP/2 flow-control windows towards the sandbox: what it may send before we read.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// What one HTTP/2 stream may have waiting to be written.
+const SEND_BUFFER: usize = 256 * 1024;
+/// How far beyond `limits.header_bytes` an HTTP/2 head is still read, so that its refusal can be
+/// explained and recorded: what is more h2 itself answers, with a bare 431.
+const HEAD_MARGIN: u32 = 448 * 1024;
+/// How long an HTTP/2 connection may take to end after it was told that it is idle.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a connection without a request may wait for one when another process serves new connections. To close it at once would
+/// lose the request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
+
+/// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
+pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = context.limits;
+    let (most_bytes, most_headers) = most(&limits);
+    let sandbox = context.sandbox.clone();
+    // Asked for each head, so that a new policy's ceilings hold for connections of before, too.
+    let ceilings = move || {
+        let limits = sandbox.limits();
+        Ceilings {
+            head_bytes: count(limits.header_bytes.min(most_bytes)),
+            headers: count(limits.headers.min(most_headers)),
+            time: limits.header_timeout,
+        }
+    };
+    let stream = Stall::new(stream, limits.idle_timeout, context.activity.clone()).beating();
+    let (stream, notes) = Strict::new(stream, first, ceilings);
+    context.notes = Some(notes.clone());
+    let context = Arc::new(context);
+    let _over = context.over.clone().drop_guard();
+    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
+    let close = context.close.clone();
+    let requests = context.clone();
+    let service = service_fn(move |request| handle(requests.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The filter limits the time of a head; this one is how long a connection may be idle between requests.
+        .header_read_timeout(limits.idle_timeout)
+        .max_headers(count(most_headers).saturating_add(1))
+        .max_header_size(count(most_bytes).saturating_add(1024))
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let served = async {
+        let mut connection = std::pin::pin!(connection);
+        // While the process drains, each answer says that it is the last one of its connection: see `handle`.
+        let silent = async {
+            drain.cancelled().await;
+            tokio::time::sleep(LAST_REQUEST).await;
+        };
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = silent => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
+    tokio::select! {
+        ended = served => if let Err(error) = ended {
+            if error.is_timeout() {
+                context.activity.end(Reason::IdleTimeout);
+            }
+            tracing::debug!(%error, "a connection ended");
+        },
+        // hyper's own time is that between requests; this is for what stands still within one.
+        () = context.activity.silence(limits.idle_timeout) => {
+            context.activity.end(Reason::IdleTimeout);
+            tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+            return;
+        }
+        () = stop.cancelled() => return,
+        () = close.cancelled() => {
+            tracing::debug!("a connection was closed: a new policy does not permit its host");
+            return;
+        }
+    }
+    if notes.was_slow() {
+        context.activity.end(Reason::HeaderTimeout);
+    }
+    // What has become a WebSocket is still this connection, in its place and with its time.
+    let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(switched) = switched {
+        let _ = switched.await; // how it ended is in its record
+    }
+}
+
+/// Serves HTTP/2 until the connection ends.
+pub(crate) async fn h2<S>(stream: S, context: Context)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = context.limits;
+    let (most_bytes, _) = most(&limits);
+    let outdated = context.outdated.clone();
+    let context = Arc::new(context);
+    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
+    let close = context.close.clone();
+    let streams = Streams(context.sandbox.clone());
+    let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
+    let begun = CancellationToken::new();
+    let first = begun.clone();
+    let service = service_fn(move |request| {
+        first.cancel();
+        handle(context.clone(), request)
+    });
+    let connection = http2::Builder::new(streams)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
+        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN))
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(256)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(30))
+        .serve_connection(TokioIo::new(Stall::new(stream, idle, activity.clone())), service);
+    let served = async {
+        let mut connection = std::pin::pin!(connection);
+        // Before the first request hyper would not say GOAWAY, but close.
+        let told = async {
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = outdated.cancelled() => return,
+            }
+            let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
+        };
+        // Answers to PING move bytes, and a window of zero none: what counts is what moves in the
+        // streams. One that waits for its origin is given up by its own limit, not by this one.
+        let silent = activity.silence(idle);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            // Streams that the client opens before it has read the GOAWAY are served too (RFC 9113 section 6.8).
+            () = told => connection.as_mut().graceful_shutdown(),
+            () = silent => {
+                tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+                activity.end(Reason::IdleTimeout);
+                connection.as_mut().graceful_shutdown();
+                let ended = tokio::time::timeout(FAREWELL, connection).await;
+                return ended.unwrap_or(Ok(())); // what is not over by then is cut off
+            }
+        }
+        connection.await
+    };
+    tokio::select! {
+        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
+        () = stop.cancelled() => {}
+        () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection as tasks of the sandbox: they end with it, and its end waits for them, so that
+/// none is without its record.
+#[derive(Clone)]
+struct Streams(Arc<Sandbox>);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let stop = self.0.stopping();
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                _ = stream => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}

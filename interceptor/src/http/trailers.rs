@@ -1,0 +1,130 @@
+//! The trailers of a request: kept, or the request is refused; they never vanish unsaid.
+//!
+//! Whoever reads trailers may merge them into the headers (RFC 9110 section 6.5.1), so what frames or
+//! routes a message is refused there, what authenticates is taken away on governed hosts as it is
+//! from the headers, and a placeholder leaks from there as it does from a header. An HTTP/1.1
+//! connection carries only those that `trailer` announced, since the head is sent before they come.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::{HeaderName, TRAILER};
+
+use super::inject::strip_trailer_authentication;
+use super::refuse::refusal;
+use crate::policy::{CredentialId, Deny, Filter, Reason};
+use crate::proxy::Rules;
+
+/// Fields that frame, route or authenticate a message, or that say how it is to be handled.
+const NEVER: [&str; 24] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "pragma",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
+/// How a connection carries trailers.
+#[derive(Debug)]
+pub(crate) enum Carriage {
+    /// All of them: HTTP/2.
+    All,
+    /// Those that were announced: HTTP/1.1.
+    Announced(Vec<HeaderName>),
+}
+
+/// The names that `trailer` announces.
+pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok()).collect()
+}
+
+/// What is done with the trailers of one request.
+#[derive(Debug)]
+pub(crate) struct Trailers {
+    rules: Arc<Rules>,
+    /// The credential of the request.
+    credential: Option<CredentialId>,
+    /// Those that govern its host.
+    governing: Vec<CredentialId>,
+    carriage: Carriage,
+}
+
+impl Trailers {
+    /// For a request that was judged by `rules`.
+    pub(crate) fn new(
+        rules: Arc<Rules>,
+        credential: Option<CredentialId>,
+        governing: Vec<CredentialId>,
+    ) -> Trailers {
+        Trailers { rules, credential, governing, carriage: Carriage::All }
+    }
+
+    /// Says what the connection can carry.
+    pub(crate) fn carried(&mut self, carriage: Carriage) {
+        self.carriage = carriage;
+    }
+
+    /// What is sent of them.
+    ///
+    /// # Errors
+    /// The refusal, where one may not be sent or would be lost.
+    pub(crate) fn kept(&self, mut fields: HeaderMap) -> Result<HeaderMap, Deny> {
+        let presented = self.rules.keyring.presented(&fields, None);
+        if let Some(id) = presented.credentials.iter().find(|id| !self.governing.contains(id)) {
+            let name = &self.rules.policy.credential(*id).name;
+            let message = format!(
+                "the trailers carry the placeholder of the credential `{name}`, which belongs in a \
+                 header of a request to the credential's own hosts"
+            );
+            let deny = refusal(Reason::CredentialMisuse, message);
+            return Err(Deny { filter: Filter::Credential, credential: Some(*id), ..deny });
+        }
+        if let Some(id) = self.credential {
+            strip_trailer_authentication(&mut fields, &self.rules.policy, id);
+        }
+        for name in fields.keys() {
+            if NEVER.contains(&name.as_str().replace('_', "-").as_str()) {
+                return Err(refused(
+                    name,
+                    "frames, routes or authenticates a message, and belongs in its head",
+                ));
+            }
+            match &self.carriage {
+                Carriage::Announced(names) if !names.contains(name) => {
+                    return Err(refused(
+                        name,
+                        "was not announced; the origin speaks HTTP/1.1, so name it in a `trailer` \
+                         header and send the body chunked",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(fields)
+    }
+}
+
+fn refused(name: &HeaderName, why: &str) -> Deny {
+    refusal(Reason::RequestMalformed, format!("the trailer `{name}` {why}"))
+}

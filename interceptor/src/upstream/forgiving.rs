@@ -1,0 +1,114 @@
+//! A connection to an origin that may answer before it has read all, and close: what can no longer be
+//! written is dropped, so that the answer that it sent before is still read.
+//!
+//! hyper gives a connection up at the first write that fails, with the answer unread in the socket's
+//! buffer. Whether the origin answered or not, the reading side says; it fails right after that.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Forgiving<S> {
+    stream: S,
+    /// The other side takes nothing more.
+    broken: bool,
+}
+
+impl<S> Forgiving<S> {
+    pub(super) fn new(stream: S) -> Forgiving<S> {
+        Forgiving { stream, broken: false }
+    }
+
+    fn forgive(&mut self, written: io::Result<usize>, all: usize) -> io::Result<usize> {
+        match written {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.broken = true;
+                Ok(all)
+            }
+            other => other,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Forgiving<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, out)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Forgiving<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.broken {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        polled.map(|written| this.forgive(written, bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let all = slices.iter().map(|slice| slice.len()).sum();
+        if this.broken {
+            return Poll::Ready(Ok(all));
+        }
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        polled.map(|written| this.forgive(written, all))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.broken {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.broken {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn what_was_said_before_a_reset_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut stream, mut origin) = (Forgiving::new(client.unwrap()), server.unwrap().0);
+        stream.write_all(&[0; 1000]).await.unwrap();
+        origin.write_all(b"no").await.unwrap();
+        // Closing with unread bytes resets the connection.
+        drop(origin);
+        for _ in 0..100 {
+            stream.write_all(&[0; 1000]).await.unwrap();
+        }
+        assert!(stream.broken);
+        let mut answer = [0; 2];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"no");
+    }
+}
