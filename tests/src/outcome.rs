@@ -95,9 +95,10 @@ impl Outcome {
     /// When it is otherwise.
     #[track_caller]
     pub fn one_denied(&self, reason: &str) -> &Record {
-        let record = self.one_with(reason);
-        assert_eq!(record.decision.as_deref(), Some("deny"), "{record:#?}");
-        record
+        let records = self.requests("deny");
+        let reasons: Vec<_> = records.iter().filter_map(|record| record.reason.as_deref()).collect();
+        assert_eq!(reasons, [reason], "requests in the audit file: {records:#?}");
+        records[0]
     }
 
     /// Asserts that exactly one request has a reason in its record, and that it is this, and returns the record. A request

@@ -141,7 +141,8 @@ fn r7_nothing_but_http_is_answered_at_the_address() {
         let mut policy = policy(lab);
         policy["network"]["allow"] = json!(["tcp://169.254.169.254", HOST]);
         let outcome = lab.sandbox(&policy).send("169.254.169.254:80", None, b"SSH-2.0-x\r\n");
-        assert_eq!(outcome.out(), "");
+        // Only a refusal, in the client's own protocol.
+        assert!(outcome.out().starts_with("SSH-2.0-"), "{}", outcome.out());
         let record = outcome.audit.iter().find(|record| record.kind == "connection").unwrap();
         assert_eq!(record.decision.as_deref(), Some("deny"), "{record:?}");
     });

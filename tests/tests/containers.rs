@@ -88,8 +88,8 @@ print(open('/etc/ssl/certs/ca-certificates.crt').read())
         assert_eq!(text.matches("stdout=b'403'").count(), 1, "{text}");
         assert_eq!(
             text.matches("BEGIN CERTIFICATE").count(),
-            2,
-            "the image's root and the sandbox's: {text}"
+            3,
+            "the image's root, the operator's and the sandbox's: {text}"
         );
         let paths: Vec<String> = lab.seen().into_iter().map(|seen| seen.path).collect();
         assert_eq!(paths, ["/python", "/curl", "/bundle"]);

@@ -404,9 +404,15 @@ fn c1_a_placeholder_in_a_host_name_is_refused_and_nobody_is_asked_for_it() {
             }
             let names = lab.names(&[("leak.test", &[&["127.0.0.1".parse().unwrap()]])]);
             let outcome = lab.sandbox(&policy).resolver(names.address()).python(program);
-            let tls = if passthrough { "reset" } else { "HTTP/1.1 403 Forbidden" };
-            let expected = format!("refused\n{tls}\nHTTP/1.1 403 Forbidden\n");
-            assert_eq!(outcome.success().out(), expected, "{}", outcome.tail());
+            let tls = if passthrough { "reset" } else { "HTTP/1.1 403 Refused:" };
+            let expected = ["refused", tls, "HTTP/1.1 403 Refused:"];
+            let out = outcome.success().out();
+            let said: Vec<&str> = out.lines().collect();
+            assert!(
+                said.len() == 3 && said.iter().zip(expected).all(|(line, start)| line.starts_with(start)),
+                "{}",
+                outcome.tail()
+            );
             let misuse =
                 outcome.audit.iter().filter(|record| record.reason.as_deref() == Some("credential_misuse"));
             let kinds: Vec<_> =

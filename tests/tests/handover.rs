@@ -470,7 +470,8 @@ fn k17_programs_that_somebody_takes_off_are_missed_before_and_after_a_takeover()
         let next = successor(lab, &daemon);
         assert!(until(|| events(&daemon, "sandbox_handed_over") == 1));
         let said = daemon.finish();
-        assert!(said.err().contains(&format!("no longer on the cgroup of {}", first.id)), "{}", said.err());
+        let alarm = format!("ALARM: sandbox {}: somebody removed the eBPF programs", first.id);
+        assert!(said.err().contains(&alarm), "{}", said.err());
         assert_eq!(events(&next, "enforcement_lost"), 0);
         take_one_off(&second);
         assert!(until(|| events(&next, "enforcement_lost") == 1));

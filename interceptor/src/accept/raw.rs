@@ -28,8 +28,8 @@ use crate::upstream::Dialed;
 /// How long a client has to speak before the origin is connected to: one that speaks HTTP needs no
 /// tunnel.
 const HEAD_START: Duration = Duration::from_millis(50);
-/// How long a client has to speak when the origin cannot be reached: HTTP has words for it, all
-/// else a reset.
+/// How long a client has to go on that has not said enough to tell HTTP from anything else, and to
+/// speak when the origin cannot be reached: HTTP has words for it, all else a reset.
 const LAST_WORD: Duration = Duration::from_millis(150);
 
 /// A connection to the origin of a tunnel, with what may be sent to it; or why there is none.
@@ -74,7 +74,13 @@ async fn meet(
         };
         tokio::select! {
             read = stream.read_buf(first) => match read {
-                Ok(count) if count > 0 => if let Some(spoken) = classify(first) { return (spoken, way) },
+                Ok(count) if count > 0 => {
+                    if let Some(spoken) = classify(first) {
+                        return (spoken, way);
+                    }
+                    // A byte or two may be all that it has to say until it is answered.
+                    deadline = deadline.min(Instant::now() + LAST_WORD);
+                }
                 // It may have said all it wanted to, and still want to hear.
                 _ => return (Spoken::Other, way),
             },

@@ -67,11 +67,11 @@ Examples:
   sudo interceptor run --policy p.json --audit audit.jsonl -- \\
     curl https://api.example.com/v1/models
   sudo interceptor run -- bash                  (no keys, any public host)
-  sudo interceptor run --nesting --policy p.json -- claude          (whose own sandbox is bubblewrap)
+  sudo interceptor run --nesting --policy p.json -- claude  (has a sandbox)
   sudo interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
 
-Without --nesting a command cannot make user namespaces, and one that wants a sandbox of its own says that this
-is not permitted: switch that one off (chromium --no-sandbox), since this one is around it, or give the flag.
+Without --nesting a command cannot create user namespaces. A program with a sandbox of its own then \
+reports that this is not permitted: turn that sandbox off (chromium --no-sandbox), or give the flag.
 
 The exit status is the command's own; 128 plus the signal's number if a signal killed it; 127 if it \
 was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";

@@ -8,6 +8,10 @@ use super::Check;
 pub(super) fn podman() -> Option<Check> {
     on_path(PROGRAM).then(|| match podman::directories() {
         Ok(read) => judge(&podman::hooks(&read), &read),
+        // Podman asks for a home and a runtime directory that only a user who logged in has.
+        Err(error) if !nix::unistd::geteuid().is_root() => {
+            Check::failed(PROGRAM, false, error.to_string(), "run as root")
+        }
         Err(error) => Check::failed(
             PROGRAM,
             false,

@@ -1,0 +1,102 @@
+//! What the documents say of the sources: the attacks and their tests, and the examples.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The text of every Rust file of the workspace.
+fn sources() -> Vec<String> {
+    fn read(directory: &Path, into: &mut Vec<String>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                read(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for directory in ["interceptor", "interceptor-ebpf", "tests", "xtask"] {
+        read(&root().join(directory), &mut found);
+    }
+    found
+}
+
+/// The names of all functions.
+fn functions() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for text in sources() {
+        for line in text.lines().map(str::trim_start) {
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            if let Some((name, _)) = line.strip_prefix("fn ").and_then(|rest| rest.split_once('(')) {
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// The ids that a name begins with: `k1_k2_every_way_…` has K1 and K2.
+fn ids(name: &str) -> Vec<String> {
+    let is_id = |part: &&str| {
+        let (letter, number) = part.split_at_checked(1).unwrap_or_default();
+        "kdthrcpxo".contains(letter)
+            && !letter.is_empty()
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    name.split('_').take_while(is_id).map(str::to_uppercase).collect()
+}
+
+#[test]
+fn the_page_of_attacks_names_every_test_that_is_named_after_one_and_no_other() {
+    let page = fs::read_to_string(root().join("docs/attacks.md")).unwrap();
+    let mut rows = BTreeMap::new();
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| id ")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        if cells[0].starts_with("| ---") {
+            continue;
+        }
+        let id = cells[0].trim_start_matches("| ").to_owned();
+        let tests: BTreeSet<&str> = cells[2].split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty() || cells[3].len() > 3, "{id}: neither a test nor a reason");
+        assert!(rows.insert(id.clone(), tests).is_none(), "{id} stands twice");
+    }
+    assert!(rows.len() > 100, "{} rows were read", rows.len());
+    let functions = functions();
+    for (id, tests) in &rows {
+        for test in tests {
+            assert!(functions.contains(*test), "{id}: there is no test {test}");
+        }
+    }
+    for name in &functions {
+        // `h2` alone is HTTP/2.
+        for id in ids(name).iter().filter(|_| name.len() > 12) {
+            let row = rows.get(id).unwrap_or_else(|| panic!("{name}: there is no row {id}"));
+            assert!(row.contains(name.as_str()), "{name} is missing in the row of {id}");
+        }
+    }
+}
+
+#[test]
+fn the_policies_among_the_examples_are_free_of_errors() {
+    let mut checked = 0;
+    for entry in fs::read_dir(root().join("examples/policies")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_interceptor"));
+        check.arg("check").arg("--skip-keys").arg(&path);
+        let output = check.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", path.display());
+        checked += 1;
+    }
+    assert!(checked >= 3, "{checked} examples were checked");
+}
