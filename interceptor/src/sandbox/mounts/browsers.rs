@@ -127,16 +127,21 @@ struct Addition {
 fn policies(authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
     let system: Vec<&Path> =
         SYSTEM_POLICIES.iter().map(Path::new).filter(|path| is(path, fs::Metadata::is_file)).collect();
-    let additions: Vec<Addition> = firefox().into_iter().chain(chromium(authority)).collect();
+    let roots: Vec<String> = (0..authority.len()).map(|n| format!("{POLICIES}/ca-{n}.pem")).collect();
+    let additions: Vec<Addition> = firefox(&roots).into_iter().chain(chromium(authority)).collect();
     if additions.is_empty() && system.is_empty() {
         return Ok(());
     }
     let directory = Path::new(POLICIES);
     make_directory(directory)?;
     tmpfs(directory, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "mode=755,size=16m")?;
+    // Firefox takes one certificate from a file.
+    for (root, certificate) in roots.iter().zip(authority) {
+        make_file(Path::new(root), pem(certificate).as_bytes())?;
+    }
     for (number, path) in system.into_iter().enumerate() {
         let file = directory.join(format!("system-{number}.json"));
-        make_file(&file, &with_authority(path))?;
+        make_file(&file, &with_authority(path, &roots))?;
         bind_read_only(&file, path)?;
     }
     let layers: Vec<PathBuf> =
@@ -160,7 +165,13 @@ fn policies(authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn firefox() -> Vec<Addition> {
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+fn firefox(roots: &[String]) -> Vec<Addition> {
     let installations =
         INSTALLATIONS.iter().flat_map(|(directory, name)| installed(Path::new(directory), name));
     let addition = |installation: PathBuf| {
@@ -170,7 +181,7 @@ fn firefox() -> Vec<Addition> {
             Some(found) => (found, Path::new("policies.json")),
             None => (installation, Path::new("distribution/policies.json")),
         };
-        let content = with_authority(&directory.join(file));
+        let content = with_authority(&directory.join(file), roots);
         Addition { directory, file: file.to_owned(), content }
     };
     installations.map(addition).collect()
@@ -214,8 +225,8 @@ fn is(path: &Path, what: impl FnOnce(&fs::Metadata) -> bool) -> bool {
     fs::symlink_metadata(path).is_ok_and(|status| what(&status))
 }
 
-/// The policies in a file, with one that installs the sandbox's authority.
-fn with_authority(path: &Path) -> Vec<u8> {
+/// The policies in a file, with one that installs the sandbox's authority and the operator's roots.
+fn with_authority(path: &Path, roots: &[String]) -> Vec<u8> {
     let own = is(path, |status| status.is_file() && status.len() < 1 << 20).then(|| fs::read(path).ok());
     let mut policies = own
         .flatten()
@@ -226,10 +237,9 @@ fn with_authority(path: &Path) -> Vec<u8> {
     if !certificates.is_object() {
         *certificates = json!({});
     }
-    let authority = Value::from(format!("{}/{}", trust::DIRECTORY, trust::AUTHORITY));
     match certificates["Install"].as_array_mut() {
-        Some(install) => install.push(authority),
-        None => certificates["Install"] = json!([authority]),
+        Some(install) => install.extend(roots.iter().map(|root| json!(root))),
+        None => certificates["Install"] = json!(roots),
     }
     policies.to_string().into_bytes()
 }
@@ -242,8 +252,11 @@ mod tests {
     fn policies_that_were_there_stay() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("policies.json");
-        let read = |path: &Path| serde_json::from_slice::<Value>(&with_authority(path)).unwrap();
-        let ours = "/run/sandbox-trust/sandbox-ca.pem";
+        let read = |path: &Path| {
+            serde_json::from_slice::<Value>(&with_authority(path, &["/run/.browsers/ca-0.pem".to_owned()]))
+                .unwrap()
+        };
+        let ours = "/run/.browsers/ca-0.pem";
         let alone = json!({ "policies": { "Certificates": { "Install": [ours] } } });
         assert_eq!(read(&file), alone);
         for broken in ["", "{", "[]", r#"{"policies": 1}"#] {
