@@ -477,6 +477,7 @@ fn k17_programs_that_somebody_takes_off_are_missed_before_and_after_a_takeover()
         assert!(until(|| events(&next, "enforcement_lost") == 1));
         next.remove(&second);
         let said = next.finish();
-        assert!(said.err().contains(&format!("no longer on the cgroup of {}", second.id)), "{}", said.err());
+        let alarm = format!("ALARM: sandbox {}: somebody removed the eBPF programs", second.id);
+        assert!(said.err().contains(&alarm), "{}", said.err());
     });
 }
