@@ -3,7 +3,7 @@
 //! - [`authority`]: the sandbox's CA, its one leaf key, and the minting of leaves.
 //! - [`server`]: one cached server configuration per name, towards the sandbox.
 //! - [`client`]: the verified client configurations, towards origins.
-//! - [`verify`]: who is taken for an origin. [`refusal`]: why one was not, in words.
+//! - [`verify`]: who is taken for an origin. `refusal`: why one was not, in words.
 //! - [`hello`]: the ClientHello, read without being consumed.
 
 pub mod authority;

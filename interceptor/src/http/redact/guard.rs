@@ -59,7 +59,7 @@ impl StreamGuard {
     /// Takes what the origin sent and gives what may be passed on now.
     ///
     /// # Errors
-    /// Nothing further may be passed on, but what [`StreamGuard::passed`] gives.
+    /// Nothing further may be passed on, but what `StreamGuard::passed` gives.
     pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, Ended> {
         match &mut self.0 {
             Guarding::WebSocket(frames) => frames.push(chunk),

@@ -22,7 +22,7 @@
 //! Placeholders are as long as their keys where the keys are long enough. What is put in the place of a shorter one is cut to its
 //! length where the length of the body is fixed: where it is announced and long, where parts of it are promised or asked for,
 //! in gRPC messages. So `content-length` stays true and stays. A short body that is announced, and one that was decoded, is read before
-//! its head goes out ([`RedactedBody::poll_read_ahead`]) where its length may change; a long decoded one is delimited by its
+//! its head goes out (`RedactedBody::poll_read_ahead`) where its length may change; a long decoded one is delimited by its
 //! framing. A body that is empty from the start (an answer to HEAD, 204, 304) keeps its headers' description of what it would be.
 //!
 //! # Ranges

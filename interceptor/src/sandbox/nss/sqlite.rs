@@ -1,4 +1,4 @@
-//! Writes an SQLite database of a few small tables (https://www.sqlite.org/fileformat.html): each
+//! Writes an SQLite database of a few small tables (<https://www.sqlite.org/fileformat.html>): each
 //! one page, a leaf of its tree.
 
 /// One size for all: a certificate with its schema fits well.
