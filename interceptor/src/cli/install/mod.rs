@@ -41,14 +41,18 @@ const EXAMPLES: &str = "\
 Examples:
   sudo interceptor install podman --dry-run
   sudo interceptor install podman
-  sudo podman run --network none --annotation io.interceptor.policy=agent IMAGE COMMAND
+  sudo podman run --network none \\
+    --annotation io.interceptor.policy=agent IMAGE COMMAND
 
-It asks the engine from where it reads hooks, since an engine starts containers without a hook that it does not find. Then it
+It asks the engine from where it reads hooks, since an engine starts containers without a hook that it does not find. Then it \
 starts a container that must be refused an egress; where that does not come about, the exit status is 1.";
 
 /// Runs the command.
 pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
     let Engine::Podman = arguments.engine;
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the hook is for containers of root: run as root, with sudo for instance");
+    }
     let mut output = std::io::stdout().lock();
     let read = podman::directories()?;
     if arguments.uninstall {
