@@ -50,7 +50,7 @@ pub(in crate::cli) enum Failure {
     },
     /// The daemon refuses.
     #[error("{0}")]
-    Refused(Problem),
+    Refused(Box<Problem>),
     /// What came cannot be printed.
     #[error(transparent)]
     Output(#[from] io::Error),
@@ -127,7 +127,7 @@ pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
-    Err(Failure::Refused(Problem::read(status, &body).at(&question.path)))
+    Err(Failure::Refused(Box::new(Problem::read(status, &body).at(&question.path))))
 }
 
 /// Whether this user may speak with the daemon: root, and who owns its socket.
