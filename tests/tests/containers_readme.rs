@@ -93,6 +93,9 @@ fn podman_as_the_readme_says_is_under_enforcement_and_shows_it() {
          echo '-- proof'; {proof}
          echo '-- doctor'; interceptor doctor | grep -A1 podman
          echo '-- unknown'; podman run --network none --annotation io.interceptor.policy=other image echo started || echo refused $?
+         echo '-- unset'; unset=/etc/interceptor/policies/unset.json
+         echo '{{\"credentials_v2\":{{\"openai\":{{\"key\":{{\"env\":\"NO_SUCH_KEY\"}}}}}}}}' > $unset
+         podman run --network none --annotation io.interceptor.policy=unset image echo started || rm $unset
          echo '-- again'; interceptor install podman
          echo '-- left'; ls /run/interceptor/oci /etc/interceptor/policies
          echo '-- records'; cat /var/log/interceptor/containers.jsonl
@@ -115,9 +118,11 @@ fn podman_as_the_readme_says_is_under_enforcement_and_shows_it() {
         "{text}"
     );
     let line = unknown.lines().find(|line| line.starts_with("Error: ")).unwrap();
+    assert!(line.contains("refuses this container") && line.contains("unknown policy `"), "{line}");
+    let unset = after(&text, "unset");
     assert!(
-        line.contains("refuses this container") && line.contains("there is no such file there"),
-        "{line}"
+        unset.contains("is not set; policies for containers name keys by file") && !unset.contains("started"),
+        "{unset}"
     );
     assert!(after(&text, "again").contains("is there already"), "{text}");
     assert_eq!(

@@ -94,8 +94,8 @@ fn remedy(alert: &str, client: Client) -> &'static str {
         _ => {
             "the usual variables are `SSL_CERT_FILE` (OpenSSL, Python, Ruby, Rust), \
              `REQUESTS_CA_BUNDLE` (Python's requests), `NODE_EXTRA_CA_CERTS` (Node.js), \
-             `CURL_CA_BUNDLE` (curl) and `GIT_SSL_CAINFO` (git); they are set inside, unless the \
-             client's environment was replaced; a client with roots of its own needs its own \
+             `CURL_CA_BUNDLE` (curl) and `GIT_SSL_CAINFO` (git); `run` and the container hook set \
+             them inside, with `serve` and `attach` set them from the `env` of the API's answer; a client with roots of its own needs its own \
              option, a base URL, or the host in `network.passthrough`"
         }
     }

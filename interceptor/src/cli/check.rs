@@ -57,7 +57,7 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
                 all.push(Checked {
                     file: file.display().to_string(),
                     lines: vec![String::new()],
-                    errors: vec![Problem::new("", format!("{error:#}"))],
+                    errors: vec![Problem::new("", unreadable(&error))],
                     warnings: Vec::new(),
                 });
                 continue;
@@ -81,6 +81,14 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
     let printed = if arguments.json { writeln!(out, "{}", as_json(&all)) } else { print(&mut out, &all) };
     let failed = all.iter().any(|checked| !checked.errors.is_empty());
     super::verdict(printed, u8::from(failed))
+}
+
+/// Why a file cannot be read, without its name, which stands before the message.
+fn unreadable(error: &anyhow::Error) -> String {
+    match error.root_cause().downcast_ref::<io::Error>() {
+        Some(cause) => format!("the file cannot be read: {cause}"),
+        None => "the file is not UTF-8".to_owned(),
+    }
 }
 
 /// What is wrong with the source of a key, as far as it can be seen from here.

@@ -207,7 +207,7 @@ fn cgroup_and_hooks() -> Vec<Check> {
                 Some(libc::EPERM | libc::EACCES) => "run as root: sudo interceptor …",
                 Some(libc::EROFS) => "mount the cgroup file system writable: mount -o remount,rw",
                 Some(libc::EAGAIN) => "raise cgroup.max.descendants or cgroup.max.depth there",
-                _ => "see the error: nothing that interceptor needs is known to be missing",
+                _ => "the error above says why; no remedy is known for it",
             };
             let detail = format!("cannot create a cgroup below {}: {error}", mount.display());
             vec![Check::failed(NAME, true, detail, remedy)]

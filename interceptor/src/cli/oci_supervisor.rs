@@ -109,7 +109,13 @@ fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Resul
         bail!("the hook asked for something other than `prepare`");
     };
     common.policy = Some(policy.clone());
-    let rules = setup::rules(&common)?;
+    let rules = setup::rules(&common).map_err(|error| match error.downcast_ref::<setup::NoKeys>() {
+        Some(keys) if keys.unset => anyhow::anyhow!(
+            "{error}; policies for containers name keys by file, \"key\": {{\"file\": \"/etc/interceptor/…\"}}: \
+             the hook has no variables of yours"
+        ),
+        _ => error,
+    })?;
     let id = launch::random_id()?;
     let environment = environment::of_container(
         &environment,

@@ -43,7 +43,7 @@ pub fn run(arguments: Profiles) -> anyhow::Result<ExitCode> {
             Some(profile) => vec![(name, profile)],
             None => {
                 let names: Vec<&str> = catalogue.profiles().map(|(name, _)| name).collect();
-                bail!("unknown profile; the profiles are: {}", names.join(", "))
+                bail!("unknown profile {name:?}; the profiles are: {}", names.join(", "))
             }
         },
     };

@@ -90,9 +90,13 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     }
     let directory = std::env::current_dir().context("cannot tell the working directory")?;
     let bundles = ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
+    let is_set = |name: &std::ffi::OsStr| std::env::var_os(name).is_some();
+    if let Some(why) = env.iter().find_map(|given| environment::objection(given, is_set)) {
+        bail!("--env: {why}");
+    }
     let rules = setup::rules(&common)?;
     if !common.quiet {
-        setup::warn_of_exposed(&rules.secret_files, &identity);
+        setup::warn_of_exposed(&rules, &identity);
     }
 
     // A policy read from standard input leaves nothing there for the command.
@@ -149,12 +153,9 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         },
         |value| rules.hold_key(value),
     );
-    if !common.quiet && !environment.withheld.is_empty() {
-        let _ = writeln!(
-            std::io::stderr(),
-            "interceptor: not passed in, since the policy names no credential for it: {} (`--env NAME` passes one)",
-            environment.withheld.join(", ")
-        );
+    let unpassed = not_passed(&environment.withheld, &environment.with_key);
+    if !common.quiet && !unpassed.is_empty() {
+        let _ = writeln!(std::io::stderr(), "interceptor: not passed in, {unpassed}");
     }
     let place = Place {
         cgroup: sandbox.cgroup().path(),
@@ -202,6 +203,21 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     }
     // Statuses are eight bits wide, here as there.
     Ok(ExitCode::from(status as u8))
+}
+
+/// Which variables stay outside, and why.
+fn not_passed(withheld: &[String], with_key: &[String]) -> String {
+    let mut reasons = Vec::new();
+    if !withheld.is_empty() {
+        reasons.push(format!(
+            "since the policy names no credential for it: {} (`--env NAME` passes one)",
+            withheld.join(", ")
+        ));
+    }
+    if !with_key.is_empty() {
+        reasons.push(format!("since it holds a real key of the policy: {}", with_key.join(", ")));
+    }
+    reasons.join("; ")
 }
 
 /// The option that bounds it.

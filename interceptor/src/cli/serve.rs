@@ -20,8 +20,9 @@ use crate::control::{self, ControlSocket, DEFAULT_SOCKET};
 use crate::files;
 use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::kernel::{self, Enforcer, LoadOptions};
+use crate::logging::Format;
 use crate::notice;
-use crate::policy::Limits;
+use crate::policy::{self, Limits};
 use crate::privilege::{self, attendant};
 use crate::sandbox::{cgroup, launch};
 use crate::{takeover, words};
@@ -121,6 +122,9 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
     setup::log(&common);
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the daemon needs root: run as root, with sudo for instance");
+    }
     launch::harden()?;
     launch::raise_open_files();
     let config = config.map(|path| read_config(&path)).transpose()?.unwrap_or_default();
@@ -129,16 +133,20 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     common.audit_chain = common.audit_chain.or(config.audit_chain);
     common.upstream_ca = [config.upstream_ca, common.upstream_ca].concat();
     common.resolve = [common.resolve, config.resolve].concat();
+    // What is handed on, to sandboxes and to who asks, holds in any working directory.
+    common.policy = common.policy.map(absolute).transpose()?;
+    common.audit = common.audit.map(absolute).transpose()?;
+    common.audit_chain = common.audit_chain.map(absolute).transpose()?;
     if common.policy.as_deref() == Some(Path::new("-")) {
         bail!("a daemon rereads its default policy: pass a file, not standard input");
     }
 
-    let path = control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let path = absolute(control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into()))?;
     let before = if takeover { takeover::connect(&path).context("--takeover")? } else { None };
     // First, so that a second daemon fails before it does anything.
     let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
     // Before any other thread exists, and after everything that only a start needs.
-    let trust = trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into());
+    let trust = absolute(trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()))?;
     let successors = [config.successor, successor].concat();
     if !readable.is_empty() {
         readable.extend(successors.iter().map(|program| directory(program)));
@@ -207,6 +215,14 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         audit.shutdown().await;
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// The path from the root; `-` stays what it is.
+fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+    if path == Path::new("-") {
+        return Ok(path);
+    }
+    std::path::absolute(&path).with_context(|| format!("cannot tell where {} is", path.display()))
 }
 
 /// The directory that a file is in.
@@ -305,7 +321,18 @@ fn announce(common: &Common, path: &Path, fleet: &Fleet) -> anyhow::Result<()> {
     if common.json {
         writeln!(output, "{}", serde_json::json!({ "control": path.to_string_lossy(), "sandboxes": count }))?;
     } else if !common.quiet {
-        writeln!(output, "listening at {}; {count} sandboxes", path.display())?;
+        let said = format!("listening at {}; {}", path.display(), words::count(count as u64, "sandbox"));
+        match common.log_format {
+            Format::Text => writeln!(output, "{said}")?,
+            Format::Json => {
+                let path = path.to_string_lossy();
+                writeln!(
+                    output,
+                    "{}",
+                    serde_json::json!({ "message": said, "control": path, "sandboxes": count })
+                )?;
+            }
+        }
     }
     Ok(output.flush()?)
 }
@@ -316,7 +343,7 @@ fn read_config(path: &Path) -> anyhow::Result<Config> {
     let text = files::read_text(path, LARGEST_CONFIG).with_context(name)?;
     serde_json::from_str(&text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        let what = error.to_string();
+        let what = policy::without_place(&error);
         // `invalid type: string "…", expected …`: the value may be anything, and is left out.
         let what = match (what.find('"'), what.rfind('"')) {
             (Some(first), Some(last)) if first < last => format!("{}…{}", &what[..first], &what[last + 1..]),

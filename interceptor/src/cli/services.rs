@@ -32,7 +32,7 @@ pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
             Some(service) => vec![service],
             None => {
                 let names: Vec<&str> = catalogue.services().map(|service| service.name.as_str()).collect();
-                bail!("unknown service; the catalogue has: {}", names.join(", "))
+                bail!("unknown service {name:?}; the catalogue has: {}", names.join(", "))
             }
         },
     };

@@ -8,11 +8,11 @@ use anyhow::{Context, bail};
 
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
-use crate::credential::Keyring;
+use crate::credential::{KeyProblem, Keyring};
 use crate::http::redact::Redactor;
 use crate::logging;
 use crate::notice;
-use crate::policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
+use crate::policy::{self, BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::environment;
 use crate::sandbox::user::Identity;
@@ -45,6 +45,18 @@ pub(super) struct Rules {
     pub(super) secret_files: Vec<PathBuf>,
     /// Variables of the interceptor's environment that hold real keys.
     pub(super) key_variables: Vec<String>,
+    /// The policy's file, where no key stands in it.
+    plain: Option<PathBuf>,
+}
+
+/// Keys could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct NoKeys {
+    /// Which, and why; a line each.
+    text: String,
+    /// Whether one is in a variable that is not set.
+    pub(super) unset: bool,
 }
 
 impl Rules {
@@ -74,14 +86,14 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
         Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
         Some(path) => (policy_file::read(path)?, path.display().to_string()),
     };
-    let parsed = Document::parse(&text).map_err(|problems| invalid(&name, &problems))?;
+    let report = policy::check(&text, &registries::catalogue(None)?);
+    let policy = report.policy.ok_or_else(|| invalid(&name, &report.errors))?;
     if !common.quiet {
-        for warning in &parsed.warnings {
+        // Those of the document itself: what is doubtful about its rules is `check`'s to say.
+        for warning in Document::parse(&text).iter().flat_map(|parsed| &parsed.warnings) {
             notice::warning(describe(&name, warning));
         }
     }
-    let policy = Policy::compile(&parsed.document, &registries::catalogue(None)?)
-        .map_err(|problems| invalid(&name, &problems))?;
     let denied = |network: &ipnet::IpNet| network.contains(&std::net::IpAddr::V4(BASE_URL_ADDRESS));
     if let Some(network) = policy.denied_networks().iter().find(|network| common.base_urls && denied(network))
     {
@@ -92,17 +104,19 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
     }
     let keyring = Keyring::load(&policy, previous).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
-        anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
+        let unset = errors.iter().any(|error| matches!(error.problem, KeyProblem::Unset));
+        NoKeys { text: lines.join("\ninterceptor: "), unset }
     })?;
 
     let own = common.policy.iter().chain(&common.audit_chain);
     let mut secret_files: Vec<PathBuf> = own.filter_map(|path| regular_file(path)).collect();
     let mut key_variables = Vec::new();
+    let mut plain = common.policy.as_deref().and_then(regular_file);
     for credential in policy.credentials() {
         match &credential.key {
             KeySource::Env(variable) => key_variables.push(variable.clone()),
             KeySource::File(path) => secret_files.extend(regular_file(path)),
-            KeySource::Literal(_) => {}
+            KeySource::Literal(_) => plain = None,
         }
     }
     if !common.quiet {
@@ -114,12 +128,12 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
             ));
         });
     }
-    Ok(Rules { policy, keyring, secret_files, key_variables })
+    Ok(Rules { policy, keyring, secret_files, key_variables, plain })
 }
 
 /// Warns of files with keys that the sandbox's user could read on the host, and of directories in which it could put another
 /// file in their place: inside they are covered, but a cover is lost when the file is replaced.
-pub(super) fn warn_of_exposed(files: &[PathBuf], identity: &Identity) {
+pub(super) fn warn_of_exposed(rules: &Rules, identity: &Identity) {
     use std::os::unix::fs::MetadataExt;
     // For root inside, all but the working directory is read-only, whatever the modes say.
     if identity.uid == 0 {
@@ -135,12 +149,14 @@ pub(super) fn warn_of_exposed(files: &[PathBuf], identity: &Identity) {
             owner || ((group || metadata.mode() & bit != 0) && !sticky)
         })
     };
-    for file in files {
+    for file in &rules.secret_files {
         let name = file.display();
-        if may(file, 0o4) {
+        if may(file, 0o4) && rules.plain.as_ref() != Some(file) {
+            let roots = fs::metadata(file).is_ok_and(|metadata| metadata.uid() == 0);
+            let chown = if roots { String::new() } else { format!("chown root {name} && ") };
             notice::warning(format_args!(
                 "the sandbox's user can read {name} outside the sandbox, and inside if the file is \
-                 replaced during the run; run: chown root {name} && chmod 600 {name}"
+                 replaced during the run; run: {chown}chmod 600 {name}"
             ));
         }
         if let Some(directory) = file.ancestors().skip(1).find(|directory| may(directory, 0o2)) {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::Problem;
-use crate::policy::MAX_BYTES;
+use crate::policy::{MAX_BYTES, not_json};
 
 /// The body, as text; it may hold keys and is cleared afterwards.
 pub(super) struct Text(pub(super) Zeroizing<String>);
@@ -61,8 +61,7 @@ pub(super) fn malformed(detail: impl Into<String>) -> Problem {
 pub(super) fn json(text: &str) -> Result<(), Problem> {
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(()),
-        // Its message has line and column, and nothing of the text.
-        Err(error) => Err(malformed(format!("this is not valid JSON: {error}"))),
+        Err(error) => Err(malformed(format!("line {}: {}", error.line(), not_json(text, &error)))),
     }
 }
 

@@ -108,11 +108,11 @@ fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
             "id" => fields.id = string(name, value, &mut errors),
             "private_network" => match serde_json::from_str::<bool>(value.get()) {
                 Ok(told) => fields.private_network = told,
-                Err(_) => errors.push(wrong("/private_network", "this is true or false")),
+                Err(_) => errors.push(wrong("/private_network", "must be true or false")),
             },
             "pid" => match serde_json::from_str::<i32>(value.get()) {
                 Ok(pid) if pid > 0 => fields.pid = Some(pid),
-                _ => errors.push(wrong("/pid", "a process id is a whole number greater than zero")),
+                _ => errors.push(wrong("/pid", "must be a whole number greater than zero")),
             },
             _ => {}
         }
@@ -167,7 +167,7 @@ fn string(name: &str, value: &RawValue, errors: &mut Vec<FieldError>) -> Option<
     match serde_json::from_str::<String>(value.get()) {
         Ok(text) if !text.is_empty() && !text.contains('\0') => Some(text),
         _ => {
-            errors.push(wrong(&format!("/{name}"), "this is a string that is not empty"));
+            errors.push(wrong(&format!("/{name}"), "must be a non-empty string"));
             None
         }
     }

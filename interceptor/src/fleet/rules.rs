@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::FleetError;
-use crate::credential::Keyring;
+use crate::credential::{KeyProblem, Keyring};
 use crate::policy::{Catalogue, Policy, Problem, check_besides};
 
 /// Where a policy came from.
@@ -50,7 +50,11 @@ impl Rules {
                 let problem = |error: crate::credential::KeyError| {
                     let id = policy.credential_named(&error.credential);
                     let pointer = id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
-                    Problem::new(pointer, error.to_string())
+                    let place = match error.problem {
+                        KeyProblem::Unset => " in the daemon's environment",
+                        _ => "",
+                    };
+                    Problem::new(pointer, format!("{error}{place}"))
                 };
                 errors.into_iter().map(problem).collect()
             })

@@ -60,7 +60,8 @@ async fn answered(
         None => {
             let most = judged.rules.policy.limits().requests;
             let message = format!(
-                "{most} requests of this sandbox are in progress, which is its limit; wait for one to end, or raise limits.requests"
+                "this sandbox has reached its limit of {} in progress; wait for one to end, or raise limits.requests",
+                crate::words::count(most, "request")
             );
             let deny = refusal(Reason::LimitExceeded, message);
             Err(Box::new(Denied { deny, rules: judged.rules, host: Some(judged.host), retry: true }))

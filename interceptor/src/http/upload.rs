@@ -24,6 +24,7 @@ use crate::metrics::SandboxMetrics;
 use crate::policy::{Deny, Limits, Reason};
 use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;
+use crate::words;
 
 /// How much of a body that the origin no longer wants is still read, and for how long, so that the
 /// answer is not lost to a reset.
@@ -48,8 +49,8 @@ impl Broken {
     /// `limits.body_bytes` was reached.
     pub(crate) fn too_large(most: u64) -> Broken {
         let message = format!(
-            "the body goes beyond the {most} bytes that one request may send; send less, or raise \
-             limits.body_bytes"
+            "the body goes beyond {}, the most that one request may send; send less, or raise limits.body_bytes",
+            words::count(most, "byte")
         );
         let deny = refusal(Reason::LimitExceeded, message);
         Broken::new(Reason::LimitExceeded, Deny { status: 413, ..deny })

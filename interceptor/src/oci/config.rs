@@ -186,7 +186,7 @@ impl Config {
         Err(OciError::Refused(format!(
             "the container would not be contained, since it has {}: run it with fewer privileges, or have the hook called with \
              --allow-privileged",
-            objections.join(", ")
+            with_and(&objections)
         )))
     }
 
@@ -205,6 +205,14 @@ impl Config {
     /// The whole of it as JSON.
     pub fn to_json(&self) -> String {
         Value::Object(self.0.clone()).to_string()
+    }
+}
+
+/// `a`, `a, and b`, `a, b, and c`.
+fn with_and(all: &[String]) -> String {
+    match all {
+        [most @ .., last] if !most.is_empty() => format!("{}, and {last}", most.join(", ")),
+        _ => all.concat(),
     }
 }
 
@@ -252,6 +260,9 @@ mod tests {
         let mut strong = usual();
         strong["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
         assert!(config(strong.clone()).judge(false).unwrap_err().to_string().contains("CAP_SYS_ADMIN"));
+        strong["linux"]["seccomp"] = Value::Null;
+        let said = config(strong.clone()).judge(false).unwrap_err().to_string();
+        assert!(said.contains("since it has CAP_SYS_ADMIN, and no seccomp filter: "), "{said}");
         config(strong).judge(true).unwrap();
         let mut open = usual();
         open["linux"]["seccomp"] = Value::Null;

@@ -16,6 +16,13 @@ const LONGEST: usize = 1024;
 /// When it is elsewhere, does not exist, or could be replaced by others than its owner and root.
 pub fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError> {
     let shown = asked.get(..LONGEST.min(asked.len())).unwrap_or_default().escape_debug();
+    let unknown = || {
+        OciError::Refused(format!(
+            "unknown policy `{shown}` in the annotation {}; policies are files NAME.json in {}",
+            super::POLICY,
+            directory.display()
+        ))
+    };
     let refused = |why: &str| {
         OciError::Refused(format!(
             "the annotation {} asks for the policy \"{shown}\": {why}; policies for containers lie in {}",
@@ -26,7 +33,7 @@ pub fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError> {
     let path = Path::new(asked);
     let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir));
     if asked.is_empty() || asked.len() > LONGEST || !plain || asked.contains('\0') {
-        return Err(refused("this is no name of a file there"));
+        return Err(refused("it is not the name of a file there"));
     }
     // `join` takes an absolute path as it is.
     let named = directory.join(path);
@@ -36,7 +43,7 @@ pub fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError> {
         .attempt(|| format!("cannot open the directory {}", directory.display()))?;
     let found = [named, with_suffix.into()].into_iter().find_map(|path| fs::canonicalize(path).ok());
     let Some(found) = found.filter(|found| found.starts_with(&base) && found.is_file()) else {
-        return Err(refused("there is no such file there"));
+        return Err(unknown());
     };
     for part in found.ancestors().take_while(|part| part.starts_with(&base)) {
         let metadata = fs::metadata(part).attempt(|| format!("cannot examine {}", part.display()))?;

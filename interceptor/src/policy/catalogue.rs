@@ -69,7 +69,7 @@ pub struct Catalogue {
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     /// It is not the JSON it should be.
-    #[error("{0}")]
+    #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// An entry says something impossible.
     #[error("{entry}: {message}")]

@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use super::not_json::not_json;
 use super::problem::{Problem, child_pointer};
 
 /// The largest document, in bytes.
@@ -75,7 +76,7 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, Problem> {
     }
     let syntax = |error: &serde_json::Error| Problem {
         line: Some(error.line()).filter(|line| *line > 0),
-        ..Problem::new("", format!("this is not valid JSON: {error}"))
+        ..Problem::new("", not_json(text, error))
     };
     let raw: &RawValue = match serde_json::from_str(text) {
         Ok(raw) => raw,

@@ -49,7 +49,7 @@ pub(super) fn add_allow(host: &Host) -> String {
 
 pub(super) fn host_special(host: &Host, port: u16, range: &SpecialRange) -> String {
     format!(
-        "{host} port {port} was refused by the network policy: it is, or leads to, no public host but a special-purpose address, {} ({}); an allow rule that names the address would permit it",
+        "{host} port {port} was refused by the network policy: it is not a public host; it is, or leads to, the special-purpose range {} ({}); an allow rule that names the address would permit it",
         range.net, range.name
     )
 }
@@ -70,7 +70,7 @@ pub(super) fn address_denied(host: &Host, address: IpAddr, rule: &Rule) -> Strin
 
 pub(super) fn address_special(host: &Host, address: IpAddr, port: u16, range: &SpecialRange) -> String {
     format!(
-        "{host} port {port} was refused by the network policy: it resolves to {address}, which is, or leads to, a special-purpose address, {} ({}); an allow rule that names the address would permit it",
+        "{host} port {port} was refused by the network policy: it resolves to {address}, which is in, or leads to, the special-purpose range {} ({}); an allow rule that names the address would permit it",
         range.net, range.name
     )
 }

@@ -63,19 +63,39 @@ pub(super) fn endpoint(method: &str, path: &CanonicalPath, outcome: &Outcome<'_>
         Outcome::Method(rule) => Some(NearMiss {
             rule: Arc::clone(&rule.rule),
             failed: "method",
-            edit: format!("add \"{method}\" to {}/methods", rule.pointer),
+            edit: match upper(method) {
+                Some(upper) if rule.admits(&upper) => case(&upper),
+                Some(upper) => format!("add \"{upper}\" to {}/methods and {}", rule.pointer, case(&upper)),
+                None => format!("add \"{method}\" to {}/methods", rule.pointer),
+            },
         }),
         Outcome::Path(Some(rule)) => {
             let pattern = literal_pattern(path);
+            let changed = upper(method).filter(|_| !rule.admits(method));
+            let method = changed.as_deref().unwrap_or(method);
             let edit = if rule.admits(method) {
                 format!("add \"{pattern}\" to {}/paths", rule.pointer)
             } else {
                 let list = rule.pointer.rsplit_once('/').map_or("", |(list, _)| list);
                 format!("add {{\"methods\": [\"{method}\"], \"paths\": [\"{pattern}\"]}} to {list}")
             };
+            let edit = match &changed {
+                Some(upper) => format!("{edit} and {}", case(upper)),
+                None => edit,
+            };
             Some(NearMiss { rule: Arc::clone(&rule.rule), failed: "path", edit })
         }
     }
+}
+
+/// The method in upper case, which is how rules hold it, where it was sent otherwise.
+fn upper(method: &str) -> Option<String> {
+    let upper = method.to_ascii_uppercase();
+    (upper != method).then_some(upper)
+}
+
+fn case(method: &str) -> String {
+    format!("send the method as `{method}`: methods are case-sensitive")
 }
 
 /// A pattern that matches the path: characters that patterns give a meaning, or refuse, become `?`.

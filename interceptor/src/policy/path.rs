@@ -12,7 +12,7 @@ pub enum PathError {
     #[error("the path does not begin with `/`")]
     NotAbsolute,
     /// `%` without two hexadecimal digits.
-    #[error("the path has a `%` that two hexadecimal digits do not follow")]
+    #[error("the path has a `%` without two hexadecimal digits after it")]
     Escape,
     /// The escapes do not decode to UTF-8, at the first decoding or a further one.
     #[error("the path has escapes that do not decode to UTF-8")]
@@ -30,7 +30,7 @@ pub enum PathError {
     #[error("the path has a raw `#`, `?` or space")]
     Delimiter,
     /// A segment that is, or decodes to, `.` or `..`, but for blanks.
-    #[error("the path has a segment that is, or decodes to, `.` or `..`, but for blanks")]
+    #[error("the path has a segment that is `.` or `..`, once decoded and stripped of blanks")]
     DotSegment,
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::policy::{Host, Limits};
+use crate::words;
 
 /// Hosts that are counted at once. A sandbox that talks to more starts over with those that were not used for a second,
 /// unless bytes are counted: those are for its life, and further hosts are refused.
@@ -16,12 +17,14 @@ const MOST_HOSTS: usize = 32 * 1024;
 pub(crate) enum Exceeded {
     /// `requests_per_second_per_host`.
     #[error(
-        "more than {0} requests a second go to this host; slow down, or raise limits.requests_per_second_per_host"
+        "more than {} a second for this host; slow down, or raise limits.requests_per_second_per_host",
+        words::count(*.0, "request")
     )]
     Rate(u64),
     /// `bytes_up_per_host`.
     #[error(
-        "the {0} bytes that may be sent to this host are used up; raise limits.bytes_up_per_host to send more"
+        "the limit of {} for this host is used up; raise limits.bytes_up_per_host to send more",
+        words::count(*.0, "byte")
     )]
     Bytes(u64),
     /// Too many hosts to count.

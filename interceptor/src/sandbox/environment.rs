@@ -58,6 +58,8 @@ pub struct Environment {
     pub lines: Strings,
     /// The names of variables that say that they hold a secret, of which the policy knows nothing.
     pub withheld: Vec<String>,
+    /// The names of variables that hold a real key, under whichever name.
+    pub with_key: Vec<String>,
 }
 
 /// Builds it. `holds_key` says whether a value contains a real key.
@@ -75,8 +77,19 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environ
             }
         }
     }
-    let mut variables = harmless(inherited, &passed, &key_variables, &holds_key);
     let governed = |name: &OsStr| placeholders.iter().any(|(known, _)| name == OsStr::new(known));
+    let is_source = |name: &OsStr| key_variables.iter().any(|key| name == OsStr::new(key));
+    // The caller has the policy's own variables on purpose; one that is set is a mistake whatever it is called.
+    let inherited_key = inherited.iter().filter(|(name, _)| !is_source(name));
+    let set_key = set_here.iter();
+    let mut with_key: Vec<String> = inherited_key
+        .filter(|(_, value)| holds_key(value.as_bytes()))
+        .chain(set_key.filter(|(name, value)| is_source(name) || holds_key(value.as_bytes())))
+        // A name that is itself a key is not repeated.
+        .filter(|(name, _)| !governed(name) && !holds_key(name.as_bytes()))
+        .map(|(name, _)| shown(name))
+        .collect();
+    let mut variables = harmless(inherited, &passed, &key_variables, &holds_key);
     let mut withheld = Vec::new();
     variables.retain(|(name, value)| {
         let stays = value.is_empty()
@@ -85,7 +98,7 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environ
             || !(service_variables.iter().any(|known| name == OsStr::new(known)) || says_secret(name));
         // One that is set anew is not missed.
         if !stays && set_here.iter().all(|(other, _)| other != name) {
-            withheld.push(name.to_string_lossy().escape_debug().to_string());
+            withheld.push(shown(name));
         }
         stays
     });
@@ -109,7 +122,30 @@ pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environ
         line
     };
     withheld.sort();
-    Environment { lines: Strings(variables.into_iter().map(line).collect()), withheld }
+    with_key.sort();
+    with_key.dedup();
+    Environment { lines: Strings(variables.into_iter().map(line).collect()), withheld, with_key }
+}
+
+/// A name as messages have it.
+fn shown(name: &OsStr) -> String {
+    name.to_string_lossy().escape_debug().to_string()
+}
+
+/// Why what `--env` was given cannot be done; no value is repeated. `is_set`: whether the caller has a variable.
+pub fn objection(given: &OsStr, is_set: impl Fn(&OsStr) -> bool) -> Option<String> {
+    let bytes = given.as_bytes();
+    let at = bytes.iter().position(|byte| *byte == b'=');
+    let name = OsStr::from_bytes(&bytes[..at.unwrap_or(bytes.len())]);
+    let text = shown(name);
+    if name.is_empty() {
+        return Some("a variable has no name before the `=`".to_owned());
+    }
+    if name.as_bytes().iter().any(u8::is_ascii_whitespace) {
+        return Some("the name of a variable has no blanks; write NAME or NAME=VALUE".to_owned());
+    }
+    (at.is_none() && !is_set(name))
+        .then(|| format!("the variable {text} is not set here; {text}=VALUE gives it a value inside"))
 }
 
 /// Whether a variable's name says that it holds a secret: it is one of these words, or ends in one.
@@ -350,6 +386,38 @@ mod tests {
             assert!(!seen.iter().any(|line| line.starts_with(&format!("{name}="))), "{name}: {seen:?}");
         }
         assert_eq!(withheld, [""; 0]);
+    }
+
+    #[test]
+    fn a_variable_that_holds_a_real_key_is_named_and_a_name_that_is_one_is_not() {
+        let pairs = |all: &[(&str, &str)]| all.iter().map(|(n, v)| (n.into(), v.into())).collect();
+        let built = build(
+            Sources {
+                inherited: pairs(&[("COPY", "sk-real"), ("sk-real", "sk-real"), ("BILLING_KEY", "sk-real")]),
+                sandbox: "sb-0123",
+                identity: &nobody(),
+                placeholders: vec![("OPENAI_API_KEY".into(), "sk-placeholder".into())],
+                key_variables: vec!["BILLING_KEY".into(), "OTHER_KEY".into()],
+                service_variables: Vec::new(),
+                given: ["SET=sk-real", "OTHER_KEY=x", "OPENAI_API_KEY=sk-real"].map(Into::into).to_vec(),
+            },
+            |value| memchr::memmem::find(value, b"sk-real").is_some(),
+        );
+        assert_eq!(built.with_key, ["COPY", "OTHER_KEY", "SET"]);
+    }
+
+    #[test]
+    fn what_cannot_be_passed_or_set_is_said_without_its_value() {
+        let said = |given: &str| objection(OsStr::new(given), |name| name == "SET");
+        for fine in ["SET", "NEW=x", "NEW=", "NEW=a b"] {
+            assert_eq!(said(fine), None, "{fine}");
+        }
+        for (given, part) in
+            [("UNSET", "UNSET is not set"), ("=x", "no name"), ("A B", "no blanks"), ("", "no name")]
+        {
+            assert!(said(given).unwrap().contains(part), "{given}");
+        }
+        assert!(!said("A B=secret").unwrap().contains("secret"));
     }
 
     #[test]

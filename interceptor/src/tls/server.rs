@@ -28,7 +28,7 @@ const RENEWED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// The sandbox asks for new names faster than its limit.
-    #[error("more than {per_second} new names a second")]
+    #[error("more than {} a second", crate::words::count(*per_second, "new name"))]
     RateLimited {
         /// The limit.
         per_second: u64,

@@ -24,12 +24,12 @@ pub struct ChainKey(hmac::Key);
 #[derive(Debug, thiserror::Error)]
 pub enum ChainKeyError {
     /// It cannot be read.
-    #[error("cannot read the audit chain's key {path}: {source}", path = path.display())]
+    #[error("cannot read the audit chain's key {path}: {cause}", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
-        source: io::Error,
+        /// What the system says. Part of the message, so not its source too.
+        cause: io::Error,
     },
     /// Every user of the machine can read or write it.
     #[error("the audit chain's key {path} is open to every user of this machine (mode {mode:04o}): chmod 600 {path}",
@@ -54,7 +54,7 @@ pub enum ChainKeyError {
 impl ChainKey {
     /// Reads a key: every byte of the file, between 32 and 4096 of them.
     pub fn read(path: &Path) -> Result<ChainKey, ChainKeyError> {
-        let unreadable = |source| ChainKeyError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |cause| ChainKeyError::Unreadable { path: path.to_owned(), cause };
         let (file, metadata) = files::open(path).map_err(unreadable)?;
         let mode = metadata.mode();
         // What a shell or a service manager made for this process alone is no regular file, or has a mode of its own.

@@ -238,29 +238,32 @@ impl fmt::Display for Flaw {
             Flaw::Unsealed => f.write_str("carries no MAC: it was altered, or written without --audit-chain"),
             Flaw::Altered => f.write_str("was altered, or the key is another"),
             Flaw::Missing { expected, found } if *found == expected.wrapping_add(1) => {
-                write!(f, "is record {found}, where {expected} should be: one is missing, or out of place")
+                write!(
+                    f,
+                    "holds record {found} where record {expected} belongs: one is missing, or out of place"
+                )
             }
             Flaw::Missing { expected, found } => {
                 let count = found.wrapping_sub(*expected);
                 write!(
                     f,
-                    "is record {found}, where {expected} should be: {count} are missing, or out of place"
+                    "holds record {found} where record {expected} belongs: {count} are missing, or out of place"
                 )
             }
             Flaw::Misplaced { expected, found } => {
                 write!(
                     f,
-                    "is record {found}, where {expected} should be: it stands here again, or out of place"
+                    "holds record {found} where record {expected} belongs: it stands here again, or out of place"
                 )
             }
             Flaw::Headless { found } => write!(
                 f,
-                "is record {found}, in the midst of a chain: what stood before it was removed, or is in a file that should be \
+                "holds record {found}, in the midst of a chain: what stood before it was removed, or is in a file that should be \
                  given before this one"
             ),
             Flaw::WrongFile { expected, found } => write!(
                 f,
-                "goes on at record {found}, where {expected} should be: a file is missing before it, the end of that file was removed, \
+                "goes on at record {found} where record {expected} belongs: a file is missing before it, the end of that file was removed, \
                  or the order is wrong"
             ),
             Flaw::StartWithin => {

@@ -61,7 +61,7 @@ pub(super) fn line(record: &Record, colour: bool) -> String {
     if let Some(duration) = record.duration_ms {
         let _ = write!(out, " {duration:.1}ms");
     }
-    if let Some(id) = record.id.as_deref().filter(|_| record.decision.as_deref() == Some("deny")) {
+    if let Some(id) = record.id.as_deref() {
         let _ = write!(out, " id={}", short(id));
     }
     out
@@ -104,9 +104,12 @@ mod tests {
              credential=openai up=1 down=2 1.2ms id=abc"
         );
         assert!(line(&record, true).contains("\u{1b}[31mdeny \u{1b}[0m"));
-        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","kind":"connection","decision":"allow","ip":"192.0.2.1","port":5432,"protocol":"tcp"}"#;
+        let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"def","kind":"connection","decision":"allow","ip":"192.0.2.1","port":5432,"protocol":"tcp"}"#;
         let record = Record::parse(text).unwrap();
-        assert_eq!(line(&record, false), "2026-01-31T12:00:00.123Z allow connection s1 tcp 192.0.2.1:5432");
+        assert_eq!(
+            line(&record, false),
+            "2026-01-31T12:00:00.123Z allow connection s1 tcp 192.0.2.1:5432 id=def"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::record::Record;
 use super::show;
 use crate::cli::ctl::{self, events};
 use crate::cli::policy_file::printable_json;
+use crate::words;
 
 /// How long the records that the daemon has kept may take to come.
 pub(super) const KEPT_COME: Duration = Duration::from_secs(2);
@@ -186,10 +187,14 @@ impl Printer {
     /// A line that is no record is said to be there: somebody may have put it there in place of one.
     fn unreadable(&self, length: u64) -> Option<String> {
         if self.json {
-            let _ = writeln!(io::stderr(), "interceptor: a line of {length} bytes is no audit record");
+            let _ = writeln!(
+                io::stderr(),
+                "interceptor: a line of {} is no audit record",
+                words::count(length, "byte")
+            );
             return None;
         }
-        Some(format!("? a line of {length} bytes that is no audit record"))
+        Some(format!("? a line of {} that is no audit record", words::count(length, "byte")))
     }
 }
 

@@ -147,7 +147,7 @@ fn print_json(
             json!({ "whole": true, "records": records, "ended": ended, "notes": notes })
         }
         Err(Fault { line, flaw }) => {
-            json!({ "whole": false, "file": last, "line": line, "message": flaw.to_string(), "notes": notes })
+            json!({ "whole": false, "file": last, "line": line, "message": format!("line {line} {flaw}"), "notes": notes })
         }
     };
     writeln!(out, "{value}")

@@ -1,6 +1,7 @@
 //! HTTP/1.1 over the control socket.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,13 @@ pub(in crate::cli) enum Failure {
         cause: io::Error,
         /// What to do.
         remedy: &'static str,
+    },
+    /// The daemon is another user's.
+    #[error("the daemon at {path} hung up: only root and the user that it runs as may speak with it: try sudo",
+        path = path.display())]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
     },
     /// The daemon does not speak as it should, or no more.
     #[error("the daemon at {path} gave an unexpected answer: {what}", path = path.display())]
@@ -105,7 +113,10 @@ pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<
     let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
     let answer = answer
         .map_err(|_| strange(format!("no answer within {} seconds", PATIENCE.as_secs())))?
-        .map_err(|error| strange(error.to_string()))?;
+        .map_err(|error| match is_ours(socket) {
+            true => strange(error.to_string()),
+            false => Failure::Foreign { path: socket.to_owned() },
+        })?;
     if answer.status().is_success() {
         return Ok(answer);
     }
@@ -119,10 +130,18 @@ pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<
     Err(Failure::Refused(Box::new(Problem::read(status, &body).at(&question.path))))
 }
 
+/// Whether this user may speak with the daemon: root, and who owns its socket.
+fn is_ours(socket: &Path) -> bool {
+    let user = nix::unistd::geteuid();
+    user.is_root() || std::fs::metadata(socket).is_ok_and(|metadata| metadata.uid() == user.as_raw())
+}
+
 fn unreachable(socket: &Path, cause: io::Error) -> Failure {
     let remedy = match cause.kind() {
         io::ErrorKind::NotFound => "; start it with `interceptor serve`, or name its socket with --control",
-        io::ErrorKind::PermissionDenied => "; only the user that runs the daemon may use it: try sudo",
+        io::ErrorKind::PermissionDenied => {
+            "; only root and the user that the daemon runs as may speak with it: try sudo"
+        }
         io::ErrorKind::ConnectionRefused => {
             "; the daemon has ended and left its socket behind: start it again with `interceptor serve`"
         }

@@ -69,7 +69,13 @@ impl fmt::Display for Problem {
         if let Some(detail) = &document.detail {
             write!(f, ": {}", printable(detail))?;
         }
-        for error in &document.errors {
+        // The detail is that of a single error, with its place.
+        let told = |error: &Value| {
+            let detail = document.detail.as_deref().unwrap_or_default();
+            document.errors.len() == 1
+                && error["detail"].as_str().is_some_and(|error| detail.ends_with(error))
+        };
+        for error in document.errors.iter().filter(|error| !told(error)) {
             let place = ["path", "pointer"].iter().find_map(|name| error[name].as_str());
             let message = ["message", "detail"].iter().find_map(|name| error[name].as_str());
             match (place.filter(|place| !place.is_empty()), message) {
@@ -97,6 +103,11 @@ mod tests {
             shown,
             "the daemon refused: The policy is not valid (422): 2 errors\\u{1b}[2J\n  /network/allow/0: no host\n  odd\\u{202e}"
         );
+        let body =
+            br#"{"type":"about:blank","title":"The document is invalid","detail":"/pid: must be a number",
+            "errors":[{"pointer":"/pid","detail":"must be a number"}]}"#;
+        let shown = Problem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
+        assert_eq!(shown, "the daemon refused: The document is invalid (422): /pid: must be a number");
         let shown = Problem::read(StatusCode::BAD_GATEWAY, b"<html>\x1b[2J").to_string();
         assert_eq!(shown, "the daemon refused: 502 Bad Gateway: <html>\\u{1b}[2J");
         assert_eq!(

@@ -51,6 +51,9 @@ that cannot be shown.";
 /// Runs the command.
 pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
     let Engine::Podman = arguments.engine;
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the hook is for containers of root: run as root, with sudo for instance");
+    }
     let mut output = std::io::stdout().lock();
     let read = podman::directories()?;
     if arguments.uninstall {

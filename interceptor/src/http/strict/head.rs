@@ -1,6 +1,7 @@
 //! What a request head must look like to be let through (RFC 9112 sections 2 to 6, RFC 9110 section 5): pure.
 
 use crate::policy::Reason;
+use crate::words::count;
 
 use super::REFUSED_METHOD;
 
@@ -47,7 +48,8 @@ impl Refused {
             reason: Reason::LimitExceeded,
             status: Refused::TOO_LARGE,
             message: format!(
-                "the request's head is larger than {most} bytes; send smaller headers, or raise limits.header_bytes"
+                "the request's head is larger than {}; send smaller headers, or raise limits.header_bytes",
+                count(most as u64, "byte")
             ),
         }
     }
@@ -57,7 +59,8 @@ impl Refused {
             reason: Reason::LimitExceeded,
             status: Refused::TOO_LARGE,
             message: format!(
-                "the request has more than {most} header fields; send fewer, or raise limits.headers"
+                "the request has more than {}; send fewer, or raise limits.headers",
+                count(most as u64, "header field")
             ),
         }
     }

@@ -294,6 +294,22 @@ fn a_refusal_names_the_rule_the_nearest_miss_and_the_edit() {
             "add \"DELETE\" to /credentials_v2/openai/endpoints/1/methods",
         ),
         (
+            "get",
+            "/v1/models",
+            "GET /v1/models",
+            "/credentials_v2/openai/endpoints/1/paths/0",
+            "method",
+            "send the method as `GET`: methods are case-sensitive",
+        ),
+        (
+            "delete",
+            "/v1/models",
+            "GET /v1/models",
+            "/credentials_v2/openai/endpoints/1/paths/0",
+            "method",
+            "add \"DELETE\" to /credentials_v2/openai/endpoints/1/methods and send the method as `DELETE`: methods are case-sensitive",
+        ),
+        (
             "GET",
             "/v1/files",
             "POST /v1/chat/completions",
