@@ -20,7 +20,7 @@ use crate::words;
   interceptor replay --policy new.json --audit audit.jsonl
   interceptor replay --policy new.json --audit audit.jsonl --json
 
-A record has no scheme: port 80 counts as http, others as https. It has no headers and no query
+A record has no scheme: port 80 counts as http, others as https. It has no headers and no query \
 either: what was refused for those is skipped, and counted by its reason.
 
 Exit status: 0 nothing would change, 1 something would, 2 no answer (invalid arguments or files).")]
