@@ -43,7 +43,7 @@ Examples:
   sudo interceptor install podman
   sudo podman run --network none --annotation io.interceptor.policy=agent IMAGE COMMAND
 
-It asks the engine from where it reads hooks, since an engine starts containers without a hook that it does not find. Then it
+It asks the engine from where it reads hooks, since an engine starts containers without a hook that it does not find. Then it \
 starts a container that must be refused an egress; where that does not come about, the exit status is 1.";
 
 /// Runs the command.
