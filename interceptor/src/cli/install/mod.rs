@@ -41,7 +41,8 @@ const EXAMPLES: &str = "\
 Examples:
   sudo interceptor install podman --dry-run
   sudo interceptor install podman
-  sudo podman run --network none --annotation io.interceptor.policy=agent IMAGE COMMAND
+  sudo podman run --network none \\
+    --annotation io.interceptor.policy=agent IMAGE COMMAND
 
 It asks the engine from where it reads hooks, since an engine starts containers without a hook that it does not find. Then it \
 starts a container that must be refused an egress; where that does not come about, the exit status is 1.";
