@@ -151,6 +151,11 @@ fn explain_prints_the_decision_and_exits_by_it() {
             json!({"type":"credential_misuse","credential":"openai"}),
         ),
         (
+            &["--present", "openai", "GET", "https://evil.test/"],
+            1,
+            json!({"type":"credential_misuse","credential":"openai","filter":"credential"}),
+        ),
+        (
             &["-H", "X-HTTP-Method-Override: DELETE", "GET", "https://api.openai.com/v1/models"],
             1,
             json!({"type":"endpoint_denied"}),
@@ -386,12 +391,53 @@ fn replay_says_what_a_new_policy_would_change() {
     );
     assert_eq!(seen["newly_allowed"][0]["host"], "docs.example.com");
     assert_eq!(seen["skipped"], 2);
+    assert_eq!(seen["skipped_for"], json!({"limit_exceeded": 1, "unreadable": 1}));
     let human = desk.run(&["replay", "--policy", &policy, "--audit", &audit], None);
     let text = String::from_utf8(human.stdout).unwrap();
     assert!(
         text.contains("newly denied  GET gone.test:443/a  (2 recorded)")
             && text.contains("1 newly denied, 1 newly allowed"),
         "{text}"
+    );
+}
+
+#[test]
+fn replay_skips_what_a_record_does_not_hold_and_its_totals_add_up() {
+    let desk = Desk::new();
+    let policy = desk.file("p.json", POLICY).display().to_string();
+    let governed = |more: Value| {
+        let mut fields =
+            json!({"host":"api.openai.com","method":"GET","path":"/v1/models","decision":"deny"});
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        fields
+    };
+    let audit = [
+        record("c1", json!({"host":"api.openai.com","method":"GET","path":"/v1/models"})),
+        record("c2", json!({"host":"evil.test","method":"GET","path":"/","decision":"deny","type":"host_denied"})),
+        // An upgrade; a method that a header asked for; a key that could not be set; an ambiguous query.
+        record("c3", governed(json!({"type":"protocol_denied","filter":"credential","protocol":"h1"}))),
+        record("c4", governed(json!({"type":"endpoint_denied","filter":"endpoint","rule":"GET /v1/models"}))),
+        record("c5", governed(json!({"type":"endpoint_denied","filter":"credential"}))),
+        record("c6", governed(json!({"type":"path_ambiguous","filter":"request"}))),
+        record("c7", governed(json!({"type":"request_malformed","filter":"request"}))),
+        // Two names on one connection; a placeholder in the name that TLS asked for.
+        record("c8", json!({"kind":"connection","host":"docs.example.com","protocol":"tls","decision":"deny","type":"no_request"})),
+        record("c9", json!({"kind":"connection","host":"docs.example.com","protocol":"tls","decision":"deny","type":"credential_misuse"})),
+        record("d1", json!({"kind":"connection","host":"docs.example.com","protocol":"tcp","decision":"deny","type":"protocol_denied"})),
+        record("d2", json!({"kind":"dns","host":"evil.test","decision":"deny","type":"host_denied"})),
+        "{\"kind\":\"lifecycle\",\"type\":\"started\"}\n".to_owned(),
+    ]
+    .concat();
+    let audit = desk.file("same.jsonl", &audit).display().to_string();
+    let (seen, code) = desk.json(&["replay", "--json", "--policy", &policy, "--audit", &audit]);
+    assert_eq!((code, &seen["newly_allowed"]), (0, &json!([])), "{seen:#}");
+    assert_eq!((&seen["records"], &seen["judged"], &seen["other_kinds"]), (&json!(12), &json!(3), &json!(2)));
+    let human = desk.run(&["replay", "--policy", &policy, "--audit", &audit], None);
+    assert_eq!(
+        String::from_utf8(human.stdout).unwrap(),
+        "12 records: 3 judged, 7 skipped (1 credential_misuse, 2 endpoint_denied, 1 no_request, \
+         1 path_ambiguous, 1 protocol_denied, 1 request_malformed), 2 of other kinds: \
+         0 newly denied, 0 newly allowed\n"
     );
 }
 

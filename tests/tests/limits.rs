@@ -271,6 +271,8 @@ print('ended')
         );
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program);
         assert_eq!(outcome.success().out(), "b'HTTP/1.1 200'\nb'HTTP/1.1 101'\nended\n");
+        let reasons: Vec<_> = outcome.requests("allow").iter().map(|record| record.reason.clone()).collect();
+        assert_eq!(reasons, vec![Some("total_timeout_seconds".to_owned()); 2]);
     });
 }
 

@@ -127,6 +127,29 @@ fn ssh_and_psql_print_why() {
 }
 
 #[test]
+fn git_prints_why_and_curl_takes_no_refusal_of_ftp_for_a_time_out() {
+    Lab::test(|lab| {
+        lab.unordered();
+        for (host, reason) in [("evil.test", "host_denied"), (HOST, "protocol_denied")] {
+            let git = shell(lab, &format!("git clone git://{host}/x /tmp/never"));
+            let why =
+                format!("remote error: interceptor: {host} port 9418 was refused by the network policy");
+            assert!(said(&git).contains(&why), "{}", said(&git));
+            let records: Vec<_> = git.audit.iter().filter(|record| record.kind == "connection").collect();
+            assert_eq!(records.len(), 1, "{records:?}");
+            assert_eq!(
+                (records[0].reason.as_deref(), records[0].protocol.as_deref()),
+                (Some(reason), Some("tcp"))
+            );
+        }
+        // 8 is "weird server reply", 28 is "operation timed out".
+        let ftp = shell(lab, "curl -sv ftp://evil.test/x; echo exit $?");
+        assert!(ftp.out().contains("exit 8\n"), "{}", said(&ftp));
+        assert!(said(&ftp).contains("< 530 interceptor: evil.test port 21 was refused"), "{}", said(&ftp));
+    });
+}
+
+#[test]
 fn other_protocols_are_told_in_one_line_and_the_rest_is_reset() {
     Lab::test(|lab| {
         let program = r"
@@ -144,7 +167,7 @@ print(json.dumps([talk(6379, b'*1\r\n$4\r\nPING\r\n'), talk(25, b''), talk(21, b
         let outcome = lab.sandbox(&policy(lab)).quiet_log().python(program);
         outcome.success();
         let said: Vec<String> = serde_json::from_value(outcome.json()).expect("strings");
-        let starts = ["-ERR interceptor: ", "554 5.7.1 ", "421 ", "", "-ERR ", "* BYE "];
+        let starts = ["-ERR interceptor: ", "554 5.7.1 ", "530 ", "", "-ERR ", "* BYE "];
         for (said, start) in said.iter().zip(starts) {
             assert!(said.starts_with(start) && said.contains("refused by the network policy"), "{said}");
         }

@@ -35,6 +35,9 @@ pub(crate) fn classify(first: &[u8]) -> Option<Spoken> {
     if line.is_empty() || first == b"\r" {
         return None;
     }
+    if is_git(line) {
+        return Some(Spoken::Other);
+    }
     let word = line.iter().take_while(|byte| is_method_byte(**byte)).count();
     match line.get(word) {
         _ if word > MOST_METHOD => Some(Spoken::Other),
@@ -49,6 +52,12 @@ fn is_method_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// A request of Git's own protocol (gitprotocol-pack(5)): a pkt-line that would pass for a method.
+pub(super) fn is_git(first: &[u8]) -> bool {
+    let digits = first.get(..4).is_some_and(|length| length.iter().all(u8::is_ascii_hexdigit));
+    digits && first[4..].starts_with(b"git-")
+}
+
 /// What follows the method in HTTP/1: a path, `*`, an absolute URL or an authority, up to ` HTTP/`.
 fn target(rest: &[u8]) -> Option<Spoken> {
     const MOST_TARGET: usize = 16 * 1024;
@@ -57,11 +66,18 @@ fn target(rest: &[u8]) -> Option<Spoken> {
             let is_http = memchr::memmem::find(&rest[..end], b"HTTP/").is_some();
             Some(if is_http { Spoken::Http1 } else { Spoken::Other })
         }
+        // No request line has them, and who sends them does not wait for its end.
+        None if has_controls(rest) => Some(Spoken::Other),
         None if rest.len() >= MOST_TARGET => Some(Spoken::Http1),
         // `/` and `http` begin targets and hardly anything else: no need to wait for the whole line.
         None if rest.starts_with(b"/") || rest.starts_with(b"http") => Some(Spoken::Http1),
         None => None,
     }
+}
+
+/// Whether a line that is not over has control characters, but for the return that may end it.
+fn has_controls(line: &[u8]) -> bool {
+    line.strip_suffix(b"\r").unwrap_or(line).iter().any(u8::is_ascii_control)
 }
 
 #[cfg(test)]
@@ -88,6 +104,14 @@ mod tests {
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n", None),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http2)),
             (b"SSH-2.0-OpenSSH_9.2\r\n", Some(Spoken::Other)),
+            (b"0032git", None),
+            (b"0032git-upload-pack /x\0host=evil.test\0", Some(Spoken::Other)),
+            (b"00aFgit-receive-pack /x\0host=evil.test\0", Some(Spoken::Other)),
+            (b"GET /x\0y", Some(Spoken::Other)),
+            (b"QUERY \x01", Some(Spoken::Other)),
+            // Answered over HTTP, which says what is wrong with it.
+            (b"GET /x\0y HTTP/1.1\r\n", Some(Spoken::Http1)),
+            (b"GET /x HTTP/1.1\r", Some(Spoken::Http1)),
             (b"EHLO example.com\r\n", Some(Spoken::Other)),
             (b"\x05\x01\x00", Some(Spoken::Other)),
             (b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", Some(Spoken::Other)),
@@ -107,6 +131,7 @@ mod tests {
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             b"\x16\x03\x01\x00\x05hello",
             b"SSH-2.0-x\r\n",
+            b"0032git-upload-pack /x\0host=evil.test\0",
             b"CONNECT a:1 HTTP/1.1\r\n\r\n",
         ] {
             let told: Vec<_> = (0..=whole.len()).filter_map(|end| classify(&whole[..end])).collect();

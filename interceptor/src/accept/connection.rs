@@ -256,6 +256,8 @@ pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: 
             return;
         }
     };
+    // What was spent on the way to an address is not spent on the host that was named then.
+    arrival.unasked.counted &= identity.host == arrival.host();
     let early = early(&arrival, &identity, offers_h2);
     arrival.unasked.counted |= early.is_some();
     let shaken = tokio::time::timeout(patience, handshake.into_stream(config)).await;
@@ -326,7 +328,9 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
         return None;
     }
     // The origin sees a connection, whatever comes of it: it counts as the request that it is for.
-    arrival.sandbox.budget.spend(&identity.host, 0, policy.limits()).ok()?;
+    if !arrival.unasked.counted {
+        arrival.sandbox.budget.spend(&identity.host, 0, policy.limits()).ok()?;
+    }
     let (rules, wanted) = (arrival.rules.clone(), key.clone());
     let task = tokio::spawn(async move { pool.get(&rules.policy, &wanted, h2).await });
     Some(Early { key, task })

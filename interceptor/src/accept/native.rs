@@ -6,6 +6,7 @@
 //! | SSH | `SSH_MSG_DISCONNECT` (RFC 4253 section 11.1), before any key exchange |
 //! | PostgreSQL | `ErrorResponse`, also within TLS (<https://www.postgresql.org/docs/current/protocol-flow.html>) |
 //! | Redis | an error (<https://redis.io/docs/latest/develop/reference/protocol-spec/>) |
+//! | Git | an error line (<https://git-scm.com/docs/gitprotocol-pack>) |
 //! | SMTP, FTP, POP3, IMAP, MySQL | a greeting that refuses: the server speaks first, so the port tells |
 
 use std::io;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::classify::is_git;
 use super::connection::reset;
 use crate::policy::Host;
 use crate::proxy::Sandbox;
@@ -96,6 +98,9 @@ fn reply(first: &[u8], message: &str) -> Option<Vec<u8>> {
     if first.starts_with(b"SSH-2.0-") || first.starts_with(b"SSH-1.99-") {
         return Some(ssh(message));
     }
+    if is_git(first) {
+        return Some(git(message));
+    }
     // An array of bulk strings.
     let rest = first.strip_prefix(b"*")?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -108,14 +113,20 @@ fn greeting(port: u16, message: &str) -> Option<Vec<u8>> {
     let text = match port {
         // "No SMTP service here", and the class of what policy refuses (RFC 5321, RFC 3463).
         25 | 587 | 2525 => format!("554 5.7.1 {message}\r\n"),
-        // "Service not available" (RFC 959).
-        21 => format!("421 {message}\r\n"),
+        // "Not logged in" (RFC 959): 421, "service not available", is read as a time-out by curl.
+        21 => format!("530 {message}\r\n"),
         110 => format!("-ERR {message}\r\n"),
         143 => format!("* BYE {message}\r\n"),
         3306 => return Some(mysql(message)),
         _ => return None,
     };
     Some(text.into_bytes())
+}
+
+/// A pkt-line, whose length counts its own four digits (gitprotocol-common(5)).
+fn git(message: &str) -> Vec<u8> {
+    let line = format!("ERR {message}");
+    format!("{:04x}{line}", 4 + line.len()).into_bytes()
 }
 
 /// An identification and one packet: length, padding, payload (RFC 4253 section 6).
@@ -236,6 +247,9 @@ mod tests {
             (&b"SSH-2.0-OpenSSH_9.2p1\r\n"[..], Some("SSH-2.0-")),
             (b"*1\r\n$4\r\nPING\r\n", Some("-ERR no\r\n")),
             (b"*12\r\n$4\r\nPING\r\n", Some("-ERR no\r\n")),
+            (b"0032git-upload-pack /x\0host=evil.test\0", Some("000aERR no")),
+            (b"0032git", None),
+            (b"003git-upload-pack /x\0", None),
             (b"*", None),
             (b"*1", None),
             (b"* 1\r\n$4", None),

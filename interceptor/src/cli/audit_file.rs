@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::files;
-use crate::policy::{Decision, Host, Policy, Reason, Request, Scheme};
+use crate::policy::{CanonicalPath, Decision, Filter, Host, Policy, Reason, Request, Scheme};
 
 /// The longest line that is read as a record, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -19,7 +19,12 @@ pub(super) struct Record {
     #[serde(default)]
     pub(super) id: String,
     pub(super) kind: String,
+    #[serde(default)]
     pub(super) decision: String,
+    #[serde(default)]
+    filter: Option<String>,
+    #[serde(default)]
+    rule: Option<serde_json::Value>,
     #[serde(rename = "type", default)]
     pub(super) reason: Option<String>,
     #[serde(default)]
@@ -67,22 +72,38 @@ pub(super) fn each(path: &Path, mut each: impl FnMut(Record) -> bool) -> anyhow:
 }
 
 impl Record {
-    /// Whether the policy of that time permitted it; `None` where something other than the policy decided.
+    /// Whether the policy of that time permitted it; `None` where something other than the policy
+    /// decided, or what decided is not in the record.
     pub(super) fn permitted(&self) -> Option<bool> {
         if self.decision == "allow" {
             return Some(true);
         }
         let reason =
             Reason::ALL.into_iter().find(|reason| Some(reason.as_str()) == self.reason.as_deref())?;
+        let (is_request, is_raw) = (self.kind == "request", self.protocol.as_deref() == Some("tcp"));
         match reason {
-            Reason::HostDenied
-            | Reason::EndpointDenied
-            | Reason::CredentialMisuse
-            | Reason::CredentialAmbiguous
-            | Reason::PlaintextDenied
-            | Reason::ProtocolDenied
-            | Reason::PathAmbiguous
-            | Reason::MethodRefused => Some(false),
+            Reason::HostDenied | Reason::CredentialAmbiguous | Reason::PlaintextDenied => Some(false),
+            // For a method that a header asked for, or since the key could not be set.
+            Reason::EndpointDenied => {
+                let for_rules =
+                    self.filter.as_deref().is_none_or(|filter| filter == Filter::Endpoint.as_str());
+                let as_sent = for_rules && self.rule.as_ref().is_none_or(serde_json::Value::is_null);
+                as_sent.then_some(false)
+            }
+            // The placeholder stood in the name that TLS asked for.
+            Reason::CredentialMisuse => is_request.then_some(false),
+            // For an upgrade, or for what the kernel does not let pass.
+            Reason::ProtocolDenied => (!is_request && is_raw).then_some(false),
+            // The query, or what was cut off with it.
+            Reason::PathAmbiguous => {
+                let path = self.path.as_deref()?;
+                CanonicalPath::parse(path).is_err().then_some(false)
+            }
+            Reason::MethodRefused => {
+                let refused = ["CONNECT", "TRACE", "TRACK"];
+                let method = self.method.as_deref()?;
+                refused.iter().any(|name| name.eq_ignore_ascii_case(method)).then_some(false)
+            }
             // The policy had let it through.
             Reason::UpstreamUnreachable
             | Reason::UpstreamTls
@@ -92,8 +113,9 @@ impl Record {
             | Reason::Aborted
             | Reason::ResponseTimeout
             | Reason::TunnelIdleTimeout => Some(true),
-            // A connection to a host that is denied, which ended before anything was asked.
-            Reason::NoRequest | Reason::CertificateRejected => Some(false),
+            // A connection to a host that is denied, which ended before anything was asked; one
+            // whose names differed has no filter.
+            Reason::NoRequest | Reason::CertificateRejected => self.filter.is_some().then_some(false),
             Reason::RequestMalformed
             | Reason::AuthorityMismatch
             | Reason::LimitExceeded

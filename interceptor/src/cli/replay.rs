@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::audit_file;
 use super::policy_file::{self, printable};
 use super::registries;
-use crate::policy::Decision;
+use crate::policy::{Decision, Reason};
 use crate::words;
 
 /// The arguments of `interceptor replay`.
@@ -20,7 +20,8 @@ use crate::words;
   interceptor replay --policy new.json --audit audit.jsonl
   interceptor replay --policy new.json --audit audit.jsonl --json
 
-A record has no scheme and no method-override headers: port 80 counts as http, others as https.
+A record has no scheme: port 80 counts as http, others as https. It has no headers and no query \
+either: what was refused for those is skipped, and counted by its reason.
 
 Exit status: 0 nothing would change, 1 something would, 2 no answer (invalid arguments or files).")]
 pub struct Replay {
@@ -56,7 +57,10 @@ struct Changes {
     denied: BTreeMap<Subject, Change>,
     allowed: BTreeMap<Subject, Change>,
     judged: u64,
-    skipped: u64,
+    /// Records that cannot be judged again, by the reason that they hold.
+    skipped: BTreeMap<String, u64>,
+    /// Records of what is neither a request nor a connection.
+    others: u64,
 }
 
 /// Runs the command.
@@ -68,10 +72,14 @@ pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
         if matches!(record.kind.as_str(), "request" | "connection") {
             let decision = record.permitted().zip(record.judge(&policy));
             changes.add(&record, decision);
+        } else {
+            changes.others += 1;
         }
         true
     })?;
-    changes.skipped += unreadable;
+    if unreadable > 0 {
+        changes.skipped.insert("unreadable".to_owned(), unreadable);
+    }
     let mut out = io::stdout().lock();
     if arguments.json {
         writeln!(out, "{:#}", changes.as_json())?;
@@ -85,7 +93,9 @@ pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
 impl Changes {
     fn add(&mut self, record: &audit_file::Record, decision: Option<(bool, Decision)>) {
         let Some((permitted, decision)) = decision else {
-            self.skipped += 1;
+            let known = Reason::ALL.into_iter().map(Reason::as_str);
+            let why = known.into_iter().find(|known| Some(*known) == record.reason.as_deref());
+            *self.skipped.entry(why.unwrap_or("incomplete").to_owned()).or_default() += 1;
             return;
         };
         self.judged += 1;
@@ -126,8 +136,15 @@ impl Changes {
             "newly_denied": list(&self.denied),
             "newly_allowed": list(&self.allowed),
             "judged": self.judged,
-            "skipped": self.skipped,
+            "skipped": self.skipped.values().sum::<u64>(),
+            "skipped_for": self.skipped,
+            "other_kinds": self.others,
+            "records": self.records(),
         })
+    }
+
+    fn records(&self) -> u64 {
+        self.judged + self.skipped.values().sum::<u64>() + self.others
     }
 
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
@@ -140,11 +157,19 @@ impl Changes {
                 }
             }
         }
+        let reasons: Vec<_> =
+            self.skipped.iter().map(|(reason, records)| format!("{records} {reason}")).collect();
+        let reasons = match reasons[..] {
+            [] => String::new(),
+            _ => format!(" ({})", reasons.join(", ")),
+        };
         writeln!(
             out,
-            "{} judged, {} skipped (not decided by a policy, or unreadable): {} newly denied, {} newly allowed",
-            words::count(self.judged, "record"),
-            self.skipped,
+            "{}: {} judged, {} skipped{reasons}, {} of other kinds: {} newly denied, {} newly allowed",
+            words::count(self.records(), "record"),
+            self.judged,
+            self.skipped.values().sum::<u64>(),
+            self.others,
             self.denied.len(),
             self.allowed.len()
         )

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::policy::Reason;
 use crate::tunnel::pulse::Pulse;
+use crate::upstream::pool::MOST_UNREAD;
 
 /// One connection.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub(crate) struct Activity {
     pulse: Pulse,
     /// How many of its requests wait for an origin: that is no silence of the sandbox's.
     waiting: AtomicUsize,
+    /// How many of its answers have a piece that the sandbox does not take.
+    unread: AtomicUsize,
     /// Whether a request came, which has a record of its own.
     asked: AtomicBool,
     /// Whether it was recorded itself.
@@ -52,6 +55,18 @@ impl Activity {
         Waiting(self.clone())
     }
 
+    /// A piece of an answer was handed on, and is not taken until the returned value is dropped.
+    pub(crate) fn hand_on(self: &Arc<Self>) -> Unread {
+        self.unread.fetch_add(1, Ordering::Relaxed);
+        Unread(self.clone())
+    }
+
+    /// Whether an origin is waited for. Who leaves so many answers unread that the window of a
+    /// connection to an origin is used up waits for itself.
+    fn awaits_origin(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 && self.unread.load(Ordering::Relaxed) < MOST_UNREAD
+    }
+
     /// A limit ends the connection; the first one counts.
     pub(crate) fn end(&self, limit: Reason) {
         let _ = self.limit.set(limit);
@@ -66,7 +81,7 @@ impl Activity {
     pub(crate) async fn silence(&self, patience: Duration) {
         loop {
             self.pulse.silence(patience).await;
-            if self.waiting.load(Ordering::Relaxed) > 0 {
+            if self.awaits_origin() {
                 // The end of the wait is a movement, from which the time is counted anew.
                 tokio::time::sleep(patience).await;
             } else if self.pulse.left(patience).is_none() {
@@ -84,6 +99,17 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.beat();
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A piece of an answer that the sandbox has not taken yet.
+#[derive(Debug)]
+pub(crate) struct Unread(Arc<Activity>);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.beat();
+        self.0.unread.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -108,5 +134,22 @@ mod tests {
         }
         let took = began.elapsed().as_secs();
         assert!((1300..1306).contains(&took), "{took}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_waits_for_no_origin() {
+        let activity = Arc::new(Activity::default());
+        let began = Instant::now();
+        let _waiting = activity.wait();
+        let few: Vec<_> = (1..MOST_UNREAD).map(|_| activity.hand_on()).collect();
+        let silence = activity.silence(Duration::from_secs(300));
+        assert!(tokio::time::timeout(Duration::from_secs(3000), silence).await.is_err());
+        let _one_more = activity.hand_on();
+        activity.silence(Duration::from_secs(300)).await;
+        let took = began.elapsed().as_secs();
+        assert!((3000..3306).contains(&took), "{took}");
+        drop(few);
+        let silence = activity.silence(Duration::from_secs(300));
+        assert!(tokio::time::timeout(Duration::from_secs(3000), silence).await.is_err());
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+    ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{Cut, Download, Source};
+use super::body::{Cut, Download, Source, remove_cookies};
 use super::context::Context;
 use super::exchange::{Exchange, TooManyEchoes};
 use super::inject::strip_hop_by_hop;
@@ -54,10 +54,12 @@ pub(super) async fn respond(
     // A phrase says nothing that the status does not, and is a place for a key to come back in.
     response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
     // An answer that makes the client somebody, or quotes who it is, is the credential's business alone.
-    if judged.allow.credential.is_some_and(|id| !judged.rules.policy.strip(id).passes_cookies()) {
-        response.headers_mut().remove(SET_COOKIE);
-        response.headers_mut().remove("set-cookie2");
+    let credential = judged.allow.credential;
+    let cookies = credential.is_none_or(|id| judged.rules.policy.strip(id).passes_cookies());
+    if !cookies {
+        remove_cookies(response.headers_mut());
     }
+    let pass = |body: Download| if cookies { body } else { body.without_cookies() };
     let redactor = match judged.rules.keyring.redactor() {
         Ok(redactor) => redactor,
         Err(error) => return unsearched(judged, parts, &error.to_string(), exchange),
@@ -92,7 +94,7 @@ pub(super) async fn respond(
     let patience = judged.rules.policy.limits().response_timeout;
     let Some(redactor) = redactor else {
         exchange.forwarded();
-        return response.map(|body| Download::origin(Source::Origin(body), exchange, lease, patience));
+        return response.map(|body| pass(Download::origin(Source::Origin(body), exchange, lease, patience)));
     };
     let announced = announced(response.headers());
     let mut response = match redactor.answer(response, asked.range) {
@@ -123,7 +125,7 @@ pub(super) async fn respond(
         return too_many(judged, parts, error, exchange);
     }
     exchange.forwarded();
-    response.map(|body| Download::origin(Source::Redacted(Box::new(body)), exchange, lease, patience))
+    response.map(|body| pass(Download::origin(Source::Redacted(Box::new(body)), exchange, lease, patience)))
 }
 
 /// The length that an answer announces.

@@ -5,11 +5,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::SET_COOKIE;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::activity::Waiting;
+use super::activity::{Unread, Waiting};
 use super::exchange::{Exchange, TooManyEchoes};
 use super::redact::{self, RedactedBody};
 use crate::policy::Reason;
@@ -72,6 +74,16 @@ pub(crate) struct Download {
     patience: Patience,
     /// There while it is the origin that is waited for.
     waiting: Option<Waiting>,
+    /// There from a piece until the next is asked for: the sandbox has not taken it yet.
+    unread: Option<Unread>,
+    /// Whether cookies may be set in its trailers.
+    passes_cookies: bool,
+}
+
+/// Takes away what makes the client somebody.
+pub(super) fn remove_cookies(fields: &mut HeaderMap) {
+    fields.remove(SET_COOKIE);
+    fields.remove("set-cookie2");
 }
 
 impl Download {
@@ -79,29 +91,47 @@ impl Download {
     pub(crate) fn own(bytes: Bytes, exchange: Exchange) -> Download {
         let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
-        Download { source, exchange: Some(exchange), lease: None, patience, waiting: None }
+        Download::new(source, Some(exchange), None, patience)
     }
 
     /// An answer whose exchange goes on elsewhere.
     pub(crate) fn unrecorded(bytes: Bytes) -> Download {
         let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
-        Download { source, exchange: None, lease: None, patience, waiting: None }
+        Download::new(source, None, None, patience)
     }
 
     /// The origin's answer, each piece of which may take `patience`.
     pub(crate) fn origin(source: Source, exchange: Exchange, lease: Lease, patience: Duration) -> Download {
-        let mut body = Download {
-            source,
-            exchange: Some(exchange),
-            lease: Some(lease),
-            patience: Patience::new(patience),
-            waiting: None,
-        };
+        let mut body = Download::new(source, Some(exchange), Some(lease), Patience::new(patience));
         if body.is_end_stream() {
             body.finish();
         }
         body
+    }
+
+    fn new(source: Source, exchange: Option<Exchange>, lease: Option<Lease>, patience: Patience) -> Download {
+        Download { source, exchange, lease, patience, waiting: None, unread: None, passes_cookies: true }
+    }
+
+    /// The same, without what sets cookies in its trailers.
+    pub(crate) fn without_cookies(mut self) -> Download {
+        self.passes_cookies = false;
+        self
+    }
+
+    /// A frame as the sandbox gets it.
+    fn passed(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if self.passes_cookies || !frame.is_trailers() {
+            return frame;
+        }
+        match frame.into_trailers() {
+            Ok(mut fields) => {
+                remove_cookies(&mut fields);
+                Frame::trailers(fields)
+            }
+            Err(frame) => frame,
+        }
     }
 
     /// Notes how many keys were found so far.
@@ -132,6 +162,7 @@ impl Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        this.unread = None;
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
@@ -157,12 +188,13 @@ impl Body for Download {
         // Before what was put in a key's place goes to the sandbox.
         let frame = match (frame, this.count_echoes()) {
             (Some(Ok(_)), Err(error)) => Some(Err(BodyError::from(error))),
-            (frame, _) => frame,
+            (frame, _) => frame.map(|frame| frame.map(|frame| this.passed(frame))),
         };
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(exchange)) = (frame.data_ref(), &mut this.exchange) {
                     exchange.add_down(data.len() as u64);
+                    this.unread = Some(exchange.activity().hand_on());
                 }
                 // hyper does not poll again after the last frame of a sized body.
                 if this.is_end_stream() {

@@ -154,20 +154,26 @@ where
         };
         // Answers to PING move bytes, and a window of zero none: what counts is what moves in the
         // streams. One that waits for its origin is given up by its own limit, not by this one.
-        let silent = activity.silence(idle);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            // Streams that the client opens before it has read the GOAWAY are served too (RFC 9113 section 6.8).
-            () = told => connection.as_mut().graceful_shutdown(),
-            () = silent => {
-                tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
-                activity.end(Reason::IdleTimeout);
-                connection.as_mut().graceful_shutdown();
-                let ended = tokio::time::timeout(FAREWELL, connection).await;
-                return ended.unwrap_or(Ok(())); // what is not over by then is cut off
+        let (mut told, mut silent) = (std::pin::pin!(told), std::pin::pin!(activity.silence(idle)));
+        let mut is_told = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                // Streams that the client opens before it has read the GOAWAY are served too
+                // (RFC 9113 section 6.8).
+                () = told.as_mut(), if !is_told => {
+                    is_told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = silent.as_mut() => {
+                    tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+                    activity.end(Reason::IdleTimeout);
+                    connection.as_mut().graceful_shutdown();
+                    let ended = tokio::time::timeout(FAREWELL, connection).await;
+                    return ended.unwrap_or(Ok(())); // what is not over by then is cut off
+                }
             }
         }
-        connection.await
     };
     tokio::select! {
         ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },

@@ -112,7 +112,8 @@ pub(super) fn switch(
                 None => {}
             }
         }
-        exchange.ended(carried.limit());
+        let revoked = (close.is_cancelled() || cut.is_cancelled()).then_some(Reason::HostDenied);
+        exchange.ended(carried.limit().or_else(|| exchange.activity().limit()).or(revoked));
         up.store(carried.up.load(Ordering::Relaxed), Ordering::Relaxed);
         exchange.note_down(carried.down.load(Ordering::Relaxed));
     };

@@ -5,7 +5,8 @@
 //! 1. the method: a token, none of `CONNECT`, `TRACE` and `TRACK` (on every host);
 //! 2. the path, on a host that a credential governs: it has one canonical form. `OPTIONS *` names no path that a rule could
 //!    permit and is refused there;
-//! 3. the network filter;
+//! 3. the network filter; where it refuses, a placeholder of a credential that does not govern the
+//!    host is misuse all the same: a leak in progress, whatever else is wrong;
 //! 4. plaintext to a governed host;
 //! 5. which credential: those whose placeholders are presented must govern the host, and exactly one must be meant;
 //! 6. the endpoint rules of that credential, for the method and for every method that an override header asks for.
@@ -99,7 +100,7 @@ impl Policy {
         judge_method(request.method)?;
         let governing = self.governance.of(request.scheme, request.host, request.port);
         if governing.all.is_empty() {
-            let rule = self.judge_network(request.host, request.port)?;
+            let rule = self.judge_destination(request, &governing.all)?;
             if let Some(id) = request.presented.first() {
                 return Err(self.misuse(*id, request));
             }
@@ -112,7 +113,7 @@ impl Policy {
                 Box::new(deny(Reason::PathAmbiguous, Filter::Request, message::path(error)))
             })?),
         };
-        self.judge_network(request.host, request.port)?;
+        self.judge_destination(request, &governing.all)?;
         if request.scheme == Scheme::Http
             && (governing.usable.is_empty()
                 || request
@@ -133,6 +134,20 @@ impl Policy {
         }
         let id = self.select(request, &governing.usable)?;
         self.judge_endpoint(request, id, path)
+    }
+
+    /// The network filter, for a request: what it presents to a host that is denied is told first.
+    fn judge_destination(
+        &self,
+        request: &Request<'_>,
+        governing: &[CredentialId],
+    ) -> Result<Option<Arc<Rule>>, Box<Deny>> {
+        self.judge_network(request.host, request.port).map_err(|denied| {
+            // What is sent to the interceptor's own address goes nowhere.
+            let own = matches!(request.host, Host::Ip(address) if self.takes(*address));
+            let foreign = request.presented.iter().find(|id| !governing.contains(id));
+            foreign.filter(|_| !own).map_or(denied, |id| self.misuse(*id, request))
+        })
     }
 
     fn judge_network(&self, host: &Host, port: u16) -> Result<Option<Arc<Rule>>, Box<Deny>> {
@@ -216,7 +231,9 @@ impl Policy {
                     .as_ref()
                     .is_none_or(|rules| matches!(rules.judge(&method, &path), Outcome::Permitted(_)));
             if !permitted {
-                return Err(Box::new(refuse(message::overridden(name, &path))));
+                // With the rule that permits it as it was sent: so the record can be told from others.
+                let text = message::overridden(name, &path);
+                return Err(Box::new(Deny { rule: rule.cloned(), ..refuse(text) }));
             }
         }
         Ok(Allow {

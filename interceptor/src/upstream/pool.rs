@@ -42,6 +42,9 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// HTTP/2 flow-control windows towards an origin (RFC 9113 section 5.2): what it may send before we read.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// So many answers that are not read can use up the window of their connection: then the origin can
+/// send no other.
+pub(crate) const MOST_UNREAD: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]

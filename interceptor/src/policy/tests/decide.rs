@@ -48,7 +48,7 @@ fn the_example_of_the_specification_decides_as_it_says() {
 
 /// Two credentials, one host shared between them, one credential that permits plaintext, one of a service.
 const KEYS: &str = r#"{
-  "network": { "allow": ["*"], "deny": ["denied.test"] },
+  "network": { "allow": ["*"], "deny": ["denied.test", "denied-too.test"] },
   "credentials_v2": {
     "a":     { "key": "ka", "hosts": ["shared.test", "only-a.test", "port.test:8443", "*.wild.test"],
                "endpoints": [ { "methods": ["GET"], "paths": ["/a"] } ] },
@@ -111,6 +111,14 @@ fn credentials_govern_their_hosts_and_ports_and_nothing_else() {
         ("GET", "https://denied.test/x", &[], "host_denied", None),
         ("GET", "https://denied.test/x", &["deny"], "host_denied", None),
         ("GET", "http://denied.test/x", &[], "host_denied", None),
+        // A leak, whatever the network filter says of where it goes.
+        ("GET", "https://denied.test/x", &["a"], "credential_misuse", Some("a")),
+        ("GET", "https://denied.test/x", &["deny", "a"], "credential_misuse", Some("a")),
+        ("GET", "http://denied.test/x", &["a"], "credential_misuse", Some("a")),
+        ("GET", "https://denied-too.test/x", &["a"], "credential_misuse", Some("a")),
+        ("GET", "http://denied-too.test/x", &["b"], "credential_misuse", Some("b")),
+        ("GET", "https://denied-too.test/x", &[], "host_denied", None),
+        ("GET", "http://169.254.169.254/proxy/nobody/x", &["a"], "host_denied", None),
         ("GET", "https://other.test/x", &[], "allow", None),
         ("GET", "http://other.test/x", &[], "allow", None),
         ("GET", "https://other.test/x", &["a"], "credential_misuse", Some("a")),
