@@ -64,6 +64,18 @@ fn each(text: &str, escape: impl Fn(char) -> String) -> String {
     text.chars().map(escape).collect()
 }
 
+/// References without a semicolon, where no digit follows that would go on with the number.
+fn no_semicolon(key: &str) -> String {
+    let followed = key.chars().zip(key.chars().skip(1).map(Some).chain([None]));
+    let escape = |(c, next): (char, Option<char>)| match next {
+        Some(next) if !c.is_ascii_alphanumeric() && !next.is_ascii_digit() => {
+            format!("&#{}", c as u32)
+        }
+        _ => c.to_string(),
+    };
+    followed.map(escape).collect()
+}
+
 /// Spellings of a key, by name.
 fn spellings(key: &str) -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<(String, Vec<u8>)> = Vec::new();
@@ -130,6 +142,30 @@ fn spellings(key: &str) -> Vec<(String, Vec<u8>)> {
         add("hex, rows in json", wrapped(&hex(key, 1, " ", upper), 48, "\\n"));
     }
     add("\\x before each", format!("\\x{}", hex(key, 1, "\\x", false)));
+    let digits = hex(key, 100, "", false);
+    let mixed = |text: &str, every: usize| -> String {
+        let upper = |(at, c): (usize, char)| if at % every == 0 { c.to_ascii_uppercase() } else { c };
+        text.chars().enumerate().map(upper).collect()
+    };
+    add("hex, mixed case", mixed(&digits, 3));
+    add("hex, mixed case", mixed(&digits, 2));
+    add("hex, mixed case by :", mixed(&hex(key, 1, ":", false), 4));
+    add("punctuation", only(&|c| format!("\\{c}")));
+    add("html, no semicolon", no_semicolon(key));
+    let folded = STANDARD.encode(format!("Basic {key} and some more behind it"));
+    for (width, end) in [(60, "\n  "), (76, "\r\n "), (16, "\n\t\t"), (60, "\\n    ")] {
+        add("base64, folded", wrapped(&folded, width, end));
+    }
+    for (name, text) in [
+        ("percent", only(&|c| format!("%{:02X}", c as u32))),
+        ("json", only(&|c| format!("\\u{:04x}", c as u32))),
+        ("slashes", key.replace('/', "\\/")),
+        ("base64", STANDARD.encode(format!("u{key}"))),
+        ("hex", digits),
+    ] {
+        all.push((format!("utf-16le, {name}"), utf16(&text, false)));
+        all.push((format!("utf-16be, {name}"), utf16(&text, true)));
+    }
     all.push(("utf-16le".into(), utf16(key, false)));
     all.push(("utf-16be".into(), utf16(key, true)));
     all
@@ -194,6 +230,46 @@ fn a_replacement_reads_as_the_placeholder() {
     let out = scanner.replace(json.as_bytes()).unwrap();
     let expected = format!("{{\"key\":\"{PLACEHOLDER}-\"}}");
     assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn any_punctuation_may_stand_behind_a_backslash() {
+    let key = "sk_live_51H[x]Yz^AbCd`EfGhIj{Kl}Mn|Op@QrSt";
+    let placeholder = "proxy_managed_5fR2kQ8mXw7Zt4Yb6Nc1Vd3Gh9Jk";
+    let scanner = Scanner::new([(key.as_bytes(), &placeholder.as_bytes()[..key.len()])].into_iter());
+    for before in [r"\", r"\\"] {
+        let one = |c: char| if c.is_ascii_punctuation() { format!("{before}{c}") } else { c.into() };
+        let text = format!("see {} there", each(key, one));
+        let out = scanner.replace(text.as_bytes()).unwrap();
+        assert_eq!(out.len(), text.len());
+        assert!(!String::from_utf8_lossy(&out).contains("live"));
+    }
+    let under =
+        Scanner::new([(&b"sk_live_51HxYzAbCdEfGhIj"[..], &b"proxy-managed-0123456789"[..])].into_iter());
+    assert!(under.replace(br"sk\_live\_51HxYzAbCdEfGhIj").is_some());
+}
+
+#[test]
+fn hexadecimal_keeps_the_case_it_is_in() {
+    let scanner = scanner();
+    let replace = |text: &str| String::from_utf8(scanner.replace(text.as_bytes()).unwrap()).unwrap();
+    for upper in [false, true] {
+        assert_eq!(replace(&hex(KEY, 1, "", upper)), hex(PLACEHOLDER, 1, "", upper));
+        assert_eq!(replace(&hex(KEY, 1, ":", upper)), hex(PLACEHOLDER, 1, ":", upper));
+    }
+}
+
+#[test]
+fn utf_16_stays_utf_16() {
+    let scanner = scanner();
+    let escaped = each(KEY, |c| if c == '/' { "\\/".into() } else { c.into() });
+    for (key, with) in [(KEY.to_owned(), PLACEHOLDER.to_owned()), (escaped, format!("{PLACEHOLDER}-"))] {
+        for big in [false, true] {
+            let text = utf16(&format!("{{\"k\": \"{key}\"}}"), big);
+            let expected = utf16(&format!("{{\"k\": \"{with}\"}}"), big);
+            assert_eq!(scanner.replace(&text), Some(expected));
+        }
+    }
 }
 
 #[test]
