@@ -164,7 +164,7 @@ fn trace_and_connect_are_refused() {
 #[test]
 fn r3_an_override_header_cannot_name_a_method_that_the_rules_deny() {
     for protocol in PROTOCOLS {
-        for name in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        for name in ["x-http-method-override", "x-http-method", "method-override"] {
             Lab::test(|lab| {
                 let plan = Plan::https(HOST, protocol).ask_with("GET", "/v1/models", &[(name, "DELETE")], "");
                 let (reports, _) = lab.sandbox(&policy(lab)).at_origin(HOST).fetch_outcome(&plan);
@@ -172,6 +172,19 @@ fn r3_an_override_header_cannot_name_a_method_that_the_rules_deny() {
                 assert_eq!(lab.seen().len(), 0);
             });
         }
+    }
+}
+
+#[test]
+fn r3_a_parameter_cannot_name_a_method_that_the_rules_deny() {
+    for query in ["_method=DELETE", "a=1&%5fmethod=delete"] {
+        Lab::test(|lab| {
+            let target = format!("/v1/models?{query}");
+            let plan = Plan::https(HOST, PROTOCOLS[0]).ask("GET", &target);
+            let (reports, _) = lab.sandbox(&policy(lab)).at_origin(HOST).fetch_outcome(&plan);
+            assert_eq!(reports[0].answers[0].status, 403, "{:?}", reports[0].answers);
+            assert_eq!(lab.seen().len(), 0);
+        });
     }
 }
 

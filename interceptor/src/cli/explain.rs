@@ -13,7 +13,7 @@ use super::policy_file::{self, printable};
 use super::registries;
 use crate::policy::{
     Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme,
-    is_method_override, resembles_framing,
+    is_method_override, query_overrides, resembles_framing,
 };
 
 /// The arguments of `interceptor explain`.
@@ -107,12 +107,14 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
     };
     let path = if path.is_empty() { "/" } else { path };
     let presented = presented(policy, &arguments.present)?;
+    let in_query: Vec<String> = query_overrides(query.as_deref().unwrap_or_default()).collect();
     let overrides: Vec<&str> = arguments
         .header
         .iter()
         .filter_map(|header| header.split_once(':'))
         .filter(|(name, _)| is_method_override(name.trim()))
         .map(|(_, value)| value.trim())
+        .chain(in_query.iter().map(String::as_str))
         .collect();
     let (host, port, decision) = match Authority::parse_typed(authority) {
         Ok(Authority { host, port }) => {

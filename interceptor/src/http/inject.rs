@@ -22,9 +22,6 @@ use zeroize::Zeroizing;
 use crate::credential::{Keyring, Presented, basic};
 use crate::policy::{CredentialId, Form, Policy, Strip};
 
-/// Entries of `sec-websocket-protocol` in which clients that can set no header send a key, in lower case.
-const PROTOCOLS_WITH_KEYS: [&str; 2] = ["openai-insecure-api-key.", "base64url.bearer.authorization."];
-
 /// Fields of one connection, whether `connection` names them or not. `upgrade` is the caller's.
 const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "proxy-authenticate"];
 
@@ -144,27 +141,13 @@ fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
     names.iter().for_each(|name| drop(headers.remove(name)));
 
     let protocols: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
-    if protocols.iter().any(|value| kept_protocols(value).1) {
+    let entries = protocols.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let entries: Vec<&[u8]> = entries.map(<[u8]>::trim_ascii).collect();
+    if let Some(kept) = strip.kept_protocols(&entries) {
         headers.remove(SEC_WEBSOCKET_PROTOCOL);
-        for kept in
-            protocols.iter().filter_map(|value| HeaderValue::from_bytes(&kept_protocols(value).0).ok())
-        {
-            if !kept.is_empty() {
-                headers.append(SEC_WEBSOCKET_PROTOCOL, kept);
-            }
-        }
+        let kept = HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|kept| !kept.is_empty());
+        kept.map(|kept| headers.insert(SEC_WEBSOCKET_PROTOCOL, kept));
     }
-}
-
-/// The entries of a `sec-websocket-protocol` value that hold no key, and whether others were left out.
-fn kept_protocols(value: &HeaderValue) -> (Vec<u8>, bool) {
-    let entries = || value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    let has_key = |entry: &&[u8]| {
-        let lower = entry.to_ascii_lowercase();
-        PROTOCOLS_WITH_KEYS.iter().any(|prefix| lower.starts_with(prefix.as_bytes()))
-    };
-    let kept: Vec<&[u8]> = entries().filter(|entry| !has_key(entry)).collect();
-    (kept.join(&b", "[..]), entries().any(|entry| has_key(&entry)))
 }
 
 /// A header value that HPACK never indexes (RFC 7541 7.1.3) and `Debug` never shows.

@@ -1,5 +1,6 @@
 //! The requests of one connection, each judged by itself (ATTACKS H12).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use super::{authority, base_url, dialect, forward};
 use crate::audit::{Protocol, RequestId};
 use crate::policy::{
     BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme, is_method_override,
-    resembles_framing,
+    query_overrides, resembles_framing,
 };
 use crate::proxy::Rules;
 
@@ -111,7 +112,7 @@ async fn answered(
 fn later(parts: &Parts, judged: &Judged) -> impl Fn(&Policy) -> bool + Send + Sync + 'static + use<> {
     let (scheme, port, host) = (judged.scheme, judged.port, judged.host.clone());
     let (method, uri) = (parts.method.clone(), parts.uri.clone());
-    let overrides: Vec<String> = overrides(parts).map(str::to_owned).collect();
+    let overrides: Vec<String> = overrides(parts).map(Cow::into_owned).collect();
     // By name: what a stream or a WebSocket holds for its life keeps no rules, nor keys, of before.
     let presented = judged.presented.credentials.iter();
     let before: Vec<String> = presented.map(|id| judged.rules.policy.credential(*id).name.clone()).collect();
@@ -140,11 +141,12 @@ fn cut_off(version: Version, id: RequestId) -> Response<Download> {
     answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
 }
 
-/// The values of the headers that let a request say that it is of another method.
-fn overrides(parts: &Parts) -> impl Iterator<Item = &str> {
+/// The values of the headers and parameters that let a request say that it is of another method.
+fn overrides(parts: &Parts) -> impl Iterator<Item = Cow<'_, str>> {
     let named = parts.headers.iter().filter(|(name, _)| is_method_override(name.as_str()));
     // A value that is not text allows nothing: it is judged as a method that no rule names.
-    named.map(|(_, value)| value.to_str().unwrap_or("\u{fffd}"))
+    let named = named.map(|(_, value)| Cow::Borrowed(value.to_str().unwrap_or("\u{fffd}")));
+    named.chain(query_overrides(parts.uri.query().unwrap_or_default()).map(Cow::Owned))
 }
 
 /// Whether a request asks to switch protocols (RFC 9110 section 7.8), as [`Strict`] understands it.
@@ -255,7 +257,8 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
         );
         return Err(refused(refusal(Reason::RequestMalformed, message), Some(host)));
     }
-    let overrides: Vec<&str> = overrides(parts).collect();
+    let overrides: Vec<Cow<'_, str>> = overrides(parts).collect();
+    let overrides: Vec<&str> = overrides.iter().map(AsRef::as_ref).collect();
     let presented = rules.keyring.presented(&parts.headers, parts.uri.query());
     // The URL names the credential, as a placeholder would; one that names another contradicts it.
     let mut meant = presented.credentials.clone();

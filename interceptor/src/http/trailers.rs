@@ -12,11 +12,11 @@ use http::header::{HeaderName, TRAILER};
 
 use super::inject::strip_trailer_authentication;
 use super::refuse::refusal;
-use crate::policy::{CredentialId, Deny, Filter, Reason};
+use crate::policy::{CredentialId, Deny, Filter, Reason, is_method_override};
 use crate::proxy::Rules;
 
 /// Fields that frame, route or authenticate a message, or that say how it is to be handled.
-const NEVER: [&str; 24] = [
+const NEVER: [&str; 21] = [
     "authorization",
     "cache-control",
     "connection",
@@ -38,9 +38,6 @@ const NEVER: [&str; 24] = [
     "transfer-encoding",
     "upgrade",
     "http2-settings",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
 ];
 
 /// How a connection carries trailers.
@@ -104,7 +101,8 @@ impl Trailers {
             strip_trailer_authentication(&mut fields, &self.rules.policy, id);
         }
         for name in fields.keys() {
-            if NEVER.contains(&name.as_str().replace('_', "-").as_str()) {
+            let never = NEVER.contains(&name.as_str().replace('_', "-").as_str());
+            if never || is_method_override(name.as_str()) {
                 return Err(refused(
                     name,
                     "frames, routes or authenticates a message, and belongs in its head",

@@ -32,7 +32,7 @@ pub struct BasicDocument {
 }
 
 /// Headers that frame, route or steer the connection: none may carry a key.
-const FORBIDDEN: [&str; 14] = [
+const FORBIDDEN: [&str; 16] = [
     "host",
     "content-length",
     "transfer-encoding",
@@ -47,6 +47,8 @@ const FORBIDDEN: [&str; 14] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "http-method-override",
+    "method-override",
 ];
 
 impl InjectDocument {

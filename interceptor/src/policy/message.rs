@@ -144,7 +144,7 @@ pub(super) fn endpoint(
 
 pub(super) fn overridden(credential: &str, path: &CanonicalPath) -> String {
     format!(
-        "the request for {path} was refused by the endpoint rules of the credential `{credential}`: a method-override header asks for a method that no rule permits for this path; send the request without that header"
+        "the request for {path} was refused by the endpoint rules of the credential `{credential}`: a method-override header or the parameter `_method` asks for a method that no rule permits for this path; send the request without it"
     )
 }
 

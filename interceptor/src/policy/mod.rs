@@ -61,7 +61,7 @@ pub(crate) use problem::{child_pointer, looks_like_key};
 pub use report::{Report, check, check_besides};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;
-pub use strip::{Keeps, Strip, is_method_override, resembles_framing};
+pub use strip::{Keeps, Strip, is_method_override, query_overrides, resembles_framing};
 
 use endpoint::Endpoints;
 use governance::Governance;

@@ -19,7 +19,7 @@ use super::credential::{Credential, Form};
 /// Names of a length that is kept on the stack; nearly every header's is shorter.
 const USUAL: usize = 64;
 /// How often a parameter's name may be percent-encoded over.
-const DECODED: usize = 3;
+const DECODED: usize = 8;
 
 /// Fields that frame a message or concern one connection (RFC 9110 section 7.6.1, RFC 9112), and
 /// `host`.
@@ -59,6 +59,7 @@ struct File {
     headers: Vec<Group>,
     query: Vec<Group>,
     addressing: Vec<Group>,
+    protocols: Vec<Group>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +83,7 @@ struct Lists {
     headers: Names,
     query: Names,
     addressing: Names,
+    protocols: Names,
 }
 
 static LISTS: LazyLock<Lists> = LazyLock::new(|| {
@@ -90,7 +92,12 @@ static LISTS: LazyLock<Lists> = LazyLock::new(|| {
     let file: File = serde_json::from_str(include_str!("../../data/authentication.json"))
         .expect("the embedded list of authentication is valid");
     let names = |groups: &[Group]| Names::of(groups.iter().flat_map(|group| &group.names));
-    Lists { headers: names(&file.headers), query: names(&file.query), addressing: names(&file.addressing) }
+    Lists {
+        headers: names(&file.headers),
+        query: names(&file.query),
+        addressing: names(&file.addressing),
+        protocols: names(&file.protocols),
+    }
 });
 
 /// A name in the two ways in which names are compared.
@@ -227,10 +234,16 @@ impl Strip {
     /// Whether a parameter of a query, `name=value`, is taken out: some server may read its name as
     /// one that authenticates, percent-encoded or with the brackets of a list.
     pub fn parameter(&self, parameter: &str) -> bool {
-        let lists = &*LISTS;
         let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
         let decoded = decoded(name);
-        let name = decoded.split(|byte| *byte == b'[').next().unwrap_or_default();
+        let whole = decoded.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let outer = whole.split(|byte| *byte == b'[').next().unwrap_or_default();
+        // PHP makes `_` of a bracket that is not closed.
+        self.parameter_name(outer) || (outer.len() < whole.len() && self.parameter_name(whole))
+    }
+
+    fn parameter_name(&self, name: &[u8]) -> bool {
+        let lists = &*LISTS;
         let mut name = Folded::of(name);
         let listed = {
             let dashed = name.dashed();
@@ -244,6 +257,31 @@ impl Strip {
 }
 
 impl Strip {
+    /// Whether an entry of `sec-websocket-protocol` carries an authentication: clients that can set
+    /// no header put one behind the name of a parameter, with a dot between.
+    fn protocol_part(&self, part: &[u8]) -> bool {
+        let lists = &*LISTS;
+        let mut name = Folded::of(part);
+        let begins = lists.protocols.begins(name.dashed());
+        begins || lists.protocols.exact.contains(name.bare()) || self.parameter_name(part)
+    }
+
+    /// The entries of `sec-websocket-protocol` that carry no authentication; `None` where all do
+    /// not. An entry that only announces one goes with the next, which is it.
+    pub fn kept_protocols<'a>(&self, entries: &[&'a [u8]]) -> Option<Vec<&'a [u8]>> {
+        let mut kept = Vec::new();
+        let mut announced = false;
+        for entry in entries {
+            let parts = || entry.split(|byte| b". \"=:/".contains(byte)).filter(|part| !part.is_empty());
+            let authenticates = parts().any(|part| self.protocol_part(part));
+            if !announced && !authenticates {
+                kept.push(*entry);
+            }
+            announced = authenticates && parts().count() == 1 && !entry.contains(&b'.');
+        }
+        (kept.len() < entries.len()).then_some(kept)
+    }
+
     /// A query without the parameters that are taken out, the rest byte for byte; `None` where all
     /// of it stays.
     pub fn kept_query(&self, query: &str) -> Option<String> {
@@ -278,6 +316,9 @@ fn decoded(name: &str) -> Cow<'_, [u8]> {
         if !decoded.contains(&b'%') {
             break;
         }
+        if decoded.windows(2).any(|pair| pair.eq_ignore_ascii_case(b"%u")) {
+            decoded = Cow::Owned(without_u(&decoded));
+        }
         decoded = Cow::Owned(percent_decode(&decoded).collect());
     }
     if decoded.is_ascii() {
@@ -285,6 +326,31 @@ fn decoded(name: &str) -> Cow<'_, [u8]> {
     }
     let text = String::from_utf8_lossy(&decoded).into_owned();
     Cow::Owned(text.chars().flat_map(char::to_uppercase).collect::<String>().to_lowercase().into_bytes())
+}
+
+/// A name without `%uXXXX`, by which some servers read a character.
+fn without_u(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    let mut at = 0;
+    while let Some(byte) = name.get(at) {
+        let code = match name.get(at..at + 6) {
+            Some([b'%', b'u' | b'U', digits @ ..]) if digits.iter().all(u8::is_ascii_hexdigit) => {
+                std::str::from_utf8(digits).ok().and_then(|digits| u32::from_str_radix(digits, 16).ok())
+            }
+            _ => None,
+        };
+        match code.and_then(char::from_u32) {
+            Some(character) => {
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                at += 6;
+            }
+            None => {
+                out.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    out
 }
 
 /// The framing or hop-by-hop field that a server may take a header for because of `_` or another
@@ -302,7 +368,34 @@ pub fn resembles_framing(name: &str) -> Option<&'static str> {
 /// with.
 pub fn is_method_override(name: &str) -> bool {
     // The first letter rules out most headers without a copy.
-    name.trim_start_matches(|first: char| !first.is_ascii_alphanumeric()).starts_with(['x', 'X'])
-        && [&b"xhttpmethodoverride"[..], b"xhttpmethod", b"xmethodoverride"]
-            .contains(&Folded::of(name.as_bytes()).bare())
+    name.trim_start_matches(|first: char| !first.is_ascii_alphanumeric())
+        .starts_with(['x', 'X', 'h', 'H', 'm', 'M'])
+        && overrides_method(name.as_bytes())
+}
+
+fn overrides_method(name: &[u8]) -> bool {
+    let names =
+        ["xhttpmethodoverride", "xhttpmethod", "xmethodoverride", "httpmethodoverride", "methodoverride"];
+    let mut folded = Folded::of(name);
+    let bare = folded.bare();
+    names.iter().any(|name| name.as_bytes() == bare)
+}
+
+/// The methods of which a query says that the request is of them: Rails, Symfony, Laravel and
+/// others read `_method`.
+pub fn query_overrides(query: &str) -> impl Iterator<Item = String> {
+    query.split(['&', ';']).filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        // Most queries have none.
+        if !name.bytes().any(|byte| matches!(byte, b'd' | b'D' | b'%')) {
+            return None;
+        }
+        let name = decoded(name);
+        let outer = name.strip_suffix(b"[]").unwrap_or(&name);
+        if Folded::of(outer).dashed() != b"-method" && !overrides_method(outer) {
+            return None;
+        }
+        let value: Vec<u8> = percent_decode(value.as_bytes()).collect();
+        Some(String::from_utf8_lossy(&value).replace('+', " "))
+    })
 }

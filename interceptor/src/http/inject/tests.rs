@@ -343,6 +343,27 @@ fn h11_a_websocket_handshake_holds_no_key_of_anybodys() {
             "upgrade: websocket".into(),
         ]
     );
+    for (offered, kept) in [
+        ("token, own", None),
+        ("mqtt, Bearer, own, v1", Some("mqtt, v1")),
+        ("graphql-ws, header-b3du", Some("graphql-ws")),
+        (
+            "v1.kernel.websocket.jupyter.org, v1.token.websocket.jupyter.org.own",
+            Some("v1.kernel.websocket.jupyter.org"),
+        ),
+        ("base64url.bearer.authorization.k8s.io.b3du, v5.channel.k8s.io", Some("v5.channel.k8s.io")),
+        ("authorization.bearer.own, xi-api-key.own, \"openai-insecure-api-key.own\"", None),
+        (
+            "graphql-transport-ws, wamp.2.json, actioncable-v1-json",
+            Some("graphql-transport-ws, wamp.2.json, actioncable-v1-json"),
+        ),
+    ] {
+        let sent = [("sec-websocket-protocol", offered.to_owned())];
+        let kept = kept.map(|kept| format!("sec-websocket-protocol: {kept}"));
+        let mut expected = Vec::from_iter(kept);
+        expected.push(format!("x-api-key: {}", key("anthropic")));
+        assert_eq!(received(&case.inject("anthropic", request("/", &sent))), expected, "{offered}");
+    }
     let only = [("sec-websocket-protocol", "OpenAI-Insecure-API-Key.own".to_owned())];
     assert_eq!(
         received(&case.inject("anthropic", request("/", &only))),

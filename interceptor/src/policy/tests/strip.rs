@@ -1,7 +1,7 @@
 //! What a request to a governed host may not bring, in every spelling that a server may read as the
 //! same name.
 
-use super::super::strip::{Strip, resembles_framing};
+use super::super::strip::{Strip, is_method_override, query_overrides, resembles_framing};
 use super::policy;
 
 fn with<T>(credential: &str, look: impl FnOnce(&Strip) -> T) -> T {
@@ -21,7 +21,9 @@ fn c7_headers_that_authenticate_go_in_every_spelling() {
             x-auth-email x-figma-token x-gitlab-token x-github-token cf-access-client-secret cf-access-jwt-assertion \
             x-ms-client-principal x-ms-token-aad-access-token ocp-apim-subscription-key x-rapidapi-key x-consumer-username \
             ssl-client-cert ssl-client-subject-dn x-ssl-client-verify x-client-cert client-cert impersonate-user \
-            x-functions-key x-amzn-oidc-data signature cookie cookie2 x-some-vendor-api-key x-any-access-token"
+            x-functions-key x-amzn-oidc-data signature cookie cookie2 oauth-token x-oauth-token \
+            x-ops-authorization-1 x-ops-userid x-trino-user x-proxiedentitieschain x-cassandra-token x-trackertoken \
+            x-ovh-consumer dropbox-api-select-user x-apitoken x-shared-secret x-some-vendor-api-key x-any-access-token"
             .split_whitespace()
         {
             let upper = name.to_ascii_uppercase();
@@ -43,7 +45,8 @@ fn h7_headers_that_name_another_path_or_host_go() {
         for name in "x-original-url x-rewrite-url x-original-uri x-forwarded-uri x-forwarded-path x-forwarded-prefix \
             x-forwarded-host x-forwarded-server x-forwarded-proto x-forwarded-port x-host x-original-host forwarded \
             x-http-host-override base-url x-envoy-original-path x-envoy-original-host x-accel-redirect x-http-destinationurl \
-            script-name request-uri"
+            script-name request-uri destination x-amz-copy-source x-ms-copy-source x-goog-copy-source x-copy-from \
+            x-ms-rename-source"
             .split_whitespace()
         {
             for spelt in [name, &name.replace('-', "_"), &name.to_ascii_uppercase()] {
@@ -103,6 +106,19 @@ fn c7_parameters_that_authenticate_go_in_every_spelling() {
                 assert!(strip.parameter(&spelt), "{spelt}");
             }
         }
+        for spelt in [
+            "access[token",
+            "access%5Btoken",
+            "%u0061ccess_token",
+            "auth_signature",
+            "user_key",
+            "ticket",
+            "[access_token]",
+            "access%252525255Ftoken",
+            "token%3Dx",
+        ] {
+            assert!(strip.parameter(&format!("{spelt}=x")), "{spelt}");
+        }
         // Letters whose other case is one of ASCII: the Kelvin sign, the long s.
         assert!(strip.parameter("%E2%84%AAey=x") && strip.parameter("%C5%BFig=x"));
         assert_eq!(strip.kept_query("a=1&TOKEN=x;b=2&sig=y&c").as_deref(), Some("a=1;b=2&c"));
@@ -156,6 +172,19 @@ fn h4_names_that_a_server_may_take_for_framing_are_known() {
     ] {
         assert_eq!(resembles_framing(name), None, "{name}");
     }
+}
+
+#[test]
+fn r3_method_overrides_are_known_by_header_and_parameter() {
+    for name in ["X-HTTP-Method-Override", "x_http_method", "http-method-override", "Method_Override"] {
+        assert!(is_method_override(name), "{name}");
+    }
+    assert!(!is_method_override("method") && !is_method_override("x-method"));
+    let found: Vec<String> = query_overrides(
+        "a=1&_method=DELETE&%5Fmethod=P%55T;.method=x&method=flickr.test&methods=1&X-HTTP-Method-Override=get&_method",
+    )
+    .collect();
+    assert_eq!(found, ["DELETE", "PUT", "x", "get", ""]);
 }
 
 #[test]

@@ -138,21 +138,28 @@ fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
         before += 4;
     }
     let inner = |rest: &[u8]| {
-        let (value, length) = match rest {
+        let (value, length, radix) = match rest {
             [b'#', b'x' | b'X', digits @ ..] => {
                 let length = count(digits, 8, |byte| byte.is_ascii_hexdigit());
-                (number(&digits[..length], 16)?, 2 + length)
+                (number(&digits[..length], 16)?, 2 + length, 16)
             }
             [b'#', digits @ ..] => {
                 let length = count(digits, 8, |byte| byte.is_ascii_digit());
-                (number(&digits[..length], 10)?, 1 + length)
+                (number(&digits[..length], 10)?, 1 + length, 10)
             }
             _ => {
                 let length = count(rest, 20, |byte| byte.is_ascii_alphabetic());
-                (named(&rest[..length])?.into(), length)
+                (named(&rest[..length])?.into(), length, 0)
             }
         };
-        (rest.get(length) == Some(&b';')).then_some((byte(value)?, length + 1))
+        match rest.get(length) {
+            Some(b';') => Some((byte(value)?, length + 1)),
+            // Browsers end a number at whatever is no digit (HTML 13.2.5.80).
+            next if radix > 0 && !next.is_some_and(|next| char::from(*next).is_digit(radix)) => {
+                Some((byte(value)?, length))
+            }
+            _ => None,
+        }
     };
     match inner(&rest[before..]) {
         Some((byte, length)) => Some((byte, 1 + before + length)),
@@ -227,9 +234,10 @@ mod tests {
             (r"\u002b\u002F\/\x3d\x3D\u{3d}\u{00003D}\x{2b}\53\075\U0000002b", "+//====++=+"),
             (r"\\u003d\\\\\\\\u003d\\\/", "==/"),
             ("&#43;&#x2F;&#X2f;&#0000043;&plus;&sol;&equals;&lowbar;", "+//++/=_"),
+            ("&#43&#x2F &amp;#61&#", "+/ =&#"),
             ("&amp;#43;&amp;amp;#43;&amp;lt;&amp;", "++<&"),
             ("%%41%u002B%25%3", "%A+%%3"),
-            (r"\q\u12\u{}\u{3d &#; &bogus; &#43 \", r"\q\u12\u{}\u{3d &#; &bogus; &#43 \"),
+            (r"\q\u12\u{}\u{3d &#; &bogus; &plus \", r"\q\u12\u{}\u{3d &#; &bogus; &plus \"),
             (r"100% & \u00e9 \ud83d", r"100% & \u00e9 \ud83d"),
         ] {
             let decoded = unescape(text.as_bytes(), Reading::All);

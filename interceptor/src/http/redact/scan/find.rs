@@ -24,7 +24,7 @@ pub(super) struct Match {
 
 impl Match {
     /// The same in the text that `decoded` was read from, of which the first byte stands at `from`.
-    fn outside(self, decoded: &Decoded, from: usize) -> Match {
+    pub(super) fn outside(self, decoded: &Decoded, from: usize) -> Match {
         let outer = |inner: Range<usize>| {
             let (first, last) = (&decoded.spans[inner.start], &decoded.spans[inner.end - 1]);
             from + first.start as usize..from + last.end as usize
@@ -46,12 +46,8 @@ impl Scanner {
         if text.len() < self.shortest {
             return found;
         }
-        self.search(text, Reading::All, 0, &mut found);
-        if self.own_escapes {
-            for reading in [Reading::Percent, Reading::Backslash, Reading::Reference] {
-                self.escaped(text, reading, 0, &mut found);
-            }
-        }
+        self.narrow(text, &mut found);
+        self.wide(text, &mut found);
         if found.is_empty() {
             return found;
         }
@@ -65,6 +61,16 @@ impl Scanner {
             free
         });
         found
+    }
+
+    /// What stands there in single bytes.
+    pub(super) fn narrow(&self, text: &[u8], found: &mut Vec<Match>) {
+        self.search(text, Reading::All, 0, found);
+        if self.own_escapes {
+            for reading in [Reading::Percent, Reading::Backslash, Reading::Reference] {
+                self.escaped(text, reading, 0, found);
+            }
+        }
     }
 
     fn search(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
@@ -92,10 +98,11 @@ impl Scanner {
     fn around(&self, text: &[u8], at: usize, pattern: usize, offset: usize) -> Option<Match> {
         let (find, kind) = (&self.patterns[pattern].find[..], self.patterns[pattern].kind);
         let start = at.checked_sub(offset);
-        if let Some(start) = start.filter(|start| text[*start..].starts_with(find)) {
+        if let Some(start) = start.filter(|start| kind.begins(&text[*start..], find)) {
             return Some(Match { start, end: start + find.len(), pattern, spans: None });
         }
-        let same = |pair: &(&u8, &u8)| pair.0 == pair.1;
+        let same = |pair: &(&u8, &u8)| kind.same(*pair.0, *pair.1);
+        let stands = |at: usize, index: usize| text.get(at).is_some_and(|byte| kind.same(*byte, find[index]));
         let behind = text[at..].iter().zip(&find[offset..]).take_while(same).count();
         let before = text[..at].iter().rev().zip(find[..offset].iter().rev()).take_while(same).count();
         if !kind.wraps() || before + behind < self.grams.reach() {
@@ -108,17 +115,17 @@ impl Scanner {
             if let Some(start) = self.classes.any_break_before(text, here) {
                 here = start;
             }
-            here = here.checked_sub(1).filter(|at| text[*at] == find[index])?;
+            here = here.checked_sub(1).filter(|at| stands(*at, index))?;
             places[index] = here;
         }
         let mut here = at;
         for index in offset..find.len() {
-            if text.get(here) != Some(&find[index]) {
+            if !stands(here, index) {
                 let rest = text.get(here..)?;
                 let length = break_length(rest).max(escaped_break_length(rest));
                 (length > 0 && self.classes.may_break(text, here)).then_some(())?;
                 here += length;
-                (text.get(here) == Some(&find[index])).then_some(())?;
+                stands(here, index).then_some(())?;
             }
             places[index] = here;
             here += 1;

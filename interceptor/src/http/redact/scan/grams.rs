@@ -5,6 +5,8 @@
 //! one that may be wrapped, as much as holds an unbroken stretch wherever lines are broken. How
 //! many patterns there are makes no difference to what a sample costs.
 //!
+//! Samples are compared without the case of letters, since hexadecimal is written in either.
+//!
 //! The hash has a random factor, so that nobody outside can tell which samples collide.
 
 use std::hash::{BuildHasher, RandomState};
@@ -45,6 +47,9 @@ struct Entry {
 /// looked at twice, and the table stays in the nearest caches.
 const SMALL: u32 = 16;
 const LARGE: u32 = 19;
+
+/// This bit tells upper from lower case, and nothing else of a digit or a letter.
+const CASE: u64 = u64::MAX / 0xff * 0x20;
 
 /// How many hashes share a place in the index, as a power of two.
 const SHARED: u32 = 7;
@@ -101,7 +106,7 @@ impl Grams {
     }
 
     fn hash(&self, word: u64) -> usize {
-        ((word & self.mask).wrapping_mul(self.factor) >> self.shift) as usize
+        (((word | CASE) & self.mask).wrapping_mul(self.factor) >> self.shift) as usize
     }
 
     /// Calls `at` with each place of the text that may be some place of a pattern: where in the
@@ -132,7 +137,7 @@ impl Grams {
             let mut any = 0;
             for sample in 0..BLOCK {
                 let bytes = block[sample * stride..].first_chunk().copied();
-                let word = bytes.map_or(0, u64::from_le_bytes) & mask;
+                let word = (bytes.map_or(0, u64::from_le_bytes) | CASE) & mask;
                 let hash = (word.wrapping_mul(factor) >> shift) as usize;
                 any |= bits[(hash >> 3) & (BYTES - 1)] >> (hash & 7);
             }

@@ -13,7 +13,8 @@
 //!
 //! # What is found
 //! The spellings in [`pattern`], with escapes ([`escape`]), line breaks and separators ([`find`])
-//! laid over them in any mixture, as far as a spelling is no longer than the limit.
+//! laid over them in any mixture, as far as a spelling is no longer than the limit; all of that in
+//! UTF-16 too ([`wide`]).
 
 mod escape;
 mod find;
@@ -24,6 +25,7 @@ mod respell;
 mod run;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +67,8 @@ pub(crate) struct Scanner {
     longest: usize,
     /// How much is held at most: a power of two, which tells next to nothing of the keys.
     most: usize,
+    /// At which distances UTF-16 is looked for.
+    wide_every: usize,
     /// At which distances hexadecimal bytes with separators are looked for.
     look_every: usize,
     keeps_length: bool,
@@ -107,6 +111,7 @@ impl Scanner {
             shortest: patterns.iter().map(|form| form.find.len()).min().unwrap_or(0),
             longest: most / 2,
             most,
+            wide_every: shortest.saturating_mul(2).saturating_sub(8).clamp(1, 64),
             look_every: shortest.saturating_mul(2).saturating_sub(7).clamp(1, 64),
             keeps_length,
             patterns,
@@ -186,7 +191,7 @@ impl Scanner {
             let pattern = &self.patterns[hit.pattern];
             match &hit.spans {
                 Some(spans) => respell::write(out, text, spans, pattern),
-                None => out.extend_from_slice(&pattern.replacement),
+                None => out.extend_from_slice(&pattern.replacement(&text[hit.start..hit.end])),
             }
             at = hit.end;
             count += 1;

@@ -2,9 +2,10 @@
 //! escapes, line breaks and separators are laid over.
 //!
 //! Literal; base64 (RFC 4648, both alphabets) at each of its three alignments, so that a larger
-//! text around the key makes no difference; hexadecimal in either case; UTF-16 of either byte
+//! text around the key makes no difference; hexadecimal in whatever case; UTF-16 of either byte
 //! order; base64 of UTF-16 and of the key escaped for a URL or by `\/`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use base64::Engine as _;
@@ -22,7 +23,7 @@ pub(crate) enum Kind {
     Wide,
     /// Lines may be broken anywhere.
     Base64,
-    /// Lines may be broken, and bytes separated.
+    /// Lines may be broken, bytes separated, and letters of either case.
     Hexadecimal,
 }
 
@@ -30,6 +31,19 @@ impl Kind {
     /// Whether encoders wrap it.
     pub(crate) fn wraps(self) -> bool {
         matches!(self, Kind::Base64 | Kind::Hexadecimal)
+    }
+
+    /// Whether `byte` of a text is the character `expected` of a spelling.
+    pub(super) fn same(self, byte: u8, expected: u8) -> bool {
+        byte == expected || (self == Kind::Hexadecimal && byte.eq_ignore_ascii_case(&expected))
+    }
+
+    /// Whether `text` begins with this spelling.
+    pub(super) fn begins(self, text: &[u8], find: &[u8]) -> bool {
+        match self {
+            Kind::Hexadecimal => text.get(..find.len()).is_some_and(|text| text.eq_ignore_ascii_case(find)),
+            _ => text.starts_with(find),
+        }
     }
 }
 
@@ -40,6 +54,17 @@ pub(crate) struct Pattern {
     /// The same spelling of the placeholder; of the same length if the two themselves are.
     pub(crate) replacement: Text,
     pub(crate) kind: Kind,
+}
+
+impl Pattern {
+    /// What replaces `raw`, a match: hexadecimal that has upper case gets it.
+    pub(super) fn replacement(&self, raw: &[u8]) -> Cow<'_, [u8]> {
+        let upper = |byte: &u8| matches!(byte, b'A'..=b'F');
+        if self.kind == Kind::Hexadecimal && raw.iter().any(upper) {
+            return Cow::Owned(self.replacement.to_ascii_uppercase());
+        }
+        Cow::Borrowed(&self.replacement)
+    }
 }
 
 /// The spellings of `key` without escapes, each with that of `placeholder`; the literal one
@@ -72,9 +97,7 @@ pub(crate) fn forms(key: &[u8], placeholder: &[u8]) -> Vec<Pattern> {
             }
         }
     }
-    for digits in [LOWER, UPPER] {
-        add(Kind::Hexadecimal, hexadecimal(key, digits), hexadecimal(placeholder, digits));
-    }
+    add(Kind::Hexadecimal, hexadecimal(key), hexadecimal(placeholder));
     add(Kind::Wide, wide(key), wide(placeholder));
     found
 }
@@ -98,9 +121,9 @@ fn wide(text: &[u8]) -> Text {
     out
 }
 
-fn hexadecimal(text: &[u8], digits: &[u8; 16]) -> Text {
+fn hexadecimal(text: &[u8]) -> Text {
     let mut out = Zeroizing::new(Vec::with_capacity(text.len() * 2));
-    text.iter().for_each(|byte| push_hex(&mut out, *byte, digits));
+    text.iter().for_each(|byte| push_hex(&mut out, *byte, LOWER));
     out
 }
 

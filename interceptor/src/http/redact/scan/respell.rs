@@ -7,13 +7,24 @@
 
 use std::ops::Range;
 
+use zeroize::Zeroizing;
+
 use super::escape::{Reading, may_escape, unescape};
 use super::pattern::{Kind, Pattern};
+use super::wide;
 
 /// Appends to `out` what replaces a match whose characters stand at `spans` of `text`.
 pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], pattern: &Pattern) {
+    if wide::is_wide(text, spans) {
+        let (text, spans) = wide::narrowed(text, spans);
+        let mut narrow = Zeroizing::new(Vec::new());
+        write(&mut narrow, &text, &spans, pattern);
+        return wide::widen(out, &narrow);
+    }
     let gaps: Vec<&[u8]> = spans.windows(2).map(|pair| &text[pair[0].end..pair[1].start]).collect();
-    let with = &pattern.replacement;
+    let raw: Zeroizing<Vec<u8>> =
+        Zeroizing::new(spans.iter().filter(|span| span.len() == 1).map(|span| text[span.start]).collect());
+    let with = &pattern.replacement(&raw);
     if with.len() != spans.len() {
         for (at, byte) in with.iter().enumerate() {
             out.push(*byte);
@@ -45,6 +56,10 @@ pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], patt
 fn respelt(raw: &[u8], byte: u8) -> Option<Vec<u8>> {
     if raw.len() == 1 {
         return Some(vec![byte]);
+    }
+    // What would end a reference without a semicolon is not known here.
+    if raw.starts_with(b"&") && !raw.ends_with(b";") {
+        return None;
     }
     let mut escape = raw.to_vec();
     let end = raw.len() - usize::from(matches!(raw.last(), Some(b';' | b'}')));

@@ -20,6 +20,9 @@ pub(super) struct Classes {
     table: [u8; 256],
 }
 
+/// A line inside a spelling is indented by so much at most: [`super::CONTEXT`] has room for it.
+const INDENT: usize = 32;
+
 /// The separators may be this long.
 const LONGEST_SEPARATOR: usize = 6;
 
@@ -111,10 +114,15 @@ impl Classes {
                 at = close + 1;
             } else {
                 let length = break_length(&text[at..]);
-                if length == 0 || !self.may_break(text, at) {
+                let indent = indent_length(&text[at..]);
+                if length > 0 && self.may_break(text, at) {
+                    at += length;
+                } else if indent > 0 && self.break_before(text, at + indent).is_some() {
+                    // The line break is an escape, and so part of the run.
+                    at += indent;
+                } else {
                     break;
                 }
-                at += length;
             }
         }
         at
@@ -129,9 +137,12 @@ impl Classes {
 
     /// Where the line break inside a spelling begins that ends at `end`.
     pub(super) fn break_before(&self, text: &[u8], end: usize) -> Option<usize> {
-        let start = match &text[..end] {
-            [.., b'\r', b'\n'] => end - 2,
-            [.., b'\n' | b'\r'] => end - 1,
+        let indent = count_back(&text[end.saturating_sub(INDENT)..end], is_indent);
+        let line = end - indent;
+        let start = match &text[..line] {
+            [.., b'\r', b'\n'] => line - 2,
+            [.., b'\n' | b'\r'] => line - 1,
+            text if indent > 0 => escaped_break_start(text)?,
             _ => return None,
         };
         self.may_break(text, start).then_some(start)
@@ -217,13 +228,24 @@ fn ends_in_pair(text: &[u8]) -> bool {
     matches!(text, [.., b'2'..=b'7', low] if low.is_ascii_hexdigit())
 }
 
-/// The length of a line break that `text` begins with.
+/// The length of a line break that `text` begins with, and of the white space that the next line
+/// begins with where it is folded (MIME, LDIF) or indented (YAML).
 pub(super) fn break_length(text: &[u8]) -> usize {
-    match text {
+    let length = match text {
         [b'\r', b'\n', ..] => 2,
         [b'\r' | b'\n', ..] => 1,
-        _ => 0,
-    }
+        _ => return 0,
+    };
+    length + indent_length(&text[length..])
+}
+
+/// The length of the white space that a line begins with.
+fn indent_length(text: &[u8]) -> usize {
+    text.iter().take(INDENT).take_while(|byte| is_indent(**byte)).count()
+}
+
+fn is_indent(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// The length of a line break as strings have it, `\n` or `\r\n`, that `text` begins with; in
@@ -233,14 +255,15 @@ pub(super) fn escaped_break_length(text: &[u8]) -> usize {
         let before = text.iter().take_while(|byte| **byte == b'\\').count();
         (before > 0).then(|| text.get(before).map(|kind| (*kind, before + 1))).flatten()
     };
-    match one(text) {
+    let length = match one(text) {
         Some((b'n', length)) => length,
         Some((b'r', length)) => match one(&text[length..]) {
             Some((b'n', more)) => length + more,
             _ => length,
         },
-        _ => 0,
-    }
+        _ => return 0,
+    };
+    length + indent_length(&text[length..])
 }
 
 /// Where the line break begins, as strings have it, that ends at the end of `text`.
@@ -267,6 +290,6 @@ fn braces(text: &[u8]) -> Option<usize> {
     (digits > 0 && opens(&text[..open])).then_some(digits + 2)
 }
 
-fn count_back(text: &[u8], mut fits: impl FnMut(u8) -> bool) -> usize {
+pub(super) fn count_back(text: &[u8], mut fits: impl FnMut(u8) -> bool) -> usize {
     text.iter().rev().take_while(|byte| fits(**byte)).count()
 }

@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
+use self::spelt::{each, hex, spellings, utf16, wrapped};
 use super::*;
+
+mod spelt;
 
 const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77mLx0wT5uV3yB1nC4q8Hs2==";
 const PLACEHOLDER: &str = "sk-proxy-managed-5fR2kQ8mXw7Zt4Yb6Nc1Vd3Gh9Jk0L";
@@ -34,105 +37,6 @@ fn stream(scanner: &Arc<Scanner>, text: &[u8], ends: &[usize]) -> (Vec<u8>, u64)
     }
     out.extend_from_slice(&scrub.finish());
     (out, scrub.matches())
-}
-
-fn wrapped(text: &str, width: usize, end: &str) -> String {
-    let lines: Vec<&str> =
-        text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    lines.join(end)
-}
-
-fn digits(byte: u8, upper: bool) -> String {
-    if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }
-}
-
-fn hex(text: &str, group: usize, between: &str, upper: bool) -> String {
-    let groups: Vec<String> = text
-        .as_bytes()
-        .chunks(group)
-        .map(|bytes| bytes.iter().map(|byte| digits(*byte, upper)).collect())
-        .collect();
-    groups.join(between)
-}
-
-fn utf16(text: &str, big: bool) -> Vec<u8> {
-    let bytes = |unit: u16| if big { unit.to_be_bytes() } else { unit.to_le_bytes() };
-    text.encode_utf16().flat_map(bytes).collect()
-}
-
-fn each(text: &str, escape: impl Fn(char) -> String) -> String {
-    text.chars().map(escape).collect()
-}
-
-/// Spellings of a key, by name.
-fn spellings(key: &str) -> Vec<(String, Vec<u8>)> {
-    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut add = |name: &str, text: String| all.push((name.to_owned(), text.into_bytes()));
-    let special = |c: char| !c.is_ascii_alphanumeric();
-    let only =
-        |escape: &dyn Fn(char) -> String| each(key, |c| if special(c) { escape(c) } else { c.to_string() });
-    add("literal", key.to_owned());
-    add("percent", only(&|c| format!("%{:02X}", c as u32)));
-    add("percent, lower", only(&|c| format!("%{:02x}", c as u32)));
-    add("percent, each", each(key, |c| format!("%{:02X}", c as u32)));
-    add("percent, twice", only(&|c| format!("%25{:02X}", c as u32)));
-    add("percent, thrice", only(&|c| format!("%2525{:02X}", c as u32)));
-    add("json", only(&|c| format!("\\u{:04x}", c as u32)));
-    add("json, upper", only(&|c| format!("\\u{:04X}", c as u32)));
-    add("json, each", each(key, |c| format!("\\u{:04x}", c as u32)));
-    add("json in json", only(&|c| format!("\\\\u{:04x}", c as u32)));
-    add("json in json in json", only(&|c| format!("\\\\\\\\u{:04x}", c as u32)));
-    add("slashes", key.replace('/', "\\/"));
-    add("slashes in json", key.replace('/', "\\\\\\/"));
-    add("x", only(&|c| format!("\\x{:02x}", c as u32)));
-    add("x, each", each(key, |c| format!("\\x{:02X}", c as u32)));
-    add("braces", only(&|c| format!("\\u{{{:x}}}", c as u32)));
-    add("braces, zeros", each(key, |c| format!("\\u{{{:06X}}}", c as u32)));
-    add("octal", only(&|c| format!("\\{:03o}", c as u32)));
-    add("html", only(&|c| format!("&#{};", c as u32)));
-    add("html, hex", only(&|c| format!("&#x{:X};", c as u32)));
-    add("html, zeros", each(key, |c| format!("&#x{:05x};", c as u32)));
-    add("html, twice", only(&|c| format!("&amp;#{};", c as u32)));
-    let names = [('+', "&plus;"), ('/', "&sol;"), ('=', "&equals;"), ('<', "&lt;")];
-    let named = names.iter().fold(key.to_owned(), |text, (c, name)| text.replace(*c, name));
-    add("html, named", named);
-    add("json of percent", only(&|c| format!("\\u0025{:02X}", c as u32)));
-    add("percent of json", only(&|c| format!("%5Cu{:04x}", c as u32)));
-    for before in ["", "u", "us"] {
-        let larger = format!("{before}Bearer {key} and so on");
-        let standard = STANDARD.encode(&larger);
-        add("base64", standard.clone());
-        add("base64url", URL_SAFE_NO_PAD.encode(&larger));
-        for (width, end) in [(16, "\n"), (60, "\n"), (64, "\n"), (76, "\r\n"), (20, "\\n"), (76, "\\r\\n")] {
-            add("base64, wrapped", wrapped(&standard, width, end));
-            add("base64, wrapped", wrapped(&standard, width, end).replace('/', "\\/"));
-        }
-        add("base64, wrapped, %0A", wrapped(&standard, 76, "%0A").replace('+', "%2B"));
-        add("base64, percent", each(&standard, |c| format!("%{:02X}", c as u32)));
-        add("base64, slashes", standard.replace('/', "\\/").replace('+', "\\u002b"));
-        add("base64, html", standard.replace('/', "&#x2F;").replace('+', "&#43;"));
-        add("base64 of UTF-16", STANDARD.encode(utf16(&larger, false)));
-    }
-    for upper in [false, true] {
-        add("hex", hex(key, 100, "", upper));
-        add("hex, 60 columns", wrapped(&hex(key, 100, "", upper), 60, "\n"));
-        add("hex, columns in json", wrapped(&hex(key, 100, "", upper), 60, "\\n"));
-        for between in [":", " ", "-", ",", ".", "_", "\n", "\r\n", ", ", "%3A", "%20", "\\n"] {
-            add(&format!("hex by {between:?}"), hex(key, 1, between, upper));
-        }
-        for group in [2, 4, 8] {
-            add("hex, groups", format!("1234567{}", hex(key, group, " ", upper)));
-        }
-        add("hex, 0x", format!("0x{}", hex(key, 1, ", 0x", upper)));
-        let rows = wrapped(&hex(key, 1, ":", upper), 24, "\n");
-        add("hex, rows", rows.replace(":\n", "\n"));
-        add("hex, rows", rows);
-        add("hex, rows in json", wrapped(&hex(key, 1, " ", upper), 48, "\\n"));
-    }
-    add("\\x before each", format!("\\x{}", hex(key, 1, "\\x", false)));
-    all.push(("utf-16le".into(), utf16(key, false)));
-    all.push(("utf-16be".into(), utf16(key, true)));
-    all
 }
 
 /// Text around a spelling that makes it no part of anything else.
@@ -194,6 +98,46 @@ fn a_replacement_reads_as_the_placeholder() {
     let out = scanner.replace(json.as_bytes()).unwrap();
     let expected = format!("{{\"key\":\"{PLACEHOLDER}-\"}}");
     assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn any_punctuation_may_stand_behind_a_backslash() {
+    let key = "sk_live_51H[x]Yz^AbCd`EfGhIj{Kl}Mn|Op@QrSt";
+    let placeholder = "proxy_managed_5fR2kQ8mXw7Zt4Yb6Nc1Vd3Gh9Jk";
+    let scanner = Scanner::new([(key.as_bytes(), &placeholder.as_bytes()[..key.len()])].into_iter());
+    for before in [r"\", r"\\"] {
+        let one = |c: char| if c.is_ascii_punctuation() { format!("{before}{c}") } else { c.into() };
+        let text = format!("see {} there", each(key, one));
+        let out = scanner.replace(text.as_bytes()).unwrap();
+        assert_eq!(out.len(), text.len());
+        assert!(!String::from_utf8_lossy(&out).contains("live"));
+    }
+    let under =
+        Scanner::new([(&b"sk_live_51HxYzAbCdEfGhIj"[..], &b"proxy-managed-0123456789"[..])].into_iter());
+    assert!(under.replace(br"sk\_live\_51HxYzAbCdEfGhIj").is_some());
+}
+
+#[test]
+fn hexadecimal_keeps_the_case_it_is_in() {
+    let scanner = scanner();
+    let replace = |text: &str| String::from_utf8(scanner.replace(text.as_bytes()).unwrap()).unwrap();
+    for upper in [false, true] {
+        assert_eq!(replace(&hex(KEY, 1, "", upper)), hex(PLACEHOLDER, 1, "", upper));
+        assert_eq!(replace(&hex(KEY, 1, ":", upper)), hex(PLACEHOLDER, 1, ":", upper));
+    }
+}
+
+#[test]
+fn utf_16_stays_utf_16() {
+    let scanner = scanner();
+    let escaped = each(KEY, |c| if c == '/' { "\\/".into() } else { c.into() });
+    for (key, with) in [(KEY.to_owned(), PLACEHOLDER.to_owned()), (escaped, format!("{PLACEHOLDER}-"))] {
+        for big in [false, true] {
+            let text = utf16(&format!("{{\"k\": \"{key}\"}}"), big);
+            let expected = utf16(&format!("{{\"k\": \"{with}\"}}"), big);
+            assert_eq!(scanner.replace(&text), Some(expected));
+        }
+    }
 }
 
 #[test]
