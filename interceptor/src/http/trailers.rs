@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, TRAILER};
 
 use super::inject::strip_trailer_authentication;
+use super::offers::is_offered_late;
 use super::refuse::refusal;
 use crate::policy::{CredentialId, Deny, Filter, Reason};
 use crate::proxy::Rules;
@@ -104,7 +105,7 @@ impl Trailers {
             strip_trailer_authentication(&mut fields, &self.rules.policy, id);
         }
         for name in fields.keys() {
-            if NEVER.contains(&name.as_str().replace('_', "-").as_str()) {
+            if NEVER.contains(&name.as_str().replace('_', "-").as_str()) || is_offered_late(name) {
                 return Err(refused(
                     name,
                     "frames, routes or authenticates a message, and belongs in its head",
