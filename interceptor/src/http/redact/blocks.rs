@@ -17,6 +17,9 @@ use super::decode::{Coding, Decoding};
 /// The size of a block, bytes.
 const BLOCK: usize = 4 * 1024;
 
+/// The most bytes of the header of a stored block of brotli.
+const HEADER: usize = 4;
+
 /// A body on its way through its decoders, in blocks.
 pub(super) struct Decoded {
     decoding: Decoding,
@@ -31,8 +34,9 @@ enum Flushes {
     Unknown,
     /// An empty stored block (RFC 1951 3.2.4) ends in these four bytes.
     Deflate([u8; 4]),
-    /// An empty metadata block (RFC 7932 9.2) fills the last byte up.
-    Brotli([u8; 2]),
+    /// An empty metadata block (RFC 7932 9.2) fills the last byte up, or bytes end that are stored as they are. The end
+    /// of the encoded bytes.
+    Brotli(Vec<u8>),
     /// A block ends.
     Zstd(Frames),
 }
@@ -42,7 +46,7 @@ impl Decoded {
     pub(super) fn new(codings: &[Coding]) -> Decoded {
         let flushes = match codings {
             [Coding::Gzip | Coding::Deflate] => Flushes::Deflate([0xff; 4]),
-            [Coding::Brotli] => Flushes::Brotli([0xff; 2]),
+            [Coding::Brotli] => Flushes::Brotli(vec![0xff; HEADER]),
             [Coding::Zstd] => Flushes::Zstd(Frames::default()),
             _ => Flushes::Unknown,
         };
@@ -90,7 +94,11 @@ impl Flushes {
         match self {
             Flushes::Unknown => {}
             Flushes::Deflate(last) => keep(last, wire),
-            Flushes::Brotli(last) => keep(last, wire),
+            Flushes::Brotli(last) => {
+                let wire = &wire[wire.len().saturating_sub(BLOCK + HEADER)..];
+                last.drain(..(last.len() + wire.len()).saturating_sub(BLOCK + HEADER));
+                last.extend_from_slice(wire);
+            }
             Flushes::Zstd(frames) => frames.see(wire),
         }
     }
@@ -101,7 +109,10 @@ impl Flushes {
             Flushes::Unknown => false,
             Flushes::Deflate(last) => *last == [0, 0, 0xff, 0xff],
             // A few bits can be there by chance: so the text has to end as events and lines do.
-            Flushes::Brotli(last) => text.ends_with(b"\n") && padded(*last),
+            Flushes::Brotli(last) => {
+                let padded = last.last_chunk().is_some_and(|last| padded(*last));
+                padded && text.ends_with(b"\n") || stored(last, text)
+            }
             Flushes::Zstd(frames) => frames.between(),
         }
     }
@@ -119,6 +130,18 @@ fn padded(last: [u8; 2]) -> bool {
     let bits = u16::from_le_bytes(last);
     // It ends in the last byte, so it begins in that or in the last bits of the one before.
     (3..=10).any(|from| bits >> from == 6)
+}
+
+/// Whether the encoded bytes end in a whole block that is stored as it is, the end of `text`.
+fn stored(wire: &[u8], text: &[u8]) -> bool {
+    let same = wire.iter().rev().zip(text.iter().rev()).take_while(|(one, other)| one == other);
+    // Its header (RFC 7932 9.2): three bits, sixteen of its length less one, one, and zeros up to the byte.
+    let is_header =
+        |header: u32, length: u32| (0..8).any(|zeros| header >> (12 - zeros) == 1 << 19 | (length - 1) << 3);
+    (1..).zip(same).any(|(length, _)| {
+        let header = wire[..wire.len() - length as usize].last_chunk();
+        header.is_some_and(|header| is_header(u32::from_le_bytes(*header), length))
+    })
 }
 
 /// Follows the frames and blocks of zstd (RFC 8878 3.1).
@@ -218,6 +241,18 @@ mod tests {
             }
         }
         assert!(!padded([0x12, 0x34]) && !padded([0xff, 0xff]) && !padded([0, 0]));
+    }
+
+    #[test]
+    fn the_end_of_a_stored_block_of_brotli_is_told_by_its_header() {
+        let wire = |length: u32| {
+            let header: u32 = (1 << 19 | (length - 1) << 3) << 8 | 0x5a;
+            [&[1, 2][..], &header.to_le_bytes(), b"data\n\n"].concat()
+        };
+        assert!(stored(&wire(6), b"before data\n\n") && stored(&wire(6), b"data\n\n"));
+        assert!(!stored(&wire(6), b"ata\n\n"), "it reaches further back than what is held");
+        assert!(!stored(&wire(7), b"before data\n\n") && !stored(&wire(5), b"before data\n\n"));
+        assert!(!stored(b"data\n\n", b"data\n\n") && !stored(&wire(6), b""));
     }
 
     #[test]
