@@ -199,3 +199,100 @@ fn what_lies_beyond_the_end_is_said_to() {
         });
     }
 }
+
+#[test]
+fn a_part_that_nobody_asked_for_is_refused() {
+    let parts = [
+        "206 Partial Content\r\ncontent-range: bytes 5-16/100\r\ncontent-length: 12\r\n\r\n0123456789ab",
+        "200 OK\r\ncontent-range: bytes 5-16/100\r\ncontent-length: 12\r\n\r\n0123456789ab",
+        "200 OK\r\ncontent-type: multipart/byteranges; boundary=x\r\ncontent-length: 5\r\n\r\n--x--",
+        "226 IM Used\r\nim: range\r\ncontent-length: 12\r\n\r\n0123456789ab",
+    ];
+    for host in BOTH {
+        for part in parts {
+            Lab::test(|lab| {
+                let origin = lab.scripted(format!("HTTP/1.1 {part}").into_bytes().leak());
+                let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+                let plan = Plan::https(host, "http/1.1").ask("GET", "/f");
+                let got = sandbox.fetch(&plan).remove(0).answers.remove(0);
+                let refusal = got.refusal();
+                assert_eq!((refusal.status, refusal.reason.as_str()), (502, "upstream_protocol"), "{part}");
+            });
+        }
+    }
+}
+
+#[test]
+fn no_other_name_asks_for_a_part() {
+    for (host, protocol) in BOTH.into_iter().flat_map(|host| [(host, "http/1.1"), (host, "h2")]) {
+        Lab::test(|lab| {
+            lab.unordered();
+            // It shows the fields in which a part was asked for.
+            let origin = lab.talking(move |head, mut stream| async move {
+                let asked: String = head.lines().filter(|line| line.contains("5-16")).collect();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{asked}",
+                    asked.len()
+                );
+                stream.write_all(answer.as_bytes()).await?;
+                stream.shutdown().await
+            });
+            let mut plan = Plan::https(host, protocol);
+            for name in
+                ["request-range", "request_range", "request.range", "if_range", "accept_encoding", "a-im"]
+            {
+                plan = plan.ask_with("GET", "/f", &[(name, "bytes=5-16")], "");
+            }
+            let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+            let answers = sandbox.fetch(&plan).remove(0).answers;
+            assert_eq!(answers.len(), 6);
+            for answer in answers {
+                assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{answer:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_part_comes_without_a_digest_of_what_borders_it() {
+    Lab::test(|lab| {
+        let answer = format!(
+            "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4999/5000\r\ncontent-length: 5000\r\n\
+             etag: \"v1\"\r\ncontent-md5: x\r\ncontent-digest: x\r\nx-ms-content-crc64: x\r\n\
+             x-amz-checksum-sha256: x\r\nx-goog-hash: x\r\n\r\n{}",
+            "0123456789".repeat(500)
+        );
+        let got = ask(lab, OTHER, answer, "bytes=10-19");
+        assert_eq!((got.status, got.body.as_str()), (206, "0123456789"));
+        assert_eq!(got.header("content-range"), Some("bytes 10-19/5000"));
+        assert_eq!(got.header("etag"), Some("\"v1\""));
+        let told = |name: &&str| got.header(name).is_some();
+        let digests =
+            ["content-md5", "content-digest", "x-ms-content-crc64", "x-amz-checksum-sha256", "x-goog-hash"];
+        assert!(!digests.iter().any(told), "{:?}", got.headers);
+    });
+}
+
+#[test]
+fn where_the_whole_length_is_unknown_no_end_is_taken_for_the_last() {
+    for (range, expected) in
+        [("bytes=10-", Some("bytes 10-2951/*")), ("bytes=2952-", None), ("bytes=-20", None)]
+    {
+        Lab::test(|lab| {
+            let answer = format!(
+                "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4999/*\r\ncontent-length: 5000\r\n\r\n{}",
+                "0123456789".repeat(500)
+            );
+            let got = ask(lab, OTHER, answer, range);
+            match expected {
+                Some(part) => {
+                    assert_eq!(
+                        (got.status, got.header("content-range"), got.body_bytes),
+                        (206, Some(part), 2942)
+                    );
+                }
+                None => assert_eq!(got.refusal().reason, "upstream_protocol", "{range}"),
+            }
+        });
+    }
+}

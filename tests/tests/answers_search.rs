@@ -212,3 +212,26 @@ fn a_key_that_is_shorter_than_its_placeholder_keeps_lengths_too() {
         }
     });
 }
+
+#[test]
+fn without_a_body_nothing_tells_how_long_it_is_encoded() {
+    for (host, protocol) in [(HOST, "http/1.1"), (OTHER, "h2")] {
+        for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
+            Lab::test(|lab| {
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-encoding: gzip\r\ncontent-length: 77\r\netag: \"4d-1\"\r\n\
+                     content-md5: x\r\nvary: accept-encoding\r\n\r\n"
+                );
+                let origin = lab.scripted(answer.into_bytes().leak());
+                let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+                let plan = Plan::https(host, protocol).ask(method, "/f");
+                let got = sandbox.fetch(&plan).remove(0).answers.remove(0);
+                assert_eq!(got.status.to_string(), status[..3]);
+                assert!(got.header("vary").is_some(), "{got:?}");
+                for name in ["content-length", "content-encoding", "etag", "content-md5"] {
+                    assert_eq!(got.header(name), None, "{method} {name}: {:?}", got.headers);
+                }
+            });
+        }
+    }
+}

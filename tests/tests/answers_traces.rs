@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
+use async_compression::tokio::write::GzipEncoder;
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::origin::websocket::accept;
@@ -275,5 +276,52 @@ fn a_grpc_message_waits_for_nothing_and_is_cut_as_any_other() {
             assert_eq!(lines[2 * number], lines[0], "{guess}");
             assert_eq!(lines[2 * number + 1], format!("hello {guess} . x{guess} ."));
         }
+    });
+}
+
+/// 33 kB of which the first three thousand compress well or not at all.
+fn compressible(well: bool) -> Vec<u8> {
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0] % 64 + b'0'
+    });
+    let mut text: Vec<u8> = noise.take(33_000).collect();
+    if well {
+        text[..3000].fill(b'w');
+    }
+    // No run of letters is held for long.
+    text.iter_mut().step_by(20).for_each(|byte| *byte = b' ');
+    text
+}
+
+#[test]
+fn how_well_an_answer_compresses_is_not_seen() {
+    // DATA frames come to a client as they were sent; where it reads cuts chunks of HTTP/1.1 once more.
+    Lab::test(|lab| {
+        let origin = lab.talking(|head, mut stream| async move {
+            let mut encoder = GzipEncoder::new(Vec::new());
+            encoder.write_all(&compressible(head.contains("/well"))).await?;
+            encoder.shutdown().await?;
+            let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\
+                            transfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+            stream.write_all(head.as_bytes()).await?;
+            for piece in encoder.into_inner().chunks(1000) {
+                let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+                stream.write_all(&chunk).await?;
+                stream.flush().await?;
+            }
+            stream.write_all(b"0\r\n\r\n").await?;
+            stream.shutdown().await
+        });
+        lab.unordered();
+        let plan = Plan::https(HOST, "h2").ask("GET", "/well").ask("GET", "/badly");
+        let sandbox = lab.sandbox(&policy(lab)).resolve(HOST, origin.address());
+        let answers = sandbox.fetch(&plan).remove(0).answers;
+        for (answer, well) in answers.iter().zip([true, false]) {
+            assert_eq!(answer.body.as_bytes(), compressible(well));
+        }
+        assert!(answers[0].pieces.len() > 8, "{:?}", answers[0].pieces);
+        assert_eq!(answers[0].pieces, answers[1].pieces);
     });
 }

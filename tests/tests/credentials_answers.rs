@@ -22,7 +22,7 @@ const REFLECTIONS: [(&str, bool); 18] = [
     ("HTTP/1.1 200 OK\r\ncontent-length: LEN\r\n\r\nyou sent KEY", true),
     ("HTTP/1.1 200 OK\r\n\r\nyou sent KEY until the end", true),
     (
-        "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-99/1000\r\ncontent-length: LEN\r\n\r\nyou sent KEY",
+        "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */1000\r\ncontent-length: LEN\r\n\r\nyou sent KEY",
         true,
     ),
     (

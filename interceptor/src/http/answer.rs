@@ -19,7 +19,7 @@ use super::exchange::{Exchange, TooManyEchoes};
 use super::inject::strip_hop_by_hop;
 use super::offers::{self, Switch};
 use super::redact::ranges::Widened;
-use super::redact::{BodyError, RedactError, RedactedBody, SHORT};
+use super::redact::{BodyError, RedactError, RedactedBody, SHORT, is_coded};
 use super::refuse::{About, DECISION_HEADER, answer, refusal};
 use super::serve::Judged;
 use super::upload::Broken;
@@ -97,12 +97,14 @@ pub(super) async fn respond(
         return response.map(|body| pass(Download::origin(Source::Origin(body), exchange, lease, patience)));
     };
     let announced = announced(response.headers());
+    // A decoded body is short or long by its own length, never by that of the encoded bytes.
+    let coded = is_coded(response.headers());
     let mut response = match redactor.answer(response, asked.range) {
         Ok(response) => response,
         Err(RedactError::Beyond(length)) => return beyond(length, exchange),
         Err(error) => return unsearched(judged, parts, &error.to_string(), exchange),
     };
-    if announced.is_some_and(|length| length <= SHORT as u64)
+    if announced.is_some_and(|length| coded || length <= SHORT as u64)
         && !response.headers().contains_key(CONTENT_LENGTH)
         && !response.body().is_end_stream()
     {

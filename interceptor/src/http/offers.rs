@@ -9,17 +9,35 @@
 //! there is to say without it.
 
 use http::header::{
-    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE, SEC_WEBSOCKET_EXTENSIONS, UPGRADE,
+    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE, SEC_WEBSOCKET_EXTENSIONS, TE,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Response, Version};
 
 use super::redact::ranges::{Range, Widened};
-use super::redact::{Redactor, is_grpc};
+use super::redact::{Redactor, digests, is_grpc};
 use super::serve::asks_for_upgrade;
 
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// What Azure's storage, and its clients, read before `range`.
+const MS_RANGE: HeaderName = HeaderName::from_static("x-ms-range");
+
+/// What asks for a part or a coding, as letters and digits alone: servers take names with `_` or
+/// `.` for those with `-`, and some know an older `request-range`.
+const OFFERS: [&str; 10] = [
+    "acceptencoding",
+    "aim",
+    "grpcacceptencoding",
+    "ifrange",
+    "range",
+    "requestrange",
+    "secwebsocketextensions",
+    "te",
+    "xacceptencoding",
+    "xmsrange",
+];
 
 /// The protocol that a request asks to switch to, besides other versions of HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,22 +103,49 @@ fn is_own(name: &[u8]) -> bool {
 /// Asks for an answer in which a key can be found. Gives the range that is asked for, if one is.
 pub(super) fn searchable(head: &mut Parts, redactor: &Redactor) -> Option<Widened> {
     let headers = &mut head.headers;
+    let grpc = headers.contains_key(GRPC_ACCEPT_ENCODING) || is_grpc(headers);
+    let asked = range(headers, &head.method, redactor);
+    let widened = asked.and_then(|widened| Some((widened, widened.value()?)));
+    let condition = headers.get(IF_RANGE).filter(|_| widened.is_some()).cloned();
+    let offers: Vec<HeaderName> = headers
+        .keys()
+        // `te: trailers` alone is left of that by now.
+        .filter(|name| **name != TE && is_offer(name, widened.is_some()))
+        .cloned()
+        .collect();
+    offers.iter().for_each(|name| drop(headers.remove(name)));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.remove(SEC_WEBSOCKET_EXTENSIONS);
-    if headers.contains_key(GRPC_ACCEPT_ENCODING) || is_grpc(headers) {
+    if grpc {
         headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    let widened = range(headers, &head.method, redactor);
-    match widened.as_ref().and_then(Widened::value) {
-        Some(value) => drop(headers.insert(RANGE, value)),
-        None => [RANGE, IF_RANGE].iter().for_each(|name| drop(headers.remove(name))),
+    if let Some(condition) = condition {
+        headers.insert(IF_RANGE, condition);
     }
-    widened
+    let (widened, value) = widened?;
+    headers.insert(RANGE, value);
+    Some(widened)
+}
+
+/// Whether a field asks for a part or a coding; or, where a part is asked for, for a digest of it.
+fn is_offer(name: &HeaderName, partial: bool) -> bool {
+    let folded = folded(name);
+    OFFERS.contains(&folded.as_str()) || partial && digests::is_asked_for(&folded)
+}
+
+/// A name's letters and digits, in lower case.
+fn folded(name: &HeaderName) -> String {
+    name.as_str().chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
+/// Whether a trailer of a request would be such an offer, if it were merged into the head.
+pub(super) fn is_offered_late(name: &HeaderName) -> bool {
+    is_offer(name, true)
 }
 
 /// The range of a request that can be asked for with what borders it: a single one, where nothing changes the length. Other methods than GET have none (RFC 9110 section 14.2).
 fn range(headers: &HeaderMap, method: &Method, redactor: &Redactor) -> Option<Widened> {
-    let mut ranges = headers.get_all(RANGE).iter();
+    let name = if headers.contains_key(MS_RANGE) { MS_RANGE } else { RANGE };
+    let mut ranges = headers.get_all(name).iter();
     let (Some(range), None) = (ranges.next(), ranges.next()) else { return None };
     if *method != Method::GET || !redactor.keeps_length() {
         return None;
@@ -195,6 +240,50 @@ mod tests {
         assert_eq!(all("grpc-accept-encoding"), ["identity"]);
         assert_eq!(all("grpc-encoding"), ["gzip"], "of the request's own body");
         assert!(all("sec-websocket-extensions").is_empty());
+    }
+
+    #[test]
+    fn no_spelling_asks_for_a_part_or_a_coding() {
+        let names = [
+            "request-range",
+            "request_range",
+            "Request.Range",
+            "if_range",
+            "accept_encoding",
+            "accept.encoding",
+            "x-accept-encoding",
+            "x_accept_encoding",
+            "sec_websocket_extensions",
+            "t_e",
+            "a-im",
+            "a_im",
+            "x_ms_range",
+            "r-ange",
+        ];
+        let fields = names.map(|name| (name, "bytes=5-16"));
+        let redactor = redactor("proxy-managed-0f3a9c7be21d");
+        let mut head = asked("GET", Version::HTTP_11, &fields);
+        head.headers.insert("te", HeaderValue::from_static("trailers"));
+        head.headers.insert("x-arrange", HeaderValue::from_static("1"));
+        assert_eq!(searchable(&mut head, &redactor), None);
+        let mut left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept-encoding", "te", "x-arrange"]);
+
+        let digests = [
+            ("x-ms-range-get-content-md5", "true"),
+            ("want_repr_digest", "sha-256=1"),
+            ("x-amz-checksum-mode", "ENABLED"),
+        ];
+        let mut whole = asked("GET", Version::HTTP_11, &digests);
+        assert_eq!(searchable(&mut whole, &redactor), None);
+        assert_eq!(whole.headers.len(), 4, "of the whole they tell nothing");
+        let mut part = asked("GET", Version::HTTP_11, &digests);
+        part.headers.insert("range", HeaderValue::from_static("bytes=90000-90001"));
+        part.headers.insert("x-ms-range", HeaderValue::from_static("bytes=0-0"));
+        assert!(searchable(&mut part, &redactor).is_some());
+        assert_eq!(part.headers.len(), 2, "{:?}", part.headers);
+        assert_eq!(part.headers["range"], format!("bytes=0-{}", redactor.reach()));
     }
 
     #[test]

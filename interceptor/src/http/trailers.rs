@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, TRAILER};
 
 use super::inject::strip_trailer_authentication;
+use super::offers::is_offered_late;
 use super::refuse::refusal;
 use crate::policy::{CredentialId, Deny, Filter, Reason, is_method_override};
 use crate::proxy::Rules;
@@ -102,7 +103,7 @@ impl Trailers {
         }
         for name in fields.keys() {
             let never = NEVER.contains(&name.as_str().replace('_', "-").as_str());
-            if never || is_method_override(name.as_str()) {
+            if never || is_method_override(name.as_str()) || is_offered_late(name) {
                 return Err(refused(
                     name,
                     "frames, routes or authenticates a message, and belongs in its head",

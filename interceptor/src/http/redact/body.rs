@@ -9,16 +9,17 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::decode::{Coding, Decoding};
+use super::blocks::Decoded;
+use super::decode::Coding;
 use super::messages::Search;
 use super::ranges::Cut;
 use super::scan::Scanner;
-use super::{BodyError, BoxError, redact_values};
+use super::{BodyError, BoxError, digests, redact_values};
 
 /// A response body on its way to the sandbox: decoded where it was encoded, every real key replaced, trailers too.
 pub struct RedactedBody<B> {
     inner: B,
-    decoding: Option<Box<Decoding>>,
+    decoding: Option<Box<Decoded>>,
     search: Search,
     scanner: Arc<Scanner>,
     /// The part of it that was asked for.
@@ -66,7 +67,7 @@ where
             if scanner.is_empty() || inner.is_end_stream() { Stage::Untouched } else { Stage::Flowing };
         RedactedBody {
             inner,
-            decoding: (!codings.is_empty()).then(|| Box::new(Decoding::new(codings))),
+            decoding: (!codings.is_empty()).then(|| Box::new(Decoded::new(codings))),
             search: Search::of(headers, &scanner),
             scanner,
             cut,
@@ -166,12 +167,24 @@ where
                 }
                 None => {}
             }
-            if let Some(decoding) = &self.decoding {
-                decoding.finish().map_err(BodyError::Coding)?;
+            let mut last = match &mut self.decoding {
+                Some(decoding) => {
+                    let rest = decoding.finish().map_err(BodyError::Coding)?;
+                    self.search.push(rest)?
+                }
+                None => Bytes::new(),
+            };
+            if self.decoding.is_some() || self.cut.is_some() {
+                digests::remove(&mut trailers);
             }
             self.in_fields += redact_values(&self.scanner, &mut trailers);
             self.stage = Stage::Trailers(trailers);
-            let last = self.search.finish();
+            let end = self.search.finish();
+            if last.is_empty() {
+                last = end;
+            } else if !end.is_empty() {
+                last = [last, end].concat().into();
+            }
             return Poll::Ready((!last.is_empty()).then_some(Ok(last)));
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Wire bytes go in, decoded pieces of at most [`PIECE`] bytes come out when they are asked for: a body that decodes to a
 //! thousand times its size costs no more memory than any other, and a reader that does not read stops it. Everything that
-//! can be decoded from the bytes so far is given at once, so a sender's flush reaches the client as a flush.
+//! can be decoded from the bytes so far is given at once, so that a sender's flush can reach the
+//! client (`blocks`).
 
 use std::fmt;
 use std::io;
@@ -60,6 +61,13 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, RedactError> {
         }
     }
     if found.len() > MOST_CODINGS { Err(RedactError::TooManyCodings) } else { Ok(found) }
+}
+
+/// Whether a response declares any coding, known or not.
+pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
+    let mut names =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    names.any(|name| !name.trim_ascii().is_empty() && !name.trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 /// A body on its way through its decoders.

@@ -16,20 +16,25 @@
 //! which is on this machine. Measured (see `benches/redact.rs`): looking for keys costs 0.15 to 0.25 CPU seconds for a
 //! GiB, undoing gzip about 2, zstd 1.5 and brotli 1.3, and making gzip again about 50. Where an origin encodes
 //! all the same, the body is decoded and goes on as identity: `content-encoding` and what describes the encoded bytes are
-//! removed. A coding that cannot be undone cannot be searched and is an error: [`RedactError`].
+//! removed, also where no body comes (HEAD, 304), and `blocks` cuts what was decoded anew: how well
+//! an answer compresses is not shown. A coding that cannot be undone cannot be searched and is an
+//! error: [`RedactError`].
 //!
 //! # Lengths
 //! Placeholders are as long as their keys where the keys are long enough. What is put in the place of a shorter one is cut to its
 //! length where the length of the body is fixed: where it is announced and long, where parts of it are promised or asked for,
 //! in gRPC messages. So `content-length` stays true and stays. A short body that is announced, and one that was decoded, is read before
 //! its head goes out (`RedactedBody::poll_read_ahead`) where its length may change; a long decoded one is delimited by its
-//! framing. A body that is empty from the start (an answer to HEAD, 204, 304) keeps its headers' description of what it would be.
+//! framing. A body that is empty from the start (an answer to HEAD, 204, 304) keeps its headers'
+//! description of what it would be, unless that is of encoded bytes.
 //!
 //! # Ranges
 //! See `ranges`.
 
+mod blocks;
 mod body;
 mod decode;
+pub(crate) mod digests;
 mod guard;
 mod messages;
 pub(crate) mod ranges;
@@ -44,11 +49,12 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
 pub use self::body::RedactedBody;
+pub(crate) use self::decode::is_coded;
 pub use self::guard::{Ended, Guarded, StreamGuard};
 pub(crate) use self::messages::is_grpc;
 use self::ranges::{Found, Widened};
@@ -77,6 +83,9 @@ pub enum RedactError {
     /// Not the range that was asked for, or described so that it cannot be one.
     #[error("the origin sent another range than it was asked for, or one that makes no sense")]
     Range,
+    /// A part, of whatever kind, though none was asked for.
+    #[error("the origin sent a part that it was not asked for, so that a key could be cut by its ends")]
+    Unasked,
     /// The sandbox asked for a part beyond the end of the body (416); the whole length, where it is known.
     #[error("the part that was asked for lies beyond the end")]
     Beyond(Option<u64>),
@@ -132,6 +141,8 @@ impl Redactor {
     /// What the body of an answer with these headers is searched with.
     fn for_body(&self, headers: &HeaderMap, partial: bool) -> &Arc<Scanner> {
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        // How long encoded bytes are decides nothing that can be seen.
+        let length = length.filter(|_| !is_coded(headers));
         let fixed = partial
             || headers.contains_key(ACCEPT_RANGES)
             || length.is_some_and(|length| length > SHORT as u64)
@@ -168,6 +179,9 @@ impl Redactor {
         let scanner = Arc::clone(self.for_body(&parts.headers, partial));
         let (mut codings, mut cut, mut found) = (Vec::new(), None, 0);
         if !scanner.is_empty() {
+            if is_unasked(&parts, asked.is_some()) {
+                return Err(RedactError::Unasked);
+            }
             found = self.headers(&mut parts.headers);
             // A status line's phrase is free text too, and no client needs it (RFC 9110 15).
             parts.extensions.remove::<hyper::ext::ReasonPhrase>();
@@ -188,6 +202,8 @@ impl Redactor {
                 describe(&mut parts.headers, !codings.is_empty(), scanner.keeps_length());
             } else if asked.is_some() && partial {
                 return Err(RedactError::Range);
+            } else if is_coded(&parts.headers) {
+                describe_nothing(&mut parts.headers);
             }
         }
         let body = RedactedBody::new(body, scanner, &parts.headers, &codings, cut, found);
@@ -250,9 +266,7 @@ fn describe(headers: &mut HeaderMap, decoded: bool, keeps_length: bool) {
     // A part of it would be one of the encoded bytes.
     headers.remove(ACCEPT_RANGES);
     headers.remove(CONTENT_ENCODING);
-    for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
-        headers.remove(name);
-    }
+    digests::remove(headers);
     // A strong validator is one of the very bytes (RFC 9110 8.8.1).
     if let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) {
         let weak = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat());
@@ -260,6 +274,32 @@ fn describe(headers: &mut HeaderMap, decoded: bool, keeps_length: bool) {
             headers.insert(ETAG, weak);
         }
     }
+}
+
+/// Takes the description of encoded bytes away where none are sent (HEAD, 304): how long they are
+/// tells how well they compress, and so whether a text that the client chose stands in them twice.
+fn describe_nothing(headers: &mut HeaderMap) {
+    if headers.get(ETAG).is_some_and(|tag| tag.as_bytes().starts_with(b"\"")) {
+        headers.remove(ETAG);
+    }
+    describe(headers, true, true);
+}
+
+/// Whether an answer is a part of something (RFC 9110 section 14, RFC 3229) that was not asked for
+/// so.
+fn is_unasked(parts: &http::response::Parts, asked: bool) -> bool {
+    let partial = parts.status == StatusCode::PARTIAL_CONTENT;
+    let several = |kind: &HeaderValue| {
+        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"multipart/byteranges")
+    };
+    let described = parts.headers.contains_key(CONTENT_RANGE);
+    // With 416 it gives the whole length alone.
+    let of_nothing = parts.status == StatusCode::RANGE_NOT_SATISFIABLE;
+    partial && !asked
+        || parts.status == StatusCode::IM_USED
+        || described && !partial && !of_nothing
+        || parts.headers.get_all(CONTENT_TYPE).iter().any(several)
 }
 
 fn redact_values(scanner: &Scanner, headers: &mut HeaderMap) -> u64 {

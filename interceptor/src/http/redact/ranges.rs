@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, HeaderValue};
 
-use super::RedactError;
+use super::{RedactError, digests};
 
 /// The largest position that every origin can be asked for.
 const LARGEST: u64 = i64::MAX as u64;
@@ -111,12 +111,13 @@ impl Widened {
         if length.is_some_and(|length| length != Some(end - start + 1)) {
             return Err(RedactError::Range);
         }
-        // Where the whole length is not known, what is the end cannot be told from what the origin stopped at.
-        let at_end = total.is_none_or(|total| end + 1 == total);
+        // Where the whole length is not known, the end cannot be told from where the origin
+        // stopped, and what follows may border it.
+        let at_end = total.is_some_and(|total| end + 1 == total);
         let (first, last) = match self.range {
             Range::From { first, last } => (first, last.map_or(end, |last| last.min(end))),
             Range::Last(0) => return Ok(Found::Beyond(total)),
-            Range::Last(count) => (total.unwrap_or(end + 1).saturating_sub(count), end),
+            Range::Last(count) => (total.ok_or(RedactError::Range)?.saturating_sub(count), end),
         };
         if first > end {
             return if at_end { Ok(Found::Beyond(total)) } else { Err(RedactError::Range) };
@@ -139,6 +140,8 @@ impl Part {
         let range = format!("bytes {}-{}/{total}", self.first, self.last);
         headers.insert(CONTENT_RANGE, HeaderValue::try_from(range).map_err(|_| RedactError::Range)?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.cut.left));
+        // They are of more than the part, and tell what stands beside it.
+        digests::remove(headers);
         Ok(self.cut)
     }
 }
@@ -262,7 +265,11 @@ mod tests {
             ("bytes=950-2000", "bytes 850-999/1000", "bytes 950-999/1000 skip 100 length 50"),
             ("bytes=-20", "bytes 880-999/1000", "bytes 980-999/1000 skip 100 length 20"),
             ("bytes=-5000", "bytes 0-999/1000", "bytes 0-999/1000 skip 0 length 1000"),
-            ("bytes=5-", "bytes 0-99/*", "bytes 5-99/* skip 5 length 95"),
+            // Where the whole length is not known, there may be more behind any end.
+            ("bytes=5-", "bytes 0-999/*", "bytes 5-899/* skip 5 length 895"),
+            ("bytes=5-", "bytes 0-104/*", "Range"),
+            ("bytes=850-900", "bytes 750-999/*", "bytes 850-899/* skip 100 length 50"),
+            ("bytes=-20", "bytes 880-999/*", "Range"),
             ("bytes=50-60", "bytes 0-160/*", "bytes 50-60/* skip 50 length 11"),
             // More before it than was asked for does no harm.
             ("bytes=500-509", "bytes 0-999/1000", "bytes 500-509/1000 skip 500 length 10"),
@@ -270,7 +277,7 @@ mod tests {
             ("bytes=0-899", "bytes 0-499/1000", "bytes 0-399/1000 skip 0 length 400"),
             ("bytes=1000-", "bytes 900-999/1000", "beyond Some(1000)"),
             ("bytes=-0", "bytes 900-999/1000", "beyond Some(1000)"),
-            ("bytes=1050-1060", "bytes 950-999/*", "beyond None"),
+            ("bytes=1050-1060", "bytes 950-999/*", "Range"),
             // What borders it is missing.
             ("bytes=500-509", "bytes 500-509/1000", "Range"),
             ("bytes=500-509", "bytes 450-609/1000", "Range"),
