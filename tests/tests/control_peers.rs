@@ -1,6 +1,7 @@
 //! Who is at the other end of the control socket: known by a descriptor of the process, not by a
-//! number that another may have by now (ATTACKS P6); and who may be given the sandboxes with their
-//! keys.
+//! number that another may have by now (ATTACKS P6); who may be given the sandboxes with their keys;
+//! and that who lives in a sandbox, whoever made it and whatever has become of its daemon, has no
+//! say and takes nothing from those who have (ATTACKS P1).
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
@@ -11,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use interceptor_tests::Lab;
-use interceptor_tests::daemon::{Daemon, Guest};
+use interceptor_tests::client::fetch::Plan;
+use interceptor_tests::daemon::{Cgroup, Daemon, Guest, until};
 use interceptor_tests::sandbox::binary;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
@@ -46,7 +49,9 @@ if os.fork(): os._exit(0)
 sys.stdin.readline()
 s.settimeout(30)
 for request in {requests:?}:
-    try: s.sendall(request.encode()); answer = s.recv(100000)
+    try: s.sendall(request.encode())
+    except OSError: pass
+    try: answer = s.recv(100000)
     except OSError as error: answer = repr(error).encode()
     print(answer.decode().replace('\\r\\n', ' ').replace('\\n', ' '), flush=True)",
         procs = procs.map_or(String::new(), |path| path.display().to_string()),
@@ -100,8 +105,11 @@ fn p6_a_number_that_is_anothers_by_now_speaks_for_nobody() {
             said.read_to_string(&mut answers).unwrap();
             drop(outside);
             assert_eq!(answers.lines().count(), requests.len(), "{answers}");
-            for answer in answers.lines() {
-                assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("sandbox"), "{answer}");
+            for (number, answer) in answers.lines().enumerate() {
+                // After the refusal of one that was unfit when it connected, nothing is heard.
+                let closed = number > 0 && (answer.is_empty() || answer.contains("Error"));
+                let refused = answer.starts_with("HTTP/1.1 403") && answer.contains("sandbox");
+                assert!(refused || closed, "{answers}");
             }
         }
         let shown = daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json();
@@ -188,7 +196,7 @@ while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}
         assert_eq!(begun.len(), 1, "{:?}", outcome.audit);
         assert_eq!(begun[0].message.as_deref(), Some(by.as_str()));
         assert!(outcome.err().contains(&format!("taken over by another daemon: {by}")), "{}", outcome.err());
-        kill(nix::unistd::Pid::from_raw(next.0.id() as i32), Signal::SIGTERM).unwrap();
+        kill(Pid::from_raw(next.0.id() as i32), Signal::SIGTERM).unwrap();
         let mut next = next;
         assert!(next.0.wait().unwrap().success());
     });
@@ -207,8 +215,159 @@ fn p6_a_named_program_takes_over() {
         let next = taken_over_by(lab, &newer, &daemon).unwrap_or_else(|error| panic!("{error}"));
         daemon.finish();
         drop(guest);
-        kill(nix::unistd::Pid::from_raw(next.0.id() as i32), Signal::SIGTERM).unwrap();
+        kill(Pid::from_raw(next.0.id() as i32), Signal::SIGTERM).unwrap();
         let mut next = next;
         assert!(next.0.wait().unwrap().success());
+    });
+}
+
+/// A process that is ended in good order when it is dropped.
+struct Quits(Child);
+
+impl Drop for Quits {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// What a process that begins in the cgroup is answered.
+fn ask(cgroup: &Cgroup, control: &Path, method: &str, path: &str, body: &str) -> String {
+    let program = "import socket, sys
+control, method, path, body = sys.argv[1:]
+s = socket.socket(socket.AF_UNIX); s.connect(control); s.settimeout(60)
+try: s.sendall(f'{method} {path} HTTP/1.1\\r\\nhost: x\\r\\ncontent-type: application/json\\r\\n'
+    f'connection: close\\r\\ncontent-length: {len(body)}\\r\\n\\r\\n{body}'.encode())
+except OSError: pass
+print(s.recv(100000).decode())";
+    let mut command = cgroup.command("python3");
+    command.args(["-c", program]).arg(control).args([method, path, body]);
+    let output = command.output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Asserts that nobody in the cgroup may read, change or make anything.
+#[track_caller]
+fn has_no_say(cgroup: &Cgroup, daemon: &Daemon<'_>, other: &str) {
+    let own = json!({ "id": "own", "cgroup": cgroup.path(), "network": {} }).to_string();
+    let policy = format!("/v1/sandboxes/{other}/policy");
+    let requests =
+        [("GET", "/v1/sandboxes", ""), ("PUT", policy.as_str(), "{}"), ("POST", "/v1/sandboxes", &own)];
+    for (method, path, body) in requests {
+        let answer = ask(cgroup, daemon.control(), method, path, body);
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("lives in a sandbox"), "{answer}");
+    }
+}
+
+#[test]
+fn p1_who_lives_in_a_sandbox_of_attach_has_no_say() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = daemon.guest(&policy(lab));
+        let cgroup = Cgroup::new();
+        assert!(ask(&cgroup, daemon.control(), "GET", "/v1/sandboxes", "").starts_with("HTTP/1.1 200"));
+        let mut command = Command::new(binary("interceptor"));
+        command.args(["attach", "--cgroup"]).arg(cgroup.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut attached = Quits(command.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(attached.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("enforcing on"), "{line}");
+        has_no_say(&cgroup, &daemon, &guest.id);
+        // Nor below it.
+        let below = Cgroup::at(cgroup.path().join("below"));
+        has_no_say(&below, &daemon, &guest.id);
+        drop(below);
+        drop(attached);
+        assert_eq!(
+            daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"]["network"],
+            policy(lab)["network"]
+        );
+        assert_eq!(daemon.ids(), [guest.id.as_str()]);
+        daemon.finish();
+    });
+}
+
+#[test]
+fn p1_who_lives_in_a_sandbox_that_a_dead_daemon_left_closed_has_no_say() {
+    Lab::test(|lab| {
+        lab.audit_may_be_lost();
+        let first = lab.daemon().at_origin(HOST).quiet_log().start();
+        let closed = first.guest(&policy(lab));
+        first.kill();
+        let next = lab.daemon().at_origin(HOST).quiet_log().start();
+        assert!(!next.ids().contains(&closed.id));
+        let other = next.guest(&policy(lab));
+        has_no_say(&closed.cgroup, &next, &other.id);
+        assert_eq!(next.ids(), [other.id.as_str()]);
+        // The owner has: it opens the cgroup again.
+        let again = json!({ "id": "again", "cgroup": closed.cgroup.path() }).to_string();
+        assert_eq!(next.call("POST", "/v1/sandboxes", &again).status, 201);
+        has_no_say(&closed.cgroup, &next, &other.id);
+        next.finish();
+    });
+}
+
+/// Connects as often as it is told to, holds what it can, says so and stays until it is told to go.
+const FLOOD: &str = "import socket, sys, resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4000), hard))
+held = []
+for _ in range(int(sys.argv[2])):
+    s = socket.socket(socket.AF_UNIX)
+    try: s.connect(sys.argv[1])
+    except OSError: break
+    held.append(s)
+print('held', len(held), flush=True)
+sys.stdin.readline()";
+
+fn flood(mut command: Command, daemon: &Daemon<'_>, times: usize) -> (Quits, usize) {
+    command.args(["-c", FLOOD]).arg(daemon.control()).arg(times.to_string());
+    let mut flood = Quits(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(flood.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let held = line.trim().strip_prefix("held ").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+    (flood, held)
+}
+
+fn descriptors(daemon: &Daemon<'_>) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", daemon.running().pid())).unwrap().count()
+}
+
+#[test]
+fn p1_a_flood_of_connections_from_inside_takes_nothing_from_the_owner_and_the_sandboxes() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
+        let guest = daemon.guest(&policy(lab));
+        let before = descriptors(&daemon);
+        let (mut inside, held) = flood(guest.cgroup.command("python3"), &daemon, 1500);
+        assert!(held > 1000, "{held}");
+        // The owner is served behind them, and then nothing is left of them but a few farewells.
+        let answer = ask(&Cgroup::new(), daemon.control(), "GET", "/v1/sandboxes", "");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let now = descriptors(&daemon);
+        assert!(now < before + 100, "{before} {now}");
+        let plan = Plan::https(HOST, "http/1.1").ask_with(
+            "GET",
+            "/",
+            &[("authorization", "Bearer $LAB_API_KEY")],
+            "",
+        );
+        assert_eq!(guest.fetch(&plan)[0].answers[0].status, 200);
+        inside.0.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        drop(inside);
+
+        // Nor do those who may speak and say nothing: there are so many places, given back in time.
+        let (_outside, held) = flood(Command::new("python3"), &daemon, 600);
+        assert_eq!(held, 600);
+        let now = descriptors(&daemon);
+        // Each of the 128 has a connection, its process and that one's program.
+        assert!(now < before + 450, "{before} {now}");
+        let served = || {
+            let answer = ask(&Cgroup::new(), daemon.control(), "GET", "/v1/sandboxes", "");
+            assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"), "{answer}");
+            answer.starts_with("HTTP/1.1 200")
+        };
+        assert!(until(served), "silent connections keep their places");
+        daemon.finish();
     });
 }

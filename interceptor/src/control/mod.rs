@@ -5,6 +5,7 @@
 
 #[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod audit;
+mod bounds;
 pub(crate) mod catalogue;
 mod health;
 pub mod model;

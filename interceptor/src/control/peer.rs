@@ -20,12 +20,18 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::UnixStream;
 
 use super::process::{Process, Program};
-use super::{Control, Problem};
+use super::{Control, Problem, bounds};
 use crate::fleet::Fleet;
+use crate::kernel;
 use crate::sandbox::cgroup;
 
+/// The title of the answer to who may not speak.
+pub(super) const MAY_NOT: &str = "This process may not use the control API";
 const ENDED: &str =
     "it cannot be told whether it lives in a sandbox: it has ended, or /proc does not show it";
+
+const LIVES: &str = "it lives in a sandbox, and a sandbox has no say in its own policy";
+const UNKNOWN: &str = "it cannot be told whether it lives in a sandbox: its cgroup cannot be examined";
 
 /// The process at the other end.
 #[derive(Clone, Debug)]
@@ -76,17 +82,23 @@ impl Peer {
         let credentials = stream.peer_cred()?;
         let uid = credentials.uid();
         let process = Process::of(stream, credentials.pid().filter(|pid| *pid > 0)).ok();
-        let known = Known { uid, process, program: None, found: Ok(()) };
+        // Only root may take over, and has to be what it was when it connected: this comes first,
+        // since it may become another program at any moment.
+        let root = process.as_ref().filter(|_| uid == 0);
+        let program = root.and_then(|process| process.program().ok());
+        let known = Known { uid, process, program, found: Ok(()) };
         let found = known.may_speak(fleet);
-        // Only root may take over, and has to be what it was when it connected.
-        let process = known.process.as_ref().filter(|_| uid == 0 && found.is_ok());
-        let program = process.and_then(|process| process.program().ok());
-        Ok(Peer(Arc::new(Known { program, found, ..known })))
+        Ok(Peer(Arc::new(Known { found, ..known })))
     }
 
     /// Whether it is of the right user at all.
     pub(super) fn is_owner(&self) -> bool {
         self.0.is_owner()
+    }
+
+    /// What was found against it when it connected, which holds for good.
+    pub(super) fn found(&self) -> Result<(), &'static str> {
+        self.0.found
     }
 
     /// Whether this process may be told the keys: root, outside every sandbox, traced by nobody,
@@ -147,11 +159,20 @@ impl Known {
         }
         let path = self.process.as_ref().ok_or(ENDED)?.cgroup().map_err(|_| ENDED)?;
         let mount = cgroup::mount_point().map_err(|_| ENDED)?;
-        let enforced: Vec<u64> = fleet.list().iter().map(|member| member.cgroup_id).collect();
-        if lives_below(&mount, &path, &enforced) {
-            return Err("it lives in a sandbox, and a sandbox has no say in its own policy");
+        if lives_below(&mount, &path, &fleet.cgroups()).map_err(|_| UNKNOWN)? {
+            return Err(LIVES);
         }
-        Ok(())
+        // Sandboxes of others (`attach`, hooks, a second daemon) and those that the dead have left
+        // closed are in no table here: the kernel knows them.
+        let own = mount.join(path.strip_prefix("/").unwrap_or(&path));
+        match kernel::is_enforced(&own) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(LIVES),
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell whether a peer lives in a sandbox");
+                Err(UNKNOWN)
+            }
+        }
     }
 }
 
@@ -164,8 +185,8 @@ pub(super) async fn admit(
 ) -> Response {
     let (fleet, judged) = (control.fleet.clone(), peer.clone());
     match super::blocking(move || judged.0.may_speak_still(&fleet)).await {
-        Ok(Ok(())) => next.run(request).await,
-        Ok(Err(why)) => refused(&peer, "This process may not use the control API", why),
+        Ok(Ok(())) => next.run(request.map(bounds::timely)).await,
+        Ok(Err(why)) => refused(&peer, MAY_NOT, why),
         Err(problem) => problem.into_response(),
     }
 }
@@ -174,23 +195,33 @@ pub(super) async fn admit(
 pub(super) fn refused(peer: &Peer, title: &'static str, why: &'static str) -> Response {
     let pid = peer.0.process.as_ref().and_then(|process| process.number().ok());
     tracing::warn!(uid = peer.0.uid, pid, why, "refused a peer of the control socket");
-    Problem::new(StatusCode::FORBIDDEN, "peer_refused", title, why).into_response()
+    refusal(title, why).into_response()
 }
 
-/// Whether a cgroup, as /proc shows it, is one of these or below one of them, or below those that `interceptor run` makes.
-fn lives_below(mount: &Path, path: &Path, enforced: &[u64]) -> bool {
+/// The same, unsent.
+pub(super) fn refusal(title: &'static str, why: &'static str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "peer_refused", title, why)
+}
+
+/// Whether a cgroup, as /proc shows it, is one of these or below one of them, or below those that
+/// `interceptor run` makes.
+///
+/// # Errors
+/// When it cannot be told: a cgroup on the way is not to be seen, or outside the namespace that is
+/// mounted here.
+fn lives_below(mount: &Path, path: &Path, enforced: &[u64]) -> io::Result<bool> {
     let mut directory = mount.to_owned();
     for (depth, component) in path.components().filter(|part| *part != Component::RootDir).enumerate() {
-        // A path with `..` leads out of the namespace that is mounted here; nothing enforced is there.
+        if component == Component::ParentDir {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         directory.push(component);
-        let id = fs::metadata(&directory).map(|found| found.ino());
-        if id.is_ok_and(|id| enforced.contains(&id))
-            || (depth == 1 && directory.parent() == Some(&mount.join("interceptor")))
-        {
-            return true;
+        let is_ours = depth == 1 && directory.parent() == Some(&mount.join("interceptor"));
+        if is_ours || enforced.contains(&fs::metadata(&directory)?.ino()) {
+            return Ok(true);
         }
     }
-    false
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -203,9 +234,17 @@ mod tests {
         let inner = home.path().join("slice/sandbox/nested");
         fs::create_dir_all(&inner).unwrap();
         let id = fs::metadata(home.path().join("slice/sandbox")).unwrap().ino();
+        for path in ["slice/other", "interceptor/sb-1.2.3.4"] {
+            fs::create_dir_all(home.path().join(path)).unwrap();
+        }
         let lives = |path: &str| lives_below(home.path(), Path::new(path), &[id]);
-        assert!(lives("/slice/sandbox") && lives("/slice/sandbox/nested"));
-        assert!(!lives("/") && !lives("/slice") && !lives("/slice/other"));
-        assert!(lives("/interceptor/sb-1.2.3.4") && !lives("/interceptor"));
+        assert!(lives("/slice/sandbox").unwrap() && lives("/slice/sandbox/nested").unwrap());
+        for path in ["/", "/slice", "/slice/other", "/interceptor"] {
+            assert!(!lives(path).unwrap(), "{path}");
+        }
+        assert!(lives("/interceptor/sb-1.2.3.4").unwrap());
+        for path in ["/../slice", "/slice/unseen", "/slice/other (deleted)"] {
+            lives(path).unwrap_err();
+        }
     }
 }

@@ -5,7 +5,6 @@ use axum::http::header::{CONNECTION, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::net::UnixStream;
 
 use super::peer::{Peer, Successor, refused};
@@ -50,7 +49,7 @@ pub(super) async fn take_over(
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::warn!(%error, "a hand-over was not begun"),
         };
-        let Ok(parts) = downcast::<TokioIo<UnixStream>>(upgraded) else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
             return tracing::error!("a hand-over was asked for over something that is no unix socket");
         };
         // The other end speaks when it has read the answer, not before.

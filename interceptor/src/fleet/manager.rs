@@ -65,11 +65,11 @@ struct Table {
 
 #[derive(Debug)]
 enum Slot {
-    /// The id is taken; the self-test has not passed yet.
-    Beginning,
+    /// The id is taken; the self-test on the cgroup with this number has not passed yet.
+    Beginning(u64),
     Running(Arc<Member>),
-    /// Being removed; the id is taken until that is done.
-    Ending,
+    /// Being removed from the cgroup with this number; the id is taken until that is done.
+    Ending(u64),
 }
 
 /// A sandbox to be.
@@ -174,7 +174,7 @@ impl Fleet {
             None => launch::random_id()?.into(),
         };
         let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?.private(new.private_network)?;
-        self.take_id(&id)?;
+        self.take_id(&id, visit.cgroup_id)?;
         let begun = self.begin(&id, visit, new.rules);
         let mut table = self.table();
         match begun {
@@ -197,17 +197,17 @@ impl Fleet {
     }
 
     /// Takes an id, which one that is just being removed gives back.
-    fn take_id(&self, id: &Arc<str>) -> Result<(), FleetError> {
+    fn take_id(&self, id: &Arc<str>, cgroup_id: u64) -> Result<(), FleetError> {
         let patience = Instant::now() + GIVEN_BACK;
         loop {
             let mut table = self.table();
             match table.slots.get(id) {
                 _ if table.is_ending || table.is_frozen => return Err(FleetError::Ending),
                 None => {
-                    table.slots.insert(id.clone(), Slot::Beginning);
+                    table.slots.insert(id.clone(), Slot::Beginning(cgroup_id));
                     return Ok(());
                 }
-                Some(Slot::Ending) if Instant::now() < patience => {}
+                Some(Slot::Ending(_)) if Instant::now() < patience => {}
                 Some(_) => return Err(FleetError::IdTaken),
             }
             drop(table);
@@ -250,9 +250,19 @@ impl Fleet {
         let table = self.table();
         let running = table.slots.values().filter_map(|slot| match slot {
             Slot::Running(member) => Some(member.clone()),
-            Slot::Beginning | Slot::Ending => None,
+            Slot::Beginning(_) | Slot::Ending(_) => None,
         });
         running.collect()
+    }
+
+    /// The number of every sandbox's cgroup, also of those that begin or end.
+    pub(crate) fn cgroups(&self) -> Vec<u64> {
+        let table = self.table();
+        let number = |slot: &Slot| match slot {
+            Slot::Running(member) => member.cgroup_id,
+            Slot::Beginning(number) | Slot::Ending(number) => *number,
+        };
+        table.slots.values().map(number).collect()
     }
 
     /// Replaces a policy, its text read by [`Rules::read`]; the placeholders stay. Blocks for a moment.
@@ -286,12 +296,11 @@ impl Fleet {
             if is_held {
                 return Err(FleetError::Ending);
             }
-            if !matches!(slot, Slot::Running(_)) {
-                return Err(FleetError::Unknown);
-            }
-            let Some(Slot::Running(member)) = table.slots.insert(key, Slot::Ending) else {
+            let Slot::Running(member) = slot else {
                 return Err(FleetError::Unknown);
             };
+            let member = member.clone();
+            table.slots.insert(key, Slot::Ending(member.cgroup_id));
             member
         };
         member.end(&self.tokio);

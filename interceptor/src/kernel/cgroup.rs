@@ -57,6 +57,27 @@ pub(super) fn refuse_second(cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Whether programs of an interceptor, of this or another process, living or dead, judge what the
+/// processes of a cgroup do: by themselves or from a cgroup above.
+///
+/// # Errors
+///
+/// When the kernel does not say so for certain.
+pub fn is_enforced(cgroup: &Path) -> Result<bool, KernelError> {
+    let cgroup = File::open(cgroup).map_err(|error| io("open the cgroup's directory", error))?;
+    let mut unknown: HashSet<u32> = query(cgroup.as_fd(), true)?.into_iter().collect();
+    if unknown.is_empty() {
+        return Ok(false);
+    }
+    for program in loaded_programs().filter_map(Result::ok) {
+        if unknown.remove(&program.id()) && program.name_as_str() == Some(PROGRAM) {
+            return Ok(true);
+        }
+    }
+    // One that cannot be looked at may be ours.
+    if unknown.is_empty() { Ok(false) } else { Err(KernelError::Incomplete { part: "a program's name" }) }
+}
+
 /// The programs on a cgroup.
 fn query(cgroup: BorrowedFd<'_>, inherited: bool) -> Result<Vec<u32>, KernelError> {
     sys::programs(cgroup, sys::INET4_CONNECT, inherited).map_err(|source| match source.raw_os_error() {

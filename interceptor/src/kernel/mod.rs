@@ -31,6 +31,7 @@ mod sys;
 mod tests;
 
 pub use attachment::Attachment;
+pub use cgroup::is_enforced;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
 pub use existing::{Existing, Wall, try_closing};

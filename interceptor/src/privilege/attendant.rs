@@ -27,7 +27,9 @@ static ATTENDANT: OnceLock<Mutex<Attendant>> = OnceLock::new();
 #[derive(Debug)]
 struct Attendant {
     channel: Channel,
-    /// A question went without its answer.
+    /// The last question went without its answer, which may come yet.
+    is_behind: bool,
+    /// What it says makes no sense any more.
     is_out_of_step: bool,
     /// Never waited for: it ends when the channel is closed, which is when this process ends.
     _child: Child,
@@ -70,7 +72,7 @@ pub fn start() -> Result<(), SandboxError> {
         .spawn()
         .map_err(failed)?;
     channel.send(&Order::Attend, &[]).map_err(failed)?;
-    let attendant = Mutex::new(Attendant { channel, is_out_of_step: false, _child: child });
+    let attendant = Mutex::new(Attendant { channel, is_behind: false, is_out_of_step: false, _child: child });
     ATTENDANT.set(attendant).map_err(|_| SandboxError::Refused("there is an attendant already".into()))
 }
 
@@ -99,6 +101,39 @@ pub fn content_of(process: i32) -> io::Result<OwnedFd> {
     obtain(Wanted { process, what: What::Content })
 }
 
+impl Attendant {
+    /// Asks, after the answer to the question before: there is never more than one under way, and
+    /// no late answer is taken for that to a later question.
+    fn ask(&mut self, wanted: &Wanted) -> io::Result<(Opened, Vec<OwnedFd>)> {
+        if self.is_behind {
+            self.answer()?;
+            tracing::info!("the attendant process answers again");
+        }
+        if let Err(error) = self.channel.send(wanted, &[]) {
+            self.is_out_of_step = true;
+            return Err(error);
+        }
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<(Opened, Vec<OwnedFd>)> {
+        let answer = self.channel.receive::<Opened>();
+        let answer = answer.and_then(|answer| answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+        match &answer {
+            Ok(_) => self.is_behind = false,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                self.is_behind = true;
+                tracing::warn!("the attendant process does not answer in time");
+            }
+            Err(error) => {
+                self.is_out_of_step = true;
+                tracing::error!(%error, "the attendant process is out of step: start the daemon anew");
+            }
+        }
+        answer
+    }
+}
+
 fn obtain(wanted: Wanted) -> io::Result<OwnedFd> {
     let Some(attendant) = ATTENDANT.get() else { return open(&wanted) };
     // Poisoned: the conversation may have stopped half-way.
@@ -107,11 +142,7 @@ fn obtain(wanted: Wanted) -> io::Result<OwnedFd> {
     if attendant.is_out_of_step {
         return Err(out_of_step());
     }
-    // Should it not answer in time, its answer would be taken for that to a later question.
-    attendant.is_out_of_step = true;
-    attendant.channel.send(&wanted, &[])?;
-    let (opened, descriptors) = attendant.channel.receive::<Opened>()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    attendant.is_out_of_step = false;
+    let (opened, descriptors) = attendant.ask(&wanted)?;
     match (opened.error, descriptors.into_iter().next()) {
         (None, Some(opened)) => Ok(opened),
         (Some(error), _) => Err(io::Error::from_raw_os_error(error)),

@@ -92,10 +92,23 @@ pub(super) async fn ask(socket: &Path, question: Question) -> Result<Answer, Fai
     Ok(Answer { body })
 }
 
+/// Connects; where many others are before us, waits for its turn.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let socket = socket.to_owned();
+    // One that does not block fails at once where the queue is full (connect(2), EAGAIN).
+    let connecting = tokio::task::spawn_blocking(move || {
+        let stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    });
+    let connected = connecting.await.map_err(io::Error::other)?;
+    connected.and_then(UnixStream::from_std)
+}
+
 /// Asks, and waits for the beginning of an answer that is no refusal.
 pub(super) async fn begin(socket: &Path, question: Question) -> Result<Response<Incoming>, Failure> {
     let strange = |what: String| Failure::Strange { path: socket.to_owned(), what };
-    let stream = UnixStream::connect(socket).await.map_err(|cause| unreachable(socket, cause))?;
+    let stream = connect(socket).await.map_err(|cause| unreachable(socket, cause))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(error.to_string()))?;
     // It ends with the connection; what goes wrong is seen by the one who waits for the answer.
