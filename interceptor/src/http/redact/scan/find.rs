@@ -119,7 +119,7 @@ impl Scanner {
             places[index] = here;
         }
         let mut here = at;
-        for index in offset..find.len() {
+        for (index, place) in places.iter_mut().enumerate().skip(offset) {
             if !stands(here, index) {
                 let rest = text.get(here..)?;
                 let length = break_length(rest).max(escaped_break_length(rest));
@@ -127,7 +127,7 @@ impl Scanner {
                 here += length;
                 stands(here, index).then_some(())?;
             }
-            places[index] = here;
+            *place = here;
             here += 1;
         }
         let spans = places.iter().map(|place| *place..place + 1).collect();
