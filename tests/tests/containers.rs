@@ -124,9 +124,9 @@ fn a_container_does_not_start_where_the_hook_fails() {
         let outside = engine.path("outside.json").display().to_string();
         let not_mountable = format!("{outside}:/tmp");
         let cases: [(&str, &[&str], &str); 9] = [
-            ("none", &[], "there is no such file"),
-            ("../outside", &[], "no name of a file there"),
-            (&outside, &[], "there is no such file"),
+            ("none", &[], "unknown policy `none`"),
+            ("../outside", &[], "not the name of a file there"),
+            (&outside, &[], "unknown policy"),
             ("wrong", &[], "networks"),
             ("keyless", &[], "/nonexistent"),
             ("lab", &["--cap-add", "SYS_ADMIN"], "CAP_SYS_ADMIN"),

@@ -172,6 +172,8 @@ fn p6_only_the_daemons_own_program_or_a_named_one_is_given_the_keys() {
         // It connects as what it is, and becomes another program when its heir asks.
         let becomes = format!(
             "import time
+# Once it has an answer, it was judged.
+s.sendall(b'GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n'); s.recv(100000)
 ends, _goes_on = os.pipe()
 if os.fork(): os.dup2(ends, 0); os.execv({program:?}, ['interceptor', 'check', '-'])
 while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}): time.sleep(.01)",
