@@ -1,5 +1,5 @@
 //! The lab's certificate authority, the stand-in for the public ones: certificates for any name, and the table of
-//! certificates that no client may accept (ATTACKS T4).
+//! certificates that no client may accept (attack T4).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! Who is at the other end of the control socket: known by a descriptor of the process, not by a
-//! number that another may have by now (ATTACKS P6); who may be given the sandboxes with their keys;
+//! number that another may have by now (attack P6); who may be given the sandboxes with their keys;
 //! and that who lives in a sandbox, whoever made it and whatever has become of its daemon, has no
-//! say and takes nothing from those who have (ATTACKS P1).
+//! say and takes nothing from those who have (attack P1).
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 

@@ -1,4 +1,4 @@
-//! What a sandbox does on purpose to exhaust the proxy (ATTACKS X1 to X5, X7, X8): the proxy lives, its memory is bounded,
+//! What a sandbox does on purpose to exhaust the proxy (attack X1 to X5, X7, X8): the proxy lives, its memory is bounded,
 //! and the next connection is served.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Policies replaced while a sandbox works (ATTACKS R9), and the stream of its records.
+//! Policies replaced while a sandbox works (attack R9), and the stream of its records.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 

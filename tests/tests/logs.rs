@@ -1,4 +1,4 @@
-//! The log: what it tells of a request, in which form, and what it never tells (ATTACKS O1).
+//! The log: what it tells of a request, in which form, and what it never tells (attack O1).
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 

@@ -1,4 +1,4 @@
-//! A host whose network namespace has no device but `lo` (ATTACKS K24): its loopback is the host's
+//! A host whose network namespace has no device but `lo` (attack K24): its loopback is the host's
 //! all the same. Whose a namespace is, its maker says.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]

@@ -185,7 +185,7 @@ fn a_host_without_a_credential_is_forwarded_as_it_was_asked() {
 
 #[test]
 fn each_of_a_thousand_requests_of_one_connection_is_judged_by_itself() {
-    // ATTACKS H12.
+    // attack H12.
     for protocol in ["http/1.1", "h2"] {
         Lab::test(|lab| {
             if protocol == "h2" {

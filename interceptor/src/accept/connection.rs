@@ -32,7 +32,7 @@ use crate::tls::hello;
 use crate::tls::server::MintError;
 use crate::upstream::pool::Key;
 
-/// The most that a TLS handshake with the sandbox may take (ATTACKS X3); less where `header_timeout_seconds` is.
+/// The most that a TLS handshake with the sandbox may take (attack X3); less where `header_timeout_seconds` is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Where a server would speak first, and how is known, a client is told that it may not, instead of
 /// being left to wait.
@@ -207,7 +207,7 @@ pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: 
         });
         if let Some(host) = raw::unopened(policy, arrival.asked, arrival.lookup.as_ref(), sni.as_ref()) {
             let way = way.filter(|_| host == arrival.host());
-            // Unopened, nothing could be explained; and the name would be looked up outside (ATTACKS C1).
+            // Unopened, nothing could be explained; and the name would be looked up outside (attack C1).
             let named = sni.as_ref().or(arrival.lookup.as_ref());
             if let Some(id) = named.and_then(|name| arrival.rules.keyring.named_in(name.as_str())) {
                 let deny = named_placeholder(policy, id);

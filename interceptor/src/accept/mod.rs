@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proxy::{Destinations, SELF_TEST, Sandbox};
 
-/// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin (ATTACKS X4).
+/// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin (attack X4).
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the sandbox stops or `ends` is cancelled; what is not accepted then waits in the listener's backlog for
@@ -83,7 +83,7 @@ async fn accepted_one(
     destinations: &dyn Destinations,
     token: &str,
 ) {
-    // No record: it was not redirected, so that nobody knows where it was going (ATTACKS K12, K14). It is closed.
+    // No record: it was not redirected, so that nobody knows where it was going (attack K12, K14). It is closed.
     let asked = match destinations.original(stream.as_fd()) {
         Ok(Some(asked)) => asked,
         Ok(None) => {

@@ -116,7 +116,7 @@ pub(super) async fn find(arrival: &Arrival, host: &Host) -> Way {
 /// Where TLS goes unopened, if it does: to the name that was looked up, or that it asks for, where
 /// a `tcp://` rule or `passthrough` covers that; to an address where a `tcp://` rule covers that.
 ///
-/// What was looked up and what is asked for inside must be one name (ATTACKS T10). No host of a
+/// What was looked up and what is asked for inside must be one name (attack T10). No host of a
 /// credential is ever tunnelled.
 pub(super) fn unopened(
     policy: &Policy,

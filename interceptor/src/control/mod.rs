@@ -1,7 +1,7 @@
 //! The daemon's control API: HTTP/1.1 with JSON over a unix socket, described by the OpenAPI document that it serves.
 //!
 //! One file a resource; every error is a problem document (RFC 9457); no answer holds a key. The socket is the owner's alone, a peer
-//! is known by its credentials, and one that lives in a sandbox is refused (ATTACKS P1).
+//! is known by its credentials, and one that lives in a sandbox is refused (attack P1).
 
 #[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod audit;

@@ -1,7 +1,7 @@
-//! Who may speak: the owner of the daemon and root, and nobody who lives in a sandbox (ATTACKS P1).
+//! Who may speak: the owner of the daemon and root, and nobody who lives in a sandbox (attack P1).
 //!
 //! A peer is judged when its connection is accepted, by a descriptor of its process, and what is
-//! found then against it holds for good (ATTACKS P6). Each request looks at the same process again,
+//! found then against it holds for good (attack P6). Each request looks at the same process again,
 //! since a sandbox may have been made around it meanwhile.
 
 use std::fmt;

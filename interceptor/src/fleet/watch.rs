@@ -1,5 +1,5 @@
 //! Notices that a sandbox's cgroup was removed, or that somebody has taken programs off it. The kernel takes the programs away with a
-//! cgroup, and one made in its place is another one, with another id: it never inherits the policy (ATTACKS O7).
+//! cgroup, and one made in its place is another one, with another id: it never inherits the policy (attack O7).
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Weak};

@@ -18,7 +18,7 @@ use super::strict::{Ceilings, Strict};
 use crate::policy::Reason;
 use crate::proxy::Sandbox;
 
-/// HTTP/2 streams at once on one connection (ATTACKS X2).
+/// HTTP/2 streams at once on one connection (attack X2).
 const STREAMS: u32 = 128;
 /// HTTP/2 flow-control windows towards the sandbox: what it may send before we read.
 const STREAM_WINDOW: u32 = 1024 * 1024;

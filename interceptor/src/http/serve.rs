@@ -1,4 +1,4 @@
-//! The requests of one connection, each judged by itself (ATTACKS H12).
+//! The requests of one connection, each judged by itself (attack H12).
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -158,7 +158,7 @@ pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
         })
 }
 
-/// A request that may be forwarded, and the rules it was judged by: one value from here to its end (ATTACKS R9).
+/// A request that may be forwarded, and the rules it was judged by: one value from here to its end (attack R9).
 #[derive(Debug)]
 pub(crate) struct Judged {
     /// The rules.

@@ -1,4 +1,4 @@
-//! A stream whose other side must read: a write that stays blocked for the idle limit fails (ATTACKS X3), so that a sandbox
+//! A stream whose other side must read: a write that stays blocked for the idle limit fails (attack X3), so that a sandbox
 //! that asks and never reads holds its connection, and what waits to be written, for that long and no longer.
 
 use std::io;

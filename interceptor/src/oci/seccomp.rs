@@ -1,6 +1,6 @@
 //! Which sockets a container may make. The kernel's programs see IPv4 and IPv6; engines' own seccomp profiles also permit families
 //! that lead elsewhere: vsock to the machine's host, packet sockets past the programs. Here the profile is narrowed to the families
-//! that a sandbox of `run` has (ATTACKS K1), and io_uring, which seccomp does not look into, is taken out (K6).
+//! that a sandbox of `run` has (attack K1), and io_uring, which seccomp does not look into, is taken out (K6).
 
 use serde_json::{Value, json};
 

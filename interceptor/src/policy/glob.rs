@@ -1,5 +1,5 @@
 //! One glob over a canonical path or a part of it, matched without backtracking: the set of positions that may be reached
-//! is carried from character to character, so the time is bounded by the product of the two lengths (ATTACKS X6).
+//! is carried from character to character, so the time is bounded by the product of the two lengths (attack X6).
 //!
 //! A character is what a percent-encoded path means by one: a raw byte, or the run of escapes that encodes one character.
 //! `%2F` is a character of its own, equal to no raw slash, and no one-segment wildcard takes it.

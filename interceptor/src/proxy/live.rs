@@ -1,4 +1,4 @@
-//! The connections of a sandbox that are open, so that a new policy can close those that it would not permit (ATTACKS R9).
+//! The connections of a sandbox that are open, so that a new policy can close those that it would not permit (attack R9).
 
 use std::collections::HashMap;
 use std::fmt;

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Files that a daemon has use for, the usual `fs.nr_open`.
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Protects this process, which will hold real keys: no core dump, no inspection by others of its user (ATTACKS O3), and as
+/// Protects this process, which will hold real keys: no core dump, no inspection by others of its user (attack O3), and as
 /// many descriptors as it may have. Returns the limit of open files as it was: soft and hard.
 pub fn harden() -> Result<(u64, u64), SandboxError> {
     nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection of this process".into())?;

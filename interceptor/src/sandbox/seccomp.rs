@@ -1,6 +1,6 @@
 //! The system-call filter of the sandbox (seccomp(2)): what the kernel's cgroup hooks do not see.
 //!
-//! It is a second wall, not the first: everything is allowed but a few doors. Socket families are an allow-list (ATTACKS K1),
+//! It is a second wall, not the first: everything is allowed but a few doors. Socket families are an allow-list (attack K1),
 //! io_uring is hidden because it makes sockets without system calls (K6), and nothing that makes or enters namespaces, mounts,
 //! loads programs into the kernel or takes another process's descriptors is left.
 
@@ -133,7 +133,7 @@ fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
             unshare.extend(namespaces);
         }
         refused.insert(libc::SYS_unshare, unshare);
-        // Typing into the terminal as if the person had (ATTACKS P4).
+        // Typing into the terminal as if the person had (attack P4).
         refused.insert(libc::SYS_ioctl, vec![equals(1, libc::TIOCSTI)?, equals(1, libc::TIOCLINUX as _)?]);
 
         let mut families = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! What the command may have as standard input, output and error.
 //!
 //! The kernel's programs see a socket where it was born: one that the caller opened outside and left as descriptor 0 is a way
-//! out that no hook watches (ATTACKS K7). Files, terminals, pipes and unix sockets are fine.
+//! out that no hook watches (attack K7). Files, terminals, pipes and unix sockets are fine.
 
 use std::os::fd::AsFd;
 

@@ -1,4 +1,4 @@
-//! The certificate authority of one sandbox: made at its start, held in memory only, dropped with it (ATTACKS T6, T7).
+//! The certificate authority of one sandbox: made at its start, held in memory only, dropped with it (attack T6, T7).
 //!
 //! It may sign end-entity certificates only (path length 0, RFC 5280 section 4.2.1.9), and every leaf carries exactly one
 //! name, a serial number of its own, and the sandbox's one leaf key, never the authority's.

@@ -1,6 +1,6 @@
 //! TLS towards origins: verified against the system's roots and `--upstream-ca`, TLS 1.2 or 1.3, for the name that was judged.
 //!
-//! There is no switch that turns verification off (ATTACKS T4). Sessions are kept per sandbox (K23).
+//! There is no switch that turns verification off (attack T4). Sessions are kept per sandbox (K23).
 
 use std::path::PathBuf;
 use std::sync::Arc;

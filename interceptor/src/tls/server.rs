@@ -1,7 +1,7 @@
 //! TLS towards the sandbox: one server configuration per name, built when the name is first asked for and then kept, so
 //! that a handshake costs no minting and sessions can be resumed.
 //!
-//! Names are bounded twice: minting is rate-limited and the cache is an LRU (ATTACKS X1). Sessions are tickets sealed with a
+//! Names are bounded twice: minting is rate-limited and the cache is an LRU (attack X1). Sessions are tickets sealed with a
 //! key of this sandbox; rustls resumes a ticket only under the server name it was issued for (T9).
 
 use std::num::NonZeroUsize;

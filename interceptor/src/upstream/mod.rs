@@ -2,7 +2,7 @@
 //!
 //! The way to an origin. A name is resolved here, by the host's own configuration or the operator's `--resolve`, never by
 //! what the sandbox says; each address is judged by the policy; one that was judged is dialled. Each sandbox has an
-//! [`Upstream`] of its own: whether a name was asked for before is nobody else's to know (ATTACKS K23).
+//! [`Upstream`] of its own: whether a name was asked for before is nobody else's to know (attack K23).
 
 mod dial;
 mod error;

@@ -1,6 +1,6 @@
 //! Connections to origins, kept for one sandbox between its requests.
 //!
-//! A connection is used again only for the same scheme, host, port and credential (ATTACKS K23, H2): what one credential
+//! A connection is used again only for the same scheme, host, port and credential (attack K23, H2): what one credential
 //! authenticated carries no other's request. The pool is bounded in number and in time, and dropped with its sandbox.
 //!
 //! It keeps what was made under the rules of this moment alone. A connection that is in use, or

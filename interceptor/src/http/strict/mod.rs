@@ -3,7 +3,7 @@
 //!
 //! hyper is lenient where a proxy must not be: it drops a fragment from the target, and answers a malformed head with an
 //! empty 400 that nobody can act on and no record knows. Here every head is held until it is whole and [`head::check`]ed,
-//! and a body is followed to its end so that the next head is known to be one (ATTACKS H1, H3, H5). A message that is
+//! and a body is followed to its end so that the next head is known to be one (attack H1, H3, H5). A message that is
 //! refused is replaced by a request that only this module can make, so that the refusal takes the same way as every other:
 //! in order, explained, recorded once; then the connection closes.
 //!
@@ -130,7 +130,7 @@ enum Line {
     Trailer(usize),
 }
 
-/// A chunk size line is at most 16 hexadecimal digits and CRLF: extensions are refused (ATTACKS H1).
+/// A chunk size line is at most 16 hexadecimal digits and CRLF: extensions are refused (attack H1).
 const MOST_CHUNK_LINE: usize = 18;
 /// Trailers of a request, together.
 const MOST_TRAILERS: usize = 8 * 1024;
@@ -152,7 +152,7 @@ pub(crate) struct Strict<S> {
     state: State,
     notes: Notes,
     ceilings: Current,
-    /// Runs while a head is begun and not whole (slowloris, ATTACKS X3).
+    /// Runs while a head is begun and not whole (slowloris, attack X3).
     patience: Option<Pin<Box<Sleep>>>,
 }
 

@@ -50,7 +50,7 @@ fn wide(linter: &mut Linter<'_>, rule: &EndpointRule) {
     );
 }
 
-/// Requests by which a service hands out further credentials (ATTACKS C6): what they answer, the sandbox can read.
+/// Requests by which a service hands out further credentials (attack C6): what they answer, the sandbox can read.
 fn mints(linter: &mut Linter<'_>, id: CredentialId, endpoints: Option<&Endpoints>) {
     let credential = linter.policy.credential(id);
     let Some(service) = credential.service.as_deref().and_then(|name| linter.catalogue.service(name)) else {

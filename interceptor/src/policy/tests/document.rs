@@ -1,4 +1,4 @@
-//! The policy document (SPEC 2, ATTACKS P3): every error at once, each at its place, none with a key in it.
+//! The policy document (SPEC 2, attack P3): every error at once, each at its place, none with a key in it.
 
 use std::time::Duration;
 
@@ -274,7 +274,7 @@ fn c11_no_message_ever_contains_a_key() {
     assert_eq!(key.expose(), secret);
 }
 
-/// The mutation test of ATTACKS P3: each key of a valid policy renamed, or its value of another type, is an error.
+/// The mutation test of attack P3: each key of a valid policy renamed, or its value of another type, is an error.
 #[test]
 fn p3_no_renamed_or_retyped_field_is_accepted() {
     let text = r#"{

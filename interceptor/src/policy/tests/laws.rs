@@ -369,7 +369,7 @@ proptest! {
         prop_assert!(outcome(&before) == "allow" || outcome(&after) != "allow");
     }
 
-    /// Spelling does not matter: case, a trailing dot and the form of an address change no verdict (ATTACKS R5).
+    /// Spelling does not matter: case, a trailing dot and the form of an address change no verdict (attack R5).
     #[test]
     fn r5_a_host_in_another_spelling_is_the_same_host(name in name(), upper in any::<bool>(), dot in any::<bool>(), bits in any::<u32>()) {
         let mut spelt = if upper { name.to_ascii_uppercase() } else { name.clone() };

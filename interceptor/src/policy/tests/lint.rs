@@ -1,4 +1,4 @@
-//! The warnings of `check` (ATTACKS R2, R5, R10, C2, C6).
+//! The warnings of `check` (attack R2, R5, R10, C2, C6).
 
 use super::super::{Catalogue, check};
 

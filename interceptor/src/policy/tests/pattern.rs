@@ -1,4 +1,4 @@
-//! Path patterns (SPEC 2, ATTACKS R2): the truth table, one line a claim of the specification.
+//! Path patterns (SPEC 2, attack R2): the truth table, one line a claim of the specification.
 
 use super::super::{CanonicalPath, PathPattern, PatternError};
 

@@ -1,4 +1,4 @@
-//! Policies as large as documents may be: a decision must not cost a look at every rule (ATTACKS X6).
+//! Policies as large as documents may be: a decision must not cost a look at every rule (attack X6).
 
 use std::fmt::Write as _;
 use std::time::Instant;

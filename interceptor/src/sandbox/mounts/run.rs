@@ -1,5 +1,5 @@
 //! An empty `/run`: there the host's services keep their sockets (container engines, D-Bus, systemd, resolvers, agents of the
-//! user), and we our control socket. Whoever reaches one of those can have a process started outside (ATTACKS K9, K11).
+//! user), and we our control socket. Whoever reaches one of those can have a process started outside (attack K9, K11).
 
 use std::fs;
 use std::os::fd::OwnedFd;
