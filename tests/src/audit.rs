@@ -1,4 +1,4 @@
-//! The audit file (SPEC 7) as a test reads it.
+//! The audit file (docs/audit.md) as a test reads it.
 
 use std::path::Path;
 
@@ -91,7 +91,7 @@ impl Record {
 /// Reads an audit file; a file that is not there holds no record.
 ///
 /// # Errors
-/// A line that is not one JSON object with the fields of SPEC 7, or whose time is not of the form promised.
+/// A line that is not one JSON object with the fields of docs/audit.md, or whose time is not of the form promised.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

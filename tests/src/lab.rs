@@ -1,4 +1,4 @@
-//! One test's world, and the three oracles (ATTACKS section 0) that judge every test at its end:
+//! One test's world, and the three oracles that judge every test at its end:
 //!
 //! - *reach*: nothing but the permitted destinations received a byte, and an isolated sandbox has no device but `lo`;
 //! - *canary*: no real key, raw or encoded, is in anything the sandbox could read: what its client received, the files

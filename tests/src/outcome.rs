@@ -20,7 +20,7 @@ pub struct Outcome {
     pub audit: Vec<Record>,
 }
 
-/// A refusal (SPEC 6) as a client received it.
+/// A refusal as a client received it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// The HTTP status.
@@ -117,7 +117,7 @@ impl Outcome {
 }
 
 impl Refusal {
-    /// Reads a refusal and checks what SPEC 6 says of every one: the body's fields, and that header and body agree.
+    /// Reads a refusal and checks what holds for every one: the body's fields, and that header and body agree.
     ///
     /// # Panics
     /// With what was received, when it is no refusal.

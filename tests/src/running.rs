@@ -114,7 +114,7 @@ impl Running<'_> {
             status,
             stdout: self.stdout.bytes(),
             stderr: self.stderr.bytes(),
-            audit: audit::read(&self.audit).expect("an audit file as SPEC 7 says"),
+            audit: audit::read(&self.audit).expect("an audit file as docs/audit.md says"),
         };
         self.lab.ended(Run {
             transcript: vec![

@@ -1,4 +1,4 @@
-//! The audit file: one record a decision, with what SPEC 7 says of it and without a secret.
+//! The audit file: one record a decision, with what docs/audit.md says of it and without a secret.
 
 use std::path::Path;
 use std::process::Command;

@@ -200,7 +200,7 @@ fn k25_the_root_of_a_user_namespace_inside_has_no_other_ways() {
     });
 }
 
-/// What the kernel refused stands in the audit, each once (SPEC 10.5).
+/// What the kernel refused stands in the audit, each once.
 #[track_caller]
 fn audited(place: &str, outcome: &Outcome) {
     let refused = |ip: &str, port: u16| -> Vec<_> {

@@ -1,4 +1,4 @@
-//! The ceilings of a sandbox (SPEC 10.6) and what a request beyond them is told.
+//! The ceilings of a sandbox and what a request beyond them is told.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 

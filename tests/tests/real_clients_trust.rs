@@ -1,4 +1,5 @@
-//! Which variable carries trust to which client, as the README's table says: each with all the others unset, and with none.
+//! Which variable carries trust to which client, as the table of docs/clients.md says: each with all
+//! the others unset, and with none.
 
 use std::time::Duration;
 

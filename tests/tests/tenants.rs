@@ -1,4 +1,4 @@
-//! Two sandboxes in one daemon share the process and nothing else (SPEC 10.4): each tries what is the other's.
+//! Two sandboxes in one daemon share the process and nothing else: each tries what is the other's.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 

@@ -1,4 +1,4 @@
-//! A record as one JSON line (RFC 8259), fields in the order of SPEC 7.
+//! A record as one JSON line (RFC 8259), fields in the order of docs/audit.md.
 //!
 //! Written by hand rather than by a serialiser because JSON alone is not enough: a name or a path comes from the sandbox
 //! and ends in a terminal, so besides what JSON demands every character that could steer a terminal, reorder text or

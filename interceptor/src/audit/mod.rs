@@ -1,6 +1,6 @@
 //! One record per decision, as a JSON line.
 //!
-//! A [`Record`] says what was decided and why (SPEC 7). [`Audit`] is the cheap handle through which every part of the
+//! A [`Record`] says what was decided and why. [`Audit`] is the cheap handle through which every part of the
 //! proxy emits records: emitting never blocks and never fails. One thread formats and writes them; what the queue or the
 //! disk cannot take is counted, and the count is reported in the stream itself. Nothing here decides anything, and
 //! nothing here sees a key or a query string.

@@ -1,4 +1,4 @@
-//! Audit records as the commands read them back (SPEC 7): one JSON object a line, of which only what a policy can judge again
+//! Audit records as the commands read them back: one JSON object a line, of which only what a policy can judge again
 //! is taken. Lines that are none are counted, not fatal: a record may have been cut by a full disk.
 
 use std::io::{BufRead, BufReader, Read};
@@ -169,7 +169,7 @@ impl Record {
     }
 }
 
-/// Whether an address is one that the interceptor's own DNS hands out (SPEC 5): it says nothing about where a name leads.
+/// Whether an address is one that the interceptor's own DNS hands out: it says nothing about where a name leads.
 fn is_synthetic(address: std::net::IpAddr) -> bool {
     match address {
         std::net::IpAddr::V4(address) => address.octets()[0] == 198 && address.octets()[1] & 0xfe == 18,

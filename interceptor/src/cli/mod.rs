@@ -123,11 +123,11 @@ pub struct Common {
     pub quiet: bool,
 }
 
-/// The exit status of `run` when the interceptor itself fails (SPEC 7), as of env(1) and its like.
+/// The exit status of `run` when the interceptor itself fails, as of env(1) and its like.
 const OWN_FAILURE: u8 = 125;
 
 /// Parses the arguments, runs the command, and maps its outcome to an exit status: an error of the interceptor itself is
-/// 125 for `run` (SPEC 7), else 2, which is also what clap exits with for a usage error.
+/// 125 for `run`, else 2, which is also what clap exits with for a usage error.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

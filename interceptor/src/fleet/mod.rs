@@ -1,7 +1,7 @@
 //! Sandboxes under enforcement, one or many: what `attach` and `serve` do, and the part of it that `run` does too.
 //!
 //! [`Enforced`] is one cgroup with its kernel programs and its proxy. [`Fleet`] is the table of those that one daemon holds: made,
-//! shown, given a new policy and removed while the others go on; sandboxes share the process and nothing else (SPEC 10.4).
+//! shown, given a new policy and removed while the others go on; sandboxes share the process and nothing else.
 //!
 //! Most of it waits for other processes and for the kernel: call it from threads that may be blocked, within a tokio runtime.
 

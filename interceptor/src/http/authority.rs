@@ -1,4 +1,4 @@
-//! Which host a request is for: the one name that lookup, SNI and authority agree on (SPEC 2, attack T1, H6).
+//! Which host a request is for: the one name that lookup, SNI and authority agree on (attack T1, H6).
 
 use http::header::HOST;
 use http::request::Parts;

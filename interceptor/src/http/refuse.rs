@@ -1,4 +1,4 @@
-//! The answer to a refused request: JSON that a person or an agent can act on (SPEC 6). A view of a [`Deny`]; it carries
+//! The answer to a refused request: JSON that a person or an agent can act on. A view of a [`Deny`]; it carries
 //! nothing of the request but its host, method and path, so that no key can be reflected.
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! The policy document (SPEC 2) as typed values: every rule in it is parsed, every field known. The JSON Schema
+//! The policy document (docs/policy.md) as typed values: every rule in it is parsed, every field known. The JSON Schema
 //! (`data/policy.schema.json`) is generated from these types.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! The ceilings of one sandbox, typed, with their defaults (SPEC 10.6).
+//! The ceilings of one sandbox, typed, with their defaults.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The network filter: the four-step evaluation of SPEC 2 over compiled rules.
+//! The network filter: the four steps of docs/policy.md ("Network rules") over compiled rules.
 //!
 //! - A rule of names never matches an address and a rule of addresses never matches a name; `*` matches both. So with an
 //!   allow list of CIDRs alone, a *name* that resolves into one of them is refused: the stricter of two readings.

@@ -1,4 +1,4 @@
-//! Path patterns: the `paths` of an endpoint rule (SPEC 2).
+//! Path patterns: the `paths` of an endpoint rule.
 //!
 //! - Without a wildcard a pattern is a prefix on a segment boundary; one that ends in `/` matches itself and what lies below.
 //! - `*` is any number of characters of one segment, at least one where it is the whole segment; a final `/*` is everything

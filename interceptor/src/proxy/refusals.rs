@@ -1,5 +1,5 @@
 //! What the kernel's programs refuse, as audit records: a refused `connect`, datagram or socket never reaches the proxy, and is a
-//! decision all the same (SPEC 10.5).
+//! decision all the same.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

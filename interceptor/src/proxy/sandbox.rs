@@ -1,5 +1,5 @@
 //! One sandbox in user space: its rules, its authority, its names, its pool, its limits, and the tasks that serve it.
-//! Dropping it drops all of that; nothing of it is reachable from another sandbox (SPEC 10.4).
+//! Dropping it drops all of that; nothing of it is reachable from another sandbox.
 
 use std::io;
 use std::sync::Arc;

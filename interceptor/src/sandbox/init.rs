@@ -21,7 +21,7 @@ use super::listeners::Sockets;
 use super::{exec, loopback, mounts, outer, privileges, reaper, selftest, sys};
 use crate::notice;
 
-/// The status for a failure of the interceptor itself (SPEC 7).
+/// The status for a failure of the interceptor itself.
 pub(crate) const OUR_FAILURE: i32 = 125;
 
 /// How readily the kernel kills the sandbox's processes when memory runs out, of -1000 to 1000.

@@ -13,7 +13,7 @@ use super::error::{Context, SandboxError};
 use super::handover::{Channel, Order, Report};
 use super::sys;
 
-/// Waits for the command to end: its status, or 128 and the signal's number (SPEC 7). All signals are blocked.
+/// Waits for the command to end: its status, or 128 and the signal's number. All signals are blocked.
 pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError> {
     let set: SigSet = [Signal::SIGCHLD].into_iter().collect();
     let children = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)

@@ -1,4 +1,4 @@
-//! The proof, from inside and before anything runs, that the wall stands (SPEC 10.1; attack K17): what is forbidden is refused
+//! The proof, from inside and before anything runs, that the wall stands (attack K17): what is forbidden is refused
 //! at once, and what is intercepted reaches the proxy.
 //!
 //! Without the kernel's programs every part of it fails: in a private network namespace there is nowhere to go, which is

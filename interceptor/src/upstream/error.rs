@@ -64,7 +64,7 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// The `type` of the refusal (SPEC 6).
+    /// The `type` of the refusal.
     pub fn reason(&self) -> Reason {
         match self {
             UpstreamError::AddressDenied { deny, .. } => deny.reason,

@@ -1,4 +1,4 @@
-//! A record as it is read back (SPEC 7), by people who trust nothing in it.
+//! A record as it is read back, by people who trust nothing in it.
 
 use serde::Deserialize;
 

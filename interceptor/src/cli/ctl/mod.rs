@@ -1,4 +1,4 @@
-//! `interceptor ctl`: speaks with a running `interceptor serve` (SPEC 8) over its control socket.
+//! `interceptor ctl`: speaks with a running `interceptor serve` over its control socket.
 //!
 //! A thin client: it asks, and prints what the daemon says as tables or, with `--json`, as it came. Keys go to the daemon in a policy
 //! document, from a file or standard input, never in an argument; no answer holds one.
@@ -25,7 +25,7 @@ use super::audit::{Filter, Tail};
 use super::policy_file;
 use crate::notice;
 
-/// Where the daemon's control socket is unless it is told otherwise (SPEC 8).
+/// Where the daemon's control socket is unless it is told otherwise.
 pub(in crate::cli) const SOCKET: &str = "/run/interceptor/control.sock";
 
 /// The arguments of `interceptor ctl`.

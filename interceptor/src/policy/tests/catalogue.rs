@@ -1,4 +1,4 @@
-//! The catalogue's data (SPEC 3 and 4): complete, well-formed, and free of what does not belong in it.
+//! The catalogue's data: complete, well-formed, and free of what does not belong in it.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! The policy document (SPEC 2, attack P3): every error at once, each at its place, none with a key in it.
+//! The policy document (attack P3): every error at once, each at its place, none with a key in it.
 
 use std::time::Duration;
 

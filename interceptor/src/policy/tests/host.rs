@@ -1,4 +1,4 @@
-//! Hosts, as requests and rules write them (SPEC 2, attack R5 and R7).
+//! Hosts, as requests and rules write them (attack R5 and R7).
 
 use super::super::{Authority, Host, HostError, NetworkRule, Target};
 

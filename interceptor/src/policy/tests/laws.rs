@@ -87,7 +87,7 @@ fn characters(path: &str) -> Vec<String> {
     all
 }
 
-/// The reference for patterns: every way to match is tried, by the sentences of the specification.
+/// The reference for patterns: every way to match is tried, by the sentences of docs/policy.md ("Endpoint rules").
 fn reference(pattern: &str, path: &str) -> bool {
     if !pattern.contains(['*', '?']) {
         return match pattern.strip_suffix('/') {
@@ -198,7 +198,7 @@ fn rule_matches(rule: &str, host: &Host, port: u16) -> bool {
     }
 }
 
-/// The four steps, as the specification has them.
+/// The four steps, as docs/policy.md has them ("Network rules").
 fn network_reference(allow: &[String], deny: &[String], host: &Host, port: u16) -> bool {
     let catch_all = |rule: &&String| matches!(rule.as_str(), "*" | "0.0.0.0/0" | "::/0");
     if deny.iter().filter(|rule| !catch_all(rule)).any(|rule| rule_matches(rule, host, port)) {

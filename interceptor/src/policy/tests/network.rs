@@ -1,4 +1,4 @@
-//! The network filter (SPEC 2 "Network rules", attack R2, R5, R7, D3).
+//! The network filter (docs/policy.md "Network rules"; attack R2, R5, R7, D3).
 
 use super::super::{Catalogue, Decision, Document, Policy};
 use super::{host, outcome, policy};

@@ -1,4 +1,4 @@
-//! The canonical path (SPEC 2, attack R1).
+//! The canonical path (attack R1).
 
 use super::super::PathError::{
     Backslash, Control, Delimiter, DotSegment, Escape, NotAbsolute, NotAscii, Utf8,

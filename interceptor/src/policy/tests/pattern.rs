@@ -1,4 +1,4 @@
-//! Path patterns (SPEC 2, attack R2): the truth table, one line a claim of the specification.
+//! Path patterns (attack R2): the truth table, one line a claim of docs/policy.md.
 
 use super::super::{CanonicalPath, PathPattern, PatternError};
 
