@@ -97,8 +97,8 @@ pub(crate) async fn forward(
     let upload = Upload::new(body, &mut exchange, limits, allowance.clone(), trailers);
     let sending = upload.sending();
     let request = Request::from_parts(head, upload);
-    let sent =
-        exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, limits, &sending);
+    let again = || outgoing(&judged, &parts, &switch);
+    let sent = exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, &sending, again);
     match sent.await {
         Ok((response, lease)) => {
             sending.answered();
@@ -217,7 +217,8 @@ async fn connect(
     context.sandbox.pool.get(&judged.rules.policy, key, h2).await
 }
 
-/// Sends the request, once more if a kept connection turned out to be closed before any of it was sent.
+/// Sends the request, once more if a kept connection turned out to be closed: before any of it was
+/// sent, or, where that does no harm, before any byte of an answer. `again` builds its head anew.
 #[expect(clippy::too_many_arguments, reason = "one step of the pipeline, split off for its loop")]
 async fn exchange_with(
     context: &Context,
@@ -227,10 +228,12 @@ async fn exchange_with(
     mut request: Request<Upload>,
     h2: bool,
     exchange: &mut Exchange,
-    limits: &Limits,
-    sending: &Sending,
+    sending: &Arc<Sending>,
+    again: impl Fn() -> Result<(Parts, Option<Widened>), Deny>,
 ) -> Result<(Response<Incoming>, Lease), Broken> {
-    let pool = &context.sandbox.pool;
+    let (pool, policy) = (&context.sandbox.pool, &judged.rules.policy);
+    let limits = policy.limits();
+    let repeatable = request.method().is_safe() && request.body().is_end_stream();
     let mut connection = connection;
     for _ in 0..3 {
         let over_h2 = connection.is_h2();
@@ -243,26 +246,33 @@ async fn exchange_with(
         let sent = sending.patiently(pool.send(connection, key, request), limits).await;
         exchange.go_on();
         let sent = sent.map_err(|impatience| too_slow(&key.host, impatience, limits))?;
-        match sent {
+        let failed = match sent {
             Ok(answered) => return Ok(answered),
-            Err(mut error) => match error.take_message() {
-                Some(unsent) if used => {
-                    exchange.sent(false);
-                    request = unsent;
-                    exchange.wait();
-                    connection = match pool.get(&judged.rules.policy, key, h2).await {
-                        Ok(connection) => connection,
-                        Err(error) => return Err(unreachable(&key.host, &error).into()),
-                    };
-                    exchange.go_on();
-                }
-                unsent => {
-                    // hyper writes no head whose body fails at once; HTTP/2 sends it before the reset.
-                    exchange.sent(unsent.is_none() && (over_h2 || sending.head_was_sent()));
-                    return Err(broken(&key.host, error.error(), attempt).into());
-                }
-            },
-        }
+            Err(failed) => failed,
+        };
+        let dialled = match failed.unsent {
+            Some(unsent) if used => {
+                exchange.sent(false);
+                request = unsent;
+                exchange.wait();
+                pool.get(policy, key, h2).await
+            }
+            None if failed.stale && repeatable && judged.rules.generation == context.sandbox.generation() => {
+                tracing::debug!(host = %key.host, "a kept connection ended, the request is sent again");
+                let upload = Upload::empty(exchange, limits, sending.clone(), &judged.rules);
+                request = Request::from_parts(again()?.0, upload);
+                exchange.wait();
+                pool.renewed(policy, key, h2).await
+            }
+            unsent => {
+                // hyper writes no head whose body fails at once; HTTP/2 sends it before the reset.
+                exchange.sent(unsent.is_none() && (over_h2 || sending.head_was_sent()));
+                return Err(broken(&key.host, &failed.error, attempt).into());
+            }
+        };
+        connection = dialled.map_err(|error| unreachable(&key.host, &error))?;
+        exchange.go_on();
+        exchange.note(|record| record.ip = Some(connection.address.ip()));
     }
     let message = format!("`{}` closes every connection at once", key.host);
     Err(refusal(Reason::UpstreamUnreachable, message).into())

@@ -22,6 +22,7 @@ use super::refuse::refusal;
 use super::trailers::{Carriage, Trailers};
 use crate::metrics::SandboxMetrics;
 use crate::policy::{Deny, Limits, Reason};
+use crate::proxy::Rules;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;
 use crate::words;
@@ -223,6 +224,29 @@ impl Upload {
             idle: limits.idle_timeout,
             timer: None,
             trailers,
+            held: false,
+        }
+    }
+
+    /// None, for a request that is sent again. `sending` told that there was none the first time.
+    pub(crate) fn empty(
+        exchange: &Exchange,
+        limits: &Limits,
+        sending: Arc<Sending>,
+        rules: &Arc<Rules>,
+    ) -> Upload {
+        sending.end();
+        Upload {
+            inner: None,
+            count: exchange.up(),
+            most: limits.body_bytes,
+            sending,
+            allowance: None,
+            metrics: exchange.metrics().clone(),
+            activity: exchange.activity().clone(),
+            idle: limits.idle_timeout,
+            timer: None,
+            trailers: Trailers::new(rules.clone(), None, Vec::new()),
             held: false,
         }
     }

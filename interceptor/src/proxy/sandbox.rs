@@ -225,6 +225,11 @@ impl Sandbox {
         *self.rules().policy.limits()
     }
 
+    /// Which rules are those of this moment.
+    pub(crate) fn generation(&self) -> Generation {
+        self.rules().generation
+    }
+
     /// The keys of this moment.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.rules().keyring.clone()

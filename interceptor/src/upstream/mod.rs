@@ -8,6 +8,7 @@ mod dial;
 mod error;
 mod forgiving;
 mod guard;
+mod h1;
 mod key;
 mod overrides;
 pub(crate) mod pool;

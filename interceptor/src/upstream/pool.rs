@@ -14,13 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::Version;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::forgiving::Forgiving;
+use super::h1::H1;
+pub(crate) use super::h1::SendError;
 pub(crate) use super::key::{Generation, Key};
 use super::{Upstream, UpstreamError};
 use crate::http::upload::Upload;
@@ -89,7 +91,7 @@ impl ConnectError {
 /// A connection to send one request on.
 #[derive(Debug)]
 enum Sender {
-    H1(http1::SendRequest<Upload>),
+    H1(H1),
     H2(http2::SendRequest<Upload>),
 }
 
@@ -111,7 +113,7 @@ pub(crate) struct Lease {
     pool: Arc<Pool>,
     key: Key,
     /// An HTTP/2 connection stays in the pool while it is used.
-    connection: Option<(http1::SendRequest<Upload>, SocketAddr)>,
+    connection: Option<(H1, SocketAddr)>,
 }
 
 impl Lease {
@@ -127,7 +129,7 @@ impl Lease {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<Upload>,
+    sender: H1,
     address: SocketAddr,
     since: Instant,
 }
@@ -312,6 +314,16 @@ impl Pool {
         self.dial(policy, key, self.speaks(key, true)).await
     }
 
+    /// A new connection for a request that a kept one failed.
+    pub(crate) async fn renewed(
+        self: &Arc<Pool>,
+        policy: &Policy,
+        key: &Key,
+        h2: bool,
+    ) -> Result<Connection, ConnectError> {
+        self.dial(policy, key, self.speaks(key, h2)).await
+    }
+
     /// Whether to offer HTTP/2: as wanted, unless it is known that the origin speaks only the other version.
     fn speaks(&self, key: &Key, wanted_h2: bool) -> bool {
         if key.scheme == Scheme::Http {
@@ -365,7 +377,7 @@ impl Pool {
         let stream = Forgiving::new(dialed.stream);
         let handshake = async {
             match key.scheme {
-                Scheme::Http => handshake_h1(stream).await.map(|sender| (Sender::H1(sender), false)),
+                Scheme::Http => Ok((Sender::H1(H1::handshake(stream).await?), false)),
                 Scheme::Https => self.tls(stream, key, h2).await,
             }
         };
@@ -400,7 +412,7 @@ impl Pool {
         let stream = stream.map_err(|error| explain(&error, attempt))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if !negotiated_h2 {
-            return Ok((Sender::H1(handshake_h1(stream).await?), asked));
+            return Ok((Sender::H1(H1::handshake(stream).await?), asked));
         }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -424,23 +436,26 @@ impl Pool {
     /// Sends a request. On success the lease is to be given back when the response was read.
     ///
     /// # Errors
-    /// With the request, when none of it was sent: it may be sent again on another connection.
+    /// Says whether the request may be sent again on another connection.
     pub(crate) async fn send(
         self: &Arc<Pool>,
         connection: Connection,
         key: &Key,
         request: http::Request<Upload>,
-    ) -> Result<(http::Response<hyper::body::Incoming>, Lease), TrySendError<http::Request<Upload>>> {
+    ) -> Result<(http::Response<hyper::body::Incoming>, Lease), SendError> {
         let (pool, key, address) = (self.clone(), key.clone(), connection.address);
         match connection.sender {
             Sender::H1(mut sender) => {
-                let response = sender.try_send_request(request).await?;
+                let response = sender.send(request, connection.used).await?;
                 Ok((response, Lease { pool, key, connection: Some((sender, address)) }))
             }
-            Sender::H2(mut sender) => {
-                let response = sender.try_send_request(request).await?;
-                Ok((response, Lease { pool, key, connection: None }))
-            }
+            Sender::H2(mut sender) => match sender.try_send_request(request).await {
+                Ok(response) => Ok((response, Lease { pool, key, connection: None })),
+                Err(mut failed) => {
+                    let unsent = failed.take_message();
+                    Err(SendError { error: failed.into_error(), unsent, stale: false })
+                }
+            },
         }
     }
 }
@@ -450,20 +465,6 @@ impl Connection {
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self.sender, Sender::H2(_))
     }
-}
-
-async fn handshake_h1<S>(stream: S) -> Result<http1::SendRequest<Upload>, ConnectError>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new().max_headers(256).handshake(TokioIo::new(stream)).await?;
-    // It ends when the sender is dropped and the response read, or the origin closes.
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-    });
-    Ok(sender)
 }
 
 /// What failed in a TLS handshake, for a person.

@@ -37,7 +37,7 @@ pub struct Seen {
 
 impl Seen {
     /// What a head in HTTP/1.1 says, for origins that have no parser of their own.
-    pub(crate) fn from_head(head: &str) -> Seen {
+    pub fn from_head(head: &str) -> Seen {
         let mut lines = head.lines();
         let mut request_line = lines.next().unwrap_or_default().split(' ');
         let method = request_line.next().unwrap_or_default().to_owned();

@@ -1,0 +1,147 @@
+//! An HTTP/1.1 connection to an origin, which knows whether the origin said anything since a request
+//! was sent on it.
+//!
+//! An origin may close a kept connection at any moment, also while a request is on its way to it
+//! (RFC 9112 section 9.3.1). If it ends before a byte of an answer, a safe request can be sent again.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::upload::Upload;
+
+/// A request that got no answer.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// What went wrong.
+    pub error: hyper::Error,
+    /// The request, when none of it was sent: it may be sent again on another connection.
+    pub unsent: Option<Request<Upload>>,
+    /// The connection carried a request before, and ended before a byte of this answer.
+    pub stale: bool,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct H1 {
+    sender: http1::SendRequest<Upload>,
+    heard: Arc<AtomicBool>,
+}
+
+impl H1 {
+    /// Begins HTTP/1.1 on a connection.
+    pub(super) async fn handshake<S>(stream: S) -> hyper::Result<H1>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let heard = Arc::new(AtomicBool::new(false));
+        let stream = TokioIo::new(Listening { stream, heard: heard.clone() });
+        let (sender, connection) = http1::Builder::new().max_headers(256).handshake(stream).await?;
+        // It ends when the sender is dropped and the response read, or the origin closes.
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        Ok(H1 { sender, heard })
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Waits until a request can be sent.
+    #[cfg(test)]
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        self.sender.ready().await
+    }
+
+    /// Sends a request. `used` says that the connection carried one before.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Upload>,
+        used: bool,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.heard.store(false, Ordering::Relaxed);
+        self.sender.try_send_request(request).await.map_err(|mut failed| {
+            let unsent = failed.take_message();
+            let error = failed.into_error();
+            let stale = used && unsent.is_none() && has_ended(&error) && !self.heard.load(Ordering::Relaxed);
+            SendError { error, unsent, stale }
+        })
+    }
+}
+
+/// Whether the connection ended, orderly or by a reset, rather than that something was wrong on it.
+fn has_ended(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    if error.is_incomplete_message() {
+        return true;
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            let kind = error.kind();
+            return matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// A connection that notes when the other side says something.
+#[derive(Debug)]
+struct Listening<S> {
+    stream: S,
+    heard: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = out.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, out);
+        if out.filled().len() > before {
+            this.heard.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
