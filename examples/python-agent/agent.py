@@ -27,4 +27,7 @@ def post(path, document):
 
 
 if __name__ == "__main__":
-    print(post("/v1/responses", {"model": "gpt-5-mini", "input": "Say hello."}))
+    answer = post("/v1/responses", {"model": "gpt-5-mini", "input": "Say hello."})
+    for item in answer["output"]:
+        for part in item.get("content", []):
+            print(part.get("text", ""))

@@ -9,8 +9,19 @@ use anyhow::{Context, Result, bail};
 use crate::process::{built, cargo, succeed, workspace};
 
 /// What a package carries besides what follows from the program, where it is there.
-const CARRIED: [&str; 8] =
-    ["LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "packaging", "systemd", "hooks.d", "contrib"];
+const CARRIED: [&str; 11] = [
+    "LICENSE",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "contrib",
+    "docs",
+    "examples",
+    "packaging",
+    "systemd",
+];
 
 /// Builds the release binary, or with `--debug` the debug one, and puts the package together; `--to DIR` says where.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {

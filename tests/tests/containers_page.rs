@@ -1,11 +1,12 @@
-//! Podman as the README says, word for word, on a host of its own: a mount namespace in which
-//! nothing of the engine's or the hook's is the machine's. What people copy must put the wall up,
-//! and what shows that it is up must fail where it is not.
+//! Containers as docs/containers.md and `examples/` say, word for word, on a host of its own: a mount
+//! namespace in which nothing of the engine's or the hook's is the machine's. What people copy must
+//! put the wall up, and what shows that it is up must fail where it is not. For Docker's commands
+//! Podman stands in, which takes them as they are.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use interceptor_tests::sandbox::binary;
@@ -22,7 +23,7 @@ for directory in /etc /usr/local/bin /usr/share/containers /var/log; do
 done
 mkdir -p /var/lib/containers
 for directory in /run /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs $directory; done
-quirks=
+export quirks=
 if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
     # Engines know cgroup v2 at its usual place only; there no controllers are left for them.
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -44,22 +45,40 @@ for name in bin sbin lib lib32 lib64 libx32; do [ ! -L /$name ] || ln -s usr/$na
 tar -C "$root" -cf "$place/image.tar" . && podman import --quiet "$place/image.tar" image > /dev/null
 mkdir -p "$place/bin" "$place/checkout/target/release"
 printf '#!/bin/sh\nexec "$@"\n' > "$place/bin/sudo"; chmod 755 "$place/bin/sudo"
+# Containers that get no cgroup of their own share this one, and nobody else does.
+cat > "$place/bin/docker" <<'END'
+#!/bin/sh
+if { [ "$1" = run ] || [ "$1" = exec ]; } && [ -n "$DOCKER_CGROUP" ]; then
+    echo $$ > "$DOCKER_CGROUP/cgroup.procs"
+fi
+exec podman "$@"
+END
+chmod 755 "$place/bin/docker"
+cp -r "$1" "$place/checkout/examples"; shift
 cp "$program" "$place/checkout/target/release/interceptor"
 cd "$place/checkout"; PATH=$place/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 printf '{"network":{"allow":["api.example.com"]}}' > policy.json
 exec sh -ec "$1"
 "#;
 
-/// The README's blocks for Podman: how to install, and how to see that it works.
-fn readme() -> (String, String) {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
-    let section = text.split_once("\n## Containers\n").unwrap().1.split_once("\n**CRI-O**").unwrap().0;
-    let mut blocks = section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
-    let concrete = |block: &str| block.replace("IMAGE", "image").replace("COMMAND", "sh -c 'echo started'");
-    let both = (concrete(blocks.next().unwrap()), concrete(blocks.next().unwrap()));
-    assert!(blocks.next().is_none(), "another block");
-    assert!(both.0.contains("podman run") && both.1.contains("curl"), "{both:?}");
-    both
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The blocks of a section of the page.
+fn blocks(section: &str, command: &str) -> Vec<String> {
+    let page = fs::read_to_string(repository("docs/containers.md")).unwrap();
+    let section = page.split_once(&format!("\n## {section}\n")).unwrap().1;
+    let section = section.split("\n## ").next().unwrap();
+    let blocks = section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
+    blocks.map(|block| block.replace("IMAGE", "image").replace("COMMAND", command)).collect()
+}
+
+/// The page's blocks for Podman: how to install, and how to see that it works.
+fn podman() -> (String, String) {
+    let [install, proof] = blocks("Podman", "sh -c 'echo started'").try_into().unwrap();
+    assert!(install.contains("podman run") && proof.contains("curl"), "{install}{proof}");
+    (install, proof)
 }
 
 /// What a script says on such a host, and whether it succeeds.
@@ -69,6 +88,7 @@ fn on_a_host(script: &str) -> (bool, String) {
         .args(["--mount", "--propagation", "private", "sh", "-c", HOST, "host"])
         .arg(place.path())
         .arg(binary("interceptor"))
+        .arg(repository("examples"))
         .arg(format!("exec 2>&1; {script}"))
         .stdin(Stdio::null())
         .output()
@@ -86,8 +106,8 @@ fn after<'a>(text: &'a str, mark: &str) -> &'a str {
 }
 
 #[test]
-fn podman_as_the_readme_says_is_under_enforcement_and_shows_it() {
-    let (install, proof) = readme();
+fn podman_as_the_page_says_is_under_enforcement_and_shows_it() {
+    let (install, proof) = podman();
     let script = format!(
         "echo '-- install'; {install}
          echo '-- proof'; {proof}
@@ -136,7 +156,7 @@ fn podman_as_the_readme_says_is_under_enforcement_and_shows_it() {
 
 #[test]
 fn where_the_hook_has_no_effect_everything_says_so() {
-    let (_, proof) = readme();
+    let (_, proof) = podman();
     let script = format!(
         "shown() {{ {proof} }}
          install -m 755 target/release/interceptor /usr/local/bin/
@@ -191,4 +211,68 @@ fn where_the_hook_has_no_effect_everything_says_so() {
     // What looks like the hook and does nothing is found out.
     let broken = after(&text, "broken");
     assert!(broken.contains("was not intercepted") && broken.contains("unproved 1"), "{text}");
+}
+
+#[test]
+fn the_podman_example_runs_its_agent_under_enforcement() {
+    let script = "install -m 755 target/release/interceptor /usr/local/bin/
+         interceptor install podman > /dev/null
+         printf sk-example > /etc/interceptor/openai
+         install -m 600 examples/podman/agent.json /etc/interceptor/policies/agent.json
+         sed -i 's,/v1/responses,/v1/models,' /etc/interceptor/policies/agent.json
+         sed -i 's|\"oci-hook\"|\"oci-hook\", \"--resolve\", \"api.openai.com:192.0.2.1\"|' /usr/share/containers/oci/hooks.d/interceptor.json
+         echo '-- agent'; IMAGE=image examples/podman/run-agent.sh || echo ended $?
+         echo '-- end'";
+    let (success, text) = on_a_host(script);
+    assert!(success, "{text}");
+    let agent = after(&text, "agent");
+    assert!(agent.contains("POST /v1/responses was refused by the endpoint rules"), "{text}");
+    assert!(agent.ends_with("ended 1"), "{text}");
+}
+
+/// Runs a script as [`on_a_host`] does, with a cgroup for the containers of `docker`, whose end is waited for.
+fn with_docker(script: &str) -> String {
+    let made = "export DOCKER_CGROUP=; [ -z \"$quirks\" ] || DOCKER_CGROUP=/sys/fs/cgroup/docker-$$
+         [ -z \"$DOCKER_CGROUP\" ] || mkdir $DOCKER_CGROUP
+         ended() {
+             podman rm --force --all > /dev/null 2>&1 || true
+             [ -n \"$DOCKER_CGROUP\" ] || return 0
+             echo 1 > $DOCKER_CGROUP/cgroup.kill
+             while ! rmdir $DOCKER_CGROUP 2> /dev/null; do sleep 0.05; done
+         }
+         trap ended EXIT
+         install -m 755 target/release/interceptor /usr/local/bin/";
+    let (success, text) = on_a_host(&format!("{made}\n{script}\necho '-- end'"));
+    assert!(success, "{text}");
+    text
+}
+
+#[test]
+fn docker_as_the_page_says_is_under_enforcement() {
+    let [narrow] = blocks("CRI-O", "").try_into().unwrap();
+    let [attach] = blocks("Docker", "sleep infinity").try_into().unwrap();
+    let text = with_docker(&format!(
+        "cp /usr/share/containers/seccomp.json profile.json
+         {narrow}
+         mkfifo ready; {{ {attach} }} > ready & exec 3< ready
+         while read -r line <&3; do case $line in '{{'*) break;; esac; done
+         echo '-- agent'; docker exec agent curl -sS http://192.0.2.1/ || echo ended $?
+         echo '-- sockets'; docker exec agent python3 -c 'import socket; socket.socket(40, 1)' 2>&1 | tail -n 1
+         kill $!"
+    ));
+    assert!(after(&text, "agent").contains(r#"{"error":{"type":"host_denied""#), "{text}");
+    // AF_VSOCK: the profile is narrowed.
+    assert!(after(&text, "sockets").contains("Error"), "{text}");
+}
+
+#[test]
+fn the_docker_example_runs_its_agent_under_enforcement() {
+    let text = with_docker(
+        "printf sk-example > key; chmod 600 key
+         sed \"s,/etc/interceptor/openai,$PWD/key,; s,/v1/responses,/v1/models,\" examples/podman/agent.json > agent.json
+         echo '-- agent'; IMAGE=image examples/docker/run-agent.sh agent.json --resolve api.openai.com:192.0.2.1 || echo ended $?",
+    );
+    let agent = after(&text, "agent");
+    assert!(agent.contains("POST /v1/responses was refused by the endpoint rules"), "{text}");
+    assert!(agent.ends_with("ended 1"), "{text}");
 }
