@@ -1,7 +1,7 @@
 //! What one decision costs, by the number of rules: `cargo bench -p interceptor --bench decide`.
 
 use divan::{Bencher, black_box};
-use interceptor::policy::{Catalogue, Decision, Document, Host, Policy, Request, Scheme};
+use interceptor_policy::{Catalogue, Decision, Document, Host, Policy, Request, Scheme};
 
 fn main() {
     divan::main();

@@ -18,8 +18,9 @@ use divan::counter::BytesCount;
 use http::{HeaderName, HeaderValue, Response};
 use http_body::{Body, Frame};
 use interceptor::credential::Keyring;
-use interceptor::http::redact::Redactor;
-use interceptor::policy::{Catalogue, Document, Policy};
+use interceptor::http::redact::RedactResponse as _;
+use interceptor_policy::redact::Redactor;
+use interceptor_policy::{Catalogue, Document, Policy};
 
 const SIZE: usize = 8 << 20;
 const CHUNK: usize = 16 << 10;

@@ -5,8 +5,7 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-
-use crate::scan::{Scanner, Scrub};
+use interceptor_policy::redact::scan::{Scanner, Scrub};
 
 const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77==";
 const PLACEHOLDER: &str = "sk-proxy-managed-0123456ab";

@@ -14,7 +14,8 @@
 //! - [`audit`]: one record per decision.
 //! - [`metrics`]: what is counted, for Prometheus; [`logging`]: the log.
 //! - [`proxy`]: one sandbox's user-space half: everything above, owned together and dropped together.
-//! - [`policy`]: pure: document → compiled policy → decision. Everyone may use it; it uses no one.
+//! - [`interceptor_policy`]: pure: document → compiled policy → decision, and the search for keys.
+//!   Everyone may use it; it uses no one.
 //! - [`credential`]: real keys, placeholders, and where they stand in a request.
 //! - [`oci`]: the hook that puts containers under enforcement before they start.
 //! - [`fleet`]: sandboxes under enforcement, one or many.
@@ -40,7 +41,6 @@ pub mod logging;
 pub mod metrics;
 mod notice;
 pub mod oci;
-pub mod policy;
 pub mod privilege;
 pub mod proxy;
 pub mod sandbox;

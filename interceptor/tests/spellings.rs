@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use interceptor::http::redact::Redactor;
+use interceptor_policy::redact::Redactor;
 
 /// Keys, each with a placeholder as long.
 const KEYS: [&str; 5] = [

@@ -2,7 +2,7 @@
 //! rules decides as the single patterns do, and what is forwarded is what was judged.
 #![no_main]
 
-use interceptor_fuzz::policy::{
+use interceptor_policy::{
     CanonicalPath, Catalogue, Decision, Document, Host, PathPattern, Policy, Request, Scheme,
 };
 use libfuzzer_sys::fuzz_target;

@@ -2,7 +2,7 @@
 //! is no error.
 #![no_main]
 
-use interceptor_fuzz::policy::{Catalogue, KeySource, check};
+use interceptor_policy::{Catalogue, KeySource, check};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -1,7 +1,7 @@
 //! A host, an authority and a network rule: no panic, and what parses prints as what it parses from.
 #![no_main]
 
-use interceptor_fuzz::policy::{Authority, Host, NetworkRule, Target};
+use interceptor_policy::{Authority, Host, NetworkRule, Target};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

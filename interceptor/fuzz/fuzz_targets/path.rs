@@ -1,7 +1,7 @@
 //! The path of a request: no panic, idempotent, and at no depth of decoding a dot segment.
 #![no_main]
 
-use interceptor_fuzz::policy::CanonicalPath;
+use interceptor_policy::CanonicalPath;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|path: &str| {

@@ -1,7 +1,7 @@
 //! A pattern and a path, on a line each: no panic, and a pattern without a wildcard is a prefix on a segment boundary.
 #![no_main]
 
-use interceptor_fuzz::policy::{CanonicalPath, PathPattern};
+use interceptor_policy::{CanonicalPath, PathPattern};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

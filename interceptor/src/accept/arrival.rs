@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use interceptor_policy::{Decision, Deny, Filter, Host, HostName, Policy, Reason, Rule};
 use tokio::net::TcpStream;
 
 use super::native;
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::activity::Activity;
-use crate::policy::{Decision, Deny, Filter, Host, HostName, Policy, Reason, Rule};
 use crate::proxy::{Rules, Sandbox};
 
 /// A connection before its first request.

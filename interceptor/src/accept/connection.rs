@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use interceptor_policy::{Decision, Host, Policy, Reason, Scheme};
 use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -26,7 +27,6 @@ use crate::http::context::{Context, Early};
 use crate::http::refuse::{named_placeholder, refusal};
 use crate::http::{self, activity::Activity};
 use crate::metrics::{Handshake, Side};
-use crate::policy::{Decision, Host, Policy, Reason, Scheme};
 use crate::proxy::Sandbox;
 use crate::tls::hello;
 use crate::tls::server::MintError;

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+use interceptor_policy::Host;
 use rustls::{AlertDescription, CipherSuite};
-
-use crate::policy::Host;
 
 /// Hosts that are warned of, once each: a sandbox that goes on is still in the records.
 const MOST_WARNINGS: usize = 64;

@@ -12,6 +12,7 @@
 use std::io;
 use std::time::Duration;
 
+use interceptor_policy::Host;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -19,7 +20,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::classify::is_git;
 use super::connection::reset;
-use crate::policy::Host;
 use crate::proxy::Sandbox;
 
 /// How long a client has to listen.

@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use interceptor_policy::{Allow, Decision, Deny, Host, HostName, Policy, Reason};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
@@ -21,7 +22,6 @@ use super::connection::{clear, tls};
 use super::tunnelled::tunnel;
 use crate::audit::Protocol;
 use crate::http::refuse::refusal;
-use crate::policy::{Allow, Decision, Deny, Host, HostName, Policy, Reason};
 use crate::proxy::budget::Allowance;
 use crate::upstream::Dialed;
 

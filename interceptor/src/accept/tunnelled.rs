@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use interceptor_policy::{Allow, Decision, Host, Policy, Reason};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,6 @@ use super::connection::reset;
 use super::raw::{self, Way};
 use crate::audit::{Protocol, Record, Verdict};
 use crate::http::activity::Activity;
-use crate::policy::{Allow, Decision, Host, Policy, Reason};
 use crate::proxy::Sandbox;
 use crate::tunnel::{Carried, carry};
 

@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::audit::{Kind, Protocol, RequestId, Verdict};
-    use crate::policy::{Filter, Reason, Rule};
+    use interceptor_policy::{Filter, Reason, Rule};
 
     fn line(record: &Record) -> String {
         let mut out = String::new();

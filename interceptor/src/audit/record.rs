@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use interceptor_policy::{Allow, Deny, Filter, Reason, Rule};
 use jiff::Timestamp;
 
 use super::RequestId;
-use crate::policy::{Allow, Deny, Filter, Reason, Rule};
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use interceptor_policy::Reason;
 use nix::mount::{MntFlags, MsFlags};
 use serde_json::Value;
 
 use super::*;
-use crate::policy::Reason;
 
 fn denied(sandbox: &Arc<str>, path: &str) -> Record {
     Record::new(sandbox, RequestId::new(), Kind::Request, Verdict::Deny)

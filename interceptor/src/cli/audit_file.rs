@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::Context;
+use interceptor_policy::{CanonicalPath, Decision, Filter, Host, Policy, Reason, Request, Scheme};
 use serde::Deserialize;
 
 use crate::files;
-use crate::policy::{CanonicalPath, Decision, Filter, Host, Policy, Reason, Request, Scheme};
 
 /// The longest line that is read as a record, in bytes.
 const MAX_LINE: u64 = 1 << 20;

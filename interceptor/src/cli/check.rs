@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use interceptor_policy::{Credential, KeySource, Problem};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -15,7 +16,6 @@ use super::excerpt::Excerpts;
 use super::policy_file::{self, printable};
 use super::registries;
 use crate::credential::{KeyProblem, read_key};
-use crate::policy::{self, Credential, KeySource, Problem};
 
 /// The arguments of `interceptor check`.
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,7 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
                 continue;
             }
         };
-        let mut report = policy::check(&text, &catalogue);
+        let mut report = interceptor_policy::check(&text, &catalogue);
         if let Some(policy) = report.policy.as_ref().filter(|_| !arguments.skip_keys) {
             report.errors.extend(policy.credentials().iter().filter_map(unreadable_key));
         }

@@ -7,9 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use interceptor_policy::{Problem, child_pointer};
 use serde::de::IgnoredAny;
-
-use crate::policy::{self, Problem, child_pointer};
 
 /// How much of a line is shown before the value concerned, and in all, in bytes.
 const BEFORE: usize = 60;
@@ -48,8 +47,8 @@ impl<'a> Excerpts<'a> {
         }
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let mut walk = Walk { text, wanted, values: HashMap::new(), masked: Vec::new() };
-        let is_json = text.len() <= policy::MAX_BYTES
-            && !policy::is_too_deep(text)
+        let is_json = text.len() <= interceptor_policy::MAX_BYTES
+            && !interceptor_policy::is_too_deep(text)
             && serde_json::from_str::<IgnoredAny>(text).is_ok();
         if is_json {
             walk.document();
@@ -231,7 +230,7 @@ fn may_show(names: &[&str]) -> bool {
 /// Whether a name may be shown, by the names that lead to it: fields of the grammar, names of credentials and what is short
 /// outside of them.
 fn may_show_name(names: &[&str], name: &str) -> bool {
-    let short = name.len() <= 32 && !policy::looks_like_key(name);
+    let short = name.len() <= 32 && !interceptor_policy::looks_like_key(name);
     match names {
         [] | ["credentials" | "credentials_v2"] => short,
         ["credentials_v2", _] => CREDENTIAL.contains(&name),

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use interceptor_policy::{
+    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme,
+    is_method_override, query_overrides, resembles_framing,
+};
 use serde_json::{Value, json};
 
 use super::audit_file;
 use super::policy_file::{self, printable};
 use super::registries;
-use crate::policy::{
-    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme,
-    is_method_override, query_overrides, resembles_framing,
-};
 
 /// The arguments of `interceptor explain`.
 #[derive(Debug, clap::Args)]
@@ -196,7 +196,7 @@ fn path_ambiguous(message: String) -> Decision {
 /// Why a target, path and query as written, is none that the proxy's HTTP takes. What the policy itself says of a path is left
 /// to it.
 fn target_problem(path: &str, query: Option<&str>) -> Option<String> {
-    if crate::policy::CanonicalPath::parse(path).is_err() {
+    if interceptor_policy::CanonicalPath::parse(path).is_err() {
         return None;
     }
     let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
@@ -210,7 +210,7 @@ fn target_problem(path: &str, query: Option<&str>) -> Option<String> {
 
 /// The answer of the filter that comes before every rule.
 fn refused(reason: Reason, message: String) -> Decision {
-    Decision::Deny(crate::policy::Deny {
+    Decision::Deny(interceptor_policy::Deny {
         reason,
         status: reason.status(),
         filter: Filter::Request,
@@ -287,8 +287,8 @@ impl Explanation {
     fn judged_path(&self) -> String {
         match &self.decision {
             Decision::Allow(allow) if !allow.path.is_empty() => allow.path.clone(),
-            _ => crate::policy::CanonicalPath::parse(&self.path)
-                .map_or_else(|_| self.path.clone(), crate::policy::CanonicalPath::into_string),
+            _ => interceptor_policy::CanonicalPath::parse(&self.path)
+                .map_or_else(|_| self.path.clone(), interceptor_policy::CanonicalPath::into_string),
         }
     }
 

@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use interceptor_policy::{Catalogue, MAX_BYTES, Policy, Problem};
 
 use crate::audit::steers_or_hides;
 use crate::files;
-use crate::policy::{self, Catalogue, MAX_BYTES, Policy, Problem};
 
 /// The text of a policy; `-` is standard input. Not more is read than a document may have.
 ///
@@ -43,7 +43,7 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
 /// When it cannot be read, or with every error in it, one a line.
 pub fn load(path: &Path, catalogue: &Catalogue) -> anyhow::Result<Policy> {
     let text = read(path)?;
-    let report = policy::check(&text, catalogue);
+    let report = interceptor_policy::check(&text, catalogue);
     match report.policy {
         Some(policy) => Ok(policy),
         None => {

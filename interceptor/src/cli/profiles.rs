@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use interceptor_policy::{Catalogue, Profile};
 use serde_json::Value;
 
 use super::registries;
 use crate::control::catalogue::profile_json;
-use crate::policy::{Catalogue, Profile};
 
 /// The arguments of `interceptor profiles`.
 #[derive(Debug, clap::Args)]

@@ -11,10 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use interceptor_policy::{Catalogue, Host};
 use nix::unistd::User;
 
 use crate::files;
-use crate::policy::{Catalogue, Host};
 
 /// Where the operator's own profiles are.
 pub const PROFILES_DIR: &str = "/etc/interceptor/profiles.d";
@@ -153,7 +153,7 @@ fn url_rule(url: &str) -> Option<String> {
     };
     let authority = rest.split(['/', '?', '#']).next()?;
     let authority = authority.rsplit('@').next()?;
-    let authority = crate::policy::Authority::parse(authority).ok()?;
+    let authority = interceptor_policy::Authority::parse(authority).ok()?;
     let host = match &authority.host {
         Host::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),
         host => host.to_string(),

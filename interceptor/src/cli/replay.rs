@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use interceptor_policy::{Decision, Reason};
 use serde_json::{Value, json};
 
 use super::audit_file;
 use super::policy_file::{self, printable};
 use super::registries;
-use crate::policy::{Decision, Reason};
 use crate::words;
 
 /// The arguments of `interceptor replay`.

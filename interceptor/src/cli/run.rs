@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use interceptor_policy::Catalogue;
 
 use super::bounds::{self, Bound};
 use super::{Common, Net, setup};
 use crate::fleet::{Enforced, Netns, Place};
 use crate::kernel::Enforcer;
-use crate::policy::Catalogue;
 use crate::proxy::SELF_TEST;
 use crate::sandbox::handover::{Launch, Path as Sent, Strings};
 use crate::sandbox::resources::{self, Bounded, Resources};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use interceptor_policy::Limits;
 use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,6 @@ use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::kernel::{self, Enforcer, LoadOptions};
 use crate::logging::Format;
 use crate::notice;
-use crate::policy::{self, Limits};
 use crate::privilege::{self, attendant};
 use crate::sandbox::{cgroup, launch};
 use crate::{takeover, words};
@@ -343,7 +343,7 @@ fn read_config(path: &Path) -> anyhow::Result<Config> {
     let text = files::read_text(path, LARGEST_CONFIG).with_context(name)?;
     serde_json::from_str(&text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        let what = policy::without_place(&error);
+        let what = interceptor_policy::without_place(&error);
         // `invalid type: string "…", expected …`: the value may be anything, and is left out.
         let what = match (what.find('"'), what.rfind('"')) {
             (Some(first), Some(last)) if first < last => format!("{}…{}", &what[..first], &what[last + 1..]),

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
+use interceptor_policy::{Catalogue, Service};
 use serde_json::Value;
 
 use crate::control::catalogue::{form_text, placeholder, service_json};
-use crate::policy::{Catalogue, Service};
 
 /// The arguments of `interceptor services`.
 #[derive(Debug, clap::Args)]

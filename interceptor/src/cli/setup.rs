@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use interceptor_policy::redact::Redactor;
+use interceptor_policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 
 use super::{Common, policy_file, registries};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::{KeyProblem, Keyring};
-use crate::http::redact::Redactor;
 use crate::logging;
 use crate::notice;
-use crate::policy::{self, BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::environment;
 use crate::sandbox::user::Identity;
@@ -86,7 +86,7 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
         Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
         Some(path) => (policy_file::read(path)?, path.display().to_string()),
     };
-    let report = policy::check(&text, &registries::catalogue(None)?);
+    let report = interceptor_policy::check(&text, &registries::catalogue(None)?);
     let policy = report.policy.ok_or_else(|| invalid(&name, &report.errors))?;
     if !common.quiet {
         // Those of the document itself: what is doubtful about its rules is `check`'s to say.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use interceptor_policy::Host;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
@@ -17,7 +18,6 @@ use super::problem::Problem;
 use super::sse::{Events, Gone};
 use crate::audit::{Published, Record, Verdict};
 use crate::fleet::{Heard, Listener};
-use crate::policy::Host;
 
 /// How often a silent stream shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);

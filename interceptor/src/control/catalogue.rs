@@ -2,10 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
+use interceptor_policy::{Catalogue, Form, Profile, Service};
 use serde_json::{Value, json};
 
 use super::Control;
-use crate::policy::{Catalogue, Form, Profile, Service};
 
 /// The network profiles.
 #[utoipa::path(

@@ -3,11 +3,11 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use interceptor_policy::json_schema;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{Info, OpenApi};
 
 use super::Control;
-use crate::policy::json_schema;
 
 /// The document as text.
 pub(super) fn document(mut described: OpenApi) -> String {

@@ -4,11 +4,11 @@ use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use interceptor_policy::{MAX_BYTES, not_json};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::Problem;
-use crate::policy::{MAX_BYTES, not_json};
 
 /// The body, as text; it may hold keys and is cleared afterwards.
 pub(super) struct Text(pub(super) Zeroizing<String>);

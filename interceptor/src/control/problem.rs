@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::fleet::FleetError;
-use crate::policy;
 
 /// An error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -71,8 +70,8 @@ fn place(pointer: &str) -> &str {
     if pointer.is_empty() { "the document" } else { pointer }
 }
 
-impl From<policy::Problem> for FieldError {
-    fn from(problem: policy::Problem) -> FieldError {
+impl From<interceptor_policy::Problem> for FieldError {
+    fn from(problem: interceptor_policy::Problem) -> FieldError {
         FieldError { pointer: problem.pointer, detail: problem.message }
     }
 }

@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use interceptor_policy::Limits;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -20,7 +21,6 @@ use super::params::{Id, Text, json};
 use super::problem::{FieldError, Problem};
 use super::{Control, blocking};
 use crate::fleet::{self, Fleet, FleetError, Member, Source};
-use crate::policy::Limits;
 use crate::sandbox::{environment, trust};
 
 /// Puts a cgroup under enforcement. The body is a policy document with `cgroup` beside its fields, and, if need be, `pid`, `netns`, `id`.
@@ -237,7 +237,7 @@ fn files(member: &Member) -> Vec<TrustFile> {
     ]
 }
 
-fn warnings(problems: Vec<crate::policy::Problem>) -> Vec<Warning> {
+fn warnings(problems: Vec<interceptor_policy::Problem>) -> Vec<Warning> {
     problems
         .into_iter()
         .map(|problem| Warning { pointer: problem.pointer, detail: problem.message })

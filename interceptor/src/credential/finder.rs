@@ -5,10 +5,10 @@
 //! is not looked at, so an ordinary request costs a few hundred nanoseconds.
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use interceptor_policy::redact::scan::pattern::forms;
+use interceptor_policy::redact::scan::{LEVELS, Reading, may_escape, unescape};
 
 use super::placeholder::{PROBE, Placeholder};
-use crate::http::redact::scan::pattern::forms;
-use crate::http::redact::scan::{LEVELS, Reading, may_escape, unescape};
 
 /// Finds placeholders; each by its position in the list that it was made of.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
     use crate::credential::RealKey;
-    use crate::policy::PlaceholderShape;
+    use interceptor_policy::PlaceholderShape;
 
     fn drawn() -> Placeholder {
         let key = RealKey::parse(Zeroizing::new(b"sk-real".to_vec())).expect("a key");

@@ -1,7 +1,8 @@
 //! Policies with credentials of every form, for the tests of this module and of `http::inject`.
 
+use interceptor_policy::{Catalogue, CredentialId, Document, Policy};
+
 use super::Keyring;
-use crate::policy::{Catalogue, CredentialId, Document, Policy};
 
 const SERVICES: &str = r#"{ "description": "services with several forms", "services": [
     { "name": "anthropic", "title": "x-api-key or Bearer", "hosts": ["anthropic.test"], "env": ["ANTHROPIC_API_KEY"],

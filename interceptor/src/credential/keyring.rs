@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
+use interceptor_policy::redact::{RedactError, Redactor};
+use interceptor_policy::{Credential, CredentialId, Form, Policy};
 
 use super::finder::Finder;
 use super::handed::{HandedKey, HandedKeys, HandedPlaceholder};
@@ -20,8 +22,6 @@ use super::key::{KeyProblem, RealKey};
 use super::placeholder::Placeholder;
 use super::presented::{self, Presented};
 use super::source::{self, Environment, KeyError, Place, Stamp};
-use crate::http::redact::{RedactError, Redactor};
-use crate::policy::{Credential, CredentialId, Form, Policy};
 
 /// How long the stamps of key files are trusted, milliseconds.
 const FRESH_MS: u64 = 1000;

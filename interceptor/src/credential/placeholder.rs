@@ -3,9 +3,9 @@
 use std::fmt;
 
 use aws_lc_rs::rand;
+use interceptor_policy::PlaceholderShape;
 
 use super::key::RealKey;
-use crate::policy::PlaceholderShape;
 
 /// How much of the random part recognises a placeholder, characters: enough that no two agree by chance (at least 96 bits
 /// in hexadecimal, 124 where case was folded).
@@ -103,7 +103,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::policy::Alphabet;
+    use interceptor_policy::Alphabet;
 
     fn key(length: usize) -> RealKey {
         RealKey::parse(Zeroizing::new(vec![b'k'; length])).expect("a key")

@@ -5,10 +5,10 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use interceptor_policy::{CredentialId, Form};
 use percent_encoding::percent_decode_str;
 
 use super::finder::Finder;
-use crate::policy::{CredentialId, Form};
 
 /// What a request presents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

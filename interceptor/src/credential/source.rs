@@ -12,11 +12,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use interceptor_policy::KeySource;
 use zeroize::Zeroizing;
 
 use super::key::{KeyProblem, LONGEST, RealKey};
 use crate::files;
-use crate::policy::KeySource;
 
 /// The variable in which systemd says where a service's credentials are.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
@@ -137,7 +137,7 @@ fn located(path: &Path, environment: Environment<'_>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::LiteralKey;
+    use interceptor_policy::LiteralKey;
 
     fn environment(name: &str) -> Option<OsString> {
         (name == "BILLING_KEY").then(|| OsString::from("sk-from-environment\n"))

@@ -8,9 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use interceptor_policy::{Host, HostName};
 use lru::LruCache;
-
-use crate::policy::{Host, HostName};
 
 /// 198.18.0.0/15.
 const V4: u32 = u32::from_be_bytes([198, 18, 0, 0]);

@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use interceptor_policy::Reason;
 use lru::LruCache;
 
 use crate::audit::Verdict;
-use crate::policy::Reason;
 use crate::upstream::Existence;
 
 /// Names remembered.

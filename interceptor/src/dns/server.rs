@@ -7,6 +7,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use interceptor_policy::{Decision, Filter, Host, HostName, Policy, Reason};
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, Why};
@@ -17,7 +18,6 @@ use super::question::{self, Malformed, Question};
 use super::recall::Recall;
 use crate::audit::{self, Audit, Kind, RequestId, Verdict};
 use crate::metrics::SandboxMetrics;
-use crate::policy::{Decision, Filter, Host, HostName, Policy, Reason};
 use crate::upstream::{Existence, LookupFailure, Records, Upstream};
 
 /// How long clients may keep an answer, in seconds. A name keeps its addresses far longer.

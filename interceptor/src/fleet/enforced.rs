@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use interceptor_policy::Policy;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,6 @@ use crate::audit::Record;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
 use crate::notice;
-use crate::policy::Policy;
 use crate::proxy::{Listeners, Runtime, SELF_TEST, Sandbox, Serving};
 use crate::sandbox::launch::{self, Sockets};
 

@@ -2,8 +2,9 @@
 
 use std::io;
 
+use interceptor_policy::Problem;
+
 use crate::kernel::KernelError;
-use crate::policy::Problem;
 use crate::proxy::ProxyError;
 use crate::sandbox::SandboxError;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use interceptor_policy::Catalogue;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,6 @@ use super::{Enforced, FleetError, Member, Rules, Source, Visit, check_id};
 use crate::audit::Record;
 use crate::files;
 use crate::kernel::Enforcer;
-use crate::policy::Catalogue;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
 use crate::takeover::Predecessor;
@@ -157,7 +157,7 @@ impl Fleet {
         previous: Option<&crate::credential::Keyring>,
     ) -> Result<Rules, FleetError> {
         let text = (self.options.read)(&path)
-            .map_err(|message| FleetError::Policy(vec![crate::policy::Problem::new("", message)]))?;
+            .map_err(|message| FleetError::Policy(vec![interceptor_policy::Problem::new("", message)]))?;
         Rules::read(&text, &[], Source::File(path), &self.options.catalogue, previous)
     }
 

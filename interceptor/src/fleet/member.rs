@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use interceptor_policy::{Limits, Problem};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::{Enforced, Feed, FleetError, Rules, Source};
-use crate::policy::{Limits, Problem};
 use crate::proxy::Sandbox;
 use crate::sandbox::environment;
 

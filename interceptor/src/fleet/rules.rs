@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use interceptor_policy::{Catalogue, Policy, Problem, check_besides};
 use serde_json::Value;
 
 use super::FleetError;
 use crate::credential::{KeyProblem, Keyring};
-use crate::policy::{Catalogue, Policy, Problem, check_besides};
 
 /// Where a policy came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

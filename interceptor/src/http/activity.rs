@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::policy::Reason;
+use interceptor_policy::Reason;
+
 use crate::tunnel::pulse::Pulse;
 use crate::upstream::pool::MOST_UNREAD;
 

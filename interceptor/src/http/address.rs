@@ -3,10 +3,10 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 use http::{Method, Request, Uri, Version};
 use hyper::body::Body as _;
+use interceptor_policy::{Deny, Filter, Host, Reason, Scheme};
 
 use super::trailers::{Carriage, announced};
 use super::upload::Upload;
-use crate::policy::{Deny, Filter, Host, Reason, Scheme};
 use crate::upstream::pool::Key;
 
 /// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not the scheme's own.

@@ -4,9 +4,9 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority as UriAuthority;
 use http::{HeaderMap, Version};
+use interceptor_policy::{Authority, Deny, Host, Reason, Scheme};
 
 use super::refuse::refusal;
-use crate::policy::{Authority, Deny, Host, Reason, Scheme};
 
 /// What the connection knows of the host before any request.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@
 use http::header::{CONTENT_LOCATION, HeaderName, LINK, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri};
+use interceptor_policy::{BaseUrl, Deny, Policy, Reason};
 
 use super::refuse::refusal;
-use crate::policy::{BaseUrl, Deny, Policy, Reason};
 
 /// The target that the origin would have been asked for: the rest of the path, and the query as it was sent.
 ///

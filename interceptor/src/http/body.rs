@@ -9,12 +9,13 @@ use http::HeaderMap;
 use http::header::SET_COOKIE;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use interceptor_policy::Reason;
+use interceptor_policy::redact::MessageError;
 use tokio::time::Sleep;
 
 use super::activity::{Unread, Waiting};
 use super::exchange::{Exchange, TooManyEchoes};
 use super::redact::{self, RedactedBody};
-use crate::policy::Reason;
 use crate::upstream::pool::Lease;
 
 /// An error of either body; its text goes to the log only.
@@ -205,7 +206,7 @@ impl Body for Download {
                 if let Some(mut exchange) = this.exchange.take() {
                     tracing::debug!(parent: exchange.span(), %error, "response broke off");
                     let reason = match error.downcast_ref() {
-                        Some(redact::BodyError::KeyInMessage) => Reason::KeyEchoed,
+                        Some(redact::BodyError::Message(MessageError::Key)) => Reason::KeyEchoed,
                         _ => Reason::UpstreamProtocol,
                     };
                     exchange.ended(Some(reason));

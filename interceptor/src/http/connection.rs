@@ -8,6 +8,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use interceptor_policy::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,6 @@ use super::context::{Context, most};
 use super::serve::{count, handle};
 use super::stall::Stall;
 use super::strict::{Ceilings, Strict};
-use crate::policy::Reason;
 use crate::proxy::Sandbox;
 
 /// HTTP/2 streams at once on one connection (attack X2).

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use interceptor_policy::Limits;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,6 @@ use super::authority::Identity;
 use super::strict::Notes;
 use crate::accept::arrival::Unasked;
 use crate::audit::Protocol;
-use crate::policy::Limits;
 use crate::proxy::Sandbox;
 use crate::proxy::live::Alive;
 use crate::upstream::pool::{ConnectError, Connection, Key};

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use interceptor_policy::{Allow, Deny, Reason};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::activity::Activity;
 use super::upload::Sending;
 use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
 use crate::metrics::{Opened, SandboxMetrics};
-use crate::policy::{Allow, Deny, Reason};
 use crate::proxy::Sandbox;
 use crate::proxy::echoes::{Echoes, MOST};
 use crate::proxy::live::Alive;

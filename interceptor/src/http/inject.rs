@@ -16,11 +16,11 @@ use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri};
+use interceptor_policy::{CredentialId, Form, Policy, Strip};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use crate::credential::{Keyring, Presented, basic};
-use crate::policy::{CredentialId, Form, Policy, Strip};
 
 /// Fields of one connection, whether `connection` names them or not. `upgrade` is the caller's.
 const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "proxy-authenticate"];
@@ -216,16 +216,6 @@ fn with_query(uri: &Uri, strip: &Strip, set: Option<(&str, &str)>) -> Result<Opt
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(target.as_str()).map_err(|_| InjectError::Query)?);
     Uri::from_parts(parts).map(Some).map_err(|_| InjectError::Query)
-}
-
-impl Form {
-    /// The query parameter that it stands in.
-    fn query(&self) -> Option<&str> {
-        match self {
-            Form::Query { name } => Some(name),
-            Form::Header { .. } | Form::Basic { .. } => None,
-        }
-    }
 }
 
 #[cfg(test)]

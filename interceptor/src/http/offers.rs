@@ -14,9 +14,9 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, Response, Version};
+use interceptor_policy::redact::ranges::{Range, Widened};
+use interceptor_policy::redact::{Redactor, digests, is_grpc};
 
-use super::redact::ranges::{Range, Widened};
-use super::redact::{Redactor, digests, is_grpc};
 use super::serve::asks_for_upgrade;
 
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");

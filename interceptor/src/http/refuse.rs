@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode, Version};
+use interceptor_policy::{CredentialId, Deny, Filter, Policy, Reason};
 use serde::Serialize;
 
 use super::dialect;
 use crate::audit::RequestId;
-use crate::policy::{CredentialId, Deny, Filter, Policy, Reason};
 
 /// The header that tells a refusal of the interceptor from an answer of the origin.
 pub(crate) const DECISION_HEADER: &str = "x-interceptor-decision";

@@ -9,6 +9,10 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, U
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
+use interceptor_policy::{
+    BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme, is_method_override,
+    query_overrides, resembles_framing,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -21,10 +25,6 @@ use super::strict::{REFUSED_METHOD, Upgrade};
 use super::upload::{DRAINED, drain, drain_behind};
 use super::{authority, base_url, dialect, forward};
 use crate::audit::{Protocol, RequestId};
-use crate::policy::{
-    BaseUrl, Decision, Deny, Filter, Host, Limits, Policy, Reason, Scheme, is_method_override,
-    query_overrides, resembles_framing,
-};
 use crate::proxy::Rules;
 
 pub(super) fn count(limit: u64) -> usize {
@@ -121,7 +121,7 @@ fn later(parts: &Parts, judged: &Judged) -> impl Fn(&Policy) -> bool + Send + Sy
         // A credential that is gone permits nothing.
         let named = before.iter().map(|name| policy.credential_named(name));
         let Some(presented) = named.collect::<Option<Vec<_>>>() else { return false };
-        let decision = policy.decide(&crate::policy::Request {
+        let decision = policy.decide(&interceptor_policy::Request {
             scheme,
             host: &host,
             port,
@@ -172,7 +172,7 @@ pub(crate) struct Judged {
     /// What the sandbox asked for, where it asked under a base URL.
     pub based: Option<BaseUrl>,
     /// What was decided.
-    pub allow: crate::policy::Allow,
+    pub allow: interceptor_policy::Allow,
     /// Where placeholders stand in the request.
     pub presented: crate::credential::Presented,
 }
@@ -267,7 +267,7 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
     {
         meant.push(based.credential);
     }
-    let decision = rules.policy.decide(&crate::policy::Request {
+    let decision = rules.policy.decide(&interceptor_policy::Request {
         scheme,
         host: &host,
         port,

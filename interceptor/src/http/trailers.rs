@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{HeaderName, TRAILER};
+use interceptor_policy::{CredentialId, Deny, Filter, Reason, is_method_override};
 
 use super::inject::strip_trailer_authentication;
 use super::offers::is_offered_late;
 use super::refuse::refusal;
-use crate::policy::{CredentialId, Deny, Filter, Reason, is_method_override};
 use crate::proxy::Rules;
 
 /// Fields that frame, route or authenticate a message, or that say how it is to be handled.

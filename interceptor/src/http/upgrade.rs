@@ -12,6 +12,8 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use interceptor_policy::Reason;
+use interceptor_policy::redact::{Ended, Redactor};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tracing::Instrument as _;
 
@@ -21,9 +23,8 @@ use super::context::Context;
 use super::exchange::Exchange;
 use super::inject::strip_hop_by_hop;
 use super::offers::Switch;
-use super::redact::{Ended, Guarded, Redactor};
+use super::redact::Guarded;
 use super::serve::Judged;
-use crate::policy::Reason;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::Carried;
 

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use interceptor_policy::{Deny, Limits, Reason};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
@@ -21,7 +22,6 @@ use super::exchange::Exchange;
 use super::refuse::refusal;
 use super::trailers::{Carriage, Trailers};
 use crate::metrics::SandboxMetrics;
-use crate::policy::{Deny, Limits, Reason};
 use crate::proxy::Rules;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;

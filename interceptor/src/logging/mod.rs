@@ -4,7 +4,7 @@
 //!
 //! - Libraries are held to [`MOST_OF_LIBRARIES`]. At `debug` and `trace` HTTP, TLS and DNS libraries print heads and frames,
 //!   in which keys and queries stand; our own modules print neither.
-//! - Each line is searched for the real keys of every sandbox, as answers are ([`crate::http::redact`]), when it is written.
+//! - Each line is searched for the real keys of every sandbox, as answers are ([`interceptor_policy::redact`]), when it is written.
 
 mod stderr;
 mod text;
@@ -111,7 +111,7 @@ impl<'a> MakeWriter<'a> for Cleaned {
 mod tests {
     use super::*;
     use crate::credential::Keyring;
-    use crate::policy::{Catalogue, Document, Policy};
+    use interceptor_policy::{Catalogue, Document, Policy};
 
     fn rules(key: &str) -> Arc<Rules> {
         let text = format!(r#"{{"credentials_v2":{{"c":{{"key":"{key}","hosts":["api.test"]}}}}}}"#);

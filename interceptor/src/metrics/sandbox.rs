@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use interceptor_policy::Reason;
+
 use super::histogram::Histogram;
 use crate::audit::{Record, Verdict};
 use crate::kernel::HalfOpenGauge;
-use crate::policy::Reason;
 
 /// Every reason there is, and "none".
 pub(super) const TYPES: usize = Reason::ALL.len() + 1;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use interceptor_policy::Reason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -13,7 +14,6 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::sandbox::{Decisions, SandboxMetrics};
 use crate::kernel::MapFill;
-use crate::policy::Reason;
 
 /// What is there at the time of a scrape.
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::policy::{Host, Limits};
+use interceptor_policy::{Host, Limits};
+
 use crate::words;
 
 /// Hosts that are counted at once. A sandbox that talks to more starts over with those that were not used for a second,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use interceptor_policy::Policy;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -17,7 +18,6 @@ use super::{Destinations, Listeners, ProxyError, Runtime, Sandbox, Serving};
 use crate::audit::Record;
 use crate::credential::{HandedKeys, Keyring};
 use crate::dns::Names;
-use crate::policy::Policy;
 use crate::takeover::Secret;
 use crate::tls::authority::Authority;
 

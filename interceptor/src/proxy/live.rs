@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use interceptor_policy::Policy;
 use tokio_util::sync::CancellationToken;
-
-use crate::policy::Policy;
 
 /// Says whether a policy permits what the connection is used for.
 type Permitted = Box<dyn Fn(&Policy) -> bool + Send + Sync>;
@@ -85,7 +84,7 @@ impl Drop for Alive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Catalogue, Decision, Document, Host};
+    use interceptor_policy::{Catalogue, Decision, Document, Host};
 
     fn policy(text: &str) -> Arc<Policy> {
         let document = Document::parse(text).unwrap().document;

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use interceptor_policy::{Filter, Host, Reason};
+
 use super::Sandbox;
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
-use crate::policy::{Filter, Host, Reason};
 
 /// Why the kernel's programs refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

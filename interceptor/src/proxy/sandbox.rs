@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use interceptor_policy::{Host, Limits, Policy};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +24,6 @@ use crate::dns::{self, DnsOptions, DnsServer, Names};
 use crate::kernel::HalfOpenGauge;
 use crate::logging;
 use crate::metrics::SandboxMetrics;
-use crate::policy::{Host, Limits, Policy};
 use crate::tls::TlsError;
 use crate::tls::authority::Authority;
 use crate::tls::client::ClientConfigs;

@@ -5,11 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use interceptor_policy::Policy;
+
 use super::handover::Strings;
 use super::trust;
 use super::user::Identity;
 use crate::credential::Keyring;
-use crate::policy::Policy;
 
 /// Where a command without a PATH is looked for.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

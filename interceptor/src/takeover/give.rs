@@ -247,7 +247,7 @@ mod tests {
             },
         });
         let text = with_stand_ins(shown).to_string();
-        assert!(crate::policy::Document::parse(&text).is_ok(), "{text}");
+        assert!(interceptor_policy::Document::parse(&text).is_ok(), "{text}");
         assert!(text.contains(r#""env":"TWO""#));
     }
 

@@ -8,13 +8,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use interceptor_policy::Problem;
 use jiff::Timestamp;
 
 use super::{Asks, HandedMember, PATIENCE, PROTOCOL, Predecessor, TakeoverError, Tells, VERSION};
 use crate::control::ControlSocket;
 use crate::fleet::{Enforced, Fleet, Member, Pins, Rules, Source};
 use crate::kernel::{Attachment, Inherited, LAYOUT};
-use crate::policy::Problem;
 use crate::proxy::{HandedNames, HandedSandbox, Listeners};
 use crate::sandbox::handover::Channel;
 

@@ -13,10 +13,10 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use interceptor_policy::Host;
 use zeroize::Zeroizing;
 
 use super::TlsError;
-use crate::policy::Host;
 
 /// Leaves and authorities are valid from a day ago, so that a client whose clock is behind accepts them (T13).
 const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use interceptor_policy::Host;
 use lru::LruCache;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -17,7 +18,6 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use super::authority::Authority;
 use super::{TlsError, provider};
 use crate::metrics::{Mint, SandboxMetrics};
-use crate::policy::Host;
 
 /// Names kept per sandbox: about 6 KiB each.
 const NAMES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();

@@ -20,8 +20,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::metrics::SandboxMetrics;
-use crate::policy::Reason;
 use crate::proxy::budget::Allowance;
+use interceptor_policy::Reason;
 use pulse::Pulse;
 
 /// What a pipe may hold, in bytes: larger pipes mean fewer system calls and more kernel memory per tunnel.

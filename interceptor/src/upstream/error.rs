@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::policy::{Deny, Reason};
+use interceptor_policy::{Deny, Reason};
 
 /// Why [`Upstream::connect`](super::Upstream::connect) failed. The text is fit for the refusal that the sandbox sees.
 #[derive(Debug, thiserror::Error)]

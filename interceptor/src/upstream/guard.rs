@@ -5,8 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use interceptor_policy::{Deny, Filter, Host, Policy, Reason};
+
 use super::UpstreamError;
-use crate::policy::{Deny, Filter, Host, Policy, Reason};
 
 /// Those of `addresses` that the policy permits; when it permits none, why it refuses the first.
 pub(super) fn permitted(

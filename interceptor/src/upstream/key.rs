@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::policy::{CredentialId, Host, Scheme};
+use interceptor_policy::{CredentialId, Host, Scheme};
 
 /// Tells the rules of one moment from those before and after, in the order in which they were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

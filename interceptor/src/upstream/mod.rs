@@ -28,11 +28,10 @@ use tokio::time::Instant;
 
 use dial::DialError;
 pub use error::UpstreamError;
+use interceptor_policy::{Host, HostName, Policy};
 pub use overrides::{Override, OverrideError, Overrides};
 pub use resolve::{Existence, LookupFailure, NameServers};
 use resolve::{ResolveError, Resolver};
-
-use crate::policy::{Host, HostName, Policy};
 
 /// How long a connection may take, the lookup included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

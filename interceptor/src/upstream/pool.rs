@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use http::Version;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use interceptor_policy::{Deny, Host, Policy, Reason, Scheme};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -27,7 +28,6 @@ pub(crate) use super::key::{Generation, Key};
 use super::{Upstream, UpstreamError};
 use crate::http::upload::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
-use crate::policy::{Deny, Host, Policy, Reason, Scheme};
 use crate::tls::client::{ClientConfigs, watched};
 use crate::tls::refusal::{self, Attempt};
 

@@ -1,10 +1,10 @@
+use interceptor_policy::CredentialId;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::audit::Audit;
 use crate::metrics::Metrics;
-use crate::policy::CredentialId;
 use crate::upstream::UpstreamOptions;
 use crate::upstream::test_support::policy;
 

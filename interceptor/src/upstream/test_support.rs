@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use interceptor_policy::{Catalogue, Document, Policy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
-
-use crate::policy::{Catalogue, Document, Policy};
 
 pub(crate) fn policy(json: &str) -> Policy {
     let parsed = Document::parse(json).unwrap_or_else(|problems| panic!("{problems:?}"));

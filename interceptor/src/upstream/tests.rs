@@ -5,11 +5,11 @@ use std::time::Instant;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData};
+use interceptor_policy::Reason;
 use tokio::net::TcpListener;
 
 use super::test_support::{Says, TestNameServer, policy};
 use super::*;
-use crate::policy::Reason;
 
 fn unrestricted() -> Policy {
     policy("{}")

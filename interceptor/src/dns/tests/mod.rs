@@ -15,13 +15,13 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::rdata::{MX, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
+use interceptor_policy::{Host, Policy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
 
 use super::question::tests::{query, with_options};
 use super::*;
 use crate::audit::Audit;
-use crate::policy::{Host, Policy};
 use crate::upstream::test_support::{Says, TestNameServer, policy};
 use crate::upstream::{NameServers, Override, Upstream, UpstreamOptions};
 

@@ -11,10 +11,10 @@
 use bytes::Bytes;
 use http::Response;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, USER_AGENT};
+use interceptor_policy::Deny;
 use serde_json::{Map, Value, json};
 
 use super::Asked;
-use crate::policy::Deny;
 
 /// The largest body that is looked at for a JSON-RPC call, in bytes.
 pub(in crate::http) const MOST_CALL: usize = 64 * 1024;

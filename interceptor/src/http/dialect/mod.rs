@@ -16,11 +16,10 @@ pub(super) mod phrase;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE, USER_AGENT};
 use http::{Response, StatusCode, Uri};
+use interceptor_policy::Deny;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 pub(super) use json::{MOST_CALL, may_be_a_call};
-
-use crate::policy::Deny;
 
 /// What `grpc-message` escapes: all but space and visible ASCII, and the percent sign itself.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');

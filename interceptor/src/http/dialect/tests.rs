@@ -1,12 +1,12 @@
 //! Each client finds the reason where it looks, and everyone finds the refusal.
 
 use http::{HeaderName, Version};
+use interceptor_policy::Reason;
 use serde_json::{Value, json};
 
 use super::super::refuse::{About, answer, refusal};
 use super::*;
 use crate::audit::RequestId;
-use crate::policy::Reason;
 
 fn said(asked: &[(&'static str, &'static str)], target: &str, body: &[u8], message: &str) -> Response<Bytes> {
     let deny = refusal(Reason::EndpointDenied, message.to_owned());

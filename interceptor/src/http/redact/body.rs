@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use interceptor_policy::redact::ranges::Cut;
+use interceptor_policy::redact::scan::Scanner;
+use interceptor_policy::redact::{Search, digests, redact_fields};
 
 use super::blocks::Decoded;
 use super::decode::Coding;
-use super::messages::Search;
-use super::ranges::Cut;
-use super::scan::Scanner;
-use super::{BodyError, BoxError, digests, redact_values};
+use super::{BodyError, BoxError};
 
 /// A response body on its way to the sandbox: decoded where it was encoded, every real key replaced, trailers too.
 pub struct RedactedBody<B> {
@@ -177,7 +177,7 @@ where
             if self.decoding.is_some() || self.cut.is_some() {
                 digests::remove(&mut trailers);
             }
-            self.in_fields += redact_values(&self.scanner, &mut trailers);
+            self.in_fields += redact_fields(&self.scanner, &mut trailers);
             self.stage = Stage::Trailers(trailers);
             let end = self.search.finish();
             if last.is_empty() {

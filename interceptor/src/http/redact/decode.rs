@@ -16,8 +16,7 @@ use async_compression::zstd::DParameter;
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
-
-use super::RedactError;
+use interceptor_policy::redact::RedactError;
 
 /// The most that one piece of decoded body holds, bytes.
 const PIECE: usize = 32 * 1024;

@@ -3,13 +3,10 @@
 //! An origin may give a key back: a debugging endpoint that echoes the request, an error that quotes a header, a redirect
 //! with a key in its query; another port of its host, or a host beside it, may show it too. So every answer that the proxy opens is
 //! searched for every key of the sandbox, whether a credential governs the host or not, and each key, literal or in the encodings
-//! that `pattern` lists, is replaced by its placeholder: in header values, in the body and in trailers, while they stream. It is
+//! that `pattern` lists, is replaced by its placeholder: in header values, in the body and in trailers, while they stream. The
+//! search itself is [`interceptor_policy::redact`]; bodies and connections go through it here. It is
 //! the last line, not the only one: a key leaves only for its own hosts, in one place of a request. A sandbox without keys
 //! pays nothing.
-//!
-//! # What is observed
-//! Nothing that the sandbox can see depends on how far something matches a key, only on whether all of it does: see `scan` for what is
-//! held. Where a message ends inside a stream (`messages`, `websocket`), nothing is held beyond it; `seam` finds what its end cuts.
 //!
 //! # Content codings
 //! `offers` asks origins for `accept-encoding: identity`, and nothing is encoded again on the way to the sandbox,
@@ -34,65 +31,30 @@
 mod blocks;
 mod body;
 mod decode;
-pub(crate) mod digests;
-mod guard;
-mod messages;
-pub(crate) mod ranges;
-pub(crate) mod scan;
-mod seam;
+mod guarded;
 #[cfg(test)]
 mod tests;
-mod websocket;
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
+use interceptor_policy::redact::ranges::{Found, Widened};
+use interceptor_policy::redact::scan::Scanner;
+use interceptor_policy::redact::{MessageError, RedactError, Redactor, digests, is_grpc};
 
 pub use self::body::RedactedBody;
 pub(crate) use self::decode::is_coded;
-pub use self::guard::{Ended, Guarded, StreamGuard};
-pub(crate) use self::messages::is_grpc;
-use self::ranges::{Found, Widened};
-use self::scan::Scanner;
+pub use self::guarded::Guarded;
 
 /// A body that is announced as no longer than this is short: it is read before its head goes out where its length may change.
 pub(crate) const SHORT: usize = 64 * 1024;
 
 /// What may go wrong below a body, of whatever type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Why a response cannot be searched for keys, and so not be passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RedactError {
-    /// A `content-encoding` that this proxy cannot undo.
-    #[error(
-        "the origin sent a content-encoding other than gzip, deflate, br or zstd, although asked for identity"
-    )]
-    UnknownCoding,
-    /// More codings on top of each other than anybody needs.
-    #[error("the origin stacked more than three content-encodings")]
-    TooManyCodings,
-    /// Part of an encoded body.
-    #[error("the origin sent a part of an encoded body, which cannot be decoded; ask for it as a whole")]
-    CodedRange,
-    /// Not the range that was asked for, or described so that it cannot be one.
-    #[error("the origin sent another range than it was asked for, or one that makes no sense")]
-    Range,
-    /// A part, of whatever kind, though none was asked for.
-    #[error("the origin sent a part that it was not asked for, so that a key could be cut by its ends")]
-    Unasked,
-    /// The sandbox asked for a part beyond the end of the body (416); the whole length, where it is known.
-    #[error("the part that was asked for lies beyond the end")]
-    Beyond(Option<u64>),
-    /// More keys than one search automaton can hold.
-    #[error("too many keys for one search")]
-    TooManyKeys,
-}
 
 /// Why a redacted body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -103,60 +65,21 @@ pub enum BodyError {
     /// What the origin sent is not what its `content-encoding` says.
     #[error("the origin's body does not decode: {0}")]
     Coding(#[source] io::Error),
-    /// A gRPC message is compressed, although that was not offered.
-    #[error("the origin sent a compressed gRPC message, although asked for identity")]
-    Compressed,
-    /// A key stands where nothing can be put in its place.
-    #[error("the origin sent a real key in a message whose length is fixed")]
-    KeyInMessage,
+    /// A message in it cannot be searched and passed on.
+    #[error(transparent)]
+    Message(#[from] MessageError),
 }
 
-/// The keys that could come back from one host, compiled. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Redactor {
-    scanner: Arc<Scanner>,
-    /// The same with placeholders that are as long as their keys, for bodies of fixed length.
-    fitted: Arc<Scanner>,
-}
-
-impl Redactor {
-    /// Finds these keys and puts these placeholders in their place.
-    ///
-    /// # Errors
-    /// [`RedactError::TooManyKeys`], after hundreds of thousands.
-    pub fn of<'a>(keys: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Redactor, RedactError> {
-        let keys: Vec<(&[u8], &[u8])> = keys.collect();
-        let whole = Arc::new(Scanner::new(keys.iter().copied()));
-        let fitted = if whole.keeps_length() {
-            Arc::clone(&whole)
-        } else {
-            let placeholders: Vec<Cow<'_, [u8]>> =
-                keys.iter().map(|(key, placeholder)| fit(placeholder, key.len())).collect();
-            let pairs = keys.iter().zip(&placeholders);
-            Arc::new(Scanner::new(pairs.map(|((key, _), placeholder)| (*key, &placeholder[..]))))
-        };
-        Ok(Redactor { scanner: whole, fitted })
-    }
-
-    /// What the body of an answer with these headers is searched with.
-    fn for_body(&self, headers: &HeaderMap, partial: bool) -> &Arc<Scanner> {
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        // How long encoded bytes are decides nothing that can be seen.
-        let length = length.filter(|_| !is_coded(headers));
-        let fixed = partial
-            || headers.contains_key(ACCEPT_RANGES)
-            || length.is_some_and(|length| length > SHORT as u64)
-            || is_grpc(headers);
-        if fixed { &self.fitted } else { &self.scanner }
-    }
-
+/// Redaction of responses, for a [`Redactor`].
+pub trait RedactResponse {
     /// Redacts a response: its headers at once, its body and trailers as they stream.
     ///
     /// A body that is already at its end is left as it is, with its headers' description of it.
     ///
     /// # Errors
-    /// The body has a content coding that cannot be undone; the response must not be passed on (502 `upstream_protocol`).
-    pub fn response<B>(&self, response: Response<B>) -> Result<Response<RedactedBody<B>>, RedactError>
+    /// The body has a content coding that cannot be undone; the response must not be passed on (502
+    /// `upstream_protocol`).
+    fn response<B>(&self, response: Response<B>) -> Result<Response<RedactedBody<B>>, RedactError>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
@@ -164,8 +87,22 @@ impl Redactor {
         self.answer(response, None)
     }
 
-    /// As [`Redactor::response`], for a request of which this range was asked.
-    pub(crate) fn answer<B>(
+    /// As [`RedactResponse::response`], for a request of which this range was asked.
+    ///
+    /// # Errors
+    /// As there, and where the origin sent another part than was asked for.
+    fn answer<B>(
+        &self,
+        response: Response<B>,
+        asked: Option<Widened>,
+    ) -> Result<Response<RedactedBody<B>>, RedactError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>;
+}
+
+impl RedactResponse for Redactor {
+    fn answer<B>(
         &self,
         response: Response<B>,
         asked: Option<Widened>,
@@ -176,7 +113,7 @@ impl Redactor {
     {
         let (mut parts, body) = response.into_parts();
         let partial = parts.status == StatusCode::PARTIAL_CONTENT;
-        let scanner = Arc::clone(self.for_body(&parts.headers, partial));
+        let scanner = Arc::clone(for_body(self, &parts.headers, partial));
         let (mut codings, mut cut, mut found) = (Vec::new(), None, 0);
         if !scanner.is_empty() {
             if is_unasked(&parts, asked.is_some()) {
@@ -209,50 +146,18 @@ impl Redactor {
         let body = RedactedBody::new(body, scanner, &parts.headers, &codings, cut, found);
         Ok(Response::from_parts(parts, body))
     }
-
-    /// Redacts the values of headers or trailers, and removes those whose *name* is a key. Gives how many it found.
-    pub fn headers(&self, headers: &mut HeaderMap) -> u64 {
-        redact_values(&self.scanner, headers)
-    }
-
-    /// What two redactors that are the same share.
-    #[cfg(test)]
-    pub(crate) fn scanner(&self) -> &Scanner {
-        &self.scanner
-    }
-
-    /// Whether parts can be cut out of a body.
-    pub(crate) fn keeps_length(&self) -> bool {
-        self.fitted.keeps_length()
-    }
-
-    /// How far on both sides of a part of a body a key that it cuts can reach.
-    pub(crate) fn reach(&self) -> u64 {
-        self.scanner.reach() as u64
-    }
-
-    /// A guard for a WebSocket, origin to sandbox.
-    pub fn web_socket(&self) -> StreamGuard {
-        StreamGuard::web_socket(&self.scanner)
-    }
-
-    /// A guard for a stream of another protocol, after an upgrade.
-    pub fn unknown_protocol(&self) -> StreamGuard {
-        StreamGuard::unknown(&self.scanner)
-    }
-
-    /// The text with every key replaced, or `None` where it holds none.
-    pub fn text(&self, text: &[u8]) -> Option<Vec<u8>> {
-        self.scanner.replace(text)
-    }
 }
 
-/// A placeholder at the length of its key.
-fn fit(placeholder: &[u8], length: usize) -> Cow<'_, [u8]> {
-    match placeholder.get(..length) {
-        Some(cut) => Cow::Borrowed(cut),
-        None => [placeholder, &vec![b'-'; length - placeholder.len()]].concat().into(),
-    }
+/// What the body of an answer with these headers is searched with.
+fn for_body<'a>(redactor: &'a Redactor, headers: &HeaderMap, partial: bool) -> &'a Arc<Scanner> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    // How long encoded bytes are decides nothing that can be seen.
+    let length = length.filter(|_| !is_coded(headers));
+    let fixed = partial
+        || headers.contains_key(ACCEPT_RANGES)
+        || length.is_some_and(|length| length > SHORT as u64)
+        || is_grpc(headers);
+    if fixed { redactor.fitted() } else { redactor.scanner() }
 }
 
 /// Makes the headers describe the body that will be sent instead of the one that came.
@@ -300,28 +205,4 @@ fn is_unasked(parts: &http::response::Parts, asked: bool) -> bool {
         || parts.status == StatusCode::IM_USED
         || described && !partial && !of_nothing
         || parts.headers.get_all(CONTENT_TYPE).iter().any(several)
-}
-
-fn redact_values(scanner: &Scanner, headers: &mut HeaderMap) -> u64 {
-    let named: Vec<HeaderName> =
-        headers.keys().filter(|name| scanner.names_a_key(name.as_str())).cloned().collect();
-    let mut found = named.len() as u64;
-    for name in named {
-        headers.remove(name);
-    }
-    let mut unsayable = Vec::new();
-    for (name, value) in headers.iter_mut() {
-        if let Some(clean) = scanner.replace(value.as_bytes()) {
-            found += 1;
-            // The replacement is made of the placeholder's visible characters, so this holds; if ever not, the header goes.
-            match HeaderValue::from_bytes(&clean) {
-                Ok(clean) => *value = clean,
-                Err(_) => unsayable.push(name.clone()),
-            }
-        }
-    }
-    for name in unsayable {
-        headers.remove(name);
-    }
-    found
 }

@@ -1,6 +1,7 @@
 //! What a request head must look like to be let through (RFC 9112 sections 2 to 6, RFC 9110 section 5): pure.
 
-use crate::policy::Reason;
+use interceptor_policy::Reason;
+
 use crate::words::count;
 
 use super::REFUSED_METHOD;

@@ -1,7 +1,9 @@
 //! Parts that nobody asked for, what describes more than is passed on, and what shows how well an
 //! answer compresses.
 
-use super::super::ranges::Range;
+use http::HeaderName;
+use interceptor_policy::redact::ranges::Range;
+
 use super::*;
 
 fn with<B>(body: B, status: u16, fields: &[(&'static str, &'static str)]) -> Response<B> {

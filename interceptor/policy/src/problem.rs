@@ -33,7 +33,7 @@ impl Problem {
 }
 
 /// `base` with one more reference token, escaped as RFC 6901 section 3 says.
-pub(crate) fn child_pointer(base: &str, token: &str) -> String {
+pub fn child_pointer(base: &str, token: &str) -> String {
     let mut pointer = String::with_capacity(base.len() + token.len() + 1);
     pointer.push_str(base);
     pointer.push('/');
@@ -69,7 +69,7 @@ const KEY_PREFIXES: [&str; 17] = [
 ];
 
 /// Whether the name of a field is rather a key that somebody put there: then it is not repeated.
-pub(crate) fn looks_like_key(name: &str) -> bool {
+pub fn looks_like_key(name: &str) -> bool {
     let any = |class: fn(&u8) -> bool| name.as_bytes().iter().any(class);
     let mixed = any(u8::is_ascii_digit) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_uppercase);
     name.len() >= 20 && (mixed || KEY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))

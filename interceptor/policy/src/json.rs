@@ -89,7 +89,7 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, Problem> {
 }
 
 /// Whether a text nests too deep to be read as a document; linear in its length, whatever it holds.
-pub(crate) fn is_too_deep(text: &str) -> bool {
+pub fn is_too_deep(text: &str) -> bool {
     depth(text) > MAX_DEPTH
 }
 

@@ -108,8 +108,8 @@ struct ServicesFile {
 }
 
 static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
-    let services = include_str!("../../data/services.json");
-    let profiles = include_str!("../../data/profiles.json");
+    let services = include_str!("../data/services.json");
+    let profiles = include_str!("../data/profiles.json");
     // Both files are part of this crate and a test reads them: they are valid.
     #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
     Catalogue::from_json(services, profiles).expect("the embedded catalogue is valid")

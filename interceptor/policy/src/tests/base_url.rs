@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Catalogue, Decision, Host, Policy, Scheme, policy};
-use crate::policy::{BaseUrl, Reason};
+use crate::{BaseUrl, Reason};
 
 const DOCUMENT: &str = r#"{ "credentials_v2": {
     "openai": { "key": "sk-real" },

@@ -89,7 +89,7 @@ struct Lists {
 static LISTS: LazyLock<Lists> = LazyLock::new(|| {
     // The file is part of this crate and a test reads it: it is valid.
     #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
-    let file: File = serde_json::from_str(include_str!("../../data/authentication.json"))
+    let file: File = serde_json::from_str(include_str!("../data/authentication.json"))
         .expect("the embedded list of authentication is valid");
     let names = |groups: &[Group]| Names::of(groups.iter().flat_map(|group| &group.names));
     Lists {

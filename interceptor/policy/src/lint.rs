@@ -36,7 +36,7 @@ struct RelayFile {
 static RELAYS: LazyLock<Vec<Relay>> = LazyLock::new(|| {
     // The file is part of this crate and a test reads it: it is valid.
     #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
-    let file: RelayFile = serde_json::from_str(include_str!("../../data/relays.json"))
+    let file: RelayFile = serde_json::from_str(include_str!("../data/relays.json"))
         .expect("the embedded list of relays is valid");
     let parsed = |entry: RelayEntry| {
         let (rule, _) = NetworkRule::parse(&entry.host).ok()?;

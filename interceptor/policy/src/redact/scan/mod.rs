@@ -20,7 +20,7 @@ mod escape;
 mod find;
 mod grams;
 mod look;
-pub(crate) mod pattern;
+pub mod pattern;
 mod respell;
 mod run;
 #[cfg(test)]
@@ -33,14 +33,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-pub(crate) use self::escape::{Reading, may_escape, unescape};
+pub use self::escape::{Reading, may_escape, unescape};
 use self::find::Match;
 use self::grams::Grams;
 use self::pattern::{Kind, Pattern, forms};
 use self::run::{Classes, usual};
 
 /// How often escapes of escapes are undone.
-pub(crate) const LEVELS: usize = 3;
+pub const LEVELS: usize = 3;
 
 /// The least that may be held; spellings of a key of 64 characters are at most half as long.
 const LEAST_HELD: usize = 2048;
@@ -52,7 +52,7 @@ const STRETCH: usize = 16;
 const CONTEXT: usize = 64;
 
 /// What to find and what to put in its place, compiled.
-pub(crate) struct Scanner {
+pub struct Scanner {
     patterns: Vec<Pattern>,
     grams: Grams,
     classes: Classes,
@@ -76,7 +76,7 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     /// A scanner for these keys, each with its placeholder.
-    pub(crate) fn new<'a>(keys: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Scanner {
+    pub fn new<'a>(keys: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Scanner {
         let mut patterns: Vec<Pattern> = Vec::new();
         let mut lowered: Vec<Zeroizing<Vec<u8>>> = Vec::new();
         let mut stands = [false; 256];
@@ -119,27 +119,27 @@ impl Scanner {
     }
 
     /// Whether there is nothing to find.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
     /// Whether every replacement is as long as what it replaces.
-    pub(crate) fn keeps_length(&self) -> bool {
+    pub fn keeps_length(&self) -> bool {
         self.keeps_length
     }
 
     /// How far on both sides of a place what decides on a match there can lie, bytes.
-    pub(crate) fn reach(&self) -> usize {
+    pub fn reach(&self) -> usize {
         self.most
     }
 
     /// Whether a match begins before `at` and ends behind it.
-    pub(crate) fn straddles(&self, text: &[u8], at: usize) -> bool {
+    pub fn straddles(&self, text: &[u8], at: usize) -> bool {
         self.matches(text, 0).iter().any(|hit| hit.start < at && hit.end > at)
     }
 
     /// Whether the name of a header, in lower case, holds a key.
-    pub(crate) fn names_a_key(&self, name: &str) -> bool {
+    pub fn names_a_key(&self, name: &str) -> bool {
         // Few names are as long as any form, so most are compared with none.
         let holds = |text: &[u8]| {
             self.lowered.iter().any(|form| text.windows(form.len()).any(|part| part == &form[..]))
@@ -164,7 +164,7 @@ impl Scanner {
     }
 
     /// The text with every match replaced; `None` where it has none.
-    pub(crate) fn replace(&self, text: &[u8]) -> Option<Vec<u8>> {
+    pub fn replace(&self, text: &[u8]) -> Option<Vec<u8>> {
         if self.is_empty() {
             return None;
         }
@@ -208,7 +208,7 @@ impl fmt::Debug for Scanner {
 
 /// One stream on its way through a [`Scanner`].
 #[derive(Debug)]
-pub(crate) struct Scrub {
+pub struct Scrub {
     scanner: Arc<Scanner>,
     held: Held,
     /// How many of the bytes in `held` were passed on already and are there as context.
@@ -225,23 +225,24 @@ impl fmt::Debug for Held {
 }
 
 impl Scrub {
-    pub(crate) fn new(scanner: Arc<Scanner>) -> Scrub {
+    /// At the beginning of a stream.
+    pub fn new(scanner: Arc<Scanner>) -> Scrub {
         Scrub { scanner, held: Held(Zeroizing::default()), passed: 0, matches: 0 }
     }
 
     /// How many matches were replaced so far.
-    pub(crate) fn matches(&self) -> u64 {
+    pub fn matches(&self) -> u64 {
         self.matches
     }
 
     /// How many bytes were taken and are still to come out, if nothing is replaced.
-    pub(crate) fn owed(&self) -> usize {
+    pub fn owed(&self) -> usize {
         self.held.0.len() - self.passed
     }
 
     /// Takes a chunk and gives what can be passed on: the chunk itself, uncopied, where nothing was
     /// held and nothing in it matters.
-    pub(crate) fn push(&mut self, chunk: Bytes) -> Bytes {
+    pub fn push(&mut self, chunk: Bytes) -> Bytes {
         if self.scanner.is_empty() || chunk.is_empty() {
             return chunk;
         }
@@ -259,14 +260,14 @@ impl Scrub {
     }
 
     /// The end of a message inside the stream: gives what was held. No key spans two messages.
-    pub(crate) fn boundary(&mut self) -> Bytes {
+    pub fn boundary(&mut self) -> Bytes {
         let text = std::mem::take(&mut *self.held.0);
         let end = text.len();
         self.advance(Bytes::from(text), end)
     }
 
     /// The end of the stream: gives what was held.
-    pub(crate) fn finish(&mut self) -> Bytes {
+    pub fn finish(&mut self) -> Bytes {
         self.boundary()
     }
 

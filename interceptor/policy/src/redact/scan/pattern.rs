@@ -16,7 +16,7 @@ type Text = Zeroizing<Vec<u8>>;
 
 /// How a spelling is made up, which decides what may stand between its characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// The key itself.
     Literal,
     /// UTF-16: its characters with a NUL between each two, which both byte orders have.
@@ -29,17 +29,17 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Whether encoders wrap it.
-    pub(crate) fn wraps(self) -> bool {
+    pub fn wraps(self) -> bool {
         matches!(self, Kind::Base64 | Kind::Hexadecimal)
     }
 
     /// Whether `byte` of a text is the character `expected` of a spelling.
-    pub(super) fn same(self, byte: u8, expected: u8) -> bool {
+    pub fn same(self, byte: u8, expected: u8) -> bool {
         byte == expected || (self == Kind::Hexadecimal && byte.eq_ignore_ascii_case(&expected))
     }
 
     /// Whether `text` begins with this spelling.
-    pub(super) fn begins(self, text: &[u8], find: &[u8]) -> bool {
+    pub fn begins(self, text: &[u8], find: &[u8]) -> bool {
         match self {
             Kind::Hexadecimal => text.get(..find.len()).is_some_and(|text| text.eq_ignore_ascii_case(find)),
             _ => text.starts_with(find),
@@ -48,17 +48,18 @@ impl Kind {
 }
 
 /// One byte string to find and what to put in its place.
-pub(crate) struct Pattern {
+pub struct Pattern {
     /// A spelling of a real key.
-    pub(crate) find: Text,
+    pub find: Text,
     /// The same spelling of the placeholder; of the same length if the two themselves are.
-    pub(crate) replacement: Text,
-    pub(crate) kind: Kind,
+    pub replacement: Text,
+    /// How the key is written.
+    pub kind: Kind,
 }
 
 impl Pattern {
     /// What replaces `raw`, a match: hexadecimal that has upper case gets it.
-    pub(super) fn replacement(&self, raw: &[u8]) -> Cow<'_, [u8]> {
+    pub fn replacement(&self, raw: &[u8]) -> Cow<'_, [u8]> {
         let upper = |byte: &u8| matches!(byte, b'A'..=b'F');
         if self.kind == Kind::Hexadecimal && raw.iter().any(upper) {
             return Cow::Owned(self.replacement.to_ascii_uppercase());
@@ -69,7 +70,7 @@ impl Pattern {
 
 /// The spellings of `key` without escapes, each with that of `placeholder`; the literal one
 /// first, none twice.
-pub(crate) fn forms(key: &[u8], placeholder: &[u8]) -> Vec<Pattern> {
+pub fn forms(key: &[u8], placeholder: &[u8]) -> Vec<Pattern> {
     let mut found: Vec<Pattern> = Vec::new();
     let mut add = |kind, find: Text, replacement: Text| {
         if !find.is_empty() && found.iter().all(|known| *known.find != *find) {

@@ -1,8 +1,54 @@
-//! The pure core: a policy document becomes a compiled [`Policy`], and a request becomes a [`Decision`].
+//! Egress policies for sandboxed code: what a document permits, and keys that must not come back.
 //!
-//! Nothing here does I/O, is async, reads a clock or the environment, or knows TLS types. The way of a document is `json` →
-//! `read` → [`Document`] → `compile` (with the [`Catalogue`]) → [`Policy`]; that of a request is `decide`, which asks
-//! `governance` (which credentials), `network` (which hosts) and `endpoint` (which methods and paths).
+//! A policy document becomes a compiled [`Policy`], and each request becomes a [`Decision`] with the
+//! reason in it. [`redact`] finds real keys in what an origin answers. All of it is pure: nothing
+//! here does I/O, is async, reads a clock or the environment, or knows TLS. So an editor, a CI job
+//! or a gateway can embed the very decisions that the `interceptor` takes.
+//!
+//! # Example
+//! Read a document, decide, explain a denial:
+//!
+//! ```
+//! use interceptor_policy::{Authority, Catalogue, Decision, Document, Policy, Request, Scheme};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = r#"{
+//!     "network": {"allow": ["api.example.com"], "deny": ["*"]},
+//!     "credentials_v2": {"example": {
+//!         "key": "the-real-key",
+//!         "hosts": ["api.example.com"],
+//!         "endpoints": [{"methods": ["GET"], "paths": ["/v1/models"]}]
+//!     }}
+//! }"#;
+//! // Every error at once, each with the place in the document.
+//! let document = Document::parse(text).map_err(|problems| format!("{problems:?}"))?.document;
+//! let policy = Policy::compile(&document, &Catalogue::builtin())
+//!     .map_err(|problems| format!("{problems:?}"))?;
+//!
+//! let host = Authority::parse("api.example.com")?.host;
+//! let request = |method| Request {
+//!     scheme: Scheme::Https,
+//!     host: &host,
+//!     port: 443,
+//!     method,
+//!     path: "/v1/models",
+//!     overrides: &[],
+//!     presented: &[],
+//! };
+//! assert!(matches!(policy.decide(&request("GET")), Decision::Allow(_)));
+//! let Decision::Deny(denial) = policy.decide(&request("DELETE")) else {
+//!     return Err("a DELETE was permitted".into());
+//! };
+//! assert_eq!(denial.reason.as_str(), "endpoint_denied");
+//! println!("{}", denial.message);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The way through the source
+//! A document goes `json` → `read` → [`Document`] → `compile` (with the [`Catalogue`]) →
+//! [`Policy`]; a request goes through `decide`, which asks `governance` (which credentials),
+//! `network` (which hosts) and `endpoint` (which methods and paths).
 
 mod address;
 mod base_url;
@@ -31,6 +77,7 @@ mod path;
 mod pattern;
 mod problem;
 mod read;
+pub mod redact;
 mod report;
 mod request;
 mod schema;
@@ -49,15 +96,15 @@ pub use document::{
 };
 pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
-pub(crate) use json::is_too_deep;
+pub use json::is_too_deep;
 pub use json::{MAX_BYTES, MAX_DEPTH};
 pub use limits::Limits;
 pub use network_rule::{NetworkRule, RuleError, Target};
-pub(crate) use not_json::{not_json, without_place};
+pub use not_json::{not_json, without_place};
 pub use path::{CanonicalPath, PathError};
 pub use pattern::{PathPattern, PatternError};
 pub use problem::Problem;
-pub(crate) use problem::{child_pointer, looks_like_key};
+pub use problem::{child_pointer, looks_like_key};
 pub use report::{Report, check, check_besides};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;

@@ -87,6 +87,14 @@ pub enum Form {
 impl Form {
     /// What stands for the key in the text of a form.
     pub const KEY: &str = "{key}";
+
+    /// The query parameter that it stands in.
+    pub fn query(&self) -> Option<&str> {
+        match self {
+            Form::Query { name } => Some(name),
+            Form::Header { .. } | Form::Basic { .. } => None,
+        }
+    }
 }
 
 /// Which characters the random part of a placeholder has.

@@ -15,23 +15,28 @@ const LARGEST: u64 = i64::MAX as u64;
 
 /// One range, as a client asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Range {
+pub enum Range {
     /// `a-b` or `a-`.
-    From { first: u64, last: Option<u64> },
+    From {
+        /// The first byte.
+        first: u64,
+        /// The last byte, where it is given.
+        last: Option<u64>,
+    },
     /// `-n`: so many bytes at the end.
     Last(u64),
 }
 
 /// What is asked of the origin so that a range can be searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Widened {
+pub struct Widened {
     range: Range,
     by: u64,
 }
 
 /// What an answer to a widened range is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub enum Found {
     /// The part that the client asked for lies in it.
     Part(Part),
     /// The client asked for what is beyond the end; the whole length, where it is known.
@@ -40,7 +45,7 @@ pub(super) enum Found {
 
 /// Where in an answer the part lies that the client asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub struct Part {
     first: u64,
     last: u64,
     total: Option<u64>,
@@ -49,7 +54,7 @@ pub(super) struct Part {
 
 /// Cuts the part out of a body as it comes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cut {
+pub struct Cut {
     skip: u64,
     left: u64,
     /// How many bytes follow that only border it.
@@ -61,11 +66,11 @@ pub(super) struct Cut {
 /// The body is not as long as its `content-range` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is not as long as its content-range says")]
-pub(super) struct WrongLength;
+pub struct WrongLength;
 
 impl Range {
     /// Reads a `range` field; `None` where it is not one range of bytes, which a server may ignore.
-    pub(crate) fn parse(value: &[u8]) -> Option<Range> {
+    pub fn parse(value: &[u8]) -> Option<Range> {
         let text = std::str::from_utf8(value).ok()?;
         let (unit, range) = text.split_once('=')?;
         if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -83,14 +88,14 @@ impl Range {
     }
 
     /// With so many bytes more on both sides.
-    pub(crate) fn widened(self, by: u64) -> Widened {
+    pub fn widened(self, by: u64) -> Widened {
         Widened { range: self, by }
     }
 }
 
 impl Widened {
     /// The `range` field for the origin.
-    pub(crate) fn value(&self) -> Option<HeaderValue> {
+    pub fn value(&self) -> Option<HeaderValue> {
         let text = match self.range {
             Range::From { first, last } => {
                 let last = last.map(|last| last.saturating_add(self.by)).filter(|last| *last <= LARGEST);
@@ -103,7 +108,7 @@ impl Widened {
     }
 
     /// What the origin's 206 holds of it.
-    pub(super) fn find(&self, headers: &HeaderMap) -> Result<Found, RedactError> {
+    pub fn find(&self, headers: &HeaderMap) -> Result<Found, RedactError> {
         let mut ranges = headers.get_all(CONTENT_RANGE).iter();
         let (Some(range), None) = (ranges.next(), ranges.next()) else { return Err(RedactError::Range) };
         let (start, end, total) = content_range(range.as_bytes()).ok_or(RedactError::Range)?;
@@ -135,7 +140,7 @@ impl Widened {
 
 impl Part {
     /// Describes the part in the headers, and gives what cuts it out.
-    pub(super) fn describe(self, headers: &mut HeaderMap) -> Result<Cut, RedactError> {
+    pub fn describe(self, headers: &mut HeaderMap) -> Result<Cut, RedactError> {
         let total = self.total.map_or("*".to_owned(), |total| total.to_string());
         let range = format!("bytes {}-{}/{total}", self.first, self.last);
         headers.insert(CONTENT_RANGE, HeaderValue::try_from(range).map_err(|_| RedactError::Range)?);
@@ -149,7 +154,7 @@ impl Part {
 impl Cut {
     /// Takes what the search has passed, and gives what of it is the client's now. The end of the part waits until what borders it was
     /// read, so that the origin's connection can be used again.
-    pub(super) fn push(&mut self, mut data: Bytes) -> Result<Bytes, WrongLength> {
+    pub fn push(&mut self, mut data: Bytes) -> Result<Bytes, WrongLength> {
         let skipped = self.skip.min(data.len() as u64);
         self.skip -= skipped;
         drop(data.split_to(usize::try_from(skipped).unwrap_or(data.len())));
@@ -167,7 +172,7 @@ impl Cut {
     }
 
     /// The body has ended.
-    pub(super) fn finish(&mut self) -> Result<Bytes, WrongLength> {
+    pub fn finish(&mut self) -> Result<Bytes, WrongLength> {
         if self.left > 0 || self.skip > 0 {
             return Err(WrongLength);
         }
@@ -175,7 +180,7 @@ impl Cut {
     }
 
     /// How many bytes are still to come out.
-    pub(super) fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         self.left + self.kept.as_ref().map_or(0, |kept| kept.len() as u64)
     }
 }

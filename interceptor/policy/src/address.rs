@@ -28,7 +28,7 @@ struct Table {
 static TABLE: LazyLock<Vec<SpecialRange>> = LazyLock::new(|| {
     // The file is part of this crate and a test reads it: it parses.
     #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
-    let table: Table = serde_json::from_str(include_str!("../../data/special-purpose.json"))
+    let table: Table = serde_json::from_str(include_str!("../data/special-purpose.json"))
         .expect("the embedded table of special-purpose addresses is valid");
     let mut ranges = table.ranges;
     ranges.sort_by_key(|range| std::cmp::Reverse(range.net.prefix_len()));

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::BodyError;
 use super::scan::{Scanner, Scrub};
 use super::seam::Seam;
 
@@ -22,9 +21,20 @@ const COMPRESSED: u8 = 1;
 /// The flag of gRPC-Web's last message, which is its trailers.
 const TRAILERS: u8 = 0x80;
 
+/// Why a message cannot be searched and passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// A gRPC message is compressed, although that was not offered.
+    #[error("the origin sent a compressed gRPC message, although asked for identity")]
+    Compressed,
+    /// A key stands where nothing can be put in its place.
+    #[error("the origin sent a real key in a message whose length is fixed")]
+    Key,
+}
+
 /// A body on its way through the search.
 #[derive(Debug)]
-pub(super) enum Search {
+pub enum Search {
     /// As one text.
     Stream(Scrub),
     /// By messages.
@@ -33,7 +43,7 @@ pub(super) enum Search {
 
 impl Search {
     /// How a body with these headers is searched.
-    pub(super) fn of(headers: &HeaderMap, scanner: &Arc<Scanner>) -> Search {
+    pub fn of(headers: &HeaderMap, scanner: &Arc<Scanner>) -> Search {
         if is_grpc(headers) {
             Search::Grpc(Box::new(Messages::new(scanner)))
         } else {
@@ -42,7 +52,7 @@ impl Search {
     }
 
     /// Takes a chunk and gives what can be passed on.
-    pub(super) fn push(&mut self, chunk: Bytes) -> Result<Bytes, BodyError> {
+    pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, MessageError> {
         match self {
             Search::Stream(scrub) => Ok(scrub.push(chunk)),
             Search::Grpc(messages) => messages.push(chunk),
@@ -50,7 +60,7 @@ impl Search {
     }
 
     /// The end of the body: gives what was held.
-    pub(super) fn finish(&mut self) -> Bytes {
+    pub fn finish(&mut self) -> Bytes {
         self.scrub_mut().finish()
     }
 
@@ -69,7 +79,7 @@ impl Search {
     }
 
     /// How many keys were found so far.
-    pub(super) fn matches(&self) -> u64 {
+    pub fn matches(&self) -> u64 {
         let over = match self {
             Search::Stream(_) => 0,
             Search::Grpc(messages) => messages.over_ends,
@@ -78,13 +88,13 @@ impl Search {
     }
 
     /// How many bytes were taken and are still to come out, if nothing is replaced.
-    pub(super) fn owed(&self) -> usize {
+    pub fn owed(&self) -> usize {
         self.scrub().owed()
     }
 }
 
 /// Whether a body is gRPC messages. Those of `application/grpc-web-text` are base64 as a whole, which is searched as a text.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
     let rest = kind.as_deref().and_then(|kind| kind.strip_prefix(b"application/grpc"));
     let rest = rest.map(|rest| rest.strip_prefix(b"-web").unwrap_or(rest));
@@ -93,7 +103,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// A body of gRPC messages.
 #[derive(Debug)]
-pub(super) struct Messages {
+pub struct Messages {
     scrub: Scrub,
     seam: Seam,
     at: At,
@@ -123,12 +133,14 @@ impl Messages {
         }
     }
 
-    fn push(&mut self, mut chunk: Bytes) -> Result<Bytes, BodyError> {
+    fn push(&mut self, mut chunk: Bytes) -> Result<Bytes, MessageError> {
         let mut out = Vec::new();
         while !chunk.is_empty() {
             match self.at {
                 At::Text => out.push(self.scrub.push(std::mem::take(&mut chunk))),
-                At::Prefix(_, 0) if chunk[0] & !TRAILERS == COMPRESSED => return Err(BodyError::Compressed),
+                At::Prefix(_, 0) if chunk[0] & !TRAILERS == COMPRESSED => {
+                    return Err(MessageError::Compressed);
+                }
                 At::Prefix(_, 0) if chunk[0] & !TRAILERS != 0 => self.at = At::Text,
                 At::Prefix(mut prefix, there) => {
                     let part = chunk.split_to(chunk.len().min(PREFIX - there));
@@ -148,7 +160,7 @@ impl Messages {
                     let left = left - u32::try_from(part.len()).unwrap_or(left);
                     if self.seam.completes(&part) {
                         self.over_ends += 1;
-                        return Err(BodyError::KeyInMessage);
+                        return Err(MessageError::Key);
                     }
                     out.push(self.scrub.push(part));
                     if left == 0 {
@@ -156,7 +168,7 @@ impl Messages {
                     }
                     self.at = self.message(left);
                     if !self.keeps_length && self.scrub.matches() > 0 {
-                        return Err(BodyError::KeyInMessage);
+                        return Err(MessageError::Key);
                     }
                 }
             }
@@ -198,7 +210,7 @@ mod tests {
         [&[flag][..], &length, text.as_bytes()].concat()
     }
 
-    fn pushed(search: &mut Messages, bytes: &[u8]) -> Result<Vec<u8>, BodyError> {
+    fn pushed(search: &mut Messages, bytes: &[u8]) -> Result<Vec<u8>, MessageError> {
         search.push(Bytes::copy_from_slice(bytes)).map(|bytes| bytes.to_vec())
     }
 
@@ -237,7 +249,7 @@ mod tests {
         let mut odd = search("sk-proxy-managed-0123");
         if !odd.keeps_length {
             let ended = pushed(&mut odd, &message(0, &format!("it is {KEY}!")));
-            assert!(matches!(ended, Err(BodyError::KeyInMessage)));
+            assert!(matches!(ended, Err(MessageError::Key)));
         }
     }
 
@@ -246,10 +258,10 @@ mod tests {
         let mut search = search(PLACEHOLDER);
         pushed(&mut search, &message(0, &KEY[..20])).unwrap();
         let ended = pushed(&mut search, &message(0, &KEY[20..]));
-        assert!(matches!(ended, Err(BodyError::KeyInMessage)));
+        assert!(matches!(ended, Err(MessageError::Key)));
         for flag in [1, 0x81] {
             let mut search = self::search(PLACEHOLDER);
-            assert!(matches!(pushed(&mut search, &message(flag, "x")), Err(BodyError::Compressed)));
+            assert!(matches!(pushed(&mut search, &message(flag, "x")), Err(MessageError::Compressed)));
         }
     }
 

@@ -28,7 +28,7 @@ const LONGEST_HEADER: usize = 10;
 
 /// The frames of one direction.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     scanner: Arc<Scanner>,
     scrub: Scrub,
     seam: Seam,
@@ -67,7 +67,7 @@ struct Header {
 }
 
 impl Frames {
-    pub(super) fn new(scanner: &Arc<Scanner>) -> Frames {
+    pub(crate) fn new(scanner: &Arc<Scanner>) -> Frames {
         Frames {
             scanner: Arc::clone(scanner),
             scrub: Scrub::new(Arc::clone(scanner)),
@@ -80,7 +80,7 @@ impl Frames {
     }
 
     /// Takes what the origin sent and gives what may be passed on now.
-    pub(super) fn push(&mut self, mut chunk: Bytes) -> Result<Bytes, Ended> {
+    pub(crate) fn push(&mut self, mut chunk: Bytes) -> Result<Bytes, Ended> {
         while !chunk.is_empty() {
             match &mut self.at {
                 At::Header(bytes, there) => {
@@ -117,12 +117,12 @@ impl Frames {
     }
 
     /// What was passed before that which was an error.
-    pub(super) fn passed(&mut self) -> Bytes {
+    pub(crate) fn passed(&mut self) -> Bytes {
         self.out.split().freeze()
     }
 
     /// The origin has ended its direction, in the middle of a frame or not.
-    pub(super) fn finish(&mut self) -> Result<Bytes, Ended> {
+    pub(crate) fn finish(&mut self) -> Result<Bytes, Ended> {
         let held = self.scrub.finish();
         if self.scrub.matches() > 0 {
             return Err(Ended::Key);

@@ -8,24 +8,28 @@ use zeroize::Zeroizing;
 
 /// Which escapes are undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub enum Reading {
     /// All; any number of backslashes is one, since JSON stands in JSON.
     All,
     /// For keys that have such characters themselves: one kind, and each escape once.
     Percent,
+    /// Those that begin with a backslash.
     Backslash,
+    /// Character references, `&#107;`.
     Reference,
 }
 
 /// A text in another reading, and which part of the original each byte was read from.
 #[derive(Default)]
-pub(crate) struct Decoded {
-    pub(crate) bytes: Zeroizing<Vec<u8>>,
-    pub(crate) spans: Vec<Range<u32>>,
+pub struct Decoded {
+    /// What it reads.
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// By byte of `bytes`.
+    pub spans: Vec<Range<u32>>,
 }
 
 impl Decoded {
-    pub(crate) fn push(&mut self, byte: u8, from: usize, to: usize) {
+    pub(super) fn push(&mut self, byte: u8, from: usize, to: usize) {
         self.bytes.push(byte);
         self.spans.push(from as u32..to as u32);
     }
@@ -37,7 +41,7 @@ impl Decoded {
 }
 
 /// The text with its escapes undone once; what is none stays as it is.
-pub(crate) fn unescape(text: &[u8], reading: Reading) -> Decoded {
+pub fn unescape(text: &[u8], reading: Reading) -> Decoded {
     let mut decoded = Decoded::default();
     let mut at = 0;
     for escape in memchr3_iter(b'%', b'\\', b'&', text) {
@@ -63,12 +67,12 @@ pub(crate) fn unescape(text: &[u8], reading: Reading) -> Decoded {
 }
 
 /// Whether any escape may be in the text.
-pub(crate) fn may_escape(text: &[u8]) -> bool {
+pub fn may_escape(text: &[u8]) -> bool {
     memchr::memchr3(b'%', b'\\', b'&', text).is_some()
 }
 
 /// How many bytes stand before what follows an escape's first, all backslashes being one.
-pub(crate) fn introducers(text: &[u8]) -> usize {
+pub(super) fn introducers(text: &[u8]) -> usize {
     match text {
         [b'\\', ..] => text.iter().take_while(|byte| **byte == b'\\').count(),
         _ => 1,
@@ -76,7 +80,7 @@ pub(crate) fn introducers(text: &[u8]) -> usize {
 }
 
 /// The escape that `text` begins with: what it stands for, and its length.
-pub(crate) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
+pub(super) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
     let all = reading == Reading::All;
     match text {
         [b'%', rest @ ..] if all || reading == Reading::Percent => after_percent(rest),

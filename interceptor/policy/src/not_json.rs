@@ -1,7 +1,7 @@
 //! Why a text is not JSON, for whoever wrote it: a file in another format is told by what it looks like.
 
 /// One sentence for a text that serde_json refuses. Nothing of the text is repeated.
-pub(crate) fn not_json(text: &str, error: &serde_json::Error) -> String {
+pub fn not_json(text: &str, error: &serde_json::Error) -> String {
     if text.trim().is_empty() {
         return "the document is empty".to_owned();
     }
@@ -12,7 +12,7 @@ pub(crate) fn not_json(text: &str, error: &serde_json::Error) -> String {
 }
 
 /// What serde_json says, without the line and column that it puts behind it.
-pub(crate) fn without_place(error: &serde_json::Error) -> String {
+pub fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&place).unwrap_or(&text).to_owned()

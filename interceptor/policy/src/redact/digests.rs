@@ -19,13 +19,13 @@ const ASKS: [&str; 7] = [
 ];
 
 /// Removes all of them.
-pub(super) fn remove(fields: &mut HeaderMap) {
+pub fn remove(fields: &mut HeaderMap) {
     let is_digest = |name: &&HeaderName| WORDS.iter().any(|word| name.as_str().contains(word));
     let digests: Vec<HeaderName> = fields.keys().filter(is_digest).cloned().collect();
     digests.iter().for_each(|name| drop(fields.remove(name)));
 }
 
 /// Whether a field of a request, by its name's letters and digits alone, asks for one.
-pub(crate) fn is_asked_for(folded: &str) -> bool {
+pub fn is_asked_for(folded: &str) -> bool {
     ASKS.contains(&folded)
 }

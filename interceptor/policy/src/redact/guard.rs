@@ -1,0 +1,151 @@
+//! Watches a connection that is no longer HTTP messages, after a 101, for real keys.
+//!
+//! Inside foreign framing nothing can be replaced without breaking it, so a key that comes back
+//! ends the connection before what completes it has passed. In a WebSocket the messages are known
+//! (`websocket`). Of another protocol only its bytes are: what could go on as a key waits for what
+//! follows, but no longer than the caller's pause, whatever it is; then it is passed on like the
+//! end of a message.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::scan::{Scanner, Scrub};
+use super::seam::Seam;
+use super::websocket::Frames;
+
+/// Why an upgraded connection must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// A real key was in the stream.
+    #[error("the origin sent a real key through an upgraded connection")]
+    Key,
+    /// The origin broke the rules of the WebSocket.
+    #[error("a frame of the origin's WebSocket {0}")]
+    Broken(&'static str),
+}
+
+/// One direction, origin to sandbox, of an upgraded connection.
+#[derive(Debug)]
+pub struct StreamGuard(Guarding);
+
+#[derive(Debug)]
+enum Guarding {
+    WebSocket(Box<Frames>),
+    Unknown { scrub: Scrub, seam: Seam },
+}
+
+impl StreamGuard {
+    pub(super) fn web_socket(scanner: &Arc<Scanner>) -> StreamGuard {
+        StreamGuard(Guarding::WebSocket(Box::new(Frames::new(scanner))))
+    }
+
+    pub(super) fn unknown(scanner: &Arc<Scanner>) -> StreamGuard {
+        let (scrub, seam) = (Scrub::new(Arc::clone(scanner)), Seam::new(Arc::clone(scanner)));
+        StreamGuard(Guarding::Unknown { scrub, seam })
+    }
+
+    /// Takes what the origin sent and gives what may be passed on now.
+    ///
+    /// # Errors
+    /// Nothing further may be passed on, but what [`StreamGuard::passed`] gives.
+    pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, Ended> {
+        match &mut self.0 {
+            Guarding::WebSocket(frames) => frames.push(chunk),
+            Guarding::Unknown { scrub, seam } => {
+                if seam.completes(&chunk) {
+                    return Err(Ended::Key);
+                }
+                let passed = scrub.push(chunk);
+                checked(scrub, passed)
+            }
+        }
+    }
+
+    /// The origin has ended its direction: gives what was held.
+    ///
+    /// # Errors
+    /// Nothing further may be passed on.
+    pub fn finish(&mut self) -> Result<Bytes, Ended> {
+        match &mut self.0 {
+            Guarding::WebSocket(frames) => frames.finish(),
+            Guarding::Unknown { scrub, .. } => {
+                let passed = scrub.finish();
+                checked(scrub, passed)
+            }
+        }
+    }
+
+    /// What was passed before that which ended the connection.
+    pub fn passed(&mut self) -> Bytes {
+        match &mut self.0 {
+            Guarding::WebSocket(frames) => frames.passed(),
+            Guarding::Unknown { .. } => Bytes::new(),
+        }
+    }
+
+    /// Whether something is held that [`StreamGuard::pause`] gives.
+    pub fn waits(&self) -> bool {
+        matches!(&self.0, Guarding::Unknown { scrub, .. } if scrub.owed() > 0)
+    }
+
+    /// Nothing more has come for a while: gives what was held.
+    ///
+    /// # Errors
+    /// Nothing further may be passed on.
+    pub fn pause(&mut self) -> Result<Bytes, Ended> {
+        match &mut self.0 {
+            Guarding::WebSocket(_) => Ok(Bytes::new()),
+            Guarding::Unknown { scrub, seam } => {
+                let passed = scrub.boundary();
+                seam.end();
+                checked(scrub, passed)
+            }
+        }
+    }
+}
+
+fn checked(scrub: &Scrub, passed: Bytes) -> Result<Bytes, Ended> {
+    if scrub.matches() == 0 { Ok(passed) } else { Err(Ended::Key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = b"sk-real0123456789abcdefgh";
+
+    fn guard() -> StreamGuard {
+        let keys = [(KEY, &b"sk-proxy-managed-01234567"[..])];
+        StreamGuard::unknown(&Arc::new(Scanner::new(keys.into_iter())))
+    }
+
+    #[test]
+    fn what_could_go_on_as_a_key_in_another_protocol_waits_for_a_pause() {
+        let mut guard = guard();
+        for text in [&b"sk-re"[..], &KEY[..KEY.len() - 1]] {
+            assert_eq!(&guard.push(Bytes::from_static(b". ")).unwrap()[..], b". ");
+            assert!(!guard.waits());
+            let passed = guard.push(Bytes::copy_from_slice(text)).unwrap();
+            assert!(guard.waits());
+            assert_eq!([passed, guard.pause().unwrap()].concat(), text);
+            assert!(!guard.waits());
+        }
+    }
+
+    #[test]
+    fn a_key_ends_the_stream_before_it_is_whole_also_over_a_pause() {
+        for pause in [false, true] {
+            for at in 1..KEY.len() {
+                let mut guard = guard();
+                guard.push(Bytes::copy_from_slice(&KEY[..at])).unwrap();
+                if pause {
+                    guard.pause().unwrap();
+                }
+                let rest = guard.push(Bytes::copy_from_slice(&KEY[at..]));
+                let ended = rest.and_then(|_| guard.finish()).unwrap_err();
+                assert!(ended == Ended::Key && !ended.to_string().contains("real01"), "{at} {pause}");
+            }
+        }
+    }
+}

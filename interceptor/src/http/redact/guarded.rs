@@ -1,0 +1,127 @@
+//! Reads an upgraded connection through its [`StreamGuard`], which says what may be passed on.
+//!
+//! What waits in the guard waits for what follows, but no longer than [`PAUSE`]. A protocol that
+//! the guard does not know is carried only to hosts that get no key (`super::super::offers`).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use interceptor_policy::redact::{Ended, StreamGuard};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// How much is read from the origin at once, bytes.
+const PIECE: usize = 16 * 1024;
+/// How long bytes of an unknown protocol wait for what follows: the pieces of what was written at once come within that, and nobody
+/// who types notices. It begins with the last byte that came and ends whatever the bytes are.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The origin's half of an upgraded connection behind a [`StreamGuard`]: reading it fails with [`Ended`] as
+/// [`io::ErrorKind::InvalidData`] where it must end.
+#[derive(Debug)]
+pub struct Guarded<R> {
+    origin: R,
+    guard: StreamGuard,
+    ready: Bytes,
+    scratch: Vec<u8>,
+    pause: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    /// Why it must end, once what was passed before is out.
+    failed: Option<Ended>,
+}
+
+impl<R: AsyncRead + Unpin> Guarded<R> {
+    /// Watches what is read from `origin`.
+    pub fn new(origin: R, guard: StreamGuard) -> Guarded<R> {
+        Guarded {
+            origin,
+            guard,
+            ready: Bytes::new(),
+            scratch: vec![0; PIECE],
+            pause: None,
+            ended: false,
+            failed: None,
+        }
+    }
+}
+
+impl<R> Guarded<R> {
+    fn take(&mut self, passed: Result<Bytes, Ended>) {
+        self.ready = passed.unwrap_or_else(|ended| {
+            self.failed = Some(ended);
+            self.guard.passed()
+        });
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.ready.is_empty() && !this.ended {
+            if let Some(failed) = this.failed {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, failed)));
+            }
+            let mut scratch = ReadBuf::new(&mut this.scratch);
+            match Pin::new(&mut this.origin).poll_read(context, &mut scratch) {
+                Poll::Ready(result) => {
+                    this.pause = None;
+                    result?;
+                    let read = scratch.filled();
+                    let end = read.is_empty();
+                    let passed =
+                        if end { this.guard.finish() } else { this.guard.push(Bytes::copy_from_slice(read)) };
+                    this.ended = end && passed.is_ok();
+                    this.take(passed);
+                }
+                Poll::Pending if this.guard.waits() => {
+                    let until = Instant::now() + PAUSE;
+                    let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                    ready!(pause.as_mut().poll(context));
+                    this.pause = None;
+                    let passed = this.guard.pause();
+                    this.take(passed);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let length = this.ready.len().min(buffer.remaining());
+        buffer.put_slice(&this.ready[..length]);
+        this.ready.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use interceptor_policy::redact::Redactor;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const KEY: &[u8] = b"sk-real0123456789abcdefgh";
+
+    #[tokio::test]
+    async fn an_upgraded_connection_is_read_through_its_guard() {
+        let keys = [(KEY, &b"sk-proxy-managed-01234567"[..])];
+        let redactor = Redactor::of(keys.into_iter()).unwrap();
+        for make in [Redactor::unknown_protocol, Redactor::web_socket] {
+            let (mut origin, proxy) = tokio::io::duplex(1024);
+            let mut guarded = Guarded::new(proxy, make(&redactor));
+            let mut got = vec![0; 7];
+            origin.write_all(b"\x81\x05hello").await.unwrap();
+            guarded.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, b"\x81\x05hello");
+            origin.write_all(b"\x81\x19sk-real0123456789abcdefgh").await.unwrap();
+            let error = guarded.read_to_end(&mut got).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(!error.to_string().contains("real01"));
+        }
+    }
+}
