@@ -11,6 +11,7 @@
 //! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
 //! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
 //! - [`inprocess`]: the proxy within the test's own process, without a kernel's part, for what only a library can be asked;
+//! - [`measure`]: what the benchmarks measure with;
 //! - [`wire`]: what a Python program inside needs to say what no client says;
 //! - [`client`]: the client that runs inside a sandbox where a stock client cannot say what a test must say.
 //!
@@ -28,6 +29,7 @@ pub mod daemon;
 pub mod guest;
 pub mod inprocess;
 pub mod lab;
+pub mod measure;
 pub mod origin;
 pub mod outcome;
 pub mod running;

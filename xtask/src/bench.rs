@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use crate::peers;
+use crate::prerequisites::{Need, bring};
 use crate::process::{as_root, cargo, runner, status, succeed};
 
 /// Benchmarks of the product's parts, and those that need the lab.
@@ -12,6 +14,14 @@ const OF_THE_LAB: [&str; 2] = ["neighbours", "requests"];
 
 /// `bench NAME…` runs one benchmark with the arguments that follow; without a name, all.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
+    if arguments == ["--prerequisites"] {
+        return bring(Need::Benches).map(|()| ExitCode::SUCCESS);
+    }
+    // Before anything is built.
+    let named = arguments.first().map(String::as_str);
+    if named.is_none() || named == Some("requests") {
+        bring(Need::Benches)?;
+    }
     // What the lab starts.
     succeed(cargo(["build", "--release", "-p", "interceptor"]))?;
     let runner = runner(&as_root()?);
@@ -19,6 +29,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         let package = if OF_THE_LAB.contains(&name) { "interceptor-tests" } else { "interceptor" };
         let mut command = cargo(["bench", "--quiet", "-p", package, "--bench", name]);
         command.args(&runner).arg("--").args(arguments);
+        if name == "requests" {
+            command.args(peers::bring());
+        }
         command
     };
     match arguments.split_first() {

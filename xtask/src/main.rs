@@ -4,6 +4,7 @@ mod bench;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod peers;
 mod prerequisites;
 mod process;
 mod run;
@@ -27,8 +28,13 @@ cargo xtask COMMAND [ARG…]
   dist [--debug] [--to DIR]
                       builds the release binary and puts a package together in target/dist: the binary, completions, manual
                       pages, licence, systemd unit and hooks, and an archive of them
-  bench [ARG…]        runs the benchmarks; the arguments go to `cargo bench`
+  bench [NAME [ARG…]] runs the benchmarks: decide, redact, sandboxes, neighbours, requests
   bench neighbours    what a sandbox at its limits costs the one beside it
+  bench requests [OPTION…]
+                      what a request costs, beside HAProxy, hudsucker and Envoy: --list, --quick, --scenario NAME,
+                      --contender NAME, --rounds N, --json (docs/benchmarks.md); a whole run takes half an hour
+  bench --prerequisites
+                      installs what `bench requests` needs, or lists it
 ";
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! What the tests and `.ci/run` need of the machine: one list, for both. As root on Debian and its
+//! What the tests, `.ci/run` and the benchmarks need of the machine: a list for each. As root on Debian and its
 //! kin what is missing is installed; elsewhere it is named, all of it at once, with the commands
 //! that install it.
 
@@ -88,6 +88,22 @@ const FOR_CI: &[Package] = &[
     package("llvm-22-dev", Sign::Package, "bpf-linker"),
 ];
 
+/// What `cargo xtask bench requests` compares with, and measures by.
+const FOR_BENCHES: &[Package] = &[
+    package("build-essential", Sign::Program("cc"), "building aws-lc"),
+    package("cmake", Sign::Program("cmake"), "building aws-lc"),
+    package("nginx-light", Sign::Program("nginx"), "the origin"),
+    package("haproxy", Sign::Program("haproxy"), "a contender"),
+    package(
+        "python3-venv",
+        Sign::Succeeds(&["/usr/bin/python3", "-c", "import ensurepip"]),
+        "installs a contender, Envoy",
+    ),
+    package("wrk", Sign::Program("wrk"), "a load over HTTP/1.1"),
+    package("nghttp2-client", Sign::Program("h2load"), "a load over HTTP/2"),
+    package("util-linux", Sign::Program("setpriv"), "ends what is left behind"),
+];
+
 /// A program that cargo installs, in the version that `.ci/run` means.
 struct Tool {
     name: &'static str,
@@ -113,6 +129,8 @@ pub(crate) enum Need {
     Tests,
     /// `.ci/run`, which runs the tests too.
     Everything,
+    /// `cargo xtask bench requests`.
+    Benches,
 }
 
 /// Installs what is missing, where this may do so; else an error that names all of it.
@@ -123,7 +141,7 @@ pub(crate) fn bring(need: Need) -> Result<()> {
         return Ok(());
     }
     if !(is_root() && on_path("apt-get").is_some() && on_path("dpkg-query").is_some()) {
-        bail!("{}", told(&packages, &tools));
+        bail!("{}", told(need, &packages, &tools));
     }
     if !packages.is_empty() {
         let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
@@ -133,7 +151,7 @@ pub(crate) fn bring(need: Need) -> Result<()> {
         succeed(apt(&[&install[..], &names].concat()))?;
         let still = missing_packages(need);
         if !still.is_empty() {
-            bail!("{}", told(&still, &tools));
+            bail!("{}", told(need, &still, &tools));
         }
     }
     for tool in tools {
@@ -144,7 +162,7 @@ pub(crate) fn bring(need: Need) -> Result<()> {
 }
 
 /// What is missing, in words, with the commands that bring it.
-fn told(packages: &[&Package], tools: &[&Tool]) -> String {
+fn told(need: Need, packages: &[&Package], tools: &[&Tool]) -> String {
     let mut text = String::from("this machine lacks\n");
     for package in packages {
         text += &format!("  {:22} {}\n", package.shown(), package.purpose);
@@ -171,7 +189,8 @@ fn told(packages: &[&Package], tools: &[&Tool]) -> String {
             tool.environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
         text += &format!("  {variables}cargo {}\n", tool.arguments().join(" "));
     }
-    text + "as root on Debian, `cargo xtask test --prerequisites` does so itself"
+    let command = if need == Need::Benches { "bench" } else { "test" };
+    text + &format!("as root on Debian, `cargo xtask {command} --prerequisites` does so itself")
 }
 
 impl Package {
@@ -201,8 +220,12 @@ impl Tool {
 }
 
 fn missing_packages(need: Need) -> Vec<&'static Package> {
-    let for_ci: &[Package] = if need == Need::Everything { FOR_CI } else { &[] };
-    FOR_TESTS.iter().chain(for_ci).filter(|package| !package.is_there()).collect()
+    let lists: &[&'static [Package]] = match need {
+        Need::Tests => &[FOR_TESTS],
+        Need::Everything => &[FOR_TESTS, FOR_CI],
+        Need::Benches => &[FOR_BENCHES],
+    };
+    lists.iter().copied().flatten().filter(|package| !package.is_there()).collect()
 }
 
 /// By cargo's own record of what it installed: the name and version that its arguments give.
@@ -222,6 +245,8 @@ fn installation(tool: &Tool) -> Command {
 fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    // Servers are for what is started here, not for this machine: none begins by being installed.
+    command.env("RUNLEVEL", "1");
     // What it tells of each package is of interest only when it fails, and then it is on standard
     // error.
     command.stdout(Stdio::null());
@@ -256,7 +281,7 @@ mod tests {
         let gone = package("no-such-package", Sign::Program("no-such-program"), "nothing");
         let old = package("no-such-library", Sign::Package, "less");
         assert!(!gone.is_there() && !old.is_there());
-        let text = told(&[&gone, &old], &[&TOOLS[0]]);
+        let text = told(Need::Tests, &[&gone, &old], &[&TOOLS[0]]);
         for part in ["no-such-program", "no-such-package no-such-library", "bpf-linker 0.10.4"] {
             assert!(text.contains(part), "{text}");
         }
@@ -275,10 +300,13 @@ mod tests {
 
     #[test]
     fn no_package_stands_twice() {
-        let mut names: Vec<&str> = FOR_TESTS.iter().chain(FOR_CI).map(|package| package.name).collect();
-        names.sort_unstable();
-        let all = names.len();
-        names.dedup();
-        assert_eq!(names.len(), all);
+        for lists in [&[FOR_TESTS, FOR_CI][..], &[FOR_BENCHES]] {
+            let packages = lists.iter().copied().flatten();
+            let mut names: Vec<&str> = packages.map(|package| package.name).collect();
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all);
+        }
     }
 }

@@ -1,142 +1,136 @@
-//! What a request costs on its way through the interceptor, beside the same request without it and through peers that are
-//! installed here (HAProxy, mitmproxy): in turns, in one run, against one origin. All terminate TLS with a certificate made for the name,
-//! put a key into each request, and verify the origin.
+//! What a request costs on its way through the interceptor, beside the same request without it and
+//! through peers: in one run, against one origin, in rounds of shuffled order. docs/benchmarks.md
+//! tells what each row is, and what is not fair to whom.
 //!
-//! `cargo xtask bench requests [WORDS]`, as root; with words, only loads whose names have one of them. Loads run for a time and not to a number, so that slow ones end too; ratios are to
-//! going direct in the same run.
+//! `cargo xtask bench requests [OPTION…]`, as root. Everything is on loopback or in the sandbox's own
+//! network, and is gone at the end.
 
 mod contender;
+mod events;
 mod load;
+mod options;
+mod origin;
+mod process;
+mod report;
+mod scenario;
+mod world;
 
-use anyhow::{Context, Result};
-use contender::Contender;
-use interceptor_tests::Lab;
-use load::{Done, Load};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-pub(crate) const HOST: &str = "api.example.test";
+use anyhow::{Context, Result, bail};
+use contender::{Contender, KINDS, Kind};
+use options::Options;
+use report::{Report, circumstances, load_average};
+use scenario::{ALL, Scenario};
+use world::World;
+
 /// Set for the process that is the load.
 pub(crate) const LOAD: &str = "INTERCEPTOR_BENCH_LOAD";
-/// Of every load for every contender, in turns; the median counts.
-const ROUNDS: usize = 3;
 
-struct Scenario {
-    name: &'static str,
-    load: Load,
-    /// Whether it is about bytes, not requests.
-    bulk: bool,
-}
-
-fn scenarios() -> Vec<Scenario> {
-    let base = Load {
-        host: HOST.to_owned(),
-        to: None,
-        trust: None,
-        path: "/bytes/1000".to_owned(),
-        h2: false,
-        fresh: false,
-        at_once: 1,
-        seconds: 2.0,
-    };
-    let bulk = Load { path: "/bytes/67108864".to_owned(), ..base.clone() };
-    let scenario = |name, load| Scenario { name, load, bulk: false };
-    vec![
-        scenario("HTTP/1.1, one after the other", base.clone()),
-        scenario("HTTP/1.1, 16 connections", Load { at_once: 16, ..base.clone() }),
-        scenario("HTTP/2, one after the other", Load { h2: true, ..base.clone() }),
-        scenario("HTTP/2, 16 streams", Load { h2: true, at_once: 16, ..base.clone() }),
-        scenario("a connection for each, 4 at once", Load { fresh: true, at_once: 4, ..base.clone() }),
-        Scenario { name: "64 MiB over HTTP/1.1", load: bulk.clone(), bulk: true },
-        Scenario { name: "64 MiB over HTTP/2", load: Load { h2: true, ..bulk }, bulk: true },
-    ]
-}
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> Result<()> {
     if std::env::var_os(LOAD).is_some() {
         return load::main();
     }
-    // Cargo adds `--bench`.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let lab = Lab::new(&["h2", "http/1.1"]);
-    let mut contenders = vec![Contender::direct(&lab)?, Contender::interceptor(&lab)?];
-    for peer in [Contender::haproxy, Contender::mitmdump] {
-        match peer(&lab) {
-            Ok(peer) => contenders.push(peer),
-            Err(error) => println!("left out: {error:#}"),
-        }
+    let options = Options::read(std::env::args().skip(1))?;
+    if options.list {
+        println!("scenarios:  {}", ALL.iter().map(|one| one.name).collect::<Vec<_>>().join(" "));
+        println!("contenders: {}", KINDS.iter().map(|one| one.name).collect::<Vec<_>>().join(" "));
+        return Ok(());
     }
-    for scenario in scenarios().into_iter().filter(|scenario| wanted(scenario.name)) {
-        let mut runs: Vec<Vec<(Done, f64)>> = contenders.iter().map(|_| Vec::new()).collect();
-        for contender in &mut contenders {
-            if let Err(error) = contender.warm_up(&scenario.load) {
-                println!("{error:#}");
-            }
-        }
-        for _ in 0..ROUNDS {
-            for (contender, runs) in contenders.iter_mut().zip(&mut runs) {
-                match contender.run(&scenario.load) {
-                    Ok(run) => runs.push(run),
-                    Err(error) => println!("{error:#}"),
-                }
-                // What an origin remembers of requests is the lab's, and nobody asks for it here.
-                lab.forget();
-            }
-        }
-        let per = if scenario.bulk { "CPU s/GiB" } else { "CPU s/10,000" };
-        let rate = if scenario.bulk { "MiB/s" } else { "requests/s" };
-        println!(
-            "\n{:<34} {rate:>11} {:>7} {:>10} {:>7} {:>10} {per:>13}",
-            scenario.name, "ratio", "p50 µs", "ratio", "p99 µs"
-        );
-        let rows: Vec<Option<Row>> = runs.iter().map(|runs| Row::of(runs, scenario.bulk)).collect();
-        let direct = rows[0].as_ref().context("going direct failed")?;
-        for (contender, row) in contenders.iter().zip(&rows) {
-            let Some(row) = row else {
-                println!("  {:<32} failed", contender.name);
-                continue;
-            };
-            println!(
-                "  {:<32} {:>11.0} {:>6.2}x {:>10.0} {:>6.2}x {:>10.0} {:>13.2}",
-                contender.name,
-                row.rate,
-                row.rate / direct.rate,
-                row.p50,
-                row.p50 / direct.p50,
-                row.p99,
-                row.cpu
-            );
-        }
+    let scenarios = Options::chosen(ALL, &options.scenarios, |one| one.name)?;
+    let scenarios: Vec<&Scenario> = scenarios.into_iter().copied().collect();
+    let kinds = Options::chosen(KINDS, &options.contenders, |one| one.name)?;
+    anyhow::ensure!(nix::unistd::geteuid().is_root(), "this makes cgroups and loads eBPF: it needs root");
+    let _signals = hold_signals()?;
+    let mut circumstances = circumstances(&options)?;
+    let world = World::new(options.large())?;
+    let report = measure(&world, &scenarios, &kinds, &options)?;
+    circumstances["load_average_at_end"] = load_average().into();
+
+    for (scenario, contender, why) in &report.failures {
+        eprintln!("failed: {scenario}, {contender}: {why}");
+    }
+    let mut text = report.table(&scenarios, &kinds);
+    text += &format!(
+        "\nMedians of {} rounds (least–greatest); {} processors, load average {} before and {} after.\n",
+        options.rounds,
+        circumstances["processors"],
+        circumstances["load_average"].as_str().unwrap_or_default(),
+        circumstances["load_average_at_end"].as_str().unwrap_or_default(),
+    );
+    if options.json {
+        eprintln!("{text}");
+        let json = report.json(&scenarios, &kinds, &options, &circumstances);
+        println!("{}", serde_json::to_string_pretty(&json)?);
+    } else {
+        println!("{text}");
     }
     Ok(())
 }
 
-struct Row {
-    rate: f64,
-    p50: f64,
-    p99: f64,
-    cpu: f64,
+/// Every scenario in turn, all contenders in each of its rounds.
+fn measure(world: &World, scenarios: &[&Scenario], kinds: &[&Kind], options: &Options) -> Result<Report> {
+    let mut report = Report::default();
+    let mut running: Vec<Option<Contender>> = Vec::new();
+    for kind in kinds {
+        let contender = kind.start(world, options);
+        // One that is not there is left out, and said.
+        running.push(contender.map_err(|error| eprintln!("left out: {error:#}")).ok());
+    }
+    anyhow::ensure!(running.iter().any(Option::is_some), "nobody is left");
+    let mut state = options.seed;
+    for scenario in scenarios {
+        let began = Instant::now();
+        for _ in 0..options.rounds {
+            for place in shuffled(kinds.len(), &mut state) {
+                if INTERRUPTED.load(Ordering::SeqCst) {
+                    bail!("interrupted");
+                }
+                let (kind, Some(contender)) = (kinds[place], &mut running[place]) else { continue };
+                let values = if scenario.fresh {
+                    kind.start(world, options).and_then(|mut own| (scenario.run)(world, &mut own, options))
+                } else {
+                    (scenario.run)(world, contender, options)
+                };
+                match values {
+                    Ok(values) => report.add(scenario, kind, &values),
+                    Err(error) => report.failures.push((scenario.name, kind.name, format!("{error:#}"))),
+                }
+            }
+        }
+        eprintln!("{}: {:.0} s", scenario.name, began.elapsed().as_secs_f64());
+    }
+    Ok(report)
 }
 
-impl Row {
-    /// The medians; `None` unless every round went well.
-    fn of(runs: &[(Done, f64)], bulk: bool) -> Option<Row> {
-        if runs.len() < ROUNDS {
-            return None;
-        }
-        let median = |of: &dyn Fn(&(Done, f64)) -> f64| {
-            let mut values: Vec<f64> = runs.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        let amount = |done: &Done| {
-            if bulk { done.bytes as f64 / f64::from(1 << 20) } else { done.requests as f64 }
-        };
-        let unit = if bulk { 1024.0 } else { 10_000.0 };
-        Some(Row {
-            rate: median(&|(done, _)| amount(done) / done.seconds),
-            p50: median(&|(done, _)| done.p50),
-            p99: median(&|(done, _)| done.p99),
-            cpu: median(&|(done, cpu)| cpu / amount(done) * unit),
-        })
+/// The numbers below `length` in an order that is another each time (xorshift, Fisher and Yates).
+fn shuffled(length: usize, state: &mut u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..length).collect();
+    for last in (1..length).rev() {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        order.swap(last, (*state % (last as u64 + 1)) as usize);
     }
+    order
+}
+
+/// SIGINT and SIGTERM end the run in good order: what was started is ended, what was made removed.
+fn hold_signals() -> Result<tokio::runtime::Runtime> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let entered = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signal = signal(kind).context("cannot hold back signals")?;
+        runtime.spawn(async move {
+            while signal.recv().await.is_some() {
+                INTERRUPTED.store(true, Ordering::SeqCst);
+            }
+        });
+    }
+    drop(entered);
+    Ok(runtime)
 }

@@ -1,0 +1,65 @@
+//! The first and the third scenario with clients that are not the project's own: wrk and h2load.
+//! What they measure of the proxy's CPU should agree.
+
+use anyhow::{Context, Result};
+use interceptor_tests::measure::clients::{completed_by_h2load, completed_by_wrk};
+
+use super::{Measure, PER, Scenario, higher, http2, keepalive, lower};
+use crate::contender::Contender;
+use crate::load::Task;
+use crate::options::Options;
+use crate::world::{HOST, SMALL, World};
+
+pub(super) static WRK: Scenario =
+    Scenario { name: "wrk", title: "the same by wrk", measures: MEASURES, fresh: false, run: wrk };
+
+pub(super) static H2LOAD: Scenario =
+    Scenario { name: "h2load", title: "the same by h2load", measures: MEASURES, fresh: false, run: h2load };
+
+const MEASURES: &[Measure] = &[lower("CPU s/10,000"), higher("requests/s")];
+
+fn wrk(world: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+    keepalive::warm_up(contender, options, &keepalive::steady(options))?;
+    // It knows whole seconds only.
+    let seconds = options.seconds().ceil();
+    let words = format!("wrk -t 1 -c {} -d {seconds} -H", keepalive::CONNECTIONS);
+    run(world, contender, &words, false, completed_by_wrk)
+}
+
+fn h2load(world: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+    let (connections, streams) = (http2::CONNECTIONS, http2::STREAMS);
+    let load = crate::load::Steady { h2: true, connections, streams, ..keepalive::steady(options) };
+    keepalive::warm_up(contender, options, &load)?;
+    let seconds = options.seconds().ceil();
+    let words = format!("h2load -t 1 -c {connections} -m {streams} -D {seconds} -H");
+    run(world, contender, &words, true, completed_by_h2load)
+}
+
+/// The words end where fields of the head are named.
+fn run(
+    world: &World,
+    contender: &mut Contender,
+    words: &str,
+    h2: bool,
+    completed: fn(&str) -> Result<f64>,
+) -> Result<Vec<Option<f64>>> {
+    let mut command: Vec<String> = Vec::new();
+    if !contender.resolves {
+        // Nobody else is to take the host for one of this machine.
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        command.extend(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script].map(str::to_owned),
+        );
+        command.push(world.hosts()?.display().to_string());
+    }
+    command.extend(words.split(' ').map(str::to_owned));
+    command.push("authorization: {KEY}".to_owned());
+    if !h2 {
+        // It adds another unless the name is spelled so.
+        command.extend(["-H".to_owned(), format!("Host: {HOST}")]);
+    }
+    command.push(format!("https://{HOST}:{{PORT}}{SMALL}"));
+    let (done, cpu) = contender.measure(&Task::Outside { command, h2 })?;
+    let requests = completed(&done.output).with_context(|| done.output.clone())?;
+    Ok(vec![cpu.map(|cpu| cpu / requests * PER), Some(requests / done.seconds)])
+}

@@ -1,0 +1,26 @@
+//! Server-sent events, one each five milliseconds: from the connection to the first, and from its
+//! writing at the origin to its arrival for each.
+
+use anyhow::Result;
+
+use super::{Scenario, lower, median, tail};
+use crate::contender::Contender;
+use crate::load::Task;
+use crate::options::Options;
+use crate::world::World;
+
+pub(super) static SCENARIO: Scenario = Scenario {
+    name: "events",
+    title: "server-sent events",
+    measures: &[lower("first event, p50 ms"), lower("delay of each, p50 ms"), lower("p99 ms")],
+    fresh: false,
+    run,
+};
+
+fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+    let task = |streams| Task::Events { path: "/events".to_owned(), streams };
+    // The first has the certificate made.
+    let _ = contender.run(&task(1));
+    let done = contender.run(&task(options.count(10)))?;
+    Ok(vec![median(&done, "first"), median(&done, "delay"), tail(&done, "delay")])
+}

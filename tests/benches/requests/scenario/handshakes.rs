@@ -1,0 +1,22 @@
+//! A connection for each request, with a whole handshake, to a name that is known.
+
+use anyhow::Result;
+
+use super::Scenario;
+use super::keepalive::{MEASURES, measure, steady};
+use crate::contender::Contender;
+use crate::load::Steady;
+use crate::options::Options;
+use crate::world::World;
+
+pub(super) static SCENARIO: Scenario = Scenario {
+    name: "handshakes",
+    title: "full handshakes, 8 at once",
+    measures: MEASURES,
+    fresh: false,
+    run,
+};
+
+fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+    measure(contender, options, &Steady { fresh: true, connections: 8, ..steady(options) })
+}

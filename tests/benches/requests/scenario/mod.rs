@@ -1,0 +1,98 @@
+//! What is measured, one scenario a file.
+
+mod bulk;
+mod confirm;
+mod events;
+mod handshakes;
+mod http2;
+mod keepalive;
+mod memory;
+mod names;
+mod single;
+
+use anyhow::Result;
+
+use crate::contender::Contender;
+use crate::load::Done;
+use crate::options::Options;
+use crate::world::World;
+
+/// Small requests.
+pub(crate) const PER: f64 = 10_000.0;
+
+/// One of them.
+pub(crate) struct Scenario {
+    /// For `--scenario`.
+    pub(crate) name: &'static str,
+    /// In the table.
+    pub(crate) title: &'static str,
+    pub(crate) measures: &'static [Measure],
+    /// Whether each round begins with a contender that has just been started.
+    pub(crate) fresh: bool,
+    /// One round; a value for each measure, none where the contender has nothing to be measured.
+    pub(crate) run: fn(&World, &mut Contender, &Options) -> Result<Vec<Option<f64>>>,
+}
+
+/// What a scenario tells of a contender.
+pub(crate) struct Measure {
+    pub(crate) name: &'static str,
+    pub(crate) better: Better,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    Lower,
+    Higher,
+}
+
+const fn lower(name: &'static str) -> Measure {
+    Measure { name, better: Better::Lower }
+}
+
+const fn higher(name: &'static str) -> Measure {
+    Measure { name, better: Better::Higher }
+}
+
+/// In the order of the table.
+pub(crate) const ALL: &[&Scenario] = &[
+    &keepalive::SCENARIO,
+    &confirm::WRK,
+    &http2::SCENARIO,
+    &confirm::H2LOAD,
+    &handshakes::SCENARIO,
+    &names::TOGETHER,
+    &names::ALONE,
+    &bulk::DOWN_1,
+    &bulk::DOWN_8,
+    &bulk::DOWN_H2,
+    &bulk::UP,
+    &single::SCENARIO,
+    &events::SCENARIO,
+    &memory::SCENARIO,
+];
+
+/// CPU seconds of `cpu` for so many requests.
+fn per_requests(cpu: Option<f64>, requests: usize) -> Option<f64> {
+    cpu.map(|cpu| cpu / requests as f64 * PER)
+}
+
+fn rate(done: &Done) -> Option<f64> {
+    Some(done.requests as f64 / done.seconds)
+}
+
+fn median(done: &Done, of: &str) -> Option<f64> {
+    done.times.get(of).map(|times| times.p50)
+}
+
+fn tail(done: &Done, of: &str) -> Option<f64> {
+    done.times.get(of).map(|times| times.p99)
+}
+
+impl Better {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Better::Lower => "lower",
+            Better::Higher => "higher",
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A table in Markdown, which reads well on a terminal too: a row for each thing that was measured,
+//! a column for each contender.
+
+use crate::measure::spread::Spread;
+
+/// A table to be.
+#[derive(Clone, Debug)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// With these columns, beside the first, which says what the rows are.
+    pub fn new<'a>(columns: impl IntoIterator<Item = &'a str>) -> Table {
+        let head = std::iter::once(String::new()).chain(columns.into_iter().map(str::to_owned)).collect();
+        Table { rows: vec![head] }
+    }
+
+    /// Adds a row: what it is, and its cells.
+    pub fn row(&mut self, name: &str, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(std::iter::once(name.to_owned()).chain(cells).collect());
+    }
+
+    /// The text.
+    pub fn text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
+        let width = |column: usize| {
+            self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0).max(3)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for (number, row) in self.rows.iter().enumerate() {
+            for (column, width) in widths.iter().enumerate() {
+                // Names to the left, numbers to the right.
+                text += &match column {
+                    0 => format!("| {:<width$} ", cell(row, column)),
+                    _ => format!("| {:>width$} ", cell(row, column)),
+                };
+            }
+            text += "|\n";
+            if number == 0 {
+                for (column, width) in widths.iter().enumerate() {
+                    let (dashes, end) = ("-".repeat(width - 1), if column == 0 { "-" } else { ":" });
+                    text += &format!("| {dashes}{end} ");
+                }
+                text += "|\n";
+            }
+        }
+        text
+    }
+}
+
+/// A cell: the median, and in parentheses the least and the greatest value. Nothing was measured:
+/// a dash.
+pub fn cell(spread: Option<&Spread>) -> String {
+    let Some(spread) = spread else { return "–".to_owned() };
+    let digits = digits(spread.max);
+    let number = |value: f64| format!("{value:.digits$}");
+    let (median, min, max) = (number(spread.median), number(spread.min), number(spread.max));
+    if min == max { median } else { format!("{median} ({min}–{max})") }
+}
+
+/// How many places after the point leave about three digits that say something.
+fn digits(value: f64) -> usize {
+    match value.abs() {
+        value if value >= 100.0 => 0,
+        value if value >= 10.0 => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_markdown_with_aligned_columns() {
+        let mut table = Table::new(["direct", "ours"]);
+        table.row("CPU s/10,000", ["–".to_owned(), "0.63 (0.60–0.66)".to_owned()]);
+        table.row("p50 ms", ["0.1".to_owned()]);
+        let text = "\
+|              | direct |             ours |
+| ------------ | -----: | ---------------: |
+| CPU s/10,000 |      – | 0.63 (0.60–0.66) |
+| p50 ms       |    0.1 |                  |
+";
+        assert_eq!(table.text(), text);
+    }
+
+    #[test]
+    fn a_cell_has_the_median_and_its_bounds() {
+        let shown = |samples: &[f64]| cell(Spread::of(samples).as_ref());
+        assert_eq!(shown(&[0.634, 0.6, 0.66]), "0.63 (0.60–0.66)");
+        assert_eq!(shown(&[9.0, 11.0, 14.23]), "11.0 (9.0–14.2)");
+        assert_eq!(shown(&[2500.4, 100.0, 31000.0]), "2500 (100–31000)");
+        assert_eq!(shown(&[0.5]), "0.50");
+        assert_eq!(shown(&[]), "–");
+    }
+}
