@@ -53,7 +53,8 @@ fn main() -> Result<()> {
     for (scenario, contender, why) in &report.failures {
         eprintln!("failed: {scenario}, {contender}: {why}");
     }
-    let mut text = report.table(&scenarios, &kinds);
+    let mut text = format!("{}\n", report.summary(&scenarios, &kinds));
+    text += &report.table(&scenarios, &kinds);
     text += &format!(
         "\nMedians of {} rounds (least–greatest); {} processors, load average {} before and {} after.\n",
         options.rounds,

@@ -6,12 +6,34 @@ use std::process::Command;
 
 use anyhow::Result;
 use interceptor_tests::measure::spread::Spread;
-use interceptor_tests::measure::table::{Table, cell};
+use interceptor_tests::measure::table::{Table, cell, median};
 use serde_json::{Value, json};
 
 use crate::contender::Kind;
 use crate::options::Options;
 use crate::scenario::Scenario;
+
+/// Rows of the short table: what they are, and of which scenario they show which measure.
+const SUMMARY: &[(&str, &[(&str, &str)])] = &[
+    ("HTTP/1.1, 32 connections: CPU s per 10,000", &[("keepalive", "CPU s/10,000")]),
+    ("HTTP/2, 4 × 8 streams: CPU s per 10,000", &[("http2", "CPU s/10,000")]),
+    ("full handshakes: CPU s per 10,000", &[("handshakes", "CPU s/10,000")]),
+    (
+        "new names: CPU s per 10,000; one by one, p50 ms",
+        &[("names", "CPU s/10,000"), ("names-alone", "p50 ms")],
+    ),
+    ("100 MiB down, 8 streams; up: CPU s per GiB", &[("down-8", "CPU s/GiB"), ("up", "CPU s/GiB")]),
+    ("100 MiB down over HTTP/2: MiB/s", &[("down-h2", "MiB/s")]),
+    ("one request at a time: p50 ms", &[("single", "p50 ms")]),
+    (
+        "first event; delay of each: p50 ms",
+        &[("events", "first event, p50 ms"), ("events", "delay of each, p50 ms")],
+    ),
+    (
+        "memory: fresh, MiB; per idle connection, KiB",
+        &[("memory", "fresh, MiB"), ("memory", "per idle connection of 1,000, KiB")],
+    ),
+];
 
 #[derive(Default)]
 pub(crate) struct Report {
@@ -53,6 +75,26 @@ impl Report {
                 });
                 table.row(&name, cells);
             }
+        }
+        table.text()
+    }
+
+    /// The short table, of medians alone.
+    pub(crate) fn summary(&self, scenarios: &[&Scenario], kinds: &[&Kind]) -> String {
+        let mut table = Table::new(kinds.iter().map(|kind| kind.title));
+        let known = |name: &str| scenarios.iter().find(|scenario| scenario.name == name);
+        for (title, parts) in SUMMARY {
+            let parts: Vec<(&Scenario, &'static str)> =
+                parts.iter().filter_map(|(name, measure)| Some((*known(name)?, *measure))).collect();
+            if parts.is_empty() {
+                continue;
+            }
+            let cells = kinds.iter().map(|kind| {
+                let medians = parts.iter().map(|(scenario, measure)| self.spread(scenario, measure, kind));
+                let medians: Vec<String> = medians.map(|spread| median(spread.as_ref())).collect();
+                medians.join("; ")
+            });
+            table.row(title, cells);
         }
         table.text()
     }

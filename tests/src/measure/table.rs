@@ -61,6 +61,12 @@ pub fn cell(spread: Option<&Spread>) -> String {
     if min == max { median } else { format!("{median} ({min}–{max})") }
 }
 
+/// A cell with the median alone.
+pub fn median(spread: Option<&Spread>) -> String {
+    let number = |spread: &Spread| format!("{:.*}", digits(spread.median), spread.median);
+    spread.map_or_else(|| "–".to_owned(), number)
+}
+
 /// How many places after the point leave about three digits that say something.
 fn digits(value: f64) -> usize {
     match value.abs() {
@@ -96,5 +102,7 @@ mod tests {
         assert_eq!(shown(&[2500.4, 100.0, 31000.0]), "2500 (100–31000)");
         assert_eq!(shown(&[0.5]), "0.50");
         assert_eq!(shown(&[]), "–");
+        assert_eq!(median(Spread::of(&[9.0, 11.04, 140.0]).as_ref()), "11.0");
+        assert_eq!(median(None), "–");
     }
 }
