@@ -1,6 +1,7 @@
 //! What sources and documents must not say.
 
 use super::files;
+use super::pages::{pages, spans};
 
 /// Names of documents that readers of the repository do not have, cut so that this file is none.
 const OUTSIDE: [(&str, &str); 5] =
@@ -44,4 +45,34 @@ fn a_word_is_found_alone_and_not_within_another() {
     assert!(!has_word("SPEKS", "SPEK") && !has_word("A_SPEK", "SPEK"));
     let word = format!("{}{}", "iss", "ue ");
     assert!(names_entry(&format!("see {word}7"), &word) && !names_entry(&format!("an {word}of"), &word));
+}
+
+#[test]
+fn names_that_pages_use_are_names_of_the_product() {
+    let sources: Vec<String> = files(&["rs", "json"])
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("interceptor") && !path.starts_with("interceptor/tests"))
+        .map(|(_, text)| text)
+        .collect();
+    let known = |name: &str| sources.iter().any(|text| has_word(text, name));
+    let mut checked = 0;
+    for (path, text) in pages() {
+        if !path.starts_with("docs") || path.ends_with("attacks.md") {
+            continue;
+        }
+        for span in spans(&text) {
+            let is_name =
+                span.contains('_') && span.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if is_name && !span.ends_with('_') {
+                // The library of metrics adds these to counters and times.
+                let metric = ["_total", "_seconds", "_info"]
+                    .iter()
+                    .find_map(|unit| span.strip_suffix(unit))
+                    .unwrap_or(&span);
+                assert!(known(&span) || known(metric), "{}: {span}", path.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 60, "{checked} names were found");
 }
