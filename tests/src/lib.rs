@@ -27,6 +27,7 @@ pub mod clients;
 pub mod container;
 pub mod daemon;
 pub mod guest;
+pub mod host;
 pub mod inprocess;
 pub mod lab;
 pub mod measure;

@@ -1,108 +1,17 @@
-//! Containers as docs/containers.md and `examples/` say, word for word, on a host of its own: a mount
-//! namespace in which nothing of the engine's or the hook's is the machine's. What people copy must
-//! put the wall up, and what shows that it is up must fail where it is not. For Docker's commands
-//! Podman stands in, which takes them as they are.
+//! Containers as docs/containers.md and `examples/` say, word for word, on a host of its own. What
+//! people copy must put the wall up, and what shows that it is up must fail where it is not.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use interceptor_tests::sandbox::binary;
-
-/// Makes the host: writable copies of what is installed into, empty places for what is kept, an
-/// image, a checkout with the built program.
-const HOST: &str = r#"
-set -e
-place=$1 program=$2; shift 2
-mount -t tmpfs tmpfs "$place"
-for directory in /etc /usr/local/bin /usr/share/containers /var/log; do
-    copy=$place/layers$directory; mkdir -p "$copy/upper" "$copy/work"
-    mount -t overlay overlay -o "lowerdir=$directory,upperdir=$copy/upper,workdir=$copy/work" $directory
-done
-mkdir -p /var/lib/containers
-for directory in /run /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs $directory; done
-export quirks=
-if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
-    # Engines know cgroup v2 at its usual place only; there no controllers are left for them.
-    mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    quirks='cgroups = "disabled"'
-fi
-cat > /etc/containers/containers.conf <<END
-[containers]
-volumes = ["/usr:/usr:ro"]
-default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
-$quirks
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "none"
-lock_type = "file"
-END
-printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > /etc/containers/storage.conf
-root=$place/root; mkdir -p "$root"/etc "$root"/usr "$root"/tmp "$root"/proc "$root"/sys "$root"/dev "$root"/run
-for name in bin sbin lib lib32 lib64 libx32; do [ ! -L /$name ] || ln -s usr/$name "$root/$name"; done
-tar -C "$root" -cf "$place/image.tar" . && podman import --quiet "$place/image.tar" image > /dev/null
-mkdir -p "$place/bin" "$place/checkout/target/release"
-printf '#!/bin/sh\nexec "$@"\n' > "$place/bin/sudo"; chmod 755 "$place/bin/sudo"
-# Containers that get no cgroup of their own share this one, and nobody else does.
-cat > "$place/bin/docker" <<'END'
-#!/bin/sh
-if { [ "$1" = run ] || [ "$1" = exec ]; } && [ -n "$DOCKER_CGROUP" ]; then
-    echo $$ > "$DOCKER_CGROUP/cgroup.procs"
-fi
-exec podman "$@"
-END
-chmod 755 "$place/bin/docker"
-cp -r "$1" "$place/checkout/examples"; shift
-cp "$program" "$place/checkout/target/release/interceptor"
-cd "$place/checkout"; PATH=$place/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-printf '{"network":{"allow":["api.example.com"]}}' > policy.json
-exec sh -ec "$1"
-"#;
-
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
-/// The blocks of a section of the page.
-fn blocks(section: &str, command: &str) -> Vec<String> {
-    let page = fs::read_to_string(repository("docs/containers.md")).unwrap();
-    let section = page.split_once(&format!("\n## {section}\n")).unwrap().1;
-    let section = section.split("\n## ").next().unwrap();
-    let blocks = section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
-    blocks.map(|block| block.replace("IMAGE", "image").replace("COMMAND", command)).collect()
-}
+use interceptor_tests::host::{after, blocks, on_a_host};
 
 /// The page's blocks for Podman: how to install, and how to see that it works.
 fn podman() -> (String, String) {
-    let [install, proof] = blocks("Podman", "sh -c 'echo started'").try_into().unwrap();
+    let [install, proof] = blocks("docs/containers.md", "Podman").try_into().unwrap();
     assert!(install.contains("podman run") && proof.contains("curl"), "{install}{proof}");
-    (install, proof)
-}
-
-/// What a script says on such a host, and whether it succeeds.
-fn on_a_host(script: &str) -> (bool, String) {
-    let place = tempfile::tempdir().unwrap();
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", HOST, "host"])
-        .arg(place.path())
-        .arg(binary("interceptor"))
-        .arg(repository("examples"))
-        .arg(format!("exec 2>&1; {script}"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), text.into_owned())
-}
-
-/// Everything after a line that the script has printed.
-#[track_caller]
-fn after<'a>(text: &'a str, mark: &str) -> &'a str {
-    let (_, rest) =
-        text.split_once(&format!("-- {mark}\n")).unwrap_or_else(|| panic!("no {mark} in:\n{text}"));
-    rest.split("\n-- ").next().unwrap()
+    (install.replace("COMMAND", "sh -c 'echo started'"), proof)
 }
 
 #[test]
@@ -249,16 +158,17 @@ fn with_docker(script: &str) -> String {
 
 #[test]
 fn docker_as_the_page_says_is_under_enforcement() {
-    let [narrow] = blocks("CRI-O", "").try_into().unwrap();
-    let [attach] = blocks("Docker", "sleep infinity").try_into().unwrap();
+    let [narrow] = blocks("docs/containers.md", "CRI-O").try_into().unwrap();
+    let [attach] = blocks("docs/containers.md", "Docker").try_into().unwrap();
     let text = with_docker(&format!(
         "cp /usr/share/containers/seccomp.json profile.json
          {narrow}
-         mkfifo ready; {{ {attach} }} > ready & exec 3< ready
+         mkfifo ready; {{ {} }} > ready & exec 3< ready
          while read -r line <&3; do case $line in '{{'*) break;; esac; done
          echo '-- agent'; docker exec agent curl -sS http://192.0.2.1/ || echo ended $?
          echo '-- sockets'; docker exec agent python3 -c 'import socket; socket.socket(40, 1)' 2>&1 | tail -n 1
-         kill $!"
+         kill $!",
+        attach.replace("COMMAND", "sleep infinity")
     ));
     assert!(after(&text, "agent").contains(r#"{"error":{"type":"host_denied""#), "{text}");
     // AF_VSOCK: the profile is narrowed.

@@ -1,0 +1,107 @@
+//! A host for what documents tell people to type: a mount namespace in which nothing of an engine's or
+//! the hook's is the machine's, with Podman, an image, and a checkout that has the built program. Podman
+//! answers to Docker's name too, and takes its commands as they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::sandbox::binary;
+
+/// Makes the host: writable copies of what is installed into, empty places for what is kept, an
+/// image, a checkout with the built program.
+const HOST: &str = r#"
+set -e
+place=$1 program=$2; shift 2
+mount -t tmpfs tmpfs "$place"
+for directory in /etc /usr/local/bin /usr/share/containers /var/log; do
+    copy=$place/layers$directory; mkdir -p "$copy/upper" "$copy/work"
+    mount -t overlay overlay -o "lowerdir=$directory,upperdir=$copy/upper,workdir=$copy/work" $directory
+done
+mkdir -p /var/lib/containers
+for directory in /run /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs $directory; done
+export quirks=
+if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
+    # Engines know cgroup v2 at its usual place only; there no controllers are left for them.
+    ! mountpoint -q /sys/fs/cgroup || umount -R /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    quirks='cgroups = "disabled"'
+fi
+cat > /etc/containers/containers.conf <<END
+[containers]
+volumes = ["/usr:/usr:ro"]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+$quirks
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+END
+printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > /etc/containers/storage.conf
+root=$place/root; mkdir -p "$root"/etc "$root"/usr "$root"/tmp "$root"/proc "$root"/sys "$root"/dev "$root"/run
+for name in bin sbin lib lib32 lib64 libx32; do [ ! -L /$name ] || ln -s usr/$name "$root/$name"; done
+tar -C "$root" -cf "$place/image.tar" . && podman import --quiet "$place/image.tar" image > /dev/null
+mkdir -p "$place/bin" "$place/checkout/target/release"
+printf '#!/bin/sh\n[ "$1" != -E ] || shift\nexec "$@"\n' > "$place/bin/sudo"; chmod 755 "$place/bin/sudo"
+# Containers that get no cgroup of their own share this one, and nobody else does.
+cat > "$place/bin/docker" <<'END'
+#!/bin/sh
+if { [ "$1" = run ] || [ "$1" = exec ]; } && [ -n "$DOCKER_CGROUP" ]; then
+    echo $$ > "$DOCKER_CGROUP/cgroup.procs"
+fi
+exec podman "$@"
+END
+chmod 755 "$place/bin/docker"
+cp -r "$1" "$place/checkout/examples"; shift
+cp "$program" "$place/checkout/target/release/interceptor"
+cd "$place/checkout"; PATH=$place/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+printf '{"network":{"allow":["api.example.com"]}}' > policy.json
+exec sh -ec "$1"
+"#;
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The scripts in a section of a page; `IMAGE` in them is the host's own image.
+///
+/// # Panics
+/// When there is no such page or section.
+#[track_caller]
+pub fn blocks(page: &str, section: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository(page)).expect("a page");
+    let section = text.split_once(&format!("\n## {section}\n")).expect("a section").1;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let blocks = section.split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap_or_default().replace("IMAGE", "image")).collect()
+}
+
+/// What a script says on such a host, and whether it succeeds.
+///
+/// # Panics
+/// When the host cannot be made.
+pub fn on_a_host(script: &str) -> (bool, String) {
+    let place = tempfile::tempdir().expect("a directory");
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", HOST, "host"])
+        .arg(place.path())
+        .arg(binary("interceptor"))
+        .arg(repository("examples"))
+        .arg(format!("exec 2>&1; {script}"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare(1)");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text.into_owned())
+}
+
+/// Everything after a line that the script has printed, up to the next such line.
+///
+/// # Panics
+/// When it has not been printed.
+#[track_caller]
+pub fn after<'a>(text: &'a str, mark: &str) -> &'a str {
+    let (_, rest) =
+        text.split_once(&format!("-- {mark}\n")).unwrap_or_else(|| panic!("no {mark} in:\n{text}"));
+    rest.split("\n-- ").next().unwrap_or_default()
+}

@@ -1,0 +1,44 @@
+//! The README from its first command to a refusal, as a newcomer types it, on a host of its own.
+
+use interceptor_tests::host::{after, blocks, on_a_host};
+
+/// A program of the reader's that tries what it may not, at a base URL: no name is looked up.
+const AGENT: &str = r#"
+import json, os, urllib.error, urllib.request
+url = "http://169.254.169.254/proxy/openai/v1/files/f-1"
+key = {"authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+try: urllib.request.urlopen(urllib.request.Request(url, headers=key, method="DELETE"))
+except urllib.error.HTTPError as refusal: print(refusal.read().decode())
+print(os.environ["OPENAI_API_KEY"])
+"#;
+
+#[test]
+fn whoever_types_what_the_readme_says_sees_the_refusal_that_it_shows() {
+    let install: Vec<String> = blocks("README.md", "Install")
+        .iter()
+        .flat_map(|block| block.lines())
+        .filter(|line| !line.starts_with("cargo "))
+        .map(str::to_owned)
+        .collect();
+    let policy = blocks("README.md", "One policy, one refusal").join("\n");
+    assert!(install.len() >= 2 && policy.contains("interceptor run"), "{install:?} {policy}");
+    let script = format!(
+        "{}\nexport OPENAI_API_KEY=sk-CANARY-0123456789abcdef\ncat > my_agent.py <<'AGENT'\n{AGENT}\nAGENT\n\
+         echo '-- refusal'\n{policy}\necho '-- records'\ncat audit.jsonl\necho '-- end'",
+        install.join("\n")
+    );
+    let (success, text) = on_a_host(&script);
+    assert!(success, "{text}");
+    let refusal = after(&text, "refusal");
+    let shown = [
+        r#"{"error":{"type":"endpoint_denied","message":"DELETE /v1/files/f-1 was refused by the endpoint"#,
+        r#""host":"api.openai.com","method":"DELETE","path":"/v1/files/f-1","credential":"openai","#,
+        r#""rule":null,"request_id":""#,
+        "sk-proxy-managed-",
+    ];
+    for part in shown {
+        assert!(refusal.contains(part), "{part} in {text}");
+    }
+    assert!(after(&text, "records").contains(r#""type":"endpoint_denied""#), "{text}");
+    assert!(!refusal.contains("CANARY") && !after(&text, "records").contains("CANARY"), "{text}");
+}
