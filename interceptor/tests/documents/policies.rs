@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -92,7 +91,7 @@ fn properties(schema: &Value, into: &mut BTreeSet<String>) {
 #[test]
 fn the_policy_page_has_every_field_of_the_schema() {
     let page = fs::read_to_string(root().join("docs/policy.md")).unwrap();
-    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/policy.schema.json");
+    let schema = root().join("interceptor/policy/data/policy.schema.json");
     let schema: Value = serde_json::from_str(&fs::read_to_string(schema).unwrap()).unwrap();
     let mut names = BTreeSet::new();
     properties(&schema, &mut names);
