@@ -94,8 +94,9 @@ pub(crate) struct Ceilings {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Collecting a head in the buffer; so many bytes of it are known to hold no end.
-    Head { scanned: usize },
+    /// Collecting a head in the buffer; so many bytes of it are known to hold no end. The empty line
+    /// that may stand before it has come.
+    Head { scanned: usize, skipped: bool },
     /// So many bytes at the front of the buffer are checked and wait to be read; then comes `next`.
     Deliver { count: usize, next: Next },
     /// So many body bytes, then `next`.
@@ -108,6 +109,11 @@ enum State {
     Raw,
     /// A refusal stands: nothing more is read.
     Closed,
+}
+
+impl State {
+    /// At the beginning of a head.
+    const HEAD: State = State::Head { scanned: 0, skipped: false };
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +172,7 @@ impl<S> Strict<S> {
     ) -> (Strict<S>, Notes) {
         let notes = Notes::default();
         let ceilings = Current(Box::new(ceilings));
-        let state = State::Head { scanned: 0 };
+        let state = State::HEAD;
         (Strict { stream, buffer: first, state, notes: notes.clone(), ceilings, patience: None }, notes)
     }
 
@@ -178,10 +184,12 @@ impl<S> Strict<S> {
     }
 
     /// Looks for a whole head in the buffer. Gives the next state, or `None` when more bytes are needed.
-    fn head(&mut self, scanned: usize) -> Option<State> {
-        // A client may send an empty line before a request line (RFC 9112 section 2.2).
-        if scanned == 0 && self.buffer.starts_with(b"\r\n") {
+    fn head(&mut self, mut scanned: usize, mut skipped: bool) -> Option<State> {
+        // A client may send an empty line before a request line (RFC 9112 section 2.2): one, however
+        // it arrives.
+        if !skipped && scanned < 2 && self.buffer.starts_with(b"\r\n") {
             self.buffer.advance(2);
+            (scanned, skipped) = (0, true);
         }
         let ceilings = self.ceilings.0();
         let from = scanned.saturating_sub(3).min(self.buffer.len());
@@ -213,7 +221,7 @@ impl<S> Strict<S> {
         if let Some(refused) = head::hopeless(&self.buffer) {
             return Some(self.refuse(refused));
         }
-        self.state = State::Head { scanned: self.buffer.len() };
+        self.state = State::Head { scanned: self.buffer.len(), skipped };
         None
     }
 
@@ -256,7 +264,7 @@ impl<S> Strict<S> {
 impl Next {
     fn state(self) -> State {
         match self {
-            Next::Head | Next::Body(0) => State::Head { scanned: 0 },
+            Next::Head | Next::Body(0) => State::HEAD,
             Next::Body(left) => State::Body { left, next: Next::Head },
             Next::ChunkData(left) => State::Body { left, next: Next::Line(Line::ChunkEnd) },
             Next::Line(line) => State::Line(line),
@@ -329,9 +337,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                     };
                     return Poll::Ready(Ok(()));
                 }
-                State::Head { scanned } => {
+                State::Head { scanned, skipped } => {
                     if this.buffer.len() > scanned
-                        && let Some(state) = this.head(scanned)
+                        && let Some(state) = this.head(scanned, skipped)
                     {
                         this.state = state;
                         this.patience = None;
@@ -372,7 +380,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                             return Poll::Pending;
                         }
                         Upgrade::Switched => this.state = State::Raw,
-                        Upgrade::Declined => this.state = State::Head { scanned: 0 },
+                        Upgrade::Declined => this.state = State::HEAD,
                     }
                 }
                 State::Raw => {

@@ -75,6 +75,20 @@ async fn h5_well_formed_requests_pass_unchanged_however_they_are_cut() {
 }
 
 #[tokio::test]
+async fn one_empty_line_before_a_request_passes_over_and_a_second_is_refused_however_cut() {
+    let request = b"\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let both = [&request[..], request].concat();
+    let two = [b"\r\n", &request[..]].concat();
+    for piece in 1..=both.len() {
+        let (out, refused) = filtered(&both, piece).await;
+        assert_eq!((out.unwrap(), refused), ([&request[2..], &request[2..]].concat(), None), "{piece}");
+        let (out, refused) = filtered(&two, piece).await;
+        assert_eq!(out.unwrap(), STAND_IN, "{piece}");
+        assert!(refused.is_some(), "{piece}");
+    }
+}
+
+#[tokio::test]
 async fn h1_h3_h6_what_is_ambiguous_is_refused_and_nothing_of_it_passes() {
     let heads: &[(&[u8], u16)] = &[
         (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
