@@ -1,3 +1,25 @@
-//! What the fuzz targets check, where it is more than a call.
+//! The parsers of bytes that a sandbox or an origin controls, as the fuzz targets see them. A
+//! module for each target says what must hold of any input.
 
+pub mod clienthello;
+pub mod decoding;
+pub mod dns;
+pub mod first;
+pub mod http1;
+pub mod oci;
+pub mod record;
 pub mod redact;
+pub mod websocket;
+
+mod pieces;
+
+#[allow(dead_code, reason = "the targets use a part")]
+#[path = "../src/files.rs"]
+mod files;
+#[allow(dead_code, unused_imports, reason = "the targets use a part")]
+#[path = "../src/http/redact/mod.rs"]
+mod redaction;
+mod sandbox;
+#[allow(dead_code, reason = "the targets use a part")]
+#[path = "../src/words.rs"]
+mod words;

@@ -12,7 +12,22 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const TARGETS: [&str; 6] = ["document", "path", "pattern", "host", "decide", "redact"];
+const TARGETS: [&str; 14] = [
+    "document",
+    "path",
+    "pattern",
+    "host",
+    "decide",
+    "redact",
+    "http1",
+    "dns",
+    "first",
+    "clienthello",
+    "websocket",
+    "decoding",
+    "record",
+    "oci",
+];
 
 /// An input may take this long, in seconds, before it counts as a failure.
 const INPUT_TIMEOUT: u32 = 10;

@@ -1,0 +1,77 @@
+//! What a container runtime hands to the hook: what is judged good has none of what is refused, and
+//! changes leave JSON that says what they said.
+
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/oci/config.rs"]
+mod config;
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/oci/error.rs"]
+mod error;
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/oci/input.rs"]
+mod input;
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/oci/seccomp.rs"]
+mod seccomp;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use error::{Attempt, OciError};
+use input::Input;
+
+/// Checks one input of the hook's.
+///
+/// # Panics
+/// Where something does not hold.
+pub fn check(data: &[u8]) {
+    match input::parse(data) {
+        Ok(Input::Config(config)) => check_config(config),
+        Ok(Input::Profile(mut profile)) => {
+            seccomp::narrow(&mut profile);
+            let once = seccomp::is_narrow(&profile);
+            seccomp::narrow(&mut profile);
+            assert_eq!(once, seccomp::is_narrow(&profile));
+        }
+        Ok(Input::State(_)) | Err(_) => {}
+    }
+}
+
+fn check_config(mut config: config::Config) {
+    config.narrow_sockets();
+    let judged = config.judge(false).is_ok();
+    let before: Value = serde_json::from_str(&config.to_json()).expect("JSON");
+    if judged {
+        let namespaces = before["linux"]["namespaces"].as_array().expect("a list");
+        assert!(namespaces.iter().any(|one| one["type"] == "mount"));
+        assert!(!before["process"]["capabilities"].to_string().contains("\"CAP_SYS_ADMIN\""));
+        assert!(seccomp::is_narrow(&before["linux"]["seccomp"]));
+        assert!(config.judge(true).is_ok());
+    }
+    let _ = (config.root(None), config.root(Some(Path::new("/b"))), config.has_own_network());
+    let destinations = config.destinations().count();
+    config.annotate("a", "b");
+    let environment = vec!["A=\"\n".to_owned()];
+    let has_environment = config.set_environment(environment.clone()).is_ok();
+    let bound = config.bind(Path::new("/s\"\n"), Path::new("/d")).is_ok();
+    assert_eq!(config.annotation("a"), Some("b"));
+    if has_environment {
+        assert_eq!(config.environment(), environment);
+    }
+    if bound {
+        assert_eq!(config.destinations().count(), destinations + 1);
+        assert_eq!(config.destinations().last(), Some(Path::new("/d")));
+    }
+    // What would not start is refused whatever else it says.
+    config.refuse(Path::new("/bin/true"), "a\n\"reason\"", "token");
+    let after: Value = serde_json::from_str(&config.to_json()).expect("JSON");
+    for stage in ["prestart", "createRuntime"] {
+        assert!(after["hooks"][stage][0]["path"].as_str().expect("a hook").starts_with("/bin/true "));
+    }
+    for (name, value) in before.as_object().expect("an object") {
+        if !["annotations", "process", "mounts", "hooks"].contains(&name.as_str()) {
+            assert_eq!(&after[name], value);
+        }
+    }
+}
