@@ -1,7 +1,7 @@
 //! The lab's certificate authority, the stand-in for the public ones: certificates for any name, and the table of
 //! certificates that no client may accept (attack T4).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use rcgen::{
@@ -17,6 +17,8 @@ use rustls::sign::CertifiedKey;
 pub struct Authority {
     root: CertifiedIssuer<'static, KeyPair>,
     leaf_key: KeyPair,
+    /// The names that clients of the lab's origins asked for in their handshakes.
+    asked: Mutex<BTreeSet<String>>,
 }
 
 /// What is wrong with an origin's certificate.
@@ -73,7 +75,13 @@ impl Authority {
     /// Makes a fresh root.
     pub fn new() -> Authority {
         let root = issuer("interceptor lab root", None, |_| {});
-        Authority { root, leaf_key: KeyPair::generate().expect("a key pair") }
+        let leaf_key = KeyPair::generate().expect("a key pair");
+        Authority { root, leaf_key, asked: Mutex::default() }
+    }
+
+    /// The names that clients of the lab's origins asked for in their handshakes.
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.asked.lock().expect("no origin panicked").clone()
     }
 
     /// The root's certificate, for `--upstream-ca`.
@@ -221,6 +229,9 @@ impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // A client without SNI asked for an address: the lab's origins have only one.
         let name = hello.server_name().unwrap_or("127.0.0.1").to_owned();
+        if hello.server_name().is_some() {
+            self.authority.asked.lock().ok()?.insert(name.clone());
+        }
         let mut minted = self.minted.lock().ok()?;
         let certificate = minted.entry(name.clone()).or_insert_with(|| {
             match self.flaws.iter().find(|(flawed, _)| *flawed == name) {

@@ -70,7 +70,14 @@ pub struct Cage {
     outside: File,
     observer: Child,
     seen: crate::running::Output,
+    /// How often it was asked for its packets.
+    asked: AtomicUsize,
 }
+
+/// The type of the cage's own packets, as the observer writes it: one for local experiments (IEEE Std
+/// 802). They are told apart by their length.
+const OWN: &str = "0x88b5";
+const OWN_LENGTH: usize = 64;
 
 impl Cage {
     /// Makes it.
@@ -84,7 +91,14 @@ impl Cage {
         fs::create_dir(&cgroup).expect("tests of attach need root and cgroup v2");
         let (inside, outside) = (namespace(), namespace());
         let observer = Command::new("true").spawn().expect("true");
-        let mut cage = Cage { cgroup, inside, outside, observer, seen: crate::running::Output::of(&[][..]) };
+        let mut cage = Cage {
+            cgroup,
+            inside,
+            outside,
+            observer,
+            seen: crate::running::Output::of(&[][..]),
+            asked: AtomicUsize::default(),
+        };
         cage.observer.wait().expect("true ends");
         cage.connect();
         let mut observer = cage.outside(PYTHON);
@@ -177,11 +191,28 @@ impl Cage {
         Attach { child: child.expect("interceptor"), member }
     }
 
-    /// What has come from inside so far, a line a packet: family, protocol, destination, length.
+    /// What has come from inside so far, a line a packet: family, protocol, destination, length. A
+    /// packet of the cage's own is sent behind it, and waited for.
+    ///
+    /// # Panics
+    /// When that one does not come.
     pub fn packets(&self) -> Vec<String> {
-        // What is under way over a pair of virtual devices is there within microseconds; the observer needs a moment to write.
-        thread::sleep(Duration::from_millis(200));
-        self.seen.text().lines().filter_map(|line| line.strip_prefix("packet ")).map(str::to_owned).collect()
+        let length = OWN_LENGTH + self.asked.fetch_add(1, Ordering::SeqCst);
+        // Past every route and rule, which a test may have removed.
+        let program = format!(
+            "import socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('inside', 0))
+s.send((b'\\xff' * 12 + b'\\x88\\xb5').ljust({length}, b'.'))"
+        );
+        let sent = self.beside(PYTHON).args(["-c", &program]).status().expect("python3");
+        assert!(sent.success(), "{sent}");
+        let line = format!("packet {OWN} 0 - {length}\n");
+        let came = self.seen.wait_for(line.as_bytes(), Instant::now() + PATIENCE);
+        assert!(came, "the observer does not see the cage's own packet");
+        let text = self.seen.text();
+        let packets = text.lines().filter_map(|line| line.strip_prefix("packet "));
+        let others = packets.filter(|line| !line.starts_with(OWN));
+        others.map(str::to_owned).collect()
     }
 }
 

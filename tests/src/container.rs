@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Run};
+use crate::lab::{Lab, Run, Sweep};
 use crate::outcome::Outcome;
 use crate::running::{Output, Running, processes};
 use crate::sandbox::{binary, client};
@@ -102,6 +102,7 @@ impl<'lab> Engine<'lab> {
 
     /// Puts a policy into the operator's directory.
     pub fn policy(&self, name: &str, text: &str) {
+        self.lab.permits(text);
         let path = self.path("policies").join(format!("{name}.json"));
         fs::write(&path, text).expect("own directory");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");
@@ -230,7 +231,7 @@ impl<'lab> Engine<'lab> {
         let running = Running {
             lab: self.lab,
             deadline: Instant::now() + LIMIT,
-            sweep: Some((self.lab.work().join(sweep), true)),
+            sweep: Some(Sweep { file: self.lab.work().join(sweep), isolated: true, required: true }),
             child,
             stdin: None,
             stdout,

@@ -55,11 +55,13 @@ impl<'lab> ToServe<'lab> {
         }
     }
 
-    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80.
+    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80. On other ports
+    /// it is at the destination that must receive nothing.
     #[must_use]
     pub fn at_origin(self, name: &str) -> Self {
-        let (tls, plain) = (self.lab.origin(), self.lab.plain());
-        self.resolve(&format!("{name}:443"), tls).resolve(&format!("{name}:80"), plain)
+        let (tls, plain, forbidden) = (self.lab.origin(), self.lab.plain(), self.lab.forbidden());
+        let own = self.resolve(&format!("{name}:443"), tls).resolve(&format!("{name}:80"), plain);
+        own.resolve(name, forbidden)
     }
 
     /// `--resolve NAME[:PORT]:ADDRESS`.
@@ -230,6 +232,7 @@ impl<'lab> Daemon<'lab> {
     /// One request to the control API; a body is JSON.
     #[track_caller]
     pub fn call(&self, method: &str, path: &str, body: &str) -> Answered {
+        self.lab.permits(body);
         let answered = self.lab.handle().block_on(async {
             tokio::time::timeout(PATIENCE, ask(self.control.clone(), method, path, body.to_owned())).await
         });

@@ -1,11 +1,13 @@
 //! One test's world, and the three oracles that judge every test at its end:
 //!
-//! - *reach*: nothing but the permitted destinations received a byte, and an isolated sandbox has no device but `lo`;
+//! - *reach*: nothing but the permitted destinations received a byte, no origin was asked for a name that the test did not permit,
+//!   and an isolated sandbox has no device but `lo`;
 //! - *canary*: no real key, raw or encoded, is in anything the sandbox could read: what its client received, the files
 //!   it wrote, its readable `/proc`, nor in the product's logs at trace level or its audit file;
 //! - *agreement*: the requests that the audit file says were allowed are those the origins parsed, in order.
 
-use std::collections::BTreeMap;
+mod oracles;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -41,6 +43,8 @@ pub struct Lab {
     key: String,
     keys: Mutex<Vec<String>>,
     runs: Mutex<Vec<Run>>,
+    /// Every policy of the test, as text.
+    policies: Mutex<Vec<String>>,
     leniency: Mutex<Leniency>,
 }
 
@@ -49,8 +53,18 @@ pub struct Lab {
 pub(crate) struct Run {
     pub(crate) transcript: Vec<(&'static str, Vec<u8>)>,
     pub(crate) audit: Vec<Record>,
-    /// The sweep that the wrapper must have left, and whether the sandbox had a network of its own.
-    pub(crate) sweep: Option<(PathBuf, bool)>,
+    /// The sweep that the wrapper must have left.
+    pub(crate) sweep: Option<Sweep>,
+}
+
+/// What the wrapper writes down of a sandbox when the command has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Sweep {
+    pub(crate) file: PathBuf,
+    /// Whether the sandbox had a network of its own.
+    pub(crate) isolated: bool,
+    /// Whether the wrapper came to its end, so that the file must be there.
+    pub(crate) required: bool,
 }
 
 /// Where a test cannot hold the product to a whole oracle, and says so.
@@ -99,6 +113,7 @@ impl Lab {
             forbidden: Recorder::start(&handle),
             keys: Mutex::new(vec![key.clone()]),
             runs: Mutex::default(),
+            policies: Mutex::default(),
             leniency: Mutex::default(),
             runtime,
             directory,
@@ -137,12 +152,19 @@ impl Lab {
 
     /// A policy: `host` is allowed and governed by the credential `lab` (variable `LAB_API_KEY`) with these endpoint rules.
     pub fn governed(&self, host: &str, endpoints: Value) -> Value {
-        json!({
+        let policy = json!({
             "network": { "allow": [host] },
             "credentials_v2": { "lab": {
                 "key": { "file": self.key_file() }, "hosts": [host], "env": "LAB_API_KEY", "endpoints": endpoints,
             } },
-        })
+        });
+        self.permits(&policy.to_string());
+        policy
+    }
+
+    /// A policy of this test, by which the reach oracle knows what is permitted.
+    pub fn permits(&self, policy: &str) {
+        self.policies.lock().expect("no test thread panicked").push(policy.to_owned());
     }
 
     /// A sandbox with this policy, to be configured further.
@@ -261,124 +283,19 @@ impl Lab {
         self.leniency.lock().expect("no test thread panicked").audit_lost = true;
     }
 
+    /// What a test ran without [`Lab::sandbox`] and [`Lab::daemon`]: everything that was heard of it,
+    /// and its audit file.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn ran(&self, heard: Vec<u8>, audit: &Path) {
+        let records = crate::audit::read(audit).expect("an audit file");
+        let text = fs::read(audit).expect("an audit file");
+        let transcript = vec![("what was heard", heard), ("the audit file", text)];
+        self.ended(Run { transcript, audit: records, sweep: None });
+    }
+
     pub(crate) fn ended(&self, run: Run) {
         self.runs.lock().expect("no test thread panicked").push(run);
     }
-
-    /// What the three oracles object to.
-    pub fn judge(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        self.judge_reach(&mut problems);
-        self.judge_canary(&mut problems);
-        self.judge_agreement(&mut problems);
-        problems
-    }
-
-    fn judge_reach(&self, problems: &mut Vec<String>) {
-        if let Some(reached) = self.forbidden.reached() {
-            problems.push(format!("reach: the forbidden destination received {reached}"));
-        }
-        for (path, isolated) in
-            self.runs.lock().expect("no test thread panicked").iter().filter_map(|run| run.sweep.as_ref())
-        {
-            let Ok(sweep) = fs::read(path) else {
-                problems.push(format!("canary: the sweep of a sandbox is missing: {}", path.display()));
-                continue;
-            };
-            let text = String::from_utf8_lossy(&sweep);
-            let devices = text
-                .split("== /proc/net/dev\n")
-                .nth(1)
-                .map(|part| part.split("\n== ").next().unwrap_or(part));
-            let other = devices
-                .unwrap_or("the sweep lists no devices: x")
-                .lines()
-                .filter_map(|line| line.split_once(':'))
-                .find(|(device, _)| device.trim() != "lo");
-            if let (true, Some((device, _))) = (isolated, other) {
-                problems.push(format!("reach: an isolated sandbox had the network device {device:?}"));
-            }
-        }
-    }
-
-    fn judge_canary(&self, problems: &mut Vec<String>) {
-        let keys = self.keys.lock().expect("no test thread panicked");
-        let search = canary::Search::new(keys.iter().map(String::as_str));
-        for run in self.runs.lock().expect("no test thread panicked").iter() {
-            for (what, bytes) in &run.transcript {
-                problems.extend(search.find(bytes).map(|found| format!("canary: in {what}: {found}")));
-            }
-        }
-        for file in files_below(&self.work()) {
-            let found = fs::read(&file).ok().and_then(|bytes| search.find(&bytes));
-            problems.extend(found.map(|found| format!("canary: in {}: {found}", file.display())));
-        }
-    }
-
-    fn judge_agreement(&self, problems: &mut Vec<String>) {
-        let leniency = self.leniency.lock().expect("no test thread panicked");
-        let runs = self.runs.lock().expect("no test thread panicked");
-        let records = || runs.iter().flat_map(|run| &run.audit).filter(|record| record.kind == "request");
-        let mut allowed: Vec<String> =
-            records().filter(|r| r.is_request("allow")).map(Record::line).collect();
-        allowed.retain(|line| !leniency.unseen.iter().any(|host| line.contains(&format!(" {host}/"))));
-        // A request that the policy permits and the origin received, but whose answer failed, is recorded as refused for
-        // the origin's fault: the origin may or may not have parsed it.
-        let failed = |record: &&Record| {
-            record.is_request("deny")
-                && record.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"))
-        };
-        let mut faults: BTreeMap<String, usize> = BTreeMap::new();
-        for record in records().filter(failed) {
-            *faults.entry(record.line()).or_default() += 1;
-        }
-        let mut seen: Vec<String> = self.seen().iter().map(Seen::line).collect();
-        seen.retain(|line| {
-            let tunnelled = leniency.tunnelled.iter().any(|host| line.contains(&format!(" {host}/")));
-            let fault = faults.get_mut(line).filter(|left| **left > 0);
-            let excused = fault.is_some();
-            if let Some(left) = fault {
-                *left -= 1;
-            }
-            !tunnelled && !excused
-        });
-        if leniency.unordered {
-            allowed.sort();
-            seen.sort();
-        }
-        if leniency.audit_lost && leniency.unordered {
-            let mut told = allowed.clone();
-            seen.retain(|line| {
-                told.iter().position(|known| known == line).map(|at| told.swap_remove(at)).is_some()
-            });
-        } else if leniency.audit_lost {
-            seen.truncate(allowed.len());
-        }
-        if allowed != seen {
-            let text =
-                |lines: &[String]| lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
-            problems.push(format!(
-                "agreement: the audit file allowed {} requests:{}\n  the origins parsed {}:{}",
-                allowed.len(),
-                text(&allowed[..allowed.len().min(40)]),
-                seen.len(),
-                text(&seen[..seen.len().min(40)])
-            ));
-        }
-    }
-}
-
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => directories.push(entry.path()),
-                Ok(kind) if kind.is_file() => files.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    files
 }

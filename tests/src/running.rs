@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::audit;
-use crate::lab::{Lab, Run};
+use crate::lab::{Lab, Run, Sweep};
 use crate::outcome::Outcome;
 
 /// How much of a stream is kept.
@@ -27,7 +27,7 @@ pub struct Running<'lab> {
     pub(crate) stdout: Output,
     pub(crate) stderr: Output,
     pub(crate) audit: PathBuf,
-    pub(crate) sweep: Option<(PathBuf, bool)>,
+    pub(crate) sweep: Option<Sweep>,
     pub(crate) deadline: Instant,
     pub(crate) ended: bool,
 }
@@ -123,8 +123,13 @@ impl Running<'_> {
                 ("the audit file", fs::read(&self.audit).unwrap_or_default()),
             ],
             audit: outcome.audit.clone(),
-            // A command that never began, or an interceptor that was killed, leaves no sweep.
-            sweep: self.sweep.take().filter(|_| status.success()),
+            sweep: self.sweep.take().map(|sweep| {
+                // A command that never began leaves none, nor does one that a signal ended, with which
+                // the wrapper may have ended too.
+                let ended = status.code().is_some_and(|code| code < 128);
+                let began = begun(&sweep.file).exists();
+                Sweep { required: sweep.required && ended && began, ..sweep }
+            }),
         });
         outcome
     }
@@ -150,6 +155,13 @@ impl Drop for Running<'_> {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Where the wrapper says that it has begun, before it starts the command.
+pub fn begun(sweep: &Path) -> PathBuf {
+    let mut name = sweep.as_os_str().to_owned();
+    name.push(".begun");
+    name.into()
 }
 
 /// The process ids of this host.

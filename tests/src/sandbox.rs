@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::fetch::{Plan, Report};
-use crate::lab::Lab;
+use crate::lab::{Lab, Sweep};
 use crate::outcome::Outcome;
 use crate::running::{Output, Running};
 
@@ -57,11 +57,13 @@ impl<'lab> Sandbox<'lab> {
         }
     }
 
-    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80.
+    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80. On other ports
+    /// it is at the destination that must receive nothing.
     #[must_use]
     pub fn at_origin(self, name: &str) -> Self {
-        let (tls, plain) = (self.lab.origin(), self.lab.plain());
-        self.resolve(&format!("{name}:443"), tls).resolve(&format!("{name}:80"), plain)
+        let (tls, plain, forbidden) = (self.lab.origin(), self.lab.plain(), self.lab.forbidden());
+        let own = self.resolve(&format!("{name}:443"), tls).resolve(&format!("{name}:80"), plain);
+        own.resolve(name, forbidden)
     }
 
     /// `name` is at the destination that must receive nothing, on every port.
@@ -211,6 +213,7 @@ impl<'lab> Sandbox<'lab> {
         static RUNS: AtomicUsize = AtomicUsize::new(0);
         let number = RUNS.fetch_add(1, Ordering::SeqCst);
         let directory = self.lab.directory();
+        self.lab.permits(&self.policy);
         let policy = self.lab.secret_file(&format!("policy-{number}.json"), &self.policy);
         let audit = directory.join(format!("audit-{number}.jsonl"));
         let sweep = self.lab.work().join(format!("sweep-{number}"));
@@ -255,7 +258,7 @@ impl<'lab> Sandbox<'lab> {
         Running {
             lab: self.lab,
             deadline: Instant::now() + self.limit,
-            sweep: (!self.bare).then_some((sweep, !self.host_net)),
+            sweep: (!self.bare).then(|| Sweep { file: sweep, isolated: !self.host_net, required: true }),
             child,
             stdin,
             stdout,

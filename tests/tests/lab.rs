@@ -1,7 +1,5 @@
 //! The lab itself: origins that record what they parsed, and oracles that object where they should.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -9,8 +7,10 @@ use std::time::Duration;
 
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::{Answer, Plan, Report};
+use interceptor_tests::daemon::until;
 use interceptor_tests::origin::body::pattern_sha256;
 use interceptor_tests::sandbox::binary;
+use serde_json::json;
 
 /// Runs a plan from the host itself, straight to the lab's origin.
 fn fetch(lab: &Lab, mut plan: Plan) -> Vec<Report> {
@@ -93,16 +93,11 @@ fn a_client_that_goes_away_is_noticed_and_a_cut_body_is_seen() {
     assert!(cut[0].error.is_some() && cut[0].body_bytes == 1000, "{cut:?}");
     let mut stream = TcpStream::connect(lab.plain()).unwrap();
     stream.write_all(b"GET /drip HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    // The answer has begun.
+    std::io::Read::read_exact(&mut stream, &mut [0; 1]).unwrap();
     drop(stream);
-    let vanished = || lab.shared().vanished.load(std::sync::atomic::Ordering::SeqCst);
-    for _ in 0..200 {
-        std::thread::sleep(Duration::from_millis(10));
-        if vanished() == 1 {
-            return;
-        }
-    }
-    panic!("the origin never noticed");
+    let vanished = || lab.shared().vanished.load(std::sync::atomic::Ordering::SeqCst) == 1;
+    assert!(until(vanished), "the origin never noticed");
 }
 
 #[test]
@@ -115,12 +110,6 @@ fn the_reach_oracle_objects_to_a_connection_and_to_a_datagram() {
         } else {
             TcpStream::connect(lab.forbidden()).unwrap().write_all(b"hello").unwrap();
         }
-        for _ in 0..200 {
-            std::thread::sleep(Duration::from_millis(10));
-            if !lab.judge().is_empty() {
-                break;
-            }
-        }
         assert!(lab.judge()[0].starts_with("reach: "), "udp {udp}: {:?}", lab.judge());
     }
 }
@@ -132,6 +121,52 @@ fn the_canary_oracle_objects_to_a_key_in_a_file_the_sandbox_wrote() {
     let problems = lab.judge();
     assert!(problems.len() == 1 && problems[0].starts_with("canary: in "), "{problems:?}");
     assert!(!problems[0].contains(lab.key()));
+}
+
+#[test]
+fn the_canary_oracle_objects_to_a_key_in_a_link_in_a_name_and_to_what_it_cannot_read() {
+    let lab = Lab::new(&["http/1.1"]);
+    std::os::unix::fs::symlink(lab.key(), lab.work().join("link")).unwrap();
+    assert!(lab.judge()[0].starts_with("canary: in link: "), "{:?}", lab.judge());
+    std::fs::remove_file(lab.work().join("link")).unwrap();
+    std::fs::create_dir(lab.work().join(lab.key())).unwrap();
+    assert!(lab.judge()[0].starts_with("canary: in the name of a file: "), "{:?}", lab.judge());
+    std::fs::remove_dir(lab.work().join(lab.key())).unwrap();
+    // Root reads whatever its mode is: this file can be opened, and nothing is at its beginning.
+    let unreadable = lab.work().join("unreadable").display().to_string();
+    std::fs::write(&unreadable, "").unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        assert!(Command::new(program).args(arguments).status().unwrap().success());
+    };
+    run("mount", &["--bind", "/proc/1/mem", &unreadable]);
+    let problems = lab.judge();
+    run("umount", &[&unreadable]);
+    assert!(problems[0].starts_with("canary: unreadable cannot be read: "), "{problems:?}");
+}
+
+#[test]
+fn the_reach_oracle_objects_to_a_name_that_no_policy_permits() {
+    let lab = Lab::new(&["http/1.1"]);
+    let policy = json!({ "network": { "allow": ["a.test", "*.wide.test"], "deny": ["evil.test"] } });
+    lab.sandbox(&policy).shell("true").success();
+    for name in ["a.test", "b.wide.test", "evil.test"] {
+        fetch(&lab, Plan::https(name, "http/1.1"));
+    }
+    assert_eq!(lab.judge(), ["reach: an origin was asked for \"evil.test\", which no policy permits"]);
+}
+
+#[test]
+fn a_command_that_fails_is_swept_too() {
+    let lab = Lab::new(&["http/1.1"]);
+    let outcome = lab.sandbox(&json!({})).shell("exit 3");
+    assert_eq!((outcome.code(), lab.judge()), (Some(3), vec![]));
+    let sweep = std::fs::read_dir(lab.work()).unwrap().map(|entry| entry.unwrap().path());
+    let sweep: Vec<_> = sweep.filter(|path| path.extension().is_none()).collect();
+    assert_eq!(sweep.len(), 1, "{sweep:?}");
+    std::fs::write(&sweep[0], "\n== /proc/net/dev\n eth0: 1\n").unwrap();
+    assert!(lab.judge()[0].contains("network device \"eth0\""), "{:?}", lab.judge());
+    std::fs::remove_file(&sweep[0]).unwrap();
+    assert!(lab.judge()[0].contains("is missing"), "{:?}", lab.judge());
 }
 
 #[test]

@@ -40,11 +40,18 @@ async fn reaches(metrics: &Metrics, series: &str, wanted: f64) {
     }
 }
 
+/// A test whose product runs in its own process and writes no audit file.
+fn in_process(body: impl AsyncFnOnce(&Lab)) {
+    Lab::test(|lab| {
+        lab.audit_may_be_lost();
+        lab.handle().block_on(body(lab));
+    });
+}
+
 #[test]
 fn what_happens_is_counted_for_its_sandbox_and_forgotten_with_it() {
-    let lab = Lab::new(&["h2", "http/1.1"]);
-    lab.handle().block_on(async {
-        let runtime = runtime(&lab, Audit::discard().unwrap(), &[HOST]);
+    in_process(async |lab| {
+        let runtime = runtime(lab, Audit::discard().unwrap(), &[HOST]);
         let metrics = runtime.metrics();
         let policy = lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/bytes"] }]));
         let one = Served::start(&runtime, "one", &policy);
@@ -117,9 +124,8 @@ async fn flood(served: &Served, round: usize) -> anyhow::Result<()> {
 
 #[test]
 fn a_flood_of_names_and_methods_makes_no_series() {
-    let lab = Lab::new(&["h2", "http/1.1"]);
-    lab.handle().block_on(async {
-        let runtime = runtime(&lab, Audit::discard().unwrap(), &[HOST]);
+    in_process(async |lab| {
+        let runtime = runtime(lab, Audit::discard().unwrap(), &[HOST]);
         let policy = json!({ "network": { "allow": [HOST] }, "limits": { "mints_burst": 60 } });
         let served = Served::start(&runtime, "flooded", &policy);
         let metrics = runtime.metrics();
@@ -152,9 +158,8 @@ fn a_flood_of_names_and_methods_makes_no_series() {
 
 #[test]
 fn a_sandbox_cannot_break_the_text_by_its_name() {
-    let lab = Lab::new(&["http/1.1"]);
-    lab.handle().block_on(async {
-        let runtime = runtime(&lab, Audit::discard().unwrap(), &[]);
+    in_process(async |lab| {
+        let runtime = runtime(lab, Audit::discard().unwrap(), &[]);
         let name = "a\"} 1\ninterceptor_forged 1\n{x=\"\\";
         let _served = Served::start(&runtime, name, &json!({}));
         let text = runtime.metrics().encode();

@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::running::begun;
+
 /// How much memory of one process is read.
 const MEMORY: u64 = 64 << 20;
 /// Where young files are looked for, and how deep.
@@ -29,6 +31,8 @@ pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
         anyhow::bail!("wrap FILE -- COMMAND [ARG…]")
     };
     ensure!(dashes == "--", "wrap FILE -- COMMAND [ARG…]");
+    let file = Path::new(file);
+    File::create(begun(file))?;
     let began = SystemTime::now();
     let status = Command::new(command)
         .args(rest)

@@ -3,9 +3,8 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -23,52 +22,61 @@ use crate::authority::Authority;
 pub struct Recorder {
     address: SocketAddr,
     reached: Arc<Reached>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// What reached a [`Recorder`].
 #[derive(Debug, Default)]
 struct Reached {
-    connections: AtomicU64,
-    bytes: AtomicU64,
-    datagrams: AtomicU64,
-    first: Mutex<Vec<u8>>,
+    contacts: Mutex<Contacts>,
+    more: Condvar,
 }
+
+#[derive(Debug, Default)]
+struct Contacts {
+    /// Where each connection came from, and each datagram.
+    connections: Vec<SocketAddr>,
+    datagrams: Vec<SocketAddr>,
+    /// Where the recorder's own came from, by which it knows that it has seen all before them.
+    own: Vec<SocketAddr>,
+    bytes: usize,
+    first: Vec<u8>,
+}
+
+impl Reached {
+    fn note(&self, change: impl FnOnce(&mut Contacts)) {
+        change(&mut self.contacts.lock().expect("no recorder panicked"));
+        self.more.notify_all();
+    }
+
+    /// Waits for one of the recorder's own contacts; whether it came in that time.
+    fn sees(&self, time: Duration, own: impl Fn(&Contacts) -> bool) -> bool {
+        let contacts = self.contacts.lock().expect("no recorder panicked");
+        let waited = self.more.wait_timeout_while(contacts, time, |contacts| !own(contacts));
+        !waited.expect("no recorder panicked").1.timed_out()
+    }
+}
+
+/// How long one of the recorder's own contacts may take.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 impl Recorder {
     /// Listens on a port of loopback.
+    ///
+    /// # Panics
+    /// When there is no port that is free for both protocols.
     pub fn start(runtime: &Handle) -> Recorder {
-        let listener =
-            runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
+        let both = || {
+            let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).ok()?;
+            let socket = runtime.block_on(UdpSocket::bind(listener.local_addr().ok()?)).ok()?;
+            Some((listener, socket))
+        };
+        let (listener, socket) = (0..100).find_map(|_| both()).expect("a loopback port");
         let address = listener.local_addr().expect("a bound address");
         let reached = Arc::new(Reached::default());
-        let counter = reached.clone();
-        let tcp = each_connection(runtime, listener, move |mut stream| {
-            let reached = counter.clone();
-            async move {
-                reached.connections.fetch_add(1, Ordering::SeqCst);
-                let mut buffer = [0; 4096];
-                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                    reached.bytes.fetch_add(read as u64, Ordering::SeqCst);
-                    let mut first = reached.first.lock().expect("no recorder panicked");
-                    if first.len() < 4096 {
-                        first.extend_from_slice(&buffer[..read]);
-                    }
-                }
-            }
-        });
-        // The port is free for UDP unless something else chose it in this instant; then TCP alone is recorded.
-        let mut tasks = vec![tcp];
-        if let Ok(socket) = runtime.block_on(UdpSocket::bind(address)) {
-            let reached = reached.clone();
-            tasks.push(runtime.spawn(async move {
-                let mut buffer = [0; 4096];
-                while socket.recv_from(&mut buffer).await.is_ok() {
-                    reached.datagrams.fetch_add(1, Ordering::SeqCst);
-                }
-            }));
-        }
-        Recorder { address, reached, tasks }
+        let tcp = runtime.spawn(record_connections(listener, reached.clone()));
+        let udp = runtime.spawn(record_datagrams(socket, reached.clone()));
+        Recorder { address, reached, tasks: [tcp, udp] }
     }
 
     /// Where it listens.
@@ -76,16 +84,82 @@ impl Recorder {
         self.address
     }
 
-    /// What reached it, in words; `None` when nothing did.
+    /// What reached it until now, in words; `None` when nothing did. It is asked over its own
+    /// sockets, so that what was sent before is in.
+    ///
+    /// # Panics
+    /// When the recorder does not see what it sends to itself.
     pub fn reached(&self) -> Option<String> {
-        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-        let (connections, bytes) = (count(&self.reached.connections), count(&self.reached.bytes));
-        let datagrams = count(&self.reached.datagrams);
-        let first = self.reached.first.lock().expect("no recorder panicked").clone();
-        let first = String::from_utf8_lossy(&first).into_owned();
-        (connections + bytes + datagrams > 0).then(|| {
-            format!("{connections} connections, {bytes} bytes, {datagrams} datagrams, beginning {first:?}")
+        self.settle();
+        let contacts = self.reached.contacts.lock().expect("no recorder panicked");
+        let own = contacts.own.len();
+        let others = |all: &[SocketAddr]| {
+            let mut rest = all.to_vec();
+            for address in &contacts.own {
+                let at = rest.iter().position(|from| from == address);
+                at.map(|at| rest.remove(at));
+            }
+            rest.len()
+        };
+        let (connections, datagrams) = (others(&contacts.connections), others(&contacts.datagrams));
+        let first = String::from_utf8_lossy(&contacts.first);
+        (connections + contacts.bytes + datagrams > 0).then(|| {
+            format!(
+                "{connections} connections, {} bytes, {datagrams} datagrams, beginning {first:?} \
+                 ({own} of its own aside)",
+                contacts.bytes
+            )
         })
+    }
+
+    /// Sends a connection and a datagram, and waits until they are seen: both are queued behind what
+    /// came before.
+    fn settle(&self) {
+        let stream = std::net::TcpStream::connect(self.address).expect("the recorder listens");
+        let from = stream.local_addr().expect("a connected socket");
+        let seen = self.reached.sees(SETTLED_WITHIN, |contacts| contacts.connections.contains(&from));
+        assert!(seen, "the recorder does not see its own connection");
+        self.reached.note(|contacts| contacts.own.push(from));
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+        let from = socket.local_addr().expect("a bound socket");
+        // A full queue drops it. The last one that was sent is then not the first that is seen, and
+        // those between are the recorder's own too.
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        let mut sent = 0;
+        loop {
+            assert!(Instant::now() < deadline, "the recorder does not see its own datagram");
+            socket.send_to(b".", self.address).expect("loopback takes a datagram");
+            sent += 1;
+            if self.reached.sees(Duration::from_secs(1), |contacts| contacts.datagrams.contains(&from)) {
+                break;
+            }
+        }
+        self.reached.note(|contacts| contacts.own.extend(vec![from; sent]));
+    }
+}
+
+async fn record_connections(listener: TcpListener, reached: Arc<Reached>) {
+    while let Ok((mut stream, from)) = listener.accept().await {
+        reached.note(|contacts| contacts.connections.push(from));
+        let reached = reached.clone();
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                reached.note(|contacts| {
+                    contacts.bytes += read;
+                    if contacts.first.len() < 4096 {
+                        contacts.first.extend_from_slice(&buffer[..read]);
+                    }
+                });
+            }
+        });
+    }
+}
+
+async fn record_datagrams(socket: UdpSocket, reached: Arc<Reached>) {
+    let mut buffer = [0; 4096];
+    while let Ok((_, from)) = socket.recv_from(&mut buffer).await {
+        reached.note(|contacts| contacts.datagrams.push(from));
     }
 }
 
