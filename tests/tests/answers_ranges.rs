@@ -1,7 +1,5 @@
 //! Parts of a file: real clients resume and read at random, and no way to cut a file into parts shows a key in it.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::{Answer, Plan};
 use interceptor_tests::origin::listen::Listener;

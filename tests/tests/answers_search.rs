@@ -1,7 +1,5 @@
 //! Every answer that is opened is searched for every key of the sandbox, whoever gives it; what cannot be searched ends.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::sync::{Arc, Mutex};
 
 use interceptor_tests::Lab;

@@ -1,8 +1,6 @@
 //! What a client can see of an answer, bytes and how they are cut into chunks, frames and messages, does not depend on how far
 //! something in it matches a key. Whole traces of answers are compared that differ in that alone.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use async_compression::tokio::write::GzipEncoder;
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;

@@ -1,8 +1,6 @@
 //! Connections that an answer turns into another protocol: a WebSocket is searched message by message, what nobody knows is
 //! carried only to hosts that get no key, and nothing is dropped unsaid.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::origin::listen::Listener;
 use interceptor_tests::origin::websocket::accept;
 use interceptor_tests::{Lab, Outcome};

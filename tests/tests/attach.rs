@@ -1,49 +1,26 @@
 //! `interceptor attach`: a wall round a cgroup that exists, which outlives whoever put it up.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use interceptor_tests::daemon::Cgroup;
 use interceptor_tests::sandbox::binary;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A cgroup of this test's own.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mount = fields.into_iter().find(|fields| fields[2] == "cgroup2").unwrap()[1].to_owned();
-        let path = Path::new(&mount).join(format!("attach-test-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Cgroup(path)
-    }
-
-    /// What a process in it prints.
-    fn python(&self, program: &str) -> String {
-        let script = format!("echo $$ > {}/cgroup.procs; exec python3 -c \"$1\"", self.0.display());
-        let output = Command::new("sh").args(["-c", &script, "sh", program]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    }
-
-    fn attach(&self) -> Child {
-        let mut command = Command::new(binary("interceptor"));
-        command.args(["attach", "--cgroup"]).arg(&self.0);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
+/// What a process in the cgroup prints.
+fn python(cgroup: &Cgroup, program: &str) -> String {
+    let output = cgroup.command("python3").args(["-c", program]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
+fn attach(cgroup: &Cgroup) -> Child {
+    let mut command = Command::new(binary("interceptor"));
+    command.args(["attach", "--cgroup"]).arg(cgroup.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits for the line that says that enforcement is in place.
@@ -60,8 +37,8 @@ fn enforcing(child: &mut Child) {
 
 #[test]
 fn k18_the_wall_outlives_a_killed_attach_and_is_taken_over() {
-    let cgroup = Cgroup::new("outlives");
-    let id = fs::metadata(&cgroup.0).unwrap().ino();
+    let cgroup = Cgroup::new();
+    let id = cgroup.id();
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_nonblocking(true).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -75,27 +52,27 @@ for attempt in udp, tcp:
         receiver.local_addr().unwrap().port(),
         listener.local_addr().unwrap().port()
     );
-    assert_eq!(cgroup.python(&program), "out\nout\n", "without a wall");
+    assert_eq!(python(&cgroup, &program), "out\nout\n", "without a wall");
     assert!(receiver.recv(&mut [0; 8]).is_ok());
 
-    let mut first = cgroup.attach();
+    let mut first = attach(&cgroup);
     enforcing(&mut first);
-    assert_eq!(cgroup.python(&program), "refused\nrefused\n");
-    let second = cgroup.attach().wait_with_output().unwrap();
+    assert_eq!(python(&cgroup, &program), "refused\nrefused\n");
+    let second = attach(&cgroup).wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success() && said.contains("an `interceptor attach`"), "{said}");
 
     first.kill().unwrap();
     first.wait().unwrap();
-    assert_eq!(cgroup.python(&program), "refused\nrefused\n", "after the death of the interceptor");
+    assert_eq!(python(&cgroup, &program), "refused\nrefused\n", "after the death of the interceptor");
 
-    let mut third = cgroup.attach();
+    let mut third = attach(&cgroup);
     enforcing(&mut third);
-    assert_eq!(cgroup.python(&program), "refused\nrefused\n");
+    assert_eq!(python(&cgroup, &program), "refused\nrefused\n");
     assert!(receiver.recv(&mut [0; 8]).is_err(), "a datagram got out");
     kill(Pid::from_raw(third.id() as i32), Signal::SIGTERM).unwrap();
     assert!(third.wait().unwrap().success());
-    assert_eq!(cgroup.python(&program), "out\nout\n", "after a normal end");
+    assert_eq!(python(&cgroup, &program), "out\nout\n", "after a normal end");
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let bpffs = mounts.lines().find_map(|line| line.split_once(" bpf ").and(line.split(' ').nth(1))).unwrap();
     assert!(!Path::new(bpffs).join("interceptor").join(id.to_string()).exists());
@@ -103,14 +80,14 @@ for attempt in udp, tcp:
 
 #[test]
 fn sighup_reads_the_policy_again_and_a_broken_one_changes_nothing() {
-    let cgroup = Cgroup::new("sighup");
+    let cgroup = Cgroup::new();
     let directory = tempfile::tempdir().unwrap();
     let policy = directory.path().join("policy.json");
     let deny =
         |network: &str| fs::write(&policy, format!(r#"{{"network":{{"deny":["{network}"]}}}}"#)).unwrap();
     deny("203.0.113.0/24");
     let mut command = Command::new(binary("interceptor"));
-    command.args(["attach", "-v", "--cgroup"]).arg(&cgroup.0).arg("--policy").arg(&policy);
+    command.args(["attach", "-v", "--cgroup"]).arg(cgroup.path()).arg("--policy").arg(&policy);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     enforcing(&mut child);
     let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -125,15 +102,15 @@ fn sighup_reads_the_policy_again_and_a_broken_one_changes_nothing() {
 for address in '203.0.113.1', '198.51.100.1':
     try: socket.create_connection((address, 443), 5); print('redirected')
     except OSError as error: print(error.errno)";
-    assert_eq!(cgroup.python(program), "1\nredirected\n");
+    assert_eq!(python(&cgroup, program), "1\nredirected\n");
     deny("198.51.100.0/24");
     kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
     wait_for("policy reloaded");
-    assert_eq!(cgroup.python(program), "redirected\n1\n");
+    assert_eq!(python(&cgroup, program), "redirected\n1\n");
     fs::write(&policy, "{ broken").unwrap();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
     wait_for("keeping the previous one");
-    assert_eq!(cgroup.python(program), "redirected\n1\n");
+    assert_eq!(python(&cgroup, program), "redirected\n1\n");
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success());
 }

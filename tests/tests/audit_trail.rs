@@ -1,7 +1,5 @@
 //! The audit stream over its whole life: sealed, rotated, attacked with hostile names, followed, counted, and asked of the daemon.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

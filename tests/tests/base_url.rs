@@ -1,8 +1,6 @@
 //! Base URLs: clients that cannot trust the sandbox's authority ask `http://169.254.169.254/proxy/SERVICE/…`, and everything
 //! is as if they had asked the service.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::{Lab, Outcome};
 use serde_json::{Value, json};

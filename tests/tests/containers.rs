@@ -1,7 +1,5 @@
 //! Containers of podman, put under enforcement by the hook before their entrypoints start.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

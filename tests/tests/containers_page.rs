@@ -1,8 +1,6 @@
 //! Containers as docs/containers.md and `examples/` say, word for word, on a host of its own. What
 //! people copy must put the wall up, and what shows that it is up must fail where it is not.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::path::Path;
 
 use interceptor_tests::host::{after, blocks, on_a_host};

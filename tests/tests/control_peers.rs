@@ -3,8 +3,6 @@
 //! and that who lives in a sandbox, whoever made it and whatever has become of its daemon, has no
 //! say and takes nothing from those who have (attack P1).
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;

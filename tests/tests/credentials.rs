@@ -1,7 +1,5 @@
 //! Keys: the real one goes to its own host in its own place and nowhere else; the sandbox has a placeholder.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::client::fetch::{Answer, Plan};
 use interceptor_tests::{Lab, Outcome};
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! What an origin sends back: no key in any part of an answer, and no redirect that the proxy follows by itself.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! What a key can be used for: no more than the rules say, however it is asked.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::process::Command;
 
 use interceptor_tests::Lab;

@@ -1,7 +1,5 @@
 //! Where keys come from and where they stay: rotation without a restart, and memory that nobody inside can read.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -2,8 +2,6 @@
 //! elsewhere than was judged: none of it arrives, over HTTP/1.1, HTTP/2, a WebSocket's handshake
 //! and a base URL alike.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use serde_json::{Value, json};

@@ -1,8 +1,6 @@
 //! What of a key stands on the wire: how HTTP/2 encodes it, and what an HTTP/1.1 origin gets of everything in which it, or a
 //! placeholder, could hide.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::origin::listen::{Listener, h2_frames};

@@ -1,8 +1,6 @@
 //! `interceptor serve` and its control API, by real use over the socket: a sandbox's life, every kind of error, keys that no answer
 //! shows, policies replaced under load, and what is left afterwards.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Ways out that are not connections: other cgroups, other namespaces, other sockets, other system calls.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 

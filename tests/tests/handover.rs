@@ -1,7 +1,5 @@
 //! One daemon after another: sandboxes outlive a restart, an upgrade and a crash, and the wall stands all the while.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,8 +1,6 @@
 //! A key file on a mount that hangs, as a network file system does whose server is gone: one that asks a
 //! server which never answers, in the daemon's own mount namespace.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

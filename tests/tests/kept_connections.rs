@@ -1,7 +1,5 @@
 //! Requests on kept connections to origins that end them meanwhile, as they may at any moment.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::io;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};

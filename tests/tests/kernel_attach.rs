@@ -1,8 +1,6 @@
 //! `interceptor attach` against members of the cgroup that are root in their network namespace, with sockets from before, and with
 //! programs of others: an observer at the end of the way out sees nothing.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::process::Command;
 

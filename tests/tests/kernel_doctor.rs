@@ -1,7 +1,5 @@
 //! `interceptor doctor` where something is missing: it says what, with the remedy, and exit 1 only where `run` could not work.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::process::Command;
 
 use interceptor_tests::sandbox::binary;

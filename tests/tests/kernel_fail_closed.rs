@@ -1,8 +1,6 @@
 //! A proxy that dies, hangs, runs out of descriptors or of memory, again and again and at any moment, while programs inside try every
 //! way out: an observer outside the sandbox sees not one packet.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::net::TcpListener;
 use std::process::Command;
 use std::thread;

@@ -1,8 +1,6 @@
 //! One table of ways out, tried in every kind of place: a private network namespace, the host's, and a cgroup that exists, by an ordinary
 //! user and by root. What is TCP or DNS reaches the interceptor; everything else fails at once.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::collections::HashMap;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,5 @@
 //! The sandbox as a process: exit statuses, signals, standard streams, what is left behind, and what bad input is told.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

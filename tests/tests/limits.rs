@@ -1,7 +1,5 @@
 //! The ceilings of a sandbox and what a request beyond them is told.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! Policies replaced while a sandbox works (attack R9), and the stream of its records.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,7 +1,5 @@
 //! The log: what it tells of a request, in which form, and what it never tells (attack O1).
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
 use serde_json::{Value, json};

@@ -1,8 +1,6 @@
 //! A host whose network namespace has no device but `lo` (attack K24): its loopback is the host's
 //! all the same. Whose a namespace is, its maker says.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

@@ -1,8 +1,6 @@
 //! A sandbox inside the sandbox (`run --nesting`): it starts, and nothing that the root of a user
 //! namespace can do leads out of this one.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,7 +1,5 @@
 //! What the sandbox's network is: names, addresses, protocols, and what is not there.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::net::TcpListener;
 
 use interceptor_tests::Lab;

@@ -1,8 +1,6 @@
 //! How long is waited for whom: for an origin that has not answered yet, for a tunnel in which nothing
 //! moves, and for a sandbox that says nothing.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::time::{Duration, Instant};
 
 use interceptor_tests::Lab;

@@ -1,7 +1,5 @@
 //! What the daemon may do once it runs, and who may look into it.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;

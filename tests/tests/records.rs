@@ -1,8 +1,6 @@
 //! Every connection and every request has one record, which says what was decided before the first
 //! byte went out, and how it ended.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::audit::Record;
 use interceptor_tests::wire::program;
 use interceptor_tests::{Lab, Outcome};

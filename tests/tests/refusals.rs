@@ -1,8 +1,6 @@
 //! The table of refusals (docs/refusals.md), over both protocols: status, type, header and
 //! body agree, the audit file has the same request id, and the origin saw nothing.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::net::TcpListener;
 
 use interceptor_tests::authority::Flaw;

@@ -1,8 +1,6 @@
 //! Bombs inside: processes, memory, descriptors. The host, the proxy and the other sandboxes stay
 //! well.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;

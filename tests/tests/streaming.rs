@@ -1,7 +1,5 @@
 //! Bodies pass as they come: no waiting, no buffering, no end where there was none.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};

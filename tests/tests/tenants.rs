@@ -1,7 +1,5 @@
 //! Two sandboxes in one daemon share the process and nothing else: each tries what is the other's.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Stdio;

@@ -1,8 +1,6 @@
 //! What a `tcp://` rule and `passthrough` carry unopened: TLS, TLS that begins later, servers that
 //! speak first; and what they do not: HTTP, which is judged all the same.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

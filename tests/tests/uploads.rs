@@ -1,7 +1,5 @@
 //! What clients send behind the head, and what may be in the head, alike over HTTP/1.1 and HTTP/2.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use interceptor_tests::wire::program;
 use interceptor_tests::{Lab, Outcome};
 use serde_json::{Value, json};

@@ -2,8 +2,6 @@
 //! no TLS at all. What was named by `--upstream-ca` is taken for what it is; all else is refused in
 //! words that say what would help.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use interceptor_policy::Reason;
 use nix::mount::{MntFlags, MsFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 use super::*;
@@ -102,18 +104,31 @@ async fn a_folder_that_does_not_exist_is_named_in_the_error() {
     assert!(error.contains("/nonexistent/audit.jsonl"), "{error}");
 }
 
+/// Waits until a pipe takes no more, so that its writer is stuck.
+fn wait_until_full(pipe: &std::io::PipeWriter) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let full = || {
+        let mut watched = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut watched, PollTimeout::ZERO).unwrap() == 0
+    };
+    while !full() {
+        assert!(Instant::now() < deadline, "the pipe is never full");
+        std::thread::yield_now();
+    }
+}
+
 /// A pipe that nobody reads stands for a slow reader: once it is full the writer is stuck, and traffic must not be.
 #[test]
 fn x7_a_slow_reader_blocks_nobody_and_every_lost_record_is_counted() {
     let (mut reader, writer) = std::io::pipe().unwrap();
+    let watched = writer.try_clone().unwrap();
     let options = AuditOptions { records_per_sandbox: 1000, ..AuditOptions::default() };
     let audit = Audit::to_pipe(writer, options).unwrap();
     let (loud, quiet): (Arc<str>, Arc<str>) = ("loud".into(), "quiet".into());
-    // Fill the pipe, so that the writer is stuck.
     for number in 0..2000 {
         audit.emit(denied(&loud, &format!("/{number}")));
     }
-    std::thread::sleep(Duration::from_millis(50));
+    wait_until_full(&watched);
     let total = 50_000;
     let start = Instant::now();
     for number in 2000..total {
@@ -273,16 +288,16 @@ async fn one_who_subscribes_sees_what_is_written_from_then_on() {
 #[test]
 fn x7_each_sandbox_has_its_own_backlog_and_learns_what_it_lost() {
     let (mut reader, writer) = std::io::pipe().unwrap();
+    let watched = writer.try_clone().unwrap();
     let audit = Audit::to_pipe(writer, AuditOptions::default()).unwrap();
     let (small, large): (Arc<str>, Arc<str>) = ("small".into(), "large".into());
     let (small_lost, large_lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     audit.register(&small, 5, &small_lost);
     audit.register(&large, 5000, &large_lost);
-    // The writer is stuck in a full pipe.
     for number in 0..2000 {
         audit.emit(denied(&large, &format!("/{number}")));
     }
-    std::thread::sleep(Duration::from_millis(50));
+    wait_until_full(&watched);
     for number in 0..100 {
         audit.emit(denied(&small, &format!("/{number}")));
         audit.emit(denied(&large, &format!("/{number}")));

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt as _;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn x3_a_reader_that_never_reads_is_given_up_and_a_slow_one_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let mut stalled = Stall::new(ours, Duration::from_millis(200), Arc::default());
