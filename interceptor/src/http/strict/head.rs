@@ -188,6 +188,9 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refused> {
         )));
     }
     // What the HTTP library would answer with an empty 400, it never gets to see.
+    if method == b"CONNECT" && http::Uri::try_from(target).is_err() {
+        return Err(Refused::malformed("the target of CONNECT is not a host and a port"));
+    }
     if method != b"CONNECT" && !is_target(target) {
         return Err(Refused::path(
             "the request target is neither a path that begins with `/`, `*`, nor an absolute URL, or holds a character \

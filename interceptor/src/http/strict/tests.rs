@@ -126,6 +126,7 @@ async fn h1_h3_h6_what_is_ambiguous_is_refused_and_nothing_of_it_passes() {
         (b"GET /\r\n\r\n", 400),
         (b"GET / http/1.1\r\nhost: a\r\n\r\n", 400),
         (b"G\x00T / HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+        (b"CONNECT a:443: HTTP/1.1\r\nhost: a\r\n\r\n", 400),
         (b"GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n", 400),
         (b"GET /\xc3\xa9 HTTP/1.1\r\nhost: a\r\n\r\n", 400),
         (b"GET /\x01 HTTP/1.1\r\nhost: a\r\n\r\n", 400),
