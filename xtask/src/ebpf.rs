@@ -216,7 +216,7 @@ impl Kept {
 }
 
 /// A compiler that has its library sources, with its version and where the sources are: Debian's, else rustup's nightly.
-fn find_rustc() -> Option<(PathBuf, String, PathBuf)> {
+pub(crate) fn find_rustc() -> Option<(PathBuf, String, PathBuf)> {
     let nightly = Command::new("rustup")
         .args(["which", "--toolchain", "nightly", "rustc"])
         .output()

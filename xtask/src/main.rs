@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: the project's only script language. One file a command.
 
 mod bench;
+mod cross;
 mod dist;
 mod ebpf;
 mod fuzz;
@@ -24,7 +25,9 @@ cargo xtask COMMAND [ARG…]
   test --prerequisites
                       only that, for the tests and for `.ci/run`
   ebpf [--check]      builds the eBPF object; --check compares it with the one that is checked in
-  fuzz [ARG…]         runs the fuzz targets
+  cross               checks that the product compiles for aarch64
+  fuzz [--seconds N] [TARGET…]
+                      builds the fuzz targets and runs each for N seconds
   dist [--debug] [--to DIR]
                       builds the release binary and puts a package together in target/dist: the binary, completions, manual
                       pages, licence, systemd unit and hooks, and an archive of them
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         "run" => run::run(rest),
         "test" => test::run(rest),
         "ebpf" => ebpf::run(rest).map(|()| ExitCode::SUCCESS),
+        "cross" => cross::run().map(|()| ExitCode::SUCCESS),
         "dist" => dist::run(rest),
         "fuzz" => fuzz::run(rest).map(|()| ExitCode::SUCCESS),
         "bench" => bench::run(rest),

@@ -86,6 +86,8 @@ const FOR_CI: &[Package] = &[
     package("rust-web-src", Sign::Package, "the eBPF object"),
     package("llvm-22", Sign::Package, "bpf-linker"),
     package("llvm-22-dev", Sign::Package, "bpf-linker"),
+    package("gcc-aarch64-linux-gnu", Sign::Program("aarch64-linux-gnu-gcc"), "the check for aarch64"),
+    package("libc6-dev-arm64-cross", Sign::Package, "the check for aarch64"),
 ];
 
 /// What `cargo xtask bench requests` compares with, and measures by.
@@ -120,6 +122,7 @@ const TOOLS: &[Tool] = &[
         environment: &[("LLVM_SYS_221_PREFIX", "/usr/lib/llvm-22")],
     },
     Tool { name: "cargo-deny", version: "0.20.2", options: &["--debug"], environment: &[] },
+    Tool { name: "cargo-machete", version: "0.9.2", options: &["--debug"], environment: &[] },
 ];
 
 /// For whom the machine is made ready.
