@@ -80,36 +80,16 @@ print('no HTTPS record')
 #[test]
 fn k3_k4_everything_that_is_not_tcp_fails_at_once() {
     Lab::test(|lab| {
-        let program = r#"
-import socket, errno
-def attempt(name, do):
-    try: do()
-    except OSError as e: print(name, errno.errorcode[e.errno])
-    else: print(name, 'SUCCEEDED')
-def udp(family, to):
-    return lambda: socket.socket(family, socket.SOCK_DGRAM).sendto(b'x', to)
-def connected(family, to):
-    def do():
-        s = socket.socket(family, socket.SOCK_DGRAM); s.connect(to); s.send(b'x')
-    return do
-for to in (('8.8.8.8', 443), ('198.18.0.1', 443), ('255.255.255.255', 9), ('224.0.0.251', 5353)):
-    attempt(f'sendto {to}', udp(socket.AF_INET, to))
-    attempt(f'connect {to}', connected(socket.AF_INET, to))
-attempt('sendto v6', udp(socket.AF_INET6, ('2001:4860:4860::8888', 443)))
-attempt('connect v6', connected(socket.AF_INET6, ('2001:4860:4860::8888', 443)))
-attempt('sendto mapped', udp(socket.AF_INET6, ('::ffff:8.8.8.8', 443)))
-make = lambda *a: (lambda: socket.socket(*a))
-attempt('raw', make(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
-attempt('raw v6', make(socket.AF_INET6, socket.SOCK_RAW, 58))
-attempt('ping', make(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP))
-attempt('packet', make(socket.AF_PACKET, socket.SOCK_RAW, 0))
-attempt('packet dgram', make(socket.AF_PACKET, socket.SOCK_DGRAM, 0))
+        let program = concat!(
+            include_str!("../fixtures/attempts.py"),
+            r#"attempt('packet dgram', make(socket.AF_PACKET, socket.SOCK_DGRAM, 0))
 attempt('sctp', make(socket.AF_INET, socket.SOCK_STREAM, 132))
 attempt('mptcp', make(socket.AF_INET, socket.SOCK_STREAM, 262))
 attempt('udplite', make(socket.AF_INET, socket.SOCK_DGRAM, 136))
 attempt('vsock', make(socket.AF_VSOCK, socket.SOCK_STREAM, 0))
 attempt('alg', make(38, socket.SOCK_SEQPACKET, 0))
-"#;
+"#
+        );
         let outcome = lab.sandbox(&policy(lab)).python(program);
         let text = outcome.success().out();
         for line in text.lines() {
