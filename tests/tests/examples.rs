@@ -1,8 +1,6 @@
 //! The files of `examples/`, as a reader uses them. Policies are tried in `interceptor/tests/documents`,
 //! containers in `containers_page.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
