@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use interceptor::accept::accept;
 use interceptor::audit::Audit;
 use interceptor::credential::Keyring;
 use interceptor::kernel::{Attachment, Enforcement, Enforcer, LoadOptions};
-use interceptor::proxy::{Listeners, Refusal, Refusals, Runtime, RuntimeOptions, Sandbox};
+use interceptor::proxy::{Runtime, RuntimeOptions, Sandbox};
+use interceptor::seam::{Listeners, Refusal, Refusals};
 use interceptor::upstream::{Upstream, UpstreamOptions};
 use interceptor_policy::{Document, Policy};
 use nix::sched::{CloneFlags, unshare};
@@ -169,7 +171,7 @@ fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
             dns6: Some(UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?),
             self_test_token: String::new(),
         };
-        serving.push(sandbox.serve(listeners, enforcer.destinations())?);
+        serving.push(sandbox.serve(listeners, enforcer.destinations(), accept)?);
     }
     let took = start.elapsed();
     // Every task runs once.

@@ -13,9 +13,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use interceptor::accept::accept;
 use interceptor::audit::Audit;
 use interceptor::credential::Keyring;
-use interceptor::proxy::{Destinations, Listeners, Runtime, RuntimeOptions, Sandbox, Serving};
+use interceptor::proxy::{Runtime, RuntimeOptions, Sandbox, Serving};
+use interceptor::seam::{Destinations, Listeners};
 use interceptor::upstream::{Overrides, Upstream, UpstreamOptions};
 use interceptor_policy::{Catalogue, Document, Policy};
 use nix::sys::socket::{SockaddrIn, getsockname};
@@ -78,7 +80,7 @@ impl Served {
         let destinations = Arc::new(ByListener { tls: to_tls.port() });
         let self_test_token = "unused".to_owned();
         let listeners = Listeners { tcp4: tls, tcp6: Some(plain), dns4: dns, dns6: None, self_test_token };
-        let serving = sandbox.serve(listeners, destinations).expect("it is served");
+        let serving = sandbox.serve(listeners, destinations, accept).expect("it is served");
         Served { serving, tls: to_tls, plain: to_plain, dns: to_dns }
     }
 

@@ -168,7 +168,7 @@ fn context(
         over: arrival.sandbox.stopping().child_token(),
         prepaid: AtomicBool::new(arrival.unasked.counted),
         activity: arrival.activity().clone(),
-        _unasked: arrival.unasked,
+        _unasked: Box::new(arrival.unasked),
         sandbox: arrival.sandbox,
         identity,
         asked: arrival.asked,
@@ -273,7 +273,7 @@ pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: 
             tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake");
             arrival.unasked.alert = distrust::alert(&error);
             if let Some(alert) = arrival.unasked.alert {
-                arrival.sandbox.distrust.warn(&arrival.sandbox.id, &leaf, alert, client);
+                distrust::warn(&arrival.sandbox.distrust, &arrival.sandbox.id, &leaf, alert, client);
             }
             return;
         }

@@ -1,38 +1,22 @@
 //! A client that does not accept the certificate it is shown: what it said, and what would help.
 
-use std::collections::HashSet;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use interceptor_policy::Host;
 use rustls::{AlertDescription, CipherSuite};
 
-/// Hosts that are warned of, once each: a sandbox that goes on is still in the records.
-const MOST_WARNINGS: usize = 64;
+use crate::proxy::warned::Warned;
 
-/// Who was warned of already.
-#[derive(Debug, Default)]
-pub(crate) struct Warned(Mutex<HashSet<Host>>);
-
-impl Warned {
-    /// Whether to warn of this host: once, and of so many hosts only.
-    fn is_first(&self, host: &Host) -> bool {
-        // Nothing inside panics.
-        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.len() < MOST_WARNINGS && hosts.insert(host.clone())
-    }
-
-    /// Says that a client did not accept the certificate for `host`.
-    pub(super) fn warn(&self, sandbox: &str, host: &Host, alert: &'static str, client: Client) {
-        if self.is_first(host) {
-            tracing::warn!(
-                sandbox,
-                %host,
-                alert,
-                "a client does not accept the sandbox's certificate authority: {}",
-                remedy(alert, client)
-            );
-        }
+/// Says that a client did not accept the certificate for `host`.
+pub(super) fn warn(warned: &Warned, sandbox: &str, host: &Host, alert: &'static str, client: Client) {
+    if warned.is_first(host) {
+        tracing::warn!(
+            sandbox,
+            %host,
+            alert,
+            "a client does not accept the sandbox's certificate authority: {}",
+            remedy(alert, client)
+        );
     }
 }
 
@@ -124,14 +108,6 @@ mod tests {
         assert_eq!(Client::of(&plain), Client::Unknown);
         assert_eq!(Client::of(&[CipherSuite::from(0x3a3a), plain[0]]), Client::Greases);
         assert_eq!(Client::of(&[CipherSuite::from(0x3a4a)]), Client::Unknown);
-    }
-
-    #[test]
-    fn a_host_is_warned_of_once_and_so_many_only() {
-        let warned = Warned::default();
-        let host = |n: usize| Host::parse(&format!("h{n}.example.com")).unwrap();
-        assert!(warned.is_first(&host(0)) && !warned.is_first(&host(0)));
-        assert_eq!((0..1000).filter(|n| warned.is_first(&host(*n))).count(), MOST_WARNINGS - 1);
     }
 
     #[test]

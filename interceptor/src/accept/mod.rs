@@ -4,13 +4,14 @@
 pub(crate) mod arrival;
 mod classify;
 mod connection;
-pub(crate) mod distrust;
+mod distrust;
 mod native;
 mod prefixed;
 mod raw;
 mod tunnelled;
 
 use std::os::fd::AsFd as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,22 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::proxy::{Destinations, SELF_TEST, Sandbox};
+use crate::proxy::Sandbox;
+use crate::seam::{Destinations, SELF_TEST};
 
 /// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin (attack X4).
 const BREATHER: Duration = Duration::from_millis(50);
+
+/// [`listen`], to be handed to whoever has the listeners: [`crate::proxy::Accept`].
+pub fn accept(
+    sandbox: Arc<Sandbox>,
+    listener: TcpListener,
+    destinations: Arc<dyn Destinations>,
+    token: Arc<str>,
+    ends: CancellationToken,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(listen(sandbox, listener, destinations, token, ends))
+}
 
 /// Accepts connections until the sandbox stops or `ends` is cancelled; what is not accepted then waits in the listener's backlog for
 /// whoever accepts next. Each is served in a task of its own, within the sandbox's limit: beyond

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::privilege::attendant;
 use crate::sandbox;
 
 /// The arguments of `interceptor init`: none, for its orders come over standard input.
@@ -11,5 +12,5 @@ pub struct Init {}
 /// Runs the command.
 pub fn run(_arguments: Init) -> anyhow::Result<ExitCode> {
     // Exit statuses are eight bits wide.
-    Ok(ExitCode::from(sandbox::init::main() as u8))
+    Ok(ExitCode::from(sandbox::init::main(attendant::serve) as u8))
 }

@@ -25,9 +25,9 @@ use crate::oci::place::ContainerCgroup;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::store::{Entry, Record, Store};
 use crate::oci::talk::{self, Answer, Ask};
-use crate::proxy::SELF_TEST;
 use crate::sandbox::trust::TrustFile;
 use crate::sandbox::{cgroup, environment, launch, trust};
+use crate::seam::SELF_TEST;
 
 /// How long a prepared sandbox waits for its container at most: an engine that has failed in between does not say so.
 const UNCLAIMED: Duration = Duration::from_secs(120);

@@ -13,13 +13,14 @@ use interceptor_policy::Catalogue;
 use super::bounds::{self, Bound};
 use super::{Common, Net, setup};
 use crate::fleet::{Enforced, Netns, Place};
+use crate::ipc::{SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
-use crate::proxy::SELF_TEST;
-use crate::sandbox::handover::{Launch, Path as Sent, Strings};
+use crate::sandbox::handover::Launch;
 use crate::sandbox::resources::{self, Bounded, Resources};
 use crate::sandbox::signals::Signals;
 use crate::sandbox::user::{Identity, user_namespaces};
 use crate::sandbox::{environment, launch, stdio};
+use crate::seam::SELF_TEST;
 
 /// The arguments of `interceptor run`.
 #[derive(Debug, clap::Args)]

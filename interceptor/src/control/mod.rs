@@ -18,7 +18,6 @@ mod problem;
 mod process;
 mod sandboxes;
 mod server;
-mod socket;
 mod sse;
 mod takeover;
 
@@ -31,10 +30,10 @@ use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::ipc::ControlSocket;
 pub use model::{CreatedSandbox, NewSandbox, SandboxDetails, SandboxSummary};
 pub use problem::{FieldError, Problem};
 pub use server::serve;
-pub use socket::{ControlSocket, SocketError};
 
 use crate::fleet::Fleet;
 

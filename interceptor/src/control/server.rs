@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{ASKED_WITHIN, Door};
 use super::peer::{MAY_NOT, Peer, refusal};
-use super::{ControlSocket, Problem, router};
+use super::{Problem, router};
 use crate::fleet::Fleet;
+use crate::ipc::ControlSocket;
 
 /// After an accept failed for want of something, so that the loop does not spin.
 const BREATHER: Duration = Duration::from_millis(50);

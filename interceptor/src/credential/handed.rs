@@ -9,8 +9,7 @@ use zeroize::Zeroizing;
 
 use super::key::{KeyProblem, RealKey};
 use super::placeholder::Placeholder;
-use crate::sandbox::handover::Path as SentPath;
-use crate::takeover::Secret;
+use crate::ipc::{Secret, SentPath};
 
 /// One credential.
 #[derive(Debug, Serialize, Deserialize)]

@@ -283,7 +283,7 @@ fn a_redactor_is_made_once_and_finds_every_key() {
     let policy = policy();
     let keyring = keyring(&policy);
     let redactor = || keyring.redactor().unwrap().unwrap();
-    assert!(std::sync::Arc::ptr_eq(redactor().scanner(), redactor().scanner()));
+    assert!(Arc::ptr_eq(redactor().scanner(), redactor().scanner()));
     let (_, placeholder) = credential(&policy, &keyring, "google");
     let encoded = format!("?key={}", key("google").replace('/', "%2F").replace('+', "%2B"));
     let clean = redactor().text(encoded.as_bytes()).unwrap();

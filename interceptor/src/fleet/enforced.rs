@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Context;
 use super::{FleetError, Netns, Pins, Visit};
+use crate::accept;
 use crate::audit::Record;
 use crate::credential::Keyring;
 use crate::kernel::{Attachment, Enforcement, Enforcer};
 use crate::notice;
-use crate::proxy::{Listeners, Runtime, SELF_TEST, Sandbox, Serving};
+use crate::proxy::{Runtime, Sandbox, Serving};
 use crate::sandbox::launch::{self, Sockets};
+use crate::seam::{Listeners, SELF_TEST};
 
 /// The cgroup of a sandbox and how its network namespace stands to others.
 #[derive(Debug)]
@@ -122,10 +124,10 @@ impl Enforced {
         let listeners =
             Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
         attachment.mark_listeners(&listeners)?;
-        runtime.metrics().watch_maps(enforcer.gauge());
-        sandbox.watch_half_open(attachment.half_open_gauge());
+        runtime.metrics().watch_maps(Arc::new(enforcer.gauge()));
+        sandbox.watch_half_open(Box::new(attachment.half_open_gauge()));
         let serving = sandbox
-            .serve(listeners, enforcer.destinations())
+            .serve(listeners, enforcer.destinations(), accept::accept)
             .context(|| "cannot serve the sandbox".into())?;
         Ok(Enforced {
             serving,
@@ -198,7 +200,7 @@ impl Enforced {
     pub(crate) fn inherit(serving: Serving, attachment: Attachment, pins: Pins) -> Self {
         let ca_pem = serving.sandbox().ca_pem().to_owned();
         let token = serving.listeners().self_test_token.clone();
-        serving.sandbox().watch_half_open(attachment.half_open_gauge());
+        serving.sandbox().watch_half_open(Box::new(attachment.half_open_gauge()));
         Enforced {
             serving,
             attachment,

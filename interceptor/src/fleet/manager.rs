@@ -10,13 +10,12 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Feeds;
-use super::{Enforced, FleetError, Member, Rules, Source, Visit, check_id};
+use super::{Enforced, FleetError, Member, Predecessor, Rules, Source, Visit, check_id};
 use crate::audit::Record;
 use crate::files;
 use crate::kernel::Enforcer;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
-use crate::takeover::Predecessor;
 
 /// How long sandboxes that are being made or removed may take to be so before another process takes over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);

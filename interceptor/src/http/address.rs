@@ -5,8 +5,8 @@ use http::{Method, Request, Uri, Version};
 use hyper::body::Body as _;
 use interceptor_policy::{Deny, Filter, Host, Reason, Scheme};
 
-use super::trailers::{Carriage, announced};
-use super::upload::Upload;
+use super::trailers::announced;
+use crate::upstream::body::{Carriage, Outgoing};
 use crate::upstream::pool::Key;
 
 /// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not the scheme's own.
@@ -19,7 +19,7 @@ fn authority(key: &Key) -> String {
 }
 
 /// Fits the request to the protocol of the connection it goes out on.
-pub(super) fn address(request: &mut Request<Upload>, key: &Key, h2: bool) -> Result<(), Deny> {
+pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> Result<(), Deny> {
     let malformed = |_| Deny {
         reason: Reason::RequestMalformed,
         status: Reason::RequestMalformed.status(),
@@ -62,7 +62,7 @@ pub(super) fn address(request: &mut Request<Upload>, key: &Key, h2: bool) -> Res
 
 /// Says how the body is framed where hyper would leave it out: it sends none with GET and HEAD unless
 /// told so, and trailers only behind chunks.
-fn frame(request: &mut Request<Upload>) {
+fn frame(request: &mut Request<Outgoing>) {
     let over = request.body().is_end_stream();
     let unknown = request.body().size_hint().exact().is_none();
     let bodiless = matches!(*request.method(), Method::GET | Method::HEAD);

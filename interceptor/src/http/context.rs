@@ -1,5 +1,6 @@
 //! What the requests of one connection have in common.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::activity::Activity;
 use super::authority::Identity;
 use super::strict::Notes;
-use crate::accept::arrival::Unasked;
 use crate::audit::Protocol;
 use crate::proxy::Sandbox;
 use crate::proxy::live::Alive;
@@ -70,8 +70,8 @@ pub(crate) struct Context {
     pub prepaid: AtomicBool,
     /// What happens on it.
     pub activity: Arc<Activity>,
-    /// Its record, in case that no request comes.
-    pub _unasked: Unasked,
+    /// Makes its record when it is dropped, in case that no request comes.
+    pub _unasked: Box<dyn Debug + Send + Sync>,
     /// Cancelled when the connection is over, so that a WebSocket that it became ends with it.
     pub over: CancellationToken,
     /// The WebSocket that it became.

@@ -25,6 +25,7 @@ use super::upload::{Broken, Impatience, Sending, Upload};
 use crate::audit::Protocol;
 use crate::proxy::budget::Exceeded;
 use crate::tls::refusal::{self as tls_refusal, Attempt};
+use crate::upstream::body::Outgoing;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
 /// What one forwarded request consists of, once it is judged.
@@ -96,7 +97,7 @@ pub(crate) async fn forward(
     let trailers = Trailers::new(judged.rules.clone(), judged.allow.credential, governing);
     let upload = Upload::new(body, &mut exchange, limits, allowance.clone(), trailers);
     let sending = upload.sending();
-    let request = Request::from_parts(head, upload);
+    let request: Request<Outgoing> = Request::from_parts(head, Box::new(upload));
     let again = || outgoing(&judged, &parts, &switch);
     let sent = exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, &sending, again);
     match sent.await {
@@ -225,7 +226,7 @@ async fn exchange_with(
     judged: &Judged,
     key: &Key,
     connection: Connection,
-    mut request: Request<Upload>,
+    mut request: Request<Outgoing>,
     h2: bool,
     exchange: &mut Exchange,
     sending: &Arc<Sending>,
@@ -260,7 +261,7 @@ async fn exchange_with(
             None if failed.stale && repeatable && judged.rules.generation == context.sandbox.generation() => {
                 tracing::debug!(host = %key.host, "a kept connection ended, the request is sent again");
                 let upload = Upload::empty(exchange, limits, sending.clone(), &judged.rules);
-                request = Request::from_parts(again()?.0, upload);
+                request = Request::from_parts(again()?.0, Box::new(upload));
                 exchange.wait();
                 pool.renewed(policy, key, h2).await
             }

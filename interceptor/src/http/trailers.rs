@@ -15,6 +15,7 @@ use super::inject::strip_trailer_authentication;
 use super::offers::is_offered_late;
 use super::refuse::refusal;
 use crate::proxy::Rules;
+use crate::upstream::body::Carriage;
 
 /// Fields that frame, route or authenticate a message, or that say how it is to be handled.
 const NEVER: [&str; 21] = [
@@ -40,15 +41,6 @@ const NEVER: [&str; 21] = [
     "upgrade",
     "http2-settings",
 ];
-
-/// How a connection carries trailers.
-#[derive(Debug)]
-pub(crate) enum Carriage {
-    /// All of them: HTTP/2.
-    All,
-    /// Those that were announced: HTTP/1.1.
-    Announced(Vec<HeaderName>),
-}
 
 /// The names that `trailer` announces.
 pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {

@@ -20,11 +20,12 @@ use super::activity::Activity;
 use super::body::BodyError;
 use super::exchange::Exchange;
 use super::refuse::refusal;
-use super::trailers::{Carriage, Trailers};
+use super::trailers::Trailers;
 use crate::metrics::SandboxMetrics;
 use crate::proxy::Rules;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;
+use crate::upstream::body::{Carriage, RequestBody};
 use crate::words;
 
 /// How much of a body that the origin no longer wants is still read, and for how long, so that the
@@ -256,11 +257,6 @@ impl Upload {
         self.sending.clone()
     }
 
-    /// How the connection that it goes out on carries trailers.
-    pub(crate) fn carried(&mut self, carriage: Carriage) {
-        self.trailers.carried(carriage);
-    }
-
     /// Counts what is to be sent; an error when it may not be.
     fn admit(&self, bytes: u64) -> Result<(), Broken> {
         let sent = self.count.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -330,6 +326,12 @@ impl Upload {
 /// Trailers as they count: RFC 9113 section 6.5.2.
 fn size(fields: &HeaderMap) -> u64 {
     fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 32) as u64).sum()
+}
+
+impl RequestBody for Upload {
+    fn carried(&mut self, carriage: Carriage) {
+        self.trailers.carried(carriage);
+    }
 }
 
 impl Body for Upload {

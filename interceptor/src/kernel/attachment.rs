@@ -16,7 +16,7 @@ use super::maps::Maps;
 use super::networks::NetworkSet;
 use super::refusals::Reports;
 use super::{KernelError, pins, sys};
-use crate::proxy::{Listeners, Refusals};
+use crate::seam::{Listeners, Refusals};
 
 /// The enforcement of one sandbox. Dropping it refuses everything first, then detaches the programs and removes every entry: end
 /// the sandbox's processes before, since those that are left are no longer intercepted afterwards.

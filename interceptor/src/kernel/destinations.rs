@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aya::maps::MapError;
 
 use super::maps::Maps;
-use crate::proxy::Destinations;
+use crate::seam::Destinations;
 
 /// The accepted sockets' storage.
 pub(super) struct Accepted(pub(super) Arc<Maps>);

@@ -23,7 +23,7 @@ use super::maps::Maps;
 use super::pins::remove_pins;
 use super::refusals::Reports;
 use super::{KernelError, cgroup};
-use crate::proxy::Destinations;
+use crate::seam::Destinations;
 
 /// The programs, built by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/interceptor.o");

@@ -5,17 +5,7 @@ use std::sync::Arc;
 use interceptor_ebpf::layout::{HALF_OPEN_LIMIT, NETWORKS_CAPACITY};
 
 use super::maps::Maps;
-
-/// One map, as full as it is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapFill {
-    /// Its name, e.g. `flows`.
-    pub map: &'static str,
-    /// Entries it has.
-    pub entries: u64,
-    /// Entries it has room for.
-    pub capacity: u64,
-}
+use crate::seam::{HalfOpen, MapFill, MapFills};
 
 /// Reads how full the maps of a program set are.
 #[derive(Clone, Debug)]
@@ -24,9 +14,8 @@ pub struct MapGauge {
     pub(super) sandboxes: u32,
 }
 
-impl MapGauge {
-    /// Every map that can be full. It costs a few system calls a sandbox.
-    pub fn read(&self) -> Vec<MapFill> {
+impl MapFills for MapGauge {
+    fn read(&self) -> Vec<MapFill> {
         let (sandboxes, flows) = self.maps.half_open_of_all();
         let most = u64::from(self.sandboxes);
         let fill = |map, entries, capacity| MapFill { map, entries, capacity };
@@ -45,9 +34,8 @@ pub struct HalfOpenGauge {
     pub(super) sandbox: u64,
 }
 
-impl HalfOpenGauge {
-    /// Their number; `None` once the sandbox is gone.
-    pub fn read(&self) -> Option<u64> {
+impl HalfOpen for HalfOpenGauge {
+    fn read(&self) -> Option<u64> {
         self.maps.half_open(self.sandbox)
     }
 }

@@ -17,7 +17,7 @@ use super::enforcer::Numbers;
 use super::maps::{Maps, NetworkKey};
 use super::networks::NetworkSet;
 use super::refusals::Reports;
-use crate::proxy::Destinations;
+use crate::seam::Destinations;
 
 /// The layout of the maps' keys and values, to be raised with every change of it: only a process of the same layout can go on with
 /// another's maps. (Sizes are compared besides.)

@@ -35,7 +35,7 @@ pub use cgroup::is_enforced;
 pub use enforcer::{Enforcement, Enforcer, LoadOptions};
 pub use error::KernelError;
 pub use existing::{Existing, Wall, try_closing};
-pub use fill::{HalfOpenGauge, MapFill, MapGauge};
+pub use fill::{HalfOpenGauge, MapGauge};
 pub use hooks::{HOOKS, Hook, MINIMUM_KERNEL};
 pub use inherited::{Inherited, LAYOUT};
 pub use pins::{bpffs, remove_pins};

@@ -18,7 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::KernelError;
 use super::maps::Maps;
-use crate::proxy::{Cause, Refusal, Refusals};
+use crate::seam::{Cause, Refusal, Refusals};
 
 /// How long after a refusal the counts of what was dropped are looked at, and how often at most.
 const COUNT_AFTER: Duration = Duration::from_secs(1);

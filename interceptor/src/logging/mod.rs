@@ -10,7 +10,7 @@ mod stderr;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError, Weak};
 
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
@@ -22,7 +22,6 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use self::stderr::LogWriter;
 use crate::notice;
-use crate::proxy::Rules;
 
 /// The most that is taken from anything but this crate.
 pub const MOST_OF_LIBRARIES: LevelFilter = LevelFilter::INFO;
@@ -62,24 +61,30 @@ fn is_ours_or_mild(metadata: &Metadata<'_>) -> bool {
         || *metadata.level() <= MOST_OF_LIBRARIES
 }
 
-/// Whose keys are kept out: the rules in force, and those that requests under way began with.
-static RULES: Mutex<Vec<Weak<Rules>>> = Mutex::new(Vec::new());
+/// Keys that must not get into the log.
+pub(crate) trait Secrets: Send + Sync {
+    /// The line without them; `None` where it holds none.
+    fn cleaned(&self, line: &[u8]) -> Option<Vec<u8>>;
+}
 
-/// Keeps the keys of these rules out of the log as long as they exist.
-pub(crate) fn keep_out(rules: &Arc<Rules>) {
-    let mut known = RULES.lock().unwrap_or_else(PoisonError::into_inner);
-    known.retain(|rules| rules.strong_count() > 0);
-    known.push(Arc::downgrade(rules));
+/// Whose keys are kept out: the rules in force, and those that requests under way began with.
+static SECRETS: Mutex<Vec<Weak<dyn Secrets>>> = Mutex::new(Vec::new());
+
+/// Keeps these keys out of the log as long as they exist.
+pub(crate) fn keep_out(secrets: Weak<dyn Secrets>) {
+    let mut known = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|secrets| secrets.strong_count() > 0);
+    known.push(secrets);
 }
 
 /// The line without the keys of all rules that exist; `None` where it holds none.
 fn cleaned(line: &[u8]) -> Option<Vec<u8>> {
-    let rules: Vec<_> = {
-        let known = RULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let secrets: Vec<_> = {
+        let known = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().filter_map(Weak::upgrade).collect()
     };
-    rules.iter().fold(None, |cleaned: Option<Vec<u8>>, rules| {
-        rules.keyring.cleaned(cleaned.as_deref().unwrap_or(line)).or(cleaned)
+    secrets.iter().fold(None, |cleaned: Option<Vec<u8>>, secrets| {
+        secrets.cleaned(cleaned.as_deref().unwrap_or(line)).or(cleaned)
     })
 }
 
@@ -109,23 +114,34 @@ impl<'a> MakeWriter<'a> for Cleaned {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::credential::Keyring;
+    use std::sync::Arc;
+
     use interceptor_policy::{Catalogue, Document, Policy};
 
-    fn rules(key: &str) -> Arc<Rules> {
+    use super::*;
+    use crate::credential::Keyring;
+
+    struct Keys(Keyring);
+
+    impl Secrets for Keys {
+        fn cleaned(&self, line: &[u8]) -> Option<Vec<u8>> {
+            self.0.cleaned(line)
+        }
+    }
+
+    fn keys(key: &str) -> Arc<Keys> {
         let text = format!(r#"{{"credentials_v2":{{"c":{{"key":"{key}","hosts":["api.test"]}}}}}}"#);
         let document = Document::parse(&text).unwrap().document;
         let policy = Policy::compile(&document, &Catalogue::builtin()).unwrap();
-        let keyring = Keyring::load(&policy, None).unwrap();
-        Arc::new(Rules::new(policy, keyring))
+        Arc::new(Keys(Keyring::load(&policy, None).unwrap()))
     }
 
     #[test]
     fn o1_the_keys_of_every_sandbox_are_taken_out_of_a_line_as_long_as_it_lives() {
-        let (one, two) = (rules("first-real-key-of-this-test"), rules("second-real-key-of-this-test"));
-        keep_out(&one);
-        keep_out(&two);
+        let (one, two) = (keys("first-real-key-of-this-test"), keys("second-real-key-of-this-test"));
+        for keys in [&one, &two] {
+            keep_out(Arc::<Keys>::downgrade(keys));
+        }
         let line = b"{\"a\":\"first-real-key-of-this-test\",\"b\":\"second-real-key-of-this-test\"}\n";
         let clean = String::from_utf8(cleaned(line).unwrap()).unwrap();
         assert!(!clean.contains("-real-key-of-this-test") && clean.ends_with("\"}\n"), "{clean}");

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::audit::Audit;
-use crate::kernel::MapGauge;
+use crate::seam::MapFills;
 
 pub(crate) use format::Format;
 pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
@@ -27,7 +27,7 @@ pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
 #[derive(Debug)]
 pub struct Metrics {
     sandboxes: Mutex<Vec<Weak<SandboxMetrics>>>,
-    maps: OnceLock<MapGauge>,
+    maps: OnceLock<Arc<dyn MapFills>>,
     audit: Audit,
     started: Instant,
 }
@@ -47,7 +47,7 @@ impl Metrics {
     }
 
     /// Has the fill of the kernel's maps reported from now on. There is one program set in a process: the first stays.
-    pub fn watch_maps(&self, maps: MapGauge) {
+    pub fn watch_maps(&self, maps: Arc<dyn MapFills>) {
         // The same set, told of again with every sandbox.
         let _ = self.maps.set(maps);
     }
@@ -63,7 +63,7 @@ impl Metrics {
         }
         text::encode(text::Snapshot {
             sandboxes: sandboxes.into_values().collect(),
-            maps: self.maps.get().map(MapGauge::read).unwrap_or_default(),
+            maps: self.maps.get().map(|maps| maps.read()).unwrap_or_default(),
             audit_dropped: self.audit.dropped(),
             audit_waiting: self.audit.waiting(),
             uptime: self.started.elapsed(),

@@ -8,7 +8,7 @@ use interceptor_policy::Reason;
 
 use super::histogram::Histogram;
 use crate::audit::{Record, Verdict};
-use crate::kernel::HalfOpenGauge;
+use crate::seam::HalfOpen;
 
 /// Every reason there is, and "none".
 pub(super) const TYPES: usize = Reason::ALL.len() + 1;
@@ -74,7 +74,7 @@ pub(crate) struct SandboxMetrics {
     pub(super) open_requests: AtomicU64,
     /// The audit stream counts here what of this sandbox it lost.
     pub(super) audit_dropped: Arc<AtomicU64>,
-    pub(super) half_open: OnceLock<HalfOpenGauge>,
+    pub(super) half_open: OnceLock<Box<dyn HalfOpen>>,
 }
 
 impl SandboxMetrics {
@@ -179,7 +179,7 @@ impl SandboxMetrics {
     }
 
     /// Has the sandbox's half-open connections reported.
-    pub(crate) fn watch_half_open(&self, gauge: HalfOpenGauge) {
+    pub(crate) fn watch_half_open(&self, gauge: Box<dyn HalfOpen>) {
         // A sandbox is attached once.
         let _ = self.half_open.set(gauge);
     }

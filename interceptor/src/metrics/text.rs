@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::sandbox::{Decisions, SandboxMetrics};
-use crate::kernel::MapFill;
+use crate::seam::MapFill;
 
 /// What is there at the time of a scrape.
 #[derive(Debug)]

@@ -14,11 +14,12 @@ use zeroize::Zeroizing;
 
 use super::budget::Budget;
 use super::sandbox::Kept;
-use super::{Destinations, Listeners, ProxyError, Runtime, Sandbox, Serving};
+use super::{Accept, ProxyError, Runtime, Sandbox, Serving};
 use crate::audit::Record;
 use crate::credential::{HandedKeys, Keyring};
 use crate::dns::Names;
-use crate::takeover::Secret;
+use crate::ipc::Secret;
+use crate::seam::{Destinations, Listeners};
 use crate::tls::authority::Authority;
 
 /// What of a sandbox does not change while another process prepares to take it over, but for policy and keys, which its daemon holds.
@@ -30,7 +31,7 @@ pub struct HandedSandbox {
     key: Secret,
     /// The real keys and the placeholders.
     keyring: HandedKeys,
-    /// What the proxy answers at [`super::SELF_TEST`].
+    /// What the proxy answers at [`crate::seam::SELF_TEST`].
     token: String,
 }
 
@@ -84,7 +85,7 @@ impl HandedSandbox {
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 
-    /// What the proxy answers at [`super::SELF_TEST`].
+    /// What the proxy answers at [`crate::seam::SELF_TEST`].
     pub fn token(&self) -> &str {
         &self.token
     }
@@ -121,8 +122,9 @@ impl Sandbox {
         self: &Arc<Self>,
         listeners: Listeners,
         destinations: Arc<dyn Destinations>,
+        accept: Accept,
     ) -> io::Result<Serving> {
-        let serving = Serving::begin(self, listeners, destinations)?;
+        let serving = Serving::begin(self, listeners, destinations, accept)?;
         self.audit.emit(Record::lifecycle(&self.id, "sandbox_taken_over"));
         Ok(serving)
     }

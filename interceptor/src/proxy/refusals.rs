@@ -1,46 +1,13 @@
 //! What the kernel's programs refuse, as audit records: a refused `connect`, datagram or socket never reaches the proxy, and is a
 //! decision all the same.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use interceptor_policy::{Filter, Host, Reason};
 
 use super::Sandbox;
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
-
-/// Why the kernel's programs refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// A deny rule covers the address, or it is loopback that is not the sandbox's own.
-    Network,
-    /// Neither TCP nor DNS over UDP: a datagram, or a socket that was not made.
-    Protocol,
-    /// As many connections as a sandbox may have are half open.
-    Limit,
-    /// The proxy was not at its place, or the kernel had no memory.
-    Unserved,
-}
-
-/// One refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
-    pub cause: Cause,
-    /// The number of the protocol (`IPPROTO_TCP` …).
-    pub protocol: u32,
-    /// Where to; `None` for a socket that was not made.
-    pub destination: Option<SocketAddr>,
-}
-
-/// Hears of a sandbox's refusals, on a thread of the kernel's side that it must not hold up.
-pub trait Refusals: Send + Sync {
-    /// One refusal.
-    fn refused(&self, refusal: &Refusal);
-
-    /// So many refusals of which nothing else is known: they came too fast.
-    fn dropped(&self, number: u64);
-}
+use crate::seam::{Cause, Refusal, Refusals};
 
 /// `IPPROTO_TCP` of `include/uapi/linux/in.h`.
 const TCP: u32 = 6;

@@ -2,7 +2,7 @@
 //! Dropping it drops all of that; nothing of it is reachable from another sandbox.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,14 +16,14 @@ use super::live::Live;
 use super::pace::Pace;
 use super::quota::Quota;
 use super::refusals::Recorded;
-use super::{Destinations, Listeners, Refusals, Runtime, Serving};
-use crate::accept::distrust::Warned;
+use super::warned::Warned;
+use super::{Accept, Runtime, Serving};
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
-use crate::kernel::HalfOpenGauge;
 use crate::logging;
 use crate::metrics::SandboxMetrics;
+use crate::seam::{Destinations, HalfOpen, Listeners, Refusals};
 use crate::tls::TlsError;
 use crate::tls::authority::Authority;
 use crate::tls::client::ClientConfigs;
@@ -63,6 +63,17 @@ impl Rules {
         let generation = Generation::next();
         Rules { policy: Arc::new(policy), keyring: Arc::new(keyring), generation }
     }
+}
+
+impl logging::Secrets for Rules {
+    fn cleaned(&self, line: &[u8]) -> Option<Vec<u8>> {
+        self.keyring.cleaned(line)
+    }
+}
+
+/// The keys of these rules, for the log to leave out as long as the rules exist.
+fn keys_of(rules: &Arc<Rules>) -> Weak<dyn logging::Secrets> {
+    Arc::<Rules>::downgrade(rules)
 }
 
 /// What a sandbox keeps for its life, also from one process to the next.
@@ -146,7 +157,7 @@ impl Sandbox {
         let pool = Pool::new(rules.generation, upstream.clone(), configs, metrics.clone());
         let connections = Quota::new(limits.connections);
         let requests = Quota::new(limits.requests);
-        logging::keep_out(&rules);
+        logging::keep_out(keys_of(&rules));
         let rules = Arc::new(ArcSwap::new(rules));
         let names = Arc::new(kept.names);
         let refusals = Arc::new(Pace::new());
@@ -209,7 +220,7 @@ impl Sandbox {
         register(&self.audit, &self.id, limits, &self.metrics);
         let rules = Arc::new(Rules::new(policy, keyring));
         let generation = rules.generation;
-        logging::keep_out(&rules);
+        logging::keep_out(keys_of(&rules));
         self.rules.store(rules);
         self.live.relax();
         self.pool.renew(generation);
@@ -236,7 +247,7 @@ impl Sandbox {
     }
 
     /// Has the sandbox's half-open connections reported among what is counted.
-    pub fn watch_half_open(&self, gauge: HalfOpenGauge) {
+    pub fn watch_half_open(&self, gauge: Box<dyn HalfOpen>) {
         self.metrics.watch_half_open(gauge);
     }
 
@@ -293,8 +304,9 @@ impl Sandbox {
         self: &Arc<Self>,
         listeners: Listeners,
         destinations: Arc<dyn Destinations>,
+        accept: Accept,
     ) -> io::Result<Serving> {
-        let serving = Serving::begin(self, listeners, destinations)?;
+        let serving = Serving::begin(self, listeners, destinations, accept)?;
         self.audit.emit(Record::lifecycle(&self.id, "sandbox_started"));
         Ok(serving)
     }

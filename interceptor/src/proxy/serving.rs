@@ -2,6 +2,7 @@
 //! at the same sockets, and go on if that comes to nothing.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,23 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Destinations, Listeners, Sandbox};
-use crate::accept;
+use super::Sandbox;
 use crate::audit::Record;
+use crate::seam::{Destinations, Listeners};
 use crate::upstream::pool::Generation;
 
 /// How long connections may take to end when a sandbox stops.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Accepts connections of a sandbox at a listener, until the sandbox stops or the token is cancelled.
+/// The text is what [`crate::seam::SELF_TEST`] answers.
+pub type Accept = fn(
+    Arc<Sandbox>,
+    TcpListener,
+    Arc<dyn Destinations>,
+    Arc<str>,
+    CancellationToken,
+) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A sandbox that is being served; dropping it stops that.
 pub struct Serving {
@@ -23,6 +34,7 @@ pub struct Serving {
     /// Kept beside those that the tasks use, to be handed on.
     listeners: Listeners,
     destinations: Arc<dyn Destinations>,
+    accept: Accept,
     acceptors: TaskTracker,
     /// Ends the acceptors of this moment.
     pause: CancellationToken,
@@ -39,11 +51,13 @@ impl Serving {
         sandbox: &Arc<Sandbox>,
         listeners: Listeners,
         destinations: Arc<dyn Destinations>,
+        accept: Accept,
     ) -> io::Result<Serving> {
         let mut serving = Serving {
             sandbox: sandbox.clone(),
             listeners,
             destinations,
+            accept,
             acceptors: TaskTracker::new(),
             pause: CancellationToken::new(),
         };
@@ -87,8 +101,7 @@ impl Serving {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener.try_clone()?)?;
             let (sandbox, destinations) = (self.sandbox.clone(), self.destinations.clone());
-            let accepting =
-                accept::listen(sandbox, listener, destinations, token.clone(), self.pause.clone());
+            let accepting = (self.accept)(sandbox, listener, destinations, token.clone(), self.pause.clone());
             self.acceptors.spawn(self.sandbox.tasks.track_future(accepting));
         }
         for socket in [Some(&self.listeners.dns4), self.listeners.dns6.as_ref()].into_iter().flatten() {

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use interceptor_policy::Policy;
 
-use super::handover::Strings;
 use super::trust;
 use super::user::Identity;
 use crate::credential::Keyring;
+use crate::ipc::Strings;
 
 /// Where a command without a PATH is looked for.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -5,24 +5,20 @@
 //! [`Order::SelfTest`] → [`Report::Passed`] → [`Order::Launch`] with the standard descriptors → signals and stops, until one
 //! side closes. [`Report::Failed`] may come instead of any report, and is the last.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::sys;
 use super::user::Identity;
+use crate::ipc::{SentPath, Strings};
 
 /// The longest message: arguments and environment of a command are at most 2 MiB (execve(2)), written in base64.
 const MAX_MESSAGE: usize = 8 << 20;
@@ -30,7 +26,7 @@ const MAX_MESSAGE: usize = 8 << 20;
 /// What the supervisor asks of the process inside.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Open network namespaces for a daemon that may not: see [`crate::privilege::attendant`]. Another conversation follows.
+    /// Open network namespaces for a daemon that may not: what `init` was given for that takes over. Another conversation follows.
     Attend,
     /// Make the namespaces and bind the listeners. The process is in its cgroup already.
     Begin(Begin),
@@ -76,17 +72,17 @@ pub struct Launch {
     /// The environment, complete: `NAME=value` each.
     pub environment: Strings,
     /// The working directory.
-    pub directory: Path,
+    pub directory: SentPath,
     /// Who runs it.
     pub identity: Identity,
     /// The sandbox's certificate authority, and the operator's own roots behind it, PEM.
     pub ca_pem: String,
     /// Files that the sandbox must not read: the policy document, key files, the audit file.
-    pub hidden: Vec<Path>,
+    pub hidden: Vec<SentPath>,
     /// Directories that the sandbox must not reach into.
-    pub hidden_directories: Vec<Path>,
+    pub hidden_directories: Vec<SentPath>,
     /// Bundles of roots that the operator named, without symbolic links: they get the sandbox's authority.
-    pub bundles: Vec<Path>,
+    pub bundles: Vec<SentPath>,
     /// Whether those that packages bring are looked for too.
     pub search_bundles: bool,
     /// The limit of open files to restore: soft and hard.
@@ -113,47 +109,6 @@ pub enum Report {
     Stopped(i32),
     /// Something failed, and nothing was started.
     Failed(String),
-}
-
-/// Strings as the operating system has them, which need not be UTF-8.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Strings(pub Vec<OsString>);
-
-/// A path as the operating system has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path(pub PathBuf);
-
-impl Serialize for Strings {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // None of them can hold a NUL: each is followed by one.
-        let mut bytes = Vec::new();
-        for string in &self.0 {
-            bytes.extend(string.as_bytes());
-            bytes.push(0);
-        }
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-}
-
-impl<'de> Deserialize<'de> for Strings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
-        let Some(bytes) = bytes.strip_suffix(&[0]) else { return Ok(Strings::default()) };
-        Ok(Strings(bytes.split(|byte| *byte == 0).map(|part| OsStr::from_bytes(part).to_owned()).collect()))
-    }
-}
-
-impl Serialize for Path {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(self.0.as_os_str().as_bytes()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Path {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
-        Ok(Path(PathBuf::from(OsString::from_vec(bytes))))
-    }
 }
 
 /// A message in a buffer that is overwritten when it is sent: it may hold keys. Its length is found first, since a buffer that grows
@@ -281,21 +236,6 @@ mod tests {
         File::from(two.remove(0)).write_all(b"the same file").unwrap();
         assert_eq!(file.metadata().unwrap().len(), 13);
         assert!(theirs.receive::<Order>().unwrap().is_none());
-    }
-
-    #[test]
-    fn strings_that_are_not_utf8_survive() {
-        let strings = Strings(vec![
-            OsString::from_vec(b"A=\xff\xfe".to_vec()),
-            OsString::new(),
-            OsString::from("B=ü\n"),
-        ]);
-        let text = serde_json::to_string(&strings).unwrap();
-        assert_eq!(serde_json::from_str::<Strings>(&text).unwrap(), strings);
-        let none = serde_json::to_string(&Strings::default()).unwrap();
-        assert_eq!(serde_json::from_str::<Strings>(&none).unwrap(), Strings::default());
-        let path = Path(OsString::from_vec(b"/tmp/\xff".to_vec()).into());
-        assert_eq!(serde_json::from_str::<Path>(&serde_json::to_string(&path).unwrap()).unwrap(), path);
     }
 
     #[test]

@@ -27,8 +27,11 @@ pub(crate) const OUR_FAILURE: i32 = 125;
 /// How readily the kernel kills the sandbox's processes when memory runs out, of -1000 to 1000.
 const FIRST_TO_GO: i32 = 500;
 
+/// Serves a daemon that may not open namespaces itself: for [`Order::Attend`].
+pub type Attend = fn(&Channel) -> Result<i32, SandboxError>;
+
 /// Does as the supervisor at the other end of standard input says. Returns the status to exit with.
-pub fn main() -> i32 {
+pub fn main(attend: Attend) -> i32 {
     notice::inherit();
     // What the terminal sends is for the command: nothing may end this process but its task's end.
     if let Err(error) = SigSet::all().thread_block() {
@@ -42,7 +45,7 @@ pub fn main() -> i32 {
             return OUR_FAILURE;
         }
     };
-    reporting(&channel, || begin(&channel))
+    reporting(&channel, || begin(&channel, attend))
 }
 
 /// Runs `work`; a failure is the supervisor's to tell.
@@ -70,12 +73,12 @@ fn take_channel() -> io::Result<Channel> {
     Ok(channel)
 }
 
-fn begin(channel: &Channel) -> Result<i32, SandboxError> {
+fn begin(channel: &Channel, attend: Attend) -> Result<i32, SandboxError> {
     let lost = || SandboxError::Lost("got no orders".into());
     let received = channel.receive().context(|| "cannot receive orders".into())?;
     let (begin, descriptors) = match received.ok_or_else(lost)? {
         (Order::Begin(begin), descriptors) => (begin, descriptors),
-        (Order::Attend, _) => return crate::privilege::attendant::serve(channel),
+        (Order::Attend, _) => return attend(channel),
         _ => return Err(lost()),
     };
     let mut descriptors = descriptors.into_iter();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SandboxError;
 use super::error::Context;
+use crate::ipc::SentPath;
 
 /// The user and groups of a process, and what its environment says of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,9 @@ pub struct Identity {
     /// The login name; the number where there is none.
     pub name: String,
     /// The home directory, where it exists.
-    pub home: Option<super::handover::Path>,
+    pub home: Option<SentPath>,
     /// The login shell, where there is a usable one.
-    pub shell: Option<super::handover::Path>,
+    pub shell: Option<SentPath>,
 }
 
 impl Identity {
@@ -73,7 +74,7 @@ impl Identity {
             .context(|| format!("cannot look up the groups of {}", user.name))?;
         let path = |path: PathBuf| {
             let usable = path.is_absolute() && !path.as_os_str().as_bytes().contains(&b'\n');
-            usable.then_some(super::handover::Path(path))
+            usable.then_some(SentPath(path))
         };
         Ok(Identity {
             uid: user.uid.as_raw(),
@@ -145,7 +146,7 @@ mod tests {
     fn a_user_is_named_by_name_or_number_with_or_without_a_group() {
         let root = Identity::choose(Some("root"), Some((1000, 1000))).unwrap();
         assert!(root.is_root());
-        assert_eq!(root.home, Some(super::super::handover::Path("/root".into())));
+        assert_eq!(root.home, Some(SentPath("/root".into())));
         assert_eq!(Identity::choose(Some("0"), None).unwrap(), root);
         assert_eq!(Identity::choose(Some("nobody:12345"), None).unwrap().gid, 12345);
         assert_eq!(Identity::choose(Some("4242:root"), None).unwrap().gid, 0);

@@ -9,11 +9,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{Asks, HandedMember, PATIENCE, TakeoverError, Tells, VERSION};
-use crate::control::ControlSocket;
 use crate::fleet::{Enforced, Fleet, Member, Source};
+use crate::ipc::{ControlSocket, SentPath};
 use crate::kernel::LAYOUT;
 use crate::proxy::HandedNames;
-use crate::sandbox::handover::{Channel, Path as SentPath};
+use crate::sandbox::handover::Channel;
 
 /// What stands in the place of a key that a document holds: keys travel apart from it.
 const NO_KEY: &str = "handed-over-beside-it";

@@ -16,14 +16,12 @@
 //! ```
 //!
 //! Then the conversation stays open until the old daemon has ended, so that a policy that is replaced, or a sandbox that is removed, is
-//! so for every connection: see `Predecessor`.
+//! so for every connection: see `fleet::Predecessor`.
 //!
 //! If the new one is gone or silent before `Serving`, the old one goes on as if nothing had been. The listeners are the same
 //! sockets in both, the programs and maps in the kernel the same objects; so there is no moment without either.
 
 mod give;
-mod predecessor;
-mod secret;
 mod take;
 
 use std::io;
@@ -33,12 +31,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fleet::FleetError;
+use crate::ipc::SentPath;
 use crate::proxy::{HandedNames, HandedSandbox};
-use crate::sandbox::handover::Path as SentPath;
 
 pub(crate) use give::give;
-pub(crate) use predecessor::Predecessor;
-pub use secret::Secret;
 pub(crate) use take::{connect, take};
 
 /// What the connection switches to.

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use interceptor_policy::Problem;
 use jiff::Timestamp;
 
-use super::{Asks, HandedMember, PATIENCE, PROTOCOL, Predecessor, TakeoverError, Tells, VERSION};
-use crate::control::ControlSocket;
-use crate::fleet::{Enforced, Fleet, Member, Pins, Rules, Source};
+use super::{Asks, HandedMember, PATIENCE, PROTOCOL, TakeoverError, Tells, VERSION};
+use crate::accept;
+use crate::fleet::{Enforced, Fleet, Member, Pins, Predecessor, Rules, Source};
+use crate::ipc::ControlSocket;
 use crate::kernel::{Attachment, Inherited, LAYOUT};
-use crate::proxy::{HandedNames, HandedSandbox, Listeners};
+use crate::proxy::{HandedNames, HandedSandbox};
 use crate::sandbox::handover::Channel;
+use crate::seam::Listeners;
 
 /// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
@@ -220,7 +222,8 @@ fn serve(member: Prepared, fleet: &Fleet, inherited: &[Inherited]) -> Result<(Se
     let sandbox =
         proxy.restore(names, fleet.runtime(), &id, policy, keyring).map_err(|error| error.to_string())?;
     let destinations = inherited.get(set).ok_or("its programs are missing")?.destinations();
-    let serving = sandbox.take_over(listeners, destinations).map_err(|error| error.to_string())?;
+    let serving =
+        sandbox.take_over(listeners, destinations, accept::accept).map_err(|error| error.to_string())?;
     Ok((
         Serves { id, cgroup, trust, times, shown, warnings, source },
         Enforced::inherit(serving, attachment, pins),

@@ -16,7 +16,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::upload::Upload;
+use super::body::Outgoing;
 
 /// A request that got no answer.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct SendError {
     /// What went wrong.
     pub error: hyper::Error,
     /// The request, when none of it was sent: it may be sent again on another connection.
-    pub unsent: Option<Request<Upload>>,
+    pub unsent: Option<Request<Outgoing>>,
     /// The connection carried a request before, and ended before a byte of this answer.
     pub stale: bool,
 }
@@ -32,7 +32,7 @@ pub(crate) struct SendError {
 /// The sending half.
 #[derive(Debug)]
 pub(super) struct H1 {
-    sender: http1::SendRequest<Upload>,
+    sender: http1::SendRequest<Outgoing>,
     heard: Arc<AtomicBool>,
 }
 
@@ -71,7 +71,7 @@ impl H1 {
     /// Sends a request. `used` says that the connection carried one before.
     pub(super) async fn send(
         &mut self,
-        request: Request<Upload>,
+        request: Request<Outgoing>,
         used: bool,
     ) -> Result<Response<Incoming>, SendError> {
         self.heard.store(false, Ordering::Relaxed);

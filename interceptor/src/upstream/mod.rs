@@ -4,6 +4,7 @@
 //! what the sandbox says; each address is judged by the policy; one that was judged is dialled. Each sandbox has an
 //! [`Upstream`] of its own: whether a name was asked for before is nobody else's to know (attack K23).
 
+pub(crate) mod body;
 mod dial;
 mod error;
 mod forgiving;

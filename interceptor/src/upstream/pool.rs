@@ -21,12 +21,12 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::body::Outgoing;
 use super::forgiving::Forgiving;
 use super::h1::H1;
 pub(crate) use super::h1::SendError;
 pub(crate) use super::key::{Generation, Key};
 use super::{Upstream, UpstreamError};
-use crate::http::upload::Upload;
 use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::tls::client::{ClientConfigs, watched};
 use crate::tls::refusal::{self, Attempt};
@@ -92,7 +92,7 @@ impl ConnectError {
 #[derive(Debug)]
 enum Sender {
     H1(H1),
-    H2(http2::SendRequest<Upload>),
+    H2(http2::SendRequest<Outgoing>),
 }
 
 /// A connection taken from the pool, or a new one.
@@ -136,7 +136,7 @@ struct Idle {
 
 #[derive(Debug)]
 struct Shared {
-    sender: http2::SendRequest<Upload>,
+    sender: http2::SendRequest<Outgoing>,
     address: SocketAddr,
     since: Instant,
 }
@@ -278,7 +278,7 @@ impl Pool {
     }
 
     /// Has others use an HTTP/2 connection too.
-    fn share(&self, key: &Key, sender: http2::SendRequest<Upload>, address: SocketAddr) {
+    fn share(&self, key: &Key, sender: http2::SendRequest<Outgoing>, address: SocketAddr) {
         let mut state = self.lock();
         if key.generation() == state.generation {
             state.shared.insert(key.clone(), Shared { sender, address, since: Instant::now() });
@@ -441,7 +441,7 @@ impl Pool {
         self: &Arc<Pool>,
         connection: Connection,
         key: &Key,
-        request: http::Request<Upload>,
+        request: http::Request<Outgoing>,
     ) -> Result<(http::Response<hyper::body::Incoming>, Lease), SendError> {
         let (pool, key, address) = (self.clone(), key.clone(), connection.address);
         match connection.sender {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::rig::{Rig, enforcer, errno, networks};
 use super::tcp::while_serving;
 use crate::kernel::{Enforcer, KernelError, LoadOptions};
+use crate::seam::{HalfOpen as _, MapFills as _};
 
 #[test]
 fn o7_dropping_an_attachment_leaves_no_entry_and_no_program() {

@@ -9,7 +9,7 @@ use interceptor_ebpf::layout::REPORT_LIMIT;
 use super::rig::{Rig, enforcer, errno, eventually, networks};
 use super::tcp::while_serving;
 use crate::kernel::sys;
-use crate::proxy::{Cause, Refusal, Refusals};
+use crate::seam::{Cause, Refusal, Refusals};
 
 /// Keeps what it hears.
 #[derive(Default)]

@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::rig::{Ports, Rig, bytes, enforcer, errno, eventually, networks};
 use crate::kernel::sys;
-use crate::proxy::Destinations;
+use crate::seam::Destinations;
 
 /// Accepts until stopped: writes to each client where it was going, and returns all of these.
 pub(super) fn serve(

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::super::handover::{Launch, Path as Sent, Strings};
+use super::super::handover::Launch;
 use super::super::user::Identity;
 use super::prepare;
+use crate::ipc::{SentPath as Sent, Strings};
 
 fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -205,7 +206,6 @@ fn the_bundle_of_a_package_is_read_with_the_authority_and_stays_as_it_is_outside
 
 #[test]
 fn a_home_shows_a_database_for_browsers_and_a_link_in_it_leads_nowhere() {
-    use super::super::handover::Path as Sent;
     let home = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     let give = |path: &Path| nix::unistd::chown(path, Some(65534.into()), Some(65534.into())).unwrap();

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::socket::{Shutdown, shutdown};
+use serde::de::IgnoredAny;
 
-use super::Tells;
 use crate::sandbox::handover::Channel;
 
 /// The daemon before this one. The requests that it ends are judged by the rules that it handed over: whoever changes those here has
@@ -18,7 +18,7 @@ pub(crate) struct Predecessor {
 
 impl Predecessor {
     /// At the other end of a conversation in which everything was said.
-    pub(super) fn at(channel: Channel) -> Self {
+    pub(crate) fn at(channel: Channel) -> Self {
         // For ever, since its own time to drain is its own affair; its death closes the channel in any case.
         if let Err(error) = channel.set_patience(None) {
             tracing::warn!(%error, "the daemon before this one may be taken for gone too early");
@@ -37,7 +37,7 @@ impl Predecessor {
         let mut gone = self.is_gone.lock().unwrap_or_else(PoisonError::into_inner);
         if !*gone {
             // It says nothing more: its end is the end of the channel.
-            let _ = self.channel.receive::<Tells>();
+            let _ = self.channel.receive::<IgnoredAny>();
             *gone = true;
         }
     }

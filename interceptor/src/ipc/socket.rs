@@ -127,7 +127,7 @@ impl ControlSocket {
     }
 
     /// Notes who is about to be given the sandboxes.
-    pub(super) fn expect(&self, successor: String) {
+    pub(crate) fn expect(&self, successor: String) {
         *self.successor.lock().unwrap_or_else(PoisonError::into_inner) = successor;
     }
 
@@ -147,7 +147,7 @@ impl ControlSocket {
     }
 
     /// Cancelled when another process listens at it in this one's place.
-    pub(super) fn handed(&self) -> CancellationToken {
+    pub(crate) fn handed(&self) -> CancellationToken {
         self.handed.clone()
     }
 
