@@ -453,7 +453,7 @@ fn o7_a_daemon_removes_what_it_is_told_not_to_keep_and_what_is_gone_and_keeps_th
 }
 
 #[test]
-fn k17_programs_that_somebody_takes_off_are_missed_before_and_after_a_takeover() {
+fn k17_programs_that_somebody_takes_off_are_noticed_before_and_after_a_takeover() {
     Lab::test(|lab| {
         let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
         let (first, second) = (daemon.guest(&policy(lab)), daemon.guest(&policy(lab)));

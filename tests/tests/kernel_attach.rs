@@ -298,7 +298,7 @@ fn k17_what_is_no_cgroup_or_of_another_version_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn k17_programs_that_somebody_takes_off_are_missed() {
+fn k17_programs_that_somebody_takes_off_are_noticed() {
     let cage = Cage::new();
     let directory = tempfile::tempdir().unwrap();
     let audit = directory.path().join("audit.jsonl");
