@@ -122,24 +122,48 @@ fn run(bencher: Bencher<'_, '_>, keys: usize, text: &[u8], coding: &'static str,
     });
 }
 
-#[divan::bench(args = [1, 8])]
-fn identity_json(bencher: Bencher<'_, '_>, keys: usize) {
-    run(bencher, keys, &json(), "identity", json());
+/// Texts of which some are full of escapes; none has a key.
+const TEXTS: [(&str, fn() -> Vec<u8>); 12] = [
+    ("json", json),
+    ("json_escapes", || {
+        repeated(r#"{"text":"one line\nand a \"second\" one\tthen\nanother thing\nso it\u00e9 goes\n on"}"#)
+    }),
+    ("json_php", || {
+        repeated(
+            r#"{"url":"https:\/\/example.com\/wp-json\/wp\/v2\/posts\/1234?context=view","title":"Caf\u00e9 \u2019s"}"#,
+        )
+    }),
+    ("json_cyrillic", || {
+        repeated(
+            r#"{"text":"\u041f\u0440\u0438\u0432\u0435\u0442, \u043a\u0430\u043a \u0434\u0435\u043b\u0430?"}"#,
+        )
+    }),
+    ("base64", base64),
+    ("words", words),
+    ("random", random),
+    ("html", || {
+        repeated(
+            r#"<p class="a">Fish &amp; chips&nbsp;&mdash; it&#39;s &quot;good&quot; <a href="/s?q=a&amp;p=2">next</a></p>"#,
+        )
+    }),
+    ("form", || {
+        repeated("user%5Bname%5D=Jane+Doe&address=12+Main+Street%2C+caf%C3%A9&note=all+is+well%0D%0A&")
+    }),
+    ("url", || {
+        repeated("https://example.com/a%20path/and%2Fmore?next=https%3A%2F%2Fother.example%2Fa%3Fb%3Dc&x=1\n")
+    }),
+    ("source", || repeated(include_str!("redact.rs"))),
+    ("numbers", || repeated("1712345678,20.53,2026-11-29 12:34:56,73,0x41,-17.25\n")),
+];
+
+fn repeated(line: &str) -> Vec<u8> {
+    line.bytes().cycle().take(SIZE).collect()
 }
 
-#[divan::bench(args = [1, 8])]
-fn identity_base64(bencher: Bencher<'_, '_>, keys: usize) {
-    run(bencher, keys, &base64(), "identity", base64());
-}
-
-#[divan::bench(args = [1, 8])]
-fn identity_words(bencher: Bencher<'_, '_>, keys: usize) {
-    run(bencher, keys, &words(), "identity", words());
-}
-
-#[divan::bench(args = [1, 8])]
-fn identity_random(bencher: Bencher<'_, '_>, keys: usize) {
-    run(bencher, keys, &random(), "identity", random());
+#[divan::bench(args = TEXTS.map(|(name, _)| name), consts = [1, 8])]
+fn identity<const KEYS: usize>(bencher: Bencher<'_, '_>, name: &str) {
+    let text = TEXTS.iter().find(|(known, _)| *known == name).map(|(_, text)| text()).expect("a text");
+    run(bencher, KEYS, &text, "identity", text.clone());
 }
 
 #[divan::bench]

@@ -10,7 +10,7 @@
 //!
 //! # Content codings
 //! `offers` asks origins for `accept-encoding: identity`, and nothing is encoded again on the way to the sandbox,
-//! which is on this machine. Measured (see `benches/redact.rs`): looking for keys costs 0.15 to 0.25 CPU seconds for a
+//! which is on this machine. Measured (see `benches/redact.rs`): looking for keys costs 0.15 to 0.6 CPU seconds for a
 //! GiB, undoing gzip about 2, zstd 1.5 and brotli 1.3, and making gzip again about 50. Where an origin encodes
 //! all the same, the body is decoded and goes on as identity: `content-encoding` and what describes the encoded bytes are
 //! removed, also where no body comes (HEAD, 304), and `blocks` cuts what was decoded anew: how well

@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
-use super::escape::{Decoded, Reading, introducers, read, unescape};
-use super::look::look_for_escapes;
+use super::escape::{Decoded, Reading, introducers, may_escape, read, unescape};
+use super::grams::Hit;
+use super::look::{look_for_escapes, spelt};
 use super::pattern::Kind;
 use super::run::{break_length, escaped_break_length, is_separator};
 use super::{LEVELS, Scanner};
@@ -74,24 +75,73 @@ impl Scanner {
     }
 
     fn search(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
-        self.plain(text, found);
+        self.plain(text, reading, level, found);
         self.separated(text, found);
         if level < LEVELS {
             self.escaped(text, reading, level, found);
         }
     }
 
-    /// What stands there without escapes and separators, line breaks aside.
-    fn plain(&self, text: &[u8], found: &mut Vec<Match>) {
-        self.grams.each(text, |at, pattern, offset| {
-            let Some(hit) = self.around(text, at, pattern, offset) else { return };
-            let known = found.last().is_some_and(|last| {
-                (last.start, last.end, last.pattern) == (hit.start, hit.end, hit.pattern)
-            });
-            if !known {
-                found.push(hit);
+    /// What stands there without separators, with usual escapes at most, line breaks aside.
+    fn plain(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
+        let mut done = 0;
+        self.grams.each(text, |hit| {
+            if !self.stands(text, hit) {
+                return;
+            }
+            let whole = if hit.skip == 0 { self.around(text, hit.at, hit.pattern, hit.offset) } else { None };
+            match whole {
+                Some(hit) => {
+                    let known = found.last().is_some_and(|last| {
+                        (last.start, last.end, last.pattern) == (hit.start, hit.end, hit.pattern)
+                    });
+                    if !known {
+                        found.push(hit);
+                    }
+                }
+                // What is missing may be escaped.
+                None if level < LEVELS && hit.at >= done => {
+                    let least = done.max(hit.at.saturating_sub(self.most));
+                    let run =
+                        self.classes.run_before(text, hit.at, least)..self.classes.run_behind(text, hit.at);
+                    done = run.end;
+                    if may_escape(&text[run.clone()]) {
+                        self.undone(text, run, reading, level, found);
+                    }
+                }
+                None => {}
             }
         });
+    }
+
+    /// Whether a sample is what its hash says it is.
+    fn stands(&self, text: &[u8], hit: Hit) -> bool {
+        let pattern = &self.patterns[hit.pattern];
+        let (mut here, end) = (hit.at + hit.skip, hit.at + self.grams.width());
+        for expected in &pattern.find[hit.offset..] {
+            if here >= end {
+                break;
+            }
+            let rest = text.get(here..).unwrap_or_default();
+            let literal = rest.first().is_some_and(|byte| pattern.kind.same(*byte, *expected));
+            here += match read(rest, Reading::All) {
+                _ if literal => 1,
+                Some((byte, length)) if pattern.kind.same(byte, *expected) => length,
+                _ => return false,
+            };
+        }
+        true
+    }
+
+    /// What stands in a run once its escapes are undone.
+    fn undone(&self, text: &[u8], run: Range<usize>, reading: Reading, level: usize, found: &mut Vec<Match>) {
+        if run.len() < self.shortest {
+            return;
+        }
+        let decoded = unescape(&text[run.clone()], reading);
+        let mut inner = Vec::new();
+        self.search(&decoded.bytes, reading, level + 1, &mut inner);
+        found.extend(inner.into_iter().map(|hit| hit.outside(&decoded, run.start)));
     }
 
     /// The match of which character `offset` stands at `at`.
@@ -140,7 +190,10 @@ impl Scanner {
         let (mut from, mut done) = (0, 0);
         let mut look = |at: usize| {
             let window = text.get(at..).and_then(|rest| rest.first_chunk());
-            if at >= done && window.is_some_and(|window| self.classes.looks_separated(window) != 0) {
+            if at >= done
+                && window.is_some_and(|window| self.classes.looks_separated(window) != 0)
+                && self.classes.are_bytes(text, at, self.least_separated, &self.stands)
+            {
                 let (start, end) = self.classes.separated(text, at, done);
                 self.digits(text, start..end, found);
                 done = end;
@@ -181,7 +234,7 @@ impl Scanner {
             return;
         }
         let mut inner = Vec::new();
-        self.plain(&digits.bytes, &mut inner);
+        self.plain(&digits.bytes, Reading::All, LEVELS, &mut inner);
         inner.retain(|hit| self.patterns[hit.pattern].kind == Kind::Hexadecimal);
         let outer = inner.into_iter().map(|hit| hit.outside(&digits, 0));
         found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
@@ -190,7 +243,7 @@ impl Scanner {
     /// What stands there once escapes are undone.
     fn escaped(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
         let (mut next, mut done) = (0, 0);
-        look_for_escapes(text, self.shortest, self.own_escapes, |at| {
+        look_for_escapes(text, self.every_escape, |at| {
             if at < next {
                 return;
             }
@@ -198,32 +251,45 @@ impl Scanner {
                 return;
             }
             next = at + introducers(&text[at..]);
-            let Some((byte, _)) = read(&text[at..], reading) else { return };
+            let Some((byte, length)) = read(&text[at..], reading) else { return };
             let between = match byte {
                 b'\n' | b'\r' if self.classes.may_break(text, at) => true,
                 _ => self.classes.separates(text, at, byte),
             };
-            if !between && !self.tells(text[at], byte) {
+            if !between && !self.tells(text, at..at + length, byte) {
                 return;
             }
             let least = done.max(at.saturating_sub(self.most));
             let start = self.classes.run_before(text, at, least);
             let end = self.classes.run_behind(text, at);
             (next, done) = (end, end);
-            if end - start < self.shortest {
-                return;
-            }
-            let decoded = unescape(&text[start..end], reading);
-            let mut inner = Vec::new();
-            self.search(&decoded.bytes, reading, level + 1, &mut inner);
-            found.extend(inner.into_iter().map(|hit| hit.outside(&decoded, start)));
+            self.undone(text, start..end, reading, level, found);
         });
     }
 
-    /// Whether an escape that begins with `first` and stands for `byte` may be one in a key.
-    fn tells(&self, first: u8, byte: u8) -> bool {
-        // Of `&amp;` what follows is undone with it, where that makes another escape.
-        self.stands[usize::from(byte)] && (first != b'&' || byte != b'&' || self.own_escapes)
+    /// Whether an escape, which stands for `byte`, may be one in a key.
+    fn tells(&self, text: &[u8], escape: Range<usize>, byte: u8) -> bool {
+        let (before, behind) = text.split_at(escape.end);
+        let escape = &before[escape.start..];
+        if !self.stands[usize::from(byte)] {
+            return false;
+        }
+        if self.every_escape {
+            // Of `&amp;` what follows is undone with it, where that makes another escape.
+            return escape[0] != b'&' || byte != b'&' || self.own_escapes;
+        }
+        let usual = || spelt(byte).iter().any(|spelt| spelt.eq_ignore_ascii_case(escape));
+        match (byte, behind.first()) {
+            (b'/', _) if before[..before.len() - escape.len()].ends_with(b"\\") => true,
+            (b'/' | b'+' | b'=', _) => !usual(),
+            // What makes no escape once more cannot stand in a spelling.
+            (b'%' | b'&' | b'\\', None) => false,
+            (_, Some(b'%' | b'&' | b'\\')) => true,
+            (b'%', Some(next)) => next.is_ascii_hexdigit() || matches!(next, b'u' | b'U'),
+            (b'&', Some(next)) => escape[0] != b'&' && (next.is_ascii_alphabetic() || *next == b'#'),
+            (b'\\', Some(next)) => next.is_ascii_graphic(),
+            _ => true,
+        }
     }
 }
 

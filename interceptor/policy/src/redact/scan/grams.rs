@@ -5,13 +5,17 @@
 //! one that may be wrapped, as much as holds an unbroken stretch wherever lines are broken. How
 //! many patterns there are makes no difference to what a sample costs.
 //!
-//! Samples are compared without the case of letters, since hexadecimal is written in either.
+//! Samples are compared without the case of letters, since hexadecimal is written in either. Those
+//! with the usual escapes ([`spelt`]) in them are entered too.
 //!
 //! The hash has a random factor, so that nobody outside can tell which samples collide.
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::pattern::Pattern;
+use zeroize::Zeroizing;
+
+use super::look::spelt;
+use super::pattern::{Kind, Pattern};
 
 /// How many samples are looked at before a branch is taken.
 const BLOCK: usize = 8;
@@ -36,11 +40,24 @@ pub(super) struct Grams {
     entries: Box<[Entry]>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     hash: u32,
     pattern: u32,
     offset: u32,
+    skip: u32,
+}
+
+/// A sample of a text that some pattern has, by its hash at least.
+#[derive(Clone, Copy)]
+pub(super) struct Hit {
+    /// Where the sample stands.
+    pub(super) at: usize,
+    pub(super) pattern: usize,
+    /// Which character of the pattern stands `skip` bytes behind that: the sample may begin within
+    /// an escape.
+    pub(super) offset: usize,
+    pub(super) skip: usize,
 }
 
 /// How many bits a hash has, by the number of samples: of random text less than a hundredth is
@@ -62,15 +79,13 @@ impl Grams {
         };
         let reach = patterns.iter().map(piece).min().unwrap_or(LINE).clamp(1, LINE);
         let width = (reach / 2).clamp(1, 8);
-        let samples = || {
-            patterns.iter().zip(0..).flat_map(move |(pattern, number)| {
-                let text = &pattern.find;
-                let stretch = if pattern.kind.wraps() { 2 * reach - 1 } else { reach };
-                let from = text.len().saturating_sub(stretch);
-                text[from..].windows(width).zip(from..).map(move |(gram, at)| (gram, number, at))
-            })
-        };
-        let bits = if samples().count() <= 1 << 10 { SMALL } else { LARGE };
+        let mut samples = Vec::new();
+        for (pattern, number) in patterns.iter().zip(0..) {
+            let stretch = if pattern.kind.wraps() { 2 * reach - 1 } else { reach };
+            let from = pattern.find.len().saturating_sub(stretch);
+            spellings(pattern, from, width, |gram, offset, skip| samples.push((gram, number, offset, skip)));
+        }
+        let bits = if samples.len() <= 1 << 10 { SMALL } else { LARGE };
         let mut grams = Grams {
             width,
             stride: reach - width + 1,
@@ -82,13 +97,15 @@ impl Grams {
             index: vec![0; (1 << (bits - SHARED)) + 1].into(),
             entries: Box::default(),
         };
-        let mut entries: Vec<Entry> = samples()
-            .map(|(gram, pattern, at)| {
-                let hash = grams.hash(word(gram)) as u32;
-                Entry { hash, pattern, offset: at as u32 }
+        let mut entries: Vec<Entry> = samples
+            .into_iter()
+            .map(|(gram, pattern, offset, skip)| {
+                let hash = grams.hash(*gram) as u32;
+                Entry { hash, pattern, offset: offset as u32, skip: skip as u32 }
             })
             .collect();
-        entries.sort_unstable_by_key(|entry| (entry.hash, entry.pattern, entry.offset));
+        entries.sort_unstable();
+        entries.dedup();
         for entry in &entries {
             grams.bits[(entry.hash >> 3) as usize] |= 1 << (entry.hash & 7);
             grams.index[(entry.hash >> SHARED) as usize + 1] += 1;
@@ -109,9 +126,13 @@ impl Grams {
         (((word | CASE) & self.mask).wrapping_mul(self.factor) >> self.shift) as usize
     }
 
-    /// Calls `at` with each place of the text that may be some place of a pattern: where in the
-    /// text, which pattern, where in it.
-    pub(super) fn each(&self, text: &[u8], at: impl FnMut(usize, usize, usize)) {
+    /// How long a sample is.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Calls `at` with each sample of the text that some pattern may have.
+    pub(super) fn each(&self, text: &[u8], at: impl FnMut(Hit)) {
         // The constants of keys of usual lengths: known ones halve the time.
         match (self.stride, 64 - self.shift) {
             (9, SMALL) => self.each_by::<9, { 1 << (SMALL - 3) }>(text, at),
@@ -121,11 +142,7 @@ impl Grams {
         }
     }
 
-    fn each_by<const STRIDE: usize, const BYTES: usize>(
-        &self,
-        text: &[u8],
-        mut at: impl FnMut(usize, usize, usize),
-    ) {
+    fn each_by<const STRIDE: usize, const BYTES: usize>(&self, text: &[u8], mut at: impl FnMut(Hit)) {
         let Some(bits) = self.bits.first_chunk::<BYTES>() else { return };
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
         let mask = if STRIDE == 9 { u64::MAX } else { self.mask };
@@ -154,7 +171,7 @@ impl Grams {
         }
     }
 
-    fn look(&self, text: &[u8], from: usize, at: &mut impl FnMut(usize, usize, usize)) {
+    fn look(&self, text: &[u8], from: usize, at: &mut impl FnMut(Hit)) {
         let word = word(&text[from..text.len().min(from + 8)]);
         let hash = self.hash(word);
         if (self.bits[hash >> 3] >> (hash & 7)) & 1 == 0 {
@@ -164,7 +181,8 @@ impl Grams {
         let (first, last) = (self.index[place] as usize, self.index[place + 1] as usize);
         for entry in &self.entries[first..last] {
             if entry.hash as usize == hash {
-                at(from, entry.pattern as usize, entry.offset as usize);
+                let (offset, skip) = (entry.offset as usize, entry.skip as usize);
+                at(Hit { at: from, pattern: entry.pattern as usize, offset, skip });
             }
         }
     }
@@ -176,4 +194,38 @@ fn word(bytes: &[u8]) -> u64 {
     let length = bytes.len().min(8);
     word[..length].copy_from_slice(&bytes[..length]);
     u64::from_le_bytes(word)
+}
+
+/// Calls `sample` with each `width` bytes that a text may have of the pattern from `from` on, its
+/// characters as they are or in the usual escapes, with the character that stands in them first
+/// as a whole and how far inside.
+fn spellings(
+    pattern: &Pattern,
+    from: usize,
+    width: usize,
+    mut sample: impl FnMut(Zeroizing<u64>, usize, usize),
+) {
+    let literals = |at: usize| pattern.find[at..].first_chunk::<1>();
+    let ways = |at: usize| -> Vec<&[u8]> {
+        let usual = if pattern.kind == Kind::Wide { &[] } else { spelt(pattern.find[at]) };
+        if usual.is_empty() { literals(at).into_iter().map(|one| &one[..]).collect() } else { usual.to_vec() }
+    };
+    for first in from..pattern.find.len() {
+        for way in ways(first) {
+            for inside in 0..way.len() {
+                let (offset, skip) = if inside == 0 { (first, 0) } else { (first + 1, way.len() - inside) };
+                // What there is of it, and the character that comes next.
+                let mut begun = vec![(Zeroizing::new(way[inside..].to_vec()), first + 1)];
+                while let Some((mut bytes, next)) = begun.pop() {
+                    if bytes.len() >= width {
+                        bytes.truncate(width);
+                        sample(Zeroizing::new(word(&bytes)), offset, skip);
+                    } else if next < pattern.find.len() {
+                        let longer = |way: &[u8]| (Zeroizing::new([&bytes[..], way].concat()), next + 1);
+                        begun.extend(ways(next).into_iter().map(longer));
+                    }
+                }
+            }
+        }
+    }
 }

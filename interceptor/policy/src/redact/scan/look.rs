@@ -1,96 +1,99 @@
 //! Where a text may have escapes that matter: a look at every byte, many at once.
+//!
+//! Most escapes of usual texts are dismissed by the bytes beside them, without a branch:
+//! - those of characters that stand in no key (`\n`, `\"`, `%20`, `\u00e9`, `&nbsp;`);
+//! - those of the few characters that encoders escape in what is otherwise left alone
+//!   ([`spelt`]): [`super::grams`] knows what such a spelling looks like as it stands.
 
 use memchr::memchr3;
 
-/// How much text is decided on together.
-const PART: usize = 512;
 /// How many bytes are compared without a branch.
 const BLOCK: usize = 64;
+/// So many blocks without an escape, and one alone is looked for.
+const EMPTY: usize = 8;
+/// So many escapes in a block, and it is looked at more closely.
+const MANY: u32 = 3;
 
-const HIGH: u64 = u64::MAX / 0xff * 0x80;
-
-/// Calls `at` with the place of each byte that begins an escape, from left to right; those that
-/// are obviously of no account are left out unless `every` is wanted: `\n`, `\"` and the like.
-///
-/// A spelling with escapes is at least `shortest` bytes long, and all of it is ASCII.
-pub(super) fn look_for_escapes(text: &[u8], shortest: usize, every: bool, mut at: impl FnMut(usize)) {
-    let step = shortest.saturating_sub(7).clamp(1, 32);
+/// Calls `at` with the place of each byte that begins an escape which may matter, from left to
+/// right; with each that begins any escape if `every` is wanted. Of several backslashes the last
+/// counts.
+pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usize)) {
     let mut from = 0;
-    while from < text.len() {
-        let end = text.len().min(from + PART);
-        let around = from.saturating_sub(64)..text.len().min(end + 64);
-        let mut ascii = every;
-        while from < end {
-            let first = memchr3(b'%', b'\\', b'&', &text[from..end]);
-            ascii = ascii
-                || first.is_some_and(|first| {
-                    is_ascii(&text[..from + first]) || has_ascii(&text[around.clone()], step)
-                });
-            from = match first.map(|first| from + first) {
-                Some(escape) if every => {
-                    at(escape);
-                    escape + 1
-                }
-                Some(escape) if ascii => part(text, escape, end, &mut at),
-                _ => end,
-            };
-        }
-    }
-}
-
-/// Whether the last eight bytes are all ASCII.
-fn is_ascii(text: &[u8]) -> bool {
-    text.last_chunk().is_some_and(|word| u64::from_le_bytes(*word) & HIGH == 0)
-}
-
-/// Whether eight bytes in a row, at distances of `step`, are all ASCII.
-fn has_ascii(text: &[u8], step: usize) -> bool {
-    let mut any = text.len() < 128;
-    let mut from = 0;
-    while let Some(word) = text.get(from..).and_then(|rest| rest.first_chunk()) {
-        any |= u64::from_le_bytes(*word) & HIGH == 0;
-        from += step;
-    }
-    any
-}
-
-/// Reports the escapes from `from` on in whole blocks, up to one without any or to `end`, and gives
-/// where it stopped.
-fn part(text: &[u8], from: usize, end: usize, at: &mut impl FnMut(usize)) -> usize {
-    let mut here = from;
-    while here < end {
-        let block = text[here..].first_chunk::<BLOCK>();
-        let next = text[here + 1..].first_chunk::<BLOCK>();
-        let (Some(block), Some(next)) = (block, next) else {
-            let last =
-                (here..text.len()).filter(|at| may_tell(text[*at], text.get(at + 1).copied().unwrap_or(0)));
-            last.for_each(&mut *at);
-            return text.len();
-        };
-        // Two loops, since a compiler makes vectors of each and not of both together.
-        let seen = here == from || block.iter().fold(0, |seen, byte| seen | u8::from(begins(*byte))) != 0;
-        here += BLOCK;
-        if !seen {
-            return here;
-        }
-        let mut found = [0_u8; BLOCK];
-        let mut any = 0;
-        for index in 0..BLOCK {
-            found[index] = u8::from(may_tell(block[index], next[index]));
-            any |= found[index];
-        }
-        if any == 0 {
-            continue;
-        }
-        for (word, first) in found.chunks_exact(8).zip((here - BLOCK..).step_by(8)) {
-            let mut word = word.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-            while word != 0 {
-                at(first + word.trailing_zeros() as usize / 8);
-                word &= word - 1;
+    while let Some(first) = text.get(from..).and_then(|rest| memchr3(b'%', b'\\', b'&', rest)) {
+        from += first;
+        // Where one is there are more.
+        let mut empty = 0;
+        while let Some(block) = from.checked_sub(2).and_then(|from| text[from..].first_chunk())
+            && empty < EMPTY
+            && !every
+        {
+            let mut found = candidates(block);
+            empty = if found == 0 { empty + 1 } else { 0 };
+            let first = found.trailing_zeros() as usize & (BLOCK - 1);
+            if found.count_ones() >= MANY && block[first + 2] == b'\\' {
+                found &= !backslashes(block);
             }
+            while found != 0 {
+                let place = found.trailing_zeros() as usize & (BLOCK - 1);
+                let near = std::array::from_fn(|byte| block[place + byte]);
+                if may_tell(near) {
+                    at(from + place);
+                }
+                found &= found - 1;
+            }
+            from += BLOCK;
+        }
+        if empty < EMPTY && from < text.len() {
+            if begins(text[from]) && (every || may_tell(at_the_ends(text, from))) {
+                at(from);
+            }
+            from += 1;
         }
     }
-    here
+}
+
+/// A block with what borders it.
+type Block = [u8; BLOCK + 5];
+
+/// A bit for each byte of a block that begins an escape, unless that is `\"`, `\n` or the like, or
+/// `%c3` or such.
+#[inline(always)]
+fn candidates(block: &Block) -> u64 {
+    each(block, |[_, _, this, next, _, _]| {
+        // The letters from `a` to `t` are the 20 least.
+        let letter = (next.wrapping_add(0x80 - b'a') as i8) <= i8::MIN + 19;
+        let escape = (this == b'\\') | (this == b'%');
+        escape & !letter & (next != b'"') | (this == b'&')
+    })
+}
+
+/// Which backslashes are dismissed: those of `\/`, if it is one, and of `\u` with a character other
+/// than ASCII; and all but the last of many.
+#[inline(always)]
+fn backslashes(block: &Block) -> u64 {
+    each(block, |[_, before, this, next, second, third]| {
+        let other = (next == b'u') & (second != b'{') & ((second != b'0') | (third != b'0'));
+        let slash = (next == b'/') & (before != b'\\');
+        (this == b'\\') & (other | slash | (next == b'\\'))
+    })
+}
+
+/// A bit for each byte of a block of which `holds` is true, given with two before and three behind.
+/// Made so that a compiler makes vectors of it.
+#[inline(always)]
+fn each(block: &Block, holds: impl Fn([u8; 6]) -> bool) -> u64 {
+    let mut found = [0_u8; BLOCK];
+    for (place, found) in found.iter_mut().enumerate() {
+        *found = u8::from(holds([0, 1, 2, 3, 4, 5].map(|near| block[place + near])));
+    }
+    if found.iter().fold(0, |any, found| any | found) == 0 {
+        return 0;
+    }
+    let words = found.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    // The lowest bits of eight bytes, side by side.
+    words
+        .zip((0..).step_by(8))
+        .fold(0, |bits, (word, place)| bits | word.wrapping_mul(0x0102_0408_1020_4080) >> 56 << place)
 }
 
 /// Whether a byte begins an escape.
@@ -99,40 +102,194 @@ fn begins(byte: u8) -> bool {
     (byte == b'%') | (byte == b'\\') | (byte == b'&')
 }
 
-/// Whether an escape that begins with these two bytes may stand for one in a key: not `\n`, `\"`
-/// and other letters, and not `%a0`. Written so that a compiler makes it one of vectors.
+/// The ways in which a character may be written in a text that is otherwise left as it is: what
+/// encoders of URLs and of JSON do to the three of base64 that are neither letters nor digits.
+pub(super) fn spelt(byte: u8) -> &'static [&'static [u8]] {
+    match byte {
+        b'/' => &[b"/", br"\/", b"%2f"],
+        b'+' => &[b"+", b"%2b"],
+        b'=' => &[b"=", b"%3d"],
+        _ => &[],
+    }
+}
+
+/// Whether the escape that begins in the middle may be one in a key of usual characters.
 #[inline(always)]
-fn may_tell(byte: u8, next: u8) -> bool {
-    // The letters from `a` to `t` are the 20 least.
-    let other = (next.wrapping_add(0x80 - b'a') as i8 > i8::MIN + 19) & (next != b'"');
-    ((byte == b'%') | (byte == b'\\')) & other | (byte == b'&')
+fn may_tell([two, one, this, first, second]: [u8; 5]) -> bool {
+    let kind = usize::from(this & 3);
+    BEFORE[usize::from(one)]
+        & BEFORE_THAT[usize::from(two)]
+        & NEXT[kind][usize::from(first)]
+        & SECOND[kind][usize::from(second)]
+        != 0
+}
+
+/// The bytes around `at`; zeros beyond the ends.
+#[cold]
+fn at_the_ends(text: &[u8], at: usize) -> [u8; 5] {
+    let byte = |place: usize| place.checked_sub(2).and_then(|place| text.get(place)).copied();
+    std::array::from_fn(|place| byte(at + place).unwrap_or(0))
+}
+
+/// What kind of escape it is, told by its two lowest bits.
+const PERCENT: usize = (b'%' & 3) as usize;
+const AMPERSAND: usize = (b'&' & 3) as usize;
+const BACKSLASH: usize = (b'\\' & 3) as usize;
+
+/// Each bit is a reason for which an escape may matter: it is set for every byte that does not
+/// speak against that where it stands.
+type Reasons = [u8; 256];
+
+/// A hexadecimal byte of a visible character ends before it: this may be a separator.
+const SEPARATOR: u8 = 0x40;
+/// A backslash stands before this one.
+const DOUBLED: u8 = 0x80;
+const OTHERS: u8 = 0x3f;
+
+const DIGITS: &[u8] = b"0123456789";
+const HEXADECIMAL: &[u8] = b"0123456789abcdefABCDEF";
+
+static BEFORE: Reasons = with(with([OTHERS; 256], SEPARATOR, HEXADECIMAL), DOUBLED, b"\\");
+static BEFORE_THAT: Reasons = with([OTHERS | DOUBLED; 256], SEPARATOR, b"234567");
+
+/// By what follows the introducer. The first bit is for what matters whatever follows.
+static NEXT: [Reasons; 3] = {
+    let mut next = [[SEPARATOR; 256]; 3];
+    let percent = with(next[PERCENT], 0x01, b"46uU");
+    let percent = with(with(percent, 0x02, b"2"), 0x04, b"3");
+    next[PERCENT] = with(with(percent, 0x08, b"57"), 0x10, b"0");
+    let backslash = with(next[BACKSLASH], 0x01, b"01234567xU#%&+,-.:;=^_`{|}~[]()<>*!?$@");
+    next[BACKSLASH] = with(with(backslash, 0x02, b"u"), DOUBLED, b"/");
+    let ampersand = with(next[AMPERSAND], 0x01, b"#");
+    let ampersand = with(with(ampersand, 0x02, b"p"), 0x04, b"sl");
+    let ampersand = with(with(ampersand, 0x08, b"e"), 0x10, b"Un");
+    next[AMPERSAND] = with(ampersand, 0x04, b"ba");
+    next
+};
+
+/// By the byte behind that.
+static SECOND: [Reasons; 3] = {
+    let mut second = [[0x01 | SEPARATOR | DOUBLED; 256]; 3];
+    // Of what begins with 2, `#`, `%`, `&`, `-` and `.`; the digits; not the brackets.
+    let percent = with(with(second[PERCENT], 0x02, b"356dDeE"), 0x04, DIGITS);
+    second[PERCENT] = with(with(percent, 0x08, b"0123456789acefACEF"), 0x10, b"0");
+    second[BACKSLASH] = with(second[BACKSLASH], 0x02, b"0{");
+    let ampersand = with(with(second[AMPERSAND], 0x02, b"le"), 0x04, b"o");
+    let ampersand = with(with(ampersand, 0x08, b"q"), 0x10, b"nu");
+    second[AMPERSAND] = with(ampersand, 0x04, b"sm");
+    second
+};
+
+/// The table with the bits set for these bytes too.
+const fn with(mut reasons: Reasons, bits: u8, bytes: &[u8]) -> Reasons {
+    let mut at = 0;
+    while at < bytes.len() {
+        reasons[bytes[at] as usize] |= bits;
+        at += 1;
+    }
+    reasons
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::escape::{Reading, read};
+    use super::super::run::usual;
     use super::*;
+
+    fn seen(text: &str) -> Vec<usize> {
+        let mut seen = Vec::new();
+        look_for_escapes(text.as_bytes(), false, |at| seen.push(at));
+        seen
+    }
 
     #[test]
     fn every_escape_that_may_matter_is_seen_wherever_it_stands() {
         let escapes = [
-            r"\u002b", "%2B", "&#43;", r"\/", r"\\u002b", "&plus;", r"\x2b", r"\53", r"\_", r"\]", r"\^",
+            r"\u002b",
+            "%41",
+            "&#43;",
+            r"\x2f",
+            "&plus;",
+            r"\x2b",
+            r"\53",
+            r"\_",
+            r"\]",
+            r"\^",
             r"\`",
+            "%25",
+            "%5c",
+            "%u002b",
+            "&period;",
+            "&lowbar;",
+            "&amp;#43;",
+            r"\u{2b}",
         ];
         for escape in escapes {
-            for before in (0..140).chain(500..580).chain(1000..1060) {
+            for before in (0..140).chain(500..580) {
                 for behind in [0, 1, 40, 70, 600] {
-                    let text = format!("{}{escape}{}", "a".repeat(before), "b".repeat(behind));
-                    let mut seen = Vec::new();
-                    look_for_escapes(text.as_bytes(), 20, false, |at| seen.push(at));
-                    assert_eq!(seen.first(), Some(&before), "{escape} {before} {behind}");
+                    let text = format!("{}{escape}{}", "z".repeat(before), "b".repeat(behind));
+                    assert_eq!(seen(&text).first(), Some(&before), "{escape} {before} {behind}");
                 }
             }
         }
     }
 
     #[test]
-    fn what_json_is_full_of_is_not_looked_at() {
-        let text = r#"{"text":"one\ntwo \"three\"\tfour\r\nfive\b\f"}"#.repeat(40);
-        look_for_escapes(text.as_bytes(), 20, false, |at| panic!("at {at}"));
+    fn what_usual_texts_are_full_of_is_not_looked_at() {
+        for text in [
+            r#"{"text":"one\ntwo \"three\"\tfour\r\nfive\b\f caf\/e"}"#,
+            "a%20b%2Fc%3Ad%3fe=caz%C3%A9%5Bx%5D",
+            "<p>fish &nbsp; &lt;b&gt; &quot;x&quot;&copy;",
+        ] {
+            assert!(seen(&text.repeat(40)).is_empty(), "{text}");
+        }
+    }
+
+    /// Of each character in each way of writing it: if it may be one of a key, it is seen, or
+    /// samples know it.
+    #[test]
+    fn no_escape_of_a_character_of_keys_is_dismissed() {
+        for byte in (0..128).filter(|byte| usual(*byte) || b"\0%\\&#".contains(byte)) {
+            let code = u32::from(byte);
+            let c = char::from(byte);
+            for escape in [
+                format!("%{code:02x}"),
+                format!("%{code:02X}"),
+                format!("%u{code:04x}"),
+                format!("\\u{code:04x}"),
+                format!("\\x{code:02x}"),
+                format!("\\u{{{code:x}}}"),
+                format!("\\{code:o}"),
+                format!("\\{c}"),
+                format!("\\\\{c}"),
+                format!("&#{code};"),
+                format!("&#x{code:x}"),
+                "&plus;".into(),
+                "&sol;".into(),
+                "&equals;".into(),
+                "&lowbar;".into(),
+                "&period;".into(),
+                "&UnderBar;".into(),
+                "&percnt;".into(),
+                "&num;".into(),
+                "&bsol;".into(),
+            ] {
+                let last = escape.rfind('\\').unwrap_or(0);
+                let of = |text: &str| read(text.as_bytes(), Reading::All).map(|(byte, _)| byte);
+                let stands = of(&escape).filter(|byte| usual(*byte) || b"\0%\\&#".contains(byte));
+                let lower = escape.to_ascii_lowercase();
+                let known = spelt(byte).iter().any(|known| *known == lower.as_bytes());
+                if stands.is_some() && of(&escape[last..]) == stands && !known {
+                    assert_eq!(seen(&format!("zz{escape}zz")), [2 + last], "{escape}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn separators_are_seen_behind_hexadecimal_bytes() {
+        for separator in ["%20", "%3a", "%2C", "&#58;", "&colon;", r"\u0020", "%0A", "%2d", "%5f"] {
+            assert_eq!(seen(&format!("73{separator}6b")), [2], "{separator}");
+        }
     }
 }

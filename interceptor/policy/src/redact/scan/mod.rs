@@ -62,6 +62,8 @@ pub struct Scanner {
     stands: [bool; 256],
     /// Whether keys have characters that begin escapes.
     own_escapes: bool,
+    /// Whether keys have characters that are none of the usual ones, so that any escape matters.
+    every_escape: bool,
     shortest: usize,
     /// Longer spellings are not found: half of `most`.
     longest: usize,
@@ -71,6 +73,8 @@ pub struct Scanner {
     wide_every: usize,
     /// At which distances hexadecimal bytes with separators are looked for.
     look_every: usize,
+    /// Hexadecimal bytes with separators are at least so long.
+    least_separated: usize,
     keeps_length: bool,
 }
 
@@ -108,11 +112,13 @@ impl Scanner {
             lowered,
             stands,
             own_escapes,
+            every_escape: unusual || own_escapes,
             shortest: patterns.iter().map(|form| form.find.len()).min().unwrap_or(0),
             longest: most / 2,
             most,
             wide_every: shortest.saturating_mul(2).saturating_sub(8).clamp(1, 64),
             look_every: shortest.saturating_mul(2).saturating_sub(7).clamp(1, 64),
+            least_separated: shortest.saturating_mul(2).saturating_add(1),
             keeps_length,
             patterns,
         }

@@ -200,7 +200,43 @@ impl Classes {
 
     /// Whether a hexadecimal byte ends at `at`, and a separator may follow.
     pub(super) fn separates(&self, text: &[u8], at: usize, byte: u8) -> bool {
-        self.is(byte, SEPARATOR) && ends_in_pair(&text[..at])
+        // The digits of an escape are none of the text: if it is one of a digit, that tells.
+        let of_escape = matches!(&text[..at], [.., b'%', _, _] | [.., b'\\', b'u', _, _, _, _]);
+        self.is(byte, SEPARATOR) && ends_in_pair(&text[..at]) && !of_escape
+    }
+
+    /// Whether around `at` stand hexadecimal bytes with separators for `least` bytes, all of them
+    /// of characters for which `stands` holds; those at the ends may be cut.
+    pub(super) fn are_bytes(&self, text: &[u8], at: usize, least: usize, stands: &[bool; 256]) -> bool {
+        let is_hex = |byte: &u8| self.is(*byte, HEX);
+        let between = |byte: &u8| self.is(*byte, AMONG) && !is_hex(byte);
+        let fits = |digits: &[u8]| digits == b"0" || pairs_stand(digits, stands);
+        let first = at - text[..at].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
+        // A spelling may begin or end in any group: so up to the first, going either way from this
+        // one, that is none of bytes, and to the end of that.
+        let mut end = first;
+        while end - first < least {
+            let group = end + text[end..].iter().take(least).take_while(|byte| is_hex(byte)).count();
+            let next = group + text[group..].iter().take_while(|byte| between(byte)).count();
+            if next == end || (end > first && !fits(&text[end..group])) {
+                end = group;
+                break;
+            }
+            end = next;
+        }
+        let mut start = first;
+        while end - start < least {
+            let group = start - text[..start].iter().rev().take_while(|byte| between(byte)).count();
+            let digits = text[..group].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
+            if group - digits == start {
+                break;
+            }
+            start = group - digits;
+            if !fits(&text[start..group]) {
+                break;
+            }
+        }
+        end - start >= least
     }
 
     /// The stretch of hexadecimal bytes with separators that goes through `at`.
@@ -288,6 +324,13 @@ fn braces(text: &[u8]) -> Option<usize> {
     let digits = count_back(&text[inside.saturating_sub(8)..inside], |b| b.is_ascii_hexdigit());
     let open = inside - digits;
     (digits > 0 && opens(&text[..open])).then_some(digits + 2)
+}
+
+/// Whether hexadecimal digits are those of characters for which `stands` holds.
+fn pairs_stand(digits: &[u8], stands: &[bool; 256]) -> bool {
+    let value = |digit: u8| (digit & 15) + if digit >= b'A' { 9 } else { 0 };
+    let (pairs, odd) = digits.as_chunks::<2>();
+    odd.is_empty() && pairs.iter().all(|[high, low]| stands[usize::from(value(*high) << 4 | value(*low))])
 }
 
 pub(super) fn count_back(text: &[u8], mut fits: impl FnMut(u8) -> bool) -> usize {

@@ -351,6 +351,38 @@ proptest! {
         prop_assert_eq!(out.len(), text.len());
     }
 
+    /// No escape in it says by itself that it may be one of a key.
+    #[test]
+    fn usual_escapes_are_found_in_any_mixture(
+        choices in prop::collection::vec(0..5_usize, 160),
+        width in prop::sample::select(vec![16_usize, 40, 76, 1000]),
+        cut in any::<usize>(),
+    ) {
+        for key in [KEY, "AB/+=cd//EF++gh==0123/4567+89", "/+/+/+/+/+/+/+/+/+/+/+/+"] {
+            let scanner = Arc::new(Scanner::new([(key.as_bytes(), &vec![b'p'; key.len()][..])].into_iter()));
+            for form in [key.to_owned(), STANDARD.encode(format!("x{key}"))] {
+                let lines = form.as_bytes().chunks(if form == key { 1000 } else { width });
+                let mut choices = choices.iter().cycle();
+                let mut escaped = |byte: &u8| {
+                    let code = u32::from(*byte);
+                    match (choices.next(), byte) {
+                        (Some(1), b'/') => "\\/".to_owned(),
+                        (Some(2), b'/' | b'+' | b'=') => format!("%{code:02x}"),
+                        (Some(3), b'/' | b'+' | b'=') => format!("%{code:02X}"),
+                        _ => char::from(*byte).to_string(),
+                    }
+                };
+                let lines: Vec<String> = lines.map(|line| line.iter().map(&mut escaped).collect()).collect();
+                for end in ["\r\n", "%0A", "\\n"] {
+                    let text = around(lines.join(end).as_bytes());
+                    let (out, matches) = stream(&scanner, &text, &[cut % text.len()]);
+                    prop_assert_eq!(matches, 1, "{}", String::from_utf8_lossy(&text));
+                    prop_assert_eq!(out.len(), text.len());
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_text_without_a_key_is_left_alone(text in prop::collection::vec(any::<u8>(), 0..3000)) {
         let (out, matches) = stream(&both(), &text, &[text.len() / 2]);
