@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use crate::instructions;
 use crate::peers;
 use crate::prerequisites::{Need, bring};
 use crate::process::{as_root, cargo, runner, status, succeed};
@@ -16,6 +17,9 @@ const OF_THE_LAB: [&str; 2] = ["neighbours", "requests"];
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     if arguments == ["--prerequisites"] {
         return bring(Need::Benches).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some((_, rest)) = arguments.split_first().filter(|(name, _)| *name == "instructions") {
+        return instructions::run(rest).map(|()| ExitCode::SUCCESS);
     }
     // Before anything is built.
     let named = arguments.first().map(String::as_str);

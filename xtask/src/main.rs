@@ -5,6 +5,7 @@ mod cross;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod instructions;
 mod peers;
 mod prerequisites;
 mod process;
@@ -33,6 +34,9 @@ cargo xtask COMMAND [ARG…]
                       pages, licence, systemd unit and hooks, and an archive of them
   bench [NAME [ARG…]] runs the benchmarks: decide, redact, sandboxes, neighbours, requests
   bench neighbours    what a sandbox at its limits costs the one beside it
+  bench instructions [--accept]
+                      counts the instructions of the hot pieces by valgrind, and fails where one moved by more than 2 %;
+                      --accept writes what it counted into instructions/figures.txt
   bench requests [OPTION…]
                       what a request costs, beside HAProxy, hudsucker and Envoy: --list, --quick, --scenario NAME,
                       --contender NAME, --rounds N, --json (docs/benchmarks.md); a whole run takes half an hour

@@ -88,6 +88,7 @@ const FOR_CI: &[Package] = &[
     package("llvm-22-dev", Sign::Package, "bpf-linker"),
     package("gcc-aarch64-linux-gnu", Sign::Program("aarch64-linux-gnu-gcc"), "the check for aarch64"),
     package("libc6-dev-arm64-cross", Sign::Package, "the check for aarch64"),
+    package("valgrind", Sign::Program("valgrind"), "counts instructions"),
 ];
 
 /// What `cargo xtask bench requests` compares with, and measures by.

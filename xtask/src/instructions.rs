@@ -1,0 +1,135 @@
+//! `cargo xtask bench instructions [--accept]`: how many instructions the hot pieces take, counted by
+//! valgrind, against the figures in `instructions/figures.txt`.
+//!
+//! The same on every run of one build: hash seeds are fixed by a `getrandom` that is loaded before
+//! libc's, there is one thread, and nothing looks at a clock. Libraries choose code by what the CPU
+//! has; the figures are of one with AVX2, which valgrind shows as its most.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{built, cargo, succeed, workspace};
+
+/// A change by more than so many percent fails.
+const TOLERANCE: f64 = 2.0;
+
+/// Hash seeds are the same in every run.
+const FIXED: &str = "#include <string.h>
+#include <sys/types.h>
+ssize_t getrandom(void *buffer, size_t length, unsigned flags) {
+    (void)flags;
+    memset(buffer, 7, length);
+    return length;
+}
+";
+
+/// Counts, and compares or, with `--accept`, writes the figures.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let accept = match arguments {
+        [] => false,
+        [only] if only == "--accept" => true,
+        other => bail!("bench instructions takes --accept alone, not {other:?}"),
+    };
+    succeed(cargo(["build", "--quiet", "--release", "-p", "instructions"]))?;
+    let program = built("release", "instructions")?;
+    let seeds = fixed_seeds(&program)?;
+    let names = Command::new(&program).output().context("listing the pieces")?;
+    let mut counted = BTreeMap::new();
+    for name in String::from_utf8_lossy(&names.stdout).lines() {
+        counted.insert(name.to_owned(), count(&program, &seeds, name)?);
+    }
+    let figures = workspace().join("instructions/figures.txt");
+    if accept {
+        let text = counted.iter().fold(String::new(), |mut text, (name, count)| {
+            let _ = writeln!(text, "{name} {count}");
+            text
+        });
+        return fs::write(&figures, text).context("writing instructions/figures.txt");
+    }
+    let known = fs::read_to_string(&figures).context("reading instructions/figures.txt")?;
+    let (table, moved) = compared(&known, &counted);
+    print!("{table}");
+    if moved {
+        bail!(
+            "figures moved by more than {TOLERANCE} %: `cargo xtask bench instructions --accept` takes them over"
+        );
+    }
+    Ok(())
+}
+
+/// A table of all pieces, and whether one of them moved by more than the tolerance, is new or gone.
+fn compared(known: &str, counted: &BTreeMap<String, u64>) -> (String, bool) {
+    let known: BTreeMap<&str, u64> = known
+        .lines()
+        .filter_map(|line| line.split_once(' ').and_then(|(name, count)| Some((name, count.parse().ok()?))))
+        .collect();
+    let (mut table, mut moved) = (String::new(), false);
+    for (name, count) in counted {
+        let line = match known.get(name.as_str()) {
+            Some(before) => {
+                let percent = (*count as f64 / *before as f64 - 1.0) * 100.0;
+                let far = percent.abs() > TOLERANCE;
+                moved |= far;
+                let mark = if far { "  MOVED" } else { "" };
+                format!("{name:28} {before:>12} → {count:>12} {percent:+.2} %{mark}")
+            }
+            None => {
+                moved = true;
+                format!("{name:28} {:>12} → {count:>12} NEW", "")
+            }
+        };
+        let _ = writeln!(table, "{line}");
+    }
+    for (name, before) in known.iter().filter(|(name, _)| !counted.contains_key(**name)) {
+        moved = true;
+        let _ = writeln!(table, "{name:28} {before:>12} → GONE");
+    }
+    (table, moved)
+}
+
+/// Builds what fixes the seeds, beside the program.
+fn fixed_seeds(program: &Path) -> Result<std::path::PathBuf> {
+    let source = program.with_extension("getrandom.c");
+    let library = program.with_extension("getrandom.so");
+    fs::write(&source, FIXED).context("writing the fixed getrandom")?;
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source);
+    succeed(compiler)?;
+    Ok(library)
+}
+
+/// The instructions of one piece.
+fn count(program: &Path, seeds: &Path, name: &str) -> Result<u64> {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*measured*"]);
+    let output = valgrind.arg(program).arg(name).env("LD_PRELOAD", seeds).output();
+    let output = output.context("starting valgrind")?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    let count = told.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    match count {
+        Some(count) if output.status.success() && count > 0 => Ok(count),
+        _ => bail!("valgrind did not count {name}:\n{told}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_is_named_with_how_far() {
+        let counted = |count| BTreeMap::from([("redact".to_owned(), count)]);
+        assert!(!compared("redact 1000\n", &counted(1019)).1);
+        for count in [1021, 979] {
+            let (table, moved) = compared("redact 1000\n", &counted(count));
+            assert!(moved && table.contains("redact") && table.contains("2.10 %  MOVED"), "{table}");
+        }
+        assert!(compared("", &counted(1)).1);
+        assert!(compared("redact 1000\ngone 5\n", &counted(1000)).0.contains("gone"));
+    }
+}
