@@ -221,6 +221,23 @@ fn a_part_that_nobody_asked_for_is_refused() {
 }
 
 #[test]
+fn an_objects_only_part_is_searched_and_passed_on() {
+    for host in BOTH {
+        Lab::test(|lab| {
+            let origin = lab.scripted(
+                b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-11/12\r\ncontent-length: 12\r\n\
+                  x-amz-mp-parts-count: 1\r\n\r\n0123456789ab",
+            );
+            let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
+            let plan = Plan::https(host, "http/1.1").ask("GET", "/f?partNumber=1");
+            let got = sandbox.fetch(&plan).remove(0).answers.remove(0);
+            assert_eq!((got.status, got.body.as_str()), (206, "0123456789ab"));
+            assert_eq!(got.header("content-range"), Some("bytes 0-11/12"));
+        });
+    }
+}
+
+#[test]
 fn no_other_name_asks_for_a_part() {
     for (host, protocol) in BOTH.into_iter().flat_map(|host| [(host, "http/1.1"), (host, "h2")]) {
         Lab::test(|lab| {

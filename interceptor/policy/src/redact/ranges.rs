@@ -185,6 +185,15 @@ impl Cut {
     }
 }
 
+/// Whether a part is all that there is: searched as it comes, no key is cut by its ends.
+pub fn is_whole(headers: &HeaderMap) -> bool {
+    let mut ranges = headers.get_all(CONTENT_RANGE).iter();
+    let (Some(range), None) = (ranges.next(), ranges.next()) else { return false };
+    let Some((0, last, Some(total))) = content_range(range.as_bytes()) else { return false };
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    last + 1 == total && lengths.all(|length| length.to_str().is_ok_and(|text| number(text) == Some(total)))
+}
+
 /// `bytes 0-9/100` or `bytes 0-9/*`: first, last, whole length.
 fn content_range(value: &[u8]) -> Option<(u64, u64, Option<u64>)> {
     let text = std::str::from_utf8(value).ok()?;
@@ -304,6 +313,21 @@ mod tests {
         let mut twice = headers("bytes 0-109/1000", None);
         twice.append(CONTENT_RANGE, HeaderValue::from_static("bytes 0-109/1000"));
         assert!(asked.find(&twice).is_err());
+    }
+
+    #[test]
+    fn a_part_that_is_all_there_is_is_whole() {
+        assert!(is_whole(&headers("bytes 0-99/100", Some(100))) && is_whole(&headers("bytes 0-0/1", None)));
+        for (range, length) in [
+            ("bytes 0-99/101", Some(100)),
+            ("bytes 1-99/100", Some(99)),
+            ("bytes 0-99/*", Some(100)),
+            ("bytes 0-99/100", Some(50)),
+            ("lines 0-99/100", Some(100)),
+        ] {
+            assert!(!is_whole(&headers(range, length)), "{range}");
+        }
+        assert!(!is_whole(&HeaderMap::new()));
     }
 
     #[test]

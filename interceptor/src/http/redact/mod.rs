@@ -42,7 +42,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
-use interceptor_policy::redact::ranges::{Found, Widened};
+use interceptor_policy::redact::ranges::{Found, Widened, is_whole};
 use interceptor_policy::redact::scan::Scanner;
 use interceptor_policy::redact::{MessageError, RedactError, Redactor, digests, is_grpc};
 
@@ -191,7 +191,7 @@ fn describe_nothing(headers: &mut HeaderMap) {
 }
 
 /// Whether an answer is a part of something (RFC 9110 section 14, RFC 3229) that was not asked for
-/// so.
+/// so. A part that is all of it borders nothing: an object's only one by `?partNumber=`.
 fn is_unasked(parts: &http::response::Parts, asked: bool) -> bool {
     let partial = parts.status == StatusCode::PARTIAL_CONTENT;
     let several = |kind: &HeaderValue| {
@@ -201,7 +201,7 @@ fn is_unasked(parts: &http::response::Parts, asked: bool) -> bool {
     let described = parts.headers.contains_key(CONTENT_RANGE);
     // With 416 it gives the whole length alone.
     let of_nothing = parts.status == StatusCode::RANGE_NOT_SATISFIABLE;
-    partial && !asked
+    partial && !asked && !is_whole(&parts.headers)
         || parts.status == StatusCode::IM_USED
         || described && !partial && !of_nothing
         || parts.headers.get_all(CONTENT_TYPE).iter().any(several)
