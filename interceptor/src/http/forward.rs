@@ -85,14 +85,7 @@ pub(crate) async fn forward(
         }
     };
     exchange.go_on();
-    exchange.note(|record| {
-        record.ip = Some(connection.address.ip());
-        match switch {
-            Switch::None => {}
-            Switch::WebSocket => record.protocol = Some(Protocol::Ws),
-            Switch::Other(_) => record.protocol = Some(Protocol::Tcp),
-        }
-    });
+    exchange.note(|record| record.ip = Some(connection.address.ip()));
     let governing = judged.rules.policy.governing(judged.scheme, &judged.host, judged.port);
     let trailers = Trailers::new(judged.rules.clone(), judged.allow.credential, governing);
     let upload = Upload::new(body, &mut exchange, limits, allowance.clone(), trailers);

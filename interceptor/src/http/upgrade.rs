@@ -25,6 +25,7 @@ use super::inject::strip_hop_by_hop;
 use super::offers::Switch;
 use super::redact::Guarded;
 use super::serve::Judged;
+use crate::audit::Protocol;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::Carried;
 
@@ -68,7 +69,15 @@ pub(super) fn switch(
             Switch::Other(_) | Switch::None => redactor.unknown_protocol(),
         });
     }
-    exchange.note(|record| record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
+    exchange.note(|record| {
+        record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        // A handshake that the origin declines is HTTP to its end.
+        record.protocol = match switch {
+            Switch::WebSocket => Some(Protocol::Ws),
+            Switch::Other(_) => Some(Protocol::Tcp),
+            Switch::None => record.protocol,
+        };
+    });
     exchange.forwarded();
     let span = exchange.span().clone();
     let over = context.over.clone();
