@@ -2,15 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use interceptor_policy::{Decision, Deny, Filter, Host, HostName, Policy, Reason, Rule};
 use tokio::net::TcpStream;
 
+use super::distrust::{Client, warn};
 use super::native;
 use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::activity::Activity;
 use crate::proxy::{Rules, Sandbox};
+
+/// Who closes within this time may have turned away from the certificate; later, it was a connection
+/// that was kept ready and not needed.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A connection before its first request.
 pub(super) struct Arrival {
@@ -42,7 +47,7 @@ impl Arrival {
             host,
             protocol: None,
             counted: false,
-            alert: None,
+            shown: None,
         };
         Arrival { sandbox, rules, asked, lookup, since, unasked }
     }
@@ -126,8 +131,8 @@ pub(crate) struct Unasked {
     pub(super) protocol: Option<Protocol>,
     /// Whether it is counted among its host's requests already.
     pub(super) counted: bool,
-    /// The alert by which the client refused the certificate.
-    pub(super) alert: Option<&'static str>,
+    /// The name that the client was shown a certificate for, and what is known of the client.
+    pub(super) shown: Option<(Host, Client)>,
 }
 
 impl Unasked {
@@ -155,14 +160,22 @@ impl Drop for Unasked {
             return;
         }
         let (verdict, filter, rule) = self.decided.clone();
-        let reason = match self.alert {
+        let alert = self.activity.alert();
+        let reason = match alert {
             Some(_) => Reason::CertificateRejected,
             None => self.activity.limit().unwrap_or(Reason::NoRequest),
         };
+        let turned_away =
+            reason == Reason::NoRequest && self.activity.is_closed() && self.since.elapsed() < AT_ONCE;
+        if let Some((host, client)) = &self.shown
+            && (alert.is_some() || turned_away && client.closes_without_alert())
+        {
+            warn(&self.sandbox.distrust, &self.sandbox.id, host, alert, *client);
+        }
         let record = self.record(verdict, self.protocol, &self.host);
         let mut record = record.reason(reason).rule(rule);
         record.filter = filter;
-        record.alert = self.alert;
+        record.alert = alert;
         record.ip.get_or_insert(self.asked.ip());
         if verdict == Verdict::Allow && !self.counted {
             // It counts like a request; what is refused for it is the next one.

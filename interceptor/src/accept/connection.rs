@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arrival::Arrival;
 use super::classify::{Spoken, classify};
-use super::distrust::{self, Client};
+use super::distrust::Client;
 use super::native;
 use super::prefixed::Prefixed;
 use super::raw::{self, Way};
@@ -28,12 +28,15 @@ use crate::http::refuse::{named_placeholder, refusal};
 use crate::http::{self, activity::Activity};
 use crate::metrics::{Handshake, Side};
 use crate::proxy::Sandbox;
+use crate::tls::alert::certificate_alert;
 use crate::tls::hello;
 use crate::tls::server::MintError;
 use crate::upstream::pool::Key;
 
 /// The most that a TLS handshake with the sandbox may take (attack X3); less where `header_timeout_seconds` is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection whose time is up may take to tell its requests so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Where a server would speak first, and how is known, a client is told that it may not, instead of
 /// being left to wait.
 const GREETING_AWAITED: Duration = Duration::from_secs(2);
@@ -43,12 +46,16 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, stream: TcpStream, asked: Socke
     let activity = Arc::<Activity>::default();
     let total = sandbox.limits().total_timeout;
     let arrival = Arrival::new(sandbox.clone(), asked, activity.clone());
+    let old = async {
+        after(total).await;
+        // Noted before what it ends is dropped, and recorded by that.
+        if activity.age() {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+    };
     tokio::select! {
         () = attend(arrival, stream) => {}
-        // Noted before what it ends is dropped, and recorded by that.
-        () = async { after(total).await; activity.end(Reason::TotalTimeout) } => {
-            tracing::debug!("connection reached limits.total_timeout_seconds");
-        }
+        () = old => tracing::debug!("connection reached limits.total_timeout_seconds"),
     }
     if !activity.has_record() {
         // As with refusals: a loop of connections that ask nothing must not fill the log.
@@ -260,6 +267,7 @@ pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: 
     arrival.unasked.counted &= identity.host == arrival.host();
     let early = early(&arrival, &identity, offers_h2);
     arrival.unasked.counted |= early.is_some();
+    arrival.unasked.shown = Some((leaf.clone(), client));
     let shaken = tokio::time::timeout(patience, handshake.into_stream(config)).await;
     let end = match &shaken {
         Ok(Ok(_)) => Handshake::Done,
@@ -271,9 +279,10 @@ pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: 
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake");
-            arrival.unasked.alert = distrust::alert(&error);
-            if let Some(alert) = arrival.unasked.alert {
-                distrust::warn(&arrival.sandbox.distrust, &arrival.sandbox.id, &leaf, alert, client);
+            // Node.js is gone before the last bytes of the handshake: it has seen the certificate.
+            let alert = certificate_alert(&error);
+            if alert.is_some() || error.kind() != io::ErrorKind::InvalidData {
+                arrival.activity().closed(alert);
             }
             return;
         }

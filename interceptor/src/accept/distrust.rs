@@ -1,30 +1,51 @@
 //! A client that does not accept the certificate it is shown: what it said, and what would help.
 
-use std::io;
 
 use interceptor_policy::Host;
-use rustls::{AlertDescription, CipherSuite};
+use rustls::CipherSuite;
 
 use crate::proxy::warned::Warned;
 
-/// Says that a client did not accept the certificate for `host`.
-pub(super) fn warn(warned: &Warned, sandbox: &str, host: &Host, alert: &'static str, client: Client) {
-    if warned.is_first(host) {
-        tracing::warn!(
+/// Says that a client did not accept the certificate for `host`: with an alert; or, as it seems,
+/// without, where it closed after the handshake and asked nothing. Once for each kind of client.
+pub(super) fn warn(
+    warned: &Warned,
+    sandbox: &str,
+    host: &Host,
+    alert: Option<&'static str>,
+    client: Client,
+) {
+    if !warned.is_first(host, client.kind()) {
+        return;
+    }
+    let remedy = remedy(alert.unwrap_or_default(), client);
+    match alert {
+        Some(alert) => tracing::warn!(
             sandbox,
             %host,
             alert,
-            "a client does not accept the sandbox's certificate authority: {}",
-            remedy(alert, client)
-        );
+            "a client does not accept the sandbox's certificate authority: {remedy}"
+        ),
+        None => tracing::warn!(
+            sandbox,
+            %host,
+            "a client closed when it had seen the certificate, and asked nothing; if it complains about \
+             that, it does not accept the sandbox's certificate authority: {remedy}"
+        ),
     }
 }
 
 /// What a ClientHello tells of the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client {
     /// It sends values that nobody knows (RFC 8701), as Chromium's library does.
     Greases,
+    /// Node.js sets its own order of cipher suites.
+    Node,
+    /// Python's `ssl` sets its own choice of them.
+    Python,
+    /// GnuTLS alone offers `TLS_AES_128_CCM_SHA256` unasked.
+    GnuTls,
     /// Nothing.
     Unknown,
 }
@@ -35,26 +56,40 @@ impl Client {
             let [high, low] = u16::from(*suite).to_be_bytes();
             high == low && low & 0x0f == 0x0a
         };
-        if suites.iter().any(greases) { Client::Greases } else { Client::Unknown }
+        if suites.iter().any(greases) {
+            return Client::Greases;
+        }
+        let number = |at: usize| suites.get(at).map(|suite| u16::from(*suite));
+        match [0, 1, 2, 3, 4].map(number) {
+            [Some(0x1302), Some(0x1303), Some(0x1301), Some(0xc02f), Some(0xc02b)] => Client::Node,
+            [Some(0x1302), Some(0x1303), Some(0x1301), Some(0x1304), _] => Client::GnuTls,
+            [Some(0x1302), Some(0x1303), Some(0x1301), Some(0xc02c), Some(0xc030)]
+                if number(5) == Some(0xc02b) =>
+            {
+                Client::Python
+            }
+            _ => Client::Unknown,
+        }
     }
 }
 
-/// The alert by which a client refused the certificate (RFC 8446 section 6.2), if that is how a
-/// handshake ended.
-pub(super) fn alert(error: &io::Error) -> Option<&'static str> {
-    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let rustls::Error::AlertReceived(alert) = tls else { return None };
-    Some(match alert {
-        AlertDescription::BadCertificate => "bad_certificate",
-        AlertDescription::UnsupportedCertificate => "unsupported_certificate",
-        AlertDescription::CertificateRevoked => "certificate_revoked",
-        AlertDescription::CertificateExpired => "certificate_expired",
-        AlertDescription::CertificateUnknown => "certificate_unknown",
-        AlertDescription::UnknownCA => "unknown_ca",
-        AlertDescription::AccessDenied => "access_denied",
-        AlertDescription::BadCertificateStatusResponse => "bad_certificate_status_response",
-        _ => return None,
-    })
+impl Client {
+    /// A name for it.
+    fn kind(self) -> &'static str {
+        match self {
+            Client::Greases => "greases",
+            Client::Node => "node",
+            Client::Python => "python",
+            Client::GnuTls => "gnutls",
+            Client::Unknown => "unknown",
+        }
+    }
+
+    /// Whether a client of this kind may refuse the certificate without an alert. Chromium's sends one,
+    /// and opens connections ahead that it does not need.
+    pub(super) fn closes_without_alert(self) -> bool {
+        self != Client::Greases
+    }
 }
 
 /// What would make the client trust: its runtime and variable, as far as they can be told.
@@ -63,6 +98,21 @@ fn remedy(alert: &str, client: Client) -> &'static str {
         (Client::Greases, _) => {
             "it looks like a Chromium browser, which trusts the NSS database of its user's home \
              (`certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n interceptor -i \"$SSL_CERT_FILE\"`)"
+        }
+        (Client::Node, _) => {
+            "it looks like Node.js, which reads `NODE_EXTRA_CA_CERTS` when it starts; if that is set \
+             inside, the program brings roots of its own (an option `ca`): add the file there, or give \
+             the host to `network.passthrough`"
+        }
+        (Client::Python, _) => {
+            "it looks like Python, whose `ssl` reads `SSL_CERT_FILE` and whose requests reads \
+             `REQUESTS_CA_BUNDLE`; if they are set inside, the program brings roots of its own (often \
+             certifi's): name the file by its own option, or give the host to `network.passthrough`"
+        }
+        (Client::GnuTls, _) => {
+            "it looks like a program with GnuTLS (wget, git), which reads the system's bundle; give it \
+             the file that `SSL_CERT_FILE` names (wget: `--ca-certificate`, git: `GIT_SSL_CAINFO`), or \
+             the host to `network.passthrough`"
         }
         (_, "bad_certificate") => {
             "it looks like a Go program, which reads `SSL_CERT_FILE`; if that is set inside, the \
@@ -88,32 +138,25 @@ fn remedy(alert: &str, client: Client) -> &'static str {
 mod tests {
     use super::*;
 
-    fn received(description: AlertDescription) -> Option<&'static str> {
-        let error = rustls::Error::AlertReceived(description);
-        alert(&io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-
     #[test]
-    fn only_alerts_about_the_certificate_are_a_refusal_of_it() {
-        assert_eq!(received(AlertDescription::UnknownCA), Some("unknown_ca"));
-        assert_eq!(received(AlertDescription::CertificateUnknown), Some("certificate_unknown"));
-        assert_eq!(received(AlertDescription::HandshakeFailure), None);
-        assert_eq!(received(AlertDescription::CloseNotify), None);
-        assert_eq!(alert(&io::ErrorKind::UnexpectedEof.into()), None);
-    }
-
-    #[test]
-    fn a_client_that_greases_is_told_from_one_that_does_not() {
-        let plain = [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_256_GCM_SHA384];
-        assert_eq!(Client::of(&plain), Client::Unknown);
-        assert_eq!(Client::of(&[CipherSuite::from(0x3a3a), plain[0]]), Client::Greases);
-        assert_eq!(Client::of(&[CipherSuite::from(0x3a4a)]), Client::Unknown);
+    fn a_client_is_told_by_the_cipher_suites_that_it_offers() {
+        let client =
+            |suites: &[u16]| Client::of(&suites.iter().copied().map(CipherSuite::from).collect::<Vec<_>>());
+        assert_eq!(client(&[0x1301, 0x1302]), Client::Unknown);
+        assert_eq!(client(&[0x3a3a, 0x1301]), Client::Greases);
+        assert_eq!(client(&[0x3a4a]), Client::Unknown);
+        assert_eq!(client(&[0x1302, 0x1303, 0x1301, 0xc02f, 0xc02b, 0xc030]), Client::Node);
+        assert_eq!(client(&[0x1302, 0x1303, 0x1301, 0xc02c, 0xc030, 0xc02b]), Client::Python);
+        assert_eq!(client(&[0x1302, 0x1303, 0x1301, 0xc02c, 0xc030, 0x009f]), Client::Unknown);
+        assert_eq!(client(&[0x1302, 0x1303, 0x1301, 0x1304, 0xc02c]), Client::GnuTls);
+        assert_eq!(client(&[]), Client::Unknown);
     }
 
     #[test]
     fn every_remedy_names_something_to_set() {
-        for client in [Client::Greases, Client::Unknown] {
-            for alert in ["unknown_ca", "bad_certificate", "certificate_unknown", "access_denied"] {
+        let clients = [Client::Greases, Client::Node, Client::Python, Client::GnuTls, Client::Unknown];
+        for client in clients {
+            for alert in ["", "unknown_ca", "bad_certificate", "certificate_unknown", "access_denied"] {
                 assert!(remedy(alert, client).contains('`'));
             }
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use interceptor_policy::Reason;
+use tokio_util::sync::CancellationToken;
 
 use crate::tunnel::pulse::Pulse;
 use crate::upstream::pool::MOST_UNREAD;
@@ -26,6 +27,11 @@ pub(crate) struct Activity {
     recorded: AtomicBool,
     /// The limit that ended it.
     limit: OnceLock<Reason>,
+    /// Cancelled when its time is up: who waits for an origin is told so.
+    aged: CancellationToken,
+    /// The sandbox itself ended it; by an alert about the certificate, if that is how.
+    closed: AtomicBool,
+    alert: OnceLock<&'static str>,
 }
 
 impl Activity {
@@ -71,6 +77,36 @@ impl Activity {
     /// A limit ends the connection; the first one counts.
     pub(crate) fn end(&self, limit: Reason) {
         let _ = self.limit.set(limit);
+    }
+
+    /// Its time is up. Says whether there are requests that can still be answered.
+    pub(crate) fn age(&self) -> bool {
+        self.end(Reason::TotalTimeout);
+        self.aged.cancel();
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns when its time is up.
+    pub(crate) async fn aged(&self) {
+        self.aged.cancelled().await;
+    }
+
+    /// The sandbox ended it, if need be with an alert that refuses the certificate.
+    pub(crate) fn closed(&self, alert: Option<&'static str>) {
+        self.closed.store(true, Ordering::Relaxed);
+        if let Some(alert) = alert {
+            let _ = self.alert.set(alert);
+        }
+    }
+
+    /// Whether the sandbox ended it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The alert by which the sandbox refused the certificate.
+    pub(crate) fn alert(&self) -> Option<&'static str> {
+        self.alert.get().copied()
     }
 
     /// The limit that ended it.

@@ -63,14 +63,15 @@ pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
 
 /// The authority in the request, from its target and its Host header, which must agree.
 fn named(parts: &Parts, identity: &Identity) -> Result<Option<Authority>, Deny> {
+    let scheme = parts.uri.scheme_str().unwrap_or(identity.scheme.as_str());
+    if !scheme.eq_ignore_ascii_case(identity.scheme.as_str()) {
+        return Err(malformed(format!(
+            "the scheme of the target is not `{}`, that of the connection",
+            identity.scheme.as_str()
+        )));
+    }
     let target = match parts.uri.authority() {
-        Some(authority) => {
-            let scheme = parts.uri.scheme_str().unwrap_or(identity.scheme.as_str());
-            if parts.version < Version::HTTP_2 && !scheme.eq_ignore_ascii_case(identity.scheme.as_str()) {
-                return Err(malformed("the scheme of the target is not that of the connection".to_owned()));
-            }
-            Some(parse(authority.as_str(), Some(authority))?)
-        }
+        Some(authority) => Some(parse(authority.as_str(), Some(authority))?),
         None => None,
     };
     let header = header(&parts.headers)?;

@@ -1,5 +1,6 @@
 //! One connection from the sandbox, HTTP/1.1 or HTTP/2, served until it ends; `super::serve` takes its requests.
 
+use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, most};
+use super::frames::Frames;
 use super::serve::{count, handle};
 use super::stall::Stall;
 use super::strict::{Ceilings, Strict};
+use super::unserved::{Unfinished, Watch};
 use crate::proxy::Sandbox;
 
 /// HTTP/2 streams at once on one connection (attack X2).
-const STREAMS: u32 = 128;
+pub(super) const STREAMS: u32 = 128;
 /// HTTP/2 flow-control windows towards the sandbox: what it may send before we read.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
@@ -56,6 +59,7 @@ where
     context.notes = Some(notes.clone());
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
+    let _unfinished = Unfinished { context: context.clone(), notes };
     let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
     let close = context.close.clone();
     let requests = context.clone();
@@ -100,9 +104,6 @@ where
             return;
         }
     }
-    if notes.was_slow() {
-        context.activity.end(Reason::HeaderTimeout);
-    }
     // What has become a WebSocket is still this connection, in its place and with its time.
     let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(switched) = switched {
@@ -125,8 +126,11 @@ where
     let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
     let begun = CancellationToken::new();
     let first = begun.clone();
+    let (stream, tally) = Frames::new(Stall::new(stream, idle, activity.clone()));
+    let mut watch = Watch::new(context.clone(), tally.clone());
     let service = service_fn(move |request| {
         first.cancel();
+        tally.served();
         handle(context.clone(), request)
     });
     let connection = http2::Builder::new(streams)
@@ -141,7 +145,7 @@ where
         .max_local_error_reset_streams(256)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(Stall::new(stream, idle, activity.clone())), service);
+        .serve_connection(TokioIo::new(stream), service);
     let served = async {
         let mut connection = std::pin::pin!(connection);
         // Before the first request hyper would not say GOAWAY, but close.
@@ -157,8 +161,9 @@ where
         let (mut told, mut silent) = (std::pin::pin!(told), std::pin::pin!(activity.silence(idle)));
         let mut is_told = false;
         loop {
+            let watched = poll_fn(|cx| watch.watch(cx, |cx| connection.as_mut().poll(cx)));
             tokio::select! {
-                ended = connection.as_mut() => return ended,
+                ended = watched => return ended,
                 // Streams that the client opens before it has read the GOAWAY are served too
                 // (RFC 9113 section 6.8).
                 () = told.as_mut(), if !is_told => {

@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use interceptor_policy::{Allow, Deny, Reason};
+use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
 
 use super::activity::Activity;
 use super::upload::Sending;
@@ -19,6 +21,9 @@ use crate::proxy::Sandbox;
 use crate::proxy::echoes::{Echoes, MOST};
 use crate::proxy::live::Alive;
 use crate::proxy::quota::Place;
+
+/// How long a body may take to say how it ended once its request was dropped.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// The record of one request, until it is written.
 #[derive(Debug)]
@@ -52,6 +57,9 @@ pub(crate) struct Exchange {
     echoes: Arc<Echoes>,
     /// Waits for that, made when it is first waited for.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// The sandbox's tasks, which it waits for when it ends, and what tells them to.
+    tasks: TaskTracker,
+    stopping: CancellationToken,
 }
 
 /// The sandbox has seen too many answers that hold a key.
@@ -87,6 +95,8 @@ impl Exchange {
             open: None,
             echoes: sandbox.echoes.clone(),
             cut: None,
+            tasks: sandbox.tasks.clone(),
+            stopping: sandbox.stopping(),
         }
     }
 
@@ -296,6 +306,50 @@ impl fmt::Display for Summary<'_> {
     }
 }
 
+/// A record that is complete but for how the request ended, where that is still found out.
+struct Ending {
+    record: Option<Box<Record>>,
+    audit: Audit,
+    metrics: Arc<SandboxMetrics>,
+    span: tracing::Span,
+}
+
+impl Ending {
+    /// HTTP/2's library resets a stream whose body breaks the rules, and its request is dropped before
+    /// anybody has read why: the body itself says it, when it is let go of.
+    async fn of(mut self, body: oneshot::Receiver<bool>, stopping: CancellationToken) {
+        let is_malformed = tokio::select! {
+            malformed = body => malformed.unwrap_or(false),
+            () = stopping.cancelled() => false,
+            () = tokio::time::sleep(LET_GO) => false,
+        };
+        if is_malformed && let Some(record) = &mut self.record {
+            record.reason = Some(Reason::RequestMalformed);
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(record) = self.record.take() else { return };
+        self.metrics.request(&record);
+        tracing::info!(
+            parent: &self.span,
+            decision = record.decision.map(Verdict::as_str),
+            r#type = record.reason.map(Reason::as_str),
+            host = record.host.as_deref(),
+            method = record.method.as_deref(),
+            path = record.path.as_deref(),
+            status = record.status,
+            up = record.bytes_up,
+            down = record.bytes_down,
+            "{}",
+            Summary(&record)
+        );
+        self.audit.emit(*record);
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         let allowed = self.record.as_ref().is_some_and(|record| record.decision == Some(Verdict::Allow));
@@ -316,21 +370,19 @@ impl Drop for Exchange {
             if record.key_echoed.is_some() {
                 record.reason.get_or_insert(Reason::KeyEchoed);
             }
-            self.metrics().request(&record);
-            tracing::info!(
-                parent: &self.span,
-                decision = record.decision.map(Verdict::as_str),
-                r#type = record.reason.map(Reason::as_str),
-                host = record.host.as_deref(),
-                method = record.method.as_deref(),
-                path = record.path.as_deref(),
-                status = record.status,
-                up = record.bytes_up,
-                down = record.bytes_down,
-                "{}",
-                Summary(&record)
-            );
-            self.audit.emit(*record);
+            let unclear = record.protocol == Some(Protocol::H2) && record.reason == Some(Reason::Aborted);
+            let ending = Ending {
+                record: Some(record),
+                audit: self.audit.clone(),
+                metrics: self.metrics().clone(),
+                span: self.span.clone(),
+            };
+            if unclear
+                && let Some(body) = self.sending.as_ref().map(|sending| sending.let_go())
+                && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            {
+                self.tasks.spawn_on(ending.of(body, self.stopping.clone()), &runtime);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - `strict`: lets only well-formed HTTP/1.1 messages reach hyper.
 //! - `connection`: one connection, HTTP/1.1 or HTTP/2, until it ends.
+//! - `frames`, `unserved`: what of a connection never becomes a request, for its record.
 //! - `serve`: its requests, each judged by itself.
 //! - `authority`: which host a request is for.
 //! - `base_url`: requests under `http://169.254.169.254/proxy/…`, rewritten before they are judged.
@@ -30,6 +31,7 @@ pub(crate) mod context;
 mod dialect;
 pub(crate) mod exchange;
 pub(crate) mod forward;
+mod frames;
 pub mod inject;
 mod offers;
 pub mod redact;
@@ -38,5 +40,6 @@ pub(crate) mod serve;
 mod stall;
 pub(crate) mod strict;
 mod trailers;
+mod unserved;
 pub(crate) mod upgrade;
 pub(crate) mod upload;

@@ -79,6 +79,7 @@ async fn answered(
                 response = forward::forward(&context, judged, parts, body, upgrade, exchange) => response,
                 // Dropped with its exchange, which is recorded as it stands.
                 () = cut.cancelled() => cut_off(version, id),
+                () = context.activity.aged() => too_old(version, id),
             }
         }
         Err(denied) => {
@@ -138,6 +139,14 @@ fn later(parts: &Parts, judged: &Judged) -> impl Fn(&Policy) -> bool + Send + Sy
 fn cut_off(version: Version, id: RequestId) -> Response<Download> {
     let message = "the policy was replaced during the request, and the new one does not permit it; the origin may have received it";
     let deny = refusal(Reason::HostDenied, message.to_owned());
+    answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
+}
+
+/// The answer to a request whose connection is as old as it may be before the origin answered.
+fn too_old(version: Version, id: RequestId) -> Response<Download> {
+    let message = "the connection was as old as limits.total_timeout_seconds permits before the \
+                   origin answered; the origin may have received the request";
+    let deny = refusal(Reason::UpstreamTimeout, message.to_owned());
     answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
 }
 
@@ -347,6 +356,9 @@ pub(crate) async fn refuse(
     let credential = deny.credential.map(|id| rules.policy.credential(id).name.clone());
     exchange.deny(&deny);
     exchange.note(|record| {
+        if stand_in && deny.status == Refused::TOO_SLOW {
+            record.reason = Some(Reason::HeaderTimeout);
+        }
         record.host = host.as_deref().map(Into::into);
         record.credential = credential.as_deref().map(Into::into);
         record.ip.get_or_insert(context.asked.ip());

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::activity::Activity;
+use crate::tls::alert::certificate_alert;
 
 /// The stream.
 #[derive(Debug)]
@@ -57,7 +58,18 @@ impl<S> Stall<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, out)
+        let this = self.get_mut();
+        let before = out.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, out);
+        match &polled {
+            Poll::Ready(Ok(())) if out.filled().len() == before && out.remaining() > 0 => {
+                this.activity.closed(None);
+            }
+            // A client may judge the certificate after the handshake, and say so then.
+            Poll::Ready(Err(error)) => this.activity.closed(certificate_alert(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        polled
     }
 }
 

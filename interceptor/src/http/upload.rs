@@ -2,8 +2,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use interceptor_policy::{Deny, Limits, Reason};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 
 use super::activity::Activity;
@@ -112,6 +112,21 @@ pub(crate) struct Sending {
     /// The origin answers: from then on its silence, and the sandbox's, are counted there.
     answered: AtomicBool,
     broken: OnceLock<Broken>,
+    gone: Mutex<Gone>,
+}
+
+/// Whether the body was let go of, and whoever waits for that. What is told is whether it broke the
+/// rules of its protocol.
+#[derive(Debug)]
+enum Gone {
+    Not(Option<oneshot::Sender<bool>>),
+    Yes(bool),
+}
+
+impl Default for Gone {
+    fn default() -> Gone {
+        Gone::Not(None)
+    }
 }
 
 impl Sending {
@@ -119,6 +134,26 @@ impl Sending {
         self.pulse.beat();
         self.done.store(true, Ordering::Relaxed);
         self.ended.notify_one();
+    }
+
+    /// Tells when it is let go of whether it broke the rules of its protocol.
+    pub(crate) fn let_go(&self) -> oneshot::Receiver<bool> {
+        let (tell, told) = oneshot::channel();
+        // Nothing panics while it is held.
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        match *gone {
+            Gone::Yes(malformed) => drop(tell.send(malformed)),
+            Gone::Not(_) => *gone = Gone::Not(Some(tell)),
+        }
+        told
+    }
+
+    /// It is let go of.
+    fn gone(&self, malformed: bool) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Gone::Not(Some(waiting)) = std::mem::replace(&mut *gone, Gone::Yes(malformed)) {
+            let _ = waiting.send(malformed);
+        }
     }
 
     /// Why it ended before its end.
@@ -386,10 +421,28 @@ impl Body for Upload {
     }
 }
 
+impl Upload {
+    /// Whether it has ended by breaking the rules of its protocol, read or not.
+    fn has_broken_rules(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let Some(inner) = &mut self.inner else { return false };
+        while !inner.is_end_stream() {
+            match Pin::new(&mut *inner).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => return is_malformed(&error),
+                Poll::Ready(None) | Poll::Pending => return false,
+            }
+        }
+        false
+    }
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
+        let malformed = self.has_broken_rules();
         self.drain();
         self.sending.end();
+        self.sending.gone(malformed);
     }
 }
 

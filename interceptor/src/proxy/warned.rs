@@ -1,23 +1,23 @@
-//! Which hosts a sandbox was warned of already.
+//! Which clients, at which hosts, a sandbox was warned of already.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use interceptor_policy::Host;
 
-/// Hosts that are warned of, once each: a sandbox that goes on is still in the records.
+/// Clients that are warned of, once at each host: a sandbox that goes on is still in the records.
 const MOST_WARNINGS: usize = 64;
 
 /// Who was warned of already.
 #[derive(Debug, Default)]
-pub(crate) struct Warned(Mutex<HashSet<Host>>);
+pub(crate) struct Warned(Mutex<HashSet<(Host, &'static str)>>);
 
 impl Warned {
-    /// Whether to warn of this host: once, and of so many hosts only.
-    pub(crate) fn is_first(&self, host: &Host) -> bool {
+    /// Whether to warn of this kind of client at this host: once, and so many times only.
+    pub(crate) fn is_first(&self, host: &Host, kind: &'static str) -> bool {
         // Nothing inside panics.
-        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.len() < MOST_WARNINGS && hosts.insert(host.clone())
+        let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.len() < MOST_WARNINGS && warned.insert((host.clone(), kind))
     }
 }
 
@@ -29,7 +29,8 @@ mod tests {
     fn a_host_is_warned_of_once_and_so_many_only() {
         let warned = Warned::default();
         let host = |n: usize| Host::parse(&format!("h{n}.example.com")).unwrap();
-        assert!(warned.is_first(&host(0)) && !warned.is_first(&host(0)));
-        assert_eq!((0..1000).filter(|n| warned.is_first(&host(*n))).count(), MOST_WARNINGS - 1);
+        let first = |n, kind| warned.is_first(&host(n), kind);
+        assert!(first(0, "a") && !first(0, "a") && first(0, "b"));
+        assert_eq!((0..1000).filter(|n| first(*n, "a")).count(), MOST_WARNINGS - 2);
     }
 }

@@ -6,6 +6,7 @@
 //! - [`verify`]: who is taken for an origin. `refusal`: why one was not, in words.
 //! - [`hello`]: the ClientHello, read without being consumed.
 
+pub(crate) mod alert;
 pub mod authority;
 pub mod client;
 pub mod hello;

@@ -1,6 +1,7 @@
 //! What a request head must look like to be let through (RFC 9112 sections 2 to 6, RFC 9110 section 5): pure.
 
 use interceptor_policy::Reason;
+use std::time::Duration;
 
 use crate::words::count;
 
@@ -33,6 +34,8 @@ pub(crate) struct Refused {
 impl Refused {
     /// 431 Request Header Fields Too Large.
     pub(crate) const TOO_LARGE: u16 = 431;
+    /// 408 Request Timeout.
+    pub(crate) const TOO_SLOW: u16 = 408;
 
     fn malformed(message: impl Into<String>) -> Refused {
         let reason = Reason::RequestMalformed;
@@ -51,6 +54,17 @@ impl Refused {
             message: format!(
                 "the request's head is larger than {}; send smaller headers, or raise limits.header_bytes",
                 count(most as u64, "byte")
+            ),
+        }
+    }
+
+    pub(crate) fn head_too_slow(most: Duration) -> Refused {
+        Refused {
+            reason: Reason::LimitExceeded,
+            status: Refused::TOO_SLOW,
+            message: format!(
+                "the request's head was not whole within {most:?}, which is limits.header_timeout_seconds; \
+                 send it at once, or raise the limit"
             ),
         }
     }

@@ -39,8 +39,8 @@ struct Inner {
     refused: Option<Refused>,
     upgrade: Upgrade,
     waiting: Option<Waker>,
-    /// A head took too long.
-    slow: bool,
+    /// A head has begun and is not whole.
+    unfinished: bool,
 }
 
 /// What follows a request that asked for an upgrade.
@@ -66,9 +66,9 @@ impl Notes {
         self.lock().refused.clone()
     }
 
-    /// Whether the connection ended because a head took too long.
-    pub(crate) fn was_slow(&self) -> bool {
-        self.lock().slow
+    /// Whether a head has begun and is not whole.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.lock().unfinished
     }
 
     /// Says what became of the upgrade that the current request asked for.
@@ -298,8 +298,18 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         if self.buffer.is_empty() {
             return Poll::Pending;
         }
-        let begin = || Box::pin(tokio::time::sleep(self.ceilings.0().time));
+        let begin = || {
+            self.notes.lock().unfinished = true;
+            Box::pin(tokio::time::sleep(self.ceilings.0().time))
+        };
         self.patience.get_or_insert_with(begin).as_mut().poll(cx)
+    }
+
+    /// The head that was waited for is whole, or refused.
+    fn whole(&mut self) {
+        if self.patience.take().is_some() {
+            self.notes.lock().unfinished = false;
+        }
     }
 
     /// Reads at most `most` bytes into `out`: from the buffer while it holds some, then straight from the stream.
@@ -342,17 +352,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                         && let Some(state) = this.head(scanned, skipped)
                     {
                         this.state = state;
-                        this.patience = None;
+                        this.whole();
                         continue;
                     }
                     let Poll::Ready(filled) = this.poll_fill(cx)? else {
                         ready!(this.poll_patience(cx));
-                        this.notes.lock().slow = true;
-                        this.state = State::Closed;
-                        return Poll::Ready(Ok(()));
+                        this.whole();
+                        let slow = Refused::head_too_slow(this.ceilings.0().time);
+                        this.state = this.refuse(slow);
+                        continue;
                     };
                     // The end of the stream inside a head: the message never came to be, nothing is passed on.
                     if !filled {
+                        this.notes.lock().unfinished = !this.buffer.is_empty();
                         this.state = State::Closed;
                         return Poll::Ready(Ok(()));
                     }
