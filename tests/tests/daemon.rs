@@ -428,6 +428,32 @@ fn a_configuration_begins_with_its_sandboxes_and_sighup_reads_their_files_again(
 }
 
 #[test]
+fn everything_that_is_wrong_with_a_configuration_is_said_at_once() {
+    Lab::test(|lab| {
+        let cgroup = Cgroup::new();
+        let config = json!({ "sandboxes": [
+            { "cgroup": cgroup.path(), "policy": "none/a.json" },
+            { "cgroup": "/no/such/cgroup" },
+            { "cgroup": cgroup.path(), "policy": "none/b.json" },
+        ] });
+        let config = lab.secret_file("config.json", &config.to_string());
+        let outcome = lab.daemon().option("--config").option(config).fail();
+        let said = outcome.err();
+        // A relative path is one of the working directory, and named as such.
+        for what in
+            ["/sandboxes/0", "/none/a.json", "/sandboxes/1", "/no/such", "/sandboxes/2", "/none/b.json"]
+        {
+            assert!(said.contains(what), "{what}: {said}");
+        }
+        let config = lab.secret_file("fields.json", &json!({ "audits": "x", "drain": "y" }).to_string());
+        let outcome = lab.daemon().option("--config").option(config).fail();
+        for what in ["/audits: ", "/drain: "] {
+            assert!(outcome.err().contains(what), "{what}: {}", outcome.err());
+        }
+    });
+}
+
+#[test]
 fn a_configuration_that_does_not_hold_leaves_nothing_behind() {
     Lab::test(|lab| {
         let cgroup = Cgroup::new();

@@ -23,6 +23,7 @@ pub mod registries;
 pub mod replay;
 pub mod run;
 pub mod serve;
+mod serve_config;
 pub mod services;
 mod setup;
 mod table;
@@ -105,9 +106,9 @@ pub struct Common {
     /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be `*.example.com`; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     pub resolve: Vec<String>,
-    /// How the log on standard error looks; `RUST_LOG` says what is in it.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-    pub log_format: Format,
+    /// How the log on standard error looks [default: text]; `RUST_LOG` says what is in it.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<Format>,
     /// Point clients that cannot trust the sandbox's authority at http://169.254.169.254/proxy/SERVICE/… by their services'
     /// variables (OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like).
     #[arg(long)]

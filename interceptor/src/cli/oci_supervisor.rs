@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &OciHook) -> anyhow::Result<ExitCode> {
     let common = Common {
         audit_chain: None,
         base_urls: false,
-        log_format: crate::logging::Format::default(),
+        log_format: None,
         policy: None,
         audit: arguments.audit.clone(),
         upstream_ca: arguments.upstream_ca.clone(),

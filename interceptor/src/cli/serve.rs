@@ -14,11 +14,10 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{self, notify};
-use super::{Common, policy_file, registries, setup};
+use super::{Common, policy_file, registries, serve_config, setup};
 use crate::audit::{Audit, Record};
-use crate::control::model::{Config, ConfiguredSandbox};
+use crate::control::model::ConfiguredSandbox;
 use crate::control::{self, DEFAULT_SOCKET};
-use crate::files;
 use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::ipc::ControlSocket;
 use crate::kernel::{self, Enforcer, LoadOptions};
@@ -34,8 +33,6 @@ const SANDBOXES: u32 = 1024;
 const DRAIN: u64 = 30;
 /// Where files to trust are unless it is said: in a directory that everybody may enter, unlike that of the control socket.
 const TRUST: &str = "/run/interceptor-trust";
-/// The largest configuration, in bytes.
-const LARGEST_CONFIG: usize = 16 << 20;
 
 /// The arguments of `interceptor serve`.
 #[derive(Debug, clap::Args)]
@@ -98,8 +95,10 @@ The configuration:
 /// What the help says after the examples, which are raw text.
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
-successor (a list), trust_dir, max_sandboxes and sandboxes. Each sandbox has a cgroup and, \
-optionally, id, pid, netns, private_network and policy (a file; the default policy if absent).
+readable (a list), successor (a list), adopt, drain, base_urls, log_format, trust_dir, \
+max_sandboxes and sandboxes. Each sandbox has a cgroup and, optionally, id, pid, netns, \
+private_network and policy (a file; the default policy if absent). Relative paths are those of the \
+working directory.
 
 It prints one line when it is ready. SIGHUP reloads policies and keys and reopens the audit file. \
 SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET /openapi.json describes \
@@ -114,7 +113,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         takeover,
         adopt,
         drain,
-        mut readable,
+        readable,
         successor,
         trust_dir,
         max_sandboxes,
@@ -122,13 +121,21 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     // Before any other thread exists: those that follow inherit that the signals are held back.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot hold back signals")?;
+    let config = config.map(|path| serve_config::read(&path)).transpose();
+    if let Ok(Some(config)) = &config {
+        common.log_format = common.log_format.or(config.log_format);
+    }
     setup::log(&common);
+    let config = config?.unwrap_or_default();
     if !nix::unistd::geteuid().is_root() {
         bail!("the daemon needs root: run as root, with sudo for instance");
     }
     launch::harden()?;
     launch::raise_open_files();
-    let config = config.map(|path| read_config(&path)).transpose()?.unwrap_or_default();
+    if takeover && config.adopt.is_some() {
+        bail!("--takeover takes all sandboxes over: the configuration cannot say `adopt` with it");
+    }
+    common.base_urls |= config.base_urls;
     common.policy = common.policy.or(config.policy);
     common.audit = common.audit.or(config.audit);
     common.audit_chain = common.audit_chain.or(config.audit_chain);
@@ -138,6 +145,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     common.policy = common.policy.map(absolute).transpose()?;
     common.audit = common.audit.map(absolute).transpose()?;
     common.audit_chain = common.audit_chain.map(absolute).transpose()?;
+    common.upstream_ca = all_absolute(common.upstream_ca)?;
     if common.policy.as_deref() == Some(Path::new("-")) {
         bail!("a daemon rereads its default policy: pass a file, not standard input");
     }
@@ -148,7 +156,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
     // Before any other thread exists, and after everything that only a start needs.
     let trust = absolute(trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()))?;
-    let successors = [config.successor, successor].concat();
+    let successors = all_absolute([config.successor, successor].concat())?;
+    let mut readable = all_absolute([config.readable, readable].concat())?;
     if !readable.is_empty() {
         readable.extend(successors.iter().map(|program| directory(program)));
     }
@@ -177,7 +186,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
             (socket, Ok(()))
         }
         (None, Some(socket)) => {
-            let adopt = adopt.unwrap_or_default();
+            let adopt = adopt.or(config.adopt).unwrap_or_default();
             let begun = tidy(&common, &adopt, &config.sandboxes, &trust, &audit)
                 .and_then(|()| begin(&fleet, config.sandboxes));
             (socket, begun)
@@ -206,7 +215,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
                 let by = socket.successor();
                 let _ = writeln!(std::io::stderr(), "interceptor: taken over by another daemon: {by}");
             }
-            fleet.drain(Duration::from_secs(drain.unwrap_or(DRAIN))).await;
+            fleet.drain(Duration::from_secs(drain.or(config.drain).unwrap_or(DRAIN))).await;
         } else {
             fleet.end().await;
         }
@@ -224,6 +233,10 @@ fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
         return Ok(path);
     }
     std::path::absolute(&path).with_context(|| format!("cannot tell where {} is", path.display()))
+}
+
+fn all_absolute(paths: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    paths.into_iter().map(absolute).collect()
 }
 
 /// The directory that a file is in.
@@ -275,21 +288,33 @@ fn tidy(
     Ok(())
 }
 
-/// Puts the configuration's sandboxes under enforcement.
+/// Puts the configuration's sandboxes under enforcement, or says all that stands against it.
 fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Result<()> {
+    let mut wrong: Vec<String> = Vec::new();
     for (index, sandbox) in sandboxes.into_iter().enumerate() {
         let ConfiguredSandbox { id, cgroup, pid, netns, private_network, policy } = sandbox;
         let place = format!("/sandboxes/{index} of the configuration, {}", cgroup.display());
-        let rules = match policy {
-            Some(path) => fleet.rules_of_file(path.clone(), None).with_context(|| path.display().to_string()),
-            None => fleet.default_rules().context("the default policy"),
+        let made = || {
+            let rules = match policy.map(absolute).transpose()? {
+                Some(path) => {
+                    fleet.rules_of_file(path.clone(), None).with_context(|| path.display().to_string())?
+                }
+                None => fleet.default_rules().context("the default policy")?,
+            };
+            let (cgroup, netns) = (absolute(cgroup)?, netns.map(absolute).transpose()?);
+            // Where one is wrong none is made any more; what is wrong with the others is still said.
+            if !wrong.is_empty() {
+                Visit::find(&cgroup, pid, netns.as_deref())?;
+            } else {
+                fleet.create(NewSandbox { id, cgroup, pid, netns, private_network, rules })?;
+            }
+            anyhow::Ok(())
         };
-        let made = rules.and_then(|rules| {
-            Ok(fleet.create(NewSandbox { id, cgroup, pid, netns, private_network, rules })?)
-        });
-        made.context(place)?;
+        if let Err(error) = made() {
+            wrong.push(format!("{place}: {error:#}"));
+        }
     }
-    Ok(())
+    if wrong.is_empty() { Ok(()) } else { bail!(wrong.join("\n")) }
 }
 
 /// Waits for the end; reads files again when asked to.
@@ -323,7 +348,7 @@ fn announce(common: &Common, path: &Path, fleet: &Fleet) -> anyhow::Result<()> {
         writeln!(output, "{}", serde_json::json!({ "control": path.to_string_lossy(), "sandboxes": count }))?;
     } else if !common.quiet {
         let said = format!("listening at {}; {}", path.display(), words::count(count as u64, "sandbox"));
-        match common.log_format {
+        match common.log_format.unwrap_or_default() {
             Format::Text => writeln!(output, "{said}")?,
             Format::Json => {
                 let path = path.to_string_lossy();
@@ -336,48 +361,4 @@ fn announce(common: &Common, path: &Path, fleet: &Fleet) -> anyhow::Result<()> {
         }
     }
     Ok(output.flush()?)
-}
-
-/// Reads the configuration; what is wrong with it is said without its values.
-fn read_config(path: &Path) -> anyhow::Result<Config> {
-    let name = || format!("the configuration {}", path.display());
-    let text = files::read_text(path, LARGEST_CONFIG).with_context(name)?;
-    serde_json::from_str(&text).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let what = interceptor_policy::without_place(&error);
-        // `invalid type: string "…", expected …`: the value may be anything, and is left out.
-        let what = match (what.find('"'), what.rfind('"')) {
-            (Some(first), Some(last)) if first < last => format!("{}…{}", &what[..first], &what[last + 1..]),
-            _ => what,
-        };
-        anyhow::anyhow!("{}, line {line}, column {column}: {what}", name())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(text: &str) -> anyhow::Result<Config> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        read_config(file.path())
-    }
-
-    #[test]
-    fn p3_an_unknown_field_of_the_configuration_is_an_error_that_names_it() {
-        for text in [r#"{"audits":"x"}"#, r#"{"sandboxes":[{"cgroup":"/x","polciy":"y"}]}"#, "[]", "{", ""] {
-            assert!(config(text).is_err(), "{text}");
-        }
-        let error = format!("{:#}", config(r#"{"audits":"x"}"#).unwrap_err());
-        assert!(error.contains("`audits`"), "{error}");
-        let read = config(r#"{"control":"/c","sandboxes":[{"cgroup":"/x","pid":7}]}"#).unwrap();
-        assert_eq!(read.sandboxes[0].pid, Some(7));
-    }
-
-    #[test]
-    fn a_value_in_the_wrong_place_is_not_repeated() {
-        let error = format!("{:#}", config(r#"{"max_sandboxes":"sk-canary"}"#).unwrap_err());
-        assert!(!error.contains("canary"), "{error}");
-    }
 }

@@ -31,7 +31,7 @@ pub(super) fn log(common: &Common) {
         (false, 2) => "interceptor=debug",
         (false, _) => "trace",
     };
-    logging::start(common.log_format, level);
+    logging::start(common.log_format.unwrap_or_default(), level);
 }
 
 /// A policy with its keys, and the files of the host that hold any of them.

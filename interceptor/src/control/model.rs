@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::fleet::Adopt;
+use crate::logging::Format;
+
 /// The fields of a request for a sandbox that stand beside those of the policy document.
 pub(crate) const BESIDES: &[&str] = &["cgroup", "pid", "netns", "private_network", "id"];
 
@@ -164,6 +167,18 @@ pub struct Config {
     /// As `--successor`.
     #[serde(default)]
     pub successor: Vec<PathBuf>,
+    /// As `--readable`.
+    #[serde(default)]
+    pub readable: Vec<PathBuf>,
+    /// As `--drain`.
+    pub drain: Option<u64>,
+    /// As `--adopt`.
+    pub adopt: Option<Adopt>,
+    /// As `--base-urls`.
+    #[serde(default)]
+    pub base_urls: bool,
+    /// As `--log-format`.
+    pub log_format: Option<Format>,
     /// As `--trust-dir`.
     pub trust_dir: Option<PathBuf>,
     /// As `--max-sandboxes`.

@@ -17,7 +17,8 @@ use crate::sandbox::cgroup;
 const DEEPEST: usize = 64;
 
 /// Which of the sandboxes that a dead daemon has left are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub enum Adopt {
     /// All.
     #[default]
@@ -26,6 +27,14 @@ pub enum Adopt {
     None,
     /// Those with these ids.
     Only(Vec<String>),
+}
+
+impl TryFrom<String> for Adopt {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Adopt, String> {
+        text.parse()
+    }
 }
 
 impl FromStr for Adopt {

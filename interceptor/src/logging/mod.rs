@@ -27,7 +27,8 @@ use crate::notice;
 pub const MOST_OF_LIBRARIES: LevelFilter = LevelFilter::INFO;
 
 /// How lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people.
     #[default]
