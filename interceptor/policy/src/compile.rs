@@ -49,7 +49,8 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
     let limits = document.limits.limits();
     drop(governed);
     let strips = credentials.iter().map(|_| std::sync::OnceLock::new()).collect();
-    let policy = Policy { network, passthrough, credentials, endpoints, governance, strips, limits };
+    let names = by_name(&credentials);
+    let policy = Policy { network, passthrough, credentials, endpoints, governance, names, strips, limits };
     (policy, compiler.errors)
 }
 
@@ -261,7 +262,11 @@ pub(super) fn overlap(one: &Target, other: &Target) -> bool {
     }
 }
 
-/// Finds the credentials of a policy by name.
-pub(super) fn by_name(credentials: &[Credential], name: &str) -> Option<CredentialId> {
-    credentials.iter().position(|credential| credential.name == name).map(CredentialId)
+/// The credentials of a policy by their names; of two with one name, the first.
+fn by_name(credentials: &[Credential]) -> HashMap<String, CredentialId> {
+    let mut names = HashMap::with_capacity(credentials.len());
+    for (index, credential) in credentials.iter().enumerate() {
+        names.entry(credential.name.clone()).or_insert(CredentialId(index));
+    }
+    names
 }

@@ -83,6 +83,7 @@ mod request;
 mod schema;
 mod strip;
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use ipnet::IpNet;
@@ -124,6 +125,8 @@ pub struct Policy {
     endpoints: Vec<Option<Endpoints>>,
     governance: Governance,
     /// By credential; made when it is first asked for.
+    /// Of one name in both forms of the document it is the first.
+    names: HashMap<String, CredentialId>,
     strips: Vec<OnceLock<Strip>>,
     limits: Limits,
 }
@@ -144,7 +147,7 @@ impl Policy {
 
     /// The credential of this name.
     pub fn credential_named(&self, name: &str) -> Option<CredentialId> {
-        compile::by_name(&self.credentials, name)
+        self.names.get(name).copied()
     }
 
     /// The credentials that have a host in common with this one, itself among them.

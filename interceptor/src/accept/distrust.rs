@@ -1,6 +1,5 @@
 //! A client that does not accept the certificate it is shown: what it said, and what would help.
 
-
 use interceptor_policy::Host;
 use rustls::CipherSuite;
 
@@ -8,13 +7,7 @@ use crate::proxy::warned::Warned;
 
 /// Says that a client did not accept the certificate for `host`: with an alert; or, as it seems,
 /// without, where it closed after the handshake and asked nothing. Once for each kind of client.
-pub(super) fn warn(
-    warned: &Warned,
-    sandbox: &str,
-    host: &Host,
-    alert: Option<&'static str>,
-    client: Client,
-) {
+pub(super) fn warn(warned: &Warned, sandbox: &str, host: &Host, alert: Option<&'static str>, client: Client) {
     if !warned.is_first(host, client.kind()) {
         return;
     }

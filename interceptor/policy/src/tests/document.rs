@@ -446,3 +446,16 @@ fn a_document_of_ten_thousand_rules_loads() {
     let policy = super::policy(&text);
     assert_eq!(super::outcome(&super::decide(&policy, "GET", "https://h1.good.test/v1/r9999/a/x")), "allow");
 }
+
+#[test]
+fn of_thousands_of_credentials_each_is_found_by_its_name() {
+    let entry =
+        |n: usize| format!(r#""c{n}":{{"key":"k-{n}-0123456789","hosts":["h{n}.example.test"],"env":[]}}"#);
+    let all: Vec<String> = (0..8_000).map(entry).collect();
+    let policy = super::policy(&format!(r#"{{"credentials_v2":{{{}}}}}"#, all.join(",")));
+    for n in 0..8_000 {
+        let id = policy.credential_named(&format!("c{n}")).unwrap();
+        assert_eq!(policy.credential(id).name, format!("c{n}"));
+    }
+    assert!(policy.credential_named("c8000").is_none());
+}
