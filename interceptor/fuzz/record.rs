@@ -4,19 +4,19 @@
 #[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
 #[path = "../src/audit/id.rs"]
 mod id;
+#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
+#[path = "../src/audit/record.rs"]
+mod kept;
 #[allow(dead_code, reason = "the target uses a part")]
 #[path = "../src/audit/line.rs"]
 mod line;
-#[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
-#[path = "../src/audit/record.rs"]
-mod record;
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use id::RequestId;
-use record::{Kind, Protocol, Record, Verdict};
+use kept::{Kind, Protocol, Record, Verdict};
 
 /// Checks a record with texts that the input gives, separated by bytes 0xff.
 ///
