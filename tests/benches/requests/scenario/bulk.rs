@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::keepalive::{steady, warm_up};
-use super::{Measure, Scenario, higher, lower};
+use super::{Measure, Scenario, Values, higher, lower};
 use crate::contender::Contender;
 use crate::load::{Steady, Task};
 use crate::options::Options;
@@ -48,12 +48,12 @@ const MEASURES: &[Measure] = &[lower("CPU s/GiB"), higher("MiB/s")];
 
 const MIB: f64 = 1048576.0;
 
-fn down(contender: &mut Contender, options: &Options, h2: bool, streams: usize) -> Result<Vec<Option<f64>>> {
+fn down(contender: &mut Contender, options: &Options, h2: bool, streams: usize) -> Result<Values> {
     let path = LARGE.to_owned();
     run(contender, options, h2, &Task::Bulk { path, up: None, h2, streams })
 }
 
-fn run(contender: &mut Contender, options: &Options, h2: bool, task: &Task) -> Result<Vec<Option<f64>>> {
+fn run(contender: &mut Contender, options: &Options, h2: bool, task: &Task) -> Result<Values> {
     warm_up(contender, options, &Steady { h2, connections: 1, ..steady(options) })?;
     let (done, cpu) = contender.measure(task)?;
     let mib = done.bytes as f64 / MIB;

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use interceptor_tests::measure::clients::{completed_by_h2load, completed_by_wrk};
 
-use super::{Measure, PER, Scenario, higher, http2, keepalive, lower};
+use super::{Measure, PER, Scenario, Values, higher, http2, keepalive, lower};
 use crate::contender::Contender;
 use crate::load::Task;
 use crate::options::Options;
@@ -18,7 +18,7 @@ pub(super) static H2LOAD: Scenario =
 
 const MEASURES: &[Measure] = &[lower("CPU s/10,000"), higher("requests/s")];
 
-fn wrk(world: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+fn wrk(world: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     keepalive::warm_up(contender, options, &keepalive::steady(options))?;
     // It knows whole seconds only.
     let seconds = options.seconds().ceil();
@@ -26,7 +26,7 @@ fn wrk(world: &World, contender: &mut Contender, options: &Options) -> Result<Ve
     run(world, contender, &words, false, completed_by_wrk)
 }
 
-fn h2load(world: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+fn h2load(world: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     let (connections, streams) = (http2::CONNECTIONS, http2::STREAMS);
     let load = crate::load::Steady { h2: true, connections, streams, ..keepalive::steady(options) };
     keepalive::warm_up(contender, options, &load)?;
@@ -42,7 +42,7 @@ fn run(
     words: &str,
     h2: bool,
     completed: fn(&str) -> Result<f64>,
-) -> Result<Vec<Option<f64>>> {
+) -> Result<Values> {
     let mut command: Vec<String> = Vec::new();
     if !contender.resolves {
         // Nobody else is to take the host for one of this machine.

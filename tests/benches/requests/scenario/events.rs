@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::{Scenario, lower, median, tail};
+use super::{Scenario, Values, lower, median, tail};
 use crate::contender::Contender;
 use crate::load::Task;
 use crate::options::Options;
@@ -17,7 +17,7 @@ pub(super) static SCENARIO: Scenario = Scenario {
     run,
 };
 
-fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     let task = |streams| Task::Events { path: "/events".to_owned(), streams };
     // The first has the certificate made.
     let _ = contender.run(&task(1));

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::Scenario;
 use super::keepalive::{MEASURES, measure, steady};
+use super::{Scenario, Values};
 use crate::contender::Contender;
 use crate::load::Steady;
 use crate::options::Options;
@@ -17,6 +17,6 @@ pub(super) static SCENARIO: Scenario = Scenario {
     run,
 };
 
-fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     measure(contender, options, &Steady { fresh: true, connections: 8, ..steady(options) })
 }

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::Scenario;
 use super::keepalive::{MEASURES, measure, steady};
+use super::{Scenario, Values};
 use crate::contender::Contender;
 use crate::load::Steady;
 use crate::options::Options;
@@ -15,7 +15,7 @@ pub(super) static SCENARIO: Scenario =
 pub(super) const CONNECTIONS: usize = 4;
 pub(super) const STREAMS: usize = 8;
 
-fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     let load = Steady { h2: true, connections: CONNECTIONS, streams: STREAMS, ..steady(options) };
     measure(contender, options, &load)
 }

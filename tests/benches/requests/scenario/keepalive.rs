@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Measure, Scenario, higher, lower, median, per_requests, rate, tail};
+use super::{Measure, Scenario, Values, higher, lower, median, per_requests, rate, tail};
 use crate::contender::Contender;
 use crate::load::{Steady, Task};
 use crate::options::Options;
@@ -22,7 +22,7 @@ pub(super) const MEASURES: &[Measure] =
 
 pub(super) const CONNECTIONS: usize = 32;
 
-fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     measure(contender, options, &steady(options))
 }
 
@@ -38,11 +38,7 @@ pub(super) fn steady(options: &Options) -> Steady {
 }
 
 /// A load, after a short one that fills pools and has certificates made.
-pub(super) fn measure(
-    contender: &mut Contender,
-    options: &Options,
-    load: &Steady,
-) -> Result<Vec<Option<f64>>> {
+pub(super) fn measure(contender: &mut Contender, options: &Options, load: &Steady) -> Result<Values> {
     warm_up(contender, options, load)?;
     let (done, cpu) = contender.measure(&Task::Steady(load.clone()))?;
     let cpu = per_requests(cpu, done.requests);

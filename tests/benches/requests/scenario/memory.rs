@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::keepalive::{steady, warm_up};
-use super::{Scenario, lower};
+use super::{Scenario, Values, lower};
 use crate::contender::Contender;
 use crate::load::Task;
 use crate::options::Options;
@@ -17,7 +17,7 @@ pub(super) static SCENARIO: Scenario = Scenario {
     run,
 };
 
-fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Vec<Option<f64>>> {
+fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     let Some(fresh) = contender.memory()? else { return Ok(vec![None; 3]) };
     let connections = options.count(1000);
     let hold = |connections| Task::Hold { path: SMALL.to_owned(), connections };

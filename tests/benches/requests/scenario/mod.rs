@@ -20,6 +20,9 @@ use crate::world::World;
 /// Small requests.
 pub(crate) const PER: f64 = 10_000.0;
 
+/// A value for each measure; none where the contender has nothing to be measured.
+pub(crate) type Values = Vec<Option<f64>>;
+
 /// One of them.
 pub(crate) struct Scenario {
     /// For `--scenario`.
@@ -29,8 +32,8 @@ pub(crate) struct Scenario {
     pub(crate) measures: &'static [Measure],
     /// Whether each round begins with a contender that has just been started.
     pub(crate) fresh: bool,
-    /// One round; a value for each measure, none where the contender has nothing to be measured.
-    pub(crate) run: fn(&World, &mut Contender, &Options) -> Result<Vec<Option<f64>>>,
+    /// One round.
+    pub(crate) run: fn(&World, &mut Contender, &Options) -> Result<Values>,
 }
 
 /// What a scenario tells of a contender.

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::{Measure, PER, Scenario, lower, median, tail};
+use super::{Measure, PER, Scenario, Values, lower, median, tail};
 use crate::contender::Contender;
 use crate::load::Task;
 
@@ -26,7 +26,7 @@ pub(super) static ALONE: Scenario = Scenario {
 const MEASURES: &[Measure] =
     &[lower("CPU s/10,000"), lower("p50 ms"), lower("p99 ms"), lower("failed at first, %")];
 
-fn run(contender: &mut Contender, number: usize, at_once: usize) -> Result<Vec<Option<f64>>> {
+fn run(contender: &mut Contender, number: usize, at_once: usize) -> Result<Values> {
     let names = contender.fresh_names(number);
     let (done, cpu) = contender.measure(&Task::Names { names, at_once })?;
     let requests = done.requests as f64;
