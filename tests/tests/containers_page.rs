@@ -83,7 +83,7 @@ fn where_the_hook_has_no_effect_everything_says_so() {
          echo '-- own'; chmod 777 . && target/release/interceptor install podman || echo refused
          mv /usr/local/bin/i /usr/local/bin/interceptor
          echo '-- uninstalled'; interceptor install podman --uninstall; ls $directory
-         echo '-- broken'; printf '#!/bin/sh\\nexit 0\\n' > /usr/local/bin/quiet; chmod 755 /usr/local/bin/quiet
+         echo '-- broken'; printf '#!/bin/sh\\nexec /usr/bin/cat > /dev/null\\n' > /usr/local/bin/quiet; chmod 755 /usr/local/bin/quiet
          printf '{{\"version\":\"1.0.0\",\"hook\":{{\"path\":\"/usr/local/bin/quiet\",\"args\":[\"x\",\"oci-hook\"]}},\"when\":{{\"always\":true}},\
                  \"stages\":[\"createRuntime\"]}}' > $directory/quiet.json
          interceptor install podman || echo unproved $?
