@@ -258,7 +258,7 @@ impl<'lab> Sandbox<'lab> {
         Running {
             lab: self.lab,
             deadline: Instant::now() + self.limit,
-            sweep: (!self.bare).then(|| Sweep { file: sweep, isolated: !self.host_net, required: true }),
+            sweep: (!self.bare).then_some(Sweep { file: sweep, isolated: !self.host_net, required: true }),
             child,
             stdin,
             stdout,

@@ -278,7 +278,7 @@ mod tests {
                 let of = |text: &str| read(text.as_bytes(), Reading::All).map(|(byte, _)| byte);
                 let stands = of(&escape).filter(|byte| usual(*byte) || b"\0%\\&#".contains(byte));
                 let lower = escape.to_ascii_lowercase();
-                let known = spelt(byte).iter().any(|known| *known == lower.as_bytes());
+                let known = spelt(byte).contains(&lower.as_bytes());
                 if stands.is_some() && of(&escape[last..]) == stands && !known {
                     assert_eq!(seen(&format!("zz{escape}zz")), [2 + last], "{escape}");
                 }
