@@ -108,7 +108,7 @@ pub struct Common {
     pub resolve: Vec<String>,
     /// How the log on standard error looks [default: text]; `RUST_LOG` says what is in it.
     #[arg(long, value_enum, value_name = "FORMAT")]
-    pub log_format: Option<Format>,
+    pub(crate) log_format: Option<Format>,
     /// Point clients that cannot trust the sandbox's authority at http://169.254.169.254/proxy/SERVICE/… by their services'
     /// variables (OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like).
     #[arg(long)]

@@ -8,7 +8,7 @@ mod audit;
 mod bounds;
 pub(crate) mod catalogue;
 mod health;
-pub mod model;
+pub(crate) mod model;
 mod openapi;
 mod params;
 mod peer;
@@ -31,14 +31,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ipc::ControlSocket;
-pub use model::{CreatedSandbox, NewSandbox, SandboxDetails, SandboxSummary};
-pub use problem::{FieldError, Problem};
-pub use server::serve;
+pub(crate) use problem::Problem;
+pub(crate) use server::serve;
 
 use crate::fleet::Fleet;
 
 /// Where the daemon listens unless it is told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/interceptor/control.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/run/interceptor/control.sock";
 
 /// What every handler has.
 #[derive(Clone, Debug)]

@@ -9,28 +9,28 @@ use crate::fleet::FleetError;
 
 /// An error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// What kind of problem it is, e.g. `urn:interceptor:problem:policy_invalid`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// The same for people.
-    pub title: String,
+    pub(crate) title: String,
     /// The status of the answer.
-    pub status: u16,
+    pub(crate) status: u16,
     /// What is wrong here, and what would be right.
-    pub detail: String,
+    pub(crate) detail: String,
     /// Every error of the document that was sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldError>,
+    pub(crate) errors: Vec<FieldError>,
 }
 
 /// One error of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FieldError {
+pub(crate) struct FieldError {
     /// The JSON pointer to the value concerned; empty for the document as a whole.
-    pub pointer: String,
+    pub(crate) pointer: String,
     /// What is wrong and what would be right.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 impl Problem {

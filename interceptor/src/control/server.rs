@@ -37,7 +37,7 @@ const CONNECTIONS: u32 = 128;
 ///
 /// # Errors
 /// When the socket cannot be used.
-pub async fn serve(
+pub(crate) async fn serve(
     socket: Arc<ControlSocket>,
     fleet: Arc<Fleet>,
     successors: Vec<PathBuf>,

@@ -23,18 +23,18 @@ use crate::seam::{Listeners, SELF_TEST};
 
 /// The cgroup of a sandbox and how its network namespace stands to others.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The cgroup's directory.
-    pub cgroup: &'a Path,
+    pub(crate) cgroup: &'a Path,
     /// Its id in the kernel.
-    pub cgroup_id: u64,
+    pub(crate) cgroup_id: u64,
     /// Whose the network namespace is.
-    pub netns: Netns,
+    pub(crate) netns: Netns,
 }
 
 /// A sandbox under enforcement.
 #[derive(Debug)]
-pub struct Enforced {
+pub(crate) struct Enforced {
     /// First, so that the wall falls last: a proxy that is gone is a refusal.
     serving: Serving,
     attachment: Attachment,
@@ -45,15 +45,15 @@ pub struct Enforced {
     /// It stands on a cgroup that was closed before.
     was_closed: bool,
     /// What the proxy answers at [`SELF_TEST`].
-    pub token: String,
+    pub(crate) token: String,
     /// The addresses of its own sockets in the sandbox's network namespace.
-    pub listeners: Vec<SocketAddr>,
+    pub(crate) listeners: Vec<SocketAddr>,
     /// Whether that namespace has a device but `lo`, by which packets could leave.
-    pub has_devices: bool,
+    pub(crate) has_devices: bool,
     /// Whether an interceptor that had died left the cgroup closed.
-    pub took_over: bool,
+    pub(crate) took_over: bool,
     /// The public certificate of the sandbox's authority, PEM.
-    pub ca_pem: String,
+    pub(crate) ca_pem: String,
 }
 
 impl Enforced {
@@ -62,7 +62,7 @@ impl Enforced {
     ///
     /// # Errors
     /// Whatever is missing or refused. Nothing stays then, but for the closed wall of a dead interceptor that was to be taken over.
-    pub fn enter(
+    pub(crate) fn enter(
         runtime: &Arc<Runtime>,
         enforcer: &Enforcer,
         id: &str,
@@ -98,7 +98,7 @@ impl Enforced {
     ///
     /// # Errors
     /// What the kernel refuses, or what the proxy's half could not be made for.
-    pub fn begin(
+    pub(crate) fn begin(
         runtime: &Arc<Runtime>,
         enforcer: &Enforcer,
         id: &str,
@@ -144,7 +144,7 @@ impl Enforced {
     }
 
     /// The proxy's half.
-    pub fn sandbox(&self) -> &Arc<Sandbox> {
+    pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
         self.serving.sandbox()
     }
 
@@ -153,7 +153,12 @@ impl Enforced {
     ///
     /// # Errors
     /// When the kernel refuses the new networks; the old rules hold then.
-    pub fn replace(&mut self, policy: Policy, keyring: Keyring, close: bool) -> Result<(), FleetError> {
+    pub(crate) fn replace(
+        &mut self,
+        policy: Policy,
+        keyring: Keyring,
+        close: bool,
+    ) -> Result<(), FleetError> {
         self.attachment.set_networks(&policy.denied_networks(), &policy.allowed_loopback())?;
         let sandbox = self.serving.sandbox();
         sandbox.replace(policy, keyring);
@@ -165,7 +170,7 @@ impl Enforced {
 
     /// Ends the proxy's part in good order, keys and all, then takes the programs away. The sandbox's processes must be gone, or
     /// their traffic no longer this process's business. Call it from a thread that may be blocked.
-    pub fn end(self, tokio: &Handle) {
+    pub(crate) fn end(self, tokio: &Handle) {
         self.attachment.flush_refusals();
         tokio.block_on(self.serving.shutdown());
     }
@@ -174,17 +179,17 @@ impl Enforced {
     ///
     /// # Errors
     /// When the kernel's reports cannot be read.
-    pub fn record_refusals(&mut self) -> Result<(), FleetError> {
+    pub(crate) fn record_refusals(&mut self) -> Result<(), FleetError> {
         Ok(self.attachment.report_to(self.serving.sandbox().refusals())?)
     }
 
     /// The hooks whose programs somebody else has taken off the cgroup.
-    pub fn lost(&self) -> Vec<&'static str> {
+    pub(crate) fn lost(&self) -> Vec<&'static str> {
         self.attachment.lost()
     }
 
     /// Says on standard error and in the audit that the wall has a hole, however quiet the rest shall be.
-    pub fn alarm(&self, lost: &[&str]) {
+    pub(crate) fn alarm(&self, lost: &[&str]) {
         let sandbox = self.serving.sandbox();
         sandbox.enforcement_lost();
         notice::alarm(format_args!(
@@ -252,7 +257,7 @@ impl Enforced {
     }
 
     /// Leaves the pinned programs where they are, which then refuse everything.
-    pub fn leave(self) {
+    pub(crate) fn leave(self) {
         self.attachment.leave();
     }
 }

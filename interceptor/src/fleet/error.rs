@@ -10,7 +10,7 @@ use crate::sandbox::SandboxError;
 
 /// Why a sandbox could not be put under enforcement, changed or found.
 #[derive(Debug, thiserror::Error)]
-pub enum FleetError {
+pub(crate) enum FleetError {
     /// What was named as the cgroup is none that can be used.
     #[error("{0}")]
     NoCgroup(String),

@@ -22,7 +22,7 @@ const LAST_RECORD: Duration = Duration::from_secs(2);
 
 /// What one who follows is told.
 #[derive(Clone, Debug)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// A record.
     Record(Arc<Published>),
     /// That many records were lost before they came here, of this sandbox or others.
@@ -31,7 +31,7 @@ pub enum Heard {
 
 /// The records of one sandbox.
 #[derive(Debug, Default)]
-pub struct Feed {
+pub(crate) struct Feed {
     state: Mutex<State>,
     allowed: AtomicU64,
     denied: AtomicU64,
@@ -50,16 +50,16 @@ struct State {
 
 /// What one who follows gets: first what was kept, then what comes, until the sandbox is gone.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Kept records, oldest first.
-    pub recent: Vec<Arc<Published>>,
+    pub(crate) recent: Vec<Arc<Published>>,
     /// Those to come; `None` if the sandbox is gone.
-    pub coming: Option<broadcast::Receiver<Heard>>,
+    pub(crate) coming: Option<broadcast::Receiver<Heard>>,
 }
 
 impl Feed {
     /// Follows from now on, or from a time on as far as records are still there.
-    pub fn listen(&self, since: Option<Timestamp>) -> Listener {
+    pub(crate) fn listen(&self, since: Option<Timestamp>) -> Listener {
         let mut state = self.state();
         let kept = state.recent.iter().filter(|kept| since.is_some_and(|since| kept.record.time >= since));
         let recent = kept.cloned().collect();
@@ -69,7 +69,7 @@ impl Feed {
     }
 
     /// How many requests and connections were allowed and denied.
-    pub fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         (self.allowed.load(Ordering::Relaxed), self.denied.load(Ordering::Relaxed))
     }
 

@@ -26,26 +26,26 @@ const GIVEN_BACK: Duration = Duration::from_secs(10);
 
 /// What a fleet is made of.
 #[derive(Debug)]
-pub struct FleetOptions {
+pub(crate) struct FleetOptions {
     /// The proxy's part that all sandboxes share.
-    pub runtime: Arc<Runtime>,
+    pub(crate) runtime: Arc<Runtime>,
     /// The kernel's programs.
-    pub enforcer: Enforcer,
+    pub(crate) enforcer: Enforcer,
     /// Services and profiles.
-    pub catalogue: Catalogue,
+    pub(crate) catalogue: Catalogue,
     /// The policy of sandboxes that are made without one.
-    pub default_policy: Option<PathBuf>,
+    pub(crate) default_policy: Option<PathBuf>,
     /// Where the files are that sandboxes' programs trust, a directory for each sandbox.
-    pub trust: PathBuf,
+    pub(crate) trust: PathBuf,
     /// Whether the sandboxes' variables name base URLs too (`--base-urls`).
-    pub base_urls: bool,
+    pub(crate) base_urls: bool,
     /// How a policy file is read.
-    pub read: fn(&std::path::Path) -> Result<String, String>,
+    pub(crate) read: fn(&std::path::Path) -> Result<String, String>,
 }
 
 /// The sandboxes of one daemon.
 #[derive(Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     options: FleetOptions,
     table: Mutex<Table>,
     feeds: Arc<Feeds>,
@@ -73,19 +73,19 @@ enum Slot {
 
 /// A sandbox to be.
 #[derive(Debug)]
-pub struct NewSandbox {
+pub(crate) struct NewSandbox {
     /// Its id; a random one if left out.
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Its cgroup.
-    pub cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
     /// The process whose network namespace it is; must be in the cgroup.
-    pub pid: Option<i32>,
+    pub(crate) pid: Option<i32>,
     /// The network namespace, where it is not that of a process of the cgroup.
-    pub netns: Option<PathBuf>,
+    pub(crate) netns: Option<PathBuf>,
     /// Whether that namespace was made for this sandbox alone.
-    pub private_network: bool,
+    pub(crate) private_network: bool,
     /// Its policy and keys.
-    pub rules: Rules,
+    pub(crate) rules: Rules,
 }
 
 impl Fleet {
@@ -95,12 +95,12 @@ impl Fleet {
     }
 
     /// What is counted, as OpenMetrics text.
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         self.options.runtime.metrics().encode()
     }
 
     /// An empty one, which keeps itself up to date in tasks of the current runtime.
-    pub fn new(options: FleetOptions) -> Arc<Fleet> {
+    pub(crate) fn new(options: FleetOptions) -> Arc<Fleet> {
         let fleet = Arc::new(Fleet {
             options,
             table: Mutex::default(),
@@ -117,12 +117,12 @@ impl Fleet {
     }
 
     /// The proxy's part that all sandboxes share.
-    pub fn runtime(&self) -> &Arc<Runtime> {
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.options.runtime
     }
 
     /// Services and profiles.
-    pub fn catalogue(&self) -> &Catalogue {
+    pub(crate) fn catalogue(&self) -> &Catalogue {
         &self.options.catalogue
     }
 
@@ -130,7 +130,7 @@ impl Fleet {
     ///
     /// # Errors
     /// As [`Rules::read`].
-    pub fn rules(&self, text: &str, besides: &'static [&'static str]) -> Result<Rules, FleetError> {
+    pub(crate) fn rules(&self, text: &str, besides: &'static [&'static str]) -> Result<Rules, FleetError> {
         Rules::read(text, besides, Source::Given, &self.options.catalogue, None)
     }
 
@@ -139,7 +139,7 @@ impl Fleet {
     ///
     /// # Errors
     /// As [`Rules::read`], and when the file cannot be read.
-    pub fn default_rules(&self) -> Result<Rules, FleetError> {
+    pub(crate) fn default_rules(&self) -> Result<Rules, FleetError> {
         match &self.options.default_policy {
             Some(path) => self.rules_of_file(path.clone(), None),
             None => self.rules("{}", &[]),
@@ -150,7 +150,7 @@ impl Fleet {
     ///
     /// # Errors
     /// As [`Rules::read`], and when the file cannot be read.
-    pub fn rules_of_file(
+    pub(crate) fn rules_of_file(
         &self,
         path: PathBuf,
         previous: Option<&crate::credential::Keyring>,
@@ -164,7 +164,7 @@ impl Fleet {
     ///
     /// # Errors
     /// What is wrong with the request, or what the host lacks. Nothing stays then.
-    pub fn create(&self, new: NewSandbox) -> Result<Arc<Member>, FleetError> {
+    pub(crate) fn create(&self, new: NewSandbox) -> Result<Arc<Member>, FleetError> {
         let id: Arc<str> = match new.id {
             Some(id) => {
                 check_id(&id)?;
@@ -237,7 +237,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::Unknown`], also while it begins or ends.
-    pub fn get(&self, id: &str) -> Result<Arc<Member>, FleetError> {
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<Member>, FleetError> {
         match self.table().slots.get(id) {
             Some(Slot::Running(member)) => Ok(member.clone()),
             _ => Err(FleetError::Unknown),
@@ -245,7 +245,7 @@ impl Fleet {
     }
 
     /// Every sandbox, by id.
-    pub fn list(&self) -> Vec<Arc<Member>> {
+    pub(crate) fn list(&self) -> Vec<Arc<Member>> {
         let table = self.table();
         let running = table.slots.values().filter_map(|slot| match slot {
             Slot::Running(member) => Some(member.clone()),
@@ -268,7 +268,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::Unknown`], what is wrong with the policy, or what the kernel refuses; nothing has changed then.
-    pub fn replace(&self, id: &str, text: &str, close: bool) -> Result<Arc<Member>, FleetError> {
+    pub(crate) fn replace(&self, id: &str, text: &str, close: bool) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
         self.outlive_predecessor(close);
         let catalogue = &self.options.catalogue;
@@ -282,7 +282,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::Unknown`]
-    pub fn remove(&self, id: &str) -> Result<(), FleetError> {
+    pub(crate) fn remove(&self, id: &str) -> Result<(), FleetError> {
         self.outlive_predecessor(true);
         let member = {
             let mut table = self.table();
@@ -372,7 +372,7 @@ impl Fleet {
     }
 
     /// Takes back what was begun when the daemon's start fails: no cgroup that was closed is open afterwards. Blocks.
-    pub fn withdraw(&self) {
+    pub(crate) fn withdraw(&self) {
         self.table().is_ending = true;
         for member in self.list() {
             if member.with(|enforced| enforced.was_closed()) == Some(true) {
@@ -384,7 +384,7 @@ impl Fleet {
     }
 
     /// Lets what is under way end, at most for `patience`, when the sandboxes are another process's. The programs stay.
-    pub async fn drain(&self, patience: Duration) {
+    pub(crate) async fn drain(&self, patience: Duration) {
         let mut draining = tokio::task::JoinSet::new();
         for enforced in self.list().iter().filter_map(|member| member.take()) {
             draining.spawn(enforced.drain(patience, self.hurry()));
@@ -404,7 +404,7 @@ impl Fleet {
     }
 
     /// Removes every sandbox, and takes no more.
-    pub async fn end(self: &Arc<Self>) {
+    pub(crate) async fn end(self: &Arc<Self>) {
         self.table().is_ending = true;
         let mut removals = tokio::task::JoinSet::new();
         for member in self.list() {
@@ -419,7 +419,7 @@ impl Fleet {
 
     /// Reads policies that came from files, and keys in files, again. What is wrong is said in the log and changes nothing.
     /// Those of one sandbox hold up no other's for long.
-    pub fn reload(self: &Arc<Self>) {
+    pub(crate) fn reload(self: &Arc<Self>) {
         for member in self.list() {
             let (fleet, of) = (self.clone(), member.clone());
             if files::within(READ_WITHIN, move || fleet.reload_one(&of)).is_none() {

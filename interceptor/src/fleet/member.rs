@@ -15,21 +15,21 @@ use crate::sandbox::environment;
 
 /// One sandbox.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// Its id.
-    pub id: Arc<str>,
+    pub(crate) id: Arc<str>,
     /// The directory of its cgroup.
-    pub cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
     /// That cgroup's id in the kernel.
-    pub cgroup_id: u64,
+    pub(crate) cgroup_id: u64,
     /// When it was put under enforcement.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// The public certificate of its authority, PEM.
-    pub ca_pem: String,
+    pub(crate) ca_pem: String,
     /// The directory with what its programs trust.
-    pub trust: PathBuf,
+    pub(crate) trust: PathBuf,
     /// Its audit records.
-    pub feed: Arc<Feed>,
+    pub(crate) feed: Arc<Feed>,
     pub(super) sandbox: Arc<Sandbox>,
     base_urls: bool,
     about: Mutex<About>,
@@ -53,19 +53,19 @@ struct About {
 
 /// What is shown of a sandbox beyond what never changes.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The policy without any key.
-    pub policy: Value,
+    pub(crate) policy: Value,
     /// What `interceptor check` would warn of.
-    pub warnings: Vec<Problem>,
+    pub(crate) warnings: Vec<Problem>,
     /// Where the policy came from.
-    pub source: Source,
+    pub(crate) source: Source,
     /// The credentials' variables with their placeholders.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
     /// When the policy was last replaced, or the sandbox made.
-    pub changed: Timestamp,
+    pub(crate) changed: Timestamp,
     /// The ceilings of the policy.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Member {
@@ -115,7 +115,7 @@ impl Member {
     }
 
     /// What is shown of it now.
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let about = lock(&self.about);
         Summary {
             policy: about.shown.clone(),

@@ -17,17 +17,17 @@ const ATTEMPTS: u32 = 10;
 
 /// The locked directory of a cgroup. Dropping it removes it, if nothing is pinned there any more.
 #[derive(Debug)]
-pub struct Pins {
+pub(crate) struct Pins {
     base: PathBuf,
     /// Locked until this process ends.
     lock: File,
     /// What dead interceptors have left pinned.
-    pub stale: Vec<PathBuf>,
+    pub(crate) stale: Vec<PathBuf>,
 }
 
 impl Pins {
     /// Of the cgroup with this id; refused where a living interceptor has them.
-    pub fn of(cgroup_id: u64) -> Result<Self, FleetError> {
+    pub(crate) fn of(cgroup_id: u64) -> Result<Self, FleetError> {
         // Programs are pinned in bpffs, so that the wall outlives this process; the error says how to mount it.
         let root = kernel::bpffs()?.join("interceptor");
         directory(&root)?;
@@ -78,7 +78,7 @@ impl Pins {
 
     /// Where to pin the programs of the sandbox with this id. The place of a dead one's, which stay until the new ones are there, is
     /// never used again.
-    pub fn fresh(&self, id: &str) -> PathBuf {
+    pub(crate) fn fresh(&self, id: &str) -> PathBuf {
         let taken = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
         let plain = self.base.join(id);
         let others = (1_u64..).map(|number| self.base.join(format!("{id}{MARK}{number}")));

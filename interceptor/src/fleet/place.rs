@@ -22,7 +22,7 @@ const NSFS_MAGIC: FsType = FsType(libc::NSFS_MAGIC as _);
 ///
 /// # Errors
 /// [`FleetError::BadId`], which does not repeat the id.
-pub fn check_id(id: &str) -> Result<(), FleetError> {
+pub(crate) fn check_id(id: &str) -> Result<(), FleetError> {
     let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     let begins = id.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if plain && begins && id.len() <= LONGEST_ID {
@@ -36,7 +36,7 @@ pub fn check_id(id: &str) -> Result<(), FleetError> {
 /// Whose loopback a network namespace holds. Who made the namespace knows; its devices tell
 /// nothing: a host may have no device but `lo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Netns {
+pub(crate) enum Netns {
     /// It was made for this sandbox alone, by this product or by a container engine: its loopback
     /// is the sandbox's own.
     Private,
@@ -46,15 +46,15 @@ pub enum Netns {
 
 /// A cgroup to put under enforcement, and the network namespace of what runs there.
 #[derive(Debug)]
-pub struct Visit {
+pub(crate) struct Visit {
     /// The cgroup's directory, without symbolic links.
-    pub cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
     /// Its id in the kernel.
-    pub cgroup_id: u64,
+    pub(crate) cgroup_id: u64,
     /// The network namespace; `None` for this process's own.
-    pub network: Option<OwnedFd>,
+    pub(crate) network: Option<OwnedFd>,
     /// Whose that namespace is.
-    pub netns: Netns,
+    pub(crate) netns: Netns,
 }
 
 impl Visit {
@@ -64,7 +64,7 @@ impl Visit {
     ///
     /// # Errors
     /// [`FleetError::NoCgroup`], [`FleetError::NoNamespace`], or what the system says.
-    pub fn find(cgroup: &Path, pid: Option<i32>, netns: Option<&Path>) -> Result<Visit, FleetError> {
+    pub(crate) fn find(cgroup: &Path, pid: Option<i32>, netns: Option<&Path>) -> Result<Visit, FleetError> {
         let cgroup = directory(cgroup)?;
         let cgroup_id = cgroup::id_of(&cgroup)?;
         let member = member(&cgroup, pid)?;
@@ -80,7 +80,7 @@ impl Visit {
     ///
     /// # Errors
     /// [`FleetError::NotPrivate`] for this process's own namespace and for that of process 1.
-    pub fn private(mut self, told: bool) -> Result<Visit, FleetError> {
+    pub(crate) fn private(mut self, told: bool) -> Result<Visit, FleetError> {
         if !told {
             return Ok(self);
         }

@@ -10,7 +10,7 @@ use crate::credential::{KeyProblem, Keyring};
 
 /// Where a policy came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// A request or a configuration held it: it changes only by another request.
     Given,
     /// This file, which is read again on SIGHUP.
@@ -19,17 +19,17 @@ pub enum Source {
 
 /// A policy with its keys, and what may be shown of it.
 #[derive(Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The compiled policy.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// The real keys and their placeholders.
-    pub keyring: Keyring,
+    pub(crate) keyring: Keyring,
     /// The document without any key.
-    pub shown: Value,
+    pub(crate) shown: Value,
     /// What `interceptor check` would warn of.
-    pub warnings: Vec<Problem>,
+    pub(crate) warnings: Vec<Problem>,
     /// Where the text came from.
-    pub source: Source,
+    pub(crate) source: Source,
 }
 
 impl Rules {
@@ -38,7 +38,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`FleetError::Policy`] with everything that is wrong; nothing of it holds a key.
-    pub fn read(
+    pub(crate) fn read(
         text: &str,
         besides: &'static [&'static str],
         source: Source,

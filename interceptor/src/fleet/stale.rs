@@ -19,7 +19,7 @@ const DEEPEST: usize = 64;
 /// Which of the sandboxes that a dead daemon has left are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
-pub enum Adopt {
+pub(crate) enum Adopt {
     /// All.
     #[default]
     All,
@@ -57,7 +57,7 @@ impl FromStr for Adopt {
 
 /// What became of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// The configuration has a sandbox for its cgroup, which takes its place without a gap.
     Adopted,
     /// It stays as it is: everything is refused.
@@ -70,18 +70,18 @@ pub enum Fate {
 
 /// A sandbox that somebody who died has left.
 #[derive(Clone, Debug)]
-pub struct Stale {
+pub(crate) struct Stale {
     /// Its id.
-    pub id: String,
+    pub(crate) id: String,
     /// The directory of its cgroup, or the number it had.
-    pub cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
     /// What became of it.
-    pub fate: Fate,
+    pub(crate) fate: Fate,
 }
 
 impl Stale {
     /// The name of its lifecycle record.
-    pub fn event(&self) -> &'static str {
+    pub(crate) fn event(&self) -> &'static str {
         match self.fate {
             Fate::Adopted => "sandbox_adopting",
             Fate::Closed => "sandbox_kept_closed",
@@ -123,7 +123,11 @@ impl fmt::Display for Stale {
 ///
 /// # Errors
 /// When bpffs or the cgroups cannot be read, or a pin cannot be removed.
-pub fn sweep(adopt: &Adopt, configured: &HashSet<u64>, trust: &Path) -> Result<Vec<Stale>, FleetError> {
+pub(crate) fn sweep(
+    adopt: &Adopt,
+    configured: &HashSet<u64>,
+    trust: &Path,
+) -> Result<Vec<Stale>, FleetError> {
     let root = kernel::bpffs()?.join("interceptor");
     let Ok(entries) = fs::read_dir(&root) else { return Ok(Vec::new()) };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());

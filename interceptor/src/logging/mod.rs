@@ -24,12 +24,12 @@ use self::stderr::LogWriter;
 use crate::notice;
 
 /// The most that is taken from anything but this crate.
-pub const MOST_OF_LIBRARIES: LevelFilter = LevelFilter::INFO;
+pub(crate) const MOST_OF_LIBRARIES: LevelFilter = LevelFilter::INFO;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Text,
@@ -38,7 +38,7 @@ pub enum Format {
 }
 
 /// Begins to log. `RUST_LOG` decides what, else `level`, a directive of the same syntax. Does nothing when a log has begun.
-pub fn start(format: Format, level: &str) {
+pub(crate) fn start(format: Format, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     notice::set_json(format == Format::Json);
     if format == Format::Json {

@@ -27,7 +27,7 @@ const LONGEST_REASON: usize = 900;
 
 /// A configuration, kept whole: what the hook does not know passes through.
 #[derive(Clone, Debug)]
-pub struct Config(Map<String, Value>);
+pub(crate) struct Config(Map<String, Value>);
 
 impl Config {
     pub(super) fn new(object: Map<String, Value>) -> Self {
@@ -38,7 +38,7 @@ impl Config {
     ///
     /// # Errors
     /// When it is missing, too long or no configuration.
-    pub fn of_bundle(bundle: &Path) -> Result<Self, OciError> {
+    pub(crate) fn of_bundle(bundle: &Path) -> Result<Self, OciError> {
         let path = bundle.join("config.json");
         let (file, _) = files::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
         match input::parse(&input::read(file)?)? {
@@ -50,12 +50,12 @@ impl Config {
     }
 
     /// An annotation.
-    pub fn annotation(&self, name: &str) -> Option<&str> {
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
         self.0.get("annotations")?.get(name)?.as_str()
     }
 
     /// Sets an annotation.
-    pub fn annotate(&mut self, name: &str, value: &str) {
+    pub(crate) fn annotate(&mut self, name: &str, value: &str) {
         let annotations = self.0.entry("annotations").or_insert_with(|| json!({}));
         if let Value::Object(annotations) = annotations {
             annotations.insert(name.into(), value.into());
@@ -68,7 +68,7 @@ impl Config {
     ///
     /// # Errors
     /// When there is none.
-    pub fn root(&self, bundle: Option<&Path>) -> Result<PathBuf, OciError> {
+    pub(crate) fn root(&self, bundle: Option<&Path>) -> Result<PathBuf, OciError> {
         let path = self.0.get("root").and_then(|root| root.get("path")).and_then(Value::as_str);
         let path = Path::new(path.ok_or_else(|| malformed("there is no root.path"))?);
         match bundle {
@@ -79,13 +79,13 @@ impl Config {
     }
 
     /// The environment of its first process, `NAME=value` each.
-    pub fn environment(&self) -> Vec<String> {
+    pub(crate) fn environment(&self) -> Vec<String> {
         let env = self.0.get("process").and_then(|process| process.get("env")).and_then(Value::as_array);
         env.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// Narrows its seccomp filter, if it has one, to the sockets that are under enforcement.
-    pub fn narrow_sockets(&mut self) {
+    pub(crate) fn narrow_sockets(&mut self) {
         let linux = self.0.get_mut("linux").and_then(Value::as_object_mut);
         if let Some(profile) = linux.and_then(|linux| linux.get_mut("seccomp")) {
             seccomp::narrow(profile);
@@ -96,14 +96,14 @@ impl Config {
     ///
     /// # Errors
     /// When there is no process to have one.
-    pub fn set_environment(&mut self, environment: Vec<String>) -> Result<(), OciError> {
+    pub(crate) fn set_environment(&mut self, environment: Vec<String>) -> Result<(), OciError> {
         let process = self.0.get_mut("process").and_then(Value::as_object_mut);
         process.ok_or_else(|| malformed("there is no process"))?.insert("env".into(), environment.into());
         Ok(())
     }
 
     /// Where something is mounted.
-    pub fn destinations(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = &Path> {
         let mounts = self.0.get("mounts").and_then(Value::as_array);
         mounts.into_iter().flatten().filter_map(|mount| mount.get("destination")?.as_str()).map(Path::new)
     }
@@ -112,7 +112,7 @@ impl Config {
     ///
     /// # Errors
     /// When a path is not UTF-8, or the mounts are no list.
-    pub fn bind(&mut self, source: &Path, destination: &Path) -> Result<(), OciError> {
+    pub(crate) fn bind(&mut self, source: &Path, destination: &Path) -> Result<(), OciError> {
         let (Some(source), Some(destination)) = (source.to_str(), destination.to_str()) else {
             return Err(malformed("a path is not UTF-8"));
         };
@@ -128,7 +128,7 @@ impl Config {
     /// Makes it one that no runtime starts, with the reason in the runtime's own message: it names the
     /// hook that fails, and the first one cannot be found. Where a runtime called no hooks, the command
     /// is none either: `token`, which nobody can guess, keeps an image from having it.
-    pub fn refuse(&mut self, executable: &Path, reason: &str, token: &str) {
+    pub(crate) fn refuse(&mut self, executable: &Path, reason: &str, token: &str) {
         let reason: String =
             reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_REASON).collect();
         let says = format!("refuses this container: {reason}");
@@ -150,7 +150,7 @@ impl Config {
 
     /// Whether the runtime makes a network namespace for this container, rather than having it join
     /// one.
-    pub fn has_own_network(&self) -> bool {
+    pub(crate) fn has_own_network(&self) -> bool {
         let linux = self.0.get("linux").and_then(|linux| linux.get("namespaces"));
         let mut all = linux.and_then(Value::as_array).into_iter().flatten();
         let network = all.find(|one| one.get("type").and_then(Value::as_str) == Some("network"));
@@ -162,7 +162,7 @@ impl Config {
     ///
     /// # Errors
     /// With all that stands against it.
-    pub fn judge(&self, privileged: bool) -> Result<(), OciError> {
+    pub(crate) fn judge(&self, privileged: bool) -> Result<(), OciError> {
         let namespaces =
             self.0.get("linux").and_then(|linux| linux.get("namespaces")).and_then(Value::as_array);
         let has = |kind: &str| {
@@ -203,7 +203,7 @@ impl Config {
     }
 
     /// The whole of it as JSON.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         Value::Object(self.0.clone()).to_string()
     }
 }

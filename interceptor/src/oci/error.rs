@@ -6,7 +6,7 @@ use crate::sandbox::SandboxError;
 
 /// Why a container does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum OciError {
+pub(crate) enum OciError {
     /// It asks for what would not be contained, or for what it may not have.
     #[error("{0}")]
     Refused(String),

@@ -11,11 +11,11 @@ use super::config::Config;
 use super::{Attempt, OciError};
 
 /// The longest input: configurations with a full seccomp profile are about 100 KiB.
-pub const MAX_INPUT: u64 = 16 << 20;
+pub(crate) const MAX_INPUT: u64 = 16 << 20;
 
 /// What was handed over.
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// The configuration of a container that does not exist yet: stage `precreate`.
     Config(Config),
     /// The state of one that does.
@@ -26,26 +26,26 @@ pub enum Input {
 
 /// A container's state ("State" in runtime.md).
 #[derive(Clone, Debug, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// The container's id.
-    pub id: String,
+    pub(crate) id: String,
     /// `creating`, `created`, `running` or `stopped`.
-    pub status: String,
+    pub(crate) status: String,
     /// Its first process, in the PID namespace of the runtime; none or 0 when it is stopped.
     #[serde(default)]
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// The directory with its `config.json`.
-    pub bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     /// Its annotations.
     #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// Reads all of it.
 ///
 /// # Errors
 /// When it cannot be read, or is longer than [`MAX_INPUT`].
-pub fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
+pub(crate) fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
     let mut bytes = Vec::new();
     from.take(MAX_INPUT + 1).read_to_end(&mut bytes).attempt(|| "cannot read standard input".into())?;
     if bytes.len() as u64 > MAX_INPUT {
@@ -58,7 +58,7 @@ pub fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
 ///
 /// # Errors
 /// When it is neither.
-pub fn parse(bytes: &[u8]) -> Result<Input, OciError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Input, OciError> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
     match value {
         Value::Object(object) if object.contains_key("root") && !object.contains_key("bundle") => {

@@ -13,21 +13,21 @@
 //! - [`podman`]: where that engine looks for the hook;
 //! - [`place`]: its cgroup; [`store`]: what is kept while it lives; [`talk`]: how hook and supervisor speak.
 
-pub mod config;
+pub(crate) mod config;
 mod error;
-pub mod input;
-pub mod place;
-pub mod podman;
-pub mod policies;
-pub mod rootfs;
-pub mod seccomp;
-pub mod store;
-pub mod talk;
+pub(crate) mod input;
+pub(crate) mod place;
+pub(crate) mod podman;
+pub(crate) mod policies;
+pub(crate) mod rootfs;
+pub(crate) mod seccomp;
+pub(crate) mod store;
+pub(crate) mod talk;
 
 pub(crate) use error::Attempt;
-pub use error::OciError;
+pub(crate) use error::OciError;
 
 /// The annotation by which a container asks for a policy.
-pub const POLICY: &str = "io.interceptor.policy";
+pub(crate) const POLICY: &str = "io.interceptor.policy";
 /// The annotation by which one call of the hook tells the next which sandbox was prepared.
-pub const SANDBOX: &str = "io.interceptor.sandbox";
+pub(crate) const SANDBOX: &str = "io.interceptor.sandbox";

@@ -19,11 +19,11 @@ const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 
 /// A container's cgroup. Dropping it removes it, if it was made here and nothing is left in it.
 #[derive(Debug)]
-pub struct ContainerCgroup {
+pub(crate) struct ContainerCgroup {
     /// Its directory.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Whether it was made here, so that what is executed in the container later is not in it.
-    pub made: bool,
+    pub(crate) made: bool,
 }
 
 impl ContainerCgroup {
@@ -32,7 +32,7 @@ impl ContainerCgroup {
     ///
     /// # Errors
     /// When the process is gone, or the kernel refuses.
-    pub fn of(pid: i32, id: &str, sandbox: &str) -> Result<Self, OciError> {
+    pub(crate) fn of(pid: i32, id: &str, sandbox: &str) -> Result<Self, OciError> {
         let file = format!("/proc/{pid}/cgroup");
         let text = fs::read_to_string(&file).attempt(|| format!("cannot read {file}"))?;
         let below = text.lines().find_map(|line| line.strip_prefix("0::"));
@@ -63,12 +63,12 @@ impl Drop for ContainerCgroup {
 }
 
 /// Whether any process is in a cgroup, or below it.
-pub fn is_populated(path: &Path) -> bool {
+pub(crate) fn is_populated(path: &Path) -> bool {
     fs::read_to_string(path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
 }
 
 /// Removes the cgroup of a container that has ended, as soon as it is empty.
-pub fn remove(path: &Path) {
+pub(crate) fn remove(path: &Path) {
     let deadline = Instant::now() + EMPTY_WITHIN;
     while let Err(error) = fs::remove_dir(path) {
         if error.kind() == std::io::ErrorKind::NotFound || Instant::now() > deadline {

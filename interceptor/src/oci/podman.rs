@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 use super::{Attempt, OciError, POLICY};
 
 /// The engine's program.
-pub const PROGRAM: &str = "podman";
+pub(crate) const PROGRAM: &str = "podman";
 /// Where its hooks are installed.
-pub const FILE: &str = "interceptor.json";
+pub(crate) const FILE: &str = "interceptor.json";
 /// Where policies for containers lie, and what is recorded of them.
-pub const POLICIES: &str = "/etc/interceptor/policies";
+pub(crate) const POLICIES: &str = "/etc/interceptor/policies";
 /// Where the hook writes.
-pub const LOGS: &str = "/var/log/interceptor";
+pub(crate) const LOGS: &str = "/var/log/interceptor";
 /// Directories that manuals name, and that an engine reads or not.
 const USUAL: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
 /// The stage without which nothing is enforced.
 const ATTACHES: &str = "createRuntime";
 
 /// The hook's file, for an interceptor at this path.
-pub fn hook_file(executable: &Path) -> Value {
+pub(crate) fn hook_file(executable: &Path) -> Value {
     json!({
         "version": "1.0.0",
         "hook": {
@@ -49,7 +49,7 @@ pub fn hook_file(executable: &Path) -> Value {
 ///
 /// # Errors
 /// When there is no Podman, or it does not say.
-pub fn directories() -> Result<Vec<PathBuf>, OciError> {
+pub(crate) fn directories() -> Result<Vec<PathBuf>, OciError> {
     // `podman info` does not tell. The default of this option is what its configuration files say.
     let output = Command::new(PROGRAM)
         .arg("--help")
@@ -70,15 +70,15 @@ fn directories_in(help: &str) -> Option<Vec<PathBuf>> {
 
 /// A file that has our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
+pub(crate) struct Hook {
     /// Where it is.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Why the engine would start containers without it.
-    pub fault: Option<String>,
+    pub(crate) fault: Option<String>,
 }
 
 /// The files with our hook that the engine reads, then those in the usual places that it does not.
-pub fn hooks(read: &[PathBuf]) -> Vec<Hook> {
+pub(crate) fn hooks(read: &[PathBuf]) -> Vec<Hook> {
     let mut found: Vec<Hook> = read.iter().flat_map(|directory| hooks_in(directory)).collect();
     for unread in USUAL.map(PathBuf::from).iter().filter(|usual| !read.contains(usual)) {
         found.extend(hooks_in(unread).into_iter().map(|hook| Hook {
@@ -90,7 +90,7 @@ pub fn hooks(read: &[PathBuf]) -> Vec<Hook> {
 }
 
 /// The files with our hook in one directory.
-pub fn hooks_in(directory: &Path) -> Vec<Hook> {
+pub(crate) fn hooks_in(directory: &Path) -> Vec<Hook> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));

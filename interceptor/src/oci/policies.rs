@@ -14,7 +14,7 @@ const LONGEST: usize = 1024;
 ///
 /// # Errors
 /// When it is elsewhere, does not exist, or could be replaced by others than its owner and root.
-pub fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError> {
+pub(crate) fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError> {
     let shown = asked.get(..LONGEST.min(asked.len())).unwrap_or_default().escape_debug();
     let unknown = || {
         OciError::Refused(format!(

@@ -20,7 +20,7 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// The root of a container's file system.
 #[derive(Debug)]
-pub struct Rootfs {
+pub(crate) struct Rootfs {
     directory: OwnedFd,
     path: PathBuf,
 }
@@ -30,7 +30,7 @@ impl Rootfs {
     ///
     /// # Errors
     /// When it is no directory.
-    pub fn open(path: &Path) -> Result<Self, OciError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, OciError> {
         let fail = || format!("cannot open the container's file system {}", path.display());
         let directory = File::open(path).attempt(fail)?;
         let path = fs::canonicalize(path).attempt(fail)?;
@@ -64,7 +64,7 @@ impl Rootfs {
 ///
 /// # Errors
 /// When the container has the namespace of this process, and what the kernel refuses.
-pub fn mount_in(pid: i32, root: &Path, mounts: &[(PathBuf, PathBuf)]) -> Result<(), OciError> {
+pub(crate) fn mount_in(pid: i32, root: &Path, mounts: &[(PathBuf, PathBuf)]) -> Result<(), OciError> {
     let path = format!("/proc/{pid}/ns/mnt");
     let own = fs::read_link("/proc/self/ns/mnt").attempt(|| "cannot examine /proc/self/ns/mnt".into())?;
     if fs::read_link(&path).attempt(|| format!("cannot examine {path}"))? == own {

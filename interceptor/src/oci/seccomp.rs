@@ -18,7 +18,7 @@ const UNSEEN: [&str; 4] = ["socketcall", "io_uring_setup", "io_uring_enter", "io
 const NATIVE: &str = if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
 
 /// Narrows a profile: that of a container's configuration, or a file in the form of the engines, which is the same in this.
-pub fn narrow(profile: &mut Value) {
+pub(crate) fn narrow(profile: &mut Value) {
     if let Some(architectures) = profile.get_mut("architectures") {
         *architectures = json!([NATIVE]);
     }
@@ -48,7 +48,7 @@ pub fn narrow(profile: &mut Value) {
 }
 
 /// Whether a profile permits no more sockets than [`narrow`] does. What cannot be understood permits more.
-pub fn is_narrow(profile: &Value) -> bool {
+pub(crate) fn is_narrow(profile: &Value) -> bool {
     let denies = profile.get("defaultAction").and_then(Value::as_str).is_some_and(refuses);
     // None is the native one.
     let architectures = profile.get("architectures").and_then(Value::as_array);

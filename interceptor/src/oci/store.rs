@@ -18,23 +18,23 @@ const MOST: usize = 65_536;
 
 /// All of them.
 #[derive(Debug)]
-pub struct Store(PathBuf);
+pub(crate) struct Store(PathBuf);
 
 /// One sandbox's.
 #[derive(Debug)]
-pub struct Entry(PathBuf);
+pub(crate) struct Entry(PathBuf);
 
 /// What a killed supervisor leaves behind, beside this directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The container's id.
-    pub container: String,
+    pub(crate) container: String,
     /// The cgroup of the container.
-    pub cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
     /// The cgroup's id, by which its pins are found.
-    pub cgroup_id: u64,
+    pub(crate) cgroup_id: u64,
     /// Whether the cgroup was made for it.
-    pub made: bool,
+    pub(crate) made: bool,
 }
 
 impl Store {
@@ -42,7 +42,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be made, or belongs to somebody else.
-    pub fn open(base: &Path) -> Result<Self, OciError> {
+    pub(crate) fn open(base: &Path) -> Result<Self, OciError> {
         let fail = || format!("cannot make the directory {}", base.display());
         DirBuilder::new().recursive(true).mode(THROUGH).create(base).attempt(fail)?;
         let found = fs::symlink_metadata(base).attempt(fail)?;
@@ -56,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// When it exists, or cannot be made.
-    pub fn make(&self, id: &str) -> Result<Entry, OciError> {
+    pub(crate) fn make(&self, id: &str) -> Result<Entry, OciError> {
         let entry = self.entry(id)?;
         for (path, mode) in [(entry.0.clone(), THROUGH), (entry.trust(), 0o755)] {
             let fail = || format!("cannot make the directory {}", path.display());
@@ -70,7 +70,7 @@ impl Store {
     ///
     /// # Errors
     /// When this can be no sandbox's id.
-    pub fn entry(&self, id: &str) -> Result<Entry, OciError> {
+    pub(crate) fn entry(&self, id: &str) -> Result<Entry, OciError> {
         let plain = id
             .strip_prefix("sb-")
             .is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Those of a container: one, or none.
-    pub fn of_container(&self, container: &str) -> Vec<(Entry, Record)> {
+    pub(crate) fn of_container(&self, container: &str) -> Vec<(Entry, Record)> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().take(MOST);
         let entries = entries.filter_map(|entry| self.entry(entry.file_name().to_str()?).ok());
         entries
@@ -94,12 +94,12 @@ impl Store {
 
 impl Entry {
     /// Where the supervisor listens.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("control")
     }
 
     /// The directory of the trust files.
-    pub fn trust(&self) -> PathBuf {
+    pub(crate) fn trust(&self) -> PathBuf {
         self.0.join("trust")
     }
 
@@ -125,24 +125,24 @@ impl Entry {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write_record(&self, record: &Record) -> Result<(), OciError> {
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), OciError> {
         let path = self.0.join("record.json");
         let text = serde_json::to_vec(record).map_err(std::io::Error::from);
         text.and_then(|text| fs::write(&path, text)).attempt(|| format!("cannot write {}", path.display()))
     }
 
     /// What was recorded: nothing, as long as it has no container.
-    pub fn record(&self) -> Option<Record> {
+    pub(crate) fn record(&self) -> Option<Record> {
         serde_json::from_slice(&fs::read(self.0.join("record.json")).ok()?).ok()
     }
 
     /// Whether it is still there.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.0.exists()
     }
 
     /// Removes all of it.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         if let Err(error) = fs::remove_dir_all(&self.0)
             && error.kind() != std::io::ErrorKind::NotFound
         {

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the hook asks of a supervisor.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// Read the policy and draw what the container is to be given.
     Prepare {
         /// The policy document.
@@ -48,7 +48,7 @@ pub enum Ask {
 
 /// What the supervisor answers.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// To [`Ask::Prepare`].
     Prepared {
         /// The sandbox's id.
@@ -70,7 +70,7 @@ pub enum Answer {
 ///
 /// # Errors
 /// When the other side is gone or does not read.
-pub fn send(stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
+pub(crate) fn send(stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
@@ -81,7 +81,7 @@ pub fn send(stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
 ///
 /// # Errors
 /// When the other side is gone, silent, or speaks otherwise.
-pub fn receive<M: DeserializeOwned>(stream: &UnixStream) -> io::Result<M> {
+pub(crate) fn receive<M: DeserializeOwned>(stream: &UnixStream) -> io::Result<M> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = Vec::new();
     BufReader::new(stream.take(MAX_LINE)).read_until(b'\n', &mut line)?;

@@ -59,7 +59,7 @@ struct Opened {
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start() -> Result<(), SandboxError> {
+pub(crate) fn start() -> Result<(), SandboxError> {
     let failed =
         |error: io::Error| SandboxError::Refused(format!("cannot start the attendant process: {error}"));
     let (channel, theirs) = Channel::pair().map_err(failed)?;
@@ -80,7 +80,7 @@ pub fn start() -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// As of open(2).
-pub fn network_of(process: i32) -> io::Result<OwnedFd> {
+pub(crate) fn network_of(process: i32) -> io::Result<OwnedFd> {
     obtain(Wanted { process, what: What::Network })
 }
 
@@ -89,7 +89,7 @@ pub fn network_of(process: i32) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// As of open(2).
-pub fn program_of(process: i32) -> io::Result<OwnedFd> {
+pub(crate) fn program_of(process: i32) -> io::Result<OwnedFd> {
     obtain(Wanted { process, what: What::Program })
 }
 
@@ -97,7 +97,7 @@ pub fn program_of(process: i32) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// As of open(2).
-pub fn content_of(process: i32) -> io::Result<OwnedFd> {
+pub(crate) fn content_of(process: i32) -> io::Result<OwnedFd> {
     obtain(Wanted { process, what: What::Content })
 }
 

@@ -6,17 +6,17 @@ use crate::sandbox::{SandboxError, privileges};
 
 /// A capability that is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Which.
-    pub capability: Capability,
+    pub(crate) capability: Capability,
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What for.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 /// All of them.
-pub const KEPT: [Kept; 3] = [
+pub(crate) const KEPT: [Kept; 3] = [
     Kept {
         capability: Capability::CAP_SYS_ADMIN,
         name: "CAP_SYS_ADMIN",

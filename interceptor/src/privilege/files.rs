@@ -19,15 +19,15 @@ const SYSTEM: [&str; 10] =
 
 /// The places that the daemon keeps.
 #[derive(Clone, Debug, Default)]
-pub struct Files {
+pub(crate) struct Files {
     /// Directories in which files are made, written and removed, and files that are written.
-    pub written: Vec<PathBuf>,
+    pub(crate) written: Vec<PathBuf>,
     /// Directories and files that may be read beside the system's own; everything, if there are none.
-    pub read: Vec<PathBuf>,
+    pub(crate) read: Vec<PathBuf>,
 }
 
 /// Whether this kernel has Landlock, and it is enabled.
-pub fn available() -> bool {
+pub(crate) fn available() -> bool {
     let rights = AccessFs::from_all(ABI::V1);
     let set = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(rights);
     set.and_then(Ruleset::create).is_ok()

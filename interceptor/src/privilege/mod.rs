@@ -11,22 +11,22 @@
 //!
 //! All of it is a thread's own and inherited by the threads and processes that it starts: call [`restrict`] while there is one thread.
 
-pub mod attendant;
-pub mod capabilities;
-pub mod files;
+pub(crate) mod attendant;
+pub(crate) mod capabilities;
+pub(crate) mod files;
 mod filter;
 
 use std::fmt;
 
 use crate::sandbox::SandboxError;
 
-pub use files::Files;
+pub(crate) use files::Files;
 
 /// What [`restrict`] has done.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// Landlock, in words.
-    pub files: String,
+    pub(crate) files: String,
 }
 
 impl fmt::Display for Report {
@@ -37,7 +37,7 @@ impl fmt::Display for Report {
 
 /// The capabilities that are kept, and why, in words.
 #[derive(Clone, Copy, Debug)]
-pub struct Keeps;
+pub(crate) struct Keeps;
 
 impl fmt::Display for Keeps {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +53,7 @@ impl fmt::Display for Keeps {
 ///
 /// # Errors
 /// When the kernel refuses a part of it, with what is missing. Landlock may be missing: the report says so.
-pub fn restrict(files: &Files) -> Result<Report, SandboxError> {
+pub(crate) fn restrict(files: &Files) -> Result<Report, SandboxError> {
     if std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
         return Err(SandboxError::Refused(
             "privileges are given up by a thread for itself: too many threads have been started before"

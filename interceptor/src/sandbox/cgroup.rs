@@ -23,7 +23,7 @@ pub(super) const PARENT: &str = "interceptor";
 const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where cgroup v2 is mounted.
-pub fn mount_point() -> Result<PathBuf, SandboxError> {
+pub(crate) fn mount_point() -> Result<PathBuf, SandboxError> {
     let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
     // The whole tree rather than a bind mount of a part of it, where both are there.
     // A mount that a later one covers is no way to it.
@@ -37,14 +37,14 @@ pub fn mount_point() -> Result<PathBuf, SandboxError> {
 }
 
 /// The id the kernel knows a cgroup by (`bpf_get_current_cgroup_id`): the inode number of its directory.
-pub fn id_of(path: &Path) -> Result<u64, SandboxError> {
+pub(crate) fn id_of(path: &Path) -> Result<u64, SandboxError> {
     let metadata = fs::metadata(path).context(|| format!("cannot examine the cgroup {}", path.display()))?;
     Ok(metadata.ino())
 }
 
 /// A cgroup that this process made. Dropping it kills what is left inside and removes it.
 #[derive(Debug)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     path: PathBuf,
     id: u64,
     /// Its like in hierarchies of version 1.
@@ -54,7 +54,7 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the cgroup of the sandbox `id` (lower-case letters, digits and dashes), after removing those of supervisors that
     /// are dead.
-    pub fn create(id: &str) -> Result<Self, SandboxError> {
+    pub(crate) fn create(id: &str) -> Result<Self, SandboxError> {
         debug_assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
         let parent = mount_point()?.join(PARENT);
         make_directory(&parent)?;
@@ -72,23 +72,23 @@ impl Cgroup {
     }
 
     /// Its directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its id in the kernel.
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
     /// Bounds what its processes may take, before there are any. Returns what could not be bounded.
-    pub fn limit(&mut self, resources: &Resources) -> Result<Vec<Bounded>, SandboxError> {
+    pub(crate) fn limit(&mut self, resources: &Resources) -> Result<Vec<Bounded>, SandboxError> {
         let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
         Ok(resources.apply(&self.path, &mounts, &mut self.beside))
     }
 
     /// The bounds that its processes have run into.
-    pub fn reached(&self) -> Vec<Bounded> {
+    pub(crate) fn reached(&self) -> Vec<Bounded> {
         resources::reached(self.all())
     }
 
@@ -98,14 +98,14 @@ impl Cgroup {
     }
 
     /// Moves a process in.
-    pub fn add(&self, process: Pid) -> Result<(), SandboxError> {
+    pub(crate) fn add(&self, process: Pid) -> Result<(), SandboxError> {
         self.beside.iter().try_for_each(|beside| beside.add(process))?;
         add(&self.path, process)
     }
 
     /// The directories above it and its like, and their name there: what is needed to remove them
     /// from a mount namespace that does not show them.
-    pub fn parents(&self) -> Result<(Vec<OwnedFd>, String), SandboxError> {
+    pub(crate) fn parents(&self) -> Result<(Vec<OwnedFd>, String), SandboxError> {
         let open = |path: &Path| {
             let parent = path.parent().unwrap_or(Path::new("/"));
             let directory =
@@ -132,14 +132,14 @@ impl Drop for Cgroup {
 }
 
 /// Moves a process into the cgroup at `path`.
-pub fn add(path: &Path, process: Pid) -> Result<(), SandboxError> {
+pub(crate) fn add(path: &Path, process: Pid) -> Result<(), SandboxError> {
     let file = path.join("cgroup.procs");
     fs::write(&file, process.to_string())
         .context(|| format!("cannot move process {process} into the cgroup {}", path.display()))
 }
 
 /// The processes of a cgroup and of those below it.
-pub fn processes(path: &Path) -> io::Result<Vec<Pid>> {
+pub(crate) fn processes(path: &Path) -> io::Result<Vec<Pid>> {
     let mut found: Vec<Pid> = fs::read_to_string(path.join("cgroup.procs"))?
         .lines()
         .filter_map(|line| line.parse().ok().map(Pid::from_raw))

@@ -16,12 +16,12 @@ use crate::ipc::Strings;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_SHELL: &str = "/bin/sh";
 /// Where a user without a home directory is at home: empty, and gone afterwards.
-pub const FALLBACK_HOME: &str = "/run/home";
+pub(crate) const FALLBACK_HOME: &str = "/run/home";
 /// Says inside which sandbox one is.
-pub const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
+pub(crate) const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
 
 /// A policy's variables: the placeholders, and with `base_urls` the services' base URLs (`--base-urls`).
-pub fn variables(policy: &Policy, keyring: &Keyring, base_urls: bool) -> Vec<(String, String)> {
+pub(crate) fn variables(policy: &Policy, keyring: &Keyring, base_urls: bool) -> Vec<(String, String)> {
     let mut variables = keyring.environment();
     if base_urls {
         // A variable that carries a placeholder is not for a URL as well.
@@ -35,36 +35,36 @@ pub fn variables(policy: &Policy, keyring: &Keyring, base_urls: bool) -> Vec<(St
 
 /// What the environment is made of.
 #[derive(Debug)]
-pub struct Sources<'a> {
+pub(crate) struct Sources<'a> {
     /// The caller's environment.
-    pub inherited: Vec<(OsString, OsString)>,
+    pub(crate) inherited: Vec<(OsString, OsString)>,
     /// The sandbox's id.
-    pub sandbox: &'a str,
+    pub(crate) sandbox: &'a str,
     /// Who runs the command.
-    pub identity: &'a Identity,
+    pub(crate) identity: &'a Identity,
     /// The credentials' variables with their placeholders.
-    pub placeholders: Vec<(String, String)>,
+    pub(crate) placeholders: Vec<(String, String)>,
     /// Variables that hold real keys.
-    pub key_variables: Vec<String>,
+    pub(crate) key_variables: Vec<String>,
     /// Variables of the catalogue's services, whether the policy names the service or not.
-    pub service_variables: Vec<String>,
+    pub(crate) service_variables: Vec<String>,
     /// What the operator passes in by name: `NAME`, or `NAME=VALUE`.
-    pub given: Vec<OsString>,
+    pub(crate) given: Vec<OsString>,
 }
 
 /// An environment, and what was left out of it for the sake of secrets.
 #[derive(Debug)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// `NAME=value` each.
-    pub lines: Strings,
+    pub(crate) lines: Strings,
     /// The names of variables that say that they hold a secret, of which the policy knows nothing.
-    pub withheld: Vec<String>,
+    pub(crate) withheld: Vec<String>,
     /// The names of variables that hold a real key, under whichever name.
-    pub with_key: Vec<String>,
+    pub(crate) with_key: Vec<String>,
 }
 
 /// Builds it. `holds_key` says whether a value contains a real key.
-pub fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environment {
+pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environment {
     let Sources { inherited, sandbox, identity, placeholders, key_variables, service_variables, given } =
         sources;
     let (mut passed, mut set_here) = (Vec::new(), Vec::new());
@@ -134,7 +134,7 @@ fn shown(name: &OsStr) -> String {
 }
 
 /// Why what `--env` was given cannot be done; no value is repeated. `is_set`: whether the caller has a variable.
-pub fn objection(given: &OsStr, is_set: impl Fn(&OsStr) -> bool) -> Option<String> {
+pub(crate) fn objection(given: &OsStr, is_set: impl Fn(&OsStr) -> bool) -> Option<String> {
     let bytes = given.as_bytes();
     let at = bytes.iter().position(|byte| *byte == b'=');
     let name = OsStr::from_bytes(&bytes[..at.unwrap_or(bytes.len())]);

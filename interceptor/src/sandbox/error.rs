@@ -4,7 +4,7 @@ use std::io;
 
 /// A sandbox could not be made, or could not be kept.
 #[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
+pub(crate) enum SandboxError {
     /// A system call failed.
     #[error("{what}: {cause}")]
     System {

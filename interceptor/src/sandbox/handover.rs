@@ -25,7 +25,7 @@ const MAX_MESSAGE: usize = 8 << 20;
 
 /// What the supervisor asks of the process inside.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
+pub(crate) enum Order {
     /// Open network namespaces for a daemon that may not: what `init` was given for that takes over. Another conversation follows.
     Attend,
     /// Make the namespaces and bind the listeners. The process is in its cgroup already.
@@ -49,7 +49,7 @@ pub enum Order {
 
 /// Where the process inside is to work.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Begin {
+pub(crate) enum Begin {
     /// In new namespaces. Descriptors come along: a socket that is closed when the supervisor ends,
     /// and the directories that hold the sandbox's cgroups, one in each hierarchy. With them the
     /// process that stays outside undoes what a killed supervisor cannot.
@@ -66,38 +66,38 @@ pub enum Begin {
 
 /// What to run, as whom, and with what around it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Launch {
+pub(crate) struct Launch {
     /// The command and its arguments.
-    pub command: Strings,
+    pub(crate) command: Strings,
     /// The environment, complete: `NAME=value` each.
-    pub environment: Strings,
+    pub(crate) environment: Strings,
     /// The working directory.
-    pub directory: SentPath,
+    pub(crate) directory: SentPath,
     /// Who runs it.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// The sandbox's certificate authority, and the operator's own roots behind it, PEM.
-    pub ca_pem: String,
+    pub(crate) ca_pem: String,
     /// Files that the sandbox must not read: the policy document, key files, the audit file.
-    pub hidden: Vec<SentPath>,
+    pub(crate) hidden: Vec<SentPath>,
     /// Directories that the sandbox must not reach into.
-    pub hidden_directories: Vec<SentPath>,
+    pub(crate) hidden_directories: Vec<SentPath>,
     /// Bundles of roots that the operator named, without symbolic links: they get the sandbox's authority.
-    pub bundles: Vec<SentPath>,
+    pub(crate) bundles: Vec<SentPath>,
     /// Whether those that packages bring are looked for too.
-    pub search_bundles: bool,
+    pub(crate) search_bundles: bool,
     /// The limit of open files to restore: soft and hard.
-    pub open_files: (u64, u64),
+    pub(crate) open_files: (u64, u64),
     /// Whether the network namespace is the host's.
-    pub shared_network: bool,
+    pub(crate) shared_network: bool,
     /// Whether user namespaces, and mounts in them, may be made inside.
-    pub nesting: bool,
+    pub(crate) nesting: bool,
     /// Whether the command is to begin in the foreground of the terminal at standard input.
-    pub foreground: bool,
+    pub(crate) foreground: bool,
 }
 
 /// What the process inside says.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Report {
+pub(crate) enum Report {
     /// The listeners; their sockets come as descriptors.
     Listening {
         /// Whether the network namespace has no device but `lo`, so that there is no way out even without hooks.
@@ -133,13 +133,13 @@ fn serialized(message: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// One end of the conversation.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     stream: UnixStream,
 }
 
 impl Channel {
     /// Two ends that are connected.
-    pub fn pair() -> io::Result<(Channel, OwnedFd)> {
+    pub(crate) fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Channel { stream: ours }, theirs.into()))
     }

@@ -28,10 +28,10 @@ pub(crate) const OUR_FAILURE: i32 = 125;
 const FIRST_TO_GO: i32 = 500;
 
 /// Serves a daemon that may not open namespaces itself: for [`Order::Attend`].
-pub type Attend = fn(&Channel) -> Result<i32, SandboxError>;
+pub(crate) type Attend = fn(&Channel) -> Result<i32, SandboxError>;
 
 /// Does as the supervisor at the other end of standard input says. Returns the status to exit with.
-pub fn main(attend: Attend) -> i32 {
+pub(crate) fn main(attend: Attend) -> i32 {
     notice::inherit();
     // What the terminal sends is for the command: nothing may end this process but its task's end.
     if let Err(error) = SigSet::all().thread_block() {

@@ -20,7 +20,7 @@ use super::SandboxError;
 use super::cgroup::{self, Cgroup};
 use super::error::Context;
 use super::handover::{Begin, Channel, Launch, Order, Report};
-pub use super::listeners::Sockets;
+pub(crate) use super::listeners::Sockets;
 use super::resources::{Bounded, Resources};
 use super::signals::Signals;
 use super::sys;
@@ -34,7 +34,7 @@ const OPEN_FILES: u64 = 1 << 20;
 
 /// Protects this process, which will hold real keys: no core dump, no inspection by others of its user (attack O3), and as
 /// many descriptors as it may have. Returns the limit of open files as it was: soft and hard.
-pub fn harden() -> Result<(u64, u64), SandboxError> {
+pub(crate) fn harden() -> Result<(u64, u64), SandboxError> {
     nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection of this process".into())?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())?;
     let before =
@@ -46,14 +46,14 @@ pub fn harden() -> Result<(u64, u64), SandboxError> {
 
 /// Makes this process a session of its own, with no descriptor but the standard ones: for one that outlives its starter, whose
 /// caller waits until everything that it started has closed what it inherited.
-pub fn detach() -> Result<(), SandboxError> {
+pub(crate) fn detach() -> Result<(), SandboxError> {
     sys::close_above_stdio().context(|| "cannot close inherited descriptors".into())?;
     nix::unistd::setsid().map(drop).context(|| "cannot start a session".into())
 }
 
 /// Raises the limit of open files beyond the hard limit, as far as the kernel and the privileges of this process permit: a daemon
 /// serves the connections of many sandboxes. Where that is refused, what [`harden`] reached stays.
-pub fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
     let most = most.unwrap_or(OPEN_FILES).min(OPEN_FILES);
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
@@ -65,7 +65,7 @@ pub fn raise_open_files() {
 }
 
 /// A random id for a sandbox, `sb-` and 16 hexadecimal digits.
-pub fn random_id() -> Result<String, SandboxError> {
+pub(crate) fn random_id() -> Result<String, SandboxError> {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| SandboxError::Refused("the system's random generator failed".into()))?;
@@ -149,7 +149,7 @@ impl Drop for Inside {
 
 /// A sandbox of our own making. Dropping it kills everything in it and removes it.
 #[derive(Debug)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     // In this order: the processes end, then their cgroup is removed.
     inside: Inside,
     cgroup: Cgroup,
@@ -161,7 +161,11 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Makes the cgroup and the namespaces, and binds the listeners in them. `isolated` gives it a network namespace of its own.
-    pub fn make(id: &str, isolated: bool, resources: &Resources) -> Result<(Self, Sockets), SandboxError> {
+    pub(crate) fn make(
+        id: &str,
+        isolated: bool,
+        resources: &Resources,
+    ) -> Result<(Self, Sockets), SandboxError> {
         let mut cgroup = Cgroup::create(id)?;
         let unbounded = cgroup.limit(resources)?;
         let (parents, name) = cgroup.parents()?;
@@ -174,18 +178,18 @@ impl Sandbox {
     }
 
     /// What of its resources could not be bounded.
-    pub fn unbounded(&self) -> &[Bounded] {
+    pub(crate) fn unbounded(&self) -> &[Bounded] {
         &self.unbounded
     }
 
     /// Its cgroup.
-    pub fn cgroup(&self) -> &Cgroup {
+    pub(crate) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
     /// Hands copies of this process's links to programs in the kernel to the process outside, which holds them until everything in
     /// the sandbox is dead, also when this process is killed. For a process with one sandbox.
-    pub fn hold_links(&self) -> Result<(), SandboxError> {
+    pub(crate) fn hold_links(&self) -> Result<(), SandboxError> {
         let fail = || "cannot hand over the programs' links".to_owned();
         // aya's links do not lend their descriptors.
         let links = sys::descriptors_of("anon_inode:bpf_link").context(fail)?;
@@ -197,13 +201,13 @@ impl Sandbox {
     }
 
     /// Tests from inside that what is forbidden is refused and what is intercepted is answered at `probe` with `token`.
-    pub fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
+    pub(crate) fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
         self.inside.self_test(probe, token)
     }
 
     /// Starts the command with these standard descriptors, waits for its end, and returns the
     /// status to exit with, and the bounds that were run into.
-    pub fn run(
+    pub(crate) fn run(
         mut self,
         launch: Launch,
         stdio: [BorrowedFd<'_>; 3],
@@ -310,13 +314,16 @@ impl Terminal {
 
 /// A short-lived process in a cgroup and a network namespace that somebody else made: binds listeners there, and tests.
 #[derive(Debug)]
-pub struct Visitor {
+pub(crate) struct Visitor {
     inside: Inside,
 }
 
 impl Visitor {
     /// Starts it in the cgroup at `cgroup`, and in the network namespace given, else in this process's own.
-    pub fn start(cgroup: &Path, network: Option<BorrowedFd<'_>>) -> Result<(Self, Sockets), SandboxError> {
+    pub(crate) fn start(
+        cgroup: &Path,
+        network: Option<BorrowedFd<'_>>,
+    ) -> Result<(Self, Sockets), SandboxError> {
         let descriptors: Vec<BorrowedFd<'_>> = network.into_iter().collect();
         let add = |process| cgroup::add(cgroup, process);
         let (inside, sockets) = Inside::start(add, Begin::Join, &descriptors)?;
@@ -324,7 +331,7 @@ impl Visitor {
     }
 
     /// As [`Sandbox::self_test`].
-    pub fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
+    pub(crate) fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
         self.inside.self_test(probe, token)
     }
 }

@@ -13,15 +13,15 @@ const DNS_RECEIVE_BUFFER: usize = 1 << 20;
 
 /// The sockets of one sandbox. Those of IPv6 are there together or not at all.
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     /// Redirected TCP over IPv4.
-    pub tcp4: TcpListener,
+    pub(crate) tcp4: TcpListener,
     /// Redirected DNS over UDP/IPv4.
-    pub dns4: UdpSocket,
+    pub(crate) dns4: UdpSocket,
     /// Their counterparts over IPv6.
-    pub v6: Option<(TcpListener, UdpSocket)>,
+    pub(crate) v6: Option<(TcpListener, UdpSocket)>,
     /// Whether their network namespace has no device but `lo`.
-    pub closed: bool,
+    pub(crate) closed: bool,
 }
 
 impl Sockets {

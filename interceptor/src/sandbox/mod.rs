@@ -9,14 +9,14 @@
 
 mod as_user;
 mod bundles;
-pub mod cgroup;
-pub mod environment;
+pub(crate) mod cgroup;
+pub(crate) mod environment;
 mod error;
 mod exec;
-pub mod handover;
-pub mod init;
+pub(crate) mod handover;
+pub(crate) mod init;
 mod java;
-pub mod launch;
+pub(crate) mod launch;
 mod listeners;
 mod loopback;
 mod mountinfo;
@@ -25,16 +25,16 @@ mod nss;
 mod outer;
 pub(crate) mod privileges;
 mod reaper;
-pub mod resources;
+pub(crate) mod resources;
 pub(crate) mod seccomp;
 mod selftest;
-pub mod signals;
-pub mod stdio;
+pub(crate) mod signals;
+pub(crate) mod stdio;
 pub(crate) mod sys;
 pub(crate) mod trust;
-pub mod user;
+pub(crate) mod user;
 
-pub use error::SandboxError;
+pub(crate) use error::SandboxError;
 
 /// Makes the mount at `path`, and those below it, one that cannot be written, executed as another user or opened as a device.
 pub(crate) fn read_only(path: &std::path::Path) -> std::io::Result<()> {

@@ -17,21 +17,21 @@ use super::mountinfo::{self, Mount};
 
 /// Processes and threads that a sandbox may have, unless said otherwise: enough for parallel
 /// builds.
-pub const PROCESSES: u64 = 4096;
+pub(crate) const PROCESSES: u64 = 4096;
 
 /// What a sandbox may take. `None` is no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resources {
+pub(crate) struct Resources {
     /// Processes and threads.
-    pub processes: Option<u64>,
+    pub(crate) processes: Option<u64>,
     /// Bytes of memory, page cache, sockets and the kernel's own objects among it. Swap is not
     /// used.
-    pub memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
 }
 
 /// What can be bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bounded {
+pub(crate) enum Bounded {
     /// [`Resources::processes`].
     Processes,
     /// [`Resources::memory`].
@@ -228,7 +228,7 @@ pub(super) fn parents() -> Vec<PathBuf> {
 
 /// Three quarters of the memory that there is: of the machine, or of the container that this runs
 /// in.
-pub fn most_memory() -> Option<u64> {
+pub(crate) fn most_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;

@@ -32,7 +32,7 @@ const PASSED_ON: [Signal; 12] = [
 const SI_KERNEL: i32 = 0x80;
 
 /// The signals sent to this process, held back from their usual effect.
-pub struct Signals {
+pub(crate) struct Signals {
     descriptor: SignalFd,
     ignored: Vec<Signal>,
     on_hangup: Option<Box<dyn Fn()>>,
@@ -40,7 +40,7 @@ pub struct Signals {
 
 impl Signals {
     /// Holds them back in this thread and those it starts later: call it before any other thread exists.
-    pub fn hold() -> io::Result<Self> {
+    pub(crate) fn hold() -> io::Result<Self> {
         // Blocked signals are queued even where they were ignored: `nohup` must still mean what it says.
         let ignored = ignored()?;
         let set: SigSet = PASSED_ON.into_iter().collect();
@@ -50,12 +50,12 @@ impl Signals {
     }
 
     /// Has this done too whenever SIGHUP comes, which is passed on nevertheless.
-    pub fn on_hangup(&mut self, action: impl Fn() + 'static) {
+    pub(crate) fn on_hangup(&mut self, action: impl Fn() + 'static) {
         self.on_hangup = Some(Box::new(action));
     }
 
     /// The signals that came and are the command's to hear, each with whether its whole group is to hear it.
-    pub fn take(&self) -> io::Result<Vec<(Signal, bool)>> {
+    pub(crate) fn take(&self) -> io::Result<Vec<(Signal, bool)>> {
         let mut taken = Vec::new();
         while let Some(information) = self.descriptor.read_signal()? {
             let Ok(signal) = Signal::try_from(information.ssi_signo as i32) else { continue };

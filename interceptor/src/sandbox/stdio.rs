@@ -12,7 +12,7 @@ use super::SandboxError;
 use super::error::Context;
 
 /// Refuses a descriptor that is a way out of the sandbox. `name` is what a person calls it.
-pub fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxError> {
+pub(crate) fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxError> {
     let status = fstat(&descriptor).context(|| format!("cannot examine {name}"))?;
     let kind = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
     if kind == SFlag::S_IFSOCK {

@@ -13,25 +13,25 @@ use crate::ipc::SentPath;
 
 /// The user and groups of a process, and what its environment says of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The user id.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// The primary group id.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// The supplementary group ids.
-    pub groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
     /// The login name; the number where there is none.
-    pub name: String,
+    pub(crate) name: String,
     /// The home directory, where it exists.
-    pub home: Option<SentPath>,
+    pub(crate) home: Option<SentPath>,
     /// The login shell, where there is a usable one.
-    pub shell: Option<SentPath>,
+    pub(crate) shell: Option<SentPath>,
 }
 
 impl Identity {
     /// The user of a sandbox. `wanted` is `USER`, a name or a number, with `:GROUP` after it or not; `sudo` is what SUDO_UID
     /// and SUDO_GID hold. Root is taken only when it is asked for by name or number.
-    pub fn choose(wanted: Option<&str>, sudo: Option<(u32, u32)>) -> Result<Self, SandboxError> {
+    pub(crate) fn choose(wanted: Option<&str>, sudo: Option<(u32, u32)>) -> Result<Self, SandboxError> {
         match (wanted, sudo) {
             (Some(wanted), _) => Self::parse(wanted),
             (None, Some((uid, gid))) if uid != 0 => Self::of_number(uid, Some(gid)),
@@ -89,7 +89,7 @@ impl Identity {
     }
 
     /// Whether this is uid 0, who owns most files of the host.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.uid == 0
     }
 }
@@ -98,7 +98,7 @@ impl Identity {
 ///
 /// # Errors
 /// Why none can be made, and what would permit it.
-pub fn user_namespaces() -> Result<u64, (&'static str, &'static str)> {
+pub(crate) fn user_namespaces() -> Result<u64, (&'static str, &'static str)> {
     let read = |path: &str| {
         let text = std::fs::read_to_string(path).ok()?;
         text.trim().parse::<u64>().ok()

@@ -31,9 +31,9 @@ const PIPE: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Carried {
     /// From the sandbox.
-    pub up: AtomicU64,
+    pub(crate) up: AtomicU64,
     /// To the sandbox.
-    pub down: AtomicU64,
+    pub(crate) down: AtomicU64,
     /// Counts for the sandbox, too.
     metrics: Arc<SandboxMetrics>,
     /// What may still be sent to the host.
