@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Policy;
-use super::decision::{Allow, CredentialId, Decision, Deny, Filter, Reason, Rule};
+use super::decision::{Allow, CredentialId, Decision, Deny, Filter, JudgedPath, Reason, Rule};
 use super::endpoint::Outcome;
 use super::host::Host;
 use super::inject::is_token;
@@ -35,15 +35,14 @@ impl Policy {
         }
     }
 
-    /// Judges a destination by the network filter alone: connections that are tunnelled unopened, and their records. The
-    /// path of the answer is empty.
+    /// Judges a destination by the network filter alone: connections that are tunnelled unopened, and their records.
     pub fn decide_host(&self, host: &Host, port: u16) -> Decision {
         match self.judge_network(host, port) {
             Ok(rule) => Decision::Allow(Allow {
                 filter: Filter::Network,
                 rule,
                 credential: None,
-                path: String::new(),
+                path: JudgedPath::AsSent,
             }),
             Err(deny) => Decision::Deny(*deny),
         }
@@ -61,7 +60,7 @@ impl Policy {
                 filter: Filter::Network,
                 rule: Some(Arc::clone(rule)),
                 credential: None,
-                path: String::new(),
+                path: JudgedPath::AsSent,
             }),
             _ => {
                 let governed = self.governance.names(host);
@@ -104,7 +103,7 @@ impl Policy {
             if let Some(id) = request.presented.first() {
                 return Err(self.misuse(*id, request));
             }
-            let path = request.path.to_owned();
+            let path = JudgedPath::AsSent;
             return Ok(Allow { filter: Filter::Network, rule, credential: None, path });
         }
         let path = match request.path {
@@ -240,7 +239,7 @@ impl Policy {
             filter: Filter::Endpoint,
             rule: rule.cloned(),
             credential: Some(id),
-            path: path.into_string(),
+            path: JudgedPath::Canonical(path),
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::path::CanonicalPath;
+
 /// Why something was refused, or how it ended: the `type` of a refusal or of a record. The last
 /// ones are never the type of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,8 +203,27 @@ pub struct Allow {
     pub rule: Option<Arc<Rule>>,
     /// The credential to inject.
     pub credential: Option<CredentialId>,
-    /// The path to forward: canonical on a governed host, else as it was sent. Without the query.
-    pub path: String,
+    /// The path to forward, without the query.
+    pub path: JudgedPath,
+}
+
+/// The path that a permitted request is forwarded with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JudgedPath {
+    /// On a governed host: the one reading of the path, which was judged.
+    Canonical(CanonicalPath),
+    /// Elsewhere: as it was sent, whatever it is.
+    AsSent,
+}
+
+impl JudgedPath {
+    /// The path as text, for a request that was sent with the path `sent`.
+    pub fn text<'a>(&'a self, sent: &'a str) -> &'a str {
+        match self {
+            JudgedPath::Canonical(path) => path.as_str(),
+            JudgedPath::AsSent => sent,
+        }
+    }
 }
 
 /// The request is refused.

@@ -91,7 +91,7 @@ use ipnet::IpNet;
 pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
 pub use credential::{Alphabet, Credential, CredentialHost, Form, KeySource, LiteralKey, PlaceholderShape};
-pub use decision::{Allow, CredentialId, Decision, Deny, Filter, NearMiss, Reason, Rule};
+pub use decision::{Allow, CredentialId, Decision, Deny, Filter, JudgedPath, NearMiss, Reason, Rule};
 pub use document::{
     CredentialDocument, Document, EndpointDocument, LimitsDocument, Located, NetworkDocument, Parsed,
 };

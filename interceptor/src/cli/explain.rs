@@ -286,7 +286,7 @@ impl Explanation {
     /// The path as it is judged and forwarded; as it was written where it was refused before that.
     fn judged_path(&self) -> String {
         match &self.decision {
-            Decision::Allow(allow) if !allow.path.is_empty() => allow.path.clone(),
+            Decision::Allow(allow) => allow.path.text(&self.path).to_owned(),
             _ => interceptor_policy::CanonicalPath::parse(&self.path)
                 .map_or_else(|_| self.path.clone(), interceptor_policy::CanonicalPath::into_string),
         }

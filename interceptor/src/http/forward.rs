@@ -9,7 +9,7 @@ use http::{Request, Response, Uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use interceptor_policy::redact::ranges::Widened;
-use interceptor_policy::{Deny, Filter, Host, Limits, Reason};
+use interceptor_policy::{Deny, Filter, Host, JudgedPath, Limits, Reason};
 
 use super::address::address;
 use super::answer::{Asked, answer_broken, respond};
@@ -162,14 +162,18 @@ fn unsearchable(judged: &Judged, protocol: &HeaderValue) -> Deny {
 }
 
 /// The path that was judged with the query that was sent, byte for byte.
-fn target(path: &str, sent: &Uri) -> Result<Uri, Deny> {
-    let as_sent = sent.path_and_query().filter(|target| target.path() == path).cloned();
-    let target = match as_sent {
-        Some(target) => target,
-        None => {
+fn target(path: &JudgedPath, sent: &Uri) -> Result<Uri, Deny> {
+    let as_sent = sent.path_and_query().filter(|target| match path {
+        JudgedPath::Canonical(path) => target.path() == path.as_str(),
+        JudgedPath::AsSent => true,
+    });
+    let target = match (as_sent, path) {
+        (Some(target), _) => target.clone(),
+        (None, JudgedPath::AsSent) => PathAndQuery::from_static("/"),
+        (None, JudgedPath::Canonical(path)) => {
             let text = match sent.query() {
                 Some(query) => format!("{path}?{query}"),
-                None => path.to_owned(),
+                None => path.to_string(),
             };
             PathAndQuery::try_from(text).map_err(|_| Deny {
                 reason: Reason::PathAmbiguous,

@@ -290,8 +290,9 @@ fn judge(context: &Context, parts: &mut Parts, exchange: &mut Exchange) -> Resul
             exchange.allow(&allow);
             exchange.note(|record| {
                 record.host = Some(host.to_string().into());
-                if record.path.as_deref() != Some(allow.path.as_str()) {
-                    record.path = Some(allow.path.as_str().into());
+                let path = allow.path.text(parts.uri.path());
+                if record.path.as_deref() != Some(path) {
+                    record.path = Some(path.into());
                 }
                 record.credential =
                     allow.credential.map(|id| rules.policy.credential(id).name.as_str().into());
