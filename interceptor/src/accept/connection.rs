@@ -24,7 +24,7 @@ use super::tunnelled::unless_refused;
 use crate::audit::Protocol;
 use crate::http::authority::Identity;
 use crate::http::context::{Context, Early};
-use crate::http::refuse::{named_placeholder, refusal};
+use crate::http::refuse::deny::{named_placeholder, refusal};
 use crate::http::{self, activity::Activity};
 use crate::metrics::{Handshake, Side};
 use crate::proxy::Sandbox;

@@ -21,7 +21,7 @@ use super::classify::{Spoken, classify};
 use super::connection::{clear, tls};
 use super::tunnelled::tunnel;
 use crate::audit::Protocol;
-use crate::http::refuse::refusal;
+use crate::http::refuse::deny::refusal;
 use crate::proxy::budget::Allowance;
 use crate::upstream::Dialed;
 

@@ -6,7 +6,7 @@ use http::uri::Authority as UriAuthority;
 use http::{HeaderMap, Version};
 use interceptor_policy::{Authority, Deny, Host, Reason, Scheme};
 
-use super::refuse::refusal;
+use super::refuse::deny::refusal;
 
 /// What the connection knows of the host before any request.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri};
 use interceptor_policy::{BaseUrl, Deny, Policy, Reason};
 
-use super::refuse::refusal;
+use super::refuse::deny::refusal;
 
 /// The target that the origin would have been asked for: the rest of the path, and the query as it was sent.
 ///

@@ -13,9 +13,9 @@ use interceptor_policy::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Context, most};
+use super::context::{Context, count, most};
 use super::frames::Frames;
-use super::serve::{count, handle};
+use super::serve::handle;
 use super::stall::Stall;
 use super::strict::{Ceilings, Strict};
 use super::unserved::{Unfinished, Watch};

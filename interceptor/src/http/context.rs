@@ -43,6 +43,11 @@ pub(super) fn most(limits: &Limits) -> (u64, u64) {
     (limits.header_bytes.max(default.header_bytes), limits.headers.clamp(default.headers, MOST_HEADERS))
 }
 
+/// A limit as a count of what is held in memory.
+pub(super) fn count(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 /// One connection from the sandbox.
 #[derive(Debug)]
 pub(crate) struct Context {

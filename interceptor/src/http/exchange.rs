@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
 use super::activity::Activity;
-use super::upload::Sending;
+use super::sending::Sending;
 use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
 use crate::metrics::{Opened, SandboxMetrics};
 use crate::proxy::Sandbox;

@@ -1,4 +1,4 @@
-//! Sends a judged request to its origin and brings the answer back: built anew from what was judged, never relayed bytes.
+//! Sends a judged request to its origin: built anew from what was judged, never relayed bytes.
 
 use std::sync::Arc;
 
@@ -9,112 +9,133 @@ use http::{Request, Response, Uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use interceptor_policy::redact::ranges::Widened;
-use interceptor_policy::{Deny, Filter, Host, JudgedPath, Limits, Reason};
+use interceptor_policy::{Deny, Filter, Host, JudgedPath, Reason};
 
 use super::address::address;
-use super::answer::{Asked, answer_broken, respond};
 use super::body::Download;
-use super::context::Context;
-use super::exchange::Exchange;
+use super::flight::Flight;
 use super::inject::{inject, strip_hop_by_hop};
+use super::judge::head_bytes;
 use super::offers::{self, Switch};
-use super::refuse::refusal;
-use super::serve::{Denied, Judged, head_bytes, refuse};
+use super::refuse::deny::refusal;
+use super::refuse::origin::{broken, too_slow, unreachable};
+use super::refuse::{Unsent, failed, unsent};
+use super::respond::{Asked, respond};
+use super::sending::{Broken, Sending};
 use super::trailers::Trailers;
-use super::upload::{Broken, Impatience, Sending, Upload};
+use super::upload::Upload;
 use crate::audit::Protocol;
-use crate::proxy::budget::Exceeded;
-use crate::tls::refusal::{self as tls_refusal, Attempt};
+use crate::proxy::budget::{Allowance, Exceeded};
+use crate::tls::refusal::Attempt;
 use crate::upstream::body::Outgoing;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
-/// What one forwarded request consists of, once it is judged.
-pub(crate) async fn forward(
-    context: &Arc<Context>,
-    judged: Judged,
-    parts: Parts,
+/// The way to the origin.
+#[derive(Debug)]
+struct Way {
+    /// What a connection is kept by.
+    key: Key,
+    /// The protocol to switch to.
+    switch: Switch,
+    /// Whether to speak HTTP/2, if the origin does. Only HTTP/1.1 has upgrades; everything else
+    /// speaks upstream what the sandbox speaks.
+    h2: bool,
+}
+
+/// What is needed to send a request.
+#[derive(Debug)]
+struct Ready {
+    head: Parts,
+    range: Option<Widened>,
+    allowance: Option<Allowance>,
+    connection: Connection,
+}
+
+/// Sends a request and brings its answer back.
+pub(super) async fn forward(
+    mut flight: Flight<'_>,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
-    mut exchange: Exchange,
 ) -> Response<Download> {
-    let limits = judged.rules.policy.limits();
-    let switch = Switch::asked(&parts);
-    let (generation, credential) = (judged.rules.generation, judged.allow.credential);
-    let key = Key::new(generation, judged.scheme, judged.host.clone(), judged.port, credential);
     // While it waits for its origin, its connection is not idle.
-    let _waiting = exchange.activity().wait();
-    let (budget, head) = (&context.sandbox.budget, head_bytes(&parts));
-    let spent = if context.take_prepaid(&key) {
-        budget.spend_prepaid(&judged.host, head, limits)
-    } else {
-        budget.spend(&judged.host, head, limits)
+    let _waiting = flight.exchange.activity().wait();
+    let switch = Switch::asked(&flight.parts);
+    let h2 = flight.context.protocol == Protocol::H2 && switch == Switch::None;
+    let way = Way { key: flight.key(), switch, h2 };
+    let ready = match ready(&mut flight, &way, &body).await {
+        Ok(ready) => ready,
+        Err(why) => return unsent(flight, body, *why).await,
     };
-    let allowance = match spent {
-        Ok(allowance) => allowance,
-        Err(exceeded) => {
-            let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
-            let (rules, host) = (judged.rules, Some(judged.host));
-            let denied = Denied { deny, rules, host, retry: exceeded.passes() };
-            return refuse(context, &parts, body, Box::new(denied), exchange).await;
-        }
-    };
-    if allowance.as_ref().is_some_and(|allowance| body.size_hint().lower() > allowance.left()) {
-        let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
-        let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
-        return fail(context, judged, &parts, body, deny, exchange).await;
-    }
-    if let Some(most) = limits.body_bytes.filter(|most| body.size_hint().lower() > *most) {
-        let deny = Broken::too_large(most).deny;
-        return fail(context, judged, &parts, body, deny, exchange).await;
-    }
-    if judged.allow.credential.is_some() {
-        judged.rules.keyring.refresh().await;
-    }
-    let (head, range) = match outgoing(&judged, &parts, &switch) {
-        Ok(outgoing) => outgoing,
-        Err(deny) => return fail(context, judged, &parts, body, deny, exchange).await,
-    };
-    // Only HTTP/1.1 has upgrades; everything else speaks upstream what the sandbox speaks, if the origin does.
-    let h2 = context.protocol == Protocol::H2 && switch == Switch::None;
-    exchange.wait();
-    let connection = match connect(context, &judged, &key, h2).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            let deny = unreachable(&judged.host, &error);
-            return fail(context, judged, &parts, body, deny, exchange).await;
-        }
-    };
-    exchange.go_on();
-    exchange.note(|record| record.ip = Some(connection.address.ip()));
-    let governing = judged.rules.policy.governing(judged.scheme, &judged.host, judged.port);
-    let trailers = Trailers::new(judged.rules.clone(), judged.allow.credential, governing);
-    let upload = Upload::new(body, &mut exchange, limits, allowance.clone(), trailers);
+    let Ready { head, range, allowance, connection } = ready;
+    let upload = upload(&mut flight, body, allowance.clone());
     let sending = upload.sending();
     let request: Request<Outgoing> = Request::from_parts(head, Box::new(upload));
-    let again = || outgoing(&judged, &parts, &switch);
-    let sent = exchange_with(context, &judged, &key, connection, request, h2, &mut exchange, &sending, again);
-    match sent.await {
+    match send(&mut flight, &way, connection, request, &sending).await {
         Ok((response, lease)) => {
             sending.answered();
-            let asked = Asked { switch, upgrade, range, allowance };
-            respond(context, &judged, &parts, response, lease, asked, exchange).await
+            let asked = Asked { switch: way.switch, upgrade, range, allowance };
+            respond(flight, response, lease, asked).await
         }
-        Err(failure) => {
-            let failure = sending.broken().cloned().unwrap_or(failure);
-            answer_broken(&judged, &parts, failure, exchange)
-        }
+        Err(failure) => failed(flight, sending.broken().cloned().unwrap_or(failure)),
     }
 }
 
-/// The head that the origin gets: built from what was judged. With it, the range that it asks for, where keys are looked for.
-fn outgoing(judged: &Judged, parts: &Parts, switch: &Switch) -> Result<(Parts, Option<Widened>), Deny> {
-    if let (Switch::Other(protocol), Some(id)) = (switch, judged.allow.credential) {
-        return Err(Deny { credential: Some(id), ..unsearchable(judged, protocol) });
+/// Makes ready what is needed to send a request.
+///
+/// # Errors
+/// Why it is not sent.
+async fn ready(flight: &mut Flight<'_>, way: &Way, body: &Incoming) -> Result<Ready, Box<Unsent>> {
+    let allowance = allowance(flight, &way.key, body)?;
+    if flight.judged.allow.credential.is_some() {
+        flight.judged.rules.keyring.refresh().await;
+    }
+    let (head, range) = outgoing(flight, &way.switch).map_err(Unsent::from)?;
+    flight.exchange.wait();
+    let connection = match connect(flight, way).await {
+        Ok(connection) => connection,
+        Err(error) => return Err(Box::new(unreachable(&way.key.host, &error).into())),
+    };
+    flight.exchange.go_on();
+    flight.exchange.note(|record| record.ip = Some(connection.address.ip()));
+    Ok(Ready { head, range, allowance, connection })
+}
+
+/// Counts a request against the limits of its host, and says what of its body they let through.
+fn allowance(flight: &Flight<'_>, key: &Key, body: &Incoming) -> Result<Option<Allowance>, Unsent> {
+    let limits = flight.limits();
+    let (budget, head) = (&flight.context.sandbox.budget, head_bytes(&flight.parts.headers, flight.uri()));
+    let spent = if flight.context.take_prepaid(key) {
+        budget.spend_prepaid(flight.host(), head, limits)
+    } else {
+        budget.spend(flight.host(), head, limits)
+    };
+    let allowance = spent.map_err(|exceeded| Unsent {
+        deny: refusal(Reason::LimitExceeded, exceeded.to_string()),
+        retry: exceeded.passes(),
+    })?;
+    let least = body.size_hint().lower();
+    if allowance.as_ref().is_some_and(|allowance| least > allowance.left()) {
+        let exceeded = Exceeded::Bytes(limits.bytes_up_per_host.unwrap_or_default());
+        return Err(refusal(Reason::LimitExceeded, exceeded.to_string()).into());
+    }
+    match limits.body_bytes.filter(|most| least > *most) {
+        Some(most) => Err(Broken::too_large(most).deny.into()),
+        None => Ok(allowance),
+    }
+}
+
+/// The head that the origin gets: built from what was judged. With it, the range that it asks for,
+/// where keys are looked for.
+fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widened>), Deny> {
+    let (parts, judged) = (&flight.parts, &flight.judged);
+    let credential = judged.allow.credential;
+    if let (Switch::Other(protocol), Some(id)) = (switch, credential) {
+        return Err(Deny { credential: Some(id), ..unsearchable(flight.host(), protocol) });
     }
     let mut head = Request::new(()).into_parts().0;
     head.method = parts.method.clone();
     head.headers = parts.headers.clone();
-    head.uri = target(&judged.allow.path, &parts.uri)?;
+    head.uri = target(&judged.allow.path, flight.uri())?;
     strip_hop_by_hop(&mut head.headers);
     // The proxy itself asks the sandbox to go on, when the origin begins to read.
     head.headers.remove(EXPECT);
@@ -123,16 +144,12 @@ fn outgoing(judged: &Judged, parts: &Parts, switch: &Switch) -> Result<(Parts, O
     // An offer to switch protocols is the connection's own; the one taken up is made anew below.
     head.headers.remove(UPGRADE);
     head.headers.remove("http2-settings");
-    if let Some(id) = judged.allow.credential {
+    if let Some(id) = credential {
         let rules = &judged.rules;
-        inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(|error| Deny {
-            reason: Reason::EndpointDenied,
-            status: Reason::EndpointDenied.status(),
-            filter: Filter::Credential,
-            rule: None,
-            credential: Some(id),
-            message: format!("the credential could not be set, so nothing was sent: {error}"),
-            nearest: None,
+        inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(|error| {
+            let message = format!("the credential could not be set, so nothing was sent: {error}");
+            let deny = refusal(Reason::EndpointDenied, message);
+            Deny { filter: Filter::Credential, credential: Some(id), ..deny }
         })?;
     }
     let redactor = judged.rules.keyring.redactor().map_err(|error| {
@@ -150,13 +167,13 @@ fn outgoing(judged: &Judged, parts: &Parts, switch: &Switch) -> Result<(Parts, O
 }
 
 /// The refusal of a protocol in which a key that comes back could not be told.
-fn unsearchable(judged: &Judged, protocol: &HeaderValue) -> Deny {
+fn unsearchable(host: &Host, protocol: &HeaderValue) -> Deny {
     let protocol = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
     let message = format!(
         "the request was refused: it asks to switch to `{protocol}`, and what `{}` sends in that protocol cannot be searched \
          for the real key; on a host that a credential governs only `websocket` can be switched to: use a client that \
          speaks it (kubectl 1.31 and later do), or take the host out of the credential",
-        judged.host
+        host
     );
     Deny { filter: Filter::Credential, ..refusal(Reason::ProtocolDenied, message) }
 }
@@ -175,14 +192,8 @@ fn target(path: &JudgedPath, sent: &Uri) -> Result<Uri, Deny> {
                 Some(query) => format!("{path}?{query}"),
                 None => path.to_string(),
             };
-            PathAndQuery::try_from(text).map_err(|_| Deny {
-                reason: Reason::PathAmbiguous,
-                status: Reason::PathAmbiguous.status(),
-                filter: Filter::Request,
-                rule: None,
-                credential: None,
-                message: "the path cannot stand in a request".to_owned(),
-                nearest: None,
+            PathAndQuery::try_from(text).map_err(|_| {
+                refusal(Reason::PathAmbiguous, "the path cannot stand in a request".to_owned())
             })?
         }
     };
@@ -200,142 +211,74 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-async fn connect(
-    context: &Context,
-    judged: &Judged,
-    key: &Key,
-    h2: bool,
-) -> Result<Connection, ConnectError> {
-    if let Some(mut early) = context.take_early(key) {
+async fn connect(flight: &Flight<'_>, way: &Way) -> Result<Connection, ConnectError> {
+    if let Some(mut early) = flight.context.take_early(&way.key) {
         // It may have failed for a reason that is over by now; then a new attempt gives the answer.
         if let Ok(Ok(connection)) = (&mut early.task).await {
             return Ok(connection);
         }
     }
-    context.sandbox.pool.get(&judged.rules.policy, key, h2).await
+    flight.context.sandbox.pool.get(flight.policy(), &way.key, way.h2).await
+}
+
+/// The body of a request.
+fn upload(flight: &mut Flight<'_>, body: Incoming, allowance: Option<Allowance>) -> Upload {
+    let (rules, to) = (&flight.judged.rules, &flight.judged.to);
+    let governing = rules.policy.governing(to.scheme, &to.host, to.port);
+    let trailers = Trailers::new(rules.clone(), flight.judged.allow.credential, governing);
+    Upload::new(body, &mut flight.exchange, rules.policy.limits(), allowance, trailers)
 }
 
 /// Sends the request, once more if a kept connection turned out to be closed: before any of it was
-/// sent, or, where that does no harm, before any byte of an answer. `again` builds its head anew.
-#[expect(clippy::too_many_arguments, reason = "one step of the pipeline, split off for its loop")]
-async fn exchange_with(
-    context: &Context,
-    judged: &Judged,
-    key: &Key,
-    connection: Connection,
+/// sent, or, where that does no harm, before any byte of an answer.
+async fn send(
+    flight: &mut Flight<'_>,
+    way: &Way,
+    mut connection: Connection,
     mut request: Request<Outgoing>,
-    h2: bool,
-    exchange: &mut Exchange,
     sending: &Arc<Sending>,
-    again: impl Fn() -> Result<(Parts, Option<Widened>), Deny>,
 ) -> Result<(Response<Incoming>, Lease), Broken> {
-    let (pool, policy) = (&context.sandbox.pool, &judged.rules.policy);
-    let limits = policy.limits();
+    let (pool, key) = (&flight.context.sandbox.pool, &way.key);
+    let limits = *flight.limits();
     let repeatable = request.method().is_safe() && request.body().is_end_stream();
-    let mut connection = connection;
     for _ in 0..3 {
         let over_h2 = connection.is_h2();
         address(&mut request, key, over_h2)?;
         let used = connection.used;
         let attempt =
             Attempt { governed: key.is_governed(), asked_for_certificate: connection.asked_for_certificate };
-        exchange.sent(true);
-        exchange.wait();
-        let sent = sending.patiently(pool.send(connection, key, request), limits).await;
-        exchange.go_on();
-        let sent = sent.map_err(|impatience| too_slow(&key.host, impatience, limits))?;
-        let failed = match sent {
+        flight.exchange.sent(true);
+        flight.exchange.wait();
+        let sent = sending.patiently(pool.send(connection, key, request), &limits).await;
+        flight.exchange.go_on();
+        let failed = match sent.map_err(|impatience| too_slow(&key.host, impatience, &limits))? {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
         };
         let dialled = match failed.unsent {
             Some(unsent) if used => {
-                exchange.sent(false);
+                flight.exchange.sent(false);
                 request = unsent;
-                exchange.wait();
-                pool.get(policy, key, h2).await
+                flight.exchange.wait();
+                pool.get(flight.policy(), key, way.h2).await
             }
-            None if failed.stale && repeatable && judged.rules.generation == context.sandbox.generation() => {
+            None if failed.stale && repeatable && flight.is_current() => {
                 tracing::debug!(host = %key.host, "a kept connection ended, the request is sent again");
-                let upload = Upload::empty(exchange, limits, sending.clone(), &judged.rules);
-                request = Request::from_parts(again()?.0, Box::new(upload));
-                exchange.wait();
-                pool.renewed(policy, key, h2).await
+                let upload = Upload::empty(&flight.exchange, &limits, sending.clone(), &flight.judged.rules);
+                request = Request::from_parts(outgoing(flight, &way.switch)?.0, Box::new(upload));
+                flight.exchange.wait();
+                pool.renewed(flight.policy(), key, way.h2).await
             }
             unsent => {
                 // hyper writes no head whose body fails at once; HTTP/2 sends it before the reset.
-                exchange.sent(unsent.is_none() && (over_h2 || sending.head_was_sent()));
+                flight.exchange.sent(unsent.is_none() && (over_h2 || sending.head_was_sent()));
                 return Err(broken(&key.host, &failed.error, attempt).into());
             }
         };
         connection = dialled.map_err(|error| unreachable(&key.host, &error))?;
-        exchange.go_on();
-        exchange.note(|record| record.ip = Some(connection.address.ip()));
+        flight.exchange.go_on();
+        flight.exchange.note(|record| record.ip = Some(connection.address.ip()));
     }
     let message = format!("`{}` closes every connection at once", key.host);
     Err(refusal(Reason::UpstreamUnreachable, message).into())
-}
-
-/// What is said when a limit of time is used up before the origin answers.
-fn too_slow(host: &Host, impatience: Impatience, limits: &Limits) -> Broken {
-    let timeout = |message| refusal(Reason::UpstreamTimeout, message);
-    match impatience {
-        Impatience::Sandbox => Broken::idle(limits.idle_timeout),
-        Impatience::Origin => {
-            let message = format!(
-                "`{host}` took nothing of the request's body for {:?}, which is \
-                 limits.idle_timeout_seconds",
-                limits.idle_timeout
-            );
-            Broken { deny: timeout(message), ends: Reason::IdleTimeout }
-        }
-        Impatience::Response => {
-            let message = format!(
-                "`{host}` did not begin to answer within {:?}, which is \
-                 limits.response_timeout_seconds",
-                limits.response_timeout
-            );
-            Broken { deny: timeout(message), ends: Reason::ResponseTimeout }
-        }
-    }
-}
-
-fn unreachable(host: &Host, error: &ConnectError) -> Deny {
-    match error.denied() {
-        Some(deny) => deny.clone(),
-        None => refusal(error.reason(), format!("`{host}` could not be reached: {error}")),
-    }
-}
-
-fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
-    tracing::debug!(%host, %error, "exchange with the origin failed");
-    // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the
-    // handshake.
-    let alert = tls_refusal::in_chain(error).filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
-    if alert.is_some() || attempt.asked_for_certificate && !error.is_parse() {
-        let words = match alert {
-            Some(alert) => tls_refusal::of_tls(alert, attempt),
-            None => tls_refusal::certificate_missed(attempt),
-        };
-        return refusal(Reason::UpstreamTls, format!("`{host}` could not be reached: {words}"));
-    }
-    let what = if error.is_parse() {
-        "gave an answer that is not valid HTTP"
-    } else {
-        "ended the connection without an answer"
-    };
-    refusal(Reason::UpstreamProtocol, format!("`{host}` {what}"))
-}
-
-/// Refuses before anything was sent.
-async fn fail(
-    context: &Context,
-    judged: Judged,
-    parts: &Parts,
-    body: Incoming,
-    deny: Deny,
-    exchange: Exchange,
-) -> Response<Download> {
-    let denied = Denied { deny, rules: judged.rules, host: Some(judged.host), retry: false };
-    refuse(context, parts, body, Box::new(denied), exchange).await
 }

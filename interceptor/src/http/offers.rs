@@ -1,6 +1,6 @@
 //! What a request offers or asks for that decides whether its answer can be searched for keys: content codings, compressed
 //! messages, ranges, other protocols. Where a sandbox has keys, on whatever host, what would hide them is not offered; an origin that
-//! takes up what was not offered is refused (`answer`).
+//! takes up what was not offered is refused (`respond`).
 //!
 //! # Other protocols
 //! A WebSocket is read frame by frame. Of what else a client may upgrade to (SPDY/3.1 of older Kubernetes clients, `tcp` of Docker's)
@@ -9,15 +9,14 @@
 //! there is to say without it.
 
 use http::header::{
-    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE, SEC_WEBSOCKET_EXTENSIONS, TE,
-    UPGRADE,
+    ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
+    SEC_WEBSOCKET_EXTENSIONS, TE, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Response, Version};
+
 use interceptor_policy::redact::ranges::{Range, Widened};
 use interceptor_policy::redact::{Redactor, digests, is_grpc};
-
-use super::serve::asks_for_upgrade;
 
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -85,6 +84,15 @@ impl Switch {
             .split(|byte| *byte == b',')
             .any(|offer| offer.trim_ascii().eq_ignore_ascii_case(name))
     }
+}
+
+/// Whether a request asks to switch protocols (RFC 9110 section 7.8), as the HTTP/1.1 filter understands it.
+pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && headers.get_all(CONNECTION).iter().any(|value| {
+            let mut options = value.as_bytes().split(|byte| *byte == b',');
+            options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
 }
 
 /// The protocols that `upgrade` names.

@@ -13,7 +13,7 @@ use interceptor_policy::{CredentialId, Deny, Filter, Reason, is_method_override}
 
 use super::inject::strip_trailer_authentication;
 use super::offers::is_offered_late;
-use super::refuse::refusal;
+use super::refuse::deny::refusal;
 use crate::proxy::Rules;
 use crate::upstream::body::Carriage;
 

@@ -4,7 +4,8 @@ use http::{HeaderName, Version};
 use interceptor_policy::Reason;
 use serde_json::{Value, json};
 
-use super::super::refuse::{About, answer, refusal};
+use super::super::refuse::deny::refusal;
+use super::super::refuse::envelope::{About, answer};
 use super::*;
 use crate::audit::RequestId;
 

@@ -1,0 +1,191 @@
+//! Judges a request: which host it is for, where it leads, and whether the rules permit it. Nothing
+//! that is given here is changed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+use http::request::Parts;
+use http::{Method, Uri, Version};
+use interceptor_policy::{
+    CredentialId, Decision, Deny, Host, Limits, Policy, Reason, Request, Scheme, is_method_override,
+    query_overrides, resembles_framing,
+};
+
+use super::authority::{self, Identity};
+use super::base_url;
+use super::context::{Context, count};
+use super::flight::{Destination, Judged};
+use super::refuse::Denied;
+use super::refuse::deny::{named_placeholder, refusal};
+use super::strict::REFUSED_METHOD;
+use super::strict::head::{self, Refused};
+use crate::proxy::Rules;
+
+/// The refusal that a request of the HTTP/1.1 filter stands for, if it is one.
+pub(super) fn stand_in(rules: &Arc<Rules>, context: &Context, parts: &Parts) -> Option<Box<Denied>> {
+    if parts.method.as_str() != REFUSED_METHOD {
+        return None;
+    }
+    let why = context.notes.as_ref()?.refused()?;
+    let deny = Deny { status: why.status, ..refusal(why.reason, why.message) };
+    Some(Denied::new(deny, rules, Some(context.identity.host.clone())))
+}
+
+/// Judges a request by these rules.
+///
+/// # Errors
+/// The refusal, with what is known of the request.
+pub(super) fn judge(rules: Arc<Rules>, identity: &Identity, parts: &Parts) -> Result<Judged, Box<Denied>> {
+    let host = host(&rules, identity, parts)?;
+    let to = destination(&rules, identity, host, &parts.uri)?;
+    if let Some(deny) = imitation(&rules.policy, &to, &parts.headers) {
+        return Err(Denied::to(deny, &rules, to));
+    }
+    let overrides: Vec<Cow<'_, str>> = overrides(parts).collect();
+    let overrides: Vec<&str> = overrides.iter().map(AsRef::as_ref).collect();
+    let uri = to.uri(parts);
+    let presented = rules.keyring.presented(&parts.headers, uri.query());
+    let decision = rules.policy.decide(&Request {
+        scheme: to.scheme,
+        host: &to.host,
+        port: to.port,
+        method: parts.method.as_str(),
+        path: uri.path(),
+        overrides: &overrides,
+        presented: &meant(&presented.credentials, &to),
+    });
+    match decision {
+        Decision::Allow(allow) => Ok(Judged { rules, to, allow, presented }),
+        Decision::Deny(deny) => Err(Denied::to(deny, &rules, to)),
+    }
+}
+
+/// The host that the request is for.
+fn host(rules: &Arc<Rules>, identity: &Identity, parts: &Parts) -> Result<Host, Box<Denied>> {
+    let refused = |deny| Denied::new(deny, rules, Some(identity.host.clone()));
+    if let Some(deny) = unsound(parts, rules.policy.limits()) {
+        return Err(refused(deny));
+    }
+    let host = match authority::host(parts, identity) {
+        Ok(host) => host,
+        // CONNECT names another host by its nature; it is refused for what it is.
+        Err(_) if parts.method == Method::CONNECT => identity.host.clone(),
+        Err(deny) => return Err(refused(deny)),
+    };
+    if let Host::Name(name) = &host
+        && let Some(id) = rules.keyring.named_in(name.as_str())
+    {
+        return Err(Denied::new(named_placeholder(&rules.policy, id), rules, Some(host)));
+    }
+    Ok(host)
+}
+
+/// Where it leads: a request under a base URL is from here on one to the host that it stands for,
+/// for rules, records and the origin alike.
+fn destination(
+    rules: &Arc<Rules>,
+    identity: &Identity,
+    host: Host,
+    sent: &Uri,
+) -> Result<Destination, Box<Denied>> {
+    let (scheme, port) = (identity.scheme, identity.port);
+    let Some(based) = rules.policy.base_url(scheme, &host, port, sent.path()) else {
+        return Ok(Destination { scheme, host, port, based: None });
+    };
+    match base_url::target(&based, sent) {
+        Ok(target) => Ok(Destination {
+            scheme: Scheme::Https,
+            host: based.host.clone(),
+            port: based.port,
+            based: Some((based, target)),
+        }),
+        Err(deny) => Err(Denied::new(deny, rules, Some(host))),
+    }
+}
+
+/// The refusal of a field on a governed host that its servers may read as one that frames a message.
+fn imitation(policy: &Policy, to: &Destination, headers: &HeaderMap) -> Option<Deny> {
+    let framing = headers.keys().find_map(|name| resembles_framing(name.as_str()))?;
+    if policy.governing(to.scheme, &to.host, to.port).is_empty() {
+        return None;
+    }
+    let message = format!(
+        "the request has a header whose name some servers read as `{framing}`, though it is \
+         spelled otherwise; leave it out"
+    );
+    Some(refusal(Reason::RequestMalformed, message))
+}
+
+/// The credentials that a request means. A base URL names one, as a placeholder would; a placeholder
+/// of another contradicts it.
+fn meant<'a>(presented: &'a [CredentialId], to: &Destination) -> Cow<'a, [CredentialId]> {
+    match &to.based {
+        Some((based, _)) if !presented.contains(&based.credential) => {
+            let mut meant = presented.to_vec();
+            meant.push(based.credential);
+            Cow::Owned(meant)
+        }
+        _ => Cow::Borrowed(presented),
+    }
+}
+
+/// Says of a later policy whether it would have permitted a request.
+pub(super) fn later(
+    parts: &Parts,
+    judged: &Judged,
+) -> impl Fn(&Policy) -> bool + Send + Sync + 'static + use<> {
+    let Judged { rules, to, presented, .. } = judged;
+    let (scheme, port, host) = (to.scheme, to.port, to.host.clone());
+    let (method, uri) = (parts.method.clone(), to.uri(parts).clone());
+    let overrides: Vec<String> = overrides(parts).map(Cow::into_owned).collect();
+    // By name: what a stream or a WebSocket holds for its life keeps no rules, nor keys, of before.
+    let before: Vec<String> =
+        presented.credentials.iter().map(|id| rules.policy.credential(*id).name.clone()).collect();
+    move |policy| {
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        // A credential that is gone permits nothing.
+        let named = before.iter().map(|name| policy.credential_named(name));
+        let Some(presented) = named.collect::<Option<Vec<_>>>() else { return false };
+        let decision = policy.decide(&Request {
+            scheme,
+            host: &host,
+            port,
+            method: method.as_str(),
+            path: uri.path(),
+            overrides: &overrides,
+            presented: &presented,
+        });
+        matches!(decision, Decision::Allow(_))
+    }
+}
+
+/// The values of the headers and parameters that let a request say that it is of another method.
+fn overrides(parts: &Parts) -> impl Iterator<Item = Cow<'_, str>> {
+    let named = parts.headers.iter().filter(|(name, _)| is_method_override(name.as_str()));
+    // A value that is not text allows nothing: it is judged as a method that no rule names.
+    let named = named.map(|(_, value)| Cow::Borrowed(value.to_str().unwrap_or("\u{fffd}")));
+    named.chain(query_overrides(parts.uri.query().unwrap_or_default()).map(Cow::Owned))
+}
+
+/// How much a head is: RFC 9113 section 10.5.1 counts 32 bytes for each field; its pseudo-fields are
+/// counted alike.
+pub(super) fn head_bytes(headers: &HeaderMap, uri: &Uri) -> u64 {
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    (fields + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
+}
+
+/// The refusal of a head that HTTP/1.1's filter would not let through: HTTP/2 has none before it.
+fn unsound(parts: &Parts, limits: &Limits) -> Option<Deny> {
+    if parts.version < Version::HTTP_2 {
+        return None;
+    }
+    let why = if head_bytes(&parts.headers, &parts.uri) > limits.header_bytes {
+        Refused::head_too_large(count(limits.header_bytes))
+    } else if parts.headers.len() as u64 > limits.headers {
+        Refused::too_many_headers(count(limits.headers))
+    } else {
+        head::parsed(parts).err()?
+    };
+    Some(Deny { status: why.status, ..refusal(why.reason, why.message) })
+}

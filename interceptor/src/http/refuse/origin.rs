@@ -1,0 +1,61 @@
+//! What is said when an origin cannot be reached, answers too late, or answers what is no HTTP.
+
+use interceptor_policy::{Deny, Host, Limits, Reason};
+
+use super::super::sending::{Broken, Impatience};
+use super::deny::refusal;
+use crate::tls::refusal::{self as tls_refusal, Attempt};
+use crate::upstream::pool::ConnectError;
+
+/// What is said when a limit of time is used up before the origin answers.
+pub(in crate::http) fn too_slow(host: &Host, impatience: Impatience, limits: &Limits) -> Broken {
+    let timeout = |message| refusal(Reason::UpstreamTimeout, message);
+    match impatience {
+        Impatience::Sandbox => Broken::idle(limits.idle_timeout),
+        Impatience::Origin => {
+            let message = format!(
+                "`{host}` took nothing of the request's body for {:?}, which is \
+                 limits.idle_timeout_seconds",
+                limits.idle_timeout
+            );
+            Broken { deny: timeout(message), ends: Reason::IdleTimeout }
+        }
+        Impatience::Response => {
+            let message = format!(
+                "`{host}` did not begin to answer within {:?}, which is \
+                 limits.response_timeout_seconds",
+                limits.response_timeout
+            );
+            Broken { deny: timeout(message), ends: Reason::ResponseTimeout }
+        }
+    }
+}
+
+/// An origin that no connection leads to.
+pub(in crate::http) fn unreachable(host: &Host, error: &ConnectError) -> Deny {
+    match error.denied() {
+        Some(deny) => deny.clone(),
+        None => refusal(error.reason(), format!("`{host}` could not be reached: {error}")),
+    }
+}
+
+/// A connection that ended without a valid answer.
+pub(in crate::http) fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
+    tracing::debug!(%host, %error, "exchange with the origin failed");
+    // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the
+    // handshake.
+    let alert = tls_refusal::in_chain(error).filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
+    if alert.is_some() || attempt.asked_for_certificate && !error.is_parse() {
+        let words = match alert {
+            Some(alert) => tls_refusal::of_tls(alert, attempt),
+            None => tls_refusal::certificate_missed(attempt),
+        };
+        return refusal(Reason::UpstreamTls, format!("`{host}` could not be reached: {words}"));
+    }
+    let what = if error.is_parse() {
+        "gave an answer that is not valid HTTP"
+    } else {
+        "ended the connection without an answer"
+    };
+    refusal(Reason::UpstreamProtocol, format!("`{host}` {what}"))
+}
