@@ -50,6 +50,8 @@
 //! [`Policy`]; a request goes through `decide`, which asks `governance` (which credentials),
 //! `network` (which hosts) and `endpoint` (which methods and paths).
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod address;
 mod base_url;
 mod catalogue;

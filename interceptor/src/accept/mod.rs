@@ -8,6 +8,7 @@ mod distrust;
 mod native;
 mod prefixed;
 mod raw;
+mod tls;
 mod tunnelled;
 
 use std::os::fd::AsFd as _;

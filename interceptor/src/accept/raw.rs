@@ -18,7 +18,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::arrival::Arrival;
 use super::classify::{Spoken, classify};
-use super::connection::{clear, tls};
+use super::connection::clear;
+use super::prefixed::Prefixed;
+use super::tls::tls;
 use super::tunnelled::tunnel;
 use crate::audit::Protocol;
 use crate::http::refuse::deny::refusal;
@@ -45,7 +47,10 @@ pub(super) async fn serve(mut arrival: Arrival, mut stream: TcpStream, allow: Al
     match spoken {
         Spoken::Http1 | Spoken::Http2 => clear(arrival, stream, first, spoken).await,
         Spoken::Tls => tls(arrival, stream, first, way).await,
-        Spoken::Other => tunnel(arrival, stream, first, host, Protocol::Tcp, &allow, way).await,
+        Spoken::Other => {
+            let stream = Prefixed { first, stream };
+            tunnel(arrival, stream, host, Protocol::Tcp, &allow, way).await;
+        }
     }
 }
 

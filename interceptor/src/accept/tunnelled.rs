@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arrival::Arrival;
 use super::connection::reset;
+use super::prefixed::Prefixed;
 use super::raw::{self, Way};
 use crate::audit::{Protocol, Record, Verdict};
 use crate::http::activity::Activity;
@@ -27,7 +28,9 @@ pub(super) async fn unless_refused(
     way: Option<Way>,
 ) {
     match raw::decide(&arrival.rules.policy, &host, arrival.asked.port(), protocol) {
-        Decision::Allow(allow) => tunnel(arrival, stream, first, host, protocol, &allow, way).await,
+        Decision::Allow(allow) => {
+            tunnel(arrival, Prefixed { first, stream }, host, protocol, &allow, way).await;
+        }
         Decision::Deny(refusal) => {
             arrival.refused(Some(protocol), &host, &refusal);
             arrival.explain(stream, &first, &host, &refusal.message).await;
@@ -38,8 +41,7 @@ pub(super) async fn unless_refused(
 /// Carries bytes both ways, unread; by `way` where the origin was connected to already.
 pub(super) async fn tunnel(
     arrival: Arrival,
-    stream: TcpStream,
-    first: BytesMut,
+    Prefixed { first, stream }: Prefixed,
     host: Host,
     protocol: Protocol,
     allow: &Allow,

@@ -45,6 +45,21 @@ pub(super) fn append(out: &mut String, record: &Record) {
     if let Some(protocol) = record.protocol {
         word(out, "protocol", protocol.as_str());
     }
+    request(out, record);
+    if let Some(alert) = record.alert {
+        word(out, "alert", alert);
+    }
+    if let Some(dropped) = record.dropped {
+        let _ = write!(out, ",\"dropped\":{dropped}");
+    }
+    if let Some(message) = &record.message {
+        text(out, "message", message);
+    }
+    out.push_str("}\n");
+}
+
+/// Appends what a record says of a request and its answer.
+fn request(out: &mut String, record: &Record) {
     if let Some(method) = &record.method {
         text(out, "method", method);
     }
@@ -66,16 +81,6 @@ pub(super) fn append(out: &mut String, record: &Record) {
     if let Some(keys) = record.key_echoed {
         let _ = write!(out, ",\"key_echoed\":{keys}");
     }
-    if let Some(alert) = record.alert {
-        word(out, "alert", alert);
-    }
-    if let Some(dropped) = record.dropped {
-        let _ = write!(out, ",\"dropped\":{dropped}");
-    }
-    if let Some(message) = &record.message {
-        text(out, "message", message);
-    }
-    out.push_str("}\n");
 }
 
 /// A duration in milliseconds to the microsecond, e.g. `12.345`.

@@ -156,17 +156,9 @@ impl<'a> Walk<'a> {
                 }
                 _ => {}
             }
-            if let (b'"', Some(Open { pointer, depth, index: None }), None) = (byte, open.last(), &named) {
+            if let (b'"', Some(object @ Open { index: None, .. }), None) = (byte, open.last(), &named) {
                 at = string_end(bytes, at);
-                let name = &self.text[start + 1..at - 1];
-                names.truncate(*depth);
-                if !may_show_name(&names, name) {
-                    self.masked.push(start + 1..at - 1);
-                }
-                names.push(name);
-                let token: String = serde_json::from_str(&self.text[start..at]).unwrap_or_default();
-                let pointer = pointer.as_ref().map(|pointer| child_pointer(pointer, &token));
-                named = Some(pointer.filter(|pointer| self.wanted.contains(pointer)));
+                named = Some(self.name(object, &mut names, start..at));
                 continue;
             }
             let pointer = named.take().unwrap_or_else(|| match open.last() {
@@ -184,22 +176,42 @@ impl<'a> Walk<'a> {
                     let index = (*byte == b'[').then_some(0);
                     open.push(Open { pointer, depth: names.len(), index });
                 }
-                b'"' => {
-                    at = string_end(bytes, at);
-                    let value = start + 1..at - 1;
-                    if !may_show(&names) || !harmless(&self.text[value.clone()]) {
-                        self.masked.push(value);
-                    }
-                }
-                _ => {
-                    let more = bytes[at..].iter().position(|byte| b" \t\r\n,]}".contains(byte));
-                    at = more.map_or(bytes.len(), |more| at + more);
-                    if !may_show(&names) {
-                        self.masked.push(start..at);
-                    }
-                }
+                _ => at = self.scalar(start, &names),
             }
         }
+    }
+
+    /// A name in an object, quotes included; the pointer of its value, if a place there is wanted.
+    fn name(&mut self, object: &Open, names: &mut Vec<&'a str>, quoted: Range<usize>) -> Option<String> {
+        let inner = quoted.start + 1..quoted.end - 1;
+        let name = &self.text[inner.clone()];
+        names.truncate(object.depth);
+        if !may_show_name(names, name) {
+            self.masked.push(inner);
+        }
+        names.push(name);
+        let token: String = serde_json::from_str(&self.text[quoted]).unwrap_or_default();
+        let pointer = object.pointer.as_ref().map(|pointer| child_pointer(pointer, &token));
+        pointer.filter(|pointer| self.wanted.contains(pointer))
+    }
+
+    /// A string, number or word that begins at `start`; where it ends.
+    fn scalar(&mut self, start: usize, names: &[&'a str]) -> usize {
+        let bytes = self.text.as_bytes();
+        if bytes[start] == b'"' {
+            let end = string_end(bytes, start + 1);
+            let value = start + 1..end - 1;
+            if !may_show(names) || !harmless(&self.text[value.clone()]) {
+                self.masked.push(value);
+            }
+            return end;
+        }
+        let more = bytes[start + 1..].iter().position(|byte| b" \t\r\n,]}".contains(byte));
+        let end = more.map_or(bytes.len(), |more| start + 1 + more);
+        if !may_show(names) {
+            self.masked.push(start..end);
+        }
+        end
     }
 }
 

@@ -265,10 +265,10 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
     }
     // The configuration says who made the namespace; it is not this one in any case.
     let netns = if to.own_network && network.is_some() { Netns::Private } else { Netns::Shared };
-    let place = Place { cgroup: &cgroup.path, cgroup_id, netns };
+    let place = Place { id: to.id, cgroup: &cgroup.path, cgroup_id, netns };
     let keys = (rules.policy, rules.keyring);
     let pins = Pins::of(cgroup_id)?;
-    let mut enforced = Enforced::begin(&runtime, to.enforcer, to.id, &place, sockets, keys, Some(pins))?;
+    let mut enforced = Enforced::begin(&runtime, to.enforcer, &place, sockets, keys, Some(pins))?;
     visitor.self_test(SELF_TEST, &enforced.token)?;
     drop(visitor);
     enforced.record_refusals()?;

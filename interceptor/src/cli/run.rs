@@ -78,6 +78,7 @@ The exit status is the command's own; 128 plus the signal's number if a signal k
 was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";
 
 /// Runs the command.
+#[expect(clippy::too_many_lines, reason = "the steps of a start and an end, in the order that they need")]
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let Run { common, net, user, nesting, env, ca_bundle, no_bundle_search, pids_limit, memory, command } =
         arguments;
@@ -127,18 +128,11 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         memory: memory.map_or_else(resources::most_memory, |Bound(bound)| bound),
     };
     let (mut sandbox, sockets) = launch::Sandbox::make(&id, isolated, &bounds)?;
-    for resource in sandbox.unbounded() {
-        const WHY: &str = "no cgroup file system that is mounted here has the controller and lets it be used";
-        let asked = match resource {
-            Bounded::Processes => pids_limit.is_some(),
-            Bounded::Memory => memory.is_some(),
-        };
-        match asked {
-            true => bail!("{}: {WHY}", option(*resource)),
-            false if common.quiet => {}
-            false => warn(&format!("the sandbox's {resource} cannot be limited: {WHY}")),
-        }
-    }
+    let asked = |resource: Bounded| match resource {
+        Bounded::Processes => pids_limit.is_some(),
+        Bounded::Memory => memory.is_some(),
+    };
+    unbounded(&sandbox, asked, common.quiet)?;
     let environment = environment::build(
         environment::Sources {
             inherited: std::env::vars_os().collect(),
@@ -146,26 +140,21 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             identity: &identity,
             placeholders: rules.variables(common.base_urls),
             key_variables: rules.key_variables.clone(),
-            service_variables: Catalogue::builtin()
-                .services()
-                .flat_map(|service| service.env.clone())
-                .collect(),
+            service_variables: service_variables(),
             given: env,
         },
         |value| rules.hold_key(value),
     );
-    let unpassed = not_passed(&environment.withheld, &environment.with_key);
-    if !common.quiet && !unpassed.is_empty() {
-        let _ = writeln!(std::io::stderr(), "interceptor: not passed in, {unpassed}");
-    }
+    tell_unpassed(&environment, common.quiet);
     let place = Place {
+        id: &id,
         cgroup: sandbox.cgroup().path(),
         cgroup_id: sandbox.cgroup().id(),
         // What `make` has made, whatever devices it shows.
         netns: if isolated { Netns::Private } else { Netns::Shared },
     };
     let keys = (rules.policy, rules.keyring);
-    let mut enforced = Enforced::begin(&runtime, &enforcer, &id, &place, sockets, keys, None)?;
+    let mut enforced = Enforced::begin(&runtime, &enforcer, &place, sockets, keys, None)?;
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
         enforced.sandbox().name_itself(&name);
     }
@@ -195,15 +184,51 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
     let (status, reached) = ended?;
-    for resource in reached.into_iter().filter(|_| !common.quiet) {
+    if !common.quiet {
+        tell_reached(reached);
+    }
+    // Statuses are eight bits wide, here as there.
+    Ok(ExitCode::from(status as u8))
+}
+
+/// Says which resources cannot be limited.
+///
+/// # Errors
+/// One that was asked to be.
+fn unbounded(sandbox: &launch::Sandbox, asked: impl Fn(Bounded) -> bool, quiet: bool) -> anyhow::Result<()> {
+    const WHY: &str = "no cgroup file system that is mounted here has the controller and lets it be used";
+    for resource in sandbox.unbounded() {
+        match asked(*resource) {
+            true => bail!("{}: {WHY}", option(*resource)),
+            false if quiet => {}
+            false => warn(&format!("the sandbox's {resource} cannot be limited: {WHY}")),
+        }
+    }
+    Ok(())
+}
+
+/// Says which limits the sandbox reached.
+fn tell_reached(reached: impl IntoIterator<Item = Bounded>) {
+    for resource in reached {
         let what = match resource {
             Bounded::Processes => "more were refused",
             Bounded::Memory => "processes were killed",
         };
         warn(&format!("the sandbox reached its limit of {resource}, and {what}; see {}", option(resource)));
     }
-    // Statuses are eight bits wide, here as there.
-    Ok(ExitCode::from(status as u8))
+}
+
+/// Variables of the catalogue's services.
+fn service_variables() -> Vec<String> {
+    Catalogue::builtin().services().flat_map(|service| service.env.clone()).collect()
+}
+
+/// Says which variables stay outside.
+fn tell_unpassed(environment: &environment::Environment, quiet: bool) {
+    let unpassed = not_passed(&environment.withheld, &environment.with_key);
+    if !quiet && !unpassed.is_empty() {
+        let _ = writeln!(std::io::stderr(), "interceptor: not passed in, {unpassed}");
+    }
 }
 
 /// Which variables stay outside, and why.

@@ -105,6 +105,7 @@ SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET /openap
 the API.";
 
 /// Runs the command.
+#[expect(clippy::too_many_lines, reason = "the steps of a start and an end, in the order that they need")]
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let Serve {
         mut common,

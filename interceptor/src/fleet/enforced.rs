@@ -21,9 +21,11 @@ use crate::proxy::{Runtime, Sandbox, Serving};
 use crate::sandbox::launch::{self, Sockets};
 use crate::seam::{Listeners, SELF_TEST};
 
-/// The cgroup of a sandbox and how its network namespace stands to others.
+/// A sandbox's cgroup, and how its network namespace stands to others.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
+    /// The sandbox's id.
+    pub(crate) id: &'a str,
     /// The cgroup's directory.
     pub(crate) cgroup: &'a Path,
     /// Its id in the kernel.
@@ -76,8 +78,8 @@ impl Enforced {
         }
         let (mut visitor, sockets) =
             launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
-        let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
-        let mut enforced = Enforced::begin(runtime, enforcer, id, &place, sockets, rules, Some(pins))?;
+        let place = Place { id, cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
+        let mut enforced = Enforced::begin(runtime, enforcer, &place, sockets, rules, Some(pins))?;
         enforced.was_closed = takes_over;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
             if takes_over {
@@ -101,13 +103,12 @@ impl Enforced {
     pub(crate) fn begin(
         runtime: &Arc<Runtime>,
         enforcer: &Enforcer,
-        id: &str,
         place: &Place<'_>,
         sockets: Sockets,
         rules: (Policy, Keyring),
         pins: Option<Pins>,
     ) -> Result<Self, FleetError> {
-        let (policy, keyring) = rules;
+        let ((policy, keyring), id) = (rules, place.id);
         let enforcement = enforcement(place, &sockets, &policy)?;
         let cgroup = File::open(place.cgroup)
             .context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use interceptor_policy::Catalogue;
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Feeds;
-use super::{Enforced, FleetError, Member, Predecessor, Rules, Source, Visit, check_id};
+use super::{Enforced, FleetError, Known, Member, Predecessor, Rules, Source, Visit, check_id};
 use crate::audit::Record;
 use crate::files;
 use crate::kernel::Enforcer;
@@ -228,9 +229,19 @@ impl Fleet {
                     return Err(error);
                 }
             };
-        let about = (shown, warnings, source);
-        let place = (visit.cgroup, visit.cgroup_id);
-        Ok(Arc::new(Member::new(id.clone(), place, (trust, self.options.base_urls), enforced, about, feed)))
+        let known = Known {
+            id: id.clone(),
+            cgroup: visit.cgroup,
+            cgroup_id: visit.cgroup_id,
+            trust,
+            base_urls: options.base_urls,
+            shown,
+            warnings,
+            source,
+            created: Timestamp::now(),
+            changed: None,
+        };
+        Ok(Arc::new(Member::new(known, enforced, feed)))
     }
 
     /// The sandbox with this id.

@@ -68,32 +68,36 @@ pub(crate) struct Summary {
     pub(crate) limits: Limits,
 }
 
-impl Member {
-    /// `given`: what its programs are given, the directory with what they trust, and whether their variables name base URLs.
-    pub(super) fn new(
-        id: Arc<str>,
-        (cgroup, cgroup_id): (PathBuf, u64),
-        given: (PathBuf, bool),
-        enforced: Enforced,
-        about: (Value, Vec<Problem>, Source),
-        feed: Arc<Feed>,
-    ) -> Member {
-        Self::since(id, (cgroup, cgroup_id), given, enforced, about, feed, (Timestamp::now(), None))
-    }
+/// What is known of a member besides what enforces its policy.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub id: Arc<str>,
+    pub cgroup: PathBuf,
+    /// The cgroup's id in the kernel.
+    pub cgroup_id: u64,
+    /// The directory with what its programs trust.
+    pub trust: PathBuf,
+    /// Whether the variables that its programs are given name base URLs.
+    pub base_urls: bool,
+    /// The policy as it is shown.
+    pub shown: Value,
+    /// What is doubtful about it.
+    pub warnings: Vec<Problem>,
+    /// Where it came from.
+    pub source: Source,
+    /// When the member was made.
+    pub created: Timestamp,
+    /// When its policy was replaced, if it was.
+    pub changed: Option<Timestamp>,
+}
 
-    /// As [`Member::new`], with the times at which it was made and its policy replaced.
-    pub(crate) fn since(
-        id: Arc<str>,
-        (cgroup, cgroup_id): (PathBuf, u64),
-        (trust, base_urls): (PathBuf, bool),
-        enforced: Enforced,
-        about: (Value, Vec<Problem>, Source),
-        feed: Arc<Feed>,
-        (created, changed): (Timestamp, Option<Timestamp>),
-    ) -> Member {
-        let sandbox = enforced.sandbox().clone();
+impl Member {
+    /// A member of which this is known.
+    pub(crate) fn new(known: Known, enforced: Enforced, feed: Arc<Feed>) -> Member {
+        let Known { id, cgroup, cgroup_id, trust, base_urls, shown, warnings, source, created, changed } =
+            known;
         let changed = changed.unwrap_or(created);
-        let (shown, warnings, source) = about;
+        let sandbox = enforced.sandbox().clone();
         let rules = sandbox.rules();
         let environment = environment::variables(&rules.policy, &rules.keyring, base_urls);
         let limits = sandbox.limits();

@@ -22,7 +22,7 @@ pub(crate) use enforced::{Enforced, Place};
 pub(crate) use error::FleetError;
 pub(crate) use feed::{Feed, Heard, Listener};
 pub(crate) use manager::{Fleet, FleetOptions, NewSandbox};
-pub(crate) use member::Member;
+pub(crate) use member::{Known, Member};
 pub(crate) use pins::Pins;
 pub(crate) use place::{Netns, Visit, check_id};
 pub(crate) use predecessor::Predecessor;

@@ -9,7 +9,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use interceptor_policy::Reason;
+use interceptor_policy::{Limits, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -44,18 +44,8 @@ where
 {
     let limits = context.limits;
     let (most_bytes, most_headers) = most(&limits);
-    let sandbox = context.sandbox.clone();
-    // Asked for each head, so that a new policy's ceilings hold for connections of before, too.
-    let ceilings = move || {
-        let limits = sandbox.limits();
-        Ceilings {
-            head_bytes: count(limits.header_bytes.min(most_bytes)),
-            headers: count(limits.headers.min(most_headers)),
-            time: limits.header_timeout,
-        }
-    };
     let stream = Stall::new(stream, limits.idle_timeout, context.activity.clone()).beating();
-    let (stream, notes) = Strict::new(stream, first, ceilings);
+    let (stream, notes) = Strict::new(stream, first, ceilings(context.sandbox.clone(), limits));
     context.notes = Some(notes.clone());
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
@@ -111,6 +101,20 @@ where
     }
 }
 
+/// The ceilings of the heads of a connection that began with these limits. Asked for each head, so
+/// that a new policy's ceilings hold for connections of before, too.
+fn ceilings(sandbox: Arc<Sandbox>, began: Limits) -> impl Fn() -> Ceilings {
+    let (most_bytes, most_headers) = most(&began);
+    move || {
+        let limits = sandbox.limits();
+        Ceilings {
+            head_bytes: count(limits.header_bytes.min(most_bytes)),
+            headers: count(limits.headers.min(most_headers)),
+            time: limits.header_timeout,
+        }
+    }
+}
+
 /// Serves HTTP/2 until the connection ends.
 pub(crate) async fn h2<S>(stream: S, context: Context)
 where
@@ -133,29 +137,17 @@ where
         tally.served();
         handle(context.clone(), request)
     });
-    let connection = http2::Builder::new(streams)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
-        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN))
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(256)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(stream), service);
+    let connection = http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service);
+    // Before the first request hyper would not say GOAWAY, but close.
+    let told = async {
+        tokio::select! {
+            () = drain.cancelled() => {}
+            () = outdated.cancelled() => return,
+        }
+        let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
+    };
     let served = async {
         let mut connection = std::pin::pin!(connection);
-        // Before the first request hyper would not say GOAWAY, but close.
-        let told = async {
-            tokio::select! {
-                () = drain.cancelled() => {}
-                () = outdated.cancelled() => return,
-            }
-            let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
-        };
         // Answers to PING move bytes, and a window of zero none: what counts is what moves in the
         // streams. One that waits for its origin is given up by its own limit, not by this one.
         let (mut told, mut silent) = (std::pin::pin!(told), std::pin::pin!(activity.silence(idle)));
@@ -185,6 +177,24 @@ where
         () = stop.cancelled() => {}
         () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
     }
+}
+
+/// What an HTTP/2 connection is set up with, whose heads may be that long.
+fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
+        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN))
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(256)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(30));
+    builder
 }
 
 /// Runs the streams of an HTTP/2 connection as tasks of the sandbox: they end with it, and its end waits for them, so that

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{Asks, HandedMember, PATIENCE, PROTOCOL, TakeoverError, Tells, VERSION};
 use crate::accept;
-use crate::fleet::{Enforced, Fleet, Member, Pins, Predecessor, Rules, Source};
+use crate::fleet::{Enforced, Fleet, Known, Member, Pins, Predecessor, Rules, Source};
 use crate::ipc::ControlSocket;
 use crate::kernel::{Attachment, Inherited, LAYOUT};
 use crate::proxy::{HandedNames, HandedSandbox};
@@ -88,47 +88,9 @@ pub(crate) fn take(
 ) -> Result<ControlSocket, TakeoverError> {
     let Connected(channel) = connected;
     channel.set_patience(Some(PATIENCE))?;
-    channel.send(&Asks::Hello { version: VERSION, layout: LAYOUT }, &[])?;
-    let (Tells::Begin { sets, members }, descriptors) = hear(&channel)? else {
-        return Err(TakeoverError::Unexpected("another word than Begin"));
-    };
-    if sets > MOST || members > MOST {
-        return Err(TakeoverError::Unexpected("too many sandboxes"));
-    }
-    let listener = descriptors.into_iter().next().ok_or(TakeoverError::Unexpected("no control socket"))?;
-    let mut inherited = Vec::with_capacity(sets);
-    for _ in 0..sets {
-        let (Tells::Set, maps) = hear(&channel)? else {
-            return Err(TakeoverError::Unexpected("another word than Set"));
-        };
-        let set = fleet
-            .enforcer()
-            .inherit(maps)
-            .map_err(|error| TakeoverError::Refused(format!("its maps cannot be used: {error}")))?;
-        inherited.push(set);
-    }
-    let mut prepared = Vec::with_capacity(members);
-    for _ in 0..members {
-        let (Tells::Member(handed), descriptors) = hear(&channel)? else {
-            return Err(TakeoverError::Unexpected("another word than Member"));
-        };
-        let id = handed.id.clone();
-        let ready = prepare(*handed, descriptors, fleet, &inherited);
-        prepared.push(ready.map_err(|why| TakeoverError::Member { id, why })?);
-    }
-
-    channel.send(&Asks::Ready, &[])?;
-    loop {
-        match hear(&channel)? {
-            (Tells::Names { member, names }, _) => {
-                let member = prepared.get_mut(member).ok_or(TakeoverError::Unexpected("names of nobody"))?;
-                member.names.extend(names);
-            }
-            (Tells::Paused, _) => break,
-            _ => return Err(TakeoverError::Unexpected("another word than Names")),
-        }
-    }
-    // Nobody accepts at this moment: what comes waits in the listeners' queues. Failing below has the other one go on.
+    let (listener, inherited, prepared) = heard(&channel, fleet)?;
+    // Nobody accepts at this moment: what comes waits in the listeners' queues. Failing below has the
+    // other one go on.
     let mut serving = Vec::with_capacity(prepared.len());
     for member in prepared {
         let id = member.id.to_string();
@@ -149,14 +111,70 @@ pub(crate) fn take(
     fleet.follow(Predecessor::at(channel));
     for (member, mut enforced) in serving {
         enforced.own();
-        let about = (member.shown, member.warnings, member.source);
-        let place = (member.cgroup, enforced.kernel().0.cgroup_id());
-        fleet.adopt(&member.id.clone(), |feed| {
-            let given = (member.trust, fleet.base_urls());
-            Member::since(member.id, place, given, enforced, about, feed, member.times)
-        });
+        let (created, changed) = member.times;
+        let known = Known {
+            id: member.id.clone(),
+            cgroup: member.cgroup,
+            cgroup_id: enforced.kernel().0.cgroup_id(),
+            trust: member.trust,
+            base_urls: fleet.base_urls(),
+            shown: member.shown,
+            warnings: member.warnings,
+            source: member.source,
+            created,
+            changed,
+        };
+        fleet.adopt(&member.id, |feed| Member::new(known, enforced, feed));
     }
     Ok(socket)
+}
+
+/// The control socket, the sets of maps, and the sandboxes made ready.
+type Heard = (OwnedFd, Vec<Inherited>, Vec<Prepared>);
+
+/// Hears what there is to take over, up to the moment when the other daemon pauses.
+fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Heard, TakeoverError> {
+    channel.send(&Asks::Hello { version: VERSION, layout: LAYOUT }, &[])?;
+    let (Tells::Begin { sets, members }, descriptors) = hear(channel)? else {
+        return Err(TakeoverError::Unexpected("another word than Begin"));
+    };
+    if sets > MOST || members > MOST {
+        return Err(TakeoverError::Unexpected("too many sandboxes"));
+    }
+    let listener = descriptors.into_iter().next().ok_or(TakeoverError::Unexpected("no control socket"))?;
+    let mut inherited = Vec::with_capacity(sets);
+    for _ in 0..sets {
+        let (Tells::Set, maps) = hear(channel)? else {
+            return Err(TakeoverError::Unexpected("another word than Set"));
+        };
+        let set = fleet
+            .enforcer()
+            .inherit(maps)
+            .map_err(|error| TakeoverError::Refused(format!("its maps cannot be used: {error}")))?;
+        inherited.push(set);
+    }
+    let mut prepared = Vec::with_capacity(members);
+    for _ in 0..members {
+        let (Tells::Member(handed), descriptors) = hear(channel)? else {
+            return Err(TakeoverError::Unexpected("another word than Member"));
+        };
+        let id = handed.id.clone();
+        let ready = prepare(*handed, descriptors, fleet, &inherited);
+        prepared.push(ready.map_err(|why| TakeoverError::Member { id, why })?);
+    }
+
+    channel.send(&Asks::Ready, &[])?;
+    loop {
+        match hear(channel)? {
+            (Tells::Names { member, names }, _) => {
+                let member = prepared.get_mut(member).ok_or(TakeoverError::Unexpected("names of nobody"))?;
+                member.names.extend(names);
+            }
+            (Tells::Paused, _) => break,
+            _ => return Err(TakeoverError::Unexpected("another word than Names")),
+        }
+    }
+    Ok((listener, inherited, prepared))
 }
 
 /// What a member will be made of.

@@ -160,6 +160,7 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one arm a problem")]
 fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
     match problem {
         CertificateError::UnknownIssuer => {

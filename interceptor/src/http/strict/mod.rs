@@ -330,6 +330,45 @@ impl<S: AsyncRead + Unpin> Strict<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Strict<S> {
+    /// A step in a head: what is there of it is looked at, or more of it is read.
+    fn poll_head(&mut self, cx: &mut Context<'_>, scanned: usize, skipped: bool) -> Poll<io::Result<()>> {
+        if self.buffer.len() > scanned
+            && let Some(state) = self.head(scanned, skipped)
+        {
+            self.state = state;
+            self.whole();
+            return Poll::Ready(Ok(()));
+        }
+        let Poll::Ready(filled) = self.poll_fill(cx)? else {
+            ready!(self.poll_patience(cx));
+            self.whole();
+            let slow = Refused::head_too_slow(self.ceilings.0().time);
+            self.state = self.refuse(slow);
+            return Poll::Ready(Ok(()));
+        };
+        // The end of the stream inside a head: the message never came to be, nothing is passed on.
+        if !filled {
+            self.notes.lock().unfinished = !self.buffer.is_empty();
+            self.state = State::Closed;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What follows a request that asked for an upgrade.
+    fn poll_upgrade(&self, cx: &Context<'_>) -> Poll<State> {
+        let mut notes = self.notes.lock();
+        match notes.upgrade {
+            Upgrade::Pending => {
+                notes.waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Upgrade::Switched => Poll::Ready(State::Raw),
+            Upgrade::Declined => Poll::Ready(State::HEAD),
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -348,24 +387,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                     return Poll::Ready(Ok(()));
                 }
                 State::Head { scanned, skipped } => {
-                    if this.buffer.len() > scanned
-                        && let Some(state) = this.head(scanned, skipped)
-                    {
-                        this.state = state;
-                        this.whole();
-                        continue;
-                    }
-                    let Poll::Ready(filled) = this.poll_fill(cx)? else {
-                        ready!(this.poll_patience(cx));
-                        this.whole();
-                        let slow = Refused::head_too_slow(this.ceilings.0().time);
-                        this.state = this.refuse(slow);
-                        continue;
-                    };
-                    // The end of the stream inside a head: the message never came to be, nothing is passed on.
-                    if !filled {
-                        this.notes.lock().unfinished = !this.buffer.is_empty();
-                        this.state = State::Closed;
+                    ready!(this.poll_head(cx, scanned, skipped))?;
+                    if let State::Closed = this.state {
                         return Poll::Ready(Ok(()));
                     }
                 }
@@ -384,17 +407,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                     };
                     return Poll::Ready(Ok(()));
                 }
-                State::AwaitUpgrade => {
-                    let mut notes = this.notes.lock();
-                    match notes.upgrade {
-                        Upgrade::Pending => {
-                            notes.waiting = Some(cx.waker().clone());
-                            return Poll::Pending;
-                        }
-                        Upgrade::Switched => this.state = State::Raw,
-                        Upgrade::Declined => this.state = State::HEAD,
-                    }
-                }
+                State::AwaitUpgrade => this.state = ready!(this.poll_upgrade(cx)),
                 State::Raw => {
                     ready!(this.poll_through(cx, out, u64::MAX))?;
                     return Poll::Ready(Ok(()));

@@ -1,0 +1,242 @@
+//! A TLS connection of the sandbox: tunnelled unopened where the policy says so, else terminated with
+//! a certificate for the name that was asked for.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use interceptor_policy::{Decision, Host, HostName, Reason, Scheme};
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+
+use super::arrival::Arrival;
+use super::connection::{context, reset};
+use super::distrust::Client;
+use super::prefixed::Prefixed;
+use super::raw::{self, Way};
+use super::tunnelled::unless_refused;
+use crate::audit::Protocol;
+use crate::http;
+use crate::http::authority::Identity;
+use crate::http::context::Early;
+use crate::http::refuse::deny::{named_placeholder, refusal};
+use crate::metrics::{Handshake, Side};
+use crate::tls::alert::certificate_alert;
+use crate::tls::hello;
+use crate::tls::server::MintError;
+use crate::upstream::pool::Key;
+
+/// The most that a TLS handshake with the sandbox may take (attack X3); less where
+/// `header_timeout_seconds` is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What becomes of a connection, once its ClientHello is known as far as that matters.
+enum Opening {
+    /// It ended before.
+    Ended,
+    /// It is carried to this host as it is; so it named it.
+    Unopened { host: Host, sni: Option<HostName> },
+    /// It is terminated.
+    Terminated,
+}
+
+/// Serves a TLS connection. `way` is one to the host of the arrival.
+pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: BytesMut, way: Option<Way>) {
+    arrival.unasked.protocol = Some(Protocol::Tls);
+    match opening(&arrival, &mut stream, &mut first).await {
+        Opening::Ended => {}
+        Opening::Unopened { host, sni } => {
+            let way = way.filter(|_| host == arrival.host());
+            // Unopened, nothing could be explained; and the name would be looked up outside (attack C1).
+            let named = sni.as_ref().or(arrival.lookup.as_ref());
+            if let Some(id) = named.and_then(|name| arrival.rules.keyring.named_in(name.as_str())) {
+                let deny = named_placeholder(&arrival.rules.policy, id);
+                arrival.refused(Some(Protocol::Tls), &host, &deny);
+                return reset(stream);
+            }
+            unless_refused(arrival, stream, first, host, Protocol::Tls, way).await;
+        }
+        Opening::Terminated => {
+            // What was dialled for a tunnel is of no use to HTTP.
+            drop(way);
+            terminated(arrival, Prefixed { first, stream }).await;
+        }
+    }
+}
+
+/// How long the sandbox may take for its part.
+fn patience(arrival: &Arrival) -> Duration {
+    HANDSHAKE.min(arrival.rules.policy.limits().header_timeout)
+}
+
+async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut) -> Opening {
+    let policy = &arrival.rules.policy;
+    if !policy.may_tunnel_tls() {
+        return Opening::Terminated;
+    }
+    let anything = raw::permits(policy, &arrival.host(), arrival.asked.port(), Protocol::Tcp);
+    let read = tokio::time::timeout(patience(arrival), hello::server_name(stream, first)).await;
+    let sni = match read {
+        Ok(Ok(sni)) => sni,
+        // No ClientHello that rustls can read: whatever it is, it may be carried where anything may.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData && anything => None,
+        ended => {
+            if ended.is_err() {
+                arrival.activity().end(Reason::HeaderTimeout);
+            }
+            tracing::debug!("TLS connection ended before its ClientHello was complete");
+            return Opening::Ended;
+        }
+    };
+    let sni = sni.and_then(|name| match Host::parse(&name) {
+        Ok(Host::Name(name)) => Some(name),
+        _ => None,
+    });
+    match raw::unopened(policy, arrival.asked, arrival.lookup.as_ref(), sni.as_ref()) {
+        Some(host) => Opening::Unopened { host, sni },
+        None => Opening::Terminated,
+    }
+}
+
+/// Terminates TLS and serves the HTTP in it.
+async fn terminated(mut arrival: Arrival, stream: Prefixed) {
+    let Some(handshake) = begun(&arrival, stream).await else { return };
+    let hello = handshake.client_hello();
+    let offers_h2 = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == b"h2"));
+    let sni = hello.server_name().map(str::to_owned);
+    let client = Client::of(hello.cipher_suites());
+    let identity = tls_identity(&arrival, sni.as_deref());
+    arrival.is_for(&identity.host, identity.mismatch.is_some());
+    let leaf = match (&identity.mismatch, sni.as_deref().map(Host::parse)) {
+        // The handshake is completed for the name asked for, so that the refusal can be explained over HTTP.
+        (Some(_), Some(Ok(name))) => name,
+        _ => identity.host.clone(),
+    };
+    let Some(config) = config(&arrival, &leaf) else { return };
+    // What was spent on the way to an address is not spent on the host that was named then.
+    arrival.unasked.counted &= identity.host == arrival.host();
+    let early = early(&arrival, &identity, offers_h2);
+    arrival.unasked.counted |= early.is_some();
+    arrival.unasked.shown = Some((leaf.clone(), client));
+    let stream = match shaken(&arrival, handshake, config).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => {
+            tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake");
+            // Node.js is gone before the last bytes of the handshake: it has seen the certificate.
+            let alert = certificate_alert(&error);
+            if alert.is_some() || error.kind() != io::ErrorKind::InvalidData {
+                arrival.activity().closed(alert);
+            }
+            return;
+        }
+        None => return arrival.activity().end(Reason::HeaderTimeout),
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        arrival.unasked.protocol = Some(Protocol::H2);
+        http::connection::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
+    } else {
+        arrival.unasked.protocol = Some(Protocol::H1);
+        let context = context(arrival, Some(identity), Protocol::H1, early);
+        http::connection::h1(stream, BytesMut::new(), context).await;
+    }
+}
+
+/// Reads the ClientHello. `None`: the connection ended, or took too long.
+async fn begun(arrival: &Arrival, stream: Prefixed) -> Option<StartHandshake<Prefixed>> {
+    let accepting = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    match tokio::time::timeout(patience(arrival), accepting).await {
+        Ok(Ok(handshake)) => Some(handshake),
+        ended => {
+            let end = if ended.is_err() { Handshake::TimedOut } else { Handshake::Failed };
+            arrival.sandbox.metrics.handshake(Side::Sandbox, end);
+            if let Handshake::TimedOut = end {
+                arrival.activity().end(Reason::HeaderTimeout);
+            }
+            tracing::debug!("TLS connection ended before its ClientHello was complete");
+            None
+        }
+    }
+}
+
+/// The certificate for `leaf` and what goes with it; refused, or said in the log, where there is none.
+fn config(arrival: &Arrival, leaf: &Host) -> Option<Arc<ServerConfig>> {
+    match arrival.sandbox.certificates.get(leaf) {
+        Ok(config) => Some(config),
+        Err(error @ MintError::RateLimited { .. }) => {
+            let message = format!("{error}; raise limits.mints_per_second");
+            arrival.refused(Some(Protocol::Tls), leaf, &refusal(Reason::LimitExceeded, message));
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot mint a certificate; closing the connection");
+            None
+        }
+    }
+}
+
+/// Completes the handshake. `None`: it took too long.
+async fn shaken(
+    arrival: &Arrival,
+    handshake: StartHandshake<Prefixed>,
+    config: Arc<ServerConfig>,
+) -> Option<io::Result<TlsStream<Prefixed>>> {
+    let shaken = tokio::time::timeout(patience(arrival), handshake.into_stream(config)).await;
+    let end = match &shaken {
+        Ok(Ok(_)) => Handshake::Done,
+        Ok(Err(_)) => Handshake::Failed,
+        Err(_) => Handshake::TimedOut,
+    };
+    arrival.sandbox.metrics.handshake(Side::Sandbox, end);
+    shaken.ok()
+}
+
+fn tls_identity(arrival: &Arrival, sni: Option<&str>) -> Identity {
+    // A server name that is no host name, or an address (RFC 6066 forbids it), names nobody.
+    let named = sni.map(|text| match Host::parse(text) {
+        Ok(Host::Name(name)) => Ok(name),
+        _ => Err(text.to_owned()),
+    });
+    let (host, mismatch) = match (&arrival.lookup, named) {
+        (Some(lookup), Some(Ok(name))) if name != *lookup => {
+            (Host::Name(lookup.clone()), Some(name.as_str().to_owned()))
+        }
+        (_, Some(Err(text))) => (arrival.host(), Some(text)),
+        (None, Some(Ok(name))) => (Host::Name(name), None),
+        (_, _) => (arrival.host(), None),
+    };
+    Identity { scheme: Scheme::Https, port: arrival.asked.port(), host, open: false, mismatch }
+}
+
+/// Begins to connect to the origin while the handshake with the sandbox goes on, where the request is likely to follow.
+fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
+    let policy = &arrival.rules.policy;
+    if identity.mismatch.is_some()
+        || matches!(&identity.host, Host::Name(name) if arrival.rules.keyring.in_name(name.as_str()))
+        || !matches!(policy.decide_host(&identity.host, identity.port), Decision::Allow(_))
+    {
+        return None;
+    }
+    let credential = match policy.governing(Scheme::Https, &identity.host, identity.port)[..] {
+        [] => None,
+        [only] => Some(only),
+        // Which one is meant is known with the request.
+        _ => return None,
+    };
+    let (generation, host) = (arrival.rules.generation, identity.host.clone());
+    let key = Key::new(generation, Scheme::Https, host, identity.port, credential);
+    let pool = arrival.sandbox.pool.clone();
+    if pool.has(&key, h2) {
+        return None;
+    }
+    // The origin sees a connection, whatever comes of it: it counts as the request that it is for.
+    if !arrival.unasked.counted {
+        arrival.sandbox.budget.spend(&identity.host, 0, policy.limits()).ok()?;
+    }
+    let (rules, wanted) = (arrival.rules.clone(), key.clone());
+    let task = tokio::spawn(async move { pool.get(&rules.policy, &wanted, h2).await });
+    Some(Early { key, task })
+}
