@@ -122,8 +122,11 @@ fn run(bencher: Bencher<'_, '_>, keys: usize, text: &[u8], coding: &'static str,
     });
 }
 
+/// A text by its name, made when it is wanted.
+type Text = (&'static str, fn() -> Vec<u8>);
+
 /// Texts of which some are full of escapes; none has a key.
-const TEXTS: [(&str, fn() -> Vec<u8>); 12] = [
+const TEXTS: [Text; 12] = [
     ("json", json),
     ("json_escapes", || {
         repeated(r#"{"text":"one line\nand a \"second\" one\tthen\nanother thing\nso it\u00e9 goes\n on"}"#)
