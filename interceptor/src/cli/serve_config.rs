@@ -98,9 +98,13 @@ fn out_of_range(config: &Config) -> Vec<String> {
     wrong
 }
 
-/// `invalid type: string "…", expected …`: the value may be anything, and is left out.
+/// `invalid type: string "…", expected …`, ``unknown variant `…`, expected …``: the value may be
+/// anything, and is left out.
 fn without_value(error: &serde_json::Error) -> String {
     let what = interceptor_policy::without_place(error);
+    if let Some((_, expected)) = what.strip_prefix("unknown variant `").and_then(|at| at.split_once("`, ")) {
+        return format!("unknown variant, {expected}");
+    }
     match (what.find('"'), what.rfind('"')) {
         (Some(first), Some(last)) if first < last => format!("{}…{}", &what[..first], &what[last + 1..]),
         _ => what,
