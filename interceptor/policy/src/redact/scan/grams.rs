@@ -134,14 +134,15 @@ impl Grams {
     /// Calls `at` with each sample of the text that some pattern may have.
     pub(super) fn each(&self, text: &[u8], at: impl FnMut(Hit)) {
         // The constants of keys of usual lengths: known ones halve the time.
-        match (self.stride, 64 - self.shift) {
-            (9, SMALL) => self.each_by::<9, { 1 << (SMALL - 3) }>(text, at),
-            (9, LARGE) => self.each_by::<9, { 1 << (LARGE - 3) }>(text, at),
+        match (self.width, 64 - self.shift) {
+            (8, SMALL) => self.each_by::<9, { 1 << (SMALL - 3) }>(text, at),
+            (8, LARGE) => self.each_by::<9, { 1 << (LARGE - 3) }>(text, at),
             (_, SMALL) => self.each_by::<0, { 1 << (SMALL - 3) }>(text, at),
             _ => self.each_by::<0, { 1 << (LARGE - 3) }>(text, at),
         }
     }
 
+    /// With a `STRIDE` of 9 samples are eight bytes wide. (Seven wide they are as far apart.)
     fn each_by<const STRIDE: usize, const BYTES: usize>(&self, text: &[u8], mut at: impl FnMut(Hit)) {
         let Some(bits) = self.bits.first_chunk::<BYTES>() else { return };
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };

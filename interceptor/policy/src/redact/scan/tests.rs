@@ -65,6 +65,18 @@ fn every_usual_spelling_is_replaced_in_the_same_room_wherever_it_is_cut() {
 }
 
 #[test]
+fn keys_of_every_length_are_found_everywhere_in_a_long_text() {
+    for length in 6..64 {
+        let key = &KEY.repeat(2)[..length];
+        let scanner = Scanner::new([(key.as_bytes(), PLACEHOLDER.as_bytes())].into_iter());
+        for before in 0..90 {
+            let text = [&b"x".repeat(before)[..], b" ", key.as_bytes(), b" ", &b"y".repeat(90)].concat();
+            assert!(scanner.replace(&text).is_some(), "{length} characters at {before}");
+        }
+    }
+}
+
+#[test]
 fn a_replacement_reads_as_the_placeholder() {
     let scanner = scanner();
     let read = |text: &str| {
