@@ -22,6 +22,7 @@ use super::key::{KeyProblem, RealKey};
 use super::placeholder::Placeholder;
 use super::presented::{self, Presented};
 use super::source::{self, Environment, KeyError, Place, Stamp};
+use crate::logging;
 
 /// How long the stamps of key files are trusted, milliseconds.
 const FRESH_MS: u64 = 1000;
@@ -223,18 +224,6 @@ impl Keyring {
         self.compiled().map(Some)
     }
 
-    /// A text for the log, with the keys taken out; `None` where it holds none. No key file is looked at, since that may
-    /// itself be logged.
-    pub(crate) fn cleaned(&self, text: &[u8]) -> Option<Vec<u8>> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        match self.compiled() {
-            Ok(redactor) => redactor.text(text),
-            Err(_) => Some(b"a line was left out: there are too many keys to look for in it\n".to_vec()),
-        }
-    }
-
     fn compiled(&self) -> Result<Redactor, RedactError> {
         let current = || {
             let generation = self.generation.load(Ordering::Acquire);
@@ -331,6 +320,7 @@ impl Keyring {
         })?;
         if rotated {
             self.generation.fetch_add(1, Ordering::AcqRel);
+            logging::changed();
         }
         Ok(())
     }
@@ -350,6 +340,22 @@ impl Keyring {
         current.or_else(|| {
             self.retired.iter().find(|(known, _)| known == name).map(|(_, placeholder)| placeholder)
         })
+    }
+}
+
+impl logging::Secrets for Keyring {
+    /// No key file is looked at, since that may itself be logged.
+    fn each(&self, tell: &mut dyn FnMut(&[u8], &[u8])) {
+        for slot in &self.slots {
+            let keys = slot.keys.load();
+            for key in std::iter::once(&keys.current).chain(&keys.previous) {
+                tell(key.expose().as_bytes(), slot.placeholder.as_str().as_bytes());
+            }
+        }
+    }
+
+    fn version(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 

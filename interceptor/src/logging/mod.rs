@@ -6,11 +6,11 @@
 //!   in which keys and queries stand; our own modules print neither.
 //! - Each line is searched for the real keys of every sandbox, as answers are ([`interceptor_policy::redact`]), when it is written.
 
+mod keys;
 mod stderr;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError, Weak};
 
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
@@ -20,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+pub(crate) use self::keys::{KeptOut, Secrets, changed, keep_out};
 use self::stderr::LogWriter;
 use crate::notice;
 
@@ -62,33 +63,6 @@ fn is_ours_or_mild(metadata: &Metadata<'_>) -> bool {
         || *metadata.level() <= MOST_OF_LIBRARIES
 }
 
-/// Keys that must not get into the log.
-pub(crate) trait Secrets: Send + Sync {
-    /// The line without them; `None` where it holds none.
-    fn cleaned(&self, line: &[u8]) -> Option<Vec<u8>>;
-}
-
-/// Whose keys are kept out: the rules in force, and those that requests under way began with.
-static SECRETS: Mutex<Vec<Weak<dyn Secrets>>> = Mutex::new(Vec::new());
-
-/// Keeps these keys out of the log as long as they exist.
-pub(crate) fn keep_out(secrets: Weak<dyn Secrets>) {
-    let mut known = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
-    known.retain(|secrets| secrets.strong_count() > 0);
-    known.push(secrets);
-}
-
-/// The line without the keys of all rules that exist; `None` where it holds none.
-fn cleaned(line: &[u8]) -> Option<Vec<u8>> {
-    let secrets: Vec<_> = {
-        let known = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter_map(Weak::upgrade).collect()
-    };
-    secrets.iter().fold(None, |cleaned: Option<Vec<u8>>, secrets| {
-        secrets.cleaned(cleaned.as_deref().unwrap_or(line)).or(cleaned)
-    })
-}
-
 /// Standard error behind the search for keys.
 #[derive(Clone, Copy, Debug)]
 struct Cleaned;
@@ -96,7 +70,7 @@ struct Cleaned;
 impl Write for Cleaned {
     /// Takes a whole line: a key does not stand in two.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LogWriter.write_all(cleaned(line).as_deref().unwrap_or(line))?;
+        LogWriter.write_all(keys::cleaned(line).as_deref().unwrap_or(line))?;
         Ok(line.len())
     }
 
@@ -119,35 +93,26 @@ mod tests {
 
     use interceptor_policy::{Catalogue, Document, Policy};
 
-    use super::*;
+    use super::keep_out;
+    use super::keys::cleaned;
     use crate::credential::Keyring;
 
-    struct Keys(Keyring);
-
-    impl Secrets for Keys {
-        fn cleaned(&self, line: &[u8]) -> Option<Vec<u8>> {
-            self.0.cleaned(line)
-        }
-    }
-
-    fn keys(key: &str) -> Arc<Keys> {
+    fn keyring(key: &str) -> Arc<Keyring> {
         let text = format!(r#"{{"credentials_v2":{{"c":{{"key":"{key}","hosts":["api.test"]}}}}}}"#);
         let document = Document::parse(&text).unwrap().document;
         let policy = Policy::compile(&document, &Catalogue::builtin()).unwrap();
-        Arc::new(Keys(Keyring::load(&policy, None).unwrap()))
+        Arc::new(Keyring::load(&policy, None).unwrap())
     }
 
     #[test]
     fn o1_the_keys_of_every_sandbox_are_taken_out_of_a_line_as_long_as_it_lives() {
-        let (one, two) = (keys("first-real-key-of-this-test"), keys("second-real-key-of-this-test"));
-        for keys in [&one, &two] {
-            keep_out(Arc::<Keys>::downgrade(keys));
-        }
+        let (one, two) = (keyring("first-real-key-of-this-test"), keyring("second-real-key-of-this-test"));
+        let kept = (keep_out(&one), keep_out(&two));
         let line = b"{\"a\":\"first-real-key-of-this-test\",\"b\":\"second-real-key-of-this-test\"}\n";
         let clean = String::from_utf8(cleaned(line).unwrap()).unwrap();
         assert!(!clean.contains("-real-key-of-this-test") && clean.ends_with("\"}\n"), "{clean}");
         assert_eq!(cleaned(b"nothing of the kind\n"), None);
-        drop((one, two));
+        drop(kept);
         assert_eq!(cleaned(line), None, "keys that are gone are not kept for the log's sake");
     }
 

@@ -2,7 +2,7 @@
 //! Dropping it drops all of that; nothing of it is reachable from another sandbox.
 
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,7 +21,7 @@ use super::{Accept, Runtime, Serving};
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
-use crate::logging;
+use crate::logging::{self, KeptOut};
 use crate::metrics::SandboxMetrics;
 use crate::seam::{Destinations, HalfOpen, Listeners, Refusals};
 use crate::tls::TlsError;
@@ -56,24 +56,17 @@ pub struct Rules {
     /// Its real keys and their placeholders.
     pub keyring: Arc<Keyring>,
     pub(crate) generation: Generation,
+    /// Its keys are kept out of the log as long as it exists: while it is in force, and for requests that began with it.
+    _kept_out: Option<KeptOut>,
 }
 
 impl Rules {
     pub(crate) fn new(policy: Policy, keyring: Keyring) -> Rules {
         let generation = Generation::next();
-        Rules { policy: Arc::new(policy), keyring: Arc::new(keyring), generation }
+        let keyring = Arc::new(keyring);
+        let kept_out = logging::keep_out(&keyring);
+        Rules { policy: Arc::new(policy), keyring, generation, _kept_out: kept_out }
     }
-}
-
-impl logging::Secrets for Rules {
-    fn cleaned(&self, line: &[u8]) -> Option<Vec<u8>> {
-        self.keyring.cleaned(line)
-    }
-}
-
-/// The keys of these rules, for the log to leave out as long as the rules exist.
-fn keys_of(rules: &Arc<Rules>) -> Weak<dyn logging::Secrets> {
-    Arc::<Rules>::downgrade(rules)
 }
 
 /// What a sandbox keeps for its life, also from one process to the next.
@@ -157,7 +150,6 @@ impl Sandbox {
         let pool = Pool::new(rules.generation, upstream.clone(), configs, metrics.clone());
         let connections = Quota::new(limits.connections);
         let requests = Quota::new(limits.requests);
-        logging::keep_out(keys_of(&rules));
         let rules = Arc::new(ArcSwap::new(rules));
         let names = Arc::new(kept.names);
         let refusals = Arc::new(Pace::new());
@@ -220,7 +212,6 @@ impl Sandbox {
         register(&self.audit, &self.id, limits, &self.metrics);
         let rules = Arc::new(Rules::new(policy, keyring));
         let generation = rules.generation;
-        logging::keep_out(keys_of(&rules));
         self.rules.store(rules);
         self.live.relax();
         self.pool.renew(generation);
