@@ -81,6 +81,8 @@ pub struct Audit(Arc<Stream>);
 
 struct Stream {
     queue: Arc<Queue>,
+    /// Whether records go nowhere but to those who follow.
+    is_discarded: bool,
     followers: broadcast::Sender<Arc<Published>>,
 }
 
@@ -139,9 +141,10 @@ impl Audit {
 
     fn start(sink: Sink, options: AuditOptions, key: Option<ChainKey>) -> Result<Audit, AuditError> {
         let queue = Arc::new(Queue::new(options));
+        let is_discarded = sink.is_discard();
         let followers = broadcast::Sender::new(FOLLOW_BEHIND);
         let writer = Writer::new(sink, key, followers.clone(), Arc::clone(&queue));
-        let stream = Stream { queue: Arc::clone(&queue), followers };
+        let stream = Stream { queue: Arc::clone(&queue), is_discarded, followers };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(&queue)).map_err(AuditError::Thread)?;
         Ok(Audit(Arc::new(stream)))
@@ -166,6 +169,10 @@ impl Audit {
     /// Queues a record: about a microsecond, without waiting and without a result. A record that does not fit is counted,
     /// and reported in the stream as the event `audit_dropped` of its sandbox.
     pub fn emit(&self, record: Record) {
+        // Nobody's record is not worth waking a thread for.
+        if self.0.is_discarded && self.0.followers.receiver_count() == 0 {
+            return;
+        }
         self.0.queue.push(record);
     }
 

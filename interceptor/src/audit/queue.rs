@@ -35,7 +35,10 @@ struct State {
     reopen: bool,
     closed: bool,
     ended: bool,
+    /// The writer waits for work.
     idle: bool,
+    /// The writer lets records gather.
+    gathering: bool,
 }
 
 /// A sandbox with a bound of its own.
@@ -155,6 +158,7 @@ impl Queue {
         if !state.ended {
             state.waiters.push(sender);
         }
+        state.idle |= state.gathering;
         self.wake(state);
         receiver
     }
@@ -163,6 +167,7 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
+        state.idle |= state.gathering;
         self.wake(state);
     }
 
@@ -189,6 +194,18 @@ impl Queue {
         if idle {
             self.work.notify_one();
         }
+    }
+
+    /// Lets records gather for a while, undisturbed by them: not when somebody waits for what is there.
+    pub(super) fn gather(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        state.gathering = true;
+        while state.waiters.is_empty() && !state.closed {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.gathering = false;
     }
 
     /// Waits for work, at most `limit`, and takes all there is. `spent` is an empty vector whose memory is used again.

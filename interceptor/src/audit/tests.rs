@@ -258,7 +258,8 @@ async fn x7_a_chain_on_a_full_disk_stays_whole_and_the_loss_is_in_it() {
 
 #[test]
 fn x7_emitting_is_cheap() {
-    let audit = Audit::discard().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let audit = Audit::to_file(directory.path().join("audit.jsonl")).unwrap();
     let sandbox: Arc<str> = "s1".into();
     let start = Instant::now();
     for _ in 0..100_000 {
@@ -279,10 +280,9 @@ async fn one_who_subscribes_sees_what_is_written_from_then_on() {
     audit.emit(denied(&sandbox, "/1"));
     audit.emit(Record::lifecycle(&sandbox, "stopped"));
     let first = stream.recv().await.unwrap();
-    assert_eq!(first.record.path.as_deref(), Some("/1"));
     let value: Value = serde_json::from_str(&first.json).unwrap();
     assert_eq!(value["path"], "/1");
-    assert_eq!(stream.recv().await.unwrap().record.event, Some("stopped"));
+    assert_eq!(stream.recv().await.unwrap().event, Some("stopped"));
 }
 
 #[test]

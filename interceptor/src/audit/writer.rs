@@ -4,15 +4,17 @@
 //! under load records gather into batches while a lone record is written at once.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::chain::{Chain, Place};
 use super::queue::{Batch, Queue};
 use super::sink::{Short, Sink};
-use super::{ChainKey, Record, line};
+use super::{ChainKey, Kind, Record, RequestId, Verdict, line};
 
 use crate::words;
 
@@ -31,13 +33,45 @@ const LAST_LOOKS: Duration = Duration::from_secs(4);
 /// Vectors that grew beyond this many records in a flood are not kept.
 const KEEP: usize = 1024;
 
-/// A record as it was written, for those who follow along.
+/// A record as it was written, for those who follow along: its JSON, and of its fields those by which it is chosen and counted.
+/// Many are kept, so it is small.
 #[derive(Debug)]
 pub struct Published {
-    /// The record.
-    pub record: Record,
-    /// Its JSON, without the line feed.
+    /// [`Record::time`].
+    pub time: Timestamp,
+    /// [`Record::sandbox`].
+    pub sandbox: Arc<str>,
+    /// [`Record::id`].
+    pub id: RequestId,
+    /// [`Record::kind`].
+    pub kind: Kind,
+    /// [`Record::decision`].
+    pub decision: Option<Verdict>,
+    /// [`Record::event`].
+    pub event: Option<&'static str>,
+    /// [`Record::host`].
+    pub host: Option<Box<str>>,
+    /// [`Record::ip`].
+    pub ip: Option<IpAddr>,
+    /// The record's JSON, without the line feed.
     pub json: Box<str>,
+}
+
+impl Published {
+    /// Of a record and its JSON.
+    pub fn of(record: &Record, json: &str) -> Published {
+        Published {
+            time: record.time,
+            sandbox: Arc::clone(&record.sandbox),
+            id: record.id,
+            kind: record.kind,
+            decision: record.decision,
+            event: record.event,
+            host: record.host.clone(),
+            ip: record.ip,
+            json: json.into(),
+        }
+    }
 }
 
 pub(super) struct Writer {
@@ -101,7 +135,7 @@ impl Writer {
             if reopen {
                 self.reopen();
             }
-            self.write(&mut records);
+            self.write(&records);
             // What was dropped came after what was queued: the report stands where the gap is.
             for (sandbox, count) in dropped {
                 *self.lost.entry(sandbox).or_default() += count;
@@ -121,7 +155,7 @@ impl Writer {
                 spent = records;
             }
             self.text.shrink_to(PIECE * 2);
-            std::thread::sleep(GATHER);
+            queue.gather(GATHER);
         }
         if !self.lost.is_empty() {
             let lost: u64 = self.lost.values().sum();
@@ -239,7 +273,7 @@ impl Writer {
         })
     }
 
-    fn write(&mut self, records: &mut Vec<Record>) {
+    fn write(&mut self, records: &[Record]) {
         if self.sink.is_discard() && self.followers.receiver_count() == 0 {
             return;
         }
@@ -267,11 +301,21 @@ impl Writer {
             if let Err(short) = written {
                 self.lose(&records[first..next], &short);
             }
+            if self.followers.receiver_count() > 0 {
+                self.publish_piece(&records[first..next]);
+            }
             first = next;
         }
-        if self.followers.receiver_count() > 0 {
-            for record in records.drain(..) {
-                self.publish(record);
+    }
+
+    /// Passes on the records of the current piece.
+    fn publish_piece(&self, records: &[Record]) {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        for (record, (start, end)) in records.iter().zip(starts.zip(&self.ends)) {
+            match &self.chain {
+                None => self.tell(record, &self.text[start..end - 1]),
+                // The fields of the chain are the file's.
+                Some(_) => self.publish(record),
             }
         }
     }
@@ -313,16 +357,19 @@ impl Writer {
             }
             self.lost.pop_first();
             if self.followers.receiver_count() > 0 {
-                self.publish(record);
+                self.publish(&record);
             }
         }
     }
 
-    fn publish(&self, record: Record) {
+    fn publish(&self, record: &Record) {
         let mut json = String::new();
-        line::append(&mut json, &record);
-        json.truncate(json.len() - 1);
+        line::append(&mut json, record);
+        self.tell(record, &json[..json.len() - 1]);
+    }
+
+    fn tell(&self, record: &Record, json: &str) {
         // It fails when the last follower has just left.
-        let _ = self.followers.send(Arc::new(Published { record, json: json.into() }));
+        let _ = self.followers.send(Arc::new(Published::of(record, json)));
     }
 }

@@ -16,7 +16,7 @@ use super::Control;
 use super::params::{Id, Params, malformed};
 use super::problem::Problem;
 use super::sse::{Events, Gone};
-use crate::audit::{Published, Record, Verdict};
+use crate::audit::{Published, Verdict};
 use crate::fleet::{Heard, Listener};
 
 /// How often a silent stream shows that it lives.
@@ -31,7 +31,7 @@ pub(super) struct Follow {
     decision: Option<Decision>,
     /// Only those that name this host, or `*.` and a name: what lies below it.
     host: Option<String>,
-    /// First those that are kept (the last 512 at most) and not older than this time (RFC 3339).
+    /// First those that are kept (the last 512 at most, and 64 KiB of them) and not older than this time (RFC 3339).
     since: Option<String>,
 }
 
@@ -75,7 +75,7 @@ async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), 
     let Listener { recent, coming } = listener;
     // Shows at once that the stream is there.
     events.heartbeat().await?;
-    for published in recent.iter().filter(|published| filter.passes(&published.record)) {
+    for published in recent.iter().filter(|published| filter.passes(published)) {
         record(&events, published).await?;
     }
     if let Some(mut coming) = coming {
@@ -87,7 +87,7 @@ async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), 
             match heard {
                 Err(_) => events.heartbeat().await?,
                 Ok(Ok(Heard::Record(published))) => {
-                    if filter.passes(&published.record) {
+                    if filter.passes(&published) {
                         record(&events, &published).await?;
                     }
                 }
@@ -102,7 +102,7 @@ async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), 
 }
 
 async fn record(events: &Events, published: &Arc<Published>) -> Result<(), Gone> {
-    events.event("record", Some(&published.record.id.to_string()), &published.json).await
+    events.event("record", Some(&published.id.to_string()), &published.json).await
 }
 
 struct Filter {
@@ -143,7 +143,7 @@ impl Filter {
         Ok((Filter { decision, host: host.transpose()? }, since))
     }
 
-    fn passes(&self, record: &Record) -> bool {
+    fn passes(&self, record: &Published) -> bool {
         let named = || match (&record.host, record.ip) {
             (Some(host), _) => Some(host.to_string()),
             (None, ip) => ip.map(|ip| ip.to_canonical().to_string()),
@@ -160,7 +160,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Kind, RequestId};
+    use crate::audit::{Kind, Record, RequestId};
 
     fn filter(host: Option<&str>, decision: Option<Decision>) -> Filter {
         Filter::new(Follow { decision, host: host.map(str::to_owned), since: None }).unwrap().0
@@ -170,6 +170,7 @@ mod tests {
     fn filters_pass_what_they_name() {
         let record =
             Record::new(&"sb".into(), RequestId::new(), Kind::Request, Verdict::Deny).host("api.lab.example");
+        let record = Published::of(&record, "{}");
         assert!(filter(None, None).passes(&record));
         assert!(filter(Some("API.lab.example."), Some(Decision::Deny)).passes(&record));
         assert!(filter(Some("*.example"), None).passes(&record));

@@ -14,7 +14,7 @@ use crate::audit::{Kind, Published, Verdict};
 
 /// Records kept for those who ask for what was before, and bytes of them.
 const KEPT: usize = 512;
-const KEPT_BYTES: usize = 512 * 1024;
+const KEPT_BYTES: usize = 64 * 1024;
 /// How far behind one who follows may be before records are left out for them.
 const BEHIND: usize = 1024;
 /// How long the last record of a sandbox is waited for.
@@ -61,7 +61,7 @@ impl Feed {
     /// Follows from now on, or from a time on as far as records are still there.
     pub(crate) fn listen(&self, since: Option<Timestamp>) -> Listener {
         let mut state = self.state();
-        let kept = state.recent.iter().filter(|kept| since.is_some_and(|since| kept.record.time >= since));
+        let kept = state.recent.iter().filter(|kept| since.is_some_and(|since| kept.time >= since));
         let recent = kept.cloned().collect();
         let coming = (!state.is_over)
             .then(|| state.sender.get_or_insert_with(|| broadcast::Sender::new(BEHIND)).subscribe());
@@ -74,8 +74,8 @@ impl Feed {
     }
 
     fn hear(&self, published: &Arc<Published>) {
-        if published.record.kind != Kind::Dns {
-            match published.record.decision {
+        if published.kind != Kind::Dns {
+            match published.decision {
                 Some(Verdict::Allow) => self.allowed.fetch_add(1, Ordering::Relaxed),
                 Some(Verdict::Deny) => self.denied.fetch_add(1, Ordering::Relaxed),
                 None => 0,
@@ -90,7 +90,7 @@ impl Feed {
         }
         state.tell(Heard::Record(published.clone()));
         drop(state);
-        if published.record.event == Some("sandbox_stopped") {
+        if published.event == Some("sandbox_stopped") {
             self.stopped.cancel();
         }
     }
@@ -159,7 +159,7 @@ impl Feeds {
         loop {
             match stream.recv().await {
                 Ok(published) => {
-                    let feed = self.table().get(&published.record.sandbox).cloned();
+                    let feed = self.table().get(&published.sandbox).cloned();
                     if let Some(feed) = feed {
                         feed.hear(&published);
                     }
