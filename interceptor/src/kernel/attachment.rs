@@ -208,7 +208,7 @@ impl Attachment {
             .zip(programs)
             .filter(|(hook, program)| {
                 // Where the kernel does not say, nothing is known to be lost.
-                sys::programs(cgroup.as_fd(), hook.kind, false).is_ok_and(|found| !found.contains(program))
+                sys::has_program(cgroup.as_fd(), hook.kind, **program).is_ok_and(|found| !found)
             })
             .map(|(hook, _)| hook.name)
             .collect()

@@ -37,6 +37,20 @@ struct Query {
 pub(super) fn programs(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool) -> io::Result<Vec<u32>> {
     // An effective list may hold the programs of every level.
     let mut ids = vec![0_u32; MAX_PROGRAMS * 16];
+    let found = query(cgroup, hook, inherited, &mut ids)?;
+    ids.truncate(found);
+    Ok(ids)
+}
+
+/// Whether a program is attached to a cgroup itself, at a hook.
+pub(super) fn has_program(cgroup: BorrowedFd<'_>, hook: u32, program: u32) -> io::Result<bool> {
+    let mut ids = [0_u32; MAX_PROGRAMS];
+    let found = query(cgroup, hook, false, &mut ids)?;
+    Ok(ids.iter().take(found).any(|id| *id == program))
+}
+
+/// Asks for the programs at a hook of a cgroup; how many there are.
+fn query(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool, ids: &mut [u32]) -> io::Result<usize> {
     let mut query = Query {
         target_fd: cgroup.as_raw_fd().cast_unsigned(),
         attach_type: hook,
@@ -58,8 +72,7 @@ pub(super) fn programs(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool) -> io
     if outcome < 0 {
         return Err(io::Error::last_os_error());
     }
-    ids.truncate(query.program_count as usize);
-    Ok(ids)
+    Ok(query.program_count as usize)
 }
 
 /// Detaches a link, whoever else holds it: a child that this process has forked has all of its descriptors until it executes, and a
