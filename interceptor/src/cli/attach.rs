@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 
+use super::meanwhile::Meanwhile;
 use super::{Common, existing, setup, watch};
 use crate::files;
 use crate::fleet::{Enforced, Netns, Visit};
@@ -67,11 +68,12 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let placeholders = rules.variables(common.base_urls);
 
     let audit = setup::audit(&common, rules.policy.limits())?;
-    let enforcer = Enforcer::load()?;
+    let loading = Meanwhile::begin("loading", Enforcer::load)?;
     let tokio =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
     let _entered = tokio.enter();
-    let runtime = setup::runtime(&common, audit.clone())?;
+    let runtime = setup::runtime(&common, audit.clone());
+    let (enforcer, runtime) = (loading.end()?, runtime?);
 
     let id = launch::random_id()?;
     let keys = (rules.policy, rules.keyring);

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod generate;
 pub mod init;
 pub mod install;
+mod meanwhile;
 mod notify;
 pub mod oci_hook;
 mod oci_supervisor;

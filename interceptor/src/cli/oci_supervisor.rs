@@ -25,6 +25,7 @@ use crate::oci::place::ContainerCgroup;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::store::{Entry, Record, Store};
 use crate::oci::talk::{self, Answer, Ask};
+use crate::proxy::Sandbox;
 use crate::sandbox::trust::TrustFile;
 use crate::sandbox::{cgroup, environment, launch, trust};
 use crate::seam::SELF_TEST;
@@ -265,10 +266,11 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
     }
     // The configuration says who made the namespace; it is not this one in any case.
     let netns = if to.own_network && network.is_some() { Netns::Private } else { Netns::Shared };
-    let place = Place { id: to.id, cgroup: &cgroup.path, cgroup_id, netns };
+    let place = Place { cgroup: &cgroup.path, cgroup_id, netns };
     let keys = (rules.policy, rules.keyring);
     let pins = Pins::of(cgroup_id)?;
-    let mut enforced = Enforced::begin(&runtime, to.enforcer, &place, sockets, keys, Some(pins))?;
+    let sandbox = Sandbox::new(&runtime, to.id, keys.0, keys.1)?;
+    let mut enforced = Enforced::begin(&runtime, to.enforcer, sandbox, &place, sockets, Some(pins))?;
     visitor.self_test(SELF_TEST, &enforced.token)?;
     drop(visitor);
     enforced.record_refusals()?;

@@ -11,10 +11,12 @@ use anyhow::{Context, bail};
 use interceptor_policy::Catalogue;
 
 use super::bounds::{self, Bound};
+use super::meanwhile::Meanwhile;
 use super::{Common, Net, setup};
 use crate::fleet::{Enforced, Netns, Place};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
+use crate::proxy::Sandbox;
 use crate::sandbox::handover::Launch;
 use crate::sandbox::resources::{self, Bounded, Resources};
 use crate::sandbox::signals::Signals;
@@ -116,18 +118,29 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let audit = setup::audit(&common, rules.policy.limits())?;
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
-    let enforcer = Enforcer::load()?;
     // This thread, which lasts as long as the sandbox, starts the sandbox's processes; the workers serve it.
     let tokio =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
     let _entered = tokio.enter();
-    let runtime = setup::runtime(&common, audit.clone())?;
+    // Beside it, what takes longest: the kernel judges the programs, and the roots are read.
+    let loading = Meanwhile::begin("loading", Enforcer::load)?;
+    let reading = {
+        let (common, audit, handle) = (common.clone(), audit.clone(), tokio.handle().clone());
+        Meanwhile::begin("reading", move || {
+            let _entered = handle.enter();
+            setup::runtime(&common, audit)
+        })?
+    };
 
     let bounds = Resources {
         processes: pids_limit.map_or(Some(resources::PROCESSES), |Bound(bound)| bound),
         memory: memory.map_or_else(resources::most_memory, |Bound(bound)| bound),
     };
-    let (mut sandbox, sockets) = launch::Sandbox::make(&id, isolated, &bounds)?;
+    let (mut sandbox, sockets) = match launch::Sandbox::make(&id, isolated, &bounds) {
+        Ok(made) => made,
+        // Whoever may not load programs may not make a cgroup either, and the kernel says it better.
+        Err(failed) => return Err(loading.end().err().map_or_else(|| failed.into(), Into::into)),
+    };
     let asked = |resource: Bounded| match resource {
         Bounded::Processes => pids_limit.is_some(),
         Bounded::Memory => memory.is_some(),
@@ -147,28 +160,26 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     );
     tell_unpassed(&environment, common.quiet);
     let place = Place {
-        id: &id,
         cgroup: sandbox.cgroup().path(),
         cgroup_id: sandbox.cgroup().id(),
         // What `make` has made, whatever devices it shows.
         netns: if isolated { Netns::Private } else { Netns::Shared },
     };
-    let keys = (rules.policy, rules.keyring);
-    let mut enforced = Enforced::begin(&runtime, &enforcer, &place, sockets, keys, None)?;
+    let runtime = match reading.end() {
+        Ok(runtime) => runtime,
+        Err(failed) => return Err(loading.end().err().map_or(failed, Into::into)),
+    };
+    let proxy = Sandbox::new(&runtime, &id, rules.policy, rules.keyring)?;
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
-        enforced.sandbox().name_itself(&name);
+        proxy.name_itself(&name);
     }
-    sandbox.hold_links()?;
-    sandbox.self_test(SELF_TEST, &enforced.token)?;
-    enforced.record_refusals()?;
-    tracing::info!(sandbox = %id, user = %identity.name, "self-test passed; starting the command");
-
+    let user = identity.name.clone();
     let launch = Launch {
         command: Strings(command),
         environment: environment.lines,
         directory: Sent(directory),
         identity,
-        ca_pem: enforced.sandbox().trust_pem(),
+        ca_pem: proxy.trust_pem(),
         hidden: hidden(rules.secret_files, &common),
         hidden_directories: agent_directory().into_iter().map(Sent).collect(),
         bundles,
@@ -176,11 +187,18 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         open_files,
         shared_network: !isolated,
         nesting,
-        // The sandbox knows when it starts.
-        foreground: false,
     };
+    // Only its first process is there, which prepares what the command will see while the wall is put up.
+    sandbox.prepare(launch, descriptors)?;
+    let enforcer = loading.end()?;
+    let mut enforced = Enforced::begin(&runtime, &enforcer, proxy, &place, sockets, None)?;
+    sandbox.hold_links()?;
+    sandbox.self_test(SELF_TEST, &enforced.token)?;
+    enforced.record_refusals()?;
+    tracing::info!(sandbox = %id, %user, "self-test passed; starting the command");
+
     // With its processes gone, the rest is taken down in the order in which it was put up.
-    let ended = sandbox.run(launch, descriptors, &signals);
+    let ended = sandbox.run(descriptors, &signals);
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
     let (status, reached) = ended?;

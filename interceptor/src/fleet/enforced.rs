@@ -24,8 +24,6 @@ use crate::seam::{Listeners, SELF_TEST};
 /// A sandbox's cgroup, and how its network namespace stands to others.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
-    /// The sandbox's id.
-    pub(crate) id: &'a str,
     /// The cgroup's directory.
     pub(crate) cgroup: &'a Path,
     /// Its id in the kernel.
@@ -78,8 +76,9 @@ impl Enforced {
         }
         let (mut visitor, sockets) =
             launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
-        let place = Place { id, cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
-        let mut enforced = Enforced::begin(runtime, enforcer, &place, sockets, rules, Some(pins))?;
+        let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
+        let sandbox = Sandbox::new(runtime, id, rules.0, rules.1)?;
+        let mut enforced = Enforced::begin(runtime, enforcer, sandbox, &place, sockets, Some(pins))?;
         enforced.was_closed = takes_over;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
             if takes_over {
@@ -96,26 +95,27 @@ impl Enforced {
         Ok(enforced)
     }
 
-    /// Attaches the programs first, pinned if there is a place for it, and serves then. Call it within a tokio runtime.
+    /// Attaches the programs first, pinned if there is a place for it, and serves then. `sandbox` is the proxy's half, which
+    /// serves nothing yet. Call it within a tokio runtime.
     ///
     /// # Errors
     /// What the kernel refuses, or what the proxy's half could not be made for.
     pub(crate) fn begin(
         runtime: &Arc<Runtime>,
         enforcer: &Enforcer,
+        sandbox: Arc<Sandbox>,
         place: &Place<'_>,
         sockets: Sockets,
-        rules: (Policy, Keyring),
         pins: Option<Pins>,
     ) -> Result<Self, FleetError> {
-        let ((policy, keyring), id) = (rules, place.id);
-        let enforcement = enforcement(place, &sockets, &policy)?;
+        let enforcement = enforcement(place, &sockets, &sandbox.rules().policy)?;
         let cgroup = File::open(place.cgroup)
             .context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;
-        let sandbox = Sandbox::new(runtime, id, policy, keyring)?;
         let attachment = match &pins {
             None => enforcer.attach(&cgroup, &enforcement)?,
-            Some(pins) => enforcer.attach_pinned(&cgroup, &enforcement, &pins.fresh(id), &pins.stale)?,
+            Some(pins) => {
+                enforcer.attach_pinned(&cgroup, &enforcement, &pins.fresh(sandbox.id()), &pins.stale)?
+            }
         };
         let (own, has_devices) = (sockets.addresses(), !sockets.closed);
         let took_over = pins.as_ref().is_some_and(|pins| !pins.stale.is_empty());

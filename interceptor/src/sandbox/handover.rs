@@ -2,8 +2,8 @@
 //! descriptors beside them (SCM_RIGHTS, unix(7)).
 //!
 //! The conversation is short and always the same: [`Order::Begin`] → [`Report::Listening`] with the sockets →
-//! [`Order::SelfTest`] → [`Report::Passed`] → [`Order::Launch`] with the standard descriptors → signals and stops, until one
-//! side closes. [`Report::Failed`] may come instead of any report, and is the last.
+//! [`Order::Prepare`] with the standard descriptors → [`Order::SelfTest`] → [`Report::Passed`] → [`Order::Start`] → signals and
+//! stops, until one side closes. [`Report::Failed`] may come instead of any report, and is the last.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -37,8 +37,14 @@ pub(crate) enum Order {
         /// What it answers.
         token: String,
     },
-    /// Start the command. Its standard input, output and error come as descriptors.
-    Launch(Box<Launch>),
+    /// Prepare what the command will see. Its standard input, output and error come as descriptors. There is no report: what
+    /// is ordered next waits until it is done.
+    Prepare(Box<Launch>),
+    /// Give up every privilege and start the command. It must be prepared, and the self-test have passed.
+    Start {
+        /// Whether the command is to begin in the foreground of the terminal at standard input.
+        foreground: bool,
+    },
     /// Send the command a signal.
     Signal(i32),
     /// Send the command's whole process group a signal.
@@ -91,8 +97,6 @@ pub(crate) struct Launch {
     pub(crate) shared_network: bool,
     /// Whether user namespaces, and mounts in them, may be made inside.
     pub(crate) nesting: bool,
-    /// Whether the command is to begin in the foreground of the terminal at standard input.
-    pub(crate) foreground: bool,
 }
 
 /// What the process inside says.

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -106,7 +107,7 @@ fn begin(channel: &Channel, attend: Attend) -> Result<i32, SandboxError> {
             }
             let ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
             listen(channel, ipv6)?;
-            wait_for_launch(channel, ipv6).map(|_| 0)
+            wait_for_end(channel, ipv6).map(|()| 0)
         }
     }
 }
@@ -133,8 +134,8 @@ fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
         std::net::TcpListener::bind("[::1]:0").is_ok()
     };
     listen(channel, ipv6)?;
-    let Some((launch, stdio)) = wait_for_launch(channel, ipv6)? else { return Ok(OUR_FAILURE) };
-    start(channel, &launch, stdio)
+    let Some(ready) = wait_for_start(channel, ipv6)? else { return Ok(OUR_FAILURE) };
+    start(channel, ready)
 }
 
 /// Raises what tells the kernel how readily to kill this process; lowering it may be refused.
@@ -158,22 +159,59 @@ fn only_loopback() -> Result<bool, SandboxError> {
     Ok(devices.iter().all(|device| device.name() == c"lo"))
 }
 
-/// Tests on demand until the command is to be started; `None` when the supervisor hung up.
-fn wait_for_launch(channel: &Channel, ipv6: bool) -> Result<Option<(Launch, Vec<OwnedFd>)>, SandboxError> {
+/// A command whose view is prepared, with its standard descriptors.
+struct Prepared {
+    launch: Launch,
+    stdio: Vec<OwnedFd>,
+    foreground: bool,
+}
+
+/// Prepares and tests on demand until the command is to be started; `None` when the supervisor hung up.
+fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<Prepared>, SandboxError> {
+    let (mut prepared, mut passed) = (None, false);
     loop {
         match channel.receive().context(|| "cannot receive orders".into())? {
             None => return Ok(None),
+            Some((Order::Prepare(launch), stdio)) if prepared.is_none() => {
+                let borrowed: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
+                if borrowed.len() != 3 {
+                    return Err(SandboxError::Inside("the command has no standard descriptors".into()));
+                }
+                mounts::prepare(&launch, &borrowed)?;
+                prepared = Some((*launch, stdio));
+            }
             Some((Order::SelfTest { probe, token }, _)) => {
-                selftest::run(probe, &token, ipv6)
-                    .map_err(|failed| SandboxError::Inside(failed.to_string()))?;
-                channel.send(&Report::Passed, &[]).context(|| "cannot report".into())?;
+                self_test(channel, probe, &token, ipv6)?;
+                passed = true;
             }
-            Some((Order::Launch(launch), stdio)) => return Ok(Some((*launch, stdio))),
-            Some(_) => {
-                return Err(SandboxError::Inside("an order came at the wrong time".into()));
+            // Nothing starts behind a wall that was not tested.
+            Some((Order::Start { foreground }, _)) if passed => {
+                let Some((launch, stdio)) = prepared else { return Err(untimely()) };
+                return Ok(Some(Prepared { launch, stdio, foreground }));
             }
+            Some(_) => return Err(untimely()),
         }
     }
+}
+
+/// Tests on demand until the supervisor hangs up.
+fn wait_for_end(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
+    loop {
+        match channel.receive().context(|| "cannot receive orders".into())? {
+            None => return Ok(()),
+            Some((Order::SelfTest { probe, token }, _)) => self_test(channel, probe, &token, ipv6)?,
+            Some(_) => return Err(untimely()),
+        }
+    }
+}
+
+fn self_test(channel: &Channel, probe: SocketAddr, token: &str, ipv6: bool) -> Result<(), SandboxError> {
+    selftest::run(probe, token, ipv6).map_err(|failed| SandboxError::Inside(failed.to_string()))?;
+    channel.send(&Report::Passed, &[]).context(|| "cannot report".into())
+}
+
+fn untimely() -> SandboxError {
+    SandboxError::Inside("an order came at the wrong time".into())
 }
 
 /// The end of the chain: with the supervisor goes the outer process, with that this one, with this one all of the sandbox.
@@ -193,19 +231,15 @@ fn own_group(foreground: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Prepares what the command will see, gives up every privilege, and starts it.
-fn start(channel: &Channel, launch: &Launch, stdio: Vec<OwnedFd>) -> Result<i32, SandboxError> {
-    let borrowed: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
-    if borrowed.len() != 3 {
-        return Err(SandboxError::Inside("the command has no standard descriptors".into()));
-    }
-    mounts::prepare(launch, &borrowed)?;
+/// Gives up every privilege, and starts the command.
+fn start(channel: &Channel, prepared: Prepared) -> Result<i32, SandboxError> {
+    let Prepared { launch, stdio, foreground } = prepared;
     // Again by its path, so that it is seen through the sandbox's mounts.
     if chdir(&launch.directory.0).is_err() {
         chdir("/").context(|| "cannot enter /".into())?;
     }
-    for (standard, descriptor) in (0..).zip(&borrowed) {
-        sys::duplicate_onto(*descriptor, standard)
+    for (standard, descriptor) in (0..).zip(&stdio) {
+        sys::duplicate_onto(descriptor.as_fd(), standard)
             .context(|| "cannot set the standard descriptors".into())?;
     }
     drop(stdio);
@@ -213,14 +247,14 @@ fn start(channel: &Channel, launch: &Launch, stdio: Vec<OwnedFd>) -> Result<i32,
     let (soft, hard) = launch.open_files;
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
         .context(|| "cannot restore the limit of open files".into())?;
-    privileges::give_up(launch)?;
+    privileges::give_up(&launch)?;
     // A change of user id forgets both.
     die_with_parent()?;
 
     match sys::fork().context(|| "cannot start the command".into())? {
         Some(command) => reaper::wait(channel, command),
         None => {
-            let ready = own_group(launch.foreground);
+            let ready = own_group(foreground);
             let ready = ready.and_then(|()| SigSet::all().thread_unblock().map_err(io::Error::from));
             let ready = ready.and_then(|()| sys::default_disposition(Signal::SIGPIPE));
             let (status, why) = match ready {

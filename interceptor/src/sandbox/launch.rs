@@ -205,18 +205,23 @@ impl Sandbox {
         self.inside.self_test(probe, token)
     }
 
-    /// Starts the command with these standard descriptors, waits for its end, and returns the
-    /// status to exit with, and the bounds that were run into.
+    /// Has the command's view of the machine prepared, with these standard descriptors, while this process goes on: the
+    /// self-test waits for it.
+    pub(crate) fn prepare(&self, launch: Launch, stdio: [BorrowedFd<'_>; 3]) -> Result<(), SandboxError> {
+        self.inside.order(&Order::Prepare(Box::new(launch)), &stdio)
+    }
+
+    /// Starts the command that was prepared, waits for its end, and returns the status to exit with, and the bounds that were
+    /// run into. `stdio` are the descriptors that it was prepared with.
     pub(crate) fn run(
         mut self,
-        launch: Launch,
         stdio: [BorrowedFd<'_>; 3],
         signals: &Signals,
     ) -> Result<(i32, Vec<Bounded>), SandboxError> {
         let terminal = Terminal::open();
         // Where a part of a pipeline may need the terminal, a pager for one, it stays there until the command needs it.
         let foreground = terminal.is_ours() && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok());
-        self.inside.order(&Order::Launch(Box::new(Launch { foreground, ..launch })), &stdio)?;
+        self.inside.order(&Order::Start { foreground }, &[])?;
         let status = self.supervise(signals, &terminal);
         let reached = self.cgroup.reached();
         drop(self);

@@ -17,6 +17,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -158,10 +159,10 @@ impl Finder<'_> {
                 }
                 self.bounds.entries -= 1;
                 let (Ok(kind), name) = (entry.file_type(), entry.file_name()) else { continue };
-                let path = below.join(&name);
                 if kind.is_dir() && level < depth && !SKIPPED.iter().any(|skipped| name == *skipped) {
-                    waiting.push_back((path, level + 1));
-                } else if kind.is_file() {
+                    waiting.push_back((below.join(&name), level + 1));
+                } else if kind.is_file() && may_be_bundle(&name) {
+                    let path = below.join(&name);
                     let whole = directory.join(&path);
                     if is_bundle(&whole) {
                         let sure = is_known(&whole) || is_packages(&whole);
@@ -171,6 +172,14 @@ impl Finder<'_> {
             }
         }
     }
+}
+
+/// Whether a file of this name can be a bundle at all. Nearly none can, and most that is walked through are files.
+fn may_be_bundle(name: &OsStr) -> bool {
+    ENDINGS.iter().any(|ending| {
+        let (name, ending) = (name.as_bytes(), ending.as_bytes());
+        name.len() >= ending.len() && name[name.len() - ending.len()..].eq_ignore_ascii_case(ending)
+    })
 }
 
 /// Whether a path is that of a bundle, by all that its name says.

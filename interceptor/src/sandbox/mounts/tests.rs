@@ -31,7 +31,6 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         open_files: (1024, 1024),
         shared_network: false,
         nesting: false,
-        foreground: false,
     }
 }
 
