@@ -280,7 +280,7 @@ fn blind_loader() -> EbpfLoader<'static> {
     };
     let made = thread::Builder::new().name("kernel-loader".to_owned()).spawn(elsewhere);
     // Where a process may not do that, the loader reads what it is about to forget.
-    made.ok().and_then(|thread| thread.join().ok()).flatten().unwrap_or_else(EbpfLoader::new)
+    made.ok().and_then(|thread| thread.join().ok()).flatten().unwrap_or_default()
 }
 
 /// Attaches every program; on an error, what was attached is detached.
