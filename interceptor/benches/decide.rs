@@ -1,4 +1,4 @@
-//! What one decision costs, by the number of rules: `cargo bench -p interceptor --bench decide`.
+//! The cost of one decision, by number of rules: `cargo bench -p interceptor --bench decide`.
 
 use divan::{Bencher, black_box};
 use interceptor_policy::{Catalogue, Decision, Document, Host, Policy, Request, Scheme};
@@ -80,7 +80,7 @@ fn governed_deep(bencher: Bencher<'_, '_>, rules: usize) {
     decide(bencher, rules, "api.test", &format!("/v1/a/b/c/d{}", (rules - 4) / 4 * 4 + 3), true);
 }
 
-/// No rule has the path: the refusal with its nearest miss.
+/// No rule matches the path: a refusal with its nearest miss.
 #[divan::bench(args = SIZES)]
 fn governed_denied(bencher: Bencher<'_, '_>, rules: usize) {
     decide(bencher, rules, "api.test", "/v2/nothing/here", false);
@@ -98,7 +98,7 @@ fn free_address(bencher: Bencher<'_, '_>, rules: usize) {
     decide(bencher, rules, "11.0.2.7", "/any/path", true);
 }
 
-/// A name that nothing permits: the refusal with its nearest miss.
+/// A name that nothing permits: a refusal with its nearest miss.
 #[divan::bench(args = SIZES)]
 fn denied_name(bencher: Bencher<'_, '_>, rules: usize) {
     decide(bencher, rules, "elsewhere.test", "/any/path", false);

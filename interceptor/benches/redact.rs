@@ -1,5 +1,5 @@
-//! What redaction costs a response in which nothing is found, the usual one: throughput by coding and by kind of text; and
-//! what it costs to look for placeholders in a request.
+//! The cost of redaction for a response without keys, the usual case: throughput by coding and kind
+//! of text. Also the cost of looking for placeholders in a request.
 //!
 //! `cargo bench -p interceptor --bench redact`
 
@@ -29,7 +29,7 @@ fn main() {
     divan::main();
 }
 
-/// Keys as services have them, each with a placeholder as long.
+/// Keys as services issue them, each with a placeholder of the same length.
 const KEYS: [(&str, &str); 8] = [
     ("sk-proj-Zr8tQ1vB6nXw3LkY9dPfG2hJ5mC7sT4uA0eR", "sk-proj-proxy-managed-8fK2mQ9xWcB5tLrY3nDpVh"),
     ("9b1f04c7d2e85a6370be9f21c4d8a75e", "proxy-managed-q7w3e9r5t1y8u2i6o0"),
@@ -41,7 +41,7 @@ const KEYS: [(&str, &str); 8] = [
     ("A~b+C/d=E1f2G3h4I5j6K7l8M9n0O1p2==", "proxy-managed-0f1a3b5c7d9e1f3a5b7c"),
 ];
 
-/// The first so many of them.
+/// The first of them.
 fn redactor(keys: usize) -> Redactor {
     let pairs = KEYS.iter().take(keys);
     Redactor::of(pairs.map(|(key, placeholder)| (key.as_bytes(), placeholder.as_bytes())))
@@ -122,10 +122,10 @@ fn run(bencher: Bencher<'_, '_>, keys: usize, text: &[u8], coding: &'static str,
     });
 }
 
-/// A text by its name, made when it is wanted.
+/// A text by name, made on demand.
 type Text = (&'static str, fn() -> Vec<u8>);
 
-/// Texts of which some are full of escapes; none has a key.
+/// Texts without keys; some are full of escapes.
 const TEXTS: [Text; 12] = [
     ("json", json),
     ("json_escapes", || {
@@ -185,7 +185,7 @@ fn zstd(bencher: Bencher<'_, '_>) {
     run(bencher, 2, &words(), "zstd", encode(ZstdEncoder::new(3), &words()));
 }
 
-/// What it would cost to encode again, for comparison.
+/// The cost of encoding again, for comparison.
 #[divan::bench]
 fn encoding_gzip_again(bencher: Bencher<'_, '_>) {
     let text = words();
@@ -194,7 +194,7 @@ fn encoding_gzip_again(bencher: Bencher<'_, '_>) {
         .bench_local(|| encode(GzipEncoder::new(Level::Default.into()), &text));
 }
 
-/// An ordinary request of an SDK, its own placeholder in it or none.
+/// An ordinary request of an SDK, with or without a placeholder.
 #[divan::bench(args = [false, true])]
 fn presented(bencher: Bencher<'_, '_>, placeholder: bool) {
     let document = r#"{ "credentials": { "openai": "sk-real-one", "anthropic": "sk-real-two", "github": "ghp_real3" } }"#;

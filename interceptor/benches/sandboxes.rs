@@ -1,5 +1,6 @@
-//! How long it takes to put a thousand sandboxes under one program set, what each costs this process, and what `connect` costs
-//! under it: as root, in a network namespace and cgroups of its own, which are removed again.
+//! How long it takes to attach a thousand sandboxes to one program set, what each costs this
+//! process, and what `connect` costs under it. Runs as root, in its own network namespace and
+//! cgroups, which it removes.
 
 use std::fs::{self, File};
 use std::io;
@@ -26,9 +27,9 @@ use socket2::SockRef;
 
 /// How many sandboxes.
 const SANDBOXES: usize = 1000;
-/// How many networks the sandbox denies in which `connect` is measured.
+/// The number of networks denied in the sandbox where `connect` is measured.
 const NETWORKS: u32 = 10_000;
-/// How many connections each measurement takes.
+/// The number of connections per measurement.
 const CONNECTIONS: usize = 20_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
     let cgroups = Cgroups::make(SANDBOXES)?;
 
-    // The listener is born in the first sandbox, as are the clients.
+    // The listener is created in the first sandbox, like the clients.
     cgroups.enter(0)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let target = listener.local_addr()?;
@@ -78,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("connect, direct       {direct:?}");
     println!("connect, redirected   {redirected:?}");
     println!("  with the networks   {with_networks:?}");
-    println!("connect, refused      {refused:?}, and {reported:?} where somebody hears of it");
+    println!("connect, refused      {refused:?}, and {reported:?} if it is reported");
     idle(&enforcer)?;
 
     stop.store(true, Ordering::Relaxed);
@@ -90,7 +91,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Puts a sandbox under the programs; all share one listener, since only one is used.
+/// Attaches a sandbox to the programs. All share one listener, because only one is used.
 fn attach(
     enforcer: &Enforcer,
     cgroup: &Path,
@@ -123,7 +124,7 @@ fn connect(address: SocketAddr) -> io::Result<Duration> {
     Ok(times[CONNECTIONS / 2])
 }
 
-/// The median time of a connect that a network of the set refuses.
+/// The median time of a connect that a denied network refuses.
 fn refuse() -> Result<Duration, Box<dyn std::error::Error>> {
     let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 443));
     let mut times = Vec::with_capacity(CONNECTIONS);
@@ -138,7 +139,7 @@ fn refuse() -> Result<Duration, Box<dyn std::error::Error>> {
     Ok(times[CONNECTIONS / 2])
 }
 
-/// Takes refusals and keeps nothing.
+/// Receives refusals and discards them.
 struct Unheard;
 
 impl Refusals for Unheard {
@@ -146,7 +147,7 @@ impl Refusals for Unheard {
     fn dropped(&self, _: u64) {}
 }
 
-/// What the proxy's half of an idle sandbox costs: its authority, tables, pool, listeners and tasks.
+/// The cost of an idle sandbox in user space: its CA, tables, pool, listeners and tasks.
 fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let _entered = tokio.enter();
@@ -174,7 +175,7 @@ fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
         serving.push(sandbox.serve(listeners, enforcer.destinations(), accept)?);
     }
     let took = start.elapsed();
-    // Every task runs once.
+    // Let every task run once.
     thread::sleep(Duration::from_millis(500));
     println!("proxy of {SANDBOXES} sandboxes {took:?}, {:?} each", took / SANDBOXES as u32);
     println!("memory, idle          {} bytes each", resident_bytes()?.saturating_sub(before) / SANDBOXES);

@@ -1,4 +1,4 @@
-//! The name in a ClientHello: the same however it is cut, and the bytes stay as they came.
+//! The name in a ClientHello: the same however it is cut, and the bytes stay unchanged.
 
 #[allow(dead_code, reason = "the target uses a part")]
 #[path = "../src/tls/hello.rs"]
@@ -28,7 +28,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(name, read(&[1]));
     if let Ok(Some(name)) = name {
         assert!(name.is_ascii() && !name.is_empty());
-        // What the policy is asked, it can read or refuse.
+        // The policy can read or refuse every name it is given.
         let _ = Host::parse(&name);
     }
 }

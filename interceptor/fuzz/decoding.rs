@@ -1,5 +1,5 @@
-//! Encoded answers: whatever an origin sends as encoded, the same comes out however it is cut; and
-//! a key that stood in what was encoded does not.
+//! Encoded answers: whatever an origin sends, the output is the same however it is cut, and a key
+//! in the encoded text is not in it.
 
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -20,14 +20,14 @@ use crate::redaction::RedactResponse as _;
 const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77==";
 const PLACEHOLDER: &str = "sk-proxy-managed-0123456ab";
 const CODINGS: [&str; 6] = ["gzip", "deflate", "br", "zstd", "gzip, br", "zstd, gzip"];
-/// A small input may decode to a large output; this much of it is looked at.
+/// A small input may decode to a large output; this much of it is checked.
 const MOST: usize = 1 << 20;
 
 static REDACTOR: LazyLock<Redactor> =
     LazyLock::new(|| Redactor::of([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()).expect("one key"));
 
-/// Checks one body: the first byte says which coding, and whether what follows is encoded already or
-/// a text to be encoded, in which 0xff stands for a key.
+/// Checks one body. The first byte gives the coding, and says whether the rest is encoded already
+/// or a text to encode, in which 0xff stands for a key.
 ///
 /// # Panics
 /// Where something does not hold.
@@ -72,7 +72,7 @@ async fn encoded(text: &[u8], codings: &str) -> Vec<u8> {
     bytes
 }
 
-/// What the sandbox gets of such an answer, and whether the body came to its end.
+/// The sandbox's view of such an answer, and whether the body was complete.
 async fn redacted(sent: &[u8], coding: &str, lengths: &[usize]) -> (Vec<u8>, bool) {
     let pieces: Vec<Bytes> = pieces::cut(sent, lengths).into_iter().map(Bytes::copy_from_slice).collect();
     let answer = Response::builder().header(CONTENT_ENCODING, coding);

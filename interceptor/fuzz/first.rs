@@ -1,5 +1,5 @@
-//! What a connection speaks by its first bytes: never TLS or HTTP/2 for one who sees more bytes and
-//! something else for one who sees fewer, and never a wait without end.
+//! The protocol of a connection by its first bytes: further bytes never change a verdict of TLS or
+//! HTTP/2, and no wait is endless.
 
 #[allow(dead_code, reason = "the target uses a part")]
 #[path = "../src/accept/classify.rs"]
@@ -15,7 +15,7 @@ pub fn check(data: &[u8]) {
     let data = &data[..data.len().min(600)];
     let told: Vec<Spoken> = (0..=data.len()).filter_map(|end| classify(&data[..end])).collect();
     let Some(last) = told.last() else {
-        // Nothing but the beginning of a request line is waited for.
+        // Only the beginning of a request line makes the proxy wait.
         assert!(!data.contains(&0), "{}", data.escape_ascii());
         return;
     };
@@ -28,7 +28,7 @@ pub fn check(data: &[u8]) {
     let first = told[0];
     assert!(!told.iter().any(framed) || told.iter().all(|spoken| *spoken == first), "{told:?}");
     if first == Spoken::Other {
-        // Only a line that came to its end is HTTP after all, so that the refusal can say why.
+        // Only a complete line counts as HTTP after all, so that the refusal can say why.
         let after_all = told.contains(&Spoken::Http1);
         assert!(!after_all || memchr::memmem::find(data, b"HTTP/").is_some(), "{told:?}");
     }

@@ -1,5 +1,5 @@
-//! The filter of HTTP/1.1: what it lets through, hyper and a reader of our own upon httparse take
-//! for the same requests; and however the input is cut, the same comes through.
+//! The HTTP/1.1 filter: hyper and an independent reader based on httparse see the same requests in
+//! its output, and the output is the same however the input is cut.
 
 #[allow(dead_code, reason = "the target uses a part")]
 #[path = "../src/http/strict/mod.rs"]
@@ -28,7 +28,7 @@ use strict::{Ceilings, Strict, Upgrade};
 const HEADERS: usize = 100;
 const CEILINGS: Ceilings = Ceilings { head_bytes: 1024, headers: HEADERS, time: Duration::from_secs(3600) };
 
-/// What a request is, as far as both readers must agree.
+/// The parts of a request on which both readers must agree.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     method: String,
@@ -38,7 +38,7 @@ struct Seen {
     whole: bool,
 }
 
-/// What came through, whether a message was refused, and whether reading failed.
+/// The output, whether a message was refused, and whether reading failed.
 #[derive(Debug, PartialEq)]
 struct Filtered {
     passed: Vec<u8>,
@@ -60,7 +60,7 @@ pub fn check(data: &[u8]) {
     let mut passed = &whole.passed[..];
     if whole.refused {
         let stand_in = [strict::REFUSED_METHOD.as_bytes(), b" / HTTP/1.1\r\n"].concat();
-        let at = memchr::memmem::rfind(passed, &stand_in).expect("a refusal is told");
+        let at = memchr::memmem::rfind(passed, &stand_in).expect("a refusal is reported");
         passed = &passed[..at];
     }
     let own = requests(passed);
@@ -76,7 +76,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Reads all that the filter lets through. An upgrade that is asked for is declined.
+/// Reads everything the filter lets through. Declines every upgrade.
 async fn filter(text: &[u8], lengths: &[usize]) -> Filtered {
     let stream = Stream::new(pieces::cut(text, lengths));
     let (mut strict, notes) = Strict::new(stream, BytesMut::new(), || CEILINGS);
@@ -104,7 +104,7 @@ async fn filter(text: &[u8], lengths: &[usize]) -> Filtered {
     Filtered { passed, refused: notes.refused().is_some(), failed }
 }
 
-/// The requests in what came through, by httparse and RFC 9112 section 6.
+/// The requests in the output, by httparse and RFC 9112 section 6.
 fn requests(mut rest: &[u8]) -> Vec<Seen> {
     let mut all = Vec::new();
     loop {
@@ -144,7 +144,7 @@ fn requests(mut rest: &[u8]) -> Vec<Seen> {
     }
 }
 
-/// Reads the body of a request; what stands behind it.
+/// Reads the body of a request. Returns the bytes after it.
 fn body<'a>(seen: &mut Seen, rest: &'a [u8]) -> &'a [u8] {
     let field = |wanted: &str| {
         let mut values = seen.fields.iter().filter(|(name, _)| name == wanted);
@@ -192,7 +192,7 @@ fn chunks<'a>(seen: &mut Seen, mut rest: &'a [u8]) -> &'a [u8] {
     }
 }
 
-/// The requests that hyper takes from it.
+/// The requests that hyper reads from it.
 async fn served(text: &[u8]) -> Vec<Seen> {
     let all: Rc<RefCell<Vec<Seen>>> = Rc::default();
     let kept = all.clone();

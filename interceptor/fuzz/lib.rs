@@ -1,5 +1,5 @@
-//! The parsers of bytes that a sandbox or an origin controls, as the fuzz targets see them. A
-//! module for each target says what must hold of any input.
+//! The parsers of bytes that a sandbox or an origin controls, as the fuzz targets see them. Each
+//! target has a module that defines what must hold for any input.
 
 pub mod clienthello;
 pub mod decoding;

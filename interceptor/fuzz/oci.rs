@@ -1,5 +1,5 @@
-//! What a container runtime hands to the hook: what is judged good has none of what is refused, and
-//! changes leave JSON that says what they said.
+//! The configuration that a container runtime gives to the hook: an accepted one contains nothing
+//! that is refused, and edits keep the rest of the JSON.
 
 #[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
 #[path = "../src/oci/config.rs"]
@@ -21,7 +21,7 @@ use serde_json::Value;
 use error::{Attempt, OciError};
 use input::Input;
 
-/// Checks one input of the hook's.
+/// Checks one input of the hook.
 ///
 /// # Panics
 /// Where something does not hold.
@@ -63,7 +63,7 @@ fn check_config(mut config: config::Config) {
         assert_eq!(config.destinations().count(), destinations + 1);
         assert_eq!(config.destinations().last(), Some(Path::new("/d")));
     }
-    // What would not start is refused whatever else it says.
+    // A container that would not start is refused whatever else its configuration says.
     config.refuse(Path::new("/bin/true"), "a\n\"reason\"", "token");
     let after: Value = serde_json::from_str(&config.to_json()).expect("JSON");
     for stage in ["prestart", "createRuntime"] {

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Splits an input at bytes that it names itself: the first says how many of the next say how long
-/// the pieces are, one after the other and again from the first. What is left is the text.
+/// Splits an input into pieces of lengths that it gives itself: the first byte is the number of
+/// lengths, the lengths follow and repeat, and the rest is the text.
 pub(crate) fn read(data: &[u8]) -> Option<(Vec<usize>, &[u8])> {
     let (count, rest) = data.split_first()?;
     let (lengths, text) = rest.split_at_checked(usize::from(count % 5))?;
@@ -30,7 +30,7 @@ pub(crate) fn cut<'a>(text: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// A stream that gives one piece at each read, and takes whatever is written.
+/// A stream that returns one piece per read, and accepts every write.
 #[derive(Debug)]
 pub(crate) struct Stream<'a> {
     pieces: std::vec::IntoIter<&'a [u8]>,

@@ -1,5 +1,4 @@
-//! A record's line: one line, JSON, whose texts are those that went in, with nothing that steers a
-//! terminal.
+//! A record's line: one line of JSON with the original texts, without terminal control characters.
 
 #[allow(dead_code, unreachable_pub, reason = "the target uses a part")]
 #[path = "../src/audit/id.rs"]
@@ -18,7 +17,7 @@ use serde_json::Value;
 use id::RequestId;
 use kept::{Kind, Protocol, Record, Verdict};
 
-/// Checks a record with texts that the input gives, separated by bytes 0xff.
+/// Checks a record with texts from the input, separated by 0xff.
 ///
 /// # Panics
 /// Where something does not hold.

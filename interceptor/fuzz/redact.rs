@@ -1,4 +1,4 @@
-//! What must hold of any answer, whatever is in it and however it is cut.
+//! Properties of redaction for any answer, however it is cut.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,7 +19,7 @@ static SCANNERS: LazyLock<[Arc<Scanner>; 2]> = LazyLock::new(|| {
     })
 });
 
-/// Spellings of the key, which inputs name by a byte.
+/// Spellings of the key; inputs name them by a byte.
 static SPELLINGS: LazyLock<[String; 16]> = LazyLock::new(|| {
     let each = |escape: &dyn Fn(u8) -> String| KEY.bytes().map(escape).collect::<String>();
     let symbols = |escape: &dyn Fn(u8) -> String| {
@@ -49,8 +49,8 @@ static SPELLINGS: LazyLock<[String; 16]> = LazyLock::new(|| {
     ]
 });
 
-/// Checks one answer: `data` with bytes from 0xe0 on standing for spellings or, below 0xf0, for
-/// the first so many bytes of one, and 0xdf for a cut.
+/// Checks one answer: `data`, in which bytes from 0xf0 on stand for spellings, bytes from 0xe0 on
+/// for the beginning of one, and 0xdf for a cut.
 ///
 /// # Panics
 /// Where something does not hold.

@@ -1,4 +1,4 @@
-//! What the code under test names of a module that is not built here.
+//! Stands in for a module that the code under test names but that is not built here.
 
 /// No target makes a sandbox.
 #[derive(Debug, thiserror::Error)]

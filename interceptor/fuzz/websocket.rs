@@ -1,5 +1,5 @@
-//! The frames of a WebSocket that an origin sent: the same comes through however they are cut, it
-//! is frames, their messages are those that were sent, and a key is in none of them.
+//! WebSocket frames from an origin: however they are cut, the output is the same, consists of
+//! frames, carries the original messages, and contains no key.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,8 @@ const PLACEHOLDER: &str = "sk-proxy-managed-0123456ab";
 static REDACTOR: LazyLock<Redactor> =
     LazyLock::new(|| Redactor::of([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()).expect("one key"));
 
-/// Checks what an origin sent; 0xff stands for a key, 0xfe and a length for the beginning of one.
+/// Checks bytes from an origin. 0xff stands for a key, and 0xfe with a length for the beginning of
+/// one.
 ///
 /// # Panics
 /// Where something does not hold.
@@ -38,7 +39,7 @@ pub fn check(data: &[u8]) {
         let (cut, again) = guarded(&sent, lengths);
         let cut = messages(&cut);
         assert_eq!(ended, again);
-        // A message may be cut into other frames, but it says the same; where the connection ends,
+        // A message may be cut into other frames but has the same payload. If the connection ends,
         // more of it may have passed before.
         for (one, other) in [(&passed.data, &cut.data), (&passed.control, &cut.control)] {
             assert!(ended.is_some() || one == other, "{one:?} {other:?}");
@@ -72,7 +73,7 @@ fn guarded(sent: &[u8], lengths: &[usize]) -> (Vec<u8>, Option<Ended>) {
     (passed, None)
 }
 
-/// The messages in their order, and the control frames: the kind, whether it is whole, the payload.
+/// The messages in order, and the control frames: kind, whether it is complete, payload.
 #[derive(Debug, Default, PartialEq)]
 struct Messages {
     data: Vec<(u8, bool, Vec<u8>)>,

@@ -19,7 +19,7 @@ const POLICY: &str = r#"{
   }
 }"#;
 
-/// A directory with files, and a home without any configuration.
+/// A directory with files, and a home without configuration.
 struct Desk {
     directory: TempDir,
 }
@@ -52,7 +52,7 @@ impl Desk {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A command that does not read its input may close it: that is its right.
+        // A command that does not read its input may close it.
         let _ = child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes());
         let output = child.wait_with_output().unwrap();
         for stream in [&output.stdout, &output.stderr] {
@@ -79,7 +79,7 @@ impl Desk {
 }
 
 #[test]
-fn explain_prints_the_decision_and_exits_by_it() {
+fn explain_prints_the_decision_and_its_exit_status_tells_it() {
     let desk = Desk::new();
     let policy = desk.file("p.json", POLICY);
     // arguments, exit, decision, type, status, filter, rule, credential, host, path
@@ -204,7 +204,7 @@ fn explain_shows_the_request_as_it_would_be_forwarded_with_the_key_masked() {
 }
 
 #[test]
-fn o2_what_is_printed_for_people_carries_no_control_characters() {
+fn o2_text_output_contains_no_control_characters() {
     let desk = Desk::new();
     let policy = desk.file("p.json", "{}");
     let policy = policy.display().to_string();
@@ -215,7 +215,7 @@ fn o2_what_is_printed_for_people_carries_no_control_characters() {
 }
 
 #[test]
-fn explain_exits_2_where_it_cannot_answer() {
+fn explain_exits_2_if_it_cannot_answer() {
     let desk = Desk::new();
     let good = desk.file("good.json", "{}").display().to_string();
     let bad = desk.file("bad.json", "{\"a\":1}").display().to_string();
@@ -353,7 +353,7 @@ fn explain_takes_a_request_from_an_audit_record() {
 }
 
 #[test]
-fn replay_says_what_a_new_policy_would_change() {
+fn replay_reports_what_a_new_policy_would_change() {
     let desk = Desk::new();
     let policy = desk.file("p.json", POLICY).display().to_string();
     let same = [
@@ -402,7 +402,7 @@ fn replay_says_what_a_new_policy_would_change() {
 }
 
 #[test]
-fn replay_skips_what_a_record_does_not_hold_and_its_totals_add_up() {
+fn replay_skips_records_without_a_request_and_its_totals_add_up() {
     let desk = Desk::new();
     let policy = desk.file("p.json", POLICY).display().to_string();
     let governed = |more: Value| {
@@ -414,13 +414,13 @@ fn replay_skips_what_a_record_does_not_hold_and_its_totals_add_up() {
     let audit = [
         record("c1", json!({"host":"api.openai.com","method":"GET","path":"/v1/models"})),
         record("c2", json!({"host":"evil.test","method":"GET","path":"/","decision":"deny","type":"host_denied"})),
-        // An upgrade; a method that a header asked for; a key that could not be set; an ambiguous query.
+        // An upgrade, a method override, a key that could not be set, an ambiguous query.
         record("c3", governed(json!({"type":"protocol_denied","filter":"credential","protocol":"h1"}))),
         record("c4", governed(json!({"type":"endpoint_denied","filter":"endpoint","rule":"GET /v1/models"}))),
         record("c5", governed(json!({"type":"endpoint_denied","filter":"credential"}))),
         record("c6", governed(json!({"type":"path_ambiguous","filter":"request"}))),
         record("c7", governed(json!({"type":"request_malformed","filter":"request"}))),
-        // Two names on one connection; a placeholder in the name that TLS asked for.
+        // Two names on one connection, and a placeholder in the SNI.
         record("c8", json!({"kind":"connection","host":"docs.example.com","protocol":"tls","decision":"deny","type":"no_request"})),
         record("c9", json!({"kind":"connection","host":"docs.example.com","protocol":"tls","decision":"deny","type":"credential_misuse"})),
         record("d1", json!({"kind":"connection","host":"docs.example.com","protocol":"tcp","decision":"deny","type":"protocol_denied"})),
@@ -469,7 +469,7 @@ fn profiles_and_services_list_the_catalogues() {
     assert_eq!(seen.as_array().unwrap().len(), 20);
     let (seen, _) = desk.json(&["services", "github", "--json"]);
     assert_eq!(seen[0]["env"], json!(["GITHUB_TOKEN", "GH_TOKEN"]));
-    // A profile of profiles.d is a profile: a policy may name it.
+    // A policy may name a profile of profiles.d.
     let policy = desk.file("p.json", r#"{"network_profile":"ours"}"#);
     let (seen, code) =
         desk.explain(&policy, &["--profiles-dir", &directory, "GET", "https://packages.example.com/x"]);
@@ -495,7 +495,7 @@ fn r1_explain_refuses_the_targets_that_the_proxy_refuses() {
 }
 
 #[test]
-fn check_waits_for_nobody_and_says_of_a_document_that_it_is_too_deep_or_too_large() {
+fn check_never_waits_and_rejects_documents_that_are_too_deep_or_too_large() {
     let desk = Desk::new();
     let pipe = desk.path("pipe");
     nix::unistd::mkfifo(Path::new(&pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -512,14 +512,14 @@ fn check_waits_for_nobody_and_says_of_a_document_that_it_is_too_deep_or_too_larg
         let mut lines = shown.lines().filter(|line| line.starts_with(&format!("{file}: error")));
         assert!(lines.next().is_some_and(|line| line.contains(says)), "{file}: {shown}");
     }
-    // What a shell makes for one command is read, and so is a pipe that is given as standard input.
+    // A shell's process substitution is read, and so is a pipe on standard input.
     for policy in ["-", "/dev/stdin", "/dev/fd/0"] {
         assert_eq!(desk.run(&["check", policy], Some("{}")).status.code(), Some(0), "{policy}");
     }
 }
 
 #[test]
-fn check_goes_on_after_a_file_that_cannot_be_read() {
+fn check_continues_after_an_unreadable_file() {
     let desk = Desk::new();
     let latin = desk.path("latin.json");
     std::fs::write(&latin, b"{\"image\": \"caf\xe9\"}").unwrap();
@@ -538,7 +538,7 @@ fn check_goes_on_after_a_file_that_cannot_be_read() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_no_panic() {
+fn output_that_cannot_be_written_causes_no_panic() {
     let desk = Desk::new();
     let bad = desk.file("bad.json", "{\"a\":1}").display().to_string();
     let run = |arguments: &[&str], stdout: Stdio, stderr: Stdio| {
@@ -555,7 +555,7 @@ fn output_that_cannot_be_written_is_no_panic() {
         assert!(said.starts_with("interceptor: ") && !said.contains("panicked"), "{said}");
         assert_eq!(run(arguments, full(), full()).status.code(), Some(2), "{arguments:?}");
     }
-    // A verdict stays what it is though nobody reads it.
+    // The exit status still tells the verdict if nobody reads the output.
     for (arguments, status) in [(&["services", "--json"][..], 0), (&["profiles"], 0), (&["check", &bad], 1)] {
         let output = run(arguments, unread(), Stdio::piped());
         assert_eq!(output.status.code(), Some(status), "{arguments:?}");
@@ -566,7 +566,7 @@ fn output_that_cannot_be_written_is_no_panic() {
 }
 
 #[test]
-fn completions_and_manual_pages_are_there_for_every_command() {
+fn every_command_has_completions_and_a_manual_page() {
     let desk = Desk::new();
     let made = desk.path("made");
     assert!(desk.run(&["generate", "--to", &made], None).status.success());
@@ -579,7 +579,7 @@ fn completions_and_manual_pages_are_there_for_every_command() {
             "{name}"
         );
     }
-    // What is not for people is in no manual.
+    // Internal commands have no manual page.
     assert!(page("interceptor-init").is_err() && page("interceptor-generate").is_err());
     assert!(page("interceptor-audit-verify").unwrap().contains("\\-\\-expect\\-end"));
     for (shell, file) in [("bash", "interceptor.bash"), ("zsh", "_interceptor"), ("fish", "interceptor.fish")]
@@ -594,7 +594,7 @@ fn completions_and_manual_pages_are_there_for_every_command() {
 }
 
 #[test]
-fn a_daemon_that_is_not_there_is_said_with_what_to_do() {
+fn a_missing_daemon_is_reported_with_the_remedy() {
     let desk = Desk::new();
     let missing = desk.path("control.sock");
     for arguments in [
@@ -608,18 +608,18 @@ fn a_daemon_that_is_not_there_is_said_with_what_to_do() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
         assert!(error.contains(&missing) && error.contains("interceptor serve"), "{error}");
     }
-    // A socket that nobody listens at any more.
+    // A socket without a listener.
     drop(std::os::unix::net::UnixListener::bind(&missing).unwrap());
     let output = desk.run(&["ctl", "--control", &missing, "health"], None);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("has ended"), "{output:?}");
-    // A policy that is not there, or no policy, never gets as far.
+    // A missing or invalid policy fails before the daemon is asked.
     let output = desk.run(&["ctl", "policy", "put", "web", "/nonexistent/p.json"], None);
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/p.json"), "{output:?}");
 }
 
 #[test]
-fn audit_files_of_all_kinds_are_read_without_harm() {
+fn audit_files_of_every_kind_are_read_safely() {
     let desk = Desk::new();
     let line = |path: &str, decision: &str| {
         format!(
@@ -653,7 +653,7 @@ fn audit_files_of_all_kinds_are_read_without_harm() {
     assert_eq!(stats["rows"].as_array().unwrap().len(), 3);
     let table = out(&["audit", "stats", file, "--host", "*.test", "--top", "1"]);
     assert_eq!(table.lines().count(), 3, "{table}");
-    // One who leaves early, and a file that is not there.
+    // A reader that leaves early, and a missing file.
     let output = desk.run(&["audit", "tail", &desk.path("none")], None);
     assert_eq!(output.status.code(), Some(2));
     let key = desk.file("key", &"k".repeat(32));

@@ -1,5 +1,5 @@
-//! Which module uses which: the code and the table in ARCHITECTURE.md say the same, and no arrow goes
-//! round in a circle. Test code is left out: a test may use what it likes.
+//! Checks which module uses which: the code agrees with the table in ARCHITECTURE.md, and there are
+//! no cycles. Test code is left out; a test may use anything.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// By module, those that it uses.
+/// Each module, with the modules it uses.
 type Uses = BTreeMap<String, BTreeSet<String>>;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A source without comments and without what is compiled for tests alone. Modules of tests that are
-/// files of their own are added to `skipped`.
+/// A source without comments and test code. Modules of tests that are files of their own are added
+/// to `skipped`.
 fn shipped(path: &Path, skipped: &mut BTreeSet<PathBuf>) -> String {
     let text = fs::read_to_string(path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -48,7 +48,7 @@ fn shipped(path: &Path, skipped: &mut BTreeSet<PathBuf>) -> String {
         } else if lines[at].ends_with(';') {
             at += 1;
         } else {
-            // The item ends with the line that is indented as it is, and closes it.
+            // The item ends with the closing line of the same indentation.
             let indent = lines[at].len() - lines[at].trim_start().len();
             let end = format!("{}}}", " ".repeat(indent));
             let length = lines[at..].iter().position(|line| line.starts_with(&end));
@@ -58,7 +58,7 @@ fn shipped(path: &Path, skipped: &mut BTreeSet<PathBuf>) -> String {
     kept
 }
 
-/// The modules that a source names: below `crate::`, or by as many `super::` as lead there.
+/// The modules that a source names, after `crate::` or enough `super::`.
 fn named(text: &str, depth: usize) -> BTreeSet<String> {
     let word = |text: &str| {
         let end = text.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(text.len());
@@ -98,7 +98,7 @@ fn named(text: &str, depth: usize) -> BTreeSet<String> {
     found
 }
 
-/// What the modules of the crate use, by their sources.
+/// The dependencies of the crate's modules, from their sources.
 fn uses() -> Uses {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut files, mut directories, mut skipped) = (Vec::new(), vec![source.clone()], BTreeSet::new());
@@ -118,7 +118,7 @@ fn uses() -> Uses {
         if ["lib", "main"].contains(&module.as_str()) || path.ancestors().any(|part| skipped.contains(part)) {
             continue;
         }
-        // `mod.rs` is its directory.
+        // `mod.rs` stands for its directory.
         let depth = within.iter().count() - usize::from(path.ends_with("mod.rs"));
         let used = uses.entry(module.clone()).or_default();
         used.extend(named(&text, depth).into_iter().filter(|name| *name != module));
@@ -126,12 +126,12 @@ fn uses() -> Uses {
     let modules: BTreeSet<String> = uses.keys().cloned().collect();
     for (module, used) in &uses {
         let strange: Vec<_> = used.difference(&modules).collect();
-        assert!(strange.is_empty(), "{module} names what is no module: {strange:?}");
+        assert!(strange.is_empty(), "{module} names something that is not a module: {strange:?}");
     }
     uses
 }
 
-/// What ARCHITECTURE.md says of them.
+/// The dependencies according to ARCHITECTURE.md.
 fn table() -> Uses {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
@@ -148,12 +148,12 @@ fn table() -> Uses {
 }
 
 #[test]
-fn the_table_of_modules_is_what_the_code_does() {
+fn the_table_of_modules_matches_the_code() {
     let (mut told, done) = (table(), uses());
     assert_eq!(told.remove("interceptor-policy"), Some(BTreeSet::new()), "it uses no module");
     assert!(done.len() > 20, "{} modules were read", done.len());
     let names = |uses: &Uses| uses.keys().cloned().collect::<BTreeSet<_>>();
-    assert_eq!(names(&told), names(&done), "the modules in ARCHITECTURE.md and those that there are");
+    assert_eq!(names(&told), names(&done), "the modules in ARCHITECTURE.md and those in the code");
     for (module, used) in &done {
         assert_eq!(
             &told[module], used,
@@ -163,20 +163,20 @@ fn the_table_of_modules_is_what_the_code_does() {
 }
 
 #[test]
-fn no_modules_use_each_other_whatever_the_way() {
+fn no_modules_use_each_other_directly_or_indirectly() {
     let mut left = uses();
-    // What uses nothing that is left is below everything that is.
+    // A module that uses none of the remaining ones is below all of them.
     while !left.is_empty() {
         let below: Vec<String> =
             left.iter().filter(|(_, used)| used.is_empty()).map(|(module, _)| module.clone()).collect();
-        assert!(!below.is_empty(), "these modules use each other, some by way of others: {left:#?}");
+        assert!(!below.is_empty(), "these modules use each other, directly or indirectly: {left:#?}");
         left.retain(|module, _| !below.contains(module));
         left.values_mut().for_each(|used| used.retain(|module| !below.contains(module)));
     }
 }
 
 #[test]
-fn what_a_source_names_is_read_as_the_compiler_reads_it() {
+fn names_in_a_source_are_resolved_as_the_compiler_does() {
     let text = "use crate::audit::Record;\nuse crate::{dns::{self, Names}, http};\nuse super::super::tls::Authority;\n\
                 use super::sibling;\nfn call() { crate::words::count(1, 2); }";
     let expected = ["audit", "dns", "http", "tls", "words"].map(str::to_owned);

@@ -1,11 +1,11 @@
-//! Keys as the encoders of six languages write them, taken out by what takes keys out of answers.
+//! Redaction finds keys as the encoders of six languages write them.
 
 use std::path::Path;
 use std::process::Command;
 
 use interceptor_policy::redact::Redactor;
 
-/// Keys, each with a placeholder as long.
+/// Keys, each with a placeholder of the same length.
 const KEYS: [&str; 5] = [
     "sk-Rx8~c1f0/b6d2e+A9zQ77mLx0wT5uV3yB1nC4q8Hs2==",
     "ghp_0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6q7r",
@@ -14,7 +14,7 @@ const KEYS: [&str; 5] = [
     "~~~~++++////====abcd",
 ];
 
-/// How to run what writes the spellings of `$KEY`.
+/// How to run the program that writes the spellings of `$KEY`.
 const LANGUAGES: [(&str, &[&str]); 6] = [
     ("python3", &["spell.py"]),
     ("node", &["spell.js"]),
@@ -25,7 +25,7 @@ const LANGUAGES: [(&str, &[&str]); 6] = [
 ];
 
 #[test]
-fn what_the_encoders_of_six_languages_make_of_a_key_is_taken_out() {
+fn keys_written_by_the_encoders_of_six_languages_are_redacted() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spellings");
     let mut wrong = Vec::new();
     for key in KEYS {

@@ -9,11 +9,11 @@ use crate::peers;
 use crate::prerequisites::{Need, bring};
 use crate::process::{as_root, cargo, runner, status, succeed};
 
-/// Benchmarks of the product's parts, and those that need the lab.
+/// Benchmarks of parts of the product, and those that need the lab.
 const OF_THE_PRODUCT: [&str; 3] = ["decide", "redact", "sandboxes"];
 const OF_THE_LAB: [&str; 2] = ["neighbours", "requests"];
 
-/// `bench NAME…` runs one benchmark with the arguments that follow; without a name, all.
+/// `bench NAME…` runs one benchmark with the remaining arguments; `bench` runs all.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     if arguments == ["--prerequisites"] {
         return bring(Need::Benches).map(|()| ExitCode::SUCCESS);
@@ -21,12 +21,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     if let Some((_, rest)) = arguments.split_first().filter(|(name, _)| *name == "instructions") {
         return instructions::run(rest).map(|()| ExitCode::SUCCESS);
     }
-    // Before anything is built.
+    // Check this before anything is built.
     let named = arguments.first().map(String::as_str);
     if named.is_none() || named == Some("requests") {
         bring(Need::Benches)?;
     }
-    // What the lab starts.
+    // The programs that the lab starts.
     succeed(cargo(["build", "--release", "-p", "interceptor"]))?;
     let runner = runner(&as_root()?);
     let bench = |name: &str, arguments: &[String]| {

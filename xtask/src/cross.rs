@@ -1,8 +1,8 @@
 //! `cargo xtask cross`: checks that the product compiles for aarch64, on a machine of another
 //! architecture.
 //!
-//! The standard library for it is checked from the sources that the compiler of the eBPF object
-//! has; C dependencies are compiled by a cross compiler. Nothing is linked.
+//! It checks the standard library from the sources of the eBPF object's compiler, and compiles C
+//! dependencies with a cross compiler. Nothing is linked.
 
 use std::env;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(crate) fn run() -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(root)
-        // `cargo xtask` sets these for the toolchain that built xtask, which is another.
+        // `cargo xtask` sets these for the toolchain that built xtask, which is a different one.
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
@@ -34,7 +34,7 @@ pub(crate) fn run() -> Result<()> {
         // build-std is unstable; this lets a release compiler take it.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CC_aarch64_unknown_linux_gnu", COMPILER)
-        // What is not run need not be fast.
+        // The result is not run, so it need not be fast.
         .env("CFLAGS_aarch64_unknown_linux_gnu", "-O0")
         .args(["check", "--quiet", "-Z", "build-std=std,panic_abort", "--target", TARGET, "--locked"])
         .args(["--package", "interceptor", "--lib", "--bins", "--target-dir"])

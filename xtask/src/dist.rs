@@ -1,4 +1,5 @@
-//! `cargo xtask dist`: what a package of the interceptor holds, in `target/dist` and as an archive.
+//! `cargo xtask dist`: assembles a package of the interceptor in `target/dist`, and an archive of
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{built, cargo, succeed, workspace};
 
-/// What a package carries besides what follows from the program, where it is there.
+/// Further contents of a package, if present, besides those made from the program.
 const CARRIED: [&str; 11] = [
     "LICENSE",
     "README.md",
@@ -23,7 +24,8 @@ const CARRIED: [&str; 11] = [
     "systemd",
 ];
 
-/// Builds the release binary, or with `--debug` the debug one, and puts the package together; `--to DIR` says where.
+/// Builds the release binary, or the debug one with `--debug`, and assembles the package, with
+/// `--to DIR` in that directory.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut profile = "release";
     let mut to = None;
@@ -44,7 +46,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let name = format!("interceptor-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     let package = to.join(&name);
     if package.exists() {
-        // Only ever what an earlier run made.
+        // Only remove what an earlier run made.
         fs::remove_dir_all(&package).with_context(|| format!("removing {}", package.display()))?;
     }
     fs::create_dir_all(package.join("bin")).with_context(|| format!("making {}", package.display()))?;
@@ -73,7 +75,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Copies a file, or a directory with what is in it.
+/// Copies a file, or a directory with its contents.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let context = || format!("copying {} to {}", from.display(), to.display());
     if !from.is_dir() {

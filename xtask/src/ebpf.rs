@@ -1,8 +1,9 @@
 //! `cargo xtask ebpf [--check]`: builds the eBPF object that is checked in beside the loader.
 //!
-//! Users never need this: the object is in the repository, and plain stable Rust embeds it. The build is reproducible: the same
-//! sources and the same toolchain give the same bytes in any directory, which `--check` proves by comparing them with what is
-//! checked in. Nothing is installed; what is missing is said, with the commands that install it.
+//! Users never need this: the object is in the repository, and plain stable Rust embeds it. The
+//! build is reproducible: the same sources and the same toolchain give the same bytes in any
+//! directory, which `--check` proves by comparing them with the checked-in object. It installs
+//! nothing; if something is missing, it prints the commands that install it.
 
 use std::env;
 use std::fmt::Write as _;
@@ -16,11 +17,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 const TARGET: &str = "bpfel-unknown-none";
 /// The package and the binary in it.
 const PACKAGE: &str = "interceptor-ebpf";
-/// Where the object and what is known of it are kept, from the workspace's root.
+/// The directory of the object and its metadata, relative to the workspace's root.
 const KEPT: &str = "interceptor/ebpf";
 /// The linker that turns LLVM bitcode into an eBPF object with BTF.
 const LINKER: &str = "bpf-linker";
-/// The version of it that made the object; others make other bytes.
+/// The version that made the object; other versions make other bytes.
 const LINKER_VERSION: &str = "0.10.4";
 
 /// Runs the command.
@@ -49,7 +50,7 @@ struct Toolchain {
 }
 
 impl Toolchain {
-    /// Finds every part, or says all that is missing at once.
+    /// Finds every part, or reports everything that is missing at once.
     fn find() -> Result<Self> {
         let mut missing = Vec::new();
         let rustc = find_rustc();
@@ -92,7 +93,8 @@ impl Toolchain {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .current_dir(root)
-            // `cargo xtask` sets these for the toolchain that built xtask, which is another.
+            // `cargo xtask` sets these for the toolchain that built xtask, which is a different
+            // one.
             .env_remove("RUSTUP_TOOLCHAIN")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("RUSTC_WRAPPER")
@@ -145,13 +147,13 @@ impl Toolchain {
         Ok(flags)
     }
 
-    /// The versions that decide the bytes, one a line.
+    /// The versions that determine the bytes, one per line.
     fn versions(&self) -> String {
         format!("{}\n{}\nllvm-strip {}\n", self.rustc_version, self.linker_version, self.strip_version)
     }
 }
 
-/// What is checked in.
+/// The checked-in files.
 struct Kept {
     object: PathBuf,
     hash: PathBuf,
@@ -235,20 +237,20 @@ pub(crate) fn find_rustc() -> Option<(PathBuf, String, PathBuf)> {
     })
 }
 
-/// Where a program is, by PATH and by cargo's own directory of installed programs.
+/// Finds a program on PATH or among cargo's installed programs.
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cargo = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
     env::split_paths(&path).chain(cargo).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
-/// The first line a program says to `--version`.
+/// The first line of a program's `--version`.
 fn version(program: &Path) -> Result<String> {
     let text = output(Command::new(program).arg("--version"))?;
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// What a program's long version says after a label.
+/// The value after a label in a program's long version.
 fn version_line(program: &Path, label: &str) -> Result<String> {
     let long = output(Command::new(program).args(["--version", "--verbose"]))
         .or_else(|_| output(Command::new(program).arg("--version")))?;
@@ -259,7 +261,7 @@ fn version_line(program: &Path, label: &str) -> Result<String> {
 /// The SHA-256 of a file, by coreutils.
 fn sha256(path: &Path) -> Result<String> {
     let text = output(Command::new("sha256sum").arg("--").arg(path))?;
-    Ok(text.split_whitespace().next().context("sha256sum says nothing")?.to_owned())
+    Ok(text.split_whitespace().next().context("sha256sum printed nothing")?.to_owned())
 }
 
 /// A command's standard output.

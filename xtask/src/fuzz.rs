@@ -1,9 +1,10 @@
-//! `cargo xtask fuzz [--seconds N] [TARGET…]`: builds the fuzz targets of `interceptor/fuzz` and runs each for N seconds
-//! (default 30), from its seeds and what earlier runs found.
+//! `cargo xtask fuzz [--seconds N] [TARGET…]`: builds the fuzz targets of `interceptor/fuzz` and
+//! runs each for N seconds (default 30), starting from its seeds and the corpus of earlier runs.
 //!
-//! libFuzzer and the coverage instrumentation work with stable Rust: the flags are those that cargo-fuzz passes for
-//! `--sanitizer none`. An input that fails is left in `interceptor/fuzz/artifacts/TARGET`, beside the log; to run it again, give its
-//! file to the binary that is printed.
+//! libFuzzer and the coverage instrumentation work with stable Rust: the flags are those that
+//! cargo-fuzz passes for `--sanitizer none`. A failing input is saved in
+//! `interceptor/fuzz/artifacts/TARGET`, beside the log; to rerun it, pass its file to the printed
+//! binary.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -29,9 +30,9 @@ const TARGETS: [&str; 14] = [
     "oci",
 ];
 
-/// An input may take this long, in seconds, before it counts as a failure.
+/// The time limit for one input, in seconds.
 const INPUT_TIMEOUT: u32 = 10;
-/// A target may take this much memory, in MiB.
+/// The memory limit of a target, in MiB.
 const MEMORY: u32 = 2048;
 
 /// SanitizerCoverage (<https://clang.llvm.org/docs/SanitizerCoverage.html>): edges, comparisons and counters.
@@ -49,7 +50,7 @@ const COVERAGE: [&str; 8] = [
 /// Runs the command.
 ///
 /// # Errors
-/// When a target does not build, or finds an input that fails.
+/// If a target does not build or finds a failing input.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let (seconds, targets) = parse(arguments)?;
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../interceptor/fuzz");
@@ -92,7 +93,7 @@ fn parse(arguments: &[String]) -> Result<(u32, Vec<String>)> {
     Ok((seconds, targets))
 }
 
-/// This machine's target triple. It is named to cargo so that the instrumentation stays out of build scripts.
+/// This machine's target triple. Naming it keeps the instrumentation out of build scripts.
 fn host_target() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
     let output = Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
@@ -116,7 +117,7 @@ fn build(fuzz: &Path, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs one target; whether it found nothing.
+/// Runs one target. Returns whether it found nothing.
 fn fuzz_one(fuzz: &Path, host: &str, target: &str, seconds: u32) -> Result<bool> {
     let directory = |kind: &str| -> Result<PathBuf> {
         let path = fuzz.join(kind).join(target);

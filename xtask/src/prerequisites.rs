@@ -1,6 +1,6 @@
-//! What the tests, `.ci/run` and the benchmarks need of the machine: a list for each. As root on Debian and its
-//! kin what is missing is installed; elsewhere it is named, all of it at once, with the commands
-//! that install it.
+//! What the tests, `.ci/run` and the benchmarks need on the machine, with a list for each. As root
+//! on Debian and its derivatives, it installs missing packages; elsewhere it lists them all at
+//! once, with the commands that install them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::process::{cargo, is_root, succeed};
 
-/// How one sees that something is there.
+/// How to detect that something is installed.
 enum Sign {
     /// A program on `PATH`.
     Program(&'static str),
@@ -18,12 +18,11 @@ enum Sign {
     Succeeds(&'static [&'static str]),
     /// A file.
     File(&'static str),
-    /// Debian's package itself, where its version is the point.
+    /// Debian's package itself, if its version matters.
     Package,
 }
 
-/// One of Debian's packages, what it is for, and how one sees that it, or another way to the same,
-/// is there.
+/// A Debian package, its purpose, and how to detect it or an equivalent.
 struct Package {
     name: &'static str,
     sign: Sign,
@@ -34,7 +33,7 @@ const fn package(name: &'static str, sign: Sign, purpose: &'static str) -> Packa
     Package { name, sign, purpose }
 }
 
-/// What the tests run beside the product: compilers, real clients, engines.
+/// What the tests run besides the product: compilers, real clients, engines.
 const FOR_TESTS: &[Package] = &[
     package("build-essential", Sign::Program("cc"), "C programs of the tests; aws-lc"),
     package("cmake", Sign::Program("cmake"), "building aws-lc"),
@@ -43,7 +42,7 @@ const FOR_TESTS: &[Package] = &[
     package("wget", Sign::Program("wget"), "a client"),
     package("git", Sign::Program("git"), "a client"),
     package("openssl", Sign::Program("openssl"), "a client; certificates"),
-    // The sandboxes' own: another interpreter may be in a home that they cannot read.
+    // The sandboxes need this one: another interpreter may be in a home that they cannot read.
     package("python3", Sign::File("/usr/bin/python3"), "clients; small origins"),
     package(
         "python3-pip",
@@ -73,14 +72,14 @@ const FOR_TESTS: &[Package] = &[
     package("gdb", Sign::Program("gcore"), "tries to read the daemon's memory"),
     package("systemd", Sign::Program("systemd-analyze"), "verifies the units"),
     package("podman", Sign::Program("podman"), "containers"),
-    // Podman recommends it; another runtime would do for Podman, not for the tests of the hooks.
+    // Podman recommends it. Another runtime would do for Podman but not for the hook tests.
     package("crun", Sign::Program("crun"), "containers"),
-    // On no `PATH`.
+    // Not on any `PATH`.
     package("conmon", Sign::File("/usr/bin/conmon"), "containers"),
 ];
 
-/// What `.ci/run` needs besides: the toolchain of the eBPF object (see ARCHITECTURE.md). Debian's
-/// rustc stands behind the machine's own on `PATH`, and is named in full where it is meant.
+/// What `.ci/run` also needs: the toolchain of the eBPF object (see ARCHITECTURE.md). Debian's
+/// rustc comes after the machine's own on `PATH`, and is called by its full path.
 const FOR_CI: &[Package] = &[
     package("rustc-web", Sign::Package, "the eBPF object"),
     package("rust-web-src", Sign::Package, "the eBPF object"),
@@ -91,7 +90,7 @@ const FOR_CI: &[Package] = &[
     package("valgrind", Sign::Program("valgrind"), "counts instructions"),
 ];
 
-/// What `cargo xtask bench requests` compares with, and measures by.
+/// The peers and load generators of `cargo xtask bench requests`.
 const FOR_BENCHES: &[Package] = &[
     package("build-essential", Sign::Program("cc"), "building aws-lc"),
     package("cmake", Sign::Program("cmake"), "building aws-lc"),
@@ -107,7 +106,7 @@ const FOR_BENCHES: &[Package] = &[
     package("util-linux", Sign::Program("setpriv"), "ends what is left behind"),
 ];
 
-/// A program that cargo installs, in the version that `.ci/run` means.
+/// A program that cargo installs, in the version that `.ci/run` uses.
 struct Tool {
     name: &'static str,
     version: &'static str,
@@ -126,7 +125,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "cargo-machete", version: "0.9.2", options: &["--debug"], environment: &[] },
 ];
 
-/// For whom the machine is made ready.
+/// The command that the machine is prepared for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// `cargo xtask test`.
@@ -137,7 +136,7 @@ pub(crate) enum Need {
     Benches,
 }
 
-/// Installs what is missing, where this may do so; else an error that names all of it.
+/// Installs what is missing if allowed; otherwise the error lists all of it.
 pub(crate) fn bring(need: Need) -> Result<()> {
     let packages = missing_packages(need);
     let tools = if need == Need::Everything { missing_tools() } else { vec![] };
@@ -165,7 +164,7 @@ pub(crate) fn bring(need: Need) -> Result<()> {
     Ok(())
 }
 
-/// What is missing, in words, with the commands that bring it.
+/// Describes what is missing, with the commands that install it.
 fn told(need: Need, packages: &[&Package], tools: &[&Tool]) -> String {
     let mut text = String::from("this machine lacks\n");
     for package in packages {
@@ -207,7 +206,7 @@ impl Package {
         }
     }
 
-    /// What is looked for, by the name under which other distributions know it too.
+    /// The name of what is looked for, as other distributions know it.
     fn shown(&self) -> &'static str {
         match self.sign {
             Sign::Program(name) => name,
@@ -232,7 +231,7 @@ fn missing_packages(need: Need) -> Vec<&'static Package> {
     lists.iter().copied().flatten().filter(|package| !package.is_there()).collect()
 }
 
-/// By cargo's own record of what it installed: the name and version that its arguments give.
+/// Checks cargo's own record for the name and version in the arguments.
 fn missing_tools() -> Vec<&'static Tool> {
     let listed = cargo(["install", "--list"]).output().map(|output| output.stdout).unwrap_or_default();
     let listed = String::from_utf8_lossy(&listed).into_owned();
@@ -249,10 +248,9 @@ fn installation(tool: &Tool) -> Command {
 fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-    // Servers are for what is started here, not for this machine: none begins by being installed.
+    // The tests start servers themselves: installing a server must not start it.
     command.env("RUNLEVEL", "1");
-    // What it tells of each package is of interest only when it fails, and then it is on standard
-    // error.
+    // Its output about each package matters only if it fails, and is then on standard error.
     command.stdout(Stdio::null());
     command
 }
@@ -269,7 +267,7 @@ fn quiet(command: &[&str]) -> bool {
     process.status().is_ok_and(|status| status.success())
 }
 
-/// Where a program is: on `PATH`, or where only root's holds it.
+/// Finds a program on `PATH`, or in the directories of root's `PATH`.
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
@@ -281,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_missing_is_named_with_the_commands() {
+    fn everything_missing_is_listed_with_the_commands() {
         let gone = package("no-such-package", Sign::Program("no-such-program"), "nothing");
         let old = package("no-such-library", Sign::Package, "less");
         assert!(!gone.is_there() && !old.is_there());
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_this_is_found() {
+    fn the_programs_that_run_this_test_are_found() {
         assert!(package("x", Sign::Succeeds(&["true"]), "").is_there());
         assert!(!package("x", Sign::Succeeds(&["false"]), "").is_there());
         assert!(!package("x", Sign::Succeeds(&["/no/such/program"]), "").is_there());
@@ -303,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn no_package_stands_twice() {
+    fn no_package_is_listed_twice() {
         for lists in [&[FOR_TESTS, FOR_CI][..], &[FOR_BENCHES]] {
             let packages = lists.iter().copied().flatten();
             let mut names: Vec<&str> = packages.map(|package| package.name).collect();

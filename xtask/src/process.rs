@@ -8,12 +8,12 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 
-/// The workspace's root: this crate's directory is one below.
+/// The workspace's root, the parent of this crate's directory.
 pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The cargo that runs this, with these arguments, in the workspace.
+/// The cargo that runs this program, with these arguments, in the workspace.
 pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -21,7 +21,7 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     command
 }
 
-/// Runs a command; an end other than success is an error.
+/// Runs a command; failure is an error.
 pub(crate) fn succeed(mut command: Command) -> Result<()> {
     let status = command.status().with_context(|| format!("starting {}", shown(&command)))?;
     if !status.success() {
@@ -36,7 +36,8 @@ pub(crate) fn status(mut command: Command) -> Result<ExitCode> {
     Ok(code(status))
 }
 
-/// Becomes the command: standard streams, signals and the exit status are its own from here.
+/// Replaces this process with the command, which takes over standard streams, signals and the exit
+/// status.
 pub(crate) fn become_command(mut command: Command) -> Result<ExitCode> {
     let error = command.exec();
     Err(error).with_context(|| format!("starting {}", shown(&command)))
@@ -52,8 +53,8 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Where cargo puts what it builds with `profile` (`debug`, `release`): beside this program, unless the environment says
-/// otherwise.
+/// Where cargo puts builds of `profile` (`debug`, `release`): beside this program, unless the
+/// environment says otherwise.
 pub(crate) fn built(profile: &str, name: &str) -> Result<PathBuf> {
     if let Some(target) = env::var_os("CARGO_TARGET_DIR") {
         return Ok(workspace().join(target).join(profile).join(name));
@@ -63,7 +64,7 @@ pub(crate) fn built(profile: &str, name: &str) -> Result<PathBuf> {
     Ok(target.join(profile).join(name))
 }
 
-/// Is this process root? Asked of the kernel's account of it, which needs no library.
+/// Whether this process is root, according to /proc, which needs no library.
 pub(crate) fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
@@ -73,8 +74,8 @@ pub(crate) fn is_root() -> bool {
     effective == Some("0")
 }
 
-/// The words that go before a command so that it runs as root: none for root, else sudo, which keeps the environment a
-/// build tool needs.
+/// The prefix that runs a command as root: empty for root, else sudo with the environment that
+/// build tools need.
 pub(crate) fn as_root() -> Result<Vec<OsString>> {
     if is_root() {
         return Ok(vec![]);
@@ -93,7 +94,7 @@ pub(crate) fn as_root() -> Result<Vec<OsString>> {
     Ok(vec!["sudo".into(), keep.into(), "env".into(), path_setting])
 }
 
-/// The arguments by which cargo runs what it has built as root, with these words before it.
+/// The arguments that make cargo run its builds as root, with this prefix.
 pub(crate) fn runner(words: &[OsString]) -> Vec<String> {
     if words.is_empty() {
         return vec![];

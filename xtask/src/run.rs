@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let interceptor = built("release", "interceptor")?;
     let what = ["--release", "-p", "interceptor"];
     build("the interceptor, optimised", "five minutes", interceptor.exists(), &what)?;
-    // Only what makes or joins a sandbox needs root: `check` and `explain` are anybody's.
+    // Only commands that make or join a sandbox need root; `check` and `explain` do not.
     let privileged = matches!(arguments[0].as_str(), "run" | "attach" | "serve" | "doctor");
     let mut command = if privileged && !as_root()?.is_empty() {
         root_command(&interceptor)?
@@ -33,12 +33,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     become_command(command)
 }
 
-/// Builds, and says so: the first time takes minutes.
+/// Builds, and says so because the first time takes minutes.
 fn build(what: &str, minutes: &str, again: bool, arguments: &[&str]) -> Result<()> {
     if !again {
         eprintln!("xtask: building {what}: the first time takes about {minutes} on two cores");
     }
-    // At a terminal cargo shows how far it is; in a log its lines would bury what follows.
+    // On a terminal cargo shows its progress; in a log its lines would bury the output.
     let quiet = if std::io::stderr().is_terminal() { &[][..] } else { &["--quiet"] };
     succeed(cargo([&["build"], quiet, arguments].concat()))
 }

@@ -7,14 +7,15 @@ use anyhow::Result;
 use crate::prerequisites::{Need, bring};
 use crate::process::{as_root, cargo, runner, status, succeed};
 
-/// Builds the programs that the integration tests start, then runs `cargo test` with these arguments.
+/// Builds the programs for the integration tests, then runs `cargo test` with these arguments.
 ///
-/// Cargo builds as the user; the tests themselves run as root, by sudo where need be, through cargo's own `runner` setting.
+/// Cargo builds as the user. The tests run as root, through sudo if necessary, by cargo's `runner`
+/// setting.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     if arguments == ["--prerequisites"] {
         return bring(Need::Everything).map(|()| ExitCode::SUCCESS);
     }
-    // Before anything is built. A selection of tests may well do without.
+    // Check before anything is built. A selection of tests may not need all of it.
     match bring(Need::Tests) {
         Err(missing) if !arguments.is_empty() => eprintln!("xtask: some tests would fail here: {missing:#}"),
         outcome => outcome?,

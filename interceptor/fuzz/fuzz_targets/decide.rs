@@ -1,5 +1,6 @@
-//! A request against a policy: lines of endpoint rules (`METHOD PATTERN`), then one of the request (`METHOD PATH`). The tree of
-//! rules decides as the single patterns do, and what is forwarded is what was judged.
+//! A request against a policy: lines of endpoint rules (`METHOD PATTERN`), then the request
+//! (`METHOD PATH`). The tree of rules agrees with the single patterns, and the forwarded path is
+//! the judged path.
 #![no_main]
 
 use interceptor_policy::{
@@ -19,7 +20,7 @@ fuzz_target!(|text: &str| {
     let Ok(parsed) = Document::parse(&document.to_string()) else { return };
     let Ok(policy) = Policy::compile(&parsed.document, &Catalogue::builtin()) else { return };
     let Ok(host) = Host::parse("c.test") else { return };
-    // Under a base URL it is a request to the same host, or none.
+    // Under a base URL it is a request to the same host or to none.
     if let Ok(address) = Host::parse("169.254.169.254")
         && let Some(based) = policy.base_url(Scheme::Http, &address, 80, path)
     {

@@ -1,5 +1,5 @@
-//! The text of a policy: no panic, nothing valid that is no JSON, no key of it in any message, and a policy exactly where there
-//! is no error.
+//! The text of a policy: no panic, nothing but JSON is valid, no message contains a key, and there
+//! is a policy exactly if there is no error.
 #![no_main]
 
 use interceptor_policy::{Catalogue, KeySource, check};
@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
     }
     for credential in report.policy.iter().flat_map(|policy| policy.credentials()) {
         let KeySource::Literal(key) = &credential.key else { continue };
-        // A shorter key may stand in a message as a word of it.
+        // A shorter key may happen to be a word of a message.
         if key.expose().len() >= 16 {
             for problem in report.warnings.iter() {
                 assert!(!problem.message.contains(key.expose()));

@@ -1,4 +1,5 @@
-//! A host, an authority and a network rule: no panic, and what parses prints as what it parses from.
+//! A host, an authority and a network rule: no panic, and the printed form of a parsed value parses
+//! to the same value.
 #![no_main]
 
 use interceptor_policy::{Authority, Host, NetworkRule, Target};
@@ -9,7 +10,7 @@ fuzz_target!(|text: &str| {
         let printed = host.to_string();
         assert!(printed.is_ascii() && !printed.contains(|character: char| character.is_ascii_uppercase()));
         assert_eq!(Host::parse(&printed).as_ref(), Ok(&host));
-        // One form for the rule's side and the request's.
+        // Rules and requests share one form.
         assert_eq!(Host::parse_rule(text), Ok(host));
     }
     if let Ok(authority) = Authority::parse(text) {

@@ -1,4 +1,4 @@
-//! The path of a request: no panic, idempotent, and at no depth of decoding a dot segment.
+//! The path of a request: no panic, idempotent, and no dot segment at any depth of decoding.
 #![no_main]
 
 use interceptor_policy::CanonicalPath;

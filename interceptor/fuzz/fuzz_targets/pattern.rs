@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
         let expected = if prefix.ends_with('/') { path.starts_with(prefix) } else { bounded };
         assert_eq!(matches, expected, "{pattern:?} {path:?}");
     }
-    // A pattern that has no wildcard matches the path it is written as.
+    // A pattern without a wildcard matches its own text.
     if let Ok(own) = CanonicalPath::parse(pattern)
         && !compiled.is_glob()
     {

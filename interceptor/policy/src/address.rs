@@ -1,7 +1,7 @@
-//! Addresses: what an address means once the addresses embedded in it are unwrapped, and which are special-purpose.
+//! Addresses: which other addresses one embeds, and which are special-purpose.
 //!
-//! The table is `data/special-purpose.json`, taken from the IANA registries it names. The most specific entry that holds
-//! an address decides (RFC 6890 section 2.2.1 gives the registries that reading).
+//! The table is `data/special-purpose.json`, taken from the IANA registries it names. The most
+//! specific entry that contains an address decides (RFC 6890 section 2.2.1).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ struct Table {
 }
 
 static TABLE: LazyLock<Vec<SpecialRange>> = LazyLock::new(|| {
-    // The file is part of this crate and a test reads it: it parses.
+    // The file is embedded in this crate, and a test parses it.
     #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
     let table: Table = serde_json::from_str(include_str!("../data/special-purpose.json"))
         .expect("the embedded table of special-purpose addresses is valid");
@@ -35,7 +35,8 @@ static TABLE: LazyLock<Vec<SpecialRange>> = LazyLock::new(|| {
     ranges
 });
 
-/// The special-purpose range that `address` itself (not what it embeds) lies in, unless that is globally reachable.
+/// The special-purpose range that contains `address` itself, ignoring embedded addresses; `None` if
+/// it is globally reachable.
 pub(crate) fn special(address: IpAddr) -> Option<&'static SpecialRange> {
     TABLE.iter().find(|range| range.net.contains(&address)).filter(|range| !range.global)
 }
@@ -87,7 +88,8 @@ fn ipv4(high: u16, low: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))
 }
 
-/// The network as the addresses in it are compared: IPv4-mapped becomes IPv4, host bits are cleared.
+/// The network in the form addresses are compared in: IPv4-mapped becomes IPv4, and host bits are
+/// cleared.
 pub(crate) fn canonical_net(net: IpNet) -> IpNet {
     if let IpNet::V6(v6) = net
         && v6.prefix_len() >= 96

@@ -1,13 +1,14 @@
-//! Base URLs: `http://169.254.169.254/proxy/SERVICE/…` is a request to that service's host, for clients that cannot be made to
-//! trust the sandbox's authority.
+//! Base URLs: `http://169.254.169.254/proxy/SERVICE/…` is a request to that service's host, for
+//! clients that cannot be made to trust the sandbox's CA.
 //!
-//! The request is rewritten before it is judged, so that everything else (network filter, credential, canonical path,
-//! endpoint rules) sees `https://HOST/…` and nothing of the way it came. SERVICE is the name of a credential,
-//! percent-encoded where it must be; its first host that is one name or address answers. `SERVICE@HOST` and
-//! `SERVICE@HOST:PORT` are its other hosts, those that a wildcard covers among them.
+//! The request is rewritten before it is judged, so that everything else (network filter,
+//! credential, canonical path, endpoint rules) sees only `https://HOST/…`. SERVICE is the name of a
+//! credential, percent-encoded where necessary, and stands for that credential's first host that is
+//! a single name or address. `SERVICE@HOST` and `SERVICE@HOST:PORT` select its other hosts,
+//! including those a wildcard covers.
 //!
-//! Where a policy has credentials, the address is the interceptor's: it leads nowhere else, whatever the network rules say,
-//! and is never dialled. Without credentials there is nothing to offer there, and it is an address like any other.
+//! If a policy has credentials, the interceptor owns this address and never dials it, whatever the
+//! network rules say. Without credentials it is an ordinary address.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -22,17 +23,18 @@ use super::network_rule::Target;
 use super::request::Scheme;
 use super::{Credential, Policy};
 
-/// The address of base URLs: link-local, and in every cloud the metadata service's, which no sandbox may reach.
+/// The address of base URLs. It is link-local, and every cloud uses it for its metadata service,
+/// which no sandbox may reach.
 pub const BASE_URL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
-/// What every base URL begins with.
+/// The start of every base URL.
 const ORIGIN: &str = "http://169.254.169.254";
-/// What the path of every base URL begins with.
+/// The start of every base URL's path.
 const MOUNT: &str = "/proxy/";
-/// Of a credential's name in a path: all but unreserved characters are encoded (RFC 3986 2.3).
+/// Encodes a credential's name in a path: all but unreserved characters (RFC 3986 section 2.3).
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A request under a base URL, as it is to be judged.
+/// A request under a base URL, in the form that is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     /// The credential that the URL names.
@@ -41,12 +43,13 @@ pub struct BaseUrl {
     pub host: Host,
     /// The port there.
     pub port: u16,
-    /// What follows the service in the path, as it was written; `/` where nothing does.
+    /// The rest of the path after the service, as sent; `/` if there is none.
     pub path: String,
 }
 
 impl Policy {
-    /// What a request stands for, where it is one under a base URL. `None`: it is not, and what it asks for is judged as it is.
+    /// The request that a base URL stands for. `None` if the request is not under a base URL and is
+    /// judged as sent.
     pub fn base_url(&self, scheme: Scheme, host: &Host, port: u16, path: &str) -> Option<BaseUrl> {
         if scheme != Scheme::Http || port != 80 || *host != Host::Ip(IpAddr::V4(BASE_URL_ADDRESS)) {
             return None;
@@ -66,7 +69,8 @@ impl Policy {
         Some(BaseUrl { credential, host, port, path: path.to_owned() })
     }
 
-    /// The variables by which clients are pointed at the base URLs of this policy's services, with their values.
+    /// The variables that point clients at the base URLs of this policy's services, with their
+    /// values.
     pub fn base_urls(&self) -> Vec<(String, String)> {
         let usable =
             (0..self.credentials.len()).map(CredentialId).filter(|id| self.first_host(*id).is_some());
@@ -82,8 +86,9 @@ impl Policy {
             .collect()
     }
 
-    /// A URL in an answer to a request under a base URL, as the client can follow it: an absolute one to a host of the same
-    /// credential, or one that begins with a path, becomes a base URL again. `None` where it stays as it is.
+    /// Rewrites a URL in the answer to a base URL request so that the client can follow it. An
+    /// absolute URL to a host of the same credential, or one that begins with a path, becomes a
+    /// base URL again. `None` if it needs no rewriting.
     pub fn as_base_url(&self, from: &BaseUrl, url: &str) -> Option<String> {
         let (host, port, rest) = match url.strip_prefix('/') {
             Some(path) if !path.starts_with('/') => (from.host.clone(), from.port, url),
@@ -109,13 +114,14 @@ impl Policy {
         Some(format!("{ORIGIN}{MOUNT}{name}{at}{slash}{rest}"))
     }
 
-    /// Whether an address, or one embedded in it, is that of base URLs, so that nothing may be dialled there.
+    /// Whether an address, or one embedded in it, is the base URL address, which must never be
+    /// dialled.
     pub(super) fn takes(&self, address: IpAddr) -> bool {
         !self.credentials.is_empty()
             && Views::of(address).iter().any(|view| view == IpAddr::V4(BASE_URL_ADDRESS))
     }
 
-    /// The host that a service's name alone stands for.
+    /// The host that a bare service name stands for.
     fn first_host(&self, id: CredentialId) -> Option<(Host, u16)> {
         let exact = |host: &CredentialHost| {
             let port = host.port.unwrap_or(443);
@@ -128,7 +134,7 @@ impl Policy {
         self.credential(id).hosts.iter().find_map(exact)
     }
 
-    /// The host behind the `@`, if it is the credential's.
+    /// The host after the `@`, if it belongs to the credential.
     fn other_host(&self, id: CredentialId, authority: &str) -> Option<(Host, u16)> {
         let Authority { host, port } = Authority::parse(authority).ok()?;
         let Credential { hosts, .. } = self.credential(id);

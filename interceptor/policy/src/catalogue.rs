@@ -1,6 +1,7 @@
-//! The catalogue that a policy is compiled against: services, network profiles, and the groups of hosts that profiles
-//! include. The built-in part is data (`data/services.json`, `data/profiles.json`), embedded when the crate is built; whoever
-//! reads `profiles.d` or the machine's package managers adds to it before compiling.
+//! The catalogue that a policy is compiled against: services, network profiles, and the groups of
+//! hosts that profiles include. The built-in part is data (`data/services.json`,
+//! `data/profiles.json`), embedded when the crate is built; the caller adds `profiles.d` and the
+//! machine's package managers before compiling.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
@@ -18,25 +19,26 @@ use super::strip::Keeps;
 pub struct Service {
     /// The name that a policy uses.
     pub name: String,
-    /// What it is called.
+    /// Its display name.
     pub title: String,
     /// Its hosts.
     pub hosts: Vec<CredentialHost>,
     /// The hosts as written.
     pub host_texts: Vec<String>,
-    /// The forms it accepts; the first is used where a client presented none.
+    /// The forms it accepts. The first is used if a client presented none.
     pub forms: Vec<Form>,
     /// The variables its clients read.
     pub env: Vec<String>,
-    /// The variables by which its clients can be pointed elsewhere, each with the path that its value ends in.
+    /// The variables that set its clients' base URL, each with the path its value ends in.
     pub base_url_env: BTreeMap<String, String>,
-    /// What its clients take for a key.
+    /// The shape of key its clients accept.
     pub placeholder: PlaceholderShape,
-    /// What its API needs although its name authenticates elsewhere.
+    /// Headers and parameters its API needs, although their names authenticate elsewhere.
     pub keeps: Keeps,
-    /// Requests that hand out further credentials (`METHOD PATH`): a rule that permits one deserves a warning.
+    /// Requests that issue further credentials (`METHOD PATH`). A rule that permits one gets a
+    /// warning.
     pub mints: Vec<String>,
-    /// Where each fact is documented, by the field it is about.
+    /// The source of each fact, by field.
     pub sources: BTreeMap<String, String>,
 }
 
@@ -46,7 +48,8 @@ pub struct Service {
 pub struct Profile {
     /// One sentence for people.
     pub description: String,
-    /// Allow rules. Where the field is given, what it does not list is refused, even if it is empty.
+    /// Allow rules. If the field is present, everything it does not list is refused, even if it is
+    /// empty.
     #[serde(default)]
     pub allow: Option<Vec<String>>,
     /// Deny rules.
@@ -68,10 +71,10 @@ pub struct Catalogue {
 /// Why catalogue data cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    /// It is not the JSON it should be.
+    /// It is not JSON of the expected form.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// An entry says something impossible.
+    /// An entry is invalid.
     #[error("{entry}: {message}")]
     Entry {
         /// The entry.
@@ -110,7 +113,7 @@ struct ServicesFile {
 static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
     let services = include_str!("../data/services.json");
     let profiles = include_str!("../data/profiles.json");
-    // Both files are part of this crate and a test reads them: they are valid.
+    // Both files are embedded in this crate, and a test reads them.
     #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
     Catalogue::from_json(services, profiles).expect("the embedded catalogue is valid")
 });
@@ -124,7 +127,7 @@ impl Catalogue {
     /// Reads a catalogue from the text of its two files.
     ///
     /// # Errors
-    /// When a file is not valid, or an entry of it is not.
+    /// If a file or one of its entries is invalid.
     pub fn from_json(services: &str, profiles: &str) -> Result<Catalogue, CatalogueError> {
         let file: ServicesFile = serde_json::from_str(services)?;
         let mut catalogue =
@@ -140,7 +143,7 @@ impl Catalogue {
     /// Adds profiles, replacing those of the same name: a JSON object from name to [`Profile`].
     ///
     /// # Errors
-    /// When the text is not that, or one of its rules is not a network rule.
+    /// If the text has another form, or one of its rules is not a network rule.
     pub fn add_profiles(&mut self, text: &str) -> Result<(), CatalogueError> {
         let profiles: BTreeMap<String, Profile> = serde_json::from_str(text)?;
         for (name, profile) in profiles {
@@ -155,7 +158,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Says which hosts (network rules) a group holds.
+    /// Sets the hosts (network rules) of a group.
     pub fn set_group(&mut self, name: &str, rules: Vec<String>) {
         self.groups.insert(name.to_owned(), rules);
     }
@@ -180,8 +183,9 @@ impl Catalogue {
         self.profiles.get(name)
     }
 
-    /// The hosts of a group: those that [`Catalogue::set_group`] said, and the allow rules of the profile of that name, so
-    /// that a file of `profiles.d` can add to a group. None where nobody said.
+    /// The hosts of a group: those set by [`Catalogue::set_group`] plus the allow rules of the
+    /// profile with that name, so that a file in `profiles.d` can extend a group. Empty if nothing
+    /// defines it.
     pub fn group(&self, name: &str) -> Vec<String> {
         let set = self.groups.get(name).into_iter().flatten();
         let profile =
@@ -192,7 +196,8 @@ impl Catalogue {
         rules
     }
 
-    /// The allow rules of a profile with those of its groups, and whether it refuses what they do not list.
+    /// The allow rules of a profile and its groups, and whether it refuses everything they do not
+    /// list.
     pub fn allow_rules(&self, profile: &Profile) -> (Vec<String>, bool) {
         let closed = profile.allow.is_some() || !profile.groups.is_empty();
         let own = profile.allow.iter().flatten().cloned();

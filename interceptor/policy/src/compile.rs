@@ -1,6 +1,8 @@
-//! Turns a document into a [`Policy`]: services of the catalogue filled in, rules compiled, contradictions reported.
+//! Turns a document into a [`Policy`]: fills in services from the catalogue, compiles the rules,
+//! and reports contradictions.
 //!
-//! Key sources are not read here, so compiling is pure: whoever uses the policy reads them, and `interceptor check` tries to.
+//! Compiling is pure: it does not read key sources. The caller reads them, and `interceptor check`
+//! tries to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,15 +23,15 @@ impl Policy {
     /// Compiles a document.
     ///
     /// # Errors
-    /// Everything that is wrong beyond the single fields: unknown services and profiles, variables claimed twice, hosts that
-    /// are to be both tunnelled unopened and given a key.
+    /// Everything wrong beyond single fields: unknown services and profiles, variables claimed
+    /// twice, and hosts that are both passed through and given a key.
     pub fn compile(document: &Document, catalogue: &Catalogue) -> Result<Policy, Vec<Problem>> {
         let (policy, errors) = compile(document, catalogue);
         if errors.is_empty() { Ok(policy) } else { Err(errors) }
     }
 }
 
-/// Compiles what can be compiled, and says what cannot.
+/// Compiles what it can, and reports the rest.
 pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Vec<Problem>) {
     let mut compiler = Compiler { document, catalogue, errors: Vec::new() };
     let network = compiler.network();
@@ -77,7 +79,7 @@ impl Compiler<'_> {
                 "/network_profile",
                 format!("there is no such profile{hint} (there are `{}`)", names.join("`, `")),
             );
-            // A policy that names a profile nobody knows permits nothing.
+            // A policy that names an unknown profile permits nothing.
             return Network { closed: true, ..Network::default() };
         };
         if let Some(network) = &self.document.network {
@@ -170,7 +172,7 @@ fn explicit_network(written: &NetworkDocument) -> Network {
     network
 }
 
-/// The credential as it holds: what the document says, else what the catalogue says, else the defaults.
+/// The effective credential: values from the document, then the catalogue, then the defaults.
 fn credential(
     name: &str,
     written: &CredentialDocument,
@@ -205,7 +207,7 @@ fn credential(
         env,
         base_url_env: service.map(|service| service.base_url_env.clone()).unwrap_or_default(),
         placeholder: service.map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
-        // A missing key was an error of the document already.
+        // Reading the document already reported a missing key.
         key: written.key.clone()?,
         key_pointer,
         allow_plaintext: written.allow_plaintext,
@@ -235,7 +237,7 @@ fn compile_endpoints(written: &CredentialDocument) -> Endpoints {
     Endpoints::new(rules)
 }
 
-/// The hosts of all credentials, each with the position of its credential.
+/// The hosts of all credentials, each with its credential's index.
 pub(super) fn hosts(credentials: &[Credential]) -> Targets<'_> {
     Targets::of(
         credentials
@@ -262,7 +264,7 @@ pub(super) fn overlap(one: &Target, other: &Target) -> bool {
     }
 }
 
-/// The credentials of a policy by their names; of two with one name, the first.
+/// The credentials of a policy by name. If two share a name, the first wins.
 fn by_name(credentials: &[Credential]) -> HashMap<String, CredentialId> {
     let mut names = HashMap::with_capacity(credentials.len());
     for (index, credential) in credentials.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! A credential as a policy declares it: where it holds, how it is presented, what stands in for it, and where its key is.
-//! The key itself is read by whoever owns the policy, never here.
+//! A credential as a policy declares it: its hosts, how requests present it, its placeholder, and
+//! where its key is. The owner of the policy reads the key; nothing here does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,41 +17,41 @@ use super::strip::Keeps;
 pub struct Credential {
     /// Its name in the document.
     pub name: String,
-    /// The service of the catalogue that it is for.
+    /// The catalogue service it is for.
     pub service: Option<String>,
     /// The hosts it governs; never empty.
     pub hosts: Vec<CredentialHost>,
-    /// How a request may present it; the first is used where the client presented none. Never empty.
+    /// How a request may present it. The first is used if the client presented none. Never empty.
     pub forms: Vec<Form>,
     /// The variables that carry the placeholder into the sandbox.
     pub env: Vec<String>,
-    /// The variables by which its clients can be pointed elsewhere, each with the path that its value ends in.
+    /// The variables that set its clients' base URL, each with the path its value ends in.
     pub base_url_env: BTreeMap<String, String>,
-    /// What the placeholder looks like.
+    /// The shape of its placeholder.
     pub placeholder: PlaceholderShape,
     /// Where the real key is.
     pub key: KeySource,
-    /// The JSON pointer to that in the document.
+    /// The JSON pointer to the key in the document.
     pub key_pointer: String,
     /// Whether the key may be sent without TLS.
     pub allow_plaintext: bool,
-    /// Whether cookies pass on its hosts, to the origin and back.
+    /// Whether cookies pass on its hosts, in both directions.
     pub cookies: bool,
-    /// What its API needs although its name authenticates elsewhere.
+    /// Headers and parameters its API needs, although their names authenticate elsewhere.
     pub keeps: Keeps,
 }
 
 /// A host that a credential governs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialHost {
-    /// A name, `*.name` or one address; never `*` nor a network of more than one address.
+    /// A name, `*.name` or one address; never `*` or a larger network.
     pub target: Target,
-    /// The only port, where the document names one.
+    /// The only port, if the document names one.
     pub port: Option<u16>,
 }
 
 impl CredentialHost {
-    /// The name, where it is exactly one.
+    /// The name, if it is a single name.
     pub fn name(&self) -> Option<&HostName> {
         match &self.target {
             Target::Name(name) => Some(name),
@@ -60,16 +60,16 @@ impl CredentialHost {
     }
 }
 
-/// How a credential stands in a request.
+/// How a request carries a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// A header whose value is prefix, key, suffix.
     Header {
         /// The header's name, in lower case.
         name: String,
-        /// What stands before the key, e.g. `Bearer `.
+        /// The text before the key, e.g. `Bearer `.
         prefix: String,
-        /// What stands behind the key.
+        /// The text after the key.
         suffix: String,
     },
     /// `authorization: Basic` of `username:key` (RFC 7617).
@@ -77,7 +77,7 @@ pub enum Form {
         /// The user name. Empty: the client's own. [`Form::KEY`]: the key is the user name, and the password is empty.
         username: String,
     },
-    /// A parameter of the query.
+    /// A query parameter.
     Query {
         /// Its name.
         name: String,
@@ -85,10 +85,10 @@ pub enum Form {
 }
 
 impl Form {
-    /// What stands for the key in the text of a form.
+    /// Marks the key's position in a form.
     pub const KEY: &str = "{key}";
 
-    /// The query parameter that it stands in.
+    /// The query parameter that carries it.
     pub fn query(&self) -> Option<&str> {
         match self {
             Form::Query { name } => Some(name),
@@ -97,7 +97,7 @@ impl Form {
     }
 }
 
-/// Which characters the random part of a placeholder has.
+/// The alphabet of a placeholder's random part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Alphabet {
@@ -117,18 +117,18 @@ impl Alphabet {
     }
 }
 
-/// The shape of a placeholder: the prefix, then random characters, then the suffix. The prefix contains `proxy-managed` where
-/// the service's own clients accept that.
+/// The shape of a placeholder: the prefix, then random characters, then the suffix. The prefix
+/// contains `proxy-managed` if the service's own clients accept that.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlaceholderShape {
-    /// What it begins with.
+    /// The prefix.
     pub prefix: String,
-    /// How many random characters follow; at least 128 bits of them.
+    /// The number of random characters; they carry at least 128 bits.
     pub random: usize,
-    /// Which characters those are.
+    /// The alphabet of the random characters.
     pub alphabet: Alphabet,
-    /// What it ends with.
+    /// The suffix.
     #[serde(default)]
     pub suffix: String,
 }
@@ -151,7 +151,7 @@ pub enum KeySource {
     Literal(LiteralKey),
     /// In this variable of the interceptor's own environment.
     Env(String),
-    /// In this file, a trailing newline dropped.
+    /// In this file. A trailing newline is dropped.
     File(PathBuf),
 }
 
@@ -165,12 +165,12 @@ impl fmt::Debug for KeySource {
     }
 }
 
-/// A key that stands in the document: zeroized when dropped, without `Debug` and `Display`.
+/// A key written in the document. It is zeroized when dropped and has no `Debug` or `Display`.
 #[derive(Clone)]
 pub struct LiteralKey(Zeroizing<String>);
 
 impl LiteralKey {
-    /// Takes a key over.
+    /// Wraps a key.
     pub fn new(key: String) -> LiteralKey {
         LiteralKey(Zeroizing::new(key))
     }

@@ -1,17 +1,19 @@
-//! The one function that judges a request, and its smaller siblings for what is not an HTTP request.
+//! The one function that judges a request, and smaller ones for traffic that is not HTTP.
 //!
-//! [`Policy::decide`] asks, in this order, and the first refusal stands:
+//! [`Policy::decide`] checks in this order, and the first refusal stands:
 //!
-//! 1. the method: a token, none of `CONNECT`, `TRACE` and `TRACK` (on every host);
-//! 2. the path, on a host that a credential governs: it has one canonical form. `OPTIONS *` names no path that a rule could
-//!    permit and is refused there;
-//! 3. the network filter; where it refuses, a placeholder of a credential that does not govern the
-//!    host is misuse all the same: a leak in progress, whatever else is wrong;
+//! 1. the method, on every host: a token other than `CONNECT`, `TRACE` and `TRACK`;
+//! 2. the path, on a host that a credential governs: it must have one canonical form. `OPTIONS *`
+//!    names no path that a rule could permit, and is refused there;
+//! 3. the network filter. If it refuses and the request presents a placeholder of a credential that
+//!    does not govern the host, the reason is misuse: a leak in progress, whatever else is wrong;
 //! 4. plaintext to a governed host;
-//! 5. which credential: those whose placeholders are presented must govern the host, and exactly one must be meant;
-//! 6. the endpoint rules of that credential, for the method and for every method that an override header asks for.
+//! 5. the credential: every presented placeholder must belong to a credential that governs the
+//!    host, and exactly one credential must be meant;
+//! 6. the endpoint rules of that credential, for the method and for every method an override header
+//!    asks for.
 //!
-//! On other hosts the path is passed on as it was sent, and a placeholder is a leak.
+//! On other hosts the path is forwarded as sent, and a placeholder is a leak.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,7 +37,8 @@ impl Policy {
         }
     }
 
-    /// Judges a destination by the network filter alone: connections that are tunnelled unopened, and their records.
+    /// Judges a destination by the network filter alone, for passthrough connections and their
+    /// records.
     pub fn decide_host(&self, host: &Host, port: u16) -> Decision {
         match self.judge_network(host, port) {
             Ok(rule) => Decision::Allow(Allow {
@@ -135,14 +138,14 @@ impl Policy {
         self.judge_endpoint(request, id, path)
     }
 
-    /// The network filter, for a request: what it presents to a host that is denied is told first.
+    /// The network filter for a request. A placeholder sent to a denied host is reported first.
     fn judge_destination(
         &self,
         request: &Request<'_>,
         governing: &[CredentialId],
     ) -> Result<Option<Arc<Rule>>, Box<Deny>> {
         self.judge_network(request.host, request.port).map_err(|denied| {
-            // What is sent to the interceptor's own address goes nowhere.
+            // A request to the interceptor's own address goes nowhere.
             let own = matches!(request.host, Host::Ip(address) if self.takes(*address));
             let foreign = request.presented.iter().find(|id| !governing.contains(id));
             foreign.filter(|_| !own).map_or(denied, |id| self.misuse(*id, request))
@@ -171,7 +174,7 @@ impl Policy {
         }))
     }
 
-    /// The refusal of the address that is the interceptor's own, for everything but base URLs.
+    /// Refuses the interceptor's own address, for everything but base URLs.
     fn taken(&self, host: &Host) -> Deny {
         let names: Vec<&str> = self.credentials.iter().map(|credential| credential.name.as_str()).collect();
         deny(Reason::HostDenied, Filter::Network, message::taken(host, &names))
@@ -230,7 +233,8 @@ impl Policy {
                     .as_ref()
                     .is_none_or(|rules| matches!(rules.judge(&method, &path), Outcome::Permitted(_)));
             if !permitted {
-                // With the rule that permits it as it was sent: so the record can be told from others.
+                // Name the rule that permits the method as sent, so that the record differs from
+                // others.
                 let text = message::overridden(name, &path);
                 return Err(Box::new(Deny { rule: rule.cloned(), ..refuse(text) }));
             }
@@ -248,7 +252,8 @@ fn judge_method(method: &str) -> Result<(), Box<Deny>> {
     if !is_token(method) {
         return Err(Box::new(deny(Reason::RequestMalformed, Filter::Request, message::method_malformed())));
     }
-    // Origins may fold a method's case though HTTP does not: `trace` is refused as well. TRACK is what some call it.
+    // Origins may fold a method's case although HTTP does not, so `trace` is refused too. TRACK is
+    // Microsoft's name for TRACE.
     for refused in ["CONNECT", "TRACE", "TRACK"] {
         if method.eq_ignore_ascii_case(refused) {
             return Err(Box::new(deny(Reason::MethodRefused, Filter::Request, message::method(refused))));

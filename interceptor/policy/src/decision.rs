@@ -1,11 +1,12 @@
-//! What a policy says of a request: data, of which the HTTP answer, the audit record and the text of the commands are views.
+//! A policy's verdict on a request, as data. The HTTP answer, the audit record and command output
+//! are views of it.
 
 use std::sync::Arc;
 
 use super::path::CanonicalPath;
 
 /// Why something was refused, or how it ended: the `type` of a refusal or of a record. The last
-/// ones are never the type of an answer.
+/// ones appear in records only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The network policy does not permit the destination.
@@ -14,7 +15,8 @@ pub enum Reason {
     EndpointDenied,
     /// A placeholder was sent to a host that its credential does not govern.
     CredentialMisuse,
-    /// Several credentials govern the host and the request presents the placeholder of none, or of more than one.
+    /// Several credentials govern the host, and the request presents no placeholder or more than
+    /// one.
     CredentialAmbiguous,
     /// Plain HTTP to a host that a credential governs.
     PlaintextDenied,
@@ -26,7 +28,7 @@ pub enum Reason {
     PathAmbiguous,
     /// CONNECT or TRACE.
     MethodRefused,
-    /// The name looked up, the SNI and the Host or `:authority` differ.
+    /// The looked-up name, the SNI, and `Host` or `:authority` differ.
     AuthorityMismatch,
     /// A limit of the sandbox was reached.
     LimitExceeded,
@@ -38,13 +40,14 @@ pub enum Reason {
     UpstreamProtocol,
     /// The origin did not answer in time.
     UpstreamTimeout,
-    /// Not a refusal: an answer held a real key, which was taken out, or ended the connection where it could not be.
+    /// Not a refusal: an answer held a real key. It was replaced, or the connection ended because
+    /// it could not be.
     KeyEchoed,
-    /// A connection that ended before a request.
+    /// A connection ended before it carried a request.
     NoRequest,
-    /// A connection whose client refused the certificate.
+    /// The client refused the certificate.
     CertificateRejected,
-    /// The sandbox gave a request up before it was over.
+    /// The sandbox abandoned a request before it was complete.
     Aborted,
     /// `limits.header_timeout_seconds` ended it.
     HeaderTimeout,
@@ -145,16 +148,16 @@ impl Reason {
     }
 }
 
-/// Which of the checks decided.
+/// The check that decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Filter {
     /// The sandbox's network policy.
     Network,
     /// The endpoint rules of a credential.
     Endpoint,
-    /// The request itself: its syntax, its path, its authority, its limits.
+    /// The request itself: its syntax, path, authority or limits.
     Request,
-    /// Which credential a request may use, and where.
+    /// The choice of credential, and where it may be used.
     Credential,
 }
 
@@ -170,14 +173,15 @@ impl Filter {
     }
 }
 
-/// A credential of a policy, by its position in [`super::Policy::credentials`].
+/// A credential of a policy: its index in [`super::Policy::credentials`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CredentialId(pub usize);
 
 /// The rule that decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// As written: a network rule (`*.example.com:443`) or `METHODS PATTERN` of an endpoint rule (`POST /v1/chat/completions`).
+    /// Its text: a network rule as written (`*.example.com:443`), or an endpoint rule as `METHODS
+    /// PATTERN` (`POST /v1/chat/completions`).
     pub text: String,
     /// The JSON pointer (RFC 6901) to it in the policy document.
     pub pointer: String,
@@ -188,7 +192,7 @@ pub struct Rule {
 pub struct NearMiss {
     /// The rule.
     pub rule: Arc<Rule>,
-    /// Which part failed: `host`, `port`, `method` or `path`.
+    /// The part that failed: `host`, `port`, `method` or `path`.
     pub failed: &'static str,
     /// The smallest edit of the document that would permit the request, in one sentence.
     pub edit: String,
@@ -199,7 +203,7 @@ pub struct NearMiss {
 pub struct Allow {
     /// The filter that decided last: [`Filter::Endpoint`] on a governed host, else [`Filter::Network`].
     pub filter: Filter,
-    /// The rule that matched, where one did.
+    /// The rule that matched, if any.
     pub rule: Option<Arc<Rule>>,
     /// The credential to inject.
     pub credential: Option<CredentialId>,
@@ -207,17 +211,17 @@ pub struct Allow {
     pub path: JudgedPath,
 }
 
-/// The path that a permitted request is forwarded with.
+/// The path of the forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JudgedPath {
-    /// On a governed host: the one reading of the path, which was judged.
+    /// On a governed host: the canonical path, which was judged.
     Canonical(CanonicalPath),
-    /// Elsewhere: as it was sent, whatever it is.
+    /// Elsewhere: the path exactly as sent.
     AsSent,
 }
 
 impl JudgedPath {
-    /// The path as text, for a request that was sent with the path `sent`.
+    /// The path as text; `sent` is the path of the original request.
     pub fn text<'a>(&'a self, sent: &'a str) -> &'a str {
         match self {
             JudgedPath::Canonical(path) => path.as_str(),
@@ -235,9 +239,9 @@ pub struct Deny {
     pub status: u16,
     /// Which check refused.
     pub filter: Filter,
-    /// The rule that refused, where one did.
+    /// The rule that refused, if any.
     pub rule: Option<Arc<Rule>>,
-    /// The credential concerned, where one is.
+    /// The credential concerned, if any.
     pub credential: Option<CredentialId>,
     /// What was refused, by which filter, and what would permit it.
     pub message: String,
@@ -245,7 +249,7 @@ pub struct Deny {
     pub nearest: Option<NearMiss>,
 }
 
-/// What a policy says of a request.
+/// A policy's verdict on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Forward it.

@@ -1,8 +1,8 @@
 //! The endpoint rules of one credential, compiled into a tree of path segments.
 //!
-//! A request walks the tree along its own segments: at each node at most one literal child, the `*` child, and those globs
-//! whose literal text fits are tried, so the cost follows the length of the path and not the number of rules. Of the rules
-//! that match, the first of the document is reported.
+//! A request walks the tree along its own segments. Each node tries at most one literal child, the
+//! `*` child, and the globs whose literal text fits, so the cost depends on the length of the path
+//! and not on the number of rules. If several rules match, the first in the document is reported.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ impl EndpointRule {
     }
 }
 
-/// Position of a rule in [`Endpoints::rules`].
+/// Index of a rule in [`Endpoints::rules`].
 type Index = u32;
 
-/// The rules that end at one place of the tree, by method.
+/// The rules that end at one node, by method.
 #[derive(Clone, Debug, Default)]
 struct Methods {
     any: Option<Index>,
@@ -60,7 +60,7 @@ impl Methods {
     }
 }
 
-/// Globs found by the longer of the literal texts at their two ends.
+/// Globs, indexed by the longer of their literal prefix and suffix.
 #[derive(Clone, Debug)]
 struct Globs<V> {
     prefixes: Affixes<V>,
@@ -81,7 +81,7 @@ impl<V> Default for Globs<V> {
 }
 
 impl<V> Globs<V> {
-    /// The value of a glob, made by `make` where it is new.
+    /// The value of a glob; `make` creates it if the glob is new.
     fn entry(&mut self, glob: &SegmentGlob, make: impl FnOnce() -> V) -> &mut V {
         let by_prefix = glob.prefix.len() >= glob.suffix.len();
         let (affixes, key) =
@@ -100,7 +100,7 @@ impl<V> Globs<V> {
         globs.find_map(|globs| globs.get(glob))
     }
 
-    /// The values of the globs that match the whole of `text`.
+    /// The values of the globs that match all of `text`.
     fn matching<'a>(&'a self, text: &str, mut visit: impl FnMut(&'a V)) {
         let prefixes = self.prefixes.lengths.iter().map_while(|length| text.get(..*length));
         let prefixes = prefixes.filter_map(|prefix| self.prefixes.globs.get(prefix));
@@ -113,7 +113,7 @@ impl<V> Globs<V> {
     }
 }
 
-/// A place in the tree.
+/// A node of the tree.
 #[derive(Clone, Debug, Default)]
 struct Node {
     literals: HashMap<Box<str>, usize>,
@@ -124,29 +124,29 @@ struct Node {
     exact: Methods,
     below: Methods,
     deep: Globs<Methods>,
-    /// The first rule at or below this place.
+    /// The first rule at or below this node.
     first: Option<Index>,
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
     /// The first rule whose path and method match.
     rule: Option<Index>,
     /// The first rule whose path matches.
     path: Option<Index>,
-    /// The first rule at the deepest place reached, and how deep that is.
+    /// The first rule at the deepest node reached, and its depth.
     deepest: Option<(usize, Index)>,
 }
 
-/// What the rules say of a method and a path.
+/// The rules' verdict on a method and a path.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome<'a> {
     /// This rule permits it.
     Permitted(&'a EndpointRule),
-    /// This rule has the path, but not the method.
+    /// This rule matches the path but not the method.
     Method(&'a EndpointRule),
-    /// No rule has the path; this one shares most of its leading segments.
+    /// No rule matches the path; this one shares the most leading segments.
     Path(Option<&'a EndpointRule>),
 }
 
@@ -161,7 +161,7 @@ impl Endpoints {
     pub(super) fn new(rules: Vec<EndpointRule>) -> Endpoints {
         let mut endpoints = Endpoints { rules: Vec::new(), nodes: vec![Node::default()] };
         for (index, rule) in rules.iter().enumerate() {
-            // A document of 1 MiB has fewer rules than this can count.
+            // A document of 1 MiB cannot hold more rules than this can count.
             endpoints.insert(Index::try_from(index).unwrap_or(Index::MAX), rule);
         }
         endpoints.rules = rules;
@@ -211,8 +211,9 @@ impl Endpoints {
         &self.rules
     }
 
-    /// The rule before `index` that already decides everything that rule would, where there is one. Only patterns that lead
-    /// through the same segments, or through `*`, are compared: it may miss one, and never names one wrongly.
+    /// An earlier rule that already decides everything that rule `index` would. Only patterns along
+    /// the same segments, or through `*`, are compared, so it may miss one but never names a wrong
+    /// one.
     pub(super) fn shadow(&self, index: usize) -> Option<&EndpointRule> {
         let rule = self.rules.get(index)?;
         let mut shadows: Vec<Option<Index>> =
@@ -282,8 +283,8 @@ impl Endpoints {
         }
     }
 
-    /// Visits a node with what stands behind the segments that led to it. A tree has one way to each node, so none is
-    /// visited twice, and the depth is that of the longest pattern.
+    /// Visits a node with the rest of the path. A tree has one way to each node, so none is visited
+    /// twice, and the longest pattern bounds the depth.
     fn walk(&self, at: usize, rest: Option<&str>, depth: usize, method: &str, found: &mut Found) {
         let node = &self.nodes[at];
         if let Some(first) = node.first

@@ -1,10 +1,12 @@
-//! One glob over a canonical path or a part of it, matched without backtracking: the set of positions that may be reached
-//! is carried from character to character, so the time is bounded by the product of the two lengths (attack X6).
+//! One glob over a canonical path or a part of it. Matching carries the set of reachable positions
+//! from character to character instead of backtracking, so the product of the two lengths bounds
+//! the time (attack X6).
 //!
-//! A character is what a percent-encoded path means by one: a raw byte, or the run of escapes that encodes one character.
-//! `%2F` is a character of its own, equal to no raw slash, and no one-segment wildcard takes it.
+//! A character is a raw byte, or the run of escapes that encodes one character. `%2F` is a
+//! character of its own, equal to no raw slash, and no one-segment wildcard takes it.
 
-/// One character of a canonical path: the code point, with [`ESCAPED`] set where it stood percent-encoded.
+/// One character of a canonical path: the code point, with [`ESCAPED`] set if it was
+/// percent-encoded.
 type Unit = u32;
 
 /// Marks a unit that was percent-encoded: `%3B` is not `;`.
@@ -21,11 +23,11 @@ pub(super) enum Token {
     One,
     /// Any number of characters of a segment (`*`).
     Star,
-    /// One character, whatever it is.
+    /// Any one character.
     Any,
-    /// Any number of characters, whatever they are (`**`).
+    /// Any number of any characters (`**`).
     Deep,
-    /// Nothing, or any number of characters of which the last is a slash (`**/` behind a slash).
+    /// Nothing, or any characters that end in a slash (`**/` after a slash).
     DeepSegments,
 }
 
@@ -91,7 +93,7 @@ impl Glob {
         current[end / 64] >> (end % 64) & 1 == 1
     }
 
-    /// Marks `position`, and what lies behind elements that may match nothing.
+    /// Marks `position` and, across elements that may match nothing, those after it.
     fn reach(&self, set: &mut [u64], mut position: usize) {
         loop {
             set[position / 64] |= 1 << (position % 64);
@@ -103,7 +105,7 @@ impl Glob {
     }
 }
 
-/// Whether a token, at this unit, stays where it is, and whether it is done.
+/// Whether a token can consume this unit and stay, and whether it can end with it.
 fn step(token: Token, unit: Unit) -> (bool, bool) {
     let in_segment = unit != SLASH && unit != ENCODED_SLASH;
     match token {
@@ -145,7 +147,7 @@ fn units(canonical: &str) -> impl Iterator<Item = Unit> + '_ {
     })
 }
 
-/// The byte of the escape at `position`; 0 where there is none, which canonical text never has.
+/// The byte of the escape at `position`; 0 if there is none, and canonical text has no 0.
 fn escaped(bytes: &[u8], position: usize) -> u8 {
     let digit = |index: usize| {
         let byte = bytes.get(position + index).copied().unwrap_or(b'0');

@@ -5,8 +5,8 @@
 //! - `http`: the host is one of the credential's, whatever the port: the request is refused, unless the credential permits
 //!   plaintext and the port is 80, or the one that `hosts` names.
 //!
-//! An address is only itself: a credential for an IPv4 address does not govern an IPv6 address that embeds it (NAT64), because
-//! another party may answer there.
+//! Embedded addresses do not count: a credential for an IPv4 address does not govern an IPv6
+//! address that embeds it (NAT64), because another party may answer there.
 
 use super::credential::Credential;
 use super::decision::CredentialId;

@@ -1,10 +1,12 @@
-//! The one type for a host, made by one parser: what a rule names and what a request names compare byte for byte.
+//! The one type for a host, made by one parser, so that hosts of rules and requests compare byte
+//! for byte.
 //!
-//! A request's host is read strictly (RFC 3986 section 3.2.2, RFC 5890): ASCII, folded to lower case, one trailing dot
-//! dropped, labels of letters, digits, `-` and `_`, A-labels that survive a round trip through their U-label. A name whose
-//! last label is a number is an IPv4 address in one of the spellings that `inet_aton(3)` takes, or an error: a client's
-//! resolver would dial that address, so it is judged as that address. A rule may also be written in Unicode; it is converted
-//! by UTS 46 first.
+//! The parser reads a request's host strictly (RFC 3986 section 3.2.2, RFC 5890): ASCII, folded to
+//! lower case, one trailing dot dropped; labels have letters, digits, `-` and `_`; A-labels survive
+//! a round trip through their U-label. A name whose last label is a number is an IPv4 address in
+//! one of the spellings that `inet_aton(3)` takes, or an error: a client's resolver would dial that
+//! address, so it is judged as that address. Rules may also use Unicode, which UTS 46 converts
+//! first.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -41,13 +43,13 @@ pub enum HostError {
     /// It ends in a number but is not an IPv4 address.
     #[error("the host ends in a number but is not an IPv4 address")]
     Ipv4,
-    /// What stands in brackets is not an IPv6 address, or an IPv6 address lacks its brackets.
+    /// The text in brackets is not an IPv6 address, or an IPv6 address lacks its brackets.
     #[error("the host is not a valid IPv6 address (written in brackets beside a port, without a zone)")]
     Ipv6,
     /// The port is not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]
     Port,
-    /// A user name or password stands before the host.
+    /// The host is preceded by a user name or password.
     #[error("the authority contains user information (`@`)")]
     UserInfo,
 }
@@ -96,10 +98,11 @@ pub enum Host {
 }
 
 impl Host {
-    /// Reads a host as a request names it. Brackets are taken only around an IPv6 address, which may also stand without.
+    /// Reads a host as a request names it. Only an IPv6 address may have brackets, and it needs
+    /// none.
     ///
     /// # Errors
-    /// Everything that has no single meaning; see [`HostError`].
+    /// If the text has no single meaning; see [`HostError`].
     pub fn parse(text: &str) -> Result<Host, HostError> {
         if text.is_empty() {
             return Err(HostError::Empty);
@@ -150,7 +153,7 @@ impl Host {
         Host::parse(&ascii)
     }
 
-    /// The name, where it is one.
+    /// The name, if it is one.
     pub fn name(&self) -> Option<&HostName> {
         match self {
             Host::Name(name) => Some(name),
@@ -168,12 +171,12 @@ impl fmt::Display for Host {
     }
 }
 
-/// The `Host` header or the `:authority` of a request: a host and, where one is written, a port.
+/// The `Host` header or the `:authority` of a request: a host and an optional port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority {
     /// The host.
     pub host: Host,
-    /// The port, where one is written.
+    /// The port, if given.
     pub port: Option<u16>,
 }
 
@@ -192,7 +195,7 @@ impl Authority {
 }
 
 impl Authority {
-    /// As [`Authority::parse`], for what a person types: a name in Unicode is converted first, as a client would.
+    /// As [`Authority::parse`], for user input: converts a Unicode name first, as a client would.
     ///
     /// # Errors
     /// As [`Authority::parse`].
@@ -268,7 +271,7 @@ fn check_a_label(label: &str) -> Result<(), HostError> {
     }
 }
 
-/// Whether a last label makes the whole an IPv4 address: digits, or `0x` and hexadecimal digits.
+/// Whether the last label makes the name an IPv4 address: digits, or `0x` and hexadecimal digits.
 fn is_number(label: &str) -> bool {
     match label.strip_prefix("0x").or_else(|| label.strip_prefix("0X")) {
         Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
@@ -299,7 +302,8 @@ fn parse_ipv4_part(part: &str) -> Option<u64> {
         None if part.len() > 1 && part.starts_with('0') => (&part[1..], 8),
         None => (part, 10),
     };
-    // `from_str_radix` takes a sign, which no address has; and leading zeros may be many, so the value bounds it, not the length.
+    // `from_str_radix` accepts a sign, which no address has. Leading zeros are unlimited, so check
+    // the value, not the length.
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -1,5 +1,6 @@
-//! A map from what rules name ([`Target`]) to what they say, asked by host: the cost is a hash look-up for the name and each
-//! of its parents, or for each distinct prefix length, however many rules there are.
+//! A map from rule targets ([`Target`]) to values, queried by host. A query costs a hash look-up
+//! for the name and each of its parents, or for each distinct prefix length, however many rules
+//! there are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -33,7 +34,7 @@ impl<V> Default for HostMap<V> {
 }
 
 impl<V: Default> HostMap<V> {
-    /// The value of exactly this target, made where there is none.
+    /// The value of exactly this target, created if there is none.
     pub(super) fn entry(&mut self, target: &Target) -> &mut V {
         match target {
             Target::Any => self.any.get_or_insert_default(),
@@ -61,7 +62,7 @@ impl<V> HostMap<V> {
         }
     }
 
-    /// As [`HostMap::matching`], but an address is only itself, not what it embeds: what holds a key's hosts asks this.
+    /// As [`HostMap::matching`], but ignores embedded addresses: credentials use this.
     pub(super) fn matching_exactly<'a>(&'a self, host: &Host, mut visit: impl FnMut(&'a V)) {
         if let Some(value) = &self.any {
             visit(value);
@@ -84,7 +85,8 @@ impl<V> HostMap<V> {
         }
     }
 
-    /// The values of the networks that hold exactly this address, not what it embeds.
+    /// The values of the networks that contain this address itself; embedded addresses do not
+    /// count.
     pub(super) fn nets<'a>(&'a self, address: IpAddr, mut visit: impl FnMut(&'a V)) {
         match address {
             IpAddr::V4(address) => {

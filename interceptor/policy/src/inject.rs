@@ -1,4 +1,5 @@
-//! How a key is put into a request, as a document writes it: `{"header": …, "format": …}`, `{"basic": …}` or `{"query": …}`.
+//! How a key is put into a request, as written in a document: `{"header": …, "format": …}`,
+//! `{"basic": …}` or `{"query": …}`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -52,10 +53,10 @@ const FORBIDDEN: [&str; 16] = [
 ];
 
 impl InjectDocument {
-    /// The form it describes.
+    /// Parses the form.
     ///
     /// # Errors
-    /// The field that is wrong (empty for the whole) and what would be right.
+    /// The invalid field (empty for the whole object), and how to fix it.
     pub fn form(&self) -> Result<Form, (&'static str, String)> {
         match self {
             InjectDocument { header: Some(name), format, basic: None, query: None } => {

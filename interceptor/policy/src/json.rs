@@ -1,7 +1,8 @@
-//! JSON with places: a value knows its pointer and where it stands in the text, duplicate names are seen, and nothing of a
-//! value is copied until it is asked for (a value may be a key).
+//! JSON with positions: a value knows its pointer and its offset in the text, duplicate names are
+//! visible, and no value is copied until it is asked for (a value may be a key).
 //!
-//! serde_json does the parsing. A document is first bounded in size and depth, so that reading level by level is bounded too.
+//! serde_json does the parsing. Size and depth are checked first, so that reading level by level is
+//! bounded too.
 
 use std::fmt;
 
@@ -25,7 +26,7 @@ pub(super) struct Node<'a> {
     raw: &'a str,
     /// The JSON pointer to it.
     pub(super) pointer: String,
-    /// Where it begins, in bytes of the document.
+    /// Its byte offset in the document.
     pub(super) offset: usize,
 }
 
@@ -37,7 +38,7 @@ pub(super) struct Member<'a> {
     pub(super) duplicate: bool,
 }
 
-/// What kind of value it is.
+/// The kind of value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Null,
@@ -64,7 +65,8 @@ impl fmt::Display for Kind {
 /// Reads the text of a document into its outermost value.
 ///
 /// # Errors
-/// When it is too large, too deep or not JSON; the message has line and column, and nothing of the text.
+/// If it is too large, too deep or not JSON. The message has line and column, and quotes nothing of
+/// the text.
 pub(super) fn parse(text: &str) -> Result<Node<'_>, Problem> {
     if text.len() > MAX_BYTES {
         return Err(Problem::new("", format!("the document has more than {MAX_BYTES} bytes")));
@@ -88,12 +90,12 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, Problem> {
     Ok(Node::new(text, raw.get(), String::new()))
 }
 
-/// Whether a text nests too deep to be read as a document; linear in its length, whatever it holds.
+/// Whether a text nests too deep for a document. Linear in its length, whatever it contains.
 pub fn is_too_deep(text: &str) -> bool {
     depth(text) > MAX_DEPTH
 }
 
-/// How deep lists and objects nest.
+/// The nesting depth of arrays and objects.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -116,7 +118,7 @@ fn depth(text: &str) -> usize {
 
 impl<'a> Node<'a> {
     fn new(whole: &'a str, raw: &'a str, pointer: String) -> Node<'a> {
-        // `raw` borrows from `whole`, so the difference of their addresses is its place.
+        // `raw` borrows from `whole`, so the difference of their addresses is its offset.
         let offset = (raw.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
         Node { raw, pointer, offset }
     }
@@ -149,7 +151,7 @@ impl<'a> Node<'a> {
         Some(members)
     }
 
-    /// The elements of a list.
+    /// The elements of an array.
     pub(super) fn elements(&self) -> Option<Vec<Node<'a>>> {
         let raw: Vec<&'a RawValue> = serde_json::from_str(self.raw).ok()?;
         Some(
@@ -166,7 +168,7 @@ impl<'a> Node<'a> {
         serde_json::from_str(self.raw).ok()
     }
 
-    /// A whole number, without sign, fraction and exponent.
+    /// A whole number without sign, fraction or exponent.
     pub(super) fn whole_number(&self) -> Option<u64> {
         serde_json::from_str(self.raw).ok()
     }

@@ -1,9 +1,10 @@
-//! Egress policies for sandboxed code: what a document permits, and keys that must not come back.
+//! Egress policies for sandboxed code: what a policy document permits, and which keys responses
+//! must not reveal.
 //!
-//! A policy document becomes a compiled [`Policy`], and each request becomes a [`Decision`] with the
-//! reason in it. [`redact`] finds real keys in what an origin answers. All of it is pure: nothing
-//! here does I/O, is async, reads a clock or the environment, or knows TLS. So an editor, a CI job
-//! or a gateway can embed the very decisions that the `interceptor` takes.
+//! A policy document becomes a compiled [`Policy`], and each request becomes a [`Decision`] with
+//! the reason in it. [`redact`] finds real keys in origins' responses. The crate is pure: no I/O,
+//! no async, no clock, no environment, no TLS. An editor, a CI job or a gateway can embed exactly
+//! the decisions that the `interceptor` makes.
 //!
 //! # Example
 //! Read a document, decide, explain a denial:
@@ -117,7 +118,7 @@ use endpoint::Endpoints;
 use governance::Governance;
 use network::{Network, RuleSet};
 
-/// A compiled policy: everything that one sandbox may do. Immutable; a change is a new one.
+/// A compiled policy: everything one sandbox may do. It is immutable; a change makes a new one.
 #[derive(Clone, Debug)]
 pub struct Policy {
     network: Network,
@@ -126,15 +127,15 @@ pub struct Policy {
     /// By credential; `None` permits any method and path.
     endpoints: Vec<Option<Endpoints>>,
     governance: Governance,
-    /// By credential; made when it is first asked for.
-    /// Of one name in both forms of the document it is the first.
+    /// By credential; built on first use. If a name appears in both forms of the document, the
+    /// first wins.
     names: HashMap<String, CredentialId>,
     strips: Vec<OnceLock<Strip>>,
     limits: Limits,
 }
 
 impl Policy {
-    /// The credentials, in the order of the document; [`CredentialId`] is the position.
+    /// The credentials, in the order of the document; [`CredentialId`] is the index.
     pub fn credentials(&self) -> &[Credential] {
         &self.credentials
     }
@@ -152,7 +153,7 @@ impl Policy {
         self.names.get(name).copied()
     }
 
-    /// The credentials that have a host in common with this one, itself among them.
+    /// The credentials that share a host with this one, itself included.
     ///
     /// # Panics
     /// When the id is from another policy.
@@ -163,7 +164,7 @@ impl Policy {
         })
     }
 
-    /// What requests that this credential authenticates may not bring.
+    /// What is removed from requests that this credential authenticates.
     ///
     /// # Panics
     /// When the id is from another policy.
@@ -176,24 +177,25 @@ impl Policy {
         &self.limits
     }
 
-    /// Whether any port of the name could be permitted: only then may a query for it leave the host.
+    /// Whether any port of the name could be permitted. Only then may a DNS query for it leave the
+    /// host.
     pub fn may_resolve(&self, name: &HostName) -> bool {
         self.network.may_resolve(name)
     }
 
-    /// Whether any TLS is tunnelled unopened: only then need a ClientHello be read before it is
+    /// Whether any TLS is passed through. Only then must a ClientHello be read before it is
     /// answered.
     pub fn may_tunnel_tls(&self) -> bool {
         !self.passthrough.is_empty() || !self.network.allow_tcp.is_empty()
     }
 
-    /// Whether TLS to this name and port is tunnelled unopened.
+    /// Whether TLS to this name and port is passed through.
     pub fn is_passthrough(&self, name: &HostName, port: u16) -> bool {
         !self.passthrough.is_empty() && self.passthrough.first(&Host::Name(name.clone()), port).is_some()
     }
 
-    /// Whether some credential governs `https://host:port`, or `http://host` at any port: that is, whether some credential
-    /// names the host, since plain HTTP to it is governed at every port.
+    /// Whether a credential governs `https://host:port`, or `http://host` at any port. Plain HTTP
+    /// is governed at every port, so this asks whether a credential names the host.
     pub fn governs(&self, host: &Host, _port: u16) -> bool {
         self.governance.names(host)
     }
@@ -208,13 +210,14 @@ impl Policy {
         self.network.allows_address(address, port)
     }
 
-    /// The networks that deny rules name for every port, catch-alls left out: what the kernel refuses at `connect`.
+    /// The networks that deny rules name for every port, except catch-alls: the kernel refuses
+    /// these at `connect`.
     pub fn denied_networks(&self) -> Vec<IpNet> {
         self.network.denied_networks()
     }
 
-    /// The loopback networks that allow rules name, whatever their port: only where the sandbox shares the host's network
-    /// does it matter. The port is judged when the connection reaches the proxy.
+    /// The loopback networks that allow rules name, at any port; the proxy judges the port. They
+    /// only matter if the sandbox shares the host's network.
     pub fn allowed_loopback(&self) -> Vec<IpNet> {
         self.network.allowed_loopback()
     }

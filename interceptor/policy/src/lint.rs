@@ -1,5 +1,5 @@
-//! What `check` says of a policy that is valid but may not be what was meant. Every lint is a warning; none changes what the
-//! policy does.
+//! Warnings of `check` about a policy that is valid but may not do what its author meant. No lint
+//! changes what the policy does.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ use super::problem::{MAX_PROBLEMS, Problem};
 
 mod endpoints;
 
-/// A host where data can be left for, or fetched from, anybody.
+/// A host where anybody can leave or fetch data.
 struct Relay {
     target: Target,
     why: String,
@@ -34,7 +34,7 @@ struct RelayFile {
 }
 
 static RELAYS: LazyLock<Vec<Relay>> = LazyLock::new(|| {
-    // The file is part of this crate and a test reads it: it is valid.
+    // The file is embedded in this crate, and a test reads it.
     #[expect(clippy::expect_used, reason = "embedded data, read by a test")]
     let file: RelayFile = serde_json::from_str(include_str!("../data/relays.json"))
         .expect("the embedded list of relays is valid");
@@ -45,7 +45,8 @@ static RELAYS: LazyLock<Vec<Relay>> = LazyLock::new(|| {
     file.relays.into_iter().filter_map(parsed).collect()
 });
 
-/// Variables that a placeholder must not replace: they steer the programs of the sandbox, or its trust.
+/// Variables that a placeholder must not replace: they control the sandbox's programs or their
+/// trust.
 const STEERING: [&str; 16] = [
     "PATH",
     "HOME",
@@ -91,7 +92,7 @@ struct Linter<'a> {
     document: &'a Document,
     policy: &'a Policy,
     catalogue: &'a Catalogue,
-    /// The hosts of credentials, with whose they are.
+    /// The hosts of credentials, with the credential's name.
     governed: Targets<'a>,
     /// The hosts of profiles.
     listed: Targets<'a>,
@@ -106,7 +107,7 @@ impl Linter<'_> {
         }
     }
 
-    /// Whether no further warning would be told.
+    /// Whether further warnings would be dropped.
     fn is_done(&self) -> bool {
         self.warnings.len() > MAX_PROBLEMS
     }
@@ -133,7 +134,7 @@ impl Linter<'_> {
         }
     }
 
-    /// An allow rule that a deny rule or another allow rule leaves nothing to decide.
+    /// Warns of an allow rule that never decides, because of a deny rule or another allow rule.
     fn never_matches(&mut self, index: usize, rule: &Located<NetworkRule>) -> bool {
         let network = &self.policy.network;
         if let Some((_, (_, denying))) = network.deny.covering(&rule.value).first() {
@@ -157,7 +158,7 @@ impl Linter<'_> {
         false
     }
 
-    /// Allow rules that permit more than they seem to.
+    /// Warns of allow rules that permit more than they seem to.
     fn breadth(&mut self, rule: &Located<NetworkRule>) {
         match &rule.value.target {
             Target::Any => self.warn(&rule.pointer, "`*` permits every public host; the policy then only keeps keys to their own hosts"),
@@ -168,7 +169,7 @@ impl Linter<'_> {
             target => {
                 self.public_suffix(target, &rule.text, &rule.pointer, "permits");
                 if let Some(relay) = RELAYS.iter().find(|relay| relates(target, &relay.target)) {
-                    self.warn(&rule.pointer, format!("this host is a relay: {}; data can leave, and code come in, by it", relay.why));
+                    self.warn(&rule.pointer, format!("this host is a relay: {}; data can leave and code can enter through it", relay.why));
                 }
             }
         }
@@ -201,7 +202,7 @@ impl Linter<'_> {
         }
     }
 
-    /// An allow rule for a name that no credential governs and no profile lists.
+    /// Warns of an allow rule for a name that no credential governs and no profile lists.
     fn unused(&mut self, rule: &Located<NetworkRule>) {
         let target = &rule.value.target;
         if rule.value.tcp || !matches!(target, Target::Name(_) | Target::Below(_)) {
@@ -267,13 +268,13 @@ impl Linter<'_> {
                 let pointer = format!("{}/allow_plaintext", written.pointer);
                 self.warn(
                     &pointer,
-                    "the key may be sent in the clear: whoever carries or answers the connection can read it",
+                    "the key may be sent in the clear: anybody on the path of the connection can read it",
                 );
             }
             for variable in
                 written.env.iter().flatten().filter(|variable| STEERING.contains(&variable.text.as_str()))
             {
-                self.warn(&variable.pointer, "this variable steers the programs of the sandbox; its placeholder would replace their setting");
+                self.warn(&variable.pointer, "this variable controls programs in the sandbox; the placeholder would overwrite its value");
             }
             let bare = Form::Header {
                 name: "authorization".to_owned(),
@@ -288,7 +289,7 @@ impl Linter<'_> {
         }
     }
 
-    /// Whether the network policy could permit some host that the credential's entry names.
+    /// Whether the network policy could permit any host of the credential's entry.
     fn reachable(&self, credential: usize, index: usize) -> bool {
         let host = &self.policy.credentials[credential].hosts[index];
         let network = &self.policy.network;
@@ -305,10 +306,11 @@ impl Linter<'_> {
     }
 }
 
-/// Whether an allow rule names a relay, or a part of one, and not just everything.
+/// Whether an allow rule names a relay or a part of one, rather than everything.
 fn relates(target: &Target, relay: &Target) -> bool {
     match (target, relay) {
-        // `*.example.com` for a relay `gist.example.com` is wider than the relay: only the relay's own rules are.
+        // `*.example.com` for a relay `gist.example.com` is wider than the relay; only rules for
+        // the relay itself count.
         (Target::Below(_), Target::Name(_)) => false,
         _ => overlap(target, relay),
     }

@@ -1,5 +1,5 @@
-//! The sentences of refusals: what was refused, by which filter, and what would permit it. None holds a key, a header's value
-//! or a path that was not canonical.
+//! The messages of refusals: what was refused, by which filter, and what would permit it. None
+//! contains a key, a header's value or a path that is not canonical.
 
 use std::net::IpAddr;
 
@@ -42,7 +42,7 @@ pub(super) fn host_not_allowed(host: &Host, port: u16, nearest: Option<&NearMiss
     }
 }
 
-/// The edit that permits a host where no rule is near.
+/// The edit that permits a host if no rule is near.
 pub(super) fn add_allow(host: &Host) -> String {
     format!("add \"{host}\" to /network/allow")
 }
@@ -129,11 +129,11 @@ pub(super) fn endpoint(
         format!("{method} {path} was refused by the endpoint rules of the credential `{credential}`: ");
     match nearest {
         Some(near) if near.failed == "method" => format!(
-            "{head}the rule `{}` has the path but not the method; to permit it, {}",
+            "{head}the rule `{}` matches the path but not the method; to permit it, {}",
             near.rule.text, near.edit
         ),
         Some(near) => format!(
-            "{head}no rule has the path (the nearest is `{}`); to permit it, {}",
+            "{head}no rule matches the path (the nearest is `{}`); to permit it, {}",
             near.rule.text, near.edit
         ),
         None => format!(

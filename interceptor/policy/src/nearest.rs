@@ -1,5 +1,6 @@
-//! The nearest miss of a refusal: which rule came closest, which part of it failed, and the smallest edit that would permit
-//! the request. Found by look-ups, like the decision itself: a sandbox may cause refusals at any rate.
+//! The nearest miss of a refusal: which rule came closest, which part of it failed, and the
+//! smallest edit that would permit the request. It uses look-ups, like the decision itself, because
+//! a sandbox can cause refusals at any rate.
 
 use std::sync::Arc;
 
@@ -12,10 +13,10 @@ use super::network_rule::{NetworkRule, Target};
 use super::path::CanonicalPath;
 use super::problem::nearest_word;
 
-/// Among more rules than this, misspellings are not looked for.
+/// Beyond this many rules, misspellings are not searched for.
 const MAX_SPELLING: usize = 64;
 
-/// The allow rule nearest to a destination that none matches.
+/// The allow rule nearest to a destination that no rule matches.
 pub(super) fn host(network: &Network, host: &Host, port: u16) -> Option<NearMiss> {
     if let Some((_, rule)) = network.allow.at_any_port(host) {
         return Some(NearMiss {
@@ -56,7 +57,7 @@ fn misspelt<'a>(network: &'a Network, name: &str) -> Option<&'a (NetworkRule, Ar
     candidates.into_iter().find(|(candidate, _)| *candidate == nearest).map(|(_, entry)| entry)
 }
 
-/// The endpoint rule nearest to a method and path that none permits.
+/// The endpoint rule nearest to a method and path that no rule permits.
 pub(super) fn endpoint(method: &str, path: &CanonicalPath, outcome: &Outcome<'_>) -> Option<NearMiss> {
     match outcome {
         Outcome::Permitted(_) | Outcome::Path(None) => None,
@@ -88,7 +89,7 @@ pub(super) fn endpoint(method: &str, path: &CanonicalPath, outcome: &Outcome<'_>
     }
 }
 
-/// The method in upper case, which is how rules hold it, where it was sent otherwise.
+/// The method in upper case, as rules spell it, if it was sent otherwise.
 fn upper(method: &str) -> Option<String> {
     let upper = method.to_ascii_uppercase();
     (upper != method).then_some(upper)
@@ -98,7 +99,7 @@ fn case(method: &str) -> String {
     format!("send the method as `{method}`: methods are case-sensitive")
 }
 
-/// A pattern that matches the path: characters that patterns give a meaning, or refuse, become `?`.
+/// A pattern that matches the path. Characters that are special or invalid in patterns become `?`.
 fn literal_pattern(path: &CanonicalPath) -> String {
     path.as_str().replace(['*', '[', ']', '{', '}', '"'], "?")
 }

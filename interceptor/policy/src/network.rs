@@ -1,9 +1,10 @@
 //! The network filter: the four steps of docs/policy.md ("Network rules") over compiled rules.
 //!
-//! - A rule of names never matches an address and a rule of addresses never matches a name; `*` matches both. So with an
-//!   allow list of CIDRs alone, a *name* that resolves into one of them is refused: the stricter of two readings.
-//! - A catch-all deny (`0.0.0.0/0`, `::/0` or `*`, without a port) refuses whatever no allow rule matches, names too. With a
-//!   port it is a deny rule like any other.
+//! - A rule of names never matches an address and a rule of addresses never matches a name; `*`
+//!   matches both. So with an allow list of CIDRs alone, a *name* that resolves into one of them is
+//!   refused, which is the stricter reading.
+//! - A catch-all deny (`0.0.0.0/0`, `::/0` or `*`, without a port) refuses everything no allow rule
+//!   matches, names included. With a port it is a deny rule like any other.
 //! - An address is judged together with the addresses embedded in it (see [`super::address`]): a deny rule that matches any of
 //!   them denies, and each must be public or covered by an allow rule that names addresses. `*` covers none.
 
@@ -19,10 +20,10 @@ use super::host::{Host, HostName};
 use super::host_map::HostMap;
 use super::network_rule::{NetworkRule, Target};
 
-/// Position of a rule in [`RuleSet::rules`].
+/// Index of a rule in [`RuleSet::rules`].
 type Index = u32;
 
-/// The rules for one target: the first that holds for every port, and the first for each port.
+/// The rules for one target: the first for every port, and the first for each port.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
     any: Option<Index>,
@@ -53,7 +54,7 @@ impl Ports {
     }
 }
 
-/// Rules by what they name.
+/// Rules by target.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RuleSet {
     rules: Vec<(NetworkRule, Arc<Rule>)>,
@@ -62,7 +63,7 @@ pub(super) struct RuleSet {
 
 impl RuleSet {
     pub(super) fn add(&mut self, parsed: NetworkRule, rule: Arc<Rule>) {
-        // A document of 1 MiB has fewer rules than this can count.
+        // A document of 1 MiB cannot hold more rules than this can count.
         let index = Index::try_from(self.rules.len()).unwrap_or(Index::MAX);
         self.map.entry(&parsed.target).add(parsed.port, index);
         self.rules.push((parsed, rule));
@@ -85,7 +86,7 @@ impl RuleSet {
         self.lowest(|visit| self.map.matching(host, visit), port)
     }
 
-    /// The first rule naming addresses that holds exactly this address, not what it embeds.
+    /// The first address rule that contains this address itself; embedded addresses do not count.
     fn first_covering(&self, address: IpAddr, port: u16) -> Option<&Arc<Rule>> {
         self.lowest(|visit| self.map.nets(address, visit), port)
     }
@@ -121,8 +122,8 @@ impl RuleSet {
         lowest.map(|index| &self.rules[index as usize])
     }
 
-    /// The rules that match whatever `rule` matches, at its port or at all: of each target the first for every port and the
-    /// first for its own.
+    /// The rules that match everything `rule` matches: for each target, the first for every port
+    /// and the first for the port of `rule`.
     pub(super) fn covering(&self, rule: &NetworkRule) -> Vec<(usize, &(NetworkRule, Arc<Rule>))> {
         let mut found = Vec::new();
         self.map.covering(&rule.target, |ports| {
@@ -144,14 +145,14 @@ impl RuleSet {
     }
 }
 
-/// What the network filter says of a destination.
+/// The network filter's verdict on a destination.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict<'a> {
     /// Step 2 (with the rule) or step 4.
     Allowed(Option<&'a Arc<Rule>>),
     /// Step 1.
     Denied(&'a Arc<Rule>),
-    /// Step 3: no allow rule matches; with the catch-all deny, where there is one.
+    /// Step 3: no allow rule matches. Has the catch-all deny rule, if any.
     NotAllowed(Option<&'a Arc<Rule>>),
     /// The address, or one embedded in it, is special-purpose and no allow rule names it.
     Special(&'static SpecialRange),
@@ -164,7 +165,7 @@ pub(super) struct Network {
     pub(super) allow_tcp: RuleSet,
     pub(super) deny: RuleSet,
     pub(super) catch_all: Option<Arc<Rule>>,
-    /// An allow list was given, though it may have come out empty (a profile whose groups hold nothing).
+    /// Whether an allow list was given. It may be empty (a profile whose groups are empty).
     pub(super) closed: bool,
 }
 
@@ -185,7 +186,7 @@ impl Network {
         }
     }
 
-    /// The four steps, and for an address the guard.
+    /// The four steps, plus the guard for addresses.
     pub(super) fn judge(&self, host: &Host, port: u16) -> Verdict<'_> {
         if let Some(rule) = self.deny.first(host, port) {
             return Verdict::Denied(rule);
@@ -203,7 +204,7 @@ impl Network {
         }
     }
 
-    /// An address that a permitted host resolved to.
+    /// Judges an address that a permitted host resolved to.
     pub(super) fn judge_address(&self, address: IpAddr, port: u16) -> Verdict<'_> {
         if let Some(rule) = self.deny_address(address, port) {
             return Verdict::Denied(rule);
@@ -214,12 +215,13 @@ impl Network {
         }
     }
 
-    /// The deny rule, other than a catch-all, that names an address.
+    /// The deny rule that names an address, catch-alls aside.
     pub(super) fn deny_address(&self, address: IpAddr, port: u16) -> Option<&Arc<Rule>> {
         Views::of(address).iter().find_map(|view| self.deny.first_covering(view, port))
     }
 
-    /// The special-purpose range that forbids an address: each view must be public or covered by an allow rule.
+    /// The special-purpose range that forbids an address. The address and each embedded one must be
+    /// public or covered by an allow rule.
     fn guard(&self, address: IpAddr, port: u16) -> Option<&'static SpecialRange> {
         Views::of(address)
             .iter()
@@ -245,7 +247,7 @@ impl Network {
         }
     }
 
-    /// Networks that are denied at every port, catch-alls left out.
+    /// Networks denied at every port, catch-alls aside.
     pub(super) fn denied_networks(&self) -> Vec<IpNet> {
         self.deny
             .iter()
@@ -257,7 +259,7 @@ impl Network {
             .collect()
     }
 
-    /// The loopback networks that allow rules name, whatever their port.
+    /// The loopback networks that allow rules name, at any port.
     pub(super) fn allowed_loopback(&self) -> Vec<IpNet> {
         let mut allowed: Vec<IpNet> = Vec::new();
         for (rule, _) in self.allow.iter() {

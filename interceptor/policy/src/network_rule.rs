@@ -1,5 +1,5 @@
-//! One network rule: a CIDR, an address, a name, `*.name` or `*`, each with an optional port, and `tcp://` before it where
-//! it also permits protocols that are neither HTTP nor TLS.
+//! One network rule: a CIDR, an address, a name, `*.name` or `*`, each with an optional port, and
+//! preceded by `tcp://` if it also permits protocols that are neither HTTP nor TLS.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use ipnet::IpNet;
 use super::address::canonical_net;
 use super::host::{self, Host, HostError, HostName};
 
-/// What a rule names.
+/// The target of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// `*`: any host, names and addresses alike.
     Any,
     /// One name.
     Name(HostName),
-    /// `*.name`: every name below, however deep, but not the name itself.
+    /// `*.name`: every name below it at any depth, but not the name itself.
     Below(HostName),
     /// An address or a network. It never matches a name, and a name never matches an address.
     Net(IpNet),
@@ -24,9 +24,9 @@ pub enum Target {
 /// A network rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NetworkRule {
-    /// What it names.
+    /// Its target.
     pub target: Target,
-    /// The only port it holds for; `None` for all.
+    /// The only port it applies to; `None` for all.
     pub port: Option<u16>,
     /// `tcp://`: it also permits protocols that are neither HTTP nor TLS.
     pub tcp: bool,
@@ -35,33 +35,33 @@ pub struct NetworkRule {
 /// Why a text is not a network rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// Nothing is written.
+    /// The text is empty.
     #[error("a network rule is empty; write a host name, `*.example.com`, an address or a CIDR")]
     Empty,
     /// A scheme other than `tcp://`.
     #[error(
-        "a network rule has no scheme but `tcp://`; write the host alone (`api.example.com` or `api.example.com:443`)"
+        "the only scheme a network rule can have is `tcp://`; write the host alone (`api.example.com` or `api.example.com:443`)"
     )]
     Scheme,
-    /// A path behind the host, or a CIDR that is none.
+    /// A path after the host, or an invalid CIDR.
     #[error("this is neither a CIDR (`10.0.0.0/8`, `fd00::/8`) nor a host; paths belong to `endpoints`")]
     Cidr,
-    /// A star that is not `*` or `*.` in front of a name.
-    #[error("a wildcard is `*` alone or `*.` in front of a name (`*.example.com`), nothing else")]
+    /// A star other than `*` alone or `*.` before a name.
+    #[error("a wildcard is either `*` alone or `*.` before a name (`*.example.com`)")]
     Wildcard,
-    /// A dot in front.
-    #[error("a name begins with no dot: write `*.example.com` for every name below it")]
+    /// A leading dot.
+    #[error("a name cannot begin with a dot; write `*.example.com` for every name below it")]
     LeadingDot,
-    /// The host is not one.
+    /// The host is invalid.
     #[error("{0}")]
     Host(HostError),
 }
 
 impl NetworkRule {
-    /// Reads a rule; also says what about it is accepted but not what it seems.
+    /// Reads a rule. Also returns a warning if it is accepted but not what it seems.
     ///
     /// # Errors
-    /// When it is not a rule; see [`RuleError`].
+    /// If it is not a rule; see [`RuleError`].
     pub fn parse(text: &str) -> Result<(NetworkRule, Option<&'static str>), RuleError> {
         let (tcp, rest) = match text.strip_prefix("tcp://") {
             Some(rest) => (true, rest),
@@ -81,8 +81,8 @@ impl NetworkRule {
         Ok((NetworkRule { target, port, tcp }, note))
     }
 
-    /// Whether it is one of `0.0.0.0/0`, `::/0` and `*`, without a port: as a deny rule it stands for everything that no
-    /// allow rule matches. With a port it is a rule like any other.
+    /// Whether it is `0.0.0.0/0`, `::/0` or `*`, without a port. As a deny rule it refuses
+    /// everything that no allow rule matches. With a port it is an ordinary rule.
     pub fn is_catch_all(&self) -> bool {
         self.port.is_none()
             && match &self.target {
@@ -101,7 +101,7 @@ fn split(text: &str) -> Result<(&str, Option<&str>, Option<u16>), RuleError> {
         if !inside.contains(':') {
             return Err(RuleError::Host(HostError::Ipv6));
         }
-        // Both `[fd00::/8]:443` and `[fd00::]/8:443` are seen in the wild.
+        // People write both `[fd00::/8]:443` and `[fd00::]/8:443`.
         let (inside, mut prefix) = match inside.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (inside, None),
@@ -143,7 +143,7 @@ fn cidr(address: &str, prefix: &str) -> Result<(Target, Option<&'static str>), R
     let length = prefix.parse().map_err(|_| RuleError::Cidr)?;
     let net = IpNet::new(address, length).map_err(|_| RuleError::Cidr)?;
     let note = (net.trunc().addr() != net.addr())
-        .then_some("the address has bits set behind the prefix; the whole network is meant");
+        .then_some("the address has host bits set; the rule covers the whole network");
     Ok((Target::Net(canonical_net(net)), note))
 }
 
@@ -168,9 +168,10 @@ fn target(host: &str) -> Result<(Target, Option<&'static str>), RuleError> {
         }
         Host::Ip(_) if below => Err(RuleError::Wildcard),
         Host::Ip(address) => {
-            let note = name.parse::<IpAddr>().is_err().then_some(
-                "the address is not in its usual spelling; it is compared as the address it means",
-            );
+            let note = name
+                .parse::<IpAddr>()
+                .is_err()
+                .then_some("the address is not in its canonical form; it is compared by value");
             Ok((Target::Net(IpNet::from(address)), note))
         }
     }

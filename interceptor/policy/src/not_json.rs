@@ -1,6 +1,6 @@
-//! Why a text is not JSON, for whoever wrote it: a file in another format is told by what it looks like.
+//! Explains to an author why a text is not JSON, and recognises files in another format.
 
-/// One sentence for a text that serde_json refuses. Nothing of the text is repeated.
+/// One sentence for a text that serde_json refuses. It quotes nothing of the text.
 pub fn not_json(text: &str, error: &serde_json::Error) -> String {
     if text.trim().is_empty() {
         return "the document is empty".to_owned();
@@ -11,7 +11,7 @@ pub fn not_json(text: &str, error: &serde_json::Error) -> String {
     }
 }
 
-/// What serde_json says, without the line and column that it puts behind it.
+/// The message of serde_json, without the line and column at its end.
 pub fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_in_another_format_is_told_which() {
+    fn the_message_for_another_format_names_it() {
         for text in ["network:\n  allow: []\n", "# ours\n---\nnetwork:\n", "limits: {}\n", "- a\n"] {
             assert_eq!(said(text), "this looks like YAML; a policy is a JSON document", "{text:?}");
         }

@@ -1,5 +1,4 @@
-//! Whether some host is among many: what one rule has in common with the rules of a list, found
-//! without a look at each of them.
+//! Finds a rule in a list that shares a host with a given rule, without comparing each of them.
 
 use std::collections::HashMap;
 
@@ -8,21 +7,21 @@ use ipnet::IpNet;
 use super::compile::overlap;
 use super::network_rule::Target;
 
-/// The targets of a list, by what they have in common with others.
+/// The targets of a list, indexed for overlap.
 #[derive(Debug, Default)]
 pub(super) struct Targets<'a> {
     names: HashMap<&'a str, usize>,
     below: HashMap<&'a str, usize>,
-    /// Every name that a name or `*.name` of the list is below.
+    /// Every parent of a name or `*.name` in the list.
     parents: HashMap<&'a str, usize>,
     nets: Vec<(IpNet, usize)>,
-    /// A target of the list, and `*` itself.
+    /// A target of the list, or `*` itself.
     some: Option<usize>,
     any: Option<usize>,
 }
 
 impl<'a> Targets<'a> {
-    /// The targets, each with what is to be told of it.
+    /// Indexes the targets, each with a value.
     pub(super) fn of(targets: impl IntoIterator<Item = (&'a Target, usize)>) -> Targets<'a> {
         let mut all = Targets::default();
         for (target, about) in targets {
@@ -47,7 +46,7 @@ impl<'a> Targets<'a> {
         all
     }
 
-    /// One that some host which `target` names is named by too.
+    /// The value of a target that shares a host with `target`.
     pub(super) fn overlapping(&self, target: &Target) -> Option<usize> {
         let found = match target {
             Target::Any => self.some.as_ref(),
@@ -70,7 +69,7 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// The names that a name is below, the nearest first.
+/// The parents of a name, nearest first.
 fn parents(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(dot, _)| &name[dot + 1..])
 }
@@ -95,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_is_what_a_look_at_each_finds(
+        fn the_index_agrees_with_comparing_each_target(
             list in proptest::collection::vec(target(), 0..12), one in target()
         ) {
             let targets = Targets::of(list.iter().enumerate().map(|(index, target)| (target, index)));

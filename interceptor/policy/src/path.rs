@@ -1,7 +1,8 @@
 //! The canonical path: the one form of a request's path that is judged and, byte for byte, forwarded.
 //!
-//! Percent-encoded unreserved characters are decoded and other escapes get upper-case hex (RFC 3986 sections 6.2.2.1 and
-//! 6.2.2.2). Nothing else is rewritten: what an origin might read in a second way is refused, never repaired.
+//! Percent-encoded unreserved characters are decoded and other escapes get upper-case hex (RFC 3986
+//! sections 6.2.2.1 and 6.2.2.2). Nothing else is rewritten: a path that an origin might read in a
+//! second way is refused, never repaired.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ pub enum PathError {
     /// `%` without two hexadecimal digits.
     #[error("the path has a `%` without two hexadecimal digits after it")]
     Escape,
-    /// The escapes do not decode to UTF-8, at the first decoding or a further one.
+    /// The escapes do not decode to UTF-8, at the first or a further decoding.
     #[error("the path has escapes that do not decode to UTF-8")]
     Utf8,
     /// A control character, raw or escaped.
@@ -29,7 +30,7 @@ pub enum PathError {
     /// `#`, `?` or a space, which a path cannot have.
     #[error("the path has a raw `#`, `?` or space")]
     Delimiter,
-    /// A segment that is, or decodes to, `.` or `..`, but for blanks.
+    /// A segment that is, or decodes to, `.` or `..`, ignoring blanks.
     #[error("the path has a segment that is `.` or `..`, once decoded and stripped of blanks")]
     DotSegment,
 }
@@ -42,7 +43,7 @@ impl CanonicalPath {
     /// Canonicalises the path of a request, without its query.
     ///
     /// # Errors
-    /// Whatever has more than one reading; see [`PathError`].
+    /// If the path has more than one reading; see [`PathError`].
     pub fn parse(path: &str) -> Result<CanonicalPath, PathError> {
         if !path.starts_with('/') {
             return Err(PathError::NotAbsolute);
@@ -75,7 +76,7 @@ impl fmt::Debug for CanonicalPath {
     }
 }
 
-/// Canonical escapes and the checks of single characters, for paths and for the literal parts of patterns.
+/// Canonicalises escapes and checks single characters, for paths and for literal parts of patterns.
 pub(super) fn canonicalise(path: &str) -> Result<String, PathError> {
     let bytes = path.as_bytes();
     let mut canonical = String::with_capacity(bytes.len());
@@ -153,9 +154,10 @@ fn push_upper(out: &mut String, escapes: &str) {
 
 /// Refuses dot segments, backslashes and control characters at any depth of decoding.
 ///
-/// Decoding until nothing changes is one pass with a stack: an escape is replaced as soon as its last digit stands, and the
-/// result may complete another. Escapes cannot overlap (`%` is no digit), so the order of replacement does not matter, and a
-/// segment that is a dot segment at some depth is still one at the end.
+/// Decodes until nothing changes, in one pass with a stack: an escape is replaced as soon as its
+/// last digit is read, and the result may complete another. Escapes cannot overlap (`%` is no
+/// digit), so the order of replacement does not matter, and a segment that is a dot segment at some
+/// depth is still one at the end.
 fn check_segments(canonical: &str) -> Result<(), PathError> {
     if !canonical.contains('%') {
         return canonical.split('/').try_for_each(check_segment);
@@ -169,7 +171,8 @@ fn check_segments(canonical: &str) -> Result<(), PathError> {
             decoded.push(high << 4 | low);
         }
     }
-    // Overlong forms (RFC 3629 section 3) hide a dot or a slash from whoever decodes once more than we forward.
+    // Overlong forms (RFC 3629 section 3) can hide a dot or a slash that appears when an origin
+    // decodes once more.
     let overlong = decoded.windows(2).any(|pair| match pair {
         [0xc0 | 0xc1, _] => true,
         [0xe0, next] => (0x80..0xa0).contains(next),
@@ -179,14 +182,15 @@ fn check_segments(canonical: &str) -> Result<(), PathError> {
     if overlong {
         return Err(PathError::Utf8);
     }
-    // What no escape is made of stands at the end of decoding wherever it stood at some depth.
+    // Characters that no escape consists of are still there at the end of decoding.
     let text = String::from_utf8_lossy(&decoded);
     let folded = fold_lookalikes(&text);
     folded.split(['/', '\\']).try_for_each(check_segment)?;
     text.chars().try_for_each(check_decoded)
 }
 
-/// Replaces the characters that compatibility normalisation (NFKC, UAX 15) turns into dots, slashes and what ends a name.
+/// Replaces the characters that compatibility normalisation (NFKC, UAX 15) turns into dots, slashes
+/// and name terminators.
 fn fold_lookalikes(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for character in text.chars() {
@@ -204,9 +208,9 @@ fn fold_lookalikes(text: &str) -> String {
     folded
 }
 
-/// Refuses `.` and `..`, also with parameters (`..;x`), with blanks around or between that some
-/// file system or an origin's `trim` drops, or before what ends the path for an origin that decodes
-/// it first and takes it apart then (`?`, `#`, and NUL where names are C strings).
+/// Refuses `.` and `..`: also with parameters (`..;x`), with blanks around or between the dots that
+/// a file system or an origin's `trim` drops, and before characters that end the path for an origin
+/// that decodes before it splits (`?`, `#`, and NUL in C strings).
 fn check_segment(segment: &str) -> Result<(), PathError> {
     let name = segment.split([';', '?', '#', '\0']).next().unwrap_or(segment);
     let mut dots = 0;
@@ -220,8 +224,8 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     if matches!(dots, 1 | 2) { Err(PathError::DotSegment) } else { Ok(()) }
 }
 
-/// White space of any kind, and characters without a shape (Default_Ignorable_Code_Point and the
-/// format controls of Unicode): what one library or another removes as a blank.
+/// White space and invisible characters (Default_Ignorable_Code_Point and Unicode's format
+/// controls): characters that some library strips as blanks.
 fn is_blank(character: char) -> bool {
     character.is_whitespace()
         || matches!(

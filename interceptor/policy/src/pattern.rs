@@ -1,13 +1,16 @@
 //! Path patterns: the `paths` of an endpoint rule.
 //!
-//! - Without a wildcard a pattern is a prefix on a segment boundary; one that ends in `/` matches itself and what lies below.
-//! - `*` is any number of characters of one segment, at least one where it is the whole segment; a final `/*` is everything
-//!   below, but not nothing. `?` is one character of a segment.
-//! - `**` crosses segments and may match nothing; as a whole segment between slashes it stands for any number of segments,
-//!   none included (`/a/**/b` matches `/a/b`), as in gitignore, globset and bash.
+//! - Without a wildcard a pattern is a prefix on a segment boundary; one that ends in `/` matches
+//!   itself and everything below.
+//! - `*` is any number of characters of one segment, at least one if it is the whole segment; a
+//!   final `/*` matches everything below, but not the path itself. `?` is one character of a
+//!   segment.
+//! - `**` crosses segments and may match nothing; as a whole segment between slashes it stands for
+//!   zero or more segments (`/a/**/b` matches `/a/b`), as in gitignore, globset and bash.
 //! - A glob is anchored at both ends. `[`, `]`, `{`, `}` are errors.
 //!
-//! A pattern is canonicalised like a path, so that `/%7euser` and `/~user` are one pattern; it is case-sensitive.
+//! Patterns are canonicalised like paths, so `/%7euser` and `/~user` are the same pattern. They are
+//! case-sensitive.
 
 use super::glob::{Glob, Token};
 use super::path::{self, CanonicalPath, PathError};
@@ -25,7 +28,9 @@ pub enum PatternError {
     #[error("`***` is not a wildcard: write `*` (within a segment) or `**` (across segments)")]
     Stars,
     /// A query.
-    #[error("a path pattern has no query: `?` is the wildcard for one character, and a query takes no part")]
+    #[error(
+        "a path pattern has no query: `?` is the wildcard for one character, and queries are not matched"
+    )]
     Query,
     /// No request path can ever equal it.
     #[error("no request can have this path: {0}")]
@@ -41,7 +46,7 @@ const MAX_PATTERN: usize = 8192;
 /// A segment of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// Exactly this, canonical.
+    /// Exactly this canonical text.
     Literal(Box<str>),
     /// `*`: any segment of at least one character, none of them `%2F`.
     Star,
@@ -52,15 +57,15 @@ pub(super) enum Segment {
 /// A segment with wildcards and text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SegmentGlob {
-    /// The literal text in front of the first wildcard.
+    /// The literal text before the first wildcard.
     pub(super) prefix: Box<str>,
-    /// The literal text behind the last wildcard.
+    /// The literal text after the last wildcard.
     pub(super) suffix: Box<str>,
-    /// The whole.
+    /// The whole segment.
     pub(super) glob: Glob,
 }
 
-/// What follows the leading segments of a pattern.
+/// The rest of a pattern after its leading segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Tail {
     /// Nothing, or `/` and anything: a prefix on a segment boundary.
@@ -87,7 +92,7 @@ impl PathPattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// When it is not a pattern, or one that no canonical path can match; see [`PatternError`].
+    /// If it is not a pattern, or no canonical path can match it; see [`PatternError`].
     pub fn parse(text: &str) -> Result<PathPattern, PatternError> {
         if text.len() > MAX_PATTERN {
             return Err(PatternError::TooLong);
@@ -102,7 +107,7 @@ impl PathPattern {
         if below.rsplit_once('?').is_some_and(|(_, query)| query.contains('=')) {
             return Err(PatternError::Query);
         }
-        // What stands in for the wildcards must not hide a segment that no path can have.
+        // The stand-ins for wildcards must not hide a segment that no path can have.
         CanonicalPath::parse(&text.replace(['*', '?'], "x")).map_err(PatternError::Path)?;
         let (segments, tail) = split(below)?;
         Ok(PathPattern { text: text.to_owned(), segments, tail })
@@ -118,7 +123,8 @@ impl PathPattern {
         self.text.contains(['*', '?'])
     }
 
-    /// Whether the pattern matches a path. The index of a credential's rules answers the same question for all at once.
+    /// Whether the pattern matches a path. The index of a credential's rules answers this for all
+    /// rules at once.
     pub fn matches(&self, path: &CanonicalPath) -> bool {
         let mut rest = Some(&path.as_str()[1..]);
         for segment in &self.segments {
@@ -144,7 +150,8 @@ impl Segment {
 }
 
 impl Tail {
-    /// Whether it matches what follows the leading segments: `None` where nothing does, else what stands behind the slash.
+    /// Whether it matches the rest of a path: `None` if nothing follows the leading segments, else
+    /// the text after the slash.
     pub(super) fn matches(&self, rest: Option<&str>) -> bool {
         match self {
             Tail::Prefix => true,
@@ -156,12 +163,12 @@ impl Tail {
     }
 }
 
-/// Whether a segment is one that `*` alone matches.
+/// Whether `*` alone matches a segment.
 pub(super) fn is_star_segment(segment: &str) -> bool {
     !segment.is_empty() && !segment.contains("%2F")
 }
 
-/// The first segment of what stands behind a slash, and what stands behind the next slash.
+/// Splits the text after a slash into its first segment and the text after the next slash.
 pub(super) fn split_segment(text: &str) -> (&str, Option<&str>) {
     match text.split_once('/') {
         Some((head, tail)) => (head, Some(tail)),
@@ -169,7 +176,7 @@ pub(super) fn split_segment(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Splits what stands behind the first slash of a pattern.
+/// Splits the text after the first slash of a pattern.
 fn split(below: &str) -> Result<(Vec<Segment>, Tail), PatternError> {
     let glob = below.contains(['*', '?']);
     let mut segments = Vec::new();
@@ -204,7 +211,7 @@ fn segment(text: &str) -> Result<Segment, PatternError> {
     segment_glob(text, tokens).map(Segment::Glob)
 }
 
-/// The glob of a remainder that has `**`.
+/// The glob of a rest that has `**`.
 fn deep(text: &str) -> Result<SegmentGlob, PatternError> {
     let mut tokens = Vec::new();
     let mut rest = Some(text);
@@ -232,7 +239,7 @@ fn segment_glob(text: &str, tokens: Vec<Token>) -> Result<SegmentGlob, PatternEr
     let wildcard = |character: char| matches!(character, '*' | '?');
     let prefix = text.split(wildcard).next().unwrap_or_default();
     let mut suffix = text.rsplit(wildcard).next().unwrap_or_default();
-    // `**/x` also matches `x`: the slash behind a segment wildcard is no text that must stand there.
+    // `**/x` also matches `x`: the slash after a segment wildcard is optional.
     if text.strip_suffix(suffix).is_some_and(|head| head.ends_with("**")) {
         suffix = suffix.strip_prefix('/').unwrap_or(suffix);
     }

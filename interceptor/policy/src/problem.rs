@@ -1,15 +1,16 @@
-//! What is wrong with a policy document: a place and a sentence. A message never contains a value of the document, because
-//! a value may be a key that somebody put in the wrong place; the pointer and the line say where to look.
+//! Errors and warnings about a policy document: a position and a message. A message never contains
+//! a value of the document, because a value may be a misplaced key; the pointer and the line say
+//! where to look.
 
-/// The most errors, and the most warnings, that are told of one document: who wrote a thousand
-/// wrong lines has made one mistake.
+/// The most errors, and the most warnings, reported for one document: a thousand wrong lines are
+/// usually one mistake.
 pub(crate) const MAX_PROBLEMS: usize = 1000;
 
-/// Leaves out what is beyond [`MAX_PROBLEMS`], and says so.
+/// Drops problems beyond [`MAX_PROBLEMS`], and says so.
 pub(super) fn bound(problems: &mut Vec<Problem>) {
     if problems.len() > MAX_PROBLEMS {
         problems.truncate(MAX_PROBLEMS);
-        let message = format!("there are more than these {MAX_PROBLEMS}; the rest is left out");
+        let message = format!("only the first {MAX_PROBLEMS} are listed");
         problems.push(Problem::new("", message));
     }
 }
@@ -19,9 +20,9 @@ pub(super) fn bound(problems: &mut Vec<Problem>) {
 pub struct Problem {
     /// The JSON pointer (RFC 6901) to the value concerned; empty for the document as a whole.
     pub pointer: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and how to fix it.
     pub message: String,
-    /// The line of the document, counted from 1, where it is known.
+    /// The line of the document, counted from 1, if known.
     pub line: Option<usize>,
 }
 
@@ -47,7 +48,7 @@ pub fn child_pointer(base: &str, token: &str) -> String {
     pointer
 }
 
-/// How the keys of well-known services begin.
+/// Prefixes of well-known services' keys.
 const KEY_PREFIXES: [&str; 17] = [
     "sk-",
     "sk_",
@@ -68,14 +69,14 @@ const KEY_PREFIXES: [&str; 17] = [
     "lin_api_",
 ];
 
-/// Whether the name of a field is rather a key that somebody put there: then it is not repeated.
+/// Whether the name of a field looks like a key; messages must not repeat it then.
 pub fn looks_like_key(name: &str) -> bool {
     let any = |class: fn(&u8) -> bool| name.as_bytes().iter().any(class);
     let mixed = any(u8::is_ascii_digit) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_uppercase);
     name.len() >= 20 && (mixed || KEY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-/// The candidate that `word` is most likely a misspelling of, if one is near enough to be worth a question.
+/// The candidate that `word` most likely misspells, if one is close enough to suggest.
 pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = word.to_ascii_lowercase().replace('-', "_");
     let tolerance = (word.chars().count() / 3).clamp(1, 3);
@@ -83,7 +84,7 @@ pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = 
         .into_iter()
         .map(|candidate| {
             let plain = candidate.to_ascii_lowercase().replace('-', "_");
-            // `user` for `username` is a near miss, however much is missing.
+            // A prefix counts as a near miss at any length: `user` for `username`.
             let cut = folded.len() >= 3 && (plain.starts_with(&folded) || folded.starts_with(&plain));
             let distance = strsim::damerau_levenshtein(&folded, &plain);
             (if cut { distance.min(tolerance) } else { distance }, candidate)

@@ -1,7 +1,7 @@
-//! Reads the text of a policy document, collecting every error and every warning. What is wrong is left out of the document
-//! that results, so that the rest of it can still be judged.
+//! Reads the text of a policy document and collects every error and warning. Invalid parts are left
+//! out of the result, so that the rest can still be checked.
 //!
-//! No message repeats a value: a value may be a key, or the place where a key was put by mistake.
+//! No message repeats a value, because a value may be a key, even where none belongs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -38,7 +38,7 @@ pub(super) const LIMITS: [&str; 15] = [
     "audit_backlog",
 ];
 
-/// What came of a text.
+/// The result of reading a text.
 pub(super) struct Reading {
     pub(super) document: Document,
     pub(super) errors: Vec<Problem>,
@@ -50,7 +50,7 @@ pub(super) fn read(text: &str) -> Reading {
     read_besides(text, &[])
 }
 
-/// Reads a document that shares its outermost object with fields that are somebody else's.
+/// Reads a document that shares its outermost object with another reader's fields.
 pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> Reading {
     let mut reader = Reader {
         besides,
@@ -69,7 +69,7 @@ pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> Read
 }
 
 struct Reader {
-    /// Fields of the outermost object that are not the document's.
+    /// Fields of the outermost object that belong to another reader.
     besides: &'static [&'static str],
     line_starts: Vec<usize>,
     errors: Vec<Problem>,
@@ -107,7 +107,7 @@ impl Reader {
         self.lines.insert(node.pointer.clone(), line);
     }
 
-    /// The members of an object, duplicates reported and left out.
+    /// The members of an object. Duplicates are reported and left out.
     fn members<'a>(&mut self, node: &Node<'a>, what: &str) -> Option<Vec<(String, Node<'a>)>> {
         self.locate(node);
         let Some(members) = node.members().filter(|_| node.kind() == Kind::Object) else {
@@ -117,11 +117,11 @@ impl Reader {
         let mut unique = Vec::with_capacity(members.len());
         for member in members {
             if looks_like_key(&member.name) {
-                self.error(node, "the name of a field here looks like a key; a key is a value, and is best kept in a file or a variable");
+                self.error(node, "a field name here looks like a key; a key is a value, and is best kept in a file or a variable");
             } else if member.name.len() > json::MAX_NAME {
-                self.error(node, format!("the name of a field here has more than {} bytes", json::MAX_NAME));
+                self.error(node, format!("a field name here has more than {} bytes", json::MAX_NAME));
             } else if member.duplicate {
-                self.error(&member.value, "this field is given twice; which one is meant cannot be known");
+                self.error(&member.value, "this field is given twice; remove one of the two");
             } else {
                 unique.push((member.name, member.value));
             }
@@ -129,7 +129,7 @@ impl Reader {
         Some(unique)
     }
 
-    /// The members of an object whose fields are known: by field, unknown ones reported.
+    /// The members of an object with known fields, by field. Unknown fields are reported.
     fn fields<'a, const N: usize>(
         &mut self,
         node: &Node<'a>,
@@ -147,10 +147,7 @@ impl Reader {
                 None => {
                     let hint = did_you_mean(&name, known.into_iter().chain(besides.iter().copied()));
                     let listed = [&known[..], besides].concat().join("`, `");
-                    self.error(
-                        &value,
-                        format!("unknown field `{name}`{hint} (the fields here are `{listed}`)"),
-                    );
+                    self.error(&value, format!("unknown field `{name}`{hint} (known fields: `{listed}`)"));
                 }
             }
         }

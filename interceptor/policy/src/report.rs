@@ -1,4 +1,4 @@
-//! All that can be said of the text of a policy at once: what `interceptor check` prints.
+//! Every finding about the text of a policy: the output of `interceptor check`.
 
 use super::Policy;
 use super::catalogue::Catalogue;
@@ -11,7 +11,7 @@ use super::read::{self, Reading};
 /// The outcome of a check.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The compiled policy, where there is no error.
+    /// The compiled policy, if there is no error.
     pub policy: Option<Policy>,
     /// Every error, in the order of the document.
     pub errors: Vec<Problem>,
@@ -19,13 +19,14 @@ pub struct Report {
     pub warnings: Vec<Problem>,
 }
 
-/// Checks the text of a policy: what is wrong in single fields, what is wrong between them, and what is doubtful. Key sources
-/// are not read.
+/// Checks the text of a policy: errors in single fields, contradictions between fields, and lints.
+/// Does not read key sources.
 pub fn check(text: &str, catalogue: &Catalogue) -> Report {
     report(read::read(text), catalogue)
 }
 
-/// [`check`] of a document that shares its outermost object with fields that are somebody else's: these are passed over.
+/// As [`check`], for a document that shares its outermost object with another reader's fields,
+/// which are skipped.
 pub fn check_besides(text: &str, besides: &'static [&'static str], catalogue: &Catalogue) -> Report {
     report(read::read_besides(text, besides), catalogue)
 }
@@ -33,7 +34,7 @@ pub fn check_besides(text: &str, besides: &'static [&'static str], catalogue: &C
 fn report(reading: Reading, catalogue: &Catalogue) -> Report {
     let Reading { document, mut errors, mut warnings } = reading;
     let (policy, found) = compile::compile(&document, catalogue);
-    // A document that is no object at all has nothing further to say.
+    // If the document is not an object, there is nothing further to check.
     if !errors.iter().any(|error| error.pointer.is_empty()) {
         errors.extend(found);
     }

@@ -1,4 +1,4 @@
-//! What a policy is asked: plain values, taken from a request by whoever parsed it.
+//! The question put to a policy: plain values, which the caller takes from a parsed request.
 
 use super::{CredentialId, Host};
 
@@ -29,7 +29,7 @@ impl Scheme {
     }
 }
 
-/// One HTTP request, as far as a policy needs to know it.
+/// The parts of an HTTP request that a policy judges.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// How it reached the proxy.

@@ -53,7 +53,7 @@ pub fn json_schema() -> String {
     format!("{schema:#}\n")
 }
 
-/// A field that may be left out may not be null: the derived schema says so of every `Option`.
+/// An optional field must not be null, although the derived schema allows null for every `Option`.
 fn forbid_null(schema: &mut Value) {
     match schema {
         Value::Object(object) => {

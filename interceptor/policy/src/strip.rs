@@ -1,11 +1,11 @@
-//! What a request to a governed host may not bring: another authentication than the credential's,
-//! cookies, and headers by which an origin may be told another path or host than the one that was
-//! judged. The names are data (`data/authentication.json`).
+//! What is removed from requests to governed hosts: any other authentication than the credential's,
+//! cookies, and headers that give the origin another path or host than the one that was judged. The
+//! names are data (`data/authentication.json`).
 //!
-//! Servers read one name in many spellings: CGI and its heirs make `_` of every character that is
-//! no letter and no digit, PHP does so in query parameters, frameworks fold case and take `apiKey`
-//! for `api_key`. So a name is compared as its letters and digits alone; where the file says
-//! "anything that begins, or ends, with", with `-` for every other character.
+//! Servers accept one name in many spellings: CGI and its heirs turn every character other than
+//! letters and digits into `_`, PHP does so in query parameters, and frameworks fold case and take
+//! `apiKey` for `api_key`. So names are compared by their letters and digits alone, and for the
+//! prefixes and suffixes in the file, with `-` for every other character.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -16,9 +16,9 @@ use serde::Deserialize;
 
 use super::credential::{Credential, Form};
 
-/// Names of a length that is kept on the stack; nearly every header's is shorter.
+/// Names up to this length stay on the stack; nearly every header's name is shorter.
 const USUAL: usize = 64;
-/// How often a parameter's name may be percent-encoded over.
+/// How many layers of percent-encoding a parameter's name may have.
 const DECODED: usize = 8;
 
 /// Fields that frame a message or concern one connection (RFC 9110 section 7.6.1, RFC 9112), and
@@ -39,7 +39,7 @@ const FRAMING: [&str; 13] = [
     "upgrade",
 ];
 
-/// What an API needs although its name is on the list.
+/// Names that an API needs although they are on the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keeps {
@@ -100,7 +100,7 @@ static LISTS: LazyLock<Lists> = LazyLock::new(|| {
     }
 });
 
-/// A name in the two ways in which names are compared.
+/// A name in the two forms that are compared.
 struct Folded {
     stack: [u8; USUAL],
     heap: Vec<u8>,
@@ -130,7 +130,7 @@ impl Folded {
         self.bytes()
     }
 
-    /// Letters and digits alone. What was dashed is gone afterwards.
+    /// Letters and digits alone. Overwrites the dashed form.
     fn bare(&mut self) -> &[u8] {
         let bytes = self.bytes();
         let mut kept = 0;
@@ -173,20 +173,20 @@ impl Names {
     }
 }
 
-/// What is taken out of requests that one credential authenticates. Made once for a policy.
+/// What is removed from requests that one credential authenticates. Built once per policy.
 #[derive(Clone, Debug)]
 pub struct Strip {
-    /// Headers and parameters in which a credential of the same host stands.
+    /// Headers and parameters that carry a credential of the same host.
     own_headers: HashSet<Box<[u8]>>,
     own_query: HashSet<Box<[u8]>>,
-    /// What the service needs.
+    /// The names the service needs.
     kept_headers: HashSet<Box<[u8]>>,
     kept_query: HashSet<Box<[u8]>>,
     cookies: bool,
 }
 
 impl Strip {
-    /// For `credential`, which has hosts in common with `neighbours`.
+    /// Builds it for `credential`, which shares hosts with `neighbours`.
     pub(super) fn new<'a>(
         credential: &Credential,
         neighbours: impl Iterator<Item = &'a Credential>,
@@ -209,12 +209,12 @@ impl Strip {
         strip
     }
 
-    /// Whether cookies pass, to the origin and back.
+    /// Whether cookies pass, in both directions.
     pub fn passes_cookies(&self) -> bool {
         self.cookies
     }
 
-    /// Whether a header of this name is taken out.
+    /// Whether a header of this name is removed.
     pub fn header(&self, name: &str) -> bool {
         let lists = &*LISTS;
         let mut name = Folded::of(name.as_bytes());
@@ -231,14 +231,14 @@ impl Strip {
         }
     }
 
-    /// Whether a parameter of a query, `name=value`, is taken out: some server may read its name as
-    /// one that authenticates, percent-encoded or with the brackets of a list.
+    /// Whether a query parameter, `name=value`, is removed: some server may read its name as one
+    /// that authenticates, percent-encoded or with the brackets of a list.
     pub fn parameter(&self, parameter: &str) -> bool {
         let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
         let decoded = decoded(name);
         let whole = decoded.split(|byte| *byte == b'=').next().unwrap_or_default();
         let outer = whole.split(|byte| *byte == b'[').next().unwrap_or_default();
-        // PHP makes `_` of a bracket that is not closed.
+        // PHP turns an unclosed bracket into `_`.
         self.parameter_name(outer) || (outer.len() < whole.len() && self.parameter_name(whole))
     }
 
@@ -257,8 +257,8 @@ impl Strip {
 }
 
 impl Strip {
-    /// Whether an entry of `sec-websocket-protocol` carries an authentication: clients that can set
-    /// no header put one behind the name of a parameter, with a dot between.
+    /// Whether an entry of `sec-websocket-protocol` carries authentication: clients that cannot set
+    /// headers append it to a parameter's name, after a dot.
     fn protocol_part(&self, part: &[u8]) -> bool {
         let lists = &*LISTS;
         let mut name = Folded::of(part);
@@ -266,8 +266,8 @@ impl Strip {
         begins || lists.protocols.exact.contains(name.bare()) || self.parameter_name(part)
     }
 
-    /// The entries of `sec-websocket-protocol` that carry no authentication; `None` where all do
-    /// not. An entry that only announces one goes with the next, which is it.
+    /// The entries of `sec-websocket-protocol` without authentication; `None` if no entry has any.
+    /// An entry that only announces authentication is removed with the next entry, which holds it.
     pub fn kept_protocols<'a>(&self, entries: &[&'a [u8]]) -> Option<Vec<&'a [u8]>> {
         let mut kept = Vec::new();
         let mut announced = false;
@@ -282,15 +282,15 @@ impl Strip {
         (kept.len() < entries.len()).then_some(kept)
     }
 
-    /// A query without the parameters that are taken out, the rest byte for byte; `None` where all
-    /// of it stays.
+    /// A query without the removed parameters, the rest byte for byte; `None` if nothing is
+    /// removed.
     pub fn kept_query(&self, query: &str) -> Option<String> {
         if !query.split(['&', ';']).any(|parameter| self.parameter(parameter)) {
             return None;
         }
         let mut kept = String::new();
-        // Some servers end a parameter at `;` too: what they would read there is judged alike, and
-        // each keeps the mark that stands before it.
+        // Some servers also end a parameter at `;`, so those parameters are judged too. Each keeps
+        // the separator before it.
         let mut rest = query;
         let (mut mark, mut first) = ("", true);
         while !rest.is_empty() || !mark.is_empty() {
@@ -308,8 +308,8 @@ impl Strip {
     }
 }
 
-/// A parameter's name without its percent-encoding, with ASCII for what is a letter of ASCII in
-/// another case.
+/// A parameter's name with its percent-encoding undone, and with ASCII for characters that case
+/// folding turns into ASCII letters.
 fn decoded(name: &str) -> Cow<'_, [u8]> {
     let mut decoded = Cow::Borrowed(name.as_bytes());
     for _ in 0..DECODED {
@@ -328,7 +328,7 @@ fn decoded(name: &str) -> Cow<'_, [u8]> {
     Cow::Owned(text.chars().flat_map(char::to_uppercase).collect::<String>().to_lowercase().into_bytes())
 }
 
-/// A name without `%uXXXX`, by which some servers read a character.
+/// A name with `%uXXXX` undone, which some servers decode.
 fn without_u(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len());
     let mut at = 0;
@@ -353,8 +353,8 @@ fn without_u(name: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The framing or hop-by-hop field that a server may take a header for because of `_` or another
-/// such character in its name, although HTTP does not (RFC 9112 section 11.2).
+/// The framing or hop-by-hop field that a server may mistake a header for because of `_` or a
+/// similar character in its name, although HTTP does not (RFC 9112 section 11.2).
 pub fn resembles_framing(name: &str) -> Option<&'static str> {
     if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return None;
@@ -364,10 +364,9 @@ pub fn resembles_framing(name: &str) -> Option<&'static str> {
     FRAMING.into_iter().find(|framing| framing.bytes().filter(|byte| *byte != b'-').eq(name.iter().copied()))
 }
 
-/// Whether a header of this name lets a request say that it is of another method than it was sent
-/// with.
+/// Whether a header of this name overrides a request's method.
 pub fn is_method_override(name: &str) -> bool {
-    // The first letter rules out most headers without a copy.
+    // The first letter rules out most headers without copying.
     name.trim_start_matches(|first: char| !first.is_ascii_alphanumeric())
         .starts_with(['x', 'X', 'h', 'H', 'm', 'M'])
         && overrides_method(name.as_bytes())
@@ -381,8 +380,7 @@ fn overrides_method(name: &[u8]) -> bool {
     names.iter().any(|name| name.as_bytes() == bare)
 }
 
-/// The methods of which a query says that the request is of them: Rails, Symfony, Laravel and
-/// others read `_method`.
+/// The methods that a query's `_method` asks for: Rails, Symfony, Laravel and others read it.
 pub fn query_overrides(query: &str) -> impl Iterator<Item = String> {
     query.split(['&', ';']).filter_map(|parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));

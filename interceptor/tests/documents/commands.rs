@@ -1,4 +1,4 @@
-//! Commands in pages: each `interceptor …` that a reader copies is one that the program takes.
+//! Commands in pages: the program accepts every `interceptor …` that a reader may copy.
 
 use std::fs;
 
@@ -42,7 +42,7 @@ fn commands(script: &str) -> Vec<Vec<String>> {
                     characters.next();
                 }
             }
-            // A redirection takes a word, which is no argument.
+            // A redirection takes a word, which is not an argument.
             '<' | '>' => {
                 if let Some(word) = word.take().filter(|word| word.parse::<u8>().is_err()) {
                     commands.last_mut().unwrap().push(word);
@@ -73,14 +73,14 @@ fn arguments(command: &[String]) -> Option<&[String]> {
 
 /// Why the program refuses arguments.
 fn refused(arguments: &[String]) -> Option<clap::Error> {
-    // What a shell puts in place of a variable or a substitution is a number or a path.
+    // A shell replaces a variable or a substitution with a number or a path.
     let value = |word: &String| if word.starts_with('$') { "1".to_owned() } else { word.clone() };
     let all = std::iter::once("interceptor".to_owned()).chain(arguments.iter().map(value));
     Cli::try_parse_from(all).err()
 }
 
 #[test]
-fn every_command_of_a_script_is_one_that_the_program_takes() {
+fn the_program_accepts_every_command_of_a_script() {
     let mut checked = 0;
     for (path, text) in pages() {
         for block in blocks(&path, &text).iter().filter(|block| block.language == "sh") {
@@ -97,17 +97,17 @@ fn every_command_of_a_script_is_one_that_the_program_takes() {
 }
 
 #[test]
-fn every_command_that_a_sentence_names_is_one_that_the_program_knows() {
+fn the_program_knows_every_command_that_a_sentence_names() {
     let mut checked = 0;
     for (path, text) in pages() {
         for span in spans(&text).into_iter().filter(|span| span.starts_with("interceptor ")) {
-            // A way of writing several commands, or a part of one, is no command.
+            // Shorthand for several commands, or part of one, is not a command.
             if span.contains(['[', '…', '|', '_', '(']) {
                 continue;
             }
             for command in commands(&span) {
                 let Some(error) = refused(&command[1..]) else { continue };
-                // A sentence may leave out what else is needed.
+                // A sentence may omit required arguments.
                 let part = [
                     ErrorKind::MissingRequiredArgument,
                     ErrorKind::MissingSubcommand,
@@ -124,7 +124,7 @@ fn every_command_that_a_sentence_names_is_one_that_the_program_knows() {
 }
 
 #[test]
-fn the_page_of_commands_has_them_all() {
+fn the_page_of_commands_has_every_command() {
     let page = fs::read_to_string(root().join("docs/run.md")).unwrap();
     let shown = Cli::command();
     let shown = shown.get_subcommands().filter(|command| !command.is_hide_set());
@@ -145,7 +145,8 @@ fn options_that_pages_name_are_options_of_the_program() {
     }
     let mut checked = 0;
     for (path, text) in pages() {
-        // A span that is an option alone, with its value or not; other programs' options stand with them.
+        // A span that is only an option, with or without its value. Other programs' options appear
+        // with the program.
         for span in spans(&text).into_iter().filter(|span| span.starts_with("--")) {
             let name = span.trim_start_matches('-').split([' ', '=', '…']).next().unwrap();
             let others = OTHERS.contains(&name);
@@ -156,7 +157,7 @@ fn options_that_pages_name_are_options_of_the_program() {
     assert!(checked > 40, "{checked} options were found");
 }
 
-/// Options of other programs that pages name alone.
+/// Options of other programs that pages name on their own.
 const OTHERS: [&str; 10] = [
     "annotation",
     "cgroups",

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::pages::{pages, prose, spans};
 use super::root;
 
-/// The anchors of a page's headings, as forges make them.
+/// The anchors of a page's headings, as GitHub makes them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for line in prose(text).lines().filter(|line| line.starts_with('#')) {
@@ -65,7 +65,7 @@ fn every_link_leads_to_a_file_of_the_repository_and_every_anchor_to_a_heading() 
 }
 
 #[test]
-fn every_path_of_the_sources_that_a_page_names_is_there() {
+fn every_source_path_that_a_page_names_exists() {
     let places = ["", "interceptor", "interceptor/src", "interceptor/policy/src", "tests", "xtask/src"];
     let there = |path: &str| places.iter().any(|place| root().join(place).join(path).exists());
     let mut named = 0;

@@ -1,5 +1,5 @@
-//! What the documents say of the product, held against it: policies and commands that a reader copies,
-//! links, the attacks and their tests, the examples.
+//! Checks the documents against the product: policies and commands that a reader may copy, links,
+//! attacks and their tests, and examples.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
@@ -25,7 +25,7 @@ fn files(extensions: &[&str]) -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy();
             if path.is_dir() {
-                // What is built, and what the version control keeps.
+                // Build output and version control.
                 if !["target", ".git", "corpus", "artifacts"].contains(&&*name) {
                     read(&path, extensions, into);
                 }
@@ -71,7 +71,7 @@ fn ids(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_page_of_attacks_names_every_test_that_is_named_after_one_and_no_other() {
+fn the_page_of_attacks_names_exactly_the_tests_named_after_attacks() {
     let page = fs::read_to_string(root().join("docs/attacks.md")).unwrap();
     let mut rows = BTreeMap::new();
     for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| id ")) {

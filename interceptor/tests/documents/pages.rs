@@ -1,4 +1,4 @@
-//! Markdown, as far as these tests read it, and how pages look.
+//! Markdown, as far as these tests need it, and the form of pages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use super::{files, root};
 
 /// A fenced block.
 pub(super) struct Block {
-    /// What stands behind the fence.
+    /// The info string after the fence.
     pub(super) language: String,
-    /// What is in it.
+    /// Its content.
     pub(super) text: String,
-    /// Where: the page, and the line of the fence.
+    /// The page, and the line of the fence.
     pub(super) place: String,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn spans(text: &str) -> Vec<String> {
 fn lines_of_text_have_at_most_100_columns() {
     for (path, text) in pages() {
         for (number, line) in prose(&text).lines().enumerate() {
-            // A row of a table cannot be broken.
+            // A table row cannot be broken.
             let long = line.chars().count() > 100 && !line.starts_with('|');
             assert!(!long, "{}:{}: {line}", path.display(), number + 1);
         }
@@ -82,9 +82,9 @@ fn lines_of_text_have_at_most_100_columns() {
 }
 
 #[test]
-fn the_readme_is_a_page_that_is_read_to_its_end() {
+fn the_readme_is_short() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    assert!(readme.lines().count() <= 150, "{} lines: the rest belongs into docs/", readme.lines().count());
+    assert!(readme.lines().count() <= 150, "{} lines: the rest belongs in docs/", readme.lines().count());
 }
 
 #[test]

@@ -10,14 +10,14 @@ use serde_json::Value;
 use super::pages::{blocks, pages};
 use super::root;
 
-/// Whether a document is a policy, by its fields.
+/// Whether a document is a policy, judging by its fields.
 fn is_policy(document: &Value) -> bool {
     ["network", "network_profile", "credentials", "credentials_v2", "limits"]
         .iter()
         .any(|field| document.get(field).is_some())
 }
 
-/// Has the product check a policy.
+/// Checks a policy with the product.
 #[track_caller]
 fn check(policy: &str, place: &str) {
     let mut check = Command::new(env!("CARGO_BIN_EXE_interceptor"));
@@ -37,7 +37,7 @@ fn every_json_block_parses_and_every_policy_among_them_is_free_of_errors() {
         for block in blocks(&path, &text) {
             let json = match block.language.as_str() {
                 "json" => block.text.as_str(),
-                // A policy that a reader writes to a file.
+                // A policy that the reader is told to write to a file.
                 "sh" => match block.text.split_once("<<'POLICY'\n") {
                     Some((_, rest)) => rest.split_once("\nPOLICY\n").unwrap().0,
                     None => continue,

@@ -1,9 +1,10 @@
-//! What sources and documents must not say.
+//! Words that sources and documents must not contain.
 
 use super::files;
 use super::pages::{pages, spans};
 
-/// Names of documents that readers of the repository do not have, cut so that this file is none.
+/// Names of documents that are not in the repository, split so that this file does not contain
+/// them.
 const OUTSIDE: [(&str, &str); 5] =
     [("SP", "EC"), ("ATTA", "CKS"), ("REV", "IEW"), ("DES", "IGN"), ("/work/", "shared")];
 
@@ -14,7 +15,7 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// Whether a line names an entry of a list that is kept elsewhere: the word and a number.
+/// Whether a line names an entry of an external list: the word and a number.
 fn names_entry(line: &str, word: &str) -> bool {
     let line = line.to_lowercase();
     line.match_indices(word).any(|(at, _)| line[at + word.len()..].starts_with(|c: char| c.is_ascii_digit()))
@@ -40,7 +41,7 @@ fn nothing_points_outside_the_repository() {
 }
 
 #[test]
-fn a_word_is_found_alone_and_not_within_another() {
+fn a_word_is_found_on_its_own_and_not_within_another() {
     assert!(has_word("of SPEK 7", "SPEK") && has_word("SPEK", "SPEK") && has_word("(SPEK)", "SPEK"));
     assert!(!has_word("SPEKS", "SPEK") && !has_word("A_SPEK", "SPEK"));
     let word = format!("{}{}", "iss", "ue ");
@@ -48,7 +49,7 @@ fn a_word_is_found_alone_and_not_within_another() {
 }
 
 #[test]
-fn names_that_pages_use_are_names_of_the_product() {
+fn names_in_pages_exist_in_the_product() {
     let sources: Vec<String> = files(&["rs", "json"])
         .into_iter()
         .filter(|(path, _)| path.starts_with("interceptor") && !path.starts_with("interceptor/tests"))
@@ -64,7 +65,7 @@ fn names_that_pages_use_are_names_of_the_product() {
             let is_name =
                 span.contains('_') && span.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
             if is_name && !span.ends_with('_') {
-                // The library of metrics adds these to counters and times.
+                // The metrics library appends these to counters and times.
                 let metric = ["_total", "_seconds", "_info"]
                     .iter()
                     .find_map(|unit| span.strip_suffix(unit))

@@ -27,14 +27,14 @@ pub(super) fn lint(linter: &mut Linter<'_>) {
 fn shadowed(linter: &mut Linter<'_>, endpoints: &Endpoints, index: usize, rule: &EndpointRule) {
     if let Some(shadow) = endpoints.shadow(index) {
         let text = format!(
-            "this rule never decides: `{}` at {} already permits all that it would",
+            "this rule never decides: `{}` at {} already permits everything it does",
             shadow.rule.text, shadow.rule.pointer
         );
         linter.warn(&rule.rule.pointer, text);
     }
 }
 
-/// A prefix of one segment is usually meant as one resource; APIs hang much below such a path.
+/// A prefix of one segment is usually meant as one resource, but APIs put much below such a path.
 fn wide(linter: &mut Linter<'_>, rule: &EndpointRule) {
     let (Tail::Prefix, [Segment::Literal(segment)]) = (&rule.pattern.tail, rule.pattern.segments.as_slice())
     else {
@@ -50,7 +50,7 @@ fn wide(linter: &mut Linter<'_>, rule: &EndpointRule) {
     );
 }
 
-/// Requests by which a service hands out further credentials (attack C6): what they answer, the sandbox can read.
+/// Requests that issue further credentials (attack C6): the sandbox can read the answers.
 fn mints(linter: &mut Linter<'_>, id: CredentialId, endpoints: Option<&Endpoints>) {
     let credential = linter.policy.credential(id);
     let Some(service) = credential.service.as_deref().and_then(|name| linter.catalogue.service(name)) else {
@@ -59,11 +59,11 @@ fn mints(linter: &mut Linter<'_>, id: CredentialId, endpoints: Option<&Endpoints
     for request in &service.mints {
         let Some((method, path)) = request.split_once(' ') else { continue };
         let Ok(path) = CanonicalPath::parse(path) else { continue };
-        // Without endpoint rules everything is permitted, and the document says so plainly.
+        // Without endpoint rules everything is permitted, which is plain from the document.
         let Some(endpoints) = endpoints else { return };
         if let Outcome::Permitted(rule) = endpoints.judge(method, &path) {
             let text = format!(
-                "this permits `{method} {path}`, by which {} hands out further access that the sandbox could keep",
+                "this permits `{method} {path}`, with which {} issues further credentials that the sandbox could keep",
                 service.title
             );
             let pointer = rule.rule.pointer.clone();

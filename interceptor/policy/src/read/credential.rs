@@ -1,4 +1,4 @@
-//! Reads a credential: its key's source, its hosts, its form and its variables.
+//! Reads a credential: its key source, hosts, form and variables.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ impl Reader {
                         self.error(&file, "the path of the key's file is empty or has a NUL");
                         None
                     }
-                    // A misspelt field was reported already.
+                    // A misspelt field has already been reported.
                     _ if self.errors.len() > known => None,
                     _ => {
                         self.error(node, "a key is a string, {\"env\": NAME} or {\"file\": PATH}: give one of the two fields");

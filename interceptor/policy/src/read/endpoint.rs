@@ -31,7 +31,8 @@ impl Reader {
         Some(EndpointDocument { methods: methods?, paths: paths?, pointer: node.pointer.clone() })
     }
 
-    /// The methods, `None` where one is wrong: a rule with a part left out would not be the rule that was meant.
+    /// The methods; `None` if one is invalid, because a rule without it would not be the rule that
+    /// was meant.
     fn methods(&mut self, node: &Node<'_>) -> Option<Vec<String>> {
         let mut methods = Vec::new();
         let mut wrong = false;
@@ -42,7 +43,7 @@ impl Reader {
             };
             let method = method.to_ascii_uppercase();
             if method == "*" {
-                self.error(&node, "`*` is no method; an empty list means any method");
+                self.error(&node, "`*` is not a method; an empty list means any method");
                 wrong = true;
             } else if !is_token(&method) {
                 self.error(&node, "this is not an HTTP method (a token of RFC 9110 section 5.6.2)");

@@ -4,7 +4,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::scan::Scanner;
 
-/// Redacts the values of fields, and removes those whose *name* is a key. Gives how many it found.
+/// Redacts the values of fields, and removes fields whose *name* is a key. Returns the number of
+/// keys found.
 pub fn redact_fields(scanner: &Scanner, headers: &mut HeaderMap) -> u64 {
     let named: Vec<HeaderName> =
         headers.keys().filter(|name| scanner.names_a_key(name.as_str())).cloned().collect();
@@ -16,7 +17,8 @@ pub fn redact_fields(scanner: &Scanner, headers: &mut HeaderMap) -> u64 {
     for (name, value) in headers.iter_mut() {
         if let Some(clean) = scanner.replace(value.as_bytes()) {
             found += 1;
-            // The replacement is made of the placeholder's visible characters, so this holds; if ever not, the header goes.
+            // The replacement has only visible characters of the placeholder, so this succeeds;
+            // should it fail, the header is removed.
             match HeaderValue::from_bytes(&clean) {
                 Ok(clean) => *value = clean,
                 Err(_) => unsayable.push(name.clone()),

@@ -1,10 +1,9 @@
-//! Watches a connection that is no longer HTTP messages, after a 101, for real keys.
+//! Watches an upgraded connection, after a 101, for real keys.
 //!
-//! Inside foreign framing nothing can be replaced without breaking it, so a key that comes back
-//! ends the connection before what completes it has passed. In a WebSocket the messages are known
-//! (`websocket`). Of another protocol only its bytes are: what could go on as a key waits for what
-//! follows, but no longer than the caller's pause, whatever it is; then it is passed on like the
-//! end of a message.
+//! Nothing can be replaced inside foreign framing without breaking it, so a key ends the connection
+//! before its last byte passes. In a WebSocket the messages are known (`websocket`). In any other
+//! protocol only the bytes are: bytes that could continue as a key wait for more, but at most for
+//! the caller's pause, and then pass like the end of a message.
 
 use std::sync::Arc;
 
@@ -20,12 +19,12 @@ pub enum Ended {
     /// A real key was in the stream.
     #[error("the origin sent a real key through an upgraded connection")]
     Key,
-    /// The origin broke the rules of the WebSocket.
+    /// The origin violated the WebSocket protocol.
     #[error("a frame of the origin's WebSocket {0}")]
     Broken(&'static str),
 }
 
-/// One direction, origin to sandbox, of an upgraded connection.
+/// The origin-to-sandbox direction of an upgraded connection.
 #[derive(Debug)]
 pub struct StreamGuard(Guarding);
 
@@ -45,10 +44,10 @@ impl StreamGuard {
         StreamGuard(Guarding::Unknown { scrub, seam })
     }
 
-    /// Takes what the origin sent and gives what may be passed on now.
+    /// Takes bytes from the origin and returns those that may pass now.
     ///
     /// # Errors
-    /// Nothing further may be passed on, but what [`StreamGuard::passed`] gives.
+    /// Nothing further may pass except what [`StreamGuard::passed`] returns.
     pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, Ended> {
         match &mut self.0 {
             Guarding::WebSocket(frames) => frames.push(chunk),
@@ -62,7 +61,7 @@ impl StreamGuard {
         }
     }
 
-    /// The origin has ended its direction: gives what was held.
+    /// The origin ended its direction: returns the held bytes.
     ///
     /// # Errors
     /// Nothing further may be passed on.
@@ -76,7 +75,7 @@ impl StreamGuard {
         }
     }
 
-    /// What was passed before that which ended the connection.
+    /// The bytes before those that ended the connection, which may still pass.
     pub fn passed(&mut self) -> Bytes {
         match &mut self.0 {
             Guarding::WebSocket(frames) => frames.passed(),
@@ -84,12 +83,12 @@ impl StreamGuard {
         }
     }
 
-    /// Whether something is held that [`StreamGuard::pause`] gives.
+    /// Whether bytes are held that [`StreamGuard::pause`] would return.
     pub fn waits(&self) -> bool {
         matches!(&self.0, Guarding::Unknown { scrub, .. } if scrub.owed() > 0)
     }
 
-    /// Nothing more has come for a while: gives what was held.
+    /// Nothing has arrived for a while: returns the held bytes.
     ///
     /// # Errors
     /// Nothing further may be passed on.
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_go_on_as_a_key_in_another_protocol_waits_for_a_pause() {
+    fn bytes_that_could_continue_as_a_key_wait_for_a_pause_in_another_protocol() {
         let mut guard = guard();
         for text in [&b"sk-re"[..], &KEY[..KEY.len() - 1]] {
             assert_eq!(&guard.push(Bytes::from_static(b". ")).unwrap()[..], b". ");
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_ends_the_stream_before_it_is_whole_also_over_a_pause() {
+    fn a_key_ends_the_stream_before_its_last_byte_even_across_a_pause() {
         for pause in [false, true] {
             for at in 1..KEY.len() {
                 let mut guard = guard();

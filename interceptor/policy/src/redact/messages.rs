@@ -1,9 +1,11 @@
-//! What is searched of a body, and where something in it ends so that nothing needs to wait for what follows.
+//! Divides a body into messages that are searched one by one, so that nothing waits beyond a
+//! message's end.
 //!
-//! gRPC puts five bytes before each message: a flag that says whether it is compressed, and its length
-//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Length-Prefixed-Message"). A message is searched by itself, so
-//! that the next one, which in a conversation may depend on an answer to this, is never waited for. The length makes it that only what
-//! is as long may be put in a key's place.
+//! gRPC puts five bytes before each message: a flag that says whether it is compressed, and its
+//! length (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>,
+//! "Length-Prefixed-Message"). Each message is searched by itself and never waits for the next one,
+//! which in a conversation may depend on an answer to this one. Because the length comes first, a
+//! replacement must be as long as the key.
 
 use std::sync::Arc;
 
@@ -14,9 +16,9 @@ use http::header::CONTENT_TYPE;
 use super::scan::{Scanner, Scrub};
 use super::seam::Seam;
 
-/// How many bytes stand before a message.
+/// Bytes of the prefix before a message.
 const PREFIX: usize = 5;
-/// The flag of a message that is compressed.
+/// The flag of a compressed message.
 const COMPRESSED: u8 = 1;
 /// The flag of gRPC-Web's last message, which is its trailers.
 const TRAILERS: u8 = 0x80;
@@ -24,10 +26,10 @@ const TRAILERS: u8 = 0x80;
 /// Why a message cannot be searched and passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// A gRPC message is compressed, although that was not offered.
-    #[error("the origin sent a compressed gRPC message, although asked for identity")]
+    /// A gRPC message is compressed, although compression was not offered.
+    #[error("the origin sent a compressed gRPC message, although only identity was accepted")]
     Compressed,
-    /// A key stands where nothing can be put in its place.
+    /// A key occurs where it cannot be replaced.
     #[error("the origin sent a real key in a message whose length is fixed")]
     Key,
 }
@@ -35,9 +37,9 @@ pub enum MessageError {
 /// A body on its way through the search.
 #[derive(Debug)]
 pub enum Search {
-    /// As one text.
+    /// Searched as one text.
     Stream(Scrub),
-    /// By messages.
+    /// Searched message by message.
     Grpc(Box<Messages>),
 }
 
@@ -51,7 +53,7 @@ impl Search {
         }
     }
 
-    /// Takes a chunk and gives what can be passed on.
+    /// Takes a chunk and returns the bytes that can pass.
     pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, MessageError> {
         match self {
             Search::Stream(scrub) => Ok(scrub.push(chunk)),
@@ -59,7 +61,7 @@ impl Search {
         }
     }
 
-    /// The end of the body: gives what was held.
+    /// The end of the body: returns the held bytes.
     pub fn finish(&mut self) -> Bytes {
         self.scrub_mut().finish()
     }
@@ -78,7 +80,7 @@ impl Search {
         }
     }
 
-    /// How many keys were found so far.
+    /// The number of keys found so far.
     pub fn matches(&self) -> u64 {
         let over = match self {
             Search::Stream(_) => 0,
@@ -87,13 +89,14 @@ impl Search {
         self.scrub().matches() + over
     }
 
-    /// How many bytes were taken and are still to come out, if nothing is replaced.
+    /// The number of bytes held, assuming nothing in them is replaced.
     pub fn owed(&self) -> usize {
         self.scrub().owed()
     }
 }
 
-/// Whether a body is gRPC messages. Those of `application/grpc-web-text` are base64 as a whole, which is searched as a text.
+/// Whether a body consists of gRPC messages. `application/grpc-web-text` is base64 as a whole and
+/// searched as a text.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
     let rest = kind.as_deref().and_then(|kind| kind.strip_prefix(b"application/grpc"));
@@ -108,17 +111,17 @@ pub struct Messages {
     seam: Seam,
     at: At,
     keeps_length: bool,
-    /// How many keys were cut by the end of a message.
+    /// The number of keys cut by the end of a message.
     over_ends: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum At {
-    /// So many bytes of the prefix are there.
+    /// This many bytes of the prefix have arrived.
     Prefix([u8; PREFIX], usize),
-    /// So many bytes of the message are still to come.
+    /// This many bytes of the message are still to come.
     Message(u32),
-    /// No such framing: searched as one text.
+    /// No gRPC framing: searched as one text.
     Text,
 }
 
@@ -180,7 +183,7 @@ impl Messages {
         })
     }
 
-    /// Where the body is with so many bytes of a message still to come.
+    /// The state with this many bytes of a message still to come.
     fn message(&mut self, left: u32) -> At {
         if left > 0 {
             return At::Message(left);
@@ -231,18 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_could_go_on_as_a_key_is_passed_at_its_end() {
+    fn a_message_that_could_continue_as_a_key_passes_at_its_end() {
         let mut search = search(PLACEHOLDER);
         for text in ["hello", "sk-rea", &KEY[..KEY.len() - 1], "", "x"] {
             let sent = message(0, text);
-            // A message of its own between them, so that no two of them are a key together.
+            // Put a message between them, so that no two of them form a key.
             let sent = [sent, message(0, ". ")].concat();
             assert_eq!(pushed(&mut search, &sent).unwrap(), sent);
         }
     }
 
     #[test]
-    fn a_key_is_replaced_where_that_keeps_the_length_and_else_ends_the_body() {
+    fn a_key_is_replaced_if_that_keeps_the_length_and_otherwise_ends_the_body() {
         let mut even = search(PLACEHOLDER);
         let got = pushed(&mut even, &message(0, &format!("it is {KEY}!"))).unwrap();
         assert_eq!(got, message(0, &format!("it is {PLACEHOLDER}!")));
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_searched_as_a_text() {
+    fn bytes_that_are_not_messages_are_searched_as_a_text() {
         let mut search = search(PLACEHOLDER);
         let mut got = pushed(&mut search, format!("Bad gateway: {KEY}").as_bytes()).unwrap();
         got.extend(search.scrub.finish());

@@ -1,13 +1,13 @@
-//! The search for real keys in what an origin answers, chunk by chunk.
+//! The search for real keys in origins' responses, chunk by chunk.
 //!
-//! Every key, literal or in the encodings that [`scan::pattern`] lists, is replaced by its
-//! placeholder. Who drives bodies and connections through it decides where the bytes come from;
-//! nothing here reads, waits or knows the time.
+//! It replaces every key, literal or in the encodings that [`scan::pattern`] lists, with its
+//! placeholder. The caller supplies the bytes; nothing here reads, waits or knows the time.
 //!
 //! # What is observed
-//! Nothing that the sandbox can see depends on how far something matches a key, only on whether all
-//! of it does: see [`scan`] for what is held. Where a message ends inside a stream ([`Search`],
-//! [`StreamGuard`]), nothing is held beyond it; `seam` finds what its end cuts.
+//! Nothing that the sandbox can observe depends on how much of a key some bytes match, only on
+//! whether a whole key is there; [`scan`] says what is held. If a message ends inside a stream
+//! ([`Search`], [`StreamGuard`]), nothing is held beyond its end; `seam` finds the keys that the
+//! end cuts.
 
 pub mod digests;
 mod fields;
@@ -28,35 +28,36 @@ pub use self::guard::{Ended, StreamGuard};
 pub use self::messages::{MessageError, Messages, Search, is_grpc};
 use self::scan::Scanner;
 
-/// Why a response cannot be searched for keys, and so not be passed on.
+/// Why a response cannot be searched for keys, and is therefore refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedactError {
     /// A `content-encoding` that this proxy cannot undo.
     #[error(
-        "the origin sent a content-encoding other than gzip, deflate, br or zstd, although asked for identity"
+        "the origin sent a content-encoding other than gzip, deflate, br or zstd, although only identity was accepted"
     )]
     UnknownCoding,
-    /// More codings on top of each other than anybody needs.
+    /// More stacked codings than anybody needs.
     #[error("the origin stacked more than three content-encodings")]
     TooManyCodings,
     /// Part of an encoded body.
     #[error("the origin sent a part of an encoded body, which cannot be decoded; ask for it as a whole")]
     CodedRange,
-    /// Not the range that was asked for, or described so that it cannot be one.
-    #[error("the origin sent another range than it was asked for, or one that makes no sense")]
+    /// Another range than the requested one, or an impossible one.
+    #[error("the origin sent another range than the requested one, or an invalid one")]
     Range,
-    /// A part, of whatever kind, though none was asked for.
-    #[error("the origin sent a part that it was not asked for, so that a key could be cut by its ends")]
+    /// A part of any kind, although none was requested.
+    #[error("the origin sent a part that was not requested, whose ends could cut a key")]
     Unasked,
-    /// The sandbox asked for a part beyond the end of the body (416); the whole length, where it is known.
-    #[error("the part that was asked for lies beyond the end")]
+    /// The sandbox requested a part beyond the end of the body (416). Has the whole length, if
+    /// known.
+    #[error("the requested part lies beyond the end")]
     Beyond(Option<u64>),
     /// More keys than one search automaton can hold.
     #[error("too many keys for one search")]
     TooManyKeys,
 }
 
-/// The keys that could come back from one host, compiled. Cheap to clone.
+/// The keys that one host could send back, compiled. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Redactor {
     scanner: Arc<Scanner>,
@@ -65,7 +66,7 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// Finds these keys and puts these placeholders in their place.
+    /// Compiles these keys, each with its placeholder.
     ///
     /// # Errors
     /// [`RedactError::TooManyKeys`], after hundreds of thousands.
@@ -83,7 +84,8 @@ impl Redactor {
         Ok(Redactor { scanner: whole, fitted })
     }
 
-    /// Redacts the values of headers or trailers, and removes those whose *name* is a key. Gives how many it found.
+    /// Redacts the values of headers or trailers, and removes those whose *name* is a key. Returns
+    /// the number of keys found.
     pub fn headers(&self, headers: &mut HeaderMap) -> u64 {
         redact_fields(&self.scanner, headers)
     }
@@ -103,7 +105,7 @@ impl Redactor {
         self.fitted.keeps_length()
     }
 
-    /// How far on both sides of a part of a body a key that it cuts can reach.
+    /// How far a key cut by a part's ends can reach beyond them, in bytes.
     pub fn reach(&self) -> u64 {
         self.scanner.reach() as u64
     }
@@ -118,13 +120,13 @@ impl Redactor {
         StreamGuard::unknown(&self.scanner)
     }
 
-    /// The text with every key replaced, or `None` where it holds none.
+    /// The text with every key replaced, or `None` if it contains none.
     pub fn text(&self, text: &[u8]) -> Option<Vec<u8>> {
         self.scanner.replace(text)
     }
 }
 
-/// A placeholder at the length of its key.
+/// A placeholder padded or cut to the length of its key.
 fn fit(placeholder: &[u8], length: usize) -> Cow<'_, [u8]> {
     match placeholder.get(..length) {
         Some(cut) => Cow::Borrowed(cut),

@@ -1,8 +1,9 @@
-//! A part of a body (RFC 9110 section 14), searched with what borders it.
+//! A part of a body (RFC 9110 section 14), searched together with the bytes around it.
 //!
-//! A key that a range cuts in two would be found in neither part. So more is asked for than the client wants, by as much as a key can
-//! be long, on both sides; all of it is searched; and the client gets what it asked for, with the `content-range` and `content-length`
-//! of that. A key over the border shows as the part of the placeholder that lies there, which is cut to the length of the key.
+//! A key that a range cuts in two would be found in neither part. So the proxy requests more than
+//! the client does, by the length of the longest key on both sides, searches all of it, and gives
+//! the client its own range with matching `content-range` and `content-length`. A key across the
+//! edge appears as the corresponding part of a placeholder of the key's length.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
@@ -10,40 +11,40 @@ use http::{HeaderMap, HeaderValue};
 
 use super::{RedactError, digests};
 
-/// The largest position that every origin can be asked for.
+/// The largest position that every origin accepts.
 const LARGEST: u64 = i64::MAX as u64;
 
-/// One range, as a client asks for it.
+/// One range, as a client requests it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
     /// `a-b` or `a-`.
     From {
         /// The first byte.
         first: u64,
-        /// The last byte, where it is given.
+        /// The last byte, if given.
         last: Option<u64>,
     },
-    /// `-n`: so many bytes at the end.
+    /// `-n`: this many bytes at the end.
     Last(u64),
 }
 
-/// What is asked of the origin so that a range can be searched.
+/// The widened range that the proxy requests, so that it can search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Widened {
     range: Range,
     by: u64,
 }
 
-/// What an answer to a widened range is.
+/// How a response answers a widened range.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The part that the client asked for lies in it.
+    /// It contains the part that the client requested.
     Part(Part),
-    /// The client asked for what is beyond the end; the whole length, where it is known.
+    /// The client's range is beyond the end. Has the whole length, if known.
     Beyond(Option<u64>),
 }
 
-/// Where in an answer the part lies that the client asked for.
+/// The position of the client's part within a response.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Part {
     first: u64,
@@ -52,14 +53,14 @@ pub struct Part {
     cut: Cut,
 }
 
-/// Cuts the part out of a body as it comes.
+/// Cuts the part out of a body as it arrives.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cut {
     skip: u64,
     left: u64,
-    /// How many bytes follow that only border it.
+    /// The number of bytes after the part that only surround it.
     behind: u64,
-    /// The end of the part, while what borders it is read.
+    /// The end of the part, held while the bytes after it are read.
     kept: Option<Bytes>,
 }
 
@@ -69,7 +70,7 @@ pub struct Cut {
 pub struct WrongLength;
 
 impl Range {
-    /// Reads a `range` field; `None` where it is not one range of bytes, which a server may ignore.
+    /// Reads a `range` field. `None` if it is not a single byte range; a server may ignore those.
     pub fn parse(value: &[u8]) -> Option<Range> {
         let text = std::str::from_utf8(value).ok()?;
         let (unit, range) = text.split_once('=')?;
@@ -87,7 +88,7 @@ impl Range {
         }
     }
 
-    /// With so many bytes more on both sides.
+    /// Widens it by this many bytes on both sides.
     pub fn widened(self, by: u64) -> Widened {
         Widened { range: self, by }
     }
@@ -107,7 +108,7 @@ impl Widened {
         HeaderValue::try_from(text).ok()
     }
 
-    /// What the origin's 206 holds of it.
+    /// How the origin's 206 answers it.
     pub fn find(&self, headers: &HeaderMap) -> Result<Found, RedactError> {
         let mut ranges = headers.get_all(CONTENT_RANGE).iter();
         let (Some(range), None) = (ranges.next(), ranges.next()) else { return Err(RedactError::Range) };
@@ -116,8 +117,8 @@ impl Widened {
         if length.is_some_and(|length| length != Some(end - start + 1)) {
             return Err(RedactError::Range);
         }
-        // Where the whole length is not known, the end cannot be told from where the origin
-        // stopped, and what follows may border it.
+        // If the whole length is unknown, the origin may have stopped before the end, and a key may
+        // continue there.
         let at_end = total.is_some_and(|total| end + 1 == total);
         let (first, last) = match self.range {
             Range::From { first, last } => (first, last.map_or(end, |last| last.min(end))),
@@ -127,7 +128,7 @@ impl Widened {
         if first > end {
             return if at_end { Ok(Found::Beyond(total)) } else { Err(RedactError::Range) };
         }
-        // What borders it must be there too: to the start, and to the end or what the origin has.
+        // The surrounding bytes must be there too, as far as the body has them.
         let searched = if at_end { Some(end) } else { end.checked_sub(self.by) };
         let last = searched.map(|searched| last.min(searched)).filter(|last| *last >= first);
         let (Some(last), true) = (last, start <= first.saturating_sub(self.by)) else {
@@ -139,21 +140,21 @@ impl Widened {
 }
 
 impl Part {
-    /// Describes the part in the headers, and gives what cuts it out.
+    /// Describes the part in the headers, and returns the cutter.
     pub fn describe(self, headers: &mut HeaderMap) -> Result<Cut, RedactError> {
         let total = self.total.map_or("*".to_owned(), |total| total.to_string());
         let range = format!("bytes {}-{}/{total}", self.first, self.last);
         headers.insert(CONTENT_RANGE, HeaderValue::try_from(range).map_err(|_| RedactError::Range)?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.cut.left));
-        // They are of more than the part, and tell what stands beside it.
+        // They cover more than the part, and would reveal what surrounds it.
         digests::remove(headers);
         Ok(self.cut)
     }
 }
 
 impl Cut {
-    /// Takes what the search has passed, and gives what of it is the client's now. The end of the part waits until what borders it was
-    /// read, so that the origin's connection can be used again.
+    /// Takes bytes that the search has passed, and returns the client's share. The end of the part
+    /// waits until the bytes after it are read, so that the origin's connection can be reused.
     pub fn push(&mut self, mut data: Bytes) -> Result<Bytes, WrongLength> {
         let skipped = self.skip.min(data.len() as u64);
         self.skip -= skipped;
@@ -179,13 +180,13 @@ impl Cut {
         Ok(self.kept.take().unwrap_or_default())
     }
 
-    /// How many bytes are still to come out.
+    /// The number of bytes still to be returned.
     pub fn left(&self) -> u64 {
         self.left + self.kept.as_ref().map_or(0, |kept| kept.len() as u64)
     }
 }
 
-/// Whether a part is all that there is: searched as it comes, no key is cut by its ends.
+/// Whether a part is the whole body: then its ends cut no key, and it is searched as it arrives.
 pub fn is_whole(headers: &HeaderMap) -> bool {
     let mut ranges = headers.get_all(CONTENT_RANGE).iter();
     let (Some(range), None) = (ranges.next(), ranges.next()) else { return false };
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_cut_out_of_what_came() {
+    fn the_requested_part_is_cut_out_of_the_answer() {
         for (asked, came, expected) in [
             ("bytes=0-9", "bytes 0-109/1000", "bytes 0-9/1000 skip 0 length 10"),
             ("bytes=500-509", "bytes 400-609/1000", "bytes 500-509/1000 skip 100 length 10"),
@@ -279,25 +280,25 @@ mod tests {
             ("bytes=950-2000", "bytes 850-999/1000", "bytes 950-999/1000 skip 100 length 50"),
             ("bytes=-20", "bytes 880-999/1000", "bytes 980-999/1000 skip 100 length 20"),
             ("bytes=-5000", "bytes 0-999/1000", "bytes 0-999/1000 skip 0 length 1000"),
-            // Where the whole length is not known, there may be more behind any end.
+            // If the whole length is unknown, there may be more after any end.
             ("bytes=5-", "bytes 0-999/*", "bytes 5-899/* skip 5 length 895"),
             ("bytes=5-", "bytes 0-104/*", "Range"),
             ("bytes=850-900", "bytes 750-999/*", "bytes 850-899/* skip 100 length 50"),
             ("bytes=-20", "bytes 880-999/*", "Range"),
             ("bytes=50-60", "bytes 0-160/*", "bytes 50-60/* skip 50 length 11"),
-            // More before it than was asked for does no harm.
+            // More bytes before it than requested do no harm.
             ("bytes=500-509", "bytes 0-999/1000", "bytes 500-509/1000 skip 500 length 10"),
-            // An origin that stops early: the last bytes are passed on when what borders them comes.
+            // The origin stops early: the last bytes pass once the bytes after them arrive.
             ("bytes=0-899", "bytes 0-499/1000", "bytes 0-399/1000 skip 0 length 400"),
             ("bytes=1000-", "bytes 900-999/1000", "beyond Some(1000)"),
             ("bytes=-0", "bytes 900-999/1000", "beyond Some(1000)"),
             ("bytes=1050-1060", "bytes 950-999/*", "Range"),
-            // What borders it is missing.
+            // The surrounding bytes are missing.
             ("bytes=500-509", "bytes 500-509/1000", "Range"),
             ("bytes=500-509", "bytes 450-609/1000", "Range"),
             ("bytes=0-9", "bytes 0-50/1000", "Range"),
             ("bytes=500-509", "bytes 400-450/1000", "Range"),
-            // No sense at all.
+            // Invalid ranges.
             ("bytes=0-9", "bytes 9-0/1000", "Range"),
             ("bytes=0-9", "bytes 0-1000/1000", "Range"),
             ("bytes=0-9", "bytes 0-18446744073709551615/*", "Range"),
@@ -308,7 +309,7 @@ mod tests {
             assert_eq!(shown(asked, came), expected, "{asked} {came}");
         }
         let asked = Range::parse(b"bytes=0-9").unwrap().widened(BY);
-        assert!(asked.find(&headers("bytes 0-109/1000", Some(111))).is_err(), "a length that is another");
+        assert!(asked.find(&headers("bytes 0-109/1000", Some(111))).is_err(), "a different length");
         assert!(asked.find(&HeaderMap::new()).is_err());
         let mut twice = headers("bytes 0-109/1000", None);
         twice.append(CONTENT_RANGE, HeaderValue::from_static("bytes 0-109/1000"));
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_all_there_is_is_whole() {
+    fn a_part_that_covers_the_whole_body_is_whole() {
         assert!(is_whole(&headers("bytes 0-99/100", Some(100))) && is_whole(&headers("bytes 0-0/1", None)));
         for (range, length) in [
             ("bytes 0-99/101", Some(100)),

@@ -1,5 +1,5 @@
-//! A key that is cut in two by the end of a message: each message is searched by itself, so that nothing waits at its end,
-//! and this looks at what one message has in common with those before it.
+//! Finds keys that the end of a message cuts in two. Each message is searched by itself, so that
+//! nothing waits at its end; this searches across the ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 
 use super::scan::Scanner;
 
-/// The end of what the messages of a stream held so far.
+/// The last bytes of a stream's messages so far.
 pub(super) struct Seam {
     scanner: Arc<Scanner>,
     tail: Zeroizing<Vec<u8>>,
-    /// How many bytes of the tail are of messages that have ended.
+    /// The number of bytes of the tail that belong to finished messages.
     ended: usize,
 }
 
@@ -21,12 +21,13 @@ impl Seam {
         Seam { scanner, tail: Zeroizing::default(), ended: 0 }
     }
 
-    /// The message has ended.
+    /// Marks the end of a message.
     pub(super) fn end(&mut self) {
         self.ended = self.tail.len();
     }
 
-    /// Takes the next bytes of a message; whether a key begins in an earlier message and ends in them.
+    /// Takes the next bytes of a message. Returns whether a key begins in an earlier message and
+    /// ends in these bytes.
     #[must_use]
     pub(super) fn completes(&mut self, bytes: &[u8]) -> bool {
         let reach = self.scanner.reach().saturating_sub(1);
@@ -46,7 +47,7 @@ impl Seam {
     }
 }
 
-/// Shows how much is kept, never what.
+/// Shows how much is kept, never the bytes.
 impl fmt::Debug for Seam {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seam").field("bytes", &self.tail.len()).finish_non_exhaustive()
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_within_one_message_is_not_its_business_and_what_lies_between_counts() {
+    fn a_key_within_one_message_is_ignored_and_bytes_between_two_halves_count() {
         let mut seam = seam();
         for _ in 0..3 {
             assert!(!seam.completes(KEY));

@@ -1,13 +1,15 @@
 //! Watches the frames of a WebSocket (RFC 6455), origin to sandbox, for real keys.
 //!
-//! What is searched is the message: the payload over all its frames, and each control frame by itself. At the end of a message
-//! nothing waits. A key cannot be replaced in a message, whose content may be of any form: it ends the connection before
-//! the frame that completes it has passed, also where the end of a message stands in it.
+//! The unit of search is the message: the payload of all its frames, and each control frame by
+//! itself. Nothing waits at the end of a message. A key cannot be replaced in a message, whose
+//! content may have any form: it ends the connection before the frame that completes it passes,
+//! even if the end of a message lies within the key.
 //!
-//! A message in one frame keeps that frame. In a message of several, what may be passed on goes as frames of its own, and the last
-//! frame brings what was held: without an extension a proxy may cut a message anew (section 5.4). So the bytes that wait inside a
-//! message never hold up a control frame, and each frame says its true length at once. No extension is negotiated where a key is to be
-//! looked for, so reserved bits mean that the frame is not what it seems.
+//! A message in one frame stays in that frame. A message in several is cut into new frames, which a
+//! proxy may do without an extension (section 5.4): bytes that may pass go in frames of their own,
+//! and the last frame carries the held bytes. So bytes held inside a message never delay a control
+//! frame, and each frame states its true length at once. While keys are searched for, no extension
+//! is negotiated, so a frame with reserved bits is invalid.
 
 use std::sync::Arc;
 
@@ -32,10 +34,10 @@ pub(crate) struct Frames {
     scanner: Arc<Scanner>,
     scrub: Scrub,
     seam: Seam,
-    /// The same for control frames, which stand between those of messages.
+    /// The same for control frames, which may come between the frames of a message.
     controls: Seam,
     at: At,
-    /// The message that is not at its end.
+    /// The message in progress.
     message: Option<Message>,
     out: BytesMut,
 }
@@ -43,23 +45,23 @@ pub(crate) struct Frames {
 #[derive(Clone, Copy, Debug)]
 struct Message {
     opcode: u8,
-    /// A frame of it was passed on, so that the next is a continuation.
+    /// A frame of it has passed, so the next is a continuation.
     begun: bool,
 }
 
 #[derive(Debug)]
 enum At {
-    /// The header, as far as it is there.
+    /// The header, as far as it has arrived.
     Header([u8; LONGEST_HEADER], usize),
-    /// So many payload bytes of the last frame of a message are to come; its header is out.
+    /// This many payload bytes of a message's last frame are still to come; its header has passed.
     Last(u64),
-    /// So many of a frame that is not the last.
+    /// This many payload bytes of a frame other than the last are still to come.
     Part(u64),
-    /// A control frame's payload, of which this is there.
+    /// A control frame's payload, as far as it has arrived.
     Control { opcode: u8, length: usize, payload: BytesMut },
 }
 
-/// What a header says.
+/// A parsed header.
 struct Header {
     last: bool,
     opcode: u8,
@@ -79,7 +81,7 @@ impl Frames {
         }
     }
 
-    /// Takes what the origin sent and gives what may be passed on now.
+    /// Takes bytes from the origin and returns those that may pass now.
     pub(crate) fn push(&mut self, mut chunk: Bytes) -> Result<Bytes, Ended> {
         while !chunk.is_empty() {
             match &mut self.at {
@@ -116,12 +118,12 @@ impl Frames {
         Ok(self.out.split().freeze())
     }
 
-    /// What was passed before that which was an error.
+    /// The bytes before the error, which may still pass.
     pub(crate) fn passed(&mut self) -> Bytes {
         self.out.split().freeze()
     }
 
-    /// The origin has ended its direction, in the middle of a frame or not.
+    /// The origin ended its direction, possibly within a frame.
     pub(crate) fn finish(&mut self) -> Result<Bytes, Ended> {
         let held = self.scrub.finish();
         if self.scrub.matches() > 0 {
@@ -134,18 +136,18 @@ impl Frames {
         Ok(self.out.split().freeze())
     }
 
-    /// A header is whole.
+    /// Handles a complete header.
     fn begin(&mut self, header: Header) -> Result<(), Ended> {
         let Header { last, opcode, length } = header;
         if opcode & 0x8 != 0 {
-            // `header` has seen that it is short.
+            // `header` has checked that it is short.
             let length = usize::try_from(length).unwrap_or(LONGEST_CONTROL).min(LONGEST_CONTROL);
             self.at = At::Control { opcode, length, payload: BytesMut::with_capacity(length) };
             return if length == 0 { self.control() } else { Ok(()) };
         }
         let message = match (self.message, opcode) {
             (Some(message), CONTINUATION) => message,
-            (None, CONTINUATION) => return Err(Ended::Broken("continues no message")),
+            (None, CONTINUATION) => return Err(Ended::Broken("continues a message that never began")),
             (Some(_), _) => return Err(Ended::Broken("begins a message inside another")),
             (None, opcode) => Message { opcode, begun: false },
         };
@@ -156,14 +158,14 @@ impl Frames {
         }
         self.message = None;
         let whole = length.checked_add(self.scrub.owed() as u64).filter(|whole| *whole <= i64::MAX as u64);
-        let whole = whole.ok_or(Ended::Broken("has a length that no frame has"))?;
+        let whole = whole.ok_or(Ended::Broken("has an invalid length"))?;
         let opcode = if message.begun { CONTINUATION } else { message.opcode };
         put_header(&mut self.out, FIN | opcode, whole);
         self.at = At::Last(length);
         if length == 0 { self.payload(Bytes::new(), true) } else { Ok(()) }
     }
 
-    /// Payload of the frame that ends a message.
+    /// Handles payload of the frame that ends a message.
     fn payload(&mut self, part: Bytes, over: bool) -> Result<(), Ended> {
         let passed = self.searched(part)?;
         self.out.extend_from_slice(&passed);
@@ -190,7 +192,7 @@ impl Frames {
         if self.scrub.matches() == 0 { Ok(()) } else { Err(Ended::Key) }
     }
 
-    /// Passes on a part of a message of which more is to come.
+    /// Passes on part of a message that continues.
     fn fragment(&mut self, part: &[u8]) {
         let Some(message) = self.message.as_mut().filter(|_| !part.is_empty()) else { return };
         let opcode = if message.begun { CONTINUATION } else { message.opcode };
@@ -199,7 +201,7 @@ impl Frames {
         self.out.extend_from_slice(part);
     }
 
-    /// A control frame is whole.
+    /// Handles a complete control frame.
     fn control(&mut self) -> Result<(), Ended> {
         let at = std::mem::replace(&mut self.at, At::Header([0; LONGEST_HEADER], 0));
         let At::Control { opcode, payload, .. } = at else { return Ok(()) };
@@ -214,7 +216,7 @@ impl Frames {
     }
 }
 
-/// The next bytes of a payload of which `left` are to come.
+/// Takes the next bytes of a payload with `left` bytes to come.
 fn take(chunk: &mut Bytes, left: &mut u64) -> Bytes {
     let part = chunk.split_to(chunk.len().min(usize::try_from(*left).unwrap_or(usize::MAX)));
     *left -= part.len() as u64;
@@ -229,11 +231,11 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, Ended> {
         return Err(Ended::Broken("has a reserved bit set, which only an extension may do"));
     }
     if !matches!(opcode, 0..=2 | 8..=10) {
-        return Err(Ended::Broken("is of a kind that RFC 6455 does not know"));
+        return Err(Ended::Broken("has an opcode that RFC 6455 does not define"));
     }
     let [second, rest @ ..] = rest else { return Ok(None) };
     if second & MASKED != 0 {
-        return Err(Ended::Broken("is masked, which only a client's may be"));
+        return Err(Ended::Broken("is masked, which only a client may do"));
     }
     let length = match (*second, rest) {
         (126, &[a, b, ..]) => u64::from(u16::from_be_bytes([a, b])),
@@ -242,10 +244,10 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, Ended> {
         (length, _) => u64::from(length),
     };
     if opcode & 0x8 != 0 && (!last || length > LONGEST_CONTROL as u64) {
-        return Err(Ended::Broken("is a control frame that is too long or not whole"));
+        return Err(Ended::Broken("is a control frame that is too long or fragmented"));
     }
     if length > i64::MAX as u64 {
-        return Err(Ended::Broken("has a length that no frame has"));
+        return Err(Ended::Broken("has an invalid length"));
     }
     Ok(Some(Header { last, opcode, length }))
 }

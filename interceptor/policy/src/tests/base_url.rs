@@ -1,4 +1,5 @@
-//! Requests under a base URL are the requests they stand for, and the address of base URLs leads nowhere else.
+//! Requests under a base URL are judged as the requests they stand for, and the address of base
+//! URLs leads nowhere else.
 
 use std::net::IpAddr;
 
@@ -94,7 +95,7 @@ fn r7_where_there_are_credentials_the_metadata_address_leads_nowhere_whatever_th
             assert!(without.decide_address(&name, address, port).is_ok(), "{text}");
         }
     }
-    // The neighbours of the address are addresses as any other.
+    // Neighbouring addresses are ordinary addresses.
     let near = Host::parse("169.254.169.253").expect("an address");
     assert!(matches!(with.decide_host(&near, 80), Decision::Allow(_)));
 }
@@ -165,7 +166,7 @@ proptest::proptest! {
             let governing = policy.governing(Scheme::Https, &based.host, based.port);
             proptest::prop_assert!(governing.contains(&based.credential));
             proptest::prop_assert!(based.path.starts_with('/') && (path.ends_with(&based.path) || based.path == "/"));
-            // A redirect to where it stands for leads back to the same.
+            // A redirect to the URL it stands for leads back to the base URL.
             let url = format!("https://{}:{}{}", based.host, based.port, based.path);
             let url = policy.as_base_url(&based, &url).expect("its own host");
             let back = stands_for(&policy, url.strip_prefix("http://169.254.169.254").expect("a base URL"));

@@ -1,5 +1,5 @@
-//! Documents made to cost more than they are worth: each is refused for what it is, in time and
-//! memory that are a small multiple of its size.
+//! Documents built to exhaust the reader. Each is refused for the right reason, in time and memory
+//! that are a small multiple of its size.
 
 use super::super::{Catalogue, MAX_BYTES, MAX_DEPTH, check};
 
@@ -21,7 +21,7 @@ fn p3_what_nests_too_deep_is_refused_for_that() {
         let errors = errors(&text);
         assert!(errors.len() == 1 && errors[0].contains("nests deeper"), "{errors:?}");
     }
-    // Brackets within a string are text.
+    // Brackets in a string are text.
     let text = format!(r#"{{"image":"{}"}}"#, "[".repeat(deep));
     assert!(check(&text, &Catalogue::builtin()).policy.is_some());
 }
@@ -40,7 +40,7 @@ fn p3_of_very_many_errors_the_first_are_told_and_that_there_are_more() {
         assert!(text.len() <= MAX_BYTES, "{}", text.len());
         let errors = errors(&text);
         assert_eq!(errors.len(), 1001);
-        assert!(errors[1000].contains("more than these 1000"), "{}", errors[1000]);
+        assert!(errors[1000].contains("only the first 1000"), "{}", errors[1000]);
     }
 }
 

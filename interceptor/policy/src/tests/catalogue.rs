@@ -1,4 +1,4 @@
-//! The catalogue's data: complete, well-formed, and free of what does not belong in it.
+//! The catalogue's data is complete, well-formed and free of conflicts.
 
 use std::collections::HashSet;
 
@@ -94,7 +94,7 @@ fn no_two_services_claim_one_variable_or_one_host() {
 }
 
 #[test]
-fn the_profiles_are_there_and_refuse_what_they_do_not_list() {
+fn the_profiles_exist_and_refuse_hosts_they_do_not_list() {
     let catalogue = Catalogue::builtin();
     let names: Vec<&str> = catalogue.profiles().map(|(name, _)| name).collect();
     assert_eq!(names, ["claude-code", "data-science", "locked-down", "openai", "unrestricted", "web-dev"]);
@@ -130,9 +130,10 @@ fn a_service_that_could_not_work_is_refused() {
     }
 }
 
-/// `data/policy.schema.json` is what the types say. To write it anew: `INTERCEPTOR_WRITE_SCHEMA=1 cargo test schema`.
+/// `data/policy.schema.json` matches the types. To regenerate it: `INTERCEPTOR_WRITE_SCHEMA=1 cargo
+/// test schema`.
 #[test]
-fn the_checked_in_schema_is_the_one_of_the_types() {
+fn the_checked_in_schema_matches_the_types() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/policy.schema.json");
     let schema = json_schema();
     if std::env::var_os("INTERCEPTOR_WRITE_SCHEMA").is_some() {
@@ -143,7 +144,7 @@ fn the_checked_in_schema_is_the_one_of_the_types() {
 }
 
 #[test]
-fn the_schema_lists_the_fields_that_the_reader_takes() {
+fn the_schema_lists_the_fields_that_the_reader_accepts() {
     let schema: serde_json::Value = serde_json::from_str(&json_schema()).unwrap();
     let fields = |schema: &serde_json::Value| {
         assert_eq!(schema["additionalProperties"], false, "{schema:#}");

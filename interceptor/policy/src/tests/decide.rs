@@ -15,7 +15,7 @@ const EXAMPLE: &str = r#"{
 }"#;
 
 #[test]
-fn the_example_of_the_specification_decides_as_it_says() {
+fn the_documented_example_decides_as_documented() {
     let policy = policy(EXAMPLE);
     let table = [
         ("POST", "https://api.openai.com/v1/chat/completions", "allow"),
@@ -46,7 +46,7 @@ fn the_example_of_the_specification_decides_as_it_says() {
     assert_eq!(outcome(&policy.decide_raw(&host("docs.example.com"), 443)), "protocol_denied");
 }
 
-/// Two credentials, one host shared between them, one credential that permits plaintext, one of a service.
+/// Two credentials that share a host, a credential that permits plaintext, and one for a service.
 const KEYS: &str = r#"{
   "network": { "allow": ["*"], "deny": ["denied.test", "denied-too.test"] },
   "credentials_v2": {
@@ -111,7 +111,7 @@ fn credentials_govern_their_hosts_and_ports_and_nothing_else() {
         ("GET", "https://denied.test/x", &[], "host_denied", None),
         ("GET", "https://denied.test/x", &["deny"], "host_denied", None),
         ("GET", "http://denied.test/x", &[], "host_denied", None),
-        // A leak, whatever the network filter says of where it goes.
+        // A leak, whatever the network filter decides about its destination.
         ("GET", "https://denied.test/x", &["a"], "credential_misuse", Some("a")),
         ("GET", "https://denied.test/x", &["deny", "a"], "credential_misuse", Some("a")),
         ("GET", "http://denied.test/x", &["a"], "credential_misuse", Some("a")),
@@ -140,10 +140,10 @@ fn credentials_govern_their_hosts_and_ports_and_nothing_else() {
 }
 
 #[test]
-fn the_checks_come_in_their_order_and_name_their_filter() {
+fn the_checks_run_in_order_and_name_their_filter() {
     let policy = policy(KEYS);
     let table = [
-        // A refused method comes before everything, on every host.
+        // The method is checked first, on every host.
         ("CONNECT", "https://denied.test/../x", "method_refused", 405, "request"),
         ("TRACE", "https://other.test/", "method_refused", 405, "request"),
         ("trace", "https://other.test/", "method_refused", 405, "request"),
@@ -152,11 +152,11 @@ fn the_checks_come_in_their_order_and_name_their_filter() {
         ("GE T", "https://other.test/", "request_malformed", 400, "request"),
         ("GET\r\n", "https://other.test/", "request_malformed", 400, "request"),
         ("G\u{e9}T", "https://other.test/", "request_malformed", 400, "request"),
-        // An ambiguous path comes before the network filter, on governed hosts.
+        // The path is checked before the network filter, on governed hosts.
         ("GET", "https://denied.test/../x", "path_ambiguous", 400, "request"),
         ("GET", "http://only-a.test/%2e%2e/a", "path_ambiguous", 400, "request"),
         ("GET", "https://none.test/%zz", "path_ambiguous", 400, "request"),
-        // The network filter comes before the credential.
+        // The network filter runs before the credential is chosen.
         ("GET", "http://denied.test/x", "host_denied", 403, "network"),
         ("GET", "http://only-a.test/b", "plaintext_denied", 403, "credential"),
         ("GET", "https://shared.test/b", "credential_ambiguous", 403, "credential"),
@@ -175,7 +175,7 @@ fn the_checks_come_in_their_order_and_name_their_filter() {
 }
 
 #[test]
-fn what_was_judged_is_what_is_forwarded() {
+fn the_judged_path_is_the_forwarded_path() {
     let policy = policy(KEYS);
     let table = [
         // Governed: the canonical form.
@@ -183,7 +183,7 @@ fn what_was_judged_is_what_is_forwarded() {
         ("https://only-a.test/a/x%2fy", "/a/x%2Fy"),
         ("https://only-a.test/a?b=%2e%2e", "/a"),
         ("https://plain.test/%41", "/A"),
-        // Not governed: as it was sent, whatever it is.
+        // Not governed: exactly as sent.
         ("https://other.test/%61/../b", "/%61/../b"),
         ("https://other.test/a\\b", "/a\\b"),
         ("https://other.test/%zz", "/%zz"),
@@ -238,7 +238,7 @@ fn r3_method_overrides_may_not_ask_for_more_than_the_rules() {
 }
 
 #[test]
-fn methods_of_a_document_are_upper_cased_and_none_is_any() {
+fn methods_of_a_document_are_upper_cased_and_an_empty_list_means_any() {
     let policy = policy(
         r#"{"credentials_v2":{"c":{"key":"k","hosts":["c.test"],"endpoints":[{"methods":["get","Post"],"paths":["/a"]},{"methods":[],"paths":["/b"]}]}}}"#,
     );
@@ -355,7 +355,7 @@ fn a_refusal_names_the_rule_the_nearest_miss_and_the_edit() {
     assert_eq!((rule.text.as_str(), rule.pointer.as_str()), ("*.example.com:443", "/network/allow/1"));
 }
 
-/// The edit that a refusal proposes does permit the request.
+/// The edit that a refusal proposes really permits the request.
 #[test]
 fn the_proposed_edit_is_enough() {
     let rules = |methods: &str, paths: &str, more: &str| {
@@ -392,7 +392,7 @@ fn r6_one_function_judges_every_road() {
         let plain = decide(&policy, method, &format!("http://{rest}"));
         assert_eq!(outcome(&secure), outcome(&plain), "{method} {rest}");
     }
-    // The road of tunnels is the network filter alone, and agrees with the filter of requests.
+    // Tunnels use the network filter alone, and it agrees with the filter for requests.
     for name in ["c.test", "f.test", "g.test"] {
         let request = decide(&policy, "GET", &format!("https://{name}/a"));
         assert_eq!(outcome(&policy.decide_host(&host(name), 443)), outcome(&request), "{name}");
@@ -401,8 +401,9 @@ fn r6_one_function_judges_every_road() {
 
 #[test]
 fn r8_a_verdict_depends_on_nothing_but_what_a_request_names() {
-    // A question holds scheme, host, port, method, path, override headers and presented placeholders: no other header, no
-    // source and no time can reach the decision. Asked again, it is the same.
+    // A request consists of scheme, host, port, method, path, override headers and presented
+    // placeholders: no other header, source or time can affect the decision. The same request gets
+    // the same answer.
     let policy = policy(EXAMPLE);
     let first = decide(&policy, "GET", "https://api.openai.com/v1/models");
     for _ in 0..100 {

@@ -1,4 +1,5 @@
-//! The policy document (attack P3): every error at once, each at its place, none with a key in it.
+//! The policy document (attack P3): every error is reported, each at its position, none with a key
+//! in it.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ fn errors(text: &str) -> Vec<Problem> {
     check(text, &Catalogue::builtin()).errors
 }
 
-/// A credential of a name of one's own, with these further fields.
+/// A credential with a custom name and these further fields.
 fn custom(fields: &str) -> String {
     format!(r#"{{"credentials_v2":{{"mine":{{"hosts":["mine.test"]{fields}}}}}}}"#)
 }
@@ -265,7 +266,7 @@ fn c11_no_message_ever_contains_a_key() {
             assert!(!shown.contains("CANARY"), "{document}: {}", shown.replace(secret, "SECRET"));
         }
     }
-    // Nor does a policy that holds one show it.
+    // The `Debug` output of a policy that holds one does not show it either.
     let text = format!(r#"{{"credentials":{{"openai":"{secret}"}}}}"#);
     let document = Document::parse(&text).unwrap().document;
     let policy = Policy::compile(&document, &Catalogue::builtin()).unwrap();
@@ -317,7 +318,7 @@ fn p3_no_renamed_or_retyped_field_is_accepted() {
         }
     }
     assert!(mutations > 120, "{mutations}");
-    // What a credential or a rule cannot do without.
+    // The fields that a credential or a rule requires.
     for required in [
         "/credentials_v2/mine/key",
         "/credentials_v2/mine/hosts",
@@ -351,7 +352,7 @@ fn collect(pointer: &str, value: &serde_json::Value, pointers: &mut Vec<String>)
 }
 
 #[test]
-fn the_simple_form_is_a_key_without_endpoints() {
+fn the_simple_form_is_a_credential_without_endpoints() {
     let policy =
         super::policy(r#"{"credentials":{"openai":"sk-a","groq":{"env":"GROQ"},"xai":{"file":"/k"}}}"#);
     let names: Vec<&str> = policy.credentials().iter().map(|credential| credential.name.as_str()).collect();
@@ -367,7 +368,7 @@ fn the_simple_form_is_a_key_without_endpoints() {
 }
 
 #[test]
-fn a_credential_takes_what_it_does_not_say_from_the_catalogue_or_the_defaults() {
+fn a_credential_takes_missing_fields_from_the_catalogue_or_the_defaults() {
     let policy = super::policy(
         r#"{"credentials_v2":{
             "openai":{"key":"k"},
@@ -448,7 +449,7 @@ fn a_document_of_ten_thousand_rules_loads() {
 }
 
 #[test]
-fn of_thousands_of_credentials_each_is_found_by_its_name() {
+fn each_of_thousands_of_credentials_is_found_by_name() {
     let entry =
         |n: usize| format!(r#""c{n}":{{"key":"k-{n}-0123456789","hosts":["h{n}.example.test"],"env":[]}}"#);
     let all: Vec<String> = (0..8_000).map(entry).collect();

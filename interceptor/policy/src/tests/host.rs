@@ -2,7 +2,7 @@
 
 use super::super::{Authority, Host, HostError, NetworkRule, Target};
 
-/// The host that a request's text means, or the error's name.
+/// The host that a request's text means, or the name of the error.
 fn seen(text: &str) -> String {
     match Host::parse(text) {
         Ok(Host::Name(name)) => format!("name {name}"),

@@ -1,5 +1,5 @@
-//! Laws that hold for every input, tried on random ones; each reference is written independently of what it checks, slow and
-//! plain.
+//! Laws that hold for every input, tested on random ones. Each reference implementation is
+//! independent of the code it checks, slow and plain.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ use super::super::{
 };
 use super::outcome;
 
-/// Paths made of the pieces that make trouble.
+/// Paths made of troublesome pieces.
 fn path() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("/"),
@@ -52,7 +52,7 @@ fn path() -> impl Strategy<Value = String> {
     vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat()))
 }
 
-/// Patterns and paths over a small alphabet, so that they often meet.
+/// Patterns and paths over a small alphabet, so that they often match.
 fn small_path() -> impl Strategy<Value = String> {
     let piece = prop_oneof![3 => Just("/"), 3 => Just("a"), 2 => Just("b"), 1 => Just("ab"), 1 => Just("%2F"), 1 => Just("%C3%A9")];
     vec(piece, 0..8).prop_map(|pieces| format!("/{}", pieces.concat()))
@@ -67,7 +67,7 @@ fn small_pattern() -> impl Strategy<Value = String> {
         .prop_filter("a pattern", |text| !text.contains("***"))
 }
 
-/// The characters of a canonical path: an escape, or the escapes of one character, is one.
+/// The characters of a canonical path. The escapes of one character count as one.
 fn characters(path: &str) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut rest = path;
@@ -88,7 +88,8 @@ fn characters(path: &str) -> Vec<String> {
     all
 }
 
-/// The reference for patterns: every way to match is tried, by the sentences of docs/policy.md ("Endpoint rules").
+/// The reference for patterns: it tries every way to match, as docs/policy.md ("Endpoint rules")
+/// defines it.
 fn reference(pattern: &str, path: &str) -> bool {
     if !pattern.contains(['*', '?']) {
         return match pattern.strip_suffix('/') {
@@ -108,7 +109,7 @@ fn glob(pattern: &str, at_segment_start: bool, path: &[String]) -> bool {
         if whole("**")
             && let Some(behind) = rest.strip_prefix('/')
         {
-            // Any number of whole segments, none included.
+            // Zero or more whole segments.
             let ends = (0..path.len()).filter(|index| path[*index] == "/").map(|index| index + 1);
             return std::iter::once(0).chain(ends).any(|end| glob(behind, true, &path[end..]));
         }
@@ -131,7 +132,7 @@ fn glob(pattern: &str, at_segment_start: bool, path: &[String]) -> bool {
     *head == first && glob(rest, first == "/", tail)
 }
 
-/// The host that rules and requests of the host laws draw from.
+/// The hosts that rules and requests are drawn from.
 fn name() -> impl Strategy<Value = String> {
     let label = prop_oneof![Just("a"), Just("b"), Just("good"), Just("xa")];
     vec(label, 1..5).prop_map(|labels| labels.join("."))
@@ -199,7 +200,7 @@ fn rule_matches(rule: &str, host: &Host, port: u16) -> bool {
     }
 }
 
-/// The four steps, as docs/policy.md has them ("Network rules").
+/// The four steps of docs/policy.md ("Network rules").
 fn network_reference(allow: &[String], deny: &[String], host: &Host, port: u16) -> bool {
     let catch_all = |rule: &&String| matches!(rule.as_str(), "*" | "0.0.0.0/0" | "::/0");
     if deny.iter().filter(|rule| !catch_all(rule)).any(|rule| rule_matches(rule, host, port)) {
@@ -262,7 +263,8 @@ proptest! {
         let _ = CanonicalPath::parse(&format!("/{}", String::from_utf8_lossy(&raw)));
     }
 
-    /// However often an origin decodes, and whichever slashes it takes, no segment climbs out of where it stands.
+    /// However often an origin decodes, and whichever slashes it accepts, no segment escapes its
+    /// parent.
     #[test]
     fn decoding_a_canonical_path_never_yields_a_segment_that_escapes(path in path()) {
         if let Ok(canonical) = CanonicalPath::parse(&path) {
@@ -278,12 +280,12 @@ proptest! {
     }
 
     #[test]
-    fn what_is_forwarded_is_what_was_judged(path in path(), rules in rules()) {
+    fn the_forwarded_request_is_the_judged_request(path in path(), rules in rules()) {
         let policy = endpoint_policy(&rules);
         if let Decision::Allow(allow) = ask(&policy, "GET", &path) {
             let canonical = CanonicalPath::parse(&path).unwrap();
             prop_assert_eq!(&allow.path, &JudgedPath::Canonical(canonical.clone()));
-            // Asked for what would be forwarded, the answer is the same in every part.
+            // Judging the forwarded request gives the same decision in every part.
             prop_assert_eq!(ask(&policy, "GET", canonical.as_str()), Decision::Allow(allow));
         }
     }
@@ -409,7 +411,8 @@ proptest! {
         }
     }
 
-    /// The reader of documents agrees with serde_json on what is JSON, and says of nothing that it is valid when it is not.
+    /// The document reader agrees with serde_json on what is JSON, and never accepts an invalid
+    /// text.
     #[test]
     fn a_document_takes_any_text_without_panic(text in "[\\[\\]{}\":,a-z0-9 \\\\nulltruefalse.-]{0,60}") {
         let report = check(&text, &Catalogue::builtin());

@@ -2,7 +2,7 @@
 
 use super::super::{Catalogue, check};
 
-/// Where the warnings of a document are.
+/// The pointers of a document's warnings.
 fn warned(text: &str) -> Vec<(String, String)> {
     let report = check(text, &Catalogue::builtin());
     assert_eq!(report.errors, [], "{text}");
@@ -85,7 +85,7 @@ fn r2_doubtful_rules_are_warned_about() {
 }
 
 #[test]
-fn the_example_of_the_specification_is_warned_about_in_nothing() {
+fn the_documented_example_has_no_warnings() {
     let text = r#"{
       "image": "python:3.12-slim",
       "network": { "deny": ["0.0.0.0/0"], "allow": ["api.openai.com", "*.example.com:443", "10.1.0.0/16", "tcp://db.example.com:5432"] },

@@ -1,4 +1,4 @@
-//! The policy as its users meet it: documents in, decisions out.
+//! The policy as its users see it: documents in, decisions out.
 
 mod base_url;
 mod bounds;
@@ -16,7 +16,7 @@ mod strip;
 
 use super::{Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme};
 
-/// Compiles a document that is valid.
+/// Compiles a valid document.
 pub(super) fn policy(text: &str) -> Policy {
     let parsed = Document::parse(text).unwrap();
     Policy::compile(&parsed.document, &Catalogue::builtin()).unwrap()
@@ -62,7 +62,7 @@ pub(super) fn outcome(decision: &Decision) -> &'static str {
     }
 }
 
-/// A host of a test.
+/// A host, parsed.
 pub(super) fn host(text: &str) -> Host {
     Host::parse(text).unwrap()
 }

@@ -366,7 +366,7 @@ fn d1_only_names_that_some_port_permits_may_be_resolved() {
 }
 
 #[test]
-fn the_kernel_is_given_denied_networks_and_allowed_loopback() {
+fn the_kernel_gets_denied_networks_and_allowed_loopback() {
     let policy = network(
         &["127.0.0.1:5432", "::1", "127.0.0.0/24", "10.0.0.0/8", "good.test"],
         &[
@@ -463,7 +463,7 @@ fn a_profile_includes_its_groups_and_refuses_the_rest_even_when_they_are_empty()
 }
 
 #[test]
-fn a_refused_host_is_told_the_nearest_rule_and_the_edit() {
+fn a_refused_host_gets_the_nearest_rule_and_the_edit() {
     let policy = network(&["api.good.test:443", "*.deep.test", "login.test"], &["*"]);
     let table = [
         ("api.good.test", 80, "api.good.test:443", "port"),

@@ -166,7 +166,7 @@ fn r1_a_path_with_two_readings_is_refused() {
     }
 }
 
-/// Spellings of the segment `..`, and of slashes, that some server somewhere takes for it.
+/// Spellings of the segment `..` and of slashes that some server accepts.
 fn variants() -> Vec<String> {
     let dots = [
         "..",
@@ -240,7 +240,7 @@ fn variants() -> Vec<String> {
     all
 }
 
-/// What origins do to a path before they look it up: each in turn, repeated until nothing changes.
+/// The transformations that origins apply to a path: each in turn, repeated until nothing changes.
 fn served(path: &str, merge: bool, parameters: bool, backslash: bool) -> String {
     let mut text = path.to_owned();
     for _ in 0..8 {
@@ -277,7 +277,7 @@ fn r1_no_variant_of_a_denied_path_passes_a_rule_for_its_sibling() {
     assert!(variants.len() > 5000, "{}", variants.len());
     let mut passed = 0;
     for path in &variants {
-        // Raw control characters and backslashes reach the policy as well.
+        // Raw control characters and backslashes reach the policy too.
         let decision = decide(&policy, "GET", &format!("https://good.test{path}"));
         if outcome(&decision) != "allow" {
             continue;
@@ -346,8 +346,8 @@ fn r1_what_ends_a_name_hides_no_dot_segment() {
     }
 }
 
-/// White space to one library or another, and what has no shape: JavaScript's, Python's and Java's
-/// `trim` and old .NET's, NTFS, normalisation.
+/// Characters that some library treats as white space, and invisible characters: `trim` in
+/// JavaScript, Python, Java and old .NET, NTFS, normalisation.
 const BLANKS: [char; 24] = [
     ' ',
     '\u{a0}',

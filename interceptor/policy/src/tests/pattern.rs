@@ -1,4 +1,4 @@
-//! Path patterns (attack R2): the truth table, one line a claim of docs/policy.md.
+//! Path patterns (attack R2): a truth table with one line for each claim of docs/policy.md.
 
 use super::super::{CanonicalPath, PathPattern, PatternError};
 
@@ -140,7 +140,8 @@ fn r2_patterns_match_as_the_specification_says() {
     assert!(cases > 100);
 }
 
-/// The truth table again, each rule among a thousand others of the same credential: the tree agrees with the single pattern.
+/// The truth table again, with each rule among a thousand others of the same credential: the tree
+/// agrees with the single pattern.
 #[test]
 fn r2_the_tree_of_rules_agrees_with_the_single_pattern() {
     let crowd: Vec<String> = (0..250)

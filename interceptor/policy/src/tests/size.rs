@@ -1,11 +1,11 @@
-//! Policies as large as documents may be: a decision must not cost a look at every rule (attack X6).
+//! Policies as large as documents may be: a decision must not look at every rule (attack X6).
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::{decide, outcome, policy};
 
-/// `n` as four characters that may stand in a host's name.
+/// `n` as four characters that are valid in a host name.
 fn name(mut n: usize) -> String {
     let digits = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut text = String::new();

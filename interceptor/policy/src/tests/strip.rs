@@ -1,5 +1,5 @@
-//! What a request to a governed host may not bring, in every spelling that a server may read as the
-//! same name.
+//! Names that are removed from requests to governed hosts, in every spelling that a server may read
+//! as the same name.
 
 use super::super::strip::{Strip, is_method_override, query_overrides, resembles_framing};
 use super::policy;
@@ -31,7 +31,7 @@ fn c7_headers_that_authenticate_go_in_every_spelling() {
             for spelt in [name, &upper, &name.replace('-', "_"), &upper.replacen('-', "_", 1), &name.replace('-', ".")] {
                 assert!(strip.header(spelt), "{spelt}");
             }
-            // Prefixes and suffixes are told by what separates them.
+            // Separators mark prefixes and suffixes.
             if ["x-api-key", "api-key", "private-token", "x-auth-token", "remote-user"].contains(&name) {
                 assert!(strip.header(&bare), "{bare}");
             }
@@ -119,7 +119,7 @@ fn c7_parameters_that_authenticate_go_in_every_spelling() {
         ] {
             assert!(strip.parameter(&format!("{spelt}=x")), "{spelt}");
         }
-        // Letters whose other case is one of ASCII: the Kelvin sign, the long s.
+        // Letters that case folding turns into ASCII: the Kelvin sign, the long s.
         assert!(strip.parameter("%E2%84%AAey=x") && strip.parameter("%C5%BFig=x"));
         assert_eq!(strip.kept_query("a=1&TOKEN=x;b=2&sig=y&c").as_deref(), Some("a=1;b=2&c"));
         assert_eq!(strip.kept_query("a=1&b"), None);
@@ -127,7 +127,7 @@ fn c7_parameters_that_authenticate_go_in_every_spelling() {
 }
 
 #[test]
-fn what_a_service_needs_is_kept_and_what_a_credential_uses_never() {
+fn names_that_a_service_needs_are_kept_and_names_that_a_credential_uses_are_not() {
     with(r#""github":{"key":"k"}"#, |strip| {
         assert!(
             !strip.parameter("key=cache-1") && strip.parameter("token=x") && !strip.parameter("k=1&key=2")

@@ -9,13 +9,14 @@
 //! pays nothing.
 //!
 //! # Content codings
-//! `offers` asks origins for `accept-encoding: identity`, and nothing is encoded again on the way to the sandbox,
-//! which is on this machine. Measured (see `benches/redact.rs`): looking for keys costs 0.15 to 0.6 CPU seconds for a
-//! GiB, undoing gzip about 2, zstd 1.5 and brotli 1.3, and making gzip again about 50. Where an origin encodes
-//! all the same, the body is decoded and goes on as identity: `content-encoding` and what describes the encoded bytes are
-//! removed, also where no body comes (HEAD, 304), and `blocks` cuts what was decoded anew: how well
-//! an answer compresses is not shown. A coding that cannot be undone cannot be searched and is an
-//! error: [`RedactError`].
+//! `offers` asks origins for `accept-encoding: identity`, and nothing is encoded again on the way
+//! to the sandbox, which is on this machine. Measured (see `benches/redact.rs`): looking for keys
+//! costs 0.15 to 0.6 CPU seconds for a GiB of most texts and more in texts full of unusual escapes,
+//! undoing gzip about 2, zstd 1.5 and brotli 1.3, and making gzip again about 50. Where an origin
+//! encodes all the same, the body is decoded and goes on as identity: `content-encoding` and what
+//! describes the encoded bytes are removed, also where no body comes (HEAD, 304), and `blocks` cuts
+//! what was decoded anew: how well an answer compresses is not shown. A coding that cannot be
+//! undone cannot be searched and is an error: [`RedactError`].
 //!
 //! # Lengths
 //! Placeholders are as long as their keys where the keys are long enough. What is put in the place of a shorter one is cut to its

@@ -1,5 +1,5 @@
-//! Undoes escapes: those of URLs, of JSON, JavaScript and other strings in quotes, and of HTML,
-//! whatever mixture of them a text has.
+//! Undoes the escapes of URLs, of JSON, JavaScript and other quoted strings, and of HTML, in any
+//! mixture.
 
 use std::ops::Range;
 
@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 /// Which escapes are undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// All; any number of backslashes is one, since JSON stands in JSON.
+    /// All. Any number of backslashes counts as one, because JSON nests in JSON.
     All,
-    /// For keys that have such characters themselves: one kind, and each escape once.
+    /// For keys that contain such characters themselves: only one kind, and each escape once.
     Percent,
     /// Those that begin with a backslash.
     Backslash,
@@ -19,12 +19,12 @@ pub enum Reading {
     Reference,
 }
 
-/// A text in another reading, and which part of the original each byte was read from.
+/// A decoded text, and the part of the original that each byte comes from.
 #[derive(Default)]
 pub struct Decoded {
-    /// What it reads.
+    /// The decoded bytes.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// By byte of `bytes`.
+    /// The original part of each byte in `bytes`.
     pub spans: Vec<Range<u32>>,
 }
 
@@ -40,7 +40,7 @@ impl Decoded {
     }
 }
 
-/// The text with its escapes undone once; what is none stays as it is.
+/// The text with its escapes undone once; everything else stays.
 pub fn unescape(text: &[u8], reading: Reading) -> Decoded {
     let mut decoded = Decoded::default();
     let mut at = 0;
@@ -66,12 +66,12 @@ pub fn unescape(text: &[u8], reading: Reading) -> Decoded {
     decoded
 }
 
-/// Whether any escape may be in the text.
+/// Whether the text may contain an escape.
 pub fn may_escape(text: &[u8]) -> bool {
     memchr::memchr3(b'%', b'\\', b'&', text).is_some()
 }
 
-/// How many bytes stand before what follows an escape's first, all backslashes being one.
+/// The length of an escape's introducer; a run of backslashes counts as one introducer.
 pub(super) fn introducers(text: &[u8]) -> usize {
     match text {
         [b'\\', ..] => text.iter().take_while(|byte| **byte == b'\\').count(),
@@ -79,7 +79,7 @@ pub(super) fn introducers(text: &[u8]) -> usize {
     }
 }
 
-/// The escape that `text` begins with: what it stands for, and its length.
+/// The escape at the start of `text`: the byte it stands for, and its length.
 pub(super) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
     let all = reading == Reading::All;
     match text {
@@ -105,7 +105,7 @@ fn after_percent(rest: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// What follows `before` backslashes.
+/// The escape after `before` backslashes.
 fn after_backslash(rest: &[u8], before: usize) -> Option<(u8, usize)> {
     let (kind, digits) = rest.split_first()?;
     let fixed = |length: usize| {
@@ -135,7 +135,7 @@ fn after_backslash(rest: &[u8], before: usize) -> Option<(u8, usize)> {
     }
 }
 
-/// What follows `&`; `&amp;#43;` is read at once, being the same written twice.
+/// The escape after `&`. `&amp;#43;`, escaped twice, is read at once.
 fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
     let mut before = 0;
     while before < 4 * 8 && rest[before..].starts_with(b"amp;") {
@@ -158,7 +158,7 @@ fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
         };
         match rest.get(length) {
             Some(b';') => Some((byte(value)?, length + 1)),
-            // Browsers end a number at whatever is no digit (HTML 13.2.5.80).
+            // Browsers end a number at any character that is not a digit (HTML 13.2.5.80).
             next if radix > 0 && !next.is_some_and(|next| char::from(*next).is_digit(radix)) => {
                 Some((byte(value)?, length))
             }
@@ -171,7 +171,7 @@ fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// The characters of ASCII that have a name (HTML 13.5).
+/// The ASCII characters that have a name (HTML 13.5).
 fn named(name: &[u8]) -> Option<u8> {
     Some(match name {
         b"Tab" => b'\t',
@@ -222,7 +222,7 @@ fn number(digits: &[u8], radix: u32) -> Option<u32> {
     (!digits.is_empty()).then(|| digits.iter().try_fold(0, add)).flatten()
 }
 
-/// A code point of ASCII.
+/// An ASCII code point.
 fn byte(value: u32) -> Option<u8> {
     u8::try_from(value).ok().filter(u8::is_ascii)
 }

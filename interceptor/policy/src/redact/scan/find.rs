@@ -1,9 +1,9 @@
 //! Finds every spelling of every key in a text.
 //!
-//! First the text as it stands; then, where a hexadecimal byte seems to be set off from others, the
-//! digits alone; then, where an escape stands for what may be in a key, the run around it with its
-//! escapes undone, and the same again in that. Each part of a text is read once at each of at most
-//! [`LEVELS`](super::LEVELS) depths, whatever it is.
+//! It searches the text as it is; then the digits alone where separated hexadecimal bytes seem to
+//! be; then, around each escape of a character that keys may contain, the run with its escapes
+//! undone, and in that the same again. Each part of a text is read once at each of at most
+//! [`LEVELS`](super::LEVELS) depths, whatever it contains.
 
 use std::ops::Range;
 
@@ -19,12 +19,12 @@ pub(super) struct Match {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) pattern: usize,
-    /// Where each character of the pattern stands; `None` where that is one after the other.
+    /// The position of each character of the pattern; `None` if they are contiguous.
     pub(super) spans: Option<Vec<Range<usize>>>,
 }
 
 impl Match {
-    /// The same in the text that `decoded` was read from, of which the first byte stands at `from`.
+    /// The same match in the text that `decoded` was read from, which begins at `from`.
     pub(super) fn outside(self, decoded: &Decoded, from: usize) -> Match {
         let outer = |inner: Range<usize>| {
             let (first, last) = (&decoded.spans[inner.start], &decoded.spans[inner.end - 1]);
@@ -40,8 +40,8 @@ impl Match {
 }
 
 impl Scanner {
-    /// The matches that do not begin before `from`: from left to right, none overlapping another;
-    /// of several at one place, the longest.
+    /// The matches that begin at or after `from`, left to right and without overlaps; the longest
+    /// of several at one position.
     pub(super) fn matches(&self, text: &[u8], from: usize) -> Vec<Match> {
         let mut found = Vec::new();
         if text.len() < self.shortest {
@@ -64,7 +64,7 @@ impl Scanner {
         found
     }
 
-    /// What stands there in single bytes.
+    /// Searches text in single bytes.
     pub(super) fn narrow(&self, text: &[u8], found: &mut Vec<Match>) {
         self.search(text, Reading::All, 0, found);
         if self.own_escapes {
@@ -82,7 +82,7 @@ impl Scanner {
         }
     }
 
-    /// What stands there without separators, with usual escapes at most, line breaks aside.
+    /// Searches for spellings without separators, with line breaks and at most the usual escapes.
     fn plain(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
         let mut done = 0;
         self.grams.each(text, |hit| {
@@ -99,7 +99,7 @@ impl Scanner {
                         found.push(hit);
                     }
                 }
-                // What is missing may be escaped.
+                // The rest may be escaped.
                 None if level < LEVELS && hit.at >= done => {
                     let least = done.max(hit.at.saturating_sub(self.most));
                     let run =
@@ -114,7 +114,7 @@ impl Scanner {
         });
     }
 
-    /// Whether a sample is what its hash says it is.
+    /// Whether a sample really is the one its hash suggests.
     fn stands(&self, text: &[u8], hit: Hit) -> bool {
         let pattern = &self.patterns[hit.pattern];
         let (mut here, end) = (hit.at + hit.skip, hit.at + self.grams.width());
@@ -133,7 +133,7 @@ impl Scanner {
         true
     }
 
-    /// What stands in a run once its escapes are undone.
+    /// Searches a run with its escapes undone.
     fn undone(&self, text: &[u8], run: Range<usize>, reading: Reading, level: usize, found: &mut Vec<Match>) {
         if run.len() < self.shortest {
             return;
@@ -144,7 +144,7 @@ impl Scanner {
         found.extend(inner.into_iter().map(|hit| hit.outside(&decoded, run.start)));
     }
 
-    /// The match of which character `offset` stands at `at`.
+    /// The match whose character `offset` is at `at`.
     fn around(&self, text: &[u8], at: usize, pattern: usize, offset: usize) -> Option<Match> {
         let (find, kind) = (&self.patterns[pattern].find[..], self.patterns[pattern].kind);
         let start = at.checked_sub(offset);
@@ -161,7 +161,7 @@ impl Scanner {
         let mut places = vec![0; find.len()];
         let mut here = at;
         for index in (0..offset).rev() {
-            // Behind a backslash, `n` is no character of base64.
+            // After a backslash, `n` is not a character of base64.
             if let Some(start) = self.classes.any_break_before(text, here) {
                 here = start;
             }
@@ -184,7 +184,7 @@ impl Scanner {
         Some(Match { start: *places.first()?, end: here, pattern, spans: Some(spans) })
     }
 
-    /// Hexadecimal bytes, or groups of them, with separators.
+    /// Searches hexadecimal bytes, or groups of them, with separators.
     fn separated(&self, text: &[u8], found: &mut Vec<Match>) {
         let every = self.look_every;
         let (mut from, mut done) = (0, 0);
@@ -213,7 +213,7 @@ impl Scanner {
         (from..text.len()).step_by(every).for_each(look);
     }
 
-    /// The hexadecimal digits alone.
+    /// Extracts the hexadecimal digits alone.
     fn digits(&self, text: &[u8], part: Range<usize>, found: &mut Vec<Match>) {
         if part.len() <= self.shortest * 2 {
             return;
@@ -240,7 +240,7 @@ impl Scanner {
         found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
     }
 
-    /// What stands there once escapes are undone.
+    /// Searches text with its escapes undone.
     fn escaped(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
         let (mut next, mut done) = (0, 0);
         look_for_escapes(text, self.every_escape, |at| {
@@ -267,7 +267,7 @@ impl Scanner {
         });
     }
 
-    /// Whether an escape, which stands for `byte`, may be one in a key.
+    /// Whether an escape for `byte` may be part of a key.
     fn tells(&self, text: &[u8], escape: Range<usize>, byte: u8) -> bool {
         let (before, behind) = text.split_at(escape.end);
         let escape = &before[escape.start..];
@@ -275,14 +275,14 @@ impl Scanner {
             return false;
         }
         if self.every_escape {
-            // Of `&amp;` what follows is undone with it, where that makes another escape.
+            // `&amp;` is undone together with the text after it if they form another escape.
             return escape[0] != b'&' || byte != b'&' || self.own_escapes;
         }
         let usual = || spelt(byte).iter().any(|spelt| spelt.eq_ignore_ascii_case(escape));
         match (byte, behind.first()) {
             (b'/', _) if before[..before.len() - escape.len()].ends_with(b"\\") => true,
             (b'/' | b'+' | b'=', _) => !usual(),
-            // What makes no escape once more cannot stand in a spelling.
+            // A byte that cannot start a further escape cannot be part of a spelling.
             (b'%' | b'&' | b'\\', None) => false,
             (_, Some(b'%' | b'&' | b'\\')) => true,
             (b'%', Some(next)) => next.is_ascii_hexdigit() || matches!(next, b'u' | b'U'),
@@ -293,7 +293,7 @@ impl Scanner {
     }
 }
 
-/// Whether this is `\u` with a character other than ASCII, as texts in most languages are full of.
+/// Whether this is `\u` with a non-ASCII character, of which texts in most languages are full.
 fn is_no_ascii(text: &[u8]) -> bool {
     match text {
         [b'\\', b'u', b'0', b'0', third, ..] => *third >= b'8',
@@ -302,7 +302,7 @@ fn is_no_ascii(text: &[u8]) -> bool {
     }
 }
 
-/// Whether what stands between the digits are separators of whole bytes, one at least.
+/// Whether the digits form whole bytes between separators, with at least one separator.
 fn separated_in_pairs(text: &[u8], hit: &Match) -> bool {
     let spans = hit.spans.as_deref().unwrap_or_default();
     let mut gaps = spans.windows(2).zip(1..).filter(|(pair, _)| pair[0].end != pair[1].start);

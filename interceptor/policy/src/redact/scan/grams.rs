@@ -1,14 +1,14 @@
-//! Where a spelling may stand: a look at a few bytes of the text, at regular distances.
+//! Finds where a spelling may be, by sampling a few bytes of the text at regular distances.
 //!
-//! Whatever stretch of a pattern is unbroken in the text holds one of the samples whole. Of each
-//! pattern the last such stretch is entered, since what is common to many keys stands in front; of
-//! one that may be wrapped, as much as holds an unbroken stretch wherever lines are broken. How
-//! many patterns there are makes no difference to what a sample costs.
+//! Any stretch of a pattern that is unbroken in the text contains one whole sample. The table holds
+//! the last such stretch of each pattern, because many keys share a prefix; for a pattern that may
+//! be wrapped, it holds enough to contain an unbroken stretch wherever lines are broken. A sample
+//! costs the same however many patterns there are.
 //!
-//! Samples are compared without the case of letters, since hexadecimal is written in either. Those
-//! with the usual escapes ([`spelt`]) in them are entered too.
+//! Samples are compared case-insensitively, because hexadecimal occurs in either case. The table
+//! also holds samples with the usual escapes ([`spelt`]) in them.
 //!
-//! The hash has a random factor, so that nobody outside can tell which samples collide.
+//! The hash has a random factor, so that no outsider can predict which samples collide.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -17,25 +17,26 @@ use zeroize::Zeroizing;
 use super::look::spelt;
 use super::pattern::{Kind, Pattern};
 
-/// How many samples are looked at before a branch is taken.
+/// The number of samples tested before a branch.
 const BLOCK: usize = 8;
 
-/// The stretch that is always unbroken in a wrapped spelling: no encoder has shorter lines.
+/// The length of a line in a wrapped spelling that is always unbroken: no encoder makes shorter
+/// lines.
 pub(super) const LINE: usize = 16;
 
 pub(super) struct Grams {
-    /// How many bytes a sample has, at most eight.
+    /// The length of a sample in bytes, at most eight.
     width: usize,
-    /// How far samples are apart.
+    /// The distance between samples.
     stride: usize,
-    /// An unbroken stretch of this length holds a sample.
+    /// An unbroken stretch of this length contains a sample.
     reach: usize,
     mask: u64,
     factor: u64,
     shift: u32,
-    /// A bit for each hash that a sample of some pattern has.
+    /// One bit per hash, set if a sample of some pattern has it.
     bits: Box<[u8]>,
-    /// Where the entries of a hash, without its lowest bits, begin.
+    /// Where the entries of a hash begin, indexed without its lowest bits.
     index: Box<[u32]>,
     entries: Box<[Entry]>,
 }
@@ -48,27 +49,26 @@ struct Entry {
     skip: u32,
 }
 
-/// A sample of a text that some pattern has, by its hash at least.
+/// A sample of the text whose hash some pattern has.
 #[derive(Clone, Copy)]
 pub(super) struct Hit {
-    /// Where the sample stands.
+    /// The sample's position.
     pub(super) at: usize,
     pub(super) pattern: usize,
-    /// Which character of the pattern stands `skip` bytes behind that: the sample may begin within
-    /// an escape.
+    /// The character of the pattern `skip` bytes after that; the sample may begin within an escape.
     pub(super) offset: usize,
     pub(super) skip: usize,
 }
 
-/// How many bits a hash has, by the number of samples: of random text less than a hundredth is
-/// looked at twice, and the table stays in the nearest caches.
+/// The bits of a hash for this number of samples: less than a hundredth of random text passes, and
+/// the table stays in the nearest caches.
 const SMALL: u32 = 16;
 const LARGE: u32 = 19;
 
-/// This bit tells upper from lower case, and nothing else of a digit or a letter.
+/// The bit that distinguishes upper from lower case letters; it is set in every digit.
 const CASE: u64 = u64::MAX / 0xff * 0x20;
 
-/// How many hashes share a place in the index, as a power of two.
+/// The number of hashes that share an index entry, as a power of two.
 const SHARED: u32 = 7;
 
 impl Grams {
@@ -117,7 +117,7 @@ impl Grams {
         grams
     }
 
-    /// How long an unbroken stretch of a pattern must be to be noticed.
+    /// The shortest unbroken stretch of a pattern that is noticed.
     pub(super) fn reach(&self) -> usize {
         self.reach
     }
@@ -126,14 +126,14 @@ impl Grams {
         (((word | CASE) & self.mask).wrapping_mul(self.factor) >> self.shift) as usize
     }
 
-    /// How long a sample is.
+    /// The length of a sample.
     pub(super) fn width(&self) -> usize {
         self.width
     }
 
-    /// Calls `at` with each sample of the text that some pattern may have.
+    /// Calls `at` with each sample of the text that may be part of a pattern.
     pub(super) fn each(&self, text: &[u8], at: impl FnMut(Hit)) {
-        // The constants of keys of usual lengths: known ones halve the time.
+        // The constants for keys of usual lengths: compile-time constants halve the time.
         match (self.width, 64 - self.shift) {
             (8, SMALL) => self.each_by::<9, { 1 << (SMALL - 3) }>(text, at),
             (8, LARGE) => self.each_by::<9, { 1 << (LARGE - 3) }>(text, at),
@@ -142,7 +142,8 @@ impl Grams {
         }
     }
 
-    /// With a `STRIDE` of 9 samples are eight bytes wide. (Seven wide they are as far apart.)
+    /// With a `STRIDE` of 9, samples are eight bytes wide. (With seven, the stride would be the
+    /// same.)
     fn each_by<const STRIDE: usize, const BYTES: usize>(&self, text: &[u8], mut at: impl FnMut(Hit)) {
         let Some(bits) = self.bits.first_chunk::<BYTES>() else { return };
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
@@ -189,7 +190,7 @@ impl Grams {
     }
 }
 
-/// At most eight bytes as a number.
+/// Up to eight bytes as a number.
 fn word(bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     let length = bytes.len().min(8);
@@ -197,9 +198,9 @@ fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// Calls `sample` with each `width` bytes that a text may have of the pattern from `from` on, its
-/// characters as they are or in the usual escapes, with the character that stands in them first
-/// as a whole and how far inside.
+/// Calls `sample` with each `width` bytes that a text may contain of the pattern from `from` on,
+/// its characters plain or in the usual escapes, with the first whole character in them and its
+/// offset.
 fn spellings(
     pattern: &Pattern,
     from: usize,
@@ -215,7 +216,7 @@ fn spellings(
         for way in ways(first) {
             for inside in 0..way.len() {
                 let (offset, skip) = if inside == 0 { (first, 0) } else { (first + 1, way.len() - inside) };
-                // What there is of it, and the character that comes next.
+                // The bytes so far, and the next character.
                 let mut begun = vec![(Zeroizing::new(way[inside..].to_vec()), first + 1)];
                 while let Some((mut bytes, next)) = begun.pop() {
                     if bytes.len() >= width {

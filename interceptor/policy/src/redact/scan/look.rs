@@ -1,27 +1,26 @@
-//! Where a text may have escapes that matter: a look at every byte, many at once.
+//! Finds escapes in a text that may matter. It looks at every byte, many at a time.
 //!
-//! Most escapes of usual texts are dismissed by the bytes beside them, without a branch:
-//! - those of characters that stand in no key (`\n`, `\"`, `%20`, `\u00e9`, `&nbsp;`);
-//! - those of the few characters that encoders escape in what is otherwise left alone
-//!   ([`spelt`]): [`super::grams`] knows what such a spelling looks like as it stands.
+//! The bytes around an escape dismiss most escapes of usual texts, without a branch:
+//! - those of characters that no key contains (`\n`, `\"`, `%20`, `\u00e9`, `&nbsp;`);
+//! - those of the few characters that encoders escape in otherwise plain text ([`spelt`]):
+//!   [`super::grams`] knows these spellings as they are.
 
 use memchr::memchr3;
 
-/// How many bytes are compared without a branch.
+/// The number of bytes compared without a branch.
 const BLOCK: usize = 64;
-/// So many blocks without an escape, and one alone is looked for.
+/// After this many blocks without an escape, the search is for a single one.
 const EMPTY: usize = 8;
-/// So many escapes in a block, and it is looked at more closely.
+/// A block with this many escapes is examined more closely.
 const MANY: u32 = 3;
 
-/// Calls `at` with the place of each byte that begins an escape which may matter, from left to
-/// right; with each that begins any escape if `every` is wanted. Of several backslashes the last
-/// counts.
+/// Calls `at` with the position of each escape that may matter, left to right; with `every`, of
+/// each escape. Of several backslashes the last counts.
 pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usize)) {
     let mut from = 0;
     while let Some(first) = text.get(from..).and_then(|rest| memchr3(b'%', b'\\', b'&', rest)) {
         from += first;
-        // Where one is there are more.
+        // Escapes come in groups.
         let mut empty = 0;
         while let Some(block) = from.checked_sub(2).and_then(|from| text[from..].first_chunk())
             && empty < EMPTY
@@ -52,11 +51,10 @@ pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usiz
     }
 }
 
-/// A block with what borders it.
+/// A block with the bytes around it.
 type Block = [u8; BLOCK + 5];
 
-/// A bit for each byte of a block that begins an escape, unless that is `\"`, `\n` or the like, or
-/// `%c3` or such.
+/// One bit for each byte of a block that begins an escape, except `\"`, `\n`, `%c3` and the like.
 #[inline(always)]
 fn candidates(block: &Block) -> u64 {
     each(block, |[_, _, this, next, _, _]| {
@@ -67,8 +65,8 @@ fn candidates(block: &Block) -> u64 {
     })
 }
 
-/// Which backslashes are dismissed: those of `\/`, if it is one, and of `\u` with a character other
-/// than ASCII; and all but the last of many.
+/// The backslashes to dismiss: a single one before `/`, those of `\u` with a non-ASCII character,
+/// and all but the last of several.
 #[inline(always)]
 fn backslashes(block: &Block) -> u64 {
     each(block, |[_, before, this, next, second, third]| {
@@ -78,8 +76,8 @@ fn backslashes(block: &Block) -> u64 {
     })
 }
 
-/// A bit for each byte of a block of which `holds` is true, given with two before and three behind.
-/// Made so that a compiler makes vectors of it.
+/// One bit for each byte of a block for which `holds` is true, given two bytes before and three
+/// after it. Written so that the compiler vectorises it.
 #[inline(always)]
 fn each(block: &Block, holds: impl Fn([u8; 6]) -> bool) -> u64 {
     let mut found = [0_u8; BLOCK];
@@ -90,7 +88,7 @@ fn each(block: &Block, holds: impl Fn([u8; 6]) -> bool) -> u64 {
         return 0;
     }
     let words = found.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    // The lowest bits of eight bytes, side by side.
+    // Pack the lowest bits of eight bytes.
     words
         .zip((0..).step_by(8))
         .fold(0, |bits, (word, place)| bits | word.wrapping_mul(0x0102_0408_1020_4080) >> 56 << place)
@@ -102,8 +100,8 @@ fn begins(byte: u8) -> bool {
     (byte == b'%') | (byte == b'\\') | (byte == b'&')
 }
 
-/// The ways in which a character may be written in a text that is otherwise left as it is: what
-/// encoders of URLs and of JSON do to the three of base64 that are neither letters nor digits.
+/// The ways a character may be written in otherwise plain text: what URL and JSON encoders do to
+/// the three base64 characters that are neither letters nor digits.
 pub(super) fn spelt(byte: u8) -> &'static [&'static [u8]] {
     match byte {
         b'/' => &[b"/", br"\/", b"%2f"],
@@ -113,7 +111,7 @@ pub(super) fn spelt(byte: u8) -> &'static [&'static [u8]] {
     }
 }
 
-/// Whether the escape that begins in the middle may be one in a key of usual characters.
+/// Whether the escape that begins in the middle may be part of a key of usual characters.
 #[inline(always)]
 fn may_tell([two, one, this, first, second]: [u8; 5]) -> bool {
     let kind = usize::from(this & 3);
@@ -131,18 +129,18 @@ fn at_the_ends(text: &[u8], at: usize) -> [u8; 5] {
     std::array::from_fn(|place| byte(at + place).unwrap_or(0))
 }
 
-/// What kind of escape it is, told by its two lowest bits.
+/// The kind of escape, given by its two lowest bits.
 const PERCENT: usize = (b'%' & 3) as usize;
 const AMPERSAND: usize = (b'&' & 3) as usize;
 const BACKSLASH: usize = (b'\\' & 3) as usize;
 
-/// Each bit is a reason for which an escape may matter: it is set for every byte that does not
-/// speak against that where it stands.
+/// Each bit is a reason why an escape may matter. A byte has it unless the byte rules that reason
+/// out at its position.
 type Reasons = [u8; 256];
 
-/// A hexadecimal byte of a visible character ends before it: this may be a separator.
+/// A hexadecimal byte of a visible character ends before it, so this may be a separator.
 const SEPARATOR: u8 = 0x40;
-/// A backslash stands before this one.
+/// A backslash precedes this one.
 const DOUBLED: u8 = 0x80;
 const OTHERS: u8 = 0x3f;
 
@@ -152,7 +150,7 @@ const HEXADECIMAL: &[u8] = b"0123456789abcdefABCDEF";
 static BEFORE: Reasons = with(with([OTHERS; 256], SEPARATOR, HEXADECIMAL), DOUBLED, b"\\");
 static BEFORE_THAT: Reasons = with([OTHERS | DOUBLED; 256], SEPARATOR, b"234567");
 
-/// By what follows the introducer. The first bit is for what matters whatever follows.
+/// By the byte after the introducer. The first bit means that it matters whatever follows.
 static NEXT: [Reasons; 3] = {
     let mut next = [[SEPARATOR; 256]; 3];
     let percent = with(next[PERCENT], 0x01, b"46uU");
@@ -167,10 +165,10 @@ static NEXT: [Reasons; 3] = {
     next
 };
 
-/// By the byte behind that.
+/// By the byte after that.
 static SECOND: [Reasons; 3] = {
     let mut second = [[0x01 | SEPARATOR | DOUBLED; 256]; 3];
-    // Of what begins with 2, `#`, `%`, `&`, `-` and `.`; the digits; not the brackets.
+    // Of those that begin with 2: `#`, `%`, `&`, `-` and `.`; the digits; not the brackets.
     let percent = with(with(second[PERCENT], 0x02, b"356dDeE"), 0x04, DIGITS);
     second[PERCENT] = with(with(percent, 0x08, b"0123456789acefACEF"), 0x10, b"0");
     second[BACKSLASH] = with(second[BACKSLASH], 0x02, b"0{");
@@ -180,7 +178,7 @@ static SECOND: [Reasons; 3] = {
     second
 };
 
-/// The table with the bits set for these bytes too.
+/// The table with the bits also set for these bytes.
 const fn with(mut reasons: Reasons, bits: u8, bytes: &[u8]) -> Reasons {
     let mut at = 0;
     while at < bytes.len() {
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_escape_that_may_matter_is_seen_wherever_it_stands() {
+    fn every_escape_that_may_matter_is_seen_at_every_position() {
         let escapes = [
             r"\u002b",
             "%41",
@@ -235,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_usual_texts_are_full_of_is_not_looked_at() {
+    fn escapes_common_in_usual_texts_are_dismissed() {
         for text in [
             r#"{"text":"one\ntwo \"three\"\tfour\r\nfive\b\f caf\/e"}"#,
             "a%20b%2Fc%3Ad%3fe=caz%C3%A9%5Bx%5D",
@@ -245,10 +243,9 @@ mod tests {
         }
     }
 
-    /// Of each character in each way of writing it: if it may be one of a key, it is seen, or
-    /// samples know it.
+    /// Every character of a key, in every way of writing it, is seen or is in the samples.
     #[test]
-    fn no_escape_of_a_character_of_keys_is_dismissed() {
+    fn no_escape_of_a_key_character_is_dismissed() {
         for byte in (0..128).filter(|byte| usual(*byte) || b"\0%\\&#".contains(byte)) {
             let code = u32::from(byte);
             let c = char::from(byte);
@@ -287,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn separators_are_seen_behind_hexadecimal_bytes() {
+    fn separators_are_seen_after_hexadecimal_bytes() {
         for separator in ["%20", "%3a", "%2C", "&#58;", "&colon;", r"\u0020", "%0A", "%2d", "%5f"] {
             assert_eq!(seen(&format!("73{separator}6b")), [2], "{separator}");
         }

@@ -1,20 +1,19 @@
-//! Finds the spellings of real keys in a stream of chunks and writes the placeholder's instead.
+//! Finds the spellings of real keys in a stream of chunks and replaces them with the placeholder's.
 //!
 //! # What is held
-//! The result does not depend on how the stream was cut: of a chunk everything is passed on at
-//! once but a suffix that may be the beginning of a spelling, which waits for the next chunk, the
-//! end of the message, or the end. What waits is decided by classes of bytes ([`run`]) and
-//! a fixed limit, by nothing else: what is passed on, when, and in pieces of which sizes is the
-//! same for any two streams of the same classes unless one of them has a *whole* key. No
-//! pause ever lets anything go.
+//! The result does not depend on how the stream is cut into chunks. Each chunk passes at once
+//! except for a suffix that may begin a spelling, which waits for the next chunk, the end of the
+//! message, or the end of the stream. Only classes of bytes ([`run`]) and a fixed limit decide what
+//! waits: for two streams of the same classes, the same bytes pass at the same time in chunks of
+//! the same sizes, unless one of them contains a *whole* key. No pause ever releases anything.
 //!
 //! White space, quotes and closing braces end a run, so an event (it ends in a blank line), a line
-//! of JSON, and any text that ends so are passed on in the instant they come.
+//! of JSON, and any text with such an end pass at once.
 //!
 //! # What is found
 //! The spellings in [`pattern`], with escapes ([`escape`]), line breaks and separators ([`find`])
-//! laid over them in any mixture, as far as a spelling is no longer than the limit; all of that in
-//! UTF-16 too ([`wide`]).
+//! on top in any mixture, up to the limit on a spelling's length; all of that in UTF-16 too
+//! ([`wide`]).
 
 mod escape;
 mod find;
@@ -39,41 +38,42 @@ use self::grams::Grams;
 use self::pattern::{Kind, Pattern, forms};
 use self::run::{Classes, usual};
 
-/// How often escapes of escapes are undone.
+/// How many layers of escapes are undone.
 pub const LEVELS: usize = 3;
 
-/// The least that may be held; spellings of a key of 64 characters are at most half as long.
+/// The smallest limit on held bytes; spellings of a key of 64 characters are at most half as long.
 const LEAST_HELD: usize = 2048;
 
-/// The longest spelling is at most so many times as long as the key.
+/// The longest spelling is at most this many times as long as the key.
 const STRETCH: usize = 16;
 
-/// How much is kept of what was passed on before what is held: lines and escapes begin there.
+/// How many passed bytes are kept as context before the held ones: lines and escapes may begin
+/// there.
 const CONTEXT: usize = 64;
 
-/// What to find and what to put in its place, compiled.
+/// The compiled keys and their replacements.
 pub struct Scanner {
     patterns: Vec<Pattern>,
     grams: Grams,
     classes: Classes,
-    /// The spellings in lower case, as they would stand in the name of a header.
+    /// The spellings in lower case, as they would appear in a header's name.
     lowered: Vec<Zeroizing<Vec<u8>>>,
-    /// Which bytes can stand in a spelling once its escapes are undone.
+    /// The bytes that a spelling can contain once its escapes are undone.
     stands: [bool; 256],
-    /// Whether keys have characters that begin escapes.
+    /// Whether keys contain characters that begin escapes.
     own_escapes: bool,
-    /// Whether keys have characters that are none of the usual ones, so that any escape matters.
+    /// Whether keys contain unusual characters, so that any escape matters.
     every_escape: bool,
     shortest: usize,
-    /// Longer spellings are not found: half of `most`.
+    /// The longest spelling that is found: half of `most`.
     longest: usize,
-    /// How much is held at most: a power of two, which tells next to nothing of the keys.
+    /// The most bytes held. A power of two, which reveals next to nothing about the keys.
     most: usize,
-    /// At which distances UTF-16 is looked for.
+    /// The distances at which UTF-16 is searched for.
     wide_every: usize,
-    /// At which distances hexadecimal bytes with separators are looked for.
+    /// The distances at which hexadecimal bytes with separators are searched for.
     look_every: usize,
-    /// Hexadecimal bytes with separators are at least so long.
+    /// The shortest spelling in hexadecimal bytes with separators.
     least_separated: usize,
     keeps_length: bool,
 }
@@ -129,24 +129,24 @@ impl Scanner {
         self.patterns.is_empty()
     }
 
-    /// Whether every replacement is as long as what it replaces.
+    /// Whether every replacement is as long as the text it replaces.
     pub fn keeps_length(&self) -> bool {
         self.keeps_length
     }
 
-    /// How far on both sides of a place what decides on a match there can lie, bytes.
+    /// How far from a position, in bytes, the text that decides on a match there can reach.
     pub fn reach(&self) -> usize {
         self.most
     }
 
-    /// Whether a match begins before `at` and ends behind it.
+    /// Whether a match begins before `at` and ends after it.
     pub fn straddles(&self, text: &[u8], at: usize) -> bool {
         self.matches(text, 0).iter().any(|hit| hit.start < at && hit.end > at)
     }
 
     /// Whether the name of a header, in lower case, holds a key.
     pub fn names_a_key(&self, name: &str) -> bool {
-        // Few names are as long as any form, so most are compared with none.
+        // Few names are as long as any spelling, so most are compared with none.
         let holds = |text: &[u8]| {
             self.lowered.iter().any(|form| text.windows(form.len()).any(|part| part == &form[..]))
         };
@@ -169,7 +169,7 @@ impl Scanner {
         holds(&text)
     }
 
-    /// The text with every match replaced; `None` where it has none.
+    /// The text with every match replaced; `None` if it has none.
     pub fn replace(&self, text: &[u8]) -> Option<Vec<u8>> {
         if self.is_empty() {
             return None;
@@ -181,8 +181,8 @@ impl Scanner {
         (count > 0).then_some(out)
     }
 
-    /// Appends `text` behind `from` to `out`, with those matches replaced that begin before
-    /// `until`; up to the end of the last one. Gives that end, and how many they were.
+    /// Appends `text` after `from` to `out`, replacing the matches that begin before `until`, up to
+    /// the end of the last one. Returns that end and the number of matches.
     fn replace_some(
         &self,
         out: &mut Vec<u8>,
@@ -212,12 +212,12 @@ impl fmt::Debug for Scanner {
     }
 }
 
-/// One stream on its way through a [`Scanner`].
+/// The state of one stream through a [`Scanner`].
 #[derive(Debug)]
 pub struct Scrub {
     scanner: Arc<Scanner>,
     held: Held,
-    /// How many of the bytes in `held` were passed on already and are there as context.
+    /// How many bytes in `held` have already passed and are kept as context.
     passed: usize,
     matches: u64,
 }
@@ -231,23 +231,23 @@ impl fmt::Debug for Held {
 }
 
 impl Scrub {
-    /// At the beginning of a stream.
+    /// The state at the beginning of a stream.
     pub fn new(scanner: Arc<Scanner>) -> Scrub {
         Scrub { scanner, held: Held(Zeroizing::default()), passed: 0, matches: 0 }
     }
 
-    /// How many matches were replaced so far.
+    /// The number of matches replaced so far.
     pub fn matches(&self) -> u64 {
         self.matches
     }
 
-    /// How many bytes were taken and are still to come out, if nothing is replaced.
+    /// The number of bytes held, assuming nothing in them is replaced.
     pub fn owed(&self) -> usize {
         self.held.0.len() - self.passed
     }
 
-    /// Takes a chunk and gives what can be passed on: the chunk itself, uncopied, where nothing was
-    /// held and nothing in it matters.
+    /// Takes a chunk and returns the bytes that can pass: the chunk itself, uncopied, if nothing
+    /// was held and nothing in it matters.
     pub fn push(&mut self, chunk: Bytes) -> Bytes {
         if self.scanner.is_empty() || chunk.is_empty() {
             return chunk;
@@ -256,8 +256,8 @@ impl Scrub {
             if self.held.0.is_empty() { chunk } else { Bytes::from([&self.held.0[..], &chunk].concat()) };
         let (most, longest) = (self.scanner.most, self.scanner.longest);
         let mut hold = self.scanner.classes.tail(&text, most);
-        // Of a run without an end half is passed on at once, so that a stream of single bytes
-        // is not searched again for each.
+        // Half of an endless run passes at once, so that a stream of single bytes is not searched
+        // again for each byte.
         if text.len() - hold == most {
             hold = text.len() - longest;
         }
@@ -265,22 +265,22 @@ impl Scrub {
         self.advance(text, hold)
     }
 
-    /// The end of a message inside the stream: gives what was held. No key spans two messages.
+    /// The end of a message inside the stream: returns the held bytes. No key spans two messages.
     pub fn boundary(&mut self) -> Bytes {
         let text = std::mem::take(&mut *self.held.0);
         let end = text.len();
         self.advance(Bytes::from(text), end)
     }
 
-    /// The end of the stream: gives what was held.
+    /// The end of the stream: returns the held bytes.
     pub fn finish(&mut self) -> Bytes {
         self.boundary()
     }
 
-    /// Gives `text` up to `hold`, its first `self.passed` bytes aside, and holds the rest.
+    /// Returns `text` up to `hold`, except its first `self.passed` bytes, and holds the rest.
     fn advance(&mut self, text: Bytes, mut hold: usize) -> Bytes {
         let from = self.passed;
-        // While all of it waits there is nothing to decide.
+        // While all of it is held, there is nothing to decide.
         let matches = if hold == from { Vec::new() } else { self.scanner.matches(&text, from) };
         if matches.first().is_none_or(|hit| hit.start >= hold) {
             self.keep(&text, hold);
@@ -292,14 +292,14 @@ impl Scrub {
         hold = hold.max(end);
         out.extend_from_slice(&text[end..hold]);
         self.keep(&text, hold);
-        // Whoever else has the chunk keeps it; a copy of ours goes without a trace.
+        // Other owners keep the chunk; our own copy is wiped.
         if let Ok(text) = text.try_into_mut() {
             drop(Zeroizing::new(Vec::from(text)));
         }
         Bytes::from(out)
     }
 
-    /// Holds `text` from `hold` on, with a little of what stands before.
+    /// Holds `text` from `hold` on, with a little context before it.
     fn keep(&mut self, text: &[u8], hold: usize) {
         let from = if hold == text.len() { hold } else { hold.saturating_sub(CONTEXT) };
         self.held = Held(Zeroizing::new(text[from..].to_vec()));

@@ -1,9 +1,9 @@
-//! The spellings of a key that have no escapes in them: what is looked for as it stands, and what
-//! escapes, line breaks and separators are laid over.
+//! The spellings of a key without escapes: the search looks for these directly, and for these with
+//! escapes, line breaks and separators on top.
 //!
-//! Literal; base64 (RFC 4648, both alphabets) at each of its three alignments, so that a larger
-//! text around the key makes no difference; hexadecimal in whatever case; UTF-16 of either byte
-//! order; base64 of UTF-16 and of the key escaped for a URL or by `\/`.
+//! Literal; base64 (RFC 4648, both alphabets) at each of its three alignments, so that text around
+//! the key makes no difference; hexadecimal in either case; UTF-16 of either byte order; base64 of
+//! UTF-16 and of the key escaped for a URL or by `\/`.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,16 +14,16 @@ use zeroize::Zeroizing;
 
 type Text = Zeroizing<Vec<u8>>;
 
-/// How a spelling is made up, which decides what may stand between its characters.
+/// The kind of a spelling, which decides what may stand between its characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The key itself.
     Literal,
-    /// UTF-16: its characters with a NUL between each two, which both byte orders have.
+    /// UTF-16: its characters with a NUL between each two, which both byte orders contain.
     Wide,
     /// Lines may be broken anywhere.
     Base64,
-    /// Lines may be broken, bytes separated, and letters of either case.
+    /// Lines may be broken, bytes separated, and letters in either case.
     Hexadecimal,
 }
 
@@ -33,7 +33,7 @@ impl Kind {
         matches!(self, Kind::Base64 | Kind::Hexadecimal)
     }
 
-    /// Whether `byte` of a text is the character `expected` of a spelling.
+    /// Whether `byte` in a text matches the character `expected` of a spelling.
     pub fn same(self, byte: u8, expected: u8) -> bool {
         byte == expected || (self == Kind::Hexadecimal && byte.eq_ignore_ascii_case(&expected))
     }
@@ -47,18 +47,18 @@ impl Kind {
     }
 }
 
-/// One byte string to find and what to put in its place.
+/// A byte string to find and its replacement.
 pub struct Pattern {
     /// A spelling of a real key.
     pub find: Text,
     /// The same spelling of the placeholder; of the same length if the two themselves are.
     pub replacement: Text,
-    /// How the key is written.
+    /// The kind of spelling.
     pub kind: Kind,
 }
 
 impl Pattern {
-    /// What replaces `raw`, a match: hexadecimal that has upper case gets it.
+    /// The replacement for `raw`, a match, in upper case if `raw` is upper-case hexadecimal.
     pub fn replacement(&self, raw: &[u8]) -> Cow<'_, [u8]> {
         let upper = |byte: &u8| matches!(byte, b'A'..=b'F');
         if self.kind == Kind::Hexadecimal && raw.iter().any(upper) {
@@ -68,8 +68,8 @@ impl Pattern {
     }
 }
 
-/// The spellings of `key` without escapes, each with that of `placeholder`; the literal one
-/// first, none twice.
+/// The spellings of `key` without escapes, each paired with that of `placeholder`; the literal one
+/// first, without duplicates.
 pub fn forms(key: &[u8], placeholder: &[u8]) -> Vec<Pattern> {
     let mut found: Vec<Pattern> = Vec::new();
     let mut add = |kind, find: Text, replacement: Text| {
@@ -106,8 +106,8 @@ pub fn forms(key: &[u8], placeholder: &[u8]) -> Vec<Pattern> {
 const LOWER: &[u8; 16] = b"0123456789abcdef";
 const UPPER: &[u8; 16] = b"0123456789ABCDEF";
 
-/// The characters of a base64 text that are the same whatever stands before and behind `text` in
-/// what was encoded, when `alignment` bytes (modulo 3) stand before it.
+/// The base64 characters of `text` that do not depend on the bytes around it, if `alignment` bytes
+/// (modulo 3) precede it.
 fn base64_inside(encoder: &GeneralPurpose, alignment: usize, text: &[u8]) -> Text {
     let padded = Zeroizing::new([&[0; 2][..alignment], text].concat());
     let encoded = Zeroizing::new(encoder.encode(&*padded));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn where_key_and_placeholder_are_as_long_so_is_every_spelling() {
+    fn if_key_and_placeholder_are_equally_long_so_is_every_spelling() {
         for key in ["sk-real+key/0=1~2", "billing0key1of2evenx"] {
             let placeholder = "p".repeat(key.len());
             for pattern in forms(key.as_bytes(), placeholder.as_bytes()) {

@@ -1,9 +1,10 @@
-//! Writes a placeholder in the spelling in which the key stood.
+//! Writes a placeholder in the spelling that the key had.
 //!
-//! Where key and placeholder are as long, what is written is exactly as long as what was there:
-//! separators and line breaks stay where they were, escapes become escapes of the placeholder's
-//! characters. Escapes are moved to the front, so that their places do not tell which characters
-//! of the key need one. Of an escape that can have only one meaning (`\/`) the room is filled up.
+//! If key and placeholder are equally long, the replacement is exactly as long as the original:
+//! separators and line breaks keep their positions, and escapes become escapes of the placeholder's
+//! characters. Escapes move to the front, so that their positions do not reveal which characters of
+//! the key need one. An escape that can only stand for one character (`\/`) is dropped, and `-` at
+//! the end pads the difference.
 
 use std::ops::Range;
 
@@ -13,7 +14,7 @@ use super::escape::{Reading, may_escape, unescape};
 use super::pattern::{Kind, Pattern};
 use super::wide;
 
-/// Appends to `out` what replaces a match whose characters stand at `spans` of `text`.
+/// Appends to `out` the replacement for a match whose characters are at `spans` of `text`.
 pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], pattern: &Pattern) {
     if wide::is_wide(text, spans) {
         let (text, spans) = wide::narrowed(text, spans);
@@ -40,7 +41,8 @@ pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], patt
     for (at, (raw, byte)) in order.iter().zip(with.iter()).enumerate() {
         match respelt(raw, *byte) {
             Some(escape) => out.extend_from_slice(&escape),
-            // Another character of base64 does no harm to what follows, one more would.
+            // A different base64 character does no harm to the text after it; an additional one
+            // would.
             None if pattern.kind == Kind::Base64 => out.extend_from_slice(raw),
             None => {
                 out.push(*byte);
@@ -52,12 +54,12 @@ pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], patt
     out.extend(std::iter::repeat_n(b'-', spare));
 }
 
-/// `byte` by an escape like `raw`, of the same length.
+/// `byte` as an escape like `raw`, of the same length.
 fn respelt(raw: &[u8], byte: u8) -> Option<Vec<u8>> {
     if raw.len() == 1 {
         return Some(vec![byte]);
     }
-    // What would end a reference without a semicolon is not known here.
+    // What follows is unknown here, and might continue a reference without a semicolon.
     if raw.starts_with(b"&") && !raw.ends_with(b";") {
         return None;
     }
@@ -76,7 +78,7 @@ fn respelt(raw: &[u8], byte: u8) -> Option<Vec<u8>> {
     (fits && means(reference.as_bytes(), byte)).then(|| reference.into_bytes())
 }
 
-/// Whether undoing escapes, perhaps of escapes, leaves just this.
+/// Whether undoing escapes, at any depth, leaves just this.
 fn means(escape: &[u8], byte: u8) -> bool {
     let mut text = unescape(escape, Reading::All).bytes;
     for _ in 1..super::LEVELS {

@@ -1,33 +1,33 @@
-//! Runs: stretches of a text that may be a spelling of some key, told by classes of bytes alone.
+//! Runs: stretches of a text that may be a spelling of a key, recognised by classes of bytes alone.
 //!
-//! What of a text must wait for what follows is a run at its end. Nothing here knows a key; the
-//! one thing that depends on the keys is which of two alphabets there is.
+//! A run at the end of a text must wait for the bytes after it. Nothing here knows a key; the only
+//! thing that depends on the keys is the choice between two alphabets.
 
 use super::grams::LINE;
 
 const CORE: u8 = 1;
-/// Base64 of either alphabet, and what escapes are written with.
+/// Base64 of either alphabet, and the characters of escapes.
 const LINE_BYTE: u8 = 2;
 const HEX: u8 = 4;
-/// What is written between hexadecimal bytes.
+/// Separators of hexadecimal bytes.
 const SEPARATOR: u8 = 8;
 /// Both, the x of `0x`, and escaped line breaks and tabs.
 const AMONG: u8 = 16;
 
-/// Which bytes a spelling may consist of.
+/// The bytes that a spelling may consist of.
 #[derive(Debug)]
 pub(super) struct Classes {
     table: [u8; 256],
 }
 
-/// A line inside a spelling is indented by so much at most: [`super::CONTEXT`] has room for it.
+/// The most by which a line inside a spelling may be indented: [`super::CONTEXT`] has room for it.
 const INDENT: usize = 32;
 
-/// The separators may be this long.
+/// The longest separator.
 const LONGEST_SEPARATOR: usize = 6;
 
 impl Classes {
-    /// The usual alphabet of keys with that of escapes, or all of visible ASCII.
+    /// The usual alphabet of keys plus that of escapes, or all of visible ASCII.
     pub(super) fn new(every_visible: bool) -> Classes {
         let mut table = [0; 256];
         for byte in 0..=255_u8 {
@@ -56,7 +56,7 @@ impl Classes {
         self.table[usize::from(byte)] & class != 0
     }
 
-    /// Where the suffix of `text` begins that must wait for what follows; at most `most` bytes.
+    /// The start of the suffix of `text` that must wait for more; at most `most` bytes.
     pub(super) fn tail(&self, text: &[u8], most: usize) -> usize {
         let least = text.len().saturating_sub(most);
         self.run_before(text, text.len(), least)
@@ -65,11 +65,11 @@ impl Classes {
             .max(least)
     }
 
-    /// Where the run begins that reaches to `end`, not before `least`.
+    /// The start of the run that ends at `end`, not before `least`.
     pub(super) fn run_before(&self, text: &[u8], end: usize, least: usize) -> usize {
         let mut at = end;
         while at > least {
-            // Long runs are gone through eight at a time.
+            // Walk long runs eight bytes at a time.
             if let Some(eight) = text[least..at].last_chunk::<8>()
                 && eight.iter().fold(CORE, |all, byte| all & self.table[usize::from(*byte)]) != 0
             {
@@ -99,7 +99,7 @@ impl Classes {
         at.max(least)
     }
 
-    /// Where the run ends that goes through `from`.
+    /// The end of the run that contains `from`.
     pub(super) fn run_behind(&self, text: &[u8], from: usize) -> usize {
         let mut at = from;
         while let Some(byte) = text.get(at) {
@@ -118,7 +118,7 @@ impl Classes {
                 if length > 0 && self.may_break(text, at) {
                     at += length;
                 } else if indent > 0 && self.break_before(text, at + indent).is_some() {
-                    // The line break is an escape, and so part of the run.
+                    // The line break is an escape, and therefore part of the run.
                     at += indent;
                 } else {
                     break;
@@ -128,14 +128,14 @@ impl Classes {
         at
     }
 
-    /// Whether a line of base64 or hexadecimal may be broken at `at`: there are sixteen characters
-    /// of it before. A blank line is never inside a spelling.
+    /// Whether a line of base64 or hexadecimal may be broken at `at`: sixteen of its characters
+    /// precede it. A blank line is never inside a spelling.
     pub(super) fn may_break(&self, text: &[u8], at: usize) -> bool {
         let line = at.checked_sub(LINE).map(|from| &text[from..at]);
         line.is_some_and(|line| line.iter().rev().all(|byte| self.is(*byte, LINE_BYTE)))
     }
 
-    /// Where the line break inside a spelling begins that ends at `end`.
+    /// The start of the line break inside a spelling that ends at `end`.
     pub(super) fn break_before(&self, text: &[u8], end: usize) -> Option<usize> {
         let indent = count_back(&text[end.saturating_sub(INDENT)..end], is_indent);
         let line = end - indent;
@@ -148,18 +148,18 @@ impl Classes {
         self.may_break(text, start).then_some(start)
     }
 
-    /// The same, or as strings have it.
+    /// The same, also as strings escape it.
     pub(super) fn any_break_before(&self, text: &[u8], end: usize) -> Option<usize> {
         self.break_before(text, end)
             .or_else(|| escaped_break_start(&text[..end]).filter(|start| self.may_break(text, *start)))
     }
 
-    /// Where the hexadecimal bytes with separators begin that `text` ends in.
+    /// The start of the hexadecimal bytes with separators at the end of `text`.
     fn separated_tail(&self, text: &[u8], least: usize) -> usize {
         let mut at = text.len();
         loop {
             let token = at - count_back(&text[least..at], |byte| self.is(byte, HEX));
-            // An even number of digits stands between two separators.
+            // Between two separators there is an even number of digits.
             if at < text.len() && (at - token) % 2 == 1 {
                 return token;
             }
@@ -176,7 +176,7 @@ impl Classes {
         }
     }
 
-    /// Where the UTF-16 begins that `text` ends in.
+    /// The start of the UTF-16 at the end of `text`.
     fn wide_tail(&self, text: &[u8], least: usize) -> usize {
         let mut nul = text.last() == Some(&0);
         let alternate = count_back(&text[least..], |byte| {
@@ -187,33 +187,33 @@ impl Classes {
         if alternate < 2 { text.len() } else { text.len() - alternate }
     }
 
-    /// Whether each of eight bytes can stand among hexadecimal bytes with separators, and one is
-    /// an octal digit, as the first of every visible character is. Not zero if so; no branches.
+    /// Nonzero if each of eight bytes can occur among hexadecimal bytes with separators and one is
+    /// an octal digit, like the first digit of every visible character. No branches.
     pub(super) fn looks_separated(&self, window: &[u8; 8]) -> u8 {
         const ONES: u64 = u64::MAX / 0xff;
-        // A byte of this is zero for 0x30 to 0x37, and the borrow tells whether any is.
+        // A byte of this is zero for 0x30 to 0x37; the borrow shows whether any byte is.
         let digits = (u64::from_le_bytes(*window) & (0xf8 * ONES)) ^ (0x30 * ONES);
         let octal = digits.wrapping_sub(ONES) & !digits & (0x80 * ONES);
         let among = window.iter().fold(AMONG, |all, byte| all & self.table[usize::from(*byte)]);
         among * u8::from(octal != 0)
     }
 
-    /// Whether a hexadecimal byte ends at `at`, and a separator may follow.
+    /// Whether a hexadecimal byte ends at `at` and a separator may follow.
     pub(super) fn separates(&self, text: &[u8], at: usize, byte: u8) -> bool {
-        // The digits of an escape are none of the text: if it is one of a digit, that tells.
+        // An escape's own digits do not count; the digit that it may stand for does.
         let of_escape = matches!(&text[..at], [.., b'%', _, _] | [.., b'\\', b'u', _, _, _, _]);
         self.is(byte, SEPARATOR) && ends_in_pair(&text[..at]) && !of_escape
     }
 
-    /// Whether around `at` stand hexadecimal bytes with separators for `least` bytes, all of them
-    /// of characters for which `stands` holds; those at the ends may be cut.
+    /// Whether `at` is within at least `least` bytes of hexadecimal bytes with separators, all of
+    /// characters for which `stands` holds; the first and last may be cut.
     pub(super) fn are_bytes(&self, text: &[u8], at: usize, least: usize, stands: &[bool; 256]) -> bool {
         let is_hex = |byte: &u8| self.is(*byte, HEX);
         let between = |byte: &u8| self.is(*byte, AMONG) && !is_hex(byte);
         let fits = |digits: &[u8]| digits == b"0" || pairs_stand(digits, stands);
         let first = at - text[..at].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
-        // A spelling may begin or end in any group: so up to the first, going either way from this
-        // one, that is none of bytes, and to the end of that.
+        // A spelling may begin or end within any group, so extend both ways to the end of the first
+        // group that does not consist of bytes.
         let mut end = first;
         while end - first < least {
             let group = end + text[end..].iter().take(least).take_while(|byte| is_hex(byte)).count();
@@ -239,7 +239,7 @@ impl Classes {
         end - start >= least
     }
 
-    /// The stretch of hexadecimal bytes with separators that goes through `at`.
+    /// The stretch of hexadecimal bytes with separators that contains `at`.
     pub(super) fn separated(&self, text: &[u8], at: usize, least: usize) -> (usize, usize) {
         let fits = |byte: u8| self.is(byte, AMONG);
         let start = at - count_back(&text[least..at], fits);
@@ -254,7 +254,7 @@ pub(super) fn is_separator(between: &[u8]) -> bool {
     (1..=LONGEST_SEPARATOR).contains(&between.len()) && lines <= 1
 }
 
-/// Whether a byte is of the usual alphabet of keys, base64 and hexadecimal among them.
+/// Whether a byte is in the usual alphabet of keys, which includes base64 and hexadecimal.
 pub(super) fn usual(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
 }
@@ -264,8 +264,8 @@ fn ends_in_pair(text: &[u8]) -> bool {
     matches!(text, [.., b'2'..=b'7', low] if low.is_ascii_hexdigit())
 }
 
-/// The length of a line break that `text` begins with, and of the white space that the next line
-/// begins with where it is folded (MIME, LDIF) or indented (YAML).
+/// The length of a line break at the start of `text`, with the white space at the start of the next
+/// line if it is folded (MIME, LDIF) or indented (YAML).
 pub(super) fn break_length(text: &[u8]) -> usize {
     let length = match text {
         [b'\r', b'\n', ..] => 2,
@@ -275,7 +275,7 @@ pub(super) fn break_length(text: &[u8]) -> usize {
     length + indent_length(&text[length..])
 }
 
-/// The length of the white space that a line begins with.
+/// The length of the white space at the start of a line.
 fn indent_length(text: &[u8]) -> usize {
     text.iter().take(INDENT).take_while(|byte| is_indent(**byte)).count()
 }
@@ -284,8 +284,8 @@ fn is_indent(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// The length of a line break as strings have it, `\n` or `\r\n`, that `text` begins with; in
-/// JSON that stands in JSON with more backslashes.
+/// The length of an escaped line break, `\n` or `\r\n`, at the start of `text`; JSON within JSON
+/// has more backslashes.
 pub(super) fn escaped_break_length(text: &[u8]) -> usize {
     let one = |text: &[u8]| {
         let before = text.iter().take_while(|byte| **byte == b'\\').count();
@@ -302,7 +302,7 @@ pub(super) fn escaped_break_length(text: &[u8]) -> usize {
     length + indent_length(&text[length..])
 }
 
-/// Where the line break begins, as strings have it, that ends at the end of `text`.
+/// The start of an escaped line break at the end of `text`.
 fn escaped_break_start(text: &[u8]) -> Option<usize> {
     let one = |end: usize, kinds: &[u8]| {
         let kind = end.checked_sub(1).filter(|at| kinds.contains(&text[*at]))?;
@@ -313,12 +313,12 @@ fn escaped_break_start(text: &[u8]) -> Option<usize> {
     if text.last() == Some(&b'n') { one(last, b"r").or(Some(last)) } else { Some(last) }
 }
 
-/// Whether `text` ends in the beginning of `\u{…}`.
+/// Whether `text` ends with the beginning of `\u{…}`.
 fn opens(text: &[u8]) -> bool {
     matches!(text, [.., b'\\', b'u' | b'x', b'{'])
 }
 
-/// The length of `{…}` at the end of `text`, if it is that of `\u{…}`.
+/// The length of `{…}` at the end of `text`, if it belongs to `\u{…}`.
 fn braces(text: &[u8]) -> Option<usize> {
     let inside = text.len() - 1;
     let digits = count_back(&text[inside.saturating_sub(8)..inside], |b| b.is_ascii_hexdigit());

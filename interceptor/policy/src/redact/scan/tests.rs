@@ -1,4 +1,4 @@
-//! What is found, what replaces it, what waits, and that nothing depends on how a text was cut.
+//! What the scanner finds, replaces and holds, however a text is cut.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ mod spelt;
 
 const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77mLx0wT5uV3yB1nC4q8Hs2==";
 const PLACEHOLDER: &str = "sk-proxy-managed-5fR2kQ8mXw7Zt4Yb6Nc1Vd3Gh9Jk0L";
-/// Of another length than its placeholder, and with characters that begin escapes.
+/// A key whose length differs from its placeholder's, with characters that begin escapes.
 const ODD: (&str, &str) = (r#"a%41b&amp;c\u003d"'<e>{f}:g,h"#, "odd-placeholder");
 
 fn scanner() -> Arc<Scanner> {
@@ -25,7 +25,7 @@ fn both() -> Arc<Scanner> {
     Arc::new(Scanner::new(keys.iter().map(|(key, with)| (key.as_bytes(), with.as_bytes()))))
 }
 
-/// Whatever comes out when the text comes in such pieces, and how many matches there were.
+/// The output for a text in these chunks, and the number of matches.
 fn stream(scanner: &Arc<Scanner>, text: &[u8], ends: &[usize]) -> (Vec<u8>, u64) {
     let mut scrub = Scrub::new(Arc::clone(scanner));
     let mut out = Vec::new();
@@ -39,13 +39,13 @@ fn stream(scanner: &Arc<Scanner>, text: &[u8], ends: &[usize]) -> (Vec<u8>, u64)
     (out, scrub.matches())
 }
 
-/// Text around a spelling that makes it no part of anything else.
+/// Text around a spelling that separates it from everything else.
 fn around(spelling: &[u8]) -> Vec<u8> {
     [b"<p>\"", spelling, b"\" and more }\n\n"].concat()
 }
 
 #[test]
-fn every_usual_spelling_is_replaced_in_the_same_room_wherever_it_is_cut() {
+fn every_usual_spelling_is_replaced_at_the_same_length_wherever_it_is_cut() {
     let scanner = scanner();
     for (name, spelling) in spellings(KEY) {
         let text = around(&spelling);
@@ -104,7 +104,7 @@ fn a_replacement_reads_as_the_placeholder() {
     for (name, spelling) in spellings(KEY).iter().filter(|(name, _)| exact.contains(&&name[..])) {
         assert_eq!(read(std::str::from_utf8(spelling).unwrap()), PLACEHOLDER, "{name}");
     }
-    // There is no way to say one character more of anything by a backslash: it is filled up.
+    // No other character has an escape of a backslash and one character, so padding fills the room.
     assert_eq!(read(&KEY.replace('/', "\\/")), format!("{PLACEHOLDER}-"));
     let json = format!("{{\"key\":\"{}\"}}", KEY.replace('/', "\\/"));
     let out = scanner.replace(json.as_bytes()).unwrap();
@@ -113,7 +113,7 @@ fn a_replacement_reads_as_the_placeholder() {
 }
 
 #[test]
-fn any_punctuation_may_stand_behind_a_backslash() {
+fn any_punctuation_may_follow_a_backslash() {
     let key = "sk_live_51H[x]Yz^AbCd`EfGhIj{Kl}Mn|Op@QrSt";
     let placeholder = "proxy_managed_5fR2kQ8mXw7Zt4Yb6Nc1Vd3Gh9Jk";
     let scanner = Scanner::new([(key.as_bytes(), &placeholder.as_bytes()[..key.len()])].into_iter());
@@ -205,7 +205,7 @@ fn the_name_of_a_header_may_hold_a_key() {
 }
 
 #[test]
-fn what_ends_in_these_waits_for_nothing() {
+fn text_with_one_of_these_ends_waits_for_nothing() {
     for scanner in [scanner(), both()] {
         for text in [
             "data: {\"a\":\"sk-\"}\n\n",
@@ -245,7 +245,7 @@ fn what_waits_does_not_depend_on_how_far_it_matches() {
                 let second = scrub.push(Bytes::from_static(b"q")).len();
                 (first, second, scrub.owed(), scrub.boundary().len(), scrub.matches())
             };
-            // Whole but for what is behind it, it is a match of the one and not of the other.
+            // A whole match of this key is none of the other.
             if sizes(&scanner).4 == 0 {
                 assert_eq!(sizes(&scanner), sizes(&other), "{name} up to {upto}");
             }
@@ -267,7 +267,7 @@ fn a_message_ends_what_is_held() {
 }
 
 #[test]
-fn a_run_without_an_end_waits_in_bounds() {
+fn an_endless_run_is_held_within_bounds() {
     let mut scrub = Scrub::new(scanner());
     for piece in [&b"a"[..], b"%41", b"\\u0041", b"73 6b ", b"\\", b"a\0"] {
         for _ in 0..5000 {
@@ -286,7 +286,7 @@ fn debug_shows_nothing() {
     assert!(!shown.contains("Rx8") && !shown.contains("82, 120"), "{shown}");
 }
 
-/// A character by one of the escapes, chosen by a number.
+/// A character in one of its escapes, chosen by a number.
 fn escaped(c: char, choice: u8) -> String {
     let code = c as u32;
     match choice {
@@ -305,7 +305,7 @@ fn escaped(c: char, choice: u8) -> String {
     }
 }
 
-/// A form of the key, each character of it escaped in one way or another.
+/// A spelling of the key with each character escaped in some way.
 fn mixed() -> impl Strategy<Value = String> {
     let base = prop::sample::select(vec![
         KEY.to_owned(),
@@ -320,7 +320,7 @@ fn mixed() -> impl Strategy<Value = String> {
     })
 }
 
-/// Pieces of spellings, whole ones, and what may stand between.
+/// Pieces of spellings, whole spellings, and text between them.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let all = spellings(KEY);
     let whole = prop::sample::select(all.clone()).prop_map(|(_, text)| text);
@@ -340,7 +340,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_depends_on_how_a_text_was_cut(
+    fn nothing_depends_on_how_a_text_is_cut(
         text in text(),
         ends in prop::collection::vec(any::<usize>(), 0..12),
     ) {
@@ -363,7 +363,7 @@ proptest! {
         prop_assert_eq!(out.len(), text.len());
     }
 
-    /// No escape in it says by itself that it may be one of a key.
+    /// A spelling in which no escape alone shows that it may be part of a key.
     #[test]
     fn usual_escapes_are_found_in_any_mixture(
         choices in prop::collection::vec(0..5_usize, 160),

@@ -1,6 +1,6 @@
-//! UTF-16 of ASCII, in either byte order: its characters are searched like any text.
+//! UTF-16 of ASCII in either byte order. Its characters are searched like any text.
 //!
-//! Only visible characters are read so, as only they are held ([`super::run`]).
+//! Only visible characters count, because only they are held ([`super::run`]).
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use super::run::count_back;
 const EVEN: u64 = u64::MAX / 0xffff * 0xff;
 
 impl Scanner {
-    /// What stands there in UTF-16.
+    /// Searches UTF-16.
     pub(super) fn wide(&self, text: &[u8], found: &mut Vec<Match>) {
         let every = self.wide_every;
         let (mut from, mut done) = (0, 0);
@@ -57,14 +57,14 @@ impl Scanner {
     }
 }
 
-/// Whether every other byte, and not each, is zero.
+/// Whether every other byte, but not every byte, is zero.
 #[inline(always)]
 fn looks_wide(window: &[u8; 8]) -> bool {
     let word = u64::from_le_bytes(*window);
     (word & EVEN == 0) ^ (word & !EVEN == 0)
 }
 
-/// The visible characters with a NUL between each two that go through `at`, not before `least`.
+/// The stretch of visible characters separated by NULs that contains `at`, not before `least`.
 fn run_through(text: &[u8], at: usize, least: usize) -> Range<usize> {
     let fits = |nul: &mut bool, byte: u8| {
         let fits = if *nul { byte == 0 } else { byte.is_ascii_graphic() };
@@ -78,13 +78,13 @@ fn run_through(text: &[u8], at: usize, least: usize) -> Range<usize> {
     start..at + length
 }
 
-/// Whether what stands at `spans` is UTF-16: nothing else has a NUL behind its first byte.
+/// Whether the match at `spans` is UTF-16: nothing else has a NUL after its first byte.
 pub(super) fn is_wide(text: &[u8], spans: &[Range<usize>]) -> bool {
     let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return false };
     last.end - first.start > 1 && text[first.start + 1] == 0
 }
 
-/// The characters of that alone, and where each of its parts stands among them.
+/// The characters of a match without the NULs, and the position of each part among them.
 pub(super) fn narrowed(text: &[u8], spans: &[Range<usize>]) -> (Zeroizing<Vec<u8>>, Vec<Range<usize>>) {
     let from = spans.first().map_or(0, |span| span.start);
     let end = spans.last().map_or(0, |span| span.end);

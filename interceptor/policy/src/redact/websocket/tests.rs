@@ -1,4 +1,4 @@
-//! Frames in, frames out: what a client can see of them, and what ends the connection.
+//! Frames in, frames out: what a client sees, and what ends the connection.
 
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ fn parsed(mut bytes: &[u8]) -> Vec<(u8, String)> {
 }
 
 #[test]
-fn whole_messages_pass_at_once_whatever_they_end_in() {
+fn whole_messages_pass_at_once_whatever_their_end() {
     let mut frames = frames();
     let long = "x".repeat(70_000);
     for text in ["hello", "", "sk-", &KEY[..KEY.len() - 1], ".", "{\"a\":1}", &"y".repeat(126), ".", &long] {
@@ -50,7 +50,7 @@ fn whole_messages_pass_at_once_whatever_they_end_in() {
 }
 
 #[test]
-fn a_header_and_what_cannot_be_a_key_pass_before_the_frame_is_whole() {
+fn a_header_and_bytes_that_cannot_be_a_key_pass_before_the_frame_is_complete() {
     let mut frames = frames();
     let sent = frame(FIN | TEXT, "one two ");
     assert_eq!(pushed(&mut frames, &sent[..6]).unwrap(), sent[..6]);
@@ -58,7 +58,7 @@ fn a_header_and_what_cannot_be_a_key_pass_before_the_frame_is_whole() {
 }
 
 #[test]
-fn a_message_of_several_frames_goes_on_in_frames_that_are_true_and_holds_no_ping_up() {
+fn a_message_of_several_frames_passes_in_valid_frames_and_delays_no_ping() {
     let mut frames = frames();
     let sent = [
         frame(TEXT, "one, sk-re"),
@@ -80,7 +80,7 @@ fn a_message_of_several_frames_goes_on_in_frames_that_are_true_and_holds_no_ping
 }
 
 #[test]
-fn an_empty_last_frame_brings_what_was_held() {
+fn an_empty_last_frame_carries_the_held_bytes() {
     let mut frames = frames();
     assert!(pushed(&mut frames, &frame(TEXT, "sk-real")).unwrap().is_empty());
     let got = pushed(&mut frames, &frame(FIN | CONTINUATION, "")).unwrap();
@@ -107,7 +107,7 @@ fn a_key_ends_the_connection_before_the_frame_that_completes_it() {
 }
 
 #[test]
-fn what_only_an_extension_or_a_client_sends_ends_the_connection() {
+fn frames_that_only_an_extension_or_a_client_sends_end_the_connection() {
     for bytes in [
         &[0xc1, 0x01][..],
         &[0xa1],
@@ -123,7 +123,7 @@ fn what_only_an_extension_or_a_client_sends_ends_the_connection() {
     ] {
         assert!(matches!(pushed(&mut frames(), bytes), Err(Ended::Broken(_))), "{bytes:?}");
     }
-    // A length that overflows together with what is held.
+    // A length that overflows when the held bytes are added.
     let mut frames = frames();
     pushed(&mut frames, &frame(TEXT, "sk-real")).unwrap();
     let longest = [&[0x80, 0x7f][..], &i64::MAX.to_be_bytes()].concat();
@@ -131,7 +131,7 @@ fn what_only_an_extension_or_a_client_sends_ends_the_connection() {
 }
 
 #[test]
-fn what_is_seen_does_not_depend_on_how_far_a_message_matches() {
+fn the_output_does_not_depend_on_how_much_of_a_key_a_message_matches() {
     let guess = |shown: usize| {
         let wrong = "Q".repeat(KEY.len() - shown - 1);
         format!("{}{wrong}", &KEY[..shown])

@@ -31,7 +31,7 @@ pub(super) fn each(text: &str, escape: impl Fn(char) -> String) -> String {
     text.chars().map(escape).collect()
 }
 
-/// References without a semicolon, where no digit follows that would go on with the number.
+/// References without a semicolon, unless a digit follows that would continue the number.
 fn no_semicolon(key: &str) -> String {
     let followed = key.chars().zip(key.chars().skip(1).map(Some).chain([None]));
     let escape = |(c, next): (char, Option<char>)| match next {
