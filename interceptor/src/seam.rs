@@ -1,24 +1,25 @@
-//! What the kernel's half and the user-space half of a sandbox have in common: plain types and traits,
-//! so that neither knows the other. Nothing here does anything.
+//! Plain types and traits shared by the kernel half and the user-space half of a sandbox, so that
+//! neither depends on the other. No logic lives here.
 
 use std::fmt::Debug;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 
-/// Where the launcher connects, from inside the sandbox, to see that interception works before the command starts:
-/// an address nobody has (RFC 2544 space, the last of it), never a synthetic one. The proxy answers with one line, the
-/// token given to [`Listeners`], and closes.
+/// The address the launcher connects to from inside the sandbox, before the command starts, to
+/// prove that interception works. It is unassigned (the last address of RFC 2544 space) and never a
+/// synthetic one. The proxy answers with one line, the token given to [`Listeners`], and closes.
 pub const SELF_TEST: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 19, 255, 254), 9));
 
-/// The sockets of one sandbox, bound inside its network namespace, members of its cgroup.
+/// The listening sockets of one sandbox, bound inside its network namespace and in its cgroup.
 #[derive(Debug)]
 pub struct Listeners {
     /// Redirected TCP over IPv4.
     pub tcp4: TcpListener,
     /// Redirected TCP over IPv6, where the namespace has IPv6.
     pub tcp6: Option<TcpListener>,
-    /// Redirected DNS over UDP/IPv4. (DNS over TCP arrives at the TCP listeners, with port 53 as its destination.)
+    /// Redirected DNS over UDP/IPv4. DNS over TCP arrives at the TCP listeners with destination
+    /// port 53.
     pub dns4: UdpSocket,
     /// Redirected DNS over UDP/IPv6.
     pub dns6: Option<UdpSocket>,
@@ -28,20 +29,21 @@ pub struct Listeners {
 
 /// Where an accepted connection was going before it was redirected.
 pub trait Destinations: Send + Sync {
-    /// The address the sandbox asked for; `None` when this socket was not redirected, and must be closed.
+    /// The address the sandbox asked for; `None` if the socket was not redirected and must be
+    /// closed.
     fn original(&self, socket: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>>;
 }
 
-/// Why the kernel's programs refused.
+/// Why the kernel programs refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A deny rule covers the address, or it is loopback that is not the sandbox's own.
+    /// A deny rule covers the address, or it is loopback outside the sandbox.
     Network,
-    /// Neither TCP nor DNS over UDP: a datagram, or a socket that was not made.
+    /// Neither TCP nor DNS over UDP: a datagram, or a socket whose creation was refused.
     Protocol,
-    /// As many connections as a sandbox may have are half open.
+    /// The sandbox has reached its limit of half-open connections.
     Limit,
-    /// The proxy was not at its place, or the kernel had no memory.
+    /// The proxy was not listening, or the kernel was out of memory.
     Unserved,
 }
 
@@ -50,40 +52,40 @@ pub enum Cause {
 pub struct Refusal {
     /// Why.
     pub cause: Cause,
-    /// The number of the protocol (`IPPROTO_TCP` …).
+    /// The protocol number (`IPPROTO_TCP` …).
     pub protocol: u32,
-    /// Where to; `None` for a socket that was not made.
+    /// The destination; `None` if the socket was never created.
     pub destination: Option<SocketAddr>,
 }
 
-/// Hears of a sandbox's refusals, on a thread of the kernel's side that it must not hold up.
+/// Receives a sandbox's refusals on the kernel side's reader thread, which it must not block.
 pub trait Refusals: Send + Sync {
     /// One refusal.
     fn refused(&self, refusal: &Refusal);
 
-    /// So many refusals of which nothing else is known: they came too fast.
+    /// `number` refusals were dropped without details, because they came too fast.
     fn dropped(&self, number: u64);
 }
 
-/// One map of the kernel's programs, as full as it is now.
+/// The fill level of one eBPF map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapFill {
-    /// Its name, e.g. `flows`.
+    /// The map's name, e.g. `flows`.
     pub map: &'static str,
-    /// Entries it has.
+    /// Current number of entries.
     pub entries: u64,
-    /// Entries it has room for.
+    /// Maximum number of entries.
     pub capacity: u64,
 }
 
-/// Reads how full the maps of a program set are.
+/// Reads the fill levels of a program set's maps.
 pub trait MapFills: Debug + Send + Sync {
-    /// Every map that can be full. It costs a few system calls a sandbox.
+    /// Every map that can fill up. Costs a few system calls per sandbox.
     fn read(&self) -> Vec<MapFill>;
 }
 
-/// Reads how many half-open connections one sandbox has.
+/// Reads the number of half-open connections of one sandbox.
 pub trait HalfOpen: Debug + Send + Sync {
-    /// Their number; `None` once the sandbox is gone.
+    /// The number; `None` once the sandbox is gone.
     fn read(&self) -> Option<u64>;
 }

@@ -123,7 +123,7 @@ fn a_container_does_not_start_where_the_hook_fails() {
         let not_mountable = format!("{outside}:/tmp");
         let cases: [(&str, &[&str], &str); 9] = [
             ("none", &[], "unknown policy `none`"),
-            ("../outside", &[], "not the name of a file there"),
+            ("../outside", &[], "no file there has this name"),
             (&outside, &[], "unknown policy"),
             ("wrong", &[], "networks"),
             ("keyless", &[], "/nonexistent"),

@@ -88,7 +88,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     };
     if let Err(failed) = existing::settle(&wall, kill_existing, common.quiet) {
         if enforced.took_over {
-            enforced.leave();
+            enforced.keep_programs();
         }
         return Err(failed);
     }
@@ -133,7 +133,7 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
         Some(common) => Ok(setup::rules_after(&common, Some(&*keyring))),
     });
     let Some(read) = read else {
-        tracing::error!(sandbox = %id, "its files cannot be read in time; keeping what was read before");
+        tracing::error!(sandbox = %id, "reading its files takes too long; keeping the previous policy and keys until they arrive");
         return;
     };
     let replaced = match read {

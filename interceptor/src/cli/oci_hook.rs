@@ -14,8 +14,8 @@ use anyhow::{Context, bail};
 use super::oci_supervisor;
 use crate::fleet::Pins;
 use crate::oci::config::Config;
-use crate::oci::input::{self, Input, State};
-use crate::oci::store::{Record, Store};
+use crate::oci::input::{self, ContainerState, Input};
+use crate::oci::store::{ContainerRecord, Store};
 use crate::oci::talk::{self, Answer, Ask};
 use crate::oci::{POLICY, SANDBOX, place, policies, rootfs, seccomp};
 use crate::sandbox::launch;
@@ -155,7 +155,7 @@ fn caller() -> i32 {
 }
 
 /// Has the supervisor attach to the container, which has not begun to run.
-fn create_runtime(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
+fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
     let Some(asked) = state.annotations.get(POLICY) else { return Ok(()) };
     if state.pid <= 0 {
         bail!("the state of container {} names no process", state.id);
@@ -189,7 +189,7 @@ fn create_runtime(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
 }
 
 /// Has the supervisor end; removes what one that was killed has left.
-fn poststop(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
+fn poststop(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
     let store = Store::open(&arguments.state)?;
     // Prepared for a container that then could not be made: no record tells of it.
     if let Ok(config) = Config::of_bundle(&state.bundle)
@@ -215,7 +215,7 @@ fn poststop(arguments: &OciHook, state: &State) -> anyhow::Result<()> {
 
 /// Removes the pins and the cgroup of a supervisor that is dead: a living one has the pins locked. As long as anything is left in the
 /// cgroup they stay.
-fn clean_up(record: &Record) -> anyhow::Result<()> {
+fn clean_up(record: &ContainerRecord) -> anyhow::Result<()> {
     if place::is_populated(&record.cgroup) {
         bail!("processes are left in the cgroup {} of the container that ended", record.cgroup.display());
     }

@@ -19,11 +19,11 @@ use super::Common;
 use super::oci_hook::OciHook;
 use super::setup::{self, Rules};
 use crate::audit::Audit;
-use crate::fleet::{Enforced, Netns, Pins, Place};
+use crate::fleet::{CgroupTarget, Enforced, Netns, Pins};
 use crate::kernel::Enforcer;
 use crate::oci::place::ContainerCgroup;
 use crate::oci::rootfs::Rootfs;
-use crate::oci::store::{Entry, Record, Store};
+use crate::oci::store::{ContainerRecord, Entry, Store};
 use crate::oci::talk::{self, Answer, Ask};
 use crate::proxy::Sandbox;
 use crate::sandbox::trust::TrustFile;
@@ -247,7 +247,7 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
     let cgroup = to.cgroup;
     let cgroup_id = cgroup::id_of(&cgroup.path)?;
     // Before there is anything that it tells of.
-    to.entry.write_record(&Record {
+    to.entry.write_record(&ContainerRecord {
         container: to.container.to_owned(),
         cgroup: cgroup.path.clone(),
         cgroup_id,
@@ -266,7 +266,7 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
     }
     // The configuration says who made the namespace; it is not this one in any case.
     let netns = if to.own_network && network.is_some() { Netns::Private } else { Netns::Shared };
-    let place = Place { cgroup: &cgroup.path, cgroup_id, netns };
+    let place = CgroupTarget { cgroup: &cgroup.path, cgroup_id, netns };
     let keys = (rules.policy, rules.keyring);
     let pins = Pins::of(cgroup_id)?;
     let sandbox = Sandbox::new(&runtime, to.id, keys.0, keys.1)?;

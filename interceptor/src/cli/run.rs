@@ -13,14 +13,14 @@ use interceptor_policy::Catalogue;
 use super::bounds::{self, Bound};
 use super::meanwhile::Meanwhile;
 use super::{Common, Net, setup};
-use crate::fleet::{Enforced, Netns, Place};
+use crate::fleet::{CgroupTarget, Enforced, Netns};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
 use crate::proxy::Sandbox;
 use crate::sandbox::handover::Launch;
 use crate::sandbox::resources::{self, Bounded, Resources};
 use crate::sandbox::signals::Signals;
-use crate::sandbox::user::{Identity, user_namespaces};
+use crate::sandbox::user::{UserIdentity, user_namespaces};
 use crate::sandbox::{environment, launch, stdio};
 use crate::seam::SELF_TEST;
 
@@ -88,7 +88,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::hold().context("cannot hold back signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
-    let identity = Identity::choose(user.as_deref(), caller_of_sudo())?;
+    let identity = UserIdentity::choose(user.as_deref(), caller_of_sudo())?;
     if nesting {
         nesting_needs(&identity)?;
     }
@@ -136,7 +136,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         processes: pids_limit.map_or(Some(resources::PROCESSES), |Bound(bound)| bound),
         memory: memory.map_or_else(resources::most_memory, |Bound(bound)| bound),
     };
-    let (mut sandbox, sockets) = match launch::Sandbox::make(&id, isolated, &bounds) {
+    let (mut sandbox, sockets) = match launch::LaunchedSandbox::make(&id, isolated, &bounds) {
         Ok(made) => made,
         // Whoever may not load programs may not make a cgroup either, and the kernel says it better.
         Err(failed) => return Err(loading.end().err().map_or_else(|| failed.into(), Into::into)),
@@ -159,7 +159,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         |value| rules.hold_key(value),
     );
     tell_unpassed(&environment, common.quiet);
-    let place = Place {
+    let place = CgroupTarget {
         cgroup: sandbox.cgroup().path(),
         cgroup_id: sandbox.cgroup().id(),
         // What `make` has made, whatever devices it shows.
@@ -213,7 +213,11 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// One that was asked to be.
-fn unbounded(sandbox: &launch::Sandbox, asked: impl Fn(Bounded) -> bool, quiet: bool) -> anyhow::Result<()> {
+fn unbounded(
+    sandbox: &launch::LaunchedSandbox,
+    asked: impl Fn(Bounded) -> bool,
+    quiet: bool,
+) -> anyhow::Result<()> {
     const WHY: &str = "no cgroup file system that is mounted here has the controller and lets it be used";
     for resource in sandbox.unbounded() {
         match asked(*resource) {
@@ -284,7 +288,7 @@ fn bundle(path: &Path) -> anyhow::Result<Sent> {
 }
 
 /// Whether a sandbox inside can work for this user on this machine.
-fn nesting_needs(identity: &Identity) -> anyhow::Result<()> {
+fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
     if identity.is_root() {
         // Mapping user 0 into a namespace needs a capability that no sandbox has
         // (user_namespaces(7)).

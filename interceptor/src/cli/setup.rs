@@ -15,7 +15,7 @@ use crate::logging;
 use crate::notice;
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::environment;
-use crate::sandbox::user::Identity;
+use crate::sandbox::user::UserIdentity;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
 /// What `--audit` calls standard error.
@@ -133,7 +133,7 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
 
 /// Warns of files with keys that the sandbox's user could read on the host, and of directories in which it could put another
 /// file in their place: inside they are covered, but a cover is lost when the file is replaced.
-pub(super) fn warn_of_exposed(rules: &Rules, identity: &Identity) {
+pub(super) fn warn_of_exposed(rules: &Rules, identity: &UserIdentity) {
     use std::os::unix::fs::MetadataExt;
     // For root inside, all but the working directory is read-only, whatever the modes say.
     if identity.uid == 0 {

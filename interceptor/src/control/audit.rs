@@ -17,7 +17,7 @@ use super::params::{Id, Params, malformed};
 use super::problem::Problem;
 use super::sse::{Events, Gone};
 use crate::audit::{Published, Verdict};
-use crate::fleet::{Heard, Listener};
+use crate::fleet::{FeedEvent, Listener};
 
 /// How often a silent stream shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -86,12 +86,12 @@ async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), 
             };
             match heard {
                 Err(_) => events.heartbeat().await?,
-                Ok(Ok(Heard::Record(published))) => {
+                Ok(Ok(FeedEvent::Record(published))) => {
                     if filter.passes(&published) {
                         record(&events, &published).await?;
                     }
                 }
-                Ok(Ok(Heard::Lost(count)) | Err(RecvError::Lagged(count))) => {
+                Ok(Ok(FeedEvent::Lost(count)) | Err(RecvError::Lagged(count))) => {
                     events.event("dropped", None, &json!({ "dropped": count }).to_string()).await?;
                 }
                 Ok(Err(RecvError::Closed)) => break,

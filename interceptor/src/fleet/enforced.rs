@@ -1,4 +1,5 @@
-//! One cgroup under enforcement: the kernel's programs send everything to the proxy, and the proxy serves it.
+//! One cgroup under enforcement: the kernel programs redirect its traffic to the proxy, which
+//! serves it.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use interceptor_policy::Policy;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::error::Context;
+use super::error::IoContext;
 use super::{FleetError, Netns, Pins, Visit};
 use crate::accept;
 use crate::audit::Record;
@@ -21,47 +22,49 @@ use crate::proxy::{Runtime, Sandbox, Serving};
 use crate::sandbox::launch::{self, Sockets};
 use crate::seam::{Listeners, SELF_TEST};
 
-/// A sandbox's cgroup, and how its network namespace stands to others.
+/// A sandbox's cgroup and the kind of its network namespace.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct CgroupTarget<'a> {
     /// The cgroup's directory.
     pub(crate) cgroup: &'a Path,
     /// Its id in the kernel.
     pub(crate) cgroup_id: u64,
-    /// Whose the network namespace is.
+    /// Whether the network namespace is the sandbox's alone.
     pub(crate) netns: Netns,
 }
 
 /// A sandbox under enforcement.
 #[derive(Debug)]
 pub(crate) struct Enforced {
-    /// First, so that the wall falls last: a proxy that is gone is a refusal.
+    /// Dropped first, so that enforcement ends last: without the proxy, connections are refused.
     serving: Serving,
     attachment: Attachment,
-    /// After the attachment, which removes what it has pinned there.
+    /// Dropped after the attachment, which removes what it pinned there.
     pins: Option<Pins>,
-    /// Another process is taking it over: it must stay as it was when it was described to that one.
+    /// Set while another process takes the sandbox over: it must stay as described to that process.
     pub(crate) is_frozen: bool,
-    /// It stands on a cgroup that was closed before.
+    /// A dead interceptor had left the cgroup closed.
     was_closed: bool,
-    /// What the proxy answers at [`SELF_TEST`].
+    /// The proxy's answer at [`SELF_TEST`].
     pub(crate) token: String,
-    /// The addresses of its own sockets in the sandbox's network namespace.
+    /// The addresses of the interceptor's sockets in the sandbox's network namespace.
     pub(crate) listeners: Vec<SocketAddr>,
-    /// Whether that namespace has a device but `lo`, by which packets could leave.
+    /// Whether that namespace has a device besides `lo`, through which packets could leave.
     pub(crate) has_devices: bool,
-    /// Whether an interceptor that had died left the cgroup closed.
+    /// Whether a dead interceptor had left the cgroup closed.
     pub(crate) took_over: bool,
-    /// The public certificate of the sandbox's authority, PEM.
+    /// The sandbox's CA certificate, PEM.
     pub(crate) ca_pem: String,
 }
 
 impl Enforced {
-    /// Puts a cgroup of somebody else's making under enforcement, with pinned programs, and proves from inside that it holds. Takes
-    /// over from an interceptor that has died there. Call it within a tokio runtime, from a thread that may be blocked.
+    /// Enforces on a cgroup that somebody else made, with pinned programs, and tests it from
+    /// inside. Takes over from a dead interceptor. Call it within a tokio runtime, from a thread
+    /// that may block.
     ///
     /// # Errors
-    /// Whatever is missing or refused. Nothing stays then, but for the closed wall of a dead interceptor that was to be taken over.
+    /// If anything is missing or refused. On failure everything is undone, except that a cgroup a
+    /// dead interceptor left closed stays closed.
     pub(crate) fn enter(
         runtime: &Arc<Runtime>,
         enforcer: &Enforcer,
@@ -76,14 +79,14 @@ impl Enforced {
         }
         let (mut visitor, sockets) =
             launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
-        let place = Place { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
+        let place = CgroupTarget { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
         let sandbox = Sandbox::new(runtime, id, rules.0, rules.1)?;
         let mut enforced = Enforced::begin(runtime, enforcer, sandbox, &place, sockets, Some(pins))?;
         enforced.was_closed = takes_over;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
             if takes_over {
-                // The cgroup was closed before: it stays closed.
-                enforced.leave();
+                // It was closed before, so keep it closed.
+                enforced.keep_programs();
             }
             return Err(failed.into());
         }
@@ -91,20 +94,20 @@ impl Enforced {
         if takes_over {
             runtime.audit.emit(Record::lifecycle(&id.into(), "sandbox_adopted"));
         }
-        // Dropped here: the visitor is a process of the cgroup only as long as it must be.
+        // Dropped here: the visitor is a process of the cgroup and must leave it early.
         Ok(enforced)
     }
 
-    /// Attaches the programs first, pinned if there is a place for it, and serves then. `sandbox` is the proxy's half, which
-    /// serves nothing yet. Call it within a tokio runtime.
+    /// Attaches the programs, pinned if `pins` is given, then serves `sandbox`, which must not be
+    /// served yet. Call it within a tokio runtime.
     ///
     /// # Errors
-    /// What the kernel refuses, or what the proxy's half could not be made for.
+    /// If the kernel refuses, or the proxy cannot serve.
     pub(crate) fn begin(
         runtime: &Arc<Runtime>,
         enforcer: &Enforcer,
         sandbox: Arc<Sandbox>,
-        place: &Place<'_>,
+        place: &CgroupTarget<'_>,
         sockets: Sockets,
         pins: Option<Pins>,
     ) -> Result<Self, FleetError> {
@@ -144,16 +147,17 @@ impl Enforced {
         })
     }
 
-    /// The proxy's half.
+    /// The user-space half.
     pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
         self.serving.sandbox()
     }
 
-    /// Replaces policy and keys: in the kernel first, so that when that fails nothing has changed; in the proxy then, at once. With
-    /// `close`, connections that the new rules would not permit are closed; otherwise they end under those they began with.
+    /// Replaces policy and keys, first in the kernel, so that a failure changes nothing, then
+    /// atomically in the proxy. With `close`, closes connections that the new rules forbid;
+    /// otherwise they finish under the rules they began with.
     ///
     /// # Errors
-    /// When the kernel refuses the new networks; the old rules hold then.
+    /// If the kernel refuses the new networks; the old rules stay in force.
     pub(crate) fn replace(
         &mut self,
         policy: Policy,
@@ -169,27 +173,29 @@ impl Enforced {
         Ok(())
     }
 
-    /// Ends the proxy's part in good order, keys and all, then takes the programs away. The sandbox's processes must be gone, or
-    /// their traffic no longer this process's business. Call it from a thread that may be blocked.
+    /// Shuts the proxy down and revokes the keys, then detaches the programs. The sandbox's
+    /// processes must be gone, or no longer this process's responsibility. Call it from a thread
+    /// that may block.
     pub(crate) fn end(self, tokio: &Handle) {
         self.attachment.flush_refusals();
         tokio.block_on(self.serving.shutdown());
     }
 
-    /// Records what the kernel's programs refuse from now on. To be called when the self-test has passed, before a command starts.
+    /// Starts recording the kernel programs' refusals. Call it after the self-test, before a
+    /// command starts.
     ///
     /// # Errors
-    /// When the kernel's reports cannot be read.
+    /// If the kernel's reports cannot be read.
     pub(crate) fn record_refusals(&mut self) -> Result<(), FleetError> {
         Ok(self.attachment.report_to(self.serving.sandbox().refusals())?)
     }
 
-    /// The hooks whose programs somebody else has taken off the cgroup.
+    /// The hooks whose programs somebody else detached from the cgroup.
     pub(crate) fn lost(&self) -> Vec<&'static str> {
         self.attachment.lost()
     }
 
-    /// Says on standard error and in the audit that the wall has a hole, however quiet the rest shall be.
+    /// Reports lost enforcement on standard error (even with `--quiet`) and in the audit log.
     pub(crate) fn alarm(&self, lost: &[&str]) {
         let sandbox = self.serving.sandbox();
         sandbox.enforcement_lost();
@@ -201,8 +207,8 @@ impl Enforced {
         ));
     }
 
-    /// One that another process has begun, with its programs and at its listeners. The programs stay that one's until
-    /// [`Self::own`].
+    /// Adopts a sandbox another process set up, reusing its programs and listeners. That process
+    /// keeps ownership of the programs until [`Self::take_ownership`].
     pub(crate) fn inherit(serving: Serving, attachment: Attachment, pins: Pins) -> Self {
         let ca_pem = serving.sandbox().ca_pem().to_owned();
         let token = serving.listeners().self_test_token.clone();
@@ -221,49 +227,54 @@ impl Enforced {
         }
     }
 
-    /// The programs are this process's from now on, and so is their removal.
-    pub(crate) fn own(&mut self) {
-        self.attachment.own();
+    /// Takes ownership of the programs: this process detaches them from now on.
+    pub(crate) fn take_ownership(&mut self) {
+        self.attachment.take_ownership();
         if let Err(error) = self.record_refusals() {
             tracing::warn!(%error, "cannot record the kernel's refusals");
         }
     }
 
-    /// The proxy's part, being served.
+    /// The proxy half, being served.
     pub(crate) fn serving(&self) -> &Serving {
         &self.serving
     }
 
-    /// Accepts again, after [`Serving::pause`].
+    /// Accepts again after [`Serving::pause`].
     pub(crate) fn resume(&mut self) -> std::io::Result<()> {
         self.is_frozen = false;
         self.serving.resume()
     }
 
-    /// The kernel's part, and where it is pinned.
+    /// The kernel half, and its pins.
     pub(crate) fn kernel(&self) -> (&Attachment, Option<&Pins>) {
         (&self.attachment, self.pins.as_ref())
     }
 
-    /// When another process has taken over: lets what is under way end, at most for `patience`, and leaves the programs.
+    /// After another process has taken over: lets open connections finish, for at most `patience`,
+    /// and keeps the programs.
     pub(crate) async fn drain(self, patience: std::time::Duration, hurry: CancellationToken) {
-        self.attachment.hush();
+        self.attachment.stop_reporting();
         self.serving.drain(patience, hurry).await;
-        self.attachment.leave();
+        self.attachment.keep_programs();
     }
 
-    /// Whether it took the place of what a dead interceptor had left closed.
+    /// Whether a dead interceptor had left this cgroup closed.
     pub(super) fn was_closed(&self) -> bool {
         self.was_closed
     }
 
-    /// Leaves the pinned programs where they are, which then refuse everything.
-    pub(crate) fn leave(self) {
-        self.attachment.leave();
+    /// Ends the proxy but keeps the pinned programs, which then refuse everything.
+    pub(crate) fn keep_programs(self) {
+        self.attachment.keep_programs();
     }
 }
 
-fn enforcement(place: &Place<'_>, sockets: &Sockets, policy: &Policy) -> Result<Enforcement, FleetError> {
+fn enforcement(
+    place: &CgroupTarget<'_>,
+    sockets: &Sockets,
+    policy: &Policy,
+) -> Result<Enforcement, FleetError> {
     let family = || FleetError::System {
         what: "a listener has an address of the wrong family".into(),
         cause: std::io::ErrorKind::InvalidData.into(),

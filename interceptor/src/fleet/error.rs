@@ -11,48 +11,48 @@ use crate::sandbox::SandboxError;
 /// Why a sandbox could not be put under enforcement, changed or found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FleetError {
-    /// What was named as the cgroup is none that can be used.
+    /// The given cgroup is unusable.
     #[error("{0}")]
     NoCgroup(String),
-    /// The process or network namespace that was named cannot be the sandbox's.
+    /// The given process or network namespace cannot be the sandbox's.
     #[error("{0}")]
     NoNamespace(String),
-    /// A network namespace that is said to be the sandbox's alone is not.
+    /// A network namespace declared private is not.
     #[error("{0}")]
     NotPrivate(String),
-    /// The id cannot be one.
+    /// The id is invalid.
     #[error("{0}")]
     BadId(String),
-    /// There is a sandbox of this id already.
+    /// A sandbox with this id exists.
     #[error("a sandbox with this id already exists: remove it first, or leave out `id` to get a random one")]
     IdTaken,
-    /// Somebody enforces a policy on this cgroup already, or on one above or below it.
+    /// An interceptor already enforces a policy on this cgroup, or on one above or below it.
     #[error("{0}")]
     Taken(String),
-    /// There is no sandbox of this id.
+    /// No sandbox has this id.
     #[error("there is no sandbox with this id")]
     Unknown,
-    /// The policy is not valid, or a key cannot be had: every error.
+    /// The policy is invalid or a key is unavailable; lists every problem.
     #[error("{}", list(.0))]
     Policy(Vec<Problem>),
-    /// The daemon is ending and takes no more sandboxes.
+    /// The daemon is shutting down and accepts no more sandboxes.
     #[error("the daemon is shutting down")]
     Ending,
-    /// The kernel refuses, or lacks something.
+    /// The kernel refused or lacks something.
     #[error(transparent)]
     Kernel(KernelError),
-    /// The process inside failed, the self-test among it.
+    /// The process inside failed, or the self-test did.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The proxy's half could not be made.
+    /// The proxy half could not be created.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// A system call failed.
     #[error("{what}: {cause}")]
     System {
-        /// What was attempted.
+        /// The attempted action.
         what: String,
-        /// What the kernel answered. Part of the message, so not its source too.
+        /// The kernel's error. It is part of the message, so it is not the source too.
         cause: io::Error,
     },
 }
@@ -67,7 +67,7 @@ impl From<KernelError> for FleetError {
     }
 }
 
-/// Every problem in one line each.
+/// One line per problem.
 fn list(problems: &[Problem]) -> String {
     let line = |problem: &Problem| match problem.pointer.as_str() {
         "" => problem.message.clone(),
@@ -76,13 +76,13 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Adds to a kernel's answer what was attempted.
-pub(super) trait Context<T> {
-    /// Names what was attempted.
+/// Adds the attempted action to a kernel error.
+pub(super) trait IoContext<T> {
+    /// Names the attempted action.
     fn context(self, what: impl FnOnce() -> String) -> Result<T, FleetError>;
 }
 
-impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T, FleetError> {
         self.map_err(|error| FleetError::System { what: what(), cause: error.into() })
     }

@@ -1,5 +1,5 @@
-//! The audit records of one sandbox as those who follow it get them: the last ones kept, the next ones passed on, and nothing of any
-//! other sandbox, however busy that is.
+//! The audit records of one sandbox, for its followers: recent records, then new ones, never
+//! another sandbox's, however busy that one is.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,53 +12,53 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Kind, Published, Verdict};
 
-/// Records kept for those who ask for what was before, and bytes of them.
+/// Recent records kept for followers that ask for the past, and their bytes.
 const KEPT: usize = 512;
 const KEPT_BYTES: usize = 64 * 1024;
-/// How far behind one who follows may be before records are left out for them.
+/// How far a follower may fall behind before it skips records.
 const BEHIND: usize = 1024;
-/// How long the last record of a sandbox is waited for.
+/// How long to wait for a sandbox's last record.
 const LAST_RECORD: Duration = Duration::from_secs(2);
 
-/// What one who follows is told.
+/// An event for a follower.
 #[derive(Clone, Debug)]
-pub(crate) enum Heard {
+pub(crate) enum FeedEvent {
     /// A record.
     Record(Arc<Published>),
-    /// That many records were lost before they came here, of this sandbox or others.
+    /// So many records, of any sandbox, were lost on the way here.
     Lost(u64),
 }
 
 /// The records of one sandbox.
 #[derive(Debug, Default)]
 pub(crate) struct Feed {
-    state: Mutex<State>,
+    state: Mutex<History>,
     allowed: AtomicU64,
     denied: AtomicU64,
-    /// Cancelled by the sandbox's last record.
+    /// Cancelled at the sandbox's last record.
     stopped: CancellationToken,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct History {
     recent: VecDeque<Arc<Published>>,
     bytes: usize,
-    /// Made for the first who follows.
-    sender: Option<broadcast::Sender<Heard>>,
+    /// Created for the first follower.
+    sender: Option<broadcast::Sender<FeedEvent>>,
     is_over: bool,
 }
 
-/// What one who follows gets: first what was kept, then what comes, until the sandbox is gone.
+/// A follower's view: the kept records, then new ones until the sandbox is gone.
 #[derive(Debug)]
 pub(crate) struct Listener {
     /// Kept records, oldest first.
     pub(crate) recent: Vec<Arc<Published>>,
-    /// Those to come; `None` if the sandbox is gone.
-    pub(crate) coming: Option<broadcast::Receiver<Heard>>,
+    /// New records; `None` if the sandbox is gone.
+    pub(crate) coming: Option<broadcast::Receiver<FeedEvent>>,
 }
 
 impl Feed {
-    /// Follows from now on, or from a time on as far as records are still there.
+    /// Follows from now on, or from `since` as far as records are kept.
     pub(crate) fn listen(&self, since: Option<Timestamp>) -> Listener {
         let mut state = self.state();
         let kept = state.recent.iter().filter(|kept| since.is_some_and(|since| kept.time >= since));
@@ -68,7 +68,7 @@ impl Feed {
         Listener { recent, coming }
     }
 
-    /// How many requests and connections were allowed and denied.
+    /// The number of requests and connections allowed and denied.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.allowed.load(Ordering::Relaxed), self.denied.load(Ordering::Relaxed))
     }
@@ -88,7 +88,7 @@ impl Feed {
             let Some(oldest) = state.recent.pop_front() else { break };
             state.bytes -= oldest.json.len();
         }
-        state.tell(Heard::Record(published.clone()));
+        state.tell(FeedEvent::Record(published.clone()));
         drop(state);
         if published.event == Some("sandbox_stopped") {
             self.stopped.cancel();
@@ -96,26 +96,26 @@ impl Feed {
     }
 
     fn lost(&self, count: u64) {
-        self.state().tell(Heard::Lost(count));
+        self.state().tell(FeedEvent::Lost(count));
     }
 
-    /// Ends it for all who follow, after what they have not read yet.
+    /// Ends it for every follower, once they have read the rest.
     fn close(&self) {
         let mut state = self.state();
         state.is_over = true;
         state.sender = None;
     }
 
-    /// Every step leaves the state whole.
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Every step leaves the state consistent.
+    fn state(&self) -> MutexGuard<'_, History> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn tell(&self, heard: Heard) {
+impl History {
+    fn tell(&self, heard: FeedEvent) {
         if let Some(sender) = &self.sender {
-            // It fails when nobody follows any more.
+            // Fails when there is no follower.
             let _ = sender.send(heard);
         }
     }
@@ -126,35 +126,35 @@ impl State {
 pub(super) struct Feeds(Mutex<HashMap<Arc<str>, Arc<Feed>>>);
 
 impl Feeds {
-    /// Begins one, before the sandbox's first record.
+    /// Opens a feed, before the sandbox's first record.
     pub(super) fn open(&self, id: &Arc<str>) -> Arc<Feed> {
         let feed = Arc::<Feed>::default();
-        // The id may be that of a sandbox that has just gone.
+        // The id may have belonged to a sandbox that has just gone.
         if let Some(before) = self.table().insert(id.clone(), feed.clone()) {
             before.close();
         }
         feed
     }
 
-    /// Ends one.
+    /// Closes a feed.
     pub(super) fn close(&self, id: &str) {
         if let Some(feed) = self.table().remove(id) {
             feed.close();
         }
     }
 
-    /// Ends one whose sandbox is gone, when its last record has come through, at the latest after [`LAST_RECORD`].
+    /// Closes the feed of a removed sandbox after its last record, or after [`LAST_RECORD`].
     pub(super) async fn retire(&self, id: &str, feed: &Arc<Feed>) {
         let _ = tokio::time::timeout(LAST_RECORD, feed.stopped.cancelled()).await;
         feed.close();
-        // Another sandbox may have the id by now.
+        // Another sandbox may have taken the id.
         let mut table = self.table();
         if table.get(id).is_some_and(|known| Arc::ptr_eq(known, feed)) {
             table.remove(id);
         }
     }
 
-    /// Passes every record on to the feed of its sandbox, as long as there are records.
+    /// Delivers every record to its sandbox's feed, until the stream ends.
     pub(super) async fn pass_on(&self, mut stream: broadcast::Receiver<Arc<Published>>) {
         loop {
             match stream.recv().await {

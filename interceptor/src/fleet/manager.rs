@@ -1,4 +1,4 @@
-//! The table of the sandboxes that one daemon holds.
+//! The sandboxes of one daemon.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,34 +11,34 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Feeds;
-use super::{Enforced, FleetError, Known, Member, Predecessor, Rules, Source, Visit, check_id};
+use super::{Enforced, FleetError, Known, LoadedPolicy, Member, Predecessor, Source, Visit, check_id};
 use crate::audit::Record;
 use crate::files;
 use crate::kernel::Enforcer;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
 
-/// How long sandboxes that are being made or removed may take to be so before another process takes over.
+/// How long a takeover waits for sandboxes that are being created or removed.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
-/// How long the files of one sandbox are waited for when all are read again.
+/// How long a reload waits for the files of one sandbox.
 const READ_WITHIN: Duration = Duration::from_secs(5);
-/// How long the id of a sandbox that is being removed is waited for.
+/// How long to wait for the id of a sandbox that is being removed.
 const GIVEN_BACK: Duration = Duration::from_secs(10);
 
-/// What a fleet is made of.
+/// What a fleet is built from.
 #[derive(Debug)]
 pub(crate) struct FleetOptions {
-    /// The proxy's part that all sandboxes share.
+    /// The shared part of the proxy.
     pub(crate) runtime: Arc<Runtime>,
     /// The kernel's programs.
     pub(crate) enforcer: Enforcer,
-    /// Services and profiles.
+    /// The service catalogue and profiles.
     pub(crate) catalogue: Catalogue,
-    /// The policy of sandboxes that are made without one.
+    /// The policy file for sandboxes created without a policy.
     pub(crate) default_policy: Option<PathBuf>,
-    /// Where the files are that sandboxes' programs trust, a directory for each sandbox.
+    /// The directory for trust files, one subdirectory per sandbox.
     pub(crate) trust: PathBuf,
-    /// Whether the sandboxes' variables name base URLs too (`--base-urls`).
+    /// Whether the sandboxes' variables include base URLs (`--base-urls`).
     pub(crate) base_urls: bool,
     /// How a policy file is read.
     pub(crate) read: fn(&std::path::Path) -> Result<String, String>,
@@ -48,7 +48,7 @@ pub(crate) struct FleetOptions {
 #[derive(Debug)]
 pub(crate) struct Fleet {
     options: FleetOptions,
-    table: Mutex<Table>,
+    table: Mutex<MemberTable>,
     feeds: Arc<Feeds>,
     tokio: Handle,
     hurry: CancellationToken,
@@ -56,51 +56,51 @@ pub(crate) struct Fleet {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct MemberTable {
     slots: BTreeMap<Arc<str>, Slot>,
     is_ending: bool,
-    /// Another process is taking everything over: nothing is made, changed or removed meanwhile.
+    /// Another process is taking over: nothing may be created, changed or removed.
     is_frozen: bool,
 }
 
 #[derive(Debug)]
 enum Slot {
-    /// The id is taken; the self-test on the cgroup with this number has not passed yet.
+    /// The id is reserved; the self-test on this cgroup (by id) has not passed yet.
     Beginning(u64),
     Running(Arc<Member>),
-    /// Being removed from the cgroup with this number; the id is taken until that is done.
+    /// Being removed from this cgroup (by id); the id stays reserved until that is done.
     Ending(u64),
 }
 
-/// A sandbox to be.
+/// The request for a new sandbox.
 #[derive(Debug)]
 pub(crate) struct NewSandbox {
-    /// Its id; a random one if left out.
+    /// Its id; random if `None`.
     pub(crate) id: Option<String>,
     /// Its cgroup.
     pub(crate) cgroup: PathBuf,
-    /// The process whose network namespace it is; must be in the cgroup.
+    /// The process whose network namespace it uses; must be in the cgroup.
     pub(crate) pid: Option<i32>,
-    /// The network namespace, where it is not that of a process of the cgroup.
+    /// The network namespace, if not that of a process of the cgroup.
     pub(crate) netns: Option<PathBuf>,
     /// Whether that namespace was made for this sandbox alone.
     pub(crate) private_network: bool,
     /// Its policy and keys.
-    pub(crate) rules: Rules,
+    pub(crate) rules: LoadedPolicy,
 }
 
 impl Fleet {
-    /// Whether the sandboxes' variables name base URLs too.
+    /// Whether the sandboxes' variables include base URLs.
     pub(crate) fn base_urls(&self) -> bool {
         self.options.base_urls
     }
 
-    /// What is counted, as OpenMetrics text.
+    /// The metrics as OpenMetrics text.
     pub(crate) fn metrics(&self) -> String {
         self.options.runtime.metrics().encode()
     }
 
-    /// An empty one, which keeps itself up to date in tasks of the current runtime.
+    /// An empty fleet; spawns its background tasks on the current runtime.
     pub(crate) fn new(options: FleetOptions) -> Arc<Fleet> {
         let fleet = Arc::new(Fleet {
             options,
@@ -111,60 +111,64 @@ impl Fleet {
             predecessor: OnceLock::new(),
         });
         tokio::spawn(super::watch::watch(Arc::downgrade(&fleet)));
-        // Subscribed here: no record of the first sandbox is missed.
+        // Subscribed now, so that no record of the first sandbox is missed.
         let (feeds, stream) = (fleet.feeds.clone(), fleet.options.runtime.audit.subscribe());
         tokio::spawn(async move { feeds.pass_on(stream).await });
         fleet
     }
 
-    /// The proxy's part that all sandboxes share.
+    /// The shared part of the proxy.
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.options.runtime
     }
 
-    /// Services and profiles.
+    /// The service catalogue and profiles.
     pub(crate) fn catalogue(&self) -> &Catalogue {
         &self.options.catalogue
     }
 
-    /// Makes the rules of a document.
+    /// Compiles a document and reads its keys.
     ///
     /// # Errors
-    /// As [`Rules::read`].
-    pub(crate) fn rules(&self, text: &str, besides: &'static [&'static str]) -> Result<Rules, FleetError> {
-        Rules::read(text, besides, Source::Given, &self.options.catalogue, None)
+    /// As [`LoadedPolicy::read`].
+    pub(crate) fn rules(
+        &self,
+        text: &str,
+        besides: &'static [&'static str],
+    ) -> Result<LoadedPolicy, FleetError> {
+        LoadedPolicy::read(text, besides, Source::Given, &self.options.catalogue, None)
     }
 
-    /// The rules for sandboxes that are made without a policy: those of the default policy's file as it is now, else none: any
-    /// public host, no key.
+    /// The rules for sandboxes created without a policy: the default policy file as it is now.
+    /// Without one: any public host, no keys.
     ///
     /// # Errors
-    /// As [`Rules::read`], and when the file cannot be read.
-    pub(crate) fn default_rules(&self) -> Result<Rules, FleetError> {
+    /// As [`LoadedPolicy::read`], and when the file cannot be read.
+    pub(crate) fn default_rules(&self) -> Result<LoadedPolicy, FleetError> {
         match &self.options.default_policy {
             Some(path) => self.rules_of_file(path.clone(), None),
             None => self.rules("{}", &[]),
         }
     }
 
-    /// The rules in a file.
+    /// Reads the rules from a file.
     ///
     /// # Errors
-    /// As [`Rules::read`], and when the file cannot be read.
+    /// As [`LoadedPolicy::read`], and when the file cannot be read.
     pub(crate) fn rules_of_file(
         &self,
         path: PathBuf,
         previous: Option<&crate::credential::Keyring>,
-    ) -> Result<Rules, FleetError> {
+    ) -> Result<LoadedPolicy, FleetError> {
         let text = (self.options.read)(&path)
             .map_err(|message| FleetError::Policy(vec![interceptor_policy::Problem::new("", message)]))?;
-        Rules::read(&text, &[], Source::File(path), &self.options.catalogue, previous)
+        LoadedPolicy::read(&text, &[], Source::File(path), &self.options.catalogue, previous)
     }
 
-    /// Puts a cgroup under enforcement and proves from inside that it holds. Blocks while it does.
+    /// Enforces on a cgroup and tests it from inside. Blocks meanwhile.
     ///
     /// # Errors
-    /// What is wrong with the request, or what the host lacks. Nothing stays then.
+    /// If the request is invalid or the host lacks something. Nothing stays then.
     pub(crate) fn create(&self, new: NewSandbox) -> Result<Arc<Member>, FleetError> {
         let id: Arc<str> = match new.id {
             Some(id) => {
@@ -196,7 +200,7 @@ impl Fleet {
         }
     }
 
-    /// Takes an id, which one that is just being removed gives back.
+    /// Reserves an id; waits if its sandbox is just being removed.
     fn take_id(&self, id: &Arc<str>, cgroup_id: u64) -> Result<(), FleetError> {
         let patience = Instant::now() + GIVEN_BACK;
         loop {
@@ -215,9 +219,9 @@ impl Fleet {
         }
     }
 
-    fn begin(&self, id: &Arc<str>, visit: Visit, rules: Rules) -> Result<Arc<Member>, FleetError> {
+    fn begin(&self, id: &Arc<str>, visit: Visit, rules: LoadedPolicy) -> Result<Arc<Member>, FleetError> {
         let feed = self.feeds.open(id);
-        let Rules { policy, keyring, shown, warnings, source } = rules;
+        let LoadedPolicy { policy, keyring, shown, warnings, source } = rules;
         let options = &self.options;
         let enforced = Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
         tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "self-test passed; enforcing");
@@ -247,7 +251,7 @@ impl Fleet {
     /// The sandbox with this id.
     ///
     /// # Errors
-    /// [`FleetError::Unknown`], also while it begins or ends.
+    /// [`FleetError::Unknown`], also while it is being created or removed.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Member>, FleetError> {
         match self.table().slots.get(id) {
             Some(Slot::Running(member)) => Ok(member.clone()),
@@ -255,7 +259,7 @@ impl Fleet {
         }
     }
 
-    /// Every sandbox, by id.
+    /// Every sandbox, sorted by id.
     pub(crate) fn list(&self) -> Vec<Arc<Member>> {
         let table = self.table();
         let running = table.slots.values().filter_map(|slot| match slot {
@@ -265,7 +269,7 @@ impl Fleet {
         running.collect()
     }
 
-    /// The number of every sandbox's cgroup, also of those that begin or end.
+    /// The id of every sandbox's cgroup, including those being created or removed.
     pub(crate) fn cgroups(&self) -> Vec<u64> {
         let table = self.table();
         let number = |slot: &Slot| match slot {
@@ -275,21 +279,25 @@ impl Fleet {
         table.slots.values().map(number).collect()
     }
 
-    /// Replaces a policy, its text read by [`Rules::read`]; the placeholders stay. Blocks for a moment.
+    /// Replaces a policy with the text read by [`LoadedPolicy::read`]; placeholders stay. Blocks briefly.
     ///
     /// # Errors
-    /// [`FleetError::Unknown`], what is wrong with the policy, or what the kernel refuses; nothing has changed then.
+    /// [`FleetError::Unknown`], or if the policy is invalid or the kernel refuses it; nothing has
+    /// changed then.
     pub(crate) fn replace(&self, id: &str, text: &str, close: bool) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
         self.outlive_predecessor(close);
         let catalogue = &self.options.catalogue;
-        member.replace(|keyring| Rules::read(text, &[], Source::Given, catalogue, Some(keyring)), close)?;
+        member.replace(
+            |keyring| LoadedPolicy::read(text, &[], Source::Given, catalogue, Some(keyring)),
+            close,
+        )?;
         tracing::info!(sandbox = %id, close, "policy replaced");
         Ok(member)
     }
 
-    /// Ends the enforcement of a sandbox: its keys are revoked first, then its connections ended and recorded, then the programs
-    /// taken away. Blocks for as long as that takes.
+    /// Removes a sandbox: revokes its keys, ends and records its connections, then detaches the
+    /// programs. Blocks meanwhile.
     ///
     /// # Errors
     /// [`FleetError::Unknown`]
@@ -314,7 +322,7 @@ impl Fleet {
             member
         };
         member.end(&self.tokio);
-        // Its last record has then been handed to those who follow, or is lost and counted.
+        // By now its last record is delivered to followers, or lost and counted.
         self.tokio.block_on(self.options.runtime.audit.flush());
         self.table().slots.remove(id);
         let feeds = self.feeds.clone();
@@ -322,12 +330,13 @@ impl Fleet {
         Ok(())
     }
 
-    /// Has everything stay as it is, for another process to take over; waits for what is under way. Blocks.
+    /// Freezes the fleet for a takeover and waits for pending changes. Blocks.
     ///
     /// # Errors
-    /// [`FleetError::Ending`], also where another process is at it already, or what is under way does not come to its end.
+    /// [`FleetError::Ending`], also if another takeover is in progress or pending changes do not
+    /// finish.
     pub(crate) fn freeze(&self) -> Result<Vec<Arc<Member>>, FleetError> {
-        // What is under way in the daemon before this one would be cut off by the end of this one.
+        // The end of this daemon would cut off what its own predecessor still drains.
         self.outlive_predecessor(false);
         {
             let mut table = self.table();
@@ -347,32 +356,33 @@ impl Fleet {
         Ok(self.list())
     }
 
-    /// Takes [`Self::freeze`] back.
+    /// Undoes [`Self::freeze`].
     pub(crate) fn thaw(&self) {
         self.table().is_frozen = false;
     }
 
-    /// The sandboxes are another process's now; `false`, where this one has begun to end them.
-    pub(crate) fn part(&self) -> bool {
+    /// Commits the handover: the sandboxes now belong to another process. `false` if this daemon
+    /// has begun to shut down.
+    pub(crate) fn commit_handover(&self) -> bool {
         let mut table = self.table();
         let parts = table.is_frozen && !table.is_ending;
         table.is_ending = true;
         parts
     }
 
-    /// Cancelled when connections of before are to end at once: the process that has taken over is gone, or wants it.
+    /// Cancelled to end draining connections at once: the new process died or asked for it.
     pub(crate) fn hurry(&self) -> CancellationToken {
         self.hurry.clone()
     }
 
-    /// The sandboxes were this one's before, and what was under way there is still.
+    /// Remembers the daemon that handed these sandboxes over and still drains its connections.
     pub(crate) fn follow(&self, predecessor: Predecessor) {
-        // There is one at most: taking over is how a fleet begins.
+        // There is at most one, because only an empty fleet takes over.
         let _ = self.predecessor.set(predecessor);
     }
 
-    /// Has the daemon before this one end, so that no request is judged by rules that hold no more: at once, or when what is under
-    /// way there has ended. Blocks until then.
+    /// Makes the previous daemon end, so that no request is judged by outdated rules: at once, or
+    /// after it has drained. Blocks until then.
     fn outlive_predecessor(&self, at_once: bool) {
         if let Some(predecessor) = self.predecessor.get() {
             if at_once {
@@ -382,19 +392,19 @@ impl Fleet {
         }
     }
 
-    /// Takes back what was begun when the daemon's start fails: no cgroup that was closed is open afterwards. Blocks.
+    /// Undoes a failed start: cgroups that were closed stay closed. Blocks.
     pub(crate) fn withdraw(&self) {
         self.table().is_ending = true;
         for member in self.list() {
             if member.with(|enforced| enforced.was_closed()) == Some(true) {
-                member.take().into_iter().for_each(Enforced::leave);
+                member.take().into_iter().for_each(Enforced::keep_programs);
             } else {
                 member.end(&self.tokio);
             }
         }
     }
 
-    /// Lets what is under way end, at most for `patience`, when the sandboxes are another process's. The programs stay.
+    /// After a handover: lets open connections finish, for at most `patience`. The programs stay.
     pub(crate) async fn drain(&self, patience: Duration) {
         let mut draining = tokio::task::JoinSet::new();
         for enforced in self.list().iter().filter_map(|member| member.take()) {
@@ -403,18 +413,18 @@ impl Fleet {
         while draining.join_next().await.is_some() {}
     }
 
-    /// A sandbox that was another process's.
+    /// Adds a sandbox taken over from another process.
     pub(crate) fn adopt(&self, id: &Arc<str>, member: impl FnOnce(Arc<super::Feed>) -> Member) {
         let member = Arc::new(member(self.feeds.open(id)));
         self.table().slots.insert(id.clone(), Slot::Running(member));
     }
 
-    /// Programs of this process's own, and what goes on with those of others.
+    /// This process's programs, which can also adopt another's.
     pub(crate) fn enforcer(&self) -> &Enforcer {
         &self.options.enforcer
     }
 
-    /// Removes every sandbox, and takes no more.
+    /// Removes every sandbox and refuses new ones.
     pub(crate) async fn end(self: &Arc<Self>) {
         self.table().is_ending = true;
         let mut removals = tokio::task::JoinSet::new();
@@ -428,13 +438,13 @@ impl Fleet {
         while removals.join_next().await.is_some() {}
     }
 
-    /// Reads policies that came from files, and keys in files, again. What is wrong is said in the log and changes nothing.
-    /// Those of one sandbox hold up no other's for long.
+    /// Re-reads policy files and key files. Errors are logged and change nothing. A slow sandbox
+    /// does not delay the others for long.
     pub(crate) fn reload(self: &Arc<Self>) {
         for member in self.list() {
             let (fleet, of) = (self.clone(), member.clone());
             if files::within(READ_WITHIN, move || fleet.reload_one(&of)).is_none() {
-                tracing::error!(sandbox = %member.id, "its files cannot be read in time; keeping what was read before until they can");
+                tracing::error!(sandbox = %member.id, "reading its files takes too long; keeping the previous policy and keys until they arrive");
             }
         }
     }
@@ -464,8 +474,8 @@ impl Fleet {
         let _ = self.remove(&member.id);
     }
 
-    /// Every step leaves the table whole.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    /// Every step leaves the table consistent.
+    fn table(&self) -> MutexGuard<'_, MemberTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

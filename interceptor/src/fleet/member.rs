@@ -1,4 +1,4 @@
-//! One sandbox of a fleet: what it is, what is shown of it, and the enforcement until it is removed.
+//! One sandbox of a fleet: its description, and its enforcement until it is removed.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::{Enforced, Feed, FleetError, Rules, Source};
+use super::{Enforced, Feed, FleetError, LoadedPolicy, Source};
 use crate::proxy::Sandbox;
 use crate::sandbox::environment;
 
@@ -22,11 +22,11 @@ pub(crate) struct Member {
     pub(crate) cgroup: PathBuf,
     /// That cgroup's id in the kernel.
     pub(crate) cgroup_id: u64,
-    /// When it was put under enforcement.
+    /// When enforcement began.
     pub(crate) created: Timestamp,
-    /// The public certificate of its authority, PEM.
+    /// Its CA certificate, PEM.
     pub(crate) ca_pem: String,
-    /// The directory with what its programs trust.
+    /// The trust directory.
     pub(crate) trust: PathBuf,
     /// Its audit records.
     pub(crate) feed: Arc<Feed>,
@@ -37,8 +37,8 @@ pub(crate) struct Member {
     enforced: Mutex<Option<Enforced>>,
     /// Held while the policy is replaced.
     replacing: Mutex<()>,
-    /// Programs are missing, and it was said.
-    has_hole: AtomicBool,
+    /// Programs are missing, and this has been reported.
+    is_reported: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -51,48 +51,48 @@ struct About {
     limits: Limits,
 }
 
-/// What is shown of a sandbox beyond what never changes.
+/// The changeable part of a sandbox's description.
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
-    /// The policy without any key.
+    /// The policy without keys.
     pub(crate) policy: Value,
-    /// What `interceptor check` would warn of.
+    /// The warnings of `interceptor check`.
     pub(crate) warnings: Vec<Problem>,
-    /// Where the policy came from.
+    /// The policy's origin.
     pub(crate) source: Source,
-    /// The credentials' variables with their placeholders.
+    /// The credentials' variables, with placeholders.
     pub(crate) environment: Vec<(String, String)>,
-    /// When the policy was last replaced, or the sandbox made.
+    /// When the policy was last replaced, or the sandbox created.
     pub(crate) changed: Timestamp,
-    /// The ceilings of the policy.
+    /// The policy's limits.
     pub(crate) limits: Limits,
 }
 
-/// What is known of a member besides what enforces its policy.
+/// A member's description, apart from its enforcement.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub id: Arc<str>,
     pub cgroup: PathBuf,
     /// The cgroup's id in the kernel.
     pub cgroup_id: u64,
-    /// The directory with what its programs trust.
+    /// The trust directory.
     pub trust: PathBuf,
-    /// Whether the variables that its programs are given name base URLs.
+    /// Whether its variables include base URLs.
     pub base_urls: bool,
-    /// The policy as it is shown.
+    /// The policy as the API shows it.
     pub shown: Value,
-    /// What is doubtful about it.
+    /// Its warnings.
     pub warnings: Vec<Problem>,
-    /// Where it came from.
+    /// Its origin.
     pub source: Source,
-    /// When the member was made.
+    /// When the member was created.
     pub created: Timestamp,
-    /// When its policy was replaced, if it was.
+    /// When its policy was last replaced.
     pub changed: Option<Timestamp>,
 }
 
 impl Member {
-    /// A member of which this is known.
+    /// Builds a member.
     pub(crate) fn new(known: Known, enforced: Enforced, feed: Arc<Feed>) -> Member {
         let Known { id, cgroup, cgroup_id, trust, base_urls, shown, warnings, source, created, changed } =
             known;
@@ -114,11 +114,11 @@ impl Member {
             about: Mutex::new(About { shown, warnings, source, environment, changed, limits }),
             enforced: Mutex::new(Some(enforced)),
             replacing: Mutex::default(),
-            has_hole: AtomicBool::new(false),
+            is_reported: AtomicBool::new(false),
         }
     }
 
-    /// What is shown of it now.
+    /// Its current description.
     pub(crate) fn summary(&self) -> Summary {
         let about = lock(&self.about);
         Summary {
@@ -131,12 +131,12 @@ impl Member {
         }
     }
 
-    /// Replaces the policy: `read` makes the new rules, given the keyring of this moment, and nothing else replaces them meanwhile.
-    /// Whatever it takes to read them (a key may be on a mount that hangs), the sandbox can be
-    /// looked at and removed.
+    /// Replaces the policy: `read` builds the new rules from the current keyring, and nothing else
+    /// replaces them meanwhile. However long that takes (a key may be on a hanging mount), the
+    /// sandbox can still be inspected and removed.
     pub(super) fn replace(
         &self,
-        read: impl FnOnce(&crate::credential::Keyring) -> Result<Rules, FleetError>,
+        read: impl FnOnce(&crate::credential::Keyring) -> Result<LoadedPolicy, FleetError>,
         close: bool,
     ) -> Result<(), FleetError> {
         let _replacing = lock(&self.replacing);
@@ -145,7 +145,7 @@ impl Member {
             Some(enforced) if enforced.is_frozen => return Err(FleetError::Ending),
             Some(_) => {}
         }
-        let Rules { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
+        let LoadedPolicy { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
         let mut enforced = lock(&self.enforced);
         let enforced = enforced.as_mut().ok_or(FleetError::Unknown)?;
         if enforced.is_frozen {
@@ -159,28 +159,29 @@ impl Member {
         Ok(())
     }
 
-    /// Sounds the alarm, once, when somebody has taken programs off the cgroup.
-    pub(super) fn look_for_holes(&self) {
+    /// Raises the alarm, once, if somebody has detached programs from the cgroup.
+    pub(super) fn check_programs(&self) {
         let enforced = lock(&self.enforced);
         let Some(enforced) = enforced.as_ref() else { return };
         let lost = enforced.lost();
-        // One that was removed since it was looked at has taken the programs along.
-        if !lost.is_empty() && self.cgroup.exists() && !self.has_hole.swap(true, Ordering::Relaxed) {
+        // A sandbox removed meanwhile took its programs along.
+        if !lost.is_empty() && self.cgroup.exists() && !self.is_reported.swap(true, Ordering::Relaxed) {
             enforced.alarm(&lost);
         }
     }
 
-    /// Looks at the enforcement, which nobody changes meanwhile. `None` once it is being removed.
+    /// Runs `work` on the enforcement, under its lock. `None` once it is being removed.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Enforced) -> T) -> Option<T> {
         lock(&self.enforced).as_mut().map(work)
     }
 
-    /// Takes the enforcement out: only the first call has it.
+    /// Takes the enforcement out; only the first call gets it.
     pub(super) fn take(&self) -> Option<Enforced> {
         lock(&self.enforced).take()
     }
 
-    /// Ends the enforcement: the proxy first, keys and all, then the programs. Only the first call does.
+    /// Ends the enforcement: the proxy and its keys first, then the programs. Only the first call
+    /// does.
     pub(super) fn end(&self, tokio: &Handle) {
         if let Some(enforced) = lock(&self.enforced).take() {
             enforced.end(tokio);
@@ -189,7 +190,7 @@ impl Member {
     }
 }
 
-/// What is behind these locks is replaced as a whole.
+/// Values behind these locks are only replaced as a whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,11 @@
-//! Sandboxes under enforcement, one or many: what `attach` and `serve` do, and the part of it that `run` does too.
+//! Sandboxes under enforcement, one or many: all of `attach` and `serve`, and a part of `run`.
 //!
-//! [`Enforced`] is one cgroup with its kernel programs and its proxy. [`Fleet`] is the table of those that one daemon holds: made,
-//! shown, given a new policy and removed while the others go on; sandboxes share the process and nothing else.
+//! [`Enforced`] is one cgroup with its kernel programs and its proxy. [`Fleet`] holds a daemon's
+//! sandboxes, which are created, shown, changed and removed independently; they share the process
+//! and nothing else.
 //!
-//! Most of it waits for other processes and for the kernel: call it from threads that may be blocked, within a tokio runtime.
+//! Most functions wait for processes or the kernel: call them within a tokio runtime, from threads
+//! that may block.
 
 mod enforced;
 mod error;
@@ -18,13 +20,13 @@ mod stale;
 mod trust;
 mod watch;
 
-pub(crate) use enforced::{Enforced, Place};
+pub(crate) use enforced::{CgroupTarget, Enforced};
 pub(crate) use error::FleetError;
-pub(crate) use feed::{Feed, Heard, Listener};
+pub(crate) use feed::{Feed, FeedEvent, Listener};
 pub(crate) use manager::{Fleet, FleetOptions, NewSandbox};
 pub(crate) use member::{Known, Member};
 pub(crate) use pins::Pins;
 pub(crate) use place::{Netns, Visit, check_id};
 pub(crate) use predecessor::Predecessor;
-pub(crate) use rules::{Rules, Source};
+pub(crate) use rules::{LoadedPolicy, Source};
 pub(crate) use stale::{Adopt, sweep};

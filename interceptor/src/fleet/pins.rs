@@ -1,34 +1,38 @@
-//! Where `attach` and `serve` pin their programs, so that their death leaves the wall standing: `<bpffs>/interceptor/<cgroup's id>/`, one directory
-//! there for each attachment. Whoever holds the lock of the cgroup's directory enforces on the cgroup; what is found there by the
-//! next one to hold it was left by the dead.
+//! The pin directories of `attach` and `serve`, which keep a cgroup closed after a crash:
+//! `<bpffs>/interceptor/<cgroup id>/`, with one subdirectory per attachment. The process that holds
+//! the lock of the cgroup's directory enforces on the cgroup; anything the next holder finds there
+//! was left by a dead process.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::FleetError;
-use super::error::Context;
+use super::error::IoContext;
 use crate::kernel;
 
-/// Between an id, which has none, and a number that tells directories of one id apart.
+/// Separates an id, which cannot contain it, from the number that distinguishes directories of one
+/// id.
 const MARK: char = '~';
-/// How often a directory that a normal end removes at the same moment is made again.
+/// How often to recreate a directory that is removed concurrently.
 const ATTEMPTS: u32 = 10;
 
-/// The locked directory of a cgroup. Dropping it removes it, if nothing is pinned there any more.
+/// The locked directory of a cgroup. Dropping it removes the directory if nothing is pinned there
+/// any more.
 #[derive(Debug)]
 pub(crate) struct Pins {
     base: PathBuf,
     /// Locked until this process ends.
     lock: File,
-    /// What dead interceptors have left pinned.
+    /// Pin directories left by dead interceptors.
     pub(crate) stale: Vec<PathBuf>,
 }
 
 impl Pins {
-    /// Of the cgroup with this id; refused where a living interceptor has them.
+    /// Locks the directory of the cgroup with this id; refused while a living interceptor holds it.
     pub(crate) fn of(cgroup_id: u64) -> Result<Self, FleetError> {
-        // Programs are pinned in bpffs, so that the wall outlives this process; the error says how to mount it.
+        // Programs are pinned in bpffs so that enforcement survives this process; the error says
+        // how to mount it.
         let root = kernel::bpffs()?.join("interceptor");
         directory(&root)?;
         let base = root.join(cgroup_id.to_string());
@@ -49,7 +53,7 @@ impl Pins {
                     return Err(error).context(|| format!("cannot lock {}", base.display()));
                 }
             }
-            // Locked too late, if its last holder has removed it in the meantime.
+            // The last holder may have removed it before we got the lock.
             let locked = lock.metadata().context(|| format!("cannot examine {}", base.display()))?;
             let named = fs::symlink_metadata(&base);
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
@@ -66,27 +70,27 @@ impl Pins {
         )))
     }
 
-    /// Those that another process holds: the directory of the cgroup and its lock, which is one lock for both processes.
+    /// Adopts another process's directory and lock; both processes share the one lock.
     pub(crate) fn inherit(base: PathBuf, lock: File) -> Self {
         Pins { base, lock, stale: Vec::new() }
     }
 
-    /// The directory of the cgroup and its lock.
+    /// The cgroup's directory and its lock.
     pub(crate) fn parts(&self) -> (&Path, &File) {
         (&self.base, &self.lock)
     }
 
-    /// Where to pin the programs of the sandbox with this id. The place of a dead one's, which stay until the new ones are there, is
-    /// never used again.
+    /// An unused directory for the programs of the sandbox with this id. It never reuses a dead
+    /// sandbox's directory, whose programs stay until the new ones are attached.
     pub(crate) fn fresh(&self, id: &str) -> PathBuf {
         let taken = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
         let plain = self.base.join(id);
         let others = (1_u64..).map(|number| self.base.join(format!("{id}{MARK}{number}")));
-        // There is one directory for each death at most, so that the search ends soon.
+        // At most one directory per crash, so the search is short.
         std::iter::once(plain.clone()).chain(others).find(|path| !taken(path)).unwrap_or(plain)
     }
 
-    /// The id of the sandbox whose programs are pinned in a directory.
+    /// The id of the sandbox whose programs a directory holds.
     pub(super) fn id_of(directory: &Path) -> String {
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
         name.split(MARK).next().unwrap_or_default().to_owned()
@@ -95,12 +99,13 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        // Fails, as it should, when something is left there on purpose.
+        // Fails, as intended, if programs stay pinned there.
         let _ = fs::remove_dir(&self.base);
     }
 }
 
-/// Makes the directory, or makes sure that nobody else has made it: a bpffs may be open to everybody.
+/// Creates the directory, or verifies that an existing one is ours: anybody may be able to write to
+/// bpffs.
 fn directory(path: &Path) -> Result<(), FleetError> {
     let made = DirBuilder::new().mode(0o700).create(path);
     if let Err(error) = made

@@ -1,4 +1,4 @@
-//! Where a sandbox of somebody else's making is: its cgroup, and its network namespace. And what it may be called.
+//! Locates a sandbox that somebody else made: its cgroup and network namespace. Also validates ids.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -9,16 +9,16 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs, statfs};
 use nix::unistd::Pid;
 
 use super::FleetError;
-use super::error::Context;
+use super::error::IoContext;
 use crate::privilege::attendant;
 use crate::sandbox::cgroup;
 
-/// The longest id, as long as the ids of container engines.
+/// Maximum length of an id, as for container engines.
 const LONGEST_ID: usize = 64;
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS_MAGIC: FsType = FsType(libc::NSFS_MAGIC as _);
 
-/// Whether a sandbox may be called so: an id becomes a part of paths, of records and of a certificate.
+/// Whether the id is valid: it becomes part of paths, records and a certificate.
 ///
 /// # Errors
 /// [`FleetError::BadId`], which does not repeat the id.
@@ -33,37 +33,37 @@ pub(crate) fn check_id(id: &str) -> Result<(), FleetError> {
     )))
 }
 
-/// Whose loopback a network namespace holds. Who made the namespace knows; its devices tell
-/// nothing: a host may have no device but `lo`.
+/// Whose loopback a network namespace holds. Only its creator knows; its devices prove nothing,
+/// because a host may have no device besides `lo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Netns {
-    /// It was made for this sandbox alone, by this product or by a container engine: its loopback
-    /// is the sandbox's own.
+    /// Made for this sandbox alone, by interceptor or a container engine: the loopback is the
+    /// sandbox's own.
     Private,
-    /// It is also others', or nobody said whose it is: their services listen on its loopback.
+    /// Shared with others, or unknown: other services may listen on its loopback.
     Shared,
 }
 
-/// A cgroup to put under enforcement, and the network namespace of what runs there.
+/// A cgroup to enforce on, and the network namespace of its processes.
 #[derive(Debug)]
 pub(crate) struct Visit {
-    /// The cgroup's directory, without symbolic links.
+    /// The cgroup's directory, symlinks resolved.
     pub(crate) cgroup: PathBuf,
     /// Its id in the kernel.
     pub(crate) cgroup_id: u64,
     /// The network namespace; `None` for this process's own.
     pub(crate) network: Option<OwnedFd>,
-    /// Whose that namespace is.
+    /// Whether that namespace is the sandbox's alone.
     pub(crate) netns: Netns,
 }
 
 impl Visit {
-    /// Looks at the cgroup, which is a directory of a mounted cgroup v2 or a path below its mount as `/proc/PID/cgroup` shows it,
-    /// and opens the network namespace: that at the path `netns`, else that of the process `pid`, which must be in the cgroup, else
-    /// that of the cgroup's first process, else this process's own.
+    /// Finds the cgroup, given as a cgroup v2 directory or as a path that `/proc/PID/cgroup` shows.
+    /// Opens the network namespace: `netns` if given, else that of `pid`, which must be in the
+    /// cgroup, else that of the cgroup's first process, else this process's own.
     ///
     /// # Errors
-    /// [`FleetError::NoCgroup`], [`FleetError::NoNamespace`], or what the system says.
+    /// [`FleetError::NoCgroup`], [`FleetError::NoNamespace`], or a system error.
     pub(crate) fn find(cgroup: &Path, pid: Option<i32>, netns: Option<&Path>) -> Result<Visit, FleetError> {
         let cgroup = directory(cgroup)?;
         let cgroup_id = cgroup::id_of(&cgroup)?;
@@ -76,7 +76,7 @@ impl Visit {
         Ok(Visit { cgroup, cgroup_id, network, netns: Netns::Shared })
     }
 
-    /// Takes the word of who made the network namespace that it is this sandbox's alone, if `told`.
+    /// If `told`, trusts the caller that the network namespace is this sandbox's alone.
     ///
     /// # Errors
     /// [`FleetError::NotPrivate`] for this process's own namespace and for that of process 1.
@@ -89,7 +89,7 @@ impl Visit {
             let metadata = metadata.context(examine)?;
             Ok::<_, FleetError>((metadata.dev(), metadata.ino()))
         };
-        // Where process 1 may not be looked at, the word of who asks is all there is.
+        // If process 1 cannot be inspected, the caller's word is all we have.
         let first = attendant::network_of(1).ok().map(|first| identity(File::from(first).metadata()));
         let first = first.transpose()?;
         let own = identity(fs::metadata("/proc/self/ns/net"))?;
@@ -107,8 +107,8 @@ impl Visit {
     }
 }
 
-/// The directory that `path` names, either itself or below the mount. Errors do not repeat it: who asked knows it, and may have put
-/// something else there by mistake.
+/// The directory `path` names, absolute or below the cgroup mount. Errors do not repeat the path:
+/// the caller knows it, and may have put a secret there by mistake.
 fn directory(path: &Path) -> Result<PathBuf, FleetError> {
     let mount = cgroup::mount_point()?;
     let below = mount.join(path.strip_prefix("/").unwrap_or(path));
@@ -133,7 +133,7 @@ fn directory(path: &Path) -> Result<PathBuf, FleetError> {
     Ok(found)
 }
 
-/// The process that was named, if it is in the cgroup; else the first one there.
+/// The given process, if it is in the cgroup; else the cgroup's first process.
 fn member(cgroup: &Path, pid: Option<i32>) -> Result<Option<Pid>, FleetError> {
     let members =
         cgroup::processes(cgroup).context(|| format!("cannot list the processes of {}", cgroup.display()))?;
@@ -156,7 +156,7 @@ fn namespace_of(member: Pid) -> Result<Option<OwnedFd>, FleetError> {
     Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))
 }
 
-/// The network namespace that a file stands for, e.g. one below `/run/netns`.
+/// Opens a network namespace by a file, e.g. one below `/run/netns`.
 fn namespace_at(path: &Path) -> Result<OwnedFd, FleetError> {
     let refused = |why: String| FleetError::NoNamespace(why);
     if !path.is_absolute() {
@@ -174,7 +174,7 @@ fn namespace_at(path: &Path) -> Result<OwnedFd, FleetError> {
     Ok(file.into())
 }
 
-/// The process whose network namespace procfs has at this path.
+/// The process of a procfs path to a network namespace.
 fn process_of(path: &Path) -> Option<i32> {
     path.to_str()?.strip_prefix("/proc/")?.strip_suffix("/ns/net")?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! The daemon before this one, while it ends what was under way.
+//! The previous daemon, while it drains.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Mutex, PoisonError};
@@ -8,8 +8,8 @@ use serde::de::IgnoredAny;
 
 use crate::sandbox::handover::Channel;
 
-/// The daemon before this one. The requests that it ends are judged by the rules that it handed over: whoever changes those here has
-/// it end first.
+/// The previous daemon. It still judges its open requests by the rules it handed over, so end it
+/// before you change those rules here.
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     channel: Channel,
@@ -17,26 +17,26 @@ pub(crate) struct Predecessor {
 }
 
 impl Predecessor {
-    /// At the other end of a conversation in which everything was said.
+    /// At the other end of a finished takeover conversation.
     pub(crate) fn at(channel: Channel) -> Self {
-        // For ever, since its own time to drain is its own affair; its death closes the channel in any case.
+        // No timeout: it may drain as long as it likes, and its death closes the channel.
         if let Err(error) = channel.set_patience(None) {
-            tracing::warn!(%error, "the daemon before this one may be taken for gone too early");
+            tracing::warn!(%error, "cannot wait indefinitely for the previous daemon; it may be taken for dead too early");
         }
         Predecessor { channel, is_gone: Mutex::new(false) }
     }
 
-    /// Has it end without waiting for what is under way.
+    /// Makes it end without draining.
     pub(crate) fn hurry(&self) {
-        // Should it be gone, so much the better.
+        // It may be gone already.
         let _ = shutdown(self.channel.as_fd().as_raw_fd(), Shutdown::Write);
     }
 
-    /// Waits for its end. Blocks, at most for as long as it drains.
+    /// Waits for its end. Blocks for as long as it drains.
     pub(crate) fn wait(&self) {
         let mut gone = self.is_gone.lock().unwrap_or_else(PoisonError::into_inner);
         if !*gone {
-            // It says nothing more: its end is the end of the channel.
+            // It sends nothing more; the channel closes when it ends.
             let _ = self.channel.receive::<IgnoredAny>();
             *gone = true;
         }

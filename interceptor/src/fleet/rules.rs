@@ -1,4 +1,4 @@
-//! A policy with its keys, and what may be shown of it.
+//! A policy with its keys, and the form of it that may be shown.
 
 use std::path::PathBuf;
 
@@ -8,44 +8,44 @@ use serde_json::Value;
 use super::FleetError;
 use crate::credential::{KeyProblem, Keyring};
 
-/// Where a policy came from.
+/// The origin of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A request or a configuration held it: it changes only by another request.
+    /// Given in a request or the configuration; changes only by another request.
     Given,
-    /// This file, which is read again on SIGHUP.
+    /// This file, which SIGHUP reloads.
     File(PathBuf),
 }
 
-/// A policy with its keys, and what may be shown of it.
+/// A policy with its keys, and the form of it that may be shown.
 #[derive(Debug)]
-pub(crate) struct Rules {
+pub(crate) struct LoadedPolicy {
     /// The compiled policy.
     pub(crate) policy: Policy,
     /// The real keys and their placeholders.
     pub(crate) keyring: Keyring,
-    /// The document without any key.
+    /// The document without keys.
     pub(crate) shown: Value,
-    /// What `interceptor check` would warn of.
+    /// The warnings of `interceptor check`.
     pub(crate) warnings: Vec<Problem>,
-    /// Where the text came from.
+    /// Its origin.
     pub(crate) source: Source,
 }
 
-impl Rules {
-    /// Compiles the text of a document, in which the outermost fields `besides` are somebody else's, and reads the keys. The
-    /// placeholders of `previous` are kept, by credential.
+impl LoadedPolicy {
+    /// Compiles a document and reads its keys. The top-level fields `besides` are not the policy's
+    /// and are ignored. Credentials keep their placeholders from `previous`.
     ///
     /// # Errors
-    /// [`FleetError::Policy`] with everything that is wrong; nothing of it holds a key.
+    /// [`FleetError::Policy`] with every problem; no message contains a key.
     pub(crate) fn read(
         text: &str,
         besides: &'static [&'static str],
         source: Source,
         catalogue: &Catalogue,
         previous: Option<&Keyring>,
-    ) -> Result<Rules, FleetError> {
-        Rules::with_keys(text, besides, source, catalogue, |policy| {
+    ) -> Result<LoadedPolicy, FleetError> {
+        LoadedPolicy::with_keys(text, besides, source, catalogue, |policy| {
             Keyring::load(policy, previous).map_err(|errors| {
                 let problem = |error: crate::credential::KeyError| {
                     let id = policy.credential_named(&error.credential);
@@ -61,24 +61,24 @@ impl Rules {
         })
     }
 
-    /// As [`Rules::read`], with keys that `keys` has for the policy.
+    /// As [`LoadedPolicy::read`], with the keys that `keys` provides.
     pub(crate) fn with_keys(
         text: &str,
         besides: &'static [&'static str],
         source: Source,
         catalogue: &Catalogue,
         keys: impl FnOnce(&Policy) -> Result<Keyring, Vec<Problem>>,
-    ) -> Result<Rules, FleetError> {
+    ) -> Result<LoadedPolicy, FleetError> {
         let report = check_besides(text, besides, catalogue);
         let Some(policy) = report.policy else { return Err(FleetError::Policy(report.errors)) };
         let keyring = keys(&policy).map_err(FleetError::Policy)?;
         let shown = shown(text, besides, &keyring);
-        Ok(Rules { policy, keyring, shown, warnings: report.warnings, source })
+        Ok(LoadedPolicy { policy, keyring, shown, warnings: report.warnings, source })
     }
 }
 
-/// The document without the keys that stand in it. Should one stand where none belongs, a label for instance, its placeholder stands
-/// there instead.
+/// The document without its keys. A key in any other field, such as a label, is replaced by its
+/// placeholder.
 fn shown(text: &str, besides: &[&str], keyring: &Keyring) -> Value {
     let Ok(Value::Object(mut document)) = serde_json::from_str(text) else { return Value::Null };
     besides.iter().for_each(|field| drop(document.remove(*field)));
@@ -108,8 +108,8 @@ fn shown(text: &str, besides: &[&str], keyring: &Keyring) -> Value {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Rules, FleetError> {
-        Rules::read(text, &["cgroup"], Source::Given, &Catalogue::builtin(), None)
+    fn read(text: &str) -> Result<LoadedPolicy, FleetError> {
+        LoadedPolicy::read(text, &["cgroup"], Source::Given, &Catalogue::builtin(), None)
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What daemons and `attach` that were killed have left: programs pinned on cgroups, which refuse everything. A daemon that starts
-//! adopts them, keeps them closed, or removes them, and says which.
+//! Programs that killed daemons and `attach` processes left pinned on cgroups, where they refuse
+//! everything. A starting daemon adopts them, keeps them closed or removes them, and reports which.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -8,22 +8,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::error::Context;
+use super::error::IoContext;
 use super::{FleetError, Pins};
 use crate::kernel;
 use crate::sandbox::cgroup;
 
-/// Cgroups below one another that are looked at.
+/// Maximum cgroup depth searched.
 const DEEPEST: usize = 64;
 
-/// Which of the sandboxes that a dead daemon has left are kept.
+/// Which leftover sandboxes to keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum Adopt {
     /// All.
     #[default]
     All,
-    /// None but those of the configuration.
+    /// Only those the configuration names.
     None,
     /// Those with these ids.
     Only(Vec<String>),
@@ -55,37 +55,37 @@ impl FromStr for Adopt {
     }
 }
 
-/// What became of one.
+/// The outcome for one leftover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// The configuration has a sandbox for its cgroup, which takes its place without a gap.
+pub(crate) enum Disposition {
+    /// The configuration has a sandbox for its cgroup, which replaces it without a gap.
     Adopted,
-    /// It stays as it is: everything is refused.
+    /// Unchanged: it refuses everything.
     Closed,
-    /// It was not to be kept: what still runs there is not confined any more.
+    /// Not kept: nothing confines its processes any more.
     Removed,
-    /// Its cgroup was removed in the meantime, and so it is.
+    /// Removed, because its cgroup no longer exists.
     Gone,
 }
 
-/// A sandbox that somebody who died has left.
+/// A sandbox left by a dead process.
 #[derive(Clone, Debug)]
 pub(crate) struct Stale {
     /// Its id.
     pub(crate) id: String,
-    /// The directory of its cgroup, or the number it had.
+    /// Its cgroup's directory, or the id if that is gone.
     pub(crate) cgroup: PathBuf,
-    /// What became of it.
-    pub(crate) fate: Fate,
+    /// The outcome.
+    pub(crate) fate: Disposition,
 }
 
 impl Stale {
-    /// The name of its lifecycle record.
+    /// The event name in its lifecycle record.
     pub(crate) fn event(&self) -> &'static str {
         match self.fate {
-            Fate::Adopted => "sandbox_adopting",
-            Fate::Closed => "sandbox_kept_closed",
-            Fate::Removed | Fate::Gone => "sandbox_removed",
+            Disposition::Adopted => "sandbox_adopting",
+            Disposition::Closed => "sandbox_kept_closed",
+            Disposition::Removed | Disposition::Gone => "sandbox_removed",
         }
     }
 }
@@ -96,33 +96,34 @@ impl fmt::Display for Stale {
         let place = cgroup.display();
         let left = "left by a crashed daemon";
         match fate {
-            Fate::Adopted => write!(
+            Disposition::Adopted => write!(
                 formatter,
                 "adopted sandbox {id} on {place}, {left}; it has a new CA and new placeholders, so \
                  restart what loaded the old ones"
             ),
-            Fate::Closed => write!(
+            Disposition::Closed => write!(
                 formatter,
                 "sandbox {id} on {place}, {left}, stays closed: everything it sends is refused; \
                  create a sandbox on this cgroup to open it, or remove it with --adopt none"
             ),
-            Fate::Removed => write!(
+            Disposition::Removed => write!(
                 formatter,
                 "removed sandbox {id} on {place}, {left}, because --adopt does not keep it: its \
                  processes are no longer confined"
             ),
-            Fate::Gone => {
+            Disposition::Gone => {
                 write!(formatter, "cleaned up sandbox {id} {left} (its cgroup no longer exists)")
             }
         }
     }
 }
 
-/// Looks through what is pinned, and removes what is not to be kept. `configured` are the cgroups that are about to get a sandbox:
-/// theirs stay until that is in their place. What living processes hold is not touched. `trust` is where files to trust are.
+/// Examines everything pinned and removes what is not kept. Programs on `configured` cgroups stay
+/// until the new sandbox replaces them. Does not touch what living processes hold. `trust` is the
+/// root of the trust directories.
 ///
 /// # Errors
-/// When bpffs or the cgroups cannot be read, or a pin cannot be removed.
+/// If bpffs or the cgroups cannot be read, or a pin cannot be removed.
 pub(crate) fn sweep(
     adopt: &Adopt,
     configured: &HashSet<u64>,
@@ -143,12 +144,12 @@ pub(crate) fn sweep(
         for directory in &pins.stale {
             let id = Pins::id_of(directory);
             let fate = match cgroups.get(&number) {
-                None => Fate::Gone,
-                Some(_) if configured.contains(&number) => Fate::Adopted,
-                Some(_) if adopt.keeps(&id) => Fate::Closed,
-                Some(_) => Fate::Removed,
+                None => Disposition::Gone,
+                Some(_) if configured.contains(&number) => Disposition::Adopted,
+                Some(_) if adopt.keeps(&id) => Disposition::Closed,
+                Some(_) => Disposition::Removed,
             };
-            if matches!(fate, Fate::Gone | Fate::Removed) {
+            if matches!(fate, Disposition::Gone | Disposition::Removed) {
                 kernel::remove_pins(directory)?;
                 super::trust::remove(&trust.join(number.to_string()));
             }
@@ -169,7 +170,7 @@ impl Adopt {
     }
 }
 
-/// Every cgroup by its id. One that vanishes meanwhile is none.
+/// Every cgroup by its id; skips those that vanish meanwhile.
 fn cgroups() -> Result<HashMap<u64, PathBuf>, FleetError> {
     let mount = cgroup::mount_point()?;
     let mut found = HashMap::new();

@@ -1,5 +1,5 @@
-//! What the programs of a sandbox trust, as files on the host: for processes that share its files, and for containers that get them by a
-//! bind mount. They hold certificates only.
+//! The trust files of a sandbox on the host, for processes that share the host's files and for
+//! containers that bind-mount them. They contain only certificates.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
@@ -7,11 +7,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use super::FleetError;
-use super::error::Context;
+use super::error::IoContext;
 use crate::sandbox::trust;
 
-/// Writes the files of the sandbox on the cgroup of this id into a fresh directory below `root`, and returns that. What a dead daemon
-/// left of the same cgroup is replaced.
+/// Writes the trust files for the sandbox on this cgroup into a fresh directory below `root`, which
+/// it returns. Replaces what a dead daemon left for the same cgroup.
 pub(super) fn write(root: &Path, cgroup_id: u64, ca_pem: &str) -> Result<PathBuf, FleetError> {
     own_directory(root)?;
     let directory = root.join(cgroup_id.to_string());
@@ -26,7 +26,7 @@ pub(super) fn write(root: &Path, cgroup_id: u64, ca_pem: &str) -> Result<PathBuf
 fn write_files(directory: &Path, ca_pem: &str) -> Result<(), FleetError> {
     let make = || format!("cannot make {}", directory.display());
     DirBuilder::new().mode(0o755).create(directory).context(make)?;
-    // Whatever the umask is: everybody may read who may trust.
+    // World-readable whatever the umask: anybody may read certificates.
     fs::set_permissions(directory, Permissions::from_mode(0o755)).context(make)?;
     for file in trust::files(ca_pem) {
         let path = directory.join(file.name);
@@ -43,7 +43,7 @@ fn write_files(directory: &Path, ca_pem: &str) -> Result<(), FleetError> {
     Ok(())
 }
 
-/// Removes the files of a sandbox.
+/// Removes the trust files of a sandbox.
 pub(super) fn remove(directory: &Path) {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -53,7 +53,7 @@ pub(super) fn remove(directory: &Path) {
     }
 }
 
-/// Makes the directory, or makes sure that nobody else could put files there.
+/// Creates the directory, or verifies that nobody else can write to an existing one.
 fn own_directory(path: &Path) -> Result<(), FleetError> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(fs::read_to_string(written.join(trust::AUTHORITY)).unwrap(), pem);
         assert_eq!(fs::metadata(written.join(trust::BUNDLE)).unwrap().mode() & 0o777, 0o644);
         remove(&written);
-        // A link in the place of the directory is replaced, not followed.
+        // A symlink in its place is replaced, not followed.
         std::os::unix::fs::symlink(&elsewhere, root.join("7")).unwrap();
         let _ = write(&root, 7, &pem);
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);

@@ -1,5 +1,5 @@
-//! Notices that a sandbox's cgroup was removed, or that somebody has taken programs off it. The kernel takes the programs away with a
-//! cgroup, and one made in its place is another one, with another id: it never inherits the policy (attack O7).
+//! Detects removed cgroups and detached programs. The kernel detaches the programs of a removed
+//! cgroup. A new cgroup at the same path has another id and never inherits the policy (attack O7).
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Weak};
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::{Fleet, Member};
 
-/// How often each cgroup is looked at, and in how many parts: a look costs a dozen system calls, and those at a thousand sandboxes
-/// in one go would hold a processor for a good while.
+/// How often each cgroup is checked. The checks are spread over [`PARTS`] slices: one costs a dozen
+/// system calls, and a thousand in one go would hog a processor.
 const EVERY: Duration = Duration::from_secs(1);
 const PARTS: usize = 10;
 
-/// Watches until the fleet is gone.
+/// Runs until the fleet is dropped.
 pub(super) async fn watch(fleet: Weak<Fleet>) {
     let mut tick = tokio::time::interval(EVERY / PARTS as u32);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -30,7 +30,7 @@ pub(super) async fn watch(fleet: Weak<Fleet>) {
     }
 }
 
-/// In at most [`PARTS`] parts of the same size.
+/// Splits into at most [`PARTS`] slices of equal size.
 fn in_parts<T>(mut all: Vec<T>) -> Vec<Vec<T>> {
     let size = all.len().div_ceil(PARTS);
     let mut parts = Vec::with_capacity(PARTS);
@@ -46,7 +46,7 @@ fn look(fleet: &Arc<Fleet>, members: &[Arc<Member>]) {
         if is_gone(member) {
             fleet.cgroup_gone(member);
         } else {
-            member.look_for_holes();
+            member.check_programs();
         }
     }
 }

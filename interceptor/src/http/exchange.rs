@@ -20,7 +20,7 @@ use crate::metrics::{Opened, SandboxMetrics};
 use crate::proxy::Sandbox;
 use crate::proxy::echoes::{Echoes, MOST};
 use crate::proxy::live::Alive;
-use crate::proxy::quota::Place;
+use crate::proxy::quota::Permit;
 
 /// How long a body may take to say how it ended once its request was dropped.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub(crate) struct Exchange {
     up: Arc<AtomicU64>,
     down: u64,
     /// Its place among the sandbox's requests in progress.
-    place: Option<Place>,
+    place: Option<Permit>,
     /// Counts it as in progress.
     in_progress: Opened,
     /// How long the proxy itself was at it, and since when it is again.
@@ -172,7 +172,7 @@ impl Exchange {
     }
 
     /// Keeps a place among the sandbox's requests in progress until the exchange is over.
-    pub(crate) fn hold(&mut self, place: Place) {
+    pub(crate) fn hold(&mut self, place: Permit) {
         self.place = Some(place);
     }
 

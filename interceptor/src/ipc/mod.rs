@@ -1,5 +1,5 @@
-//! What processes of the interceptor say to each other with: the control socket, and how strings, paths
-//! and secrets are written into messages. The conversations themselves are `sandbox::handover`,
+//! Communication between interceptor's own processes: the control socket, and the encoding of
+//! strings, paths and secrets in messages. The protocols themselves are `sandbox::handover`,
 //! `privilege::attendant` and `takeover`.
 
 mod secret;

@@ -1,16 +1,16 @@
-//! Text that is overwritten in memory when it is done with, and shown by nothing.
+//! Text that is zeroed in memory after use and never displayed.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-/// A text that goes to the next process and nowhere else.
+/// A text meant only for the next process.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// A copy of a text that is secret.
+    /// Copies a secret text.
     pub fn new(text: &str) -> Secret {
         Secret(Zeroizing::new(text.to_owned()))
     }

@@ -1,5 +1,5 @@
-//! The control socket: made with mode 0600 at once, in a directory that only its owner can write, in the place of a dead daemon's but
-//! never of a living one's.
+//! The control socket: created with mode 0600, in a directory only its owner can write. It replaces
+//! a dead daemon's socket, never a living one's.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -13,56 +13,56 @@ use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio_util::sync::CancellationToken;
 
-/// Connections that may wait to be accepted.
+/// Maximum connections waiting to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Why there is no control socket.
+/// Why the control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// A living daemon has it.
+    /// A living daemon listens there.
     #[error("another daemon listens on {path}: stop it first, or choose another path with --control", path = path.display())]
     Taken {
         /// The socket.
         path: PathBuf,
     },
-    /// Its directory, or what is in its place, is not safe to use.
+    /// The directory, or whatever is at the path, is unsafe.
     #[error("{path} {why}", path = path.display())]
     Unsafe {
         /// The directory or file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// What is wrong and how to fix it.
         why: &'static str,
     },
-    /// The system refuses.
+    /// A system call failed.
     #[error("cannot {action} {path}: {cause}", path = path.display())]
     System {
-        /// What was attempted.
+        /// The attempted action.
         action: &'static str,
-        /// On what.
+        /// Its object.
         path: PathBuf,
-        /// What the system says.
+        /// The kernel's error.
         cause: io::Error,
     },
 }
 
-/// A bound control socket; dropping it removes the file, unless another has taken its place.
+/// A bound control socket; dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     /// Device and inode of the file.
     file: (u64, u64),
-    /// Another process listens there now: the file is its own.
+    /// Another process listens there now and owns the file.
     handed: CancellationToken,
-    /// Who asked last for the sandboxes, in words.
+    /// A description of the process that last asked to take over.
     successor: Mutex<String>,
 }
 
 impl ControlSocket {
-    /// Binds it.
+    /// Binds the socket.
     ///
     /// # Errors
-    /// Where a living daemon listens there, where others could replace the file, or where the system refuses.
+    /// If a living daemon listens there, others could replace the file, or the system refuses.
     pub fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
         let system =
             |action, path: &Path, cause| SocketError::System { action, path: path.to_owned(), cause };
@@ -70,11 +70,12 @@ impl ControlSocket {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        // Held until the socket listens: of two daemons that begin at once, one finds the other's.
+        // Held until the socket listens: of two daemons that start together, one finds the other's
+        // socket.
         let _held = hold(directory)?;
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
-                let why = "is there and is no socket: remove it, or give another path with --control";
+                let why = "exists and is not a socket: remove it, or give another path with --control";
                 return Err(SocketError::Unsafe { path: path.to_owned(), why });
             }
             Ok(_) => match UnixStream::connect(path) {
@@ -82,7 +83,7 @@ impl ControlSocket {
                     tracing::info!(path = %path.display(), "removing the socket of a crashed daemon");
                     fs::remove_file(path).map_err(|cause| system("remove the stale socket", path, cause))?;
                 }
-                // It is alive, or busy (EAGAIN).
+                // Alive, possibly busy (EAGAIN).
                 _ => return Err(SocketError::Taken { path: path.to_owned() }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -90,7 +91,8 @@ impl ControlSocket {
         }
         let bound = (|| {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            // The file is made with the socket's own mode (unix_bind in net/unix/af_unix.c): there is no moment with another.
+            // The file gets the socket's own mode (unix_bind in net/unix/af_unix.c), so it never
+            // has another.
             fchmod(socket.as_fd(), Mode::from_bits_truncate(0o600))?;
             socket.bind(&SockAddr::unix(path)?)?;
             socket.listen(BACKLOG)?;
@@ -112,10 +114,10 @@ impl ControlSocket {
         }
     }
 
-    /// That of another process, which listens there too.
+    /// Adopts another process's socket.
     ///
     /// # Errors
-    /// When it is not at this path any more.
+    /// If the socket is no longer at this path.
     pub(crate) fn inherit(listener: UnixListener, path: &Path) -> Result<ControlSocket, SocketError> {
         let found = listener.set_nonblocking(true).and_then(|()| fs::symlink_metadata(path));
         let found = found.map_err(|cause| SocketError::System {
@@ -126,40 +128,40 @@ impl ControlSocket {
         Ok(ControlSocket::of(listener, path, (found.dev(), found.ino())))
     }
 
-    /// Notes who is about to be given the sandboxes.
+    /// Remembers the process that is about to take over.
     pub(crate) fn expect(&self, successor: String) {
         *self.successor.lock().unwrap_or_else(PoisonError::into_inner) = successor;
     }
 
-    /// Who has taken over, in words.
+    /// A description of the process that took over.
     pub fn successor(&self) -> String {
         self.successor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Leaves the socket to another process, which listens at it.
+    /// Gives the socket file up to another process that listens on it.
     pub(crate) fn hand_over(&self) {
         self.handed.cancel();
     }
 
-    /// Whether another process listens at it in this one's place.
+    /// Whether another process listens on it instead.
     pub fn is_handed(&self) -> bool {
         self.handed.is_cancelled()
     }
 
-    /// Cancelled when another process listens at it in this one's place.
+    /// Cancelled once another process listens on it instead.
     pub(crate) fn handed(&self) -> CancellationToken {
         self.handed.clone()
     }
 
-    /// Where it is.
+    /// The socket's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The listening socket, once more.
+    /// Duplicates the listening socket.
     ///
     /// # Errors
-    /// Without a free descriptor.
+    /// If no descriptor is free.
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
@@ -177,7 +179,7 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Makes the directory if need be, makes sure that only its owner writes there, and locks it.
+/// Creates the directory if necessary, verifies that only its owner can write to it, and locks it.
 fn hold(path: &Path) -> Result<File, SocketError> {
     let system = |action, cause| SocketError::System { action, path: path.to_owned(), cause };
     let refused = |why| SocketError::Unsafe { path: path.to_owned(), why };
@@ -190,22 +192,22 @@ fn hold(path: &Path) -> Result<File, SocketError> {
     let options = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
     let directory = options.map_err(|cause| match cause.raw_os_error() {
         Some(libc::ELOOP | libc::ENOTDIR) => {
-            refused("is no directory itself: name the directory that it leads to")
+            refused("is a symbolic link or no directory: name the directory itself")
         }
         _ => system("open the directory", cause),
     })?;
     let found = directory.metadata().map_err(|cause| system("examine", cause))?;
     if found.uid() != nix::unistd::geteuid().as_raw() {
         return Err(refused(
-            "belongs to somebody else, who could replace the socket: give a directory of one's own",
+            "belongs to another user, who could replace the socket: choose a directory of your own",
         ));
     }
     if found.mode() & 0o022 != 0 {
         return Err(refused(
-            "can be written by others, who could replace the socket: chmod go-w it, or give another directory",
+            "is writable by others, who could replace the socket: run chmod go-w on it, or choose another directory",
         ));
     }
-    // Our own directory is nobody else's to look into; one that others use is theirs to decide.
+    // Close our own directory to others; the mode of a shared one is not ours to change.
     if path.ends_with("interceptor") && found.mode() & 0o077 != 0 {
         directory.set_permissions(Permissions::from_mode(0o700)).map_err(|cause| system("protect", cause))?;
     }

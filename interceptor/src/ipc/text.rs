@@ -1,4 +1,4 @@
-//! Strings and paths that need not be UTF-8, in JSON messages from one process to another.
+//! Strings and paths that need not be UTF-8, in JSON messages between processes.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,17 +8,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Strings as the operating system has them, which need not be UTF-8.
+/// OS strings, which need not be UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings(pub Vec<OsString>);
 
-/// A path as the operating system has it.
+/// An OS path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentPath(pub PathBuf);
 
 impl Serialize for Strings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // None of them can hold a NUL: each is followed by one.
+        // OS strings contain no NUL, so NUL terminates each.
         let mut bytes = Vec::new();
         for string in &self.0 {
             bytes.extend(string.as_bytes());

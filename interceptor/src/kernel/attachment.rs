@@ -18,8 +18,9 @@ use super::refusals::Reports;
 use super::{KernelError, pins, sys};
 use crate::seam::{Listeners, Refusals};
 
-/// The enforcement of one sandbox. Dropping it refuses everything first, then detaches the programs and removes every entry: end
-/// the sandbox's processes before, since those that are left are no longer intercepted afterwards.
+/// The enforcement of one sandbox. Dropping it first refuses everything, then detaches the programs
+/// and removes every map entry. End the sandbox's processes before: nothing intercepts the
+/// survivors afterwards.
 #[derive(Debug)]
 pub struct Attachment {
     maps: Arc<Maps>,
@@ -30,15 +31,15 @@ pub struct Attachment {
     denied: Option<NetworkSet>,
     allowed_loopback: Option<NetworkSet>,
     links: Vec<FdLink>,
-    /// The cgroup's directory, and the ids of the programs there in the order of [`HOOKS`].
+    /// The cgroup's directory, and the ids of its programs in the order of [`HOOKS`].
     programs: Option<(OwnedFd, Vec<u32>)>,
     pinned: Vec<PinnedLink>,
     directory: Option<PathBuf>,
-    is_left: bool,
+    keeps_programs: bool,
 }
 
 impl Attachment {
-    /// Of a sandbox that [`Maps::admit`] has admitted, without links yet.
+    /// For a sandbox that [`Maps::admit`] has admitted; has no links yet.
     pub(super) fn new(
         maps: Arc<Maps>,
         reports: Arc<Reports>,
@@ -58,35 +59,38 @@ impl Attachment {
             programs: None,
             pinned: Vec::new(),
             directory: None,
-            is_left: false,
+            keeps_programs: false,
         }
     }
 
-    /// Replaces the networks to which `connect` fails, and the loopback networks that are redirected in a shared namespace, both at once:
-    /// every `connect` sees what was in force or what is now, never a part. Call it from a thread that may be blocked for milliseconds.
+    /// Atomically replaces the networks that `connect` refuses and the loopback networks that a
+    /// shared namespace redirects: every `connect` sees either the old sets or the new ones. May
+    /// block for milliseconds.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses an entry; what was in force stays so then.
+    /// If the kernel refuses an entry; the old sets then stay in force.
     pub fn set_networks(&mut self, denied: &[IpNet], allowed_loopback: &[IpNet]) -> Result<(), KernelError> {
         let denied = NetworkSet::write(&self.maps, self.numbers.next(), denied)?;
         let allowed = NetworkSet::write(&self.maps, self.numbers.next(), allowed_loopback)?;
         let sandbox = Sandbox { denied: denied.number(), allowed_loopback: allowed.number(), ..self.sandbox };
         self.maps.configure(self.cgroup_id, &sandbox)?;
         self.sandbox = sandbox;
-        // A program that has read the old numbers may not have asked the old sets yet: they go with the assignment, after it.
+        // A program that has read the old numbers may not have looked up the old sets yet, so drop
+        // the sets only after every running program has ended.
         sys::wait_for_programs();
         (self.denied, self.allowed_loopback) = (Some(denied), Some(allowed));
         Ok(())
     }
 
-    /// Marks the interceptor's sockets in the sandbox as its own. In a shared namespace nothing is redirected to a socket without the
-    /// mark, so that nobody can take the place of an interceptor that has died, and only a marked resolver may answer there; in a private
-    /// namespace it is harmless to leave it out. No process of the sandbox may ever get hold of one of these sockets.
+    /// Marks the interceptor's sockets in the sandbox as its own. In a shared namespace,
+    /// connections are redirected only to marked sockets, so nobody can take a dead interceptor's
+    /// port, and only a marked resolver may answer. In a private namespace the mark is optional. No
+    /// process of the sandbox may ever get hold of one of these sockets.
     ///
     /// # Errors
     ///
-    /// When the kernel has no memory for the mark.
+    /// If the kernel has no memory for the mark.
     pub fn mark_listeners(&self, listeners: &Listeners) -> Result<(), KernelError> {
         self.mark(&listeners.tcp4)?;
         self.mark(&listeners.dns4)?;
@@ -98,31 +102,34 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// When the kernel has no memory for the mark.
+    /// If the kernel has no memory for the mark.
     pub fn mark(&self, socket: impl AsFd) -> Result<(), KernelError> {
         self.maps.mark_own(socket.as_fd(), self.sandbox.id)
     }
 
-    /// Pins the programs under a new directory, which must be on a bpffs (see [`super::bpffs`]): they stay on the cgroup when this process
-    /// dies. Dropping the attachment removes the directory and takes them off as ever; after a death, [`super::remove_pins`] or
+    /// Pins the programs under a new directory, which must be on a bpffs (see [`super::bpffs`]), so
+    /// that they stay on the cgroup when this process dies. Dropping the attachment still detaches
+    /// them and removes the directory; after a crash, [`super::remove_pins`] or
     /// [`super::Enforcer::attach_over`] does.
     ///
     /// # Errors
     ///
-    /// When the directory exists or is on no bpffs. The programs are off the cgroup then: drop the attachment and do not start the sandbox.
+    /// If the directory exists or is not on a bpffs. The programs are detached then: drop the
+    /// attachment and do not start the sandbox.
     pub fn pin(&mut self, directory: &Path) -> Result<(), KernelError> {
         self.pinned = pins::pin(std::mem::take(&mut self.links), directory)?;
         self.directory = Some(directory.to_owned());
         Ok(())
     }
 
-    /// Ends the attachment of a pinned sandbox without taking the programs off: they refuse what they would redirect to the listeners that
-    /// this process is about to close. What is not pinned is taken off.
-    pub fn leave(mut self) {
-        self.is_left = !self.pinned.is_empty();
+    /// Ends the attachment but keeps pinned programs on the cgroup. They refuse whatever they would
+    /// redirect to the listeners this process is about to close. Unpinned programs are detached.
+    pub fn keep_programs(mut self) {
+        self.keeps_programs = !self.pinned.is_empty();
     }
 
-    /// Goes on with the programs of another process, pinned in `directory`: to be left there, until [`Self::own`].
+    /// Adopts another process's programs, pinned in `directory`. Dropping the attachment keeps them
+    /// until [`Self::take_ownership`].
     pub(super) fn inherit(
         (maps, reports): (Arc<Maps>, Arc<Reports>),
         numbers: Arc<Numbers>,
@@ -132,30 +139,32 @@ impl Attachment {
         (directory, cgroup): (&Path, Option<OwnedFd>),
     ) -> Result<Self, KernelError> {
         let mut attachment = Self::new(maps, reports, numbers, cgroup_id, sandbox);
-        // First, so that a failure below changes nothing.
-        attachment.is_left = true;
+        // Set first, so that a failure below changes nothing.
+        attachment.keeps_programs = true;
         [attachment.denied, attachment.allowed_loopback] = sets;
         attachment.directory = Some(directory.to_owned());
         attachment.pinned = pins::open(directory)?;
         if let Some(cgroup) = cgroup {
-            // Opened once more: a pinned link does not show what it is.
+            // Reopened, because a pinned link does not expose its program.
             let links: Vec<FdLink> = pins::open(directory)?.into_iter().map(FdLink::from).collect();
             attachment.watch(cgroup, &links)?;
         }
         Ok(attachment)
     }
 
-    /// The attachment is this process's: its drop takes the programs off. Said when the process that attached them has left them.
-    pub fn own(&mut self) {
-        self.is_left = false;
-        // Without the thread they are recorded when the sandbox ends.
+    /// Takes ownership of the programs: dropping the attachment now detaches them. Call it once the
+    /// process that attached them has let go of them.
+    pub fn take_ownership(&mut self) {
+        self.keeps_programs = false;
+        // Without the thread, refusals are recorded when the sandbox ends.
         if let Err(error) = self.reports.begin() {
-            tracing::warn!(%error, "the kernel's refusals are recorded late");
+            tracing::warn!(%error, "cannot read kernel refusals now; they will be recorded when the sandbox ends");
         }
     }
 
-    /// Leaves the reports of its [`Self::program_set`] to another process that has taken over.
-    pub fn hush(&self) {
+    /// Stops reading the refusals of its [`Self::program_set`], because another process has taken
+    /// over.
+    pub fn stop_reporting(&self) {
         self.reports.end();
     }
 
@@ -164,29 +173,31 @@ impl Attachment {
         self.cgroup_id
     }
 
-    /// Where its programs are pinned, if they are.
+    /// The directory its programs are pinned in, if any.
     pub fn pins(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
-    /// What another process needs to go on with the same programs and maps beside [`Self::pins`]: see
-    /// [`super::Enforcer::inherit`]. The same for every attachment of one [`Self::program_set`].
+    /// The descriptors another process needs, besides [`Self::pins`], to continue with the same
+    /// programs and maps: see [`super::Enforcer::inherit`]. Identical for every attachment of one
+    /// [`Self::program_set`].
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = self.maps.descriptors();
         all.push(self.reports.descriptor());
         all
     }
 
-    /// Tells one set of programs and maps of this process from another.
+    /// Identifies the set of programs and maps within this process.
     pub fn program_set(&self) -> usize {
         Arc::as_ptr(&self.maps).addr()
     }
 
-    /// Reports what the programs refuse from now on. To be called after the self-test, whose refusals concern nobody.
+    /// Reports the programs' refusals from now on. Call it after the self-test, whose refusals must
+    /// not be recorded.
     ///
     /// # Errors
     ///
-    /// When the programs cannot be told; nothing is reported then.
+    /// If the programs cannot be configured; nothing is reported then.
     pub fn report_to(&mut self, refusals: Arc<dyn Refusals>) -> Result<(), KernelError> {
         self.reports.listen(self.sandbox.id, refusals);
         let sandbox = Sandbox { flags: self.sandbox.flags | REPORTS, ..self.sandbox };
@@ -195,26 +206,28 @@ impl Attachment {
         Ok(())
     }
 
-    /// Passes on, before it returns, every refusal up to now: for the end of a sandbox whose processes are gone.
+    /// Delivers every refusal so far before it returns. Call it at the end of a sandbox, when its
+    /// processes are gone.
     pub fn flush_refusals(&self) {
         self.reports.flush(self.sandbox.id);
     }
 
-    /// The hooks whose programs are no longer on the cgroup: somebody has taken them off, or the cgroup is gone.
+    /// The hooks whose programs are no longer on the cgroup: somebody detached them, or the cgroup
+    /// is gone.
     pub fn lost(&self) -> Vec<&'static str> {
         let Some((cgroup, programs)) = &self.programs else { return Vec::new() };
         HOOKS
             .iter()
             .zip(programs)
             .filter(|(hook, program)| {
-                // Where the kernel does not say, nothing is known to be lost.
+                // If the kernel does not tell, assume nothing is lost.
                 sys::has_program(cgroup.as_fd(), hook.kind, **program).is_ok_and(|found| !found)
             })
             .map(|(hook, _)| hook.name)
             .collect()
     }
 
-    /// Remembers what is where, once all links are made.
+    /// Records the links and their programs, once all links exist.
     pub(super) fn remember(&mut self, cgroup: BorrowedFd<'_>, links: Vec<FdLink>) -> Result<(), KernelError> {
         let cgroup = cgroup.try_clone_to_owned().map_err(examine);
         let watched = cgroup.and_then(|cgroup| self.watch(cgroup, &links));
@@ -222,7 +235,7 @@ impl Attachment {
         watched
     }
 
-    /// Remembers the programs of links that are on the cgroup whose directory is given, for [`Self::lost`].
+    /// Records the ids of the programs behind `links`, for [`Self::lost`].
     fn watch(&mut self, cgroup: OwnedFd, links: &[FdLink]) -> Result<(), KernelError> {
         let programs = links
             .iter()
@@ -232,12 +245,12 @@ impl Attachment {
         Ok(())
     }
 
-    /// How many connections of the sandbox have been asked for and are neither accepted nor given up.
+    /// The number of half-open connections: requested, neither accepted nor given up yet.
     pub fn half_open(&self) -> u64 {
         self.maps.half_open(self.sandbox.id).unwrap_or(0)
     }
 
-    /// [`Self::half_open`] for those who look at it later.
+    /// A gauge for [`Self::half_open`].
     pub fn half_open_gauge(&self) -> HalfOpenGauge {
         HalfOpenGauge { maps: Arc::clone(&self.maps), sandbox: self.sandbox.id }
     }
@@ -256,7 +269,7 @@ impl Attachment {
         Ok(())
     }
 
-    /// Tells the programs what to do.
+    /// Writes the configuration that the programs read.
     pub(super) fn configure(&self) -> Result<(), KernelError> {
         self.maps.configure(self.cgroup_id, &self.sandbox)
     }
@@ -264,9 +277,9 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if self.is_left {
-            self.reports.leave(self.sandbox.id);
-            self.denied.iter_mut().chain(&mut self.allowed_loopback).for_each(NetworkSet::leave);
+        if self.keeps_programs {
+            self.reports.stop_delivery(self.sandbox.id);
+            self.denied.iter_mut().chain(&mut self.allowed_loopback).for_each(NetworkSet::keep);
             return;
         }
         self.reports.forget(self.sandbox.id);
@@ -274,7 +287,8 @@ impl Drop for Attachment {
         let _ = self.maps.configure(self.cgroup_id, &Sandbox::default());
         self.links.drain(..).for_each(|link| pins::detach(&link));
         for link in self.pinned.drain(..) {
-            // A pin that somebody has removed already leaves the link to be detached by its last descriptor, which is this one.
+            // If somebody has already removed the pin, closing the last descriptor (this one)
+            // detaches the link.
             let _ = link.unpin().map(|link| pins::detach(&link));
         }
         if let Some(directory) = &self.directory {

@@ -1,4 +1,5 @@
-//! Whether a directory is a cgroup that can be given an enforcement (`Documentation/admin-guide/cgroup-v2.rst`).
+//! Checks whether a directory is a cgroup that programs can be attached to
+//! (`Documentation/admin-guide/cgroup-v2.rst`).
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -12,10 +13,10 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use super::{KernelError, sys};
 
-/// What the kernel keeps of the name `interceptor_connect4`: 15 bytes.
+/// The kernel keeps 15 bytes of the name `interceptor_connect4`.
 const PROGRAM: &str = "interceptor_con";
 
-/// The id of a cgroup: its directory's inode number, which the kernel never gives to another.
+/// The id of a cgroup: its directory's inode number, which the kernel never reuses.
 pub(super) fn id(cgroup: BorrowedFd<'_>) -> Result<u64, KernelError> {
     let system = fstatfs(cgroup).map_err(|error| io("read the cgroup's file system", error.into()))?;
     if system.filesystem_type() != CGROUP2_SUPER_MAGIC {
@@ -25,8 +26,8 @@ pub(super) fn id(cgroup: BorrowedFd<'_>) -> Result<u64, KernelError> {
     Ok(status.st_ino)
 }
 
-/// Refuses a cgroup above, at or below which an interceptor of this or another process already enforces a policy: of two
-/// redirections the second would see the first one's target as the destination.
+/// Refuses a cgroup if any interceptor already enforces a policy on it, above it or below it. With
+/// two redirections, the second would take the first one's target for the destination.
 pub(super) fn refuse_second(cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
     let inherited = query(cgroup, true)?;
     let below = descendants(cgroup);
@@ -47,7 +48,7 @@ pub(super) fn refuse_second(cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
         return Err(KernelError::AlreadyEnforced { place: place.to_owned() });
     }
     for path in below {
-        // A cgroup that vanishes meanwhile is none any more.
+        // The cgroup may be gone by now.
         let Ok(directory) = File::open(&path) else { continue };
         let programs = sys::programs(directory.as_fd(), sys::INET4_CONNECT, false).unwrap_or_default();
         if programs.iter().any(|program| ours.contains(program)) {
@@ -57,12 +58,12 @@ pub(super) fn refuse_second(cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Whether programs of an interceptor, of this or another process, living or dead, judge what the
-/// processes of a cgroup do: by themselves or from a cgroup above.
+/// Whether an interceptor's programs, of any process, living or dead, govern this cgroup: attached
+/// to it or to a cgroup above.
 ///
 /// # Errors
 ///
-/// When the kernel does not say so for certain.
+/// If the kernel gives no certain answer.
 pub fn is_enforced(cgroup: &Path) -> Result<bool, KernelError> {
     let cgroup = File::open(cgroup).map_err(|error| io("open the cgroup's directory", error))?;
     let mut unknown: HashSet<u32> = query(cgroup.as_fd(), true)?.into_iter().collect();
@@ -74,7 +75,7 @@ pub fn is_enforced(cgroup: &Path) -> Result<bool, KernelError> {
             return Ok(true);
         }
     }
-    // One that cannot be looked at may be ours.
+    // A program we cannot inspect may be ours.
     if unknown.is_empty() { Ok(false) } else { Err(KernelError::Incomplete { part: "a program's name" }) }
 }
 
@@ -86,7 +87,7 @@ fn query(cgroup: BorrowedFd<'_>, inherited: bool) -> Result<Vec<u32>, KernelErro
     })
 }
 
-/// Every cgroup below, by the path the descriptor was opened with; none if that cannot be read.
+/// Every cgroup below, found through the path the descriptor was opened with; empty if unreadable.
 fn descendants(cgroup: BorrowedFd<'_>) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open =
@@ -100,7 +101,7 @@ fn descendants(cgroup: BorrowedFd<'_>) -> Vec<PathBuf> {
     found
 }
 
-/// The directories in a directory.
+/// The subdirectories of a directory.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
     entries

@@ -1,4 +1,4 @@
-//! Where an accepted connection was going, asked of the kernel by the socket itself.
+//! Looks up the original destination of an accepted connection by its socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use aya::maps::MapError;
 use super::maps::Maps;
 use crate::seam::Destinations;
 
-/// The accepted sockets' storage.
+/// Reads the socket storage of accepted sockets.
 pub(super) struct Accepted(pub(super) Arc<Maps>);
 
 impl Destinations for Accepted {

@@ -1,4 +1,4 @@
-//! TCP and UDP sockets of a network namespace by sock_diag(7): listed, and closed as if their peer had gone
+//! Lists and closes the TCP and UDP sockets of a network namespace by sock_diag(7)
 //! (`include/uapi/linux/inet_diag.h`).
 
 use std::io;
@@ -20,11 +20,11 @@ const SOCK_DESTROY: u16 = 21;
 const CGROUP_ID: u16 = 21;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// Where `struct inet_diag_sockid` stands in `struct inet_diag_msg`, and how long it is.
+/// Position of `struct inet_diag_sockid` in `struct inet_diag_msg`.
 const ID: std::ops::Range<usize> = 4..52;
 /// Length of `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
-/// All states of TCP but TIME_WAIT, SYN_RECV and NEW_SYN_RECV, which are nobody's descriptor.
+/// All TCP states except TIME_WAIT, SYN_RECV and NEW_SYN_RECV, whose sockets have no descriptor.
 const STATES: u32 = !((1 << 6) | (1 << 3) | (1 << 12));
 
 /// One socket.
@@ -32,24 +32,24 @@ const STATES: u32 = !((1 << 6) | (1 << 3) | (1 << 12));
 pub(super) struct Socket {
     family: u8,
     protocol: u8,
-    /// `struct inet_diag_sockid`: addresses, ports and a cookie, by which the kernel finds exactly this one.
+    /// `struct inet_diag_sockid`: addresses, ports and a cookie; identifies exactly this socket.
     id: [u8; 48],
-    /// The number that `/proc/PID/fd` shows.
+    /// The inode number shown in `/proc/PID/fd`.
     pub(super) inode: u32,
-    /// The id of the cgroup in which it was born.
+    /// The id of the cgroup it was created in.
     pub(super) cgroup: Option<u64>,
-    /// What it is connected to.
+    /// Its peer.
     pub(super) remote: Option<SocketAddr>,
 }
 
-/// Why the kernel did not do as it was asked.
+/// Why sock_diag failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// A module that lists sockets is not loaded, and was not to be had.
+    /// The kernel module that lists these sockets is not loaded and cannot be loaded.
     NoModule {
         /// The module.
         module: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Sockets could not be listed.
@@ -58,11 +58,11 @@ pub(super) enum Failure {
     Destroy(io::Error),
 }
 
-/// The conversation with the kernel about the namespace of the thread that opened it.
+/// A sock_diag socket; sees the network namespace of the thread that opened it.
 pub(super) struct Diag(OwnedFd);
 
 impl Diag {
-    /// Opens it.
+    /// Opens the socket.
     pub(super) fn open() -> io::Result<Self> {
         let protocol = Some(SockProtocol::NetlinkSockDiag);
         Ok(Self(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?))
@@ -75,7 +75,8 @@ impl Diag {
             for (protocol, module) in [(libc::IPPROTO_TCP, "tcp_diag"), (libc::IPPROTO_UDP, "udp_diag")] {
                 let listed = self.dump(family as u8, protocol as u8, &mut found);
                 listed.map_err(|source| match source.raw_os_error() {
-                    // Not that there are none: the kernel has nothing that could list them.
+                    // ENOENT does not mean "no sockets": the kernel lacks the module that lists
+                    // them.
                     Some(libc::ENOENT) => Failure::NoModule { module, source },
                     _ => Failure::List(source),
                 })?;
@@ -84,7 +85,8 @@ impl Diag {
         Ok(found)
     }
 
-    /// Closes a socket; its owner's next call fails with `ECONNABORTED`. That it is gone already is no error.
+    /// Closes a socket; its owner's next call fails with `ECONNABORTED`. A socket that is already
+    /// gone is no error.
     pub(super) fn destroy(&mut self, socket: &Socket) -> io::Result<()> {
         self.send(SOCK_DESTROY, NLM_F_ACK, socket.family, socket.protocol, &socket.id)?;
         let mut buffer = [0; 4096];
@@ -127,7 +129,7 @@ impl Diag {
     }
 }
 
-/// The messages of a datagram: type and body.
+/// Splits a datagram into messages: type and body.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = word(bytes, 0)? as usize;
@@ -138,12 +140,13 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// `struct inet_diag_msg` and its attributes; `None` for a socket that no descriptor refers to.
+/// Parses `struct inet_diag_msg` and its attributes; `None` for a socket without a descriptor.
 fn parse(protocol: u8, body: &[u8]) -> Option<Socket> {
     let id: [u8; 48] = body.get(ID)?.try_into().ok()?;
     let inode = word(body, 68).filter(|inode| *inode != 0)?;
     let (family, state) = (body[0], body[1]);
-    // Ports and addresses stand in network order: source port, destination port, source, destination.
+    // Ports and addresses are in network byte order: source port, destination port, source,
+    // destination.
     let port = u16::from_be_bytes([id[2], id[3]]);
     let ip = if i32::from(family) == libc::AF_INET {
         Ipv4Addr::new(id[20], id[21], id[22], id[23]).into()
@@ -166,7 +169,7 @@ fn parse(protocol: u8, body: &[u8]) -> Option<Socket> {
     Some(Socket { family, protocol, id, inode, cgroup, remote })
 }
 
-/// NLMSG_ERROR: zero is an acknowledgement, else a negative errno.
+/// NLMSG_ERROR: zero acknowledges, anything else is a negative errno.
 fn error_of(kind: u16, body: &[u8]) -> io::Result<()> {
     match (kind, word(body, 0).map(u32::cast_signed)) {
         (NLMSG_ERROR, Some(0)) => Ok(()),
@@ -176,7 +179,7 @@ fn error_of(kind: u16, body: &[u8]) -> io::Result<()> {
 }
 
 fn malformed() -> io::Error {
-    io::Error::other("sock_diag sent an answer that is not one")
+    io::Error::other("sock_diag sent a malformed answer")
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

@@ -1,4 +1,4 @@
-//! The programs and maps of this process, loaded once.
+//! This process's programs and maps, loaded once.
 
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -31,12 +31,12 @@ use crate::seam::Destinations;
 /// The programs, built by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/interceptor.o");
 
-/// What the programs do on one cgroup.
+/// What the programs enforce on one cgroup.
 #[derive(Clone, Debug)]
 pub struct Enforcement {
     /// The cgroup's id: the inode number of its directory.
     pub cgroup_id: u64,
-    /// Whether the sandbox's network namespace is also others': then loopback is not its own.
+    /// Whether others share the sandbox's network namespace; its loopback is not its own then.
     pub shared_netns: bool,
     /// The listener for TCP over IPv4, mapped addresses included.
     pub tcp4: SocketAddrV4,
@@ -48,28 +48,30 @@ pub struct Enforcement {
     pub dns6: Option<SocketAddrV6>,
     /// Networks to which `connect` fails with `EPERM`. Synthetic addresses and port 53 are exempt.
     pub denied: Vec<IpNet>,
-    /// In a shared namespace: the loopback networks whose connections go to the proxy instead of failing.
+    /// In a shared namespace: loopback networks whose connections go to the proxy instead of
+    /// failing.
     pub allowed_loopback: Vec<IpNet>,
 }
 
-/// How the programs are loaded.
+/// Load options.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// How many sandboxes the maps are made for. Each costs 16 KiB of kernel memory in the table of half-open connections.
+    /// The number of sandboxes the maps have room for. Each costs 16 KiB of kernel memory in the
+    /// table of half-open connections.
     pub sandboxes: u32,
-    /// Whether the programs report what they refuse as debug events of `tracing`, target `interceptor::kernel::events`. Without it the verifier
-    /// removes the reporting code.
+    /// Whether the programs emit debug events for their refusals (`tracing` target
+    /// `interceptor::kernel::events`). Otherwise the verifier removes that code.
     pub debug: bool,
 }
 
 impl Default for LoadOptions {
-    /// 64 sandboxes, and events if somebody listens to them.
+    /// 64 sandboxes; debug events if a subscriber wants them.
     fn default() -> Self {
         Self { sandboxes: 64, debug: KernelLog::is_wanted() }
     }
 }
 
-/// The loaded programs and their maps. Attachments outlive it if they must: each keeps what it needs.
+/// The loaded programs and their maps. Attachments may outlive it: each holds what it needs.
 pub struct Enforcer {
     object: Mutex<Ebpf>,
     maps: Arc<Maps>,
@@ -86,16 +88,16 @@ impl fmt::Debug for Enforcer {
 }
 
 impl Enforcer {
-    /// Loads every program and makes every map, for the default [`LoadOptions`].
+    /// Loads every program and creates every map with the default [`LoadOptions`].
     pub fn load() -> Result<Self, KernelError> {
         Self::load_with(LoadOptions::default())
     }
 
-    /// Loads every program and makes every map.
+    /// Loads every program and creates every map.
     ///
     /// # Errors
     ///
-    /// What the kernel refuses, with the remedy; nothing stays loaded then.
+    /// If the kernel refuses anything; the error names the remedy, and nothing stays loaded.
     pub fn load_with(options: LoadOptions) -> Result<Self, KernelError> {
         let mut object = load_object(options)?;
         for hook in &HOOKS {
@@ -115,22 +117,24 @@ impl Enforcer {
         })
     }
 
-    /// Puts the programs on a cgroup. When it returns, they do what `enforcement` says; until then they refuse everything.
+    /// Attaches the programs to a cgroup. They refuse everything until this returns, and enforce
+    /// `enforcement` afterwards.
     ///
     /// # Errors
     ///
-    /// When the directory is no cgroup, when it, one above or one below already has an enforcement, or when the kernel refuses;
-    /// nothing stays attached then.
+    /// If the directory is not a cgroup, if an interceptor already enforces a policy on, above or
+    /// below it, or if the kernel refuses. Nothing stays attached then.
     pub fn attach(&self, cgroup: impl AsFd, enforcement: &Enforcement) -> Result<Attachment, KernelError> {
         self.attach_beside(cgroup.as_fd(), enforcement, cgroup::refuse_second)
     }
 
-    /// Takes over a cgroup from an interceptor that has died and left its programs pinned in `pins`: attaches first, then removes the old
-    /// ones. Between the two nothing gets out, since each refuses the other's loopback listener.
+    /// Takes a cgroup over from a dead interceptor that left its programs pinned in `pins`.
+    /// Attaches the new programs before it removes the old ones. Nothing gets out in between, since
+    /// each set refuses the other's listener.
     ///
     /// # Errors
     ///
-    /// As [`Self::attach`]; the old programs stay then.
+    /// As [`Self::attach`]; the old programs then stay.
     pub fn attach_over(
         &self,
         cgroup: impl AsFd,
@@ -142,12 +146,13 @@ impl Enforcer {
         Ok(attachment)
     }
 
-    /// As [`Self::attach`], and pins the programs under the new directory `pins`, so that they outlive this process. `stale` are the
-    /// directories of interceptors that have died on the same cgroup: their programs are removed when the new ones are pinned.
+    /// As [`Self::attach`], and pins the programs under the new directory `pins`, so that they
+    /// outlive this process. `stale` are the pin directories dead interceptors left for the same
+    /// cgroup: their programs are removed once the new ones are pinned.
     ///
     /// # Errors
     ///
-    /// As [`Self::attach`] and [`Attachment::pin`]; the old programs stay then.
+    /// As [`Self::attach`] and [`Attachment::pin`]; the old programs then stay.
     pub fn attach_pinned(
         &self,
         cgroup: impl AsFd,
@@ -164,7 +169,7 @@ impl Enforcer {
         Ok(attachment)
     }
 
-    /// Attaches if `permit` permits.
+    /// Attaches if `permit` succeeds.
     fn attach_beside(
         &self,
         cgroup: BorrowedFd<'_>,
@@ -175,7 +180,7 @@ impl Enforcer {
         if actual != enforcement.cgroup_id {
             return Err(KernelError::WrongCgroup { actual, given: enforcement.cgroup_id });
         }
-        // Locked from the question to the last link: two threads may want the same cgroup.
+        // Held from the check to the last link: two threads may want the same cgroup.
         let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
         permit(cgroup)?;
         let sandbox = self.numbers.next();
@@ -194,26 +199,26 @@ impl Enforcer {
         Ok(attachment)
     }
 
-    /// Goes on with the programs and maps of another process, whose [`Attachment::descriptors`] these are.
+    /// Adopts the programs and maps of another process from its [`Attachment::descriptors`].
     ///
     /// # Errors
     ///
-    /// When they are not those of such a set, or are laid out otherwise than this build's.
+    /// If they are not such a set, or their layout differs from this build's.
     pub fn inherit(&self, descriptors: Vec<OwnedFd>) -> Result<Inherited, KernelError> {
         Inherited::open(descriptors, Arc::clone(&self.numbers))
     }
 
-    /// Where accepted connections were going.
+    /// The lookup of accepted connections' original destinations.
     pub fn destinations(&self) -> Arc<dyn Destinations> {
         Arc::new(Accepted(Arc::clone(&self.maps)))
     }
 
-    /// How full the maps are.
+    /// A gauge of the maps' fill levels.
     pub fn gauge(&self) -> MapGauge {
         MapGauge { maps: Arc::clone(&self.maps), sandboxes: self.sandboxes }
     }
 
-    /// What the programs are told of a sandbox, its networks aside.
+    /// The configuration of a sandbox, without its networks.
     fn describe(&self, id: u64, enforcement: &Enforcement) -> Sandbox {
         let endpoint6 = |address: Option<SocketAddrV6>| {
             address.map_or_else(Endpoint::default, |address| SocketAddr::V6(address).into())
@@ -231,7 +236,7 @@ impl Enforcer {
         }
     }
 
-    /// A full table of sandboxes by its name.
+    /// Names the error of a full sandbox table.
     fn full(&self, error: KernelError) -> KernelError {
         match error {
             KernelError::Map { source: aya::maps::MapError::SyscallError(ref error), .. }
@@ -243,7 +248,7 @@ impl Enforcer {
         }
     }
 
-    /// The maps, for tests that look at what is left in them.
+    /// The maps, for tests that look for leftovers.
     #[cfg(test)]
     pub(super) fn maps(&self) -> &Maps {
         &self.maps
@@ -256,13 +261,14 @@ impl Drop for Enforcer {
     }
 }
 
-/// Makes the maps, without loading a program yet.
+/// Creates the maps; loads no program yet.
 pub(super) fn load_object(options: LoadOptions) -> Result<Ebpf, KernelError> {
     // aya-log's own levels: 0 is below all of them, 4 is debug.
     let level: u8 = if options.debug { 4 } else { 0 };
     let flows = options.sandboxes.saturating_mul(HALF_OPEN_LIMIT);
     blind_loader()
-        // Nothing is relocated against the running kernel's types, so it need not have them, and they need not be parsed.
+        // The programs need no relocation against kernel types, so the running kernel's BTF need
+        // not exist or be parsed.
         .btf(None)
         .override_global("AYA_LOG_LEVEL", &level, true)
         .map_max_entries("FLOWS", flows)
@@ -272,18 +278,19 @@ pub(super) fn load_object(options: LoadOptions) -> Result<Ebpf, KernelError> {
         .map_err(KernelError::object)
 }
 
-/// A loader that has not read the running kernel's types. aya reads and parses all of them, some 15 ms and 20 MiB, before it can be
-/// told that nobody needs them; in the root directory of a thread that has none it finds nothing to read.
+/// A loader that skips the running kernel's BTF. aya reads and parses all of it (about 15 ms and 20
+/// MiB) before it can be told not to. A thread with an empty root directory gives it nothing to
+/// read.
 fn blind_loader() -> EbpfLoader<'static> {
     let elsewhere = || {
         unshare(CloneFlags::CLONE_FS).and_then(|()| chroot("/proc/self/fd")).ok().map(|()| EbpfLoader::new())
     };
     let made = thread::Builder::new().name("kernel-loader".to_owned()).spawn(elsewhere);
-    // Where a process may not do that, the loader reads what it is about to forget.
+    // If the thread may not change its root, the loader parses the BTF for nothing.
     made.ok().and_then(|thread| thread.join().ok()).flatten().unwrap_or_default()
 }
 
-/// Attaches every program; on an error, what was attached is detached.
+/// Attaches every program; on error, detaches those already attached.
 fn attach_all(
     object: &mut Ebpf,
     cgroup: BorrowedFd<'_>,
@@ -291,13 +298,14 @@ fn attach_all(
     HOOKS.iter().map(|hook| hook.attach(object, cgroup)).collect()
 }
 
-/// Numbers for sandboxes and sets of networks: never 0, never the same twice, also not after a restart beside pinned maps.
+/// Numbers for sandboxes and network sets: never 0 and never reused, even after a restart beside
+/// pinned maps.
 #[derive(Debug)]
 pub(super) struct Numbers(AtomicU64);
 
 impl Numbers {
     fn new() -> Self {
-        // A process takes fewer than one number a nanosecond, so the next process begins above.
+        // A process takes fewer than one number per nanosecond, so the next process starts above.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
         Self(AtomicU64::new(now.max(1)))
     }

@@ -1,4 +1,4 @@
-//! What can go wrong between this process and the kernel, each with what to do about it.
+//! Errors between this process and the kernel, each with its remedy.
 
 use std::io;
 
@@ -24,7 +24,7 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
-    /// The kernel does not know the system call at all.
+    /// The kernel lacks the system call.
     #[error(
         "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_INET, as distribution kernels have"
     )]
@@ -43,13 +43,13 @@ pub enum KernelError {
         hook: &'static str,
         /// The release of the running kernel.
         kernel: String,
-        /// The first kernel that has what this program uses.
+        /// The first kernel that supports this program.
         minimum: &'static str,
         /// What the verifier said.
         #[source]
         source: Box<ProgramError>,
     },
-    /// The object could not be made into programs and maps.
+    /// The kernel rejected the object's maps or type information.
     #[error(
         "this kernel ({kernel}) rejects a map or the programs' type information: interceptor needs Linux \
          {MINIMUM_KERNEL} or later"
@@ -61,19 +61,19 @@ pub enum KernelError {
         #[source]
         source: Box<EbpfError>,
     },
-    /// The embedded object lacks a part: the build is broken, not the machine.
+    /// The embedded object lacks a part: the build is broken, not the host.
     #[error("the embedded eBPF object has no `{part}`: rebuild it with `cargo xtask ebpf`")]
     Incomplete {
         /// The map or program.
         part: &'static str,
     },
-    /// The directory is no cgroup of version 2.
+    /// The directory is not a cgroup v2.
     #[error(
         "the cgroup is not on a cgroup v2 mount; mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified` (or boot with \
          systemd.unified_cgroup_hierarchy=1) and use a directory below it"
     )]
     NotCgroup2,
-    /// The identifier and the directory do not belong together.
+    /// The id does not match the directory.
     #[error("the cgroup's id is {actual}, not {given}")]
     WrongCgroup {
         /// The inode number of the directory.
@@ -81,14 +81,14 @@ pub enum KernelError {
         /// What was given.
         given: u64,
     },
-    /// A cgroup above or below already has an enforcement.
+    /// An interceptor already enforces a policy on a cgroup above or below.
     #[error(
         "an interceptor already enforces a policy on {place}, and a cgroup with all cgroups below it can \
          have only one: remove that sandbox (`interceptor ctl sandboxes delete ID`, or stop its \
          `interceptor attach`), or use another cgroup"
     )]
     AlreadyEnforced {
-        /// Which cgroup, from the one given.
+        /// The cgroup, relative to the given one.
         place: String,
     },
     /// The kernel refuses to attach a hook to the cgroup.
@@ -100,24 +100,24 @@ pub enum KernelError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// More sandboxes than the maps were made for.
+    /// All sandbox slots of the maps are taken.
     #[error("this process already enforces {}, the most its maps hold", words::count(*sandboxes, "sandbox"))]
     Full {
         /// How many.
         sandboxes: u32,
     },
-    /// A map refused an entry, or a look-up.
+    /// A map operation failed.
     #[error("the map {map} cannot be {action}")]
     Map {
         /// The map.
         map: &'static str,
-        /// What was tried.
+        /// The attempted operation.
         action: &'static str,
         /// What the kernel said.
         #[source]
         source: MapError,
     },
-    /// The kernel lists no sockets, since the module for it is not there.
+    /// The kernel cannot list sockets, because the module is missing.
     #[error(
         "this kernel cannot list sockets: it has no {module} loaded; load the modules: modprobe inet_diag; \
          modprobe tcp_diag; modprobe udp_diag"
@@ -129,7 +129,7 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
-    /// The kernel closes no socket for another process.
+    /// The kernel cannot close another process's sockets.
     #[error(
         "this kernel cannot close other processes' sockets, because it lacks CONFIG_INET_DIAG_DESTROY; \
          restart the processes after attaching instead"
@@ -139,7 +139,7 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
-    /// Sockets came again as fast as they were closed.
+    /// Processes opened sockets as fast as they were closed.
     #[error(
         "{} from before the attach could not be closed; stop the processes that keep opening them, or \
          restart them after attaching",
@@ -149,10 +149,10 @@ pub enum KernelError {
         /// How many.
         left: usize,
     },
-    /// A file or socket did not do what the kernel's interfaces promise.
+    /// A file or socket operation failed.
     #[error("cannot {action}")]
     Io {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
         /// What the kernel said.
         #[source]
@@ -161,7 +161,7 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    /// From the failure of a program to load.
+    /// Wraps a failure to load a program.
     pub(super) fn hook(hook: &Hook, source: ProgramError) -> Self {
         match &source {
             ProgramError::LoadError { io_error, .. } if refused(io_error) => {
@@ -176,7 +176,7 @@ impl KernelError {
         }
     }
 
-    /// From the failure of the object to load.
+    /// Wraps a failure to load the object.
     pub(super) fn object(source: EbpfError) -> Self {
         let io_error = match &source {
             EbpfError::MapError(MapError::CreateError { io_error, .. }) => Some(io_error),
@@ -193,7 +193,7 @@ impl KernelError {
         }
     }
 
-    /// From the failure of a program to attach.
+    /// Wraps a failure to attach a program.
     pub(super) fn attach(hook: &Hook, source: ProgramError) -> Self {
         match &source {
             ProgramError::SyscallError(error) if refused(&error.io_error) => {
@@ -204,12 +204,12 @@ impl KernelError {
     }
 }
 
-/// Whether the kernel says "you may not". (EACCES is the verifier's verdict on a program, not on the process.)
+/// Whether the error means missing privilege. (EACCES is the verifier rejecting a program.)
 pub(super) fn refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 
-/// The same error once more, for a place of its own.
+/// Copies an error, for use in another variant.
 fn copy(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }

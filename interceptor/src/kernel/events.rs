@@ -1,4 +1,5 @@
-//! Debug events of the programs, carried to `tracing`. They exist only when somebody listens at load.
+//! Forwards the programs' debug events to `tracing`. They exist only if a subscriber wanted them at
+//! load time.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::KernelError;
 
-/// The thread that reads the programs' events; dropping this ends it.
+/// The thread that reads the programs' events; dropping this stops it.
 #[derive(Debug)]
 pub(super) struct KernelLog {
     stop: Arc<EventFd>,
@@ -19,7 +20,7 @@ pub(super) struct KernelLog {
 }
 
 impl KernelLog {
-    /// Whether anybody listens.
+    /// Whether a subscriber wants the events.
     pub(super) fn is_wanted() -> bool {
         tracing::enabled!(tracing::Level::DEBUG)
     }

@@ -1,9 +1,10 @@
-//! Sockets that a cgroup's processes had before the programs came, and what of them goes on past the wall.
+//! Finds and closes sockets that a cgroup's processes opened before the programs were attached.
 //!
-//! Hooks follow the cgroup in which a socket was *born*. One born in this cgroup may be connected already: the programs stop its packets
-//! at every device but `lo`, so only connections over `lo` go on. One born elsewhere (its process was moved here, or was handed it) is
-//! seen by no hook at all. The kernel lists both by sock_diag(7) with the inode by which `/proc/PID/fd` shows them, and closes them on
-//! request (`SOCK_DESTROY`, Linux 4.5, CONFIG_INET_DIAG_DESTROY).
+//! Hooks follow the cgroup in which a socket was *created*. A socket created in this cgroup may
+//! already be connected: the programs stop its packets at every device but `lo`, so only
+//! connections over `lo` continue. No hook sees a socket created elsewhere, whose process was moved
+//! here or received it. sock_diag(7) lists both with the inode that `/proc/PID/fd` shows, and
+//! closes them on request (`SOCK_DESTROY`, Linux 4.5, CONFIG_INET_DIAG_DESTROY).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -21,46 +22,46 @@ use super::KernelError;
 use super::diag::{self, Socket};
 use super::error::refused;
 
-/// How often what is left is looked for again: a process may connect while its sockets are closed.
+/// How many times to look again: a process may connect while its sockets are being closed.
 const PASSES: usize = 5;
 
-/// What tells a socket that the programs judge from one that they do not.
+/// Tells sockets the programs govern from sockets they do not.
 #[derive(Debug)]
 pub struct Wall<'a> {
     /// The cgroup's directory.
     pub cgroup: &'a Path,
     /// Its processes.
     pub processes: &'a [Pid],
-    /// The interceptor's listeners and resolvers: what is connected to them was redirected.
+    /// The interceptor's listeners and resolvers: a socket connected to one was redirected.
     pub listeners: &'a [SocketAddr],
-    /// Whether loopback is others' too.
+    /// Whether others share the loopback.
     pub shared_netns: bool,
 }
 
-/// What goes on.
+/// Sockets that bypass the programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Existing {
     /// How many sockets.
     pub sockets: usize,
-    /// How many of them were born outside the cgroup.
+    /// How many of them were created outside the cgroup.
     pub foreign: usize,
 }
 
 impl Wall<'_> {
-    /// Counts what goes on past the programs.
+    /// Counts the sockets that bypass the programs.
     ///
     /// # Errors
     ///
-    /// When the kernel does not list sockets.
+    /// If the kernel cannot list sockets.
     pub fn existing(&self) -> Result<Existing, KernelError> {
         self.in_each_namespace(false)
     }
 
-    /// Closes it, and returns how many sockets that were.
+    /// Closes those sockets and returns how many there were.
     ///
     /// # Errors
     ///
-    /// When the kernel cannot close the sockets of others, or some are still there afterwards.
+    /// If the kernel cannot close other processes' sockets, or some remain afterwards.
     pub fn close_existing(&self) -> Result<usize, KernelError> {
         let mut closed = 0;
         for _ in 0..PASSES {
@@ -74,11 +75,11 @@ impl Wall<'_> {
         if left == 0 { Ok(closed) } else { Err(KernelError::Undestroyed { left }) }
     }
 
-    /// Looks in the network namespace of every process, at the sockets of its own.
+    /// Visits the network namespace of every process and looks at that process's sockets.
     fn in_each_namespace(&self, close: bool) -> Result<Existing, KernelError> {
         let mut namespaces: HashMap<(u64, u64), (File, HashSet<u32>)> = HashMap::new();
         for process in self.processes {
-            // A process that is gone has no sockets.
+            // A process that has exited has no sockets.
             let Ok(namespace) = File::open(format!("/proc/{process}/ns/net")) else { continue };
             let Ok(metadata) = namespace.metadata() else { continue };
             let known = namespaces.entry((metadata.dev(), metadata.ino()));
@@ -124,12 +125,12 @@ impl Wall<'_> {
         Ok(found)
     }
 
-    /// Whether the programs leave it alone.
+    /// Whether the socket bypasses the programs.
     fn goes_on(&self, socket: &Socket, foreign: bool) -> bool {
         if foreign {
             return true;
         }
-        // Not connected yet: a listener, or a socket whose next datagram or `connect` is judged.
+        // Not connected: a listener, or a socket whose next datagram or `connect` will be judged.
         let Some(remote) = socket.remote else { return false };
         let own_loopback = !self.shared_netns && remote.ip().to_canonical().is_loopback();
         let redirected = self
@@ -140,11 +141,11 @@ impl Wall<'_> {
     }
 }
 
-/// Tries to close a socket made for it: whether [`Wall::close_existing`] can work here.
+/// Tries to close a socket of its own, to learn whether [`Wall::close_existing`] works here.
 ///
 /// # Errors
 ///
-/// What the kernel lacks, or this process.
+/// What the kernel or this process lacks.
 pub fn try_closing() -> Result<(), KernelError> {
     let own = || -> io::Result<(UdpSocket, u32)> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -175,7 +176,7 @@ fn sockets_of(process: Pid) -> HashSet<u32> {
     descriptors.filter_map(|descriptor| inode(&fs::read_link(descriptor.path()).ok()?)).collect()
 }
 
-/// The ids of a cgroup and of those below it.
+/// The ids of a cgroup and its descendants.
 fn subtree(cgroup: &Path) -> HashSet<u64> {
     let mut ids = HashSet::new();
     let mut open = vec![cgroup.to_owned()];

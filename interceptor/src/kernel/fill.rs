@@ -1,4 +1,5 @@
-//! How full the kernel's maps are: a full table refuses the next sandbox, or the next connection of all.
+//! Fill levels of the kernel maps: a full map refuses the next sandbox, or any sandbox's next
+//! connection.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use interceptor_ebpf::layout::{HALF_OPEN_LIMIT, NETWORKS_CAPACITY};
 use super::maps::Maps;
 use crate::seam::{HalfOpen, MapFill, MapFills};
 
-/// Reads how full the maps of a program set are.
+/// Reads the fill levels of a program set's maps.
 #[derive(Clone, Debug)]
 pub struct MapGauge {
     pub(super) maps: Arc<Maps>,
@@ -27,7 +28,7 @@ impl MapFills for MapGauge {
     }
 }
 
-/// Reads how many half-open connections one sandbox has.
+/// Reads the number of half-open connections of one sandbox.
 #[derive(Clone, Debug)]
 pub struct HalfOpenGauge {
     pub(super) maps: Arc<Maps>,

@@ -1,4 +1,4 @@
-//! The hooks: which programs there are, how each is loaded and attached, and since when kernels have them.
+//! The hooks: their programs, how to load and attach each, and the kernel version each needs.
 
 use std::os::fd::BorrowedFd;
 
@@ -17,11 +17,11 @@ pub const MINIMUM_KERNEL: &str = "5.15";
 /// One program and where it goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
-    /// The hook, as messages name it.
+    /// The hook's name in messages.
     pub name: &'static str,
-    /// The first mainline kernel that has what the program uses.
+    /// The first mainline kernel that supports the program.
     pub minimum: &'static str,
-    /// What of that came last.
+    /// The feature that sets the minimum version.
     pub reason: &'static str,
     /// The program's name in the object.
     program: &'static str,
@@ -39,12 +39,12 @@ const fn hook(
     Hook { name, minimum, reason, program, kind }
 }
 
-/// What came last of the parts that most programs use.
+/// The newest feature that most programs use.
 const SHARED: &str = "cgroup storage shared among hooks";
 
-/// Every hook. All use the local storage of their cgroup, shared among hooks since Linux 5.9 (7d9c3427894f), and are attached by
-/// links (Linux 5.7, af6eea57437a); most report by a ring buffer (Linux 5.8, 457f44363a88). The versions are those of mainline,
-/// distributions backport; ARCHITECTURE.md lists the rest, with its sources.
+/// Every hook. All use cgroup storage shared among hooks (Linux 5.9, 7d9c3427894f) and are attached
+/// by links (Linux 5.7, af6eea57437a); most report through a ring buffer (Linux 5.8, 457f44363a88).
+/// Versions are mainline's; distributions backport. ARCHITECTURE.md lists the rest, with sources.
 pub const HOOKS: [Hook; 12] = [
     hook("connect4", "interceptor_connect4", 10, "5.9", SHARED),
     hook("connect6", "interceptor_connect6", 11, "5.9", SHARED),
@@ -61,7 +61,7 @@ pub const HOOKS: [Hook; 12] = [
 ];
 
 impl Hook {
-    /// Loads the program into the kernel, where the verifier judges it.
+    /// Loads the program, which the kernel then verifies.
     pub(super) fn load(&self, object: &mut Ebpf) -> Result<(), KernelError> {
         let program = self.program(object)?;
         let outcome = match program {
@@ -74,15 +74,15 @@ impl Hook {
         outcome.map_err(|error| KernelError::hook(self, error))
     }
 
-    /// Attaches the loaded program to a cgroup. A link refuses every mode but `Single` (`EINVAL`), and is always of the kind
-    /// that lets programs of others run too.
+    /// Attaches the loaded program to a cgroup. Links reject every mode but `Single` (`EINVAL`) and
+    /// always let other programs run too.
     pub(super) fn attach(&self, object: &mut Ebpf, cgroup: BorrowedFd<'_>) -> Result<FdLink, KernelError> {
         let program = self.program(object)?;
         let outcome = match program {
             Program::CgroupSockAddr(program) => attach_sock_addr(program, cgroup),
             Program::CgroupSock(program) => attach_sock(program, cgroup),
             Program::SockOps(program) => attach_sock_ops(program, cgroup),
-            // aya takes the direction from the section's name for loading, but not for attaching.
+            // aya takes the direction from the section name when loading, but not when attaching.
             Program::CgroupSkb(program) if self.name == "ingress" => {
                 attach_skb(program, cgroup, CgroupSkbAttachType::Ingress)
             }
@@ -97,7 +97,8 @@ impl Hook {
     }
 }
 
-// One function a program type: each has a link type of its own, and all of them are an `FdLink` on kernels that have links.
+// One function per program type: each has its own link type, and on kernels that have links each is
+// an `FdLink`.
 
 fn attach_sock_addr(program: &mut CgroupSockAddr, cgroup: BorrowedFd<'_>) -> Result<FdLink, ProgramError> {
     let link = program.attach(cgroup, CgroupAttachMode::Single)?;

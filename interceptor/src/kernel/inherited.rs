@@ -1,8 +1,9 @@
-//! The programs and maps of an interceptor that hands its sandboxes over to this one: gone on with as they are.
+//! The programs and maps of a daemon that hands its sandboxes over to this one.
 //!
-//! The programs on a sandbox's cgroup stay the same, pinned; so no connection ever sees two sets of them, or none. What this
-//! process has loaded itself serves the sandboxes that are made from now on. The maps hold all that there is to know of the
-//! kernel's half of a sandbox, which is read from there and not from the other process.
+//! A sandbox keeps the pinned programs on its cgroup, so no connection ever meets two sets of
+//! programs, or none. New sandboxes get the programs this process loaded. The maps hold the
+//! complete kernel half of a sandbox, so this process reads it from them rather than from the old
+//! daemon.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,8 +20,8 @@ use super::networks::NetworkSet;
 use super::refusals::Reports;
 use crate::seam::Destinations;
 
-/// The layout of the maps' keys and values, to be raised with every change of it: only a process of the same layout can go on with
-/// another's maps. (Sizes are compared besides.)
+/// Layout version of the maps' keys and values; raise it with every change. A process can adopt
+/// only maps of its own layout. (Sizes are compared as well.)
 pub const LAYOUT: u32 = 1;
 
 /// A set of programs and maps that another process has loaded.
@@ -28,7 +29,7 @@ pub struct Inherited {
     maps: Arc<Maps>,
     reports: Arc<Reports>,
     numbers: Arc<Numbers>,
-    /// The keys of the sets that no attachment has claimed yet.
+    /// Keys of the network sets not yet claimed by an attachment.
     sets: Mutex<HashMap<u64, Vec<NetworkKey>>>,
 }
 
@@ -39,7 +40,7 @@ impl fmt::Debug for Inherited {
 }
 
 impl Inherited {
-    /// From the maps' descriptors.
+    /// Opens the maps from their descriptors.
     pub(super) fn open(mut descriptors: Vec<OwnedFd>, numbers: Arc<Numbers>) -> Result<Self, KernelError> {
         let ring = descriptors.pop().ok_or(KernelError::Incomplete { part: "the ring of refusals" })?;
         let maps = Arc::new(Maps::open(descriptors)?);
@@ -48,12 +49,13 @@ impl Inherited {
         Ok(Self { maps, reports, numbers, sets })
     }
 
-    /// The attachment of a cgroup whose programs are pinned in `pins`. Until [`Attachment::own`] it is the other process's: dropping it
-    /// changes nothing. Without the `cgroup`'s directory, [`Attachment::lost`] is silent.
+    /// The attachment of a cgroup whose programs are pinned in `pins`. The other process owns the
+    /// programs until [`Attachment::take_ownership`]; dropping the attachment before that changes
+    /// nothing. Without the `cgroup`'s directory, [`Attachment::lost`] returns nothing.
     ///
     /// # Errors
     ///
-    /// When the cgroup is not under enforcement by this set, or a pin is missing.
+    /// If this set does not enforce on the cgroup, or a pin is missing.
     pub fn attachment(
         &self,
         cgroup_id: u64,
@@ -81,7 +83,7 @@ impl Inherited {
         )
     }
 
-    /// Where the connections that its sandboxes' listeners accept were going.
+    /// The lookup of original destinations for its sandboxes' listeners.
     pub fn destinations(&self) -> Arc<dyn Destinations> {
         Arc::new(Accepted(Arc::clone(&self.maps)))
     }

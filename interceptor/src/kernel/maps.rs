@@ -1,6 +1,7 @@
-//! The maps from the side of user space: every key and value an array of words, as `interceptor_ebpf` lays them out.
+//! The maps as user space sees them: every key and value is an array of words, laid out by
+//! `interceptor_ebpf`.
 
-use std::collections::HashMap as Table;
+use std::collections::HashMap as StdHashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,16 +22,16 @@ type Networks = LpmTrie<MapData, [u32; NETWORK_WORDS], u32>;
 type Own = SkStorage<MapData, [u32; 2]>;
 type Accepted = SkStorage<MapData, [u32; Endpoint::WORDS]>;
 
-/// The maps that user space reads and writes, in the order in which their descriptors are handed to another process.
+/// The maps user space accesses, in the order in which a hand-over passes their descriptors.
 const NAMES: [&str; 7] = ["SANDBOX", "HALF_OPEN", "REPORTED", "FLOWS", "NETWORKS", "OWN", "ACCEPTED"];
 
-/// A network's key in the trie: how many bits of it count, and its words.
+/// A network's key in the trie: prefix length and words.
 pub(super) type NetworkKey = (u32, [u32; NETWORK_WORDS]);
 
 /// The maps of one program set.
 #[derive(Debug)]
 pub(super) struct Maps {
-    /// In the order of [`NAMES`]: aya's typed maps do not lend theirs.
+    /// In the order of [`NAMES`]; kept because aya's typed maps do not expose their descriptors.
     descriptors: Vec<OwnedFd>,
     sandboxes: Mutex<Sandboxes>,
     half_open: Mutex<HalfOpen>,
@@ -39,12 +40,12 @@ pub(super) struct Maps {
     networks: Mutex<Networks>,
     own: Mutex<Own>,
     accepted: Accepted,
-    /// Entries of NETWORKS; counting them in the kernel takes a system call each.
+    /// Entries in NETWORKS; counting them in the kernel takes a system call each.
     networks_written: AtomicU64,
 }
 
 impl Maps {
-    /// Takes them out of a loaded object.
+    /// Takes the maps out of a loaded object.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
         let mut maps = Vec::with_capacity(NAMES.len());
         for name in NAMES {
@@ -53,7 +54,7 @@ impl Maps {
         Self::of(maps)
     }
 
-    /// Those that another process has made, by their descriptors. They are refused where they are not laid out as this build's.
+    /// Opens another process's maps from their descriptors; refuses a different layout.
     pub(super) fn open(descriptors: Vec<OwnedFd>) -> Result<Self, KernelError> {
         let failed =
             |map, source| KernelError::Map { map, action: "opened from a descriptor handed over", source };
@@ -66,13 +67,14 @@ impl Maps {
         Self::of(maps.collect::<Result<_, _>>()?)
     }
 
-    /// From the maps in the order of [`NAMES`].
+    /// From maps in the order of [`NAMES`].
     fn of(maps: Vec<Map>) -> Result<Self, KernelError> {
         let descriptors = maps.iter().zip(NAMES).map(|(map, name)| duplicate(map, name));
         let descriptors = descriptors.collect::<Result<_, _>>()?;
         let mut maps = maps.into_iter();
         let mut next = |part| maps.next().ok_or(KernelError::Incomplete { part });
-        // aya knows cgroup storage only by its older key; with the cgroup's id as the key, look-up and update are those of a hash map.
+        // aya supports cgroup storage only with its older key. With the cgroup's id as the key,
+        // lookup and update work as for a hash map.
         let sandboxes = match next("SANDBOX")? {
             Map::CgroupStorage(data) => Map::HashMap(data),
             other => other,
@@ -90,12 +92,12 @@ impl Maps {
         })
     }
 
-    /// The descriptors by which another process goes on with these maps: see [`Self::open`].
+    /// The descriptors another process needs to adopt these maps: see [`Self::open`].
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.descriptors.iter().map(|descriptor| descriptor.as_fd()).collect()
     }
 
-    /// What the programs on a cgroup are told.
+    /// The configuration of a cgroup's programs.
     pub(super) fn configuration(&self, cgroup_id: u64) -> Result<Sandbox, KernelError> {
         let words = lock(&self.sandboxes).get(&split(cgroup_id), 0).map_err(|source| KernelError::Map {
             map: "SANDBOX",
@@ -105,9 +107,9 @@ impl Maps {
         Ok(sandbox(&words))
     }
 
-    /// The keys of every set of networks, by the set's number.
-    pub(super) fn network_sets(&self) -> Table<u64, Vec<NetworkKey>> {
-        let mut sets: Table<u64, Vec<NetworkKey>> = Table::new();
+    /// The keys of every network set, by set number.
+    pub(super) fn network_sets(&self) -> StdHashMap<u64, Vec<NetworkKey>> {
+        let mut sets: StdHashMap<u64, Vec<NetworkKey>> = StdHashMap::new();
         for key in lock(&self.networks).keys().filter_map(Result::ok) {
             let words = key.data();
             sets.entry(join(words[0], words[1])).or_default().push((key.prefix_len(), words));
@@ -115,14 +117,14 @@ impl Maps {
         sets
     }
 
-    /// Sets what the programs on a cgroup do, at once for all of them. The cgroup must have one of them attached.
+    /// Atomically configures the programs on a cgroup, which must have one of them attached.
     pub(super) fn configure(&self, cgroup_id: u64, sandbox: &Sandbox) -> Result<(), KernelError> {
         lock(&self.sandboxes)
             .insert(split(cgroup_id), sandbox.to_words(), 0)
             .map_err(|source| KernelError::Map { map: "SANDBOX", action: "written", source })
     }
 
-    /// Gives a sandbox its count of half-open connections, without which it opens none.
+    /// Creates a sandbox's counter of half-open connections; without it the sandbox can open none.
     pub(super) fn admit(&self, sandbox: u64) -> Result<(), KernelError> {
         lock(&self.half_open).insert(split(sandbox), [0, 0], 0).map_err(|source| KernelError::Map {
             map: "HALF_OPEN",
@@ -134,18 +136,18 @@ impl Maps {
             .map_err(|source| KernelError::Map { map: "REPORTED", action: "written", source })
     }
 
-    /// How many refusals of a sandbox were not reported.
+    /// The number of a sandbox's refusals that were not reported.
     pub(super) fn dropped_reports(&self, sandbox: u64) -> u64 {
         lock(&self.reported).get(&split(sandbox), 0).map_or(0, refusals::dropped)
     }
 
-    /// How many half-open connections a sandbox has.
+    /// The number of half-open connections of a sandbox.
     pub(super) fn half_open(&self, sandbox: u64) -> Option<u64> {
         let [first, second] = lock(&self.half_open).get(&split(sandbox), 0).ok()?;
         Some(join(first, second))
     }
 
-    /// Removes every entry of a sandbox that is gone. That one is not there is no error.
+    /// Removes every entry of a sandbox that is gone. A missing entry is no error.
     pub(super) fn dismiss(&self, sandbox: u64) {
         let left_open = self.half_open(sandbox).unwrap_or(0);
         let _ = lock(&self.half_open).remove(&split(sandbox));
@@ -154,7 +156,7 @@ impl Maps {
             return;
         }
         let mut flows = lock(&self.flows);
-        // First collected, then removed: a removal under the iterator's feet makes it start again.
+        // Collect first, then remove: removing an entry restarts the iteration.
         let keys: Vec<_> = flows
             .keys()
             .filter_map(Result::ok)
@@ -165,7 +167,7 @@ impl Maps {
         }
     }
 
-    /// How many sandboxes there are, and how many half-open connections all of them have.
+    /// The number of sandboxes, and the half-open connections of all of them.
     pub(super) fn half_open_of_all(&self) -> (u64, u64) {
         let keys: Vec<_> = lock(&self.half_open).keys().filter_map(Result::ok).collect();
         let open = keys.iter().filter_map(|[low, high]| {
@@ -175,12 +177,12 @@ impl Maps {
         (keys.len() as u64, open.sum())
     }
 
-    /// How many networks the sets of this process have in the kernel.
+    /// The number of networks this process's sets have in the kernel.
     pub(super) fn networks_written(&self) -> u64 {
         self.networks_written.load(Ordering::Relaxed)
     }
 
-    /// Notes that a set wrote or removed networks.
+    /// Counts networks that a set wrote or removed.
     pub(super) fn note_networks(&self, written: usize, removed: usize) {
         self.networks_written.fetch_add(written as u64, Ordering::Relaxed);
         self.networks_written.fetch_sub(removed as u64, Ordering::Relaxed);
@@ -200,7 +202,7 @@ impl Maps {
         })
     }
 
-    /// The original destination of an accepted socket: one system call.
+    /// The original destination of an accepted socket; costs one system call.
     pub(super) fn accepted(&self, socket: BorrowedFd<'_>) -> Result<Option<SocketAddr>, MapError> {
         match self.accepted.get(&socket, 0) {
             Ok(words) => Ok(Some(Endpoint::from_words(words).into())),
@@ -209,20 +211,20 @@ impl Maps {
         }
     }
 
-    /// How many networks there are, of all sets.
+    /// The number of networks in all sets.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         lock(&self.networks).keys().filter_map(Result::ok).count()
     }
 
-    /// How many entries FLOWS has, of all sandboxes.
+    /// The number of entries in FLOWS, across all sandboxes.
     #[cfg(test)]
     pub(super) fn flows(&self) -> usize {
         lock(&self.flows).keys().filter_map(Result::ok).count()
     }
 }
 
-/// One more descriptor of a map.
+/// Duplicates a map's descriptor.
 fn duplicate(map: &Map, name: &'static str) -> Result<OwnedFd, KernelError> {
     let (Map::CgroupStorage(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::SkStorage(data)) = map
     else {
@@ -234,14 +236,14 @@ fn duplicate(map: &Map, name: &'static str) -> Result<OwnedFd, KernelError> {
         .map_err(|source| KernelError::Io { action: "copy a map's descriptor", source })
 }
 
-/// The two words of a `u64` in a map: the way back from [`split`].
+/// Joins the two words of a `u64` in a map; the inverse of [`split`].
 fn join(first: u32, second: u32) -> u64 {
     let [a, b, c, d] = first.to_ne_bytes();
     let [e, f, g, h] = second.to_ne_bytes();
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The way back from [`Sandbox::to_words`].
+/// The inverse of [`Sandbox::to_words`].
 fn sandbox(words: &[u32; Sandbox::WORDS]) -> Sandbox {
     let number = |index: usize| join(words[2 * index], words[2 * index + 1]);
     let endpoint = |index: usize| {
@@ -269,7 +271,7 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
     object.take_map(name).ok_or(KernelError::Incomplete { part: name })
 }
 
-/// A map with the types that the code gives it, whose sizes aya compares with the kernel's.
+/// Gives a map its key and value types; aya compares their sizes with the kernel's.
 fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, KernelError> {
     T::try_from(map).map_err(|source| KernelError::Map {
         map: name,
@@ -278,7 +280,7 @@ fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Res
     })
 }
 
-/// Locks a map. Nothing is half done when a thread panics between two system calls, so poison means nothing here.
+/// Locks a map. A panic leaves nothing half done between two system calls, so poisoning is ignored.
 fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,14 +1,17 @@
 //! Loads, attaches and configures the eBPF programs; the only module that knows aya.
 //!
-//! One [`Enforcer`] a process holds the programs and the maps. [`Enforcer::attach`] puts the programs on a sandbox's cgroup and
-//! says what they shall do there; dropping the [`Attachment`] takes them off again and leaves nothing behind. The way back,
-//! from an accepted connection to the address the sandbox asked for, is [`Enforcer::destinations`].
+//! One [`Enforcer`] per process holds the programs and maps. [`Enforcer::attach`] attaches the
+//! programs to a sandbox's cgroup and configures them; dropping the [`Attachment`] detaches them
+//! and leaves nothing behind. [`Enforcer::destinations`] maps an accepted connection back to the
+//! address the sandbox asked for.
 //!
-//! Programs are told apart from sandbox to sandbox by the local storage of the cgroup they are attached to (the kernel's
-//! `Documentation/bpf/map_cgroup_storage.rst`), which the kernel makes zero, and zero means "refuse everything": between the first
-//! link and the last word of configuration, and after a revocation, nothing gets out.
+//! Each sandbox's configuration is in the local storage of its cgroup (the kernel's
+//! `Documentation/bpf/map_cgroup_storage.rst`). The kernel zeroes that storage, and zero means
+//! "refuse everything": nothing gets out between the first link and the last word of configuration,
+//! or after a revocation.
 //!
-//! The oldest kernel on which every part is there is [`MINIMUM_KERNEL`]; see [`HOOKS`] for what needs what.
+//! [`MINIMUM_KERNEL`] is the oldest kernel that supports every hook; [`HOOKS`] lists what each
+//! needs.
 
 mod attachment;
 mod cgroup;

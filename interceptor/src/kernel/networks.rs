@@ -1,4 +1,5 @@
-//! Sets of networks in the kernel's LPM trie. A set is written as a whole before anything refers to it, and replaced by another.
+//! Network sets in the kernel's LPM trie. A set is written completely before anything refers to it;
+//! it is replaced, never changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(super) struct NetworkSet {
 }
 
 impl NetworkSet {
-    /// Writes a set under a number that no other has. An empty one is number 0, which is asked for nothing.
+    /// Writes a set under an unused number. An empty set is number 0, which is never looked up.
     pub(super) fn write(maps: &Arc<Maps>, number: u64, networks: &[IpNet]) -> Result<Self, KernelError> {
         let keys: BTreeSet<_> = networks.iter().map(|network| key(number, network)).collect();
         let mut set = Self { number, keys: Vec::with_capacity(keys.len()), maps: Arc::clone(maps) };
@@ -29,7 +30,7 @@ impl NetworkSet {
             let entry = Key::new(length, words);
             if let Err(source) = trie.insert(&entry, 1, 0) {
                 drop(trie);
-                // What was written so far goes with `set`.
+                // Dropping `set` removes the entries written so far.
                 return Err(KernelError::Map { map: "NETWORKS", action: "written", source });
             }
             set.keys.push((length, words));
@@ -39,17 +40,17 @@ impl NetworkSet {
         Ok(set)
     }
 
-    /// A set that another process has written.
+    /// Adopts a set that another process wrote.
     pub(super) fn inherit(maps: &Arc<Maps>, number: u64, keys: Vec<NetworkKey>) -> Self {
         Self { number, keys, maps: Arc::clone(maps) }
     }
 
-    /// Leaves the networks in the kernel for programs that stay there.
-    pub(super) fn leave(&mut self) {
+    /// Keeps the networks in the kernel, for programs that stay.
+    pub(super) fn keep(&mut self) {
         self.keys.clear();
     }
 
-    /// The number by which a sandbox refers to it.
+    /// The number that a sandbox's configuration refers to.
     pub(super) fn number(&self) -> u64 {
         if self.keys.is_empty() { 0 } else { self.number }
     }
@@ -65,7 +66,8 @@ impl Drop for NetworkSet {
     }
 }
 
-/// A network's key: the set's number, the family, then the address, IPv4 in its mapped form, as which a rule may also give it.
+/// A network's key: the set's number, the family, the address. IPv4 is stored in its mapped form,
+/// which a rule may also use.
 fn key(number: u64, network: &IpNet) -> NetworkKey {
     let words = endpoint::words(network.network());
     let mapped = if network.addr().is_ipv4() { 96 } else { 0 };

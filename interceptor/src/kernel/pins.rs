@@ -1,7 +1,9 @@
-//! Links pinned in bpffs, so that the death of the interceptor leaves the wall standing (`BPF_OBJ_PIN`, bpf(2)).
+//! Links pinned in bpffs, so that enforcement survives the death of the interceptor (`BPF_OBJ_PIN`,
+//! bpf(2)).
 //!
-//! In a private namespace that is not needed: without the programs there is still no way out. In a shared one, a dead interceptor's pinned
-//! programs go on refusing what they would have redirected, since nobody they know is at the other end.
+//! A private namespace does not need that: without the programs there is still no way out. In a
+//! shared one, a dead interceptor's pinned programs keep refusing whatever they would have
+//! redirected, because no marked socket is left at the other end.
 
 use std::fs;
 use std::io;
@@ -14,14 +16,14 @@ use nix::mount::{MsFlags, mount};
 use super::hooks::HOOKS;
 use super::{KernelError, sys};
 
-/// Where bpffs is usually mounted.
+/// The usual mount point of bpffs.
 const USUAL: &str = "/sys/fs/bpf";
 
-/// Where bpffs is mounted; mounts it at its usual place if it is nowhere.
+/// Returns the mount point of bpffs; mounts it at the usual place if it is not mounted.
 ///
 /// # Errors
 ///
-/// When it is not mounted and cannot be, which needs CAP_SYS_ADMIN and a `/sys`.
+/// If it is not mounted and cannot be, which needs CAP_SYS_ADMIN and a `/sys`.
 pub fn bpffs() -> Result<PathBuf, KernelError> {
     let mounts =
         fs::read_to_string("/proc/self/mounts").map_err(|source| io("read /proc/self/mounts", source))?;
@@ -36,12 +38,12 @@ pub fn bpffs() -> Result<PathBuf, KernelError> {
     Ok(PathBuf::from(USUAL))
 }
 
-/// Takes the pinned programs of an attachment off their cgroup, and removes the directory. End the sandbox's processes before, or
-/// have another attachment on the cgroup.
+/// Detaches an attachment's pinned programs from their cgroup and removes the directory. First end
+/// the sandbox's processes, or attach other programs to the cgroup.
 ///
 /// # Errors
 ///
-/// When a pin cannot be opened or removed; those after it are removed all the same.
+/// If a pin cannot be opened or removed; the remaining pins are removed anyway.
 pub fn remove_pins(directory: &Path) -> Result<(), KernelError> {
     let mut outcome = Ok(());
     for hook in &HOOKS {
@@ -60,7 +62,8 @@ pub fn remove_pins(directory: &Path) -> Result<(), KernelError> {
         .and(fs::remove_dir(directory).map_err(|source| io("remove the directory of pinned links", source)))
 }
 
-/// Pins links, in the order of [`HOOKS`], each under its hook's name in a new directory. On an error nothing is pinned.
+/// Pins links, in the order of [`HOOKS`], in a new directory, each under its hook's name. On error
+/// nothing is pinned.
 pub(super) fn pin(links: Vec<FdLink>, directory: &Path) -> Result<Vec<PinnedLink>, KernelError> {
     fs::create_dir(directory).map_err(|source| io("make a directory for pinned links", source))?;
     HOOKS
@@ -74,7 +77,7 @@ pub(super) fn pin(links: Vec<FdLink>, directory: &Path) -> Result<Vec<PinnedLink
         })
 }
 
-/// Opens the links that are pinned in a directory, in the order of [`HOOKS`].
+/// Opens the links pinned in a directory, in the order of [`HOOKS`].
 pub(super) fn open(directory: &Path) -> Result<Vec<PinnedLink>, KernelError> {
     let open = |path| PinnedLink::from_pin(path).map_err(io::Error::other);
     HOOKS
@@ -83,9 +86,9 @@ pub(super) fn open(directory: &Path) -> Result<Vec<PinnedLink>, KernelError> {
         .collect()
 }
 
-/// Takes a link off its cgroup, whoever else has it open.
+/// Detaches a link from its cgroup, even if others hold it open.
 pub(super) fn detach(link: &FdLink) {
-    // Closing the last descriptor does it too; this one may not be the last.
+    // Closing the last descriptor would too, but this may not be the last.
     let _ = link.info().map(|info| sys::detach_link(info.id()));
 }
 

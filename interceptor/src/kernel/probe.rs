@@ -1,4 +1,4 @@
-//! Tries every hook on this host, one by one, and leaves nothing behind: what `interceptor doctor` reports.
+//! Tries every hook on this host, one by one, and leaves nothing behind; for `interceptor doctor`.
 
 use std::os::fd::AsFd;
 
@@ -6,21 +6,21 @@ use super::enforcer::{LoadOptions, load_object};
 use super::hooks::{HOOKS, Hook};
 use super::{KernelError, cgroup};
 
-/// What came of one hook.
+/// The outcome for one hook.
 #[derive(Debug)]
 pub struct Probe {
     /// The hook.
     pub hook: Hook,
-    /// Whether it can be loaded and attached here.
+    /// Whether it loads and attaches here.
     pub outcome: Result<(), KernelError>,
 }
 
-/// Loads each program and attaches it to a cgroup, which must be one without processes; the links and programs are gone when it
-/// returns. Unconfigured as they are, they would refuse everything.
+/// Loads each program and attaches it to a cgroup, which must have no processes, since unconfigured
+/// programs refuse everything. Removes links and programs before it returns.
 ///
 /// # Errors
 ///
-/// When no program can be tried at all, because the kernel refuses the maps or the directory is no cgroup.
+/// If no program can be tried: the kernel refuses the maps, or the directory is not a cgroup.
 pub fn probe(scratch: impl AsFd) -> Result<Vec<Probe>, KernelError> {
     let scratch = scratch.as_fd();
     cgroup::id(scratch)?;

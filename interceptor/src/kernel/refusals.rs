@@ -1,7 +1,7 @@
-//! The refusals of the programs, from their ring to whoever wants to hear of each sandbox's.
+//! Reads the programs' refusals from their ring buffer and delivers them per sandbox.
 //!
-//! A thread sleeps until the ring holds something. What does not fit, or comes faster than a sandbox may report, the programs only
-//! count; the count is passed on too.
+//! A thread sleeps until the ring holds something. Refusals that do not fit, or exceed a sandbox's
+//! reporting rate, are only counted by the programs; the count is delivered too.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,20 +20,20 @@ use super::KernelError;
 use super::maps::Maps;
 use crate::seam::{Cause, Refusal, Refusals};
 
-/// How long after a refusal the counts of what was dropped are looked at, and how often at most.
+/// Delay from a refusal to checking the drop counts, and the minimum interval between checks.
 const COUNT_AFTER: Duration = Duration::from_secs(1);
 
-/// Whoever hears of one sandbox.
+/// The receiver of one sandbox's refusals.
 struct Listener {
     refusals: Arc<dyn Refusals>,
-    /// The count of dropped reports that it has heard of.
+    /// The drop count it was last told.
     dropped: u64,
-    /// Whether something was reported since that count was looked at: what is dropped comes after what is reported.
+    /// Whether something was reported since the last check; drops only follow reports.
     is_due: bool,
 }
 
 impl Listener {
-    /// Passes on how much was dropped.
+    /// Delivers the increase of the drop count.
     fn count(&mut self, dropped: u64) {
         if dropped > self.dropped {
             self.refusals.dropped(dropped - self.dropped);
@@ -46,10 +46,10 @@ impl Listener {
 
 /// The ring's reader.
 pub(super) struct Reports {
-    /// Of the ring: another process may go on with it.
+    /// The ring's descriptor, which another process may continue with.
     descriptor: OwnedFd,
     ring: Mutex<RingBuf<MapData>>,
-    /// The thread that reads. There is one at a time, also of all processes that have the ring.
+    /// The reader thread. Only one may run at a time, across all processes that have the ring.
     reader: Mutex<Option<Reader>>,
     listeners: Mutex<HashMap<u64, Listener>>,
     maps: Arc<Maps>,
@@ -62,13 +62,13 @@ impl fmt::Debug for Reports {
 }
 
 impl Reports {
-    /// Of a loaded object.
+    /// From a loaded object.
     pub(super) fn take(object: &mut Ebpf, maps: Arc<Maps>) -> Result<Arc<Self>, KernelError> {
         let map = object.take_map("REFUSALS").ok_or(KernelError::Incomplete { part: "REFUSALS" })?;
         Self::of(map, maps)
     }
 
-    /// Of the ring that another process has made.
+    /// From a ring that another process created.
     pub(super) fn open(descriptor: OwnedFd, maps: Arc<Maps>) -> Result<Arc<Self>, KernelError> {
         let map = MapData::from_fd(descriptor).and_then(Map::from_map_data);
         let action = "opened from a descriptor handed over";
@@ -85,12 +85,12 @@ impl Reports {
         Ok(Arc::new(Self { descriptor, ring, reader, listeners: Mutex::default(), maps }))
     }
 
-    /// The ring's descriptor, by which another process goes on with it: see [`Self::open`].
+    /// The ring's descriptor, from which another process continues: see [`Self::open`].
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 
-    /// Begins to read, if nothing does yet.
+    /// Starts the reader thread unless it runs.
     pub(super) fn begin(self: &Arc<Self>) -> Result<(), KernelError> {
         let mut reader = lock(&self.reader);
         if reader.is_none() {
@@ -99,30 +99,30 @@ impl Reports {
         Ok(())
     }
 
-    /// Reads no more, so that another process may.
+    /// Stops the reader thread, so that another process can read.
     pub(super) fn end(&self) {
         let reader = lock(&self.reader).take();
         drop(reader);
     }
 
-    /// Passes the refusals of a sandbox on from now.
+    /// Delivers a sandbox's refusals to `refusals` from now on.
     pub(super) fn listen(&self, sandbox: u64, refusals: Arc<dyn Refusals>) {
         let dropped = self.maps.dropped_reports(sandbox);
         lock(&self.listeners).insert(sandbox, Listener { refusals, dropped, is_due: false });
     }
 
-    /// Passes nothing of a sandbox's on any more: whoever has the ring now does.
-    pub(super) fn leave(&self, sandbox: u64) {
+    /// Stops delivering a sandbox's refusals; the ring's new reader delivers them.
+    pub(super) fn stop_delivery(&self, sandbox: u64) {
         lock(&self.listeners).remove(&sandbox);
     }
 
-    /// Passes on what is left of a sandbox's, and nothing after that.
+    /// Delivers a sandbox's remaining refusals and stops.
     pub(super) fn forget(&self, sandbox: u64) {
         self.flush(sandbox);
         lock(&self.listeners).remove(&sandbox);
     }
 
-    /// Passes on every refusal up to now, and how many of the sandbox were dropped.
+    /// Delivers every refusal so far, and the sandbox's drop count.
     pub(super) fn flush(&self, sandbox: u64) {
         self.drain();
         let dropped = self.maps.dropped_reports(sandbox);
@@ -131,7 +131,7 @@ impl Reports {
         }
     }
 
-    /// Passes on what the ring holds.
+    /// Delivers everything in the ring.
     fn drain(&self) {
         let mut ring = lock(&self.ring);
         let mut listeners = lock(&self.listeners);
@@ -144,7 +144,7 @@ impl Reports {
         }
     }
 
-    /// Passes on what was dropped; says whether to look again.
+    /// Delivers drop counts; returns whether to check again.
     fn count(&self) -> bool {
         let mut again = false;
         for (sandbox, listener) in lock(&self.listeners).iter_mut().filter(|(_, listener)| listener.is_due) {
@@ -154,9 +154,9 @@ impl Reports {
         again
     }
 
-    /// Waits until the ring holds something, `stop` is written to, or the time is over.
+    /// Waits until the ring has data, `stop` is signalled, or `limit` passes.
     fn wait(&self, stop: &EventFd, limit: PollTimeout) -> Waited {
-        // The descriptor is the ring's for as long as this value lives; the lock is not held while waiting.
+        // The duplicate keeps the descriptor valid; the lock is not held while waiting.
         let ring = lock(&self.ring).as_fd().try_clone_to_owned();
         let Ok(ring) = ring else { return Waited::Ended };
         wait(ring.as_fd(), stop, limit)
@@ -185,7 +185,7 @@ fn wait(ring: BorrowedFd<'_>, stop: &EventFd, limit: PollTimeout) -> Waited {
     }
 }
 
-/// The thread that reads; dropping this ends it.
+/// The reader thread; dropping this stops it.
 #[derive(Debug)]
 pub(super) struct Reader {
     stop: Arc<EventFd>,
@@ -193,7 +193,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Starts to read.
+    /// Starts the thread.
     pub(super) fn start(reports: &Arc<Reports>) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Io { action: "read the programs' refusals", source };
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -219,7 +219,7 @@ impl Drop for Reader {
 }
 
 fn read(reports: &Reports, stop: &EventFd) {
-    // While something comes, and once more after the last.
+    // When to check the drop counts: while refusals arrive, and once after the last.
     let mut count_at: Option<Instant> = None;
     loop {
         let left = count_at.map(|at| at.saturating_duration_since(Instant::now()));
@@ -239,7 +239,7 @@ fn read(reports: &Reports, stop: &EventFd) {
     }
 }
 
-/// As the proxy knows it.
+/// Translates to the type the proxy knows.
 fn translate(refusal: &layout::Refusal) -> Refusal {
     let cause = match refusal.cause {
         cause::NETWORK => Cause::Network,
@@ -251,13 +251,13 @@ fn translate(refusal: &layout::Refusal) -> Refusal {
     Refusal { cause, protocol: refusal.protocol, destination }
 }
 
-/// The count of dropped reports in the words of the map's value.
+/// Decodes the drop count from the words of the map's value.
 pub(super) fn dropped(words: [u32; layout::Reported::WORDS]) -> u64 {
     let [.., low, high] = words;
     join([low, high])
 }
 
-/// Nothing is half done when a thread panics here, so poison means nothing.
+/// A panic leaves nothing half done here, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

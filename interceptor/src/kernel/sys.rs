@@ -1,4 +1,5 @@
-//! The `bpf(2)` commands that aya does not wrap: which programs a cgroup has, and taking a link off now (`include/uapi/linux/bpf.h`).
+//! The `bpf(2)` commands that aya does not wrap: listing a cgroup's programs, and detaching a link
+//! immediately (`include/uapi/linux/bpf.h`).
 #![expect(unsafe_code, reason = "a system call that no safe crate wraps")]
 
 use std::io;
@@ -14,10 +15,10 @@ const PROG_QUERY: libc::c_long = 16;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 /// `BPF_LINK_DETACH`.
 const LINK_DETACH: libc::c_long = 34;
-/// No cgroup may have more programs of one kind (`BPF_CGROUP_MAX_PROGS`).
+/// The most programs of one kind on a cgroup (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
 
-/// The part of `union bpf_attr` that the command reads and writes.
+/// The fields of `union bpf_attr` that BPF_PROG_QUERY uses.
 #[repr(C)]
 struct Query {
     target_fd: u32,
@@ -33,7 +34,8 @@ struct Query {
     revision: u64,
 }
 
-/// The ids of the programs at a hook (`enum bpf_attach_type`): those attached to the cgroup itself, or also those it has from above.
+/// The ids of the programs at a hook (`enum bpf_attach_type`): only those attached to the cgroup,
+/// or with `inherited` also those from above.
 pub(super) fn programs(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool) -> io::Result<Vec<u32>> {
     // An effective list may hold the programs of every level.
     let mut ids = vec![0_u32; MAX_PROGRAMS * 16];
@@ -42,14 +44,14 @@ pub(super) fn programs(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool) -> io
     Ok(ids)
 }
 
-/// Whether a program is attached to a cgroup itself, at a hook.
+/// Whether a program is attached directly to a cgroup at a hook.
 pub(super) fn has_program(cgroup: BorrowedFd<'_>, hook: u32, program: u32) -> io::Result<bool> {
     let mut ids = [0_u32; MAX_PROGRAMS];
     let found = query(cgroup, hook, false, &mut ids)?;
     Ok(ids.iter().take(found).any(|id| *id == program))
 }
 
-/// Asks for the programs at a hook of a cgroup; how many there are.
+/// Queries the programs at a hook of a cgroup; returns their number.
 fn query(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool, ids: &mut [u32]) -> io::Result<usize> {
     let mut query = Query {
         target_fd: cgroup.as_raw_fd().cast_unsigned(),
@@ -64,8 +66,8 @@ fn query(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool, ids: &mut [u32]) ->
         link_attach_flags: 0,
         revision: 0,
     };
-    // SAFETY: `query` is the attribute of this command, all of its pointers are null or lead to `ids`, of which it gives the
-    // length; both outlive the call.
+    // SAFETY: `query` is this command's attribute. Its pointers are null or point to `ids`, whose
+    // length it gives; both outlive the call.
     let outcome = unsafe {
         libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>() as libc::c_uint)
     };
@@ -75,34 +77,36 @@ fn query(cgroup: BorrowedFd<'_>, hook: u32, inherited: bool, ids: &mut [u32]) ->
     Ok(query.program_count as usize)
 }
 
-/// Detaches a link, whoever else holds it: a child that this process has forked has all of its descriptors until it executes, and a
-/// pin holds it too (Linux 5.9).
+/// Detaches a link even if others hold it: a forked child has all descriptors of this process until
+/// it executes, and a pin holds the link too (Linux 5.9).
 pub(super) fn detach_link(id: u32) -> io::Result<()> {
     let link = bpf(LINK_GET_FD_BY_ID, [id, 0, 0, 0])?;
-    // SAFETY: a descriptor that the kernel has just made for us.
+    // SAFETY: the kernel has just created this descriptor for us.
     let link = unsafe { OwnedFd::from_raw_fd(link) };
     bpf(LINK_DETACH, [link.as_raw_fd().cast_unsigned(), 0, 0, 0]).map(drop)
 }
 
-/// Waits until every program that runs now has ended (milliseconds). Programs run within an RCU read-side critical section, and
-/// `MEMBARRIER_CMD_GLOBAL` waits for those (membarrier(2)). Where the kernel lacks it, or keeps processors free of ticks, it is
-/// refused: then an address may for a moment be the proxy's to judge, which knows the same policy.
+/// Waits until every program running now has ended (milliseconds). Programs run in RCU read-side
+/// critical sections, which `MEMBARRIER_CMD_GLOBAL` waits for (membarrier(2)). A kernel without it,
+/// or with tick-free processors, refuses it. Then for a moment some addresses may reach the proxy,
+/// which enforces the same policy.
 pub(super) fn wait_for_programs() {
     const GLOBAL: libc::c_long = 1;
     // SAFETY: the command takes no pointer.
     let _ = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
 }
 
-/// A command whose attribute is a few numbers.
+/// Runs a command whose attribute is a few numbers.
 fn bpf(command: libc::c_long, attribute: [u32; 4]) -> io::Result<i32> {
-    // SAFETY: the attribute of these commands holds no pointer; the kernel reads as many bytes as it is told.
+    // SAFETY: these commands' attributes hold no pointer; the kernel reads the given number of
+    // bytes.
     let outcome = unsafe {
         libc::syscall(libc::SYS_bpf, command, &raw const attribute, size_of_val(&attribute) as libc::c_uint)
     };
     i32::try_from(outcome).ok().filter(|outcome| *outcome >= 0).ok_or_else(io::Error::last_os_error)
 }
 
-/// `connect(2)` with an address given as its bytes, however odd.
+/// `connect(2)` with an arbitrary address given as bytes.
 #[cfg(test)]
 pub(super) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     // SAFETY: the kernel copies `address.len()` bytes from `address`.
@@ -112,7 +116,7 @@ pub(super) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> 
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `sendto(2)` of one byte, with flags and with an address given as its bytes.
+/// `sendto(2)` of one byte, with flags and an address given as bytes.
 #[cfg(test)]
 pub(super) fn send_to(socket: BorrowedFd<'_>, flags: libc::c_int, address: &[u8]) -> io::Result<()> {
     // SAFETY: the kernel copies one byte of the payload and `address.len()` bytes from `address`.
@@ -137,11 +141,11 @@ pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedF
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that the kernel has just made for us.
+    // SAFETY: the kernel has just created this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
 
-/// Lets a listener take data with the SYN (`TCP_FASTOPEN`, tcp(7)).
+/// Lets a listener accept data with the SYN (`TCP_FASTOPEN`, tcp(7)).
 #[cfg(test)]
 pub(super) fn set_fast_open(listener: BorrowedFd<'_>) -> io::Result<()> {
     let queue: libc::c_int = 16;

@@ -1,5 +1,5 @@
-//! A container's `config.json` (config.md of the runtime specification): what the hook reads of it, what it does not put up with,
-//! and what it changes.
+//! A container's `config.json` (config.md of the runtime specification): what the hook reads,
+//! refuses and changes.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use super::input::{self, Input};
 use super::{Attempt, OciError, seccomp};
 use crate::files;
 
-/// Capabilities with which a container undoes the wall: it mounts the host's cgroups, takes programs off, or enters other
-/// processes.
+/// Capabilities that let a container undo enforcement: mount the host's cgroups, detach programs,
+/// or enter other processes.
 const TOO_MUCH: [&str; 7] = [
     "CAP_SYS_ADMIN",
     "CAP_BPF",
@@ -21,11 +21,11 @@ const TOO_MUCH: [&str; 7] = [
     "CAP_DAC_READ_SEARCH",
 ];
 
-/// How much of a reason is told: paths are at most 4096 bytes (path_resolution(7)), and longer ones
-/// fail alike.
+/// Maximum length of a reported reason: paths are at most 4096 bytes (path_resolution(7)), and
+/// longer ones fail alike.
 const LONGEST_REASON: usize = 900;
 
-/// A configuration, kept whole: what the hook does not know passes through.
+/// A configuration, kept as a whole: fields the hook does not know stay unchanged.
 #[derive(Clone, Debug)]
 pub(crate) struct Config(Map<String, Value>);
 
@@ -34,22 +34,22 @@ impl Config {
         Config(object)
     }
 
-    /// Reads the one of a bundle.
+    /// Reads a bundle's configuration.
     ///
     /// # Errors
-    /// When it is missing, too long or no configuration.
+    /// If it is missing, too long or not a configuration.
     pub(crate) fn of_bundle(bundle: &Path) -> Result<Self, OciError> {
         let path = bundle.join("config.json");
         let (file, _) = files::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
         match input::parse(&input::read(file)?)? {
             Input::Config(config) => Ok(config),
             Input::State(_) | Input::Profile(_) => {
-                Err(malformed("config.json of the bundle is something else"))
+                Err(malformed("the bundle's config.json is no container configuration"))
             }
         }
     }
 
-    /// An annotation.
+    /// Reads an annotation.
     pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
         self.0.get("annotations")?.get(name)?.as_str()
     }
@@ -64,10 +64,11 @@ impl Config {
         }
     }
 
-    /// The container's file system; a relative path is below the bundle, which a configuration without one does not have.
+    /// The container's root file system. A relative path is relative to `bundle`, which a
+    /// configuration from standard input does not have.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none.
     pub(crate) fn root(&self, bundle: Option<&Path>) -> Result<PathBuf, OciError> {
         let path = self.0.get("root").and_then(|root| root.get("path")).and_then(Value::as_str);
         let path = Path::new(path.ok_or_else(|| malformed("there is no root.path"))?);
@@ -78,13 +79,13 @@ impl Config {
         }
     }
 
-    /// The environment of its first process, `NAME=value` each.
+    /// The environment of the container's first process, `NAME=value` each.
     pub(crate) fn environment(&self) -> Vec<String> {
         let env = self.0.get("process").and_then(|process| process.get("env")).and_then(Value::as_array);
         env.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
-    /// Narrows its seccomp filter, if it has one, to the sockets that are under enforcement.
+    /// Narrows its seccomp filter, if any, to the socket families that are enforced.
     pub(crate) fn narrow_sockets(&mut self) {
         let linux = self.0.get_mut("linux").and_then(Value::as_object_mut);
         if let Some(profile) = linux.and_then(|linux| linux.get_mut("seccomp")) {
@@ -92,26 +93,26 @@ impl Config {
         }
     }
 
-    /// Replaces the environment of its first process.
+    /// Replaces the environment of the container's first process.
     ///
     /// # Errors
-    /// When there is no process to have one.
+    /// If there is no process.
     pub(crate) fn set_environment(&mut self, environment: Vec<String>) -> Result<(), OciError> {
         let process = self.0.get_mut("process").and_then(Value::as_object_mut);
         process.ok_or_else(|| malformed("there is no process"))?.insert("env".into(), environment.into());
         Ok(())
     }
 
-    /// Where something is mounted.
+    /// The mount points.
     pub(crate) fn destinations(&self) -> impl Iterator<Item = &Path> {
         let mounts = self.0.get("mounts").and_then(Value::as_array);
         mounts.into_iter().flatten().filter_map(|mount| mount.get("destination")?.as_str()).map(Path::new)
     }
 
-    /// Shows a file or directory of the host in the container, read-only, after all other mounts.
+    /// Mounts a host file or directory into the container, read-only, after all other mounts.
     ///
     /// # Errors
-    /// When a path is not UTF-8, or the mounts are no list.
+    /// If a path is not UTF-8, or `mounts` is not a list.
     pub(crate) fn bind(&mut self, source: &Path, destination: &Path) -> Result<(), OciError> {
         let (Some(source), Some(destination)) = (source.to_str(), destination.to_str()) else {
             return Err(malformed("a path is not UTF-8"));
@@ -121,18 +122,18 @@ impl Config {
             "options": ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"],
         });
         let mounts = self.0.entry("mounts").or_insert_with(|| json!([])).as_array_mut();
-        mounts.ok_or_else(|| malformed("mounts is no list"))?.push(mount);
+        mounts.ok_or_else(|| malformed("mounts is not a list"))?.push(mount);
         Ok(())
     }
 
-    /// Makes it one that no runtime starts, with the reason in the runtime's own message: it names the
-    /// hook that fails, and the first one cannot be found. Where a runtime called no hooks, the command
-    /// is none either: `token`, which nobody can guess, keeps an image from having it.
+    /// Makes the configuration unstartable and the reason visible: runtimes name the hook that
+    /// failed, and the first hook is a file that does not exist. For runtimes that call no hooks,
+    /// the command cannot exist either: `token` is unguessable, so no image can provide it.
     pub(crate) fn refuse(&mut self, executable: &Path, reason: &str, token: &str) {
         let reason: String =
             reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_REASON).collect();
         let says = format!("refuses this container: {reason}");
-        // No file of the host is called like the program with a space behind it.
+        // No host file is named like the program followed by a space.
         let hook = json!({ "path": format!("{} {says}", executable.display()) });
         let command = format!("/{token}/interceptor {says}");
         if let Some(process) = self.0.get_mut("process").and_then(Value::as_object_mut) {
@@ -148,8 +149,7 @@ impl Config {
         }
     }
 
-    /// Whether the runtime makes a network namespace for this container, rather than having it join
-    /// one.
+    /// Whether the runtime creates a network namespace for this container, rather than joining one.
     pub(crate) fn has_own_network(&self) -> bool {
         let linux = self.0.get("linux").and_then(|linux| linux.get("namespaces"));
         let mut all = linux.and_then(Value::as_array).into_iter().flatten();
@@ -157,11 +157,11 @@ impl Config {
         network.is_some_and(|one| one.get("path").is_none_or(|path| path.is_null() || path == ""))
     }
 
-    /// Refuses what would not be contained. With `privileged` the operator has taken that upon himself, but for what would change
-    /// the host itself.
+    /// Refuses a configuration that could not be contained. With `privileged`, the operator accepts
+    /// that, except for what would change the host itself.
     ///
     /// # Errors
-    /// With all that stands against it.
+    /// Lists every objection.
     pub(crate) fn judge(&self, privileged: bool) -> Result<(), OciError> {
         let namespaces =
             self.0.get("linux").and_then(|linux| linux.get("namespaces")).and_then(Value::as_array);
@@ -184,7 +184,7 @@ impl Config {
             return Ok(());
         }
         Err(OciError::Refused(format!(
-            "the container would not be contained, since it has {}: run it with fewer privileges, or have the hook called with \
+            "the container could not be contained, because it has {}: run it with fewer privileges, or have the hook called with \
              --allow-privileged",
             with_and(&objections)
         )))
@@ -202,7 +202,7 @@ impl Config {
         TOO_MUCH.iter().filter(|name| held.contains(name)).map(|name| (*name).to_owned()).collect()
     }
 
-    /// The whole of it as JSON.
+    /// Serializes it as JSON.
     pub(crate) fn to_json(&self) -> String {
         Value::Object(self.0.clone()).to_string()
     }
@@ -262,7 +262,7 @@ mod tests {
         assert!(config(strong.clone()).judge(false).unwrap_err().to_string().contains("CAP_SYS_ADMIN"));
         strong["linux"]["seccomp"] = Value::Null;
         let said = config(strong.clone()).judge(false).unwrap_err().to_string();
-        assert!(said.contains("since it has CAP_SYS_ADMIN, and no seccomp filter: "), "{said}");
+        assert!(said.contains("because it has CAP_SYS_ADMIN, and no seccomp filter: "), "{said}");
         config(strong).judge(true).unwrap();
         let mut open = usual();
         open["linux"]["seccomp"] = Value::Null;

@@ -1,19 +1,19 @@
-//! Why a container does not start.
+//! Why a container is not started.
 
 use std::io;
 
 use crate::sandbox::SandboxError;
 
-/// Why a container does not start.
+/// Why a container is not started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OciError {
-    /// It asks for what would not be contained, or for what it may not have.
+    /// It asks for something that is not contained or not permitted.
     #[error("{0}")]
     Refused(String),
-    /// What the runtime or the engine handed over cannot be understood.
-    #[error("the {what} is not what the OCI runtime specification says: {why}")]
+    /// Malformed input from the runtime or engine.
+    #[error("the {what} does not follow the OCI runtime specification: {why}")]
     Malformed {
-        /// What was read.
+        /// The input.
         what: &'static str,
         /// What is wrong with it.
         why: String,
@@ -23,17 +23,17 @@ pub(crate) enum OciError {
     System {
         /// What was attempted, with the object it concerned.
         what: String,
-        /// What the kernel answered. Part of the message, so not its source too.
+        /// The kernel's error. It is part of the message, so it is not the source too.
         cause: io::Error,
     },
-    /// As of the sandboxes of `run`.
+    /// An error also known to `run`'s sandboxes.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }
 
-/// Adds to a kernel's answer what was attempted.
+/// Adds the attempted action to a kernel error.
 pub(crate) trait Attempt<T> {
-    /// Names what was attempted.
+    /// Names the attempted action.
     fn attempt(self, what: impl FnOnce() -> String) -> Result<T, OciError>;
 }
 

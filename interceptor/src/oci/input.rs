@@ -1,4 +1,4 @@
-//! What a runtime or an engine hands to a hook on standard input: the container's state, or, at `precreate`, its configuration.
+//! The hook's standard input: the container's state or, at `precreate`, its configuration.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -10,28 +10,28 @@ use serde_json::Value;
 use super::config::Config;
 use super::{Attempt, OciError};
 
-/// The longest input: configurations with a full seccomp profile are about 100 KiB.
+/// Maximum input size; configurations with a full seccomp profile are about 100 KiB.
 pub(crate) const MAX_INPUT: u64 = 16 << 20;
 
-/// What was handed over.
+/// A hook's input.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// The configuration of a container that does not exist yet: stage `precreate`.
     Config(Config),
-    /// The state of one that does.
-    State(State),
-    /// No hook's input: a seccomp profile, which its owner wants narrowed.
+    /// The state of an existing container.
+    State(ContainerState),
+    /// A seccomp profile that the caller wants narrowed; not from a runtime.
     Profile(Value),
 }
 
 /// A container's state ("State" in runtime.md).
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct State {
+pub(crate) struct ContainerState {
     /// The container's id.
     pub(crate) id: String,
     /// `creating`, `created`, `running` or `stopped`.
     pub(crate) status: String,
-    /// Its first process, in the PID namespace of the runtime; none or 0 when it is stopped.
+    /// Its first process, in the runtime's PID namespace; absent or 0 once stopped.
     #[serde(default)]
     pub(crate) pid: i32,
     /// The directory with its `config.json`.
@@ -41,10 +41,10 @@ pub(crate) struct State {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// Reads all of it.
+/// Reads everything.
 ///
 /// # Errors
-/// When it cannot be read, or is longer than [`MAX_INPUT`].
+/// If it is unreadable or longer than [`MAX_INPUT`].
 pub(crate) fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
     let mut bytes = Vec::new();
     from.take(MAX_INPUT + 1).read_to_end(&mut bytes).attempt(|| "cannot read standard input".into())?;
@@ -54,10 +54,10 @@ pub(crate) fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
     Ok(bytes)
 }
 
-/// Tells the one from the other: only a state has a `bundle`, only a configuration a `root`.
+/// Tells the kinds apart: only a state has a `bundle`, only a configuration a `root`.
 ///
 /// # Errors
-/// When it is neither.
+/// If it is neither.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Input, OciError> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
     match value {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_state_and_a_configuration_are_told_apart() {
-        // As crun 1.8 writes it: with the rootfs beside the bundle.
+        // As crun 1.8 writes it: with the rootfs besides the bundle.
         let state =
             br#"{"ociVersion":"1.0","id":"22d7","pid":31497,"root":"/r","bundle":"/b","status":"created",
                         "annotations":{"io.interceptor.policy":"p"}}"#;

@@ -1,17 +1,22 @@
 //! Containers: the logic of the OCI runtime hook (opencontainers/runtime-spec, config.md, "POSIX-platform Hooks"; the stage
 //! `precreate` and hooks.d are oci-hooks(5), as Podman has them).
 //!
-//! The hook is called up to three times for a container. Before it is created (`precreate`), a supervisor process is started,
-//! which reads the policy and draws the placeholders; the container's configuration gets them in its environment, and the trust
-//! files as mounts. Before its entrypoint starts (`createRuntime`), the same supervisor attaches to the container's cgroup with
-//! listeners in its network namespace, tests from inside that the wall stands, and fills in the trust files; only then does the
-//! hook succeed, and any failure keeps the container from starting. After its end (`poststop`) everything is removed.
+//! The hook runs up to three times per container. Before the container is created (`precreate`), it
+//! starts a supervisor process, which reads the policy and draws the placeholders; the hook adds
+//! them to the container's environment, and the trust files to its mounts. Before the entrypoint
+//! starts (`createRuntime`), the same supervisor attaches to the container's cgroup with listeners
+//! in its network namespace, tests enforcement from inside, and fills in the trust files. Only then
+//! does the hook succeed; any failure keeps the container from starting. After the container has
+//! ended (`poststop`), everything is removed.
 //!
-//! - [`input`]: what the runtime hands to the hook; [`config`]: the container's configuration, read, judged and changed;
-//! - [`seccomp`]: what sockets it may make;
-//! - [`policies`]: which policy a container may ask for; [`rootfs`]: its files, without following it out of them;
-//! - [`podman`]: where that engine looks for the hook;
-//! - [`place`]: its cgroup; [`store`]: what is kept while it lives; [`talk`]: how hook and supervisor speak.
+//! - [`input`]: the hook's standard input; [`config`]: reading, checking and editing the
+//! container's configuration;
+//! - [`seccomp`]: which sockets the container may create;
+//! - [`policies`]: which policies a container may ask for; [`rootfs`]: its files, without following
+//! links out of it;
+//! - [`podman`]: where Podman looks for the hook;
+//! - [`place`]: its cgroup; [`store`]: its state on disk; [`talk`]: the protocol between hook and
+//! supervisor.
 
 pub(crate) mod config;
 mod error;
@@ -29,5 +34,5 @@ pub(crate) use error::OciError;
 
 /// The annotation by which a container asks for a policy.
 pub(crate) const POLICY: &str = "io.interceptor.policy";
-/// The annotation by which one call of the hook tells the next which sandbox was prepared.
+/// The annotation that tells later calls of the hook which sandbox was prepared.
 pub(crate) const SANDBOX: &str = "io.interceptor.sandbox";

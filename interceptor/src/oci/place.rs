@@ -1,7 +1,8 @@
-//! The cgroup of a container, to which the programs are attached.
+//! Finds or creates the cgroup of a container, to which the programs are attached.
 //!
-//! An engine gives a container a cgroup of its own, named after it, and later puts there what is executed in it. A container without
-//! one (`--cgroups=disabled`) shares its starter's: then it is moved into a new one before its entrypoint starts.
+//! An engine gives each container a cgroup named after it, and later runs `exec` there. A container
+//! without one (`--cgroups=disabled`) shares its starter's cgroup, so it is moved into a new one
+//! before its entrypoint starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,26 +13,26 @@ use nix::unistd::Pid;
 use super::{Attempt, OciError};
 use crate::sandbox::cgroup;
 
-/// The shortest container id by which a cgroup is recognised: those of engines have 64 digits.
+/// Shortest container id to match cgroup names with; engines' ids have 64 digits.
 const SHORTEST_ID: usize = 12;
-/// How long the processes of a container that does not start may take to be gone.
+/// How long the processes of a container that does not start may take to end.
 const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 
-/// A container's cgroup. Dropping it removes it, if it was made here and nothing is left in it.
+/// A container's cgroup. Dropping it removes the cgroup if it was created here and is empty.
 #[derive(Debug)]
 pub(crate) struct ContainerCgroup {
     /// Its directory.
     pub(crate) path: PathBuf,
-    /// Whether it was made here, so that what is executed in the container later is not in it.
+    /// Whether it was created here; a later `exec` is then outside it.
     pub(crate) made: bool,
 }
 
 impl ContainerCgroup {
-    /// Of the container `id`, whose first process is `pid`; `sandbox` names the one that is made where the container has none of its
-    /// own.
+    /// Finds the cgroup of the container `id`, whose first process is `pid`, or creates one named
+    /// `sandbox` if the container has none of its own.
     ///
     /// # Errors
-    /// When the process is gone, or the kernel refuses.
+    /// If the process is gone, or the kernel refuses.
     pub(crate) fn of(pid: i32, id: &str, sandbox: &str) -> Result<Self, OciError> {
         let file = format!("/proc/{pid}/cgroup");
         let text = fs::read_to_string(&file).attempt(|| format!("cannot read {file}"))?;
@@ -40,7 +41,8 @@ impl ContainerCgroup {
         let mount = cgroup::mount_point()?;
         let current = mount.join(below.strip_prefix("/").unwrap_or(below));
         let path = mount.join(own(below, id).strip_prefix("/").unwrap_or(below));
-        // The root has no `cgroup.events`. A cgroup below that vanishes while it is looked at is somebody else's.
+        // The root has no `cgroup.events`. A cgroup that vanishes meanwhile belongs to somebody
+        // else.
         let is_own = path.join("cgroup.events").exists()
             && cgroup::processes(&path).is_ok_and(|members| members == [Pid::from_raw(pid)]);
         if is_own {
@@ -62,12 +64,12 @@ impl Drop for ContainerCgroup {
     }
 }
 
-/// Whether any process is in a cgroup, or below it.
+/// Whether a cgroup or a descendant has processes.
 pub(crate) fn is_populated(path: &Path) -> bool {
     fs::read_to_string(path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
 }
 
-/// Removes the cgroup of a container that has ended, as soon as it is empty.
+/// Removes an ended container's cgroup once it is empty.
 pub(crate) fn remove(path: &Path) {
     let deadline = Instant::now() + EMPTY_WITHIN;
     while let Err(error) = fs::remove_dir(path) {
@@ -78,8 +80,8 @@ pub(crate) fn remove(path: &Path) {
     }
 }
 
-/// The topmost part of a process's cgroup that is named after the container; the whole of it if none is. Runtimes may have
-/// cgroups of their own below it, which not everything in the container is in.
+/// The topmost part of a process's cgroup path that is named after the container; the whole path if
+/// none is. Runtimes may create cgroups below it that do not hold every process of the container.
 fn own<'a>(below: &'a Path, id: &str) -> &'a Path {
     if id.len() < SHORTEST_ID {
         return below;
@@ -118,7 +120,8 @@ mod tests {
 
     #[test]
     fn a_process_in_a_shared_cgroup_is_moved_into_one_of_its_own() {
-        // Of its own, since other tests of this process make cgroups of the threaded kind, below which no process can be moved.
+        // A cgroup of its own: other tests create threaded cgroups, below which no process can be
+        // moved.
         let shared = cgroup::mount_point().unwrap().join(format!("interceptor-place-{}", std::process::id()));
         fs::create_dir(&shared).unwrap();
         let sleep = || std::process::Command::new("sleep").arg("60").spawn().unwrap();

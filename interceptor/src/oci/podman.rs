@@ -1,8 +1,8 @@
-//! Where Podman looks for hooks, and whether ours would be called (oci-hooks(5),
+//! Finds where Podman looks for hooks, and checks whether it would call ours (oci-hooks(5),
 //! containers.conf(5)).
 //!
-//! Podman starts containers without a hook that it does not find, without a word: a file in a
-//! directory that it does not read, or one whose program is missing. So the engine itself is asked.
+//! Podman silently starts containers without a hook it does not find: a file in a directory it does
+//! not read, or one whose program is missing. So ask the engine itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 
 use super::{Attempt, OciError, POLICY};
 
-/// The engine's program.
+/// The engine's executable.
 pub(crate) const PROGRAM: &str = "podman";
-/// Where its hooks are installed.
+/// The name of our hook file.
 pub(crate) const FILE: &str = "interceptor.json";
-/// Where policies for containers lie, and what is recorded of them.
+/// The directory of policies for containers.
 pub(crate) const POLICIES: &str = "/etc/interceptor/policies";
-/// Where the hook writes.
+/// The directory the hook logs to.
 pub(crate) const LOGS: &str = "/var/log/interceptor";
-/// Directories that manuals name, and that an engine reads or not.
+/// Directories from the manuals; an engine may or may not read them.
 const USUAL: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
-/// The stage without which nothing is enforced.
+/// The stage that enforcement depends on.
 const ATTACHES: &str = "createRuntime";
 
-/// The hook's file, for an interceptor at this path.
+/// The content of the hook file, for the interceptor at this path.
 pub(crate) fn hook_file(executable: &Path) -> Value {
     json!({
         "version": "1.0.0",
@@ -44,20 +44,19 @@ pub(crate) fn hook_file(executable: &Path) -> Value {
     })
 }
 
-/// The directories that the engine reads hooks from, in its order: a later file of the same name
-/// counts.
+/// The directories the engine reads hooks from, in its order; a later file of the same name wins.
 ///
 /// # Errors
-/// When there is no Podman, or it does not say.
+/// If Podman is missing or does not tell.
 pub(crate) fn directories() -> Result<Vec<PathBuf>, OciError> {
-    // `podman info` does not tell. The default of this option is what its configuration files say.
+    // `podman info` does not tell, but this option's default reflects the configuration files.
     let output = Command::new(PROGRAM)
         .arg("--help")
         .stdin(Stdio::null())
         .output()
         .attempt(|| format!("cannot run {PROGRAM}"))?;
     directories_in(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
-        OciError::Refused(format!("`{PROGRAM} --help` does not say from where it reads hooks (--hooks-dir)"))
+        OciError::Refused(format!("`{PROGRAM} --help` does not say where it reads hooks from (--hooks-dir)"))
     })
 }
 
@@ -68,16 +67,16 @@ fn directories_in(help: &str) -> Option<Vec<PathBuf>> {
     found.iter().all(|path| path.is_absolute()).then_some(found)
 }
 
-/// A file that has our hook.
+/// A file with our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hook {
-    /// Where it is.
+    /// Its path.
     pub(crate) file: PathBuf,
     /// Why the engine would start containers without it.
     pub(crate) fault: Option<String>,
 }
 
-/// The files with our hook that the engine reads, then those in the usual places that it does not.
+/// The files with our hook: those the engine reads, then unread ones in the usual directories.
 pub(crate) fn hooks(read: &[PathBuf]) -> Vec<Hook> {
     let mut found: Vec<Hook> = read.iter().flat_map(|directory| hooks_in(directory)).collect();
     for unread in USUAL.map(PathBuf::from).iter().filter(|usual| !read.contains(usual)) {
@@ -108,12 +107,12 @@ pub(crate) fn hooks_in(directory: &Path) -> Vec<Hook> {
         .collect()
 }
 
-/// Why the engine would not call the hook, or would call it too seldom.
+/// Why the engine would not call the hook, or not always.
 fn fault(value: &Value) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     let path = Path::new(value["hook"]["path"].as_str().unwrap_or_default());
     match fs::metadata(path) {
-        Err(error) => return Some(format!("its program {} is not there: {error}", path.display())),
+        Err(error) => return Some(format!("its program {} does not exist: {error}", path.display())),
         Ok(metadata) if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 => {
             return Some(format!("its program {} cannot be executed", path.display()));
         }
@@ -179,7 +178,7 @@ mod tests {
         let faults: Vec<_> = found.iter().map(|hook| hook.fault.as_deref().unwrap_or("-")).collect();
         assert_eq!(faults.len(), 5, "{faults:?}");
         for (fault, part) in
-            faults.iter().zip(["-", "not there", "cannot be executed", "stage", "annotation"])
+            faults.iter().zip(["-", "does not exist", "cannot be executed", "stage", "annotation"])
         {
             assert!(fault.contains(part), "{fault}");
         }

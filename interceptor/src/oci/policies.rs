@@ -1,5 +1,5 @@
-//! Which policy a container may ask for: one of those in the operator's directory. Whoever may start containers chooses among them;
-//! no annotation names another file of the host.
+//! Which policies a container may ask for: those in the operator's directory. Anybody who may start
+//! containers chooses among them; no annotation can name another file on the host.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,13 +7,13 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Attempt, OciError};
 
-/// The longest value of the annotation, in bytes.
+/// Maximum length of the annotation, in bytes.
 const LONGEST: usize = 1024;
 
-/// The file that `asked` names below `directory`: by its path, or by its name with or without `.json`.
+/// Resolves `asked` to a file below `directory`, by path or by name, with or without `.json`.
 ///
 /// # Errors
-/// When it is elsewhere, does not exist, or could be replaced by others than its owner and root.
+/// If it is elsewhere, missing, or writable by anybody except root.
 pub(crate) fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError> {
     let shown = asked.get(..LONGEST.min(asked.len())).unwrap_or_default().escape_debug();
     let unknown = || {
@@ -25,7 +25,7 @@ pub(crate) fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError
     };
     let refused = |why: &str| {
         OciError::Refused(format!(
-            "the annotation {} asks for the policy \"{shown}\": {why}; policies for containers lie in {}",
+            "the annotation {} asks for the policy \"{shown}\": {why}; policies for containers are files in {}",
             super::POLICY,
             directory.display()
         ))
@@ -33,9 +33,9 @@ pub(crate) fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError
     let path = Path::new(asked);
     let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir));
     if asked.is_empty() || asked.len() > LONGEST || !plain || asked.contains('\0') {
-        return Err(refused("it is not the name of a file there"));
+        return Err(refused("no file there has this name"));
     }
-    // `join` takes an absolute path as it is.
+    // `join` keeps an absolute path unchanged.
     let named = directory.join(path);
     let mut with_suffix = named.clone().into_os_string();
     with_suffix.push(".json");
@@ -48,7 +48,7 @@ pub(crate) fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError
     for part in found.ancestors().take_while(|part| part.starts_with(&base)) {
         let metadata = fs::metadata(part).attempt(|| format!("cannot examine {}", part.display()))?;
         if metadata.mode() & 0o022 != 0 || metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(refused(&format!("{} can be changed by others than root", part.display())));
+            return Err(refused(&format!("{} is writable by others than root", part.display())));
         }
     }
     Ok(found)

@@ -1,5 +1,5 @@
-//! A container's file system, seen from the host. Its image is somebody else's: a symbolic link in it must not lead out of it, and
-//! a device or a pipe in it must not be opened (openat2(2), RESOLVE_IN_ROOT).
+//! A container's file system, seen from the host. The image is untrusted: never follow a symlink
+//! out of it or open a device or pipe in it (openat2(2), RESOLVE_IN_ROOT).
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -15,7 +15,7 @@ use super::{Attempt, OciError};
 use crate::sandbox::read_only;
 use crate::sandbox::trust::Found;
 
-/// The longest bundle that is read; those of distributions are about 250 KiB.
+/// Maximum bundle size; distributions' bundles are about 250 KiB.
 const MAX_FILE: u64 = 16 << 20;
 
 /// The root of a container's file system.
@@ -26,10 +26,10 @@ pub(crate) struct Rootfs {
 }
 
 impl Rootfs {
-    /// Opens it.
+    /// Opens the root directory.
     ///
     /// # Errors
-    /// When it is no directory.
+    /// If it is not a directory.
     pub(crate) fn open(path: &Path) -> Result<Self, OciError> {
         let fail = || format!("cannot open the container's file system {}", path.display());
         let directory = File::open(path).attempt(fail)?;
@@ -37,7 +37,8 @@ impl Rootfs {
         Ok(Rootfs { directory: directory.into(), path })
     }
 
-    /// The regular file to which `path` leads in the container: its path there without symbolic links, and what it holds.
+    /// The regular file that `path` leads to in the container: its path without symlinks, and its
+    /// content.
     pub(crate) fn find(&self, path: &Path) -> Option<Found> {
         let named = self.look_up(path, OFlag::O_PATH).ok()?;
         let shown = PathBuf::from(format!("/proc/self/fd/{}", named.as_raw_fd()));
@@ -59,11 +60,12 @@ impl Rootfs {
     }
 }
 
-/// Mounts files and directories of the host in the mount namespace of a container whose entrypoint has not started, read-only: for
-/// engines without the stage `precreate`. Moves this process, which must have one thread, into that namespace.
+/// Mounts host files and directories read-only in the mount namespace of a container whose
+/// entrypoint has not started, for engines without the stage `precreate`. Moves this process, which
+/// must be single-threaded, into that namespace.
 ///
 /// # Errors
-/// When the container has the namespace of this process, and what the kernel refuses.
+/// If the container shares this process's namespace, or the kernel refuses.
 pub(crate) fn mount_in(pid: i32, root: &Path, mounts: &[(PathBuf, PathBuf)]) -> Result<(), OciError> {
     let path = format!("/proc/{pid}/ns/mnt");
     let own = fs::read_link("/proc/self/ns/mnt").attempt(|| "cannot examine /proc/self/ns/mnt".into())?;
@@ -91,7 +93,7 @@ impl Rootfs {
         let none: Option<&Path> = None;
         let at = |open: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
         mount(Some(source), &at(&target), none, MsFlags::MS_BIND, none).attempt(fail)?;
-        // Again, since this descriptor is of what lies below the new mount.
+        // Look it up again: the old descriptor refers to the file below the new mount.
         let mounted = self.look_up(destination, OFlag::O_PATH).attempt(fail)?;
         read_only(&at(&mounted)).attempt(fail)
     }

@@ -1,23 +1,26 @@
-//! Which sockets a container may make. The kernel's programs see IPv4 and IPv6; engines' own seccomp profiles also permit families
-//! that lead elsewhere: vsock to the machine's host, packet sockets past the programs. Here the profile is narrowed to the families
-//! that a sandbox of `run` has (attack K1), and io_uring, which seccomp does not look into, is taken out (K6).
+//! Restricts which sockets a container may create. The kernel programs see IPv4 and IPv6; engines'
+//! own seccomp profiles also permit families that lead elsewhere: vsock to the VM's host, packet
+//! sockets past the programs. This narrows a profile to the families `run` permits (attack K1), and
+//! removes io_uring, which seccomp cannot inspect (K6).
 
 use serde_json::{Value, json};
 
 /// unix(7), ip(7), ipv6(7).
 const OPEN: [u64; 3] = [libc::AF_UNIX as u64, libc::AF_INET as u64, libc::AF_INET6 as u64];
-/// netlink(7), of which only rtnetlink is left.
+/// netlink(7), reduced to rtnetlink.
 const NETLINK: u64 = libc::AF_NETLINK as u64;
-/// More than the kernel has families, which are refused by name; others are by the profile's default action.
+/// More families than the kernel has. Those below are refused explicitly, those above by the
+/// profile's default action.
 const FAMILIES: u64 = 48;
-/// By which a socket is made whatever its family.
+/// System calls that create sockets of any family.
 const UNSEEN: [&str; 4] = ["socketcall", "io_uring_setup", "io_uring_enter", "io_uring_register"];
 
-/// The architecture of the system calls that are left. On a machine's other ones (i386) sockets are made by socketcall(2), whose
-/// arguments a filter cannot look into: their callers are killed, as in the sandboxes of `run`.
+/// The architecture whose system calls remain. Others (i386) create sockets by socketcall(2), whose
+/// arguments a filter cannot inspect: their callers are killed, as in `run`'s sandboxes.
 const NATIVE: &str = if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
 
-/// Narrows a profile: that of a container's configuration, or a file in the form of the engines, which is the same in this.
+/// Narrows a profile: a container configuration's, or an engine's profile file, which looks the
+/// same here.
 pub(crate) fn narrow(profile: &mut Value) {
     if let Some(architectures) = profile.get_mut("architectures") {
         *architectures = json!([NATIVE]);
@@ -47,10 +50,11 @@ pub(crate) fn narrow(profile: &mut Value) {
     }
 }
 
-/// Whether a profile permits no more sockets than [`narrow`] does. What cannot be understood permits more.
+/// Whether a profile permits at most what [`narrow`] does. A rule it does not understand counts as
+/// permitting more.
 pub(crate) fn is_narrow(profile: &Value) -> bool {
     let denies = profile.get("defaultAction").and_then(Value::as_str).is_some_and(refuses);
-    // None is the native one.
+    // Absent means the native one.
     let architectures = profile.get("architectures").and_then(Value::as_array);
     let native = architectures.is_none_or(|all| all.iter().all(|architecture| architecture == NATIVE));
     let rules = profile.get("syscalls").and_then(Value::as_array);

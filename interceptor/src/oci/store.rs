@@ -1,5 +1,6 @@
-//! What is kept of a container's sandbox while it lives: `BASE/SANDBOX/` with the supervisor's socket, the trust files that are
-//! mounted in the container, and a record of what must be removed should the supervisor be killed. No key is ever there.
+//! The on-disk state of a container's sandbox: `BASE/SANDBOX/` holds the supervisor's socket, the
+//! trust files mounted in the container, and a record of what to clean up if the supervisor is
+//! killed. It never holds a key.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
@@ -11,51 +12,52 @@ use serde::{Deserialize, Serialize};
 use super::{Attempt, OciError};
 use crate::sandbox::trust::TrustFile;
 
-/// Others must get through to the trust files, which a container's user namespace may make them; to nothing else.
+/// A container's user namespace may turn its processes into other users, who must reach the trust
+/// files but nothing else.
 const THROUGH: u32 = 0o711;
-/// Sandboxes whose records are read at the end of a container.
+/// Maximum sandboxes examined when a container ends.
 const MOST: usize = 65_536;
 
-/// All of them.
+/// The state directory.
 #[derive(Debug)]
 pub(crate) struct Store(PathBuf);
 
-/// One sandbox's.
+/// One sandbox's directory.
 #[derive(Debug)]
 pub(crate) struct Entry(PathBuf);
 
-/// What a killed supervisor leaves behind, beside this directory.
+/// What a killed supervisor leaves behind, besides this directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct ContainerRecord {
     /// The container's id.
     pub(crate) container: String,
     /// The cgroup of the container.
     pub(crate) cgroup: PathBuf,
-    /// The cgroup's id, by which its pins are found.
+    /// The cgroup's id, which identifies its pins.
     pub(crate) cgroup_id: u64,
-    /// Whether the cgroup was made for it.
+    /// Whether the cgroup was created for the container.
     pub(crate) made: bool,
 }
 
 impl Store {
-    /// The one at `base`, which is made where it is missing.
+    /// Opens the store at `base`; creates it if missing.
     ///
     /// # Errors
-    /// When it cannot be made, or belongs to somebody else.
+    /// If it cannot be created, or belongs to another user.
     pub(crate) fn open(base: &Path) -> Result<Self, OciError> {
         let fail = || format!("cannot make the directory {}", base.display());
         DirBuilder::new().recursive(true).mode(THROUGH).create(base).attempt(fail)?;
         let found = fs::symlink_metadata(base).attempt(fail)?;
         if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o022 != 0 {
-            return Err(OciError::Refused(format!("{} is not root's alone to change", base.display())));
+            return Err(OciError::Refused(format!("{} is writable by others than root", base.display())));
         }
         Ok(Store(base.to_owned()))
     }
 
-    /// A new one.
+    /// Creates an entry.
     ///
     /// # Errors
-    /// When it exists, or cannot be made.
+    /// If it exists, or cannot be created.
     pub(crate) fn make(&self, id: &str) -> Result<Entry, OciError> {
         let entry = self.entry(id)?;
         for (path, mode) in [(entry.0.clone(), THROUGH), (entry.trust(), 0o755)] {
@@ -66,10 +68,10 @@ impl Store {
         Ok(entry)
     }
 
-    /// The one of a sandbox, whether it exists or not.
+    /// The entry of a sandbox, which need not exist.
     ///
     /// # Errors
-    /// When this can be no sandbox's id.
+    /// If the id is invalid.
     pub(crate) fn entry(&self, id: &str) -> Result<Entry, OciError> {
         let plain = id
             .strip_prefix("sb-")
@@ -77,12 +79,12 @@ impl Store {
         if plain {
             Ok(Entry(self.0.join(id)))
         } else {
-            Err(OciError::Refused("this is no id of a sandbox".into()))
+            Err(OciError::Refused("this is not a sandbox id".into()))
         }
     }
 
-    /// Those of a container: one, or none.
-    pub(crate) fn of_container(&self, container: &str) -> Vec<(Entry, Record)> {
+    /// The entries of a container: one, or none.
+    pub(crate) fn of_container(&self, container: &str) -> Vec<(Entry, ContainerRecord)> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().take(MOST);
         let entries = entries.filter_map(|entry| self.entry(entry.file_name().to_str()?).ok());
         entries
@@ -93,7 +95,7 @@ impl Store {
 }
 
 impl Entry {
-    /// Where the supervisor listens.
+    /// The path of the supervisor's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("control")
     }
@@ -103,7 +105,8 @@ impl Entry {
         self.0.join("trust")
     }
 
-    /// Writes the trust files. Those that exist keep their inodes, which may be mounted in the container by now.
+    /// Writes the trust files. Existing ones keep their inodes, which may already be mounted in the
+    /// container.
     pub(crate) fn write_trust(&self, files: &[TrustFile]) -> Result<(), OciError> {
         for file in files {
             let path = self.trust().join(file.name);
@@ -121,27 +124,27 @@ impl Entry {
         Ok(())
     }
 
-    /// Records what must be removed should the supervisor be killed.
+    /// Records what to clean up if the supervisor is killed.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub(crate) fn write_record(&self, record: &Record) -> Result<(), OciError> {
+    /// If it cannot be written.
+    pub(crate) fn write_record(&self, record: &ContainerRecord) -> Result<(), OciError> {
         let path = self.0.join("record.json");
         let text = serde_json::to_vec(record).map_err(std::io::Error::from);
         text.and_then(|text| fs::write(&path, text)).attempt(|| format!("cannot write {}", path.display()))
     }
 
-    /// What was recorded: nothing, as long as it has no container.
-    pub(crate) fn record(&self) -> Option<Record> {
+    /// The record; `None` until the container exists.
+    pub(crate) fn record(&self) -> Option<ContainerRecord> {
         serde_json::from_slice(&fs::read(self.0.join("record.json")).ok()?).ok()
     }
 
-    /// Whether it is still there.
+    /// Whether it still exists.
     pub(crate) fn exists(&self) -> bool {
         self.0.exists()
     }
 
-    /// Removes all of it.
+    /// Removes the directory.
     pub(crate) fn remove(&self) {
         if let Err(error) = fs::remove_dir_all(&self.0)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -161,7 +164,8 @@ mod tests {
         let store = Store::open(&directory.path().join("oci")).unwrap();
         let entry = store.make("sb-0123456789abcdef").unwrap();
         assert!(store.make("sb-0123456789abcdef").is_err());
-        let record = Record { container: "c1".into(), cgroup: "/g".into(), cgroup_id: 7, made: true };
+        let record =
+            ContainerRecord { container: "c1".into(), cgroup: "/g".into(), cgroup_id: 7, made: true };
         entry.write_record(&record).unwrap();
         assert_eq!(
             store.of_container("c1").into_iter().map(|(_, record)| record).collect::<Vec<_>>(),

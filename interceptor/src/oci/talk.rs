@@ -1,4 +1,5 @@
-//! How the hook and the supervisor speak: a line of JSON each way over a unix socket that only root can reach. No line holds a key.
+//! The protocol between hook and supervisor: one line of JSON each way, over a unix socket only
+//! root can reach. No line contains a key.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,15 +9,16 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The longest line: an environment is at most 2 MiB (execve(2)), every byte of it six in JSON at worst.
+/// Maximum line length: an environment is at most 2 MiB (execve(2)), and JSON needs at most six
+/// bytes per byte.
 const MAX_LINE: u64 = 16 << 20;
-/// How long the other side may take. The runtimes' own limits are the operator's (`timeout` in hooks.d).
+/// Timeout for the other side. The operator sets the runtimes' own (`timeout` in hooks.d).
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the hook asks of a supervisor.
+/// A request from the hook.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
-    /// Read the policy and draw what the container is to be given.
+    /// Read the policy and prepare what the container gets.
     Prepare {
         /// The policy document.
         policy: PathBuf,
@@ -24,52 +26,53 @@ pub(crate) enum Ask {
         root: PathBuf,
         /// The environment it would have, `NAME=value` each.
         environment: Vec<String>,
-        /// Where the container has mounts of its own.
+        /// Mount points in the container.
         mounted: Vec<PathBuf>,
-        /// The process that called the hook: when it is gone before there is a container, there will be none.
+        /// The process that called the hook: if it ends before the container exists, no container
+        /// will.
         caller: i32,
     },
     /// Attach to the container, which exists now.
     Attach {
-        /// The policy that it asks for, which must be the one prepared.
+        /// The policy it asks for; must match the prepared one.
         policy: PathBuf,
-        /// Its file system, which must be the one prepared.
+        /// Its file system; must match the prepared one.
         root: PathBuf,
         /// The container's id.
         container: String,
         /// Its first process.
         pid: i32,
-        /// Whether its network namespace was made for it alone, as its configuration says.
+        /// Whether its configuration says that its network namespace is its own.
         own_network: bool,
     },
     /// The container has ended.
     End,
 }
 
-/// What the supervisor answers.
+/// A reply from the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// To [`Ask::Prepare`].
     Prepared {
         /// The sandbox's id.
         id: String,
-        /// The environment that the container is to have.
+        /// The environment for the container.
         environment: Vec<String>,
-        /// What to mount: a file or directory of the host, and where in the container.
+        /// Mounts: a host file or directory, and its path in the container.
         mounts: Vec<(PathBuf, PathBuf)>,
     },
-    /// To [`Ask::Attach`]: enforcement is in place, and was tested.
+    /// To [`Ask::Attach`]: enforcement is in place and tested.
     Enforcing,
-    /// To [`Ask::End`]: nothing is left.
+    /// To [`Ask::End`]: everything is removed.
     Ended,
-    /// To anything: why not.
+    /// To any request: the reason for failure.
     Failed(String),
 }
 
 /// Sends one line.
 ///
 /// # Errors
-/// When the other side is gone or does not read.
+/// If the other side is gone or does not read.
 pub(crate) fn send(stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(message)?;
@@ -80,7 +83,7 @@ pub(crate) fn send(stream: &UnixStream, message: &impl Serialize) -> io::Result<
 /// Receives one line.
 ///
 /// # Errors
-/// When the other side is gone, silent, or speaks otherwise.
+/// If the other side is gone, silent, or sends something malformed.
 pub(crate) fn receive<M: DeserializeOwned>(stream: &UnixStream) -> io::Result<M> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = Vec::new();

@@ -1,6 +1,6 @@
-//! The process that opens `/proc/PID/ns/net` and `/proc/PID/exe` for the daemon, which Landlock
-//! keeps from looking at processes outside its domain. It
-//! answers the daemon alone, with that descriptor or with nothing, and keeps one capability; it ends with the daemon.
+//! A helper process that opens `/proc/PID/ns/net` and `/proc/PID/exe` for the daemon, because
+//! Landlock denies the daemon access to processes outside its domain. It serves only the daemon,
+//! returns only those descriptors, keeps one capability, and ends with the daemon.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -18,24 +18,24 @@ use crate::sandbox::SandboxError;
 use crate::sandbox::handover::{Channel, Order};
 use crate::sandbox::launch;
 
-/// How long it may take to open a file of procfs.
+/// How long opening a procfs file may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// That of this process, once it has one.
+/// This process's attendant, once started.
 static ATTENDANT: OnceLock<Mutex<Attendant>> = OnceLock::new();
 
 #[derive(Debug)]
 struct Attendant {
     channel: Channel,
-    /// The last question went without its answer, which may come yet.
+    /// The last request timed out; its answer may still arrive.
     is_behind: bool,
-    /// What it says makes no sense any more.
+    /// The protocol is out of sync.
     is_out_of_step: bool,
-    /// Never waited for: it ends when the channel is closed, which is when this process ends.
+    /// Never reaped: it ends with this process, when the channel closes.
     _child: Child,
 }
 
-/// What is wanted, and of whom.
+/// A request: a file of a process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Wanted {
     process: i32,
@@ -49,16 +49,16 @@ enum What {
     Content,
 }
 
-/// It comes as a descriptor, unless there is an error number.
+/// The reply. The file comes as a descriptor unless there is an error number.
 #[derive(Debug, Serialize, Deserialize)]
 struct Opened {
     error: Option<i32>,
 }
 
-/// Starts the attendant of this process. Before [`super::restrict`].
+/// Starts this process's attendant. Call it before [`super::restrict`].
 ///
 /// # Errors
-/// When it cannot be started.
+/// If it cannot be started.
 pub(crate) fn start() -> Result<(), SandboxError> {
     let failed =
         |error: io::Error| SandboxError::Refused(format!("cannot start the attendant process: {error}"));
@@ -76,34 +76,34 @@ pub(crate) fn start() -> Result<(), SandboxError> {
     ATTENDANT.set(attendant).map_err(|_| SandboxError::Refused("there is an attendant already".into()))
 }
 
-/// The network namespace of a process: opened by the attendant, where there is one.
+/// Opens the network namespace of a process, through the attendant if there is one.
 ///
 /// # Errors
-/// As of open(2).
+/// As open(2).
 pub(crate) fn network_of(process: i32) -> io::Result<OwnedFd> {
     obtain(Wanted { process, what: What::Network })
 }
 
-/// The program that a process runs, to be known by (`O_PATH`): no file system is asked for anything, and
-/// so none can make one wait. Opened by the attendant, where there is one.
+/// Opens the executable of a process with `O_PATH`, to identify it; this cannot block on a file
+/// system. Uses the attendant if there is one.
 ///
 /// # Errors
-/// As of open(2).
+/// As open(2).
 pub(crate) fn program_of(process: i32) -> io::Result<OwnedFd> {
     obtain(Wanted { process, what: What::Program })
 }
 
-/// The same, to be read.
+/// As [`program_of`], for reading.
 ///
 /// # Errors
-/// As of open(2).
+/// As open(2).
 pub(crate) fn content_of(process: i32) -> io::Result<OwnedFd> {
     obtain(Wanted { process, what: What::Content })
 }
 
 impl Attendant {
-    /// Asks, after the answer to the question before: there is never more than one under way, and
-    /// no late answer is taken for that to a later question.
+    /// Sends a request after the previous answer has arrived: only one is ever outstanding, so a
+    /// late answer is never taken for a later request's.
     fn ask(&mut self, wanted: &Wanted) -> io::Result<(Opened, Vec<OwnedFd>)> {
         if self.is_behind {
             self.answer()?;
@@ -127,7 +127,7 @@ impl Attendant {
             }
             Err(error) => {
                 self.is_out_of_step = true;
-                tracing::error!(%error, "the attendant process is out of step: start the daemon anew");
+                tracing::error!(%error, "the attendant process is out of sync: restart the daemon");
             }
         }
         answer
@@ -136,8 +136,8 @@ impl Attendant {
 
 fn obtain(wanted: Wanted) -> io::Result<OwnedFd> {
     let Some(attendant) = ATTENDANT.get() else { return open(&wanted) };
-    // Poisoned: the conversation may have stopped half-way.
-    let out_of_step = || io::Error::other("the attendant process is out of step");
+    // Poisoned: an exchange may have stopped half-way.
+    let out_of_step = || io::Error::other("the attendant process is out of sync");
     let mut attendant = attendant.lock().map_err(|_| out_of_step())?;
     if attendant.is_out_of_step {
         return Err(out_of_step());
@@ -160,7 +160,7 @@ fn open(wanted: &Wanted) -> io::Result<OwnedFd> {
     OpenOptions::new().read(true).custom_flags(flags).open(path).map(OwnedFd::from)
 }
 
-/// Serves the daemon at the other end of `channel` until it is closed. For the attendant's own process.
+/// The attendant's main loop: serves the daemon on `channel` until it closes.
 pub(crate) fn serve(channel: &Channel) -> Result<i32, SandboxError> {
     launch::harden()?;
     nix::sys::prctl::set_no_new_privs()

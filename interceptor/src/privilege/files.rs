@@ -1,4 +1,4 @@
-//! Which files the daemon may open (landlock(7)), where the kernel has it.
+//! Restricts which files the daemon may open (landlock(7)), if the kernel supports it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use landlock::{
 
 use crate::sandbox::SandboxError;
 
-/// The rights that are handled where the kernel knows them (Linux 6.10); those that it does not know are left out.
+/// Access rights up to Linux 6.10; older kernels ignore those they do not know.
 const RIGHTS: ABI = ABI::V5;
 
-/// What the system's resolver, trust store and time zone are read from.
+/// Read by the system's resolver, trust store and time zone.
 const SYSTEM: [&str; 10] =
     ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/run", "/var/lib/ca-certificates", "/opt"];
 
-/// The places that the daemon keeps.
+/// Paths the daemon keeps access to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
-    /// Directories in which files are made, written and removed, and files that are written.
+    /// Directories it creates, writes and removes files in, and files it writes.
     pub(crate) written: Vec<PathBuf>,
-    /// Directories and files that may be read beside the system's own; everything, if there are none.
+    /// Directories and files it reads, besides the system's; empty means everything.
     pub(crate) read: Vec<PathBuf>,
 }
 
-/// Whether this kernel has Landlock, and it is enabled.
+/// Whether Landlock is available and enabled.
 pub(crate) fn available() -> bool {
     let rights = AccessFs::from_all(ABI::V1);
     let set = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(rights);
@@ -34,20 +34,19 @@ pub(crate) fn available() -> bool {
 }
 
 impl Files {
-    /// Restricts this thread and what it starts; says what came of it.
+    /// Restricts this thread and its descendants; returns a description of the result.
     pub(super) fn restrict(&self) -> Result<String, SandboxError> {
         let status = self.rule_set().map_err(|error| {
             SandboxError::Refused(format!("cannot restrict which files are opened (Landlock): {error}"))
         })?;
-        let read = if self.read.is_empty() { "anything is read" } else { "only named places are read" };
-        let what = format!(
-            "Landlock: nothing but this program is executed, only its own places are written to, {read}"
-        );
+        let read = if self.read.is_empty() { "it may read any file" } else { "it reads only named paths" };
+        let what =
+            format!("Landlock: it executes only its own program, writes only to its own paths, {read}");
         Ok(match status {
             RulesetStatus::FullyEnforced => what,
-            RulesetStatus::PartiallyEnforced => format!("{what} (in part: the kernel is older than Linux 6.10)"),
+            RulesetStatus::PartiallyEnforced => format!("{what} (partially: the kernel is older than Linux 6.10)"),
             RulesetStatus::NotEnforced => {
-                "no limits to the files it opens, since this kernel has no Landlock (Linux 5.13, CONFIG_SECURITY_LANDLOCK, lsm=…,landlock)"
+                "file access is unrestricted, because this kernel has no Landlock (Linux 5.13, CONFIG_SECURITY_LANDLOCK, lsm=…,landlock)"
                     .to_owned()
             }
         })
@@ -70,7 +69,7 @@ impl Files {
             rules = allow(rules, path, write)?;
         }
         let run = AccessFs::Execute | AccessFs::ReadFile;
-        // By the link, so that a daemon whose file was replaced meanwhile still starts itself.
+        // By this link, so that the daemon can execute itself even if its file was replaced.
         rules = allow(rules, Path::new("/proc/self/exe"), run)?;
         if let Some(loader) = loader() {
             rules = allow(rules, &loader, run)?;
@@ -79,20 +78,20 @@ impl Files {
     }
 }
 
-/// A path that is not there needs no permission.
+/// A missing path needs no rule.
 fn allow(
     rules: landlock::RulesetCreated,
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<landlock::RulesetCreated, RulesetError> {
     let Ok(opened) = PathFd::new(path) else { return Ok(rules) };
-    // A file knows no rights of directories.
+    // Directory rights do not apply to files.
     let is_directory = fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
     let access = if is_directory { access } else { access & AccessFs::from_file(RIGHTS) };
     rules.add_rule(PathBeneath::new(opened, access))
 }
 
-/// The program that the kernel starts a dynamically linked program with (ld.so(8)).
+/// The dynamic loader (ld.so(8)).
 fn loader() -> Option<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
@@ -107,7 +106,7 @@ fn loader() -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    /// In a thread: the restriction is for its life.
+    /// Runs in a thread, because the restriction lasts for its life.
     fn restricted<T: Send + 'static>(files: Files, probe: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(move || {
             nix::sys::prctl::set_no_new_privs().unwrap();

@@ -1,5 +1,5 @@
-//! The daemon's system call filter (seccomp(2)). Everything is allowed but what a proxy never does and what a fault in one would be
-//! used for.
+//! The daemon's system call filter (seccomp(2)). It allows everything except what a proxy never
+//! does and an exploit would.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,12 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetA
 use crate::sandbox::SandboxError;
 use crate::sandbox::seccomp::{NEW_NAMESPACES, argument, foreign_numbers, has_bit};
 
-/// Answered as by a kernel without them: io_uring does what no filter sees, and the flags of clone3 lie in memory.
+/// Fail with ENOSYS: filters cannot see io_uring operations, nor clone3's flags, which are in
+/// memory.
 const ABSENT: [i64; 4] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
 
-/// Refused with EPERM whatever the arguments.
+/// Fail with EPERM whatever the arguments.
 const REFUSED: [i64; 46] = [
     // Other processes.
     libc::SYS_ptrace,
@@ -38,7 +39,7 @@ const REFUSED: [i64; 46] = [
     libc::SYS_swapon,
     libc::SYS_swapoff,
     libc::SYS_open_by_handle_at,
-    // Programs without a file.
+    // Executing programs that have no file.
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
     // The kernel itself.
@@ -55,23 +56,24 @@ const REFUSED: [i64; 46] = [
     libc::SYS_syslog,
     libc::SYS_vhangup,
     libc::SYS_personality,
-    // Clock and names of the host.
+    // The host's clock and names.
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
     libc::SYS_adjtimex,
     libc::SYS_clock_adjtime,
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
-    // Keys of the host's sessions.
+    // The keyrings of host sessions.
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
 ];
 
-/// Families of sockets that the daemon and its helpers open: of netlink(7), whatever the resolver asks for.
+/// Socket families the daemon and its helpers use; netlink(7) in full, because the resolver needs
+/// it.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Puts the calling thread, and all that it starts, under the filter for ever.
+/// Applies the filter to the calling thread and its descendants, irrevocably.
 pub(super) fn apply() -> Result<(), SandboxError> {
     for program in programs().map_err(SandboxError::Refused)? {
         seccompiler::apply_filter(&program).map_err(|error| SandboxError::Missing {

@@ -1,15 +1,17 @@
-//! What the daemon may still do once it has started: as little as its work needs, so that a fault in the code that reads what
-//! sandboxes send is not the machine's.
+//! Drops privileges: the daemon keeps only what it needs, so that a bug in the code that reads
+//! sandbox traffic does not compromise the host.
 //!
-//! - [`capabilities`]: all are given up but three, each with its reason.
-//! - `filter`: a seccomp filter without mounts, modules, other processes' memory, new namespaces and whatever else a proxy never
-//!   does.
-//! - [`files`]: Landlock: only its own program is executed, only the places it keeps are written to, and if so wished only named
-//!   places are read.
-//! - [`attendant`]: Landlock also closes `/proc/PID/ns` of other processes, which the daemon needs to find a container's network. So a
-//!   small process that reads nothing of any sandbox, and can do nothing else, opens those for it.
+//! - [`capabilities`]: drops all but three, each with a reason.
+//! - `filter`: a seccomp filter without mounts, kernel modules, other processes' memory, new
+//! namespaces and anything else a proxy never does.
+//! - [`files`]: Landlock: the daemon executes only itself, writes only to its own paths, and
+//! optionally reads only named paths.
+//! - [`attendant`]: Landlock also closes other processes' `/proc/PID/ns`, which the daemon needs to
+//! find a container's network. A small process that reads no sandbox data and can do nothing else
+//! opens those for it.
 //!
-//! All of it is a thread's own and inherited by the threads and processes that it starts: call [`restrict`] while there is one thread.
+//! All of this applies per thread and is inherited: call [`restrict`] while the process has one
+//! thread.
 
 pub(crate) mod attendant;
 pub(crate) mod capabilities;
@@ -24,18 +26,18 @@ pub(crate) use files::Files;
 
 /// What [`restrict`] has done.
 #[derive(Debug)]
-pub(crate) struct Report {
-    /// Landlock, in words.
+pub(crate) struct Restrictions {
+    /// A description of the Landlock restrictions.
     pub(crate) files: String,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Restrictions {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}; no new privileges; a system call filter; {}", Keeps, self.files)
     }
 }
 
-/// The capabilities that are kept, and why, in words.
+/// Displays the kept capabilities and why.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keeps;
 
@@ -49,15 +51,16 @@ impl fmt::Display for Keeps {
     }
 }
 
-/// Gives up, for this thread and all that it starts, what the daemon does not need. For a process with one thread.
+/// Drops what the daemon does not need, for this thread and its descendants. Requires a
+/// single-threaded process.
 ///
 /// # Errors
-/// When the kernel refuses a part of it, with what is missing. Landlock may be missing: the report says so.
-pub(crate) fn restrict(files: &Files) -> Result<Report, SandboxError> {
+/// If the kernel refuses a part; the error names what is missing. Missing Landlock is no error; the
+/// result mentions it.
+pub(crate) fn restrict(files: &Files) -> Result<Restrictions, SandboxError> {
     if std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
         return Err(SandboxError::Refused(
-            "privileges are given up by a thread for itself: too many threads have been started before"
-                .into(),
+            "cannot drop privileges: other threads are running already".into(),
         ));
     }
     nix::sys::prctl::set_no_new_privs()
@@ -65,5 +68,5 @@ pub(crate) fn restrict(files: &Files) -> Result<Report, SandboxError> {
     let files = files.restrict()?;
     capabilities::keep(capabilities::KEPT.iter().map(|kept| kept.capability))?;
     filter::apply()?;
-    Ok(Report { files })
+    Ok(Restrictions { files })
 }

@@ -1,4 +1,5 @@
-//! What a sandbox may send to one host: requests a second, and bytes in all (`limits` of the document).
+//! Limits on what a sandbox sends to one host: requests per second and total bytes (`limits` in the
+//! document).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +10,11 @@ use interceptor_policy::{Host, Limits};
 
 use crate::words;
 
-/// Hosts that are counted at once. A sandbox that talks to more starts over with those that were not used for a second,
-/// unless bytes are counted: those are for its life, and further hosts are refused.
+/// Maximum hosts counted at once. Beyond that, counters idle for a second are reset, unless bytes
+/// are limited: those counts last for the sandbox's life, so further hosts are refused.
 const MOST_HOSTS: usize = 32 * 1024;
 
-/// The ceiling that a request would break.
+/// The limit that a request would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Exceeded {
     /// `requests_per_second_per_host`.
@@ -29,18 +30,18 @@ pub(crate) enum Exceeded {
     )]
     Bytes(u64),
     /// Too many hosts to count.
-    #[error("more than {MOST_HOSTS} hosts were sent to, which is as many as are counted")]
+    #[error("the limit of {MOST_HOSTS} hosts with byte counts is reached")]
     Hosts,
 }
 
 impl Exceeded {
-    /// Whether the same request may pass a second later.
+    /// Whether the same request may succeed a second later.
     pub(crate) fn passes(self) -> bool {
         matches!(self, Exceeded::Rate(_))
     }
 }
 
-/// What is left to be sent to one host, where that is limited. Clones share it.
+/// The remaining byte allowance for one host, if limited. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Allowance {
     sent: Arc<AtomicU64>,
@@ -48,13 +49,13 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// What is left.
+    /// The remaining bytes.
     pub(crate) fn left(&self) -> u64 {
         self.most.saturating_sub(self.sent.load(Ordering::Relaxed))
     }
 
-    /// Spends bytes that are about to be sent. What does not fit is spent nevertheless, so that smaller ones do not
-    /// follow.
+    /// Spends bytes about to be sent. A chunk that does not fit uses up the allowance anyway, so
+    /// that smaller ones cannot follow.
     pub(crate) fn take(&self, bytes: u64) -> Result<(), Exceeded> {
         let before = self.sent.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > self.most { Err(Exceeded::Bytes(self.most)) } else { Ok(()) }
@@ -68,14 +69,14 @@ struct Account {
     up: Arc<AtomicU64>,
 }
 
-/// The accounts of one sandbox.
+/// One sandbox's counters per host.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     accounts: Mutex<HashMap<Host, Account>>,
 }
 
 impl Budget {
-    /// What was sent to each host so far, where that is counted: what [`Budget::restore`] takes.
+    /// The bytes sent to each host so far, where limited; the argument of [`Budget::restore`].
     pub(crate) fn snapshot(&self) -> Vec<(String, u64)> {
         let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let sent =
@@ -83,7 +84,7 @@ impl Budget {
         sent.filter(|(_, up)| *up > 0).collect()
     }
 
-    /// Accounts that begin with what was sent already. What is no host was sent to none.
+    /// Restores counters from a snapshot; skips invalid host names.
     pub(crate) fn restore(sent: Vec<(String, u64)>) -> Budget {
         let now = Instant::now();
         let account = |up| Account { tokens: 1.0, refilled: now, up: Arc::new(AtomicU64::new(up)) };
@@ -92,8 +93,8 @@ impl Budget {
         Budget { accounts: Mutex::new(accounts.collect()) }
     }
 
-    /// Counts one request, or one tunnel, whose head is `head` bytes, and gives what is left of the bytes that may be sent
-    /// to its host where those are limited.
+    /// Counts one request or tunnel with a head of `head` bytes. Returns the host's remaining byte
+    /// allowance, if it is limited.
     pub(crate) fn spend(
         &self,
         host: &Host,
@@ -103,7 +104,7 @@ impl Budget {
         self.account(host, head, limits, true)
     }
 
-    /// As [`Budget::spend`] for a request that was counted before, when its connection was begun.
+    /// As [`Budget::spend`], for a request already counted when its connection began.
     pub(crate) fn spend_prepaid(
         &self,
         host: &Host,
@@ -125,7 +126,7 @@ impl Budget {
         }
         let now = Instant::now();
         let rate = limits.requests_per_second_per_host.map(|rate| rate as f64);
-        // A panic inside leaves at worst a request counted twice.
+        // A panic here at worst counts a request twice.
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if accounts.len() >= MOST_HOSTS && !accounts.contains_key(host) {
             if limits.bytes_up_per_host.is_none() {

@@ -1,28 +1,29 @@
-//! How many answers with a whole key a sandbox may see. Each tells that what stands there is the key, and so says whether a guess was
-//! right; nothing else about an answer does. A key is far too long to be guessed in so few.
+//! Limits how many responses containing a whole key a sandbox may see. Each one confirms that a
+//! guess was right; nothing else about a response does. Keys are far too long to guess in so few
+//! attempts.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many such answers there may be within [`WITHIN`]. An origin that shows a key in each answer of an ordinary client
-/// stays below it.
+/// Maximum such responses within [`WITHIN`]. An ordinary client stays below it even if an origin
+/// shows a key in every response.
 pub(crate) const MOST: usize = 1000;
-/// The time that counts.
+/// The sliding window.
 const WITHIN: Duration = Duration::from_secs(3600);
 
-/// The answers of one sandbox that held a key.
+/// One sandbox's responses that contained a key.
 #[derive(Debug, Default)]
 pub(crate) struct Echoes(Mutex<VecDeque<Instant>>);
 
 impl Echoes {
-    /// Counts one; whether it may be passed on.
+    /// Counts one; returns whether it may pass.
     pub(crate) fn admit(&self) -> bool {
         self.admit_at(Instant::now())
     }
 
     fn admit_at(&self, now: Instant) -> bool {
-        // Nothing inside panics; were it to, the list would still be one.
+        // Nothing here panics; if it did, the list would stay valid.
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while seen.front().is_some_and(|first| now.saturating_duration_since(*first) >= WITHIN) {
             seen.pop_front();

@@ -1,6 +1,6 @@
-//! The user-space half of a sandbox on its way from one process to the next. What the sandbox has seen stays as it was: the
-//! authority that it trusts, the addresses that stand for names, the placeholders, what it has sent. What it has not seen is made
-//! anew: the leaf key, the seal of session tickets (clients make full handshakes then), the pool.
+//! The user-space half of a sandbox during a takeover. What the sandbox has seen stays the same:
+//! its CA, the synthetic addresses of names, placeholders, byte counts. The rest is new: the leaf
+//! key, the session ticket key (so clients make full handshakes), the pool.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::budget::Budget;
-use super::sandbox::Kept;
+use super::sandbox::Durable;
 use super::{Accept, ProxyError, Runtime, Sandbox, Serving};
 use crate::audit::Record;
 use crate::credential::{HandedKeys, Keyring};
@@ -22,30 +22,31 @@ use crate::ipc::Secret;
 use crate::seam::{Destinations, Listeners};
 use crate::tls::authority::Authority;
 
-/// What of a sandbox does not change while another process prepares to take it over, but for policy and keys, which its daemon holds.
+/// The part of a sandbox that does not change during a takeover, apart from policy and keys, which
+/// its daemon holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HandedSandbox {
-    /// The authority's certificate, base64 of DER.
+    /// The CA certificate, base64 of DER.
     certificate: String,
-    /// Its private key, base64 of PKCS #8.
+    /// The CA's private key, base64 of PKCS #8.
     key: Secret,
-    /// The real keys and the placeholders.
+    /// Real keys and placeholders.
     keyring: HandedKeys,
-    /// What the proxy answers at [`crate::seam::SELF_TEST`].
+    /// The proxy's answer at [`crate::seam::SELF_TEST`].
     token: String,
 }
 
-/// What changes until the first process has paused.
+/// The part that changes until the old process has paused.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct HandedNames {
-    /// Names in the order of their places, with the time since each was used, in milliseconds.
+    /// Names in order of their slots, with the milliseconds since each was used.
     pub(crate) names: Vec<(String, u64)>,
-    /// What was sent to each host.
+    /// Bytes sent to each host.
     pub(crate) sent: Vec<(String, u64)>,
 }
 
 impl HandedNames {
-    /// Adds a later part.
+    /// Appends a later part.
     pub(crate) fn extend(&mut self, later: HandedNames) {
         self.names.extend(later.names);
         self.sent.extend(later.sent);
@@ -53,7 +54,7 @@ impl HandedNames {
 }
 
 impl Serving {
-    /// What another process needs of the sandbox beside its policy, its listeners, and [`Self::hand_over_names`].
+    /// What another process needs besides the policy, the listeners and [`Self::hand_over_names`].
     pub fn hand_over(&self) -> HandedSandbox {
         let sandbox = self.sandbox();
         let authority = sandbox.certificates.authority();
@@ -66,7 +67,7 @@ impl Serving {
         }
     }
 
-    /// The names and accounts of this moment: complete after [`Self::pause`].
+    /// The current names and byte counts; final after [`Self::pause`].
     pub fn hand_over_names(&self) -> HandedNames {
         let sandbox = self.sandbox();
         let milliseconds = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -79,21 +80,21 @@ impl HandedSandbox {
     /// The keyring for the policy that came along.
     ///
     /// # Errors
-    /// Each credential that was not handed over as it should be, in words.
+    /// Each credential that is missing or invalid.
     pub fn keyring(&mut self, policy: &Policy) -> Result<Keyring, String> {
         Keyring::restore(policy.credentials(), std::mem::take(&mut self.keyring))
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 
-    /// What the proxy answers at [`crate::seam::SELF_TEST`].
+    /// The proxy's answer at [`crate::seam::SELF_TEST`].
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// The sandbox as it was.
+    /// Restores the sandbox.
     ///
     /// # Errors
-    /// When something was handed over that is not what it should be.
+    /// If anything handed over is invalid.
     pub fn restore(
         self,
         names: HandedNames,
@@ -108,16 +109,16 @@ impl HandedSandbox {
         let authority = Authority::restore(&certificate, &Zeroizing::new(key))?;
         let rows = names.names.into_iter().map(|(name, age)| (name, Duration::from_millis(age))).collect();
         let names_table = Names::restore(rows).ok_or_else(|| misfit("table of names"))?;
-        let kept = Kept { authority, names: names_table, budget: Budget::restore(names.sent) };
+        let kept = Durable { authority, names: names_table, budget: Budget::restore(names.sent) };
         Sandbox::with(runtime, id, policy, keyring, kept)
     }
 }
 
 impl Sandbox {
-    /// Serves at listeners that another process has paused at.
+    /// Serves at listeners where another process has paused.
     ///
     /// # Errors
-    /// When a socket cannot be registered with the runtime.
+    /// If a socket cannot be registered with the runtime.
     pub fn take_over(
         self: &Arc<Self>,
         listeners: Listeners,

@@ -1,4 +1,4 @@
-//! The connections of a sandbox that are open, so that a new policy can close those that it would not permit (attack R9).
+//! A sandbox's open connections, so that a new policy can close those it forbids (attack R9).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use interceptor_policy::Policy;
 use tokio_util::sync::CancellationToken;
 
-/// Says whether a policy permits what the connection is used for.
+/// Whether a policy permits what the connection is used for.
 type Permitted = Box<dyn Fn(&Policy) -> bool + Send + Sync>;
 
 /// The open connections of one sandbox.
 #[derive(Default)]
-pub(crate) struct Live(Mutex<Table>);
+pub(crate) struct Live(Mutex<OpenConnections>);
 
 #[derive(Default)]
-struct Table {
+struct OpenConnections {
     next: u64,
     open: HashMap<u64, (CancellationToken, Permitted)>,
-    /// The rules of this moment, if connections that they do not permit were closed: what was judged by those before and is only
-    /// entered now is closed too.
+    /// The current policy, if it closed forbidden connections: a connection judged by an older one
+    /// and entered only now is then closed too.
     strict: Option<Arc<Policy>>,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Debug for Live {
     }
 }
 
-/// A connection as long as it is open: dropping it forgets it.
+/// Registration of an open connection; dropping it unregisters.
 #[derive(Debug)]
 pub(crate) struct Alive {
     live: Arc<Live>,
@@ -37,8 +37,9 @@ pub(crate) struct Alive {
 }
 
 impl Live {
-    /// Enters a connection that was judged by `judged`, that `close` closes, and that a policy permits where `permitted` says so. One that
-    /// is refused stays open by this, so that the refusal can be explained.
+    /// Registers a connection judged by the policy `judged`. `close` closes it, and `permitted`
+    /// tells whether a policy permits it. A connection that `judged` refused stays open here, so
+    /// that the refusal can be explained.
     pub(crate) fn enter(
         self: &Arc<Self>,
         judged: &Arc<Policy>,
@@ -56,12 +57,12 @@ impl Live {
         Alive { live: self.clone(), number }
     }
 
-    /// Notes that the rules are others now, and that connections end by those they began with.
+    /// Notes that the rules changed and that open connections continue under their old ones.
     pub(crate) fn relax(&self) {
         self.table().strict = None;
     }
 
-    /// Closes what `policy`, which holds now, does not permit; says how many those are.
+    /// Closes connections that the new `policy` forbids; returns their number.
     pub(crate) fn close_forbidden(&self, policy: &Arc<Policy>) -> usize {
         let mut table = self.table();
         table.strict = Some(policy.clone());
@@ -69,8 +70,8 @@ impl Live {
         forbidden.map(|(close, _)| close.cancel()).count()
     }
 
-    /// Every step leaves the table whole.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    /// Every step leaves the table consistent.
+    fn table(&self) -> MutexGuard<'_, OpenConnections> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,7 +112,7 @@ mod tests {
         assert_eq!(tokens.each_ref().map(CancellationToken::is_cancelled), [false, true, false, true]);
         let refused = CancellationToken::new();
         let _refused = live.enter(&only, refused.clone(), to("closed.example"));
-        assert!(!refused.is_cancelled(), "its refusal is yet to be explained");
+        assert!(!refused.is_cancelled(), "its refusal must still be explained");
         live.relax();
         let after = CancellationToken::new();
         let _after = live.enter(&before, after.clone(), to("closed.example"));

@@ -1,4 +1,5 @@
-//! One sandbox in user space: everything between its listeners and its origins, owned together and dropped together.
+//! One sandbox in user space: everything between its listeners and its origins, owned and dropped
+//! together.
 
 pub(crate) mod budget;
 pub(crate) mod echoes;

@@ -1,18 +1,19 @@
-//! How fast a sandbox is told no. A refusal is made without an origin to wait for, so that a loop of refused requests would
-//! run as fast as the processor allows, at the cost of the sandboxes beside it. Beyond the pace each waits for its turn; the
-//! number of those who wait is bounded by the sandbox's connections and their streams.
+//! Paces refusals. A refusal waits for no origin, so a loop of refused requests would run at full
+//! processor speed at the other sandboxes' cost. Beyond the pace each refusal waits its turn; the
+//! sandbox's connection and stream limits bound the number waiting.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Refusals a second in the long run: far more than a program that reads its answers gets.
+/// One refusal per interval in the long run: far more than any program that reads its responses
+/// gets.
 const EVERY: Duration = Duration::from_millis(1);
-/// How much of that may be used up at once.
+/// The burst allowance.
 const BURST: Duration = Duration::from_secs(2);
-/// The longest that one waits.
+/// The longest wait.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The pace of one sandbox's refusals (a "generic cell rate algorithm", ITU-T I.371).
+/// The pace of one sandbox's refusals (generic cell rate algorithm, ITU-T I.371).
 #[derive(Debug)]
 pub(crate) struct Pace(Mutex<Instant>);
 
@@ -21,13 +22,13 @@ impl Pace {
         Pace(Mutex::new(Instant::now()))
     }
 
-    /// Takes a turn, and says how long it is until then: mostly nothing.
+    /// Takes a turn; returns how long to wait for it, usually zero.
     pub(crate) fn turn(&self) -> Duration {
         self.turn_at(Instant::now())
     }
 
     fn turn_at(&self, now: Instant) -> Duration {
-        // Nothing inside panics; were it to, the number would still be whole.
+        // Nothing here panics; if it did, the instant would stay valid.
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *next = (*next).max(now).min(now + BURST + LONGEST) + EVERY;
         (*next - now).saturating_sub(BURST).min(LONGEST)

@@ -1,29 +1,29 @@
-//! Places of which there are so many at one time: a sandbox's connections, its requests in progress.
+//! A limited number of concurrent slots: a sandbox's connections, or its requests in progress.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// So many places, a number that may be changed while they are taken.
+/// A resizable number of slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Quota(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     free: Arc<Semaphore>,
-    state: Mutex<State>,
+    state: Mutex<Counters>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Counters {
     most: usize,
-    /// Places that are to vanish as they are given back, because there are fewer now than were taken.
+    /// Slots to destroy when they are released, because the quota shrank below what was taken.
     owed: usize,
 }
 
-/// A place that is taken, until it is dropped.
+/// A taken slot, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     permit: Option<OwnedSemaphorePermit>,
     quota: Quota,
 }
@@ -31,23 +31,23 @@ pub(crate) struct Place {
 impl Quota {
     pub(crate) fn new(most: u64) -> Quota {
         let most = places(most);
-        let state = Mutex::new(State { most, owed: 0 });
+        let state = Mutex::new(Counters { most, owed: 0 });
         Quota(Arc::new(Inner { free: Arc::new(Semaphore::new(most)), state }))
     }
 
-    /// Waits for a place.
-    pub(crate) async fn take(&self) -> Place {
-        // The semaphore is closed by nobody, so that this is always a permit.
-        Place { permit: self.0.free.clone().acquire_owned().await.ok(), quota: self.clone() }
+    /// Waits for a slot.
+    pub(crate) async fn take(&self) -> Permit {
+        // Nobody closes the semaphore, so this always yields a permit.
+        Permit { permit: self.0.free.clone().acquire_owned().await.ok(), quota: self.clone() }
     }
 
-    /// A place, if one is free.
-    pub(crate) fn try_take(&self) -> Option<Place> {
+    /// Takes a slot if one is free.
+    pub(crate) fn try_take(&self) -> Option<Permit> {
         let permit = self.0.free.clone().try_acquire_owned().ok()?;
-        Some(Place { permit: Some(permit), quota: self.clone() })
+        Some(Permit { permit: Some(permit), quota: self.clone() })
     }
 
-    /// Changes the number. Who has a place keeps it.
+    /// Resizes the quota. Slots already taken stay valid.
     pub(crate) fn set(&self, most: u64) {
         let most = places(most);
         let mut state = self.lock();
@@ -63,13 +63,13 @@ impl Quota {
         state.most = most;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Nothing inside panics; were it to, the numbers would still be whole.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counters> {
+        // Nothing here panics; if it did, the numbers would stay consistent.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.quota.lock();
         if state.owed > 0
@@ -96,7 +96,7 @@ mod tests {
         assert!(quota.try_take().is_none());
         quota.set(1);
         drop(one);
-        assert!(quota.try_take().is_none(), "one place of one is still taken");
+        assert!(quota.try_take().is_none(), "the only slot is still taken");
         quota.set(2);
         let three = quota.try_take().unwrap();
         drop((two, three));

@@ -1,5 +1,5 @@
-//! What the kernel's programs refuse, as audit records: a refused `connect`, datagram or socket never reaches the proxy, and is a
-//! decision all the same.
+//! Audit records of the kernel programs' refusals: a refused `connect`, datagram or socket never
+//! reaches the proxy, but is a decision all the same.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::seam::{Cause, Refusal, Refusals};
 /// `IPPROTO_TCP` of `include/uapi/linux/in.h`.
 const TCP: u32 = 6;
 
-/// Records the refusals of a sandbox in its audit.
+/// Records a sandbox's kernel refusals in the audit log.
 pub(super) struct Recorded(pub(super) Arc<Sandbox>);
 
 impl Refusals for Recorded {
@@ -27,13 +27,14 @@ impl Refusals for Recorded {
     }
 }
 
-/// The record of a refusal. The rule is sought in the rules of this moment: where they were replaced since, it may be missing.
+/// The record of a refusal. The rule comes from the current policy, so it may be missing if that
+/// was replaced meanwhile.
 fn record(sandbox: &Sandbox, refusal: &Refusal) -> Record {
     let (reason, filter) = match refusal.cause {
         Cause::Network => (Some(Reason::HostDenied), Some(Filter::Network)),
         Cause::Protocol => (Some(Reason::ProtocolDenied), Some(Filter::Network)),
         Cause::Limit => (Some(Reason::LimitExceeded), None),
-        // Nothing was wrong with the origin: the interceptor itself was not there.
+        // The origin is not at fault: the interceptor was not there.
         Cause::Unserved => (None, None),
     };
     let mut record = Record::new(&sandbox.id, RequestId::new(), Kind::Connection, Verdict::Deny);

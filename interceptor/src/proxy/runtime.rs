@@ -1,4 +1,4 @@
-//! What all sandboxes of a process share: nothing that one could learn about another from.
+//! What all sandboxes of a process share; none of it tells one sandbox about another.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use crate::tls::verify::Verifier;
 use crate::tls::{TlsError, client};
 use crate::upstream::Upstream;
 
-/// What a [`Runtime`] is made of.
+/// What a [`Runtime`] is built from.
 #[derive(Debug)]
 pub struct RuntimeOptions {
     /// Resolves and dials.
     pub upstream: Upstream,
-    /// Files of PEM certificates trusted for upstream connections beside the system's roots.
+    /// PEM files with roots trusted for upstream connections, besides the system's.
     pub upstream_ca: Vec<PathBuf>,
-    /// Where records go.
+    /// The audit log.
     pub audit: Audit,
 }
 
-/// Shared by all sandboxes: the resolver, the verifier of origins' certificates, the audit log.
+/// Shared by all sandboxes: the resolver, the verifier of origin certificates, the audit log.
 #[derive(Debug)]
 pub struct Runtime {
     pub(crate) upstream: Upstream,
@@ -30,10 +30,10 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Reads the trusted roots once.
+    /// Reads the trusted roots.
     ///
     /// # Errors
-    /// When a file of roots cannot be read, or there are no roots at all.
+    /// If a root file cannot be read, or there are no roots.
     pub fn new(options: RuntimeOptions) -> Result<Arc<Runtime>, TlsError> {
         let verifier = client::verifier(&options.upstream_ca)?;
         Ok(Arc::new(Runtime {
@@ -44,7 +44,7 @@ impl Runtime {
         }))
     }
 
-    /// What this process counts.
+    /// This process's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }

@@ -1,5 +1,5 @@
-//! One sandbox in user space: its rules, its authority, its names, its pool, its limits, and the tasks that serve it.
-//! Dropping it drops all of that; nothing of it is reachable from another sandbox.
+//! One sandbox in user space: rules, CA, names, pool, limits, and the tasks that serve it. Dropping
+//! it drops all of that; no other sandbox can reach any of it.
 
 use std::io;
 use std::sync::Arc;
@@ -31,24 +31,25 @@ use crate::tls::server::ServerConfigs;
 use crate::upstream::Upstream;
 use crate::upstream::pool::{Generation, Pool};
 
-/// How often idle connections to origins are looked over.
+/// How often idle origin connections are checked.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// Why a sandbox could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// Its certificate authority or TLS configuration failed.
+    /// Creating its CA or TLS configuration failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Another process handed it over with something amiss.
+    /// Another process handed over invalid data.
     #[error("the other process handed over an invalid {what}")]
     Handed {
-        /// What it is.
+        /// The invalid part.
         what: &'static str,
     },
 }
 
-/// What requests are judged by: replaced as one value, so that no request sees the policy of one and the keys of another.
+/// What requests are judged by: replaced as one value, so that no request mixes one policy with
+/// another's keys.
 #[derive(Debug)]
 pub struct Rules {
     /// The compiled policy.
@@ -56,7 +57,8 @@ pub struct Rules {
     /// Its real keys and their placeholders.
     pub keyring: Arc<Keyring>,
     pub(crate) generation: Generation,
-    /// Its keys are kept out of the log as long as it exists: while it is in force, and for requests that began with it.
+    /// Redacts the keys from the log while this value exists: while in force, and for requests that
+    /// began under it.
     _kept_out: Option<KeptOut>,
 }
 
@@ -69,16 +71,16 @@ impl Rules {
     }
 }
 
-/// What a sandbox keeps for its life, also from one process to the next.
-pub(super) struct Kept {
+/// What a sandbox keeps for life, even across processes.
+pub(super) struct Durable {
     pub(super) authority: Authority,
     pub(super) names: Names,
     pub(super) budget: Budget,
 }
 
-impl Kept {
+impl Durable {
     fn new(id: &str) -> Result<Self, TlsError> {
-        Ok(Kept { authority: Authority::new(id)?, names: Names::new(), budget: Budget::default() })
+        Ok(Durable { authority: Authority::new(id)?, names: Names::new(), budget: Budget::default() })
     }
 }
 
@@ -87,7 +89,7 @@ impl Kept {
 pub struct Sandbox {
     pub(crate) id: Arc<str>,
     rules: Arc<ArcSwap<Rules>>,
-    /// With a cache of its own.
+    /// The upstream, with a cache of its own.
     pub(crate) upstream: Upstream,
     pub(crate) audit: Audit,
     pub(crate) names: Arc<Names>,
@@ -96,19 +98,19 @@ pub struct Sandbox {
     /// The operator's own roots, PEM.
     operator_roots: Arc<str>,
     pub(crate) pool: Arc<Pool>,
-    /// One place a connection.
+    /// One slot per connection.
     pub(crate) connections: Quota,
-    /// One place a request in progress.
+    /// One slot per request in progress.
     pub(crate) requests: Quota,
     /// What was sent to each host.
     pub(crate) budget: Budget,
-    /// What is open.
+    /// Open connections.
     pub(crate) live: Arc<Live>,
-    /// Its answers that held a key.
+    /// Responses that contained a key.
     pub(crate) echoes: Arc<Echoes>,
-    /// How fast it is refused.
+    /// The pace of refusals.
     pub(crate) refusals: Arc<Pace>,
-    /// Which hosts' certificates its clients did not accept.
+    /// The hosts whose certificates its clients rejected.
     pub(crate) distrust: Warned,
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
@@ -117,26 +119,26 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes the sandbox's authority, tables and pool.
+    /// Creates the sandbox's CA, tables and pool.
     ///
     /// # Errors
-    /// When keys or certificates cannot be made.
+    /// If keys or certificates cannot be created.
     pub fn new(
         runtime: &Arc<Runtime>,
         id: &str,
         policy: Policy,
         keyring: Keyring,
     ) -> Result<Arc<Sandbox>, ProxyError> {
-        Self::with(runtime, id, policy, keyring, Kept::new(id)?)
+        Self::with(runtime, id, policy, keyring, Durable::new(id)?)
     }
 
-    /// As [`Sandbox::new`], around an authority, a table of names and accounts that may have been another process's.
+    /// As [`Sandbox::new`], with a CA, names and byte counts that may come from another process.
     pub(super) fn with(
         runtime: &Arc<Runtime>,
         id: &str,
         policy: Policy,
         keyring: Keyring,
-        kept: Kept,
+        kept: Durable,
     ) -> Result<Arc<Sandbox>, ProxyError> {
         let id: Arc<str> = id.into();
         let limits = *policy.limits();
@@ -186,24 +188,24 @@ impl Sandbox {
         }))
     }
 
-    /// The public certificate of the sandbox's authority, PEM.
+    /// The sandbox's CA certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         self.certificates.ca_pem()
     }
 
-    /// What its clients are to trust beside the system's roots, PEM: its authority, then the
-    /// operator's own roots, since TLS that is tunnelled unopened is verified inside.
+    /// What its clients must trust besides the system's roots, PEM: its CA, then the operator's own
+    /// roots, because clients themselves verify TLS that is tunnelled unopened.
     pub fn trust_pem(&self) -> String {
         [self.ca_pem(), &self.operator_roots].concat()
     }
 
-    /// The rules of this moment: to be loaded once per request.
+    /// The current rules; load them once per request.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
     }
 
-    /// Replaces policy and keys at once: requests under way end by the rules they began with, each new one is judged by
-    /// the new. Connections kept to origins are closed.
+    /// Atomically replaces policy and keys: open requests finish under their old rules, new ones
+    /// use the new rules. Closes idle origin connections.
     pub fn replace(&self, policy: Policy, keyring: Keyring) {
         let limits = policy.limits();
         self.connections.set(limits.connections);
@@ -217,32 +219,32 @@ impl Sandbox {
         self.pool.renew(generation);
     }
 
-    /// Closes the connections that the rules of this moment would not permit; says how many those are.
+    /// Closes connections that the current rules forbid; returns their number.
     pub fn close_forbidden(&self) -> usize {
         self.live.close_forbidden(&self.rules().policy)
     }
 
-    /// The ceilings of this moment.
+    /// The current limits.
     pub fn limits(&self) -> Limits {
         *self.rules().policy.limits()
     }
 
-    /// Which rules are those of this moment.
+    /// Identifies the current rules.
     pub(crate) fn generation(&self) -> Generation {
         self.rules().generation
     }
 
-    /// The keys of this moment.
+    /// The current keys.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.rules().keyring.clone()
     }
 
-    /// Has the sandbox's half-open connections reported among what is counted.
+    /// Adds the sandbox's half-open connections to the metrics.
     pub fn watch_half_open(&self, gauge: Box<dyn HalfOpen>) {
         self.metrics.watch_half_open(gauge);
     }
 
-    /// What records the refusals of the kernel's programs among this sandbox's audit records.
+    /// Records kernel refusals among this sandbox's audit records.
     pub fn refusals(self: &Arc<Self>) -> Arc<dyn Refusals> {
         Arc::new(Recorded(Arc::clone(self)))
     }
@@ -252,15 +254,15 @@ impl Sandbox {
         &self.id
     }
 
-    /// Has `name` stand for the sandbox itself: what its own host is called, where it has one of its
-    /// own. A name that is no host name is nobody's.
+    /// Makes `name`, the host name of a sandbox that has its own, stand for the sandbox itself. An
+    /// invalid host name is ignored.
     pub fn name_itself(&self, name: &str) {
         if let Ok(Host::Name(name)) = Host::parse(name) {
             self.dns.set_own_name(name);
         }
     }
 
-    /// Records that the kernel's programs are no longer all at work.
+    /// Records that kernel programs are missing.
     pub fn enforcement_lost(&self) {
         self.audit.emit(Record::lifecycle(&self.id, "enforcement_lost"));
     }
@@ -270,7 +272,7 @@ impl Sandbox {
         self.stop.clone()
     }
 
-    /// Cancelled when another process serves the sandbox and this one ends what is under way.
+    /// Cancelled when another process serves the sandbox and this one drains.
     pub(crate) fn draining(&self) -> CancellationToken {
         self.drain.clone()
     }
@@ -281,16 +283,17 @@ impl Sandbox {
         self.tasks.close();
     }
 
-    /// Has connections end when what is under way on them is done.
+    /// Ends each connection once its current work is done.
     pub(super) fn drain(&self) {
         self.drain.cancel();
         self.tasks.close();
     }
 
-    /// Serves the sandbox's listeners in tasks of the current runtime, until [`Serving::shutdown`] or its drop.
+    /// Serves the sandbox's listeners in tasks of the current runtime, until [`Serving::shutdown`]
+    /// or until dropped.
     ///
     /// # Errors
-    /// When a socket cannot be registered with the runtime.
+    /// If a socket cannot be registered with the runtime.
     pub fn serve(
         self: &Arc<Self>,
         listeners: Listeners,
@@ -302,7 +305,7 @@ impl Sandbox {
         Ok(serving)
     }
 
-    /// Looks over the idle connections to origins until the sandbox stops.
+    /// Closes idle origin connections until the sandbox stops.
     pub(super) fn keep_house(&self) {
         let (pool, stop, drain) = (self.pool.clone(), self.stopping(), self.draining());
         self.tasks.spawn(async move {
@@ -318,7 +321,7 @@ impl Sandbox {
     }
 }
 
-/// The rules as the resolver of names sees them.
+/// The rules as the DNS resolver sees them.
 struct Shared {
     rules: Arc<ArcSwap<Rules>>,
     refusals: Arc<Pace>,
@@ -338,7 +341,7 @@ impl dns::Rules for Shared {
     }
 }
 
-/// Gives the sandbox its own share of the audit queue.
+/// Gives the sandbox its share of the audit queue.
 fn register(audit: &Audit, id: &Arc<str>, limits: &Limits, metrics: &SandboxMetrics) {
     let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
     audit.register(id, backlog, metrics.audit_dropped());

@@ -1,5 +1,5 @@
-//! A sandbox that is being served: its listeners, and the tasks that accept at them. They can pause, so that another process accepts
-//! at the same sockets, and go on if that comes to nothing.
+//! A sandbox being served: its listeners, and the tasks that accept on them. They can pause so that
+//! another process accepts on the same sockets, and resume if that fails.
 
 use std::io;
 use std::pin::Pin;
@@ -18,8 +18,8 @@ use crate::upstream::pool::Generation;
 /// How long connections may take to end when a sandbox stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Accepts connections of a sandbox at a listener, until the sandbox stops or the token is cancelled.
-/// The text is what [`crate::seam::SELF_TEST`] answers.
+/// Accepts a sandbox's connections on a listener until the sandbox stops or the token is cancelled.
+/// The text is the answer at [`crate::seam::SELF_TEST`].
 pub type Accept = fn(
     Arc<Sandbox>,
     TcpListener,
@@ -28,15 +28,15 @@ pub type Accept = fn(
     CancellationToken,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A sandbox that is being served; dropping it stops that.
+/// A sandbox being served; dropping it stops that.
 pub struct Serving {
     sandbox: Arc<Sandbox>,
-    /// Kept beside those that the tasks use, to be handed on.
+    /// Kept besides the tasks' copies, for a handover.
     listeners: Listeners,
     destinations: Arc<dyn Destinations>,
     accept: Accept,
     acceptors: TaskTracker,
-    /// Ends the acceptors of this moment.
+    /// Stops the current acceptors.
     pause: CancellationToken,
 }
 
@@ -71,18 +71,19 @@ impl Serving {
         &self.sandbox
     }
 
-    /// The sockets at which it is served.
+    /// Its listening sockets.
     pub fn listeners(&self) -> &Listeners {
         &self.listeners
     }
 
-    /// Begins to [`Self::pause`], without waiting for its end.
+    /// Begins to [`Self::pause`] without waiting.
     pub(crate) fn halt(&self) {
         self.pause.cancel();
     }
 
-    /// Accepts no more connections and receives no more queries: they wait in the sockets, which may be another process's too. Those
-    /// under way go on. Returns when no name can be given an address any more.
+    /// Stops accepting connections and receiving queries: they wait in the sockets, which another
+    /// process may share. Open connections continue. Returns when no name can be assigned an
+    /// address any more.
     pub async fn pause(&self) {
         self.pause.cancel();
         self.acceptors.close();
@@ -92,7 +93,7 @@ impl Serving {
     /// Accepts again after [`Self::pause`].
     ///
     /// # Errors
-    /// When a socket cannot be registered with the runtime.
+    /// If a socket cannot be registered with the runtime.
     pub fn resume(&mut self) -> io::Result<()> {
         self.pause = CancellationToken::new();
         self.acceptors = TaskTracker::new();
@@ -119,15 +120,16 @@ impl Serving {
         Ok(())
     }
 
-    /// Closes every connection, waits until their records are written to the audit queue, and records the end.
+    /// Closes every connection, waits until their records are in the audit queue, and records the
+    /// end.
     pub async fn shutdown(self) {
         self.sandbox.stop();
         self.farewell().await;
         self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_stopped"));
     }
 
-    /// After [`Self::pause`], when another process serves the sandbox: lets what is under way come to its end, at most for `patience`
-    /// and until `hurry` is cancelled, and closes what is left then.
+    /// After [`Self::pause`], when another process serves the sandbox: lets open connections
+    /// finish, for at most `patience` or until `hurry` is cancelled, then closes the rest.
     pub async fn drain(self, patience: Duration, hurry: CancellationToken) {
         self.sandbox.audit.emit(Record::lifecycle(&self.sandbox.id, "sandbox_handed_over"));
         self.sandbox.drain();

@@ -1,21 +1,22 @@
-//! Which clients, at which hosts, a sandbox was warned of already.
+//! Which clients and hosts a sandbox has been warned about.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use interceptor_policy::Host;
 
-/// Clients that are warned of, once at each host: a sandbox that goes on is still in the records.
+/// Maximum warnings per sandbox, one per client and host; the audit log has the rest.
 const MOST_WARNINGS: usize = 64;
 
-/// Who was warned of already.
+/// Warnings already given.
 #[derive(Debug, Default)]
 pub(crate) struct Warned(Mutex<HashSet<(Host, &'static str)>>);
 
 impl Warned {
-    /// Whether to warn of this kind of client at this host: once, and so many times only.
+    /// Whether to warn about this kind of client at this host: only the first time, and up to the
+    /// limit.
     pub(crate) fn is_first(&self, host: &Host, kind: &'static str) -> bool {
-        // Nothing inside panics.
+        // Nothing here panics.
         let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         warned.len() < MOST_WARNINGS && warned.insert((host.clone(), kind))
     }

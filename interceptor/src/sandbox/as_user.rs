@@ -1,23 +1,22 @@
-//! Looking at files with the rights of the sandbox's user, before this process has given up its
-//! own.
+//! Accesses files with the sandbox user's rights, before this process has dropped its own.
 
 use std::io;
 
 use nix::unistd::{Gid, Uid, getgroups, setfsgid, setfsuid, setgroups};
 
-use super::user::Identity;
+use super::user::UserIdentity;
 
-/// While this lives, file systems see this thread as the user: root's capabilities over files do
-/// not hold either (capabilities(7), "Effect of user ID changes on capabilities"). Mounting is not
-/// a right over files, and stays.
+/// While this value lives, file systems treat this thread as the user, without root's file
+/// capabilities (capabilities(7), "Effect of user ID changes on capabilities"). Mounting is not a
+/// file access and still works.
 #[derive(Debug)]
 pub(super) struct AsUser {
     groups: Vec<Gid>,
 }
 
 impl AsUser {
-    /// Begins. For root there is nothing to change.
-    pub(super) fn begin(identity: &Identity) -> io::Result<Option<Self>> {
+    /// Switches to the user; does nothing for root.
+    pub(super) fn begin(identity: &UserIdentity) -> io::Result<Option<Self>> {
         if identity.is_root() {
             return Ok(None);
         }
@@ -25,7 +24,8 @@ impl AsUser {
         setgroups(&identity.groups.iter().copied().map(Gid::from_raw).collect::<Vec<_>>())?;
         setfsgid(Gid::from_raw(identity.gid));
         setfsuid(Uid::from_raw(identity.uid));
-        // They report nothing but what was before; a number that nobody has changes nothing.
+        // Both calls return only the previous id, so query it with an invalid one, which changes
+        // nothing.
         let (uid, gid) = (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)));
         if (uid.as_raw(), gid.as_raw()) != (identity.uid, identity.gid) {
             return Err(io::Error::other("the kernel keeps this thread's file system identity"));
@@ -38,7 +38,7 @@ impl Drop for AsUser {
     fn drop(&mut self) {
         setfsuid(Uid::from_raw(0));
         setfsgid(Gid::from_raw(0));
-        // Failing, it leaves the groups that the command is to have.
+        // If this fails, the groups are those the command gets anyway.
         let _ = setgroups(&self.groups);
     }
 }

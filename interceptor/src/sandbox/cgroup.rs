@@ -1,7 +1,8 @@
-//! A sandbox's cgroup: found, made, populated and removed (cgroups(7); cgroup v2 only, wherever it is mounted).
+//! Finds, creates, fills and removes a sandbox's cgroup (cgroups(7); cgroup v2 only, wherever it is
+//! mounted).
 //!
-//! Ours lie below `<mount>/interceptor/`. The directory's name says whose it is, so that the cgroup of a supervisor that
-//! was killed is recognised and removed by the next one.
+//! Our cgroups are below `<mount>/interceptor/`. The directory's name identifies its owner, so that
+//! a later supervisor recognises and removes the cgroup of a killed one.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,20 +14,20 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::SandboxError;
-use super::error::Context;
+use super::error::IoContext;
 use super::mountinfo;
-use super::resources::{self, Beside, Bounded, Resources};
+use super::resources::{self, Bounded, Resources, V1Cgroup};
 
-/// The directory below a mount that holds every cgroup of ours.
+/// The parent directory of all our cgroups, below the mount.
 pub(super) const PARENT: &str = "interceptor";
 /// How long a killed cgroup may take to become empty: its processes must be reaped first.
 const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where cgroup v2 is mounted.
+/// The mount point of cgroup v2.
 pub(crate) fn mount_point() -> Result<PathBuf, SandboxError> {
     let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
-    // The whole tree rather than a bind mount of a part of it, where both are there.
-    // A mount that a later one covers is no way to it.
+    // Prefer the whole tree to a bind mount of a part of it, and skip a mount that a later one
+    // covers.
     let visible = |point: &Path| point.join("cgroup.procs").exists();
     let found = mounts.iter().filter(|mount| mount.kind == "cgroup2" && visible(&mount.point));
     let found = found.min_by_key(|mount| mount.root != Path::new("/"));
@@ -36,24 +37,24 @@ pub(crate) fn mount_point() -> Result<PathBuf, SandboxError> {
     })
 }
 
-/// The id the kernel knows a cgroup by (`bpf_get_current_cgroup_id`): the inode number of its directory.
+/// The kernel's id of a cgroup (`bpf_get_current_cgroup_id`): the inode number of its directory.
 pub(crate) fn id_of(path: &Path) -> Result<u64, SandboxError> {
     let metadata = fs::metadata(path).context(|| format!("cannot examine the cgroup {}", path.display()))?;
     Ok(metadata.ino())
 }
 
-/// A cgroup that this process made. Dropping it kills what is left inside and removes it.
+/// A cgroup this process created. Dropping it kills the processes inside and removes it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
     id: u64,
-    /// Its like in hierarchies of version 1.
-    beside: Vec<Beside>,
+    /// The matching cgroups in version 1 hierarchies.
+    beside: Vec<V1Cgroup>,
 }
 
 impl Cgroup {
-    /// Makes the cgroup of the sandbox `id` (lower-case letters, digits and dashes), after removing those of supervisors that
-    /// are dead.
+    /// Creates the cgroup of the sandbox `id` (lower-case letters, digits and dashes), after
+    /// removing those of dead supervisors.
     pub(crate) fn create(id: &str) -> Result<Self, SandboxError> {
         debug_assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
         let parent = mount_point()?.join(PARENT);
@@ -65,7 +66,7 @@ impl Cgroup {
         let owner = Owner::this().context(|| "cannot read /proc/self".into())?;
         let path = parent.join(format!("{id}.{owner}"));
         fs::create_dir(&path).context(|| format!("cannot make the cgroup {}", path.display()))?;
-        // From here on the directory has an owner, so that a failure below removes it.
+        // From here on a failure removes the directory.
         let mut cgroup = Cgroup { path, id: 0, beside: Vec::new() };
         cgroup.id = id_of(&cgroup.path)?;
         Ok(cgroup)
@@ -81,20 +82,21 @@ impl Cgroup {
         self.id
     }
 
-    /// Bounds what its processes may take, before there are any. Returns what could not be bounded.
+    /// Limits its processes' resources, before there are any. Returns the limits that could not be
+    /// set.
     pub(crate) fn limit(&mut self, resources: &Resources) -> Result<Vec<Bounded>, SandboxError> {
         let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
         Ok(resources.apply(&self.path, &mounts, &mut self.beside))
     }
 
-    /// The bounds that its processes have run into.
+    /// The limits its processes have hit.
     pub(crate) fn reached(&self) -> Vec<Bounded> {
         resources::reached(self.all())
     }
 
     /// Its directory in each hierarchy.
     fn all(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(self.path.as_path()).chain(self.beside.iter().map(Beside::path))
+        std::iter::once(self.path.as_path()).chain(self.beside.iter().map(V1Cgroup::path))
     }
 
     /// Moves a process in.
@@ -103,7 +105,7 @@ impl Cgroup {
         add(&self.path, process)
     }
 
-    /// The directories above it and its like, and their name there: what is needed to remove them
+    /// Its parent directories, in every hierarchy, and its name there: enough to remove the cgroups
     /// from a mount namespace that does not show them.
     pub(crate) fn parents(&self) -> Result<(Vec<OwnedFd>, String), SandboxError> {
         let open = |path: &Path| {
@@ -138,7 +140,7 @@ pub(crate) fn add(path: &Path, process: Pid) -> Result<(), SandboxError> {
         .context(|| format!("cannot move process {process} into the cgroup {}", path.display()))
 }
 
-/// The processes of a cgroup and of those below it.
+/// The processes of a cgroup and its descendants.
 pub(crate) fn processes(path: &Path) -> io::Result<Vec<Pid>> {
     let mut found: Vec<Pid> = fs::read_to_string(path.join("cgroup.procs"))?
         .lines()
@@ -160,7 +162,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), SandboxError> {
     }
 }
 
-/// Kills everything in a cgroup and removes it with those below it.
+/// Kills everything in a cgroup and removes it with its descendants.
 fn remove(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + EMPTY_WITHIN;
     loop {
@@ -169,7 +171,8 @@ fn remove(path: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => {
-                // Since Linux 5.14; before it, the processes are killed one by one. Either may find them gone already.
+                // `cgroup.kill` exists since Linux 5.14; before, kill each process. Some may
+                // already be gone.
                 if fs::write(path.join("cgroup.kill"), "1").is_err() {
                     for process in processes(path).unwrap_or_default() {
                         let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
@@ -191,7 +194,7 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Removes the cgroups whose supervisor is dead: only those named by us, only those of this PID namespace.
+/// Removes the cgroups of dead supervisors: only ours, and only of this PID namespace.
 fn remove_stale(parent: &Path) {
     let (Ok(entries), Ok(namespace)) = (fs::read_dir(parent), pid_namespace()) else { return };
     for entry in entries.flatten() {
@@ -211,7 +214,7 @@ fn remove_stale(parent: &Path) {
     }
 }
 
-/// The supervisor of a sandbox, identified so that a process id used again is not taken for it.
+/// The supervisor of a sandbox, identified so that a reused process id is not mistaken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     process: i32,
@@ -250,10 +253,10 @@ fn pid_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
 
-/// When a process started, or `None` when there is none of that id (a zombie counts as none).
+/// When a process started; `None` if it does not exist (a zombie counts as gone).
 fn start_time(process: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name in parentheses may hold anything: what follows its last one is unambiguous.
+    // The name in parentheses may contain anything, so parse from the last parenthesis.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     // `state` is field 3, `starttime` field 22.

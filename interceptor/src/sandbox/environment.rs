@@ -1,5 +1,5 @@
-//! The environment of the command: the caller's, without what would lead around the proxy or hold a real key, with the
-//! sandbox's own variables.
+//! The command's environment: the caller's, without variables that bypass the proxy or hold a real
+//! key, plus the sandbox's own.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -8,23 +8,23 @@ use std::path::Path;
 use interceptor_policy::Policy;
 
 use super::trust;
-use super::user::Identity;
+use super::user::UserIdentity;
 use crate::credential::Keyring;
 use crate::ipc::Strings;
 
-/// Where a command without a PATH is looked for.
+/// Search path for commands if PATH is unset.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_SHELL: &str = "/bin/sh";
-/// Where a user without a home directory is at home: empty, and gone afterwards.
+/// The home of a user without one: empty and temporary.
 pub(crate) const FALLBACK_HOME: &str = "/run/home";
-/// Says inside which sandbox one is.
+/// Holds the id of the sandbox, for programs inside.
 pub(crate) const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
 
 /// A policy's variables: the placeholders, and with `base_urls` the services' base URLs (`--base-urls`).
 pub(crate) fn variables(policy: &Policy, keyring: &Keyring, base_urls: bool) -> Vec<(String, String)> {
     let mut variables = keyring.environment();
     if base_urls {
-        // A variable that carries a placeholder is not for a URL as well.
+        // A variable with a placeholder must not also hold a URL.
         let urls = policy.base_urls().into_iter();
         let urls: Vec<_> =
             urls.filter(|(name, _)| variables.iter().all(|(known, _)| known != name)).collect();
@@ -33,7 +33,7 @@ pub(crate) fn variables(policy: &Policy, keyring: &Keyring, base_urls: bool) -> 
     variables
 }
 
-/// What the environment is made of.
+/// The inputs of [`build`].
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     /// The caller's environment.
@@ -41,29 +41,29 @@ pub(crate) struct Sources<'a> {
     /// The sandbox's id.
     pub(crate) sandbox: &'a str,
     /// Who runs the command.
-    pub(crate) identity: &'a Identity,
+    pub(crate) identity: &'a UserIdentity,
     /// The credentials' variables with their placeholders.
     pub(crate) placeholders: Vec<(String, String)>,
     /// Variables that hold real keys.
     pub(crate) key_variables: Vec<String>,
     /// Variables of the catalogue's services, whether the policy names the service or not.
     pub(crate) service_variables: Vec<String>,
-    /// What the operator passes in by name: `NAME`, or `NAME=VALUE`.
+    /// Variables the operator passes by name: `NAME`, or `NAME=VALUE`.
     pub(crate) given: Vec<OsString>,
 }
 
-/// An environment, and what was left out of it for the sake of secrets.
+/// An environment, and the names of variables withheld because they look secret.
 #[derive(Debug)]
 pub(crate) struct Environment {
     /// `NAME=value` each.
     pub(crate) lines: Strings,
-    /// The names of variables that say that they hold a secret, of which the policy knows nothing.
+    /// Variables with a secret-looking name that the policy does not mention.
     pub(crate) withheld: Vec<String>,
-    /// The names of variables that hold a real key, under whichever name.
+    /// Variables whose value contains a real key, whatever their name.
     pub(crate) with_key: Vec<String>,
 }
 
-/// Builds it. `holds_key` says whether a value contains a real key.
+/// Builds it. `holds_key` tells whether a value contains a real key.
 pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environment {
     let Sources { inherited, sandbox, identity, placeholders, key_variables, service_variables, given } =
         sources;
@@ -80,13 +80,14 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
     }
     let governed = |name: &OsStr| placeholders.iter().any(|(known, _)| name == OsStr::new(known));
     let is_source = |name: &OsStr| key_variables.iter().any(|key| name == OsStr::new(key));
-    // The caller has the policy's own variables on purpose; one that is set is a mistake whatever it is called.
+    // The caller set the policy's own variables on purpose, but explicitly passing one in is a
+    // mistake.
     let inherited_key = inherited.iter().filter(|(name, _)| !is_source(name));
     let set_key = set_here.iter();
     let mut with_key: Vec<String> = inherited_key
         .filter(|(_, value)| holds_key(value.as_bytes()))
         .chain(set_key.filter(|(name, value)| is_source(name) || holds_key(value.as_bytes())))
-        // A name that is itself a key is not repeated.
+        // Do not repeat a name that is itself a key.
         .filter(|(name, _)| !governed(name) && !holds_key(name.as_bytes()))
         .map(|(name, _)| shown(name))
         .collect();
@@ -97,7 +98,7 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
             || governed(name)
             || passed.contains(name)
             || !(service_variables.iter().any(|known| name == OsStr::new(known)) || says_secret(name));
-        // One that is set anew is not missed.
+        // A variable that is set again is not withheld.
         if !stays && set_here.iter().all(|(other, _)| other != name) {
             withheld.push(shown(name));
         }
@@ -128,12 +129,13 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
     Environment { lines: Strings(variables.into_iter().map(line).collect()), withheld, with_key }
 }
 
-/// A name as messages have it.
+/// A printable name.
 fn shown(name: &OsStr) -> String {
     name.to_string_lossy().escape_debug().to_string()
 }
 
-/// Why what `--env` was given cannot be done; no value is repeated. `is_set`: whether the caller has a variable.
+/// Why an argument of `--env` is invalid; never repeats a value. `is_set` tells whether the caller
+/// has a variable.
 pub(crate) fn objection(given: &OsStr, is_set: impl Fn(&OsStr) -> bool) -> Option<String> {
     let bytes = given.as_bytes();
     let at = bytes.iter().position(|byte| *byte == b'=');
@@ -143,13 +145,13 @@ pub(crate) fn objection(given: &OsStr, is_set: impl Fn(&OsStr) -> bool) -> Optio
         return Some("a variable has no name before the `=`".to_owned());
     }
     if name.as_bytes().iter().any(u8::is_ascii_whitespace) {
-        return Some("the name of a variable has no blanks; write NAME or NAME=VALUE".to_owned());
+        return Some("the name of a variable contains no blanks; write NAME or NAME=VALUE".to_owned());
     }
     (at.is_none() && !is_set(name))
         .then(|| format!("the variable {text} is not set here; {text}=VALUE gives it a value inside"))
 }
 
-/// Whether a variable's name says that it holds a secret: it is one of these words, or ends in one.
+/// Whether a variable's name suggests a secret: it is one of these words or ends in one.
 fn says_secret(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     let upper = name.to_ascii_uppercase();
@@ -170,8 +172,8 @@ const SECRET: [&str; 9] = [
     "CREDENTIALS",
 ];
 
-/// The environment of a container's first process, which has it from its image and its engine: `NAME=value` each, as it came and as
-/// it is to be. Who runs it is the engine's to say.
+/// The environment of a container's first process, from the original one (`NAME=value` each). The
+/// engine decides which user runs it.
 pub(crate) fn of_container(
     given: &[String],
     sandbox: &str,
@@ -187,7 +189,8 @@ pub(crate) fn of_container(
     variables.into_iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect()
 }
 
-/// What of an environment may come into a sandbox; what leads outside only where it is `passed` by name.
+/// The inherited variables that may enter a sandbox; those that lead outside only if `passed` by
+/// name.
 fn harmless(
     inherited: Vec<(OsString, OsString)>,
     passed: &[OsString],
@@ -203,7 +206,7 @@ fn harmless(
     inherited.into_iter().filter(stays).collect()
 }
 
-/// The sandbox's own variables: its id, its trust, its placeholders.
+/// Adds the sandbox's own variables: its id, trust files and placeholders.
 fn add_own(variables: &mut Vec<(OsString, OsString)>, sandbox: &str, placeholders: Vec<(String, String)>) {
     set(variables, SANDBOX_VARIABLE, sandbox);
     for (name, value) in trust::variables() {
@@ -220,7 +223,7 @@ fn add_own(variables: &mut Vec<(OsString, OsString)>, sandbox: &str, placeholder
     }
 }
 
-/// Java's options without those that name a proxy.
+/// Java options without those that configure a proxy.
 fn without_java_proxy(options: &OsStr) -> OsString {
     const PROXY: [&[u8]; 6] = [
         b"-Dhttp.proxy",
@@ -231,7 +234,7 @@ fn without_java_proxy(options: &OsStr) -> OsString {
         b"-Djava.net.useSystemProxies",
     ];
     let kept = options.as_bytes().split(u8::is_ascii_whitespace).filter(|option| {
-        // Quotes may stand around an option or its value.
+        // Options and values may be quoted.
         let plain = option.trim_ascii_start();
         let plain = plain.strip_prefix(b"\"").or(plain.strip_prefix(b"'")).unwrap_or(plain);
         !option.is_empty() && !PROXY.iter().any(|proxy| plain.starts_with(proxy))
@@ -248,9 +251,9 @@ fn set(variables: &mut Vec<(OsString, OsString)>, name: impl AsRef<OsStr>, value
     variables.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
 }
 
-/// Variables of the caller that would send traffic elsewhere, name a socket of the host, or speak of the caller.
+/// Whether a variable sends traffic elsewhere, names a socket of the host, or describes the caller.
 fn leads_outside(name: &OsStr) -> bool {
-    // An exported shell function or other oddity: what is not a plain name cannot be one of these.
+    // Not a plain name (such as an exported shell function), so not one of these.
     let Some(name) = name.to_str() else { return false };
     let upper = name.to_ascii_uppercase();
     upper.ends_with("_PROXY")
@@ -259,10 +262,11 @@ fn leads_outside(name: &OsStr) -> bool {
         || DROPPED.contains(&upper.as_str())
 }
 
-/// Beside proxies: sockets of the host's services, which the sandbox cannot reach, the certificate directories that would be
-/// preferred to the bundle, and logging of TLS secrets.
+/// Besides proxies: sockets of host services the sandbox cannot reach, certificate directories
+/// preferred to the bundle, and the TLS key log.
 const DROPPED: [&str; 28] = [
-    // Java reads these after JAVA_TOOL_OPTIONS: they would win over the trust store and go to a proxy.
+    // Java reads these after JAVA_TOOL_OPTIONS, so they would override the trust store and may name
+    // a proxy.
     "_JAVA_OPTIONS",
     "JDK_JAVA_OPTIONS",
     "SSL_CERT_DIR",

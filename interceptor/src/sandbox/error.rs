@@ -1,16 +1,16 @@
-//! What can go wrong while a sandbox is made, each with what is missing and how to get it.
+//! Errors while creating a sandbox, each with what is missing and how to get it.
 
 use std::io;
 
-/// A sandbox could not be made, or could not be kept.
+/// Why a sandbox could not be created or kept running.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
     /// A system call failed.
     #[error("{what}: {cause}")]
     System {
-        /// What was attempted, with the object it concerned.
+        /// The attempted action and its object.
         what: String,
-        /// What the kernel answered. Part of the message, so not its source too.
+        /// The kernel's error. It is part of the message, so it is not the source too.
         cause: io::Error,
     },
     /// The host lacks something that a sandbox needs.
@@ -21,24 +21,24 @@ pub(crate) enum SandboxError {
         /// How to get it.
         remedy: String,
     },
-    /// The user asked for something that would not be contained, or that does not exist.
+    /// The user asked for something that does not exist or could not be contained.
     #[error("{0}")]
     Refused(String),
-    /// The process inside the sandbox reported a failure.
+    /// The process inside reported a failure.
     #[error("{0}")]
     Inside(String),
-    /// The process inside the sandbox ended, or fell silent, before the command was started.
+    /// The process inside ended or stopped responding before the command was started.
     #[error("the sandbox's first process {0}")]
     Lost(String),
 }
 
-/// Adds to a kernel's answer what was attempted.
-pub(crate) trait Context<T> {
-    /// Names what was attempted.
+/// Adds the attempted action to a kernel error.
+pub(crate) trait IoContext<T> {
+    /// Names the attempted action.
     fn context(self, what: impl FnOnce() -> String) -> Result<T, SandboxError>;
 }
 
-impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T, SandboxError> {
         self.map_err(|error| {
             let cause = error.into();

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-/// The status of a command that was not found (POSIX 2.8.2, "Exit Status for Commands").
+/// Exit status of a command that was not found (POSIX 2.8.2, "Exit Status for Commands").
 pub(crate) const NOT_FOUND: i32 = 127;
-/// The status of a command that was found and could not be executed.
+/// Exit status of a command that was found but could not be executed.
 pub(crate) const NOT_EXECUTABLE: i32 = 126;
 
-/// Replaces this process by the command. Returns only when that fails: with the status to exit with, and why.
+/// Replaces this process with the command. Returns only on failure: the exit status and the reason.
 pub(crate) fn execute(command: &[OsString], environment: &[OsString]) -> (i32, String) {
     let Some(name) = command.first() else { return (NOT_FOUND, "no command was given".into()) };
     let shown = name.to_string_lossy();
@@ -26,14 +26,14 @@ pub(crate) fn execute(command: &[OsString], environment: &[OsString]) -> (i32, S
         let Err(error) = nix::unistd::execve(&path, &arguments, &environment);
         match error {
             Errno::ENOEXEC => return run_by_shell(&path, &arguments, &environment, &shown),
-            // As execvp(3): look further, but remember that something was there.
+            // As execvp(3): continue the search, but remember that a file was there.
             Errno::ENOENT | Errno::ENOTDIR => {
                 if candidate.exists() {
-                    // The file is there: its interpreter is what is missing.
+                    // The file exists, so its interpreter is missing.
                     return (NOT_EXECUTABLE, format!("{shown}: its interpreter was not found"));
                 }
             }
-            // A directory of PATH that this user cannot enter says nothing of what is in it.
+            // The user cannot enter this directory of PATH, so this says nothing about its content.
             Errno::EACCES if !name.as_bytes().contains(&b'/') && !candidate.exists() => {}
             other => worst = other,
         }
@@ -44,7 +44,7 @@ pub(crate) fn execute(command: &[OsString], environment: &[OsString]) -> (i32, S
     }
 }
 
-/// A file without an interpreter line is a script of the shell (POSIX 2.9.1.1).
+/// A file without an interpreter line is a shell script (POSIX 2.9.1.1).
 fn run_by_shell(
     path: &CString,
     arguments: &[CString],
@@ -68,7 +68,8 @@ fn environment_path(environment: &[CString]) -> &OsStr {
         .map_or(OsStr::new(""), OsStr::from_bytes)
 }
 
-/// A name with a slash is itself; else it is looked for in each directory of PATH, of which an empty one is the current.
+/// A name with a slash is a path; otherwise search PATH, where an empty entry is the current
+/// directory.
 fn candidates(name: &OsStr, path: &OsStr) -> Vec<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return vec![name.into()];

@@ -1,9 +1,10 @@
-//! How the supervisor and the process inside the sandbox talk: one stream socket, JSON messages with a length before them, and
-//! descriptors beside them (SCM_RIGHTS, unix(7)).
+//! The protocol between the supervisor and the process inside the sandbox: one stream socket,
+//! length-prefixed JSON messages with descriptors beside them (SCM_RIGHTS, unix(7)).
 //!
-//! The conversation is short and always the same: [`Order::Begin`] → [`Report::Listening`] with the sockets →
-//! [`Order::Prepare`] with the standard descriptors → [`Order::SelfTest`] → [`Report::Passed`] → [`Order::Start`] → signals and
-//! stops, until one side closes. [`Report::Failed`] may come instead of any report, and is the last.
+//! The sequence is fixed: [`Order::Begin`] → [`InitEvent::Listening`] with the sockets →
+//! [`Order::Prepare`] with the standard descriptors → [`Order::SelfTest`] → [`InitEvent::Passed`] →
+//! [`Order::Start`] → signals and stops, until one side closes. [`InitEvent::Failed`] may replace any
+//! event, and is the last.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -17,60 +18,63 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::sys;
-use super::user::Identity;
+use super::user::UserIdentity;
 use crate::ipc::{SentPath, Strings};
 
-/// The longest message: arguments and environment of a command are at most 2 MiB (execve(2)), written in base64.
+/// Maximum message size: a command's arguments and environment are at most 2 MiB (execve(2)), sent
+/// as base64.
 const MAX_MESSAGE: usize = 8 << 20;
 
-/// What the supervisor asks of the process inside.
+/// A command from the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Open network namespaces for a daemon that may not: what `init` was given for that takes over. Another conversation follows.
+    /// Become a daemon's attendant, which opens network namespaces for it; another protocol
+    /// follows.
     Attend,
-    /// Make the namespaces and bind the listeners. The process is in its cgroup already.
+    /// Create the namespaces and bind the listeners. The process is already in its cgroup.
     Begin(Begin),
-    /// Show that the wall stands: the proxy answers with this token.
+    /// Test enforcement: the proxy must answer with this token.
     SelfTest {
-        /// Where the proxy answers.
+        /// The address at which the proxy answers.
         probe: SocketAddr,
-        /// What it answers.
+        /// The expected answer.
         token: String,
     },
-    /// Prepare what the command will see. Its standard input, output and error come as descriptors. There is no report: what
-    /// is ordered next waits until it is done.
+    /// Prepare the command's view of the system; its standard input, output and error come as
+    /// descriptors. There is no reply: the next order waits until this one is done.
     Prepare(Box<Launch>),
-    /// Give up every privilege and start the command. It must be prepared, and the self-test have passed.
+    /// Drop every privilege and start the command, after `Prepare` and a passed self-test.
     Start {
-        /// Whether the command is to begin in the foreground of the terminal at standard input.
+        /// Whether the command starts in the foreground of the terminal at standard input.
         foreground: bool,
     },
     /// Send the command a signal.
     Signal(i32),
     /// Send the command's whole process group a signal.
     GroupSignal(i32),
-    /// Make the command's process group the foreground one of the terminal that comes as a descriptor, and continue it.
+    /// Make the command's process group the terminal's foreground group, and continue it. The
+    /// terminal comes as a descriptor.
     Foreground,
 }
 
-/// Where the process inside is to work.
+/// Where the process inside works.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Begin {
-    /// In new namespaces. Descriptors come along: a socket that is closed when the supervisor ends,
-    /// and the directories that hold the sandbox's cgroups, one in each hierarchy. With them the
-    /// process that stays outside undoes what a killed supervisor cannot.
+    /// In new namespaces. Descriptors come along: a socket that closes when the supervisor ends,
+    /// and the parent directories of the sandbox's cgroups, one per hierarchy. With them the
+    /// process that stays outside cleans up after a killed supervisor.
     Sandbox {
-        /// A network namespace of its own too.
+        /// Whether to create a network namespace too.
         isolated: bool,
         /// The name of the sandbox's cgroup in those directories.
         cgroup: String,
     },
-    /// In the namespaces it is in, but for the network namespace, which comes as a descriptor where it is another one. Only
-    /// listeners and the self-test are wanted of it.
+    /// In its current namespaces, except for the network namespace, which comes as a descriptor if
+    /// it is another one. Only binds listeners and runs the self-test.
     Join,
 }
 
-/// What to run, as whom, and with what around it.
+/// The command, its user and its surroundings.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Launch {
     /// The command and its arguments.
@@ -80,43 +84,45 @@ pub(crate) struct Launch {
     /// The working directory.
     pub(crate) directory: SentPath,
     /// Who runs it.
-    pub(crate) identity: Identity,
-    /// The sandbox's certificate authority, and the operator's own roots behind it, PEM.
+    pub(crate) identity: UserIdentity,
+    /// The sandbox's CA certificate followed by the operator's own roots, PEM.
     pub(crate) ca_pem: String,
-    /// Files that the sandbox must not read: the policy document, key files, the audit file.
+    /// Files to hide: the policy document, key files, the audit file.
     pub(crate) hidden: Vec<SentPath>,
-    /// Directories that the sandbox must not reach into.
+    /// Directories to hide.
     pub(crate) hidden_directories: Vec<SentPath>,
-    /// Bundles of roots that the operator named, without symbolic links: they get the sandbox's authority.
+    /// Bundles of roots named by the operator, symlinks resolved; the sandbox's CA is added to
+    /// them.
     pub(crate) bundles: Vec<SentPath>,
-    /// Whether those that packages bring are looked for too.
+    /// Whether to search for the bundles of packages too.
     pub(crate) search_bundles: bool,
     /// The limit of open files to restore: soft and hard.
     pub(crate) open_files: (u64, u64),
-    /// Whether the network namespace is the host's.
+    /// Whether it uses the host's network namespace.
     pub(crate) shared_network: bool,
-    /// Whether user namespaces, and mounts in them, may be made inside.
+    /// Whether processes inside may create user namespaces and mounts in them.
     pub(crate) nesting: bool,
 }
 
-/// What the process inside says.
+/// A message from the process inside.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Report {
-    /// The listeners; their sockets come as descriptors.
+pub(crate) enum InitEvent {
+    /// The listeners are bound; their sockets come as descriptors.
     Listening {
-        /// Whether the network namespace has no device but `lo`, so that there is no way out even without hooks.
+        /// Whether the network namespace has no device besides `lo`, so that there is no way out
+        /// even without hooks.
         closed: bool,
     },
     /// The self-test passed.
     Passed,
-    /// The command was stopped by this signal of job control.
+    /// Job control stopped the command with this signal.
     Stopped(i32),
     /// Something failed, and nothing was started.
     Failed(String),
 }
 
-/// A message in a buffer that is overwritten when it is sent: it may hold keys. Its length is found first, since a buffer that grows
-/// leaves copies behind.
+/// A message in a buffer that is zeroed after sending, since it may hold keys. Its length is
+/// computed first, because a growing buffer leaves copies behind.
 fn serialized(message: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
     struct Length(usize);
     impl Write for Length {
@@ -135,25 +141,25 @@ fn serialized(message: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(body)
 }
 
-/// One end of the conversation.
+/// One end of the connection.
 #[derive(Debug)]
 pub(crate) struct Channel {
     stream: UnixStream,
 }
 
 impl Channel {
-    /// Two ends that are connected.
+    /// Two connected ends.
     pub(crate) fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Channel { stream: ours }, theirs.into()))
     }
 
-    /// The end that was inherited.
+    /// From an inherited descriptor.
     pub(crate) fn from_descriptor(descriptor: OwnedFd) -> Self {
         Channel { stream: descriptor.into() }
     }
 
-    /// How long [`Channel::receive`] waits; for ever with `None`.
+    /// The timeout of [`Channel::receive`]; `None` waits forever.
     pub(crate) fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
         self.stream.set_read_timeout(patience)
     }
@@ -168,7 +174,8 @@ impl Channel {
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
-        // Four bytes always fit into an empty socket buffer at once, so the descriptors go with all of them.
+        // Four bytes always fit into an empty socket buffer, so all of them and the descriptors go
+        // together.
         let slices = [IoSlice::new(&header)];
         let sent = sendmsg::<()>(self.stream.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
         if sent != header.len() {
@@ -177,7 +184,7 @@ impl Channel {
         (&self.stream).write_all(&body)
     }
 
-    /// The next message with its descriptors; `None` when the other end is closed.
+    /// Receives a message with its descriptors; `None` once the other end is closed.
     pub(crate) fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut header = [0; 4];
         let mut descriptors = Vec::new();
@@ -247,12 +254,12 @@ mod tests {
         let (ours, theirs) = ends();
         let long = "x".repeat(1 << 20);
         let sender = std::thread::spawn(move || {
-            ours.send(&Report::Failed(long), &[]).unwrap();
+            ours.send(&InitEvent::Failed(long), &[]).unwrap();
             (&ours.stream).write_all(&u32::MAX.to_ne_bytes()).unwrap();
         });
-        let (report, _) = theirs.receive::<Report>().unwrap().unwrap();
-        assert!(matches!(report, Report::Failed(text) if text.len() == 1 << 20));
-        assert!(theirs.receive::<Report>().is_err());
+        let (report, _) = theirs.receive::<InitEvent>().unwrap().unwrap();
+        assert!(matches!(report, InitEvent::Failed(text) if text.len() == 1 << 20));
+        assert!(theirs.receive::<InitEvent>().is_err());
         sender.join().unwrap();
     }
 

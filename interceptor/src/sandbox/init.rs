@@ -1,8 +1,9 @@
 //! The processes inside a sandbox, before they become the command.
 //!
-//! `interceptor init` starts in the sandbox's cgroup with an empty environment and one socket to the supervisor. It makes the
-//! namespaces and copies itself: the copy is process 1 of the sandbox (`first`), the original stays outside the PID
-//! namespace to hand on the exit status, and to undo everything if the supervisor is killed (`outer`).
+//! `interceptor init` starts in the sandbox's cgroup with an empty environment and one socket to
+//! the supervisor. It creates the namespaces and forks: the child is process 1 of the sandbox
+//! (`first`); the parent stays outside the PID namespace to pass the exit status on, and to clean
+//! up if the supervisor is killed (`outer`).
 //!
 //! For `attach` the same program joins a network namespace instead, and ends after the self-test.
 
@@ -16,25 +17,25 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, chdir, getpgrp, setpgid, tcsetpgrp};
 
-use super::error::{Context, SandboxError};
-use super::handover::{Begin, Channel, Launch, Order, Report};
+use super::error::{IoContext, SandboxError};
+use super::handover::{Begin, Channel, InitEvent, Launch, Order};
 use super::listeners::Sockets;
 use super::{exec, loopback, mounts, outer, privileges, reaper, selftest, sys};
 use crate::notice;
 
-/// The status for a failure of the interceptor itself.
+/// Exit status for a failure of interceptor itself.
 pub(crate) const OUR_FAILURE: i32 = 125;
 
-/// How readily the kernel kills the sandbox's processes when memory runs out, of -1000 to 1000.
+/// The OOM score adjustment of the sandbox's processes, from -1000 to 1000.
 const FIRST_TO_GO: i32 = 500;
 
-/// Serves a daemon that may not open namespaces itself: for [`Order::Attend`].
+/// Serves [`Order::Attend`], for a daemon that may not open namespaces itself.
 pub(crate) type Attend = fn(&Channel) -> Result<i32, SandboxError>;
 
-/// Does as the supervisor at the other end of standard input says. Returns the status to exit with.
+/// Obeys the supervisor at the other end of standard input. Returns the exit status.
 pub(crate) fn main(attend: Attend) -> i32 {
     notice::inherit();
-    // What the terminal sends is for the command: nothing may end this process but its task's end.
+    // Terminal signals are for the command: nothing may end this process before its task ends.
     if let Err(error) = SigSet::all().thread_block() {
         notice::error(format_args!("cannot block signals: {error}"));
         return OUR_FAILURE;
@@ -49,19 +50,19 @@ pub(crate) fn main(attend: Attend) -> i32 {
     reporting(&channel, || begin(&channel, attend))
 }
 
-/// Runs `work`; a failure is the supervisor's to tell.
+/// Runs `work` and sends a failure to the supervisor, which reports it.
 fn reporting(channel: &Channel, work: impl FnOnce() -> Result<i32, SandboxError>) -> i32 {
     work().unwrap_or_else(|error| {
-        if channel.send(&Report::Failed(error.to_string()), &[]).is_err() {
+        if channel.send(&InitEvent::Failed(error.to_string()), &[]).is_err() {
             notice::error(format_args!("{error}"));
         }
         OUR_FAILURE
     })
 }
 
-/// Takes the socket away from standard input, so that nothing that is started later has it.
+/// Moves the socket away from standard input, so that no program started later inherits it.
 fn take_channel() -> io::Result<Channel> {
-    // What the supervisor itself inherited, and would have to know of to close.
+    // Close what the supervisor itself inherited without knowing.
     sys::close_above_stdio()?;
     let socket = nix::unistd::dup(io::stdin())?;
     let nothing = File::open("/dev/null")?;
@@ -75,7 +76,7 @@ fn take_channel() -> io::Result<Channel> {
 }
 
 fn begin(channel: &Channel, attend: Attend) -> Result<i32, SandboxError> {
-    let lost = || SandboxError::Lost("got no orders".into());
+    let lost = || SandboxError::Lost("received no orders".into());
     let received = channel.receive().context(|| "cannot receive orders".into())?;
     let (begin, descriptors) = match received.ok_or_else(lost)? {
         (Order::Begin(begin), descriptors) => (begin, descriptors),
@@ -100,7 +101,7 @@ fn begin(channel: &Channel, attend: Attend) -> Result<i32, SandboxError> {
             if let Some(namespace) = descriptors.next() {
                 setns(&namespace, CloneFlags::CLONE_NEWNET)
                     .context(|| "cannot join the network namespace".into())?;
-                // Without another device it is nobody's way to anywhere, and only we give it an address.
+                // Without another device nobody else uses it, so only we give it an address.
                 if only_loopback()? {
                     loopback::ensure().context(|| "cannot bring up the loopback device".into())?;
                 }
@@ -122,11 +123,11 @@ fn make_namespaces(isolated: bool) -> Result<(), SandboxError> {
     unshare(namespaces).context(|| "cannot make the sandbox's namespaces".into())
 }
 
-/// Process 1 of the sandbox.
+/// Runs process 1 of the sandbox.
 fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
     die_with_parent()?;
-    // Where memory runs out all the same, the sandbox is what goes rather than the proxy. With
-    // CAP_SYS_RESOURCE here, nothing in it can take that back (proc_pid_oom_score_adj(5)).
+    // When memory runs out, the kernel must kill the sandbox rather than the proxy. Set with
+    // CAP_SYS_RESOURCE, so that nothing inside can undo it (proc_pid_oom_score_adj(5)).
     first_to_go().context(|| "cannot set /proc/self/oom_score_adj".into())?;
     let ipv6 = if isolated {
         loopback::up().context(|| "cannot bring up the loopback device".into())?
@@ -138,19 +139,19 @@ fn first(channel: &Channel, isolated: bool) -> Result<i32, SandboxError> {
     start(channel, ready)
 }
 
-/// Raises what tells the kernel how readily to kill this process; lowering it may be refused.
+/// Raises this process's OOM score adjustment; lowering it needs a privilege.
 fn first_to_go() -> io::Result<()> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let now = std::fs::read_to_string(FILE)?.trim().parse::<i32>().unwrap_or(FIRST_TO_GO);
     if now < FIRST_TO_GO { std::fs::write(FILE, FIRST_TO_GO.to_string()) } else { Ok(()) }
 }
 
-/// Binds the sockets and hands them over.
+/// Binds the sockets and sends them to the supervisor.
 fn listen(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
     let sockets = Sockets::bind(ipv6).context(|| "cannot bind the sandbox's listeners".into())?;
     let closed = only_loopback()?;
     channel
-        .send(&Report::Listening { closed }, &sockets.descriptors())
+        .send(&InitEvent::Listening { closed }, &sockets.descriptors())
         .context(|| "cannot hand over the listeners".into())
 }
 
@@ -159,14 +160,14 @@ fn only_loopback() -> Result<bool, SandboxError> {
     Ok(devices.iter().all(|device| device.name() == c"lo"))
 }
 
-/// A command whose view is prepared, with its standard descriptors.
+/// A command that is ready to start, with its standard descriptors.
 struct Prepared {
     launch: Launch,
     stdio: Vec<OwnedFd>,
     foreground: bool,
 }
 
-/// Prepares and tests on demand until the command is to be started; `None` when the supervisor hung up.
+/// Handles orders until the command is to start; `None` if the supervisor hung up.
 fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<Prepared>, SandboxError> {
     let (mut prepared, mut passed) = (None, false);
     loop {
@@ -184,7 +185,7 @@ fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<Prepared>, San
                 self_test(channel, probe, &token, ipv6)?;
                 passed = true;
             }
-            // Nothing starts behind a wall that was not tested.
+            // Nothing starts before the self-test has passed.
             Some((Order::Start { foreground }, _)) if passed => {
                 let Some((launch, stdio)) = prepared else { return Err(untimely()) };
                 return Ok(Some(Prepared { launch, stdio, foreground }));
@@ -194,7 +195,7 @@ fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<Prepared>, San
     }
 }
 
-/// Tests on demand until the supervisor hangs up.
+/// Runs self-tests on demand until the supervisor hangs up.
 fn wait_for_end(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
     loop {
         match channel.receive().context(|| "cannot receive orders".into())? {
@@ -207,34 +208,36 @@ fn wait_for_end(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
 
 fn self_test(channel: &Channel, probe: SocketAddr, token: &str, ipv6: bool) -> Result<(), SandboxError> {
     selftest::run(probe, token, ipv6).map_err(|failed| SandboxError::Inside(failed.to_string()))?;
-    channel.send(&Report::Passed, &[]).context(|| "cannot report".into())
+    channel.send(&InitEvent::Passed, &[]).context(|| "cannot report".into())
 }
 
 fn untimely() -> SandboxError {
     SandboxError::Inside("an order came at the wrong time".into())
 }
 
-/// The end of the chain: with the supervisor goes the outer process, with that this one, with this one all of the sandbox.
+/// Links the chain: when the supervisor dies, so does the outer process, then this one, then the
+/// whole sandbox.
 fn die_with_parent() -> Result<(), SandboxError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot watch the supervisor".into())?;
     nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection".into())
 }
 
-/// Leaves the supervisor's process group, all of which `kill(0)` would reach whatever the namespace (kill(2)), and gives the new
-/// group the terminal if it is to have it. All signals are blocked, SIGTTOU among them.
+/// Leaves the supervisor's process group, which `kill(0)` would reach across namespaces (kill(2)),
+/// and optionally gives the new group the terminal. All signals are blocked, SIGTTOU among them.
 fn own_group(foreground: bool) -> io::Result<()> {
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     if foreground {
-        // Without it the command is in the background, and stops when it needs the terminal: then it gets it.
+        // If this fails, the command starts in the background, stops when it needs the terminal,
+        // and gets it then.
         let _ = tcsetpgrp(io::stdin(), getpgrp());
     }
     Ok(())
 }
 
-/// Gives up every privilege, and starts the command.
+/// Drops every privilege and starts the command.
 fn start(channel: &Channel, prepared: Prepared) -> Result<i32, SandboxError> {
     let Prepared { launch, stdio, foreground } = prepared;
-    // Again by its path, so that it is seen through the sandbox's mounts.
+    // Enter it by path, so that it is seen through the sandbox's mounts.
     if chdir(&launch.directory.0).is_err() {
         chdir("/").context(|| "cannot enter /".into())?;
     }
@@ -248,7 +251,7 @@ fn start(channel: &Channel, prepared: Prepared) -> Result<i32, SandboxError> {
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
         .context(|| "cannot restore the limit of open files".into())?;
     privileges::give_up(&launch)?;
-    // A change of user id forgets both.
+    // Changing the user id clears both.
     die_with_parent()?;
 
     match sys::fork().context(|| "cannot start the command".into())? {

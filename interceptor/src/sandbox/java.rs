@@ -1,5 +1,5 @@
-//! Writes a Java key store of trusted certificates in the JKS format (`sun.security.provider.JavaKeyStore`), which every Java
-//! machine reads without a password.
+//! Writes a Java key store of trusted certificates in JKS format
+//! (`sun.security.provider.JavaKeyStore`), which every JVM reads without a password.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,12 +9,12 @@ use rustls::pki_types::CertificateDer;
 const MAGIC: u32 = 0xfeed_feed;
 const VERSION: u32 = 2;
 const TRUSTED_CERTIFICATE: u32 = 2;
-/// The password everybody uses for a store of public certificates: it guards nothing.
+/// The conventional password for stores of public certificates; it protects nothing.
 const PASSWORD: &str = "changeit";
-/// What the format's keyed digest is seasoned with.
+/// The salt of the format's keyed digest.
 const SALT: &[u8] = b"Mighty Aphrodite";
 
-/// The store that trusts `certificates`.
+/// Builds a store that trusts `certificates`.
 pub(crate) fn key_store(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let mut store = Vec::new();
@@ -38,7 +38,8 @@ pub(crate) fn key_store(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
     store
 }
 
-/// Java's `writeUTF`: two bytes of length, then the text (ours is ASCII, so its modified UTF-8 is itself).
+/// Java's `writeUTF`: a two-byte length, then the text (ASCII here, so modified UTF-8 equals
+/// ASCII).
 fn push_text(store: &mut Vec<u8>, text: &str) {
     store.extend((text.len() as u16).to_be_bytes());
     store.extend(text.as_bytes());

@@ -1,4 +1,5 @@
-//! The supervisor's side of a sandbox: starts the process inside, speaks with it, passes signals on, and undoes everything.
+//! The supervisor's side of a sandbox: starts the process inside, talks to it, forwards signals and
+//! cleans up.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,22 +19,24 @@ use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use super::SandboxError;
 use super::cgroup::{self, Cgroup};
-use super::error::Context;
-use super::handover::{Begin, Channel, Launch, Order, Report};
+use super::error::IoContext;
+use super::handover::{Begin, Channel, InitEvent, Launch, Order};
 pub(crate) use super::listeners::Sockets;
 use super::resources::{Bounded, Resources};
 use super::signals::Signals;
 use super::sys;
 use crate::notice;
 
-/// How long the process inside may take for one step. On a machine under load the slowest takes a second.
+/// Timeout for each step of the process inside. On a loaded machine the slowest step takes a
+/// second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Files that a daemon has use for, the usual `fs.nr_open`.
+/// The file limit of a daemon; the usual `fs.nr_open`.
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Protects this process, which will hold real keys: no core dump, no inspection by others of its user (attack O3), and as
-/// many descriptors as it may have. Returns the limit of open files as it was: soft and hard.
+/// Hardens this process, which will hold real keys: no core dumps, no inspection by other processes
+/// of its user (attack O3), and the highest possible limit of open files. Returns the original file
+/// limit: soft and hard.
 pub(crate) fn harden() -> Result<(u64, u64), SandboxError> {
     nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection of this process".into())?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())?;
@@ -44,15 +47,16 @@ pub(crate) fn harden() -> Result<(u64, u64), SandboxError> {
     Ok(before)
 }
 
-/// Makes this process a session of its own, with no descriptor but the standard ones: for one that outlives its starter, whose
-/// caller waits until everything that it started has closed what it inherited.
+/// Starts a new session and closes all but the standard descriptors, for a process that outlives
+/// its starter: the starter's caller waits until every inherited descriptor is closed.
 pub(crate) fn detach() -> Result<(), SandboxError> {
     sys::close_above_stdio().context(|| "cannot close inherited descriptors".into())?;
     nix::unistd::setsid().map(drop).context(|| "cannot start a session".into())
 }
 
-/// Raises the limit of open files beyond the hard limit, as far as the kernel and the privileges of this process permit: a daemon
-/// serves the connections of many sandboxes. Where that is refused, what [`harden`] reached stays.
+/// Raises the limit of open files above the hard limit, as far as the kernel and this process's
+/// privileges permit, because a daemon serves many sandboxes. If refused, the limit that [`harden`]
+/// set remains.
 pub(crate) fn raise_open_files() {
     let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
     let most = most.unwrap_or(OPEN_FILES).min(OPEN_FILES);
@@ -72,7 +76,8 @@ pub(crate) fn random_id() -> Result<String, SandboxError> {
     Ok(format!("sb-{:016x}", u64::from_ne_bytes(bytes)))
 }
 
-/// The process inside and the conversation with it. Dropping it kills the process, and with it all of its PID namespace.
+/// The process inside and the connection to it. Dropping it kills the process and its whole PID
+/// namespace.
 #[derive(Debug)]
 struct Inside {
     channel: Channel,
@@ -81,7 +86,7 @@ struct Inside {
 }
 
 impl Inside {
-    /// Starts it, has `add` put it into its cgroup, and has it begin.
+    /// Starts the process, lets `add` move it into its cgroup, and sends its first order.
     fn start(
         add: impl FnOnce(Pid) -> Result<(), SandboxError>,
         begin: Begin,
@@ -98,11 +103,11 @@ impl Inside {
             .spawn()
             .context(|| "cannot start the sandbox's first process".into())?;
         let mut inside = Inside { channel, child, ended: None };
-        // It waits for its first order: nothing it makes is born outside the cgroup.
+        // It waits for its first order, so everything it creates is created inside the cgroup.
         add(Pid::from_raw(inside.child.id() as i32))?;
         inside.order(&Order::Begin(begin), descriptors)?;
         let (report, descriptors) = inside.report()?;
-        let Report::Listening { closed } = report else {
+        let InitEvent::Listening { closed } = report else {
             return Err(SandboxError::Lost("gave an unexpected answer to its first order".into()));
         };
         let sockets = Sockets::from_descriptors(descriptors, closed);
@@ -113,10 +118,10 @@ impl Inside {
         self.channel.send(order, descriptors).context(|| "cannot reach the sandbox's first process".into())
     }
 
-    /// The next report; a failure inside, silence and an end are errors.
-    fn report(&mut self) -> Result<(Report, Vec<OwnedFd>), SandboxError> {
+    /// The next event; a failure inside, a timeout or an exit is an error.
+    fn report(&mut self) -> Result<(InitEvent, Vec<OwnedFd>), SandboxError> {
         match self.channel.receive() {
-            Ok(Some((Report::Failed(why), _))) => Err(SandboxError::Inside(why)),
+            Ok(Some((InitEvent::Failed(why), _))) => Err(SandboxError::Inside(why)),
             Ok(Some(report)) => Ok(report),
             Ok(None) => Err(SandboxError::Lost(format!("ended unexpectedly ({})", self.status()?))),
             Err(error) => Err(SandboxError::Lost(format!("did not answer: {error}"))),
@@ -126,7 +131,7 @@ impl Inside {
     fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
         self.order(&Order::SelfTest { probe, token: token.to_owned() }, &[])?;
         match self.report()? {
-            (Report::Passed, _) => Ok(()),
+            (InitEvent::Passed, _) => Ok(()),
             _ => Err(SandboxError::Lost("gave an unexpected answer to the self-test".into())),
         }
     }
@@ -147,20 +152,21 @@ impl Drop for Inside {
     }
 }
 
-/// A sandbox of our own making. Dropping it kills everything in it and removes it.
+/// A sandbox that we created. Dropping it kills everything inside and removes it.
 #[derive(Debug)]
-pub(crate) struct Sandbox {
-    // In this order: the processes end, then their cgroup is removed.
+pub(crate) struct LaunchedSandbox {
+    // Drop order: first the processes, then their cgroup.
     inside: Inside,
     cgroup: Cgroup,
-    /// What of its resources could not be bounded.
+    /// Resource limits that could not be set.
     unbounded: Vec<Bounded>,
-    /// Closed by the end of this process, however it comes: the process outside takes that for the end of the sandbox.
+    /// Closes when this process ends, however it ends; the outer process then ends the sandbox.
     guard: UnixStream,
 }
 
-impl Sandbox {
-    /// Makes the cgroup and the namespaces, and binds the listeners in them. `isolated` gives it a network namespace of its own.
+impl LaunchedSandbox {
+    /// Creates the cgroup and namespaces and binds the listeners inside. `isolated` gives it its
+    /// own network namespace.
     pub(crate) fn make(
         id: &str,
         isolated: bool,
@@ -174,10 +180,10 @@ impl Sandbox {
         let descriptors: Vec<BorrowedFd<'_>> =
             std::iter::once(theirs.as_fd()).chain(parents.iter().map(AsFd::as_fd)).collect();
         let (inside, sockets) = Inside::start(|process| cgroup.add(process), begin, &descriptors)?;
-        Ok((Sandbox { inside, cgroup, unbounded, guard }, sockets))
+        Ok((LaunchedSandbox { inside, cgroup, unbounded, guard }, sockets))
     }
 
-    /// What of its resources could not be bounded.
+    /// Resource limits that could not be set.
     pub(crate) fn unbounded(&self) -> &[Bounded] {
         &self.unbounded
     }
@@ -187,11 +193,11 @@ impl Sandbox {
         &self.cgroup
     }
 
-    /// Hands copies of this process's links to programs in the kernel to the process outside, which holds them until everything in
-    /// the sandbox is dead, also when this process is killed. For a process with one sandbox.
+    /// Gives the outer process copies of this process's links. It holds them until everything in
+    /// the sandbox is dead, even if this process is killed. Only for a process with one sandbox.
     pub(crate) fn hold_links(&self) -> Result<(), SandboxError> {
         let fail = || "cannot hand over the programs' links".to_owned();
-        // aya's links do not lend their descriptors.
+        // aya's links do not expose their descriptors.
         let links = sys::descriptors_of("anon_inode:bpf_link").context(fail)?;
         let raw: Vec<_> = links.iter().map(AsRawFd::as_raw_fd).take(sys::MAX_DESCRIPTORS).collect();
         let (slices, rights) = ([IoSlice::new(&[0])], [ControlMessage::ScmRights(&raw)]);
@@ -200,26 +206,28 @@ impl Sandbox {
             .context(fail)
     }
 
-    /// Tests from inside that what is forbidden is refused and what is intercepted is answered at `probe` with `token`.
+    /// Runs the self-test inside: forbidden traffic is refused, and intercepted traffic is answered
+    /// at `probe` with `token`.
     pub(crate) fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
         self.inside.self_test(probe, token)
     }
 
-    /// Has the command's view of the machine prepared, with these standard descriptors, while this process goes on: the
-    /// self-test waits for it.
+    /// Starts preparing the command's view of the system, with these standard descriptors, and
+    /// returns at once; the self-test waits for it.
     pub(crate) fn prepare(&self, launch: Launch, stdio: [BorrowedFd<'_>; 3]) -> Result<(), SandboxError> {
         self.inside.order(&Order::Prepare(Box::new(launch)), &stdio)
     }
 
-    /// Starts the command that was prepared, waits for its end, and returns the status to exit with, and the bounds that were
-    /// run into. `stdio` are the descriptors that it was prepared with.
+    /// Starts the prepared command, waits for its end, and returns the exit status and the resource
+    /// limits it hit. `stdio` are the descriptors it was prepared with.
     pub(crate) fn run(
         mut self,
         stdio: [BorrowedFd<'_>; 3],
         signals: &Signals,
     ) -> Result<(i32, Vec<Bounded>), SandboxError> {
         let terminal = Terminal::open();
-        // Where a part of a pipeline may need the terminal, a pager for one, it stays there until the command needs it.
+        // If another part of the pipeline, such as a pager, may need the terminal, leave it there
+        // until the command does.
         let foreground = terminal.is_ours() && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok());
         self.inside.order(&Order::Start { foreground }, &[])?;
         let status = self.supervise(signals, &terminal);
@@ -243,7 +251,7 @@ impl Sandbox {
             }
             let reported = watched[1].any().unwrap_or(false);
             for (signal, group) in signals.take().context(|| "cannot read signals".into())? {
-                // Should the command have ended meanwhile, that is what is reported next.
+                // If the command has just ended, the next event says so.
                 let channel = &self.inside.channel;
                 let _ = match (signal, group) {
                     (Signal::SIGCONT, _) if terminal.is_ours() => terminal.lend(channel),
@@ -253,7 +261,7 @@ impl Sandbox {
             }
             if reported {
                 match self.inside.channel.receive() {
-                    Ok(Some((Report::Stopped(signal), _))) => {
+                    Ok(Some((InitEvent::Stopped(signal), _))) => {
                         let needs_it = [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal);
                         if needs_it && terminal.is_ours() {
                             let _ = terminal.lend(&self.inside.channel);
@@ -261,7 +269,7 @@ impl Sandbox {
                             terminal.follow_stop();
                         }
                     }
-                    Ok(Some((Report::Failed(why), _))) => return Err(SandboxError::Inside(why)),
+                    Ok(Some((InitEvent::Failed(why), _))) => return Err(SandboxError::Inside(why)),
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => {
                         use std::os::unix::process::ExitStatusExt;
@@ -276,8 +284,8 @@ impl Sandbox {
     }
 }
 
-/// The controlling terminal, if there is one. The command's process group has it while the command needs it, as a shell's jobs have
-/// the shell's.
+/// The controlling terminal, if any. As with a shell's jobs, the command's process group has it
+/// while it needs it.
 struct Terminal(Option<OwnedFd>);
 
 impl Terminal {
@@ -291,40 +299,43 @@ impl Terminal {
         self.0.as_ref().is_some_and(|terminal| tcgetpgrp(terminal) == Ok(getpgrp()))
     }
 
-    /// Gives it to the command, and continues that.
+    /// Gives it to the command, and continues the command.
     fn lend(&self, channel: &Channel) -> std::io::Result<()> {
         let terminal: Vec<_> = self.0.iter().map(AsFd::as_fd).collect();
         channel.send(&Order::Foreground, &terminal)
     }
 
-    /// Stops as the command did, and with this process the rest of its job, so that the shell that started it shows a stopped job.
-    /// Without a terminal there is nobody to continue it.
+    /// Stops like the command, together with the rest of its job, so that the shell shows a stopped
+    /// job. Without a terminal nobody could continue it.
     fn follow_stop(&self) {
         if self.0.is_some() {
-            // Blocked here and in the sandbox's first processes; the SIGCONT that continues the job takes it back (signal(7)).
+            // Blocked here and in the sandbox's first processes; the SIGCONT that continues the job
+            // discards it (signal(7)).
             let _ = killpg(getpgrp(), Signal::SIGTSTP);
             let _ = raise(Signal::SIGSTOP);
         }
     }
 
-    /// Takes it back from the command, all of whose processes are gone: a group that has processes has it by right.
+    /// Takes it back from the command once all its processes are gone; before, the group may keep
+    /// it.
     fn take_back(&self) {
         let Some(terminal) = &self.0 else { return };
         if tcgetpgrp(terminal).is_ok_and(|group| killpg(group, None) == Err(Errno::ESRCH)) {
-            // SIGTTOU, which this would bring on us, is blocked.
+            // SIGTTOU, which this would raise, is blocked.
             let _ = tcsetpgrp(terminal, getpgrp());
         }
     }
 }
 
-/// A short-lived process in a cgroup and a network namespace that somebody else made: binds listeners there, and tests.
+/// A short-lived process in a cgroup and network namespace that somebody else created: binds
+/// listeners and runs the self-test.
 #[derive(Debug)]
 pub(crate) struct Visitor {
     inside: Inside,
 }
 
 impl Visitor {
-    /// Starts it in the cgroup at `cgroup`, and in the network namespace given, else in this process's own.
+    /// Starts it in the cgroup at `cgroup`, in the given network namespace or else this process's.
     pub(crate) fn start(
         cgroup: &Path,
         network: Option<BorrowedFd<'_>>,
@@ -335,7 +346,7 @@ impl Visitor {
         Ok((Visitor { inside }, sockets))
     }
 
-    /// As [`Sandbox::self_test`].
+    /// As [`LaunchedSandbox::self_test`].
     pub(crate) fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
         self.inside.self_test(probe, token)
     }

@@ -1,4 +1,4 @@
-//! The sockets that redirected traffic arrives at, bound inside the sandbox's network namespace.
+//! The sockets that receive redirected traffic, bound inside the sandbox's network namespace.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -6,26 +6,26 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+/// The accept backlog; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Room for DNS queries that arrive while the proxy is busy, in bytes.
+/// Receive buffer for DNS queries that arrive while the proxy is busy, in bytes.
 const DNS_RECEIVE_BUFFER: usize = 1 << 20;
 
-/// The sockets of one sandbox. Those of IPv6 are there together or not at all.
+/// The sockets of one sandbox. Both IPv6 sockets exist, or neither.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     /// Redirected TCP over IPv4.
     pub(crate) tcp4: TcpListener,
     /// Redirected DNS over UDP/IPv4.
     pub(crate) dns4: UdpSocket,
-    /// Their counterparts over IPv6.
+    /// The IPv6 counterparts.
     pub(crate) v6: Option<(TcpListener, UdpSocket)>,
-    /// Whether their network namespace has no device but `lo`.
+    /// Whether the network namespace has no device besides `lo`.
     pub(crate) closed: bool,
 }
 
 impl Sockets {
-    /// Binds them to free ports of the loopback addresses of this network namespace.
+    /// Binds them to free ports on the loopback addresses of this network namespace.
     pub(crate) fn bind(ipv6: bool) -> io::Result<Self> {
         let tcp4 = tcp(Ipv4Addr::LOCALHOST.into())?;
         let dns4 = udp(Ipv4Addr::LOCALHOST.into())?;
@@ -53,7 +53,7 @@ impl Sockets {
         all
     }
 
-    /// The sockets whose descriptors another process sent; `None` for another number of them than two or four.
+    /// From descriptors sent by another process; `None` unless there are two or four.
     pub(crate) fn from_descriptors(descriptors: Vec<OwnedFd>, closed: bool) -> Option<Self> {
         let mut descriptors = descriptors.into_iter();
         let (tcp4, dns4) = (descriptors.next()?, descriptors.next()?);
@@ -77,7 +77,7 @@ fn tcp(address: std::net::IpAddr) -> io::Result<TcpListener> {
 fn udp(address: std::net::IpAddr) -> io::Result<UdpSocket> {
     let address = SocketAddr::new(address, 0);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    // More than `net.core.rmem_max` is silently cut to it: as much as the host grants is enough.
+    // The kernel silently caps it at `net.core.rmem_max`, which is enough.
     socket.set_recv_buffer_size(DNS_RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     Ok(socket.into())

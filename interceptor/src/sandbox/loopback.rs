@@ -1,7 +1,8 @@
 //! Brings up the loopback device of a fresh network namespace, over rtnetlink(7).
 //!
-//! It gets one address beside the loopback ones in each family: resolvers that ask only for the families the machine has an
-//! address in (`AI_ADDRCONFIG`, RFC 3493 section 6.1) do not count loopback addresses, and would find no family at all.
+//! Each family gets one address besides loopback: resolvers that query only families with a
+//! configured address (`AI_ADDRCONFIG`, RFC 3493 section 6.1) ignore loopback addresses, and would
+//! query nothing.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -12,15 +13,15 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
-/// The address of the sandbox itself: the first of the synthetic range, never handed out for a name.
+/// The sandbox's own address: the first of the synthetic range, never assigned to a name.
 pub(crate) const ADDRESS4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// Its counterpart in IPv6.
 pub(crate) const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x2, 0, 0, 0, 0, 0, 1);
 
-/// In a network namespace that is not the initial one, `lo` is always the first device.
+/// In a new network namespace `lo` is always the first device.
 const LOOPBACK_INDEX: u32 = 1;
 
-/// How long the kernel may take to make the routes to the addresses.
+/// How long the kernel may take to create the routes.
 const ROUTES_WITHIN: Duration = Duration::from_secs(5);
 
 const NLM_F_REQUEST: u16 = 1;
@@ -36,7 +37,7 @@ const IFA_LOCAL: u16 = 2;
 const IFA_F_NODAD: u8 = 2;
 const HEADER: usize = 16;
 
-/// Brings `lo` up and gives it the sandbox's addresses. Says whether there is IPv6.
+/// Brings `lo` up and assigns the sandbox's addresses. Returns whether IPv6 is available.
 pub(crate) fn up() -> io::Result<bool> {
     let socket = socket(
         AddressFamily::Netlink,
@@ -48,7 +49,8 @@ pub(crate) fn up() -> io::Result<bool> {
     add(&socket, ADDRESS4.into())?;
     match add(&socket, ADDRESS6.into()) {
         Ok(()) => wait_for_routes().map(|()| true),
-        // A kernel without IPv6, or with it switched off: then the sandbox has none, which is no hole.
+        // The kernel has no IPv6, or it is disabled: the sandbox then has none, which opens no
+        // hole.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EACCES | libc::EAFNOSUPPORT)) =>
         {
@@ -58,22 +60,22 @@ pub(crate) fn up() -> io::Result<bool> {
     }
 }
 
-/// As [`up`], in a namespace of somebody else's making that may be ready already.
+/// As [`up`], in a namespace somebody else created, which may be ready already.
 pub(crate) fn ensure() -> io::Result<()> {
     match up() {
-        // By another container of the same pod, or by an interceptor that was here before.
+        // Assigned by another container of the pod, or by an earlier interceptor.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other.map(drop),
     }
 }
 
-/// The kernel makes the routes to IPv6 addresses in the background, and not at once: until then a connection to one of them waits
-/// for a second, or fails. A datagram to oneself shows that they are there.
+/// The kernel creates routes to IPv6 addresses in the background. Until then, connections to them
+/// wait a second or fail. A datagram to ourselves shows that they exist.
 fn wait_for_routes() -> io::Result<()> {
     let deadline = Instant::now() + ROUTES_WITHIN;
     for address in [ADDRESS6, Ipv6Addr::LOCALHOST] {
         while let Err(error) = reach_oneself(address) {
-            // The wall that an interceptor left here when it died: there is no way to look.
+            // A crashed interceptor left the cgroup closed, so there is no way to check.
             if error.raw_os_error() == Some(libc::EPERM) {
                 return Ok(());
             }
@@ -118,7 +120,7 @@ fn new_address(address: IpAddr) -> Vec<u8> {
     let mut body = vec![family as u8, prefix, IFA_F_NODAD, libc::RT_SCOPE_UNIVERSE];
     body.extend(LOOPBACK_INDEX.to_ne_bytes());
     for kind in [IFA_LOCAL, IFA_ADDRESS] {
-        // Four bytes of header; the addresses are multiples of four long, so no padding follows.
+        // Four bytes of header; address lengths are multiples of four, so there is no padding.
         body.extend((4 + bytes.len() as u16).to_ne_bytes());
         body.extend(kind.to_ne_bytes());
         body.extend(&bytes);
@@ -126,7 +128,7 @@ fn new_address(address: IpAddr) -> Vec<u8> {
     body
 }
 
-/// Sends one request and waits for the kernel's answer to it.
+/// Sends one request and waits for the kernel's reply.
 fn exchange(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     let mut request = Vec::with_capacity(HEADER + body.len());
     request.extend((HEADER as u32 + body.len() as u32).to_ne_bytes());
@@ -141,9 +143,9 @@ fn exchange(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<
     outcome(&answer[..length])
 }
 
-/// Reads an NLMSG_ERROR message: zero is an acknowledgement, else a negative errno.
+/// Reads an NLMSG_ERROR message: zero acknowledges, anything else is a negative errno.
 fn outcome(answer: &[u8]) -> io::Result<()> {
-    let malformed = || io::Error::other("rtnetlink sent an answer that is not one");
+    let malformed = || io::Error::other("rtnetlink sent a malformed answer");
     let kind = answer.get(4..6).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
     let code = answer.get(HEADER..HEADER + 4).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
     match (kind, code) {
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
 
-    /// Runs `test` in a network namespace of its own; the thread takes it along when it ends.
+    /// Runs `test` in a new network namespace, in a thread; the namespace ends with the thread.
     fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();

@@ -1,11 +1,14 @@
-//! The sandbox itself: a cgroup, its namespaces, its mounts, what it trusts, and the launch of a command in it.
+//! The sandbox itself: its cgroup, namespaces, mounts, trust files, and the launch of a command in
+//! it.
 //!
-//! Two processes work together. The *supervisor* ([`launch`]) owns the cgroup, attaches the kernel's programs and runs
-//! the proxy. The *inside* ([`init`]) is a fresh copy of this executable, started by the supervisor in the new cgroup with
-//! an empty environment: it makes the namespaces, binds the listeners inside them, tests from inside that nothing gets
-//! out, prepares the mounts, gives up every privilege and starts the command. They talk over one socket ([`handover`]).
+//! Two processes work together. The *supervisor* ([`launch`]) owns the cgroup, attaches the kernel
+//! programs and runs the proxy. The process *inside* ([`init`]) is a fresh copy of this executable,
+//! which the supervisor starts in the new cgroup with an empty environment: it creates the
+//! namespaces, binds the listeners in them, tests enforcement, prepares the mounts, drops every
+//! privilege and starts the command. They talk over one socket ([`handover`]).
 //!
-//! This module knows neither the policy nor the proxy: it takes plain values, and the commands bring the parts together.
+//! This module knows neither the policy nor the proxy: it takes plain values, and the commands
+//! connect the parts.
 
 mod as_user;
 mod bundles;
@@ -36,7 +39,7 @@ pub(crate) mod user;
 
 pub(crate) use error::SandboxError;
 
-/// Makes the mount at `path`, and those below it, one that cannot be written, executed as another user or opened as a device.
+/// Makes the mount at `path` and those below it read-only, nosuid and nodev.
 pub(crate) fn read_only(path: &std::path::Path) -> std::io::Result<()> {
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     sys::set_mount_attributes(path, attributes, 0, true)

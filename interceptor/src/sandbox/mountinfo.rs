@@ -10,19 +10,20 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Mount {
     /// `major:minor` of the file system.
     pub(crate) device: String,
-    /// The directory of the file system that is mounted.
+    /// The mounted directory of the file system.
     pub(crate) root: PathBuf,
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) point: PathBuf,
-    /// The options of this mount, e.g. `rw,relatime`.
+    /// The mount options, e.g. `rw,relatime`.
     pub(crate) options: String,
     /// The type, e.g. `cgroup2`.
     pub(crate) kind: String,
-    /// The options of the file system, e.g. `rw,pids`.
+    /// The file system options, e.g. `rw,pids`.
     pub(crate) data: String,
 }
 
-/// The mounts of this thread (whose namespace may be its own), in the order in which the kernel lists them (a later one covers an earlier one).
+/// The mounts of this thread (which may have its own namespace), in the kernel's order: later ones
+/// cover earlier ones.
 pub(crate) fn read() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read_to_string("/proc/thread-self/mountinfo")?))
 }
@@ -69,11 +70,11 @@ fn unescape(field: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(out))
 }
 
-/// Every path by which `file` (absolute, without symbolic links) can be reached: itself, and the same file below other mounts of its
-/// file system.
+/// Every path to `file` (absolute, symlinks resolved): the path itself, and those through other
+/// mounts of its file system.
 pub(crate) fn aliases(mounts: &[Mount], file: &Path) -> Vec<PathBuf> {
     let mut paths = vec![file.to_owned()];
-    // The mount the path lies on: the deepest one, and of several at one point the last.
+    // The mount that holds the path: the deepest one, and the last if several share a mount point.
     let Some(own) = mounts
         .iter()
         .filter(|mount| file.starts_with(&mount.point))
@@ -85,7 +86,7 @@ pub(crate) fn aliases(mounts: &[Mount], file: &Path) -> Vec<PathBuf> {
     let inner = own.root.join(below);
     for mount in mounts.iter().filter(|mount| mount.device == own.device) {
         if let Ok(rest) = inner.strip_prefix(&mount.root) {
-            // `join("")` would leave a trailing slash on a file that is itself a mount point.
+            // `join("")` would add a trailing slash to a file that is itself a mount point.
             let path = if rest.as_os_str().is_empty() { mount.point.clone() } else { mount.point.join(rest) };
             if !paths.contains(&path) {
                 paths.push(path);

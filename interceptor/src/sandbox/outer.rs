@@ -1,8 +1,8 @@
-//! The process that stays between the supervisor and the sandbox, outside its PID namespace.
+//! The process between the supervisor and the sandbox, outside the sandbox's PID namespace.
 //!
-//! It hands on the exit status. When the supervisor is killed, its end of the guard socket closes, whatever it was doing: then this
-//! process kills the sandbox, and only afterwards lets go of the kernel's programs, whose descriptors it was given. So nothing in
-//! the sandbox ever runs without its wall, even where the wall is all there is (a shared network namespace).
+//! It passes the exit status on. If the supervisor is killed, its end of the guard socket closes:
+//! this process then kills the sandbox, and only afterwards closes the links it was given. So
+//! nothing in the sandbox ever runs without enforcement, even in a shared network namespace.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,18 +22,19 @@ use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use super::init::OUR_FAILURE;
 use super::sys;
 
-/// How often, and how long apart, the removal of the cgroup is tried: its last process may not be reaped yet.
+/// How often to try to remove the cgroup, and how far apart: its last process may not be reaped
+/// yet.
 const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits for process 1 of the sandbox, and returns its status. All signals are blocked.
+/// Waits for process 1 of the sandbox and returns its status. All signals are blocked.
 pub(crate) fn wait(first: Pid, guard: UnixStream, parents: &[OwnedFd], cgroup: &str) -> i32 {
     let set: SigSet = [Signal::SIGCHLD].into_iter().collect();
     let Ok(children) = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) else {
-        // Process 1 is told to die by the end of this one.
+        // Process 1 dies with this process.
         return OUR_FAILURE;
     };
-    // Held, and let go of with this process.
+    // Held until this process ends.
     let mut held: Vec<OwnedFd> = Vec::new();
     let mut orphaned = false;
     loop {
@@ -51,7 +52,7 @@ pub(crate) fn wait(first: Pid, guard: UnixStream, parents: &[OwnedFd], cgroup: &
         }
         let mut watched =
             [PollFd::new(children.as_fd(), PollFlags::POLLIN), PollFd::new(guard.as_fd(), PollFlags::POLLIN)];
-        // Once orphaned there is nothing more to hear from the guard, which would be ready for ever.
+        // Once the supervisor is gone, ignore the guard socket, which would always be ready.
         let watched = if orphaned { &mut watched[..1] } else { &mut watched[..] };
         if poll(watched, PollTimeout::NONE).is_err_and(|error| error != Errno::EINTR) {
             return OUR_FAILURE;
@@ -59,13 +60,13 @@ pub(crate) fn wait(first: Pid, guard: UnixStream, parents: &[OwnedFd], cgroup: &
         while let Ok(Some(_)) = children.read_signal() {}
         if !orphaned && matches!(take(&guard, &mut held), Some(Guard::Closed)) {
             orphaned = true;
-            // Takes every process of its namespace along.
+            // Kills every process of its namespace too.
             let _ = kill(first, Signal::SIGKILL);
         }
     }
 }
 
-/// What the guard socket had to say.
+/// An event on the guard socket.
 enum Guard {
     /// Descriptors to hold.
     Descriptors,
@@ -73,7 +74,7 @@ enum Guard {
     Closed,
 }
 
-/// Reads the guard socket without waiting; `None` when there is nothing to read.
+/// Reads the guard socket without blocking; `None` if there is nothing to read.
 fn take(guard: &UnixStream, held: &mut Vec<OwnedFd>) -> Option<Guard> {
     if guard.set_nonblocking(true).is_err() {
         return Some(Guard::Closed);
@@ -89,9 +90,10 @@ fn take(guard: &UnixStream, held: &mut Vec<OwnedFd>) -> Option<Guard> {
     }
 }
 
-/// Leaves the sandbox's cgroup, which is empty then, and removes it. What fails here is left to the next supervisor.
+/// Leaves the sandbox's cgroup, which is empty then, and removes it. On failure the next supervisor
+/// does.
 fn remove_cgroup(parent: &OwnedFd, cgroup: &str) {
-    // A cgroup that hands controllers down takes no process, but for the root.
+    // A cgroup that delegates controllers accepts no processes; the root does.
     let leaves = |path: &str| {
         openat(parent, path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(io::Error::from)

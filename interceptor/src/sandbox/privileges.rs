@@ -1,21 +1,21 @@
-//! Gives up every privilege: user, groups, capabilities, and the ways to gain them again.
+//! Drops every privilege: user, groups, capabilities, and the ways to regain them.
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::SandboxError;
-use super::error::Context;
+use super::error::IoContext;
 use super::handover::Launch;
-use super::seccomp::{self, Filter};
+use super::seccomp::{self, FilterOptions};
 use super::sys;
 use crate::notice;
 
-/// Makes this process, for ever, an unprivileged one of the launch's identity, root included. What
-/// it executes inherits all of it.
+/// Irrevocably turns this process into an unprivileged one with the launch's identity, even for
+/// root. Everything it executes inherits that.
 pub(crate) fn give_up(launch: &Launch) -> Result<(), SandboxError> {
     let identity = &launch.identity;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())?;
-    // While this process still may: each of these needs CAP_SETPCAP.
+    // Done first, because each needs CAP_SETPCAP.
     sys::root_gains_nothing().context(|| "cannot lock the secure bits".into())?;
     caps::clear(None, caps::CapSet::Ambient).map_err(capability)?;
     bound(|_| false)?;
@@ -31,7 +31,7 @@ pub(crate) fn give_up(launch: &Launch) -> Result<(), SandboxError> {
 
     nix::sys::prctl::set_no_new_privs().context(|| "cannot set no_new_privs".into())?;
     if let Err(error) = sys::scope_abstract_sockets() {
-        // In a namespace of its own there is no abstract socket of the host to scope away.
+        // With a network namespace of its own there are no abstract sockets of the host to reach.
         if launch.shared_network {
             notice::warning(format_args!(
                 "the sandbox can reach abstract unix sockets of the host, because this kernel's \
@@ -39,10 +39,11 @@ pub(crate) fn give_up(launch: &Launch) -> Result<(), SandboxError> {
             ));
         }
     }
-    seccomp::apply(Filter { root: identity.uid == 0, nesting: launch.nesting })
+    seccomp::apply(FilterOptions { root: identity.uid == 0, nesting: launch.nesting })
 }
 
-/// Takes every capability but those that `keep` names out of the bounding set, so that executing a file does not give it back.
+/// Drops every capability except those in `keep` from the bounding set, so that executing a file
+/// cannot restore them.
 pub(crate) fn bound(keep: impl Fn(u8) -> bool) -> Result<(), SandboxError> {
     for number in (0..=last_capability()?).filter(|number| !keep(*number)) {
         sys::drop_from_bounding_set(number).context(|| format!("cannot drop capability {number}"))?;
@@ -54,7 +55,7 @@ fn capability(error: caps::errors::CapsError) -> SandboxError {
     SandboxError::Inside(format!("cannot drop the capabilities: {error}"))
 }
 
-/// The highest capability this kernel knows, which may be newer than any list.
+/// The highest capability this kernel knows; may be newer than our list.
 fn last_capability() -> Result<u8, SandboxError> {
     let path = "/proc/sys/kernel/cap_last_cap";
     let text = std::fs::read_to_string(path).context(|| format!("cannot read {path}"))?;
@@ -66,8 +67,8 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// Capabilities, filters and user ids are a thread's own until something tells the others: here only the raw calls of one
-    /// thread do, so the probe is what that thread starts.
+    /// Capabilities, filters and user ids belong to a single thread when set by raw calls, so the
+    /// probe is a program that this thread starts.
     #[test]
     fn root_that_gave_up_its_privileges_gains_none_by_executing() {
         let output = std::thread::spawn(|| {

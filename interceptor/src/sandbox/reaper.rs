@@ -1,5 +1,5 @@
-//! Process 1 of a sandbox while the command runs: reaps orphans, passes signals on, and ends with the command; what is left then
-//! ends with it (pid_namespaces(7)).
+//! Process 1 of a sandbox while the command runs: reaps orphans, forwards signals, and ends with
+//! the command, which ends everything else inside (pid_namespaces(7)).
 
 use std::os::fd::AsFd;
 
@@ -9,11 +9,12 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, tcsetpgrp};
 
-use super::error::{Context, SandboxError};
-use super::handover::{Channel, Order, Report};
+use super::error::{IoContext, SandboxError};
+use super::handover::{Channel, InitEvent, Order};
 use super::sys;
 
-/// Waits for the command to end: its status, or 128 and the signal's number. All signals are blocked.
+/// Waits for the command to end: its exit status, or 128 plus the signal number. All signals are
+/// blocked.
 pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError> {
     let set: SigSet = [Signal::SIGCHLD].into_iter().collect();
     let children = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
@@ -33,7 +34,7 @@ pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError>
         let ordered = watched[1].any().unwrap_or(false);
         while let Ok(Some(_)) = children.read_signal() {}
         if ordered {
-            // Whom a signal is for may have ended meanwhile.
+            // The recipient of a signal may already be gone.
             match channel.receive() {
                 Ok(Some((Order::Signal(number), _))) => {
                     let _ = Signal::try_from(number).and_then(|signal| kill(command, signal));
@@ -47,7 +48,7 @@ pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError>
                     }
                     let _ = kill_group(command, Signal::SIGCONT);
                 }
-                // The supervisor is gone: so is the sandbox.
+                // The supervisor is gone, so the sandbox ends.
                 Ok(None) | Err(_) => return Ok(128 + Signal::SIGKILL as i32),
                 Ok(Some(_)) => {}
             }
@@ -55,12 +56,12 @@ pub(crate) fn wait(channel: &Channel, command: Pid) -> Result<i32, SandboxError>
     }
 }
 
-/// The command's group, which it may have left for another.
+/// Signals the command's process group, which the command may have left.
 fn kill_group(command: Pid, signal: Signal) -> nix::Result<()> {
     killpg(command, signal).or_else(|_| kill(command, signal))
 }
 
-/// Collects every child that ended. The command's status, once it has one.
+/// Reaps every ended child. Returns the command's status once it has one.
 fn reap(channel: &Channel, command: Pid) -> Option<i32> {
     loop {
         let Ok(Some((pid, status))) = sys::reap() else { return None };
@@ -68,7 +69,7 @@ fn reap(channel: &Channel, command: Pid) -> Option<i32> {
             continue;
         }
         if libc::WIFSTOPPED(status) {
-            let _ = channel.send(&Report::Stopped(libc::WSTOPSIG(status)), &[]);
+            let _ = channel.send(&InitEvent::Stopped(libc::WSTOPSIG(status)), &[]);
         } else if libc::WIFSIGNALED(status) {
             return Some(128 + libc::WTERMSIG(status));
         } else if libc::WIFEXITED(status) {

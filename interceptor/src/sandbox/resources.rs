@@ -1,9 +1,8 @@
-//! How much of the machine a sandbox may take: processes and memory, by the controllers of its
-//! cgroup (cgroups(7)); and its share of the processors, which is that of one among equals however
-//! many processes it has.
+//! Limits a sandbox's processes and memory through the controllers of its cgroup (cgroups(7)). Its
+//! CPU share is that of one cgroup among equals, however many processes it has.
 //!
-//! Where a controller belongs to a hierarchy of version 1 (systemd's hybrid mode), the sandbox gets
-//! a cgroup there too, of the same name.
+//! If a controller belongs to a version 1 hierarchy (systemd's hybrid mode), the sandbox also gets
+//! a cgroup of the same name there.
 
 use std::fs;
 use std::io;
@@ -15,21 +14,19 @@ use super::SandboxError;
 use super::cgroup::{self, PARENT};
 use super::mountinfo::{self, Mount};
 
-/// Processes and threads that a sandbox may have, unless said otherwise: enough for parallel
-/// builds.
+/// Default limit of processes and threads: enough for parallel builds.
 pub(crate) const PROCESSES: u64 = 4096;
 
-/// What a sandbox may take. `None` is no bound.
+/// A sandbox's resource limits. `None` means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resources {
     /// Processes and threads.
     pub(crate) processes: Option<u64>,
-    /// Bytes of memory, page cache, sockets and the kernel's own objects among it. Swap is not
-    /// used.
+    /// Bytes of memory, including page cache, sockets and kernel objects. Swap is not used.
     pub(crate) memory: Option<u64>,
 }
 
-/// What can be bounded.
+/// A resource that can be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bounded {
     /// [`Resources::processes`].
@@ -47,15 +44,15 @@ impl std::fmt::Display for Bounded {
     }
 }
 
-/// A cgroup of version 1 beside the sandbox's own.
+/// A version 1 cgroup that matches the sandbox's own.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(super) struct V1Cgroup {
     path: PathBuf,
-    /// Whether the sandbox may do without it: it is a comfort for the others.
+    /// Whether the sandbox may do without it: it only protects others' performance.
     optional: bool,
 }
 
-impl Beside {
+impl V1Cgroup {
     /// Its directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -68,7 +65,7 @@ impl Beside {
     }
 }
 
-/// The controllers that bound what a sandbox takes (cgroup-v2.rst, cgroup-v1/ of the kernel's
+/// The controllers that limit a sandbox's resources (cgroup-v2.rst, cgroup-v1/ of the kernel's
 /// documentation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Controller {
@@ -89,13 +86,13 @@ impl Controller {
     }
 }
 
-/// A bound that holds already stands in the same file with the same name in both versions.
+/// The file has the same name and format in both versions.
 const PIDS: &str = "pids.max";
 
 impl Resources {
-    /// Bounds the cgroup at `path`, below [`PARENT`]; what is made for it in other hierarchies goes
-    /// to `beside`.
-    pub(super) fn apply(&self, path: &Path, mounts: &[Mount], beside: &mut Vec<Beside>) -> Vec<Bounded> {
+    /// Limits the cgroup at `path`, below [`PARENT`]; cgroups created in other hierarchies go to
+    /// `beside`.
+    pub(super) fn apply(&self, path: &Path, mounts: &[Mount], beside: &mut Vec<V1Cgroup>) -> Vec<Bounded> {
         let mut missing = Vec::new();
         for controller in Controller::ALL {
             let bound = match controller {
@@ -123,7 +120,7 @@ impl Resources {
     }
 }
 
-/// Has a cgroup of version 2 controlled: a controller is handed down from the root, level by level.
+/// Enables a controller for a version 2 cgroup, level by level from the root.
 fn enable(path: &Path, controller: Controller) -> io::Result<()> {
     let lists = |file: PathBuf| {
         Ok::<_, io::Error>(fs::read_to_string(file)?.split_whitespace().any(|one| one == controller.name()))
@@ -148,14 +145,14 @@ fn set_v2(path: &Path, controller: Controller, bound: Option<u64>) -> io::Result
         Controller::Pids => fs::write(path.join(PIDS), bound.to_string()),
         Controller::Memory => {
             fs::write(path.join("memory.max"), bound.to_string())?;
-            // Absent where the kernel does not count swap.
+            // Absent if the kernel does not account swap.
             let _ = fs::write(path.join("memory.swap.max"), "0");
             Ok(())
         }
     }
 }
 
-/// The mount of the hierarchy of version 1 that has a controller.
+/// The mount of the version 1 hierarchy with a controller.
 fn version_1(mounts: &[Mount], controller: Controller) -> Option<&Path> {
     let has = |mount: &&Mount| {
         mount.kind == "cgroup"
@@ -170,7 +167,7 @@ fn in_version_1(
     mounts: &[Mount],
     controller: Controller,
     bound: Option<u64>,
-    beside: &mut Vec<Beside>,
+    beside: &mut Vec<V1Cgroup>,
 ) -> io::Result<()> {
     let mount = version_1(mounts, controller).ok_or(io::ErrorKind::NotFound)?;
     let parent = mount.join(PARENT);
@@ -182,7 +179,7 @@ fn in_version_1(
         None => {
             cgroup::make_directory(&parent).map_err(io::Error::other)?;
             fs::create_dir(&path)?;
-            beside.push(Beside { path: path.clone(), optional });
+            beside.push(V1Cgroup { path: path.clone(), optional });
         }
     }
     let Some(bound) = bound else { return Ok(()) };
@@ -191,14 +188,14 @@ fn in_version_1(
         Controller::Pids => fs::write(path.join(PIDS), bound.to_string()),
         Controller::Memory => {
             fs::write(path.join("memory.limit_in_bytes"), bound.to_string())?;
-            // Memory and swap together; absent where the kernel does not count swap.
+            // Memory and swap together; absent if the kernel does not account swap.
             let _ = fs::write(path.join("memory.memsw.limit_in_bytes"), bound.to_string());
             Ok(())
         }
     }
 }
 
-/// The bounds at which processes of these cgroups were refused something, or killed.
+/// The limits at which processes of these cgroups were refused something or killed.
 pub(super) fn reached<'a>(cgroups: impl Iterator<Item = &'a Path>) -> Vec<Bounded> {
     let cgroups: Vec<&Path> = cgroups.collect();
     let counted = |files: &[&str], event: &str| {
@@ -210,14 +207,14 @@ pub(super) fn reached<'a>(cgroups: impl Iterator<Item = &'a Path>) -> Vec<Bounde
     };
     let events = [
         (Bounded::Processes, &["pids.events"][..], "max"),
-        // The second is of version 1.
+        // The second is version 1's.
         (Bounded::Memory, &["memory.events", "memory.oom_control"], "oom_kill"),
     ];
     let all = events.into_iter().filter(|(_, files, event)| counted(files, event));
     all.map(|(resource, ..)| resource).collect()
 }
 
-/// Where cgroups of ours may lie in hierarchies of version 1.
+/// The parent directories of our cgroups in version 1 hierarchies.
 pub(super) fn parents() -> Vec<PathBuf> {
     let mounts = mountinfo::read().unwrap_or_default();
     let mut found: Vec<PathBuf> =
@@ -226,13 +223,12 @@ pub(super) fn parents() -> Vec<PathBuf> {
     found
 }
 
-/// Three quarters of the memory that there is: of the machine, or of the container that this runs
-/// in.
+/// Three quarters of the available memory: the machine's, or that of the container this runs in.
 pub(crate) fn most_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
-    // Not there in the root of all cgroups; `max` where there is no bound.
+    // Absent in the root cgroup; `max` means unlimited.
     let container = cgroup::mount_point()
         .ok()
         .and_then(|mount| fs::read_to_string(mount.join("memory.max")).ok()?.trim().parse::<u64>().ok());
@@ -275,7 +271,7 @@ mod tests {
 
     #[test]
     fn controllers_of_version_2_are_handed_down_level_by_level() {
-        // Plain files stand for the kernel's: what is written stays.
+        // Plain files stand in for the kernel's: they keep what is written.
         let root = tempfile::tempdir().unwrap();
         let parent = root.path().join(PARENT);
         let path = parent.join("sb-test");
@@ -292,7 +288,7 @@ mod tests {
         assert_eq!(read(&path.join("pids.max")), "7");
         assert_eq!(read(&path.join("memory.max")), (1_u64 << 30).to_string());
         assert_eq!(read(&path.join("memory.swap.max")), "0");
-        // The last one written; `memory` was there in the upper level.
+        // The last write; `memory` was already enabled at the upper level.
         assert_eq!(read(&root.path().join("cgroup.subtree_control")), "+pids");
         assert_eq!(read(&parent.join("cgroup.subtree_control")), "+pids");
         assert_eq!(reached([path.as_path()].into_iter()), []);

@@ -1,8 +1,9 @@
 //! The system-call filter of the sandbox (seccomp(2)): what the kernel's cgroup hooks do not see.
 //!
-//! It is a second wall, not the first: everything is allowed but a few doors. Socket families are an allow-list (attack K1),
-//! io_uring is hidden because it makes sockets without system calls (K6), and nothing that makes or enters namespaces, mounts,
-//! loads programs into the kernel or takes another process's descriptors is left.
+//! A second line of defence: it allows everything but a few system calls. Socket families are an
+//! allow-list (attack K1), io_uring is hidden because it creates sockets without system calls (K6),
+//! and nothing remains that creates or enters namespaces, mounts, loads programs into the kernel or
+//! takes another process's descriptors.
 
 use std::collections::BTreeMap;
 
@@ -16,22 +17,23 @@ use super::SandboxError;
 mod nesting;
 mod set_id;
 
-/// Families a sandbox may use: unix(7), ip(7), ipv6(7) and, of netlink(7), rtnetlink alone.
+/// Permitted socket families: unix(7), ip(7), ipv6(7), and rtnetlink of netlink(7).
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Protocols of the Internet families: the default of the socket's type, TCP and UDP. Not ICMP, SCTP, UDP-Lite, SMC, MPTCP.
+/// Permitted Internet protocols: the default of the socket type, TCP and UDP. Not ICMP, SCTP,
+/// UDP-Lite, SMC, MPTCP.
 const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
-/// The obsolete type that makes a packet socket of the Internet family (socket(2)); libc calls it deprecated.
+/// The obsolete type that makes an Internet socket a packet socket (socket(2)); libc deprecates it.
 const SOCK_PACKET: i32 = 10;
-/// The type of a socket without its flags (`SOCK_TYPE_MASK` in the kernel).
+/// A socket's type without its flags (`SOCK_TYPE_MASK` in the kernel).
 const SOCKET_TYPE_MASK: u64 = 0xf;
 
-/// Answered as by a kernel without them, so that programs fall back: io_uring to ordinary calls, clone3 (whose flags lie in
-/// memory, where no filter can read them) to clone.
+/// Fail with ENOSYS, so that programs fall back: from io_uring to ordinary calls, from clone3
+/// (whose flags are in memory, where no filter can read them) to clone.
 const ABSENT: [i64; 4] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
 
-/// Refused with EPERM whatever the arguments.
+/// Fail with EPERM whatever the arguments.
 const REFUSED: [i64; 29] = [
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
@@ -54,12 +56,12 @@ const REFUSED: [i64; 29] = [
     libc::SYS_acct,
     libc::SYS_syslog,
     libc::SYS_vhangup,
-    // Clock of the host.
+    // The host's clock.
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
     libc::SYS_adjtimex,
     libc::SYS_clock_adjtime,
-    // Keys of the host's sessions, which no namespace separates.
+    // The keyrings of host sessions, which no namespace separates.
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -69,7 +71,8 @@ const REFUSED: [i64; 29] = [
     libc::SYS_pidfd_getfd,
 ];
 
-/// CLONE_NEWTIME (clone3(2), unshare(2)): libc does not name it as a `c_int`. In clone(2) these bits are the exit signal's.
+/// CLONE_NEWTIME (clone3(2), unshare(2)); libc does not define it as a `c_int`. clone(2) uses these
+/// bits for the exit signal.
 const CLONE_NEWTIME: u64 = 0x80;
 pub(crate) const NEW_NAMESPACES: [u64; 7] = [
     libc::CLONE_NEWNS as u64,
@@ -81,19 +84,19 @@ pub(crate) const NEW_NAMESPACES: [u64; 7] = [
     libc::CLONE_NEWNET as u64,
 ];
 
-/// What depends on the sandbox.
+/// The options of a sandbox's filter.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Filter {
-    /// Whether it is root's, whose files may not run as their owner for anybody outside.
+pub(crate) struct FilterOptions {
+    /// Whether it is root's sandbox, whose files must not run as their owner for anybody outside.
     pub(crate) root: bool,
-    /// Whether user namespaces, and what is made in them, are permitted.
+    /// Whether processes inside may create user namespaces and what belongs to them.
     pub(crate) nesting: bool,
 }
 
-/// Puts the calling thread, and all that it starts, under the filter for ever. Sets no_new_privs.
-pub(crate) fn apply(filter: Filter) -> Result<(), SandboxError> {
-    let mut programs = programs(filter.nesting).map_err(SandboxError::Refused)?;
-    if filter.root {
+/// Applies the filter to the calling thread and its descendants, irrevocably. Sets no_new_privs.
+pub(crate) fn apply(options: FilterOptions) -> Result<(), SandboxError> {
+    let mut programs = programs(options.nesting).map_err(SandboxError::Refused)?;
+    if options.root {
         programs.extend(set_id::programs().map_err(SandboxError::Refused)?);
     }
     for program in programs {
@@ -105,21 +108,22 @@ pub(crate) fn apply(filter: Filter) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// A program that answers the calls of the rules with `errno`.
+/// A program that fails the calls in `rules` with `errno`.
 fn build(errno: i32, rules: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    // The compiled program kills a caller of another architecture's system calls (i386 on x86_64).
+    // The compiled program kills callers that use another architecture's system calls (i386 on
+    // x86_64).
     SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
         .and_then(BpfProgram::try_from)
         .map_err(|error| error.to_string())
 }
 
-/// Rules that hold whatever the arguments.
+/// Rules that match whatever the arguments.
 fn unconditional(calls: &[i64]) -> BTreeMap<i64, Vec<SeccompRule>> {
     calls.iter().map(|call| (*call, Vec::new())).collect()
 }
 
-/// One program for each answer: a program has one action. The last one installed is the first to run.
+/// One program per errno, since a program has one action. The last one installed runs first.
 fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
     let rules = || -> Result<_, seccompiler::BackendError> {
         let mut refused = unconditional(&REFUSED);
@@ -133,7 +137,7 @@ fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
             unshare.extend(namespaces);
         }
         refused.insert(libc::SYS_unshare, unshare);
-        // Typing into the terminal as if the person had (attack P4).
+        // Injecting terminal input as if the user had typed it (attack P4).
         refused.insert(libc::SYS_ioctl, vec![equals(1, libc::TIOCSTI)?, equals(1, libc::TIOCLINUX as _)?]);
 
         let mut families = BTreeMap::new();
@@ -148,7 +152,7 @@ fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
             ];
             families.insert(call, vec![SeccompRule::new(other)?, SeccompRule::new(netlink)?]);
         }
-        // `socket(AF_INET, SOCK_PACKET)` is the old spelling of a packet socket.
+        // `socket(AF_INET, SOCK_PACKET)` is the old way to create a packet socket.
         let packet = argument(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), SOCK_PACKET as u64)?;
         families.entry(libc::SYS_socket).or_default().push(SeccompRule::new(vec![packet])?);
 
@@ -182,7 +186,8 @@ pub(crate) fn argument(
     operator: SeccompCmpOp,
     value: u64,
 ) -> Result<SeccompCondition, seccompiler::BackendError> {
-    // All of these arguments are `int`: the kernel ignores the upper half of the register, and so must the filter.
+    // These arguments are all `int`: the kernel ignores the register's upper half, and so must the
+    // filter.
     SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
 }
 
@@ -204,8 +209,8 @@ fn architecture_specific() -> &'static [i64] {
     &[]
 }
 
-/// x32 shares the architecture of x86_64 and sets bit 30 of the number: without this, each call above would have a second
-/// number that no rule names.
+/// x32 shares x86_64's architecture and sets bit 30 of the number: without this, each call above
+/// would have a second number that no rule names.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn foreign_numbers() -> Option<BpfProgram> {
     const X32_BIT: u32 = 0x4000_0000;
@@ -232,7 +237,7 @@ mod tests {
     /// Runs `probe` in a thread under the filter.
     fn confined<T: Send + 'static>(probe: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(|| {
-            apply(Filter::default()).unwrap();
+            apply(FilterOptions::default()).unwrap();
             probe()
         })
         .join()
@@ -266,7 +271,7 @@ mod tests {
         for (family, kind, protocol) in opened {
             let fine = match family {
                 libc::AF_UNIX => true,
-                // Raw ones are for the capabilities to refuse, which this thread still has.
+                // Raw sockets are refused by missing capabilities, which this thread still has.
                 libc::AF_INET | libc::AF_INET6 => kind == libc::SOCK_RAW || [0, 6, 17].contains(&protocol),
                 libc::AF_NETLINK => protocol == libc::NETLINK_ROUTE,
                 _ => false,
@@ -319,7 +324,7 @@ mod tests {
         assert_eq!((typed, linux), (libc::EPERM, libc::EPERM));
     }
 
-    /// The two requests, made by a program of its own: an ioctl is not a safe call.
+    /// The two requests, made by a separate program: ioctl is not a safe call.
     mod ioctl {
         use std::os::fd::OwnedFd;
         use std::process::{Command, Stdio};

@@ -1,8 +1,8 @@
-//! The proof, from inside and before anything runs, that the wall stands (attack K17): what is forbidden is refused
-//! at once, and what is intercepted reaches the proxy.
+//! Proves from inside, before anything runs, that enforcement works (attack K17): forbidden traffic
+//! is refused at once, and intercepted traffic reaches the proxy.
 //!
-//! Without the kernel's programs every part of it fails: in a private network namespace there is nowhere to go, which is
-//! another error than a refusal, and in a shared one the datagram would be sent.
+//! Without the kernel programs every part fails: a private network namespace has nowhere to go,
+//! which is a different error than a refusal, and a shared one would send the datagram.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How long the proxy may take to answer.
+/// Timeout for the proxy's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than any token.
 const MAX_ANSWER: u64 = 256;
-/// The discard port (RFC 863), where a datagram would do no harm if one got out; its address is for documentation (RFC 3849).
+/// The discard port (RFC 863) of a documentation address (RFC 3849), where a leaked datagram does
+/// no harm.
 const FORBIDDEN6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
 
-/// Which part failed, and how.
+/// The failed part, and how it failed.
 #[derive(Debug, thiserror::Error)]
-#[error("self-test failed: {what}. The sandbox was not started, since its egress would not be under control")]
+#[error(
+    "self-test failed: {what}. The sandbox was not started, because its egress would not be under control"
+)]
 pub(crate) struct Failed {
     what: String,
 }
@@ -28,7 +31,8 @@ fn failed(what: String) -> Failed {
     Failed { what }
 }
 
-/// Tests the network namespace and cgroup of this process. `probe` is the address at which the proxy answers with `token`.
+/// Tests this process's network namespace and cgroup. `probe` is the address at which the proxy
+/// answers with `token`.
 pub(crate) fn run(probe: SocketAddr, token: &str, ipv6: bool) -> Result<(), Failed> {
     refused_datagram(probe)?;
     intercepted(probe, token)?;
@@ -68,7 +72,7 @@ fn refused_datagram(to: SocketAddr) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A TCP connection to an address that nobody has must reach the proxy, which says the token.
+/// A TCP connection to an unassigned address must reach the proxy, which sends the token.
 fn intercepted(to: SocketAddr, token: &str) -> Result<(), Failed> {
     let describe =
         |error: io::Error| failed(format!("a TCP connection to {to} did not reach the proxy: {error}"));
@@ -79,11 +83,11 @@ fn intercepted(to: SocketAddr, token: &str) -> Result<(), Failed> {
     if answer.trim_end() == token {
         Ok(())
     } else {
-        Err(failed(format!("a TCP connection to {to} was answered by somebody who does not know the token")))
+        Err(failed(format!("a TCP connection to {to} was answered by something other than the proxy")))
     }
 }
 
-/// A protocol that the connect hooks do not see must not even make a socket.
+/// Creating a socket for a protocol that the connect hooks cannot see must fail.
 fn refused_protocol() -> Result<(), Failed> {
     match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)) {
         Err(error)
@@ -92,7 +96,7 @@ fn refused_protocol() -> Result<(), Failed> {
             Ok(())
         }
         Err(error) => Err(failed(format!("a raw socket was not refused but failed with: {error}"))),
-        Ok(_) => Err(failed("a raw socket could be made".into())),
+        Ok(_) => Err(failed("a raw socket could be created".into())),
     }
 }
 

@@ -1,9 +1,9 @@
-//! Which signals the supervisor passes on to the command.
+//! The signals that the supervisor forwards to the command.
 //!
-//! The command has a process group of its own, so that `kill(0)` in the sandbox reaches nobody outside it; what comes to the
-//! supervisor therefore never came to the command. What the terminal sent (^C, ^\, ^Z, a hang-up, a new window size) is for the
-//! command's whole group, what another process sent for the command alone. The kernel tells which is which (`si_code`,
-//! sigaction(2)).
+//! The command has its own process group, so `kill(0)` inside reaches nobody outside, and a signal
+//! to the supervisor never reaches the command directly. Signals from the terminal (^C, ^\, ^Z,
+//! hang-up, a new window size) go to the command's whole group, those from another process to the
+//! command alone. The kernel tells which is which (`si_code`, sigaction(2)).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// What is passed on. Signals of job control are in the list so that the supervisor does not stop by itself: it follows the
-/// command.
+/// Forwarded signals. Job control signals are included so that the supervisor does not stop by
+/// itself; it stops when the command does.
 const PASSED_ON: [Signal; 12] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -31,7 +31,7 @@ const PASSED_ON: [Signal; 12] = [
 /// Sent by the kernel, which for these signals means the terminal.
 const SI_KERNEL: i32 = 0x80;
 
-/// The signals sent to this process, held back from their usual effect.
+/// Blocks signals sent to this process, to forward them.
 pub(crate) struct Signals {
     descriptor: SignalFd,
     ignored: Vec<Signal>,
@@ -39,9 +39,10 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Holds them back in this thread and those it starts later: call it before any other thread exists.
+    /// Blocks them in this thread and the threads it starts later: call it before any other thread
+    /// exists.
     pub(crate) fn hold() -> io::Result<Self> {
-        // Blocked signals are queued even where they were ignored: `nohup` must still mean what it says.
+        // Blocked signals are queued even if ignored, and `nohup` must keep working.
         let ignored = ignored()?;
         let set: SigSet = PASSED_ON.into_iter().collect();
         set.thread_block()?;
@@ -49,12 +50,12 @@ impl Signals {
         Ok(Signals { descriptor, ignored, on_hangup: None })
     }
 
-    /// Has this done too whenever SIGHUP comes, which is passed on nevertheless.
+    /// Runs `action` on every SIGHUP, which is forwarded as well.
     pub(crate) fn on_hangup(&mut self, action: impl Fn() + 'static) {
         self.on_hangup = Some(Box::new(action));
     }
 
-    /// The signals that came and are the command's to hear, each with whether its whole group is to hear it.
+    /// The signals to forward; `true` means to the command's whole group.
     pub(crate) fn take(&self) -> io::Result<Vec<(Signal, bool)>> {
         let mut taken = Vec::new();
         while let Some(information) = self.descriptor.read_signal()? {
@@ -63,7 +64,7 @@ impl Signals {
                 action();
             }
             if !self.ignored.contains(&signal) {
-                // Stopping and continuing is a whole job's, whoever asks for it.
+                // Stopping and continuing always concern a whole job.
                 taken.push((signal, information.ssi_code == SI_KERNEL || signal == Signal::SIGCONT));
             }
         }
@@ -83,7 +84,7 @@ impl AsFd for Signals {
     }
 }
 
-/// The signals that whoever started this process had ignored.
+/// The signals this process was started with as ignored.
 fn ignored() -> io::Result<Vec<Signal>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let mask = status
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_signal_of_another_process_is_the_commands_to_hear() {
-        // Signals to a process may be taken by any thread that does not block them: this one is sent to this thread.
+        // Any thread that does not block a signal may receive it, so this one is sent to this
+        // thread.
         std::thread::spawn(|| {
             let signals = Signals::hold().unwrap();
             assert!(signals.take().unwrap().is_empty());

@@ -1,7 +1,8 @@
-//! What the command may have as standard input, output and error.
+//! Checks the command's standard input, output and error.
 //!
-//! The kernel's programs see a socket where it was born: one that the caller opened outside and left as descriptor 0 is a way
-//! out that no hook watches (attack K7). Files, terminals, pipes and unix sockets are fine.
+//! The kernel programs see a socket where it was created: one that the caller opened outside and
+//! passed as descriptor 0 is a way out that no hook sees (attack K7). Files, terminals, pipes and
+//! unix sockets are fine.
 
 use std::os::fd::AsFd;
 
@@ -9,9 +10,9 @@ use nix::sys::stat::{SFlag, fstat};
 use socket2::{Domain, SockRef};
 
 use super::SandboxError;
-use super::error::Context;
+use super::error::IoContext;
 
-/// Refuses a descriptor that is a way out of the sandbox. `name` is what a person calls it.
+/// Refuses a descriptor that leads out of the sandbox. `name` is its name in messages.
 pub(crate) fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxError> {
     let status = fstat(&descriptor).context(|| format!("cannot examine {name}"))?;
     let kind = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());

@@ -1,6 +1,6 @@
-//! The system calls that safe libraries do not wrap: the one place in this crate that holds `unsafe`.
+//! System calls that safe libraries do not wrap; this module's only `unsafe` code.
 //!
-//! Each function is whole in itself: no caller has to uphold anything.
+//! Every function is sound by itself: callers need not uphold anything.
 
 #![expect(unsafe_code, reason = "system calls that no safe crate wraps")]
 
@@ -13,18 +13,18 @@ use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags};
 use nix::unistd::{ForkResult, Pid};
 
-/// The most descriptors that one message may carry.
+/// Maximum descriptors per message.
 pub(crate) const MAX_DESCRIPTORS: usize = 32;
 
-/// Copies this process; `None` in the copy.
+/// Forks this process; `None` in the child.
 ///
-/// Refused where this process has more than one thread: the copy would have only the calling one, and any lock that another
-/// one held would stay locked.
+/// Refused if this process has several threads: the child would have only the calling one, and
+/// locks held by others would stay locked.
 pub(crate) fn fork() -> io::Result<Option<Pid>> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("a process with several threads cannot be copied"));
     }
-    // SAFETY: there is one thread, so the copy may do whatever this process could.
+    // SAFETY: there is only one thread, so the child may do anything.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
@@ -41,7 +41,8 @@ pub(crate) fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usi
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = control {
             for descriptor in received {
-                // SAFETY: the kernel has just installed it for this message; nobody else knows its number.
+                // SAFETY: the kernel has just installed it for this message; nobody else knows its
+                // number.
                 descriptors.push(unsafe { OwnedFd::from_raw_fd(descriptor) });
             }
         }
@@ -49,14 +50,15 @@ pub(crate) fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usi
     Ok((message.bytes, descriptors))
 }
 
-/// Closes every descriptor above standard error, whoever left it open. For the start of a process, before it has opened any.
+/// Closes every descriptor above standard error. For the start of a process, before it has opened
+/// any.
 pub(crate) fn close_above_stdio() -> io::Result<()> {
     let first = libc::STDERR_FILENO as libc::c_uint + 1;
     // SAFETY: takes numbers only.
     answer(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) })
 }
 
-/// Marks every descriptor above standard error close-on-exec, whoever opened it.
+/// Marks every descriptor above standard error close-on-exec.
 pub(crate) fn close_on_exec_above_stdio() -> io::Result<()> {
     let first = libc::STDERR_FILENO as libc::c_uint + 1;
     // SAFETY: takes numbers only, and closes nothing in this process.
@@ -65,12 +67,12 @@ pub(crate) fn close_on_exec_above_stdio() -> io::Result<()> {
     answer(result)
 }
 
-/// Copies of the descriptors of this process whose link in `/proc/self/fd` reads `kind`.
+/// Duplicates this process's descriptors whose link in `/proc/self/fd` is `kind`.
 pub(crate) fn descriptors_of(kind: &str) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
-        // The directory's own descriptor is gone by now.
+        // Skip the directory's own descriptor, already closed.
         if !std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == kind) {
             continue;
         }
@@ -78,52 +80,55 @@ pub(crate) fn descriptors_of(kind: &str) -> io::Result<Vec<OwnedFd>> {
         else {
             continue;
         };
-        // SAFETY: takes numbers only; a number that is closed meanwhile is an error.
+        // SAFETY: takes numbers only; a closed number is an error.
         let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) };
         answer(copy.into())?;
-        // SAFETY: the kernel has just made it; nobody else knows its number.
+        // SAFETY: the kernel has just created it; nobody else knows its number.
         found.push(unsafe { OwnedFd::from_raw_fd(copy) });
     }
     Ok(found)
 }
 
-/// A child that ended or stopped, with its status as of waitpid(2): nix has no name for a death by a real-time signal. `None` when
-/// there is nothing to tell.
+/// A child that ended or stopped, with its raw waitpid(2) status, because nix cannot represent
+/// death by a real-time signal. `None` if there is none.
 pub(crate) fn reap() -> io::Result<Option<(Pid, libc::c_int)>> {
     let mut status = 0;
-    // SAFETY: the pointer lives through the call.
+    // SAFETY: the pointer is valid during the call.
     let child = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
     answer(child.into())?;
     Ok((child > 0).then(|| (Pid::from_raw(child), status)))
 }
 
-/// A descriptor of the process that has this number now (pidfd_open(2)).
+/// Opens the process that has this id now (pidfd_open(2)).
 pub(crate) fn pidfd_open(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two numbers.
     let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
     answer(opened)?;
     let descriptor = i32::try_from(opened).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made the descriptor for this call.
+    // SAFETY: the kernel has just created this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Gives a signal its default disposition again: Rust ignores SIGPIPE, and ignoring is inherited by what is executed.
+/// Restores a signal's default disposition: Rust ignores SIGPIPE, and programs inherit ignored
+/// signals.
 pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
     // SAFETY: installs no handler.
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
     Ok(())
 }
 
-/// Takes a capability (by number) out of the bounding set.
+/// Drops a capability (by number) from the bounding set.
 pub(crate) fn drop_from_bounding_set(capability: u8) -> io::Result<()> {
     // SAFETY: takes numbers only.
     let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
     answer(result.into())
 }
 
-/// Locks the rule that uid 0 gains no capability by executing a file (SECBIT_NOROOT, capabilities(7)).
+/// Locks the securebits so that uid 0 gains no capability by executing a file (SECBIT_NOROOT,
+/// capabilities(7)).
 pub(crate) fn root_gains_nothing() -> io::Result<()> {
-    // Each with its lock: SECURE_NOROOT 0, SECURE_NO_SETUID_FIXUP 2, SECURE_KEEP_CAPS 4 (locked off), NO_CAP_AMBIENT_RAISE 6.
+    // Each with its lock: SECURE_NOROOT 0, SECURE_NO_SETUID_FIXUP 2, SECURE_KEEP_CAPS 4 (locked
+    // off), NO_CAP_AMBIENT_RAISE 6.
     let bits: libc::c_ulong = 0b1110_1111;
     // SAFETY: takes numbers only.
     let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) };
@@ -139,12 +144,13 @@ struct MountAttributes {
     userns: u64,
 }
 
-/// Sets and clears attributes (`MOUNT_ATTR_*`) of the mount at `path`, and of those below it when `recursive`.
+/// Sets and clears attributes (`MOUNT_ATTR_*`) of the mount at `path` and, if `recursive`, of those
+/// below it.
 pub(crate) fn set_mount_attributes(path: &Path, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
     let attributes = MountAttributes { set, clear, propagation: 0, userns: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: both pointers live through the call, and the size is that of what the second points to.
+    // SAFETY: both pointers are valid during the call, and the size is that of the attributes.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -169,7 +175,7 @@ struct LandlockRuleset {
 /// Confines abstract unix sockets (landlock(7), LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) to this process and its descendants.
 pub(crate) fn scope_abstract_sockets() -> io::Result<()> {
     let ruleset = LandlockRuleset { handled_access_fs: 0, handled_access_net: 0, scoped: 1 };
-    // SAFETY: the pointer lives through the call, and the size is that of what it points to.
+    // SAFETY: the pointer is valid during the call, and the size is that of its target.
     let descriptor = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -179,7 +185,7 @@ pub(crate) fn scope_abstract_sockets() -> io::Result<()> {
         )
     };
     answer(descriptor)?;
-    // SAFETY: the kernel has just made it; nobody else knows its number.
+    // SAFETY: the kernel has just created it; nobody else knows its number.
     let ruleset = unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) };
     // SAFETY: takes numbers only.
     let result =

@@ -1,8 +1,9 @@
-//! What the sandbox trusts: the system's roots and the sandbox's own certificate authority, in the forms that programs read.
+//! The sandbox's trust: the system's roots and the sandbox's CA, in every format that programs
+//! read.
 //!
-//! The files lie in a directory of their own inside the sandbox, and the merged bundle also covers the system's own bundles,
-//! so that a program which knows neither a variable nor us trusts it too. The directories of hashed certificates
-//! (openssl-rehash(1)) stay as they are: a client that was given a bundle of its own often looks there besides, and it would
+//! The files are in their own directory inside the sandbox, and the merged bundle also covers the
+//! system's bundles, for programs that read no variable. Directories of hashed certificates
+//! (openssl-rehash(1)) stay unchanged: a client with its own bundle often reads them too, and would
 //! trust more than it was told to.
 
 use std::fs;
@@ -15,17 +16,17 @@ use rustls::pki_types::pem::PemObject;
 
 use super::java;
 
-/// Where the files lie inside the sandbox.
+/// The directory of the files inside the sandbox.
 pub(crate) const DIRECTORY: &str = "/run/sandbox-trust";
-/// The system's roots and the sandbox's authority, PEM.
+/// The system's roots and the sandbox's CA, PEM.
 pub(crate) const BUNDLE: &str = "ca-bundle.pem";
-/// The sandbox's authority and the operator's own roots (`--upstream-ca`), PEM, for programs that
-/// add it to roots of their own.
+/// The sandbox's CA and the operator's own roots (`--upstream-ca`), PEM, for programs that add them
+/// to their roots.
 pub(crate) const AUTHORITY: &str = "sandbox-ca.pem";
-/// The same as [`BUNDLE`], as a Java key store.
+/// [`BUNDLE`] as a Java key store.
 pub(crate) const JAVA_STORE: &str = "cacerts";
 
-/// Where distributions keep the bundle of their roots; each that exists is covered.
+/// The bundles of various distributions; each that exists is covered.
 const SYSTEM_BUNDLES: [&str; 12] = [
     // Debian, Ubuntu, Arch, Alpine, Gentoo.
     "/etc/ssl/certs/ca-certificates.crt",
@@ -41,12 +42,12 @@ const SYSTEM_BUNDLES: [&str; 12] = [
     // openSUSE.
     "/etc/ssl/ca-bundle.pem",
     "/var/lib/ca-certificates/ca-bundle.pem",
-    // What update-ca-certificates and p11-kit leave elsewhere.
+    // Other locations of update-ca-certificates and p11-kit.
     "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
     "/usr/local/share/certs/ca-root-nss.crt",
 ];
 
-/// Where distributions keep Java's roots.
+/// Java's roots in various distributions.
 const SYSTEM_JAVA_STORES: [&str; 4] = [
     "/etc/ssl/certs/java/cacerts",
     "/etc/pki/java/cacerts",
@@ -59,14 +60,14 @@ const SYSTEM_JAVA_STORES: [&str; 4] = [
 pub(crate) struct TrustFile {
     /// Its name there.
     pub(crate) name: &'static str,
-    /// What it holds.
+    /// Its content.
     pub(crate) content: Vec<u8>,
-    /// The files of the system that it covers, resolved, each once.
+    /// The system files it covers, resolved, each once.
     pub(crate) covers: Vec<PathBuf>,
 }
 
-/// The files for a sandbox whose authority, and what else it is to trust, is `ca_pem`; reads the
-/// system's roots from where they lie.
+/// The trust files for a sandbox that trusts `ca_pem` besides the system's roots, which are read
+/// from their usual place.
 pub(crate) fn files(ca_pem: &str) -> Vec<TrustFile> {
     let roots = system_roots();
     let authority = certificates(ca_pem.as_bytes());
@@ -83,17 +84,18 @@ pub(crate) fn files(ca_pem: &str) -> Vec<TrustFile> {
     ]
 }
 
-/// A file that was looked up in a container's file system.
+/// A file found in a container's file system.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// Its path there, without symbolic links.
+    /// Its path there, symlinks resolved.
     pub(crate) path: PathBuf,
-    /// What it holds.
+    /// Its content.
     pub(crate) content: Vec<u8>,
 }
 
-/// As [`files`], for a container whose files `find` looks up; `mounted` are the paths where it has mounts of its own. Its roots are
-/// those of its own first bundle, else the host's. Without `ca_pem` the files are those of a sandbox whose authority is not known yet.
+/// As [`files`], for a container whose files `find` looks up; `mounted` are its own mount points.
+/// The roots come from the container's first bundle, else from the host. Without `ca_pem`, the CA
+/// is not known yet.
 pub(crate) fn container_files(
     ca_pem: Option<&str>,
     find: impl Fn(&Path) -> Option<Found>,
@@ -121,7 +123,7 @@ pub(crate) fn container_files(
     ]
 }
 
-/// The certificates of the first bundle that is there; with none, whatever the platform's own lookup finds.
+/// The certificates of the first existing bundle; if there is none, of the platform's own lookup.
 fn system_roots() -> Vec<CertificateDer<'static>> {
     let bundle = SYSTEM_BUNDLES.iter().find_map(|path| fs::read(path).ok()).map(|text| certificates(&text));
     match bundle {
@@ -130,12 +132,13 @@ fn system_roots() -> Vec<CertificateDer<'static>> {
     }
 }
 
-/// The certificates of a PEM text; what is not a certificate is passed over.
+/// The certificates in a PEM text; anything else is skipped.
 pub(super) fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(text).flatten().collect()
 }
 
-/// Every certificate as PEM (RFC 7468), so that a bundle that ended without a newline cannot swallow the next one.
+/// Encodes each certificate as PEM (RFC 7468), so that a bundle without a final newline cannot
+/// swallow the next certificate.
 pub(super) fn pem(certificates: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for certificate in certificates {
@@ -164,12 +167,12 @@ fn existing(paths: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// The variables by which programs find what to trust, with their values.
+/// The variables through which programs find trust files, with their values.
 pub(crate) fn variables() -> Vec<(&'static str, String)> {
     variables_in(DIRECTORY)
 }
 
-/// The same, for files in another directory.
+/// As [`variables`], for files in another directory.
 pub(crate) fn variables_in(directory: &str) -> Vec<(&'static str, String)> {
     let bundle = format!("{directory}/{BUNDLE}");
     let authority = format!("{directory}/{AUTHORITY}");
@@ -178,12 +181,12 @@ pub(crate) fn variables_in(directory: &str) -> Vec<(&'static str, String)> {
     replacing.chain(adding).collect()
 }
 
-/// The options that point a Java machine at the sandbox's store.
+/// JVM options for the sandbox's key store.
 pub(crate) fn java_options() -> String {
     java_options_in(DIRECTORY)
 }
 
-/// The same, for a store in another directory.
+/// As [`java_options`], for a store in another directory.
 pub(crate) fn java_options_in(directory: &str) -> String {
     format!("-Djavax.net.ssl.trustStore={directory}/{JAVA_STORE} -Djavax.net.ssl.trustStoreType=JKS")
 }

@@ -1,4 +1,4 @@
-//! Who runs the command: the user that `--user` names, else the one who called sudo, else `nobody`.
+//! The user that runs the command: `--user` if given, else the caller of sudo, else `nobody`.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -8,29 +8,29 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use serde::{Deserialize, Serialize};
 
 use super::SandboxError;
-use super::error::Context;
+use super::error::IoContext;
 use crate::ipc::SentPath;
 
-/// The user and groups of a process, and what its environment says of them.
+/// A process's user and groups, and the values its environment shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
+pub(crate) struct UserIdentity {
     /// The user id.
     pub(crate) uid: u32,
     /// The primary group id.
     pub(crate) gid: u32,
     /// The supplementary group ids.
     pub(crate) groups: Vec<u32>,
-    /// The login name; the number where there is none.
+    /// The login name, or the number if there is none.
     pub(crate) name: String,
-    /// The home directory, where it exists.
+    /// The home directory, if it exists.
     pub(crate) home: Option<SentPath>,
-    /// The login shell, where there is a usable one.
+    /// The login shell, if there is a usable one.
     pub(crate) shell: Option<SentPath>,
 }
 
-impl Identity {
-    /// The user of a sandbox. `wanted` is `USER`, a name or a number, with `:GROUP` after it or not; `sudo` is what SUDO_UID
-    /// and SUDO_GID hold. Root is taken only when it is asked for by name or number.
+impl UserIdentity {
+    /// Chooses the user of a sandbox. `wanted` is `USER[:GROUP]`, by name or number; `sudo` is
+    /// SUDO_UID and SUDO_GID. Root is used only if asked for explicitly.
     pub(crate) fn choose(wanted: Option<&str>, sudo: Option<(u32, u32)>) -> Result<Self, SandboxError> {
         match (wanted, sudo) {
             (Some(wanted), _) => Self::parse(wanted),
@@ -60,9 +60,14 @@ impl Identity {
         let gid = group.unwrap_or(uid);
         match known {
             Some(known) => Self::of(known, group),
-            None => {
-                Ok(Identity { uid, gid, groups: vec![gid], name: uid.to_string(), home: None, shell: None })
-            }
+            None => Ok(UserIdentity {
+                uid,
+                gid,
+                groups: vec![gid],
+                name: uid.to_string(),
+                home: None,
+                shell: None,
+            }),
         }
     }
 
@@ -76,28 +81,28 @@ impl Identity {
             let usable = path.is_absolute() && !path.as_os_str().as_bytes().contains(&b'\n');
             usable.then_some(SentPath(path))
         };
-        Ok(Identity {
+        Ok(UserIdentity {
             uid: user.uid.as_raw(),
             gid,
             groups: groups.into_iter().map(Gid::as_raw).collect(),
             home: path(user.dir).filter(|home| home.0.is_dir()),
-            // A service's account has a "shell" that only refuses.
+            // Service accounts have a "shell" that only refuses.
             shell: path(user.shell)
                 .filter(|shell| !shell.0.ends_with("nologin") && !shell.0.ends_with("false")),
             name: user.name,
         })
     }
 
-    /// Whether this is uid 0, who owns most files of the host.
+    /// Whether this is uid 0, which owns most host files.
     pub(crate) fn is_root(&self) -> bool {
         self.uid == 0
     }
 }
 
-/// How many user namespaces an ordinary user may make on this machine.
+/// The number of user namespaces an ordinary user may create on this machine.
 ///
 /// # Errors
-/// Why none can be made, and what would permit it.
+/// Why none can be created, and what would permit it.
 pub(crate) fn user_namespaces() -> Result<u64, (&'static str, &'static str)> {
     let read = |path: &str| {
         let text = std::fs::read_to_string(path).ok()?;
@@ -105,14 +110,16 @@ pub(crate) fn user_namespaces() -> Result<u64, (&'static str, &'static str)> {
     };
     match (read("/proc/sys/user/max_user_namespaces"), read("/proc/sys/kernel/unprivileged_userns_clone")) {
         (None, _) => Err(("this kernel has no user namespaces", "boot one with CONFIG_USER_NS=y")),
-        (Some(0), _) => Err(("no user namespace can be made here", "sysctl user.max_user_namespaces=10000")),
+        (Some(0), _) => {
+            Err(("no user namespace can be created here", "sysctl user.max_user_namespaces=10000"))
+        }
         (_, Some(0)) => Err((
-            "ordinary users can make no user namespaces here",
+            "ordinary users cannot create user namespaces here",
             "sysctl kernel.unprivileged_userns_clone=1",
         )),
-        // Ubuntu's: only programs with a profile for it.
+        // Ubuntu permits it only to programs with a matching profile.
         _ if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) => Err((
-            "AppArmor keeps user namespaces from ordinary users here",
+            "AppArmor forbids user namespaces to ordinary users here",
             "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile that permits them to the program",
         )),
         (Some(most), _) => Ok(most),
@@ -134,28 +141,28 @@ mod tests {
 
     #[test]
     fn the_default_is_the_caller_of_sudo_and_else_nobody() {
-        let nobody = Identity::choose(None, None).unwrap();
+        let nobody = UserIdentity::choose(None, None).unwrap();
         assert_eq!((nobody.name.as_str(), nobody.home.clone()), ("nobody", None));
         assert_ne!(nobody.uid, 0);
-        assert_eq!(Identity::choose(None, Some((0, 0))).unwrap(), nobody);
-        let caller = Identity::choose(None, Some((54321, 54322))).unwrap();
+        assert_eq!(UserIdentity::choose(None, Some((0, 0))).unwrap(), nobody);
+        let caller = UserIdentity::choose(None, Some((54321, 54322))).unwrap();
         assert_eq!((caller.uid, caller.gid, caller.groups.as_slice()), (54321, 54322, [54322].as_slice()));
     }
 
     #[test]
     fn a_user_is_named_by_name_or_number_with_or_without_a_group() {
-        let root = Identity::choose(Some("root"), Some((1000, 1000))).unwrap();
+        let root = UserIdentity::choose(Some("root"), Some((1000, 1000))).unwrap();
         assert!(root.is_root());
         assert_eq!(root.home, Some(SentPath("/root".into())));
-        assert_eq!(Identity::choose(Some("0"), None).unwrap(), root);
-        assert_eq!(Identity::choose(Some("nobody:12345"), None).unwrap().gid, 12345);
-        assert_eq!(Identity::choose(Some("4242:root"), None).unwrap().gid, 0);
+        assert_eq!(UserIdentity::choose(Some("0"), None).unwrap(), root);
+        assert_eq!(UserIdentity::choose(Some("nobody:12345"), None).unwrap().gid, 12345);
+        assert_eq!(UserIdentity::choose(Some("4242:root"), None).unwrap().gid, 0);
     }
 
     #[test]
     fn a_user_or_group_that_does_not_exist_is_refused() {
         for wanted in ["no-such-user", "", "root:no-such-group", "-1", "nobody:", "99999999999"] {
-            assert!(Identity::choose(Some(wanted), None).is_err(), "{wanted:?}");
+            assert!(UserIdentity::choose(Some(wanted), None).is_err(), "{wanted:?}");
         }
     }
 }

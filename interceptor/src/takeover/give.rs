@@ -1,4 +1,4 @@
-//! The old daemon's side.
+//! The old daemon's side of a takeover.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -8,23 +8,23 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Asks, HandedMember, PATIENCE, TakeoverError, Tells, VERSION};
+use super::{HandedMember, PATIENCE, TakeoverError, TakeoverReply, TakeoverRequest, VERSION};
 use crate::fleet::{Enforced, Fleet, Member, Source};
 use crate::ipc::{ControlSocket, SentPath};
 use crate::kernel::LAYOUT;
 use crate::proxy::HandedNames;
 use crate::sandbox::handover::Channel;
 
-/// What stands in the place of a key that a document holds: keys travel apart from it.
+/// Placeholder for a key in a document; keys travel separately.
 const NO_KEY: &str = "handed-over-beside-it";
-/// Names told at once: with the longest ones a message is within its bounds.
+/// Names per message; even the longest names then stay within the message limit.
 const AT_ONCE: usize = 8192;
 
-/// Hands everything over to the process at the other end, and has this one end then: it is sent SIGTERM, and
-/// [`ControlSocket::is_handed`] says why. Blocks; on an error everything goes on as before.
+/// Hands everything over to the peer, then makes this daemon end: it gets SIGTERM, and
+/// [`ControlSocket::is_handed`] says why. Blocks. On error everything continues as before.
 ///
 /// # Errors
-/// Why it came to nothing.
+/// If the takeover fails.
 pub(crate) fn give(
     stream: UnixStream,
     fleet: &Arc<Fleet>,
@@ -33,21 +33,21 @@ pub(crate) fn give(
     let channel = Channel::from_descriptor(stream.into());
     channel.set_patience(Some(PATIENCE))?;
     match hear(&channel)? {
-        Asks::Hello { version: VERSION, layout: LAYOUT } => {}
-        Asks::Hello { version, layout } => {
+        TakeoverRequest::Hello { version: VERSION, layout: LAYOUT } => {}
+        TakeoverRequest::Hello { version, layout } => {
             let why = format!(
                 "it speaks version {VERSION} of the hand-over with maps of layout {LAYOUT}, the new one {version} and {layout}; \
                  stop this daemon and start the new one with --adopt all instead"
             );
-            channel.send(&Tells::Refused(why.clone()), &[])?;
+            channel.send(&TakeoverReply::Refused(why.clone()), &[])?;
             return Err(TakeoverError::Refused(why));
         }
-        _ => return Err(TakeoverError::Unexpected("no greeting")),
+        _ => return Err(TakeoverError::Unexpected("expected Hello")),
     }
     let members = match fleet.freeze() {
         Ok(members) => members,
         Err(error) => {
-            channel.send(&Tells::Refused(error.to_string()), &[])?;
+            channel.send(&TakeoverReply::Refused(error.to_string()), &[])?;
             return Err(error.into());
         }
     };
@@ -55,8 +55,8 @@ pub(crate) fn give(
     let mut paused = false;
     let given = talk(&channel, fleet, socket, &members, &mut paused);
     if let Err(error) = &given {
-        // Should the other be gone, nobody hears it.
-        let _ = channel.send(&Tells::Refused(error.to_string()), &[]);
+        // Best effort: the peer may be gone.
+        let _ = channel.send(&TakeoverReply::Refused(error.to_string()), &[]);
         for member in &members {
             let resumed = member.with(|enforced| {
                 enforced.is_frozen = false;
@@ -70,10 +70,10 @@ pub(crate) fn give(
         return given;
     }
     let hurry = fleet.hurry();
-    // A thread that nobody waits for: the end of this process is what the other one waits for.
+    // Nobody joins this thread; the peer waits for the whole process to end.
     std::thread::spawn(move || {
         let _ = channel.set_patience(None);
-        let _ = channel.receive::<Asks>();
+        let _ = channel.receive::<TakeoverRequest>();
         hurry.cancel();
     });
     given
@@ -88,24 +88,25 @@ fn talk(
 ) -> Result<(), TakeoverError> {
     let sets = program_sets(members)?;
     let control = socket.listener()?;
-    channel.send(&Tells::Begin { sets: sets.len(), members: members.len() }, &[control.as_fd()])?;
+    channel.send(&TakeoverReply::Begin { sets: sets.len(), members: members.len() }, &[control.as_fd()])?;
     for (_, descriptors) in &sets {
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        channel.send(&Tells::Set, &borrowed)?;
+        channel.send(&TakeoverReply::Set, &borrowed)?;
     }
     for member in members {
         let described = member.with(|enforced| describe(member, enforced, &sets));
-        let (handed, descriptors) = described.ok_or(TakeoverError::Unexpected("a sandbox ended"))??;
+        let (handed, descriptors) =
+            described.ok_or(TakeoverError::Unexpected("a sandbox was removed meanwhile"))??;
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        channel.send(&Tells::Member(Box::new(handed)), &borrowed)?;
+        channel.send(&TakeoverReply::Member(Box::new(handed)), &borrowed)?;
     }
-    let Asks::Ready = hear(channel)? else {
-        return Err(TakeoverError::Unexpected("another word than Ready"));
+    let TakeoverRequest::Ready = hear(channel)? else {
+        return Err(TakeoverError::Unexpected("expected Ready"));
     };
 
     *paused = true;
     for member in members {
-        // One after the other, but all of them have stopped to accept when the first has its last answers sent.
+        // Drained one after the other, but all of them stop accepting first.
         member.with(|enforced| enforced.serving().halt());
     }
     for (index, member) in members.iter().enumerate() {
@@ -114,25 +115,26 @@ fn talk(
             enforced.serving().hand_over_names()
         });
         for part in names.unwrap_or_default().parts(AT_ONCE) {
-            channel.send(&Tells::Names { member: index, names: part }, &[])?;
+            channel.send(&TakeoverReply::Names { member: index, names: part }, &[])?;
         }
     }
-    channel.send(&Tells::Paused, &[])?;
-    let Asks::Serving = hear(channel)? else {
-        return Err(TakeoverError::Unexpected("another word than Serving"));
+    channel.send(&TakeoverReply::Paused, &[])?;
+    let TakeoverRequest::Serving = hear(channel)? else {
+        return Err(TakeoverError::Unexpected("expected Serving"));
     };
-    if !fleet.part() {
-        return Err(TakeoverError::Unexpected("the daemon is ending"));
+    if !fleet.commit_handover() {
+        return Err(TakeoverError::Unexpected("the daemon is shutting down"));
     }
     socket.hand_over();
-    // From here on there is no way back: should this word be lost, the new daemon is as well.
-    let told = channel.send(&Tells::Yours, &[]);
+    // No way back from here: if this message is lost, the new daemon is gone too.
+    let told = channel.send(&TakeoverReply::Yours, &[]);
     tracing::info!("another daemon serves the sandboxes now; finishing open requests");
     let _ = kill(Pid::this(), Signal::SIGTERM);
     Ok(told?)
 }
 
-/// The sets of programs that sandboxes have on their cgroups, each with its maps: this process's own, and those it has taken over.
+/// The program sets on the sandboxes' cgroups, each with its maps: this process's own, and those it
+/// took over earlier.
 fn program_sets(members: &[Arc<Member>]) -> Result<Vec<(usize, Vec<OwnedFd>)>, TakeoverError> {
     let mut sets: Vec<(usize, Vec<OwnedFd>)> = Vec::new();
     for member in members {
@@ -154,14 +156,14 @@ fn program_sets(members: &[Arc<Member>]) -> Result<Vec<(usize, Vec<OwnedFd>)>, T
     Ok(sets)
 }
 
-/// All there is to say of a sandbox while it goes on. From now on nobody changes it.
+/// Describes a sandbox while it runs, and freezes it: nobody changes it from now on.
 fn describe(
     member: &Member,
     enforced: &mut Enforced,
     sets: &[(usize, Vec<OwnedFd>)],
 ) -> Result<(HandedMember, Vec<OwnedFd>), TakeoverError> {
     enforced.is_frozen = true;
-    let not_pinned = || TakeoverError::Unexpected("a sandbox whose programs are not pinned");
+    let not_pinned = || TakeoverError::Unexpected("a sandbox's programs are not pinned");
     let (attachment, pins) = enforced.kernel();
     let (base, lock) = pins.ok_or_else(not_pinned)?.parts();
     let set = attachment.program_set();
@@ -199,7 +201,7 @@ fn describe(
     Ok((handed, descriptors))
 }
 
-/// A document that was shown has nothing where a key stood, which is not valid.
+/// Restores validity: a shown document has null where a key was.
 fn with_stand_ins(mut policy: Value) -> Value {
     if let Some(Value::Object(simple)) = policy.get_mut("credentials") {
         simple.values_mut().filter(|key| key.is_null()).for_each(|key| *key = NO_KEY.into());
@@ -211,15 +213,15 @@ fn with_stand_ins(mut policy: Value) -> Value {
     policy
 }
 
-fn hear(channel: &Channel) -> Result<Asks, TakeoverError> {
-    match channel.receive::<Asks>()? {
+fn hear(channel: &Channel) -> Result<TakeoverRequest, TakeoverError> {
+    match channel.receive::<TakeoverRequest>()? {
         Some((asks, _)) => Ok(asks),
         None => Err(TakeoverError::Lost(std::io::ErrorKind::UnexpectedEof.into())),
     }
 }
 
 impl HandedNames {
-    /// The same in parts of at most that many.
+    /// Splits it into parts of at most `most` entries.
     fn parts(self, most: usize) -> Vec<HandedNames> {
         let (mut names, mut sent) = (self.names.into_iter(), self.sent.into_iter());
         let mut parts = Vec::new();

@@ -1,7 +1,8 @@
-//! One daemon takes the sandboxes of another over, and no connection is refused meanwhile (`ARCHITECTURE.md`, "Hand-over").
+//! One daemon takes over another's sandboxes without refusing a connection (`ARCHITECTURE.md`,
+//! "Takeover").
 //!
-//! The new daemon asks over the control socket of the old one; what follows there is this conversation, one JSON message with its
-//! length before it at a time, descriptors beside it (SCM_RIGHTS, unix(7)):
+//! The new daemon asks over the old one's control socket, which then switches to this protocol:
+//! length-prefixed JSON messages with descriptors beside them (SCM_RIGHTS, unix(7)):
 //!
 //! ```text
 //!  new                                old
@@ -15,11 +16,12 @@
 //!        ◀─────────────────────────── Yours
 //! ```
 //!
-//! Then the conversation stays open until the old daemon has ended, so that a policy that is replaced, or a sandbox that is removed, is
-//! so for every connection: see `fleet::Predecessor`.
+//! The conversation stays open until the old daemon has ended, so that replacing a policy or
+//! removing a sandbox also affects the connections it still drains: see `fleet::Predecessor`.
 //!
-//! If the new one is gone or silent before `Serving`, the old one goes on as if nothing had been. The listeners are the same
-//! sockets in both, the programs and maps in the kernel the same objects; so there is no moment without either.
+//! If the new daemon dies or falls silent before `Serving`, the old one continues as if nothing had
+//! happened. Both hold the same sockets, programs and maps, so there is never a moment without
+//! them.
 
 mod give;
 mod take;
@@ -37,78 +39,79 @@ use crate::proxy::{HandedNames, HandedSandbox};
 pub(crate) use give::give;
 pub(crate) use take::{connect, take};
 
-/// What the connection switches to.
+/// The protocol name in the HTTP upgrade.
 pub(crate) const PROTOCOL: &str = "interceptor-takeover";
-/// The version of the conversation, to be raised with every change of it.
+/// The protocol version; raise it with every change.
 const VERSION: u32 = 1;
-/// How long each side waits for the other's next word. The new daemon has policies to compile in that time.
+/// How long each side waits for the other's next message. The new daemon compiles the policies in
+/// that time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the new daemon says.
+/// Messages from the new daemon.
 #[derive(Debug, Serialize, Deserialize)]
-enum Asks {
-    /// First, so that two that do not understand each other change nothing.
+enum TakeoverRequest {
+    /// Sent first, so that incompatible versions change nothing.
     Hello { version: u32, layout: u32 },
     /// Everything is prepared.
     Ready,
-    /// Every sandbox is being served.
+    /// Every sandbox is being served here.
     Serving,
 }
 
-/// What the old daemon says.
+/// Messages from the old daemon.
 #[derive(Debug, Serialize, Deserialize)]
-enum Tells {
-    /// Not now, and why.
+enum TakeoverReply {
+    /// Refused, with the reason.
     Refused(String),
-    /// What follows. The listener of the control socket comes along.
+    /// Announces what follows; carries the control socket's listener.
     Begin { sets: usize, members: usize },
-    /// The maps of a set of programs come along.
+    /// A program set; carries its maps.
     Set,
-    /// A sandbox. Its listeners come along, and the lock of its pins.
+    /// A sandbox; carries its listeners and the lock of its pins.
     Member(Box<HandedMember>),
-    /// A part of the names and accounts of a sandbox, which is counted as it came.
+    /// Part of a sandbox's names and byte counts. `member` is its position in the order sent.
     Names { member: usize, names: HandedNames },
-    /// The last of them was told.
+    /// All names are sent.
     Paused,
-    /// The sandboxes are the new daemon's.
+    /// The new daemon owns the sandboxes now.
     Yours,
 }
 
-/// A sandbox on its way.
+/// A sandbox being handed over.
 #[derive(Debug, Serialize, Deserialize)]
 struct HandedMember {
     id: String,
     cgroup: SentPath,
     cgroup_id: u64,
-    /// The directory with what its programs trust.
+    /// The trust directory.
     trust: SentPath,
     created: String,
     changed: String,
-    /// The document, with something in the place of each key that stood in it.
+    /// The policy document, with a placeholder for each key.
     policy: Value,
-    /// The file that the document is in.
+    /// The file the document came from.
     source: Option<SentPath>,
     proxy: HandedSandbox,
-    /// Which set of programs is on its cgroup, counted as they came.
+    /// Which program set is on its cgroup, by position in the order sent.
     set: usize,
-    /// Where they are pinned, and the directory that is locked.
+    /// The pin directory, and the directory whose lock came along.
     pins: SentPath,
     base: SentPath,
     /// Whether there are listeners for IPv6.
     has_v6: bool,
 }
 
-/// Why sandboxes were not handed over.
+/// Why a takeover failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TakeoverError {
-    /// The conversation broke off.
+    /// The connection broke or timed out.
     #[error("the other daemon is gone or silent: {0}")]
     Lost(#[from] io::Error),
-    /// It says no.
+    /// The other daemon refused.
     #[error("the other daemon does not hand its sandboxes over: {0}")]
     Refused(String),
-    /// It says something out of turn, or that cannot be.
-    #[error("the other daemon said what was not expected: {0}")]
+    /// Protocol error.
+    #[error("the other daemon broke the protocol: {0}")]
     Unexpected(&'static str),
     /// A sandbox could not be taken over.
     #[error("sandbox {id} could not be taken over: {why}")]
@@ -118,7 +121,7 @@ pub(crate) enum TakeoverError {
         /// Why.
         why: String,
     },
-    /// The fleet is not to be handed over now.
+    /// The fleet cannot be handed over now.
     #[error(transparent)]
     Fleet(#[from] FleetError),
 }

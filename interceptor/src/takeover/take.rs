@@ -1,4 +1,4 @@
-//! The new daemon's side.
+//! The new daemon's side of a takeover.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -11,28 +11,28 @@ use std::sync::Arc;
 use interceptor_policy::Problem;
 use jiff::Timestamp;
 
-use super::{Asks, HandedMember, PATIENCE, PROTOCOL, TakeoverError, Tells, VERSION};
+use super::{HandedMember, PATIENCE, PROTOCOL, TakeoverError, TakeoverReply, TakeoverRequest, VERSION};
 use crate::accept;
-use crate::fleet::{Enforced, Fleet, Known, Member, Pins, Predecessor, Rules, Source};
+use crate::fleet::{Enforced, Fleet, Known, LoadedPolicy, Member, Pins, Predecessor, Source};
 use crate::ipc::ControlSocket;
 use crate::kernel::{Attachment, Inherited, LAYOUT};
 use crate::proxy::{HandedNames, HandedSandbox};
 use crate::sandbox::handover::Channel;
 use crate::seam::Listeners;
 
-/// The longest head of an answer, in bytes.
+/// Maximum response head, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
-/// The most sandboxes, and sets of programs, that are taken over.
+/// Maximum number of sandboxes, and of program sets.
 const MOST: usize = 1 << 16;
 
-/// A daemon that is ready to hand over.
+/// A connection to a daemon that is ready to hand over.
 #[derive(Debug)]
 pub(crate) struct Connected(Channel);
 
-/// Asks the daemon at a control socket to hand over. `None` where there is none.
+/// TakeoverRequest the daemon at a control socket to hand over. `None` if there is none.
 ///
 /// # Errors
-/// When it does not, or cannot be reached.
+/// If it refuses or cannot be reached.
 pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError> {
     let mut stream = match UnixStream::connect(control) {
         Ok(stream) => stream,
@@ -46,7 +46,8 @@ pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError
         stream,
         "POST /v1/takeover HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\ncontent-length: 0\r\n\r\n"
     )?;
-    // Byte by byte: what follows the head comes with descriptors, which an ordinary read would lose.
+    // Read byte by byte: a larger read would lose the descriptors of the messages that follow the
+    // head.
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < LONGEST_HEAD {
@@ -61,13 +62,13 @@ pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError
     Ok(Some(Connected(Channel::from_descriptor(stream.into()))))
 }
 
-/// A sandbox that is prepared, while the old daemon still serves it.
+/// A sandbox that is prepared here, while the old daemon still serves it.
 struct Prepared {
     id: Arc<str>,
     cgroup: PathBuf,
     trust: PathBuf,
     times: (Timestamp, Option<Timestamp>),
-    rules: Rules,
+    rules: LoadedPolicy,
     proxy: HandedSandbox,
     names: HandedNames,
     listeners: Listeners,
@@ -76,11 +77,11 @@ struct Prepared {
     set: usize,
 }
 
-/// Takes everything over into an empty fleet. When it returns, the sandboxes are served here, and the other daemon is about to end.
-/// Blocks; call it within a tokio runtime.
+/// Takes everything over into an empty fleet. When it returns, this daemon serves the sandboxes and
+/// the old one is about to end. Blocks; call it within a tokio runtime.
 ///
 /// # Errors
-/// What cannot be taken over; everything is the other daemon's then, as before.
+/// If anything cannot be taken over; the old daemon then keeps everything.
 pub(crate) fn take(
     connected: Connected,
     fleet: &Arc<Fleet>,
@@ -89,8 +90,8 @@ pub(crate) fn take(
     let Connected(channel) = connected;
     channel.set_patience(Some(PATIENCE))?;
     let (listener, inherited, prepared) = heard(&channel, fleet)?;
-    // Nobody accepts at this moment: what comes waits in the listeners' queues. Failing below has the
-    // other one go on.
+    // Nobody accepts now; new connections wait in the listeners' queues. On a failure below, the
+    // old daemon resumes.
     let mut serving = Vec::with_capacity(prepared.len());
     for member in prepared {
         let id = member.id.to_string();
@@ -99,18 +100,20 @@ pub(crate) fn take(
     let socket = ControlSocket::inherit(UnixListener::from(listener), control)
         .map_err(|error| TakeoverError::Refused(error.to_string()))?;
     let taken =
-        channel.send(&Asks::Serving, &[]).map_err(TakeoverError::from).and_then(|()| match hear(&channel)? {
-            (Tells::Yours, _) => Ok(()),
-            _ => Err(TakeoverError::Unexpected("another word than Yours")),
+        channel.send(&TakeoverRequest::Serving, &[]).map_err(TakeoverError::from).and_then(|()| match hear(
+            &channel,
+        )? {
+            (TakeoverReply::Yours, _) => Ok(()),
+            _ => Err(TakeoverError::Unexpected("expected Yours")),
         });
     if let Err(error) = taken {
-        // The file is the other daemon's still.
+        // The socket file still belongs to the other daemon.
         socket.hand_over();
         return Err(error);
     }
     fleet.follow(Predecessor::at(channel));
     for (member, mut enforced) in serving {
-        enforced.own();
+        enforced.take_ownership();
         let (created, changed) = member.times;
         let known = Known {
             id: member.id.clone(),
@@ -129,14 +132,14 @@ pub(crate) fn take(
     Ok(socket)
 }
 
-/// The control socket, the sets of maps, and the sandboxes made ready.
-type Heard = (OwnedFd, Vec<Inherited>, Vec<Prepared>);
+/// The control socket, the program sets, and the prepared sandboxes.
+type Received = (OwnedFd, Vec<Inherited>, Vec<Prepared>);
 
-/// Hears what there is to take over, up to the moment when the other daemon pauses.
-fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Heard, TakeoverError> {
-    channel.send(&Asks::Hello { version: VERSION, layout: LAYOUT }, &[])?;
-    let (Tells::Begin { sets, members }, descriptors) = hear(channel)? else {
-        return Err(TakeoverError::Unexpected("another word than Begin"));
+/// Receives everything up to the moment the other daemon pauses.
+fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Received, TakeoverError> {
+    channel.send(&TakeoverRequest::Hello { version: VERSION, layout: LAYOUT }, &[])?;
+    let (TakeoverReply::Begin { sets, members }, descriptors) = hear(channel)? else {
+        return Err(TakeoverError::Unexpected("expected Begin"));
     };
     if sets > MOST || members > MOST {
         return Err(TakeoverError::Unexpected("too many sandboxes"));
@@ -144,8 +147,8 @@ fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Heard, TakeoverError> 
     let listener = descriptors.into_iter().next().ok_or(TakeoverError::Unexpected("no control socket"))?;
     let mut inherited = Vec::with_capacity(sets);
     for _ in 0..sets {
-        let (Tells::Set, maps) = hear(channel)? else {
-            return Err(TakeoverError::Unexpected("another word than Set"));
+        let (TakeoverReply::Set, maps) = hear(channel)? else {
+            return Err(TakeoverError::Unexpected("expected Set"));
         };
         let set = fleet
             .enforcer()
@@ -155,29 +158,31 @@ fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Heard, TakeoverError> 
     }
     let mut prepared = Vec::with_capacity(members);
     for _ in 0..members {
-        let (Tells::Member(handed), descriptors) = hear(channel)? else {
-            return Err(TakeoverError::Unexpected("another word than Member"));
+        let (TakeoverReply::Member(handed), descriptors) = hear(channel)? else {
+            return Err(TakeoverError::Unexpected("expected Member"));
         };
         let id = handed.id.clone();
         let ready = prepare(*handed, descriptors, fleet, &inherited);
         prepared.push(ready.map_err(|why| TakeoverError::Member { id, why })?);
     }
 
-    channel.send(&Asks::Ready, &[])?;
+    channel.send(&TakeoverRequest::Ready, &[])?;
     loop {
         match hear(channel)? {
-            (Tells::Names { member, names }, _) => {
-                let member = prepared.get_mut(member).ok_or(TakeoverError::Unexpected("names of nobody"))?;
+            (TakeoverReply::Names { member, names }, _) => {
+                let member = prepared
+                    .get_mut(member)
+                    .ok_or(TakeoverError::Unexpected("names of an unknown sandbox"))?;
                 member.names.extend(names);
             }
-            (Tells::Paused, _) => break,
-            _ => return Err(TakeoverError::Unexpected("another word than Names")),
+            (TakeoverReply::Paused, _) => break,
+            _ => return Err(TakeoverError::Unexpected("expected Names")),
         }
     }
     Ok((listener, inherited, prepared))
 }
 
-/// What a member will be made of.
+/// What a member is built from.
 struct Serves {
     id: Arc<str>,
     cgroup: PathBuf,
@@ -198,7 +203,7 @@ fn prepare(
     let mut proxy = handed.proxy;
     let source = handed.source.map_or(Source::Given, |path| Source::File(path.0));
     let text = handed.policy.to_string();
-    let rules = Rules::with_keys(&text, &[], source, fleet.catalogue(), |policy| {
+    let rules = LoadedPolicy::with_keys(&text, &[], source, fleet.catalogue(), |policy| {
         proxy.keyring(policy).map_err(|why| vec![Problem::new("", why)])
     });
     let rules = rules.map_err(|error| error.to_string())?;
@@ -213,7 +218,7 @@ fn prepare(
     let lock = std::fs::File::from(next()?);
     let listeners = Listeners { tcp4, tcp6, dns4, dns6, self_test_token: proxy.token().to_owned() };
     let set = inherited.get(handed.set).ok_or("its programs are missing")?;
-    // One that is gone meanwhile is noticed like any other, once it is served.
+    // If the cgroup is gone by now, the watcher notices once the sandbox is served.
     let cgroup = std::fs::File::open(&handed.cgroup.0).ok();
     let cgroup = cgroup.filter(|found| found.metadata().is_ok_and(|found| found.ino() == handed.cgroup_id));
     let attachment = set.attachment(handed.cgroup_id, &handed.pins.0, cgroup.map(OwnedFd::from));
@@ -236,7 +241,7 @@ fn prepare(
 
 fn serve(member: Prepared, fleet: &Fleet, inherited: &[Inherited]) -> Result<(Serves, Enforced), String> {
     let Prepared { id, cgroup, trust, times, rules, proxy, names, listeners, attachment, pins, set } = member;
-    let Rules { policy, keyring, shown, warnings, source } = rules;
+    let LoadedPolicy { policy, keyring, shown, warnings, source } = rules;
     let sandbox =
         proxy.restore(names, fleet.runtime(), &id, policy, keyring).map_err(|error| error.to_string())?;
     let destinations = inherited.get(set).ok_or("its programs are missing")?.destinations();
@@ -248,9 +253,9 @@ fn serve(member: Prepared, fleet: &Fleet, inherited: &[Inherited]) -> Result<(Se
     ))
 }
 
-fn hear(channel: &Channel) -> Result<(Tells, Vec<OwnedFd>), TakeoverError> {
-    match channel.receive::<Tells>()? {
-        Some((Tells::Refused(why), _)) => Err(TakeoverError::Refused(why)),
+fn hear(channel: &Channel) -> Result<(TakeoverReply, Vec<OwnedFd>), TakeoverError> {
+    match channel.receive::<TakeoverReply>()? {
+        Some((TakeoverReply::Refused(why), _)) => Err(TakeoverError::Refused(why)),
         Some(told) => Ok(told),
         None => Err(TakeoverError::Lost(io::ErrorKind::UnexpectedEof.into())),
     }

@@ -141,7 +141,7 @@ fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
         ports.mark(&attachment);
         attachment.pin(&pins).unwrap();
         works(&first, &ports);
-        attachment.leave();
+        attachment.keep_programs();
     }
     refused();
     let second = enforcer();
@@ -161,7 +161,7 @@ fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
     assert!(!pins.exists());
     let mut attachment = rig.attach(&second, &enforcement(&ports)).unwrap();
     attachment.pin(&pins).unwrap();
-    attachment.leave();
+    attachment.keep_programs();
     refused();
     crate::kernel::remove_pins(&pins).unwrap();
     assert!(!pins.exists());
@@ -295,9 +295,9 @@ fn another_process_goes_on_with_the_same_programs_and_maps() {
     let cgroup = File::open(&rig.cgroup).unwrap().into();
     let mut taken = inherited.attachment(attachment.cgroup_id(), &pins, Some(cgroup)).unwrap();
     assert_eq!(taken.lost(), [""; 0]);
-    attachment.leave();
+    attachment.keep_programs();
     let programs = first.maps();
-    taken.own();
+    taken.take_ownership();
 
     let asked: std::net::SocketAddr = "192.0.2.1:80".parse().unwrap();
     let ((), seen) = while_serving(&ports, &*inherited.destinations(), || {

@@ -1,12 +1,12 @@
-//! The bundles of roots that packages bring for themselves (certifi, botocore's, Stripe's): their
-//! clients read no variable and not the system's bundle. Each that is found gets the sandbox's
-//! authority added, inside the sandbox alone.
+//! Finds the root bundles that packages ship (certifi, botocore's, Stripe's): their clients read
+//! neither variables nor the system's bundle. Adds the sandbox's CA to each, inside the sandbox
+//! only.
 //!
-//! The working directory may be made to deceive. So everything is looked up with the rights of the
-//! sandbox's user, no symbolic link is followed below the place where a search begins, nor another
-//! file system entered; what is found is held open, and covered where it was found, whatever its
-//! path leads to by then; what is shown in its place are the certificates that were in it and
-//! nothing else; and the search is bounded in files, bytes and time.
+//! The working directory may be malicious. So every lookup has the sandbox user's rights and, below
+//! the search root, follows no symlink and crosses no file system boundary. A found file is held
+//! open and covered through its descriptor, wherever its path leads by then. The replacement
+//! contains the file's certificates and nothing else. The search is bounded in files, bytes and
+//! time.
 
 mod places;
 #[cfg(test)]
@@ -32,18 +32,18 @@ pub(super) use places::Places;
 /// A bundle that was found.
 #[derive(Debug)]
 pub(super) struct Bundle {
-    /// The file itself (O_PATH), wherever its path leads meanwhile.
+    /// The file itself (O_PATH), independent of its path.
     pub(super) file: OwnedFd,
-    /// What is to be read there: the sandbox's authority, and the certificates that it holds.
+    /// Its new content: the sandbox's CA and the certificates it holds.
     pub(super) content: Vec<u8>,
 }
 
-/// How much is looked at.
+/// Limits of the search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Entries of directories that are walked through.
+    /// Directory entries visited.
     pub(super) entries: usize,
-    /// How long that may take.
+    /// Duration of the search.
     pub(super) time: Duration,
     /// Bundles.
     pub(super) bundles: usize,
@@ -54,14 +54,14 @@ pub(super) struct Bounds {
 pub(super) const BOUNDS: Bounds =
     Bounds { entries: 20_000, time: Duration::from_millis(250), bundles: 256, bytes: 32 << 20 };
 
-/// How deep the working directory is walked, and a directory of packages, whose names are known for
-/// the most part.
+/// Maximum depth, of the working directory and of package directories, whose bundles mostly have
+/// known names.
 const DEPTH: usize = 8;
 const DEPTH_IN_PACKAGES: usize = 3;
 /// Mozilla's roots are 230 KiB.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Where well-known packages have theirs, below a directory of packages.
+/// Known bundles of packages, below a package directory.
 const KNOWN: [&str; 14] = [
     "certifi/cacert.pem",
     "pip/_vendor/certifi/cacert.pem",
@@ -79,20 +79,20 @@ const KNOWN: [&str; 14] = [
     "braintree/ssl/api_braintreegateway_com.ca.crt",
 ];
 
-/// How such files end, and words of which their names before that have one.
+/// File endings of bundles, and words of which a bundle's name contains at least one.
 const ENDINGS: [&str; 4] = [".pem", ".crt", ".cer", "cacerts.txt"];
 const WORDS: [&str; 6] = ["cacert", "ca-", "ca_", "root", "bundle", "trust"];
 
-/// Directories whose files are a package's; elsewhere a file of few certificates may be somebody's
-/// own work.
+/// Directories that belong to packages; elsewhere a file with few certificates may be the user's
+/// own.
 const PACKAGES: [&str; 6] = ["site-packages", "dist-packages", "node_modules", "vendor", "gems", "_vendor"];
-/// What is certainly one of public roots.
+/// Certainly public roots.
 const MANY: usize = 20;
-/// Directories that hold no packages, and many files.
+/// Large directories without packages.
 const SKIPPED: [&str; 9] =
     [".git", ".hg", ".svn", "target", "__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"];
 
-/// Looks at these places, with whatever rights this thread has.
+/// Searches these places with this thread's rights.
 pub(super) fn find(places: &Places, authority: &[CertificateDer<'_>], bounds: Bounds) -> Vec<Bundle> {
     let until = Instant::now() + bounds.time;
     let mut finder = Finder { authority, bounds, until, seen: HashSet::new(), found: Vec::new() };
@@ -113,12 +113,13 @@ pub(super) fn find(places: &Places, authority: &[CertificateDer<'_>], bounds: Bo
     finder.found
 }
 
-/// The bundle at a path that the operator named.
+/// The bundle at a path the operator named.
 pub(super) fn named(path: &Path, authority: &[CertificateDer<'_>]) -> io::Result<Bundle> {
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
     let file = openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))?;
-    merged(file, authority, 1, MAX_FILE)?
-        .ok_or_else(|| io::Error::other("it holds no certificate (PEM), or a private key beside"))
+    merged(file, authority, 1, MAX_FILE)?.ok_or_else(|| {
+        io::Error::other("it contains no certificate (PEM), or it also contains a private key")
+    })
 }
 
 struct Finder<'a> {
@@ -130,7 +131,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// Takes the file `relative` below `root`, if it is a bundle of at least so many certificates.
+    /// Takes the file `relative` below `root` if it is a bundle of at least `least` certificates.
     fn look_at(&mut self, root: BorrowedFd<'_>, directory: &Path, relative: &Path, least: usize) {
         if self.bounds.bundles == 0 || !self.seen.insert(directory.join(relative)) {
             return;
@@ -144,8 +145,8 @@ impl Finder<'_> {
         }
     }
 
-    /// Looks through `directory`, what is nearest first. A file that only its name speaks for needs
-    /// `least` certificates.
+    /// Walks `directory` breadth-first. A file that only its name identifies needs at least `least`
+    /// certificates.
     fn walk(&mut self, directory: &Path, depth: usize, least: usize) {
         let Ok(root) = open_root(directory) else { return };
         let mut waiting = VecDeque::from([(PathBuf::new(), 0)]);
@@ -174,7 +175,7 @@ impl Finder<'_> {
     }
 }
 
-/// Whether a file of this name can be a bundle at all. Nearly none can, and most that is walked through are files.
+/// Whether a file of this name can be a bundle. Few can, and the walk meets mostly files.
 fn may_be_bundle(name: &OsStr) -> bool {
     ENDINGS.iter().any(|ending| {
         let (name, ending) = (name.as_bytes(), ending.as_bytes());
@@ -182,7 +183,7 @@ fn may_be_bundle(name: &OsStr) -> bool {
     })
 }
 
-/// Whether a path is that of a bundle, by all that its name says.
+/// Whether a path looks like a bundle's.
 fn is_bundle(path: &Path) -> bool {
     is_known(path) || path.file_name().is_some_and(is_name)
 }
@@ -200,7 +201,7 @@ fn is_packages(path: &Path) -> bool {
     path.components().any(|part| PACKAGES.iter().any(|packages| part.as_os_str() == *packages))
 }
 
-/// Opens the directory where a search begins; its path has no symbolic links any more.
+/// Opens a search root; symlinks in its path are already resolved.
 fn open_root(path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
     openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))
@@ -212,12 +213,12 @@ fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<Ow
     openat2(root, path, OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve))
 }
 
-/// The path by which an open file is reached, whatever became of its own.
+/// A path to an open file that stays valid whatever happens to its own.
 pub(super) fn path_of(file: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// What is to be read in place of `file`, if that is a bundle.
+/// The replacement for `file`, if it is a bundle.
 fn merged(
     file: OwnedFd,
     authority: &[CertificateDer<'_>],
@@ -236,7 +237,7 @@ fn merged(
     // It may have grown since.
     opened.take(most + 1).read_to_end(&mut text)?;
     let own = certificates(&text);
-    // A certificate with its key is somebody's own, and the key would be missed.
+    // A certificate beside its key is somebody's own, and hiding the key would break them.
     let key = memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some();
     if text.len() as u64 > most || own.len() < least || key {
         return Ok(None);

@@ -1,5 +1,6 @@
-//! Where packages are: by the command and the interpreters on `PATH`, by virtual environments, by
-//! the variables that name more, in the working directory, and where the command line points.
+//! Where packages may be: beside the command and the interpreters on `PATH`, in virtual
+//! environments, where variables point, in the working directory, and where the command line
+//! points.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -7,30 +8,31 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Interpreters by which a directory of programs is known to have packages beside it.
+/// Interpreters that indicate packages beside a directory of programs.
 const INTERPRETERS: [&str; 6] = ["python3", "python", "pypy3", "node", "bun", "ruby"];
-/// The system's own directories, which are no place of packages by themselves.
+/// System directories, which are no package directories by themselves.
 const SYSTEM: [&str; 16] = [
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys",
     "/usr", "/usr/bin", "/usr/lib", "/var",
 ];
-/// The most of each kind of place.
+/// Maximum number of places of each kind.
 const MOST: usize = 128;
 
-/// What is looked at: with symbolic links resolved, each once.
+/// The places to search: symlinks resolved, each once.
 #[derive(Debug, Default)]
 pub(in crate::sandbox) struct Places {
     /// Bundles by name.
     pub(super) files: Vec<PathBuf>,
-    /// Directories of packages.
+    /// Package directories.
     pub(super) packages: Vec<PathBuf>,
-    /// Directories in which there may be packages: the working directory, and where the command
-    /// line points.
+    /// Directories that may contain packages: the working directory, and where the command line
+    /// points.
     pub(super) others: Vec<PathBuf>,
 }
 
 impl Places {
-    /// Those of a command with this environment (`NAME=value` each), working directory and home.
+    /// The places for a command with this environment (`NAME=value` each), working directory and
+    /// home.
     pub(in crate::sandbox) fn of(
         command: &[OsString],
         environment: &[OsString],
@@ -54,8 +56,7 @@ impl Places {
             .collect();
         prefixes.extend([".venv", "venv", "env"].map(|name| directory.join(name)));
         let path = list("PATH");
-        // By its path, `join` takes a program as it stands; by its name it is the first of that
-        // name.
+        // A path makes `join` keep the program as it is; a name means the first match on `PATH`.
         let program = command.first().map(Path::new).unwrap_or(Path::new(""));
         let own = if program.components().count() > 1 {
             vec![directory.join(program)]
@@ -75,7 +76,7 @@ impl Places {
         }
         if let Some(home) = home {
             prefixes.push(home.join(".local"));
-            // Tools that have an environment each.
+            // Tools with one environment each.
             for tools in [".local/share/uv/tools", ".local/share/pipx/venvs", ".local/pipx/venvs"] {
                 prefixes.extend(children(&home.join(tools), |_| true));
             }
@@ -118,8 +119,8 @@ impl Places {
         self.add_file(&bundle);
     }
 
-    /// What an argument of the command points at, be it the argument, an option's value, or in the
-    /// text of a program: a script, beside which its packages may be, a directory, or a bundle.
+    /// Adds what an argument points to: the argument itself, an option's value, or a path in
+    /// program text. It may be a script with packages beside it, a directory or a bundle.
     fn add_mentioned(&mut self, argument: &OsStr, directory: &Path) {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@~".contains(byte) || !byte.is_ascii();
         let whole = [argument.as_bytes()];

@@ -20,7 +20,7 @@ fn write(directory: &Path, name: &str, content: impl AsRef<[u8]>) {
     fs::write(path, content).unwrap();
 }
 
-/// The names, below `directory`, of what is found with this environment.
+/// The names, below `directory`, found with this environment.
 fn found(directory: &Path, environment: &[&str], bounds: Bounds) -> Vec<String> {
     let ours = authority();
     let environment: Vec<_> = environment.iter().map(Into::into).collect();
@@ -54,7 +54,7 @@ fn bundles_of_packages_are_found_in_the_working_directory_and_in_environments() 
         ("node_modules/stripe/lib/ca-certificates.crt", &few),
         ("vendor/stripe/stripe-php/data/ca-certificates.crt", &few),
         ("sdk/cacert.pem", &many),
-        // Somebody's own work: few certificates, and no package.
+        // The user's own: few certificates, and no package.
         ("tests/certs/cacert.pem", &few),
         ("node_modules/stripe/lib/other.crt", &few),
         (".git/certifi/cacert.pem", &few),
@@ -175,8 +175,7 @@ fn a_directory_that_deceives_leads_nowhere() {
     large.set_len(MAX_FILE + 1).unwrap();
     assert_eq!(found(&work, &[], WIDE), [""; 0]);
 
-    // Another name of a file with a secret: what is shown are its certificates, and nothing else of
-    // it.
+    // A hard link to a file with a secret: only its certificates are shown.
     fs::hard_link(outside.join("key"), packages.join("cacert.pem")).unwrap();
     let places = Places::of(&[], &[], &work, None);
     let found = find(&places, &[authority()], WIDE);
@@ -188,7 +187,7 @@ fn a_directory_that_deceives_leads_nowhere() {
 #[test]
 fn what_the_user_may_not_read_is_not_read_for_it() {
     use super::super::as_user::AsUser;
-    use super::super::user::Identity;
+    use super::super::user::UserIdentity;
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "open/certifi/cacert.pem", of_certificates(1));
@@ -200,7 +199,7 @@ fn what_the_user_may_not_read_is_not_read_for_it() {
     mode("", 0o755);
     mode("closed", 0o700);
     mode("roots/certifi/cacert.pem", 0o640);
-    let rights = AsUser::begin(&Identity::choose(Some("nobody"), None).unwrap()).unwrap();
+    let rights = AsUser::begin(&UserIdentity::choose(Some("nobody"), None).unwrap()).unwrap();
     assert_eq!(found(directory.path(), &[], WIDE), ["open/certifi/cacert.pem"]);
     drop(rights);
     assert_eq!(found(directory.path(), &[], WIDE).len(), 3);

@@ -1,7 +1,7 @@
 use super::*;
 
-fn nobody() -> Identity {
-    Identity { uid: 65534, gid: 65534, groups: vec![], name: "nobody".into(), home: None, shell: None }
+fn nobody() -> UserIdentity {
+    UserIdentity { uid: 65534, gid: 65534, groups: vec![], name: "nobody".into(), home: None, shell: None }
 }
 
 fn built(inherited: &[(&str, &str)], placeholders: &[(&str, &str)], keys: &[&str]) -> Vec<String> {

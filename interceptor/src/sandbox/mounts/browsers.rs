@@ -1,9 +1,8 @@
-//! Browsers, which have a trust of their own. Chromium and its kin, also those that test tools
-//! bring, read a database of NSS in the home, and, where they are installed for everybody,
-//! enterprise policies, whatever home they are given. Firefox takes an authority by such a policy
-//! alone.
+//! Browsers have their own trust stores. Chromium and relatives, including test tools' copies, read
+//! an NSS database in the home directory and, if installed system-wide, enterprise policies.
+//! Firefox accepts a CA only through such a policy.
 //!
-//! Nothing here keeps a command from starting: without it a browser says that it does not trust the
+//! No failure here keeps a command from starting: the browser then reports an untrusted
 //! certificate.
 
 use std::fs;
@@ -24,17 +23,17 @@ use super::super::as_user::AsUser;
 use super::super::environment::FALLBACK_HOME;
 use super::super::handover::Launch;
 use super::super::{SandboxError, nss, sys, trust};
-use super::super::{bundles::path_of, error::Context};
+use super::super::{bundles::path_of, error::IoContext};
 use super::{bind, bind_read_only, fresh, make_directory, make_file, set_mode, tmpfs};
 
-/// Where the database lies, to be shown in the home, and what is added to policies.
+/// The database, to be shown in the home directory, and the additions to policies.
 const DATABASE: &str = "/run/.nssdb";
 const POLICIES: &str = "/run/.browsers";
 
-/// Where it is looked for below the home: of the two, Chromium prefers the first where both exist.
+/// Its locations below the home directory; Chromium prefers the first if both exist.
 const IN_HOME: [&str; 2] = [".pki/nssdb", ".local/share/pki/nssdb"];
 
-/// Where Firefox is installed, as the beginning of a name in a directory.
+/// Firefox's installation directories: the parent and a name prefix.
 const INSTALLATIONS: [(&str, &str); 5] = [
     ("/usr/lib", "firefox"),
     ("/usr/lib64", "firefox"),
@@ -43,11 +42,11 @@ const INSTALLATIONS: [(&str, &str); 5] = [
     ("/opt", "firefox"),
 ];
 
-/// Policies of the system, which Firefox prefers to those beside it.
+/// System-wide policies, which Firefox prefers to those in its installation.
 const SYSTEM_POLICIES: [&str; 2] =
     ["/etc/firefox/policies/policies.json", "/etc/firefox-esr/policies/policies.json"];
 
-/// Where Chromium and its kin keep policies, if they are installed for everybody.
+/// Policy directories of system-wide Chromium and relatives.
 const CHROMIUM: [&str; 6] = [
     "/etc/chromium",
     "/etc/chromium-browser",
@@ -57,7 +56,7 @@ const CHROMIUM: [&str; 6] = [
     "/etc/brave",
 ];
 
-/// Makes browsers trust the sandbox's authority, as far as that is possible.
+/// Makes browsers trust the sandbox's CA, as far as possible.
 pub(super) fn install(launch: &Launch) {
     let authority = trust::certificates(launch.ca_pem.as_bytes());
     for outcome in [database(launch, &authority), policies(&authority)] {
@@ -74,7 +73,7 @@ fn database(launch: &Launch, authority: &[CertificateDer<'_>]) -> Result<(), San
         Ok(_rights) => places(home),
         Err(_) => return Ok(()),
     };
-    // A home that cannot be written, or in which a link leads elsewhere: there is no place for it.
+    // No place for it: the home directory is not writable, or a symlink leads elsewhere.
     if places.is_empty() {
         return Ok(());
     }
@@ -82,7 +81,7 @@ fn database(launch: &Launch, authority: &[CertificateDer<'_>]) -> Result<(), San
     let directory = Path::new(DATABASE);
     let owner = (Some(Uid::from_raw(launch.identity.uid)), Some(Gid::from_raw(launch.identity.gid)));
     make_directory(directory)?;
-    // Programs write to it: what they change is gone with the sandbox.
+    // Programs write to it; the changes vanish with the sandbox.
     let options = format!("mode=700,uid={},gid={},size=16m", launch.identity.uid, launch.identity.gid);
     tmpfs(directory, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, &options)?;
     for (name, content) in [("cert9.db", &database.cert9), ("key4.db", &database.key4)] {
@@ -94,8 +93,8 @@ fn database(launch: &Launch, authority: &[CertificateDer<'_>]) -> Result<(), San
     places.iter().try_for_each(|place| bind(directory, &path_of(place)))
 }
 
-/// The directories in the home that are to show it: those that exist, and the first, which every
-/// version knows, in any case. Without following a link, and with the user's rights.
+/// The directories in the home directory to cover: those that exist, and always the first, which
+/// every version knows. Follows no symlink and uses the user's rights.
 fn places(home: &Path) -> Vec<OwnedFd> {
     let how = || OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
     let Ok(home) = openat2(AT_FDCWD, home, how()) else { return Vec::new() };
@@ -117,7 +116,7 @@ fn places(home: &Path) -> Vec<OwnedFd> {
     first.into_iter().chain(IN_HOME[1..].iter().filter_map(|path| open(Path::new(path)).ok())).collect()
 }
 
-/// A file that a directory of the host gets inside.
+/// A file to add to a host directory, inside the sandbox.
 struct Addition {
     directory: PathBuf,
     file: PathBuf,
@@ -135,7 +134,7 @@ fn policies(authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
     let directory = Path::new(POLICIES);
     make_directory(directory)?;
     tmpfs(directory, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "mode=755,size=16m")?;
-    // Firefox takes one certificate from a file.
+    // Firefox reads one certificate per file.
     for (root, certificate) in roots.iter().zip(authority) {
         make_file(Path::new(root), pem(certificate).as_bytes())?;
     }
@@ -158,7 +157,7 @@ fn policies(authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
     sys::set_mount_attributes(directory, libc::MOUNT_ATTR_RDONLY, 0, false)
         .context(|| format!("cannot make {} read-only", directory.display()))?;
     for (Addition { directory, .. }, layer) in additions.iter().zip(&layers) {
-        // The host's directory is not to be changed: a layer above it, without one to write to.
+        // Must not change the host's directory: a layer above it, without an upper directory.
         let options = format!("lowerdir={}:{}", layer.display(), directory.display());
         fresh("overlay", directory, MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID, &options)?;
     }
@@ -191,7 +190,7 @@ fn chromium(authority: &[CertificateDer<'_>]) -> Vec<Addition> {
     let certificates: Vec<String> = authority.iter().map(|authority| STANDARD.encode(authority)).collect();
     let content = json!({ "CACertificates": certificates }).to_string().into_bytes();
     let file = Path::new("policies/managed/interceptor.json");
-    // A link would be covered by a directory, and with it the policies that it leads to.
+    // Covering a symlink would hide the policies it leads to.
     let plain = |directory: &Path| {
         let mut parts = file.ancestors().skip(1).map(|part| directory.join(part));
         parts.all(|part| !is(&part, fs::Metadata::is_symlink)) && is(directory, ours)
@@ -205,18 +204,18 @@ fn chromium(authority: &[CertificateDer<'_>]) -> Vec<Addition> {
     directories.map(addition).collect()
 }
 
-/// A directory that only root changes.
+/// Whether only root can change the directory.
 fn ours(status: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     status.is_dir() && status.uid() == 0 && status.mode() & 0o022 == 0
 }
 
-/// The directories in `directory`, root's own, that are named so and hold Firefox.
+/// Root's subdirectories of `directory` with this name prefix that contain Firefox.
 fn installed(directory: &Path, name: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
     let holds = |path: &PathBuf| is(path, ours) && is(&path.join("libxul.so"), fs::Metadata::is_file);
-    // The others would need to be escaped where they are named to the kernel.
+    // Other names would need escaping in mount options.
     let plain = |path: &PathBuf| !path.to_string_lossy().contains([',', ':', '\\']);
     named.map(|entry| entry.path()).filter(|path| plain(path) && holds(path)).take(8).collect()
 }
@@ -225,7 +224,7 @@ fn is(path: &Path, what: impl FnOnce(&fs::Metadata) -> bool) -> bool {
     fs::symlink_metadata(path).is_ok_and(|status| what(&status))
 }
 
-/// The policies in a file, with one that installs the sandbox's authority and the operator's roots.
+/// The policies of a file, plus one that installs the sandbox's CA and the operator's roots.
 fn with_authority(path: &Path, roots: &[String]) -> Vec<u8> {
     let own = is(path, |status| status.is_file() && status.len() < 1 << 20).then(|| fs::read(path).ok());
     let mut policies = own

@@ -1,4 +1,4 @@
-//! A `/dev` of the sandbox's own: the devices every program expects and no other, so neither disks (which root owns) nor
+//! The sandbox's own `/dev`: only the devices every program expects; no disks (which root owns),
 //! `/dev/net/tun`, `/dev/vsock`, `/dev/vhost-net` or the host's log socket.
 
 use std::fs;
@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Group, isatty};
 
 use super::super::SandboxError;
-use super::super::error::Context;
+use super::super::error::IoContext;
 use super::{bind_open, fresh, make_directory, make_empty, open_path, tmpfs};
 
 /// Name, major and minor number (Documentation/admin-guide/devices.txt of the kernel).
@@ -25,14 +25,15 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// The terminal among the command's standard descriptors, as this mount namespace shows it.
+/// The terminal among the command's standard descriptors, opened in this mount namespace.
 pub(super) fn terminal(stdio: &[BorrowedFd<'_>]) -> Option<OwnedFd> {
     let descriptor = stdio.iter().find(|descriptor| isatty(descriptor).unwrap_or(false))?;
     let path = fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).ok()?;
     open_path(&path).ok()
 }
 
-/// Replaces `/dev`. The terminal, whose own name lies in the host's `/dev/pts`, becomes `/dev/console`, where ttyname(3) finds it.
+/// Replaces `/dev`. The terminal, whose name is in the host's `/dev/pts`, becomes `/dev/console`,
+/// where ttyname(3) finds it.
 pub(super) fn replace(terminal: Option<OwnedFd>) -> Result<(), SandboxError> {
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     tmpfs(Path::new("/dev"), sealed, "mode=755,size=64k")?;
@@ -51,7 +52,7 @@ pub(super) fn replace(terminal: Option<OwnedFd>) -> Result<(), SandboxError> {
         Group::from_name("tty").ok().flatten().map_or(String::new(), |tty| format!(",gid={}", tty.gid));
     fresh("devpts", Path::new("/dev/pts"), sealed, &format!("newinstance,ptmxmode=0666,mode=0620{group}"))?;
     tmpfs(Path::new("/dev/shm"), sealed | MsFlags::MS_NODEV, "mode=1777")?;
-    // POSIX message queues are an option of the kernel's.
+    // POSIX message queues are optional in the kernel.
     let _ = fresh("mqueue", Path::new("/dev/mqueue"), sealed | MsFlags::MS_NODEV, "");
     if let Some(terminal) = terminal {
         let console = Path::new("/dev/console");

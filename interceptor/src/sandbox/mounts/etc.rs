@@ -1,4 +1,4 @@
-//! What the sandbox resolves with and what it trusts.
+//! The sandbox's resolver configuration and trust files.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -6,17 +6,18 @@ use std::path::{Component, Path, PathBuf};
 use nix::mount::MsFlags;
 
 use super::super::SandboxError;
-use super::super::error::Context;
+use super::super::error::IoContext;
 use super::super::sys;
 use super::super::trust::{self, TrustFile};
 use super::{bind, bind_read_only, make_directory, make_file, tmpfs};
 
-/// Any address would do, since port 53 of every one reaches the proxy's resolver.
+/// Any address works, because port 53 of every address reaches the proxy's resolver.
 const RESOLVER: &str = "# The sandbox's resolver is the interceptor's.\nnameserver 198.18.0.2\n";
 const RESOLVER_FILE: &str = "/etc/resolv.conf";
 const HOSTS_FILE: &str = "/etc/hosts";
 
-/// The file behind `/etc/resolv.conf`, which on many systems is a symbolic link into `/run`, whether it exists or not.
+/// The target of `/etc/resolv.conf`, which is often a symlink into `/run`; the target may not
+/// exist.
 pub(super) fn resolver_target() -> Option<PathBuf> {
     let file = Path::new(RESOLVER_FILE);
     if let Ok(resolved) = fs::canonicalize(file) {
@@ -26,7 +27,7 @@ pub(super) fn resolver_target() -> Option<PathBuf> {
     Some(normalise(&Path::new("/etc").join(target)))
 }
 
-/// Resolves `.` and `..` by name alone: for a path that does not exist.
+/// Resolves `.` and `..` lexically, for a path that does not exist.
 fn normalise(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in path.components() {
@@ -41,8 +42,8 @@ fn normalise(path: &Path) -> PathBuf {
     out
 }
 
-/// Writes the trust files, covers the system's bundles with them, and sets the resolver and the names of this host. More may be
-/// written beside them until [`seal`].
+/// Writes the trust files, covers the system's bundles with them, and sets the resolver and host
+/// names. More files may be added until [`seal`].
 pub(super) fn install(files: &[TrustFile], resolver: Option<&Path>) -> Result<(), SandboxError> {
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let directory = Path::new(trust::DIRECTORY);
@@ -63,13 +64,14 @@ pub(super) fn install(files: &[TrustFile], resolver: Option<&Path>) -> Result<()
     let written = directory.join("resolv.conf");
     make_file(&written, RESOLVER.as_bytes())?;
     match resolver {
-        // In our own empty `/run`: the file has to be made.
+        // In our own empty `/run`, so create the file.
         Some(target) if target.starts_with("/run") => {
             make_directory(target.parent().unwrap_or(Path::new("/run")))?;
             make_file(target, RESOLVER.as_bytes())?;
         }
         Some(target) if target.exists() => bind(&written, target)?,
-        // Without the file, resolvers ask 127.0.0.1 (resolver(5)), whose port 53 reaches the proxy's resolver too.
+        // Without the file, resolvers use 127.0.0.1 (resolver(5)), whose port 53 reaches the
+        // proxy's resolver too.
         _ => {}
     }
     Ok(())
@@ -81,7 +83,7 @@ pub(super) fn seal(resolver: Option<&Path>) -> Result<(), SandboxError> {
     sys::set_mount_attributes(directory, libc::MOUNT_ATTR_RDONLY, 0, false)
         .context(|| format!("cannot make {} read-only", directory.display()))?;
     for target in [Some(Path::new(HOSTS_FILE)), resolver].into_iter().flatten() {
-        // Not a mount of ours: a file in our own `/run`, or one that does not exist.
+        // Not our mount: a file in our own `/run`, or a missing one.
         let _ = sys::set_mount_attributes(target, libc::MOUNT_ATTR_RDONLY, 0, false);
     }
     Ok(())
@@ -91,12 +93,12 @@ fn hostname() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
-/// The names of this machine, and none of those that the host's own file gives to others: the policy judges names by what the
-/// proxy resolves them to.
+/// The names of this host only, not those that the host's file gives to others: the policy judges
+/// names by the addresses the proxy resolves.
 fn hosts_of(hostname: &str) -> String {
     let own = match hostname {
         "" => String::new(),
-        // Both families: for a family that is missing here, resolvers ask the name server.
+        // Both families: resolvers ask the name server for a family that is missing here.
         name => format!("127.0.0.1\t{name}\n::1\t{name}\n"),
     };
     format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{own}")

@@ -1,5 +1,5 @@
-//! Files and directories of the host that the sandbox must not see: the policy document and key files, which hold real keys, and
-//! the sockets of services that lie outside `/run`.
+//! Hides host files and directories: the policy document and key files, which hold real keys, and
+//! service sockets outside `/run`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 
 use super::super::SandboxError;
-use super::super::error::Context;
+use super::super::error::IoContext;
 use super::super::handover::Launch;
 use super::{bind, make_empty, set_mode, tmpfs};
 
-/// What covers a hidden file: empty, and readable by nobody.
+/// The cover of a hidden file: empty and unreadable.
 const COVER: &str = "/run/.hidden";
 
-/// Directories with sockets of services that would run something outside, or show a screen.
+/// Directories with sockets of services that could run something outside, or show a screen.
 const DIRECTORIES: [&str; 8] = [
     "/tmp/.X11-unix",
     "/tmp/.ICE-unix",
@@ -26,10 +26,10 @@ const DIRECTORIES: [&str; 8] = [
     "/var/lib/docker",
 ];
 
-/// The same below the home directory.
+/// The same, below the home directory.
 const IN_HOME: [&str; 6] = [".docker/run", ".docker/desktop", ".colima", ".rd", ".lima", ".orbstack/run"];
 
-/// Covers `files` (every path of each), the directories above, and those that the supervisor named.
+/// Covers `files` (each by every path), the directories above, and those the supervisor named.
 pub(super) fn hide(files: &[PathBuf], launch: &Launch) -> Result<(), SandboxError> {
     let cover = Path::new(COVER);
     make_empty(cover)?;
@@ -37,7 +37,7 @@ pub(super) fn hide(files: &[PathBuf], launch: &Launch) -> Result<(), SandboxErro
     for file in files {
         match fs::symlink_metadata(file) {
             Ok(metadata) if metadata.is_file() => bind(cover, file)?,
-            // Another mount covers this path of it.
+            // Another mount covers this path.
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {}
             Err(error) => return Err(error).context(|| format!("cannot examine {}", file.display())),

@@ -1,4 +1,4 @@
-//! `/proc` and `/sys` of the sandbox's own namespaces, with the kernel's switches out of reach.
+//! The sandbox's own `/proc` and `/sys`, without access to kernel controls.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,11 +7,11 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::super::SandboxError;
-use super::super::error::Context;
+use super::super::error::IoContext;
 use super::super::mountinfo::Mount;
 use super::{bind, bind_read_only, fresh, tmpfs};
 
-/// File systems by which one controls the kernel or sees the host's processes: gone wherever they are mounted.
+/// File systems that control the kernel or show the host's processes; unmounted wherever they are.
 const CONTROLS: [&str; 17] = [
     "proc",
     "sysfs",
@@ -32,7 +32,7 @@ const CONTROLS: [&str; 17] = [
     "nsfs",
 ];
 
-/// Entries of `/proc` that tell of the host's kernel what a sandbox need not know.
+/// Entries of `/proc` that reveal more about the host's kernel than a sandbox needs.
 const UNREADABLE: [&str; 11] = [
     "kcore",
     "keys",
@@ -47,10 +47,10 @@ const UNREADABLE: [&str; 11] = [
     "timer_stats",
 ];
 
-/// Replaces `/proc` and `/sys`, and removes every other mount of their kind.
+/// Replaces `/proc` and `/sys`, and unmounts every other mount of their kind.
 pub(super) fn replace(mounts: &[Mount]) -> Result<(), SandboxError> {
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // The mounts below these points are covered by what is mounted here, and only CAP_SYS_ADMIN uncovers them.
+    // Mounts below these points are covered here, and only CAP_SYS_ADMIN uncovers them.
     let covered = [Path::new("/proc"), Path::new("/sys"), Path::new("/dev"), Path::new("/run")];
     for mount in mounts.iter().rev() {
         let control = CONTROLS.contains(&mount.kind.as_str());
@@ -61,20 +61,21 @@ pub(super) fn replace(mounts: &[Mount]) -> Result<(), SandboxError> {
             continue;
         }
         match umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            // Detached already, with the mount above it.
+            // Already detached with the mount above it.
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
             Err(error) => return Err(error).context(|| format!("cannot unmount {}", mount.point.display())),
         }
     }
     fresh("proc", Path::new("/proc"), sealed, "")?;
-    // In a shared network namespace it is the host's own file system, which the kernel refuses to mount over itself.
+    // In a shared network namespace sysfs is the host's own, which the kernel refuses to mount over
+    // itself.
     let sys = Path::new("/sys");
     tmpfs(sys, sealed, "mode=755,size=4k")?;
     fresh("sysfs", sys, sealed | MsFlags::MS_RDONLY, "")
 }
 
-/// Makes what can be written in `/proc` read-only, but for the processes' own directories, and hides what tells too much. The
-/// last step of all: the steps before it use `/proc`.
+/// Makes writable parts of `/proc` read-only, except for the processes' own directories, and hides
+/// revealing entries. Must come last, because the other steps use `/proc`.
 pub(super) fn close_proc() -> Result<(), SandboxError> {
     let entries = fs::read_dir("/proc").context(|| "cannot list /proc".into())?;
     for entry in entries {

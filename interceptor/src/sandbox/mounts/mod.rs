@@ -1,11 +1,13 @@
-//! The sandbox's view of the file system: the host's, without its ways out.
+//! The sandbox's view of the file system: the host's, without the ways out.
 //!
-//! Programs see the files they would see anyway, under the permissions of their user. What is replaced are the places by which a
-//! process reaches the kernel's controls, the host's services or a real key: `/proc`, `/sys`, `/dev`, `/run`, mounted cgroups and
-//! bpffs wherever they are, the policy and key files. What is added are a resolver configuration and what to trust.
+//! Programs see the same files as outside, with their user's permissions. Replaced are the places
+//! through which a process reaches kernel controls, host services or a real key: `/proc`, `/sys`,
+//! `/dev`, `/run`, mounted cgroups and bpffs wherever they are, the policy and key files. Added are
+//! a resolver configuration and trust files.
 //!
-//! Root inside owns most of the host's files, and would leave through them (a cron table, a shell's start-up file): for it
-//! everything is read-only but the working directory and the temporary directories ([`root`]).
+//! Root inside owns most host files and could escape through them (a cron table, a shell start-up
+//! file), so for root everything is read-only except the working directory and the temporary
+//! directories ([`root`]).
 
 mod browsers;
 mod devices;
@@ -27,25 +29,26 @@ use nix::mount::{MsFlags, mount};
 
 use super::SandboxError;
 use super::environment::FALLBACK_HOME;
-use super::error::Context;
+use super::error::IoContext;
 use super::handover::Launch;
 use super::{mountinfo, sys, trust};
 
-/// Changes this mount namespace, which must be a private one, into the sandbox's. `stdio` are the command's descriptors.
+/// Turns this mount namespace, which must be private, into the sandbox's. `stdio` are the command's
+/// descriptors.
 pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
     let none: Option<&Path> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .context(|| "cannot make the mounts private".into())?;
     let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
 
-    // All that is read from the host's view is read before the first change.
+    // Read everything needed from the host's view before the first change.
     let trust = trust::files(&launch.ca_pem);
     let resolver = etc::resolver_target();
     let console = devices::terminal(stdio);
     let hidden: Vec<PathBuf> =
         launch.hidden.iter().flat_map(|file| mountinfo::aliases(&mounts, &file.0)).collect();
 
-    // Modes are given exactly; the command gets back the mask that its caller had.
+    // Set exact modes; the command gets its caller's umask back.
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     if launch.identity.is_root() {
         root::make_read_only(
@@ -62,13 +65,13 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     if launch.identity.home.is_none() {
         home(launch)?;
     }
-    // After all that hides or moves something: both look at what the command will see.
+    // After every step that hides or moves something, because both look at what the command will
+    // see.
     packages::cover(launch)?;
     browsers::install(launch);
     etc::seal(resolver.as_deref())?;
-    // The kernel mounts a new /proc in a user namespace only where one is to be seen whole. Nobody
-    // but root can write there what another process would notice, and with nesting the command is
-    // not root.
+    // The kernel mounts a new /proc in a user namespace only if an uncovered one is visible. Only
+    // root could write there what other processes notice, and with nesting the command is not root.
     if !launch.nesting {
         kernel::close_proc()?;
     }
@@ -88,25 +91,25 @@ fn tmpfs(target: &Path, flags: MsFlags, options: &str) -> Result<(), SandboxErro
     fresh("tmpfs", target, flags, options)
 }
 
-/// Mounts a file system of the kernel's over a directory.
+/// Mounts a kernel file system over a directory.
 fn fresh(kind: &str, target: &Path, flags: MsFlags, options: &str) -> Result<(), SandboxError> {
     mount(Some(kind), target, Some(kind), flags, Some(options))
         .context(|| format!("cannot mount {kind} on {}", target.display()))
 }
 
-/// Shows `source` at `target` too, with what is mounted below it.
+/// Bind-mounts `source` at `target`, with the mounts below it.
 fn bind(source: &Path, target: &Path) -> Result<(), SandboxError> {
     let none: Option<&Path> = None;
     mount(Some(source), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
         .context(|| format!("cannot mount {} on {}", source.display(), target.display()))
 }
 
-/// Shows what `source` has open at `target`, even where a later mount covers its path.
+/// Bind-mounts an open `source` at `target`, even if a later mount covers its path.
 fn bind_open(source: &OwnedFd, target: &Path) -> Result<(), SandboxError> {
     bind(&PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd())), target)
 }
 
-/// Shows `source` at `target`, where it cannot be written, executed as another user or opened as a device.
+/// Bind-mounts `source` at `target`, read-only, nosuid and nodev.
 fn bind_read_only(source: &Path, target: &Path) -> Result<(), SandboxError> {
     bind(source, target)?;
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -114,7 +117,7 @@ fn bind_read_only(source: &Path, target: &Path) -> Result<(), SandboxError> {
         .context(|| format!("cannot make {} read-only", target.display()))
 }
 
-/// Opens a path to mount it elsewhere later, without following a last symbolic link.
+/// Opens a path to mount it elsewhere later, without following a final symlink.
 fn open_path(path: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::fs::OpenOptionsExt;
     let flags = libc::O_PATH | libc::O_NOFOLLOW;

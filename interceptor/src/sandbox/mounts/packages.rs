@@ -1,4 +1,4 @@
-//! Covers the bundles of roots that packages bring ([`bundles`]).
+//! Covers the root bundles of packages ([`bundles`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,16 @@ use nix::mount::MsFlags;
 
 use super::super::as_user::AsUser;
 use super::super::bundles::{self, Bundle, Places};
-use super::super::error::Context;
+use super::super::error::IoContext;
 use super::super::handover::Launch;
 use super::super::{SandboxError, sys, trust};
 use super::{bind, make_directory, make_file, tmpfs};
 
-/// Below the directory of trust.
+/// Below the trust directory.
 const DIRECTORY: &str = "packages";
 
-/// Covers those that the operator named, which must be bundles, and those that are found, if they
-/// are to be looked for.
+/// Covers the bundles the operator named, which must be bundles, and, if enabled, those that a
+/// search finds.
 pub(super) fn cover(launch: &Launch) -> Result<(), SandboxError> {
     let authority = trust::certificates(launch.ca_pem.as_bytes());
     let mut found = Vec::new();
@@ -40,7 +40,7 @@ fn show(found: &[Bundle]) -> Result<(), SandboxError> {
     let directory = Path::new(trust::DIRECTORY).join(DIRECTORY);
     make_directory(&directory)?;
     tmpfs(&directory, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "mode=755,size=64m")?;
-    // Most are the same file: certifi's.
+    // Most are identical: certifi's.
     let mut written: HashMap<&[u8], PathBuf> = HashMap::new();
     for bundle in found {
         if !written.contains_key(bundle.content.as_slice()) {
@@ -49,7 +49,7 @@ fn show(found: &[Bundle]) -> Result<(), SandboxError> {
             written.insert(&bundle.content, path);
         }
     }
-    // What is shown elsewhere from here on has this mount's attributes.
+    // Bind mounts made from here on inherit this mount's attributes.
     sys::set_mount_attributes(&directory, libc::MOUNT_ATTR_RDONLY, 0, false)
         .context(|| format!("cannot make {} read-only", directory.display()))?;
     for bundle in found {

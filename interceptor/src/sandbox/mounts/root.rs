@@ -1,4 +1,5 @@
-//! What root inside may write: the working directory and the temporary directories, and its home as a copy that is thrown away.
+//! What root inside may write: the working directory, the temporary directories, and a throw-away
+//! copy of its home.
 
 use std::fs;
 use std::path::Path;
@@ -6,16 +7,16 @@ use std::path::Path;
 use nix::mount::MsFlags;
 
 use super::super::SandboxError;
-use super::super::error::Context;
+use super::super::error::IoContext;
 use super::super::mountinfo::Mount;
 use super::super::sys;
 use super::{bind_open, fresh, make_directory, open_path, tmpfs};
 use crate::notice;
 
-/// Where the changes to root's home are kept until the sandbox ends: a directory that a later mount covers.
+/// Holds the changes to root's home until the sandbox ends; a later mount covers this directory.
 const CHANGES: &str = "/sys";
 
-/// Makes every mount read-only but those parts.
+/// Makes every mount read-only except those.
 pub(super) fn make_read_only(
     mounts: &[Mount],
     directory: &Path,
@@ -33,14 +34,14 @@ pub(super) fn make_read_only(
     sys::set_mount_attributes(Path::new("/"), libc::MOUNT_ATTR_RDONLY, 0, true)
         .context(|| "cannot make the file system read-only".into())?;
     if let Some(home) = home.filter(|home| *home != directory && *home != Path::new("/")) {
-        // An optional comfort: a kernel without overlayfs leaves the home read-only.
+        // Optional: without overlayfs the home stays read-only.
         if let Err(error) = overlay(home) {
             notice::warning(format_args!("root's home directory is read-only: {error}"));
         }
     }
     for (path, open) in writable {
         bind_open(&open, &path)?;
-        // What was read-only before stays so.
+        // A mount that was read-only stays so.
         let own =
             mounts.iter().rfind(|mount| path.starts_with(&mount.point) && is_deepest(mounts, mount, &path));
         let below = mounts.iter().filter(|mount| mount.point != path && mount.point.starts_with(&path));
@@ -61,7 +62,7 @@ fn is_deepest(mounts: &[Mount], mount: &Mount, path: &Path) -> bool {
     mounts.iter().filter(|other| path.starts_with(&other.point)).all(|other| depth(other) <= depth(mount))
 }
 
-/// Puts a layer over `home` that takes the changes.
+/// Mounts an overlay over `home` that receives the changes.
 fn overlay(home: &Path) -> Result<(), SandboxError> {
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let changes = Path::new(CHANGES);
@@ -69,7 +70,7 @@ fn overlay(home: &Path) -> Result<(), SandboxError> {
     let (upper, work) = (changes.join("upper"), changes.join("work"));
     make_directory(&upper)?;
     make_directory(&work)?;
-    // Commas and colons would end a value here.
+    // Commas and colons would end a mount option's value.
     let shown = home.to_string_lossy();
     if shown.contains([',', ':', '\\']) {
         return Err(SandboxError::Refused(format!("the path {shown} cannot be layered")));

@@ -1,5 +1,6 @@
-//! An empty `/run`: there the host's services keep their sockets (container engines, D-Bus, systemd, resolvers, agents of the
-//! user), and we our control socket. Whoever reaches one of those can have a process started outside (attack K9, K11).
+//! An empty `/run`: the host's services keep their sockets there (container engines, D-Bus,
+//! systemd, resolvers, user agents), and so do we. Through one of them a process could start
+//! another outside (attack K9, K11).
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -8,43 +9,44 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 
 use super::super::SandboxError;
-use super::super::error::Context;
+use super::super::error::IoContext;
 use super::{bind_open, make_directory, open_path, set_mode, tmpfs};
 
-/// Entries that hold programs or a person's disks, never sockets.
+/// Entries that hold programs or removable disks, never sockets.
 const KEPT: [&str; 6] =
     ["current-system", "booted-system", "opengl-driver", "opengl-driver-32", "wrappers", "media"];
 
-enum Kept {
+enum RunEntry {
     Link(PathBuf),
     Directory(OwnedFd),
 }
 
-/// Replaces `/run`, and `/var/run` where it is a directory of its own. The working directory stays reachable.
+/// Replaces `/run`, and `/var/run` if it is a separate directory. The working directory stays
+/// reachable.
 pub(super) fn replace(directory: &Path) -> Result<(), SandboxError> {
     let run = Path::new("/run");
     let mut kept = Vec::new();
     for name in KEPT {
         let path = run.join(name);
         if let Ok(target) = fs::read_link(&path) {
-            kept.push((path, Kept::Link(target)));
+            kept.push((path, RunEntry::Link(target)));
         } else if path.is_dir() {
             let open = open_path(&path).context(|| format!("cannot open {}", path.display()))?;
-            kept.push((path, Kept::Directory(open)));
+            kept.push((path, RunEntry::Directory(open)));
         }
     }
     if directory.starts_with(run) && directory != run {
         let open = open_path(directory).context(|| format!("cannot open {}", directory.display()))?;
-        kept.push((directory.to_owned(), Kept::Directory(open)));
+        kept.push((directory.to_owned(), RunEntry::Directory(open)));
     }
 
     let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     tmpfs(run, sealed, "mode=755")?;
     for (path, what) in kept {
         match what {
-            Kept::Link(target) => std::os::unix::fs::symlink(target, &path)
+            RunEntry::Link(target) => std::os::unix::fs::symlink(target, &path)
                 .context(|| format!("cannot make {}", path.display()))?,
-            Kept::Directory(open) => {
+            RunEntry::Directory(open) => {
                 make_directory(&path)?;
                 bind_open(&open, &path)?;
             }

@@ -1,4 +1,4 @@
-//! Each test changes a mount namespace of its own: that of a thread, which takes it along when it ends.
+//! Each test changes its own mount namespace, which belongs to a thread and ends with it.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::super::handover::Launch;
-use super::super::user::Identity;
+use super::super::user::UserIdentity;
 use super::prepare;
 use crate::ipc::{SentPath as Sent, Strings};
 
@@ -22,7 +22,7 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         command: Strings::default(),
         environment: Strings::default(),
         directory: Sent(directory.into()),
-        identity: Identity::choose(Some(user), None).unwrap(),
+        identity: UserIdentity::choose(Some(user), None).unwrap(),
         ca_pem: authority.pem(),
         hidden: hidden.iter().cloned().map(Sent).collect(),
         hidden_directories: Vec::new(),
@@ -70,7 +70,7 @@ fn p2_a_key_file_is_hidden_under_every_path_of_it() {
     };
     inside(launch("nobody", directory.path(), &[first.join("key"), first.join("gone")]), before, || {
         for alias in [&first, &second] {
-            // This thread is root and may read even the cover, which is empty.
+            // This thread is root and can read even the cover, which is empty.
             assert_eq!(fs::read_to_string(alias.join("key")).unwrap(), "", "{}", alias.display());
             assert_eq!(fs::read_to_string(alias.join("other")).unwrap(), "kept");
         }
@@ -195,7 +195,7 @@ fn the_bundle_of_a_package_is_read_with_the_authority_and_stays_as_it_is_outside
             let seen = fs::read_to_string(&bundle).unwrap();
             assert!(seen.starts_with(&ours[..200]) && seen.len() > 100_000, "{}", seen.len());
             assert_eq!(errno(fs::write(&bundle, "x")), Some(libc::EROFS));
-            // What is hidden stays hidden, whatever its name.
+            // A hidden file stays hidden, whatever its name.
             assert_eq!(fs::read_to_string(&hidden).unwrap(), "");
             assert!(!fs::read_to_string("/etc/hostname").unwrap().contains("CERTIFICATE"));
         },

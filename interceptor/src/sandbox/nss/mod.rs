@@ -1,8 +1,8 @@
-//! The database of NSS in which Chromium, its kin and other programs of a user look for certificate
-//! authorities: `cert9.db` and `key4.db`, two SQLite files, here with one authority and no key
-//! (sqlite-backed softoken, `lib/softoken/sdb.c` of NSS).
+//! The NSS database in which Chromium, its relatives and other programs look for CAs: `cert9.db`
+//! and `key4.db`, two SQLite files, here with one CA and no key (sqlite-backed softoken,
+//! `lib/softoken/sdb.c` of NSS).
 //!
-//! The trust in it bears no signature, which NSS asks for only where the database has a password.
+//! Its trust records are unsigned: NSS requires signatures only if the database has a password.
 
 mod sqlite;
 
@@ -15,16 +15,16 @@ use sqlite::{Page, Value};
 /// The two files of a database.
 #[derive(Debug)]
 pub(crate) struct Database {
-    /// Certificates, and the trust in them.
+    /// Certificates and trust records.
     pub(crate) cert9: Vec<u8>,
     /// Keys: none.
     pub(crate) key4: Vec<u8>,
 }
 
-/// What stands beside the certificate for those who list the database.
+/// The certificate's label, for tools that list the database.
 const LABEL: &[u8] = b"interceptor sandbox";
 
-/// How NSS writes an attribute that is there and empty.
+/// NSS's encoding of a present but empty attribute.
 const NULL: &[u8] = &[0xa5, 0x00, 0x5a];
 
 // Attributes and values of PKCS #11 and, from 0xce534350 on, NSS's own (`pkcs11t.h`, `pkcs11n.h`).
@@ -51,7 +51,7 @@ const X_509: [u8; 4] = 0_u32.to_be_bytes();
 const TRUSTED_DELEGATOR: [u8; 4] = 0xce53_4352_u32.to_be_bytes();
 const MUST_VERIFY: [u8; 4] = 0xce53_4353_u32.to_be_bytes();
 
-/// The columns of NSS's tables: every attribute that it knows.
+/// The columns of NSS's tables: every attribute it knows.
 const ATTRIBUTES: [u32; 119] = [
     0x0, 0x1, 0x2, 0x3, 0x10, 0x11, 0x12, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a,
     0x8b, 0x90, 0x100, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x107, 0x108, 0x109, 0x10a, 0x10b, 0x10c,
@@ -65,7 +65,7 @@ const ATTRIBUTES: [u32; 119] = [
     0xce53635d, 0xce53635e, 0xce53635f, 0xce536360, 0xce5363b4, 0xce5363b5, 0xd5a0db00,
 ];
 
-/// The database that trusts `authority` for servers; `None` where that is no certificate, or one
+/// Builds the database that trusts `authority` for servers; `None` if that is not a certificate, or
 /// too large.
 pub(crate) fn database(authority: &CertificateDer<'_>) -> Option<Database> {
     let (_, parsed) = X509Certificate::from_der(authority).ok()?;
@@ -118,15 +118,15 @@ pub(crate) fn database(authority: &CertificateDer<'_>) -> Option<Database> {
     Some(Database { cert9, key4 })
 }
 
-/// The statement that makes a table of objects. NSS declares the key otherwise, but takes it so,
-/// and it needs no index.
+/// The statement that creates an object table. NSS declares the key differently, but accepts this
+/// form, which needs no index.
 fn table(name: &str) -> String {
     let columns: String = ATTRIBUTES.iter().map(|attribute| format!(", a{attribute:x}")).collect();
     format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY{columns})")
 }
 
-/// An object with these attributes. The key is the row's number, and so stands as null (SQLite's
-/// file format, 2.3).
+/// An object with these attributes. The key is the row number, so its column is null (SQLite's file
+/// format, 2.3).
 fn row<'a>(given: &[(u32, &'a [u8])]) -> Vec<Value<'a>> {
     let value = |wanted: &u32| {
         let found = given.iter().find(|(attribute, _)| attribute == wanted);

@@ -1,15 +1,15 @@
-//! Writes an SQLite database of a few small tables (<https://www.sqlite.org/fileformat.html>): each
-//! one page, a leaf of its tree.
+//! Writes an SQLite database of a few small tables (<https://www.sqlite.org/fileformat.html>), each
+//! a single leaf page.
 
-/// One size for all: a certificate with its schema fits well.
+/// One page size: a certificate and its schema fit easily.
 const PAGE: usize = 16 << 10;
 const HEADER: usize = 100;
 const TABLE_LEAF: u8 = 0x0d;
 const INDEX_LEAF: u8 = 0x0a;
-/// The version of SQLite that is said to have written it: only told to those who ask.
+/// The SQLite version named as the writer; informational.
 const WRITER: u32 = 3_040_000;
 
-/// What a column of a row holds.
+/// A column's value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     Null,
@@ -18,7 +18,7 @@ pub(super) enum Value<'a> {
     Blob(&'a [u8]),
 }
 
-/// A leaf: its kind and its cells.
+/// A leaf page: its kind and cells.
 #[derive(Debug)]
 pub(super) struct Page {
     kind: u8,
@@ -40,14 +40,14 @@ impl Page {
         Page { kind: INDEX_LEAF, cells: vec![] }
     }
 
-    /// Its bytes; the first `reserved` ones are left to the file's header. `None` where it does not
+    /// Encodes it, leaving the first `reserved` bytes to the file header. `None` if it does not
     /// fit.
     fn bytes(&self, reserved: usize) -> Option<Vec<u8>> {
         let mut page = vec![0; PAGE];
         let mut end = PAGE;
         let mut offsets = Vec::new();
         for cell in &self.cells {
-            // What is longer would have to flow over into other pages.
+            // Longer cells would need overflow pages.
             let start = end.checked_sub(cell.len()).filter(|_| cell.len() <= PAGE - 35 - 18)?;
             page[start..end].copy_from_slice(cell);
             end = start;
@@ -65,7 +65,7 @@ impl Page {
     }
 }
 
-/// The row of the schema (page 1) for a table on page `root`.
+/// The schema row (page 1) of a table on page `root`.
 pub(super) fn table<'a>(name: &'a str, root: u8, statement: &'a str) -> Vec<Value<'a>> {
     vec![
         Value::Text("table"),
@@ -76,7 +76,8 @@ pub(super) fn table<'a>(name: &'a str, root: u8, statement: &'a str) -> Vec<Valu
     ]
 }
 
-/// The same for the index `name` that SQLite itself makes for a key of `table`, on page `root`.
+/// The schema row of the index `name` that SQLite itself creates for a key of `table`, on page
+/// `root`.
 pub(super) fn index<'a>(name: &'a str, table: &'a str, root: u8) -> Vec<Value<'a>> {
     vec![Value::Text("index"), Value::Text(name), Value::Text(table), Value::Number(root), Value::Null]
 }
@@ -96,19 +97,17 @@ fn header(pages: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..16].copy_from_slice(b"SQLite format 3\0");
     header[16..18].copy_from_slice(&(PAGE as u16).to_be_bytes());
-    // Journal by rollback, for reading and for writing; no reserved bytes; three fractions that are
-    // always these.
+    // Rollback journal for reading and writing; no reserved bytes; three fixed payload fractions.
     header[18..24].copy_from_slice(&[1, 1, 0, 64, 32, 32]);
     let mut number = |at: usize, value: u32| header[at..at + 4].copy_from_slice(&value.to_be_bytes());
-    // Changes so far, pages, version and format of the schema, UTF-8, changes when the size was
-    // written, the writer.
+    // Change counter, page count, schema version and format, UTF-8, version-valid-for, the writer.
     for (at, value) in [(24, 1), (28, pages), (40, 1), (44, 4), (56, 1), (92, 1), (96, WRITER)] {
         number(at, value);
     }
     header
 }
 
-/// A row: the columns' types, then what they hold.
+/// Encodes a row: the column types, then the values.
 fn record(values: &[Value<'_>]) -> Vec<u8> {
     let (mut types, mut body) = (Vec::new(), Vec::new());
     for value in values {
@@ -121,13 +120,13 @@ fn record(values: &[Value<'_>]) -> Vec<u8> {
         types.extend(variable(kind));
         body.extend(bytes);
     }
-    // The length counts itself.
+    // The length includes itself.
     let short = types.len() as u64 + 1;
     let length = if short < 128 { short } else { short + 1 };
     [variable(length), types, body].concat()
 }
 
-/// A number in groups of seven bits, the highest first, each but the last with its top bit set.
+/// A varint: groups of seven bits, most significant first, the top bit set in all but the last.
 fn variable(mut number: u64) -> Vec<u8> {
     let mut bytes = vec![(number & 0x7f) as u8];
     number >>= 7;

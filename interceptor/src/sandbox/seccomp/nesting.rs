@@ -1,10 +1,10 @@
-//! What a sandbox inside a sandbox needs: mounts and names in namespaces of its own. Without
-//! `--nesting` all of it is refused.
+//! What a nested sandbox needs: mounts and names in its own namespaces. Refused without
+//! `--nesting`.
 //!
-//! With it, the kernel's rules for user namespaces stand where this filter stood: a mount namespace
-//! that is made by less privilege has its parent's mounts locked, so that no cover comes off; a
-//! network namespace has no device but its own `lo`; and no capability reaches an object that
-//! another user namespace owns. Every other part of the filter, the cgroup and its programs hold
+//! With it, the kernel's rules for user namespaces replace this part of the filter: a less
+//! privileged mount namespace has its parent's mounts locked, so no cover comes off; a new network
+//! namespace has only its own `lo`; and no capability affects objects of another user namespace.
+//! The rest of the filter, the cgroup and its programs apply inside as well.
 //! inside as outside.
 
 /// Mounts, roots and names of the host.
@@ -17,8 +17,8 @@ pub(super) const MOUNTS: [i64; 6] = [
     libc::SYS_setdomainname,
 ];
 
-/// The same by file descriptors. With nesting they are absent rather than refused: programs then
-/// use mount(2), and less of the kernel is open.
+/// Their descriptor-based variants. With nesting they fail with ENOSYS rather than EPERM: programs
+/// then use mount(2), and less of the kernel is exposed.
 pub(super) const NEWER_MOUNTS: [i64; 8] = [
     libc::SYS_move_mount,
     libc::SYS_open_tree,
@@ -37,7 +37,7 @@ const OPEN_TREE_ATTR: i64 = 467;
 mod tests {
     use std::process::Command;
 
-    use super::super::{Filter, apply};
+    use super::super::{FilterOptions, apply};
 
     #[test]
     fn k25_with_nesting_namespaces_are_made_and_the_rest_is_refused_as_ever() {
@@ -63,7 +63,7 @@ for family in (17, 40, 38):
     except OSError as e: print(family, errno.errorcode[e.errno])
 "#;
         let output = std::thread::spawn(move || {
-            apply(Filter { root: false, nesting: true }).unwrap();
+            apply(FilterOptions { root: false, nesting: true }).unwrap();
             Command::new("/usr/bin/python3").args(["-c", program]).output().unwrap()
         });
         let output = output.join().unwrap();

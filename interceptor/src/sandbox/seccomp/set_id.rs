@@ -1,8 +1,9 @@
-//! No file that runs as its owner or group for whoever starts it (`S_ISUID`, `S_ISGID`; inode(7)): root inside has none of root's
-//! capabilities, but its files are root's, and a set-user-id one in the working directory would make root of anybody outside.
+//! Refuses set-user-id and set-group-id files (`S_ISUID`, `S_ISGID`; inode(7)). Root inside has no
+//! capabilities, but its files belong to root: a set-user-id file in the working directory would
+//! make anybody outside root.
 //!
-//! chown(2) is no way round: it clears the bits. openat2(2) takes its mode in memory, where no filter can read it, and is therefore
-//! absent; C libraries and runtimes fall back to openat(2).
+//! chown(2) cannot bypass this: it clears the bits. openat2(2) takes its mode in memory, where no
+//! filter can read it, so it fails with ENOSYS; C libraries and runtimes fall back to openat(2).
 
 use std::collections::BTreeMap;
 
@@ -17,21 +18,21 @@ const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
 /// Not named by libc yet: fchmodat2(2), Linux 6.6, with one number on all architectures.
 const FCHMODAT2: i64 = 452;
 
-/// Calls whose mode counts always, and which argument it is.
+/// Calls whose mode always applies, and the mode's argument number.
 const MODES: [(i64, u8); 4] =
     [(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (FCHMODAT2, 2), (libc::SYS_mknodat, 2)];
-/// The same, where the architecture still has the older calls.
+/// Older variants, on architectures that still have them.
 #[cfg(target_arch = "x86_64")]
 const OLDER: [(i64, u8); 3] = [(libc::SYS_chmod, 1), (libc::SYS_creat, 1), (libc::SYS_mknod, 1)];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: [(i64, u8); 0] = [];
-/// Calls whose mode counts where the flags make a file: which arguments flags and mode are.
+/// Calls whose mode applies if the flags create a file: the argument numbers of flags and mode.
 #[cfg(target_arch = "x86_64")]
 const OPENS: [(i64, u8, u8); 2] = [(libc::SYS_openat, 2, 3), (libc::SYS_open, 1, 2)];
 #[cfg(not(target_arch = "x86_64"))]
 const OPENS: [(i64, u8, u8); 1] = [(libc::SYS_openat, 2, 3)];
 
-/// The programs: `EPERM` for the bits, `ENOSYS` for what cannot be judged.
+/// The programs: `EPERM` for the bits, `ENOSYS` for calls that cannot be judged.
 pub(super) fn programs() -> Result<Vec<BpfProgram>, String> {
     let rules = rules().map_err(|error| error.to_string())?;
     Ok(vec![build(libc::EPERM, rules)?, build(libc::ENOSYS, unconditional(&[libc::SYS_openat2]))?])
@@ -61,7 +62,8 @@ fn has(index: u8, bit: u32) -> Result<SeccompCondition, BackendError> {
 mod tests {
     use std::process::Command;
 
-    /// Tries every way to make such a file, and some that must go on working, by system call number.
+    /// Tries every way to create such a file, and some calls that must keep working, by system call
+    /// number.
     const PROGRAM: &str = r#"
 import ctypes, errno, os, platform, stat, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -102,7 +104,7 @@ for name in os.listdir(directory):
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
         let output = std::thread::spawn(move || {
-            super::super::apply(super::super::Filter { root, nesting: false }).unwrap();
+            super::super::apply(super::super::FilterOptions { root, nesting: false }).unwrap();
             Command::new("/usr/bin/python3").args(["-c", PROGRAM]).arg(path).output().unwrap()
         })
         .join()
@@ -121,7 +123,7 @@ for name in os.listdir(directory):
         }
         assert!(refused.lines().count() >= 13);
         assert_eq!(allowed, "chmod ok\nmake ok\nopen without a mode ok\n", "{text}");
-        // Without the filter the kernel lets every one of them be made: it is the filter that refuses.
+        // Without the filter the kernel permits each of them, so it is the filter that refuses.
         assert!(attempt(false).contains("FOUND"));
     }
 }
