@@ -38,7 +38,7 @@ pub mod dns;
 mod files;
 pub(crate) mod fleet;
 pub mod http;
-pub mod ipc;
+pub(crate) mod ipc;
 pub mod kernel;
 pub(crate) mod logging;
 pub mod metrics;

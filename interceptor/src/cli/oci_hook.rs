@@ -162,7 +162,7 @@ fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result
     }
     let policy = policies::resolve(&arguments.policies, asked)?;
     // Again: between the stages other hooks may have changed it.
-    let config = Config::of_bundle(&state.bundle)?;
+    let config = input::of_bundle(&state.bundle)?;
     config.judge(arguments.allow_privileged)?;
     let root = config.root(Some(&state.bundle))?;
     let attach = Ask::Attach {
@@ -192,7 +192,7 @@ fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result
 fn poststop(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
     let store = Store::open(&arguments.state)?;
     // Prepared for a container that then could not be made: no record tells of it.
-    if let Ok(config) = Config::of_bundle(&state.bundle)
+    if let Ok(config) = input::of_bundle(&state.bundle)
         && let Some(entry) = config.annotation(SANDBOX).and_then(|id| store.entry(id).ok())
         && entry.exists()
         && entry.record().is_none()

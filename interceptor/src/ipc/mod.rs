@@ -6,6 +6,6 @@ mod secret;
 mod socket;
 mod text;
 
-pub use secret::Secret;
-pub use socket::{ControlSocket, SocketError};
-pub use text::{SentPath, Strings};
+pub(crate) use secret::Secret;
+pub(crate) use socket::ControlSocket;
+pub(crate) use text::{SentPath, Strings};

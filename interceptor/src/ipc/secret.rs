@@ -7,16 +7,16 @@ use zeroize::Zeroizing;
 
 /// A text meant only for the next process.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Copies a secret text.
-    pub fn new(text: &str) -> Secret {
+    pub(crate) fn new(text: &str) -> Secret {
         Secret(Zeroizing::new(text.to_owned()))
     }
 
     /// The text.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }

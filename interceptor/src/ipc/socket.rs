@@ -18,7 +18,7 @@ const BACKLOG: i32 = 128;
 
 /// Why the control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// A living daemon listens there.
     #[error("another daemon listens on {path}: stop it first, or choose another path with --control", path = path.display())]
     Taken {
@@ -47,7 +47,7 @@ pub enum SocketError {
 
 /// A bound control socket; dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
-pub struct ControlSocket {
+pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     /// Device and inode of the file.
@@ -63,7 +63,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// If a living daemon listens there, others could replace the file, or the system refuses.
-    pub fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
+    pub(crate) fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
         let system =
             |action, path: &Path, cause| SocketError::System { action, path: path.to_owned(), cause };
         let directory = match path.parent() {
@@ -134,7 +134,7 @@ impl ControlSocket {
     }
 
     /// A description of the process that took over.
-    pub fn successor(&self) -> String {
+    pub(crate) fn successor(&self) -> String {
         self.successor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -144,7 +144,7 @@ impl ControlSocket {
     }
 
     /// Whether another process listens on it instead.
-    pub fn is_handed(&self) -> bool {
+    pub(crate) fn is_handed(&self) -> bool {
         self.handed.is_cancelled()
     }
 
@@ -153,16 +153,11 @@ impl ControlSocket {
         self.handed.clone()
     }
 
-    /// The socket's path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Duplicates the listening socket.
     ///
     /// # Errors
     /// If no descriptor is free.
-    pub fn listener(&self) -> io::Result<UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// OS strings, which need not be UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Strings(pub Vec<OsString>);
+pub(crate) struct Strings(pub(crate) Vec<OsString>);
 
 /// An OS path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentPath(pub PathBuf);
+pub(crate) struct SentPath(pub(crate) PathBuf);
 
 impl Serialize for Strings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -9,11 +9,11 @@ use interceptor_ebpf::Sandbox;
 use interceptor_ebpf::layout::REPORTS;
 use ipnet::IpNet;
 
-use super::enforcer::Numbers;
 use super::fill::HalfOpenGauge;
 use super::hooks::HOOKS;
 use super::maps::Maps;
 use super::networks::NetworkSet;
+use super::numbers::Numbers;
 use super::refusals::Reports;
 use super::{KernelError, pins, sys};
 use crate::seam::{Listeners, Refusals};

@@ -4,10 +4,8 @@ use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aya::{Ebpf, EbpfLoader};
 use interceptor_ebpf::layout::{HALF_OPEN_LIMIT, SHARED_NETNS};
@@ -23,6 +21,7 @@ use super::fill::MapGauge;
 use super::hooks::HOOKS;
 use super::inherited::Inherited;
 use super::maps::Maps;
+use super::numbers::Numbers;
 use super::pins::remove_pins;
 use super::refusals::Reports;
 use super::{KernelError, cgroup};
@@ -296,24 +295,6 @@ fn attach_all(
     cgroup: BorrowedFd<'_>,
 ) -> Result<Vec<aya::programs::links::FdLink>, KernelError> {
     HOOKS.iter().map(|hook| hook.attach(object, cgroup)).collect()
-}
-
-/// Numbers for sandboxes and network sets: never 0 and never reused, even after a restart beside
-/// pinned maps.
-#[derive(Debug)]
-pub(super) struct Numbers(AtomicU64);
-
-impl Numbers {
-    fn new() -> Self {
-        // A process takes fewer than one number per nanosecond, so the next process starts above.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
-        Self(AtomicU64::new(now.max(1)))
-    }
-
-    /// The next number.
-    pub(super) fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::KernelError;
 use super::attachment::Attachment;
 use super::destinations::Accepted;
-use super::enforcer::Numbers;
 use super::maps::{Maps, NetworkKey};
 use super::networks::NetworkSet;
+use super::numbers::Numbers;
 use super::refusals::Reports;
 use crate::seam::Destinations;
 

@@ -12,7 +12,7 @@ use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, SkStorage};
 use interceptor_ebpf::layout::{NETWORK_WORDS, split};
 use interceptor_ebpf::{Endpoint, Flow, Reported, Sandbox};
 
-use super::{KernelError, refusals};
+use super::KernelError;
 
 type Sandboxes = HashMap<MapData, [u32; 2], [u32; Sandbox::WORDS]>;
 type HalfOpen = HashMap<MapData, [u32; 2], [u32; 2]>;
@@ -138,7 +138,7 @@ impl Maps {
 
     /// The number of a sandbox's refusals that were not reported.
     pub(super) fn dropped_reports(&self, sandbox: u64) -> u64 {
-        lock(&self.reported).get(&split(sandbox), 0).map_or(0, refusals::dropped)
+        lock(&self.reported).get(&split(sandbox), 0).map_or(0, dropped)
     }
 
     /// The number of half-open connections of a sandbox.
@@ -241,6 +241,12 @@ fn join(first: u32, second: u32) -> u64 {
     let [a, b, c, d] = first.to_ne_bytes();
     let [e, f, g, h] = second.to_ne_bytes();
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Decodes the drop count from the words of [`Reported`].
+fn dropped(words: [u32; Reported::WORDS]) -> u64 {
+    let [.., low, high] = words;
+    join(low, high)
 }
 
 /// The inverse of [`Sandbox::to_words`].

@@ -26,6 +26,7 @@ mod hooks;
 mod inherited;
 mod maps;
 mod networks;
+mod numbers;
 mod pins;
 mod probe;
 mod refusals;

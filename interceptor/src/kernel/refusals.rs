@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData, RingBuf};
-use interceptor_ebpf::layout::{self, cause, join};
+use interceptor_ebpf::layout::{self, cause};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -249,12 +249,6 @@ fn translate(refusal: &layout::Refusal) -> Refusal {
     };
     let destination = (refusal.cause != cause::SOCKET).then(|| refusal.destination.into());
     Refusal { cause, protocol: refusal.protocol, destination }
-}
-
-/// Decodes the drop count from the words of the map's value.
-pub(super) fn dropped(words: [u32; layout::Reported::WORDS]) -> u64 {
-    let [.., low, high] = words;
-    join([low, high])
 }
 
 /// A panic leaves nothing half done here, so poisoning is ignored.

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::input::{self, Input};
-use super::{Attempt, OciError, seccomp};
-use crate::files;
+use super::{OciError, seccomp};
 
 /// Capabilities that let a container undo enforcement: mount the host's cgroups, detach programs,
 /// or enter other processes.
@@ -32,21 +30,6 @@ pub(crate) struct Config(Map<String, Value>);
 impl Config {
     pub(super) fn new(object: Map<String, Value>) -> Self {
         Config(object)
-    }
-
-    /// Reads a bundle's configuration.
-    ///
-    /// # Errors
-    /// If it is missing, too long or not a configuration.
-    pub(crate) fn of_bundle(bundle: &Path) -> Result<Self, OciError> {
-        let path = bundle.join("config.json");
-        let (file, _) = files::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
-        match input::parse(&input::read(file)?)? {
-            Input::Config(config) => Ok(config),
-            Input::State(_) | Input::Profile(_) => {
-                Err(malformed("the bundle's config.json is no container configuration"))
-            }
-        }
     }
 
     /// Reads an annotation.
@@ -225,10 +208,8 @@ mod tests {
     use super::*;
 
     fn config(value: Value) -> Config {
-        let Input::Config(config) = input::parse(value.to_string().as_bytes()).unwrap() else {
-            panic!("a configuration")
-        };
-        config
+        let Value::Object(object) = value else { panic!("a configuration") };
+        Config::new(object)
     }
 
     fn usual() -> Value {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::Config;
 use super::{Attempt, OciError};
+use crate::files;
 
 /// Maximum input size; configurations with a full seccomp profile are about 100 KiB.
 pub(crate) const MAX_INPUT: u64 = 16 << 20;
@@ -52,6 +53,22 @@ pub(crate) fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
         return Err(malformed(format!("it is longer than {MAX_INPUT} bytes")));
     }
     Ok(bytes)
+}
+
+/// Reads the configuration of a bundle.
+///
+/// # Errors
+/// If it is missing, too long or not a configuration.
+pub(crate) fn of_bundle(bundle: &Path) -> Result<Config, OciError> {
+    let path = bundle.join("config.json");
+    let (file, _) = files::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
+    match parse(&read(file)?)? {
+        Input::Config(config) => Ok(config),
+        Input::State(_) | Input::Profile(_) => Err(OciError::Malformed {
+            what: "bundle's config.json",
+            why: "it is no container configuration".into(),
+        }),
+    }
 }
 
 /// Tells the kinds apart: only a state has a `bundle`, only a configuration a `root`.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+/// Exit status for a failure of interceptor itself.
+pub(crate) const OUR_FAILURE: i32 = 125;
 /// Exit status of a command that was not found (POSIX 2.8.2, "Exit Status for Commands").
 pub(crate) const NOT_FOUND: i32 = 127;
 /// Exit status of a command that was found but could not be executed.

@@ -18,13 +18,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, chdir, getpgrp, setpgid, tcsetpgrp};
 
 use super::error::{IoContext, SandboxError};
+use super::exec::OUR_FAILURE;
 use super::handover::{Begin, Channel, InitEvent, Launch, Order};
 use super::listeners::Sockets;
 use super::{exec, loopback, mounts, outer, privileges, reaper, selftest, sys};
 use crate::notice;
-
-/// Exit status for a failure of interceptor itself.
-pub(crate) const OUR_FAILURE: i32 = 125;
 
 /// The OOM score adjustment of the sandbox's processes, from -1000 to 1000.
 const FIRST_TO_GO: i32 = 500;

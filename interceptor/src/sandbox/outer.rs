@@ -19,7 +19,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
-use super::init::OUR_FAILURE;
+use super::exec::OUR_FAILURE;
 use super::sys;
 
 /// How often to try to remove the cgroup, and how far apart: its last process may not be reaped

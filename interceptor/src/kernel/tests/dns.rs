@@ -1,4 +1,5 @@
-//! UDP: port 53 reaches the resolver and seems to answer from the address that was asked; nothing else leaves.
+//! UDP: queries to port 53 reach the resolver and seem to be answered by the address asked; nothing
+//! else leaves.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -22,7 +23,7 @@ fn echo(socket: &UdpSocket, stop: &AtomicBool) {
     }
 }
 
-/// Runs both resolvers beside a test's body.
+/// Runs both resolvers during a test's body.
 pub(super) fn while_resolving<T>(ports: &Ports, body: impl FnOnce() -> T) -> T {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -35,7 +36,7 @@ pub(super) fn while_resolving<T>(ports: &Ports, body: impl FnOnce() -> T) -> T {
     })
 }
 
-/// A socket for an address's family, with a time limit.
+/// A socket for an address's family, with a timeout.
 fn client(address: SocketAddr) -> UdpSocket {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).unwrap();
@@ -43,7 +44,7 @@ fn client(address: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// The addresses of resolvers that a sandbox may think it has.
+/// Resolver addresses a sandbox may use.
 const SERVERS: [&str; 7] = [
     "192.0.2.53:53",
     "8.8.8.8:53",
@@ -71,7 +72,8 @@ fn d2_a_question_to_any_server_reaches_the_resolver_and_is_answered_by_that_serv
                 socket.send_to(b"question", server).unwrap();
                 let (length, peer) = socket.recv_from(&mut buffer).unwrap();
                 assert_eq!((&buffer[..length], peer), (&b"question"[..], server), "sendto");
-                // Connected: the kernel drops what is not from the connected address, so this also shows that it is.
+                // Connected: the kernel drops datagrams from other addresses, so this also shows
+                // the sender is right.
                 let socket = client(server);
                 socket.set_broadcast(true).unwrap();
                 socket.connect(server).unwrap();
@@ -117,7 +119,7 @@ fn k3_every_udp_but_port_53_fails_with_eperm() {
                 assert_eq!(errno(socket.connect(destination)), libc::EPERM, "connect {text}");
                 let more = sys::send_to(socket.as_fd(), libc::MSG_MORE, &bytes(destination));
                 assert_eq!(errno(more), libc::EPERM, "MSG_MORE {text}");
-                // Connected to a resolver, and sending elsewhere all the same.
+                // Connected to a resolver, yet sending elsewhere.
                 let server = if destination.is_ipv4() { "192.0.2.53:53" } else { "[2001:db8::53]:53" };
                 socket.connect(server).unwrap();
                 assert_eq!(errno(socket.send_to(b"x", destination)), libc::EPERM, "connected sendto {text}");
@@ -144,7 +146,7 @@ fn k8_no_family_trick_sends_udp_out() {
             assert_eq!(errno(sys::send_to(v6.as_fd(), 0, &unspecified)), libc::EDESTADDRREQ);
             // An IPv4 address on an IPv6 socket.
             assert_eq!(errno(sys::send_to(v6.as_fd(), 0, &destination)), libc::EPERM);
-            // Connected, then not any more, then to elsewhere.
+            // Connected, disconnected, then sending elsewhere.
             let server = SockAddr::from("192.0.2.53:53".parse::<SocketAddr>().unwrap());
             v4.connect(&server).unwrap();
             sys::connect(v4.as_fd(), &[0; 16]).unwrap();

@@ -1,5 +1,5 @@
-//! Many connections at once: none gets another's destination, no sandbox stops another, and a policy that is replaced meanwhile has no
-//! moment without one.
+//! Many connections at once: none gets another's destination, no sandbox blocks another, and
+//! replacing a policy leaves no moment without one.
 
 use std::collections::HashSet;
 use std::io::Read as _;
@@ -14,11 +14,11 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::rig::{Rig, enforcer, errno, eventually, networks};
 use super::tcp::while_serving;
 
-/// Connections of the flood: so many threads, and so many of each.
+/// The number of threads, and of connections each makes.
 const THREADS: u8 = 4;
 const EACH: u16 = 25_000;
 
-/// A destination that nobody else asks for.
+/// A destination that only this connection asks for.
 fn destination(thread: u8, number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     SocketAddr::from((Ipv4Addr::new(100, thread, high, low), 443))
@@ -36,7 +36,7 @@ fn k14_x4_of_a_hundred_thousand_connections_each_maps_right_or_is_closed_and_ano
         for number in 0..EACH {
             let asked = destination(thread, number);
             if number % 16 == 0 {
-                // One that stays to hear where it was going.
+                // Keeps the connection until the server has told its destination.
                 let Ok(mut stream) = TcpStream::connect_timeout(&asked, Duration::from_secs(10)) else {
                     refused.fetch_add(1, Ordering::Relaxed);
                     continue;
@@ -111,7 +111,7 @@ fn denied_networks_are_replaced_as_a_whole_under_load() {
     let enforcer = enforcer();
     let rig = Rig::new();
     let ports = rig.listen();
-    // Two sets with much of their own, one network in common, and one in neither.
+    // Two sets that differ in much, share one network, and both lack another.
     let set = |first: &str, block: u8| -> Vec<IpNet> {
         let filler = (0..500_u16).map(|number| {
             let [high, low] = number.to_be_bytes();

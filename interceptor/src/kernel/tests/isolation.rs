@@ -1,4 +1,4 @@
-//! Sandboxes beside each other, nested in cgroups of their own, and in a namespace that they share with the host.
+//! Sandboxes side by side, in nested cgroups, and in a namespace shared with the host.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -19,7 +19,7 @@ fn k14_two_sandboxes_in_one_namespace_never_cross() {
         [first, second]
     };
     let ports = [rigs[0].listen(), rigs[1].listen()];
-    // Both try one network that only the other is denied.
+    // Both try a network that only the other one is denied.
     let denied = ["10.0.0.0/8", "11.0.0.0/8"];
     let attachments = [0, 1].map(|number: usize| {
         let mut enforcement = rigs[number].enforcement(&ports[number]);
@@ -113,7 +113,7 @@ fn k7_a_socket_keeps_the_sandbox_in_which_it_was_born() {
     let _attachment = rig.attach(&enforcer, &enforcement).unwrap();
     let socket =
         rig.inside(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap());
-    // Handed out of the sandbox and used there, it is judged all the same.
+    // Passed out of the sandbox and used there, the socket is still judged.
     let denied = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 80));
     assert_eq!(errno(socket.connect(&denied.into())), libc::EPERM);
     let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
@@ -147,9 +147,10 @@ fn k20_the_loopback_of_a_shared_namespace_is_closed_unless_allowed() {
             for address in ["[::1]", "[::]"] {
                 assert_eq!(errno(TcpStream::connect(format!("{address}:{port6}"))), libc::EPERM, "{address}");
             }
-            // Neither the interceptor's own port, which an unmarked sandbox could speak to without a record.
+            // Nor the interceptor's own port, which an unmarked sandbox could otherwise use without
+            // a record.
             assert_eq!(errno(TcpStream::connect(ports.tcp4.local_addr().unwrap())), libc::EPERM);
-            // Where a rule allows it, it is the proxy that is asked.
+            // If a rule allows it, the connection goes to the proxy.
             drop(TcpStream::connect(format!("127.0.0.2:{port4}")).unwrap());
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             assert_eq!(errno(socket.send_to(b"x", hostudp.local_addr().unwrap())), libc::EPERM);
@@ -197,17 +198,17 @@ fn k18_what_was_connected_before_the_attach_sends_nothing_to_a_device() {
     assert_eq!(receiver.recv(&mut buffer).unwrap(), 6);
 
     let attachment = rig.attach(&enforcer, &rig.enforcement(&ports)).unwrap();
-    // The socket takes the bytes, but they do not leave; a datagram's sender is told.
+    // The socket accepts the bytes, but they do not leave; a datagram's sender gets an error.
     client.write_all(b"after").unwrap();
     assert_eq!(errno(datagrams.send(b"after")), libc::EPERM);
     assert!(accepted.read(&mut buffer).is_err(), "bytes went out after the attach");
     assert!(receiver.recv(&mut buffer).is_err(), "a datagram went out after the attach");
-    // A new one goes to the proxy.
+    // A new connection goes to the proxy.
     let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
         rig.inside(|| drop(TcpStream::connect(server.local_addr().unwrap()).unwrap()));
     });
     assert_eq!(seen, [Some(server.local_addr().unwrap())]);
-    // With the programs gone the old connection goes on, which shows that it was they that held it.
+    // Without the programs the old connection works again, so it was they that stopped it.
     drop(attachment);
     accepted.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(accepted.read(&mut buffer).unwrap(), 5);
@@ -238,7 +239,7 @@ fn k18_nobody_takes_the_place_of_a_dead_interceptor_in_a_shared_namespace() {
             }
         });
     };
-    // Not marked yet, then dead, then with strangers on the ports.
+    // Not marked yet, then dead, then with other sockets on the ports.
     refused();
     ports.mark(&attachment);
     let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
@@ -285,7 +286,7 @@ fn k22_nobody_outside_reaches_a_listener_of_the_sandbox() {
     });
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(socket.recv(&mut [0; 8]).is_err(), "a datagram came in from outside");
-    // From inside the listener is there.
+    // From inside, the listener is reachable.
     rig.inside(|| drop(TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap()));
 }
 
@@ -293,7 +294,7 @@ fn k22_nobody_outside_reaches_a_listener_of_the_sandbox() {
 fn k14_a_sandbox_at_its_limit_of_half_open_connections_stops_no_other() {
     let enforcer = enforcer();
     let (greedy, other) = (Rig::new(), Rig::new());
-    // Nobody accepts where the greedy sandbox's connections go: once the queue is full, they stay half open.
+    // Nobody accepts the greedy sandbox's connections: once the queue is full, they stay half open.
     let (greedy_ports, ports) = (greedy.listen(), other.listen());
     let attachment = greedy.attach(&enforcer, &greedy.enforcement(&greedy_ports)).unwrap();
     let _attachment = other.attach(&enforcer, &other.enforcement(&ports)).unwrap();
@@ -327,7 +328,7 @@ fn k14_a_sandbox_at_its_limit_of_half_open_connections_stops_no_other() {
         });
     });
     assert_eq!(seen.iter().flatten().count(), 100);
-    // The entries go with the sockets.
+    // The entries vanish with the sockets.
     drop(sockets);
     eventually(|| (attachment.half_open(), enforcer.maps().flows()) == (0, 0));
 }

@@ -1,4 +1,4 @@
-//! Attaching, refusing to attach, and what is left afterwards: nothing.
+//! Attaching, refusing to attach, and leaving nothing behind.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ fn o7_dropping_an_attachment_leaves_no_entry_and_no_program() {
     enforcement.denied = networks(&["10.0.0.0/8", "2001:db8::/32", "::/1"]);
     enforcement.allowed_loopback = networks(&["127.0.0.0/8"]);
     let mut attachment = rig.attach(&enforcer, &enforcement).unwrap();
-    // Nobody accepts: once the listener's queue is full, a connection stays half open.
+    // Nobody accepts: once the listener's queue is full, connections stay half open.
     let mut clients = Vec::new();
     while attachment.half_open() == 0 {
         assert!(clients.len() < 5000, "the queue is never full");
@@ -41,7 +41,7 @@ fn o7_dropping_an_attachment_leaves_no_entry_and_no_program() {
     drop(attachment);
     assert_eq!(fill(), [0, 0, 0]);
     assert_eq!((enforcer.maps().flows(), enforcer.maps().entries()), (0, 0));
-    // The cgroup is as before: there is no way out here, which is another error than the programs'.
+    // The cgroup is as before: without a route the error differs from the programs' refusal.
     rig.inside(|| assert_eq!(errno(TcpStream::connect("192.0.2.1:80")), libc::ENETUNREACH));
 }
 
@@ -69,7 +69,7 @@ fn o7_a_cgroup_that_is_enforced_again_knows_nothing_of_before() {
 
 #[test]
 fn a_second_enforcement_is_refused_at_above_and_below() {
-    // Two enforcers, as two processes have them.
+    // Two enforcers, like two processes.
     let (first, second) = (enforcer(), enforcer());
     let rig = Rig::new();
     let ports = rig.listen();
@@ -145,7 +145,7 @@ fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
     }
     refused();
     let second = enforcer();
-    // The interceptor's own sockets, born in the cgroup while the old programs stand.
+    // The interceptor's own sockets, created in the cgroup while the old programs are attached.
     let ports = rig.listen();
     let error = rig.attach(&second, &enforcement(&ports)).unwrap_err();
     assert!(matches!(error, KernelError::AlreadyEnforced { .. }), "{error}");
@@ -156,7 +156,7 @@ fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
     works(&second, &ports);
     attachment.pin(&pins).unwrap();
     assert_eq!(std::fs::read_dir(&pins).unwrap().count(), crate::kernel::HOOKS.len());
-    // A normal end leaves nothing, and so does a removal after another death.
+    // A normal end leaves nothing behind, nor does a removal after another crash.
     drop(attachment);
     assert!(!pins.exists());
     let mut attachment = rig.attach(&second, &enforcement(&ports)).unwrap();
@@ -168,7 +168,7 @@ fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
     rig.inside(|| assert_eq!(errno(TcpStream::connect("192.0.2.1:80")), libc::ENETUNREACH));
 }
 
-/// A bpffs of the test's own.
+/// The test's own bpffs.
 struct Bpffs(tempfile::TempDir);
 
 impl Bpffs {
@@ -219,7 +219,7 @@ fn more_sandboxes_than_the_maps_are_made_for_are_refused_by_number() {
 fn the_programs_load_with_their_debug_events_and_report_a_refusal() {
     let events = Events::default();
     let seen = std::sync::Arc::clone(&events.0);
-    // The events come from a thread of the enforcer's own, so the subscriber has to be everybody's.
+    // The events come from the enforcer's thread, so the subscriber must be global.
     tracing::subscriber::set_global_default(events).unwrap();
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes: 1, debug: true }).unwrap();
     let rig = Rig::new();
@@ -286,7 +286,7 @@ fn another_process_goes_on_with_the_same_programs_and_maps() {
 
     let descriptors = attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
     let inherited = second.inherit(descriptors).unwrap();
-    // One that fails in the middle changes nothing.
+    // A failure in the middle changes nothing.
     drop(inherited.attachment(attachment.cgroup_id(), &pins, None).unwrap());
     assert_eq!(first.maps().entries(), 1);
     let inherited =

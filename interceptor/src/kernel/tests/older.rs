@@ -1,4 +1,5 @@
-//! What an older or smaller kernel answers, told by a filter on this thread's system calls: a clear refusal, never a weaker wall.
+//! Simulates older or smaller kernels by filtering this thread's system calls: the result is a
+//! clear refusal, never weaker enforcement.
 
 use std::collections::BTreeMap;
 
@@ -60,6 +61,6 @@ fn o6_a_cgroup_to_which_a_hook_cannot_be_attached_is_left_as_it_was() {
     let attach = || rig.attach(&enforcer, &rig.enforcement(&ports)).map(drop).unwrap_err();
     let error = where_bpf_fails(libc::EINVAL, Some(LINK_CREATE), attach);
     assert!(matches!(error, KernelError::Attach { .. }), "{error}");
-    // Nothing is left of the attempt: the next one succeeds.
+    // The attempt leaves nothing behind: the next one succeeds.
     rig.attach(&enforcer, &rig.enforcement(&ports)).unwrap();
 }

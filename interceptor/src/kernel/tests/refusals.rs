@@ -1,4 +1,4 @@
-//! Every refusal of the programs is heard of once, or counted.
+//! Every refusal of the programs is reported once, or counted.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use super::tcp::while_serving;
 use crate::kernel::sys;
 use crate::seam::{Cause, Refusal, Refusals};
 
-/// Keeps what it hears.
+/// Stores what it receives.
 #[derive(Default)]
 struct Heard {
     refusals: Mutex<Vec<Refusal>>,
@@ -46,7 +46,7 @@ fn o4_every_refusal_is_reported_once_with_its_cause_and_destination() {
     let mut beside = other.attach(&enforcer, &other.enforcement(&other_ports)).unwrap();
     let heard = Arc::new(Heard::default());
     let elsewhere = Arc::new(Heard::default());
-    // Not reported: nobody has asked yet.
+    // Not reported: nobody has subscribed yet.
     rig.inside(|| assert_eq!(errno(TcpStream::connect("10.0.0.1:80")), libc::EPERM));
     attachment.report_to(heard.clone()).unwrap();
     beside.report_to(elsewhere.clone()).unwrap();
@@ -58,15 +58,15 @@ fn o4_every_refusal_is_reported_once_with_its_cause_and_destination() {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             assert_eq!(errno(socket.send_to(b"x", "192.0.2.1:443")), libc::EPERM);
             assert_eq!(errno(socket.connect("192.0.2.1:444")), libc::EPERM);
-            // As a C library does to sort the addresses of a name.
+            // As C libraries do to sort a name's addresses.
             assert_eq!(errno(socket.connect("198.18.0.7:443")), libc::EPERM);
             assert_eq!(errno(sys::socket(libc::AF_INET, libc::SOCK_RAW, 1)), libc::EPERM);
-            // What is let through is not reported.
+            // Permitted connections are not reported.
             drop(TcpStream::connect("192.0.2.1:80").unwrap());
         });
     });
     assert_eq!(seen.len(), 1);
-    // The reader hears of them by itself, without being asked.
+    // The reader delivers them without being asked.
     let at = |text: &str| Some(text.parse().unwrap());
     let expected = [
         (Cause::Network, 6, at("10.0.0.1:80")),
@@ -104,7 +104,7 @@ fn x7_a_flood_of_refusals_is_bounded_and_what_is_dropped_is_counted() {
         }
     });
     let windows = start.elapsed().as_nanos() >> interceptor_ebpf::layout::REPORT_WINDOW_SHIFT;
-    // The other sandbox is heard all the same.
+    // The other sandbox's refusals still arrive.
     other.inside(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         assert_eq!(errno(socket.send_to(b"x", "192.0.2.2:443")), libc::EPERM);

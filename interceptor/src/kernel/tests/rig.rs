@@ -1,5 +1,6 @@
-//! Sandboxes for tests, in this process: a cgroup is entered by a thread, not only by a process, when it is of the threaded kind
-//! (`Documentation/admin-guide/cgroup-v2.rst`, "Threads"), and so is a network namespace. So a test runs a closure inside.
+//! Sandboxes within the test process: a single thread can enter a threaded cgroup
+//! (`Documentation/admin-guide/cgroup-v2.rst`, "Threads") and a network namespace, so a test runs
+//! closures inside.
 
 use std::fs::{self, File};
 use std::io;
@@ -47,7 +48,7 @@ impl Rig {
         rig
     }
 
-    /// A cgroup in this one.
+    /// Creates a cgroup below this one.
     pub(super) fn nest(&self, name: &str) -> PathBuf {
         let nested = self.cgroup.join(name);
         make_threaded(&nested);
@@ -62,7 +63,7 @@ impl Rig {
     /// Runs a closure on a thread of a cgroup nested in the sandbox.
     pub(super) fn inside_of<T: Send>(&self, cgroup: &Path, body: impl FnOnce() -> T + Send) -> T {
         let thread = || {
-            // 0 is the thread that writes.
+            // 0 means the writing thread.
             fs::write(cgroup.join("cgroup.threads"), "0").unwrap();
             setns(&self.netns, CloneFlags::CLONE_NEWNET).unwrap();
             body()
@@ -89,7 +90,7 @@ impl Rig {
         assert!(status.success(), "{command}: {status}");
     }
 
-    /// A path by which `ip` finds the namespace.
+    /// The path `ip` finds the namespace by.
     pub(super) fn netns_path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd())
     }
@@ -104,7 +105,7 @@ impl Rig {
         })
     }
 
-    /// Puts the programs on the cgroup.
+    /// Attaches the programs to the cgroup.
     pub(super) fn attach(
         &self,
         enforcer: &Enforcer,
@@ -113,7 +114,7 @@ impl Rig {
         enforcer.attach(File::open(&self.cgroup).unwrap(), enforcement)
     }
 
-    /// What [`Self::attach`] wants, in a private namespace, with nothing denied.
+    /// The argument of [`Self::attach`] for a private namespace with nothing denied.
     pub(super) fn enforcement(&self, ports: &Ports) -> Enforcement {
         Enforcement {
             cgroup_id: fs::metadata(&self.cgroup).unwrap().ino(),
@@ -135,7 +136,7 @@ impl Drop for Rig {
     }
 }
 
-/// The sockets of the interceptor in a sandbox.
+/// The interceptor's sockets in a sandbox.
 pub(super) struct Ports {
     pub(super) tcp4: TcpListener,
     pub(super) tcp6: TcpListener,
@@ -153,13 +154,13 @@ impl Ports {
     }
 }
 
-/// The networks of a list.
+/// Parses a list of networks.
 pub(super) fn networks(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// Waits for what comes a moment after a socket is closed: a test beside this one may have forked, and the child holds all sockets
-/// of this process until it executes its command.
+/// Waits for an effect that follows the closing of a socket: a concurrent test may have forked, and
+/// the child holds all sockets of this process until it executes its command.
 pub(super) fn eventually(condition: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !condition() {
@@ -224,7 +225,8 @@ fn make_threaded(cgroup: &Path) {
     fs::write(cgroup.join("cgroup.type"), "threaded").unwrap();
 }
 
-/// Removes a cgroup and those below. A thread that has just ended may be in it for a moment longer.
+/// Removes a cgroup and its descendants. A thread that has just ended may remain in it for a
+/// moment.
 fn remove(cgroup: &Path) {
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -240,7 +242,8 @@ fn remove(cgroup: &Path) {
     eprintln!("{} is left behind", cgroup.display());
 }
 
-/// The cgroup in which this process is while a rig exists: threads may only enter cgroups below their process's.
+/// The cgroup of this process while a rig exists: threads may only enter cgroups below their
+/// process's.
 struct Domain {
     rigs: usize,
     home: PathBuf,
@@ -277,7 +280,7 @@ impl Domain {
     }
 }
 
-/// Where cgroup v2 is mounted.
+/// The mount point of cgroup v2.
 fn cgroup2_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());

@@ -15,7 +15,7 @@ use super::rig::{Ports, Rig, bytes, enforcer, errno, eventually, networks};
 use crate::kernel::sys;
 use crate::seam::Destinations;
 
-/// Accepts until stopped: writes to each client where it was going, and returns all of these.
+/// Accepts until stopped: sends each client its original destination, and returns all of them.
 pub(super) fn serve(
     listener: &TcpListener,
     destinations: &dyn Destinations,
@@ -23,10 +23,11 @@ pub(super) fn serve(
 ) -> Vec<Option<SocketAddr>> {
     listener.set_nonblocking(true).unwrap();
     let mut seen = Vec::new();
-    // To close while unread data is there would reset the connection before the client has read: the last few stay open.
+    // Closing with unread data would reset the connection before the client has read: keep the last
+    // few open.
     let mut open = VecDeque::new();
     loop {
-        // Asked before the queue is: what was connected before the stop is still accepted.
+        // Checked before the queue: connections made before the stop are still accepted.
         let stopping = stop.load(Ordering::Relaxed);
         match listener.accept() {
             Ok((mut stream, _)) => {
@@ -53,7 +54,7 @@ pub(super) fn serve(
     }
 }
 
-/// Runs both listeners' accept loops beside a test's body, and returns what they saw.
+/// Runs both listeners' accept loops during a test's body, and returns what they saw.
 pub(super) fn while_serving<T>(
     ports: &Ports,
     destinations: &dyn Destinations,
@@ -71,7 +72,7 @@ pub(super) fn while_serving<T>(
     })
 }
 
-/// What the server says to a client.
+/// The server's message to a client.
 fn answer(mut stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut text = String::new();
@@ -79,7 +80,7 @@ fn answer(mut stream: &TcpStream) -> String {
     text
 }
 
-/// The address of the nth connection: all differ, all three forms come in turn.
+/// The address of the nth connection: all differ, and the three forms alternate.
 fn destination(thread: u8, number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     let port = 1024 + number % 50_000;
@@ -90,7 +91,7 @@ fn destination(thread: u8, number: u16) -> SocketAddr {
     }
 }
 
-/// The same address as user space is told it: mapped ones are IPv4.
+/// The address as user space sees it: mapped ones become IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -133,7 +134,7 @@ fn k2_every_original_destination_is_right_over_ipv4_ipv6_and_mapped() {
         });
     });
     assert_eq!(*wrong.lock().unwrap(), []);
-    // Those that were reset cannot say what they asked for, but no two asked for the same.
+    // Reset connections cannot tell their destination, but all destinations differ.
     let known: Vec<SocketAddr> = seen.iter().flatten().copied().collect();
     let distinct: HashSet<_> = known.iter().collect();
     assert_eq!(distinct.len(), known.len(), "a destination was seen twice");
@@ -141,7 +142,7 @@ fn k2_every_original_destination_is_right_over_ipv4_ipv6_and_mapped() {
         .flat_map(|thread| (0..CONNECTIONS).map(move |number| canonical(destination(thread, number))))
         .collect();
     assert!(known.iter().all(|address| asked.contains(address)));
-    // Nothing stays in FLOWS: what was not accepted was deleted on close.
+    // FLOWS ends up empty: connections never accepted are deleted on close.
     eventually(|| (enforcer.maps().flows(), attachment.half_open()) == (0, 0));
 }
 
@@ -203,7 +204,7 @@ fn k8_a_socket_that_disconnects_and_connects_again_is_judged_again() {
             let denied = SockAddr::from("10.0.0.1:80".parse::<SocketAddr>().unwrap());
             assert_eq!(errno(socket.connect(&denied)), libc::EPERM);
             disconnect(&socket);
-            // The record of the last redirection must not make this direct connection look like it.
+            // The last redirection's record must not make this direct connection look redirected.
             socket.connect(&target).unwrap();
         });
     });
@@ -234,7 +235,7 @@ fn k12_a_connection_to_the_listener_itself_has_no_record() {
             ));
             assert_eq!(answer(&TcpStream::connect(mapped).unwrap()), "none");
         });
-        // Neither has one from a process in the namespace that is not of the sandbox.
+        // Nor has one from a process in the namespace but outside the sandbox.
         rig.beside_cgroup(|| {
             assert_eq!(answer(&TcpStream::connect(ports.tcp4.local_addr().unwrap()).unwrap()), "none");
         });
@@ -258,7 +259,7 @@ fn k5_fast_open_and_non_blocking_connections_keep_their_destination() {
     let _attachment = rig.attach(&enforcer, &enforcement).unwrap();
     let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
         rig.inside(|| {
-            // The first asks for a cookie, the others send data with the SYN.
+            // The first connection requests a cookie, the others send data with the SYN.
             for number in 1..4 {
                 for text in [format!("192.0.2.{number}:80"), format!("[2001:db8::{number}]:80")] {
                     let asked: SocketAddr = text.parse().unwrap();
@@ -294,7 +295,7 @@ fn k8_odd_addresses_are_redirected_refused_or_no_addresses_at_all() {
     let _attachment = rig.attach(&enforcer, &rig.enforcement(&ports)).unwrap();
     let ((), _) = while_serving(&ports, &*enforcer.destinations(), || {
         rig.inside(|| {
-            // Where the kernel would know no way, the proxy is asked, and knows what to say.
+            // Destinations the kernel has no route for reach the proxy, which explains the refusal.
             for text in
                 ["255.255.255.255:80", "224.0.0.1:80", "192.0.2.1:0", "169.254.169.254:80", "[ff02::1]:80"]
             {
@@ -303,14 +304,14 @@ fn k8_odd_addresses_are_redirected_refused_or_no_addresses_at_all() {
             }
             let v4 = bytes("192.0.2.1:80".parse().unwrap());
             let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-            // An IPv4 address on an IPv6 socket, and one cut short.
+            // An IPv4 address on an IPv6 socket, and a truncated one.
             assert_eq!(errno(sys::connect(v6.as_fd(), &v4)), libc::EINVAL);
             let short = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             assert_eq!(errno(sys::connect(short.as_fd(), &v4[..8])), libc::EINVAL);
-            // A scope that names a device does not get past.
+            // A scope that names a device does not bypass this.
             let scoped: SocketAddr = "[fe80::1%1]:80".parse().unwrap();
             assert_eq!(answer(&TcpStream::connect(scoped).unwrap()), "[fe80::1]:80");
-            // An IPv6 socket that wants no IPv4 gets none.
+            // An IPv6-only socket gets no IPv4.
             v6.set_only_v6(true).unwrap();
             let mapped = SockAddr::from("[::ffff:192.0.2.1]:80".parse::<SocketAddr>().unwrap());
             assert_eq!(errno(v6.connect(&mapped)), libc::ENETUNREACH);
