@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,9 +28,15 @@ use crate::proxy::Sandbox;
 
 /// How long a connection whose time is up may take to tell its requests so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What is read of a connection at first, bytes.
+const FIRST: usize = 4096;
 /// Where a server would speak first, and how is known, a client is told that it may not, instead of
 /// being left to wait.
 const GREETING_AWAITED: Duration = Duration::from_secs(2);
+
+/// What is left to do on a connection once it is known what it is: what was needed to learn that is
+/// not kept for as long as it lasts.
+pub(super) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(sandbox: Arc<Sandbox>, stream: TcpStream, asked: SocketAddr) {
@@ -63,9 +70,12 @@ async fn after(time: Option<Duration>) {
 
 async fn attend(arrival: Arrival, mut stream: TcpStream) {
     if let Decision::Allow(allow) = arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()) {
-        return raw::serve(arrival, stream, allow).await;
+        if let Some(rest) = Box::pin(raw::serve(arrival, stream, allow)).await {
+            rest.await;
+        }
+        return;
     }
-    let mut first = BytesMut::with_capacity(4096);
+    let mut first = BytesMut::new();
     let spoken = match recognise(&arrival, &mut stream, &mut first).await {
         Ok(Some(spoken)) => spoken,
         // Closed, or silent for too long, before it said anything.
@@ -75,26 +85,29 @@ async fn attend(arrival: Arrival, mut stream: TcpStream) {
             return;
         }
     };
-    match spoken {
-        Spoken::Tls => tls(arrival, stream, first, None).await,
-        Spoken::Http1 | Spoken::Http2 => clear(arrival, stream, first, spoken).await,
+    let rest = match spoken {
+        Spoken::Tls => Box::pin(tls(arrival, stream, first, None)).await,
+        Spoken::Http1 | Spoken::Http2 => Some(clear(arrival, stream, first, spoken)),
         Spoken::Other => {
             let host = arrival.host();
-            unless_refused(arrival, stream, first, host, Protocol::Tcp, None).await;
+            Some(Box::pin(unless_refused(arrival, stream, first, host, Protocol::Tcp, None)) as Rest)
         }
+    };
+    if let Some(rest) = rest {
+        rest.await;
     }
 }
 
 /// Serves HTTP in the clear.
-pub(super) async fn clear(mut arrival: Arrival, stream: TcpStream, first: BytesMut, spoken: Spoken) {
+pub(super) fn clear(mut arrival: Arrival, stream: TcpStream, first: BytesMut, spoken: Spoken) -> Rest {
     if spoken == Spoken::Http2 {
         arrival.unasked.protocol = Some(Protocol::H2);
         let context = context(arrival, None, Protocol::H2, None);
-        http::connection::h2(Prefixed { first, stream }, context).await;
+        Box::pin(http::connection::h2(Prefixed { first, stream }, context))
     } else {
         arrival.unasked.protocol = Some(Protocol::H1);
         let context = context(arrival, None, Protocol::H1, None);
-        http::connection::h1(stream, first, context).await;
+        Box::pin(http::connection::h1(stream, first, context))
     }
 }
 
@@ -109,7 +122,13 @@ async fn recognise(
     // A connection that is kept for later says nothing yet; what has begun is to go on.
     let silence =
         if awaits_greeting { GREETING_AWAITED.min(limits.header_timeout) } else { limits.idle_timeout };
-    match tokio::time::timeout(silence, stream.read_buf(first)).await {
+    let begins = async {
+        // Who says nothing for long costs no buffer meanwhile.
+        stream.readable().await?;
+        first.reserve(FIRST);
+        stream.read_buf(first).await
+    };
+    match tokio::time::timeout(silence, begins).await {
         Ok(Ok(0)) => return Ok(None),
         Ok(read) => drop(read?),
         Err(_) if awaits_greeting => return Ok(Some(Spoken::Other)),

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -21,7 +21,12 @@ impl AsyncRead for Prefixed {
             return Pin::new(&mut this.stream).poll_read(cx, out);
         }
         let count = this.first.len().min(out.remaining());
-        out.put_slice(&this.first.split_to(count));
+        out.put_slice(&this.first[..count]);
+        this.first.advance(count);
+        if this.first.is_empty() {
+            // Its memory is not held for as long as the connection lasts.
+            this.first = BytesMut::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::arrival::Arrival;
 use super::classify::{Spoken, classify};
-use super::connection::clear;
+use super::connection::{Rest, clear};
 use super::prefixed::Prefixed;
 use super::tls::tls;
 use super::tunnelled::tunnel;
@@ -37,19 +37,23 @@ const LAST_WORD: Duration = Duration::from_millis(150);
 /// A connection to the origin of a tunnel, with what may be sent to it; or why there is none.
 pub(super) type Way = Result<(Dialed, Option<Allowance>), Box<Deny>>;
 
-/// Serves a connection that a rule permits to be tunnelled.
-pub(super) async fn serve(mut arrival: Arrival, mut stream: TcpStream, allow: Allow) {
+/// Takes a connection that a rule permits to be tunnelled to where it is known how to serve it.
+/// `None`: it ended.
+pub(super) async fn serve(mut arrival: Arrival, mut stream: TcpStream, allow: Allow) -> Option<Rest> {
     let mut first = BytesMut::with_capacity(4096);
     let host = arrival.host();
     let (spoken, way) = meet(&arrival, &host, &mut stream, &mut first).await;
     // What was spent on the way to the origin counts for the request that comes instead.
     arrival.unasked.counted = matches!(way, Some(Ok(_)));
     match spoken {
-        Spoken::Http1 | Spoken::Http2 => clear(arrival, stream, first, spoken).await,
+        Spoken::Http1 | Spoken::Http2 => Some(clear(arrival, stream, first, spoken)),
         Spoken::Tls => tls(arrival, stream, first, way).await,
         Spoken::Other => {
             let stream = Prefixed { first, stream };
-            tunnel(arrival, stream, host, Protocol::Tcp, &allow, way).await;
+            let tunnel = async move {
+                tunnel(arrival, stream, host, Protocol::Tcp, &allow, way).await;
+            };
+            Some(Box::pin(tunnel))
         }
     }
 }

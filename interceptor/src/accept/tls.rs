@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::arrival::Arrival;
-use super::connection::{context, reset};
+use super::connection::{Rest, context, reset};
 use super::distrust::Client;
 use super::prefixed::Prefixed;
 use super::raw::{self, Way};
@@ -44,11 +44,17 @@ enum Opening {
     Terminated,
 }
 
-/// Serves a TLS connection. `way` is one to the host of the arrival.
-pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: BytesMut, way: Option<Way>) {
+/// Takes a TLS connection to where it is known how to serve it. `way` is one to the host of the
+/// arrival. `None`: it ended.
+pub(super) async fn tls(
+    mut arrival: Arrival,
+    mut stream: TcpStream,
+    mut first: BytesMut,
+    way: Option<Way>,
+) -> Option<Rest> {
     arrival.unasked.protocol = Some(Protocol::Tls);
     match opening(&arrival, &mut stream, &mut first).await {
-        Opening::Ended => {}
+        Opening::Ended => None,
         Opening::Unopened { host, sni } => {
             let way = way.filter(|_| host == arrival.host());
             // Unopened, nothing could be explained; and the name would be looked up outside (attack C1).
@@ -56,14 +62,15 @@ pub(super) async fn tls(mut arrival: Arrival, mut stream: TcpStream, mut first: 
             if let Some(id) = named.and_then(|name| arrival.rules.keyring.named_in(name.as_str())) {
                 let deny = named_placeholder(&arrival.rules.policy, id);
                 arrival.refused(Some(Protocol::Tls), &host, &deny);
-                return reset(stream);
+                reset(stream);
+                return None;
             }
-            unless_refused(arrival, stream, first, host, Protocol::Tls, way).await;
+            Some(Box::pin(unless_refused(arrival, stream, first, host, Protocol::Tls, way)))
         }
         Opening::Terminated => {
             // What was dialled for a tunnel is of no use to HTTP.
             drop(way);
-            terminated(arrival, Prefixed { first, stream }).await;
+            terminated(arrival, Prefixed { first, stream }).await
         }
     }
 }
@@ -102,9 +109,9 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
     }
 }
 
-/// Terminates TLS and serves the HTTP in it.
-async fn terminated(mut arrival: Arrival, stream: Prefixed) {
-    let Some(handshake) = begun(&arrival, stream).await else { return };
+/// Terminates TLS, for the HTTP in it to be served.
+async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
+    let handshake = begun(&arrival, stream).await?;
     let hello = handshake.client_hello();
     let offers_h2 = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == b"h2"));
     let sni = hello.server_name().map(str::to_owned);
@@ -116,7 +123,7 @@ async fn terminated(mut arrival: Arrival, stream: Prefixed) {
         (Some(_), Some(Ok(name))) => name,
         _ => identity.host.clone(),
     };
-    let Some(config) = config(&arrival, &leaf) else { return };
+    let config = config(&arrival, &leaf)?;
     // What was spent on the way to an address is not spent on the host that was named then.
     arrival.unasked.counted &= identity.host == arrival.host();
     let early = early(&arrival, &identity, offers_h2);
@@ -131,17 +138,21 @@ async fn terminated(mut arrival: Arrival, stream: Prefixed) {
             if alert.is_some() || error.kind() != io::ErrorKind::InvalidData {
                 arrival.activity().closed(alert);
             }
-            return;
+            return None;
         }
-        None => return arrival.activity().end(Reason::HeaderTimeout),
+        None => {
+            arrival.activity().end(Reason::HeaderTimeout);
+            return None;
+        }
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         arrival.unasked.protocol = Some(Protocol::H2);
-        http::connection::h2(stream, context(arrival, Some(identity), Protocol::H2, early)).await;
+        let context = context(arrival, Some(identity), Protocol::H2, early);
+        Some(Box::pin(http::connection::h2(stream, context)))
     } else {
         arrival.unasked.protocol = Some(Protocol::H1);
         let context = context(arrival, Some(identity), Protocol::H1, early);
-        http::connection::h1(stream, BytesMut::new(), context).await;
+        Some(Box::pin(http::connection::h1(stream, BytesMut::new(), context)))
     }
 }
 
