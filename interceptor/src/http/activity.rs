@@ -114,6 +114,11 @@ impl Activity {
         self.limit.get().copied()
     }
 
+    /// Returns when nothing has moved for `time`.
+    pub(crate) async fn stillness(&self, time: Duration) {
+        self.pulse.silence(time).await;
+    }
+
     /// Returns when nothing has moved for `patience` and nobody waits for an origin.
     pub(crate) async fn silence(&self, patience: Duration) {
         loop {

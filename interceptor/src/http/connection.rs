@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, count, most};
 use super::frames::Frames;
+use super::rest::{Counted, Home};
 use super::serve::handle;
 use super::stall::Stall;
 use super::strict::{Ceilings, Strict};
@@ -43,37 +44,57 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = context.limits;
-    let (most_bytes, most_headers) = most(&limits);
     let stream = Stall::new(stream, limits.idle_timeout, context.activity.clone()).beating();
-    let (stream, notes) = Strict::new(stream, first, ceilings(context.sandbox.clone(), limits));
+    let (mut stream, notes) = Strict::new(stream, first, ceilings(context.sandbox.clone(), limits));
     context.notes = Some(notes.clone());
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
     let _unfinished = Unfinished { context: context.clone(), notes };
     let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
     let close = context.close.clone();
-    let requests = context.clone();
-    let service = service_fn(move |request| handle(requests.clone(), request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The filter limits the time of a head; this one is how long a connection may be idle between requests.
-        .header_read_timeout(limits.idle_timeout)
-        .max_headers(count(most_headers).saturating_add(1))
-        .max_header_size(count(most_bytes).saturating_add(1024))
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let (requests, home) = (context.clone(), Home::new());
     let served = async {
-        let mut connection = std::pin::pin!(connection);
         // While the process drains, each answer says that it is the last one of its connection: see `handle`.
-        let silent = async {
+        let mut silent = std::pin::pin!(async {
             drain.cancelled().await;
             tokio::time::sleep(LAST_REQUEST).await;
-        };
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = silent => connection.as_mut().graceful_shutdown(),
+        });
+        let mut is_told = false;
+        loop {
+            let (asked, open) = (requests.clone(), home.clone());
+            // Boxed, so that hyper's room for one is a pointer while there is none.
+            let service = service_fn(move |request| {
+                let (context, open) = (asked.clone(), open.open());
+                Box::pin(async move {
+                    let answered = handle(context, request).await;
+                    answered.map(|response| response.map(|body| Counted { body, _open: open }))
+                })
+            });
+            let lent = TokioIo::new(home.lend(stream));
+            let mut connection =
+                Box::pin(http1_builder(&limits).serve_connection(lent, service).with_upgrades());
+            if is_told {
+                connection.as_mut().graceful_shutdown();
+                return connection.await;
+            }
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = silent.as_mut() => {
+                    connection.as_mut().graceful_shutdown();
+                    return connection.await;
+                }
+                () = home.rest(&requests.activity) => {}
+            }
+            let Some(mut idle) = home.take_back(connection) else { return Ok(()) };
+            tokio::select! {
+                begun = poll_fn(|cx| idle.poll_begun(cx)) => if let Err(error) = begun {
+                    tracing::debug!(%error, "an idle connection ended");
+                    return Ok(());
+                },
+                () = silent.as_mut() => is_told = true,
+            }
+            stream = idle;
         }
-        connection.await
     };
     tokio::select! {
         ended = served => if let Err(error) = ended {
@@ -99,6 +120,19 @@ where
     if let Some(switched) = switched {
         let _ = switched.await; // how it ended is in its record
     }
+}
+
+/// What an HTTP/1.1 connection is set up with that began with these limits.
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let (most_bytes, most_headers) = most(limits);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The filter limits the time of a head; this one is how long a connection may be idle between requests.
+        .header_read_timeout(limits.idle_timeout)
+        .max_headers(count(most_headers).saturating_add(1))
+        .max_header_size(count(most_bytes).saturating_add(1024));
+    builder
 }
 
 /// The ceilings of the heads of a connection that began with these limits. Asked for each head, so

@@ -2,9 +2,9 @@
 //! refuse, for every "no" on it.
 //!
 //! - `connection`: one connection, HTTP/1.1 or HTTP/2, until it ends. `strict` lets only well-formed
-//!   HTTP/1.1 messages reach hyper; `context` is what its requests have in common; `activity` and
-//!   `stall` say whether it is idle; `frames` and `unserved` see what never becomes a request, for
-//!   its record.
+//!   HTTP/1.1 messages reach hyper, and `rest` takes the stream back from it while nothing moves;
+//!   `context` is what its requests have in common; `activity` and `stall` say whether it is idle;
+//!   `frames` and `unserved` see what never becomes a request, for its record.
 //! - `serve`: its requests, each by itself.
 //! - `judge`: which host a request is for (`authority`, `base_url`) and whether it is permitted.
 //! - `flight`: a judged request and all that it carries.
@@ -37,6 +37,7 @@ mod offers;
 pub mod redact;
 pub(crate) mod refuse;
 mod respond;
+mod rest;
 mod sending;
 mod serve;
 mod stall;

@@ -15,6 +15,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -136,6 +137,8 @@ enum Line {
     Trailer(usize),
 }
 
+/// What is read at once of a head or a line, bytes.
+const PIECE: usize = 4096;
 /// A chunk size line is at most 16 hexadecimal digits and CRLF: extensions are refused (attack H1).
 const MOST_CHUNK_LINE: usize = 18;
 /// Trailers of a request, together.
@@ -287,10 +290,18 @@ fn give(buffer: &mut BytesMut, out: &mut ReadBuf<'_>, most: usize) -> usize {
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
-    /// Reads more into the buffer; `false` at the end of the stream.
+    /// Reads more into the buffer; `false` at the end of the stream. Read by way of the stack: the
+    /// buffer is as long as what came, and none is held while nothing comes.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let count = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer))?;
-        Poll::Ready(Ok(count > 0))
+        let mut piece = [const { MaybeUninit::<u8>::uninit() }; PIECE];
+        let mut piece = ReadBuf::uninit(&mut piece);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut piece);
+        if polled.is_pending() && self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        ready!(polled)?;
+        self.buffer.extend_from_slice(piece.filled());
+        Poll::Ready(Ok(!piece.filled().is_empty()))
     }
 
     /// Ready when a head that has begun took too long. Between messages there is no hurry here.
@@ -303,6 +314,19 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             Box::pin(tokio::time::sleep(self.ceilings.0().time))
         };
         self.patience.get_or_insert_with(begin).as_mut().poll(cx)
+    }
+
+    /// Whether what came is delivered to its last byte, and the next message has not begun.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        matches!(self.state, State::Head { .. }) && self.buffer.is_empty()
+    }
+
+    /// Ready when the next message begins, the stream ends, or fails; to be called between messages.
+    pub(crate) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_between_messages() {
+            ready!(self.poll_fill(cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The head that was waited for is whole, or refused.

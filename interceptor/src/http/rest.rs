@@ -1,0 +1,251 @@
+//! An HTTP/1.1 connection between its requests: hyper, with 16 KiB of buffers, is there only while
+//! something moves. When nothing has for [`REST`] the stream is taken back from it, and lent to a new
+//! one as soon as the next request begins.
+//!
+//! What says that hyper holds nothing that would be lost: no request is open, all that it wrote is
+//! flushed, and the last thing it did was to ask for more where the filter has delivered every byte
+//! that came and the next message has not begun.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::activity::Activity;
+use super::body::{BodyError, Download};
+use super::strict::Strict;
+
+/// How long nothing must have moved.
+const REST: Duration = Duration::from_millis(250);
+/// The longest time between two looks while something is under way that does not move.
+const MOST_PAUSE: Duration = Duration::from_secs(8);
+
+/// What is known of the stream of a connection while hyper has it.
+#[derive(Debug)]
+pub(super) struct Home<S> {
+    /// The stream, once it came back.
+    stream: Mutex<Option<Strict<S>>>,
+    /// Whether it is to come back; else it ends with whoever has it.
+    wanted: AtomicBool,
+    /// The last thing asked for was more, between messages, and nothing came.
+    waits: AtomicBool,
+    /// What was written is flushed.
+    flushed: AtomicBool,
+    requests: Arc<AtomicUsize>,
+}
+
+impl<S> Home<S> {
+    pub(super) fn new() -> Arc<Home<S>> {
+        Arc::new(Home {
+            stream: Mutex::default(),
+            wanted: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
+            requests: Arc::default(),
+        })
+    }
+
+    /// Lends the stream out.
+    pub(super) fn lend(self: &Arc<Self>, stream: Strict<S>) -> Lent<S> {
+        self.waits.store(false, Ordering::Relaxed);
+        Lent { stream: Some(stream), home: self.clone() }
+    }
+
+    /// Takes the stream back from what has it, which ends.
+    pub(super) fn take_back(&self, borrower: impl Sized) -> Option<Strict<S>> {
+        self.wanted.store(true, Ordering::Relaxed);
+        drop(borrower);
+        self.wanted.store(false, Ordering::Relaxed);
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A request is open until the returned value is dropped.
+    pub(super) fn open(&self) -> Open {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Open(self.requests.clone())
+    }
+
+    fn rests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+            && self.waits.load(Ordering::Relaxed)
+            && self.flushed.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the stream may be taken back. All of this is in the task of the connection, so
+    /// that nothing changes before it is.
+    pub(super) async fn rest(&self, activity: &Activity) {
+        let mut pause = REST;
+        loop {
+            activity.stillness(REST).await;
+            if self.rests() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = MOST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
+/// A stream that is lent.
+#[derive(Debug)]
+pub(super) struct Lent<S> {
+    /// There until this is dropped.
+    stream: Option<Strict<S>>,
+    home: Arc<Home<S>>,
+}
+
+impl<S> Drop for Lent<S> {
+    fn drop(&mut self) {
+        if self.home.wanted.load(Ordering::Relaxed) {
+            *self.home.stream.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+        }
+    }
+}
+
+impl<S> Lent<S> {
+    fn stream(&mut self) -> io::Result<Pin<&mut Strict<S>>>
+    where
+        S: Unpin,
+    {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = this.stream()?.poll_read(cx, out);
+        let between = this.stream.as_ref().is_some_and(Strict::is_between_messages);
+        this.home.waits.store(polled.is_pending() && between, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.home.flushed.store(false, Ordering::Relaxed);
+        this.stream()?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.home.flushed.store(false, Ordering::Relaxed);
+        this.stream()?.poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = this.stream()?.poll_flush(cx);
+        this.home.flushed.store(matches!(polled, Poll::Ready(Ok(()))), Ordering::Relaxed);
+        polled
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.home.flushed.store(false, Ordering::Relaxed);
+        this.stream()?.poll_shutdown(cx)
+    }
+}
+
+/// An open request: from its head until its answer is handed on whole.
+#[derive(Debug)]
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer, whose request is open for as long as it is there.
+pub(super) struct Counted {
+    pub(super) body: Download,
+    pub(super) _open: Open,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::strict::Ceilings;
+    use super::*;
+
+    fn ceilings() -> Ceilings {
+        Ceilings { head_bytes: 1024, headers: 16, time: Duration::from_secs(10) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_rests_between_messages_alone_and_comes_back_when_wanted() {
+        const REQUEST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (strict, _notes) = Strict::new(ours, bytes::BytesMut::new(), ceilings);
+        let (home, activity) = (Home::new(), Activity::default());
+        let rests = async || tokio::time::timeout(REST * 64, home.rest(&activity)).await.is_ok();
+        let mut room = [0; 1024];
+        let mut lent = home.lend(strict);
+        assert!(!rests().await, "nobody has asked for more");
+        theirs.write_all(REQUEST).await.unwrap();
+        assert_eq!(lent.read(&mut room).await.unwrap(), REQUEST.len());
+        assert!(!rests().await, "the body is to come");
+        assert!(tokio::time::timeout(REST, lent.read(&mut room)).await.is_err());
+        assert!(!rests().await, "the body is waited for");
+        theirs.write_all(b"body").await.unwrap();
+        assert_eq!(lent.read(&mut room).await.unwrap(), 4);
+        assert!(!rests().await, "what was read last may wait in hyper");
+        assert!(tokio::time::timeout(REST, lent.read(&mut room)).await.is_err());
+        let open = home.open();
+        assert!(!rests().await, "it is not answered");
+        drop(open);
+        lent.write_all(b"answer").await.unwrap();
+        assert!(!rests().await, "the answer is not flushed");
+        lent.flush().await.unwrap();
+        assert!(rests().await);
+
+        let mut strict = home.take_back(lent).unwrap();
+        theirs.write_all(&REQUEST[..9]).await.unwrap();
+        std::future::poll_fn(|cx| strict.poll_begun(cx)).await.unwrap();
+        let mut lent = home.lend(strict);
+        theirs.write_all(&REQUEST[9..]).await.unwrap();
+        assert_eq!(lent.read(&mut room).await.unwrap(), REQUEST.len());
+        assert_eq!(&room[..REQUEST.len()], REQUEST);
+        drop(lent);
+        assert!(home.take_back(()).is_none(), "one that is not wanted ends");
+        assert_eq!(theirs.read(&mut room).await.unwrap(), 6);
+        assert_eq!(theirs.read(&mut room).await.unwrap(), 0);
+    }
+}
