@@ -1,7 +1,9 @@
 //! WebSockets and other upgrades on HTTP/1.1. The handshake takes the way of every request; from the origin's 101 on the bytes
 //! are carried, counted and limited in time, and what an origin sends is watched for real keys.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use interceptor_policy::Reason;
 use interceptor_policy::redact::{Ended, Redactor, StreamGuard};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -29,8 +31,9 @@ use crate::audit::Protocol;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::Carried;
 
-/// Bytes read at once, per direction.
+/// Bytes read at once, per direction: while much comes, and while nothing does.
 const BUFFER: usize = 32 * 1024;
+const SMALL_BUFFER: usize = 1024;
 
 /// What is connected, and how it is watched.
 #[derive(Debug)]
@@ -174,14 +177,26 @@ async fn one_way(
     mut to: impl AsyncWrite + Unpin,
     count: impl Fn(u64) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; SMALL_BUFFER];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = poll_fn(|cx| {
+            let mut room = ReadBuf::new(&mut buffer);
+            let polled = Pin::new(&mut from).poll_read(cx, &mut room);
+            let read = room.filled().len();
+            if polled.is_pending() && buffer.len() > SMALL_BUFFER {
+                buffer = vec![0; SMALL_BUFFER];
+            }
+            polled.map_ok(|()| read)
+        })
+        .await?;
         if read == 0 {
             return to.shutdown().await;
         }
         count(read as u64)?;
         to.write_all(&buffer[..read]).await?;
         to.flush().await?;
+        if read == SMALL_BUFFER && read == buffer.len() {
+            buffer = vec![0; BUFFER];
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! the guard does not know is carried only to hosts that get no key (`super::super::offers`).
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -26,7 +27,6 @@ pub struct Guarded<R> {
     origin: R,
     guard: StreamGuard,
     ready: Bytes,
-    scratch: Vec<u8>,
     pause: Option<Pin<Box<Sleep>>>,
     ended: bool,
     /// Why it must end, once what was passed before is out.
@@ -36,15 +36,7 @@ pub struct Guarded<R> {
 impl<R: AsyncRead + Unpin> Guarded<R> {
     /// Watches what is read from `origin`.
     pub fn new(origin: R, guard: StreamGuard) -> Guarded<R> {
-        Guarded {
-            origin,
-            guard,
-            ready: Bytes::new(),
-            scratch: vec![0; PIECE],
-            pause: None,
-            ended: false,
-            failed: None,
-        }
+        Guarded { origin, guard, ready: Bytes::new(), pause: None, ended: false, failed: None }
     }
 }
 
@@ -68,7 +60,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
             if let Some(failed) = this.failed {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, failed)));
             }
-            let mut scratch = ReadBuf::new(&mut this.scratch);
+            // On the stack: nothing is held while nothing comes.
+            let mut scratch = [const { MaybeUninit::<u8>::uninit() }; PIECE];
+            let mut scratch = ReadBuf::uninit(&mut scratch);
             match Pin::new(&mut this.origin).poll_read(context, &mut scratch) {
                 Poll::Ready(result) => {
                     this.pause = None;
