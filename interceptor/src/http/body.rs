@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use interceptor_policy::Reason;
 use interceptor_policy::redact::MessageError;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::activity::{Unread, Waiting};
 use super::exchange::{Exchange, TooManyEchoes};
@@ -32,27 +32,37 @@ pub(crate) enum Cut {
     Policy,
 }
 
-/// Ends a body that stands still. The timer exists only while the body is waited for.
+/// Ends a body that stands still. The timer is set when the body is first waited for, and again only
+/// when it has run out although something came meanwhile: not for each piece.
 #[derive(Debug)]
 struct Patience {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Since when it is waited for.
+    since: Option<Instant>,
 }
 
 impl Patience {
     fn new(idle: Duration) -> Patience {
-        Patience { idle, timer: None }
+        Patience { idle, timer: None, since: None }
     }
 
     fn moved(&mut self) {
-        self.timer = None;
+        self.since = None;
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         let idle = self.idle;
+        let since = *self.since.get_or_insert_with(Instant::now);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Cut::Silent(idle))
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            // One that is too far away for the clock does not run out.
+            match since.checked_add(idle) {
+                Some(end) if end > Instant::now() => timer.as_mut().reset(end),
+                _ => return Poll::Ready(Cut::Silent(idle)),
+            }
+        }
     }
 }
 
