@@ -130,7 +130,8 @@ async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
     arrival.unasked.counted |= early.is_some();
     arrival.unasked.shown = Some((leaf.clone(), client));
     let stream = match shaken(&arrival, handshake, config).await {
-        Some(Ok(stream)) => stream,
+        // Boxed: what it is handed to has several places for it.
+        Some(Ok(stream)) => Box::new(stream),
         Some(Err(error)) => {
             tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake");
             // Node.js is gone before the last bytes of the handshake: it has seen the certificate.
