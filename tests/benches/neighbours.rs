@@ -1,8 +1,9 @@
-//! What a sandbox at its limits costs its neighbour: two sandboxes in one process; a child process floods the one with
-//! handshakes for new names, streams of requests beyond its rate and connections beyond its number, while the other asks one
-//! request after the other. Its median and 99th percentile with and without the flood, in turns, in one run.
+//! What a sandbox at its limits costs its neighbour. Two sandboxes share a process. A child process
+//! floods one with handshakes for new names, requests beyond its rate and connections beyond its
+//! limit, while the other sends one request after another. Reports the latter's median and 99th
+//! percentile with and without the flood, alternating in one run.
 //!
-//! `cargo xtask bench neighbours`. It needs no root: connections are made straight to the listeners.
+//! `cargo xtask bench neighbours`. It needs no root, because it connects straight to the listeners.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command};
@@ -19,11 +20,11 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 const HOST: &str = "api.example.test";
-/// Measurements with and without the flood, in turns.
+/// The number of measurements with and without the flood, alternating.
 const ROUNDS: usize = 4;
-/// How long each takes.
+/// The length of each.
 const ROUND: Duration = Duration::from_secs(4);
-/// How many of the flood's connections ask, shake hands, and hang on.
+/// How many of the flood's connections send requests, shake hands, and stay open.
 const ASKING: usize = 16;
 const SHAKING: usize = 8;
 const HANGING: usize = 200;
@@ -118,7 +119,7 @@ impl Drop for Flood {
     }
 }
 
-/// The child: everything at once, as fast as it goes.
+/// The child: everything at once, as fast as possible.
 fn flood(to: SocketAddr, authority: &str) -> anyhow::Result<()> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;

@@ -10,17 +10,17 @@ use serde_json::Value;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// When: RFC 3339, UTC, microseconds.
+    /// The time: RFC 3339, UTC, microseconds.
     pub ts: String,
-    /// Which sandbox.
+    /// The sandbox's id.
     pub sandbox: String,
-    /// The request id of the refusal, where there is one.
+    /// The request id of the refusal, if there is one.
     pub id: Option<String>,
     /// `connection`, `dns`, `request` or `lifecycle`.
     pub kind: String,
     /// `allow` or `deny`.
     pub decision: Option<String>,
-    /// Why it was refused.
+    /// The reason of a refusal.
     #[serde(rename = "type")]
     pub reason: Option<String>,
     /// `network`, `endpoint`, `request` or `credential`.
@@ -41,33 +41,33 @@ pub struct Record {
     pub method: Option<String>,
     /// The path, without the query.
     pub path: Option<String>,
-    /// The status that was answered.
+    /// The status of the answer.
     pub status: Option<u16>,
     /// Bytes from the sandbox.
     pub bytes_up: Option<u64>,
     /// Bytes to the sandbox.
     pub bytes_down: Option<u64>,
-    /// How long it took.
+    /// The duration.
     pub duration_ms: Option<f64>,
-    /// How many real keys the origin sent back.
+    /// The number of real keys that the origin sent back.
     #[serde(default)]
     pub key_echoed: Option<u64>,
     /// The TLS alert by which a client refused the certificate.
     #[serde(default)]
     pub alert: Option<String>,
-    /// What a `lifecycle` record says happened, and how many records were dropped.
+    /// The event of a `lifecycle` record, and the number of dropped records.
     #[serde(default)]
     pub event: Option<Value>,
     /// Records lost before this one.
     #[serde(default)]
     pub dropped: Option<u64>,
-    /// Which record of its chain it is, with `--audit-chain`.
+    /// Its number in its chain, with `--audit-chain`.
     #[serde(default)]
     pub seq: Option<u64>,
     /// Its MAC.
     #[serde(default)]
     pub mac: Option<String>,
-    /// The MAC of the last record of the file before.
+    /// The MAC of the previous file's last record.
     #[serde(default)]
     pub prev: Option<String>,
     /// Free text of a `lifecycle` record.
@@ -76,22 +76,22 @@ pub struct Record {
 }
 
 impl Record {
-    /// Is it the record of a request, decided so?
+    /// Whether it is the record of a request with this decision.
     pub fn is_request(&self, decision: &str) -> bool {
         self.kind == "request" && self.decision.as_deref() == Some(decision)
     }
 
-    /// What the agreement oracle compares.
+    /// The fields that the agreement oracle compares.
     pub fn line(&self) -> String {
         let part = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
         format!("{} {}{}", part(&self.method), part(&self.host), part(&self.path))
     }
 }
 
-/// Reads an audit file; a file that is not there holds no record.
+/// Reads an audit file. A missing file holds no records.
 ///
 /// # Errors
-/// A line that is not one JSON object with the fields of docs/audit.md, or whose time is not of the form promised.
+/// If a line is not one JSON object with the fields of docs/audit.md, or its time has another form.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

@@ -1,8 +1,10 @@
-//! Programs of bpf(2) in Python, for what root of the host and a sandbox may try at the programs of a cgroup.
+//! Python programs that use bpf(2), for attacks on a cgroup's programs by the host's root or a
+//! sandbox.
 
 use std::path::Path;
 
-/// Loads a program that lets every connection through to another address, and attaches it to a cgroup; then tries to take programs off.
+/// Loads a program that lets every connection through to another address, and attaches it to a
+/// cgroup; then tries to detach programs.
 pub const PROGRAMS: &str = r"
 import ctypes, errno, os, platform, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +33,8 @@ def ids(cgroup):
     return list(found)[:struct.unpack_from('<I', attribute, 24)[0]]
 ";
 
-/// A Python program that takes one of the programs off a cgroup, by the number of its link: as root of the host can. It writes `0`.
+/// A Python program that detaches one of a cgroup's programs by its link id, as the host's root
+/// can. It prints `0`.
 pub fn take_one_off(cgroup: &Path) -> String {
     format!(
         "{PROGRAMS}

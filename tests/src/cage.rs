@@ -1,8 +1,10 @@
-//! A place for `interceptor attach`: a cgroup, and a network namespace with a way out to another, where an observer writes down every
-//! packet that comes from inside and a server answers at every address.
+//! An environment for `interceptor attach`: a cgroup, and a network namespace with a route to
+//! another one, where an observer logs every packet from inside and a server answers at every
+//! address.
 //!
-//! Unlike the namespace that `interceptor run` makes, this one has a device and a default route, as a container's has: what the wall
-//! lets through arrives. Nothing of it touches the host's own network.
+//! Unlike the namespace that `interceptor run` makes, this one has a device and a default route,
+//! like a container's, so packets that the wall lets through arrive. It never touches the host's
+//! own network.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -19,14 +21,14 @@ use nix::unistd::Pid;
 
 use crate::sandbox::binary;
 
-/// How long anything here may take.
+/// The time limit for everything here.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Debian's interpreter.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// Writes a line for every packet that arrives from inside, but for what the kernel itself says to keep neighbours and groups (ARP,
-/// and ICMPv6 130 to 143), and serves TCP and UDP at ports 443, 53 and 9 of every address, with an echo.
+/// Prints a line for every packet from inside, except the kernel's own neighbour and group messages
+/// (ARP, and ICMPv6 130 to 143), and echoes TCP and UDP at ports 443, 53 and 9 of every address.
 const OBSERVER: &str = r"
 import socket, struct, threading
 watch = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -70,12 +72,12 @@ pub struct Cage {
     outside: File,
     observer: Child,
     seen: crate::running::Output,
-    /// How often it was asked for its packets.
+    /// The number of times its packets were requested.
     asked: AtomicUsize,
 }
 
-/// The type of the cage's own packets, as the observer writes it: one for local experiments (IEEE Std
-/// 802). They are told apart by their length.
+/// The EtherType of the cage's own packets, as the observer prints it: one for local experiments
+/// (IEEE Std 802). Their length distinguishes them.
 const OWN: &str = "0x88b5";
 const OWN_LENGTH: usize = 64;
 
@@ -149,12 +151,12 @@ impl Cage {
         enter(&self.inside, program)
     }
 
-    /// A command where the way out leads.
+    /// A command in the outer namespace.
     pub fn outside(&self, program: &str) -> Command {
         enter(&self.outside, program)
     }
 
-    /// Runs a Python program in the cgroup to its end; what it wrote, both streams.
+    /// Runs a Python program in the cgroup to its end. Returns both output streams.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -164,7 +166,7 @@ impl Cage {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
-    /// Starts a Python program in the cgroup, to talk with line by line.
+    /// Starts a Python program in the cgroup, to exchange lines with.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -182,7 +184,8 @@ impl Cage {
     pub fn attach(&self, arguments: &[&str]) -> Attach {
         let mut command = Command::new(binary("interceptor"));
         command.args(["attach", "--cgroup"]).arg(&self.cgroup).args(arguments);
-        // The namespace is that of the cgroup's processes: this one is there for as long as it is asked for.
+        // The namespace is that of the cgroup's processes, so keep this one alive until it is
+        // looked up.
         let mut member = self.command("sleep");
         let member = member.arg("3600").spawn().expect("sleep");
         wait_until(|| members(&self.cgroup).contains(&member.id()));
@@ -191,14 +194,14 @@ impl Cage {
         Attach { child: child.expect("interceptor"), member }
     }
 
-    /// What has come from inside so far, a line a packet: family, protocol, destination, length. A
-    /// packet of the cage's own is sent behind it, and waited for.
+    /// The packets from inside so far, one per line: family, protocol, destination, length. Sends
+    /// one of the cage's own packets after them and waits for it.
     ///
     /// # Panics
-    /// When that one does not come.
+    /// If that packet does not arrive.
     pub fn packets(&self) -> Vec<String> {
         let length = OWN_LENGTH + self.asked.fetch_add(1, Ordering::SeqCst);
-        // Past every route and rule, which a test may have removed.
+        // Bypass routes and rules, which a test may have removed.
         let program = format!(
             "import socket
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('inside', 0))
@@ -240,7 +243,7 @@ impl Drop for Cage {
     }
 }
 
-/// A program inside that is spoken with line by line.
+/// A program inside that exchanges lines with the test.
 #[derive(Debug)]
 pub struct Talk {
     child: Child,
@@ -265,7 +268,7 @@ impl Talk {
         line.trim_end().to_owned()
     }
 
-    /// Says a line to it.
+    /// Sends it a line.
     ///
     /// # Panics
     /// When it does not read.
@@ -274,7 +277,7 @@ impl Talk {
         writeln!(self.input, "{line}").expect("the program reads");
     }
 
-    /// Says a line, and returns the answer.
+    /// Sends a line, and returns the answer.
     #[track_caller]
     pub fn ask(&mut self, line: &str) -> String {
         self.say(line);
@@ -305,7 +308,7 @@ impl Attach {
     /// Waits for the line that says that enforcement is in place.
     ///
     /// # Panics
-    /// With what it says, when it ends before.
+    /// With its output, if it ends before.
     #[track_caller]
     pub fn enforcing(mut self) -> Attach {
         let mut line = String::new();
@@ -320,7 +323,7 @@ impl Attach {
         let _ = self.child.wait();
     }
 
-    /// Waits for its end without telling it to: whether it succeeded, and what it said.
+    /// Waits for it to end by itself. Returns whether it succeeded, and its output.
     ///
     /// # Panics
     /// When it does not end.
@@ -336,10 +339,10 @@ impl Attach {
         panic!("attach does not end");
     }
 
-    /// Ends it in good order; what it said on standard error.
+    /// Ends it cleanly, and returns its standard error.
     ///
     /// # Panics
-    /// When it does not end well.
+    /// If it does not succeed.
     #[track_caller]
     pub fn end(mut self) -> String {
         kill(self.pid(), Signal::SIGTERM).expect("it runs");
@@ -370,7 +373,7 @@ impl Drop for Attach {
 /// Waits for a condition.
 ///
 /// # Panics
-/// When it does not come true within half a minute.
+/// If it is not true within half a minute.
 #[track_caller]
 pub fn wait_until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;

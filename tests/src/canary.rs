@@ -1,4 +1,5 @@
-//! The canary: a real key that exists nowhere else, and the search for it in every form it could leave in.
+//! The canary: a real key that exists nowhere else, and the search for every form in which it could
+//! leak.
 
 use aho_corasick::AhoCorasick;
 use aws_lc_rs::rand;
@@ -41,7 +42,7 @@ impl Search {
         Search { needles: AhoCorasick::new(&patterns).expect("patterns that compile"), names }
     }
 
-    /// The first form found, and what stands around it with the key itself left out.
+    /// The first form found, and the text around it without the key.
     pub fn find(&self, haystack: &[u8]) -> Option<String> {
         let found = self.needles.find(haystack)?;
         let before = &haystack[found.start().saturating_sub(80)..found.start()];
@@ -72,7 +73,7 @@ pub fn forms(key: &str) -> Vec<(&'static str, Vec<u8>)> {
     forms
 }
 
-/// The characters of base64 that depend on `key` alone when `shift` bytes of something else stand before it.
+/// The base64 characters that depend on `key` alone if `shift` other bytes precede it.
 fn aligned(key: &[u8], shift: usize, encode: impl Fn(&[u8]) -> String) -> Vec<u8> {
     let mut padded = vec![0; shift];
     padded.extend_from_slice(key);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reported_does_not_hold_the_key() {
+    fn the_report_does_not_contain_the_key() {
         let key = key();
         let report = Search::new([key.as_str()]).find(format!("before {key} after").as_bytes()).unwrap();
         assert!(report.contains("before") && !report.contains(&key), "{report}");

@@ -1,8 +1,9 @@
-//! Containers of podman with the hook as it is shipped (`contrib/oci`), each test with a storage of its own.
+//! Podman containers with the hook as shipped (`contrib/oci`); each test has its own storage.
 //!
-//! The image is made here and holds little: links into `/usr`, which is the host's, read-only, and a bundle of roots of its own.
-//! Where the host's cgroup v2 is not at its usual place, podman gets a mount namespace in which it is, and containers no cgroup of
-//! their own: engines know only the usual place.
+//! The image is built here and is small: links into the host's `/usr`, mounted read-only, and its
+//! own bundle of roots. Engines know only the usual path of cgroup v2; on a host that has it
+//! elsewhere, podman gets a mount namespace with the usual path, and containers get no cgroup of
+//! their own.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -24,16 +25,16 @@ use crate::sandbox::{binary, client};
 
 /// The image's name.
 pub const IMAGE: &str = "localhost/lab:latest";
-/// How long a container may take.
+/// The time limit of a container.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How long after a container's end everything of it may take to be gone.
+/// The time limit for cleaning up after a container's end.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// An engine with an image, and the hook installed.
 #[derive(Debug)]
 pub struct Engine<'lab> {
     lab: &'lab Lab,
-    /// Everything of podman's and the hook's.
+    /// The directory of all of podman's and the hook's files.
     directory: PathBuf,
     hook: String,
     options: Vec<String>,
@@ -53,7 +54,7 @@ impl<'lab> Engine<'lab> {
     /// With this policy, called `lab`, and `host` at the lab's origins.
     ///
     /// # Panics
-    /// When podman is missing or cannot make the image.
+    /// If podman is missing or cannot make the image.
     pub fn new(lab: &'lab Lab, policy: &Value, host: &str) -> Engine<'lab> {
         static ENGINES: AtomicUsize = AtomicUsize::new(0);
         let number = ENGINES.fetch_add(1, Ordering::SeqCst);
@@ -77,7 +78,7 @@ impl<'lab> Engine<'lab> {
             fs::create_dir_all(engine.path(name)).expect("own directory");
             fs::set_permissions(engine.path(name), fs::Permissions::from_mode(0o755)).expect("own directory");
         }
-        // Locks in files of its own: those in shared memory are all engines'.
+        // Keep locks in its own files: all engines share those in shared memory.
         let configuration =
             "[engine]\nlock_type = \"file\"\nevents_logger = \"none\"\ncgroup_manager = \"cgroupfs\"\n";
         fs::write(engine.path("containers.conf"), configuration).expect("own directory");
@@ -86,14 +87,14 @@ impl<'lab> Engine<'lab> {
         engine
     }
 
-    /// Calls the hook as another file of `contrib/oci` says.
+    /// Calls the hook as in another file of `contrib/oci`.
     #[must_use]
     pub fn hook(mut self, file: &str) -> Self {
         self.hook = file.into();
         self
     }
 
-    /// Another argument of the hook's.
+    /// Adds an argument of the hook.
     #[must_use]
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.into());
@@ -108,7 +109,7 @@ impl<'lab> Engine<'lab> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");
     }
 
-    /// A path of this engine's.
+    /// A path of this engine.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -125,7 +126,7 @@ impl<'lab> Engine<'lab> {
         }
         fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n")
             .expect("own directory");
-        fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), self.lab.authority().pem())
+        fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), self.lab.ca().pem())
             .expect("own directory");
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("own directory");
         let archive = self.path("image.tar");
@@ -136,7 +137,7 @@ impl<'lab> Engine<'lab> {
         assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     }
 
-    /// A command of podman's.
+    /// A command of podman.
     fn command(&self, hooks: &Path) -> Command {
         let usual =
             nix::sys::statfs::statfs("/sys/fs/cgroup").expect("a cgroup file system").filesystem_type();
@@ -157,7 +158,7 @@ impl<'lab> Engine<'lab> {
         command
     }
 
-    /// Runs a command of podman's that starts no container.
+    /// Runs a podman command that starts no container.
     ///
     /// # Panics
     /// When there is no podman.
@@ -200,7 +201,7 @@ impl<'lab> Engine<'lab> {
         fs::create_dir(&hooks).expect("own directory");
         fs::write(hooks.join("interceptor.json"), self.hook_file(&state, &audit, &log))
             .expect("own directory");
-        // Only what is written.
+        // Only written blocks.
         fs::File::create(&audit).expect("own directory");
         let sweep = format!("sweep-container-{number}");
 
@@ -209,7 +210,7 @@ impl<'lab> Engine<'lab> {
         if !options.contains(&"--network") {
             podman.args(["--network", "none"]);
         }
-        // More than this host grants may be the engine's default.
+        // The engine's default may be more than this host grants.
         podman.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
         if !podman.get_program().eq("podman") {
             podman.arg("--cgroups=disabled");
@@ -280,10 +281,10 @@ impl Started<'_> {
         of_state(&self.state)
     }
 
-    /// Waits for the container's end, and until the hook has removed everything of it.
+    /// Waits for the container's end, and until the hook has cleaned up after it.
     ///
     /// # Panics
-    /// When that takes too long.
+    /// If that takes too long.
     #[track_caller]
     pub fn finish(mut self) -> Outcome {
         while !matches!(self.running.child.try_wait(), Ok(Some(_))) && Instant::now() < self.running.deadline
@@ -306,7 +307,7 @@ impl Started<'_> {
     }
 }
 
-/// The supervisors whose state lies there.
+/// The supervisors whose state is in that directory.
 fn of_state(state: &Path) -> Vec<Pid> {
     let state = state.as_os_str().as_encoded_bytes();
     let is_one = |pid: &i32| {

@@ -1,4 +1,4 @@
-//! The real daemon, `interceptor serve`, spoken to over its control socket as an operator would.
+//! The real daemon, `interceptor serve`, used over its control socket as by an operator.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,10 +26,10 @@ use crate::outcome::Outcome;
 use crate::running::{Output, Running};
 use crate::sandbox::binary;
 
-/// How long one answer may take: upper bound against hanging, generous for a loaded machine.
+/// The time limit for one answer: a bound against hanging, generous for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A daemon to be.
+/// A daemon, not yet started.
 #[derive(Debug)]
 pub struct ToServe<'lab> {
     lab: &'lab Lab,
@@ -55,8 +55,8 @@ impl<'lab> ToServe<'lab> {
         }
     }
 
-    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80. On other ports
-    /// it is at the destination that must receive nothing.
+    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80. On other
+    /// ports it resolves to the destination that must receive nothing.
     #[must_use]
     pub fn at_origin(self, name: &str) -> Self {
         let (tls, plain, forbidden) = (self.lab.origin(), self.lab.plain(), self.lab.forbidden());
@@ -84,21 +84,21 @@ impl<'lab> ToServe<'lab> {
         self
     }
 
-    /// Its control socket; one in the lab's directory unless said.
+    /// Its control socket; by default in the lab's directory.
     #[must_use]
     pub fn control(mut self, path: PathBuf) -> Self {
         self.control = Some(path);
         self
     }
 
-    /// Started by this program with these arguments, which executes it in its own place.
+    /// Starts it through this program with these arguments, which must exec it.
     #[must_use]
     pub fn under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(OsString::from).collect();
         self
     }
 
-    /// Logs at the usual level instead of trace.
+    /// Logs at the default level instead of trace.
     #[must_use]
     pub fn quiet_log(mut self) -> Self {
         self.quiet = true;
@@ -108,7 +108,7 @@ impl<'lab> ToServe<'lab> {
     /// Starts it, and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// If it does not become ready.
     #[track_caller]
     pub fn start(self) -> Daemon<'lab> {
         let daemon = self.spawn();
@@ -116,7 +116,7 @@ impl<'lab> ToServe<'lab> {
         daemon
     }
 
-    /// Starts it, and waits for its end: for a daemon that refuses to begin.
+    /// Starts it and waits for its end, for a daemon that refuses to start.
     #[track_caller]
     pub fn fail(self) -> Outcome {
         let mut daemon = self.spawn();
@@ -163,14 +163,15 @@ impl<'lab> ToServe<'lab> {
     }
 }
 
-/// A daemon that runs. Dropping it ends it in good order, so that a failed test leaves nothing behind.
+/// A running daemon. Dropping it shuts it down cleanly, so that a failed test leaves nothing
+/// behind.
 #[derive(Debug)]
 pub struct Daemon<'lab> {
     lab: &'lab Lab,
     running: Option<Running<'lab>>,
     control: PathBuf,
     audit: PathBuf,
-    /// Everything that it answered, for the canary oracle.
+    /// All its answers, for the canary oracle.
     heard: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -221,10 +222,10 @@ impl<'lab> Daemon<'lab> {
         self.running.as_ref().expect("it runs until it is finished")
     }
 
-    /// The audit file as it is now.
+    /// The current audit file.
     pub fn records(&self) -> Vec<crate::audit::Record> {
         let text = fs::read_to_string(&self.audit).unwrap_or_default();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().map(|line| serde_json::from_str(line).expect("an audit record")).collect()
     }
@@ -379,7 +380,7 @@ async fn read_events(
     Ok(())
 }
 
-/// An event stream as it comes.
+/// A live event stream.
 #[derive(Debug)]
 pub struct Events {
     text: Arc<Mutex<(String, bool)>>,
@@ -401,7 +402,7 @@ impl Events {
         data.map(|data| serde_json::from_str(data).expect("JSON")).collect()
     }
 
-    /// Waits until it holds `text`.
+    /// Waits until it contains `text`.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         assert!(until(|| self.text().contains(text)), "{text:?} never came: {}", self.text());
@@ -420,7 +421,7 @@ impl Drop for Events {
     }
 }
 
-/// Waits until something is so, within bounds.
+/// Waits for a condition, with a time limit.
 pub fn until(condition: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

@@ -1,4 +1,4 @@
-//! Cgroups of a test's own, and guests: those that a daemon has put under enforcement.
+//! Private cgroups of a test, and guests: cgroups that a daemon has put under enforcement.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,7 +18,8 @@ use crate::client::fetch::{Plan, Report};
 use crate::lab::Lab;
 use crate::sandbox::client;
 
-/// A cgroup of a test's own. Dropping it kills what lives there, and removes it with everything that is named after it.
+/// A private cgroup of a test. Dropping it kills its processes, and removes it with everything
+/// named after it.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
@@ -58,7 +59,7 @@ impl Cgroup {
         self.id
     }
 
-    /// Kills what lives there and removes it.
+    /// Kills its processes and removes it.
     pub fn remove(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while let Err(error) = fs::remove_dir(&self.path) {
@@ -70,7 +71,7 @@ impl Cgroup {
         }
     }
 
-    /// A command that begins in it.
+    /// A command that starts in it.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.path).arg(program);
@@ -87,7 +88,7 @@ impl Default for Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         self.remove();
-        // What a daemon that was killed has left.
+        // The remains of a killed daemon.
         for kept in ["/sys/fs/bpf/interceptor", "/run/interceptor-trust"] {
             let _ = fs::remove_dir_all(Path::new(kept).join(self.id.to_string()));
         }
@@ -101,9 +102,9 @@ pub struct Guest<'lab> {
     pub id: String,
     /// Its cgroup.
     pub cgroup: Cgroup,
-    /// Its authority.
+    /// Its CA.
     pub ca_pem: String,
-    /// What its programs get.
+    /// The variables of its programs.
     pub env: BTreeMap<String, String>,
     lab: &'lab Lab,
     heard: Arc<Mutex<Vec<u8>>>,
@@ -149,7 +150,7 @@ impl<'lab> Guest<'lab> {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
-    /// Starts a Python program; it ends with the guest.
+    /// Starts a Python program that ends with the guest.
     pub fn python_start(&self, program: &str) -> Child {
         self.command("/usr/bin/python3").args(["-u", "-c", program]).spawn().expect("python3")
     }

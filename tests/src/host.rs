@@ -1,6 +1,6 @@
-//! A host for what documents tell people to type: a mount namespace in which nothing of an engine's or
-//! the hook's is the machine's, with Podman, an image, and a checkout that has the built program. Podman
-//! answers to Docker's name too, and takes its commands as they are.
+//! A host for the commands in documents: a mount namespace that hides the machine's engine and hook
+//! files, with Podman, an image, and a checkout with the built program. Podman is also available as
+//! Docker, whose commands it accepts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use crate::sandbox::binary;
 
-/// Makes the host: writable copies of what is installed into, empty places for what is kept, an
-/// image, a checkout with the built program.
+/// Makes the host: writable copies of directories that commands install into, empty state
+/// directories, an image, and a checkout with the built program.
 const HOST: &str = r#"
 set -e
 place=$1 program=$2; shift 2
@@ -63,10 +63,10 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// The scripts in a section of a page; `IMAGE` in them is the host's own image.
+/// The scripts in a section of a page, with `IMAGE` replaced by the host's image.
 ///
 /// # Panics
-/// When there is no such page or section.
+/// If there is no such page or section.
 #[track_caller]
 pub fn blocks(page: &str, section: &str) -> Vec<String> {
     let text = fs::read_to_string(repository(page)).expect("a page");
@@ -76,7 +76,7 @@ pub fn blocks(page: &str, section: &str) -> Vec<String> {
     blocks.map(|block| block.split("```").next().unwrap_or_default().replace("IMAGE", "image")).collect()
 }
 
-/// What a script says on such a host, and whether it succeeds.
+/// The output of a script on such a host, and whether it succeeds.
 ///
 /// # Panics
 /// When the host cannot be made.
@@ -98,7 +98,7 @@ pub fn on_a_host(script: &str) -> (bool, String) {
 /// Everything after a line that the script has printed, up to the next such line.
 ///
 /// # Panics
-/// When it has not been printed.
+/// If it has not been printed.
 #[track_caller]
 pub fn after<'a>(text: &'a str, mark: &str) -> &'a str {
     let (_, rest) =

@@ -1,6 +1,6 @@
-//! The proxy within this process: real listeners, TLS and origins, but no kernel's part: connections are made straight to the
-//! listeners, and each listener stands for one port. For what only the library can be asked (its metrics), and for
-//! measurements that leave the kernel out.
+//! The proxy within this process: real listeners, TLS and origins, but no kernel half. Clients
+//! connect straight to the listeners, each of which stands for one port. For tests of the library
+//! (its metrics), and for measurements without the kernel.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -31,10 +31,10 @@ use tokio_rustls::client::TlsStream;
 
 use crate::lab::Lab;
 
-/// The address that every connection was going to.
+/// The original destination of every connection.
 const ASKED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// What sandboxes share.
+/// The state that sandboxes share.
 ///
 /// # Panics
 /// When it cannot be set up.
@@ -50,12 +50,12 @@ pub fn runtime(lab: &Lab, audit: Audit, names: &[&str]) -> Arc<Runtime> {
     Runtime::new(RuntimeOptions { upstream, upstream_ca, audit }).expect("a runtime")
 }
 
-/// One sandbox that is served.
+/// A sandbox being served.
 #[derive(Debug)]
 pub struct Served {
     /// Dropping it ends the sandbox.
     pub serving: Serving,
-    /// Where its connections to port 443 are made.
+    /// The listener for its connections to port 443.
     pub tls: SocketAddr,
     /// The same for port 80.
     pub plain: SocketAddr,
@@ -67,7 +67,7 @@ impl Served {
     /// Serves a sandbox in tasks of the current runtime.
     ///
     /// # Panics
-    /// When the policy is none, or it cannot be set up.
+    /// If the policy is invalid, or the sandbox cannot be set up.
     pub fn start(runtime: &Arc<Runtime>, id: &str, policy: &Value) -> Served {
         let (policy, keyring) = rules(policy);
         let sandbox = Sandbox::new(runtime, id, policy, keyring).expect("a sandbox");
@@ -84,15 +84,15 @@ impl Served {
         Served { serving, tls: to_tls, plain: to_plain, dns: to_dns }
     }
 
-    /// What a client of this sandbox trusts.
+    /// The roots that a client of this sandbox trusts.
     ///
     /// # Panics
-    /// When the authority's certificate is none.
+    /// If the CA's certificate is invalid.
     pub fn trust(&self) -> Arc<ClientConfig> {
         let pem = self.serving.sandbox().ca_pem();
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
-        roots.add(certificate).expect("an authority");
+        roots.add(certificate).expect("a CA");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -104,7 +104,7 @@ impl Served {
 /// A policy and its keys.
 ///
 /// # Panics
-/// When it is none.
+/// If it is invalid.
 pub fn rules(policy: &Value) -> (Policy, Keyring) {
     let parsed = Document::parse(&policy.to_string()).expect("a policy");
     let policy = Policy::compile(&parsed.document, &Catalogue::builtin()).expect("a policy");
@@ -115,7 +115,7 @@ pub fn rules(policy: &Value) -> (Policy, Keyring) {
 /// A connection over TLS to `name`.
 ///
 /// # Errors
-/// When nobody answers, or the handshake fails.
+/// If nothing answers, or the handshake fails.
 pub async fn connect(to: SocketAddr, name: &str, trust: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
@@ -123,7 +123,7 @@ pub async fn connect(to: SocketAddr, name: &str, trust: Arc<ClientConfig>) -> Re
     TlsConnector::from(trust).connect(name, stream).await.context("TLS")
 }
 
-/// What sends HTTP/1.1 requests on a stream.
+/// An HTTP/1.1 client on a stream.
 ///
 /// # Errors
 /// When the stream has ended.
@@ -139,7 +139,7 @@ where
 /// Sends one request and reads its answer to the end.
 ///
 /// # Errors
-/// When the connection ends before.
+/// If the connection ends first.
 pub async fn ask(
     sender: &mut SendRequest<Full<Bytes>>,
     method: &str,

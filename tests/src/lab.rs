@@ -2,9 +2,11 @@
 //!
 //! - *reach*: nothing but the permitted destinations received a byte, no origin was asked for a name that the test did not permit,
 //!   and an isolated sandbox has no device but `lo`;
-//! - *canary*: no real key, raw or encoded, is in anything the sandbox could read: what its client received, the files
-//!   it wrote, its readable `/proc`, nor in the product's logs at trace level or its audit file;
-//! - *agreement*: the requests that the audit file says were allowed are those the origins parsed, in order.
+//! - *canary*: no real key, raw or encoded, is in anything the sandbox could read (its client's
+//!   input, the files it wrote, its readable `/proc`), in the product's logs at trace level, or in
+//!   its audit file;
+//! - *agreement*: the requests that the audit file calls allowed are those the origins parsed, in
+//!   order.
 
 mod oracles;
 
@@ -21,7 +23,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio_rustls::server::TlsStream;
 
 use crate::audit::Record;
-use crate::authority::{Authority, Flaw};
+use crate::ca::{Ca, Flaw};
 use crate::canary;
 use crate::daemon::ToServe;
 use crate::origin::listen::{Listener, Recorder};
@@ -35,7 +37,7 @@ use crate::sandbox::Sandbox;
 pub struct Lab {
     runtime: Runtime,
     directory: TempDir,
-    authority: Arc<Authority>,
+    ca: Arc<Ca>,
     shared: Arc<Shared>,
     origin: Origin,
     plain: Origin,
@@ -48,7 +50,7 @@ pub struct Lab {
     leniency: Mutex<Leniency>,
 }
 
-/// What the oracles need of one run.
+/// What the oracles need to know about one run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) transcript: Vec<(&'static str, Vec<u8>)>,
@@ -57,17 +59,17 @@ pub(crate) struct Run {
     pub(crate) sweep: Option<Sweep>,
 }
 
-/// What the wrapper writes down of a sandbox when the command has ended.
+/// What the wrapper records about a sandbox after the command.
 #[derive(Clone, Debug)]
 pub(crate) struct Sweep {
     pub(crate) file: PathBuf,
     /// Whether the sandbox had a network of its own.
     pub(crate) isolated: bool,
-    /// Whether the wrapper came to its end, so that the file must be there.
+    /// Whether the wrapper finished, so that the file must exist.
     pub(crate) required: bool,
 }
 
-/// Where a test cannot hold the product to a whole oracle, and says so.
+/// Exemptions that a test declares from an oracle.
 #[derive(Debug, Default)]
 struct Leniency {
     unordered: bool,
@@ -80,7 +82,7 @@ impl Lab {
     /// Runs a test in a fresh lab, then the oracles.
     ///
     /// # Panics
-    /// Without root, and with everything that an oracle found.
+    /// Without root, and if an oracle objects.
     #[track_caller]
     pub fn test(body: impl FnOnce(&Lab)) {
         assert!(
@@ -103,12 +105,12 @@ impl Lab {
         fs::set_permissions(directory.path(), open(0o755)).expect("own directory");
         fs::create_dir(directory.path().join("work")).expect("own directory");
         fs::set_permissions(directory.path().join("work"), open(0o777)).expect("own directory");
-        let authority = Arc::new(Authority::new());
-        fs::write(directory.path().join("upstream-ca.pem"), authority.pem()).expect("own directory");
+        let ca = Arc::new(Ca::new());
+        fs::write(directory.path().join("upstream-ca.pem"), ca.pem()).expect("own directory");
         let shared = Arc::new(Shared::default());
         let key = canary::key();
         Lab {
-            origin: Origin::tls(&handle, shared.clone(), authority.clone(), protocols, vec![]),
+            origin: Origin::tls(&handle, shared.clone(), ca.clone(), protocols, vec![]),
             plain: Origin::plain(&handle, shared.clone()),
             forbidden: Recorder::start(&handle),
             keys: Mutex::new(vec![key.clone()]),
@@ -117,7 +119,7 @@ impl Lab {
             leniency: Mutex::default(),
             runtime,
             directory,
-            authority,
+            ca,
             shared,
             key,
         }
@@ -162,7 +164,7 @@ impl Lab {
         policy
     }
 
-    /// A policy of this test, by which the reach oracle knows what is permitted.
+    /// Registers a policy of this test, which tells the reach oracle what is permitted.
     pub fn permits(&self, policy: &str) {
         self.policies.lock().expect("no test thread panicked").push(policy.to_owned());
     }
@@ -177,17 +179,17 @@ impl Lab {
         ToServe::new(self)
     }
 
-    /// A sandbox with a policy that is this text, be it JSON or not.
+    /// A sandbox with this text as its policy, valid or not.
     pub fn sandbox_with_text(&self, policy: &str) -> Sandbox<'_> {
         Sandbox::new(self, policy.to_owned())
     }
 
-    /// The directory of the test; root's.
+    /// The directory of the test, owned by root.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The working directory of the sandboxes; anyone may write.
+    /// The working directory of the sandboxes, writable by anyone.
     pub fn work(&self) -> PathBuf {
         self.directory.path().join("work")
     }
@@ -197,7 +199,7 @@ impl Lab {
         self.origin.address()
     }
 
-    /// The origin in the clear.
+    /// The plain HTTP origin.
     pub fn plain(&self) -> SocketAddr {
         self.plain.address()
     }
@@ -207,17 +209,18 @@ impl Lab {
         self.forbidden.address()
     }
 
-    /// Another TLS origin: these ALPN names, these bad certificates.
+    /// Another TLS origin with these ALPN names and bad certificates.
     pub fn another_origin(&self, protocols: &[&str], flaws: Vec<(String, Flaw)>) -> Origin {
-        Origin::tls(self.handle(), self.shared.clone(), self.authority.clone(), protocols, flaws)
+        Origin::tls(self.handle(), self.shared.clone(), self.ca.clone(), protocols, flaws)
     }
 
     /// A TLS origin that answers with these bytes.
     pub fn scripted(&self, answer: &'static [u8]) -> Listener {
-        Listener::scripted(self.handle(), self.shared.clone(), self.authority.clone(), answer)
+        Listener::scripted(self.handle(), self.shared.clone(), self.ca.clone(), answer)
     }
 
-    /// A TLS origin that hands the first request of each connection, its head as text, and the connection to `talk`.
+    /// A TLS origin that passes each connection to `talk`, with the head of its first request as
+    /// text.
     pub fn talking<F>(
         &self,
         talk: impl Fn(String, TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
@@ -225,7 +228,7 @@ impl Lab {
     where
         F: Future<Output = std::io::Result<()>> + Send + 'static,
     {
-        Listener::talking(self.handle(), self.shared.clone(), self.authority.clone(), talk)
+        Listener::talking(self.handle(), self.shared.clone(), self.ca.clone(), talk)
     }
 
     /// A name server with this table.
@@ -233,17 +236,17 @@ impl Lab {
         NameServer::start(self.handle(), table)
     }
 
-    /// The lab's authority.
-    pub fn authority(&self) -> &Arc<Authority> {
-        &self.authority
+    /// The lab's CA.
+    pub fn ca(&self) -> &Arc<Ca> {
+        &self.ca
     }
 
-    /// Where the lab's servers run.
+    /// The runtime of the lab's servers.
     pub fn handle(&self) -> &Handle {
         self.runtime.handle()
     }
 
-    /// What the origins share.
+    /// The state that the origins share.
     pub fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -253,7 +256,7 @@ impl Lab {
         self.shared.records.all()
     }
 
-    /// Forgets every request so far: for measurements, whose requests nobody looks at.
+    /// Forgets every request so far, for measurements, whose requests are not checked.
     pub fn forget(&self) {
         self.shared.records.clear();
     }
@@ -263,28 +266,29 @@ impl Lab {
         self.shared.gate.notify_one();
     }
 
-    /// This test makes requests at the same time: the agreement oracle compares without order.
+    /// This test sends concurrent requests: the agreement oracle ignores their order.
     pub fn unordered(&self) {
         self.leniency.lock().expect("no test thread panicked").unordered = true;
     }
 
-    /// Requests to `host` go through a tunnel, so that no audit record tells of each.
+    /// Requests to `host` go through a tunnel, so they have no audit records.
     pub fn tunnelled(&self, host: &str) {
         self.leniency.lock().expect("no test thread panicked").tunnelled.push(host.to_owned());
     }
 
-    /// `host` is at an origin that is not the lab's, so that nothing tells what it parsed.
+    /// `host` is at an origin outside the lab, so nothing records what it parsed.
     pub fn unseen(&self, host: &str) {
         self.leniency.lock().expect("no test thread panicked").unseen.push(host.to_owned());
     }
 
-    /// This test kills the interceptor: its last records may be lost, but nothing may be recorded that did not happen.
+    /// This test kills the interceptor: its last records may be lost, but every record must be
+    /// true.
     pub fn audit_may_be_lost(&self) {
         self.leniency.lock().expect("no test thread panicked").audit_lost = true;
     }
 
-    /// What a test ran without [`Lab::sandbox`] and [`Lab::daemon`]: everything that was heard of it,
-    /// and its audit file.
+    /// Registers a run made without [`Lab::sandbox`] and [`Lab::daemon`]: all its output, and its
+    /// audit file.
     ///
     /// # Panics
     /// When there is no such file.

@@ -1,25 +1,29 @@
-//! The lab: what an integration test of `interceptor` needs, built and torn down by itself.
+//! The lab: everything an integration test of `interceptor` needs. It sets itself up and cleans up.
 //!
 //! - [`lab`]: one test's world, and the three oracles that judge it at its end;
-//! - [`sandbox`]: the real binary, run with a policy and a command; [`running`]: while it runs; [`outcome`]: what came of it;
-//! - [`daemon`]: the real daemon, its control API; [`guest`]: what it puts under enforcement;
-//! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record what they parsed, and listeners that must
-//!   receive nothing;
-//! - [`authority`]: the certificate authority the origins' certificates come from, and certificates nobody should accept;
-//! - [`container`]: containers of podman with the hook installed;
-//! - [`bpf`]: what may be tried at the programs of a cgroup;
-//! - [`audit`], [`canary`]: how the oracles read the audit file and look for a key;
+//! - [`sandbox`]: the real binary, run with a policy and a command; [`running`]: while it runs;
+//!   [`outcome`]: its result;
+//! - [`daemon`]: the real daemon, its control API; [`guest`]: the cgroups it puts under
+//!   enforcement;
+//! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record the requests they
+//!   parsed, and listeners that must receive nothing;
+//! - [`ca`]: the CA that issues the origins' certificates, and certificates nobody should accept;
+//! - [`container`]: podman containers with the hook installed;
+//! - [`bpf`]: attacks on a cgroup's programs;
+//! - [`audit`], [`canary`]: reading the audit file, and searching for a key, for the oracles;
 //! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
-//! - [`inprocess`]: the proxy within the test's own process, without a kernel's part, for what only a library can be asked;
-//! - [`measure`]: what the benchmarks measure with;
-//! - [`wire`]: what a Python program inside needs to say what no client says;
-//! - [`client`]: the client that runs inside a sandbox where a stock client cannot say what a test must say.
+//! - [`inprocess`]: the proxy within the test's own process, without the kernel half, for tests of
+//!   the library;
+//! - [`measure`]: measuring, for the benchmarks;
+//! - [`wire`]: support for Python programs inside that send what no client sends;
+//! - [`client`]: the client that runs inside a sandbox if a stock client cannot send what a test
+//!   needs.
 //!
-//! Everything listens on loopback addresses with ports of its own, so tests run side by side.
+//! Everything listens on loopback addresses and its own ports, so tests can run in parallel.
 
 pub mod audit;
-pub mod authority;
 pub mod bpf;
+pub mod ca;
 pub mod cage;
 pub mod canary;
 pub mod client;

@@ -1,4 +1,5 @@
-//! What came of one run of the product: its exit status, what it and the command wrote, and the audit records.
+//! The outcome of one run of the product: its exit status, its output and the command's, and the
+//! audit records.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -7,14 +8,14 @@ use serde_json::Value;
 
 use crate::audit::Record;
 
-/// What came of one run.
+/// The outcome of one run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// How the interceptor ended.
     pub status: ExitStatus,
-    /// What the command wrote to standard output.
+    /// The command's standard output.
     pub stdout: Vec<u8>,
-    /// What the command and the interceptor wrote to standard error.
+    /// Standard error of the command and the interceptor.
     pub stderr: Vec<u8>,
     /// The audit file.
     pub audit: Vec<Record>,
@@ -52,7 +53,7 @@ impl Outcome {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    /// The last lines of standard error that are not trace output, for messages of failed tests.
+    /// The last lines of standard error without trace output, for messages of failed tests.
     pub fn tail(&self) -> String {
         let noisy = |line: &&str| {
             line.contains(" TRACE ") || line.contains(" DEBUG ") || line.starts_with([' ', '}', ']'])
@@ -65,7 +66,7 @@ impl Outcome {
     /// Asserts that the command ended with status 0, and returns this.
     ///
     /// # Panics
-    /// With what was written, when it did not.
+    /// With its output, if it did not.
     #[track_caller]
     pub fn success(&self) -> &Outcome {
         assert!(self.status.success(), "{}\nstdout: {}\nstderr: {}", self.status, self.out(), self.tail());
@@ -75,7 +76,7 @@ impl Outcome {
     /// Standard output as one JSON value.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is not.
     #[track_caller]
     pub fn json(&self) -> Value {
         match serde_json::from_slice(&self.stdout) {
@@ -84,7 +85,7 @@ impl Outcome {
         }
     }
 
-    /// The records of requests that were decided so, in order.
+    /// The records of requests with this decision, in order.
     pub fn requests(&self, decision: &str) -> Vec<&Record> {
         self.audit.iter().filter(|record| record.is_request(decision)).collect()
     }
@@ -101,8 +102,9 @@ impl Outcome {
         records[0]
     }
 
-    /// Asserts that exactly one request has a reason in its record, and that it is this, and returns the record. A request
-    /// that the origin received before it failed was allowed, whatever the client was told of its end.
+    /// Asserts that exactly one request has a reason in its record, and that it is this one.
+    /// Returns the record. A request that the origin received before it failed was allowed,
+    /// whatever the client saw.
     ///
     /// # Panics
     /// When it is otherwise.
@@ -120,7 +122,7 @@ impl Refusal {
     /// Reads a refusal and checks what holds for every one: the body's fields, and that header and body agree.
     ///
     /// # Panics
-    /// With what was received, when it is no refusal.
+    /// With the answer, if it is not a refusal.
     #[track_caller]
     pub fn read(status: u16, decision_header: Option<&str>, body: &str) -> Refusal {
         let value: Value = match serde_json::from_str(body) {

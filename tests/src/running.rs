@@ -1,4 +1,4 @@
-//! A run of the interceptor that has begun: its output as it comes, its processes, its memory, its end.
+//! A running interceptor: its output as it arrives, its processes, its memory, its end.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,10 +15,10 @@ use crate::audit;
 use crate::lab::{Lab, Run, Sweep};
 use crate::outcome::Outcome;
 
-/// How much of a stream is kept.
+/// The most bytes kept of a stream.
 const KEPT: usize = 256 << 20;
 
-/// A run that has begun.
+/// A running interceptor.
 #[derive(Debug)]
 pub struct Running<'lab> {
     pub(crate) lab: &'lab Lab,
@@ -48,7 +48,7 @@ impl Running<'_> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Every process below the interceptor.
+    /// Every descendant process of the interceptor.
     pub fn descendants(&self) -> Vec<Pid> {
         let parents: Vec<(i32, i32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
         let mut found = vec![self.pid().as_raw()];
@@ -60,7 +60,7 @@ impl Running<'_> {
         found[1..].iter().map(|&pid| Pid::from_raw(pid)).collect()
     }
 
-    /// The most memory the interceptor has had resident so far, in bytes.
+    /// The interceptor's peak resident memory so far, in bytes.
     pub fn peak_memory_bytes(&self) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the interceptor runs");
@@ -69,7 +69,7 @@ impl Running<'_> {
         kibibytes * 1024
     }
 
-    /// Waits until standard output holds `text`.
+    /// Waits until standard output contains `text`.
     ///
     /// # Panics
     /// When the run's time is over before.
@@ -94,7 +94,7 @@ impl Running<'_> {
     /// Waits for the end.
     ///
     /// # Panics
-    /// When the run's time is over before, or something keeps its output open afterwards.
+    /// If the run's time is over first, or something keeps its output open afterwards.
     #[track_caller]
     pub fn finish(mut self) -> Outcome {
         self.stdin = None;
@@ -124,8 +124,8 @@ impl Running<'_> {
             ],
             audit: outcome.audit.clone(),
             sweep: self.sweep.take().map(|sweep| {
-                // A command that never began leaves none, nor does one that a signal ended, with which
-                // the wrapper may have ended too.
+                // There is none if the command never started, or if a signal ended it and perhaps
+                // the wrapper.
                 let ended = status.code().is_some_and(|code| code < 128);
                 let began = begun(&sweep.file).exists();
                 Sweep { required: sweep.required && ended && began, ..sweep }
@@ -157,7 +157,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Where the wrapper says that it has begun, before it starts the command.
+/// The file in which the wrapper reports its start, before it starts the command.
 pub fn begun(sweep: &Path) -> PathBuf {
     let mut name = sweep.as_os_str().to_owned();
     name.push(".begun");
@@ -172,11 +172,11 @@ pub fn processes() -> impl Iterator<Item = i32> {
 
 fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
+    // The name, in brackets, may contain anything.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// What a process writes, gathered by a thread.
+/// The output of a process, collected by a thread.
 #[derive(Debug)]
 pub(crate) struct Output(Arc<(Mutex<Gathered>, Condvar)>);
 

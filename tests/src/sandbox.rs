@@ -1,4 +1,4 @@
-//! The real binary, `interceptor run`, with a policy and a command, as a user would start it.
+//! The real binary, `interceptor run`, with a policy and a command, started as by a user.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -17,7 +17,7 @@ use crate::lab::{Lab, Sweep};
 use crate::outcome::Outcome;
 use crate::running::{Output, Running};
 
-/// One run to be: a policy, options, an environment.
+/// A run, not yet started: a policy, options, an environment.
 #[derive(Debug)]
 pub struct Sandbox<'lab> {
     lab: &'lab Lab,
@@ -57,8 +57,8 @@ impl<'lab> Sandbox<'lab> {
         }
     }
 
-    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80. On other ports
-    /// it is at the destination that must receive nothing.
+    /// `name` is at the lab's origins: over TLS on port 443, in the clear on port 80. On other
+    /// ports it resolves to the destination that must receive nothing.
     #[must_use]
     pub fn at_origin(self, name: &str) -> Self {
         let (tls, plain, forbidden) = (self.lab.origin(), self.lab.plain(), self.lab.forbidden());
@@ -66,7 +66,7 @@ impl<'lab> Sandbox<'lab> {
         own.resolve(name, forbidden)
     }
 
-    /// `name` is at the destination that must receive nothing, on every port.
+    /// `name` resolves to the destination that must receive nothing, on every port.
     #[must_use]
     pub fn at_forbidden(self, name: &str) -> Self {
         let address = self.lab.forbidden();
@@ -106,14 +106,15 @@ impl<'lab> Sandbox<'lab> {
         self
     }
 
-    /// Logs at the usual level instead of trace: for tests that move gigabytes or look at the bare standard error.
+    /// Logs at the default level instead of trace, for tests that move gigabytes or check standard
+    /// error.
     #[must_use]
     pub fn quiet_log(mut self) -> Self {
         self.environment.retain(|(name, _)| name != "RUST_LOG");
         self
     }
 
-    /// What the command reads from standard input.
+    /// The standard input of the command.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(bytes.into());
@@ -127,30 +128,31 @@ impl<'lab> Sandbox<'lab> {
         self
     }
 
-    /// Starts the command itself, not under the wrapper that sweeps the sandbox afterwards: for tests of signals, exit
-    /// statuses and process trees.
+    /// Starts the command without the wrapper that sweeps the sandbox afterwards, for tests of
+    /// signals, exit statuses and process trees.
     #[must_use]
     pub fn bare(mut self) -> Self {
         self.bare = true;
         self
     }
 
-    /// Audit records go to this file, `-` for standard error, instead of the lab's own, which the oracles read.
+    /// Writes audit records to this file, `-` for standard error, instead of the lab's file, which
+    /// the oracles read.
     #[must_use]
     pub fn audit_to(mut self, file: &str) -> Self {
         self.audit = Some(file.into());
         self
     }
 
-    /// The interceptor itself resolves names at this server (port 53): it is started in a mount namespace whose
-    /// `/etc/resolv.conf` says so.
+    /// Makes the interceptor resolve names with this server (port 53): starts it in a mount
+    /// namespace with a matching `/etc/resolv.conf`.
     #[must_use]
     pub fn resolver(mut self, server: SocketAddr) -> Self {
         self.resolver = Some(server);
         self
     }
 
-    /// How long it may take; a minute unless said.
+    /// The time limit; by default a minute.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -160,7 +162,7 @@ impl<'lab> Sandbox<'lab> {
     /// Runs a command to its end.
     ///
     /// # Panics
-    /// When it takes too long, or the product's binary is missing.
+    /// If it takes too long, or the product's binary is missing.
     #[track_caller]
     pub fn run<S: AsRef<OsStr>>(self, command: &[S]) -> Outcome {
         self.start(command).finish()
@@ -178,13 +180,13 @@ impl<'lab> Sandbox<'lab> {
         self.run(&["/usr/bin/python3", "-c", program])
     }
 
-    /// Runs a plan of requests with the lab's client; one report a connection.
+    /// Runs a plan of requests with the lab's client; returns one report per connection.
     #[track_caller]
     pub fn fetch(self, plan: &Plan) -> Vec<Report> {
         self.fetch_outcome(plan).0
     }
 
-    /// [`Sandbox::fetch`], and what came of the run.
+    /// [`Sandbox::fetch`], and the outcome of the run.
     #[track_caller]
     pub fn fetch_outcome(self, plan: &Plan) -> (Vec<Report>, Outcome) {
         let client = client();
@@ -197,8 +199,8 @@ impl<'lab> Sandbox<'lab> {
         }
     }
 
-    /// Sends bytes with the lab's client to `HOST:PORT`, over TLS when a name is given, and returns what came back until
-    /// the other side closed.
+    /// Sends bytes with the lab's client to `HOST:PORT`, over TLS if a name is given, and returns
+    /// the answer up to the other side's close.
     #[track_caller]
     pub fn send(self, to: &str, sni: Option<&str>, bytes: &[u8]) -> Outcome {
         let client = client();
@@ -218,7 +220,8 @@ impl<'lab> Sandbox<'lab> {
         let audit = directory.join(format!("audit-{number}.jsonl"));
         let sweep = self.lab.work().join(format!("sweep-{number}"));
         let binary = binary("interceptor");
-        // Whoever runs the tests may ignore signals (a job in the background, nohup), and a command inherits that.
+        // The parent of the tests may ignore signals (a background job, nohup), and a command
+        // inherits that.
         let mut process = Command::new("env");
         process.arg("--default-signal");
         match self.resolver {
@@ -252,7 +255,8 @@ impl<'lab> Sandbox<'lab> {
         let stderr = Output::of(child.stderr.take().expect("piped"));
         let mut stdin = child.stdin.take();
         if let (Some(bytes), Some(mut pipe)) = (self.input, stdin.take_if(|_| !self.piped)) {
-            // In a thread: a command that never reads must not block the test. A closed pipe is the command's choice.
+            // In a thread, because a command that never reads must not block the test. The command
+            // may close the pipe.
             thread::spawn(move || pipe.write_all(&bytes));
         }
         Running {
@@ -269,10 +273,11 @@ impl<'lab> Sandbox<'lab> {
     }
 }
 
-/// The product's binary, or another of the workspace's: beside the test's own, or where `INTERCEPTOR_BIN` says.
+/// The product's binary, or another one of the workspace: beside the test binary, or at
+/// `INTERCEPTOR_BIN`.
 ///
 /// # Panics
-/// When it is not there: `cargo xtask test` builds it.
+/// If it is missing: `cargo xtask test` builds it.
 #[track_caller]
 pub fn binary(name: &str) -> PathBuf {
     if let (Some(path), "interceptor") = (std::env::var_os("INTERCEPTOR_BIN"), name) {
@@ -289,7 +294,7 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// The lab's client, at a path that an unprivileged sandbox can reach.
 pub fn client() -> PathBuf {
-    // The tests of one process run side by side: one of them copies.
+    // The tests of one process run in parallel, so only one of them copies.
     static CLIENT: OnceLock<PathBuf> = OnceLock::new();
     CLIENT.get_or_init(reachable_client).clone()
 }
@@ -300,7 +305,7 @@ fn reachable_client() -> PathBuf {
     if built.ancestors().all(open) {
         return built;
     }
-    // A checkout in somebody's home: the sandbox gets a copy, made once per build.
+    // The checkout may be in a home directory, so the sandbox gets a copy, made once per build.
     let built_at = fs::metadata(&built).map(|metadata| metadata.mtime()).unwrap_or_default();
     let copy = std::env::temp_dir().join(format!("interceptor-lab-client-{built_at}"));
     if !copy.exists() {

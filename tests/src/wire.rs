@@ -1,7 +1,7 @@
-//! What a sandboxed Python program needs to say things that no client says: connections by hand, over
-//! TLS or not, and HTTP/2 frame by frame.
+//! Support for sandboxed Python programs that send what no client sends: raw connections, with or
+//! without TLS, and HTTP/2 frame by frame.
 
-/// The beginning of such a program. `HOST` is to be set before it.
+/// The beginning of such a program. `HOST` must be set before it.
 pub const PYTHON: &str = r"
 import socket, ssl, struct, sys, time
 def tcp(port=443, patience=20):

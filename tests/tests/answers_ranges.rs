@@ -1,4 +1,5 @@
-//! Parts of a file: real clients resume and read at random, and no way to cut a file into parts shows a key in it.
+//! Parts of a file: real clients resume and read at random offsets, and no way of cutting a file
+//! reveals a key in it.
 
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::{Answer, Plan};
@@ -23,7 +24,7 @@ fn file(key: &str) -> Vec<u8> {
     format!("{before}{key}{behind}").into_bytes()
 }
 
-/// An origin with one file, which knows ranges as most servers do.
+/// An origin with one file that supports ranges like most servers.
 fn origin(lab: &Lab, key: &str) -> Listener {
     let file = file(key);
     lab.talking(move |head, mut stream| {
@@ -59,7 +60,8 @@ fn origin(lab: &Lab, key: &str) -> Listener {
     })
 }
 
-/// First and last byte of `a-b`, `a-` or `-n`; the first beyond the last where there is nothing.
+/// The first and last byte of `a-b`, `a-` or `-n`. The first is beyond the last if the range is
+/// empty.
 fn part(range: &str, length: usize) -> Option<(usize, usize)> {
     let (first, last) = range.split_once('-')?;
     if first.is_empty() {
@@ -111,7 +113,8 @@ fn a_reader_at_random_gets_the_file_and_in_no_cut_the_key() {
     for host in BOTH {
         Lab::test(|lab| {
             let origin = origin(lab, lab.key());
-            // As fsspec and its like read: a length from HEAD, then blocks; here small ones over the key, and at each offset.
+            // Like fsspec: a length from HEAD, then blocks; here small ones across the key, at
+            // every offset.
             let program = format!(
                 "import os, urllib.request as r\n\
                  def get(a, b):\n\
@@ -165,7 +168,7 @@ fn an_origin_that_lies_about_a_part_is_refused_or_cut_off() {
             });
         }
     }
-    // More or less than it says shows only in the body.
+    // Only the body shows that it is longer or shorter than declared.
     for body in ["0123456789", &"x".repeat(200)] {
         Lab::test(|lab| {
             let answer =
@@ -176,7 +179,7 @@ fn an_origin_that_lies_about_a_part_is_refused_or_cut_off() {
     }
 }
 
-/// What comes of asking for this part.
+/// The outcome of a request for this part.
 fn ask(lab: &Lab, host: &str, answer: String, range: &str) -> Answer {
     let origin = lab.scripted(answer.into_bytes().leak());
     let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
@@ -242,7 +245,7 @@ fn no_other_name_asks_for_a_part() {
     for (host, protocol) in BOTH.into_iter().flat_map(|host| [(host, "http/1.1"), (host, "h2")]) {
         Lab::test(|lab| {
             lab.unordered();
-            // It shows the fields in which a part was asked for.
+            // The answer shows the fields that requested a part.
             let origin = lab.talking(move |head, mut stream| async move {
                 let asked: String = head.lines().filter(|line| line.contains("5-16")).collect();
                 let answer = format!(

@@ -1,4 +1,5 @@
-//! Every answer that is opened is searched for every key of the sandbox, whoever gives it; what cannot be searched ends.
+//! The proxy searches every answer that it opens, from any host, for every key of the sandbox. An
+//! answer that cannot be searched ends.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +18,8 @@ fn policy(lab: &Lab) -> Value {
     policy
 }
 
-/// An origin that shows the last credential that it was sent, as a debug page of a server with several names does.
+/// An origin that shows the last credential it received, like a debug page of a server with several
+/// names.
 fn gossip(lab: &Lab) -> Listener {
     let last: Arc<Mutex<String>> = Arc::default();
     lab.talking(move |head, mut stream| {
@@ -94,7 +96,7 @@ const HIDDEN: [(&[u8], bool); 7] = [
 ];
 
 #[test]
-fn what_hides_from_the_search_ends_the_answer() {
+fn an_answer_that_hides_from_the_search_ends() {
     for host in [HOST, OTHER] {
         for (answer, begins) in HIDDEN {
             Lab::test(|lab| {

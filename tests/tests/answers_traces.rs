@@ -1,5 +1,6 @@
-//! What a client can see of an answer, bytes and how they are cut into chunks, frames and messages, does not depend on how far
-//! something in it matches a key. Whole traces of answers are compared that differ in that alone.
+//! A client's view of an answer, its bytes and how they are cut into chunks, frames and messages,
+//! does not depend on how much of a key some text matches. These tests compare whole traces of
+//! answers that differ in that alone.
 
 use async_compression::tokio::write::GzipEncoder;
 use interceptor_tests::Lab;
@@ -35,7 +36,8 @@ fn spelt(key: &str, spelling: &str) -> String {
     }
 }
 
-/// Guesses of one length and kind: the first agrees with the key in nothing, the last in all but its last character.
+/// Guesses of one length and kind: the first has nothing in common with the key, the last
+/// everything but its last character.
 fn guesses(key: &str, spelling: &str) -> Vec<String> {
     let wrong: String = key.chars().map(unlike).collect();
     let guess = |agrees: usize| {
@@ -45,7 +47,8 @@ fn guesses(key: &str, spelling: &str) -> Vec<String> {
     [0, 1, 3, 4, 9, 20, key.len() - 1].into_iter().map(guess).collect()
 }
 
-/// Pieces in which a guess may come: whole, followed by each kind of byte, cut at many places, a byte at a time.
+/// Ways a guess may arrive: whole, followed by each kind of byte, cut in many places, a byte at a
+/// time.
 fn pieces(guess: &str) -> Vec<String> {
     let mut pieces = vec![format!("data: {guess}"), "\n\n".into(), guess.into(), "x".into(), " ".into()];
     for at in [1, 2, 5, 11, guess.len() / 2, guess.len() - 1] {
@@ -53,7 +56,7 @@ fn pieces(guess: &str) -> Vec<String> {
     }
     pieces.extend(guess.chars().map(String::from));
     pieces.push(".\n".into());
-    // The end of the stream comes while a guess could still go on.
+    // The stream ends while a guess could still continue.
     pieces.push(guess.into());
     pieces
 }
@@ -76,7 +79,7 @@ fn chunks_and_data_frames_are_cut_alike() {
                     stream.write_all(head.as_bytes()).await?;
                     for piece in pieces(&guess) {
                         let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
-                        // In one write, and so in one record of TLS: a chunk comes whole or not at all.
+                        // One write makes one TLS record, so a chunk arrives whole or not at all.
                         stream.write_all(chunk.as_bytes()).await?;
                         stream.flush().await?;
                     }
@@ -135,12 +138,13 @@ fn lengths_and_heads_are_alike() {
             assert_eq!(answer.header("content-length"), Some(guess.len().to_string().as_str()));
             assert_eq!((&answer.body, &answer.pieces), (guess, &vec![guess.len()]));
         }
-        // Nor does a record say it.
+        // Nor does a record reveal it.
         assert!(outcome.requests("allow").iter().all(|r| r.key_echoed.is_none() && r.reason.is_none()));
     });
 }
 
-/// Frames of a WebSocket that hold a guess: whole, in several frames, with a ping between, in several messages.
+/// WebSocket frames that contain a guess: whole, in several frames, with a ping between, in several
+/// messages.
 fn messages(guess: &str) -> Vec<(u8, String)> {
     let (one, two) = guess.split_at(guess.len() / 2);
     let text = |first: u8, text: &str| (first, text.to_owned());
@@ -181,7 +185,7 @@ fn frames_of_a_web_socket_are_alike_and_wait_for_nothing() {
                     stream.write_all(&frame).await?;
                     stream.flush().await?;
                     if first & 0x80 != 0 {
-                        // The next comes only when the sandbox has the whole of this one.
+                        // The next one is sent only once the sandbox has all of this one.
                         stream.read_exact(&mut [0; 7]).await?;
                     }
                 }
@@ -213,7 +217,7 @@ fn frames_of_a_web_socket_are_alike_and_wait_for_nothing() {
         for (number, guess) in guesses(lab.key(), "literal").iter().enumerate() {
             let said = lines[2 * number + 1];
             let whole: String = messages(guess).iter().map(|(_, text)| text.as_str()).collect();
-            // A ping between the frames of a message may overtake what waits in it.
+            // A ping between the frames of a message may overtake bytes held in it.
             let sorted = |text: &str| {
                 let mut all: Vec<char> = text.chars().collect();
                 all.sort_unstable();
@@ -241,7 +245,8 @@ fn a_grpc_message_waits_for_nothing_and_is_cut_as_any_other() {
                     let chunk = [format!("{:x}\r\n", message.len()).as_bytes(), &message, b"\r\n"].concat();
                     stream.write_all(&chunk).await?;
                     stream.flush().await?;
-                    // As in a conversation, the next message answers one of the sandbox's: here a chunk of a byte.
+                    // As in a conversation, the next message answers one from the sandbox: here a
+                    // chunk of one byte.
                     stream.read_exact(&mut [0; 6]).await?;
                 }
                 stream.write_all(b"0\r\n\r\n").await?;
@@ -288,14 +293,14 @@ fn compressible(well: bool) -> Vec<u8> {
     if well {
         text[..3000].fill(b'w');
     }
-    // No run of letters is held for long.
+    // Long runs of letters are not held.
     text.iter_mut().step_by(20).for_each(|byte| *byte = b' ');
     text
 }
 
 #[test]
 fn how_well_an_answer_compresses_is_not_seen() {
-    // DATA frames come to a client as they were sent; where it reads cuts chunks of HTTP/1.1 once more.
+    // A client gets DATA frames as sent, but its reads may cut chunks of HTTP/1.1 further.
     Lab::test(|lab| {
         let origin = lab.talking(|head, mut stream| async move {
             let mut encoder = GzipEncoder::new(Vec::new());

@@ -1,5 +1,5 @@
-//! Connections that an answer turns into another protocol: a WebSocket is searched message by message, what nobody knows is
-//! carried only to hosts that get no key, and nothing is dropped unsaid.
+//! Upgraded connections: a WebSocket is searched message by message, an unknown protocol is carried
+//! only to hosts that get no key, and nothing is dropped silently.
 
 use interceptor_tests::origin::listen::Listener;
 use interceptor_tests::origin::websocket::accept;
@@ -16,7 +16,7 @@ fn policy(lab: &Lab) -> Value {
     policy
 }
 
-/// An origin that switches to whatever it is asked to, says `says`, and then echoes.
+/// An origin that switches to any protocol, sends `says`, and then echoes.
 fn switcher(lab: &Lab, says: Vec<u8>, extra: &'static str) -> Listener {
     lab.talking(move |head, mut stream| {
         let says = says.clone();
@@ -42,8 +42,8 @@ fn switcher(lab: &Lab, says: Vec<u8>, extra: &'static str) -> Listener {
     })
 }
 
-/// Asks `host` to switch, sends `send` if it does, and prints the head and then whatever comes, until `until` has come or
-/// the connection ends.
+/// Asks `host` to switch, sends `send` if it does, and prints the head and all output until `until`
+/// arrives or the connection ends.
 fn converse(
     lab: &Lab,
     policy: &Value,
@@ -82,7 +82,7 @@ fn another_protocol_is_carried_where_no_key_goes() {
         Lab::test(|lab| {
             let origin = switcher(lab, b"welcome".to_vec(), "");
             for policy in [policy(lab), json!({ "network": { "allow": [OTHER] } })] {
-                // Nothing in "welcome" or "hello" tells that they are not the beginning of a key.
+                // "welcome" or "hello" could be the beginning of a key.
                 let outcome = converse(lab, &policy, OTHER, &origin, protocol, 12);
                 let text = outcome.success().out();
                 assert!(text.starts_with("HTTP/1.1 101 ") && text.contains("welcomehello"), "{text}");
@@ -146,7 +146,8 @@ fn an_extension_that_was_not_offered_is_refused() {
     }
 }
 
-/// Frames, and what of their text reaches the sandbox; then how the record says that the connection ended.
+/// Frames, the part of their text that reaches the sandbox, and the end of the connection according
+/// to the record.
 fn frames(lab: &Lab) -> Vec<(Vec<u8>, &'static str, &'static str)> {
     let key = lab.key();
     let frame =

@@ -1,4 +1,5 @@
-//! `interceptor attach`: a wall round a cgroup that exists, which outlives whoever put it up.
+//! `interceptor attach`: a wall around an existing cgroup, which outlives the process that set it
+//! up.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

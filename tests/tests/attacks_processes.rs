@@ -1,5 +1,4 @@
-//! Attacks by processes: on the daemons while one takes over from the other, and on the terminal that
-//! a sandbox runs in.
+//! Attacks by processes: on daemons during a hand-over, and on a sandbox's terminal.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
@@ -27,8 +26,8 @@ impl Drop for Ends {
     }
 }
 
-/// Tries, as `nobody`, to get at every process of the program that its argument names, until the
-/// line `end` comes: to stop it, to read its memory, and to take its descriptors.
+/// Attacks, as `nobody`, every process of the program that its argument names until it reads the
+/// line `end`: tries to stop it, to read its memory, and to take its descriptors.
 const GRASP: &str = r"
 import ctypes, os, sys, threading
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -89,14 +88,14 @@ fn nobody_inside_gets_at_a_daemon_or_its_successor_while_it_takes_over() {
         line.clear();
         said.read_line(&mut line).unwrap();
         let (number, got) = line.trim().split_once(' ').unwrap();
-        // The daemons and those who serve beside them.
+        // The daemons and their helper processes.
         assert!(number.parse::<usize>().unwrap() >= 2, "{line}");
         assert_eq!(got, "[]");
     });
 }
 
-/// Connects to the control socket from inside, hands the connection out over a socket with a path,
-/// and has it used by a process outside every sandbox.
+/// Connects to the control socket from inside, passes the connection out over a Unix socket, and
+/// lets a process outside every sandbox use it.
 const HANDED: &str = r"
 import array, os, socket, sys
 procs, control, path = sys.argv[1:]
@@ -116,7 +115,7 @@ taker.sendall(b'x'); os.wait()
 ";
 
 #[test]
-fn a_connection_that_was_made_inside_takes_nothing_over_in_other_hands() {
+fn a_connection_made_inside_cannot_take_over_even_if_passed_to_an_outsider() {
     Lab::test(|lab| {
         let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
         let guest = daemon.guest(&policy(lab));
@@ -127,7 +126,7 @@ fn a_connection_that_was_made_inside_takes_nothing_over_in_other_hands() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.starts_with("HTTP/1.1 403"), "{said}{}", String::from_utf8_lossy(&output.stderr));
         fs::remove_file(path).unwrap();
-        // It still serves.
+        // The daemon still serves.
         assert_eq!(
             daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["id"],
             json!(guest.id)
@@ -135,8 +134,8 @@ fn a_connection_that_was_made_inside_takes_nothing_over_in_other_hands() {
     });
 }
 
-/// Runs a sandbox in a shell with job control on a terminal of its own, and says at each step how many
-/// of its processes there are, and whether each is in another cgroup and network than this one.
+/// Runs a sandbox in a shell with job control on its own terminal. Reports at each step the number
+/// of its processes, and whether each is in a different cgroup and network than this one.
 const TERMINAL: &str = r#"
 import os, pty, select, sys, time
 interceptor, policy = sys.argv[1:]

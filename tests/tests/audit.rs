@@ -1,4 +1,4 @@
-//! The audit file: one record a decision, with what docs/audit.md says of it and without a secret.
+//! The audit file: one record per decision, with the fields of docs/audit.md and without secrets.
 
 use std::path::Path;
 use std::process::Command;
@@ -78,7 +78,7 @@ fn standard_error_takes_the_records_when_asked() {
 }
 
 #[test]
-fn what_is_no_file_to_append_to_is_refused_before_anything_begins() {
+fn a_path_that_is_not_an_appendable_file_is_refused_before_the_start() {
     let home = tempfile::tempdir().unwrap();
     let pipe = home.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -1,4 +1,5 @@
-//! The audit stream over its whole life: sealed, rotated, attacked with hostile names, followed, counted, and asked of the daemon.
+//! The audit stream over its whole life: sealed, rotated, attacked with hostile names, followed,
+//! counted, and queried from the daemon.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
-/// Upper bound against hanging.
+/// A bound against hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the interceptor to its end.
@@ -30,7 +31,7 @@ fn out(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The audit files that the lab's runs have left, oldest first.
+/// The audit files of the lab's runs, oldest first.
 fn audit_files(lab: &Lab) -> Vec<String> {
     let entries = fs::read_dir(lab.directory()).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> =
@@ -137,7 +138,7 @@ fn wait_until(mut what: impl FnMut() -> bool) {
     }
 }
 
-/// A ClientHello with a server name of any bytes, and a query for a name of any bytes.
+/// A ClientHello and a DNS query with arbitrary bytes as the name.
 const HOSTILE_CLIENT: &str = r#"
 import os, socket, struct
 evil = b'x\n{"decision":"allow"}\x1b[2J\xe2\x80\xae\x9b31m'
@@ -193,7 +194,7 @@ fn o2_no_name_path_method_or_server_name_reaches_the_terminal_unescaped() {
             };
             assert!(!shown.chars().any(steering), "{shown:?}");
         }
-        // Something hostile did get as far as a record, or the test shows nothing.
+        // Some hostile text must reach a record, or the test proves nothing.
         assert!(verbatim.contains(r#"x\n{\"decision\":\"allow\"}\u001b[2J\u202e"#), "{verbatim}");
         assert!(tail.contains(r#"x\u{a}{"decision":"allow"}\u{1b}[2J\u{202e}"#), "{tail}");
         assert!(stats.contains(r#"x\u{a}{"decision":"allow"}\u{1b}[2J\u{202e}"#), "{stats}");
@@ -203,7 +204,7 @@ fn o2_no_name_path_method_or_server_name_reaches_the_terminal_unescaped() {
 }
 
 #[test]
-fn stats_say_who_was_denied_what_and_how_often() {
+fn stats_report_who_was_denied_what_and_how_often() {
     Lab::test(|lab| {
         let policy = lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/v1/*"] }]));
         let mut plan = Plan::https(HOST, "http/1.1");
@@ -228,7 +229,7 @@ fn stats_say_who_was_denied_what_and_how_often() {
     });
 }
 
-/// A program that is ended with the test.
+/// A program that ends with the test.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -266,7 +267,7 @@ fn tail_follows_a_file_over_a_rotation() {
     assert!(next().ends_with("/4"));
 }
 
-/// A cgroup of a test's own, and a daemon with its socket in the test's directory.
+/// A private cgroup, and a daemon with its socket in the test's directory.
 struct Daemon {
     child: Child,
     cgroup: PathBuf,
@@ -333,7 +334,7 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
         assert!(created["ca_pem"].as_str().unwrap().contains("BEGIN CERTIFICATE"));
         assert!(created["env"]["LAB_API_KEY"].is_string(), "{created}");
 
-        // What is refused is said with its reason and place, and the status is 1.
+        // A refusal is reported with its reason and position, and the status is 1.
         let refused = |arguments: &[&str], expected: &[&str]| {
             let output = interceptor(&daemon.arguments(arguments));
             let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -390,7 +391,7 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
         assert!(output.status.success(), "{output:?}");
         assert!(daemon.out(&["ctl", "policy", "get", "web"]).contains("x.test"));
 
-        // As it happens.
+        // Follows events live.
         let mut follow = Command::new(binary("interceptor"));
         follow.args(daemon.arguments(&["ctl", "audit", "web", "--kind", "request"])).stdout(Stdio::piped());
         let mut follow = Ended(follow.spawn().unwrap());
@@ -398,7 +399,7 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
         let deadline = Instant::now() + PATIENCE;
         let followed = std::thread::scope(|scope| {
             let first = scope.spawn(move || lines.next().unwrap().unwrap());
-            // It has to have begun to follow: asked again and again until it has heard of one.
+            // It must be following by then, so repeat requests until it reports one.
             while !first.is_finished() && Instant::now() < deadline {
                 daemon.shell("curl -s http://denied.test/second");
             }

@@ -1,5 +1,5 @@
-//! Base URLs: clients that cannot trust the sandbox's authority ask `http://169.254.169.254/proxy/SERVICE/…`, and everything
-//! is as if they had asked the service.
+//! Base URLs: clients that cannot trust the sandbox's CA use
+//! `http://169.254.169.254/proxy/SERVICE/…`, with the same result as requests to the service.
 
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::{Lab, Outcome};
@@ -9,7 +9,7 @@ const HOST: &str = "api.example.test";
 const SECOND: &str = "files.example.test";
 const BASE: &str = "http://169.254.169.254/proxy/lab";
 
-/// Two hosts of one credential; `/v1/` may be asked for by any method, `/ws` by GET.
+/// Two hosts of one credential. `/v1/` permits any method, `/ws` permits GET.
 fn policy(lab: &Lab) -> Value {
     let rules =
         json!([{ "methods": [], "paths": ["/v1/", "/v1/lab"] }, { "methods": ["GET"], "paths": ["/ws"] }]);
@@ -51,7 +51,7 @@ fn a_request_under_a_base_url_is_one_to_the_service() {
         );
         assert!(seen.iter().all(|seen| seen.values("authorization") == with_bearer(lab)), "{seen:?}");
         assert_eq!(seen[0].body_bytes, Some(4));
-        // One record each, that of the request it stands for.
+        // One record each, for the request that it stands for.
         let records = outcome.requests("allow");
         assert_eq!(records.len(), 4);
         for record in records {
@@ -77,7 +77,7 @@ fn r1_the_rules_see_the_request_that_it_stands_for() {
             plan.ask(method, &format!("/proxy/lab{path}"))
         });
         for (index, (method, path, reason, status)) in refused.iter().enumerate() {
-            // Some refusals close the connection: each has one of its own.
+            // Some refusals close the connection, so each request has its own.
             let plan = Plan { requests: vec![plan.requests[index].clone()], ..plan.clone() };
             let (reports, outcome) = lab.sandbox(&policy(lab)).at_origin(HOST).fetch_outcome(&plan);
             let refusal = reports[0].answers[0].refusal();
@@ -114,7 +114,7 @@ fn r7_the_metadata_service_is_never_reached_whatever_the_rules_say() {
                 json!(["*", "0.0.0.0/0", "::/0", "169.254.0.0/16", "tcp://169.254.169.254"]);
             for url in spellings {
                 let script = format!("curl -sSk -w ' %{{http_code}}' {url}; true");
-                // The last is a name, whose address is judged once it is resolved.
+                // The last one is a name, whose address is judged after resolution.
                 let names = lab.names(&[("metadata.example.test", &[&["169.254.169.254".parse().unwrap()]])]);
                 let sandbox = lab.sandbox(&policy).resolver(names.address());
                 let sandbox = if host_net { sandbox.host_net() } else { sandbox };
@@ -174,7 +174,8 @@ fn c1_a_placeholder_of_another_service_is_refused() {
         };
         let outcome = ask("$OTHER_KEY", "lab");
         assert_eq!(outcome.one_denied("credential_misuse").credential.as_deref(), Some("other"));
-        // Of two credentials for a host the URL says which is meant; a placeholder may not say otherwise.
+        // The URL selects one of two credentials for a host, and a placeholder must not contradict
+        // it.
         ask("$SECOND_KEY", "lab").one_denied("credential_ambiguous");
         let outcome = ask("", "second");
         assert_eq!(outcome.requests("allow")[0].credential.as_deref(), Some("second"), "{}", outcome.out());
@@ -310,7 +311,7 @@ fn base_urls_point_the_clients_of_known_services_there() {
             let lines: Vec<_> = lab.seen().iter().map(|seen| seen.line()).collect();
             assert_eq!(lines, ["GET api.openai.com/v1/models", "POST api.anthropic.com/v1/messages"]);
             assert_eq!(lab.seen()[0].values("authorization"), with_bearer(lab));
-            // Without the option the variables are not there.
+            // Without the option the variables are not set.
             assert_eq!(run(&[]).shell("echo $OPENAI_BASE_URL").success().out(), "\n");
         });
     }
@@ -357,7 +358,7 @@ fn explain_says_what_is_decided_for_the_request_that_it_stands_for() {
 }
 
 #[test]
-fn attach_tells_the_base_urls_and_serves_them() {
+fn attach_prints_the_base_urls_and_serves_them() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
@@ -402,7 +403,7 @@ fn attach_tells_the_base_urls_and_serves_them() {
         let audit = interceptor_tests::audit::read(&lab.directory().join("attach-audit.jsonl")).unwrap();
         let allowed: Vec<_> = audit.iter().filter(|record| record.is_request("allow")).collect();
         assert_eq!((allowed.len(), allowed[0].host.as_deref()), (1, Some("api.openai.com")));
-        // The oracle compares what `run` records; the record of this one was looked at above.
+        // The oracle compares the records of `run`. This one's record was checked above.
         lab.tunnelled("api.openai.com");
     });
 }

@@ -1,4 +1,4 @@
-//! Containers of podman, put under enforcement by the hook before their entrypoints start.
+//! Podman containers, which the hook puts under enforcement before their entrypoints start.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
-/// The profile that podman uses unless it is told another.
+/// Podman's default profile.
 const PROFILE: &str = "/usr/share/containers/seccomp.json";
 const POLICY: [&str; 2] = ["--annotation", "io.interceptor.policy=lab"];
 
@@ -26,7 +26,7 @@ fn engine(lab: &Lab) -> Engine<'_> {
     Engine::new(lab, &policy(lab), HOST)
 }
 
-/// Directories of this name below one.
+/// Directories of this name below another.
 fn named(directory: &Path, name: &str, depth: usize) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -39,7 +39,7 @@ fn named(directory: &Path, name: &str, depth: usize) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What of a sandbox is left in the kernel: its pins and its cgroup.
+/// The remains of a sandbox in the kernel: its pins and its cgroup.
 fn remains(sandbox: &str) -> Vec<PathBuf> {
     assert!(sandbox.starts_with("sb-"), "{sandbox}");
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -129,9 +129,9 @@ fn a_container_does_not_start_where_the_hook_fails() {
             ("keyless", &[], "/nonexistent"),
             ("lab", &["--cap-add", "SYS_ADMIN"], "CAP_SYS_ADMIN"),
             ("lab", &["--security-opt", "seccomp=unconfined"], "seccomp"),
-            // Nothing is left either where the runtime fails after the hook has prepared a sandbox.
+            // Nor is anything left if the runtime fails after the hook has prepared a sandbox.
             ("lab", &["--volume", &not_mountable], "Not a directory"),
-            // Found out only when the container exists.
+            // This shows only when the container exists.
             ("lab", &["--network", "host", "--cgroups=disabled"], "no cgroup of its own"),
         ];
         for (name, options, why) in cases {
@@ -160,7 +160,8 @@ fn an_annotation_cannot_name_the_sandbox_of_another_container() {
         sleeping.running.wait_for("sb-");
         let state = fs::read_dir(engine.path("state")).unwrap().next().unwrap().unwrap();
         let stolen = format!("io.interceptor.sandbox={}", state.file_name().to_string_lossy());
-        // With the stage `precreate` the annotation is replaced; without it, it is believed and leads nowhere.
+        // With the stage `precreate` the annotation is replaced. Without it, the hook accepts the
+        // annotation, which has no effect.
         let options = [&POLICY[..], &["--annotation", &stolen]].concat();
         let script = "echo $INTERCEPTOR_SANDBOX; touch /work/started";
         let engine = engine.hook("cri-o.json");
@@ -337,8 +338,8 @@ fn an_engine_without_precreate_gets_enforcement_and_trust_but_no_placeholders() 
     });
 }
 
-/// What `docker run --network none` and `attach` come to: the container has no network until there is a wall, and then a name
-/// server, addresses and the proxy.
+/// The equivalent of `docker run --network none` with `attach`: the container has no network until
+/// the wall is up, and then a name server, addresses and the proxy.
 #[test]
 fn attach_gives_a_container_without_a_network_its_way_to_the_proxy() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();

@@ -1,11 +1,11 @@
-//! Containers as docs/containers.md and `examples/` say, word for word, on a host of its own. What
-//! people copy must put the wall up, and what shows that it is up must fail where it is not.
+//! Containers exactly as in docs/containers.md and `examples/`, on a separate host. The documented
+//! commands must put the wall up, and the documented checks must fail if it is not.
 
 use std::path::Path;
 
 use interceptor_tests::host::{after, blocks, on_a_host};
 
-/// The page's blocks for Podman: how to install, and how to see that it works.
+/// The page's blocks for Podman: installation, and a check that it works.
 fn podman() -> (String, String) {
     let [install, proof] = blocks("docs/containers.md", "Podman").try_into().unwrap();
     assert!(install.contains("podman run") && proof.contains("curl"), "{install}{proof}");
@@ -110,12 +110,12 @@ fn where_the_hook_has_no_effect_everything_says_so() {
         configured.contains("in force: /etc/containers/oci/hooks.d") && configured.contains("proved:"),
         "{text}"
     );
-    // Podman passes over a hook whose program is gone.
+    // Podman ignores a hook whose program is missing.
     let moved = after(&text, "moved");
     assert!(moved.contains("is not there") && moved.contains("nothing answered"), "{text}");
     assert!(after(&text, "own").contains("can be changed by others than root"), "{text}");
     assert_eq!(after(&text, "uninstalled"), "removed /etc/containers/oci/hooks.d/interceptor.json", "{text}");
-    // What looks like the hook and does nothing is found out.
+    // A program that looks like the hook but does nothing is detected.
     let broken = after(&text, "broken");
     assert!(broken.contains("was not intercepted") && broken.contains("unproved 1"), "{text}");
 }
@@ -137,7 +137,8 @@ fn the_podman_example_runs_its_agent_under_enforcement() {
     assert!(agent.ends_with("ended 1"), "{text}");
 }
 
-/// Runs a script as [`on_a_host`] does, with a cgroup for the containers of `docker`, whose end is waited for.
+/// Runs a script as [`on_a_host`] does, with a cgroup for the containers of `docker`, and waits for
+/// their end.
 fn with_docker(script: &str) -> String {
     let made = "export DOCKER_CGROUP=; [ -z \"$quirks\" ] || DOCKER_CGROUP=/sys/fs/cgroup/docker-$$
          [ -z \"$DOCKER_CGROUP\" ] || mkdir $DOCKER_CGROUP

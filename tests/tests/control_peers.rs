@@ -1,7 +1,7 @@
-//! Who is at the other end of the control socket: known by a descriptor of the process, not by a
-//! number that another may have by now (attack P6); who may be given the sandboxes with their keys;
-//! and that who lives in a sandbox, whoever made it and whatever has become of its daemon, has no
-//! say and takes nothing from those who have (attack P1).
+//! Peers of the control socket. They are identified by a process descriptor, not by a pid that may
+//! have been reused (attack P6); only certain programs may take over the sandboxes with their keys
+//! (P6); and a process in any sandbox, even one whose daemon is dead, has no access and cannot
+//! block those who have (attack P1).
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
-/// Where the kernel says which number it gave away last (CONFIG_CHECKPOINT_RESTORE).
+/// The kernel's last assigned pid (CONFIG_CHECKPOINT_RESTORE).
 const LAST: &str = "/proc/sys/kernel/ns_last_pid";
 
 fn policy(lab: &Lab) -> Value {
@@ -35,7 +35,7 @@ impl Drop for Ends {
     }
 }
 
-/// Connects, leaves the connection to a child and ends; the child speaks when it is told to.
+/// Connects, leaves the connection to a child and ends. The child sends when told to.
 fn heir(daemon: &Daemon<'_>, inside: Option<&Guest<'_>>, requests: &[String]) -> Child {
     let procs = inside.map(|guest| guest.cgroup.path().join("cgroup.procs"));
     let program = format!(
@@ -60,7 +60,7 @@ for request in {requests:?}:
     command.spawn().unwrap()
 }
 
-/// A process outside every sandbox that has this number.
+/// A process outside every sandbox with this pid.
 fn reborn(number: u32) -> Ends {
     for _ in 0..100_000 {
         fs::write(LAST, (number - 1).to_string()).unwrap();
@@ -88,7 +88,7 @@ fn p6_a_number_that_is_anothers_by_now_speaks_for_nobody() {
         let stopped = |signal| kill(daemon.running().pid(), signal).unwrap();
         for (inside, is_stopped) in [(true, false), (false, false), (true, true), (false, true)] {
             if is_stopped {
-                // It accepts the connection when its owner is long gone.
+                // The daemon accepts the connection after its owner has ended.
                 stopped(Signal::SIGSTOP);
             }
             let mut first = heir(&daemon, inside.then_some(&guest), &requests);
@@ -104,7 +104,7 @@ fn p6_a_number_that_is_anothers_by_now_speaks_for_nobody() {
             drop(outside);
             assert_eq!(answers.lines().count(), requests.len(), "{answers}");
             for (number, answer) in answers.lines().enumerate() {
-                // After the refusal of one that was unfit when it connected, nothing is heard.
+                // After refusing an unfit peer, the daemon reads nothing more from it.
                 let closed = number > 0 && (answer.is_empty() || answer.contains("Error"));
                 let refused = answer.starts_with("HTTP/1.1 403") && answer.contains("sandbox");
                 assert!(refused || closed, "{answers}");
@@ -116,7 +116,7 @@ fn p6_a_number_that_is_anothers_by_now_speaks_for_nobody() {
     });
 }
 
-/// Asks for a hand-over and says how the answer begins.
+/// Asks for a hand-over and returns the start of the answer.
 fn asks(daemon: &Daemon<'_>, before: &str) -> String {
     let program = format!(
         "import os, socket, subprocess, sys
@@ -141,8 +141,7 @@ fn copy(lab: &Lab, name: &str, more: &[u8]) -> PathBuf {
     path
 }
 
-/// Takes over with that program: a daemon of which only its line of readiness, or its refusal, is
-/// awaited.
+/// Takes over with that program. Waits only for its readiness or its refusal.
 fn taken_over_by(lab: &Lab, program: &Path, daemon: &Daemon<'_>) -> Result<Ends, String> {
     let mut command = Command::new(program);
     command.args(["serve", "--takeover", "--control"]).arg(daemon.control());
@@ -167,7 +166,7 @@ fn p6_only_the_daemons_own_program_or_a_named_one_is_given_the_keys() {
         let guest = daemon.guest(&policy(lab));
         let said = asks(&daemon, "");
         assert!(said.starts_with("HTTP/1.1 403") && said.contains("--successor"), "{said}");
-        // It connects as what it is, and becomes another program when its heir asks.
+        // It connects as itself, and executes another program before the hand-over.
         let becomes = format!(
             "import time
 # Once it has an answer, it was judged.
@@ -183,7 +182,7 @@ while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}
         assert!(error.contains("403"), "{error}");
         assert_eq!(daemon.ids(), [guest.id.as_str()]);
 
-        // A copy is the same program; and the daemon says who took over, where and before the keys
+        // A copy counts as the same program, and the daemon logs who took over before the keys
         // leave it.
         let next = taken_over_by(lab, &same, &daemon).unwrap_or_else(|error| panic!("{error}"));
         let outcome = daemon.finish();
@@ -207,8 +206,8 @@ fn p6_a_named_program_takes_over() {
     Lab::test(|lab| {
         let newer = lab.directory().join("newer");
         let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(newer.clone());
-        // It need not be there before its time; and a daemon that reads only named places reads
-        // that one.
+        // The program need not exist in advance, and a daemon restricted to named paths can read
+        // it.
         let daemon = daemon.option("--readable").option(lab.directory().join("upstream-ca.pem")).start();
         let guest = daemon.guest(&policy(lab));
         copy(lab, "newer", b"a later version");
@@ -221,7 +220,7 @@ fn p6_a_named_program_takes_over() {
     });
 }
 
-/// A process that is ended in good order when it is dropped.
+/// A process that is shut down cleanly when dropped.
 struct Quits(Child);
 
 impl Drop for Quits {
@@ -231,7 +230,7 @@ impl Drop for Quits {
     }
 }
 
-/// What a process that begins in the cgroup is answered.
+/// The answer to a process that starts in the cgroup.
 fn ask(cgroup: &Cgroup, control: &Path, method: &str, path: &str, body: &str) -> String {
     let program = "import socket, sys
 control, method, path, body = sys.argv[1:]
@@ -273,7 +272,7 @@ fn p1_who_lives_in_a_sandbox_of_attach_has_no_say() {
         BufReader::new(attached.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert!(line.contains("enforcing on"), "{line}");
         has_no_say(&cgroup, &daemon, &guest.id);
-        // Nor below it.
+        // Nor in a child cgroup.
         let below = Cgroup::at(cgroup.path().join("below"));
         has_no_say(&below, &daemon, &guest.id);
         drop(below);
@@ -299,7 +298,7 @@ fn p1_who_lives_in_a_sandbox_that_a_dead_daemon_left_closed_has_no_say() {
         let other = next.guest(&policy(lab));
         has_no_say(&closed.cgroup, &next, &other.id);
         assert_eq!(next.ids(), [other.id.as_str()]);
-        // The owner has: it opens the cgroup again.
+        // The owner has access: it opens the cgroup again.
         let again = json!({ "id": "again", "cgroup": closed.cgroup.path() }).to_string();
         assert_eq!(next.call("POST", "/v1/sandboxes", &again).status, 201);
         has_no_say(&closed.cgroup, &next, &other.id);
@@ -307,7 +306,7 @@ fn p1_who_lives_in_a_sandbox_that_a_dead_daemon_left_closed_has_no_say() {
     });
 }
 
-/// Connects as often as it is told to, holds what it can, says so and stays until it is told to go.
+/// Opens as many connections as told, holds those it can, reports, and stays until told to end.
 const FLOOD: &str = "import socket, sys, resource
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4000), hard))
@@ -341,7 +340,8 @@ fn p1_a_flood_of_connections_from_inside_takes_nothing_from_the_owner_and_the_sa
         let before = descriptors(&daemon);
         let (mut inside, held) = flood(guest.cgroup.command("python3"), &daemon, 1500);
         assert!(held > 1000, "{held}");
-        // The owner is served behind them, and then nothing is left of them but a few farewells.
+        // The owner is served despite them, and then only a few closing connections are left of
+        // them.
         let answer = ask(&Cgroup::new(), daemon.control(), "GET", "/v1/sandboxes", "");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let now = descriptors(&daemon);
@@ -356,11 +356,11 @@ fn p1_a_flood_of_connections_from_inside_takes_nothing_from_the_owner_and_the_sa
         inside.0.stdin.take().unwrap().write_all(b"go\n").unwrap();
         drop(inside);
 
-        // Nor do those who may speak and say nothing: there are so many places, given back in time.
+        // Nor do authorised peers that stay silent: their places are limited and time out.
         let (_outside, held) = flood(Command::new("python3"), &daemon, 600);
         assert_eq!(held, 600);
         let now = descriptors(&daemon);
-        // Each of the 128 has a connection, its process and that one's program.
+        // Each of the 128 holds a connection, a process descriptor and a program file.
         assert!(now < before + 450, "{before} {now}");
         let served = || {
             let answer = ask(&Cgroup::new(), daemon.control(), "GET", "/v1/sandboxes", "");

@@ -1,4 +1,4 @@
-//! Keys: the real one goes to its own host in its own place and nowhere else; the sandbox has a placeholder.
+//! Keys: the real key goes only to its own host, in its own place; the sandbox has a placeholder.
 
 use interceptor_tests::client::fetch::{Answer, Plan};
 use interceptor_tests::{Lab, Outcome};
@@ -14,7 +14,7 @@ fn policy(lab: &Lab) -> Value {
     policy
 }
 
-/// The placeholder is only known inside: a shell script makes the plan's requests with curl.
+/// Only the sandbox knows the placeholder, so a shell script sends the plan's requests with curl.
 fn curl(lab: &Lab, policy: &Value, arguments: &str) -> Outcome {
     let script = format!("curl -sS -w '\\n%{{http_code}} %header{{x-interceptor-decision}}\\n' {arguments}");
     lab.sandbox(policy).at_origin(HOST).at_origin(OTHER).shell(&script)
@@ -33,7 +33,8 @@ fn the_sandbox_holds_a_placeholder_of_its_own() {
 #[test]
 fn the_real_key_is_nowhere_in_the_sandbox() {
     Lab::test(|lab| {
-        // Whether the key comes from a file, the environment, or stands in the policy, of which the sandbox sees nothing.
+        // The key may come from a file, the environment, or the policy, which the sandbox cannot
+        // see.
         for key in [json!({ "file": lab.key_file() }), json!({ "env": "REAL_KEY" }), json!(lab.key())] {
             let mut policy = policy(lab);
             policy["credentials_v2"]["lab"]["key"] = key;
@@ -51,7 +52,7 @@ fn the_real_key_is_nowhere_in_the_sandbox() {
 fn a_key_file_is_not_readable_from_inside() {
     Lab::test(|lab| {
         let file = lab.key_file();
-        // The policy may hold a key too: the lab writes it as it writes key files.
+        // The policy may contain a key too, so the lab writes it like a key file.
         let policy_like = lab.secret_file("policy.json", lab.key());
         let script = format!("id -u; cat {} 2>&1; cat {} 2>&1; true", file.display(), policy_like.display());
         let outcome = lab.sandbox(&policy(lab)).shell(&script);
@@ -377,7 +378,7 @@ fn c5_a_redirect_to_another_host_is_a_new_request() {
         let arguments = format!(
             "-L --location-trusted -H \"authorization: Bearer $LAB_API_KEY\" 'https://{HOST}/set?location={location}'"
         );
-        // The origin's 302 comes from curl's point of view only if the proxy does not follow it itself.
+        // curl sees the origin's 302 only if the proxy does not follow it.
         let outcome = curl(lab, &policy(lab), &arguments);
         outcome.success();
         assert_eq!(lab.seen().len(), 1, "the proxy follows nothing: {:#?}", lab.seen());
@@ -403,7 +404,7 @@ fn h16_alt_svc_is_dropped() {
 
 #[test]
 fn c1_a_placeholder_in_a_host_name_is_refused_and_nobody_is_asked_for_it() {
-    // Looked up, in the ClientHello alone, in `:authority` and `Host` alone, and where TLS is not opened at all.
+    // In a lookup, in the ClientHello alone, in `:authority` or `Host` alone, and with passthrough.
     let program = "import os, socket, ssl\n\
         name = os.environ['LAB_API_KEY'].lower() + '.leak.test'\n\
         try: print('looked up', socket.getaddrinfo(name, 443))\n\

@@ -1,4 +1,4 @@
-//! What an origin sends back: no key in any part of an answer, and no redirect that the proxy follows by itself.
+//! Answers of origins: no part of an answer contains a key, and the proxy follows no redirect.
 
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
@@ -14,8 +14,8 @@ fn policy(lab: &Lab) -> Value {
     policy
 }
 
-/// Answers of an origin with the key (`KEY`) in every part that HTTP/1.1 has; the second says whether a placeholder must
-/// stand in its place (else the part is dropped).
+/// Answers of an origin with the key (`KEY`) in every part that HTTP/1.1 has, and whether a
+/// placeholder must replace it (otherwise the part is dropped).
 const REFLECTIONS: [(&str, bool); 18] = [
     ("HTTP/1.1 200 OK\r\ncontent-length: LEN\r\n\r\nyou sent KEY", true),
     ("HTTP/1.1 200 OK\r\n\r\nyou sent KEY until the end", true),
@@ -66,13 +66,13 @@ const REFLECTIONS: [(&str, bool); 18] = [
 
 #[test]
 fn c3_no_part_of_an_answer_holds_the_key() {
-    // The host that gets the key, and one that got to know it in another way.
+    // The host that gets the key, and one that learned it in another way.
     for (host, (answer, replaced)) in
         [HOST, OTHER].into_iter().flat_map(|host| REFLECTIONS.map(|reflection| (host, reflection)))
     {
         Lab::test(|lab| {
             let body = answer.rsplit_once("\r\n\r\n").unwrap().1.replace("KEY", lab.key());
-            // Every chunk holds one byte, so that every border between two falls into the key once.
+            // Every chunk holds one byte, so that every boundary within the key occurs.
             let event = format!("data: {}\n\n", lab.key());
             let chunks: String = event.chars().map(|byte| format!("1\r\n{byte}\r\n")).collect();
             let answer = answer
@@ -94,11 +94,11 @@ fn c3_no_part_of_an_answer_holds_the_key() {
             let text = outcome.success().out();
             let shown = answer.replace(lab.key(), "KEY");
             assert!(text.starts_with("HTTP/1.1 "), "{shown}: {text}");
-            // Chunks may come as they went: they are joined before the placeholder is looked for.
+            // Chunks may arrive as sent, so join them before looking for the placeholder.
             let whole = text.contains("PLACEHOLDER") || event_in_chunks(&text);
             assert_eq!(whole, replaced, "{shown}: {text}");
             assert!(!text.contains("CANARY"), "{host} {shown}");
-            // What hyper itself drops (a phrase, an answer before the answer) was never looked at.
+            // The proxy never sees parts that hyper drops (a reason phrase, an interim answer).
             let record = outcome.requests("allow")[0];
             let dropped = !replaced && !shown.contains("\r\nKEY:") && !shown.contains("x-key: KEY");
             assert_eq!(record.key_echoed.is_some(), !dropped, "{shown}: {record:?}");
@@ -136,7 +136,7 @@ fn no_cookie_is_set_by_a_trailer_where_none_is_set_by_a_header() {
     }
 }
 
-/// Whether the data of chunks of any size make an event with a placeholder.
+/// Whether the joined chunks contain an event with a placeholder.
 fn event_in_chunks(text: &str) -> bool {
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let data: String = body.split("\r\n").skip(1).step_by(2).collect();
@@ -155,7 +155,8 @@ fn c5_no_redirect_is_followed_and_none_carries_the_key_elsewhere() {
         ] {
             Lab::test(|lab| {
                 let encoded: String = target.bytes().map(|byte| format!("%{byte:02X}")).collect();
-                // curl is told to send its credential wherever it is led: a placeholder, which is refused there.
+                // curl sends its credential to every redirect target: a placeholder, which is
+                // refused there.
                 let script = format!(
                     "curl -sS -L --max-redirs 3 --location-trusted -w ' %{{http_code}} %{{num_redirects}}' \
                      -H \"authorization: Bearer $LAB_API_KEY\" 'https://{HOST}/redirect/{code}?to={encoded}'; true"

@@ -1,4 +1,4 @@
-//! What a key can be used for: no more than the rules say, however it is asked.
+//! A key can be used only as the rules permit, however the request is made.
 
 use std::process::Command;
 
@@ -74,7 +74,7 @@ fn c8_a_rule_for_one_owner_gives_nothing_of_anothers() {
             for method in ["GET", "POST", "DELETE"] {
                 let plan =
                     others.iter().fold(Plan::https(HOST, protocol), |plan, path| plan.ask(method, path));
-                // A refusal may close the connection, so each request over HTTP/1.1 has one of its own.
+                // A refusal may close the connection, so each HTTP/1.1 request has its own.
                 let plans: Vec<Plan> = if protocol == "h2" {
                     vec![plan]
                 } else if method == "GET" {
@@ -140,20 +140,20 @@ fn c15_a_key_is_used_no_faster_than_the_limit_says() {
         for answer in answers.iter().filter(|answer| answer.status == 429) {
             assert_eq!(answer.refusal().reason, "limit_exceeded");
         }
-        // All are sent at once: a machine would have to take half a minute over it for as many to pass.
+        // All are sent at once: only if that took half a minute could this many pass.
         assert!(refused > ASKED / 2, "{refused} of {ASKED} refused");
         assert_eq!(lab.seen().len(), ASKED - refused);
         assert_eq!(outcome.requests("deny").len(), refused);
     });
     Lab::test(|lab| {
         let mut policy = lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]));
-        // Two bodies and their heads, which count too, and no third.
+        // Two bodies with their heads, which count too, but not a third.
         policy["limits"] = json!({ "bytes_up_per_host": 1400 });
         let body = "x".repeat(400);
         let plan = (0..4)
             .fold(Plan::https(HOST, "http/1.1"), |plan, _| plan.ask_with("POST", "/upload", &[], &body));
         let plans = plan.requests.iter().map(|ask| Plan { requests: vec![ask.clone()], ..plan.clone() });
-        // Each over a connection of its own in one sandbox: a shell with curl.
+        // Each over its own connection in one sandbox, by a shell with curl.
         let script: String = plans
             .map(|_| format!("curl -sS -o /dev/null -w '%{{http_code}} ' -d {body} https://{HOST}/upload; "))
             .collect();

@@ -1,4 +1,4 @@
-//! Where keys come from and where they stay: rotation without a restart, and memory that nobody inside can read.
+//! Sources and secrecy of keys: rotation without a restart, and memory that nobody inside can read.
 
 use std::fs;
 use std::thread;
@@ -28,7 +28,7 @@ fn a_key_in_a_file_is_rotated_without_a_restart_and_a_broken_file_keeps_the_old(
             &ASK_EACH_LINE.replace("HOST", HOST),
         ]);
         let mut asked = 0;
-        // What the origin is given after a change: asked again until it is `key`, since a file is looked at once a second.
+        // Waits until the origin gets `key` after a change: files are checked once a second.
         let mut until = |key: &str, least: usize| {
             let deadline = Instant::now() + Duration::from_secs(20);
             let mut right = 0;
@@ -44,18 +44,18 @@ fn a_key_in_a_file_is_rotated_without_a_restart_and_a_broken_file_keeps_the_old(
             }
         };
         until(&first, 1);
-        // Replaced as a careful program does it.
+        // Replaced atomically.
         lab.secret_file("key.new", &format!("{second}\n"));
         fs::rename(lab.directory().join("key.new"), &file).unwrap();
         until(&second, 2);
-        // Broken in each way, the old one stays: more than one look at the file passes meanwhile.
+        // Broken in any way, the old key stays, over more than one check of the file.
         for broken in ["", "\n", "two words", "line\r\nx-evil: 1"] {
             lab.secret_file("key", broken);
             until(&second, 8);
         }
         fs::remove_file(&file).unwrap();
         until(&second, 8);
-        // Written in place.
+        // Overwritten in place.
         lab.key_file();
         until(&first, 2);
         running.finish().success();
@@ -80,8 +80,8 @@ fn a_key_is_found_among_the_credentials_that_systemd_gives() {
     });
 }
 
-/// Tries, for every process number that there could be, each way to another process's memory or descriptors. What it reads
-/// of processes that it may read goes through the canary: the key's beginning must not be in it.
+/// Tries, for every possible pid, each way to another process's memory or descriptors. Checks what
+/// it can read against the canary: it must not contain the key's prefix.
 const READ_MEMORY: &str = r#"
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -138,7 +138,7 @@ fn o3_nobody_inside_reads_memory_or_descriptors_of_the_interceptor() {
                 lab.sandbox(&policy(lab)).at_origin(HOST).open_stdin().limit(Duration::from_secs(120));
             let sandbox = if let Some(user) = user { sandbox.user(user) } else { sandbox };
             let sandbox = if host_net { sandbox.host_net() } else { sandbox };
-            // The numbers that the interceptor's processes have outside are tried too.
+            // Try the pids that the interceptor's processes have outside too.
             let script = format!(
                 "curl -sSf -o /dev/null https://{HOST}/v1/x; echo ready; read pids; exec /usr/bin/python3 -c \"$0\" $pids"
             );
@@ -148,7 +148,7 @@ fn o3_nobody_inside_reads_memory_or_descriptors_of_the_interceptor() {
             for pid in running.descendants() {
                 pids.push_str(&format!(" {pid}"));
             }
-            // Without room for a core file, and not for others to dump.
+            // Core size limit 0, and not dumpable.
             let limits = fs::read_to_string(format!("/proc/{}/limits", running.pid())).unwrap();
             let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
             assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
@@ -179,7 +179,8 @@ fn o3_c11_a_crash_leaves_no_core_with_a_key() {
         running.signal(Signal::SIGABRT);
         let outcome = running.finish();
         assert_eq!(outcome.signal(), Some(6), "{}", outcome.tail());
-        // Wherever the kernel would put it, it was not allowed one byte; in the working directory there is none.
+        // The core size limit is zero wherever the kernel would write it, and the working directory
+        // has none.
         for directory in [lab.directory().to_owned(), lab.work(), std::env::current_dir().unwrap()] {
             for entry in fs::read_dir(directory).unwrap().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();

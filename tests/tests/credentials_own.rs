@@ -1,6 +1,5 @@
-//! Whatever a sandbox brings to be somebody else than the credential says, or to lead the origin
-//! elsewhere than was judged: none of it arrives, over HTTP/1.1, HTTP/2, a WebSocket's handshake
-//! and a base URL alike.
+//! A sandbox's own authentication, and headers that give the origin another target than was judged,
+//! never arrive: over HTTP/1.1, HTTP/2, a WebSocket handshake and a base URL alike.
 
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;

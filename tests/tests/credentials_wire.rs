@@ -1,5 +1,5 @@
-//! What of a key stands on the wire: how HTTP/2 encodes it, and what an HTTP/1.1 origin gets of everything in which it, or a
-//! placeholder, could hide.
+//! Keys on the wire: how HTTP/2 encodes them, and what reaches an HTTP/1.1 origin from every place
+//! in which a key or placeholder could hide.
 
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
@@ -13,7 +13,7 @@ fn policy(lab: &Lab) -> Value {
     lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]))
 }
 
-/// How HPACK writes a field (RFC 7541 section 6), and the index of its name, 0 for a name of its own.
+/// How HPACK encodes a field (RFC 7541 section 6), and the index of its name, 0 for a literal name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     Indexed(usize),
@@ -85,7 +85,7 @@ fn c14_a_key_is_a_literal_never_indexed_on_the_wire() {
         (json!({ "header": "x-billing-key" }), 0),
     ] {
         Lab::test(|lab| {
-            let (origin, received) = Listener::h2(lab.handle(), lab.authority().clone());
+            let (origin, received) = Listener::h2(lab.handle(), lab.ca().clone());
             let mut policy = policy(lab);
             policy["credentials_v2"]["lab"]["inject"] = inject;
             let plan = Plan::https(HOST, "h2").ask_with("GET", "/v1/x", &[("x-other", "value")], "");
@@ -103,7 +103,7 @@ fn c14_a_key_is_a_literal_never_indexed_on_the_wire() {
                 matches!(field, Field::Incremental(AUTHORIZATION) | Field::NotIndexed(AUTHORIZATION))
             };
             assert!(!fields.iter().any(other), "{fields:?}");
-            // What the origin parsed, for the oracle: it keeps bytes, and no records.
+            // Tell the oracle what the origin parsed, because it keeps bytes and no records.
             lab.shared().records.push(Seen {
                 connection: 0,
                 tls: true,
@@ -122,8 +122,8 @@ fn c14_a_key_is_a_literal_never_indexed_on_the_wire() {
     }
 }
 
-/// Sends each row as a request of a connection of its own. In a row's texts `@PH` is the placeholder, others are forms of it.
-/// Prints the status of each.
+/// Sends each row as a request on its own connection and prints its status. In a row's texts `@PH`
+/// is the placeholder; others are forms of it.
 const ROWS: &str = r#"
 import base64, hashlib, json, os, socket, ssl, sys
 ph = os.environ['LAB_API_KEY']; half = len(ph) // 2
@@ -223,7 +223,7 @@ fn c4_wherever_a_placeholder_stands_the_key_goes_to_its_one_place() {
             let everything = format!("{:?}", (&seen.path, &seen.query, &seen.headers, &seen.trailers));
             assert_eq!(everything.matches(lab.key()).count(), 1, "{row}");
             assert!(!everything.contains("sk-own"), "{row}");
-            // A body is nobody's business: it arrives as it was sent.
+            // Bodies are forwarded unchanged.
             assert_eq!(seen.body_sha256.as_deref(), Some(hash), "{row}");
         }
         assert!(seen.next().is_none());

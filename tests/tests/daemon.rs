@@ -1,5 +1,5 @@
-//! `interceptor serve` and its control API, by real use over the socket: a sandbox's life, every kind of error, keys that no answer
-//! shows, policies replaced under load, and what is left afterwards.
+//! `interceptor serve` and its control API, used over the real socket: a sandbox's life, every kind
+//! of error, keys that no answer shows, policies replaced under load, and cleaning up.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,14 +25,14 @@ fn closed() -> Value {
     json!({ "network": { "deny": ["*"] } })
 }
 
-/// What one request over HTTP/1.1 gets: its status, and the refusal if it is one.
+/// The result of one HTTP/1.1 request: its status, and the refusal if it is one.
 fn get(guest: &Guest<'_>, host: &str, path: &str) -> (u16, Option<Refusal>) {
     let reports = guest.fetch(&Plan::https(host, "http/1.1").ask("GET", path));
     let answer = &reports[0].answers[0];
     (answer.status, (answer.status >= 400).then(|| answer.refusal()))
 }
 
-/// Nothing of an enforcement on this cgroup is left.
+/// Asserts that no trace of enforcement is left on this cgroup.
 fn assert_gone(cgroup: u64) {
     for kept in ["/sys/fs/bpf/interceptor", "/run/interceptor-trust"] {
         assert!(!Path::new(kept).join(cgroup.to_string()).exists(), "{kept}/{cgroup}");
@@ -169,7 +169,7 @@ fn every_error_is_a_problem_document_that_says_what_is_wrong() {
             answer.problem(405);
             assert!(answer.headers.contains_key("allow"), "{answer:?}");
         }
-        // Nothing of all that has changed anything.
+        // None of that has changed anything.
         assert_eq!(daemon.ids(), [guest.id.as_str()]);
         assert_eq!(daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"], closed());
         drop(nested);
@@ -281,7 +281,8 @@ print(s.recv(100000).decode())",
         );
         let said = guest.python(&program);
         assert!(said.starts_with("HTTP/1.1 403") && said.contains("lives in a sandbox"), "{said}");
-        // So it is for one that moved into the sandbox with its connection open, and for one that `run` made.
+        // The same holds for a process that moved into the sandbox with an open connection, and for
+        // a sandbox of `run`.
         let moved = format!(
             "import socket, os
 s = socket.socket(socket.AF_UNIX); s.connect({:?})
@@ -298,7 +299,7 @@ print(s.recv(100000).decode())",
         assert!(!run.out().contains(" 200 "), "{}", run.out());
         assert_eq!(daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"], closed());
 
-        // Somebody else's process does not even connect.
+        // Another user's process cannot even connect.
         let mut other = std::process::Command::new("setpriv");
         other.args(["--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", &program]);
         let output = other.stderr(Stdio::piped()).output().unwrap();
@@ -346,7 +347,7 @@ fn o7_a_cgroup_that_goes_takes_its_sandbox_along_and_its_successor_inherits_noth
         let (id, cgroup) = (guest.id.clone(), guest.cgroup.id());
         let path = guest.cgroup.path().to_owned();
         guest.cgroup.remove();
-        // At once another in its place: it is not the sandbox's.
+        // Immediately recreated, the cgroup does not belong to the sandbox.
         let successor = Cgroup::at(path);
         assert!(until(|| daemon.ids().is_empty()));
         assert!(until(|| daemon
@@ -408,7 +409,7 @@ fn a_configuration_begins_with_its_sandboxes_and_sighup_reads_their_files_again(
         assert_eq!(get(&guests[0], HOST, "/one").0, 200);
         assert_eq!(get(&guests[1], HOST, "/one").0, 403);
 
-        // A new key, and a new default policy; the other file is broken, which changes nothing.
+        // A new key and a new default policy. The other file is invalid and changes nothing.
         let rotated = lab.another_key();
         fs::write(lab.directory().join("key"), &rotated).unwrap();
         lab.secret_file("default.json", &open(lab).to_string());
@@ -428,7 +429,7 @@ fn a_configuration_begins_with_its_sandboxes_and_sighup_reads_their_files_again(
 }
 
 #[test]
-fn everything_that_is_wrong_with_a_configuration_is_said_at_once() {
+fn every_error_in_a_configuration_is_reported_at_once() {
     Lab::test(|lab| {
         let cgroup = Cgroup::new();
         let config = json!({ "sandboxes": [
@@ -439,7 +440,7 @@ fn everything_that_is_wrong_with_a_configuration_is_said_at_once() {
         let config = lab.secret_file("config.json", &config.to_string());
         let outcome = lab.daemon().option("--config").option(config).fail();
         let said = outcome.err();
-        // A relative path is one of the working directory, and named as such.
+        // A relative path is resolved against the working directory, and the message says so.
         for what in
             ["/sandboxes/0", "/none/a.json", "/sandboxes/1", "/no/such", "/sandboxes/2", "/none/b.json"]
         {
@@ -454,7 +455,7 @@ fn everything_that_is_wrong_with_a_configuration_is_said_at_once() {
 }
 
 #[test]
-fn a_configuration_that_does_not_hold_leaves_nothing_behind() {
+fn an_invalid_configuration_leaves_nothing_behind() {
     Lab::test(|lab| {
         let cgroup = Cgroup::new();
         let config = json!({ "sandboxes": [{ "cgroup": cgroup.path() }, { "cgroup": "/no/such/cgroup" }] });

@@ -1,4 +1,4 @@
-//! What of the caller's environment comes into a sandbox.
+//! Which variables of the caller's environment enter a sandbox.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ fn c11_secrets_that_the_policy_does_not_name_stay_outside_and_are_named_once() {
         let sandbox = || {
             let sandbox = lab.sandbox(&lab.governed(HOST, json!([]))).bare().quiet_log();
             let sandbox = sandbox.env("GH_TOKEN", &other).env("DEPLOY_PASSWORD", &other);
-            // The credential's own variable, and one that only sounds like a secret.
+            // The credential's own variable, and one whose name only suggests a secret.
             sandbox.env("LAB_API_KEY", &other).env("MAX_OUTPUT_TOKENS", "100")
         };
         let outcome = sandbox().shell("env");

@@ -34,7 +34,7 @@ print('done')
     });
 }
 
-/// `kill(0)` goes by the process group, wherever its members are: no namespace stops it.
+/// `kill(0)` signals the whole process group, and no namespace stops it.
 #[test]
 fn k_a_signal_to_the_own_process_group_stays_in_the_sandbox() {
     Lab::test(|lab| {
@@ -42,7 +42,7 @@ fn k_a_signal_to_the_own_process_group_stays_in_the_sandbox() {
             let sandbox = lab.sandbox(&policy(lab)).bare().quiet_log().user("root");
             let sandbox = if host_net { sandbox.host_net() } else { sandbox };
             let outcome = sandbox.run(&["python3", "-c", "import os; os.kill(0, 9)"]);
-            // The interceptor lives to tell of it.
+            // The interceptor survives.
             assert_eq!((outcome.code(), outcome.signal()), (Some(137), None), "{}", outcome.tail());
         }
     });
@@ -51,7 +51,7 @@ fn k_a_signal_to_the_own_process_group_stays_in_the_sandbox() {
 #[test]
 fn k1_k6_k10_system_calls_that_go_round_the_hooks_are_refused() {
     Lab::test(|lab| {
-        // By number, as no library offers them: x86-64, then aarch64 where they differ.
+        // By number, because no library offers them: x86-64, then aarch64 if they differ.
         let program = "
 import ctypes, errno, platform
 libc = ctypes.CDLL(None, use_errno=True)
@@ -202,7 +202,7 @@ s.setblocking(True); s.settimeout(10); s.sendall(head)
 print(s.recv(100).split(b'\r\n')[0])
 "#
         );
-        // Every one of them got as far as the interceptor, which refuses plain HTTP to a governed host.
+        // All of them reached the interceptor, which refuses plain HTTP to a governed host.
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(&program);
         let text = outcome.success().out();
         assert_eq!(
@@ -217,7 +217,7 @@ print(s.recv(100).split(b'\r\n')[0])
 #[test]
 fn k12_the_listeners_own_port_is_no_way_out() {
     Lab::test(|lab| {
-        // Whatever port the interceptor listens on in the sandbox, connecting to it directly is not a redirected connection.
+        // A direct connection to the interceptor's listening port is not a redirected connection.
         let program = "
 import socket
 ports = set()

@@ -1,5 +1,5 @@
-//! The files of `examples/`, as a reader uses them. Policies are tried in `interceptor/tests/documents`,
-//! containers in `containers_page.rs`.
+//! The files of `examples/`, used as by a reader. `interceptor/tests/documents` tests the policies,
+//! `containers_page.rs` the containers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use interceptor_tests::daemon::Cgroup;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.openai.com";
-/// What the lab's origin answers to the agent's question.
+/// The lab origin's answer to the agent's question.
 const ANSWER: &str = "Hello from the origin\n";
 
 fn repository(path: &str) -> PathBuf {

@@ -1,5 +1,5 @@
-//! What a sandbox does on purpose to exhaust the proxy (attack X1 to X5, X7, X8): the proxy lives, its memory is bounded,
-//! and the next connection is served.
+//! Deliberate attempts to exhaust the proxy (attack X1 to X5, X7, X8): it survives, its memory
+//! stays bounded, and it serves the next connection.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use interceptor_tests::Lab;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
-/// What the interceptor may have resident at most, whatever is done to it; a debug build at rest has about 60 MB.
+/// The most resident memory allowed under any attack. An idle debug build has about 60 MB.
 const MOST_MEMORY: u64 = 400 << 20;
 
 /// Connections, and frames of HTTP/2 (RFC 9113) as bytes.
@@ -70,7 +70,8 @@ fn policy(lab: &Lab, limits: Value) -> Value {
     policy
 }
 
-/// Runs a program in a sandbox, then asks it for one more answer while it is there; its memory must be bounded.
+/// Runs a program in a sandbox, then requests one more answer while it runs. The memory must stay
+/// bounded.
 fn survives(lab: &Lab, policy: &Value, program: &str) {
     let sandbox = lab.sandbox(policy).at_origin(HOST).resolve("*.flood.test:443", lab.origin()).quiet_log();
     let program = format!("{PYTHON}{program}\nserved('after'); sys.stdin.readline()");
@@ -79,7 +80,7 @@ fn survives(lab: &Lab, policy: &Value, program: &str) {
     let peak = running.peak_memory_bytes();
     running.write(b"\n");
     let outcome = running.finish();
-    // Shown where the test fails, and with `--nocapture`.
+    // Shown if the test fails, and with `--nocapture`.
     println!("{} MB at most\n{}", peak >> 20, outcome.err());
     outcome.success();
     assert!(!outcome.err().contains("panicked"), "{}", outcome.err());
@@ -244,7 +245,8 @@ fn x5_mutilated_input_of_every_protocol_ends_nothing_but_its_own_connection() {
             lab,
             json!({ "header_timeout_seconds": 1, "idle_timeout_seconds": 2, "mints_burst": 2000 }),
         );
-        // What has a body is refused, so that what reached the origin is certain; its body is read all the same.
+        // Requests with a body are refused, so that it is certain which ones reached the origin.
+        // Their bodies are still read.
         policy["credentials_v2"]["lab"]["endpoints"] = json!([{ "methods": ["GET"], "paths": ["/served"] }]);
         let program = r#"
 import random

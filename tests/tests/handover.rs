@@ -1,4 +1,5 @@
-//! One daemon after another: sandboxes outlive a restart, an upgrade and a crash, and the wall stands all the while.
+//! Hand-over between daemons: sandboxes outlive a restart, an upgrade and a crash, and the wall
+//! stands throughout.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,8 +20,8 @@ fn policy(lab: &Lab) -> Value {
     lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]))
 }
 
-/// HTTP/1.1 over connections that are kept, and over ones that are not; HTTP/2 by curl, which opens another connection when it is
-/// told to. Each line of the file is a request's outcome.
+/// HTTP/1.1 over kept and over new connections, and HTTP/2 by curl, which opens another connection
+/// after GOAWAY. Each line of the file is a request's outcome.
 const LOAD: &str = r#"
 import http.client, os, ssl, subprocess, sys, threading, time
 host, stop, out = sys.argv[1:]
@@ -57,7 +58,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 "#;
 
-/// Requests without an end, until told to stop.
+/// Sends requests until told to stop.
 struct Load {
     child: Child,
     stop: std::path::PathBuf,
@@ -76,7 +77,7 @@ impl Load {
         fs::read_to_string(&self.out).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// Waits until each kind has had that many more outcomes.
+    /// Waits until each kind has this many more outcomes.
     #[track_caller]
     fn go_on(&self, more: usize) {
         let count = || {
@@ -119,7 +120,7 @@ fn under_load_no_request_fails_while_one_daemon_after_another_takes_over() {
         let before = shown(&daemon, &guest);
         let load = Load::start(lab, &guest);
         load.go_on(40);
-        // The second take-over is of maps that the daemon has taken over itself.
+        // The second hand-over is of maps that the daemon has itself taken over.
         for _ in 0..3 {
             let next = successor(lab, &daemon);
             assert!(until(|| events(&next, "sandbox_taken_over") == 1));
@@ -159,7 +160,7 @@ fn a_request_under_way_ends_in_the_daemon_where_it_began() {
         let waiting = guest.command("sh").args(["-c", &script]).spawn().unwrap();
         assert!(until(|| !lab.seen().is_empty()));
         let next = successor(lab, &daemon);
-        // The new one serves while the old one waits for that answer.
+        // The new daemon serves while the old one waits for that answer.
         let answer = &guest.fetch(&Plan::https(HOST, "http/1.1").ask_with(
             "GET",
             "/later",
@@ -195,7 +196,7 @@ fn a_sandbox_that_is_removed_after_a_takeover_is_so_for_requests_of_before_too()
     });
 }
 
-/// Begins to take over by hand, and goes as far as `steps`.
+/// Starts a hand-over by hand, and stops after `steps`.
 fn half_a_takeover(daemon: &Daemon<'_>, hello: &Value, steps: &[&str]) -> Vec<Value> {
     let mut stream = UnixStream::connect(daemon.control()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -242,7 +243,7 @@ fn half_a_takeover(daemon: &Daemon<'_>, hello: &Value, steps: &[&str]) -> Vec<Va
 fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
     Lab::test(|lab| {
         lab.unordered();
-        // What is played here is a program that the operator named.
+        // This plays a program that the operator named.
         let own = std::env::current_exe().unwrap();
         let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(own).start();
         let guest = daemon.guest(&policy(lab));
@@ -275,7 +276,7 @@ fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
         // A daemon that starts there without being told to take over leaves it alone.
         let refused = lab.daemon().quiet_log().control(daemon.control().to_owned()).fail();
         assert!(refused.err().contains("another daemon"), "{}", refused.err());
-        // And one that is told to, with nobody there, starts as ever.
+        // If told to take over with no daemon running, it starts normally.
         let fresh = lab.daemon().quiet_log().option("--takeover").start();
         assert!(fresh.ids().is_empty());
         fresh.finish();
@@ -283,7 +284,7 @@ fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
     });
 }
 
-/// A mount namespace with a bpffs of its own, so that what one test's daemon finds pinned there no other test has left.
+/// A mount namespace with its own bpffs, so that a test's daemon finds no pins of other tests.
 struct PinSpace(Child);
 
 impl PinSpace {
@@ -315,7 +316,7 @@ impl Drop for PinSpace {
     }
 }
 
-/// What a sandbox's program sees of a way out: past the proxy, over UDP and to a port of the host.
+/// A sandboxed program's ways out: past the proxy, over UDP and to a port of the host.
 const ESCAPES: &str = r#"
 import socket, sys, time, os
 udp, tcp, stop = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -329,7 +330,7 @@ while not os.path.exists(stop):
     time.sleep(0.001)
 "#;
 
-/// Somebody outside who would hear of it.
+/// An outside listener that would notice.
 struct Observer {
     udp: std::net::UdpSocket,
     tcp: std::net::TcpListener,
@@ -390,7 +391,7 @@ fn k18_a_killed_daemon_leaves_the_wall_and_the_next_one_adopts_without_a_gap() {
         load.go_on(5);
         let config = configuration(lab, &guest.id, guest.cgroup.path());
         first.kill();
-        // Several deaths, so that places of pins that are taken are met too.
+        // Several crashes, so that occupied pin paths occur too.
         for round in 0..4 {
             let next = space.daemon(lab).option("--config").option(&config).start();
             assert_eq!(next.ids(), *std::slice::from_ref(&guest.id), "round {round}");
@@ -428,7 +429,7 @@ fn o7_a_daemon_removes_what_it_is_told_not_to_keep_and_what_is_gone_and_keeps_th
         first.kill();
         gone.cgroup.remove();
 
-        // Unless it is told otherwise, it keeps what it has no policy for, closed.
+        // By default it keeps sandboxes without a policy closed.
         let second = space.daemon(lab).start();
         assert!(second.ids().is_empty());
         assert_eq!([pins(&kept), pins(&gone), pins(&unwanted)], [true, false, true]);

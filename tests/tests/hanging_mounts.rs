@@ -1,5 +1,5 @@
-//! A key file on a mount that hangs, as a network file system does whose server is gone: one that asks a
-//! server which never answers, in the daemon's own mount namespace.
+//! A key file on a hanging mount, like a network file system without its server: a file system
+//! whose server never answers, in the daemon's own mount namespace.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
 
-/// The server of a file system; killing it ends what waits for it.
+/// The server of a file system. Killing it ends all waits for it.
 struct Silent(Child);
 
 impl Silent {
@@ -51,7 +51,7 @@ fn policy(file: &Path) -> Value {
             "credentials_v2": { "lab": { "key": { "file": file }, "hosts": [HOST], "env": "LAB_API_KEY" } } })
 }
 
-/// Asks once, and says which key the origin was given.
+/// Sends one request, and returns the key that the origin got.
 fn key_given(lab: &Lab, guest: &Guest<'_>, path: &str) -> Option<String> {
     let answer = &guest.fetch(&Plan::https(HOST, "http/1.1").ask("GET", path))[0].answers[0];
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -78,7 +78,8 @@ fn a_key_file_on_a_mount_that_hangs_stops_neither_requests_nor_other_keys_nor_th
         std::os::unix::fs::symlink(hole.join("key"), in_lab("new")).unwrap();
         fs::rename(in_lab("new"), &link).unwrap();
         fs::write(&sound, &next).unwrap();
-        // By the time that the sound file is noticed the other one was looked at as well, again and again.
+        // When the change to the good file is noticed, the hanging one has been checked repeatedly
+        // too.
         assert!(until(|| {
             assert_eq!(key_given(lab, &hangs, "/hangs").as_deref(), Some(lab.key()));
             key_given(lab, &other, "/other").as_ref() == Some(&next)

@@ -1,4 +1,4 @@
-//! Requests on kept connections to origins that end them meanwhile, as they may at any moment.
+//! Requests on kept connections that origins close, as they may at any moment.
 
 use std::io;
 use std::process::Stdio;
@@ -24,7 +24,7 @@ fn policy(lab: &Lab) -> Value {
     policy
 }
 
-/// How an origin ends a connection that carried one request, when it has the head of another.
+/// How an origin ends a connection when the head of a second request arrives.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Close,
@@ -59,8 +59,8 @@ async fn head(stream: &mut TlsStream<TcpStream>) -> io::Result<String> {
 /// The second requests of connections, as the origin received them.
 type Seconds = Arc<Mutex<Vec<String>>>;
 
-/// An origin that answers the first request of each connection and ends it at the second, once it
-/// may.
+/// An origin that answers the first request of each connection and ends it at the second, once
+/// allowed to.
 fn fickle(lab: &Lab, end: End, may: &Arc<Notify>) -> (Listener, Seconds) {
     let seconds = Seconds::default();
     let (kept, may) = (seconds.clone(), may.clone());
@@ -79,14 +79,14 @@ fn fickle(lab: &Lab, end: End, may: &Arc<Notify>) -> (Listener, Seconds) {
     (listener, seconds)
 }
 
-/// One that may at once.
+/// An origin that may do so at once.
 fn at_once() -> Arc<Notify> {
     let may = Arc::new(Notify::new());
     may.notify_one();
     may
 }
 
-/// The second request came once, on the kept connection.
+/// Asserts that the second request arrived once, on the kept connection.
 fn once(lab: &Lab, seconds: &Seconds) {
     let seconds = seconds.lock().unwrap();
     assert_eq!((lab.seen().len(), seconds.len()), (1, 1), "{seconds:?}");
@@ -106,7 +106,8 @@ fn a_safe_request_on_a_kept_connection_that_ends_is_sent_again_on_a_new_one() {
                 let statuses: Vec<u16> = reports[0].answers.iter().map(|answer| answer.status).collect();
                 assert_eq!(statuses, [200, 200], "{end:?} {method}: {reports:?}");
                 assert_eq!(outcome.requests("allow").len(), 2, "one record each");
-                // The origin had it twice, alike; the records of the lab have those of new connections.
+                // The origin received it twice, unchanged. The lab's records have those of new
+                // connections.
                 let (seen, seconds) = (lab.seen(), seconds.lock().unwrap().clone());
                 assert_eq!(seen.len(), 2, "{seen:?}");
                 let again = &seen[1];

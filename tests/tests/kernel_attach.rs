@@ -1,5 +1,5 @@
-//! `interceptor attach` against members of the cgroup that are root in their network namespace, with sockets from before, and with
-//! programs of others: an observer at the end of the way out sees nothing.
+//! `interceptor attach` against members of the cgroup that are root in their network namespace,
+//! with sockets from before, and with programs of others: an observer outside sees nothing.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use interceptor_tests::bpf::{PROGRAMS, take_one_off};
 use interceptor_tests::cage::{Cage, PYTHON, cgroup2, wait_until};
 use interceptor_tests::sandbox::binary;
 
-/// Opens one socket of each kind that goes on, or does not, and says on request which still work.
+/// Opens one socket of each kind, and reports on request which still work.
 const EXISTING: &str = r"
 import os, socket, sys
 def tcp(family, to):
@@ -43,14 +43,15 @@ const ALL: &str = "tcp4 tcp6 mapped udp4 udp6 own";
 fn k7_connections_from_before_are_counted_or_closed() {
     let cage = Cage::new();
     let path = cage.cgroup().to_str().unwrap().to_owned();
-    // One process whose sockets were born in the cgroup, and one that came there with its sockets.
+    // One process created its sockets in the cgroup, and one entered with its sockets.
     let mut born = cage.talk(cage.command(PYTHON), EXISTING);
     let mut moved = cage.talk(cage.beside(PYTHON), &EXISTING.replace("sys.argv[1]", &format!("{path:?}")));
     assert_eq!((born.line(), moved.line()), ("open".to_owned(), "open".to_owned()));
     assert_eq!(moved.ask("enter"), "in");
     assert_eq!((born.ask("?"), moved.ask("?")), (ALL.to_owned(), ALL.to_owned()));
 
-    // Said, not closed: what was born here is stopped at the device all the same, but not on `lo`; what was born elsewhere no hook sees.
+    // Reported, not closed: sockets created here are stopped at the device but not on `lo`; no hook
+    // sees those created elsewhere.
     let attached = cage.attach(&[]).enforcing();
     assert_eq!(born.ask("?"), "own");
     assert_eq!(moved.ask("?"), ALL);
@@ -58,7 +59,8 @@ fn k7_connections_from_before_are_counted_or_closed() {
     // Six and six, and the accepted end and listener of the stranger's own loopback, and the accepted end of the other's.
     assert!(said.contains("15 sockets") && said.contains("8 of them were made outside"), "{said}");
     assert!(said.contains("--kill-existing"), "{said}");
-    // The kernel gives up on data that cannot be sent only after a while; a new process has new sockets.
+    // The kernel gives up on unsendable data only after a while, so use a new process with new
+    // sockets.
     drop(born);
     let mut born = cage.talk(cage.command(PYTHON), EXISTING);
     assert_eq!(born.line(), "open");
@@ -71,7 +73,7 @@ fn k7_connections_from_before_are_counted_or_closed() {
     assert!(!said.contains("--kill-existing"), "{said}");
 }
 
-/// Tries every way in which a socket option or the namespace's own rules could lead a socket elsewhere.
+/// Tries every way to redirect a socket by socket options or the namespace's own rules.
 const OPTIONS: &str = r"
 import socket, subprocess
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -221,7 +223,7 @@ fn k10_a_program_on_a_nested_cgroup_changes_nothing_and_nobody_inside_takes_ours
              s.sendall(b'GET / HTTP/1.1\\r\\nhost: evil.test\\r\\n\\r\\n'); print(s.recv(12))",
             below.to_str().unwrap()
         );
-        // The proxy answers, whatever the program below has written into the address.
+        // The proxy answers, whatever address the nested program has written.
         let said = cage.python(&connect);
         assert!(said.starts_with("b'HTTP/1.1 "), "flags {flags}: {said}");
     }
@@ -285,7 +287,7 @@ fn k17_what_is_no_cgroup_or_of_another_version_is_refused_with_the_remedy() {
             "{code:?} {said}"
         );
     }
-    // Without a place to pin the programs: the wall would fall with the process.
+    // Without a bpffs to pin the programs, the wall would fall with the process.
     let cage = Cage::new();
     let script = format!(
         "mount -t tmpfs none /sys && exec {} attach --cgroup {}",

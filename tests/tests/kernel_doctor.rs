@@ -1,11 +1,12 @@
-//! `interceptor doctor` where something is missing: it says what, with the remedy, and exit 1 only where `run` could not work.
+//! `interceptor doctor` on incomplete hosts: it names what is missing and the remedy, and exits 1
+//! only if `run` could not work.
 
 use std::process::Command;
 
 use interceptor_tests::sandbox::binary;
 use serde_json::Value;
 
-/// Runs it by a command that takes something away first; `$DOCTOR` is the program.
+/// Runs it through a command that first takes something away; `$DOCTOR` is the program.
 fn doctor(script: &str) -> (Option<i32>, Value) {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", script]);

@@ -10,7 +10,7 @@ use interceptor_tests::cage::{Cage, PYTHON, Talk};
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
-/// How often each fault comes.
+/// The number of times each fault occurs.
 const KILLED_AT_WORK: usize = 80;
 const KILLED_AT_START: usize = 80;
 const STOPPED: usize = 20;
@@ -86,7 +86,7 @@ fn k18_not_one_packet_leaves_in_two_hundred_deaths_of_the_proxy() {
     let resolve = format!("evil.test:{}", evil.local_addr().unwrap());
     let arguments = ["--policy", policy.to_str().unwrap(), "--resolve", &resolve];
 
-    // Without a wall everything arrives: the observer sees, and the ways lead out.
+    // Without a wall everything arrives, which shows that the observer and the ways out work.
     let mut load: Talk = cage.talk(cage.command(PYTHON), LOAD);
     assert_eq!(load.line(), "tried");
     let open = cage.packets();
@@ -137,6 +137,6 @@ fn k18_not_one_packet_leaves_in_two_hundred_deaths_of_the_proxy() {
         std::io::ErrorKind::WouldBlock,
         "the proxy dialled a host that is not allowed"
     );
-    // And then it works again, and ends without leaving anything.
+    // Then it works again, and ends without leaving anything behind.
     cage.attach(&arguments).enforcing().end();
 }

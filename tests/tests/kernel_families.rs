@@ -1,5 +1,6 @@
-//! One table of ways out, tried in every kind of place: a private network namespace, the host's, and a cgroup that exists, by an ordinary
-//! user and by root. What is TCP or DNS reaches the interceptor; everything else fails at once.
+//! One table of ways out, tried in every kind of sandbox: in a private network namespace, in the
+//! host's, and in an existing cgroup, by an ordinary user and by root. TCP and DNS reach the
+//! interceptor; everything else fails at once.
 
 use std::collections::HashMap;
 use std::os::linux::net::SocketAddrExt;
@@ -12,7 +13,7 @@ use interceptor_tests::cage::{Cage, PYTHON};
 use interceptor_tests::{Lab, Outcome};
 use serde_json::{Value, json};
 
-/// `203.0.113.9` and `2001:db8::9` are nobody; `198.51.100.0/24` is denied by address.
+/// Nobody has `203.0.113.9` or `2001:db8::9`; `198.51.100.0/24` is denied by address.
 const WAYS: &str = r"
 import ctypes, errno, socket, struct, sys, threading
 V4, V6, TCP, UDP = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -120,7 +121,7 @@ print('end')
 const REFUSALS: [&str; 6] =
     ["EPERM", "EACCES", "EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "EINVAL"];
 
-/// What is expected of each way.
+/// The expected result of each way.
 #[track_caller]
 fn judge(place: &str, text: &str) {
     assert!(text.ends_with("end\n"), "{place}: {text}");
@@ -158,7 +159,7 @@ fn compile(source: &str, to: &Path, compiler: &str, options: &[&str]) -> PathBuf
     target
 }
 
-/// Every place that `run` makes: its name, whether the namespace is the host's, the user.
+/// Every kind of sandbox that `run` makes: its name, whether the namespace is the host's, the user.
 const PLACES: [(bool, &str); 4] = [(false, "nobody"), (false, "root"), (true, "nobody"), (true, "root")];
 
 fn in_each_place(lab: &Lab, command: &[&str], mut judge: impl FnMut(&str, &Outcome)) {
@@ -198,7 +199,7 @@ fn k25_the_root_of_a_user_namespace_inside_has_no_other_ways() {
     });
 }
 
-/// What the kernel refused stands in the audit, each once.
+/// Asserts that the audit file has each kernel refusal once.
 #[track_caller]
 fn audited(place: &str, outcome: &Outcome) {
     let refused = |ip: &str, port: u16| -> Vec<_> {
@@ -254,7 +255,7 @@ fn k1_the_system_calls_of_32_bits_kill_the_caller_in_every_place_of_run() {
     Lab::test(|lab| {
         let options = ["-m32", "-nostdlib", "-fno-stack-protector"];
         let program = compile("i386.c", &lab.work(), "cc", &options);
-        // Outside it makes sockets: the fixture works.
+        // Outside it can make sockets, so the fixture works.
         let output = Command::new(&program).output().unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("c 2 1 0\ns 2 1 0\n"), "{output:?}");
         in_each_place(
@@ -268,7 +269,7 @@ fn k1_the_system_calls_of_32_bits_kill_the_caller_in_every_place_of_run() {
     });
 }
 
-/// A cage under `attach`, with what its packets must not be more than.
+/// A cage under `attach`, and the most packets it may send.
 fn attached(directory: &Path) -> (Cage, interceptor_tests::cage::Attach, usize) {
     let cage = Cage::new();
     let file = directory.join("policy.json");
@@ -380,7 +381,8 @@ fn d2_two_c_libraries_with_three_servers_resolve_by_the_interceptor() {
 fn d5_answers_of_the_sandboxs_own_making_lead_nowhere() {
     Lab::test(|lab| {
         let policy = lab.governed("api.example.test", json!([{ "methods": [], "paths": ["/"] }]));
-        // A name that the sandbox says is at an address of the attacker's: the interceptor dials what the name is to itself.
+        // The sandbox claims that a name has an attacker's address: the interceptor resolves the
+        // name itself.
         let script =
             "curl -sS --max-time 20 --resolve api.example.test:443:203.0.113.66 https://api.example.test/x";
         let outcome = lab.sandbox(&policy).at_origin("api.example.test").shell(script);
@@ -388,7 +390,7 @@ fn d5_answers_of_the_sandboxs_own_making_lead_nowhere() {
             assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())], "{}", outcome.err());
         }
         assert!(lab.seen().len() <= 1);
-        // A name that is not allowed, said to be at the synthetic address of one that is.
+        // The sandbox claims that a denied name has the synthetic address of an allowed one.
         let script = "address=$(getent ahostsv4 api.example.test | head -1 | cut -d' ' -f1); \
                       curl -sS --max-time 20 --resolve evil.test:443:$address https://evil.test/x -o body -w '%{http_code}'; grep -o '\"type\":\"[a-z_]*\"' body";
         let before = lab.seen().len();

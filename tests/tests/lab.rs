@@ -1,4 +1,4 @@
-//! The lab itself: origins that record what they parsed, and oracles that object where they should.
+//! The lab itself: origins record what they parsed, and oracles object when they should.
 
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
@@ -93,7 +93,7 @@ fn a_client_that_goes_away_is_noticed_and_a_cut_body_is_seen() {
     assert!(cut[0].error.is_some() && cut[0].body_bytes == 1000, "{cut:?}");
     let mut stream = TcpStream::connect(lab.plain()).unwrap();
     stream.write_all(b"GET /drip HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
-    // The answer has begun.
+    // The answer has started.
     std::io::Read::read_exact(&mut stream, &mut [0; 1]).unwrap();
     drop(stream);
     let vanished = || lab.shared().vanished.load(std::sync::atomic::Ordering::SeqCst) == 1;
@@ -132,7 +132,7 @@ fn the_canary_oracle_objects_to_a_key_in_a_link_in_a_name_and_to_what_it_cannot_
     std::fs::create_dir(lab.work().join(lab.key())).unwrap();
     assert!(lab.judge()[0].starts_with("canary: in the name of a file: "), "{:?}", lab.judge());
     std::fs::remove_dir(lab.work().join(lab.key())).unwrap();
-    // Root reads whatever its mode is: this file can be opened, and nothing is at its beginning.
+    // Root can read a file of any mode: this one opens, but reads at its start fail.
     let unreadable = lab.work().join("unreadable").display().to_string();
     std::fs::write(&unreadable, "").unwrap();
     let run = |program: &str, arguments: &[&str]| {

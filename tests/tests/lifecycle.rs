@@ -1,4 +1,5 @@
-//! The sandbox as a process: exit statuses, signals, standard streams, what is left behind, and what bad input is told.
+//! The sandbox as a process: exit statuses, signals, standard streams, cleaning up, and messages
+//! for bad input.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,7 +122,7 @@ fn the_command_runs_unprivileged_in_namespaces_of_its_own() {
 #[test]
 fn k7_inherited_descriptors_are_closed() {
     Lab::test(|lab| {
-        // The interceptor itself is started with more open files than it asked for.
+        // The interceptor itself is started with extra open files.
         let policy_file = lab.secret_file("inherited-policy.json", &policy(lab).to_string());
         let script = format!(
             "exec 5</etc/hostname 77</etc/hostname; exec {} run --policy {} -- sh -c 'ls /proc/self/fd'",
@@ -223,7 +224,7 @@ fn k18_nothing_gets_out_and_little_is_left_after_a_killed_interceptor() {
         assert_eq!(outcome.signal(), Some(9));
         eventually("the sandbox's processes end", || alive(&processes).is_empty());
         assert_eq!(mounts(), Vec::<String>::new());
-        // What the kill left, the next start removes.
+        // The next start removes what the kill left behind.
         lab.sandbox(&policy(lab)).bare().run(&["true"]).success();
         eventually(&format!("{} is removed", group.display()), || !group.exists());
     });

@@ -1,4 +1,4 @@
-//! The ceilings of a sandbox and what a request beyond them is told.
+//! The ceilings of a sandbox, and the answers to requests beyond them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -301,7 +301,7 @@ fn the_limits_of_a_new_policy_hold_at_once() {
     });
 }
 
-/// What comes back for these bytes: an answer's head.
+/// The head of the answer to these bytes.
 async fn head(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &str) -> String {
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let mut read = Vec::new();
@@ -353,12 +353,12 @@ fn open_connections_are_held_to_new_limits_and_keep_nothing_of_old_keys() {
             assert!(answer.starts_with("HTTP/1.1 204") && !answer.contains("connection: close"), "{answer}");
         }
         assert!(head(&mut kept, &many).await.starts_with("HTTP/1.1 431"));
-        // What was allowed when it began is allowed again, at once.
+        // The originally allowed request is allowed again at once.
         replace(json!({}));
         assert!(head(&mut idle, &many).await.starts_with("HTTP/1.1 204"));
         replace(json!({ "header_bytes": 300 }));
         assert!(head(&mut idle, &many).await.starts_with("HTTP/1.1 431"));
-        // The socket is still the one that it was.
+        // The socket is still the same.
         tokio::time::timeout(Duration::from_millis(50), socket.read_u8()).await.expect_err("it is silent");
     });
 }

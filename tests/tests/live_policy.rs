@@ -22,7 +22,8 @@ fn r9_each_request_is_judged_by_one_policy_and_none_fails_while_it_is_replaced()
     Lab::test(|lab| {
         lab.unordered();
         let second = lab.another_key();
-        // The one key may go to /a, the other to /b: a request served by the rules of one and the key of the other would show.
+        // One key may go to /a, the other to /b, so a request with the rules of one and the key of
+        // the other would show.
         let a = with_key(lab.key(), &json!([{ "methods": ["GET"], "paths": ["/a"] }]));
         let b = with_key(&second, &json!([{ "methods": ["GET"], "paths": ["/b"] }]));
         let daemon = lab.daemon().quiet_log().at_origin(HOST).start();
@@ -74,7 +75,7 @@ fn r9_a_connection_in_use_when_the_policy_is_replaced_carries_no_later_request()
     Lab::test(|lab| {
         lab.unordered();
         let second = lab.another_key();
-        // Each is the first of its policy's list, and another account.
+        // Each is the first of its policy's list, for a different account.
         let of = |name: &str, key: &str| {
             json!({ "network": { "allow": [HOST] },
                     "credentials_v2": { name: { "key": key, "hosts": [HOST], "env": "LAB_API_KEY" } } })
@@ -115,7 +116,7 @@ fn r9_a_connection_in_use_when_the_policy_is_replaced_carries_no_later_request()
     });
 }
 
-/// Opens a WebSocket, says so, and says when it ends.
+/// Opens a WebSocket, and reports its start and end.
 fn websocket(host: &str) -> String {
     format!(
         "import base64, os, socket, ssl
@@ -130,7 +131,7 @@ except OSError: print('ended')"
     )
 }
 
-/// Asks for a stream and says what comes of it.
+/// Requests a stream and reports its outcome.
 fn stream(host: &str) -> String {
     format!(
         "import socket, ssl
@@ -210,7 +211,7 @@ fn r9_what_is_open_is_closed_when_a_new_policy_forbids_it_and_that_was_asked_for
         let mut permitted =
             [Talk::begin(&guest, &websocket(OTHER), "101"), Talk::begin(&guest, &stream(OTHER), "200")];
 
-        // Without asking, what is open goes on under what it began with.
+        // Unless requested, open connections continue under their original policy.
         let only_other = json!({ "network": { "allow": [OTHER] } });
         assert_eq!(daemon.replace(&guest, &only_other, false).status, 200);
         let reports = guest.fetch(&Plan::https(HOST, "h2").ask("GET", "/x"));
@@ -288,7 +289,7 @@ fn a_network_that_a_new_policy_denies_is_denied_at_connect() {
             (connect("203.0.113.1").as_str(), connect("198.51.100.1").as_str()),
             ("connected\n", "1\n")
         );
-        // What does not hold changes nothing, in the kernel neither.
+        // An invalid policy changes nothing, not even in the kernel.
         daemon
             .replace(&guest, &json!({ "network": { "deny": ["203.0.113.0/24", "x y"] } }), false)
             .problem(422);
@@ -348,7 +349,7 @@ fn the_records_of_a_sandbox_are_followed_as_they_are_written() {
 }
 
 #[test]
-fn one_who_reads_too_slowly_is_told_how_many_records_were_left_out() {
+fn a_slow_reader_is_told_how_many_records_were_left_out() {
     Lab::test(|lab| {
         lab.unordered();
         let daemon = lab.daemon().quiet_log().at_origin(HOST).start();

@@ -1,11 +1,11 @@
-//! The log, whose file the command has too.
+//! The log on standard error, which the command shares.
 
 use interceptor_tests::Lab;
 use serde_json::json;
 
 #[test]
 fn a_command_that_makes_standard_error_non_blocking_and_fills_it_ends_nothing() {
-    // Node makes its standard streams non-blocking; whoever means harm also fills them.
+    // Node makes its standard streams non-blocking, and an attacker also fills them.
     Lab::test(|lab| {
         let policy = lab.governed("api.example.test", json!([{ "methods": ["GET"], "paths": ["/v1/"] }]));
         let outcome = lab.sandbox(&policy).at_origin("api.example.test").python(

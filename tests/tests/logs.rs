@@ -1,4 +1,4 @@
-//! The log: what it tells of a request, in which form, and what it never tells (attack O1).
+//! The log: its lines about a request, its formats, and what it never contains (attack O1).
 
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
@@ -11,7 +11,8 @@ fn o1_no_key_and_no_query_is_in_a_log_of_everything() {
     for (protocol, format) in [("http/1.1", "text"), ("h2", "text"), ("h2", "json")] {
         Lab::test(|lab| {
             lab.unordered();
-            // The canary oracle looks for the key in all that is written; the key goes in a header and in a query.
+            // The canary oracle looks for the key in all output. The key goes into a header and a
+            // query.
             let mut policy = lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]));
             let query = lab.another_key();
             policy["network"]["allow"] = json!([HOST, "query.example.test"]);
@@ -63,7 +64,7 @@ fn a_request_has_one_id_in_the_answer_the_record_and_the_log() {
 }
 
 #[test]
-fn for_people_a_request_is_one_line_that_says_what_came_of_it() {
+fn the_text_log_has_one_line_per_request_with_its_outcome() {
     Lab::test(|lab| {
         let policy = lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/allowed"] }]));
         let sandbox = lab.sandbox(&policy).at_origin(HOST).env("RUST_LOG", "interceptor=info");
@@ -79,7 +80,7 @@ fn for_people_a_request_is_one_line_that_says_what_came_of_it() {
     });
 }
 
-/// Every line, each one JSON object with what every line has.
+/// Every line: each is one JSON object with the common fields.
 fn json_lines(text: &str) -> Vec<Value> {
     let read = |line: &str| -> Value {
         let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -96,7 +97,8 @@ fn json_lines(text: &str) -> Vec<Value> {
 #[test]
 fn with_json_every_line_is_an_object_from_the_first_warning_to_the_last_error() {
     Lab::test(|lab| {
-        // A credential that nothing is permitted with, and a key with a second name, are warned of.
+        // There are warnings about a credential that permits nothing and about a key with a second
+        // name.
         let mut policy = lab.governed(HOST, json!([]));
         policy["network"]["allow"] = json!([HOST, "10.1.2.3/8"]);
         let linked = lab.secret_file("linked-key", &lab.another_key());
@@ -120,7 +122,7 @@ fn with_json_every_line_is_an_object_from_the_first_warning_to_the_last_error() 
         };
         assert!(warned("hard link") && warned("/network/allow/1"), "{}", outcome.err());
         assert!(lines.iter().any(|line| line["decision"] == "deny" && line["host"] == HOST));
-        // What fails before, in and after the sandbox.
+        // Failures before, in and after the sandbox.
         for (option, command) in [("--net=isolated", "/nonexistent"), ("--upstream-ca=/nonexistent", "true")]
         {
             let outcome = lab

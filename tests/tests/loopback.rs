@@ -1,5 +1,5 @@
-//! A host whose network namespace has no device but `lo` (attack K24): its loopback is the host's
-//! all the same. Whose a namespace is, its maker says.
+//! A host whose network namespace has no device but `lo` (attack K24): its loopback is still the
+//! host's. Only its maker can declare a namespace to be the sandbox's own.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -36,7 +36,7 @@ print('ready', flush=True)
 threading.Event().wait()
 ";
 
-/// Tries each of them; a line a way: `out` or `refused`.
+/// Tries each of them, and prints `out` or `refused` for each.
 const WAYS: &str = r"
 import socket
 V4, V6, TCP, UDP = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -71,7 +71,7 @@ impl Host {
         format!("/proc/{}/ns/net", self.0.id())
     }
 
-    /// What has a program executed there.
+    /// A command that runs a program there.
     fn wrapper(&self) -> [String; 2] {
         ["nsenter".into(), format!("--net={}", self.netns())]
     }
@@ -84,7 +84,7 @@ impl Host {
         command
     }
 
-    /// What a process of the cgroup finds there.
+    /// The output of a process of the cgroup there.
     fn ways(&self, cgroup: &Cgroup) -> String {
         let wrapper = self.wrapper();
         let mut command = cgroup.command(&wrapper[0]);
@@ -205,7 +205,7 @@ fn k24_attach_takes_no_namespace_for_the_sandboxs_own_unless_it_is_told() {
     killed(there);
     assert_eq!(host.ways(&cgroup), REFUSED, "after SIGKILL");
 
-    // The host's own is nobody's own, whatever is said.
+    // The host's own namespace is never a sandbox's own, whatever the option says.
     let mut told = host.command(binary("interceptor"));
     arguments(&mut told, &["--private-network"]);
     let refusal = said(&mut told);
@@ -219,7 +219,7 @@ fn k24_attach_takes_no_namespace_for_the_sandboxs_own_unless_it_is_told() {
     kill(Pid::from_raw(beside.0.id() as i32), Signal::SIGTERM).unwrap();
     assert!(beside.0.wait().unwrap().success());
 
-    // Who has made it says so: as after `docker run --network none`.
+    // The maker declares it, as after `docker run --network none`.
     let mut told = Command::new(binary("interceptor"));
     arguments(&mut told, &["--private-network"]);
     let told = attach(told);
@@ -255,7 +255,7 @@ fn k24_the_daemon_keeps_to_what_it_was_told_over_a_crash_and_a_hand_over() {
         there.kill();
         assert_eq!(host.ways(&shared), REFUSED, "after SIGKILL");
 
-        // A daemon beside it adopts the one, and is told of the other.
+        // A daemon beside it adopts one, and is told about the other.
         let config = lab.directory().join("config.json");
         let sandboxes = json!([
             { "id": "shared", "cgroup": shared.path() },
@@ -290,12 +290,11 @@ s = socket.create_server(('127.0.0.1', 0))
 c = socket.create_connection(s.getsockname()); s.accept()[0].send(b'own'); print(c.recv(9).decode())",
         );
         assert_eq!(own.success().out(), "own\n");
-        // One that it joins is also others', however empty it looks.
+        // A joined namespace is shared, however empty it looks.
         let host = Host::new();
         let path = PathBuf::from(host.netns());
         let joined = engine.python(&["--network", &format!("ns:{}", path.display())], WAYS);
-        // Where the container has no cgroup of its own, it is told by its devices that nothing can
-        // leave.
+        // If the container has no cgroup of its own, its devices show that nothing can leave.
         assert_eq!(joined.success().out(), REFUSED);
     });
 }

@@ -1,4 +1,4 @@
-//! What is counted, and that what a sandbox does never makes it grow (issue: cardinality).
+//! What the metrics count, and that a sandbox cannot increase their cardinality.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     Some(line.parse().expect("a number"))
 }
 
-/// Waits for what is counted when something is over.
+/// Waits for a value that is counted at the end of something.
 async fn reaches(metrics: &Metrics, series: &str, wanted: f64) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while value(metrics, series) != Some(wanted) {
@@ -107,7 +107,7 @@ async fn flood(served: &Served, round: usize) -> anyhow::Result<()> {
         if let Ok(stream) = connect(served.tls, &name, served.trust()).await {
             let mut sender = client(stream).await?;
             let _ = ask(&mut sender, &format!("METHOD{round}X{number}"), &name, &format!("/{number}")).await;
-            // The Host is another than the server name.
+            // The Host differs from the server name.
             let _ = ask(&mut sender, "GET", &format!("other{number}.test"), "/").await;
         }
         let mut sender = client(TcpStream::connect(served.plain).await?).await?;
@@ -139,7 +139,7 @@ fn a_flood_of_names_and_methods_makes_no_series() {
         }
         reaches(metrics, queries, 200.0).await;
         let after = series(metrics);
-        // Kinds of refusals that had not happened before may: never more than there are types and decisions.
+        // New kinds of refusals may add series, but no more than there are types and decisions.
         let grown: Vec<_> = after.difference(&before).collect();
         assert!(
             grown.iter().all(|series| series.contains("type=") && series.contains("_total{")),

@@ -1,4 +1,5 @@
-//! Names as the interceptor's own resolver finds them: what is asked of the world, and which answers are believed.
+//! Names as the interceptor's own resolver finds them: which queries leave, and which answers are
+//! trusted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -99,6 +100,6 @@ fn d3_an_answer_that_changes_between_check_and_dial_does_not_help() {
             "for n in 1 2 3 4 5 6; do curl -s --max-time 1 -o /dev/null http://good.test:{port}/; done; true"
         );
         lab.sandbox(&policy).resolver(server.address()).shell(&script).success();
-        // The reach oracle sees whether loopback was dialled once.
+        // The reach oracle notices if loopback was dialled even once.
     });
 }

@@ -1,5 +1,5 @@
-//! What the sandbox is told of names that it may not, cannot or need not look up, and how much of it
-//! is recorded.
+//! Answers about names that a sandbox may not, cannot or need not look up, and how many of them are
+//! recorded.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
@@ -82,7 +82,7 @@ print(json.dumps(said))"
     });
 }
 
-/// Asks for an address and for text of a name, of which nothing is known.
+/// Asks for the address and text records of an unknown name.
 fn asked_at(lab: &Lab, server: SocketAddr) -> (Value, Outcome) {
     let policy = json!({ "network": { "allow": ["good.test"] } });
     let program = format!(
@@ -119,7 +119,7 @@ fn a_denied_name_a_silent_name_server_and_a_broken_one_are_told_apart() {
         ];
         for (server, code, kind) in servers {
             let (said, outcome) = asked_at(lab, server);
-            // Over HTTP more can be said: a name gets an address also where nobody knows it.
+            // HTTP can explain more, so even an unknown name gets an address.
             assert_eq!((&said[0]["code"], &said[0]["error"][0]), (&json!(0), &json!(code)), "{said}");
             assert_eq!((&said[1]["code"], &said[1]["error"][0]), (&json!(2), &json!(code)), "{said}");
             assert_eq!((&said[2]["code"], &said[2]["error"][0]), (&json!(0), &json!(15)), "{said}");
@@ -163,7 +163,7 @@ print(number, time.monotonic() - start)
         let dropped: u64 = told.filter_map(|record| record.dropped).sum();
         assert!(recorded as f64 <= 1024.0 + 1000.0 * (seconds + 1.0), "{recorded} records");
         assert!(recorded + dropped <= asked && dropped > 0, "{recorded}, {dropped} of {asked}");
-        // Of one name a record a minute is enough; all others are recorded or counted.
+        // One record per name and minute is enough; all others are recorded or counted.
         let same = outcome.audit.iter().filter(|r| r.host.as_deref() == Some("same.denied.test"));
         assert!(same.count() <= 1);
     });

@@ -19,8 +19,8 @@ fn nested<'lab>(lab: &'lab Lab, policy: &Value) -> Sandbox<'lab> {
     lab.sandbox(policy).quiet_log().option("--nesting").at_origin(HOST).at_forbidden("evil.test")
 }
 
-/// What every attempt below begins with: calls that no library offers, and a child as the root of a
-/// user namespace.
+/// The prelude of every attempt below: system calls that no library offers, and a child as the root
+/// of a user namespace.
 const ROOT: &str = r"
 import ctypes, errno, os, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -73,7 +73,7 @@ fn an_agents_own_sandbox_starts_inside_and_uses_the_key() {
         for seen in lab.seen() {
             assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())]);
         }
-        // Without the flag it is refused, as ever.
+        // Without the flag it is still refused.
         let refused =
             lab.sandbox(&policy).quiet_log().shell(&format!("{bubblewrap} echo inner; echo status $?"));
         assert_eq!(refused.out(), "status 1\n");
@@ -82,7 +82,7 @@ fn an_agents_own_sandbox_starts_inside_and_uses_the_key() {
 }
 
 #[test]
-fn what_cannot_work_is_said_before_anything_starts() {
+fn options_that_cannot_work_are_rejected_before_the_start() {
     Lab::test(|lab| {
         let outcome =
             lab.sandbox(&policy(lab)).quiet_log().bare().option("--nesting").user("root").run(&["true"]);
@@ -98,7 +98,7 @@ fn k25_no_cover_comes_off_for_the_root_of_a_user_namespace() {
         let key = lab.work().join("readable.key");
         fs::write(&key, lab.key()).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-        // What no cover is on is seen: the attempts can find something.
+        // Uncovered files are visible, so the attempts can find something.
         fs::write(lab.work().join("visible"), "x").unwrap();
         let mut policy = policy(lab);
         policy["credentials_v2"]["lab"]["key"] = json!({ "file": key });

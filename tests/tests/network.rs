@@ -1,4 +1,4 @@
-//! What the sandbox's network is: names, addresses, protocols, and what is not there.
+//! The sandbox's network: names, addresses, protocols, and what it lacks.
 
 use std::net::TcpListener;
 
@@ -148,7 +148,7 @@ fn t2_an_address_of_the_clients_choosing_is_not_dialled_for_a_name() {
         let script =
             format!("curl -sS --resolve {HOST}:443:198.51.100.66 https://{HOST}/x -w '%{{http_code}}'");
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
-        // Refused, or dialled by the name: never where the client said.
+        // Refused or dialled by name, but never at the client's address.
         match lab.seen().as_slice() {
             [] => assert!(!outcome.out().ends_with("200"), "{}", outcome.out()),
             [seen] => assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())]),
@@ -284,7 +284,7 @@ fn t3_an_unknown_protocol_to_an_http_host_is_reset() {
             let allowed = outcome
                 .audit
                 .iter()
-                // A connection over which nothing was asked let nothing through.
+                // A connection without a request let nothing through.
                 .filter(|r| r.reason.as_deref() != Some("no_request"))
                 .filter(|r| r.kind == "connection" && r.decision.as_deref() == Some("allow"));
             assert_eq!(allowed.count(), 0, "{:#?}", outcome.audit);
@@ -298,7 +298,7 @@ fn passthrough_tunnels_tls_unopened() {
         lab.tunnelled("pinned.example.test");
         let policy = json!({ "network": { "allow": ["pinned.example.test"], "passthrough": ["pinned.example.test"] } });
         let ca = lab.work().join("origin-ca.pem");
-        std::fs::write(&ca, lab.authority().pem()).unwrap();
+        std::fs::write(&ca, lab.ca().pem()).unwrap();
         let command = ["curl", "-sS", "--cacert", "origin-ca.pem", "https://pinned.example.test/x"];
         let outcome = lab.sandbox(&policy).at_origin("pinned.example.test").run(&command);
         assert!(outcome.success().out().contains("saw it"), "{}", outcome.out());
@@ -342,7 +342,7 @@ fn t7_two_sandboxes_have_authorities_of_their_own() {
             &format!("https://{HOST}/x"),
         ]);
         assert_eq!(other.code(), Some(60), "{}", other.out());
-        // T6: what the sandbox trusts holds no private key.
+        // T6: the sandbox's trust bundle contains no private key.
         let bundle = std::fs::read_to_string(lab.work().join("bundle-a")).unwrap();
         assert!(!bundle.contains("PRIVATE KEY"));
     });

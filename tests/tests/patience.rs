@@ -1,5 +1,4 @@
-//! How long is waited for whom: for an origin that has not answered yet, for a tunnel in which nothing
-//! moves, and for a sandbox that says nothing.
+//! Timeouts: for an origin that has not answered yet, for an idle tunnel, and for a silent sandbox.
 
 use std::time::{Duration, Instant};
 

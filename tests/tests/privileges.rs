@@ -1,4 +1,4 @@
-//! What the daemon may do once it runs, and who may look into it.
+//! The daemon's privileges at run time, and who can read its memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ const KEPT: u64 = 1 << 1 | 1 << 12 | 1 << 21;
 /// CAP_SYS_PTRACE.
 const LOOK: u64 = 1 << 19;
 
-/// What /proc says of each thread of a process.
+/// The status of each thread of a process, from /proc.
 fn threads(process: Pid) -> Vec<BTreeMap<String, String>> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let status = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
@@ -64,7 +64,7 @@ fn every_thread_of_a_running_daemon_keeps_what_it_needs_and_no_more() {
                 assert_eq!(hexadecimal(&thread[set]), 0, "{set} of {name}");
             }
         }
-        // Who opens namespaces for it may look at processes, and do nothing else.
+        // Its namespace helper may look at processes, and do nothing else.
         let [attendant] = children(process)[..] else { panic!("one child, not {:?}", children(process)) };
         for thread in threads(attendant) {
             assert_eq!(hexadecimal(&thread["CapEff"]), LOOK);
@@ -169,7 +169,8 @@ fn o3_nobody_without_the_hosts_privileges_reads_the_daemons_memory_nor_leaves_a_
         let process = daemon.running().pid();
         let pid = process.to_string();
         let refused = "mem refused\nmaps refused\nenviron refused\nfd refused\nprocess_vm_readv refused\nptrace refused\npidfd_getfd refused\n";
-        // Its own user, root, without capabilities; root without them in a sandbox; and somebody else.
+        // Its own user, root, without capabilities; root without capabilities in a sandbox; and
+        // another user.
         let bare = ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
         let other = ["--reuid=65534", "--regid=65534", "--clear-groups"];
         for options in [&bare[..], &other[..]] {
@@ -180,7 +181,7 @@ fn o3_nobody_without_the_hosts_privileges_reads_the_daemons_memory_nor_leaves_a_
             let inside = guest.run("setpriv", &arguments);
             assert_eq!(String::from_utf8_lossy(&inside.stdout), refused, "{options:?} inside: {inside:?}");
         }
-        // By the debugger's own tool, too.
+        // With the debugger too.
         let core = lab.work().join("core");
         let gcore =
             Command::new("setpriv").args(bare).args(["gcore", "-o"]).arg(&core).arg(&pid).output().unwrap();
@@ -195,7 +196,7 @@ fn o3_nobody_without_the_hosts_privileges_reads_the_daemons_memory_nor_leaves_a_
         let limit = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(limit.split_whitespace().filter(|word| *word == "0").count(), 2, "{limit}");
         assert!(interceptor_tests::daemon::until(|| {
-            // Rust's own handler takes the first for a fault that will come again.
+            // Rust's own handler treats the first one as a fault that will recur.
             daemon.running().signal(Signal::SIGSEGV);
             let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             state.is_empty() || state.contains(") Z ")
@@ -230,14 +231,14 @@ fn the_service_manager_is_told_how_the_daemon_stands() {
     });
 }
 
-/// Of `systemd-analyze security`, from 0 (locked up) to 10: what the hardened unit has reached.
+/// The hardened unit's exposure by `systemd-analyze security`, from 0 (locked down) to 10.
 const EXPOSURE: f64 = 4.0;
 
 #[test]
 fn the_unit_file_is_valid_and_as_hard_as_it_was() {
     let unit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/interceptor.service");
     let directory = tempfile::tempdir().unwrap();
-    // Where the unit says that the program is, there is none here.
+    // The program is not at the unit's path here.
     let text = fs::read_to_string(&unit).unwrap();
     let there = text.replace("/usr/bin/interceptor", binary("interceptor").to_str().unwrap());
     assert_ne!(text, there);

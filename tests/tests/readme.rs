@@ -2,7 +2,7 @@
 
 use interceptor_tests::host::{after, blocks, on_a_host};
 
-/// A program of the reader's that tries what it may not, at a base URL: no name is looked up.
+/// A reader's program that makes a denied request at a base URL, so no name is looked up.
 const AGENT: &str = r#"
 import json, os, urllib.error, urllib.request
 url = "http://169.254.169.254/proxy/openai/v1/files/f-1"
@@ -13,7 +13,7 @@ print(os.environ["OPENAI_API_KEY"])
 "#;
 
 #[test]
-fn whoever_types_what_the_readme_says_sees_the_refusal_that_it_shows() {
+fn the_commands_of_the_readme_show_its_refusal() {
     let install: Vec<String> = blocks("README.md", "Install")
         .iter()
         .flat_map(|block| block.lines())

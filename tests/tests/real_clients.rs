@@ -11,7 +11,7 @@ fn policy(lab: &Lab) -> Value {
     lab.governed(HOST, json!([{ "methods": ["GET", "POST", "HEAD"], "paths": ["/v1/"] }]))
 }
 
-/// What every test here expects of the origin's side: `count` requests over TLS, each with the real key and no other.
+/// Asserts that the origin got exactly `count` requests over TLS, each with the real key.
 #[track_caller]
 fn assert_injected(lab: &Lab, count: usize, protocol: Option<&str>) {
     let seen = lab.seen();

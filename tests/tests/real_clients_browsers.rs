@@ -1,4 +1,4 @@
-//! Browsers, which keep a trust of their own: a page of an allowed host appears in each, with no
+//! Browsers, which have their own trust stores: a page of an allowed host appears in each, with no
 //! switch about certificates.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn browse(lab: &Lab, script: &str) -> Outcome {
     let mut files = lab.shared().files.lock().expect("no test thread panicked");
     files.insert("/page".into(), ("text/html", page));
     drop(files);
-    // What else a browser asks for (an icon) is its own affair.
+    // Ignore other requests of a browser (an icon).
     lab.unordered();
     let sandbox = lab.sandbox(&json!({ "network": { "allow": [HOST] } })).at_origin(HOST).quiet_log();
     let url = format!("https://{HOST}/page");
@@ -32,8 +32,7 @@ fn assert_seen(lab: &Lab, outcome: &Outcome) {
 #[test]
 fn chromium_shows_a_page() {
     Lab::test(|lab| {
-        // Its own sandbox needs namespaces, which there are none of in ours, nor is it wanted
-        // there.
+        // Its own sandbox needs namespaces, which ours does not allow.
         let script = "chromium --version; chromium --headless=new --no-sandbox --disable-gpu \
                       --user-data-dir=$HOME/chromium --dump-dom \"$1\"";
         let outcome = browse(lab, script);

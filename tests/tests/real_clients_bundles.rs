@@ -1,5 +1,5 @@
-//! Clients that bring roots of their own and read no variable: a package's bundle gets the
-//! sandbox's authority where packages are found, or where the operator says.
+//! Clients with their own roots that read no variable: the sandbox's CA is added to package bundles
+//! that are found, and to those the operator names.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Prints what the origin answers to a client that trusts this bundle alone.
+/// Prints the origin's answer to a client that trusts only this bundle.
 fn with_bundle(bundle: &str) -> String {
     format!(
         "import ssl, urllib.request\n\

@@ -1,4 +1,5 @@
-//! gRPC by grpcio, client and server: unary and streaming calls, trailers, an error of the server's and a refusal of ours.
+//! gRPC by grpcio, client and server: unary and streaming calls, trailers, an error of the server
+//! and a refusal of the proxy.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 const HOST: &str = "grpc.example.test";
 
-/// A real gRPC server, with a certificate of the lab's authority.
+/// A real gRPC server, with a certificate from the lab's CA.
 struct Server {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
@@ -21,7 +22,7 @@ struct Server {
 
 impl Server {
     fn start(lab: &Lab) -> Server {
-        let (certificate, key) = lab.authority().certificate_pem(HOST);
+        let (certificate, key) = lab.ca().certificate_pem(HOST);
         let files = [("grpc.pem", certificate), ("grpc-key.pem", key)];
         let files = files.map(|(name, content)| lab.secret_file(name, &content));
         let script = lab.directory().join("grpc_server.py");
@@ -37,7 +38,7 @@ impl Server {
         Server { child, output, address: (Ipv4Addr::LOCALHOST, port).into() }
     }
 
-    /// Ends the server; what it saw, in order.
+    /// Ends the server, and returns what it saw, in order.
     fn end(mut self) -> Vec<Value> {
         drop(self.child.stdin.take());
         let lines = self

@@ -1,4 +1,4 @@
-//! The HTTP clients of the languages, as a program in each would use them: no flag, no proxy, no certificate named.
+//! The HTTP clients of each language as usually used: no flags, no proxy, no certificate settings.
 
 use interceptor_tests::clients::conversation::{self, ORIGIN};
 use interceptor_tests::clients::{self, NODE, PYTHON};

@@ -13,7 +13,7 @@ struct Service {
     host: &'static str,
     /// Where the placeholder and the key begin alike.
     prefix: &'static str,
-    /// What a program of the test asks that is permitted, and what it asks that is not.
+    /// The permitted and the denied request of a test program.
     rules: Value,
     refused: &'static str,
 }
@@ -41,9 +41,9 @@ fn anthropic() -> Service {
 /// How the client reaches the service.
 #[derive(Clone, Copy, PartialEq)]
 enum Road {
-    /// At its own host, over TLS that the sandbox's authority vouches for.
+    /// At its own host, over TLS with a certificate from the sandbox's CA.
     Trust,
-    /// At the base URL that the environment holds, in the clear, with no certificate anywhere.
+    /// At the base URL in the environment, over plain HTTP without any certificate.
     BaseUrl,
 }
 

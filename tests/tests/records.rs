@@ -1,5 +1,5 @@
-//! Every connection and every request has one record, which says what was decided before the first
-//! byte went out, and how it ended.
+//! Every connection and every request has one record, with the decision from before the first byte
+//! went out, and its end.
 
 use interceptor_tests::audit::Record;
 use interceptor_tests::wire::program;

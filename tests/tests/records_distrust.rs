@@ -1,5 +1,6 @@
-//! Clients that judge the certificate only after the handshake: who says so by an alert, and who only
-//! closes. Each leaves its record, and each kind of client one warning that names what to set.
+//! Clients that check the certificate only after the handshake: some send an alert, some only
+//! close. Each leaves a record, and each kind of client gets one warning that names the setting to
+//! change.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
@@ -14,7 +15,7 @@ fn records(outcome: &Outcome) -> Vec<(String, Option<String>)> {
     connections.map(|record| (record.reason.clone().unwrap(), record.alert.clone())).collect()
 }
 
-/// Runs what does not trust, and gives the warnings that the log holds.
+/// Runs a client that does not trust the CA, and returns the log's warnings.
 fn distrusting(script: &str, expected: &[(&str, Option<&str>)]) -> Vec<String> {
     let mut warnings = Vec::new();
     Lab::test(|lab| {
@@ -109,7 +110,7 @@ rest(s); s.close()
 }
 
 #[test]
-fn who_asks_something_is_not_warned_of() {
+fn a_client_that_sends_a_request_causes_no_warning() {
     Lab::test(|lab| {
         let policy = lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]));
         let script = format!("curl -sS -o /dev/null https://{HOST}/ && wget -q -O /dev/null https://{HOST}/");

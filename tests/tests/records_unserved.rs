@@ -1,5 +1,5 @@
-//! What never becomes a request has a record too: heads that stay unfinished, HTTP/2 streams that the
-//! library answers by itself, bodies of another length than they say.
+//! Input that never becomes a request has a record too: heads that stay unfinished, HTTP/2 streams
+//! that the library answers by itself, bodies of another length than they say.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
@@ -68,7 +68,8 @@ fn a_first_head_that_stalls_is_answered_in_words() {
 
 #[test]
 fn streams_that_the_library_resets_have_records() {
-    // A good request before, between and after: nothing is told twice, and nothing of those.
+    // Valid requests before, between and after: nothing is recorded twice, and they are recorded
+    // normally.
     let way = r"
 def good(h, stream):
     h.head(stream, block(b'GET', b'/good'), end=True); print(stream, h.answer(stream)[0])

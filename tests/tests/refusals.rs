@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use interceptor_tests::authority::Flaw;
+use interceptor_tests::ca::Flaw;
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::outcome::Refusal;
 use interceptor_tests::sandbox::Sandbox;
@@ -17,7 +17,7 @@ fn policy(lab: &Lab) -> Value {
     lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/v1/models"] }]))
 }
 
-/// May the origin have received the request before it was refused for this reason?
+/// Whether the origin may have received the request before it was refused for this reason.
 fn may_be_received(reason: &str) -> bool {
     matches!(reason, "upstream_protocol" | "upstream_timeout")
 }
@@ -447,8 +447,8 @@ fn o2_what_a_request_says_cannot_break_a_record() {
         );
         let outcome =
             lab.sandbox(&policy).at_origin(HOST).send(&format!("{HOST}:443"), Some(HOST), bytes.as_bytes());
-        // Whatever was decided: the audit file was read line by line, each line one object with known fields, and exactly
-        // one of them is about this request.
+        // Whatever the decision, each line of the audit file is one object with known fields, and
+        // exactly one is about this request.
         let requests = outcome.audit.iter().filter(|record| record.kind == "request").count();
         assert_eq!(requests, 1, "{:#?}", outcome.audit);
     });

@@ -1,4 +1,4 @@
-//! Refusals as people meet them: in the words of their own client, which shows little else.
+//! Refusals as users see them, through the messages of their own clients.
 
 use interceptor_tests::clients::PYTHON;
 use interceptor_tests::{Lab, Outcome};
@@ -15,7 +15,7 @@ fn shell(lab: &Lab, script: &str) -> Outcome {
     lab.sandbox(&policy(lab)).quiet_log().at_origin(HOST).shell(script)
 }
 
-/// What was said, on both streams.
+/// The output on both streams.
 fn said(outcome: &Outcome) -> String {
     format!("{}\n{}", outcome.out(), outcome.err())
 }

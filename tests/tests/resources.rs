@@ -21,14 +21,14 @@ fn sandbox<'lab>(lab: &'lab Lab, policy: &Value) -> Sandbox<'lab> {
     lab.sandbox(policy).quiet_log().at_origin(HOST)
 }
 
-/// Asks the origin, and prints the status.
+/// Sends a request to the origin, and prints the status.
 fn ask() -> String {
     format!(
         "curl -sS --max-time 60 -o /dev/null -w '%{{http_code}}\\n' -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/x"
     )
 }
 
-/// Another sandbox, while the one is as bad as it can be.
+/// Runs another sandbox while the first one is at its worst.
 #[track_caller]
 fn others_are_served(lab: &Lab, policy: &Value) {
     let outcome = sandbox(lab, policy).shell(&format!("{0}; {0}; {0}", ask()));
@@ -93,7 +93,7 @@ fn processes_and_memory_are_bounded_without_being_asked_for_and_as_asked_for() {
         assert!(memory.is_some_and(|memory| memory > 1 << 24 && memory < machine), "{memory:?} of {machine}");
         assert_eq!(read(&["--pids-limit", "300", "--memory", "512m"]), (Some(300), Some(512 << 20)));
         let (processes, memory) = read(&["--pids-limit", "none", "--memory", "none"]);
-        // A controller that others use is there, without a bound.
+        // A controller that others use exists, without a limit.
         assert!(
             processes.is_none() && memory.is_none_or(|memory| memory > machine),
             "{processes:?} {memory:?}"
@@ -111,7 +111,7 @@ fn a_bomb_of_processes_leaves_the_others_and_the_host_alone() {
     Lab::test(|lab| {
         lab.unordered();
         let policy = policy(lab);
-        // It doubles until it may not, and goes on trying; what it has begun is busy.
+        // It doubles until it is refused, and keeps trying; its processes are busy.
         let bomb = "
 import os, sys
 print('sb-', os.environ['INTERCEPTOR_SANDBOX'], flush=True)
@@ -196,7 +196,7 @@ for pid in children: os.waitpid(pid, 0)
         others_are_served(lab, &policy);
         run.close_stdin();
         run.finish().success();
-        // What it had is given back: the same sandbox's like is served.
+        // Its resources are released: a similar sandbox is served.
         others_are_served(lab, &policy);
     });
 }

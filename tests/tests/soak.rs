@@ -293,7 +293,8 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
     }
     assert!(answers.iter().any(|(_, _, status, _)| *status == 403), "no policy ever refused anything");
 
-    // Nothing is crossed: the origin received what was answered, as often, each with the key of its own sandbox.
+    // Nothing is crossed: the origin received exactly the answered requests, each with the key of
+    // its own sandbox.
     let mut received: BTreeMap<String, usize> = BTreeMap::new();
     let seen = lab.seen();
     for request in &seen {

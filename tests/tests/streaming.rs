@@ -1,4 +1,4 @@
-//! Bodies pass as they come: no waiting, no buffering, no end where there was none.
+//! Bodies stream as they arrive: without waiting, buffering or false ends.
 
 use std::sync::atomic::Ordering;
 use std::thread;

@@ -1,4 +1,5 @@
-//! Two sandboxes in one daemon share the process and nothing else: each tries what is the other's.
+//! Two sandboxes in one daemon share the process and nothing else: each tries to use what belongs
+//! to the other.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +44,7 @@ fn c12_a_placeholder_means_nothing_in_another_sandbox() {
         let (first, second) = (bearer(lab.key()), bearer(&second));
         assert_eq!(sent, [first.as_str(), &second, &first, &second]);
 
-        // On a host that nobody governs it is what any text is.
+        // On an ungoverned host it is ordinary text.
         let wide = json!({ "network": { "allow": [OTHER] } });
         let c = daemon.guest(&wide);
         let plan = Plan::https(OTHER, "h2").ask_with("GET", "/x", &[("authorization", &presented)], "");
@@ -145,7 +146,7 @@ fn k23_connections_to_an_origin_are_never_shared() {
             !first.is_empty() && !second.is_empty() && first.is_disjoint(&second),
             "{first:?} {second:?}"
         );
-        // Not that there were none to share: there are fewer than requests.
+        // There were connections to share: there are fewer connections than requests.
         assert!(first.len() < 12 && second.len() < 12, "{first:?} {second:?}");
         daemon.finish();
     });
@@ -260,7 +261,7 @@ print(os.listdir('/sys/class/net') and s.recv(65536).split(b' ')[1].decode())"
     });
 }
 
-/// Many at once, made, used and removed side by side.
+/// Many at once, made, used and removed in parallel.
 #[test]
 fn many_sandboxes_come_and_go_side_by_side_and_none_is_served_by_anothers_rules() {
     Lab::test(|lab| {

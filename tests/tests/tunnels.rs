@@ -1,5 +1,5 @@
-//! What a `tcp://` rule and `passthrough` carry unopened: TLS, TLS that begins later, servers that
-//! speak first; and what they do not: HTTP, which is judged all the same.
+//! `tcp://` rules and `passthrough` carry TLS, TLS that starts later, and servers that speak first,
+//! all unopened. They do not carry HTTP, which is still judged.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 const HOST: &str = "cache.example.test";
 
-/// A server of the host's, in Python, that ends with the test.
+/// A Python server on the host that ends with the test.
 struct Server {
     process: Child,
     address: SocketAddr,
@@ -21,7 +21,7 @@ impl Server {
     /// Serves each connection by `serve(stream, context)`, where `context` has a certificate of the
     /// lab for [`HOST`].
     fn start(lab: &Lab, serve: &str) -> Server {
-        let (certificate, key) = lab.authority().certificate_pem(HOST);
+        let (certificate, key) = lab.ca().certificate_pem(HOST);
         let (certificate, key) =
             (lab.secret_file("server.pem", &certificate), lab.secret_file("server.key", &key));
         let program = format!(
@@ -62,7 +62,7 @@ def serve(stream, context):
     while stream.recv(100): stream.sendall(b'+PONG\r\n')
 "#;
 
-/// Asks a PONG of [`HOST`], verified by what the sandbox trusts.
+/// Requests a PONG from [`HOST`], verified against the sandbox's trust.
 const PING: &str = r#"
 import socket, ssl
 stream = ssl.create_default_context().wrap_socket(socket.create_connection(('cache.example.test', 6380), 20), server_hostname='cache.example.test')
@@ -168,7 +168,7 @@ print(late('web.example.test', 80, b'GET /late HTTP/1.1\r\nhost: web.example.tes
             .python(program);
         let expected = "b'5.7.0-server\\x00'\nb'\\x00\\x01 neither'\nb'HTTP/1.1 200 OK'\n";
         assert_eq!(outcome.success().out(), expected, "{}", outcome.tail());
-        // HTTP is HTTP under such a rule, too: judged and recorded as a request.
+        // HTTP under such a rule is still judged and recorded as a request.
         let requests = outcome.requests("allow");
         assert_eq!(requests.len(), 1, "{:#?}", outcome.audit);
         assert_eq!(requests[0].path.as_deref(), Some("/late"));

@@ -1,4 +1,4 @@
-//! What clients send behind the head, and what may be in the head, alike over HTTP/1.1 and HTTP/2.
+//! Request bodies, and which heads are accepted, alike over HTTP/1.1 and HTTP/2.
 
 use interceptor_tests::wire::program;
 use interceptor_tests::{Lab, Outcome};

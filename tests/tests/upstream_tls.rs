@@ -1,6 +1,5 @@
-//! Origins as they are found in companies: with a certificate of their own making, old, strict, or
-//! no TLS at all. What was named by `--upstream-ca` is taken for what it is; all else is refused in
-//! words that say what would help.
+//! Origins as found in companies: self-signed, old, strict, or without TLS. Certificates named by
+//! `--upstream-ca` are accepted; all others are refused with a message that names the remedy.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -74,7 +73,7 @@ fn self_signed(lab: &Lab, file: &str, name: &str, options: &[&str]) -> (PathBuf,
 }
 
 fn of_the_lab(lab: &Lab, name: &str) -> (PathBuf, PathBuf) {
-    let (certificate, key) = lab.authority().certificate_pem(name);
+    let (certificate, key) = lab.ca().certificate_pem(name);
     (lab.secret_file(&format!("{name}.pem"), &certificate), lab.secret_file(&format!("{name}.key"), &key))
 }
 
@@ -151,7 +150,7 @@ fn t4_an_origin_that_cannot_be_spoken_to_is_refused_with_the_remedy() {
         (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "in common"),
         (&["-tls1_2", "-Verify", "1"], "client certificate"),
         (&["-tls1_3", "-Verify", "1"], "client certificate"),
-        // It asks and does not insist.
+        // It requests a client certificate but does not require one.
         (&["-tls1_3", "-verify", "1"], ""),
     ];
     for governed in [false, true] {

@@ -11,9 +11,7 @@ use super::inject::InjectDocument;
 use super::limits::Limits;
 use super::network_rule::NetworkRule;
 use super::pattern::PathPattern;
-use super::problem::{Problem, bound};
-use super::read;
-use super::schema;
+use super::problem::Problem;
 
 /// A value and where the document has it.
 #[derive(Clone, Debug)]
@@ -39,7 +37,7 @@ pub struct Document {
     /// The name of a profile that says which hosts may be reached.
     pub network_profile: Option<String>,
     /// Credentials in the simple form: service to key.
-    #[schemars(with = "BTreeMap<String, schema::Key>", default)]
+    #[schemars(with = "BTreeMap<String, Key>", default)]
     pub credentials: Vec<(String, CredentialDocument)>,
     /// Credentials by service name or by a name of one's own.
     #[schemars(with = "BTreeMap<String, CredentialDocument>", default)]
@@ -73,7 +71,7 @@ pub struct NetworkDocument {
 #[schemars(deny_unknown_fields)]
 pub struct CredentialDocument {
     /// The real key, or where it is.
-    #[schemars(with = "schema::Key", required)]
+    #[schemars(with = "Key", required)]
     pub key: Option<KeySource>,
     /// What the key may be used for; any method and path where it is left out, nothing where it is empty.
     pub endpoints: Option<Vec<EndpointDocument>>,
@@ -84,7 +82,7 @@ pub struct CredentialDocument {
     #[schemars(with = "Option<InjectDocument>")]
     pub inject: Option<Located<InjectDocument>>,
     /// The variable, or variables, that carry the placeholder into the sandbox.
-    #[schemars(with = "Option<schema::Env>")]
+    #[schemars(with = "Option<Env>")]
     pub env: Option<Vec<Located<()>>>,
     /// Permits the key to be sent without TLS.
     #[schemars(with = "bool", default)]
@@ -173,17 +171,6 @@ pub struct Parsed {
 }
 
 impl Document {
-    /// Reads a document.
-    ///
-    /// # Errors
-    /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules that are none.
-    pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
-        let read::Reading { document, mut errors, mut warnings } = read::read(text);
-        bound(&mut errors);
-        bound(&mut warnings);
-        if errors.is_empty() { Ok(Parsed { document, warnings }) } else { Err(errors) }
-    }
-
     /// The line of the value that a pointer names, or of the nearest value around it.
     pub fn line(&self, pointer: &str) -> Option<usize> {
         let mut pointer = pointer;
@@ -194,6 +181,46 @@ impl Document {
             pointer = pointer.rsplit_once('/')?.0;
         }
     }
+}
+
+/// A key: the key itself, or where it is.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used: the reader makes a KeySource")]
+enum Key {
+    /// The key itself.
+    Literal(#[schemars(length(min = 1))] String),
+    /// A variable of the interceptor's environment.
+    Env(EnvKey),
+    /// A file; its trailing newline is dropped.
+    File(FileKey),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct EnvKey {
+    /// The variable's name.
+    env: String,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct FileKey {
+    /// The file's path.
+    file: String,
+}
+
+/// One variable or several.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum Env {
+    /// One variable.
+    One(String),
+    /// Several variables.
+    Several(Vec<String>),
 }
 
 /// Seconds: longer than anything that is to be waited for.

@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::document::{CredentialDocument, Document, LimitsDocument, Located, NetworkDocument};
+use super::document::{CredentialDocument, Document, LimitsDocument, Located, NetworkDocument, Parsed};
 use super::json::{self, Kind, Node};
 use super::network_rule::{NetworkRule, Target};
-use super::problem::{MAX_PROBLEMS, Problem, did_you_mean, looks_like_key};
+use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key};
 
 mod credential;
 mod endpoint;
@@ -43,6 +43,19 @@ pub(super) struct Reading {
     pub(super) document: Document,
     pub(super) errors: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
+}
+
+impl Document {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules that are none.
+    pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
+        let Reading { document, mut errors, mut warnings } = read(text);
+        bound(&mut errors);
+        bound(&mut warnings);
+        if errors.is_empty() { Ok(Parsed { document, warnings }) } else { Err(errors) }
+    }
 }
 
 /// Reads a document.

@@ -1,5 +1,5 @@
-//! The origin's source of server-sent events, behind nginx, which has none of its own: events at a
-//! fixed pace, each with the moment at which it was written.
+//! The origin's source of server-sent events, behind nginx, which cannot make them: events at a
+//! fixed pace, each with the time it was written.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -55,12 +55,12 @@ async fn serve(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Now, on the clock that all processes of a machine share.
+/// The time now, on the clock that all processes of a machine share.
 pub(crate) fn moment() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
 
-/// When an event was written.
+/// The time an event was written.
 pub(crate) fn written(event: &str) -> Result<Duration> {
     let nanoseconds = event.strip_prefix("data: ").context("this is no event of ours")?;
     Ok(Duration::from_nanos(nanoseconds.parse()?))

@@ -1,9 +1,9 @@
-//! What a request costs on its way through the interceptor, beside the same request without it and
-//! through peers: in one run, against one origin, in rounds of shuffled order. docs/benchmarks.md
-//! tells what each row is, and what is not fair to whom.
+//! The cost of a request through the interceptor, compared with going direct and with peers: in one
+//! run, against one origin, in rounds of shuffled order. docs/benchmarks.md explains each row, and
+//! where a comparison is unfair.
 //!
-//! `cargo xtask bench requests [OPTION…]`, as root. Everything is on loopback or in the sandbox's own
-//! network, and is gone at the end.
+//! `cargo xtask bench requests [OPTION…]`, as root. Everything runs on loopback or in the sandbox's
+//! own network, and is removed at the end.
 
 mod contender;
 mod events;
@@ -25,7 +25,7 @@ use report::{Report, circumstances, load_average};
 use scenario::{ALL, Scenario};
 use world::World;
 
-/// Set for the process that is the load.
+/// Set in the environment of the load process.
 pub(crate) const LOAD: &str = "INTERCEPTOR_BENCH_LOAD";
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -72,13 +72,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Every scenario in turn, all contenders in each of its rounds.
+/// Every scenario in turn, with all contenders in each round.
 fn measure(world: &World, scenarios: &[&Scenario], kinds: &[&Kind], options: &Options) -> Result<Report> {
     let mut report = Report::default();
     let mut running: Vec<Option<Contender>> = Vec::new();
     for kind in kinds {
         let contender = kind.start(world, options);
-        // One that is not there is left out, and said.
+        // A missing contender is reported and skipped.
         running.push(contender.map_err(|error| eprintln!("left out: {error:#}")).ok());
     }
     anyhow::ensure!(running.iter().any(Option::is_some), "nobody is left");
@@ -107,7 +107,7 @@ fn measure(world: &World, scenarios: &[&Scenario], kinds: &[&Kind], options: &Op
     Ok(report)
 }
 
-/// The numbers below `length` in an order that is another each time (xorshift, Fisher and Yates).
+/// The numbers below `length` in random order (xorshift, Fisher-Yates).
 fn shuffled(length: usize, state: &mut u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..length).collect();
     for last in (1..length).rev() {
@@ -119,7 +119,7 @@ fn shuffled(length: usize, state: &mut u64) -> Vec<usize> {
     order
 }
 
-/// SIGINT and SIGTERM end the run in good order: what was started is ended, what was made removed.
+/// SIGINT and SIGTERM end the run cleanly: it stops its processes and removes its files.
 fn hold_signals() -> Result<tokio::runtime::Runtime> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The command line.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,10 +23,10 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     pub(crate) json: bool,
     pub(crate) list: bool,
-    /// The peers that are not on `PATH`: xtask builds or installs them.
+    /// Peers that are not on `PATH`; xtask builds or installs them.
     pub(crate) hudsucker: Option<PathBuf>,
     pub(crate) envoy: Option<PathBuf>,
-    /// Of the orders.
+    /// The seed of the order.
     pub(crate) seed: u64,
 }
 
@@ -66,7 +66,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether a name is chosen: all are, where none is named.
+    /// Whether a name is selected. Without a selection, all are.
     pub(crate) fn chosen<'a, T>(
         all: &'a [T],
         named: &[String],
@@ -80,17 +80,17 @@ impl Options {
         Ok(all.iter().filter(is_chosen).collect())
     }
 
-    /// Of a load that goes on for a time.
+    /// The duration of a timed load.
     pub(crate) fn seconds(&self) -> f64 {
         if self.quick { 0.25 } else { 2.0 }
     }
 
-    /// Of a load that counts.
+    /// The size of a counted load.
     pub(crate) fn count(&self, whole: usize) -> usize {
         if self.quick { (whole / 10).max(2) } else { whole }
     }
 
-    /// Bytes of a large body.
+    /// The length of a large body.
     pub(crate) fn large(&self) -> u64 {
         if self.quick { 8 << 20 } else { 100 << 20 }
     }

@@ -1,4 +1,4 @@
-//! The origin: nginx with two files, a place for uploads, and a stream of events.
+//! The origin: nginx with two files, an upload directory, and a stream of events.
 
 use std::fs;
 use std::io::Write;
@@ -85,7 +85,7 @@ http {{
     )
 }
 
-/// Bytes that look random, and are the same each time.
+/// Pseudo-random bytes, the same each time.
 fn file(path: &Path, length: u64) -> Result<()> {
     let mut out = std::io::BufWriter::new(fs::File::create(path)?);
     let (mut state, mut left) = (0x9e37_79b9_7f4a_7c15_u64, length);

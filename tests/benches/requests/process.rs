@@ -1,4 +1,4 @@
-//! Processes that the benchmark starts, none of which outlives it.
+//! The benchmark's child processes, none of which outlives it.
 
 use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,12 +14,12 @@ use nix::unistd::Pid;
 const UP_WITHIN: Duration = Duration::from_secs(30);
 const DOWN_WITHIN: Duration = Duration::from_secs(10);
 
-/// A process that ends with its owner: asked first, then killed.
+/// A process that ends with its owner, by SIGTERM and then SIGKILL.
 pub(crate) struct Peer(pub(crate) Child);
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // What reads its input to the end ends by itself.
+        // A process that reads its input to the end exits by itself.
         drop(self.0.stdin.take());
         if let Ok(pid) = i32::try_from(self.0.id()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -37,7 +37,7 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    /// Starts it; what it prints is not shown.
+    /// Starts it and discards its output.
     pub(crate) fn start(mut command: Command) -> Result<Peer> {
         let name = command.get_program().to_owned();
         command.stdin(Stdio::null());
@@ -64,14 +64,14 @@ impl Peer {
     }
 }
 
-/// A command that ends when the benchmark dies, whatever it dies of.
+/// A command that ends when the benchmark dies for any reason.
 pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(program);
     command
 }
 
-/// A port that nobody had a moment ago.
+/// A port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

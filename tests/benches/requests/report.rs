@@ -1,4 +1,4 @@
-//! What was measured: the samples, the table, the JSON.
+//! The results: samples, table and JSON.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::contender::Kind;
 use crate::options::Options;
 use crate::scenario::Scenario;
 
-/// Rows of the short table: what they are, and of which scenario they show which measure.
+/// Rows of the short table: title, scenario and measure.
 const SUMMARY: &[(&str, &[(&str, &str)])] = &[
     ("HTTP/1.1, 32 connections: CPU s per 10,000", &[("keepalive", "CPU s/10,000")]),
     ("HTTP/2, 4 × 8 streams: CPU s per 10,000", &[("http2", "CPU s/10,000")]),
@@ -39,7 +39,7 @@ const SUMMARY: &[(&str, &[(&str, &str)])] = &[
 pub(crate) struct Report {
     /// By scenario, measure and contender.
     samples: BTreeMap<(&'static str, &'static str, &'static str), Vec<f64>>,
-    /// What went wrong: scenario, contender, why.
+    /// Failures: scenario, contender, reason.
     pub(crate) failures: Vec<(&'static str, &'static str, String)>,
 }
 
@@ -79,7 +79,7 @@ impl Report {
         table.text()
     }
 
-    /// The short table, of medians alone.
+    /// The short table of medians.
     pub(crate) fn summary(&self, scenarios: &[&Scenario], kinds: &[&Kind]) -> String {
         let mut table = Table::new(kinds.iter().map(|kind| kind.title));
         let known = |name: &str| scenarios.iter().find(|scenario| scenario.name == name);
@@ -133,7 +133,7 @@ impl Report {
     }
 }
 
-/// The machine, and whose versions.
+/// The machine and the versions of the programs.
 pub(crate) fn circumstances(options: &Options) -> Result<Value> {
     let envoy = options.envoy.as_ref().map_or_else(|| "envoy".to_owned(), |path| path.display().to_string());
     let hudsucker = include_str!("../../peers/hudsucker/Cargo.toml");
@@ -154,13 +154,13 @@ pub(crate) fn circumstances(options: &Options) -> Result<Value> {
     }))
 }
 
-/// Of the last minute, five and fifteen.
+/// The load averages of the last one, five and fifteen minutes.
 pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// The first line that a program says that is not empty.
+/// The first non-empty line that a program prints.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = [output.stdout, output.stderr].concat();

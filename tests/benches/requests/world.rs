@@ -1,11 +1,11 @@
-//! What all contenders have in common: a directory, the origin's authority, the origin, the key.
+//! The parts that all contenders share: a directory, the origin's CA, the origin, the key.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use interceptor_tests::authority::Authority;
+use interceptor_tests::ca::Ca;
 use interceptor_tests::canary;
 use tempfile::TempDir;
 
@@ -13,24 +13,24 @@ use crate::events::Source;
 use crate::origin::Origin;
 use crate::process::{Peer, free_port};
 
-/// Names of the origin's are below this one.
+/// The origin's names are below this one.
 pub(crate) const DOMAIN: &str = "example.test";
 pub(crate) const HOST: &str = "api.example.test";
 /// A file of 1 KiB, and a large one.
 pub(crate) const SMALL: &str = "/files/small";
 pub(crate) const LARGE: &str = "/files/large";
-/// The variable in which clients find something for a key.
+/// The variable in which clients find a key or placeholder.
 pub(crate) const KEY_VARIABLE: &str = "BENCH_API_KEY";
 
-/// In memory, if there is such a place: no disk is to be measured.
+/// In memory if possible, so that no disk is measured.
 const IN_MEMORY: &str = "/dev/shm";
 
 pub(crate) struct World {
     pub(crate) key: String,
-    // Ends before its directory is removed.
+    // The origin ends before its directory is removed.
     pub(crate) origin: Origin,
     directory: TempDir,
-    /// For those that do not mint: a certificate and its key, of an authority that clients trust.
+    /// For contenders that do not mint: a certificate and its key, from a CA that clients trust.
     pub(crate) fixed: (PathBuf, PathBuf),
 }
 
@@ -43,9 +43,9 @@ impl World {
             true => builder.tempdir_in(IN_MEMORY)?,
             false => builder.tempdir()?,
         };
-        let authority = Authority::new();
-        fs::write(directory.path().join("roots.pem"), authority.pem())?;
-        let (certificate, key) = authority.certificate_pem(&format!("*.{DOMAIN}"));
+        let ca = Ca::new();
+        fs::write(directory.path().join("roots.pem"), ca.pem())?;
+        let (certificate, key) = ca.certificate_pem(&format!("*.{DOMAIN}"));
         let write = |name: &str, text: &str| secret(&directory.path().join(name), text);
         let fixed = (write("fixed.pem", &certificate)?, write("fixed.key", &key)?);
         let origin = Origin::start(directory.path(), &fixed, large)?;
@@ -56,8 +56,7 @@ impl World {
         self.directory.path().join(name)
     }
 
-    /// The roots by which the origin, and what stands in its place with a fixed certificate, are
-    /// verified.
+    /// The roots that verify the origin and contenders with a fixed certificate.
     pub(crate) fn roots(&self) -> PathBuf {
         self.path("roots.pem")
     }
@@ -67,15 +66,14 @@ impl World {
         secret(&self.path(name), text)
     }
 
-    /// A directory of its own for one contender.
+    /// A private directory for one contender.
     pub(crate) fn place(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(&format!("{name}-{}", free_port()?));
         fs::create_dir(&path)?;
         Ok(path)
     }
 
-    /// A file of hosts in which the host is at this machine, for clients that are no part of the
-    /// project.
+    /// A hosts file that maps the host to this machine, for other projects' clients.
     pub(crate) fn hosts(&self) -> Result<PathBuf> {
         let path = self.path("hosts");
         fs::write(&path, format!("127.0.0.1 localhost {HOST}\n"))?;
@@ -91,7 +89,7 @@ pub(crate) fn secret(path: &Path, text: &str) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// The origin's parts that run.
+/// The origin's running parts.
 pub(crate) struct Parts {
     pub(crate) _nginx: Peer,
     pub(crate) _events: Source,

@@ -1,5 +1,6 @@
-//! The demonstration: a real sandbox by the real binary, an origin that stands in for `api.openai.com`, and for each
-//! request what the sandbox saw beside what the origin saw. Needs no network; `cargo xtask run` builds and starts it.
+//! The demonstration: a real sandbox made by the real binary, an origin that stands in for
+//! `api.openai.com`, and for each request what the sandbox and the origin saw. It needs no network;
+//! `cargo xtask run` builds and starts it.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -40,12 +41,12 @@ fn main() -> ExitCode {
     show.verdict(&lab.judge())
 }
 
-/// One request from inside, by the lab's client, with the placeholder as its key.
+/// One request from inside by the lab's client, with the placeholder as its key.
 fn request(lab: &Lab, policy: &Value, show: &Show, title: &str, asked: (&str, &str, &str)) {
     let (method, host, path) = asked;
     let before = lab.seen().len();
     let sandbox = lab.sandbox(policy).quiet_log().at_origin(HOST).at_forbidden("evil.example");
-    // The client puts the value of the variable where the plan says so: only the sandbox knows the placeholder.
+    // The client inserts the variable's value, because only the sandbox knows the placeholder.
     let headers = [("authorization", "Bearer $OPENAI_API_KEY"), ("content-type", "application/json")];
     let body = if method == "POST" { r#"{"messages":[]}"# } else { "" };
     let headers = &headers[..if host == HOST { 2 } else { 0 }];
@@ -84,10 +85,10 @@ fn received(lab: &Lab, seen: &[Seen]) -> Vec<String> {
     ]
 }
 
-/// The sandbox looks for the key where it could lie.
+/// The sandbox searches for the key wherever it could be.
 fn theft(lab: &Lab, policy: &Value, show: &Show) {
     let before = lab.seen().len();
-    // The pattern is spelled so that the search does not find itself.
+    // The pattern is written so that it does not match itself.
     let script = "echo \"OPENAI_API_KEY=$OPENAI_API_KEY\"\n\
                   found=$(cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c sk-CANAR[Y])\n\
                   echo \"/proc/*/environ, /proc/*/cmdline: $found real keys\"\n\

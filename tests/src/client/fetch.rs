@@ -1,4 +1,5 @@
-//! Requests by a plan, which comes as JSON on standard input; one report a connection goes to standard output.
+//! Sends requests according to a plan, JSON on standard input, and writes one report per connection
+//! to standard output.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,21 +20,21 @@ use super::tls;
 use crate::origin::body::hex;
 use crate::origin::record::pairs;
 
-/// How much of a body a report holds.
+/// The most bytes of a body in a report.
 const SHOWN: usize = 1 << 20;
 
-/// What to ask.
+/// A plan.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// `HOST:PORT` to connect to.
     pub connect: String,
     /// The name in the ClientHello; without it, no TLS.
     pub sni: Option<String>,
-    /// `h2` or `http/1.1`; what is offered by ALPN, and required.
+    /// `h2` or `http/1.1`: offered by ALPN, and required.
     pub protocol: String,
-    /// How many connections to make, all open before the first request.
+    /// The number of connections, all open before the first request.
     pub connections: usize,
-    /// Every connection's requests: one after the other over HTTP/1.1, all at once over HTTP/2.
+    /// The requests of every connection: in sequence over HTTP/1.1, concurrent over HTTP/2.
     pub requests: Vec<Ask>,
 }
 
@@ -46,27 +47,27 @@ pub struct Ask {
     pub host: String,
     /// Path and query.
     pub path: String,
-    /// More fields; a value that ends in `$NAME` gets that variable of the sandbox.
+    /// Further fields. `$NAME` at the end of a value is replaced with that variable of the sandbox.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
 }
 
-/// What came of a connection.
+/// The result of a connection.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Why there was no connection.
     pub error: Option<String>,
     /// The address that `getpeername` shows.
     pub peer: String,
-    /// What came of each request, in the order of the plan.
+    /// The result of each request, in the order of the plan.
     pub answers: Vec<Answer>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Answer {
-    /// Why there was no whole answer.
+    /// Why there was no complete answer.
     pub error: Option<String>,
     /// The status; 0 when there was none.
     pub status: u16,
@@ -76,10 +77,10 @@ pub struct Answer {
     pub body: String,
     /// Its length.
     pub body_bytes: u64,
-    /// The lengths of the first thousand pieces in which it came: chunks, or DATA frames.
+    /// The lengths of its first thousand pieces: chunks or DATA frames.
     #[serde(default)]
     pub pieces: Vec<usize>,
-    /// The SHA-256 of all of it, in hex.
+    /// The SHA-256 of the whole body, in hex.
     pub sha256: String,
     /// The trailer fields.
     pub trailers: Vec<(String, String)>,
@@ -133,7 +134,7 @@ impl Answer {
     /// Reads this as a refusal.
     ///
     /// # Panics
-    /// When it is none.
+    /// If it is not one.
     #[track_caller]
     pub fn refusal(&self) -> crate::outcome::Refusal {
         assert_eq!(self.error, None, "{self:?}");
@@ -144,7 +145,7 @@ impl Answer {
 /// `fetch`.
 ///
 /// # Errors
-/// A plan that does not parse, and standard streams that fail.
+/// If the plan does not parse or a standard stream fails.
 pub fn main() -> Result<ExitCode> {
     let plan: Plan = serde_json::from_reader(std::io::stdin()).context("the plan")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -170,7 +171,7 @@ async fn all(plan: Plan) -> Vec<Report> {
 async fn one(plan: Arc<Plan>, barrier: Arc<Barrier>) -> Report {
     let mut report = Report::default();
     let stream = tls::connect(&plan.connect).await;
-    // Everybody comes here, also those who failed: the others wait for them.
+    // Every connection must get here, even a failed one, because the others wait for it.
     let _ = tokio::time::timeout(Duration::from_secs(20), barrier.wait()).await;
     let outcome = async {
         let stream = stream?;
@@ -238,7 +239,8 @@ fn failed(error: anyhow::Error) -> Answer {
     Answer { error: Some(format!("{error:#}")), ..Answer::default() }
 }
 
-/// `$NAME` at the end of a value stands for a variable of the sandbox: only in there is a placeholder known.
+/// `$NAME` at the end of a value stands for a variable of the sandbox, because only the sandbox
+/// knows a placeholder.
 fn with_variable(value: &str) -> String {
     let replaced = value.split_once('$').and_then(|(before, name)| Some((before, std::env::var(name).ok()?)));
     replaced.map_or_else(|| value.to_owned(), |(before, variable)| format!("{before}{variable}"))

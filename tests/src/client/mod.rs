@@ -1,6 +1,6 @@
-//! The client that runs inside a sandbox where a stock client cannot say what a test must say: requests by a plan on one
-//! or many connections ([`fetch`]), bytes as they are ([`raw`]), and the wrapper around other commands that afterwards
-//! gathers what the sandbox could read ([`sweep`]).
+//! The client that runs inside a sandbox if a stock client cannot send what a test needs: planned
+//! requests on one or many connections ([`fetch`]), verbatim bytes ([`raw`]), and the wrapper
+//! around other commands that afterwards collects everything the sandbox could read ([`sweep`]).
 
 pub mod fetch;
 pub mod raw;

@@ -1,5 +1,6 @@
-//! Sends standard input to an address as it is, over TLS when a name is given, and prints what comes back until the other
-//! side closes or five seconds have passed. Exit status 7: no connection; 35: no TLS; 28: the other side never closed.
+//! Sends standard input verbatim to an address, over TLS if a name is given, and prints the answer
+//! until the other side closes or five seconds have passed. Exit status 7: no connection; 35: no
+//! TLS; 28: the other side never closed.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// `raw HOST:PORT [SNI]`.
 ///
 /// # Errors
-/// Wrong arguments, and standard streams that fail.
+/// If the arguments are wrong or a standard stream fails.
 pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
     let text = |index: usize| arguments.get(index).and_then(|argument| argument.to_str());
     let to = text(0).context("HOST:PORT is missing")?;
@@ -47,7 +48,7 @@ fn failed(status: u8, error: &anyhow::Error) -> Result<ExitCode> {
 async fn exchange(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) -> Result<ExitCode> {
     let (mut read, mut write) = tokio::io::split(stream);
     let exchanging = async {
-        // The other side may close before it has read all; what it said until then counts.
+        // The other side may close before it has read everything; its output until then counts.
         let _ = write.write_all(bytes).await;
         let _ = write.flush().await;
         let mut stdout = tokio::io::stdout();

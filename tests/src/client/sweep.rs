@@ -1,6 +1,7 @@
-//! Runs a command, then writes to a file everything that could be read in the sandbox where a key might lie: its devices,
-//! `/proc/*/{environ,cmdline}`, the writable memory of every process, and young files outside the working directory.
-//! The sweep cannot look for the key itself, which it must not know: the canary oracle reads the file from outside.
+//! Runs a command, then writes to a file everything readable in the sandbox that might contain a
+//! key: its devices, `/proc/*/{environ,cmdline}`, the writable memory of every process, and young
+//! files outside the working directory. The sweep cannot look for the key itself, which it must not
+//! know: the canary oracle reads the file from outside.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -14,18 +15,18 @@ use anyhow::{Context, Result, ensure};
 
 use crate::running::begun;
 
-/// How much memory of one process is read.
+/// The most memory read per process.
 const MEMORY: u64 = 64 << 20;
 /// Where young files are looked for, and how deep.
 const PLACES: [(&str, usize); 6] =
     [("/etc", 4), ("/run", 4), ("/dev/shm", 4), ("/var/tmp", 3), ("/var/lib", 2), ("/tmp", 2)];
-/// How many files are looked at.
+/// The most files read.
 const FILES: usize = 20_000;
 
-/// `wrap FILE -- COMMAND [ARG…]`; ends as the command ended.
+/// `wrap FILE -- COMMAND [ARG…]`; exits like the command.
 ///
 /// # Errors
-/// Wrong arguments, a command that cannot be started, a file that cannot be written.
+/// If the arguments are wrong, the command cannot start, or the file cannot be written.
 pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
     let [file, dashes, command, rest @ ..] = arguments else {
         anyhow::bail!("wrap FILE -- COMMAND [ARG…]")
@@ -64,7 +65,7 @@ fn processes(out: &mut impl Write) -> io::Result<()> {
         }
         for name in ["environ", "cmdline", "auxv"] {
             let path = entry.path().join(name);
-            // What cannot be read here cannot be read by anything in this sandbox.
+            // Nothing in this sandbox can read what this process cannot.
             if let Ok(bytes) = fs::read(&path) {
                 section(out, &path)?;
                 out.write_all(&bytes)?;
@@ -75,7 +76,7 @@ fn processes(out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Writable and anonymous mappings; what is mapped from files is in the files.
+/// Only writable anonymous mappings: mapped files are read as files.
 fn memory(out: &mut impl Write, process: &Path) -> io::Result<()> {
     let (Ok(maps), Ok(mut memory)) =
         (fs::read_to_string(process.join("maps")), File::open(process.join("mem")))

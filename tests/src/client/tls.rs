@@ -1,4 +1,5 @@
-//! How the lab's client connects: by the sandbox's own resolver, trusting what `SSL_CERT_FILE` names.
+//! How the lab's client connects: with the sandbox's resolver, trusting the file that
+//! `SSL_CERT_FILE` names.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 /// Connects to `HOST:PORT`.
 ///
 /// # Errors
-/// When the name does not resolve or nothing answers.
+/// If the name does not resolve or nothing answers.
 pub async fn connect(to: &str) -> Result<TcpStream> {
     let stream = TcpStream::connect(to).await.with_context(|| format!("connecting to {to}"))?;
     stream.set_nodelay(true)?;
@@ -23,14 +24,14 @@ pub async fn connect(to: &str) -> Result<TcpStream> {
 /// Shakes hands as `sni`, offering these ALPN names.
 ///
 /// # Errors
-/// When the trust file cannot be read or the handshake fails.
+/// If the trust file cannot be read or the handshake fails.
 pub async fn handshake(stream: TcpStream, sni: &str, alpn: &[String]) -> Result<TlsStream<TcpStream>> {
     let connector = TlsConnector::from(Arc::new(config(alpn)?));
     let name = ServerName::try_from(sni.to_owned()).with_context(|| format!("{sni} as a name for TLS"))?;
     connector.connect(name, stream).await.with_context(|| format!("TLS with {sni}"))
 }
 
-/// A configuration that trusts what `SSL_CERT_FILE` names and nothing else.
+/// A configuration that trusts only the file that `SSL_CERT_FILE` names.
 ///
 /// # Errors
 /// When that file cannot be read.
@@ -38,7 +39,7 @@ pub fn config(alpn: &[String]) -> Result<ClientConfig> {
     let file = std::env::var("SSL_CERT_FILE").context("SSL_CERT_FILE is not set")?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(&file).with_context(|| file.clone())? {
-        // System bundles hold the odd certificate that this library cannot use.
+        // System bundles contain the odd certificate that this library cannot use.
         let _ = roots.add(certificate.with_context(|| file.clone())?);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

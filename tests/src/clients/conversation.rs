@@ -1,6 +1,7 @@
-//! The conversation that every general client has with the origin, whatever its language, and what must come of it. A program
-//! takes the origin (`https://NAME`) as its argument and the placeholder from `LAB_API_KEY`, sends it as a bearer token with
-//! each request, sets nothing about certificates or proxies, and prints
+//! The conversation that every general client has with the origin, in any language, and its
+//! required outcome. A program takes the origin (`https://NAME`) as its argument and the
+//! placeholder from `LAB_API_KEY`, sends it as a bearer token with each request, sets nothing about
+//! certificates or proxies, and prints
 //!
 //! ```text
 //! version VERSION OF THE CLIENT
@@ -18,20 +19,20 @@ use crate::{Lab, Outcome};
 
 /// The host that the programs speak to.
 pub const HOST: &str = "api.example.test";
-/// What the programs are given.
+/// The arguments and variables of the programs.
 pub const ORIGIN: &str = "https://api.example.test";
-/// How much the programs upload.
+/// The length of the programs' upload.
 const UPLOAD_BYTES: u64 = 3_000_000;
 
-/// The policy under which it is held.
+/// The policy of the conversation.
 pub fn policy(lab: &Lab) -> Value {
     lab.governed(HOST, json!([{ "methods": ["GET", "POST"], "paths": ["/v1/"] }]))
 }
 
-/// Runs a program of the conversation and checks what the client, and what the origin saw.
+/// Runs a program of the conversation and checks what the client and the origin saw.
 ///
 /// # Panics
-/// When anything of it is otherwise.
+/// If anything differs.
 #[track_caller]
 pub fn hold(lab: &Lab, outcome: &Outcome, protocol: &str) {
     let text = format!("{}\n--- standard error\n{}", outcome.out(), outcome.tail());
@@ -45,7 +46,7 @@ pub fn hold(lab: &Lab, outcome: &Outcome, protocol: &str) {
     let version = line("version ");
     assert!(version.chars().any(|character| character.is_ascii_digit()), "{text}");
     assert_eq!(line("echo "), "200", "{text}");
-    // What the client is shown of its own request is what it sent.
+    // The echo of the client's request is what it sent.
     let shown = out.lines().find(|line| line.starts_with("authorization: Bearer "));
     let shown = shown.unwrap_or_else(|| panic!("the origin saw no bearer token:\n{text}"));
     assert!(shown.contains("proxy-managed") && !shown.contains(lab.key()), "{text}");

@@ -1,5 +1,6 @@
-//! Stock clients for the tests of real clients, unmodified: the packages that `tests/clients` pins are installed, and its
-//! programs built, once, outside any sandbox; inside, nothing is installed. [`conversation`] is what each says to the origin.
+//! Stock clients for the tests of real clients, unmodified: the packages that `tests/clients` pins
+//! are installed, and its programs built, once, outside any sandbox; inside, nothing is installed.
+//! [`conversation`] is their conversation with the origin.
 
 pub mod conversation;
 mod prepared;
@@ -22,7 +23,7 @@ fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
 }
 
-/// What a file of `tests/clients` holds.
+/// The content of a file of `tests/clients`.
 ///
 /// # Panics
 /// When there is none of this name.
@@ -103,7 +104,7 @@ pub fn java_classes() -> PathBuf {
     })
 }
 
-/// What a program says of its version.
+/// A program's version.
 ///
 /// # Panics
 /// When it cannot be started.

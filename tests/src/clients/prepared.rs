@@ -1,5 +1,6 @@
-//! Directories that are expensive to make: made once below `target/clients`, named after a digest of everything that went into
-//! them, under a lock, and put in place whole. Where a sandbox cannot reach `target`, it gets a copy.
+//! Directories that are expensive to make. Each is made once below `target/clients` under a lock,
+//! named after a digest of its inputs, and moved into place when complete. A sandbox that cannot
+//! reach `target` gets a copy.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -36,7 +37,7 @@ pub(super) fn prepared(name: &str, inputs: &[&str], make: impl FnOnce(&Path)) ->
     }
     let name = format!("{name}-{}", &hex(hash.finish().as_ref())[..16]);
     let root = root();
-    // Tests are processes of their own and run side by side: one makes it, the others wait.
+    // Tests are separate processes that run in parallel: one makes it, the others wait.
     let lock = File::create(root.join(format!("{name}.lock"))).expect("own directory");
     lock.lock().expect("a lock on an own file");
     let directory = root.join(&name);
@@ -63,7 +64,7 @@ pub(super) fn prepared(name: &str, inputs: &[&str], make: impl FnOnce(&Path)) ->
     copy
 }
 
-/// Whatever the umask: everybody may read what is here.
+/// Ignore the umask: everybody may read this.
 fn readable(path: &Path) {
     let metadata = fs::symlink_metadata(path).expect("own file");
     if metadata.is_symlink() {
@@ -79,7 +80,7 @@ fn readable(path: &Path) {
     }
 }
 
-/// Runs a command that must succeed; `needs` says what a machine lacks on which it does not.
+/// Runs a command that must succeed. `needs` names what the machine lacks if it fails.
 pub(super) fn run(mut command: Command, needs: &str) {
     let output = command.stdin(Stdio::null()).output();
     let program = command.get_program().display();

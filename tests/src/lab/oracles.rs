@@ -13,7 +13,7 @@ use crate::canary;
 use crate::origin::record::Seen;
 
 impl Lab {
-    /// What the three oracles object to.
+    /// The objections of the three oracles.
     pub fn judge(&self) -> Vec<String> {
         let mut problems = Vec::new();
         self.judge_reach(&mut problems);
@@ -56,17 +56,17 @@ impl Lab {
         }
     }
 
-    /// Every name that an origin was asked for is one that a policy names, or that was decided to be
-    /// allowed by one: in a service or a profile.
+    /// A policy names every name that an origin was asked for, or a service or profile of a policy
+    /// allowed it.
     fn judge_names(&self, problems: &mut Vec<String>) {
         let runs = self.runs.lock().expect("no test thread panicked");
         let policies = self.policies.lock().expect("no test thread panicked");
-        // A test without either drives the product in its own process, and judges itself.
+        // A test without either runs the product in its own process, and checks itself.
         if runs.is_empty() {
             return;
         }
         let records = || runs.iter().flat_map(|run| &run.audit);
-        for name in self.authority.asked() {
+        for name in self.ca.asked() {
             let allowed =
                 records().any(|r| r.decision.as_deref() == Some("allow") && r.host.as_deref() == Some(&name));
             if !allowed && !policies.iter().any(|policy| names(policy, &name)) {
@@ -103,8 +103,8 @@ impl Lab {
         let mut allowed: Vec<String> =
             records().filter(|r| r.is_request("allow")).map(Record::line).collect();
         allowed.retain(|line| !leniency.unseen.iter().any(|host| line.contains(&format!(" {host}/"))));
-        // A request that the policy permits and the origin received, but whose answer failed, is recorded as refused for
-        // the origin's fault: the origin may or may not have parsed it.
+        // If the origin's answer to a permitted request fails, the record is a refusal for the
+        // origin's fault, and the origin may or may not have parsed the request.
         let failed = |record: &&Record| {
             record.is_request("deny")
                 && record.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"))
@@ -152,11 +152,11 @@ impl Lab {
 /// Something that a sandbox left behind.
 struct Left {
     path: PathBuf,
-    /// What is in a file, and where a link points to, which may be the key as well.
+    /// The content of a file, or the target of a link, which may also contain the key.
     content: io::Result<Vec<u8>>,
 }
 
-/// Everything below a directory that is not a directory, and what cannot be looked into.
+/// Everything below a directory except directories, and unreadable ones.
 fn below(directory: &Path) -> Vec<Left> {
     let mut left = Vec::new();
     let mut directories = vec![directory.to_owned()];
@@ -176,7 +176,7 @@ fn below(directory: &Path) -> Vec<Left> {
                     Ok(Vec::new())
                 }
                 Ok(kind) if kind.is_file() => fs::read(&path),
-                // Not followed: what root finds behind it the sandbox may not have seen.
+                // Links are not followed: root may find a target that the sandbox could not read.
                 Ok(kind) if kind.is_symlink() => {
                     fs::read_link(&path).map(|target| target.into_os_string().into_encoded_bytes())
                 }
@@ -189,7 +189,7 @@ fn below(directory: &Path) -> Vec<Left> {
     left
 }
 
-/// Whether a policy names a host outside its denials: itself, by a wildcard, or in a base URL.
+/// Whether a policy names a host other than to deny it: directly, by a wildcard, or in a base URL.
 fn names(policy: &str, host: &str) -> bool {
     fn within(value: &Value, host: &str) -> bool {
         match value {

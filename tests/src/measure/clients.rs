@@ -1,4 +1,4 @@
-//! What wrk and h2load say of the requests that they made.
+//! Reads the output of wrk and h2load.
 
 use anyhow::{Context, Result, ensure};
 

@@ -1,6 +1,6 @@
-//! What the benchmarks measure with: CPU and memory of a tree of processes ([`processes`]), the
-//! spread of repeated measurements ([`spread`]), the table that shows it ([`table`]), and what other
-//! clients say of themselves ([`clients`]).
+//! Measuring, for the benchmarks: CPU and memory of a process tree ([`processes`]), the spread of
+//! repeated measurements ([`spread`]), the table that shows it ([`table`]), and the output of other
+//! clients ([`clients`]).
 
 pub mod clients;
 pub mod processes;

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// A process and its descendants, but for those that run a program that is not counted, and what
-/// descends from these.
+/// A process and its descendants, except those that run an excluded program, and their descendants.
 #[derive(Clone, Debug)]
 pub struct Tree {
     root: u32,
@@ -17,7 +16,7 @@ pub struct Tree {
     except: Option<(u64, u64)>,
 }
 
-/// What proc_pid_stat(5) says of a process.
+/// The fields of proc_pid_stat(5) for a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
@@ -26,12 +25,12 @@ struct Stat {
 }
 
 impl Tree {
-    /// All that descends from `root`, itself too.
+    /// `root` and all its descendants.
     pub fn new(root: u32) -> Tree {
         Tree { root, except: None }
     }
 
-    /// Without the processes that run this program.
+    /// Excludes the processes that run this program.
     ///
     /// # Errors
     /// When there is no such file.
@@ -40,7 +39,7 @@ impl Tree {
         Ok(Tree { except: Some((file.dev(), file.ino())), ..self })
     }
 
-    /// CPU seconds so far, in user mode and in the kernel, those of children that have ended too.
+    /// CPU seconds so far, user and system, including children that have ended.
     ///
     /// # Errors
     /// When the root is gone.
@@ -58,14 +57,14 @@ impl Tree {
     pub fn memory(&self) -> Result<u64> {
         let mut bytes = 0;
         for pid in self.stats()?.keys() {
-            // One may end meanwhile.
+            // A process may end meanwhile.
             let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
             bytes += proportional(&rollup).unwrap_or(0);
         }
         Ok(bytes)
     }
 
-    /// [`Tree::memory`] once it has come to rest, or after `patience`.
+    /// [`Tree::memory`] once it is stable, or after `patience`.
     ///
     /// # Errors
     /// When the root is gone.
@@ -100,7 +99,7 @@ impl Tree {
 
     fn is_excepted(&self, pid: u32) -> bool {
         let Some(except) = self.except else { return false };
-        // The link leads to the file itself, in whatever mount namespace the process is.
+        // The link leads to the file itself, whatever the process's mount namespace.
         let program = fs::metadata(format!("/proc/{pid}/exe"));
         program.is_ok_and(|file| (file.dev(), file.ino()) == except)
     }
@@ -108,7 +107,7 @@ impl Tree {
 
 impl Stat {
     fn read(line: &str) -> Option<Stat> {
-        // The name, in parentheses, may hold anything.
+        // The name, in parentheses, may contain anything.
         let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let ticks = (14..=17).map(field).sum::<Option<u64>>()?;
@@ -116,7 +115,7 @@ impl Stat {
     }
 }
 
-/// `root` and what descends from it; what is excepted, and what descends from that, is left out.
+/// `root` and its descendants, without excluded processes and their descendants.
 fn below(root: u32, all: &HashMap<u32, Stat>, excepted: impl Fn(u32) -> bool) -> HashMap<u32, Stat> {
     let mut found = HashMap::new();
     let mut next = vec![root];
@@ -147,7 +146,7 @@ mod tests {
     struct Shell(Child);
 
     impl Shell {
-        /// Starts it, and waits until it says a word.
+        /// Starts it, and waits for its first output.
         fn start(script: &str) -> Shell {
             let mut command = Command::new("sh");
             command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -165,7 +164,7 @@ mod tests {
 
     impl Drop for Shell {
         fn drop(&mut self) {
-            // Whatever waits for input has it end first.
+            // Close its input first, in case it waits for that.
             drop(self.0.stdin.take());
             let _ = self.0.wait();
         }
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_what_descends_but_for_what_is_excepted() {
+    fn a_tree_is_all_descendants_except_excluded_ones() {
         let stat = |parent| Stat { parent, ticks: 1 };
         let all: HashMap<u32, Stat> =
             [(1, 0), (2, 1), (3, 2), (4, 3), (5, 2), (6, 1)].map(|(pid, parent)| (pid, stat(parent))).into();
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_of_children_counts_also_when_they_have_ended() {
+    fn the_cpu_of_ended_children_counts() {
         let idle = Shell::start("echo ready; read _");
         assert!(idle.tree().cpu().unwrap() < 0.1);
         let ended = Shell::start(&format!("sh -c '{WORK}'; echo ready; read _"));
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_excepted_is_not_counted() {
+    fn an_excluded_program_is_not_counted() {
         let directory = tempfile::tempdir().unwrap();
         let other = directory.path().join("other-sh");
         fs::copy(fs::canonicalize("/bin/sh").unwrap(), &other).unwrap();

@@ -1,29 +1,29 @@
-//! Repeated measurements of one thing: their median, and how far they lie apart.
+//! Repeated measurements of one quantity: their median and spread.
 
 use serde::Serialize;
 
-/// The median with the least and the greatest value.
+/// The median, minimum and maximum.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// Of an even number, the mean of the two in the middle.
+    /// The median; of an even number, the mean of the two in the middle.
     pub median: f64,
     /// The least.
     pub min: f64,
     /// The greatest.
     pub max: f64,
-    /// All, in the order in which they were taken.
+    /// All samples, in order.
     pub samples: Vec<f64>,
 }
 
 impl Spread {
-    /// Of these samples; `None` without any.
+    /// The spread of these samples; `None` if there are none.
     pub fn of(samples: &[f64]) -> Option<Spread> {
         let (min, max) = (percentile(samples, 0.0)?, percentile(samples, 1.0)?);
         Some(Spread { median: percentile(samples, 0.5)?, min, max, samples: samples.to_vec() })
     }
 }
 
-/// The value below which this part of the samples lies; between two samples, in proportion.
+/// The value below which this fraction of the samples lies, interpolated between two samples.
 pub fn percentile(samples: &[f64], part: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

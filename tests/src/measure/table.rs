@@ -1,22 +1,22 @@
-//! A table in Markdown, which reads well on a terminal too: a row for each thing that was measured,
-//! a column for each contender.
+//! A Markdown table that is also readable on a terminal: a row for each measure, a column for each
+//! contender.
 
 use crate::measure::spread::Spread;
 
-/// A table to be.
+/// A table under construction.
 #[derive(Clone, Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// With these columns, beside the first, which says what the rows are.
+    /// A table with these columns after the first, which holds the titles of the rows.
     pub fn new<'a>(columns: impl IntoIterator<Item = &'a str>) -> Table {
         let head = std::iter::once(String::new()).chain(columns.into_iter().map(str::to_owned)).collect();
         Table { rows: vec![head] }
     }
 
-    /// Adds a row: what it is, and its cells.
+    /// Adds a row: its title and its cells.
     pub fn row(&mut self, name: &str, cells: impl IntoIterator<Item = String>) {
         self.rows.push(std::iter::once(name.to_owned()).chain(cells).collect());
     }
@@ -32,7 +32,7 @@ impl Table {
         let mut text = String::new();
         for (number, row) in self.rows.iter().enumerate() {
             for (column, width) in widths.iter().enumerate() {
-                // Names to the left, numbers to the right.
+                // Align names left and numbers right.
                 text += &match column {
                     0 => format!("| {:<width$} ", cell(row, column)),
                     _ => format!("| {:>width$} ", cell(row, column)),
@@ -51,8 +51,7 @@ impl Table {
     }
 }
 
-/// A cell: the median, and in parentheses the least and the greatest value. Nothing was measured:
-/// a dash.
+/// A cell: the median, with the minimum and maximum in parentheses, or a dash without samples.
 pub fn cell(spread: Option<&Spread>) -> String {
     let Some(spread) = spread else { return "–".to_owned() };
     let digits = digits(spread.max);
@@ -67,7 +66,7 @@ pub fn median(spread: Option<&Spread>) -> String {
     spread.map_or_else(|| "–".to_owned(), number)
 }
 
-/// How many places after the point leave about three digits that say something.
+/// The number of decimals for about three significant digits.
 fn digits(value: f64) -> usize {
     match value.abs() {
         value if value >= 100.0 => 0,

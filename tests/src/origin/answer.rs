@@ -1,4 +1,4 @@
-//! What an origin answers, by the path of the request:
+//! An origin's answers, by the path of the request:
 //!
 //! | path | answer |
 //! | --- | --- |
@@ -41,7 +41,7 @@ use super::body::{Feed, Frames, hex};
 use super::record::pairs;
 use super::{api, git, websocket};
 
-/// How long the gate stays shut at most.
+/// The longest that the gate stays shut.
 pub(super) const GATE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn answer(
@@ -74,7 +74,7 @@ pub(crate) async fn answer(
             return Response::new(Frames::full("eager\n"));
         }
         "hang" => {
-            // Dropped with the connection or the stream: then the client has gone.
+            // Dropped with the connection or the stream, when the client has gone.
             let _vanished = Vanished(shared.clone());
             std::future::pending::<()>().await;
         }
@@ -94,7 +94,7 @@ pub(crate) async fn answer(
         "gated" => gated(shared),
         "cut" => Response::new(Frames::fed(Some(2 * count), move |feed| async move {
             feed.data(vec![b'x'; usize::try_from(count).unwrap_or(0)]).await;
-            // What has not left yet when the body fails would never leave.
+            // Data that is still buffered when the body fails would be lost.
             tokio::time::sleep(Duration::from_millis(100)).await;
             feed.abort().await;
         })),
@@ -181,7 +181,7 @@ async fn read(request: Request<Incoming>, number: usize, shared: &Shared) -> Vec
     let mut hash = digest::Context::new(&digest::SHA256);
     let (mut length, mut trailers) = (0, vec![]);
     while let Some(frame) = body.frame().await {
-        // A body that the client broke off stays without an end in the records.
+        // A body that the client aborted has no end in the records.
         let Ok(frame) = frame else { return kept };
         match frame.into_data() {
             Ok(data) => {
@@ -233,7 +233,7 @@ async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
     bytes.extend(body);
     let mut encoding = None;
     if let Some(name) = query.get("encoding") {
-        // Enough text that the encoders do compress, the key's digits among it.
+        // Enough text to make the encoders compress, with the key in it.
         bytes = bytes.repeat(20);
         bytes = encoded(&name, bytes).await;
         encoding = http::HeaderValue::from_str(&name).ok();
@@ -261,7 +261,7 @@ async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
             response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-echo"));
             return response;
         }
-        // A frame a byte: every border between two frames falls into the key once.
+        // One frame per byte, so that every boundary within the key occurs.
         Some("bytes") => Response::new(Frames::fed(None, |feed| async move {
             for byte in bytes {
                 if !feed.data(vec![byte]).await {

@@ -1,6 +1,6 @@
-//! Answers as the APIs of OpenAI and Anthropic give them: enough of each for its official clients, whole and as server-sent
-//! events. The events wait for the test's gate after the first where the model's name ends in `-gated`, so that a test can
-//! show that the first arrived before the last was sent.
+//! Answers of the OpenAI and Anthropic APIs, enough for their official clients, whole and as
+//! server-sent events. If the model's name ends in `-gated`, the events after the first wait for
+//! the test's gate, so that a test can show that the first arrived before the last was sent.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::Shared;
 use super::answer::GATE;
 use super::body::{Feed, Frames};
 
-/// What every answer says, in the parts in which it is streamed.
+/// The text of every answer, in the parts that are streamed.
 pub const TEXT: [&str; 3] = ["Hello ", "from the ", "origin"];
 
-/// The answer, if this is a request that one of the APIs knows; without a usable body it is not.
+/// The answer, if one of the APIs has this request and its body is valid.
 pub(super) fn answer(
     host: &str,
     path: &str,
@@ -41,7 +41,7 @@ pub(super) fn answer(
 fn stream(events: Vec<String>, gated: bool, shared: Arc<Shared>) -> Frames {
     Frames::fed(None, move |feed: Feed| async move {
         for event in events {
-            // The first text has gone: what follows waits for the test to have seen it.
+            // The first text has been sent. The rest waits until the test has seen it.
             if gated && event.contains(TEXT[1]) {
                 let opened = tokio::time::timeout(GATE, shared.gate.notified()).await;
                 if opened.is_err() {

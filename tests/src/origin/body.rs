@@ -1,4 +1,5 @@
-//! Bodies that origins send: a frame at a time from a task, so that a gibibyte needs no memory and a stream can wait.
+//! Response bodies of origins. A task sends one frame at a time, so that a gibibyte needs no memory
+//! and a stream can wait.
 
 use std::future::Future;
 use std::io;
@@ -17,7 +18,7 @@ pub struct Frames {
     length: Option<u64>,
 }
 
-/// The end of a [`Frames`] that the task holds.
+/// The task's end of a [`Frames`].
 #[derive(Debug)]
 pub struct Feed(mpsc::Sender<io::Result<Frame<Bytes>>>);
 
@@ -64,7 +65,7 @@ impl Frames {
 }
 
 impl Feed {
-    /// Sends a frame of data; false when nobody reads any more.
+    /// Sends a frame of data. Returns false if nobody reads any more.
     pub async fn data(&self, bytes: impl Into<Bytes>) -> bool {
         self.0.send(Ok(Frame::data(bytes.into()))).await.is_ok()
     }
@@ -74,7 +75,7 @@ impl Feed {
         let _ = self.0.send(Ok(Frame::trailers(fields))).await;
     }
 
-    /// Breaks the body off: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
+    /// Aborts the body: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
     pub async fn abort(&self) {
         let _ = self.0.send(Err(io::Error::other("broken off on purpose"))).await;
     }
@@ -105,7 +106,7 @@ impl Body for Frames {
     }
 }
 
-/// The block that long bodies repeat: 64 KiB with a period that no power of two divides.
+/// The repeated block of long bodies: 64 KiB with an odd period.
 pub fn pattern() -> Vec<u8> {
     (0..65_536_u32).map(|index| (index % 251) as u8).collect()
 }

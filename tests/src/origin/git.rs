@@ -1,5 +1,5 @@
-//! Real repositories by HTTP: git's own `http-backend` behind a small CGI bridge (RFC 3875), reached as GitHub's are: a path
-//! `/OWNER/NAME.git/…`, and Basic authentication with the user `x-access-token` and nothing else.
+//! Real repositories over HTTP: git's `http-backend` behind a small CGI bridge (RFC 3875), with
+//! GitHub's paths (`/OWNER/NAME.git/…`) and only Basic authentication as `x-access-token`.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,10 +12,10 @@ use tokio::process::Command;
 
 use super::body::Frames;
 
-/// The longest path that the bridge takes for a repository's.
+/// The longest path that the bridge accepts.
 const PATH: usize = 4096;
 
-/// What of a request the backend is told.
+/// The parts of a request that the backend gets.
 #[derive(Debug)]
 pub(super) struct Asked {
     method: String,
@@ -25,7 +25,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Takes what it needs of a request, if this is one for a repository.
+    /// Takes the parts of a request, if it is for a repository.
     pub(super) fn of<B>(request: &http::Request<B>) -> Option<Asked> {
         let path = request.uri().path();
         (path.len() < PATH && path.contains(".git/")).then(|| Asked {
@@ -48,7 +48,7 @@ impl Asked {
     }
 }
 
-/// Serves one request from the repositories below `root` to whoever gives `token`.
+/// Serves one request from the repositories below `root`, if it carries `token`.
 pub(super) async fn serve(asked: Asked, body: Vec<u8>, root: &Path, token: &str) -> Response<Frames> {
     if asked.token().as_deref() != Some(token) {
         let mut refused = Response::new(Frames::full("Basic authentication is needed\n"));
@@ -71,7 +71,7 @@ async fn backend(asked: &Asked, body: Vec<u8>, root: &Path) -> std::io::Result<V
         .env("GIT_PROJECT_ROOT", root)
         .env("GIT_HTTP_EXPORT_ALL", "1")
         .env("GIT_CONFIG_NOSYSTEM", "1")
-        // Repositories made by another user are as good.
+        // Accept repositories that another user owns.
         .env("GIT_CONFIG_COUNT", "1")
         .env("GIT_CONFIG_KEY_0", "safe.directory")
         .env("GIT_CONFIG_VALUE_0", "*")
@@ -86,7 +86,7 @@ async fn backend(asked: &Asked, body: Vec<u8>, root: &Path) -> std::io::Result<V
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut input = child.stdin.take().ok_or_else(|| std::io::Error::other("no standard input"))?;
     let feeding = tokio::spawn(async move {
-        // A backend that has read enough closes the pipe: its choice.
+        // A backend that has read enough may close the pipe.
         let _ = input.write_all(&body).await;
     });
     let output = child.wait_with_output().await?;

@@ -1,5 +1,5 @@
-//! Listeners that speak no HTTP of their own: one that must receive nothing, a TCP echo, and an origin that answers each
-//! connection with bytes the test wrote down, however wrong they are.
+//! Listeners that speak no HTTP of their own: one that must receive nothing, a TCP echo, and an
+//! origin that answers each connection with the test's own bytes, valid or not.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::record::Seen;
 use super::{Shared, server_config};
-use crate::authority::Authority;
+use crate::ca::Ca;
 
 /// A destination that counts what reaches it, over TCP and UDP on one port.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Recorder {
     tasks: [JoinHandle<()>; 2],
 }
 
-/// What reached a [`Recorder`].
+/// The contacts of a [`Recorder`].
 #[derive(Debug, Default)]
 struct Reached {
     contacts: Mutex<Contacts>,
@@ -34,10 +34,11 @@ struct Reached {
 
 #[derive(Debug, Default)]
 struct Contacts {
-    /// Where each connection came from, and each datagram.
+    /// The source of each connection and datagram.
     connections: Vec<SocketAddr>,
     datagrams: Vec<SocketAddr>,
-    /// Where the recorder's own came from, by which it knows that it has seen all before them.
+    /// The sources of the recorder's own contacts, which show that it has seen everything before
+    /// them.
     own: Vec<SocketAddr>,
     bytes: usize,
     first: Vec<u8>,
@@ -49,7 +50,7 @@ impl Reached {
         self.more.notify_all();
     }
 
-    /// Waits for one of the recorder's own contacts; whether it came in that time.
+    /// Waits for one of the recorder's own contacts. Returns whether it arrived in time.
     fn sees(&self, time: Duration, own: impl Fn(&Contacts) -> bool) -> bool {
         let contacts = self.contacts.lock().expect("no recorder panicked");
         let waited = self.more.wait_timeout_while(contacts, time, |contacts| !own(contacts));
@@ -57,14 +58,14 @@ impl Reached {
     }
 }
 
-/// How long one of the recorder's own contacts may take.
+/// The time limit for one of the recorder's own contacts.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 impl Recorder {
     /// Listens on a port of loopback.
     ///
     /// # Panics
-    /// When there is no port that is free for both protocols.
+    /// If no port is free for both protocols.
     pub fn start(runtime: &Handle) -> Recorder {
         let both = || {
             let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).ok()?;
@@ -84,11 +85,11 @@ impl Recorder {
         self.address
     }
 
-    /// What reached it until now, in words; `None` when nothing did. It is asked over its own
-    /// sockets, so that what was sent before is in.
+    /// Describes its contacts so far; `None` if there were none. It contacts itself first, so that
+    /// everything sent earlier is included.
     ///
     /// # Panics
-    /// When the recorder does not see what it sends to itself.
+    /// If the recorder does not see its own contacts.
     pub fn reached(&self) -> Option<String> {
         self.settle();
         let contacts = self.reached.contacts.lock().expect("no recorder panicked");
@@ -112,8 +113,8 @@ impl Recorder {
         })
     }
 
-    /// Sends a connection and a datagram, and waits until they are seen: both are queued behind what
-    /// came before.
+    /// Opens a connection and sends a datagram to itself, and waits until they are seen: both are
+    /// queued after earlier contacts.
     fn settle(&self) {
         let stream = std::net::TcpStream::connect(self.address).expect("the recorder listens");
         let from = stream.local_addr().expect("a connected socket");
@@ -122,8 +123,7 @@ impl Recorder {
         self.reached.note(|contacts| contacts.own.push(from));
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
         let from = socket.local_addr().expect("a bound socket");
-        // A full queue drops it. The last one that was sent is then not the first that is seen, and
-        // those between are the recorder's own too.
+        // A full queue may drop it, so resend. Any of the resent ones counts as the recorder's own.
         let deadline = Instant::now() + SETTLED_WITHIN;
         let mut sent = 0;
         loop {
@@ -169,7 +169,7 @@ impl Drop for Recorder {
     }
 }
 
-/// A listener with a task a connection.
+/// A listener with one task per connection.
 #[derive(Debug)]
 pub struct Listener {
     address: SocketAddr,
@@ -186,7 +186,7 @@ impl Listener {
         })
     }
 
-    /// Speaks first, then echoes: a protocol that is neither HTTP nor TLS.
+    /// Sends first, then echoes: a protocol that is neither HTTP nor TLS.
     pub fn greeting(runtime: &Handle, greeting: &'static str) -> Listener {
         Listener::with(runtime, move |mut stream| async move {
             let _ = stream.write_all(greeting.as_bytes()).await;
@@ -196,15 +196,10 @@ impl Listener {
         })
     }
 
-    /// A TLS origin, HTTP/1.1 only, that answers the first request of each connection with `answer` verbatim, however
-    /// wrong, and closes. The request is recorded like those of the other origins.
-    pub fn scripted(
-        runtime: &Handle,
-        shared: Arc<Shared>,
-        authority: Arc<Authority>,
-        answer: &'static [u8],
-    ) -> Listener {
-        let tls = TlsAcceptor::from(Arc::new(server_config(authority, &["http/1.1"], vec![])));
+    /// A TLS origin, HTTP/1.1 only, that answers the first request of each connection with `answer`
+    /// verbatim, valid or not, and closes. The request is recorded like those of the other origins.
+    pub fn scripted(runtime: &Handle, shared: Arc<Shared>, ca: Arc<Ca>, answer: &'static [u8]) -> Listener {
+        let tls = TlsAcceptor::from(Arc::new(server_config(ca, &["http/1.1"], vec![])));
         Listener::with(runtime, move |stream| {
             let (tls, shared) = (tls.clone(), shared.clone());
             async move {
@@ -216,18 +211,18 @@ impl Listener {
         })
     }
 
-    /// A TLS origin, HTTP/1.1 only, that hands the first request of each connection, which is recorded like those of the other
-    /// origins, and the connection to `talk`.
+    /// A TLS origin, HTTP/1.1 only, that passes each connection to `talk` with its first request,
+    /// which is recorded like those of the other origins.
     pub fn talking<F>(
         runtime: &Handle,
         shared: Arc<Shared>,
-        authority: Arc<Authority>,
+        ca: Arc<Ca>,
         talk: impl Fn(String, TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
     ) -> Listener
     where
         F: Future<Output = std::io::Result<()>> + Send + 'static,
     {
-        let tls = TlsAcceptor::from(Arc::new(server_config(authority, &["http/1.1"], vec![])));
+        let tls = TlsAcceptor::from(Arc::new(server_config(ca, &["http/1.1"], vec![])));
         Listener::with(runtime, move |stream| {
             let (tls, shared, talk) = (tls.clone(), shared.clone(), talk.clone());
             async move {
@@ -242,10 +237,10 @@ impl Listener {
         })
     }
 
-    /// A TLS origin, HTTP/2 only, that keeps the bytes it receives as they are and answers the first request of each
-    /// connection with an empty 200. Nothing of it is in the lab's records.
-    pub fn h2(runtime: &Handle, authority: Arc<Authority>) -> (Listener, Arc<Mutex<Vec<u8>>>) {
-        let tls = TlsAcceptor::from(Arc::new(server_config(authority, &["h2"], vec![])));
+    /// A TLS origin, HTTP/2 only, that keeps the raw bytes it receives and answers the first
+    /// request of each connection with an empty 200. The lab does not record its requests.
+    pub fn h2(runtime: &Handle, ca: Arc<Ca>) -> (Listener, Arc<Mutex<Vec<u8>>>) {
+        let tls = TlsAcceptor::from(Arc::new(server_config(ca, &["h2"], vec![])));
         let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
         let kept = bytes.clone();
         let listener = Listener::with(runtime, move |stream| {
@@ -259,7 +254,7 @@ impl Listener {
         (listener, bytes)
     }
 
-    /// A listener that hands each connection to `serve`.
+    /// A listener that passes each connection to `serve`.
     pub fn with<F>(runtime: &Handle, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Listener
     where
         F: Future<Output = ()> + Send + 'static,
@@ -309,7 +304,7 @@ async fn script(
     stream.shutdown().await
 }
 
-/// The head of a request, with what came with it; `None` where the client closed before its end.
+/// The head of a request and the bytes after it; `None` if the client closed first.
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
@@ -323,8 +318,8 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Opt
     Ok(Some(String::from_utf8_lossy(&head).into_owned()))
 }
 
-/// The frames of RFC 9113 that are needed: SETTINGS and its acknowledgement at the beginning, and once a HEADERS frame has
-/// come, HEADERS on stream 1 with `:status 200`, at its end.
+/// The necessary frames of RFC 9113: SETTINGS and its acknowledgement first, and after a HEADERS
+/// frame arrives, HEADERS on stream 1 with `:status 200`, ending the stream.
 async fn keep_h2(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     kept: &Mutex<Vec<u8>>,
@@ -347,7 +342,7 @@ async fn keep_h2(
     }
 }
 
-/// The whole frames that a client has sent, behind its preface: type, flags and payload of each.
+/// The complete frames of a client after its preface: type, flags and payload.
 pub fn h2_frames(bytes: &[u8]) -> Vec<(u8, u8, &[u8])> {
     const PREFACE: usize = 24;
     const HEAD: usize = 9;

@@ -1,6 +1,6 @@
-//! The "internet" of a test: HTTP origins on loopback, over TLS (HTTP/1.1 and HTTP/2 by ALPN, a certificate for whatever
-//! name is asked) and in the clear, that record every request they parsed and answer by its path ([`answer`]); and
-//! listeners of other kinds ([`listen`]).
+//! The "internet" of a test: HTTP origins on loopback, over TLS (HTTP/1.1 and HTTP/2 by ALPN, a
+//! certificate for any name) and in plain HTTP, that record every request they parsed and answer by
+//! its path ([`answer`]); and listeners of other kinds ([`listen`]).
 
 pub mod answer;
 pub mod api;
@@ -28,25 +28,25 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::authority::{Authority, ByName, Flaw};
+use crate::ca::{ByName, Ca, Flaw};
 use record::Records;
 
-/// What the origins of one lab share: what they saw, and the gate that a test opens.
+/// The shared state of a lab's origins: their records, and the gate that a test opens.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// What was parsed.
+    /// The requests that were parsed.
     pub records: Records,
     /// Opened by the test; `/gated` waits for it.
     pub gate: tokio::sync::Notify,
-    /// Connections accepted so far, TLS handshakes that failed among them.
+    /// Connections accepted so far, including failed TLS handshakes.
     pub connections: AtomicUsize,
     /// TLS handshakes that failed.
     pub failed_handshakes: AtomicUsize,
     /// Requests whose client went away before the answer was complete.
     pub vanished: AtomicUsize,
-    /// The directory of the repositories that are served at `/OWNER/NAME.git/`, and the token that they ask for.
+    /// The directory of the repositories served at `/OWNER/NAME.git/`, and the token they require.
     pub repositories: OnceLock<(PathBuf, String)>,
-    /// Files that are served at their paths before anything else: media type and content.
+    /// Files served at their paths, with precedence: media type and content.
     pub files: Mutex<HashMap<String, (&'static str, Vec<u8>)>>,
 }
 
@@ -57,7 +57,7 @@ pub struct Origin {
     accepting: JoinHandle<()>,
 }
 
-/// What a connection tells about each of its requests.
+/// The properties of a connection that its requests share.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     pub(crate) number: usize,
@@ -70,15 +70,15 @@ impl Origin {
     pub fn tls(
         runtime: &Handle,
         shared: Arc<Shared>,
-        authority: Arc<Authority>,
+        ca: Arc<Ca>,
         protocols: &[&str],
         flaws: Vec<(String, Flaw)>,
     ) -> Origin {
-        let config = server_config(authority, protocols, flaws);
+        let config = server_config(ca, protocols, flaws);
         Origin::start(runtime, shared, Some(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// An origin in the clear, HTTP/1.1.
+    /// A plain HTTP/1.1 origin.
     pub fn plain(runtime: &Handle, shared: Arc<Shared>) -> Origin {
         Origin::start(runtime, shared, None)
     }
@@ -102,13 +102,13 @@ impl Drop for Origin {
     }
 }
 
-fn server_config(authority: Arc<Authority>, protocols: &[&str], flaws: Vec<(String, Flaw)>) -> ServerConfig {
+fn server_config(ca: Arc<Ca>, protocols: &[&str], flaws: Vec<(String, Flaw)>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has both versions")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByName::new(authority, flaws)));
+        .with_cert_resolver(Arc::new(ByName::new(ca, flaws)));
     config.alpn_protocols = protocols.iter().map(|&name| name.as_bytes().to_vec()).collect();
     config
 }
@@ -118,7 +118,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAccep
         let (shared, tls) = (shared.clone(), tls.clone());
         tokio::spawn(async move {
             let number = shared.connections.fetch_add(1, Ordering::SeqCst);
-            // Without it Nagle's algorithm would delay what a test measures the proxy by.
+            // Without it Nagle's algorithm would distort measurements of the proxy.
             let _ = stream.set_nodelay(true);
             serve(stream, number, shared, tls).await;
         });
@@ -143,7 +143,7 @@ async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, tls: Optio
     }
 }
 
-// Both serve until the peer is done; an error of the connection is the peer's affair, and the test sees its effects.
+// Both serve until the peer is done. Ignore errors of the connection; the test sees their effects.
 
 async fn serve_http1<S>(stream: S, connection: Connection, shared: Arc<Shared>)
 where
@@ -178,7 +178,7 @@ async fn handle(
     Ok(if head { without_body(response) } else { response })
 }
 
-/// The answer to HEAD: hyper leaves it to its users over HTTP/2.
+/// The answer to HEAD, which hyper leaves to its users over HTTP/2.
 fn without_body(response: hyper::Response<body::Frames>) -> hyper::Response<body::Frames> {
     let (mut parts, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact() {

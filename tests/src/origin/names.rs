@@ -1,5 +1,5 @@
-//! A name server of the "internet": logs every question and answers from a table, over UDP on port 53 of a loopback
-//! address of its own, so that the interceptor's real resolver can be pointed at it.
+//! A name server of the "internet". It logs every question and answers from a table, over UDP on
+//! port 53 of its own loopback address, so that the interceptor's real resolver can use it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,7 +22,8 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// A name server for these names; every other does not exist. A name with several sets of addresses gets them in turn.
+    /// A name server for these names; no others exist. A name with several sets of addresses
+    /// returns them in turn.
     ///
     /// # Panics
     /// When no loopback address with a free port 53 is found.
@@ -35,7 +36,7 @@ impl NameServer {
             let mut random = [0; 3];
             rand::fill(&mut random).ok()?;
             let [b, c, d] = random;
-            // The last octet is neither 0 nor 255: both are odd addresses to some.
+            // The last octet is neither 0 nor 255, which some software treats specially.
             let address = Ipv4Addr::new(127, b, c, d.clamp(1, 254));
             runtime.block_on(UdpSocket::bind((address, 53))).ok()
         });
@@ -94,7 +95,8 @@ fn question(message: &[u8]) -> Option<(String, u16, usize)> {
     Some((labels.join("."), kind, at + 4))
 }
 
-/// An answer to `query` (its head and question): these addresses, those of the kind asked for; `None`: no such name.
+/// An answer to `query` (its head and question) with those of these addresses that have the
+/// requested type; `None`: no such name.
 fn reply(query: &[u8], kind: u16, addresses: Option<&[IpAddr]>) -> Vec<u8> {
     let matching: Vec<Vec<u8>> = addresses
         .unwrap_or_default()
@@ -106,12 +108,12 @@ fn reply(query: &[u8], kind: u16, addresses: Option<&[IpAddr]>) -> Vec<u8> {
         })
         .collect();
     let mut message = query.to_vec();
-    // An authoritative response, recursion available; NXDOMAIN (3) where there is no such name.
+    // An authoritative response, recursion available; NXDOMAIN (3) if there is no such name.
     message[2..4].copy_from_slice(&[0x85, if addresses.is_some() { 0x80 } else { 0x83 }]);
     message[6..8].copy_from_slice(&(matching.len() as u16).to_be_bytes());
     message[8..12].fill(0);
     for address in matching {
-        // The name by a pointer to the question, the class IN, no time to live.
+        // The name as a pointer to the question, class IN, TTL 0.
         message.extend([0xc0, 12]);
         message.extend(kind.to_be_bytes());
         message.extend([0, 1, 0, 0, 0, 0]);

@@ -1,4 +1,4 @@
-//! What an origin parsed, request by request, in the order in which it parsed them.
+//! The requests that origins parsed, in order.
 
 use std::sync::Mutex;
 
@@ -11,7 +11,7 @@ use super::Connection;
 pub struct Seen {
     /// Which connection it came on, counted over all origins of the lab.
     pub connection: usize,
-    /// Did it come over TLS?
+    /// Whether it came over TLS.
     pub tls: bool,
     /// The name in the ClientHello.
     pub sni: Option<String>,
@@ -27,16 +27,16 @@ pub struct Seen {
     pub query: Option<String>,
     /// The fields, names in lower case, in order.
     pub headers: Vec<(String, String)>,
-    /// The length of the body; `None` until it has ended.
+    /// The length of the body; `None` until it ends.
     pub body_bytes: Option<u64>,
-    /// The SHA-256 of the body in hex; `None` until it has ended.
+    /// The SHA-256 of the body in hex; `None` until it ends.
     pub body_sha256: Option<String>,
     /// The trailer fields that followed the body.
     pub trailers: Vec<(String, String)>,
 }
 
 impl Seen {
-    /// What a head in HTTP/1.1 says, for origins that have no parser of their own.
+    /// Parses an HTTP/1.1 head, for origins without a parser.
     pub fn from_head(head: &str) -> Seen {
         let mut lines = head.lines();
         let mut request_line = lines.next().unwrap_or_default().split(' ');
@@ -65,7 +65,7 @@ impl Seen {
         }
     }
 
-    /// A call that a gRPC server took, which has a parser of its own.
+    /// A call received by a gRPC server, which has its own parser.
     pub fn of_grpc(host: &str, method: &str) -> Seen {
         Seen { protocol: "h2", ..Seen::from_head(&format!("POST {method} HTTP/2\nhost: {host}\n")) }
     }
@@ -75,7 +75,8 @@ impl Seen {
         self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// What the agreement oracle compares: without a port, as the audit file has the port in a field of its own.
+    /// The fields that the agreement oracle compares: without a port, because the audit file has it
+    /// in a separate field.
     pub fn line(&self) -> String {
         let host = match self.host.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -131,7 +132,7 @@ impl Records {
 
     pub(crate) fn end(&self, number: usize, bytes: u64, sha256: String, trailers: Vec<(String, String)>) {
         let mut all = self.0.lock().expect("no recorder panicked");
-        // It may have been forgotten meanwhile.
+        // The test may have cleared the records meanwhile.
         let Some(seen) = all.get_mut(number) else { return };
         seen.body_bytes = Some(bytes);
         seen.body_sha256 = Some(sha256);

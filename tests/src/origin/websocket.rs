@@ -1,4 +1,4 @@
-//! A WebSocket (RFC 6455) that echoes: enough of the protocol for whole, unfragmented messages.
+//! An echoing WebSocket (RFC 6455), for unfragmented messages only.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::body::Frames;
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// The longest message either side takes.
+/// The longest message either side accepts.
 const MESSAGE: u64 = 1 << 20;
 
 /// The opcode of a text message.
@@ -53,7 +53,8 @@ pub(super) fn upgrade(request: Request<Incoming>) -> Response<Frames> {
     response
 }
 
-/// Echoes messages until the peer closes; the message `head` is answered with the fields of the handshake.
+/// Echoes messages until the peer closes. Answers the message `head` with the fields of the
+/// handshake.
 async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: String) -> io::Result<()> {
     loop {
         let (opcode, payload) = read_message(&mut stream).await?;
@@ -72,7 +73,7 @@ async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: String) -> 
 /// Reads one message: opcode and payload, unmasked.
 ///
 /// # Errors
-/// The stream's, and a message longer than a mebibyte.
+/// If the stream fails or a message is longer than a mebibyte.
 pub async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
     let (first, second) = (stream.read_u8().await?, stream.read_u8().await?);
     let length = match second & 0x7f {
@@ -98,7 +99,7 @@ pub async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(
 /// Writes one message; clients must mask, servers must not.
 ///
 /// # Errors
-/// The stream's.
+/// If the stream fails.
 pub async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
     opcode: u8,

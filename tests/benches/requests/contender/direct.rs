@@ -1,4 +1,4 @@
-//! Nobody.
+//! No proxy: the load connects to the origin.
 
 use anyhow::Result;
 

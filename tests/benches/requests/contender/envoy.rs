@@ -1,5 +1,5 @@
-//! Envoy with a fixed certificate for all names: it does not mint, and shows what a proxy costs that
-//! need not.
+//! Envoy with a fixed certificate for all names: it shows the cost of a proxy that need not mint
+//! certificates.
 
 use std::net::SocketAddr;
 

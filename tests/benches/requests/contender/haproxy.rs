@@ -1,4 +1,4 @@
-//! HAProxy, which mints certificates by the name that a client asks for.
+//! HAProxy, which mints certificates by SNI.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::world::World;
 
 pub(super) fn start(world: &World, _: &Options) -> Result<Contender> {
     let (place, h1, h2) = (world.place("haproxy")?, free_port()?, free_port()?);
-    let (certificate, key) = authority()?;
+    let (certificate, key) = ca()?;
     fs::write(place.join("trust.pem"), &certificate)?;
     let ca = crate::world::secret(&place.join("ca.pem"), &format!("{certificate}{key}"))?;
     let (ca, key, origin, roots) = (ca.display(), &world.key, world.origin.address, world.roots());
@@ -52,8 +52,8 @@ backend to-{name}
     Contender::new(outside()?, &way, Some(proxy))
 }
 
-/// A certificate authority for a peer: certificate and key, PEM.
-pub(super) fn authority() -> Result<(String, String)> {
+/// A CA for a peer: certificate and key, PEM.
+pub(super) fn ca() -> Result<(String, String)> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
-use super::haproxy::authority;
+use super::haproxy::ca;
 use super::{Contender, outside};
 use crate::load::Way;
 use crate::options::Options;
@@ -15,7 +15,7 @@ use crate::world::{World, secret};
 pub(super) fn start(world: &World, options: &Options) -> Result<Contender> {
     let program = options.hudsucker.as_ref().context("it is not built: `cargo xtask bench requests` does")?;
     let place = world.place("hudsucker")?;
-    let (certificate, key) = authority()?;
+    let (certificate, key) = ca()?;
     let trust = secret(&place.join("trust.pem"), &certificate)?;
     let mut command = bound(program);
     command.arg(&trust).arg(secret(&place.join("ca.key"), &key)?).arg(world.roots());

@@ -1,4 +1,4 @@
-//! The interceptor, as its users start it: answers are searched for the key, and records written.
+//! The interceptor, as users start it: it searches answers for the key and writes records.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -33,7 +33,7 @@ fn in_sandbox(world: &World, policy: Value) -> Result<Contender> {
     let load = std::env::current_exe()?;
     command.arg("--").arg(&load);
     let mut contender = Contender::new(command, &Way::default(), None)?;
-    // The load is a descendant of the proxy, and no part of it.
+    // The load is a descendant of the proxy but not part of it.
     contender.tree = Some(Tree::new(contender._load.id()).without(&load)?);
     // It is up.
     contender.run(&crate::load::Task::Hold { path: String::new(), connections: 0 })?;

@@ -1,4 +1,4 @@
-//! Who stands between the load and the origin: nobody, a peer, or the interceptor in three forms.
+//! What stands between the load and the origin: nothing, a peer, or the interceptor in three forms.
 
 mod direct;
 mod envoy;
@@ -25,16 +25,16 @@ use crate::world::{DOMAIN, World};
 /// How long a task may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How one of them is started.
+/// How to start a contender.
 pub(crate) struct Kind {
-    /// For `--contender`.
+    /// Its name for `--contender`.
     pub(crate) name: &'static str,
-    /// In the table.
+    /// Its title in the table.
     pub(crate) title: &'static str,
     start: fn(&World, &Options) -> Result<Contender>,
 }
 
-/// In the order of the table.
+/// All contenders, in the order of the table.
 pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "direct", title: "direct", start: direct::start },
     Kind { name: "haproxy", title: "HAProxy", start: haproxy::start },
@@ -45,15 +45,15 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "no-credential", title: "ours, no credential", start: interceptor::no_credential },
 ];
 
-/// One of them, running, and its load.
+/// A running contender and its load.
 pub(crate) struct Contender {
     asks: ChildStdin,
     hears: Receiver<String>,
     tree: Option<Tree>,
     names: usize,
-    /// Whether clients that are no part of the project find the host by themselves.
+    /// Whether other projects' clients can resolve the host on their own.
     pub(crate) resolves: bool,
-    // In this order they end.
+    // They end in this order.
     _load: Peer,
     _proxy: Option<Peer>,
     _cgroup: Option<Cgroup>,
@@ -80,7 +80,7 @@ impl Contender {
         Ok(Contender { asks, hears, tree, names, resolves, _load: load, _proxy: proxy, _cgroup: None })
     }
 
-    /// What came of a task.
+    /// The result of a task.
     pub(crate) fn run(&mut self, task: &Task) -> Result<Done> {
         writeln!(self.asks, "{}", serde_json::to_string(task)?)?;
         let line = match self.hears.recv_timeout(PATIENCE) {
@@ -104,13 +104,13 @@ impl Contender {
         Ok((done, after.zip(before).map(|(after, before)| after - before)))
     }
 
-    /// Bytes of memory that the proxy uses, once it has come to rest.
+    /// The proxy's memory once it is idle, in bytes.
     pub(crate) fn memory(&self) -> Result<Option<u64>> {
         const REST_WITHIN: Duration = Duration::from_secs(3);
         self.tree.as_ref().map(|tree| tree.settled_memory(REST_WITHIN)).transpose()
     }
 
-    /// Names that this contender has not seen.
+    /// Names that are new to this contender.
     pub(crate) fn fresh_names(&mut self, number: usize) -> Vec<String> {
         let first = self.names;
         self.names += number;

@@ -28,7 +28,7 @@ pub(super) async fn run(
     let mut workers = Vec::new();
     for (number, mut sender) in senders.into_iter().enumerate() {
         let target = target.clone();
-        // Uploads at once are not to one file.
+        // Concurrent uploads must not write to one file.
         let path = if up.is_some() { format!("{path}{number}") } else { path.clone() };
         workers.push(tokio::spawn(async move {
             let down = target.fetch(&mut sender, HOST, &path, up).await?;

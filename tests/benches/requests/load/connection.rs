@@ -29,7 +29,7 @@ use crate::world::{HOST, KEY_VARIABLE};
 /// How long a connection, or the head of an answer, may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Beyond any head that a proxy answers `CONNECT` with.
+/// Longer than the head of any proxy's answer to `CONNECT`.
 const CONNECT_HEAD: usize = 4096;
 
 /// Where connections go.
@@ -37,7 +37,7 @@ pub(crate) struct Target {
     way: Way,
     h1: TlsConnector,
     h2: TlsConnector,
-    /// What every request brings to be somebody.
+    /// The authentication of every request.
     pub(crate) authorization: String,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Sender {
     H2(http2::SendRequest<Upload>),
 }
 
-/// A body of this many bytes.
+/// A request body of this many bytes.
 pub(crate) struct Upload {
     left: u64,
     piece: Bytes,
@@ -66,7 +66,7 @@ impl Target {
         }))
     }
 
-    /// Where connections for `host` are made.
+    /// The address to connect to for `host`.
     pub(crate) async fn address(&self, host: &str, h2: bool) -> Result<SocketAddr> {
         let fixed = if h2 { self.way.to_h2.or(self.way.to) } else { self.way.to };
         match fixed {
@@ -78,7 +78,7 @@ impl Target {
         }
     }
 
-    /// TCP, as far as the contender.
+    /// Connects to the contender over TCP.
     pub(crate) async fn tcp(&self, host: &str, to: SocketAddr) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(to).await.context("connect")?;
         stream.set_nodelay(true)?;
@@ -125,7 +125,7 @@ impl Target {
         self.connect(HOST, to, h2).await
     }
 
-    /// A request; with `up`, a body of that length is put there.
+    /// A request; with `up`, it uploads a body of that length.
     pub(crate) async fn ask(
         &self,
         sender: &mut Sender,
@@ -151,7 +151,7 @@ impl Target {
         Ok(response)
     }
 
-    /// A request and its whole answer; the bytes of that.
+    /// Sends a request and reads its whole answer. Returns the answer's length.
     pub(crate) async fn fetch(
         &self,
         sender: &mut Sender,
@@ -198,7 +198,7 @@ fn roots(way: &Way) -> Result<RootCertStore> {
     let trust = way.trust.clone().or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(trust.context("nothing says what to trust")?)? {
-        // A bundle may hold what rustls does not take.
+        // A bundle may hold certificates that rustls rejects.
         let _ = roots.add(certificate?);
     }
     Ok(roots)

@@ -9,7 +9,7 @@ use super::Done;
 use super::connection::{Sender, Target};
 use crate::world::HOST;
 
-/// How many are made at once.
+/// The number opened at once.
 const AT_ONCE: usize = 16;
 
 pub(super) async fn run(
@@ -35,7 +35,7 @@ pub(super) async fn run(
             held.push(worker.await??);
         }
     }
-    // The runtime runs only during a task: let what was dropped close.
+    // The runtime runs only during a task, so let dropped connections close now.
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     Ok(Done { requests: connections, seconds: began.elapsed().as_secs_f64(), ..Done::default() })
 }

@@ -1,5 +1,5 @@
-//! The load: a process that is told on standard input what to do, a line for each task, and answers
-//! each with a line. It runs where its contender's clients are: inside the sandbox, or outside.
+//! The load: a process that reads one task per line from standard input, and answers each with a
+//! line. It runs where its contender's clients run: inside the sandbox, or outside.
 
 mod bulk;
 mod connection;
@@ -22,31 +22,32 @@ use serde::{Deserialize, Serialize};
 /// How the load reaches its contender.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Way {
-    /// `None`: where the name leads.
+    /// `None`: the address that the name resolves to.
     pub(crate) to: Option<SocketAddr>,
     /// Another address for HTTP/2.
     pub(crate) to_h2: Option<SocketAddr>,
     /// By `CONNECT`.
     pub(crate) connect: bool,
-    /// Roots, PEM; `None`: what `SSL_CERT_FILE` names.
+    /// Roots, PEM. `None`: the file that `SSL_CERT_FILE` names.
     pub(crate) trust: Option<PathBuf>,
 }
 
-/// What to do.
+/// A task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// Requests one after the other on each of these streams, for a time.
     Steady(Steady),
     /// A connection and a request for each of these names.
     Names { names: Vec<String>, at_once: usize },
-    /// One large body on each of these streams: its length is to be sent, or what comes is counted.
+    /// One large body on each of these streams: uploads this length, or counts the downloaded
+    /// bytes.
     Bulk { path: String, up: Option<u64>, h2: bool, streams: usize },
-    /// Event streams one after the other.
+    /// Event streams one after another.
     Events { path: String, streams: usize },
-    /// As many connections, each with a request behind it, kept until the next `Hold`.
+    /// This many connections that have answered a request, kept until the next `Hold`.
     Hold { path: String, connections: usize },
     /// Another program. `{PORT}` and `{KEY}` in its arguments stand for the port that it connects
-    /// to, and what it has for a key.
+    /// to and its key or placeholder.
     Outside { command: Vec<String>, h2: bool },
 }
 
@@ -62,17 +63,17 @@ pub(crate) struct Steady {
     pub(crate) seconds: f64,
 }
 
-/// What came of it.
+/// The result of a task.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Done {
     pub(crate) requests: usize,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
-    /// What failed at the first try and not at the second.
+    /// The failures at the first try that succeeded at the second.
     pub(crate) failed: usize,
-    /// Milliseconds, by what they are.
+    /// Milliseconds, by measure.
     pub(crate) times: BTreeMap<String, Times>,
-    /// What another program printed.
+    /// The output of another program.
     pub(crate) output: String,
     pub(crate) error: Option<String>,
 }
@@ -91,7 +92,7 @@ impl Done {
     }
 }
 
-/// Does what standard input says, to its end.
+/// Performs the tasks on standard input, to its end.
 pub(crate) fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut lines = std::io::stdin().lock().lines();

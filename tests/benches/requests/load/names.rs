@@ -1,5 +1,5 @@
-//! Names that nobody has asked for before: a connection and a request for each. What a name leads to
-//! is looked up before the clock starts: not every contender has a part in that.
+//! Names that nobody has requested before: a connection and a request for each. Names are resolved
+//! before the clock starts, because not every contender takes part in that.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Clients that are not the project's: wrk, h2load.
+//! Clients of other projects: wrk and h2load.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use super::Done;
 use super::connection::Target;
 use crate::world::HOST;
 
-/// How long it may take.
+/// The time limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(target: Arc<Target>, command: Vec<String>, h2: bool) -> Result<Done> {
-    // In the sandbox every name is at the usual port.
+    // In the sandbox every name uses the usual port.
     let port = match target.way().to {
         None => 443,
         Some(_) if !target.way().connect => target.address(HOST, h2).await?.port(),
-        // They know no CONNECT.
+        // These clients do not support CONNECT.
         Some(_) => {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let port = listener.local_addr()?.port();
@@ -41,7 +41,7 @@ pub(super) async fn run(target: Arc<Target>, command: Vec<String>, h2: bool) -> 
     Ok(Done { output: text, seconds: began.elapsed().as_secs_f64(), ..Done::default() })
 }
 
-/// Says CONNECT for whoever connects; it is a part of the load, not of the contender.
+/// Sends CONNECT on behalf of its clients. It is part of the load, not of the contender.
 async fn relay(target: Arc<Target>, listener: TcpListener, h2: bool) -> Result<()> {
     let to = target.address(HOST, h2).await?;
     loop {

@@ -1,5 +1,5 @@
-//! The first and the third scenario with clients that are not the project's own: wrk and h2load.
-//! What they measure of the proxy's CPU should agree.
+//! The first and third scenarios with other projects' clients, wrk and h2load. The proxy's CPU time
+//! should agree with those scenarios.
 
 use anyhow::{Context, Result};
 use interceptor_tests::measure::clients::{completed_by_h2load, completed_by_wrk};
@@ -20,7 +20,7 @@ const MEASURES: &[Measure] = &[lower("CPU s/10,000"), higher("requests/s")];
 
 fn wrk(world: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     keepalive::warm_up(contender, options, &keepalive::steady(options))?;
-    // It knows whole seconds only.
+    // It accepts whole seconds only.
     let seconds = options.seconds().ceil();
     let words = format!("wrk -t 1 -c {} -d {seconds} -H", keepalive::CONNECTIONS);
     run(world, contender, &words, false, completed_by_wrk)
@@ -35,7 +35,7 @@ fn h2load(world: &World, contender: &mut Contender, options: &Options) -> Result
     run(world, contender, &words, true, completed_by_h2load)
 }
 
-/// The words end where fields of the head are named.
+/// The title ends before the header names.
 fn run(
     world: &World,
     contender: &mut Contender,
@@ -45,7 +45,7 @@ fn run(
 ) -> Result<Values> {
     let mut command: Vec<String> = Vec::new();
     if !contender.resolves {
-        // Nobody else is to take the host for one of this machine.
+        // Nobody else may resolve the host to this machine.
         let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
         command.extend(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", script].map(str::to_owned),
@@ -55,7 +55,7 @@ fn run(
     command.extend(words.split(' ').map(str::to_owned));
     command.push("authorization: {KEY}".to_owned());
     if !h2 {
-        // It adds another unless the name is spelled so.
+        // It adds another one unless the name is spelled like this.
         command.extend(["-H".to_owned(), format!("Host: {HOST}")]);
     }
     command.push(format!("https://{HOST}:{{PORT}}{SMALL}"));

@@ -1,5 +1,5 @@
-//! Server-sent events, one each five milliseconds: from the connection to the first, and from its
-//! writing at the origin to its arrival for each.
+//! Server-sent events, one every five milliseconds: the time from connecting to the first event,
+//! and from the origin writing each event to its arrival.
 
 use anyhow::Result;
 
@@ -19,7 +19,7 @@ pub(super) static SCENARIO: Scenario = Scenario {
 
 fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     let task = |streams| Task::Events { path: "/events".to_owned(), streams };
-    // The first has the certificate made.
+    // The first stream causes the certificate to be minted.
     let _ = contender.run(&task(1));
     let done = contender.run(&task(options.count(10)))?;
     Ok(vec![median(&done, "first"), median(&done, "delay"), tail(&done, "delay")])

@@ -1,4 +1,4 @@
-//! A connection for each request, with a whole handshake, to a name that is known.
+//! A connection with a full handshake for each request, to a known name.
 
 use anyhow::Result;
 

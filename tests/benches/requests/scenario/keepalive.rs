@@ -1,4 +1,4 @@
-//! HTTP/1.1 on connections that are kept: the usual traffic of an SDK.
+//! HTTP/1.1 on kept connections: the usual traffic of an SDK.
 
 use anyhow::Result;
 
@@ -16,7 +16,7 @@ pub(super) static SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// Of all scenarios with small requests.
+/// The measures of all scenarios with small requests.
 pub(super) const MEASURES: &[Measure] =
     &[lower("CPU s/10,000"), higher("requests/s"), lower("p50 ms"), lower("p99 ms")];
 
@@ -37,7 +37,7 @@ pub(super) fn steady(options: &Options) -> Steady {
     }
 }
 
-/// A load, after a short one that fills pools and has certificates made.
+/// A load, after a short one that fills pools and mints certificates.
 pub(super) fn measure(contender: &mut Contender, options: &Options, load: &Steady) -> Result<Values> {
     warm_up(contender, options, load)?;
     let (done, cpu) = contender.measure(&Task::Steady(load.clone()))?;

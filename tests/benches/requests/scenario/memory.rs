@@ -1,4 +1,4 @@
-//! Memory: just started, for each connection that is kept and idle, and after a load.
+//! Memory: after the start, per idle connection, and after a load.
 
 use anyhow::Result;
 
@@ -21,7 +21,7 @@ fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values
     let Some(fresh) = contender.memory()? else { return Ok(vec![None; 3]) };
     let connections = options.count(1000);
     let hold = |connections| Task::Hold { path: SMALL.to_owned(), connections };
-    // What is set up with the first request belongs to no connection.
+    // The first request sets up state that belongs to no connection.
     let mut first = contender.run(&hold(1));
     for _ in 0..3 {
         if first.is_err() {

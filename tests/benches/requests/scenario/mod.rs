@@ -1,4 +1,4 @@
-//! What is measured, one scenario a file.
+//! The scenarios, one per file.
 
 mod bulk;
 mod confirm;
@@ -20,23 +20,23 @@ use crate::world::World;
 /// Small requests.
 pub(crate) const PER: f64 = 10_000.0;
 
-/// A value for each measure; none where the contender has nothing to be measured.
+/// A value for each measure; `None` if the contender does not have it.
 pub(crate) type Values = Vec<Option<f64>>;
 
-/// One of them.
+/// A scenario.
 pub(crate) struct Scenario {
-    /// For `--scenario`.
+    /// Its name for `--scenario`.
     pub(crate) name: &'static str,
-    /// In the table.
+    /// Its title in the table.
     pub(crate) title: &'static str,
     pub(crate) measures: &'static [Measure],
-    /// Whether each round begins with a contender that has just been started.
+    /// Whether each round starts its contender anew.
     pub(crate) fresh: bool,
     /// One round.
     pub(crate) run: fn(&World, &mut Contender, &Options) -> Result<Values>,
 }
 
-/// What a scenario tells of a contender.
+/// A measure of a scenario.
 pub(crate) struct Measure {
     pub(crate) name: &'static str,
     pub(crate) better: Better,
@@ -56,7 +56,7 @@ const fn higher(name: &'static str) -> Measure {
     Measure { name, better: Better::Higher }
 }
 
-/// In the order of the table.
+/// All scenarios, in the order of the table.
 pub(crate) const ALL: &[&Scenario] = &[
     &keepalive::SCENARIO,
     &confirm::WRK,
@@ -74,7 +74,7 @@ pub(crate) const ALL: &[&Scenario] = &[
     &memory::SCENARIO,
 ];
 
-/// CPU seconds of `cpu` for so many requests.
+/// CPU time per request: `cpu` seconds over this many requests.
 fn per_requests(cpu: Option<f64>, requests: usize) -> Option<f64> {
     cpu.map(|cpu| cpu / requests as f64 * PER)
 }

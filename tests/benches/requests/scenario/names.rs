@@ -1,5 +1,5 @@
-//! Names that the contender has never seen, so that a certificate is made for each: many at once,
-//! and one after the other.
+//! Names that the contender has never seen, so that it mints a certificate for each: many at once,
+//! and one after another.
 
 use anyhow::Result;
 

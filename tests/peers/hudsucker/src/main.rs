@@ -1,9 +1,9 @@
-//! A proxy made of the published hudsucker: it mints a certificate for each name, and puts a key
-//! into each request. `TCP_NODELAY` is set on both sides.
+//! A proxy built on the published hudsucker crate: it mints a certificate for each name, and puts a
+//! key into each request. `TCP_NODELAY` is set on both sides.
 //!
-//! `hudsucker-peer AUTHORITY AUTHORITY_KEY ROOTS KEY ORIGIN`: four files, and the address that
-//! every name is at. It prints two addresses: that of the proxy which speaks HTTP/1.1 with the
-//! origin, and that of the one which speaks HTTP/2.
+//! `hudsucker-peer AUTHORITY AUTHORITY_KEY ROOTS KEY ORIGIN`: four files, and the address of every
+//! name. It prints two addresses: of the proxy that speaks HTTP/1.1 to the origin, and of the one
+//! that speaks HTTP/2.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use hudsucker::{Body, HttpContext, HttpHandler, Proxy, RequestOrResponse};
 use hyper_rustls::HttpsConnectorBuilder;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// How many certificates are kept.
+/// The size of the certificate cache.
 const CERTIFICATES: u64 = 10_000;
 
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl HttpHandler for Inject {
     }
 }
 
-/// Every name is at the origin.
+/// Every name resolves to the origin.
 #[derive(Clone)]
 struct ToOrigin(SocketAddr);
 
@@ -63,7 +63,7 @@ impl tower_service::Service<Uri> for ToOrigin {
     }
 }
 
-/// What is accepted from it has its options.
+/// Accepted sockets inherit its options.
 fn listener() -> Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;

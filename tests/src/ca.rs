@@ -1,4 +1,4 @@
-//! The lab's certificate authority, the stand-in for the public ones: certificates for any name, and the table of
+//! The lab's CA, which stands in for public CAs: certificates for any name, and a table of
 //! certificates that no client may accept (attack T4).
 
 use std::collections::{BTreeSet, HashMap};
@@ -12,16 +12,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// A root whose certificate the product is given by `--upstream-ca`, and the one leaf key of everything it signs.
+/// A root, passed to the product with `--upstream-ca`, and the one leaf key of everything it signs.
 #[derive(Debug)]
-pub struct Authority {
+pub struct Ca {
     root: CertifiedIssuer<'static, KeyPair>,
     leaf_key: KeyPair,
     /// The names that clients of the lab's origins asked for in their handshakes.
     asked: Mutex<BTreeSet<String>>,
 }
 
-/// What is wrong with an origin's certificate.
+/// A flaw of an origin's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Its validity ended years ago.
@@ -34,26 +34,26 @@ pub enum Flaw {
     SelfSigned,
     /// Its root is not trusted.
     UntrustedRoot,
-    /// Its issuer is not sent and not known.
+    /// Its issuer is neither sent nor known.
     MissingIntermediate,
-    /// It has the name in its subject only, none among its alternative names.
+    /// The name is only in its subject, not in its alternative names.
     CommonNameOnly,
     /// It may be used by clients only.
     ClientOnly,
     /// It names `*`.
     BareWildcard,
-    /// It names a part of a label by a wildcard.
+    /// Its wildcard covers part of a label.
     PartialWildcard,
-    /// It names everything under the top-level domain: more than one label short.
+    /// Its wildcard covers a whole top-level domain.
     ShallowWildcard,
-    /// Its issuer may sign for other names only.
+    /// Name constraints allow its issuer other names only.
     NameConstraint,
-    /// Its issuer is no certificate authority.
+    /// Its issuer is not a CA.
     IssuerIsNoAuthority,
 }
 
 impl Flaw {
-    /// Every flaw, for tests that are a table.
+    /// Every flaw, for table-driven tests.
     pub const ALL: [Flaw; 13] = [
         Flaw::Expired,
         Flaw::NotYetValid,
@@ -71,12 +71,12 @@ impl Flaw {
     ];
 }
 
-impl Authority {
+impl Ca {
     /// Makes a fresh root.
-    pub fn new() -> Authority {
+    pub fn new() -> Ca {
         let root = issuer("interceptor lab root", None, |_| {});
         let leaf_key = KeyPair::generate().expect("a key pair");
-        Authority { root, leaf_key, asked: Mutex::default() }
+        Ca { root, leaf_key, asked: Mutex::default() }
     }
 
     /// The names that clients of the lab's origins asked for in their handshakes.
@@ -118,7 +118,7 @@ impl Authority {
                 let certificate = params.self_signed(&self.leaf_key).expect("a certificate");
                 return self.certified(vec![certificate.der().clone()]);
             }
-            Flaw::UntrustedRoot => return Authority::new().certificate(name),
+            Flaw::UntrustedRoot => return Ca::new().certificate(name),
             Flaw::MissingIntermediate => {
                 let intermediate = issuer("intermediate", Some(&self.root), |_| {});
                 return self.signed(&params, &intermediate, vec![]);
@@ -146,7 +146,7 @@ impl Authority {
             }
             Flaw::IssuerIsNoAuthority => {
                 let intermediate =
-                    issuer("no authority", Some(&self.root), |params| params.is_ca = IsCa::ExplicitNoCa);
+                    issuer("not a CA", Some(&self.root), |params| params.is_ca = IsCa::ExplicitNoCa);
                 let chain = vec![intermediate.der().clone()];
                 return self.signed(&params, &intermediate, chain);
             }
@@ -173,9 +173,9 @@ impl Authority {
     }
 }
 
-impl Default for Authority {
-    fn default() -> Authority {
-        Authority::new()
+impl Default for Ca {
+    fn default() -> Ca {
+        Ca::new()
     }
 }
 
@@ -214,29 +214,29 @@ fn common_name(name: &str) -> DistinguishedName {
 /// Chooses the certificate by the name in the ClientHello: minted on first use, or flawed where a flaw is set for it.
 #[derive(Debug)]
 pub(crate) struct ByName {
-    authority: Arc<Authority>,
+    ca: Arc<Ca>,
     flaws: Vec<(String, Flaw)>,
     minted: Mutex<HashMap<String, Arc<CertifiedKey>>>,
 }
 
 impl ByName {
-    pub(crate) fn new(authority: Arc<Authority>, flaws: Vec<(String, Flaw)>) -> ByName {
-        ByName { authority, flaws, minted: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(ca: Arc<Ca>, flaws: Vec<(String, Flaw)>) -> ByName {
+        ByName { ca, flaws, minted: Mutex::new(HashMap::new()) }
     }
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // A client without SNI asked for an address: the lab's origins have only one.
+        // A client without SNI connected by address, and the lab's origins have only one.
         let name = hello.server_name().unwrap_or("127.0.0.1").to_owned();
         if hello.server_name().is_some() {
-            self.authority.asked.lock().ok()?.insert(name.clone());
+            self.ca.asked.lock().ok()?.insert(name.clone());
         }
         let mut minted = self.minted.lock().ok()?;
         let certificate = minted.entry(name.clone()).or_insert_with(|| {
             match self.flaws.iter().find(|(flawed, _)| *flawed == name) {
-                Some((_, flaw)) => self.authority.flawed(&name, *flaw),
-                None => self.authority.certificate(&name),
+                Some((_, flaw)) => self.ca.flawed(&name, *flaw),
+                None => self.ca.certificate(&name),
             }
         });
         Some(certificate.clone())
