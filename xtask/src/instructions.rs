@@ -1,5 +1,5 @@
 //! `cargo xtask bench instructions [--accept]`: counts the instructions of the hot paths with
-//! valgrind, and compares them with `instructions/figures.txt`.
+//! valgrind, and compares them with `interceptor/instructions/figures.txt`.
 //!
 //! Counts are the same on every run of a build: a `getrandom` loaded before libc's fixes hash
 //! seeds, there is one thread, and nothing reads a clock. Libraries choose code by CPU features;
@@ -43,15 +43,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     for name in String::from_utf8_lossy(&names.stdout).lines() {
         counted.insert(name.to_owned(), count(&program, &seeds, name)?);
     }
-    let figures = workspace().join("instructions/figures.txt");
+    let figures = workspace().join("interceptor/instructions/figures.txt");
     if accept {
         let text = counted.iter().fold(String::new(), |mut text, (name, count)| {
             let _ = writeln!(text, "{name} {count}");
             text
         });
-        return fs::write(&figures, text).context("writing instructions/figures.txt");
+        return fs::write(&figures, text).context("writing interceptor/instructions/figures.txt");
     }
-    let known = fs::read_to_string(&figures).context("reading instructions/figures.txt")?;
+    let known = fs::read_to_string(&figures).context("reading interceptor/instructions/figures.txt")?;
     let (table, moved) = compared(&known, &counted);
     print!("{table}");
     if moved {

@@ -36,7 +36,7 @@ cargo xtask COMMAND [ARG…]
   bench neighbours    what a sandbox at its limits costs the one beside it
   bench instructions [--accept]
                       counts the instructions of the hot pieces by valgrind, and fails where one moved by more than 2 %;
-                      --accept writes what it counted into instructions/figures.txt
+                      --accept writes what it counted into interceptor/instructions/figures.txt
   bench requests [OPTION…]
                       what a request costs, beside HAProxy, hudsucker and Envoy: --list, --quick, --scenario NAME,
                       --contender NAME, --rounds N, --json (docs/benchmarks.md); a whole run takes half an hour
