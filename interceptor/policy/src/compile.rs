@@ -52,7 +52,18 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
     drop(governed);
     let strips = credentials.iter().map(|_| std::sync::OnceLock::new()).collect();
     let names = by_name(&credentials);
-    let policy = Policy { network, passthrough, credentials, endpoints, governance, names, strips, limits };
+    let shared_names = credentials.iter().map(|credential| credential.name.as_str().into()).collect();
+    let policy = Policy {
+        network,
+        passthrough,
+        credentials,
+        endpoints,
+        governance,
+        names,
+        shared_names,
+        strips,
+        limits,
+    };
     (policy, compiler.errors)
 }
 

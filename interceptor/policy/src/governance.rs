@@ -8,6 +8,8 @@
 //! Embedded addresses do not count: a credential for an IPv4 address does not govern an IPv6
 //! address that embeds it (NAT64), because another party may answer there.
 
+use smallvec::SmallVec;
+
 use super::credential::Credential;
 use super::decision::CredentialId;
 use super::host::Host;
@@ -26,10 +28,14 @@ struct Claim {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Governing {
     /// Those whose host it is; for `https`, at this port.
-    pub(super) all: Vec<CredentialId>,
+    pub(super) all: Few,
     /// Those of them whose key may be sent by this scheme and port.
-    pub(super) usable: Vec<CredentialId>,
+    pub(super) usable: Few,
 }
+
+/// Credentials in the order of the document. Nearly every host has one at most, which takes no
+/// memory of its own.
+type Few = SmallVec<[CredentialId; 2]>;
 
 /// The hosts of all credentials.
 #[derive(Clone, Debug, Default)]

@@ -11,6 +11,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
@@ -54,14 +55,20 @@ pub enum HostError {
     UserInfo,
 }
 
-/// A DNS name in its one form: lower-case A-labels, no trailing dot, never an IP address.
+/// A DNS name in its one form: lower-case A-labels, no trailing dot, never an IP address. Cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostName(Box<str>);
+pub struct HostName(Arc<str>);
 
 impl HostName {
     /// The name, e.g. `api.example.com`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name, shared rather than copied.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The name and every parent of it, longest first: `a.b.c`, `b.c`, `c`.
@@ -128,10 +135,10 @@ impl Host {
         for label in text.split('.') {
             check_label(label)?;
         }
-        let name = if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            text.to_ascii_lowercase().into_boxed_str()
+        let name: Arc<str> = if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Arc::from(text.to_ascii_lowercase())
         } else {
-            Box::from(text)
+            Arc::from(text)
         };
         for label in name.split('.').filter(|label| label.starts_with("xn--")) {
             check_a_label(label)?;
@@ -151,6 +158,14 @@ impl Host {
             .to_ascii(text.as_bytes(), AsciiDenyList::URL, Hyphens::Allow, DnsLength::Ignore)
             .map_err(|_| HostError::Idna)?;
         Host::parse(&ascii)
+    }
+
+    /// The host as text, shared rather than copied where it is a name.
+    pub fn shared(&self) -> Arc<str> {
+        match self {
+            Host::Name(name) => name.shared(),
+            Host::Ip(address) => address.to_string().into(),
+        }
     }
 
     /// The name, if it is one.

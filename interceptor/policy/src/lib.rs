@@ -87,7 +87,7 @@ mod schema;
 mod strip;
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
@@ -127,9 +127,11 @@ pub struct Policy {
     /// By credential; `None` permits any method and path.
     endpoints: Vec<Option<Endpoints>>,
     governance: Governance,
-    /// By credential; built on first use. If a name appears in both forms of the document, the
-    /// first wins.
+    /// If a name appears in both forms of the document, the first wins.
     names: HashMap<String, CredentialId>,
+    /// By credential.
+    shared_names: Vec<Arc<str>>,
+    /// By credential; built on first use.
     strips: Vec<OnceLock<Strip>>,
     limits: Limits,
 }
@@ -202,7 +204,20 @@ impl Policy {
 
     /// The credentials that govern requests of this scheme to this host and port, in the order of the document.
     pub fn governing(&self, scheme: Scheme, host: &Host, port: u16) -> Vec<CredentialId> {
-        self.governance.of(scheme, host, port).all
+        self.governance.of(scheme, host, port).all.into_vec()
+    }
+
+    /// Whether any credential governs requests of this scheme to this host and port.
+    pub fn is_governed(&self, scheme: Scheme, host: &Host, port: u16) -> bool {
+        !self.governance.of(scheme, host, port).all.is_empty()
+    }
+
+    /// The name of a credential, shared rather than copied.
+    ///
+    /// # Panics
+    /// When the id is from another policy.
+    pub fn shared_name(&self, id: CredentialId) -> Arc<str> {
+        Arc::clone(&self.shared_names[id.0])
     }
 
     /// Whether an allow rule names this address itself, as a special-purpose address needs it to be dialled.

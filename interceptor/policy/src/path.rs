@@ -79,6 +79,9 @@ impl fmt::Debug for CanonicalPath {
 /// Canonicalises escapes and checks single characters, for paths and for literal parts of patterns.
 pub(super) fn canonicalise(path: &str) -> Result<String, PathError> {
     let bytes = path.as_bytes();
+    if bytes.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\' | b'#' | b'?')) {
+        return Ok(path.to_owned());
+    }
     let mut canonical = String::with_capacity(bytes.len());
     let mut position = 0;
     while let Some(&byte) = bytes.get(position) {

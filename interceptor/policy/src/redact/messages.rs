@@ -98,10 +98,16 @@ impl Search {
 /// Whether a body consists of gRPC messages. `application/grpc-web-text` is base64 as a whole and
 /// searched as a text.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
-    let rest = kind.as_deref().and_then(|kind| kind.strip_prefix(b"application/grpc"));
-    let rest = rest.map(|rest| rest.strip_prefix(b"-web").unwrap_or(rest));
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let rest = kind.and_then(|kind| behind(kind, b"application/grpc"));
+    let rest = rest.map(|rest| behind(rest, b"-web").unwrap_or(rest));
     rest.is_some_and(|rest| rest.first().is_none_or(|next| matches!(next, b'+' | b';' | b' ')))
+}
+
+/// What stands behind a prefix, in whatever letter case that is.
+fn behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 /// A body of gRPC messages.

@@ -175,6 +175,9 @@ impl Scanner {
             return None;
         }
         let matches = self.matches(text, 0);
+        if matches.is_empty() {
+            return None;
+        }
         let mut out = Vec::with_capacity(text.len());
         let (end, count) = self.replace_some(&mut out, text, 0, &matches, text.len());
         out.extend_from_slice(&text[end..]);
