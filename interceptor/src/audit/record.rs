@@ -108,7 +108,7 @@ pub struct Record {
     /// The name of the credential concerned; never its key.
     pub credential: Option<Arc<str>>,
     /// The host named, as the sandbox named it where it is not a valid one.
-    pub host: Option<Box<str>>,
+    pub host: Option<Arc<str>>,
     /// The address dialled, or the one the sandbox asked for where none was dialled.
     pub ip: Option<IpAddr>,
     /// The port of the destination.
@@ -205,8 +205,12 @@ impl Record {
 
     /// How much memory the record holds, in bytes, so that the queue can be bounded by it.
     pub(super) fn size(&self) -> usize {
-        let text = |text: &Option<Box<str>>| text.as_deref().map_or(0, str::len);
-        size_of::<Record>() + text(&self.host) + text(&self.method) + text(&self.path) + text(&self.message)
+        let text = |text: Option<&str>| text.map_or(0, str::len);
+        size_of::<Record>()
+            + text(self.host.as_deref())
+            + text(self.method.as_deref())
+            + text(self.path.as_deref())
+            + text(self.message.as_deref())
     }
 }
 
@@ -242,7 +246,7 @@ impl Record {
 
     /// Sets [`Record::host`].
     #[must_use]
-    pub fn host(mut self, host: impl Into<Box<str>>) -> Record {
+    pub fn host(mut self, host: impl Into<Arc<str>>) -> Record {
         self.host = Some(host.into());
         self
     }

@@ -50,7 +50,7 @@ pub struct Published {
     /// [`Record::event`].
     pub event: Option<&'static str>,
     /// [`Record::host`].
-    pub host: Option<Box<str>>,
+    pub host: Option<Arc<str>>,
     /// [`Record::ip`].
     pub ip: Option<IpAddr>,
     /// The record's JSON, without the line feed.

@@ -39,6 +39,22 @@ impl Finder {
 
     /// Adds to `found` every placeholder in a text, each once.
     pub(super) fn find(&self, text: &[u8], found: &mut Vec<usize>) {
+        self.each(text, |owner| {
+            if !found.contains(&owner) {
+                found.push(owner);
+            }
+        });
+    }
+
+    /// Whether a text holds this placeholder.
+    pub(super) fn holds(&self, index: usize, text: &[u8]) -> bool {
+        let mut held = false;
+        self.each(text, |owner| held |= owner == index);
+        held
+    }
+
+    /// Calls `found` with every placeholder that is in a text, as often as it is.
+    fn each(&self, text: &[u8], mut found: impl FnMut(usize)) {
         let mut decoded;
         let mut text = text;
         for _ in 0..=LEVELS {
@@ -46,10 +62,7 @@ impl Finder {
                 return;
             }
             for hit in self.automaton.find_iter(text) {
-                let owner = self.owners[hit.pattern().as_usize()];
-                if !found.contains(&owner) {
-                    found.push(owner);
-                }
+                found(self.owners[hit.pattern().as_usize()]);
             }
             if !may_escape(text) {
                 return;

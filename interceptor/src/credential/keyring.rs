@@ -19,7 +19,7 @@ use interceptor_policy::{Credential, CredentialId, Form, Policy};
 use super::finder::Finder;
 use super::handed::{HandedKey, HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
-use super::placeholder::Placeholder;
+use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::source::{self, Environment, KeyError, Place, Stamp};
 use crate::logging;
@@ -194,7 +194,8 @@ impl Keyring {
     pub(crate) fn named_in(&self, name: &str) -> Option<CredentialId> {
         let mut found = Vec::new();
         self.finder.find(name.as_bytes(), &mut found);
-        if found.is_empty() && name.contains('.') {
+        // Most names are shorter than any placeholder, and nothing is copied for them.
+        if found.is_empty() && name.len() > PROBE && name.contains('.') {
             self.finder.find(name.replace('.', "").as_bytes(), &mut found);
         }
         found.first().copied().map(CredentialId)
@@ -202,7 +203,7 @@ impl Keyring {
 
     /// Whether a text holds the placeholder of a credential.
     pub(crate) fn holds(&self, id: CredentialId, text: &[u8]) -> bool {
-        presented::holds(&self.finder, id.0, text)
+        self.finder.holds(id.0, text)
     }
 
     /// The real key of a credential, as its source had it at the last [`Keyring::refresh`]; `None`

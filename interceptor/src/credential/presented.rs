@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use interceptor_policy::{CredentialId, Form};
 use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 
 use super::finder::Finder;
 
@@ -15,7 +16,7 @@ use super::finder::Finder;
 pub struct Presented {
     /// The credentials whose placeholders stand in a header or in the query, each once, in the policy's order.
     pub credentials: Vec<CredentialId>,
-    forms: Vec<(CredentialId, usize)>,
+    forms: SmallVec<[(CredentialId, usize); 1]>,
 }
 
 impl Presented {
@@ -93,7 +94,7 @@ fn form(
                     let value = value.as_bytes();
                     after_scheme(value, prefix.as_bytes())
                         .and_then(|rest| rest.strip_suffix(suffix.as_bytes()))
-                        .is_some_and(|inside| holds(finder, index, inside))
+                        .is_some_and(|inside| finder.holds(index, inside))
                 })
                 .then_some(prefix.len() + suffix.len()),
             Form::Basic { .. } => headers
@@ -101,7 +102,7 @@ fn form(
                 .iter()
                 .any(|value| {
                     basic(value.as_bytes()).is_some_and(|(user, password)| {
-                        holds(finder, index, &user) || holds(finder, index, &password)
+                        finder.holds(index, &user) || finder.holds(index, &password)
                     })
                 })
                 .then_some("basic ".len()),
@@ -109,7 +110,7 @@ fn form(
                 .is_some_and(|query| {
                     query.split(['&', ';']).any(|parameter| {
                         let (given, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-                        percent_decode_str(given).eq(name.bytes()) && holds(finder, index, value.as_bytes())
+                        percent_decode_str(given).eq(name.bytes()) && finder.holds(index, value.as_bytes())
                     })
                 })
                 .then_some(usize::MAX),
@@ -125,11 +126,4 @@ fn form(
         }
     }
     best.map(|(position, _)| position)
-}
-
-/// Whether a text holds placeholder `index`.
-pub(super) fn holds(finder: &Finder, index: usize, text: &[u8]) -> bool {
-    let mut found = Vec::new();
-    finder.find(text, &mut found);
-    found.contains(&index)
 }

@@ -1,5 +1,7 @@
 //! Fits a request to the connection that it goes out on: who it names as the host, and how its body is framed.
 
+use std::fmt::Write as _;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 use http::{Method, Request, Uri, Version};
 use hyper::body::Body as _;
@@ -11,11 +13,20 @@ use crate::upstream::pool::Key;
 
 /// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not the scheme's own.
 fn authority(key: &Key) -> String {
-    let host = match &key.host {
+    let mut text = match &key.host {
+        Host::Name(name) => {
+            let mut text = String::with_capacity(name.as_str().len() + ":65535".len());
+            text.push_str(name.as_str());
+            text
+        }
         Host::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),
-        host => host.to_string(),
+        Host::Ip(address) => address.to_string(),
     };
-    if key.port == key.scheme.default_port() { host } else { format!("{host}:{}", key.port) }
+    if key.port != key.scheme.default_port() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ":{}", key.port);
+    }
+    text
 }
 
 /// Fits the request to the protocol of the connection it goes out on.

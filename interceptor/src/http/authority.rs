@@ -71,10 +71,10 @@ fn named(parts: &Parts, identity: &Identity) -> Result<Option<Authority>, Deny> 
         )));
     }
     let target = match parts.uri.authority() {
-        Some(authority) => Some(parse(authority.as_str(), Some(authority))?),
+        Some(authority) => Some(parse(authority.as_str(), Some(authority), identity)?),
         None => None,
     };
-    let header = header(&parts.headers)?;
+    let header = header(&parts.headers, identity)?;
     match (target, header) {
         (Some(target), Some(header)) => {
             let port = |authority: &Authority| authority.port.unwrap_or(identity.scheme.default_port());
@@ -91,17 +91,23 @@ fn named(parts: &Parts, identity: &Identity) -> Result<Option<Authority>, Deny> 
     }
 }
 
-fn header(headers: &HeaderMap) -> Result<Option<Authority>, Deny> {
+fn header(headers: &HeaderMap, identity: &Identity) -> Result<Option<Authority>, Deny> {
     let mut values = headers.get_all(HOST).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(malformed("there is more than one Host header".to_owned()));
     }
     let text = value.to_str().map_err(|_| malformed("the Host header is not ASCII".to_owned()))?;
-    parse(text, None).map(Some)
+    parse(text, None, identity).map(Some)
 }
 
-fn parse(text: &str, uri: Option<&UriAuthority>) -> Result<Authority, Deny> {
+fn parse(text: &str, uri: Option<&UriAuthority>, identity: &Identity) -> Result<Authority, Deny> {
+    // Nearly every request names the connection's host in its one form, which reads as itself.
+    if let Host::Name(name) = &identity.host
+        && text == name.as_str()
+    {
+        return Ok(Authority { host: identity.host.clone(), port: None });
+    }
     if uri.is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(malformed(
             "the authority of the request holds user information; leave it out".to_owned(),

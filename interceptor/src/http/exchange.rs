@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 use interceptor_policy::{Allow, Deny, Reason};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tokio_util::task::TaskTracker;
 
 use super::activity::Activity;
 use super::sending::Sending;
 use crate::audit::{Audit, Kind, Protocol, Record, RequestId, Verdict};
 use crate::metrics::{Opened, SandboxMetrics};
 use crate::proxy::Sandbox;
-use crate::proxy::echoes::{Echoes, MOST};
+use crate::proxy::echoes::MOST;
 use crate::proxy::live::Alive;
 use crate::proxy::quota::Permit;
 
@@ -28,7 +27,8 @@ const LET_GO: Duration = Duration::from_secs(1);
 /// The record of one request, until it is written.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    audit: Audit,
+    /// Whose it is: its log of records, its echoes, its tasks.
+    sandbox: Arc<Sandbox>,
     /// Taken when it is emitted.
     record: Option<Box<Record>>,
     started: Instant,
@@ -52,14 +52,9 @@ pub(crate) struct Exchange {
     /// Whether its answer came to its end.
     complete: bool,
     /// Its entry among what is open, and what cuts it off when a new policy does not permit it.
-    open: Option<(Alive, CancellationToken)>,
-    /// The sandbox's answers that held a key.
-    echoes: Arc<Echoes>,
+    open: Option<Alive>,
     /// Waits for that, made when it is first waited for.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    /// The sandbox's tasks, which it waits for when it ends, and what tells them to.
-    tasks: TaskTracker,
-    stopping: CancellationToken,
 }
 
 /// The sandbox has seen too many answers that hold a key.
@@ -71,14 +66,15 @@ pub(crate) struct TooManyEchoes;
 
 impl Exchange {
     /// Begins the record of a request. Until a decision is noted it stands as refused: malformed.
-    pub(crate) fn new(sandbox: &Sandbox, protocol: Protocol, activity: &Arc<Activity>) -> Exchange {
+    pub(crate) fn new(sandbox: &Arc<Sandbox>, protocol: Protocol, activity: &Arc<Activity>) -> Exchange {
         let record = Record::new(&sandbox.id, RequestId::new(), Kind::Request, Verdict::Deny)
             .reason(Reason::RequestMalformed)
             .protocol(protocol);
-        let span = tracing::error_span!("request", id = %record.id, sandbox = %sandbox.id);
+        // Its fields are text in memory: made only where lines of requests are wanted.
+        let span = tracing::info_span!("request", id = %record.id, sandbox = %sandbox.id);
         let now = Instant::now();
         Exchange {
-            audit: sandbox.audit.clone(),
+            sandbox: sandbox.clone(),
             record: Some(Box::new(record)),
             started: now,
             up: Arc::default(),
@@ -93,10 +89,7 @@ impl Exchange {
             sent: false,
             complete: false,
             open: None,
-            echoes: sandbox.echoes.clone(),
             cut: None,
-            tasks: sandbox.tasks.clone(),
-            stopping: sandbox.stopping(),
         }
     }
 
@@ -209,20 +202,20 @@ impl Exchange {
         self.metrics().added(self.own);
     }
 
-    /// Keeps its entry among what is open until the exchange is over; `cut` cuts it off.
-    pub(crate) fn enter(&mut self, alive: Alive, cut: CancellationToken) {
-        self.open = Some((alive, cut));
+    /// Keeps its entry among what is open until the exchange is over, or cut off by that.
+    pub(crate) fn enter(&mut self, alive: Alive) {
+        self.open = Some(alive);
     }
 
     /// What cuts it off.
     pub(crate) fn cut(&self) -> Option<CancellationToken> {
-        self.open.as_ref().map(|(_, cut)| cut.clone())
+        self.open.as_ref().map(|open| open.token().clone())
     }
 
     /// Ready when it is cut off.
     pub(crate) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((_, cut)) = &self.open else { return Poll::Pending };
-        let waiting = self.cut.get_or_insert_with(|| Box::pin(cut.clone().cancelled_owned()));
+        let Some(open) = &self.open else { return Poll::Pending };
+        let waiting = self.cut.get_or_insert_with(|| Box::pin(open.token().clone().cancelled_owned()));
         waiting.as_mut().poll(cx)
     }
 
@@ -237,7 +230,7 @@ impl Exchange {
         };
         let first = record.key_echoed.replace(keys).is_none();
         self.metrics().keys_echoed(fresh);
-        if first && !self.echoes.admit() {
+        if first && !self.sandbox.echoes.admit() {
             self.note(|record| record.reason = Some(Reason::LimitExceeded));
             return Err(TooManyEchoes);
         }
@@ -270,7 +263,7 @@ impl Exchange {
 impl Exchange {
     /// What ended it before it was over.
     fn cause(&self) -> Reason {
-        let cut = self.open.as_ref().is_some_and(|(_, cut)| cut.is_cancelled());
+        let cut = self.open.as_ref().is_some_and(|open| open.token().is_cancelled());
         match self.activity.limit() {
             _ if cut => Reason::HostDenied,
             Some(limit) => limit,
@@ -373,7 +366,7 @@ impl Drop for Exchange {
             let unclear = record.protocol == Some(Protocol::H2) && record.reason == Some(Reason::Aborted);
             let ending = Ending {
                 record: Some(record),
-                audit: self.audit.clone(),
+                audit: self.sandbox.audit.clone(),
                 metrics: self.metrics().clone(),
                 span: self.span.clone(),
             };
@@ -381,7 +374,8 @@ impl Drop for Exchange {
                 && let Some(body) = self.sending.as_ref().map(|sending| sending.let_go())
                 && let Ok(runtime) = tokio::runtime::Handle::try_current()
             {
-                self.tasks.spawn_on(ending.of(body, self.stopping.clone()), &runtime);
+                let stopping = self.sandbox.stopping();
+                self.sandbox.tasks.spawn_on(ending.of(body, stopping), &runtime);
             }
         }
     }

@@ -224,8 +224,8 @@ async fn connect(flight: &Flight<'_>, way: &Way) -> Result<Connection, ConnectEr
 /// The body of a request.
 fn upload(flight: &mut Flight<'_>, body: Incoming, allowance: Option<Allowance>) -> Upload {
     let (rules, to) = (&flight.judged.rules, &flight.judged.to);
-    let governing = rules.policy.governing(to.scheme, &to.host, to.port);
-    let trailers = Trailers::new(rules.clone(), flight.judged.allow.credential, governing);
+    let to = (to.scheme, to.host.clone(), to.port);
+    let trailers = Trailers::new(rules.clone(), flight.judged.allow.credential, Some(to));
     Upload::new(body, &mut flight.exchange, rules.policy.limits(), allowance, trailers)
 }
 

@@ -12,18 +12,27 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL, TE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri};
 use interceptor_policy::{CredentialId, Form, Policy, Strip};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use crate::credential::{Keyring, Presented, basic};
 
 /// Fields of one connection, whether `connection` names them or not. `upgrade` is the caller's.
-const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "proxy-authenticate"];
+const HOP_BY_HOP: [&str; 7] = [
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+];
 
 /// What `connection` cannot make hop-by-hop: fields that route or frame the message, and `upgrade`, which is the caller's.
 const END_TO_END: [&str; 4] = ["host", "content-length", "content-type", "upgrade"];
@@ -119,10 +128,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     });
     named.iter().for_each(|name| drop(headers.remove(name)));
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
-    for name in [CONNECTION, TRANSFER_ENCODING, TE] {
-        headers.remove(name);
-    }
+    let own: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| HOP_BY_HOP.contains(&name.as_str())).cloned().collect();
+    own.iter().for_each(|name| drop(headers.remove(name)));
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -137,7 +145,8 @@ pub fn strip_trailer_authentication(trailers: &mut HeaderMap, policy: &Policy, i
 /// Removes what authenticates, and what could lead the origin to another path or host than the one
 /// that was judged.
 fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| strip.header(name.as_str())).cloned().collect();
+    let names: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| strip.header(name.as_str())).cloned().collect();
     names.iter().for_each(|name| drop(headers.remove(name)));
 
     let protocols: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
@@ -152,8 +161,12 @@ fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
 
 /// A header value that HPACK never indexes (RFC 7541 7.1.3) and `Debug` never shows.
 fn value(parts: &[&str]) -> Result<HeaderValue, InjectError> {
-    let text = Zeroizing::new(parts.concat());
-    let mut value = HeaderValue::from_str(&text).map_err(|_| InjectError::Header)?;
+    // Checked before, so that the only copy of the key is the one that is sent.
+    let is_visible = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
+    if !parts.iter().all(|part| part.bytes().all(is_visible)) {
+        return Err(InjectError::Header);
+    }
+    let mut value = HeaderValue::try_from(parts.concat()).map_err(|_| InjectError::Header)?;
     value.set_sensitive(true);
     Ok(value)
 }

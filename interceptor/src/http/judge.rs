@@ -11,6 +11,7 @@ use interceptor_policy::{
     CredentialId, Decision, Deny, Host, Limits, Policy, Reason, Request, Scheme, is_method_override,
     query_overrides, resembles_framing,
 };
+use smallvec::SmallVec;
 
 use super::authority::{self, Identity};
 use super::base_url;
@@ -107,7 +108,7 @@ fn destination(
 /// The refusal of a field on a governed host that its servers may read as one that frames a message.
 fn imitation(policy: &Policy, to: &Destination, headers: &HeaderMap) -> Option<Deny> {
     let framing = headers.keys().find_map(|name| resembles_framing(name.as_str()))?;
-    if policy.governing(to.scheme, &to.host, to.port).is_empty() {
+    if !policy.is_governed(to.scheme, &to.host, to.port) {
         return None;
     }
     let message = format!(
@@ -140,8 +141,8 @@ pub(super) fn later(
     let (method, uri) = (parts.method.clone(), to.uri(parts).clone());
     let overrides: Vec<String> = overrides(parts).map(Cow::into_owned).collect();
     // By name: what a stream or a WebSocket holds for its life keeps no rules, nor keys, of before.
-    let before: Vec<String> =
-        presented.credentials.iter().map(|id| rules.policy.credential(*id).name.clone()).collect();
+    let before: SmallVec<[Arc<str>; 1]> =
+        presented.credentials.iter().map(|id| rules.policy.shared_name(*id)).collect();
     move |policy| {
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
         // A credential that is gone permits nothing.

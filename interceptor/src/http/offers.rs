@@ -136,13 +136,9 @@ pub(super) fn searchable(head: &mut Parts, redactor: &Redactor) -> Option<Widene
 
 /// Whether a field asks for a part or a coding; or, where a part is asked for, for a digest of it.
 fn is_offer(name: &HeaderName, partial: bool) -> bool {
-    let folded = folded(name);
-    OFFERS.contains(&folded.as_str()) || partial && digests::is_asked_for(&folded)
-}
-
-/// A name's letters and digits, in lower case.
-fn folded(name: &HeaderName) -> String {
-    name.as_str().chars().filter(char::is_ascii_alphanumeric).collect()
+    let folded = || name.as_str().bytes().filter(u8::is_ascii_alphanumeric);
+    OFFERS.iter().any(|offer| folded().eq(offer.bytes()))
+        || partial && digests::is_asked_for(&folded().map(char::from).collect::<String>())
 }
 
 /// Whether a trailer of a request would be such an offer, if it were merged into the head.

@@ -101,7 +101,7 @@ fn note(judged: &Judged, parts: &Parts, exchange: &mut Exchange) {
     let Judged { rules, to, allow, .. } = judged;
     exchange.allow(allow);
     exchange.note(|record| {
-        record.host = Some(to.host.to_string().into());
+        record.host = Some(to.host.shared());
         if to.based.is_some() {
             record.port = Some(to.port);
         }
@@ -109,22 +109,23 @@ fn note(judged: &Judged, parts: &Parts, exchange: &mut Exchange) {
         if record.path.as_deref() != Some(path) {
             record.path = Some(path.into());
         }
-        record.credential = allow.credential.map(|id| rules.policy.credential(id).name.as_str().into());
+        record.credential = allow.credential.map(|id| rules.policy.shared_name(id));
     });
 }
 
 /// Forwards a request, until a new policy that does not permit it cuts it off.
 async fn until_cut(mut flight: Flight<'_>, body: Incoming, upgrade: Option<OnUpgrade>) -> Response<Download> {
-    let cut = CancellationToken::new();
     let later = later(&flight.parts, &flight.judged);
-    let alive = flight.context.sandbox.live.enter(&flight.judged.rules.policy, cut.clone(), later);
-    flight.exchange.enter(alive, cut.clone());
+    let live = &flight.context.sandbox.live;
+    let alive = live.enter(&flight.judged.rules.policy, CancellationToken::new(), later);
+    let cut = alive.cut();
+    flight.exchange.enter(alive);
     let (version, id) = (flight.parts.version, flight.exchange.id());
     let activity = &flight.context.activity;
     tokio::select! {
         response = forward(flight, body, upgrade) => response,
         // Dropped with its exchange, which is recorded as it stands.
-        () = cut.cancelled() => cut_off(version, id),
+        () = cut.token().cancelled() => cut_off(version, id),
         () = activity.aged() => too_old(version, id),
     }
 }
@@ -138,7 +139,7 @@ fn end_outdated(context: &Context, response: &mut Response<Download>) {
         }
     } else if response.version() <= Version::HTTP_11
         && response.status() != StatusCode::SWITCHING_PROTOCOLS
-        && (is_outdated || context.sandbox.draining().is_cancelled())
+        && (is_outdated || context.sandbox.is_draining())
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{HeaderName, TRAILER};
-use interceptor_policy::{CredentialId, Deny, Filter, Reason, is_method_override};
+use interceptor_policy::{CredentialId, Deny, Filter, Host, Reason, Scheme, is_method_override};
 
 use super::inject::strip_trailer_authentication;
 use super::offers::is_offered_late;
@@ -49,25 +49,24 @@ pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok()).collect()
 }
 
+/// Scheme, host and port.
+pub(crate) type Target = (Scheme, Host, u16);
+
 /// What is done with the trailers of one request.
 #[derive(Debug)]
 pub(crate) struct Trailers {
     rules: Arc<Rules>,
     /// The credential of the request.
     credential: Option<CredentialId>,
-    /// Those that govern its host.
-    governing: Vec<CredentialId>,
+    /// Where it leads; nowhere, if it has none.
+    to: Option<Target>,
     carriage: Carriage,
 }
 
 impl Trailers {
     /// For a request that was judged by `rules`.
-    pub(crate) fn new(
-        rules: Arc<Rules>,
-        credential: Option<CredentialId>,
-        governing: Vec<CredentialId>,
-    ) -> Trailers {
-        Trailers { rules, credential, governing, carriage: Carriage::All }
+    pub(crate) fn new(rules: Arc<Rules>, credential: Option<CredentialId>, to: Option<Target>) -> Trailers {
+        Trailers { rules, credential, to, carriage: Carriage::All }
     }
 
     /// Says what the connection can carry.
@@ -81,7 +80,11 @@ impl Trailers {
     /// The refusal, where one may not be sent or would be lost.
     pub(crate) fn kept(&self, mut fields: HeaderMap) -> Result<HeaderMap, Deny> {
         let presented = self.rules.keyring.presented(&fields, None);
-        if let Some(id) = presented.credentials.iter().find(|id| !self.governing.contains(id)) {
+        // Asked only now, since hardly any request has trailers.
+        let policy = &self.rules.policy;
+        let governing = self.to.as_ref().map(|(scheme, host, port)| policy.governing(*scheme, host, *port));
+        let governing = governing.unwrap_or_default();
+        if let Some(id) = presented.credentials.iter().find(|id| !governing.contains(id)) {
             let name = &self.rules.policy.credential(*id).name;
             let message = format!(
                 "the trailers carry the placeholder of the credential `{name}`, which belongs in a \

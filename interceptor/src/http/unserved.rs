@@ -24,7 +24,7 @@ fn record(context: &Context, protocol: Protocol, reason: Reason, status: Option<
     exchange.note(|record| {
         record.reason = Some(reason);
         record.filter = Some(Filter::Request);
-        record.host = Some(context.identity.host.to_string().into());
+        record.host = Some(context.identity.host.shared());
         record.ip = Some(context.asked.ip());
         record.port = Some(context.asked.port());
         record.status = status;

@@ -91,7 +91,7 @@ impl Upload {
             activity: exchange.activity().clone(),
             idle: limits.idle_timeout,
             timer: None,
-            trailers: Trailers::new(rules.clone(), None, Vec::new()),
+            trailers: Trailers::new(rules.clone(), None, None),
             held: false,
         }
     }

@@ -1,14 +1,19 @@
 //! A sandbox's open connections, so that a new policy can close those it forbids (attack R9).
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use interceptor_policy::Policy;
+use slab::Slab;
 use tokio_util::sync::CancellationToken;
 
-/// Whether a policy permits what the connection is used for.
-type Permitted = Box<dyn Fn(&Policy) -> bool + Send + Sync>;
+/// What is open: what closes it, and what says whether a policy permits what it is used for.
+struct Open<F: ?Sized> {
+    close: CancellationToken,
+    permitted: F,
+}
+
+type AnyOpen = Open<dyn Fn(&Policy) -> bool + Send + Sync>;
 
 /// The open connections of one sandbox.
 #[derive(Default)]
@@ -16,8 +21,7 @@ pub(crate) struct Live(Mutex<OpenConnections>);
 
 #[derive(Default)]
 struct OpenConnections {
-    next: u64,
-    open: HashMap<u64, (CancellationToken, Permitted)>,
+    open: Slab<Arc<AnyOpen>>,
     /// The current policy, if it closed forbidden connections: a connection judged by an older one
     /// and entered only now is then closed too.
     strict: Option<Arc<Policy>>,
@@ -30,10 +34,39 @@ impl fmt::Debug for Live {
 }
 
 /// Registration of an open connection; dropping it unregisters.
-#[derive(Debug)]
 pub(crate) struct Alive {
     live: Arc<Live>,
-    number: u64,
+    place: usize,
+    open: Arc<AnyOpen>,
+}
+
+/// What closes a connection, if a new policy does not permit it. To clone it takes no lock.
+#[derive(Clone)]
+pub(crate) struct Cut(Arc<AnyOpen>);
+
+impl Cut {
+    /// What is cancelled then.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.0.close
+    }
+}
+
+impl Alive {
+    /// What closes it.
+    pub(crate) fn cut(&self) -> Cut {
+        Cut(self.open.clone())
+    }
+
+    /// What is cancelled when it is to be closed.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.open.close
+    }
+}
+
+impl fmt::Debug for Alive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alive").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 impl Live {
@@ -46,15 +79,14 @@ impl Live {
         close: CancellationToken,
         permitted: impl Fn(&Policy) -> bool + Send + Sync + 'static,
     ) -> Alive {
+        let open: Arc<AnyOpen> = Arc::new(Open { close, permitted });
         let mut table = self.table();
         let strict = table.strict.as_ref();
-        if strict.is_some_and(|policy| !Arc::ptr_eq(policy, judged) && !permitted(policy)) {
-            close.cancel();
+        if strict.is_some_and(|policy| !Arc::ptr_eq(policy, judged) && !(open.permitted)(policy)) {
+            open.close.cancel();
         }
-        table.next += 1;
-        let number = table.next;
-        table.open.insert(number, (close, Box::new(permitted)));
-        Alive { live: self.clone(), number }
+        let place = table.open.insert(open.clone());
+        Alive { live: self.clone(), place, open }
     }
 
     /// Notes that the rules changed and that open connections continue under their old ones.
@@ -66,8 +98,8 @@ impl Live {
     pub(crate) fn close_forbidden(&self, policy: &Arc<Policy>) -> usize {
         let mut table = self.table();
         table.strict = Some(policy.clone());
-        let forbidden = table.open.values().filter(|(_, permitted)| !permitted(policy));
-        forbidden.map(|(close, _)| close.cancel()).count()
+        let forbidden = table.open.iter().filter(|(_, open)| !(open.permitted)(policy));
+        forbidden.map(|(_, open)| open.close.cancel()).count()
     }
 
     /// Every step leaves the table consistent.
@@ -78,7 +110,8 @@ impl Live {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.live.table().open.remove(&self.number);
+        // Entered when it was made, and taken out by nobody else.
+        let _ = self.live.table().open.try_remove(self.place);
     }
 }
 

@@ -1,5 +1,6 @@
 //! A limited number of concurrent slots: a sandbox's connections, or its requests in progress.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -11,14 +12,9 @@ pub(crate) struct Quota(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     free: Arc<Semaphore>,
-    state: Mutex<Counters>,
-}
-
-#[derive(Debug)]
-struct Counters {
-    most: usize,
+    most: Mutex<usize>,
     /// Slots to destroy when they are released, because the quota shrank below what was taken.
-    owed: usize,
+    owed: AtomicUsize,
 }
 
 /// A taken slot, until it is dropped.
@@ -31,8 +27,11 @@ pub(crate) struct Permit {
 impl Quota {
     pub(crate) fn new(most: u64) -> Quota {
         let most = places(most);
-        let state = Mutex::new(Counters { most, owed: 0 });
-        Quota(Arc::new(Inner { free: Arc::new(Semaphore::new(most)), state }))
+        Quota(Arc::new(Inner {
+            free: Arc::new(Semaphore::new(most)),
+            most: Mutex::new(most),
+            owed: AtomicUsize::new(0),
+        }))
     }
 
     /// Waits for a slot.
@@ -50,32 +49,33 @@ impl Quota {
     /// Resizes the quota. Slots already taken stay valid.
     pub(crate) fn set(&self, most: u64) {
         let most = places(most);
-        let mut state = self.lock();
-        if most >= state.most {
-            let more = most - state.most;
-            let forgiven = more.min(state.owed);
-            state.owed -= forgiven;
+        // Nothing here panics; if it did, the numbers would stay consistent.
+        let mut before = self.0.most.lock().unwrap_or_else(PoisonError::into_inner);
+        if most >= *before {
+            let more = most - *before;
+            let forgiven = self.settle(more);
             self.0.free.add_permits(more - forgiven);
         } else {
-            let fewer = state.most - most;
-            state.owed += fewer - self.0.free.forget_permits(fewer);
+            let fewer = *before - most;
+            self.0.owed.fetch_add(fewer - self.0.free.forget_permits(fewer), Ordering::AcqRel);
         }
-        state.most = most;
+        *before = most;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counters> {
-        // Nothing here panics; if it did, the numbers would stay consistent.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Settles at most this many owed slots and returns how many.
+    fn settle(&self, most: usize) -> usize {
+        let less = |owed: usize| (owed > 0).then(|| owed - owed.min(most));
+        let before = self.0.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        before.map_or(0, |owed| owed.min(most))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.quota.lock();
-        if state.owed > 0
+        if self.permit.is_some()
+            && self.quota.settle(1) > 0
             && let Some(permit) = self.permit.take()
         {
-            state.owed -= 1;
             permit.forget();
         }
     }

@@ -277,6 +277,11 @@ impl Sandbox {
         self.drain.clone()
     }
 
+    /// Whether another process serves the sandbox now.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
     /// Ends every connection.
     pub(super) fn stop(&self) {
         self.stop.cancel();
