@@ -45,59 +45,14 @@ where
 {
     let limits = context.limits;
     let stream = Stall::new(stream, limits.idle_timeout, context.activity.clone()).beating();
-    let (mut stream, notes) = Strict::new(stream, first, ceilings(context.sandbox.clone(), limits));
+    let (stream, notes) = Strict::new(stream, first, ceilings(context.sandbox.clone(), limits));
     context.notes = Some(notes.clone());
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
     let _unfinished = Unfinished { context: context.clone(), notes };
-    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
-    let close = context.close.clone();
-    let (requests, home) = (context.clone(), Home::new());
-    let served = async {
-        // While the process drains, each answer says that it is the last one of its connection: see `handle`.
-        let mut silent = std::pin::pin!(async {
-            drain.cancelled().await;
-            tokio::time::sleep(LAST_REQUEST).await;
-        });
-        let mut is_told = false;
-        loop {
-            let (asked, open) = (requests.clone(), home.clone());
-            // Boxed, so that hyper's room for one is a pointer while there is none.
-            let service = service_fn(move |request| {
-                let (context, open) = (asked.clone(), open.open());
-                Box::pin(async move {
-                    let answered = handle(context, request).await;
-                    answered.map(|response| response.map(|body| Counted { body, _open: open }))
-                })
-            });
-            let lent = TokioIo::new(home.lend(stream));
-            let mut connection =
-                Box::pin(http1_builder(&limits).serve_connection(lent, service).with_upgrades());
-            if is_told {
-                connection.as_mut().graceful_shutdown();
-                return connection.await;
-            }
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                () = silent.as_mut() => {
-                    connection.as_mut().graceful_shutdown();
-                    return connection.await;
-                }
-                () = home.rest(&requests.activity) => {}
-            }
-            let Some(mut idle) = home.take_back(connection) else { return Ok(()) };
-            tokio::select! {
-                begun = poll_fn(|cx| idle.poll_begun(cx)) => if let Err(error) = begun {
-                    tracing::debug!(%error, "an idle connection ended");
-                    return Ok(());
-                },
-                () = silent.as_mut() => is_told = true,
-            }
-            stream = idle;
-        }
-    };
+    let (stop, close) = (context.sandbox.stopping(), context.close.clone());
     tokio::select! {
-        ended = served => if let Err(error) = ended {
+        ended = served(stream, &context) => if let Err(error) = ended {
             if error.is_timeout() {
                 context.activity.end(Reason::IdleTimeout);
             }
@@ -119,6 +74,55 @@ where
     let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(switched) = switched {
         let _ = switched.await; // how it ended is in its record
+    }
+}
+
+/// Serves the requests of an HTTP/1.1 connection: by hyper, which is there while something moves.
+async fn served<S>(mut stream: Strict<Stall<S>>, context: &Arc<Context>) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (home, drain) = (Home::new(), context.sandbox.draining());
+    // While the process drains, each answer says that it is the last one of its connection: see `handle`.
+    let mut silent = std::pin::pin!(async {
+        drain.cancelled().await;
+        tokio::time::sleep(LAST_REQUEST).await;
+    });
+    let mut is_told = false;
+    loop {
+        let (asked, open) = (context.clone(), home.clone());
+        // Boxed, so that hyper's room for one is a pointer while there is none.
+        let service = service_fn(move |request| {
+            let (context, open) = (asked.clone(), open.open());
+            Box::pin(async move {
+                let answered = handle(context, request).await;
+                answered.map(|response| response.map(|body| Counted { body, _open: open }))
+            })
+        });
+        let lent = TokioIo::new(home.lend(stream));
+        let mut connection =
+            Box::pin(http1_builder(&context.limits).serve_connection(lent, service).with_upgrades());
+        if is_told {
+            connection.as_mut().graceful_shutdown();
+            return connection.await;
+        }
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = silent.as_mut() => {
+                connection.as_mut().graceful_shutdown();
+                return connection.await;
+            }
+            () = home.rest(&context.activity) => {}
+        }
+        let Some(mut idle) = home.take_back(connection) else { return Ok(()) };
+        tokio::select! {
+            begun = poll_fn(|cx| idle.poll_begun(cx)) => if let Err(error) = begun {
+                tracing::debug!(%error, "an idle connection ended");
+                return Ok(());
+            },
+            () = silent.as_mut() => is_told = true,
+        }
+        stream = idle;
     }
 }
 
