@@ -164,12 +164,15 @@ def step(name):
     confined = all(cgroup != own[0] and net != own[1] for cgroup, net in found)
     print(name, 'some' if found else 'none', 'confined' if confined else found, flush=True)
 def type(text): os.write(terminal, text)
+def foreground():
+    end = time.time() + 20
+    while os.tcgetpgrp(terminal) in (0, pid) and time.time() < end: time.sleep(0.02)
 script = "echo re''ady; while :; do sleep 0.1; echo st''ill; done"
 type(f'{interceptor} run -q --policy {policy} -- sh -c "{script}" JOB-MARK\n'.encode())
 print('begun', until(b'ready', 60)); step('foreground')
 type(b'\x1a'); print('stopped', until(b'Stopped', 20)); step('stopped')
 type(b'bg\n'); print('runs', until(b'still', 20)); step('background')
-type(b'fg\n'); print('runs', until(b'still', 20)); step('again')
+type(b'fg\n'); foreground(); print('runs', until(b'still', 20)); step('again')
 type(b'\x1a'); print('stopped', until(b'Stopped', 20)); step('before')
 os.close(terminal)
 end = time.time() + 20

@@ -34,6 +34,18 @@ impl Says {
     }
 }
 
+/// Sockets of both protocols on one port. A port that is free for one may be taken for the other.
+async fn same_port() -> (UdpSocket, TcpListener, SocketAddr) {
+    for _ in 0..100 {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = udp.local_addr().unwrap();
+        if let Ok(tcp) = TcpListener::bind(address).await {
+            return (udp, tcp, address);
+        }
+    }
+    panic!("no port is free for UDP and TCP");
+}
+
 pub(crate) struct TestNameServer {
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<Vec<(String, RecordType)>>>,
@@ -48,9 +60,7 @@ impl TestNameServer {
     ) -> TestNameServer {
         let answers: Arc<Answers> = Arc::new(answers);
         let log: Arc<Mutex<Vec<(String, RecordType)>>> = Arc::default();
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
+        let (udp, tcp, address) = same_port().await;
         let mut tasks = JoinSet::new();
         let (own_log, own_answers) = (Arc::clone(&log), Arc::clone(&answers));
         tasks.spawn(async move {
