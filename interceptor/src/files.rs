@@ -1,6 +1,5 @@
-//! Files that a person or a policy names, opened so that whatever is at the path is either read to
-//! its end at once or refused in words: nothing here waits for a writer, and nothing reads without
-//! a bound.
+//! Opens files named by users or policies. Whatever is at the path is either read to its end or
+//! rejected with a clear error: nothing here waits for a writer or reads without a limit.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -13,16 +12,15 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use zeroize::Zeroizing;
 
-/// Room that is made whatever a file says of its length, in bytes.
+/// The minimum buffer for a file, in bytes, whatever length it reports.
 const SHORT: usize = 64 << 10;
 
-/// Opens a regular file for reading, or the pipe that a shell made for this process alone
-/// (`/dev/fd/63`, `/dev/stdin`).
+/// Opens a regular file for reading, or a shell's pipe (`/dev/fd/63`, `/dev/stdin`).
 ///
 /// # Errors
-/// As of open(2); in words for a directory, a device, a socket or a named pipe.
+/// As for open(2); with an explanation for a directory, device, socket or named pipe.
 pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    // Without a writer the open of a named pipe would wait.
+    // Opening a named pipe without a writer would block.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
@@ -37,34 +35,32 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     if kind.is_fifo() && is_anonymous(&file) {
         block(&file)?;
     } else if kind.is_fifo() {
-        return Err(unfit(
-            "it is a named pipe, which has an end only when its writer likes: give a regular file",
-        ));
+        return Err(unfit("it is a named pipe, which may never end: use a regular file"));
     } else if !kind.is_file() {
         return Err(unfit("it is a device, not a regular file"));
     }
     Ok((file, metadata))
 }
 
-/// Reads all of a file of at most `most` bytes. The room is made at once and wiped when dropped:
-/// what is read may be secret, and a buffer that grows leaves copies behind.
+/// Reads a whole file of at most `most` bytes. The content may be secret, so the buffer is
+/// allocated up front (growing leaves copies behind) and zeroized on drop.
 ///
 /// # Errors
-/// As of [`open`] and read(2); [`ErrorKind::FileTooLarge`] for what is longer.
+/// As for [`open`] and read(2); [`ErrorKind::FileTooLarge`] for a longer file.
 pub(crate) fn read(path: &Path, most: usize) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
     let (file, metadata) = open(path)?;
     let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {most} bytes"));
     if metadata.is_file() && metadata.len() > most as u64 {
         return Err(too_large());
     }
-    // Pipes, and files of procfs, say nothing of their length; what is secret is short.
+    // Pipes and procfs files report no length; secrets are short.
     let told = usize::try_from(metadata.len()).unwrap_or(most);
     let mut bytes = Zeroizing::new(Vec::with_capacity(told.max(most.min(SHORT)) + 2));
     file.take((most as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > most { Err(too_large()) } else { Ok((bytes, metadata)) }
 }
 
-/// As [`read`], as text.
+/// Like [`read`], as text.
 ///
 /// # Errors
 /// Also [`ErrorKind::InvalidData`] for what is not UTF-8.
@@ -74,21 +70,21 @@ pub(crate) fn read_text(path: &Path, most: usize) -> io::Result<String> {
     Ok(text.to_owned())
 }
 
-/// Has reading and writing wait again, after an open that did not.
+/// Makes a file opened with `O_NONBLOCK` blocking again.
 pub(crate) fn block(file: &File) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(file.as_fd(), FcntlArg::F_GETFL)?);
     fcntl(file.as_fd(), FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     Ok(())
 }
 
-/// Does what reads files in a thread of its own, since a file may be on a mount that hangs. `None`:
-/// it was not done in that time, and may come to its end later.
+/// Runs work that reads files on a separate thread, since a file may be on a mount that hangs.
+/// `None` if it takes too long; it may still finish later.
 pub(crate) fn within<T: Send + 'static>(
     patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (done, outcome) = mpsc::channel();
-    // Nobody may wait for it any more.
+    // The receiver may be gone.
     std::thread::spawn(move || drop(done.send(work())));
     outcome.recv_timeout(patience).ok()
 }
@@ -97,7 +93,7 @@ pub(crate) fn unfit(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, why)
 }
 
-/// Whether a pipe has no name in a file system: only who inherited it can write to it.
+/// Whether a pipe is anonymous, so that only processes that inherited it can write to it.
 fn is_anonymous(pipe: &File) -> bool {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", pipe.as_raw_fd()));
     link.is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"pipe:["))

@@ -1,6 +1,5 @@
-//! What the interceptor says on standard error besides the log: warnings before it has begun, an alarm
-//! however quiet it is, the error a command ends with. One line each, in the form of the log: for
-//! people, or as JSON objects.
+//! Messages on standard error besides the log: early warnings, alarms that `--quiet` does not
+//! suppress, and the error that ends a command. One line each, as text or JSON like the log.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,15 +8,15 @@ use jiff::Timestamp;
 
 /// Whether lines are JSON objects.
 static JSON: AtomicBool = AtomicBool::new(false);
-/// Tells the first process of a sandbox that they are.
+/// The variable that passes this to a sandbox's first process.
 const VARIABLE: &str = "INTERCEPTOR_LOG_FORMAT";
 
-/// How grave a notice is.
+/// The severity of a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     /// Worth knowing.
     Info,
-    /// Works, but not as it should.
+    /// Works, but with a problem.
     Warning,
     /// Does not work.
     Error,
@@ -25,43 +24,43 @@ pub(crate) enum Level {
     Alarm,
 }
 
-/// Has notices written as JSON objects, or as text.
+/// Switches notices to JSON objects, or to text.
 pub(crate) fn set_json(json: bool) {
     JSON.store(json, Ordering::Relaxed);
 }
 
-/// What a process of our own is to be started with, so that its notices look alike.
+/// The variable for our child processes, so that their notices use the same format.
 pub(crate) fn environment() -> Option<(&'static str, &'static str)> {
     JSON.load(Ordering::Relaxed).then_some((VARIABLE, "json"))
 }
 
-/// Does as the [`environment`] of this process says.
+/// Applies the [`environment`] that this process was given.
 pub(crate) fn inherit() {
     set_json(std::env::var_os(VARIABLE).is_some_and(|format| format == "json"));
 }
 
-/// Says something that is worth knowing.
+/// Prints information.
 pub(crate) fn info(text: impl std::fmt::Display) {
     say(Level::Info, &text.to_string());
 }
 
-/// Warns.
+/// Prints a warning.
 pub(crate) fn warning(text: impl std::fmt::Display) {
     say(Level::Warning, &text.to_string());
 }
 
-/// Says why something failed.
+/// Prints an error.
 pub(crate) fn error(text: impl std::fmt::Display) {
     say(Level::Error, &text.to_string());
 }
 
-/// Says that a sandbox may not be enforced.
+/// Prints an alarm: a sandbox may not be enforced.
 pub(crate) fn alarm(text: impl std::fmt::Display) {
     say(Level::Alarm, &text.to_string());
 }
 
 fn say(level: Level, text: &str) {
-    // Standard error may be closed or full: there is nobody left to tell.
+    // If standard error is closed or full, nothing else can be done.
     let _ = io::stderr().write_all(line(level, text).as_bytes());
 }
 
@@ -79,7 +78,7 @@ fn plain(level: Level, text: &str) -> String {
     format!("interceptor: {word}{text}\n")
 }
 
-/// With the members that each line of the log has.
+/// With the same members as log lines.
 fn json(level: Level, text: &str) -> String {
     let (level, alarm) = match level {
         Level::Info => ("INFO", false),

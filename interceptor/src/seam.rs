@@ -16,18 +16,18 @@ pub const SELF_TEST: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new
 pub struct Listeners {
     /// Redirected TCP over IPv4.
     pub tcp4: TcpListener,
-    /// Redirected TCP over IPv6, where the namespace has IPv6.
+    /// Redirected TCP over IPv6, if the namespace has IPv6.
     pub tcp6: Option<TcpListener>,
     /// Redirected DNS over UDP/IPv4. DNS over TCP arrives at the TCP listeners with destination
     /// port 53.
     pub dns4: UdpSocket,
     /// Redirected DNS over UDP/IPv6.
     pub dns6: Option<UdpSocket>,
-    /// What the proxy answers at [`SELF_TEST`].
+    /// The proxy's response at [`SELF_TEST`].
     pub self_test_token: String,
 }
 
-/// Where an accepted connection was going before it was redirected.
+/// Looks up the original destination of a redirected connection.
 pub trait Destinations: Send + Sync {
     /// The address the sandbox asked for; `None` if the socket was not redirected and must be
     /// closed.

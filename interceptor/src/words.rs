@@ -1,4 +1,4 @@
-//! Numbers with their nouns, as people write them.
+//! Formats numbers with nouns.
 
 /// `1 sandbox`, `2 sandboxes`.
 pub(crate) fn count(number: impl Into<u64>, noun: &str) -> String {

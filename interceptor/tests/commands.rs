@@ -612,7 +612,7 @@ fn a_missing_daemon_is_reported_with_the_remedy() {
     drop(std::os::unix::net::UnixListener::bind(&missing).unwrap());
     let output = desk.run(&["ctl", "--control", &missing, "health"], None);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("has ended"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("exited"), "{output:?}");
     // A missing or invalid policy fails before the daemon is asked.
     let output = desk.run(&["ctl", "policy", "put", "web", "/nonexistent/p.json"], None);
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/p.json"), "{output:?}");
@@ -640,7 +640,7 @@ fn audit_files_of_every_kind_are_read_safely() {
     let tail = out(&["audit", "tail", file, "--no-follow"]);
     assert_eq!(tail.lines().count(), 5, "{tail}");
     assert!(
-        tail.contains("? a line of 12 bytes that is no audit record") && !tail.contains('\u{1b}'),
+        tail.contains("? a line of 12 bytes that is not an audit record") && !tail.contains('\u{1b}'),
         "{tail}"
     );
     assert!(tail.contains("deny  request    s1 GET h.test/c\\u{1b}[2J"), "{tail}");

@@ -124,7 +124,7 @@ fn a_rotated_file_is_opened_anew_on_sighup_and_the_chain_goes_on() {
         let whole = out(&["audit", "verify", "--key", &key, "--expect-end", &rotated, &file]);
         assert!(whole.starts_with("OK: "), "{whole}");
         let alone = out(&["audit", "verify", "--key", &key, &file]);
-        assert!(alone.contains("goes on after record"), "{alone}");
+        assert!(alone.contains("continues from record"), "{alone}");
         let output = interceptor(&["audit", "verify", "--key", &key, &file, &rotated]);
         assert_eq!(output.status.code(), Some(1), "the wrong order: {output:?}");
     });

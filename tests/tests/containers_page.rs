@@ -51,7 +51,7 @@ fn podman_as_the_page_says_is_under_enforcement_and_shows_it() {
         unset.contains("is not set; policies for containers name keys by file") && !unset.contains("started"),
         "{unset}"
     );
-    assert!(after(&text, "again").contains("is there already"), "{text}");
+    assert!(after(&text, "again").contains("is already installed"), "{text}");
     assert_eq!(
         after(&text, "left"),
         "/etc/interceptor/policies:\nagent.json\n\n/run/interceptor/oci:",

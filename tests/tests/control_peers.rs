@@ -177,7 +177,7 @@ while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}
             program = binary("interceptor").display().to_string(),
         );
         let said = asks(&daemon, &becomes);
-        assert!(said.contains("HTTP/1.1 403") && said.contains("another program than when"), "{said}");
+        assert!(said.contains("HTTP/1.1 403") && said.contains("a different program than when"), "{said}");
         let error = taken_over_by(lab, &newer, &daemon).err().expect("it was not named");
         assert!(error.contains("403"), "{error}");
         assert_eq!(daemon.ids(), [guest.id.as_str()]);
@@ -254,7 +254,7 @@ fn has_no_say(cgroup: &Cgroup, daemon: &Daemon<'_>, other: &str) {
         [("GET", "/v1/sandboxes", ""), ("PUT", policy.as_str(), "{}"), ("POST", "/v1/sandboxes", &own)];
     for (method, path, body) in requests {
         let answer = ask(cgroup, daemon.control(), method, path, body);
-        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("lives in a sandbox"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("is in a sandbox"), "{answer}");
     }
 }
 

@@ -13,21 +13,21 @@ use super::sink::Sink;
 use super::writer::{Published, Writer};
 use super::{ChainKey, Record};
 
-/// How long the end of the process waits for a sink that is stuck.
+/// How long shutdown waits for a stuck sink.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How many records one who follows may be behind before some are skipped for them.
+/// How many records a subscriber may lag before it skips some.
 const FOLLOW_BEHIND: usize = 1024;
 
-/// The bounds of the queue between the emitters and the writer. What exceeds one is counted as lost.
+/// Limits of the queue between emitters and the writer. Records beyond them are counted as lost.
 #[derive(Clone, Copy, Debug)]
 pub struct AuditOptions {
-    /// Records that one sandbox may have waiting.
+    /// Queued records per sandbox.
     pub records_per_sandbox: usize,
-    /// Bytes that one sandbox may have waiting.
+    /// Queued bytes per sandbox.
     pub bytes_per_sandbox: usize,
-    /// Records of all sandboxes together.
+    /// Queued records of all sandboxes.
     pub records: usize,
-    /// Bytes of all sandboxes together.
+    /// Queued bytes of all sandboxes.
     pub bytes: usize,
 }
 
@@ -42,17 +42,17 @@ impl Default for AuditOptions {
     }
 }
 
-/// That the stream is to be a hash chain, which `interceptor audit verify` can check.
+/// Makes the stream a hash chain, for `interceptor audit verify`.
 #[derive(Clone, Debug)]
 pub struct ChainOptions {
     /// The key of its MACs.
     pub key: ChainKey,
-    /// What to do while another process writes a chain to the same file, of which there can be one only: wait for it with what is
-    /// in the queue (as a process does that takes over from another), or refuse to start.
+    /// If another process writes a chain to the same file: wait for it while queueing (for a
+    /// take-over), or refuse to start. A file has one chain writer at a time.
     pub wait: bool,
 }
 
-/// Why no audit could be started.
+/// Why the audit log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The file cannot be opened for appending.
@@ -60,7 +60,7 @@ pub enum AuditError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process writes a chain to the file.
@@ -70,24 +70,24 @@ pub enum AuditError {
         /// The file.
         path: PathBuf,
     },
-    /// The writer's thread cannot be started.
+    /// The writer thread cannot be started.
     #[error("cannot start the thread that writes audit records: {0}")]
     Thread(io::Error),
 }
 
-/// Where records go. Clones share one stream; when the last is dropped, what is queued is written.
+/// The audit log. Clones share one stream; dropping the last one writes what is queued.
 #[derive(Clone)]
 pub struct Audit(Arc<Stream>);
 
 struct Stream {
     queue: Arc<Queue>,
-    /// Whether records go nowhere but to those who follow.
+    /// Whether records go only to subscribers.
     is_discarded: bool,
     followers: broadcast::Sender<Arc<Published>>,
 }
 
 impl Audit {
-    /// Appends to a file, made with mode 0600 where it does not exist.
+    /// Appends to a file, created with mode 0600 if missing.
     pub fn to_file(path: impl AsRef<Path>) -> Result<Audit, AuditError> {
         Audit::to_file_with(path, AuditOptions::default())
     }
@@ -97,14 +97,14 @@ impl Audit {
         Audit::start(Sink::pipe(writer), options, None)
     }
 
-    /// [`Audit::to_file`] with bounds of one's own.
+    /// [`Audit::to_file`] with custom limits.
     pub fn to_file_with(path: impl AsRef<Path>, options: AuditOptions) -> Result<Audit, AuditError> {
         let path = path.as_ref();
         let sink = Sink::open(path).map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
         Audit::start(sink, options, None)
     }
 
-    /// [`Audit::to_file_with`] as a hash chain, which goes on where the one in the file ends.
+    /// [`Audit::to_file_with`] as a hash chain, which continues the one in the file.
     pub fn to_file_chained(
         path: impl AsRef<Path>,
         options: AuditOptions,
@@ -119,7 +119,7 @@ impl Audit {
         Audit::start(sink, options, Some(chain.key))
     }
 
-    /// [`Audit::to_stderr_with`] as a hash chain, which starts anew each time.
+    /// [`Audit::to_stderr_with`] as a new hash chain.
     pub fn to_stderr_chained(options: AuditOptions, key: ChainKey) -> Result<Audit, AuditError> {
         Audit::start(Sink::Stderr { midline: false }, options, Some(key))
     }
@@ -129,12 +129,12 @@ impl Audit {
         Audit::to_stderr_with(AuditOptions::default())
     }
 
-    /// [`Audit::to_stderr`] with bounds of one's own.
+    /// [`Audit::to_stderr`] with custom limits.
     pub fn to_stderr_with(options: AuditOptions) -> Result<Audit, AuditError> {
         Audit::start(Sink::Stderr { midline: false }, options, None)
     }
 
-    /// Writes nowhere; [`Audit::subscribe`] still sees every record.
+    /// Discards records; [`Audit::subscribe`] still sees them.
     pub fn discard() -> Result<Audit, AuditError> {
         Audit::start(Sink::Discard, AuditOptions::default(), None)
     }
@@ -150,50 +150,52 @@ impl Audit {
         Ok(Audit(Arc::new(stream)))
     }
 
-    /// Gives a sandbox a bound of its own instead of [`AuditOptions::records_per_sandbox`], and counts in `lost` what of it
-    /// is lost, for as long as that exists. Registering again replaces the bound.
+    /// Gives a sandbox its own limit instead of [`AuditOptions::records_per_sandbox`], and counts
+    /// its lost records in `lost` while that exists. Registering again replaces the limit.
     pub fn register(&self, sandbox: &Arc<str>, records: usize, lost: &Arc<AtomicU64>) {
         self.0.queue.register(sandbox, records, lost);
     }
 
-    /// How many records were lost so far, of all sandboxes: they did not fit, or could not be written.
+    /// Lost records of all sandboxes so far: they did not fit, or could not be written.
     pub fn dropped(&self) -> u64 {
         self.0.queue.lost()
     }
 
-    /// How many records wait to be written.
+    /// The number of queued records.
     pub fn waiting(&self) -> usize {
         self.0.queue.waiting()
     }
 
-    /// Queues a record: about a microsecond, without waiting and without a result. A record that does not fit is counted,
-    /// and reported in the stream as the event `audit_dropped` of its sandbox.
+    /// Queues a record in about a microsecond; never blocks or fails. A record that does not fit is
+    /// counted and reported in the stream as the sandbox's `audit_dropped` event.
     pub fn emit(&self, record: Record) {
-        // Nobody's record is not worth waking a thread for.
+        // Without a reader, do not wake the writer.
         if self.0.is_discarded && self.0.followers.receiver_count() == 0 {
             return;
         }
         self.0.queue.push(record);
     }
 
-    /// Opens the file anew by its path, after a rotation. Records queued before may be written to either file.
+    /// Reopens the file by its path, after a rotation. Records already queued may go to either
+    /// file.
     pub fn reopen(&self) {
         self.0.queue.reopen();
     }
 
-    /// Every record from now on, as it is written, but without the fields of a chain: those are the file's. One who reads too slowly misses some and is told how many.
+    /// Subscribes to every record from now on, as written but without the chain's fields. A slow
+    /// subscriber skips records and learns how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Published>> {
         self.0.followers.subscribe()
     }
 
-    /// Completes when every record emitted before has been written or counted as lost.
+    /// Completes when every earlier record is written or counted as lost.
     pub async fn flush(&self) {
-        // A writer that has ended drops the sender, and has written all there was.
+        // A finished writer drops the sender after writing everything.
         let _ = self.0.queue.flush().await;
     }
 
-    /// Writes what is queued and ends the stream, waiting at most five seconds for a sink that is stuck. Records emitted
-    /// later go nowhere.
+    /// Writes what is queued and ends the stream, waiting at most five seconds for a stuck sink.
+    /// Later records are discarded.
     pub async fn shutdown(&self) {
         let flushed = self.0.queue.flush();
         self.0.queue.close();

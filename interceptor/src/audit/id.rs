@@ -5,12 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// 128 bits that no other decision has; written as 26 lower-case letters and digits (RFC 4648 base32, no padding).
+/// A unique 128-bit id, written as 26 lower-case letters and digits (RFC 4648 base32, no padding).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(u128);
 
-/// Two SipHash keys that the operating system drew. An id has to be unique and hard to predict, not secret, and making
-/// one is on the path of every request: a keyed hash of a counter costs no system call and cannot fail.
+/// Two random SipHash keys. An id must be unique and hard to predict, but not secret, and every
+/// request needs one: a keyed hash of a counter needs no system call and cannot fail.
 static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
@@ -22,7 +22,7 @@ impl RequestId {
     #[allow(clippy::new_without_default, reason = "two defaults would not be equal")]
     pub fn new() -> RequestId {
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // The halves are hashed from different values, so that keys which are related would not show.
+        // The halves hash different values, in case the keys are related.
         let high = KEYS[0].hash_one((count, 0_u8));
         let low = KEYS[1].hash_one((count, 1_u8));
         RequestId(u128::from(high) << 64 | u128::from(low))

@@ -1,8 +1,8 @@
 //! A record as one JSON line (RFC 8259), fields in the order of docs/audit.md.
 //!
-//! Written by hand rather than by a serialiser because JSON alone is not enough: a name or a path comes from the sandbox
-//! and ends in a terminal, so besides what JSON demands every character that could steer a terminal, reorder text or
-//! hide is written as an escape. What a reader parses is the text unchanged.
+//! Written by hand because names and paths come from the sandbox and end up in terminals: besides
+//! what JSON requires, it escapes every character that controls a terminal, reorders text or is
+//! invisible. Parsing restores the original text.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub(super) fn append(out: &mut String, record: &Record) {
     out.push_str("}\n");
 }
 
-/// Appends what a record says of a request and its answer.
+/// Appends the fields of a request and its response.
 fn request(out: &mut String, record: &Record) {
     if let Some(method) = &record.method {
         text(out, "method", method);
@@ -93,7 +93,7 @@ impl std::fmt::Display for Milliseconds {
     }
 }
 
-/// A field whose value is one of our own names: nothing to escape.
+/// A field with one of our own names as its value, which needs no escaping.
 fn word(out: &mut String, name: &str, value: &str) {
     out.push_str(",\"");
     out.push_str(name);
@@ -102,7 +102,7 @@ fn word(out: &mut String, name: &str, value: &str) {
     out.push('"');
 }
 
-/// A field whose value may come from the sandbox.
+/// A field with a value that may come from the sandbox.
 fn text(out: &mut String, name: &str, value: &str) {
     out.push_str(",\"");
     out.push_str(name);
@@ -133,7 +133,8 @@ fn escape(out: &mut String, value: &str) {
     }
 }
 
-/// Controls (C0, DEL, C1), line and paragraph separators, bidirectional controls, and characters without a shape.
+/// Control characters (C0, DEL, C1), line and paragraph separators, bidirectional controls, and
+/// invisible characters.
 pub(crate) fn steers_or_hides(character: char) -> bool {
     character.is_control()
         || matches!(

@@ -1,9 +1,9 @@
 //! One record per decision, as a JSON line.
 //!
-//! A [`Record`] says what was decided and why. [`Audit`] is the cheap handle through which every part of the
-//! proxy emits records: emitting never blocks and never fails. One thread formats and writes them; what the queue or the
-//! disk cannot take is counted, and the count is reported in the stream itself. Nothing here decides anything, and
-//! nothing here sees a key or a query string.
+//! A [`Record`] tells what was decided and why. [`Audit`] is the cheap handle through which the
+//! whole proxy emits records; emitting never blocks or fails. One thread formats and writes them.
+//! Records that the queue or the disk cannot take are counted, and the stream itself reports the
+//! count. This module decides nothing and sees no key and no query string.
 
 mod chain;
 mod handle;

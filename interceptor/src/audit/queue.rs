@@ -1,8 +1,8 @@
-//! The bounded queue between those who decide and the one who writes.
+//! The bounded queue between emitters and the writer.
 //!
-//! A mutex around a vector, not a channel: the writer takes everything at once, so an emitter holds the lock for the time
-//! of one push, and under load wakes nobody. Each sandbox has a share of its own, so that one that floods loses its own
-//! records and nobody else's.
+//! A mutex around a vector rather than a channel: the writer takes everything at once, so an
+//! emitter holds the lock for one push and, under load, wakes no thread. Each sandbox has its own
+//! share, so a flooding sandbox loses only its own records.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,11 @@ use super::{AuditOptions, Record};
 pub(super) struct Queue {
     options: AuditOptions,
     state: Mutex<State>,
-    /// Signalled when there is something for the writer to do.
+    /// Signalled when the writer has work.
     work: Condvar,
-    /// Signalled when the writer has ended.
+    /// Signalled when the writer has finished.
     ended: Condvar,
-    /// Records that were lost, of all sandboxes.
+    /// Lost records of all sandboxes.
     lost: AtomicU64,
 }
 
@@ -29,26 +29,26 @@ struct State {
     records: Vec<Record>,
     bytes: usize,
     shares: HashMap<Arc<str>, Share>,
-    /// What the sandboxes that exist have said of themselves.
+    /// The registered sandboxes.
     known: HashMap<Arc<str>, Known>,
     waiters: Vec<oneshot::Sender<()>>,
     reopen: bool,
     closed: bool,
     ended: bool,
-    /// The writer waits for work.
+    /// Whether the writer waits for work.
     idle: bool,
-    /// The writer lets records gather.
+    /// Whether the writer lets records gather.
     gathering: bool,
 }
 
-/// A sandbox with a bound of its own.
+/// A sandbox with its own limit.
 struct Known {
     records: usize,
-    /// Where it wants to know of what it lost; gone with the sandbox.
+    /// Its counter of lost records; gone with the sandbox.
     lost: Weak<AtomicU64>,
 }
 
-/// What one sandbox has in the queue, and what it lost since the writer last looked.
+/// One sandbox's queued records, and those lost since the last batch.
 #[derive(Default)]
 struct Share {
     records: usize,
@@ -56,16 +56,16 @@ struct Share {
     dropped: u64,
 }
 
-/// Everything that was in the queue.
+/// The whole content of the queue.
 pub(super) struct Batch {
     pub(super) records: Vec<Record>,
-    /// By sandbox, how many records did not fit.
+    /// Records that did not fit, by sandbox.
     pub(super) dropped: Vec<(Arc<str>, u64)>,
-    /// Told when the batch has been written.
+    /// Notified when the batch is written.
     pub(super) waiters: Vec<oneshot::Sender<()>>,
-    /// The file is to be opened anew before the batch is written.
+    /// Reopen the file before writing the batch.
     pub(super) reopen: bool,
-    /// Nothing follows.
+    /// The queue is closed; nothing follows.
     pub(super) closed: bool,
 }
 
@@ -80,12 +80,12 @@ impl Queue {
         }
     }
 
-    // Nothing below panics while it holds the lock; were it to, the numbers in it would still be whole.
+    // A panic while the lock is held leaves its contents consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a sandbox a bound of its own, and a place where what it loses is counted, as long as that place exists.
+    /// Gives a sandbox its own limit and a counter of lost records, used while the counter exists.
     pub(super) fn register(&self, sandbox: &Arc<str>, records: usize, lost: &Arc<AtomicU64>) {
         let mut state = self.lock();
         state.known.retain(|_, known| known.lost.strong_count() > 0);
@@ -104,12 +104,12 @@ impl Queue {
         }
     }
 
-    /// Records that were lost so far.
+    /// Lost records so far.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Records that wait.
+    /// Queued records.
     pub(super) fn waiting(&self) -> usize {
         self.lock().records.len()
     }
@@ -144,14 +144,14 @@ impl Queue {
         self.wake(guard);
     }
 
-    /// Asks for the file to be opened anew.
+    /// Requests that the file be reopened.
     pub(super) fn reopen(&self) {
         let mut state = self.lock();
         state.reopen = true;
         self.wake(state);
     }
 
-    /// Completes when everything queued before has been written or counted as lost.
+    /// Completes when everything queued so far is written or counted as lost.
     pub(super) fn flush(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.lock();
@@ -163,7 +163,7 @@ impl Queue {
         receiver
     }
 
-    /// Takes no further record.
+    /// Closes the queue to further records.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -171,12 +171,12 @@ impl Queue {
         self.wake(state);
     }
 
-    /// Whether no further record is taken.
+    /// Whether the queue is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Waits until the writer has ended; `false` if it has not within `limit`.
+    /// Waits for the writer to finish; `false` after `limit`.
     pub(super) fn wait_ended(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
@@ -188,7 +188,7 @@ impl Queue {
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        // A writer at work looks again by itself: waking it would cost every emitter a system call.
+        // A busy writer checks again by itself; waking it would cost every emitter a system call.
         let idle = std::mem::take(&mut state.idle);
         drop(state);
         if idle {
@@ -196,7 +196,7 @@ impl Queue {
         }
     }
 
-    /// Lets records gather for a while, undisturbed by them: not when somebody waits for what is there.
+    /// Lets records gather for up to `limit`, unless a flush is waiting.
     pub(super) fn gather(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
@@ -208,7 +208,7 @@ impl Queue {
         state.gathering = false;
     }
 
-    /// Waits for work, at most `limit`, and takes all there is. `spent` is an empty vector whose memory is used again.
+    /// Waits up to `limit` for work and takes all of it. `spent` is an empty vector to reuse.
     pub(super) fn take(&self, spent: Vec<Record>, limit: Option<Duration>) -> Batch {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut state = self.lock();
@@ -235,7 +235,7 @@ impl Queue {
         }
     }
 
-    /// The writer's last word.
+    /// Marks the writer as finished.
     pub(super) fn end(&self) {
         let mut state = self.lock();
         state.closed = true;

@@ -1,4 +1,4 @@
-//! What is recorded of one decision.
+//! The record of one decision.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::RequestId;
 pub enum Kind {
     /// A connection that carried no request: a tunnel, a passthrough, a refusal before any request was read.
     Connection,
-    /// A name looked up.
+    /// A DNS lookup.
     Dns,
     /// An HTTP request.
     Request,
-    /// The sandbox or the proxy itself: started, stopped, records lost.
+    /// An event of the sandbox or the proxy itself: started, stopped, records lost.
     Lifecycle,
 }
 
@@ -34,12 +34,12 @@ impl Kind {
     }
 }
 
-/// Which way it was decided.
+/// The decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It was let through.
+    /// Permitted.
     Allow,
-    /// It was refused.
+    /// Refused.
     Deny,
 }
 
@@ -53,7 +53,7 @@ impl Verdict {
     }
 }
 
-/// What the sandbox spoke.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/1.0 or 1.1.
@@ -62,7 +62,7 @@ pub enum Protocol {
     H2,
     /// A WebSocket.
     Ws,
-    /// TLS that was tunnelled unopened.
+    /// TLS, tunnelled without decryption.
     Tls,
     /// Neither TLS nor HTTP.
     Tcp,
@@ -81,25 +81,27 @@ impl Protocol {
     }
 }
 
-/// One decision, or one event in a sandbox's life. A field that is `None` is left out of the line.
+/// One decision, or one event in a sandbox's life. Fields that are `None` are omitted from the
+/// line.
 ///
-/// Made by [`Record::new`] or [`Record::lifecycle`], which take the time; filled by the setters named like the fields.
+/// [`Record::new`] and [`Record::lifecycle`] create one with the current time; setters named like
+/// the fields fill it.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// When the record was made: when the decision was taken, not when the line was written.
+    /// The time of the decision, not of the writing.
     pub time: Timestamp,
     /// The sandbox concerned.
     pub sandbox: Arc<str>,
-    /// The identity that the refusal's answer and the log carry too.
+    /// The id that the response and the log also carry.
     pub id: RequestId,
     /// What the record is about.
     pub kind: Kind,
-    /// Which way it was decided; `None` for an event.
+    /// The decision; `None` for an event.
     pub decision: Option<Verdict>,
-    /// Why it was refused, or how it ended after it had been allowed (`type` in the line).
+    /// Why it was refused, or how it failed after being allowed (`type` in the line).
     pub reason: Option<Reason>,
-    /// What happened, where it is no [`Reason`] (`type` in the line): an event of [`Kind::Lifecycle`],
-    /// or a connection for which the interceptor was not there.
+    /// What happened, if it is not a [`Reason`] (`type` in the line): an event of
+    /// [`Kind::Lifecycle`], or a connection while the interceptor was not running.
     pub event: Option<&'static str>,
     /// Which check decided.
     pub filter: Option<Filter>,
@@ -107,19 +109,19 @@ pub struct Record {
     pub rule: Option<Arc<Rule>>,
     /// The name of the credential concerned; never its key.
     pub credential: Option<Arc<str>>,
-    /// The host named, as the sandbox named it where it is not a valid one.
+    /// The requested host; as sent by the sandbox if invalid.
     pub host: Option<Arc<str>>,
-    /// The address dialled, or the one the sandbox asked for where none was dialled.
+    /// The address dialled, or else the one the sandbox asked for.
     pub ip: Option<IpAddr>,
     /// The port of the destination.
     pub port: Option<u16>,
-    /// What the sandbox spoke.
+    /// The protocol.
     pub protocol: Option<Protocol>,
     /// The method, as sent.
     pub method: Option<Box<str>>,
-    /// The path that was judged, without its query.
+    /// The judged path, without its query.
     pub path: Option<Box<str>>,
-    /// The status that the sandbox saw.
+    /// The response status sent to the sandbox.
     pub status: Option<u16>,
     /// Bytes from the sandbox to the origin.
     pub bytes_up: Option<u64>,
@@ -127,18 +129,18 @@ pub struct Record {
     pub bytes_down: Option<u64>,
     /// From the first byte of the request, or the start of the connection, to its end.
     pub duration: Option<Duration>,
-    /// How many real keys the origin sent back, whole; none where there were none.
+    /// How many times the origin sent back a whole real key; `None` for zero.
     pub key_echoed: Option<u64>,
-    /// The TLS alert by which a client refused the certificate, e.g. `unknown_ca`.
+    /// The TLS alert with which a client rejected the certificate, e.g. `unknown_ca`.
     pub alert: Option<&'static str>,
     /// How many records were lost, for the event `audit_dropped`.
     pub dropped: Option<u64>,
-    /// More of an event: the process that asked for it, for `takeover_begun`.
+    /// Details of an event: for `takeover_begun`, the process that asked for it.
     pub message: Option<Box<str>>,
 }
 
 impl Record {
-    /// A decision taken now.
+    /// A decision made now.
     pub fn new(sandbox: &Arc<str>, id: RequestId, kind: Kind, decision: Verdict) -> Record {
         Record { decision: Some(decision), ..Record::empty(sandbox, id, kind) }
     }
@@ -154,7 +156,7 @@ impl Record {
         Record { message: Some(text.into()), ..self }
     }
 
-    /// A request or connection that was let through.
+    /// A permitted request or connection.
     pub fn allow(sandbox: &Arc<str>, id: RequestId, kind: Kind, allow: &Allow) -> Record {
         Record {
             filter: Some(allow.filter),
@@ -163,7 +165,7 @@ impl Record {
         }
     }
 
-    /// A refusal, with the status that answers it (no status is written where nothing is answered: clear it).
+    /// A refusal, with its response status; clear the status if there is no response.
     pub fn deny(sandbox: &Arc<str>, id: RequestId, kind: Kind, deny: &Deny) -> Record {
         Record {
             reason: Some(deny.reason),
@@ -203,7 +205,7 @@ impl Record {
         }
     }
 
-    /// How much memory the record holds, in bytes, so that the queue can be bounded by it.
+    /// The record's memory use in bytes, for the queue's limit.
     pub(super) fn size(&self) -> usize {
         let text = |text: Option<&str>| text.map_or(0, str::len);
         size_of::<Record>()
@@ -279,7 +281,7 @@ impl Record {
         self
     }
 
-    /// Sets [`Record::path`]. A query is where keys travel: should one be left on it, it is cut off.
+    /// Sets [`Record::path`]. Cuts off a query, which may carry keys.
     #[must_use]
     pub fn path(mut self, path: &str) -> Record {
         let path = path.split_once('?').map_or(path, |(path, _query)| path);

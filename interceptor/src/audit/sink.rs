@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::files;
 
-/// How long a descriptor that somebody made non-blocking may refuse before the lines count as lost.
+/// How long a non-blocking descriptor may refuse before lines count as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How far back the beginning of a file's last line is looked for, in bytes: a record is far shorter.
+/// How far back to search for the start of a file's last line, in bytes; records are far shorter.
 const LONGEST_LINE: u64 = 1 << 20;
 
 pub(super) enum Sink {
@@ -19,17 +19,17 @@ pub(super) enum Sink {
     Discard,
 }
 
-/// A file that is only ever appended to, by whole lines.
+/// A file to which only whole lines are appended.
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    /// The file ends within a line that could not be finished nor taken back.
+    /// The file ends with an incomplete line that could not be removed.
     midline: bool,
 }
 
-/// A write that came to an end before its bytes did.
+/// An incomplete write.
 pub(super) struct Short {
-    /// How many bytes of whole lines were written.
+    /// The bytes of complete lines written.
     pub(super) complete: usize,
     pub(super) error: io::Error,
 }
@@ -41,14 +41,14 @@ impl Sink {
         Ok(Sink::File(LogFile { path: path.to_owned(), file, midline }))
     }
 
-    /// One whose reader may be slow: no `--audit` names one, but standard error may be one.
+    /// A pipe with a possibly slow reader, as standard error may be.
     #[cfg(test)]
     pub(super) fn pipe(writer: io::PipeWriter) -> Sink {
         let file = File::from(std::os::fd::OwnedFd::from(writer));
         Sink::File(LogFile { path: "a pipe".into(), file, midline: false })
     }
 
-    /// What errors name.
+    /// The name for error messages.
     pub(super) fn name(&self) -> String {
         match self {
             Sink::File(log) => log.path.display().to_string(),
@@ -61,14 +61,14 @@ impl Sink {
         matches!(self, Sink::Discard)
     }
 
-    /// Opens the file anew by its path, and says whether it is another one. On error the old one is kept. `alone`: it is an
-    /// error too if another process has it to itself.
+    /// Reopens the file by its path; returns whether it is a different one. Keeps the old one on
+    /// error. With `alone`, a lock held by another process is an error too.
     pub(super) fn reopen(&mut self, alone: bool) -> io::Result<bool> {
         let Sink::File(log) = self else { return Ok(false) };
         let file = append_to(&log.path)?;
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         if identity(&file)? == identity(&log.file)? {
-            // It keeps its lock.
+            // The same file: its lock stays.
             return Ok(false);
         }
         if alone {
@@ -79,7 +79,7 @@ impl Sink {
         Ok(true)
     }
 
-    /// Tries to have the file to itself among all who ask for that; `false` while another has it.
+    /// Tries to lock the file against other chain writers; `false` while another holds it.
     pub(super) fn try_lock(&self) -> io::Result<bool> {
         let Sink::File(log) = self else { return Ok(true) };
         match log.file.try_lock() {
@@ -89,7 +89,7 @@ impl Sink {
         }
     }
 
-    /// The last line of what is in the file, without its line feed; `None` where nothing is, or where it cannot be read back.
+    /// The file's last line, without its line feed; `None` if it is empty or cannot be read back.
     pub(super) fn last_line(&self) -> io::Result<Option<Vec<u8>>> {
         let Sink::File(log) = self else { return Ok(None) };
         let Some((file, length)) = read_back(&log.path, &log.file)? else { return Ok(None) };
@@ -107,7 +107,7 @@ impl Sink {
         }
     }
 
-    /// Writes whole lines, with as few system calls as the kernel permits.
+    /// Writes whole lines with as few system calls as possible.
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Short> {
         match self {
             Sink::Discard => Ok(()),
@@ -128,8 +128,8 @@ impl Sink {
 }
 
 impl LogFile {
-    /// Removes the last `bytes` bytes, the beginning of a line that could not be finished: `false` where that is not
-    /// possible (a pipe) or not safe (somebody else appended after us).
+    /// Removes the last `bytes` bytes, an incomplete line; `false` if impossible (a pipe) or unsafe
+    /// (another process appended since).
     fn take_back(&mut self, bytes: usize) -> bool {
         let end = match (self.file.metadata(), self.file.stream_position()) {
             (Ok(metadata), Ok(position)) if metadata.is_file() && metadata.len() == position => position,
@@ -140,8 +140,8 @@ impl LogFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    // A sandbox may write where the file is: no link that it plants there may lead this process
-    // elsewhere, and no pipe may have it wait for a reader.
+    // A sandbox may be able to write to the directory: follow no link planted there, and do not
+    // block on a pipe.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
@@ -160,12 +160,12 @@ fn append_to(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What is said of anything else.
+/// The error for any other file type.
 const UNFIT: &str =
     "it is no regular file (a pipe, a socket or a device): name a file, or `-` for standard error";
 
 /// Whether a device is `/dev/null` or `/dev/full` (Documentation/admin-guide/devices.txt of the
-/// kernel), which say at once what becomes of a record.
+/// kernel), which store nothing and never block.
 fn keeps_nothing(device: u64) -> bool {
     (libc::major(device), matches!(libc::minor(device), 3 | 7)) == (1, true)
 }
@@ -178,14 +178,14 @@ fn read_back(path: &Path, opened: &File) -> io::Result<Option<(File, u64)>> {
     }
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let found = file.metadata()?;
-    // Replaced in between: not what is written to.
+    // Replaced meanwhile: not the file being written.
     Ok(((found.dev(), found.ino()) == (metadata.dev(), metadata.ino())).then_some((file, found.len())))
 }
 
-/// Whether somebody else left half a line at the end, as a machine that lost its power does: it is to take no record with it.
+/// Whether the file ends with an incomplete line, as after a power failure.
 fn ends_midline(path: &Path, opened: &File) -> bool {
     let mut last = *b"\n";
-    // What cannot be read back is taken as whole; appending to it is what matters.
+    // A file that cannot be read back counts as complete; only appending matters.
     let read = read_back(path, opened)
         .and_then(|found| found.map_or(Ok(()), |(file, length)| file.read_exact_at(&mut last, length - 1)));
     read.is_ok() && last != *b"\n"
@@ -199,7 +199,7 @@ struct ShortWrite {
 
 fn write_lines(out: &mut dyn Write, midline: &mut bool, lines: &[u8]) -> Result<(), ShortWrite> {
     if *midline {
-        // Ends the broken line, so that it takes none of the following with it.
+        // End the broken line, so that it does not swallow the next.
         write_all(out, b"\n").map_err(|(_, error)| ShortWrite { complete: 0, partial: 0, error })?;
         *midline = false;
     }
@@ -209,7 +209,7 @@ fn write_lines(out: &mut dyn Write, midline: &mut bool, lines: &[u8]) -> Result<
     })
 }
 
-/// `write_all` that says how far it came.
+/// `write_all` that reports how much it wrote.
 fn write_all(out: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut written = 0;
     let mut refused_since: Option<Instant> = None;

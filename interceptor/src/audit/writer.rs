@@ -1,7 +1,7 @@
 //! The thread that formats and writes.
 //!
-//! It takes everything that is queued, writes it with few system calls, then leaves emitters alone for a moment, so that
-//! under load records gather into batches while a lone record is written at once.
+//! It writes everything queued with few system calls, then pauses, so that records gather into
+//! batches under load while a single record is written at once.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,23 +18,23 @@ use super::{ChainKey, Kind, Record, RequestId, Verdict, line};
 
 use crate::words;
 
-/// A batch is written in pieces of about this size, in bytes, so that the buffer stays small.
+/// The approximate size of a write in bytes, which bounds the buffer.
 const PIECE: usize = 256 * 1024;
 /// How long records gather after a batch.
 const GATHER: Duration = Duration::from_millis(1);
-/// How often a report of lost records is tried again while the sink takes nothing.
+/// Retry interval for reporting lost records while the sink fails.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often a failing sink is complained about.
+/// Interval between log messages about a failing sink.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
-/// How often it is looked whether another process has left the file.
+/// Interval for retrying a lock that another process holds.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long what is queued waits for that when nothing more will come.
+/// How long a closed queue waits for the lock.
 const LAST_LOOKS: Duration = Duration::from_secs(4);
-/// Vectors that grew beyond this many records in a flood are not kept.
+/// Vectors larger than this many records are not reused.
 const KEEP: usize = 1024;
 
-/// A record as it was written, for those who follow along: its JSON, and of its fields those by which it is chosen and counted.
-/// Many are kept, so it is small.
+/// A written record for subscribers: its JSON, and the fields needed to select and count it. Small,
+/// since many are kept.
 #[derive(Debug)]
 pub struct Published {
     /// [`Record::time`].
@@ -58,7 +58,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Of a record and its JSON.
+    /// Creates one from a record and its JSON.
     pub fn of(record: &Record, json: &str) -> Published {
         Published {
             time: record.time,
@@ -76,17 +76,17 @@ impl Published {
 
 pub(super) struct Writer {
     sink: Sink,
-    /// The key of the chain, until it begins.
+    /// The chain's key, until the chain starts.
     key: Option<ChainKey>,
     chain: Option<Chain>,
     followers: broadcast::Sender<Arc<Published>>,
-    /// Formatted lines of the current piece, and where each ends.
+    /// The formatted lines of the current piece, and the end of each.
     text: String,
     ends: Vec<usize>,
-    /// By sandbox, how many records were lost and not yet reported.
+    /// Lost records not yet reported, by sandbox.
     lost: BTreeMap<Arc<str>, u64>,
     complained: Option<Instant>,
-    /// Where losses are counted for good.
+    /// Keeps the total counts of lost records.
     queue: Arc<Queue>,
 }
 
@@ -120,7 +120,7 @@ impl Writer {
 
     /// Writes until the queue is closed and empty.
     pub(super) fn run(self, queue: &Queue) {
-        // Whatever ends this thread, nobody waits for it afterwards; and the file is let go of before.
+        // However this thread ends, waiters are released, after the file is closed.
         let _ending = Ending(queue);
         let mut writer = self;
         writer.write_all(queue);
@@ -136,7 +136,7 @@ impl Writer {
                 self.reopen();
             }
             self.write(&records);
-            // What was dropped came after what was queued: the report stands where the gap is.
+            // Records were dropped after these were queued, so the report marks the gap.
             for (sandbox, count) in dropped {
                 *self.lost.entry(sandbox).or_default() += count;
             }
@@ -145,7 +145,7 @@ impl Writer {
                 self.end_chain();
             }
             for waiter in waiters {
-                let _ = waiter.send(()); // one who no longer waits is no error
+                let _ = waiter.send(()); // the waiter may be gone
             }
             if closed {
                 break;
@@ -160,14 +160,14 @@ impl Writer {
         if !self.lost.is_empty() {
             let lost: u64 = self.lost.values().sum();
             tracing::error!(
-                "lost {}, and cannot say so in {}",
+                "lost {}, and cannot record that in {}",
                 words::count(lost, "audit record"),
                 self.sink.name()
             );
         }
     }
 
-    /// Waits until the file is this process's own, then begins the chain, or goes on with the one that is there.
+    /// Waits for the lock on the file, then starts or continues the chain.
     fn begin_chain(&mut self, queue: &Queue) {
         let Some(key) = self.key.take() else { return };
         let mut closed_since: Option<Instant> = None;
@@ -184,7 +184,7 @@ impl Writer {
                 }
             }
             if queue.is_closed() && closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_LOOKS {
-                // Two writers would break the chain: rather the reader learns of records that are missing.
+                // Two writers would break the chain; losing records is visible to the reader.
                 tracing::error!(
                     "another process holds the audit file {}; records are being lost",
                     self.sink.name()
@@ -212,7 +212,7 @@ impl Writer {
         }
     }
 
-    /// Writes what must be written first, if it was not yet.
+    /// Writes the opening record if it is still due.
     fn open_chain(&mut self) -> Result<(), Short> {
         let Some(chain) = &mut self.chain else { return Ok(()) };
         let place = chain.place();
@@ -308,19 +308,19 @@ impl Writer {
         }
     }
 
-    /// Passes on the records of the current piece.
+    /// Publishes the records of the current piece.
     fn publish_piece(&self, records: &[Record]) {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         for (record, (start, end)) in records.iter().zip(starts.zip(&self.ends)) {
             match &self.chain {
                 None => self.tell(record, &self.text[start..end - 1]),
-                // The fields of the chain are the file's.
+                // Subscribers get records without the chain's fields.
                 Some(_) => self.publish(record),
             }
         }
     }
 
-    /// Counts those of a piece's records that could not be written.
+    /// Counts the records of a piece that could not be written.
     fn lose(&mut self, records: &[Record], short: &Short) {
         let written = self.ends.partition_point(|&end| end <= short.complete);
         for record in &records[written..] {
@@ -330,7 +330,7 @@ impl Writer {
         self.complain(&short.error);
     }
 
-    /// Says in the log, now and then, that the sink takes nothing.
+    /// Logs a failing sink at intervals.
     fn complain(&mut self, error: &std::io::Error) {
         if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
             self.complained = Some(Instant::now());
@@ -341,7 +341,7 @@ impl Writer {
         }
     }
 
-    /// Says in the stream how many records are missing from it, if it takes that much.
+    /// Reports lost records in the stream, if it can be written.
     fn report_lost(&mut self) {
         while let Some((sandbox, &count)) = self.lost.first_key_value() {
             let mut record = Record::lifecycle(sandbox, "audit_dropped");
@@ -369,7 +369,7 @@ impl Writer {
     }
 
     fn tell(&self, record: &Record, json: &str) {
-        // It fails when the last follower has just left.
+        // Fails if the last subscriber has just left.
         let _ = self.followers.send(Arc::new(Published::of(record, json)));
     }
 }

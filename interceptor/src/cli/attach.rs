@@ -1,4 +1,5 @@
-//! `interceptor attach`: enforces a policy on a cgroup that exists: a container's, a slice's.
+//! `interceptor attach`: enforces a policy on an existing cgroup, such as a container's or a
+//! slice's.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::fleet::{Enforced, Netns, Visit};
 use crate::kernel::{Enforcer, Wall};
 use crate::sandbox::{cgroup, launch};
 
-/// How long files are waited for when they are read again: one may be on a mount that hangs.
+/// Time limit for rereading files: a file may be on a mount that hangs.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// The arguments of `interceptor attach`.
@@ -25,17 +26,19 @@ pub struct Attach {
     /// The options that `run` and `serve` have too.
     #[command(flatten)]
     common: Common,
-    /// The cgroup: a directory of a mounted cgroup v2, or a path below its mount, as /proc/PID/cgroup shows it.
+    /// The cgroup: a directory in a cgroup v2 mount, or a path relative to the mount, as in
+    /// /proc/PID/cgroup.
     #[arg(long, value_name = "PATH")]
     cgroup: PathBuf,
-    /// A process whose network namespace is the sandbox's [default: the first of the cgroup].
+    /// A process in the sandbox's network namespace [default: the cgroup's first process].
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
-    /// That network namespace was made for this sandbox alone, as by `docker run --network none`:
-    /// its loopback is its own. Without it, loopback is refused like the host's.
+    /// The network namespace belongs to this sandbox alone, as with `docker run --network none`, so
+    /// its loopback traffic is allowed. Without this option, loopback is refused like the host's.
     #[arg(long)]
     private_network: bool,
-    /// Close the connections that the cgroup's processes opened before; without it they go on, and their number is said.
+    /// Close connections that the cgroup's processes opened before the attach. Without this option
+    /// they continue, and their number is reported.
     #[arg(long)]
     kill_existing: bool,
 }
@@ -57,9 +60,9 @@ the placeholders and, with --base-urls, the services' base URLs.";
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let Attach { common, cgroup, pid, private_network, kill_existing } = arguments;
-    // Before any other thread exists: those that follow inherit that the signals are held back.
+    // Before any other thread starts, so that every thread inherits the blocked signals.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().context("cannot hold back signals")?;
+    signals.thread_block().context("cannot block signals")?;
     setup::log(&common);
     launch::harden()?;
     let visit = Visit::find(&cgroup, pid, None).and_then(|visit| visit.private(private_network));
@@ -99,7 +102,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let signal = loop {
         let signal = watch::until_signal(&signals, || {
             let lost = enforced.lost();
-            // A cgroup that is gone takes the programs along, and has nobody left to get out.
+            // A removed cgroup takes its programs with it; no process is left to escape.
             if !lost.is_empty() && !alarmed && visit.cgroup.exists() {
                 enforced.alarm(&lost);
                 alarmed = true;
@@ -119,10 +122,10 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the policy and the keys again. What is wrong is said in the log and changes nothing.
+/// Rereads the policy and the keys. Errors are logged, and nothing changes.
 fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
     let again = match common.policy.as_deref() {
-        // Standard input is read once, and nothing else is there to read but key files.
+        // Standard input cannot be read twice; only key files are left to reread.
         None => None,
         Some(path) if path == Path::new("-") => None,
         Some(_) => Some(common.clone()),
@@ -151,7 +154,7 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
     }
 }
 
-/// Says that enforcement is in place, and what the sandbox's programs need to know.
+/// Announces that enforcement is in place, with what the sandbox's programs need.
 fn announce(
     common: &Common,
     id: &str,

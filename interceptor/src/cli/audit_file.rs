@@ -1,5 +1,6 @@
-//! Audit records as the commands read them back: one JSON object a line, of which only what a policy can judge again
-//! is taken. Lines that are none are counted, not fatal: a record may have been cut by a full disk.
+//! Audit records read back from a file, one JSON object per line. Only what a policy needs to judge
+//! the request again is kept. Lines that are not records are counted rather than fatal: a full disk
+//! may have cut one.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -10,10 +11,10 @@ use serde::Deserialize;
 
 use crate::files;
 
-/// The longest line that is read as a record, in bytes.
+/// The longest line read as a record, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
-/// What is taken from a record.
+/// The fields kept of a record.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Record {
     #[serde(default)]
@@ -43,10 +44,11 @@ pub(super) struct Record {
     pub(super) path: Option<String>,
 }
 
-/// Calls `each` with every record of an audit file, in order, until it says to stop; returns how many lines were none.
+/// Calls `each` with every record of an audit file, in order, until it returns `false`. Returns the
+/// number of lines that are not records.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub(super) fn each(path: &Path, mut each: impl FnMut(Record) -> bool) -> anyhow::Result<u64> {
     let context = || format!("cannot read the audit file {}", path.display());
     let mut reader = BufReader::new(files::open(path).with_context(context)?.0);
@@ -72,8 +74,8 @@ pub(super) fn each(path: &Path, mut each: impl FnMut(Record) -> bool) -> anyhow:
 }
 
 impl Record {
-    /// Whether the policy of that time permitted it; `None` where something other than the policy
-    /// decided, or what decided is not in the record.
+    /// Whether the policy in force then permitted it; `None` if the policy did not decide, or if
+    /// the record does not tell.
     pub(super) fn permitted(&self) -> Option<bool> {
         if self.decision == "allow" {
             return Some(true);
@@ -83,18 +85,18 @@ impl Record {
         let (is_request, is_raw) = (self.kind == "request", self.protocol.as_deref() == Some("tcp"));
         match reason {
             Reason::HostDenied | Reason::CredentialAmbiguous | Reason::PlaintextDenied => Some(false),
-            // For a method that a header asked for, or since the key could not be set.
+            // Possibly because of a method-override header, or because the key could not be set.
             Reason::EndpointDenied => {
                 let for_rules =
                     self.filter.as_deref().is_none_or(|filter| filter == Filter::Endpoint.as_str());
                 let as_sent = for_rules && self.rule.as_ref().is_none_or(serde_json::Value::is_null);
                 as_sent.then_some(false)
             }
-            // The placeholder stood in the name that TLS asked for.
+            // On a connection, the placeholder was in the TLS server name.
             Reason::CredentialMisuse => is_request.then_some(false),
-            // For an upgrade, or for what the kernel does not let pass.
+            // Also used for upgrades and for traffic that the kernel blocks.
             Reason::ProtocolDenied => (!is_request && is_raw).then_some(false),
-            // The query, or what was cut off with it.
+            // The query, or what was removed with it.
             Reason::PathAmbiguous => {
                 let path = self.path.as_deref()?;
                 CanonicalPath::parse(path).is_err().then_some(false)
@@ -104,7 +106,7 @@ impl Record {
                 let method = self.method.as_deref()?;
                 refused.iter().any(|name| name.eq_ignore_ascii_case(method)).then_some(false)
             }
-            // The policy had let it through.
+            // The policy had permitted it.
             Reason::UpstreamUnreachable
             | Reason::UpstreamTls
             | Reason::UpstreamProtocol
@@ -113,8 +115,8 @@ impl Record {
             | Reason::Aborted
             | Reason::ResponseTimeout
             | Reason::TunnelIdleTimeout => Some(true),
-            // A connection to a host that is denied, which ended before anything was asked; one
-            // whose names differed has no filter.
+            // With a filter: a connection to a denied host that ended before any request. Without:
+            // one whose names differed.
             Reason::NoRequest | Reason::CertificateRejected => self.filter.is_some().then_some(false),
             Reason::RequestMalformed
             | Reason::AuthorityMismatch
@@ -125,10 +127,10 @@ impl Record {
         }
     }
 
-    /// What another policy says of what was recorded; `None` for records that a policy does not decide.
+    /// Judges the recorded request by another policy; `None` for records that no policy decides.
     ///
-    /// A record has no scheme: port 80, and a refusal for plaintext, were `http`; the rest `https`. The credential that was
-    /// used or misused counts as presented.
+    /// Records have no scheme: port 80 and plaintext refusals count as `http`, the rest as `https`.
+    /// The credential used or misused counts as presented.
     pub(super) fn judge(&self, policy: &Policy) -> Option<Decision> {
         let host = Host::parse(self.host.as_deref()?).ok()?;
         let port = self.port?;
@@ -153,7 +155,8 @@ impl Record {
             "connection" => policy.decide_host(&host, port),
             _ => return None,
         };
-        // The address matters where it was what was refused: an address that was dialled may have been exempt (`--resolve`).
+        // The address counts only if it was the reason for the refusal: a dialled address may have
+        // been exempt (`--resolve`).
         let refused_address = self.reason.as_deref() == Some(Reason::HostDenied.as_str());
         match (&decision, self.ip.filter(|_| refused_address)) {
             (Decision::Allow(_), Some(address)) if !is_synthetic(address) => {
@@ -169,7 +172,7 @@ impl Record {
     }
 }
 
-/// Whether an address is one that the interceptor's own DNS hands out: it says nothing about where a name leads.
+/// Whether the address is one of our synthetic ones, which tell nothing about the real destination.
 fn is_synthetic(address: std::net::IpAddr) -> bool {
     match address {
         std::net::IpAddr::V4(address) => address.octets()[0] == 198 && address.octets()[1] & 0xfe == 18,

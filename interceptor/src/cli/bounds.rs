@@ -1,12 +1,12 @@
-//! Bounds as people write them: `512`, `2g`, `none`.
+//! Parses limits such as `512`, `2g` or `none`.
 
-/// A bound; `None` is none.
+/// A limit; `None` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bound(pub(super) Option<u64>);
 
-/// Fewer processes than a sandbox itself needs would only fail in odd ways.
+/// With fewer processes than the sandbox itself needs, commands would fail obscurely.
 const FEWEST_PROCESSES: u64 = 8;
-/// The same of memory.
+/// Likewise for memory.
 const LEAST_MEMORY: u64 = 16 << 20;
 
 /// A number of processes.

@@ -1,7 +1,7 @@
 //! `interceptor check`: lints policies: every error and warning with its JSON path; exit 1 on an error.
 //!
-//! Beside what the document itself shows, the sources of keys are tried: a variable that is not set or a file that is not there
-//! is an error here rather than when the sandbox starts. Nothing of a key is kept or printed.
+//! It also tries the sources of keys, so that an unset variable or a missing file is an error here,
+//! not when the sandbox starts. No key is kept or printed.
 
 use std::env;
 use std::io::{self, ErrorKind, Write};
@@ -30,15 +30,15 @@ pub struct Check {
     /// Print one JSON object: {"errors": [...], "warnings": [...]}.
     #[arg(long)]
     json: bool,
-    /// Do not try to read the keys that the policies name by `env` and `file`.
+    /// Do not check that keys given by `env` and `file` can be read.
     #[arg(long)]
     skip_keys: bool,
-    /// Where the operator's own profiles are.
+    /// The directory of the operator's own profiles.
     #[arg(long, value_name = "DIR")]
     profiles_dir: Option<PathBuf>,
 }
 
-/// What was found in one file.
+/// The findings in one file.
 struct Checked {
     file: String,
     lines: Vec<String>,
@@ -83,15 +83,15 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
     super::verdict(printed, u8::from(failed))
 }
 
-/// Why a file cannot be read, without its name, which stands before the message.
+/// Why a file cannot be read, without its name, which precedes the message.
 fn unreadable(error: &anyhow::Error) -> String {
     match error.root_cause().downcast_ref::<io::Error>() {
-        Some(cause) => format!("the file cannot be read: {cause}"),
+        Some(cause) => format!("cannot read the file: {cause}"),
         None => "the file is not UTF-8".to_owned(),
     }
 }
 
-/// What is wrong with the source of a key, as far as it can be seen from here.
+/// A problem with the source of a key, as far as this process can tell.
 fn unreadable_key(credential: &Credential) -> Option<Problem> {
     let message = match &credential.key {
         KeySource::Literal(_) => return None,

@@ -1,4 +1,4 @@
-//! `interceptor completions`: what a shell needs to complete our commands and options.
+//! `interceptor completions`: prints shell completions.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
-//! `interceptor doctor`: says what this host can and cannot do, each with its remedy.
+//! `interceptor doctor`: checks what this host can do, with a remedy for each failure.
 //!
-//! What can be tried is tried (every hook is loaded and attached to a cgroup made for it), not concluded from a version. The exit status is
-//! 1 when something is missing without which `interceptor run` cannot work.
+//! It tests features rather than versions: every hook is loaded and attached to a temporary cgroup.
+//! The exit status is 1 if `interceptor run` cannot work.
 
 mod engines;
 mod hooks;
@@ -28,18 +28,18 @@ pub struct Doctor {
     json: bool,
 }
 
-/// What was looked at, and what was seen.
+/// A check and its result.
 #[derive(Debug, Serialize)]
 struct Check {
-    /// What was looked at.
+    /// What was checked.
     name: String,
-    /// Whether it is as it should be.
+    /// Whether it passed.
     ok: bool,
-    /// Whether `interceptor run` cannot work without it.
+    /// Whether `interceptor run` needs it.
     required: bool,
-    /// What was seen.
+    /// The finding.
     detail: String,
-    /// What to do, where something is amiss.
+    /// What to do about a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
 }
@@ -65,7 +65,7 @@ impl Check {
 struct Report {
     /// Whether `interceptor run` can work.
     ok: bool,
-    /// Every check, in the order in which they were made.
+    /// Every check, in order.
     checks: Vec<Check>,
 }
 
@@ -79,7 +79,7 @@ pub fn run(arguments: Doctor) -> anyhow::Result<ExitCode> {
     super::verdict(io::Write::write_all(&mut io::stdout(), text.as_bytes()), u8::from(!report.ok))
 }
 
-/// Makes every check.
+/// Runs every check.
 fn examine() -> Report {
     let mut checks = vec![kernel_version(), capabilities()];
     checks.extend(hooks::cgroup_and_hooks());
@@ -100,7 +100,7 @@ fn examine() -> Report {
     Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
 }
 
-/// The report for people.
+/// The report as text.
 fn describe(report: &Report) -> String {
     let mut text = String::new();
     let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
@@ -150,7 +150,7 @@ fn kernel_version() -> Check {
     }
 }
 
-/// What `interceptor run` does needs these.
+/// The capabilities that `interceptor run` needs.
 fn capabilities() -> Check {
     const NAME: &str = "capabilities";
     const NEEDED: [Capability; 7] = [
@@ -179,7 +179,7 @@ fn capabilities() -> Check {
     }
 }
 
-/// What `serve` may do once it runs.
+/// What `serve` can still do after start-up.
 fn least_privilege() -> Check {
     const NAME: &str = "least privilege";
     let keeps = privilege::Keeps;
@@ -195,7 +195,7 @@ fn least_privilege() -> Check {
     }
 }
 
-/// The filter on system calls that refuses the socket families without a hook.
+/// Seccomp filters, which refuse the socket families that no hook covers.
 fn seccomp() -> Check {
     const NAME: &str = "seccomp";
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
@@ -211,7 +211,7 @@ fn seccomp() -> Check {
     }
 }
 
-/// The namespaces a sandbox is made of.
+/// The namespaces that a sandbox needs.
 fn namespaces() -> Check {
     const NAME: &str = "namespaces";
     let missing: Vec<_> = ["net", "mnt", "pid"]
@@ -230,33 +230,30 @@ fn namespaces() -> Check {
     }
 }
 
-/// Whether sandboxed commands may make user namespaces; some (browsers, build tools) want to.
+/// Whether sandboxed commands can create user namespaces, as browsers and build tools do.
 fn user_namespaces() -> Check {
     const NAME: &str = "user namespaces";
     match user_namespaces_of_users() {
-        Err((why, remedy)) => Check::failed(
-            NAME,
-            false,
-            format!("{why}; run --nesting needs them, and nothing else does"),
-            remedy,
-        ),
+        Err((why, remedy)) => {
+            Check::failed(NAME, false, format!("{why}; only run --nesting needs them"), remedy)
+        }
         Ok(most) => {
             Check::passed(NAME, false, format!("up to {most}; run --nesting lets commands make them"))
         }
     }
 }
 
-/// Whether there is IPv6 to intercept.
+/// Whether the host has IPv6.
 fn ipv6() -> Check {
     const NAME: &str = "IPv6";
     if Path::new("/proc/net/if_inet6").exists() {
         Check::passed(NAME, false, "present, and intercepted")
     } else {
-        Check::passed(NAME, false, "absent; IPv4 is intercepted, and there is nothing else")
+        Check::passed(NAME, false, "absent; only IPv4 is intercepted")
     }
 }
 
-/// The resolver the proxy asks for the addresses of permitted names.
+/// The resolver that the proxy uses for permitted names.
 fn resolver() -> Check {
     const NAME: &str = "resolver";
     const FILE: &str = "/etc/resolv.conf";
@@ -270,7 +267,7 @@ fn resolver() -> Check {
                 .filter_map(|rest| rest.split_whitespace().next())
                 .collect();
             if servers.is_empty() {
-                Check::failed(NAME, false, format!("{FILE} names no name server"), REMEDY)
+                Check::failed(NAME, false, format!("{FILE} lists no name server"), REMEDY)
             } else {
                 Check::passed(NAME, false, servers.join(", "))
             }
@@ -279,7 +276,7 @@ fn resolver() -> Check {
     }
 }
 
-/// The roots by which upstream servers are verified.
+/// The roots that verify upstream servers.
 fn upstream_trust() -> Check {
     const NAME: &str = "upstream trust";
     const REMEDY: &str =
@@ -292,7 +289,7 @@ fn upstream_trust() -> Check {
     }
 }
 
-/// Socket families that no hook of a cgroup sees. Said, since it differs between `run` and `attach`.
+/// Socket families that cgroup hooks do not cover; `run` and `attach` differ here.
 fn other_families() -> Check {
     Check::passed(
         "other families",

@@ -1,8 +1,9 @@
-//! Excerpts of a policy document for its problems: a window of the line around the value concerned, without what may be a key.
+//! Excerpts of a policy document for error messages: part of the line around the value, with
+//! anything that may be a key masked.
 //!
-//! What stands where is known from the document's structure, so nothing is shown of a text that is no JSON. A string is shown
-//! only where the grammar has names, hosts, methods, patterns and limits, and only if it looks like one; inside a credential that
-//! leaves its hosts and endpoints. Every other value is masked, whatever it looks like.
+//! Masking follows the document's structure, so nothing is shown of a text that is not JSON. A
+//! string is shown only where the schema has a name, host, method, pattern or limit, and only if it
+//! looks like one; in a credential, only hosts and endpoints qualify. Every other value is masked.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -10,31 +11,31 @@ use std::ops::Range;
 use interceptor_policy::{Problem, child_pointer};
 use serde::de::IgnoredAny;
 
-/// How much of a line is shown before the value concerned, and in all, in bytes.
+/// How many bytes of a line are shown before the value, and in all.
 const BEFORE: usize = 60;
 const WIDTH: usize = 150;
 
-/// The fields whose values may be shown, by the field around them.
+/// The top-level fields whose values may be shown.
 const SHOWN: [&str; 4] = ["image", "network", "network_profile", "limits"];
 const SHOWN_IN_CREDENTIAL: [&str; 4] = ["hosts", "endpoints", "methods", "paths"];
 const CREDENTIAL: [&str; 7] = ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
 
-/// A document as excerpts need it.
+/// A document prepared for excerpts.
 pub(super) struct Excerpts<'a> {
     text: &'a str,
-    /// Where each line begins.
+    /// The start of each line.
     lines: Vec<usize>,
-    /// Whether it is a document at all.
+    /// Whether the text is JSON.
     is_json: bool,
-    /// Where the value of each pointer that was asked for begins, and of those around it.
+    /// The start of the value at each requested pointer, and at its parents.
     values: HashMap<String, usize>,
-    /// Strings (without their quotes) and values that must not be shown, in order.
+    /// Strings (without quotes) and other values to mask, in order.
     masked: Vec<Range<usize>>,
 }
 
 impl<'a> Excerpts<'a> {
-    /// Reads the structure of a document, for these problems alone: of a large one not every place
-    /// is kept. Of a text that is no JSON, or nests too deep to be a policy, nothing will be shown.
+    /// Scans a document for these problems, keeping only their positions. A text that is not JSON,
+    /// or that nests too deep for a policy, yields no excerpts.
     pub(super) fn of<'p>(text: &'a str, problems: impl IntoIterator<Item = &'p Problem>) -> Excerpts<'a> {
         let mut wanted = HashSet::new();
         for problem in problems {
@@ -56,7 +57,7 @@ impl<'a> Excerpts<'a> {
         Excerpts { text, lines, is_json, values: walk.values, masked: walk.masked }
     }
 
-    /// What to show of a problem's line.
+    /// The excerpt for a problem.
     pub(super) fn of_problem(&self, problem: &Problem) -> Option<String> {
         if !self.is_json {
             return None;
@@ -77,7 +78,7 @@ impl<'a> Excerpts<'a> {
         Some(shown)
     }
 
-    /// Where the value of a pointer, or of the nearest one around it, begins.
+    /// The start of the value at a pointer, or at its nearest known parent.
     fn position(&self, mut pointer: &str) -> Option<usize> {
         loop {
             if let Some(at) = self.values.get(pointer) {
@@ -87,7 +88,7 @@ impl<'a> Excerpts<'a> {
         }
     }
 
-    /// The next place at which the text can be cut.
+    /// The next character boundary.
     fn boundary(&self, mut at: usize) -> usize {
         while !self.text.is_char_boundary(at) {
             at += 1;
@@ -95,7 +96,7 @@ impl<'a> Excerpts<'a> {
         at
     }
 
-    /// The text of a range with what is masked in it as `…`.
+    /// Appends a range of the text, masked parts as `…`.
     fn push(&self, shown: &mut String, range: Range<usize>) {
         let mut at = range.start;
         let first = self.masked.partition_point(|masked| masked.end <= range.start);
@@ -110,22 +111,22 @@ impl<'a> Excerpts<'a> {
     }
 }
 
-/// One pass over a text that is known to be JSON.
+/// One pass over valid JSON.
 struct Walk<'a> {
     text: &'a str,
-    /// The pointers whose places are kept.
+    /// The pointers whose positions are kept.
     wanted: HashSet<String>,
     values: HashMap<String, usize>,
     masked: Vec<Range<usize>>,
 }
 
-/// A list or an object that is being read.
+/// An open list or object.
 struct Open {
-    /// `None` where no place below it is wanted.
+    /// `None` if no position below it is wanted.
     pointer: Option<String>,
-    /// The names that lead to it, as they are written; `None` for an element of a list.
+    /// The number of names that lead to it.
     depth: usize,
-    /// The next element's number; `None` for an object.
+    /// The next element's index; `None` for an object.
     index: Option<usize>,
 }
 
@@ -133,9 +134,9 @@ impl<'a> Walk<'a> {
     fn document(&mut self) {
         let bytes = self.text.as_bytes();
         let mut open: Vec<Open> = Vec::new();
-        // The names that lead to the value that comes next, as they are written; a list's elements have its name.
+        // The names that lead to the next value, as written; list elements share the list's name.
         let mut names: Vec<&'a str> = Vec::new();
-        // The pointer of the value that comes next in an object, when its name has been read.
+        // In an object, the pointer of the next value, once its name is read.
         let mut named: Option<Option<String>> = None;
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
@@ -181,7 +182,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A name in an object, quotes included; the pointer of its value, if a place there is wanted.
+    /// Reads a name in an object, quotes included; returns the pointer of its value if wanted.
     fn name(&mut self, object: &Open, names: &mut Vec<&'a str>, quoted: Range<usize>) -> Option<String> {
         let inner = quoted.start + 1..quoted.end - 1;
         let name = &self.text[inner.clone()];
@@ -195,7 +196,7 @@ impl<'a> Walk<'a> {
         pointer.filter(|pointer| self.wanted.contains(pointer))
     }
 
-    /// A string, number or word that begins at `start`; where it ends.
+    /// Reads a string, number or literal at `start`; returns its end.
     fn scalar(&mut self, start: usize, names: &[&'a str]) -> usize {
         let bytes = self.text.as_bytes();
         if bytes[start] == b'"' {
@@ -215,7 +216,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Behind the closing quote of the string whose text begins at `at`.
+/// The position after the closing quote of the string whose text starts at `at`.
 fn string_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(byte) = bytes.get(at) {
         at += 1;
@@ -228,7 +229,7 @@ fn string_end(bytes: &[u8], mut at: usize) -> usize {
     at.min(bytes.len())
 }
 
-/// Whether a value may be shown, by the names that lead to it.
+/// Whether a value at these names may be shown.
 fn may_show(names: &[&str]) -> bool {
     match names {
         ["credentials_v2", _, fields @ ..] => {
@@ -239,8 +240,7 @@ fn may_show(names: &[&str]) -> bool {
     }
 }
 
-/// Whether a name may be shown, by the names that lead to it: fields of the grammar, names of credentials and what is short
-/// outside of them.
+/// Whether a name may be shown: schema fields, credential names, and short names elsewhere.
 fn may_show_name(names: &[&str], name: &str) -> bool {
     let short = name.len() <= 32 && !interceptor_policy::looks_like_key(name);
     match names {
@@ -252,7 +252,7 @@ fn may_show_name(names: &[&str], name: &str) -> bool {
     }
 }
 
-/// Whether a string is surely a method, a pattern or a rule rather than a key.
+/// Whether a string is certainly a method, pattern or rule rather than a key.
 fn harmless(text: &str) -> bool {
     let short = |limit: usize, separator: char| text.split(separator).all(|part| part.len() <= limit);
     let method = text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_uppercase());

@@ -1,5 +1,5 @@
-//! What `attach` finds in a cgroup that exists already: connections from before, and processes that could open sockets which no hook
-//! sees. Each is closed or said.
+//! Handles what `attach` finds in an existing cgroup: open connections, and processes that can open
+//! sockets no hook covers. Each is closed or reported.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::words;
 /// CAP_NET_RAW and CAP_NET_ADMIN (`include/uapi/linux/capability.h`) as bits of a set.
 const DANGEROUS: u64 = 1 << 13 | 1 << 12;
 
-/// Closes the connections from before the attach, or says how many go on.
+/// Closes the connections from before the attach, or reports how many continue.
 pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result<()> {
     if kill {
         let closed = wall.close_existing().context("--kill-existing")?;
@@ -34,7 +34,7 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
         let born = match foreign {
             0 => String::new(),
             foreign => {
-                format!("; {foreign} of them were made outside this cgroup and are not intercepted at all")
+                format!("; {foreign} of them were opened outside this cgroup and are not intercepted at all")
             }
         };
         warn(
@@ -50,8 +50,8 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
     Ok(())
 }
 
-/// Warns of processes that may open packet sockets (CAP_NET_RAW), or make devices and tunnels through which the kernel itself sends
-/// (CAP_NET_ADMIN), where there is a device to send by. Neither is an internet socket, so no hook of a cgroup sees it.
+/// Warns of processes that can open packet sockets (CAP_NET_RAW), or create devices and tunnels
+/// (CAP_NET_ADMIN), if there is a network device. No cgroup hook covers either.
 pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool) {
     if !has_devices {
         return;
@@ -76,7 +76,7 @@ pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool
     }
 }
 
-/// Whether a process has one of the two capabilities (proc_pid_status(5)).
+/// Whether a process has either capability (proc_pid_status(5)).
 fn may_open_raw(process: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

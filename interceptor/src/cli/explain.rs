@@ -1,5 +1,5 @@
-//! `interceptor explain`: says what a policy decides for one request, by which filter and rule, and shows the request as it
-//! would be forwarded. Nothing is resolved and no key is read.
+//! `interceptor explain`: shows what a policy decides for one request, by which filter and rule,
+//! and the request as it would be forwarded. It resolves no name and reads no key.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -30,19 +30,19 @@ pub struct Explain {
     /// The policy document; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// The method, as the client would send it.
+    /// The method, as the client sends it.
     #[arg(value_name = "METHOD", required_unless_present = "id")]
     method: Option<String>,
     /// The URL (http, https, ws or wss); its path is taken as written.
     #[arg(value_name = "URL", required_unless_present = "id")]
     url: Option<String>,
-    /// A credential whose placeholder the request presents; repeatable.
+    /// A credential whose placeholder the request carries; repeatable.
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     present: Vec<String>,
     /// A header of the request, `NAME: VALUE`. Repeatable.
     #[arg(short = 'H', long, value_name = "HEADER", conflicts_with = "id")]
     header: Vec<String>,
-    /// An audit file to take the request from.
+    /// The audit file with the request.
     #[arg(long, value_name = "FILE", requires = "id")]
     audit: Option<PathBuf>,
     /// The id of the record to explain.
@@ -51,21 +51,21 @@ pub struct Explain {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Where the operator's own profiles are.
+    /// The directory of the operator's own profiles.
     #[arg(long, value_name = "DIR")]
     profiles_dir: Option<PathBuf>,
 }
 
-/// A question and its answer.
+/// A request and the decision on it.
 struct Explanation {
     scheme: Scheme,
     method: String,
     host: Option<Host>,
     port: u16,
-    /// The path as it was written.
+    /// The path as written.
     path: String,
     query: Option<String>,
-    /// The names of the headers that were given.
+    /// The names of the given headers.
     headers: Vec<String>,
     decision: Decision,
 }
@@ -87,7 +87,7 @@ pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
     super::verdict(printed, u8::from(matches!(explanation.decision, Decision::Deny(_))))
 }
 
-/// The request of the command line.
+/// The request given on the command line.
 fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
     let (Some(method), Some(url)) = (&arguments.method, &arguments.url) else {
         bail!("METHOD and URL are required")
@@ -131,7 +131,7 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
                 overrides: &overrides,
                 presented: &presented,
             };
-            // The proxy refuses what is no request target before it asks the policy.
+            // The proxy refuses an invalid request target before it asks the policy.
             let decision = match target_problem(path, query.as_deref()) {
                 Some(message) => path_ambiguous(message),
                 None => policy.decide(&request),
@@ -152,7 +152,7 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
     })
 }
 
-/// The request that one under a base URL stands for, which is what is judged and forwarded.
+/// The request behind a base URL, which is judged and forwarded.
 fn under_base_url(
     policy: &Policy,
     method: &str,
@@ -183,18 +183,18 @@ fn under_base_url(
     Explanation { scheme: Scheme::Https, method, host, port, path, query, headers, decision }
 }
 
-/// The answer to a request whose host is none.
+/// The decision on a request with an invalid host.
 fn malformed(message: String) -> Decision {
     refused(Reason::RequestMalformed, message)
 }
 
-/// The answer to a request whose target has no single reading.
+/// The decision on a request with an ambiguous target.
 fn path_ambiguous(message: String) -> Decision {
     refused(Reason::PathAmbiguous, message)
 }
 
-/// Why a target, path and query as written, is none that the proxy's HTTP takes. What the policy itself says of a path is left
-/// to it.
+/// Why the proxy's HTTP parser rejects a target (path and query as written). Path rules are left to
+/// the policy.
 fn target_problem(path: &str, query: Option<&str>) -> Option<String> {
     if interceptor_policy::CanonicalPath::parse(path).is_err() {
         return None;
@@ -208,7 +208,7 @@ fn target_problem(path: &str, query: Option<&str>) -> Option<String> {
     }
 }
 
-/// The answer of the filter that comes before every rule.
+/// A refusal that precedes every rule.
 fn refused(reason: Reason, message: String) -> Decision {
     Decision::Deny(interceptor_policy::Deny {
         reason,
@@ -230,11 +230,11 @@ fn presented(policy: &Policy, names: &[String]) -> anyhow::Result<Vec<Credential
         .collect()
 }
 
-/// The request of an audit record.
+/// The request in an audit record.
 fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Result<Explanation> {
     let mut found = None;
     let mut wanted = |record: audit_file::Record| {
-        // A connection and its requests may share an id: the request says more.
+        // A connection and its request may share an id; prefer the request.
         if record.id == id && (found.is_none() || record.kind == "request") {
             found = Some(record);
         }
@@ -256,7 +256,7 @@ fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Resul
 }
 
 impl Explanation {
-    /// The same with the headers of the request, one of which may be reason enough to refuse it.
+    /// Adds the request's headers, any of which may cause a refusal.
     fn with_headers(mut self, policy: &Policy, headers: &[String]) -> Explanation {
         let name = |header: &String| header.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
         self.headers = headers.iter().map(name).collect();
@@ -272,7 +272,7 @@ impl Explanation {
         self
     }
 
-    /// What would be taken out of the request: headers by name, parameters as `?name`.
+    /// What is removed from the request: headers by name, parameters as `?name`.
     fn removed(&self, policy: &Policy, credential: Option<CredentialId>) -> Vec<String> {
         let Some(strip) = credential.map(|id| policy.strip(id)) else { return Vec::new() };
         let headers = self.headers.iter().filter(|name| strip.header(name)).cloned();
@@ -283,7 +283,7 @@ impl Explanation {
         headers.chain(parameters).collect()
     }
 
-    /// The path as it is judged and forwarded; as it was written where it was refused before that.
+    /// The canonical path that is judged and forwarded; as written if refused earlier.
     fn judged_path(&self) -> String {
         match &self.decision {
             Decision::Allow(allow) => allow.path.text(&self.path).to_owned(),
@@ -330,7 +330,7 @@ impl Explanation {
         object
     }
 
-    /// The request as it would be forwarded, the key masked.
+    /// The request as it would be forwarded, with the key masked.
     fn forwarded(&self, policy: &Policy, credential: Option<CredentialId>) -> Value {
         const MASK: &str = "********";
         let authority = self.authority();
@@ -359,7 +359,7 @@ impl Explanation {
         json!({ "method": self.method, "url": format!("{}://{authority}{target}", self.scheme.as_str()), "headers": headers })
     }
 
-    /// The host with its port, where that is not the scheme's own.
+    /// The host, with its port unless it is the scheme's default.
     fn authority(&self) -> String {
         let host = match &self.host {
             Some(Host::Ip(std::net::IpAddr::V6(address))) => format!("[{address}]"),

@@ -1,4 +1,4 @@
-//! `interceptor generate`: the files that a package of it carries and that follow from its arguments: completions and manual pages.
+//! `interceptor generate`: writes shell completions and manual pages for packages.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::completions;
 /// The arguments of `interceptor generate`.
 #[derive(Debug, clap::Args)]
 pub struct Generate {
-    /// The directory to write into: `completions` and `man` are made below it.
+    /// The output directory; gets the subdirectories `completions` and `man`.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
 }
@@ -34,7 +34,7 @@ pub fn run(arguments: Generate) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let directory = below("man")?;
-    // One page a command, named `interceptor-audit-tail.1` and so on; the commands that are not for people have none.
+    // One page per command, such as `interceptor-audit-tail.1`; hidden commands have none.
     clap_mangen::generate_to(super::Cli::command(), &directory)
         .with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use crate::privilege::attendant;
 use crate::sandbox;
 
-/// The arguments of `interceptor init`: none, for its orders come over standard input.
+/// `interceptor init` takes no arguments; its orders arrive on standard input.
 #[derive(Debug, clap::Args)]
 pub struct Init {}
 
 /// Runs the command.
 pub fn run(_arguments: Init) -> anyhow::Result<ExitCode> {
-    // Exit statuses are eight bits wide.
+    // Exit statuses have eight bits.
     Ok(ExitCode::from(sandbox::init::main(attendant::serve) as u8))
 }

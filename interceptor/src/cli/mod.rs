@@ -1,4 +1,4 @@
-//! The commands, one file each: this one parses the arguments and calls one of them.
+//! The commands, one file each. This file parses the arguments and runs one of them.
 
 pub mod attach;
 pub mod audit;
@@ -7,6 +7,7 @@ mod bounds;
 pub mod check;
 pub mod completions;
 pub mod ctl;
+mod daemon;
 pub mod doctor;
 mod excerpt;
 mod existing;
@@ -52,9 +53,9 @@ pub struct Cli {
 pub enum Command {
     /// Lints policies: every error and warning with its JSON path; exit 1 on an error.
     Check(check::Check),
-    /// Says what a policy decides for one request, by which filter and rule.
+    /// Shows what a policy decides for one request, by which filter and rule.
     Explain(explain::Explain),
-    /// Says what a new policy would change for the requests of an audit file.
+    /// Shows what a new policy would change for the requests in an audit file.
     Replay(replay::Replay),
     /// Lists the network profiles, or shows one.
     Profiles(profiles::Profiles),
@@ -62,27 +63,27 @@ pub enum Command {
     Services(services::Services),
     /// Runs a command in a sandbox whose egress is intercepted.
     Run(run::Run),
-    /// Enforces a policy on a cgroup that exists.
+    /// Enforces a policy on an existing cgroup.
     Attach(attach::Attach),
-    /// Puts containers under enforcement before they start; called by container engines (OCI hook).
+    /// Enforces policies on containers before they start; an OCI hook, called by container engines.
     OciHook(oci_hook::OciHook),
-    /// The daemon: many sandboxes, a control API on a unix socket.
+    /// Runs the daemon: many sandboxes, with a control API on a unix socket.
     Serve(serve::Serve),
     /// The first process of a sandbox; started by `run`, not by people.
     #[command(hide = true)]
     Init(init::Init),
-    /// Has a container engine call the hook, and proves it with a container.
+    /// Configures a container engine to call the hook, and proves it with a container.
     Install(install::Install),
     /// Tries to get out of a container; started by `install`, not by people.
     #[command(hide = true)]
     Prove(install::Prove),
-    /// Says what this host can and cannot do, each with its remedy.
+    /// Checks what this host can do, with a remedy for each failure.
     Doctor(doctor::Doctor),
-    /// Reads audit records: follows, counts, or verifies them.
+    /// Reads audit records: follows, counts or verifies them.
     Audit(audit::Audit),
-    /// Speaks with a running `interceptor serve` over its control socket.
+    /// Controls a running `interceptor serve` over its control socket.
     Ctl(ctl::Ctl),
-    /// Prints the completions of a shell.
+    /// Prints shell completions.
     Completions(completions::Completions),
     /// Writes completions and manual pages into a directory; for packagers, by `cargo xtask dist`.
     #[command(hide = true)]
@@ -95,46 +96,49 @@ pub struct Common {
     /// The policy document; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Where audit records go, one JSON object a line; `-` is standard error.
+    /// Write audit records to this file, one JSON object per line; `-` is standard error.
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
-    /// Makes the audit stream a hash chain under the key in this file (32 bytes or more), for `interceptor audit verify`.
+    /// Make the audit log a hash chain, keyed with this file (32 bytes or more), for `interceptor
+    /// audit verify`.
     #[arg(long, value_name = "KEYFILE", requires = "audit")]
     pub audit_chain: Option<PathBuf>,
-    /// Certificates (PEM) to trust for upstream connections beside the system's roots; repeatable.
+    /// Certificates (PEM) to trust for upstream connections, in addition to the system's roots;
+    /// repeatable.
     #[arg(long, value_name = "FILE")]
     pub upstream_ca: Vec<PathBuf>,
     /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be `*.example.com`; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     pub resolve: Vec<String>,
-    /// How the log on standard error looks [default: text]; `RUST_LOG` says what is in it.
+    /// The format of the log on standard error [default: text]; `RUST_LOG` selects what it
+    /// contains.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) log_format: Option<Format>,
-    /// Point clients that cannot trust the sandbox's authority at http://169.254.169.254/proxy/SERVICE/… by their services'
-    /// variables (OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like).
+    /// For clients that cannot trust the sandbox's CA: set services' base URL variables
+    /// (OPENAI_BASE_URL, ANTHROPIC_BASE_URL, …) to http://169.254.169.254/proxy/SERVICE/….
     #[arg(long)]
     pub base_urls: bool,
     /// Print machine-readable output.
     #[arg(long)]
     pub json: bool,
-    /// Say more on standard error; repeatable.
+    /// Log more to standard error; repeatable.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Say nothing but errors.
+    /// Log only errors.
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 }
 
-/// The exit status of `run` when the interceptor itself fails, as of env(1) and its like.
+/// The exit status of `run` if the interceptor itself fails, as for env(1).
 const OWN_FAILURE: u8 = 125;
 
-/// Parses the arguments, runs the command, and maps its outcome to an exit status: an error of the interceptor itself is
-/// 125 for `run`, else 2, which is also what clap exits with for a usage error.
+/// Parses the arguments, runs the command, and maps its outcome to an exit status: an error of the
+/// interceptor itself is 125 for `run`, otherwise 2, like clap's usage errors.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // `run` answers with the command's own statuses, so that its usage errors have one that no command has.
+            // `run` passes on the command's status, so its own usage errors use 125.
             let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
             let failure = if is_run { OWN_FAILURE } else { 2 };
             let _ = error.print();
@@ -174,13 +178,13 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Whether a write failed because nobody reads any more, as behind `| head`: no fault.
+/// Whether a write failed because the reader is gone, as with `| head`; not an error.
 fn reader_is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// The status of a command whose verdict it is: also where nobody reads what it prints, so that a refusal never looks like
-/// consent.
+/// The exit status of a command that reports a verdict. It holds even if nobody reads the output,
+/// so that a refusal never looks like success.
 fn verdict(printed: io::Result<()>, status: u8) -> anyhow::Result<ExitCode> {
     match printed {
         Err(error) if !reader_is_gone(&error) => Err(error.into()),
@@ -188,12 +192,12 @@ fn verdict(printed: io::Result<()>, status: u8) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The network of the sandbox.
+/// The sandbox's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Net {
-    /// A network namespace of its own with nothing but `lo`.
+    /// Its own network namespace, with only `lo`.
     Isolated,
-    /// The host's.
+    /// The host's network.
     Host,
 }
 

@@ -1,13 +1,13 @@
-//! Tells the service manager how the daemon stands (sd_notify(3)), where one listens.
+//! Reports the daemon's state to the service manager (sd_notify(3)), if there is one.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Where the service manager listens.
+/// The variable with the service manager's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Sends a state, `NAME=value` a line. That nobody hears it is no fault of the daemon's.
+/// Sends a state, one `NAME=value` per line. Failure to deliver it is only logged.
 pub(super) fn notify(state: &str) {
     let Some(path) = std::env::var_os(SOCKET) else { return };
     let address = match path.as_bytes().strip_prefix(b"@") {
@@ -20,7 +20,7 @@ pub(super) fn notify(state: &str) {
     }
 }
 
-/// For `RELOADING=1`: systemd wants to know when it was said, in microseconds of the monotonic clock.
+/// For `RELOADING=1`: systemd needs the monotonic time in microseconds.
 pub(super) fn reloading() -> String {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     let microseconds = now.map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000);

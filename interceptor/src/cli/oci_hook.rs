@@ -1,4 +1,5 @@
-//! `interceptor oci-hook`: called by a container engine or an OCI runtime at the stages of a container's life (see [`crate::oci`]).
+//! `interceptor oci-hook`: called by a container engine or OCI runtime at the stages of a
+//! container's life cycle (see [`crate::oci`]).
 
 use std::fs::File;
 use std::io::Write;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::oci_supervisor;
+use super::{Common, oci_supervisor};
 use crate::fleet::Pins;
 use crate::oci::config::Config;
 use crate::oci::input::{self, ContainerState, Input};
@@ -20,32 +21,34 @@ use crate::oci::talk::{self, Answer, Ask};
 use crate::oci::{POLICY, SANDBOX, place, policies, rootfs, seccomp};
 use crate::sandbox::launch;
 
-/// The arguments of `interceptor oci-hook`. They are the operator's, in hooks.d; a container chooses its policy and nothing else.
+/// The arguments of `interceptor oci-hook`. The operator sets them in hooks.d; a container only
+/// chooses its policy.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct OciHook {
-    /// The directory with the policies that containers may ask for.
+    /// The directory of policies that containers may request.
     #[arg(long, value_name = "DIR", default_value = "/etc/interceptor/policies")]
-    pub(super) policies: PathBuf,
-    /// Where sandboxes of containers keep their sockets and trust files.
+    policies: PathBuf,
+    /// The directory for the containers' sockets and trust files.
     #[arg(long, value_name = "DIR", default_value = "/run/interceptor/oci")]
-    pub(super) state: PathBuf,
-    /// Where audit records of all containers go, one JSON object a line.
+    state: PathBuf,
+    /// Write audit records of all containers to this file, one JSON object per line.
     #[arg(long, value_name = "FILE")]
-    pub(super) audit: Option<PathBuf>,
-    /// Where failures are written, and what the supervisors log at the level of RUST_LOG [default: nowhere].
+    audit: Option<PathBuf>,
+    /// Write errors and the supervisors' log (level set by RUST_LOG) to this file [default: none].
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Certificates (PEM) to trust for upstream connections beside the system's roots; repeatable.
+    /// Certificates (PEM) to trust for upstream connections, in addition to the system's roots;
+    /// repeatable.
     #[arg(long, value_name = "FILE")]
-    pub(super) upstream_ca: Vec<PathBuf>,
+    upstream_ca: Vec<PathBuf>,
     /// Dial this address instead of resolving the name; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
-    pub(super) resolve: Vec<String>,
-    /// Start containers too that have privileges with which they can undo the enforcement.
+    resolve: Vec<String>,
+    /// Also start containers whose privileges let them undo the enforcement.
     #[arg(long)]
     allow_privileged: bool,
-    /// Be the supervisor of one container; started by the hook itself.
+    /// Run as the supervisor of one container; started by the hook itself.
     #[arg(long, hide = true)]
     supervise: bool,
 }
@@ -64,13 +67,13 @@ permits only sockets under enforcement:
   interceptor oci-hook < /usr/share/containers/seccomp.json \\
     > /etc/interceptor/seccomp.json";
 
-/// How long a supervisor may take to end.
+/// Time limit for a supervisor to exit.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs the command.
 pub fn run(arguments: OciHook) -> anyhow::Result<ExitCode> {
     if arguments.supervise {
-        return oci_supervisor::run(&arguments);
+        return oci_supervisor::run(&arguments.state, common(&arguments));
     }
     let outcome = stage(&arguments);
     if let Err(error) = &outcome {
@@ -79,15 +82,31 @@ pub fn run(arguments: OciHook) -> anyhow::Result<ExitCode> {
     outcome
 }
 
-/// Runtimes throw away what a hook says (crun), or show it to whoever started the container, who
-/// may be another.
+/// The options that the supervisor takes over.
+fn common(arguments: &OciHook) -> Common {
+    Common {
+        audit_chain: None,
+        base_urls: false,
+        log_format: None,
+        policy: None,
+        audit: arguments.audit.clone(),
+        upstream_ca: arguments.upstream_ca.clone(),
+        resolve: arguments.resolve.clone(),
+        json: false,
+        verbose: 0,
+        quiet: false,
+    }
+}
+
+/// Runtimes discard a hook's output (crun) or show it to the container's starter, who may not be
+/// the operator.
 fn log(arguments: &OciHook, error: &anyhow::Error) {
     if let Ok(Some(mut log)) = open_log(arguments) {
         let _ = writeln!(log, "interceptor: {error:#}");
     }
 }
 
-/// The path of this program, as messages name it.
+/// The path of this program, for messages.
 fn executable() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| "/interceptor".into())
 }
@@ -98,7 +117,7 @@ fn open_log(arguments: &OciHook) -> anyhow::Result<Option<File>> {
     Ok(Some(file.with_context(|| format!("cannot open {}", path.display()))?))
 }
 
-/// Does what the stage asks for.
+/// Handles one stage.
 fn stage(arguments: &OciHook) -> anyhow::Result<ExitCode> {
     let bytes = input::read(std::io::stdin().lock())?;
     match input::parse(&bytes)? {
@@ -107,8 +126,8 @@ fn stage(arguments: &OciHook) -> anyhow::Result<ExitCode> {
             let changed = match precreate(arguments, config) {
                 Ok(changed) => changed,
                 Err(error) => {
-                    // Engines keep to themselves what a hook says at this stage. The runtime that
-                    // is to make the container names the hook that fails.
+                    // Engines hide a hook's output at this stage, but the runtime that creates the
+                    // container names the failing hook.
                     refusing.refuse(&executable(), &format!("{error:#}"), &launch::random_id()?);
                     log(arguments, &error);
                     Some(refusing.to_json())
@@ -128,7 +147,8 @@ fn stage(arguments: &OciHook) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts a supervisor and gives the container what it prepared; `None` for a container that asks for no policy.
+/// Starts a supervisor and edits the container's configuration; `None` if the container requests no
+/// policy.
 fn precreate(arguments: &OciHook, mut config: Config) -> anyhow::Result<Option<String>> {
     let Some(asked) = config.annotation(POLICY) else { return Ok(None) };
     let policy = policies::resolve(&arguments.policies, asked)?;
@@ -154,14 +174,14 @@ fn caller() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
-/// Has the supervisor attach to the container, which has not begun to run.
+/// Makes the supervisor attach to the container, which is not running yet.
 fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
     let Some(asked) = state.annotations.get(POLICY) else { return Ok(()) };
     if state.pid <= 0 {
-        bail!("the state of container {} names no process", state.id);
+        bail!("the state of container {} has no pid", state.id);
     }
     let policy = policies::resolve(&arguments.policies, asked)?;
-    // Again: between the stages other hooks may have changed it.
+    // Read again: other hooks may have changed it between the stages.
     let config = input::of_bundle(&state.bundle)?;
     config.judge(arguments.allow_privileged)?;
     let root = config.root(Some(&state.bundle))?;
@@ -173,25 +193,25 @@ fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result
         own_network: config.has_own_network(),
     };
     let store = Store::open(&arguments.state)?;
-    // From the configuration on disk, which is what the runtime goes by.
+    // From the configuration on disk, which the runtime uses.
     if let Some(id) = config.annotation(SANDBOX) {
         return ask(&store.entry(id)?.socket(), &attach, &Answer::Enforcing);
     }
-    // An engine without the stage `precreate`: the environment stays as it is.
+    // The engine has no `precreate` stage: the environment stays unchanged.
     let mounted = config.destinations().map(Path::to_owned).collect();
     let prepare =
         Ask::Prepare { policy, root: root.clone(), environment: Vec::new(), mounted, caller: caller() };
     let (id, _, mounts) = start(arguments, &prepare)?;
     let socket = store.entry(&id)?.socket();
     ask(&socket, &attach, &Answer::Enforcing)?;
-    // Where that fails the container does not start, and the supervisor sees its end.
+    // If this fails, the container does not start, and the supervisor sees it end.
     Ok(rootfs::mount_in(state.pid, &root, &mounts)?)
 }
 
-/// Has the supervisor end; removes what one that was killed has left.
+/// Stops the supervisor, and cleans up after a killed one.
 fn poststop(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
     let store = Store::open(&arguments.state)?;
-    // Prepared for a container that then could not be made: no record tells of it.
+    // Prepared for a container that was never created: there is no record of it.
     if let Ok(config) = input::of_bundle(&state.bundle)
         && let Some(entry) = config.annotation(SANDBOX).and_then(|id| store.entry(id).ok())
         && entry.exists()
@@ -201,7 +221,7 @@ fn poststop(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
     }
     for (entry, record) in store.of_container(&state.id) {
         let deadline = Instant::now() + ENDED_WITHIN;
-        // It may be ending of itself at this moment, and not answer any more.
+        // It may be exiting already and not answer.
         while ask(&entry.socket(), &Ask::End, &Answer::Ended).is_err() && entry.exists() {
             match clean_up(&record) {
                 Ok(()) => entry.remove(),
@@ -213,11 +233,11 @@ fn poststop(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes the pins and the cgroup of a supervisor that is dead: a living one has the pins locked. As long as anything is left in the
-/// cgroup they stay.
+/// Removes the pins and the cgroup of a dead supervisor; a live one holds a lock on the pins. They
+/// stay while processes are left in the cgroup.
 fn clean_up(record: &ContainerRecord) -> anyhow::Result<()> {
     if place::is_populated(&record.cgroup) {
-        bail!("processes are left in the cgroup {} of the container that ended", record.cgroup.display());
+        bail!("processes are left in the ended container's cgroup {}", record.cgroup.display());
     }
     let pins = Pins::of(record.cgroup_id)?;
     pins.stale.iter().try_for_each(|stale| crate::kernel::remove_pins(stale))?;
@@ -237,12 +257,12 @@ fn ask(socket: &Path, question: &Ask, wanted: &Answer) -> anyhow::Result<()> {
     }
 }
 
-/// What was prepared: the sandbox's id, the container's environment, its mounts.
+/// A prepared sandbox: its id, and the container's environment and mounts.
 type Prepared = (String, Vec<String>, Vec<(PathBuf, PathBuf)>);
 
-/// Starts a supervisor, which outlives this process, and waits until it has prepared a sandbox.
+/// Starts a supervisor, which outlives this process, and waits for it to prepare a sandbox.
 fn start(arguments: &OciHook, prepare: &Ask) -> anyhow::Result<Prepared> {
-    let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
+    let (ours, theirs) = UnixStream::pair().context("cannot create a socket pair")?;
     let log = open_log(arguments)?.map_or_else(Stdio::null, Stdio::from);
     let child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))

@@ -1,6 +1,6 @@
-//! The supervisor of one container: started by the hook, it serves the container until that has ended.
+//! The supervisor of one container: started by the hook, it serves the container until it ends.
 //!
-//! Any signal that would end another process ends it at once: then the pinned programs stay, and refuse everything.
+//! Signals kill it as they do any process; the pinned programs then stay and refuse everything.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +16,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 
 use super::Common;
-use super::oci_hook::OciHook;
 use super::setup::{self, Rules};
 use crate::audit::Audit;
 use crate::fleet::{CgroupTarget, Enforced, Netns, Pins};
@@ -30,30 +29,20 @@ use crate::sandbox::trust::TrustFile;
 use crate::sandbox::{cgroup, environment, launch, trust};
 use crate::seam::SELF_TEST;
 
-/// How long a prepared sandbox waits for its container at most: an engine that has failed in between does not say so.
+/// How long a prepared sandbox waits for its container: an engine that fails in between does not
+/// say so.
 const UNCLAIMED: Duration = Duration::from_secs(120);
-/// How often it is looked whether the container still lives, should the kernel not tell, in milliseconds.
+/// Interval for checking that the container is alive, in milliseconds; a fallback for missed
+/// events.
 const LOOK_EVERY_MS: u16 = 1000;
 
-/// Runs it, with the hook at standard input.
-pub(super) fn run(arguments: &OciHook) -> anyhow::Result<ExitCode> {
+/// Runs the supervisor, with the hook's socket as standard input.
+pub(super) fn run(state: &Path, common: Common) -> anyhow::Result<ExitCode> {
     launch::detach()?;
     umask(Mode::from_bits_truncate(0o077));
     let hook = take_hook().context("`oci-hook --supervise` is started by the hook itself")?;
-    let common = Common {
-        audit_chain: None,
-        base_urls: false,
-        log_format: None,
-        policy: None,
-        audit: arguments.audit.clone(),
-        upstream_ca: arguments.upstream_ca.clone(),
-        resolve: arguments.resolve.clone(),
-        json: false,
-        verbose: 0,
-        quiet: false,
-    };
     setup::log(&common);
-    match prepare(&arguments.state, common, &hook) {
+    match prepare(state, common, &hook) {
         Ok((supervisor, answer)) => {
             talk::send(&hook, &answer).context("the hook is gone")?;
             drop(hook);
@@ -67,7 +56,7 @@ pub(super) fn run(arguments: &OciHook) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Takes the socket away from standard input, so that nothing that is started later has it.
+/// Moves the socket off standard input, so that no child process inherits it.
 fn take_hook() -> io::Result<UnixStream> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let nothing = File::open("/dev/null")?;
@@ -75,14 +64,14 @@ fn take_hook() -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// A prepared sandbox that waits for its container.
+/// A prepared sandbox that awaits its container.
 struct Supervisor {
     id: String,
-    /// What the container asked for, and must ask for again.
+    /// The policy that the container requested, and must request again.
     policy: PathBuf,
     root: PathBuf,
     mounted: Vec<PathBuf>,
-    /// Who called the hook, and makes the container.
+    /// The process that called the hook and creates the container.
     caller: i32,
     rules: Rules,
     common: Common,
@@ -93,7 +82,7 @@ struct Supervisor {
     kept: Kept,
 }
 
-/// Removed with this, but not by a signal.
+/// A directory, removed on drop but not on a signal.
 struct Kept(Entry);
 
 impl Drop for Kept {
@@ -102,10 +91,11 @@ impl Drop for Kept {
     }
 }
 
-/// Reads the policy, draws the placeholders, and prepares what the container is to be given.
+/// Reads the policy, generates the placeholders, and prepares the container's environment and
+/// mounts.
 fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Result<(Supervisor, Answer)> {
     launch::harden()?;
-    let asked: Ask = talk::receive(hook).context("the hook asked for nothing")?;
+    let asked: Ask = talk::receive(hook).context("the hook sent no request")?;
     let Ask::Prepare { policy, root, environment, mounted, caller } = asked else {
         bail!("the hook asked for something other than `prepare`");
     };
@@ -157,18 +147,18 @@ fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Resul
     Ok((supervisor, answer))
 }
 
-/// What the container is to trust; its authority is not known before it is attached to.
+/// The container's trust files; its CA is unknown until the attach.
 fn trust_files(root: &Path, ca_pem: Option<&str>, mounted: &[PathBuf]) -> anyhow::Result<Vec<TrustFile>> {
     let rootfs = Rootfs::open(root)?;
     Ok(trust::container_files(ca_pem, |path| rootfs.find(path), mounted))
 }
 
 impl Supervisor {
-    /// Waits for the container, attaches to it, and serves it until its end.
+    /// Waits for the container, attaches to it, and serves it until it ends.
     fn serve(self) -> anyhow::Result<()> {
         let deadline = Instant::now() + UNCLAIMED;
         let (stream, asked) = loop {
-            // Looked at before the question, which may have come just before that end.
+            // Checked before reading requests: one may arrive just before the deadline.
             let is_over = Instant::now() > deadline || !Path::new(&format!("/proc/{}", self.caller)).exists();
             if let Some(next) = next(&self.listener, None)? {
                 break next;
@@ -211,9 +201,10 @@ impl Supervisor {
             enforcer: &enforcer,
             entry: &kept.0,
         };
-        // On a failure the hook is told before the cgroup is removed, which the container leaves only then.
+        // On failure, tell the hook before removing the cgroup: only then does the container leave
+        // it.
         let enforced = attach(&to, rules).map_err(fail)?;
-        // Should the hook be gone, the container does not start, and its cgroup is soon empty.
+        // If the hook is gone, the container does not start, and its cgroup soon empties.
         let _ = talk::send(&stream, &Answer::Enforcing);
         drop(stream);
         let last = until_the_end(&listener, &cgroup);
@@ -227,7 +218,7 @@ impl Supervisor {
     }
 }
 
-/// What an attachment is made of.
+/// The inputs of an attachment.
 struct Attaching<'a> {
     id: &'a str,
     container: &'a str,
@@ -242,11 +233,11 @@ struct Attaching<'a> {
     entry: &'a Entry,
 }
 
-/// Attaches, tests from inside, and fills in the trust files. Call it within a tokio runtime.
+/// Attaches, runs the self-test, and fills in the trust files. Needs a tokio runtime.
 fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
     let cgroup = to.cgroup;
     let cgroup_id = cgroup::id_of(&cgroup.path)?;
-    // Before there is anything that it tells of.
+    // Written before anything it describes exists.
     to.entry.write_record(&ContainerRecord {
         container: to.container.to_owned(),
         cgroup: cgroup.path.clone(),
@@ -259,12 +250,12 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
         launch::Visitor::start(&cgroup.path, network.as_ref().map(|namespace| namespace.as_fd()))?;
     if cgroup.made && !sockets.closed {
         bail!(
-            "container {} has a network but no cgroup of its own, so that what is executed in it later would be on that network \
+            "container {} has a network but no cgroup of its own, so that a later exec would be on that network \
              outside the enforcement: start it with `--network none`, or without `--cgroups=disabled`",
             to.container
         );
     }
-    // The configuration says who made the namespace; it is not this one in any case.
+    // The configuration tells who created the namespace; it is never our own.
     let netns = if to.own_network && network.is_some() { Netns::Private } else { Netns::Shared };
     let place = CgroupTarget { cgroup: &cgroup.path, cgroup_id, netns };
     let keys = (rules.policy, rules.keyring);
@@ -274,13 +265,13 @@ fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
     visitor.self_test(SELF_TEST, &enforced.token)?;
     drop(visitor);
     enforced.record_refusals()?;
-    // Into the files that are mounted in the container by now.
+    // Fill the files that are already mounted in the container.
     to.entry.write_trust(&trust_files(to.root, Some(&enforced.sandbox().trust_pem()), to.mounted)?)?;
     tracing::info!(sandbox = %to.id, container = %to.container, "enforcing");
     Ok(enforced)
 }
 
-/// The network namespace of a process; `None` for our own.
+/// The network namespace of a process; `None` if it is ours.
 fn network_namespace(pid: i32) -> anyhow::Result<Option<OwnedFd>> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
@@ -289,9 +280,10 @@ fn network_namespace(pid: i32) -> anyhow::Result<Option<OwnedFd>> {
     Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))
 }
 
-/// Waits until the container has ended: until nothing is left in its cgroup. Whoever asked for the end is to be answered afterwards.
+/// Waits until the container's cgroup is empty. Returns the connection that asked for the end, to
+/// be answered later.
 fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<UnixStream> {
-    // The kernel tells of a change since it was last read there (cgroup-v2, "cgroup.events").
+    // poll(2) reports changes since the last read (cgroup-v2, "cgroup.events").
     let events = File::open(cgroup.path.join("cgroup.events")).ok()?;
     let is_populated = || {
         let mut text = [0; 256];
@@ -301,20 +293,20 @@ fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<Un
     let mut asked = None;
     while is_populated() {
         match next(listener, Some(&events)) {
-            // Whoever says so: the wall stands until there is nobody behind it.
+            // Enforcement stays until the cgroup is empty.
             Ok(Some((stream, Ask::End))) => asked = Some(stream),
             Ok(Some((stream, _))) => {
                 let _ = talk::send(&stream, &Answer::Failed("this sandbox has its container".into()));
             }
             Ok(None) => {}
-            // Whatever it was: not faster than that.
+            // Do not spin on an error.
             Err(_) => std::thread::sleep(Duration::from_millis(LOOK_EVERY_MS.into())),
         }
     }
     asked
 }
 
-/// The next question, if one comes within a second and before `events`.
+/// The next request, unless `events` fires or a second passes first.
 fn next(listener: &UnixListener, events: Option<&File>) -> io::Result<Option<(UnixStream, Ask)>> {
     let mut watched = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     watched.extend(events.map(|events| PollFd::new(events.as_fd(), PollFlags::POLLPRI)));
@@ -326,6 +318,6 @@ fn next(listener: &UnixListener, events: Option<&File>) -> io::Result<Option<(Un
         return Ok(None);
     }
     let (stream, _) = listener.accept()?;
-    // Somebody who only came to look.
+    // `None` for a connection without a request.
     Ok(talk::receive(&stream).ok().map(|asked| (stream, asked)))
 }

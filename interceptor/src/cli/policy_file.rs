@@ -1,4 +1,4 @@
-//! Policies as the commands read them: a file or standard input, compiled against the catalogue.
+//! Reads policies from a file or standard input and compiles them against the catalogue.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -9,10 +9,10 @@ use interceptor_policy::{Catalogue, MAX_BYTES, Policy, Problem};
 use crate::audit::steers_or_hides;
 use crate::files;
 
-/// The text of a policy; `-` is standard input. Not more is read than a document may have.
+/// Reads the text of a policy; `-` is standard input. Stops at the size limit.
 ///
 /// # Errors
-/// When it cannot be read or is not UTF-8.
+/// If it cannot be read or is not UTF-8.
 pub fn read(path: &Path) -> anyhow::Result<String> {
     let name = path.display();
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
@@ -21,14 +21,14 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
         Box::new(files::open(path).with_context(|| format!("cannot read the policy {name}"))?.0)
     };
     let mut bytes = Vec::new();
-    // One byte more than is permitted, so that the document is then refused for its size.
+    // One byte beyond the limit, so that an oversized document is refused for its size.
     source
         .take(MAX_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("cannot read the policy {name}"))?;
     if bytes.len() > MAX_BYTES {
         bytes.truncate(MAX_BYTES + 1);
-        // A character may have been cut; the size alone matters now.
+        // A character may have been cut; only the size matters now.
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
     match String::from_utf8(bytes) {
@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
 /// Reads and compiles a policy.
 ///
 /// # Errors
-/// When it cannot be read, or with every error in it, one a line.
+/// If it cannot be read, or is invalid: then with every error, one per line.
 pub fn load(path: &Path, catalogue: &Catalogue) -> anyhow::Result<Policy> {
     let text = read(path)?;
     let report = interceptor_policy::check(&text, catalogue);
@@ -63,7 +63,7 @@ pub fn describe(problem: &Problem) -> String {
     }
 }
 
-/// Text for a terminal: control characters and those that reorder text, or have no shape, are shown as escapes.
+/// Text safe for a terminal: control, reordering and invisible characters are escaped.
 pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|character| {
@@ -74,8 +74,8 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// JSON for a terminal: what [`printable`] shows as escapes is an escape of JSON, so that it means the same. Controls within strings
-/// are escaped already, or it would be no JSON; outside of them only white space can be.
+/// JSON safe for a terminal: what [`printable`] escapes becomes a JSON escape with the same
+/// meaning. In valid JSON, control characters occur only as white space between values.
 pub(super) fn printable_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for character in json.chars() {

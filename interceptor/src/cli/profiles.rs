@@ -29,7 +29,7 @@ pub struct Profiles {
     /// Print a JSON array.
     #[arg(long)]
     json: bool,
-    /// Where the operator's own profiles are [default: /etc/interceptor/profiles.d].
+    /// The directory of the operator's own profiles [default: /etc/interceptor/profiles.d].
     #[arg(long, value_name = "DIR")]
     profiles_dir: Option<PathBuf>,
 }

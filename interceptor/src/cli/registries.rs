@@ -1,8 +1,9 @@
-//! The catalogue that the commands use: the built-in one, the operator's `profiles.d`, and the group `registries`, whose hosts
-//! are read from the machine's own package managers. No registry's name is written in this project.
+//! The catalogue that the commands use: the built-in one, the operator's `profiles.d`, and the
+//! group `registries`, whose hosts come from the machine's package managers. The project itself
+//! names no registry.
 //!
-//! Read are the files in which pip, npm and cargo themselves look (their documentation names them), machine-wide and of the
-//! user; under sudo also those of the user who called it. Only the host of each URL is used.
+//! It reads the documented configuration files of pip, npm and cargo, system-wide and per user;
+//! under sudo also those of the calling user. Only the host of each URL is used.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -16,20 +17,20 @@ use nix::unistd::User;
 
 use crate::files;
 
-/// Where the operator's own profiles are.
+/// The directory of the operator's own profiles.
 pub const PROFILES_DIR: &str = "/etc/interceptor/profiles.d";
 
 /// The group of package registries.
 pub const GROUP: &str = "registries";
 
-/// No file of profiles, nor configuration of a package manager, is longer than this many bytes.
+/// The largest profile or package manager configuration, in bytes.
 const MAX_FILE: usize = 1 << 20;
 
-/// The catalogue with the operator's profiles and this machine's registries. A directory that was not asked for may be
-/// missing.
+/// The catalogue with the operator's profiles and this machine's registries. The default directory
+/// may be missing.
 ///
 /// # Errors
-/// When a directory that was asked for, or a file of it, cannot be read or is not valid.
+/// If a given directory, or a file in it, cannot be read or is invalid.
 pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
     let mut catalogue = Catalogue::builtin();
     let directory = profiles_dir.unwrap_or(Path::new(PROFILES_DIR));
@@ -55,7 +56,7 @@ pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
 #[derive(Debug, Default)]
 struct Sources {
     files: Vec<PathBuf>,
-    /// Values of variables that hold URLs.
+    /// Values of environment variables that hold URLs.
     values: Vec<String>,
 }
 
@@ -99,11 +100,11 @@ impl Sources {
     }
 }
 
-/// The hosts, as network rules, that package managers are told to use.
+/// The package managers' configured hosts, as network rules.
 fn machine_registries(sources: &Sources) -> BTreeSet<String> {
     let mut rules = BTreeSet::new();
     for file in &sources.files {
-        // A file that is missing, unreadable or not text says nothing; a package manager ignores it as well.
+        // Missing, unreadable and non-text files are ignored, as package managers do.
         if let Ok(text) = files::read_text(file, MAX_FILE) {
             rules.extend(configured_urls(&text).filter_map(url_rule));
         }
@@ -114,12 +115,12 @@ fn machine_registries(sources: &Sources) -> BTreeSet<String> {
     rules
 }
 
-/// The settings, of all three package managers, that hold the URL of a registry.
+/// The settings of the three package managers that hold a registry URL.
 const SETTINGS: [&str; 6] =
     ["index-url", "extra-index-url", "index_url", "extra_index_url", "registry", "index"];
 
-/// The URLs that stand in registry settings of an ini file (pip, npm) or a TOML file (cargo). A setting may go on over
-/// indented lines (pip) and a line may hold several settings (TOML's inline tables).
+/// The URLs in registry settings of an ini file (pip, npm) or a TOML file (cargo). A setting may
+/// continue on indented lines (pip), and a line may hold several settings (TOML inline tables).
 fn configured_urls(text: &str) -> impl Iterator<Item = &str> {
     let mut listing = false;
     text.lines().flat_map(move |line| {

@@ -1,5 +1,5 @@
-//! `interceptor replay`: says what a new policy would change for the requests of an audit file; exit 1 if anything, so that a
-//! change of policy can be reviewed in CI against what really happened.
+//! `interceptor replay`: shows what a new policy would change for the requests in an audit file;
+//! exit 1 if anything, so that CI can test a policy change against real traffic.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -28,18 +28,18 @@ pub struct Replay {
     /// The new policy document; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// The audit file with what happened.
+    /// The audit file to replay.
     #[arg(long, value_name = "FILE")]
     audit: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Where the operator's own profiles are.
+    /// The directory of the operator's own profiles.
     #[arg(long, value_name = "DIR")]
     profiles_dir: Option<PathBuf>,
 }
 
-/// What was asked for: method (or the kind of connection), host, port and path.
+/// What was requested: method (or kind of connection), host, port and path.
 type Subject = (String, String, u16, String);
 
 /// One subject whose decision would change.
@@ -57,9 +57,9 @@ struct Changes {
     denied: BTreeMap<Subject, Change>,
     allowed: BTreeMap<Subject, Change>,
     judged: u64,
-    /// Records that cannot be judged again, by the reason that they hold.
+    /// Records that cannot be judged again, by reason.
     skipped: BTreeMap<String, u64>,
-    /// Records of what is neither a request nor a connection.
+    /// Records of other kinds than requests and connections.
     others: u64,
 }
 

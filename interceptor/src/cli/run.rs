@@ -34,29 +34,30 @@ pub struct Run {
     /// The network of the sandbox.
     #[arg(long, value_enum, default_value_t = Net::Isolated)]
     net: Net,
-    /// Who runs the command, a name or a number, with `:GROUP` or not [default: who called sudo, else nobody].
+    /// The user to run the command as, by name or number, optionally with `:GROUP` [default: the
+    /// user who called sudo, else nobody].
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Pass this variable in, whatever its name says, or set it; repeatable. Without it, variables of services, and those whose
-    /// names speak of a secret, stay outside where the policy does not name them.
+    /// Pass in or set this variable; repeatable. By default, variables of services and those with
+    /// secret-sounding names stay outside unless the policy names them.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
-    /// Add the sandbox's authority to this bundle of roots (PEM) too, inside only; repeatable.
+    /// Also add the sandbox's CA to this bundle of roots (PEM), inside only; repeatable.
     #[arg(long, value_name = "FILE")]
     ca_bundle: Vec<PathBuf>,
-    /// Leave the bundles of roots alone that packages bring (certifi, botocore, Stripe, …). What is covered cannot be
-    /// removed or upgraded inside.
+    /// Do not cover bundles of roots that packages bring (certifi, botocore, Stripe, …). A covered
+    /// bundle cannot be removed or upgraded inside.
     #[arg(long)]
     no_bundle_search: bool,
-    /// Let user namespaces be made inside, for commands with a sandbox of their own (bubblewrap,
+    /// Allow user namespaces inside, for commands with a sandbox of their own (bubblewrap,
     /// browsers).
     #[arg(long)]
     nesting: bool,
-    /// How many processes and threads there may be inside, or `none` [default: 4096].
+    /// Limit the number of processes and threads inside, or `none` [default: 4096].
     #[arg(long, value_name = "NUMBER", value_parser = bounds::processes)]
     pids_limit: Option<Bound>,
-    /// How much memory they may use: bytes, or a number with k, m or g, or `none` [default: three
-    /// quarters of the machine's].
+    /// Limit their memory: bytes, or a number with k, m or g, or `none` [default: three quarters of
+    /// the machine's].
     #[arg(long, value_name = "SIZE", value_parser = bounds::memory)]
     memory: Option<Bound>,
     /// The command and its arguments.
@@ -84,15 +85,15 @@ was not found; 126 if it could not be executed; 125 if the interceptor itself fa
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let Run { common, net, user, nesting, env, ca_bundle, no_bundle_search, pids_limit, memory, command } =
         arguments;
-    // Before any other thread exists: those that follow inherit that the signals are held back.
-    let mut signals = Signals::hold().context("cannot hold back signals")?;
+    // Before any other thread starts, so that every thread inherits the blocked signals.
+    let mut signals = Signals::hold().context("cannot block signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
     let identity = UserIdentity::choose(user.as_deref(), caller_of_sudo())?;
     if nesting {
         nesting_needs(&identity)?;
     }
-    let directory = std::env::current_dir().context("cannot tell the working directory")?;
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
     let bundles = ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
     let is_set = |name: &std::ffi::OsStr| std::env::var_os(name).is_some();
     if let Some(why) = env.iter().find_map(|given| environment::objection(given, is_set)) {
@@ -118,11 +119,11 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let audit = setup::audit(&common, rules.policy.limits())?;
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
-    // This thread, which lasts as long as the sandbox, starts the sandbox's processes; the workers serve it.
+    // This thread lives as long as the sandbox and starts its processes; worker threads serve it.
     let tokio =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
     let _entered = tokio.enter();
-    // Beside it, what takes longest: the kernel judges the programs, and the roots are read.
+    // In parallel, the slowest steps: the kernel verifies the programs, and the roots are read.
     let loading = Meanwhile::begin("loading", Enforcer::load)?;
     let reading = {
         let (common, audit, handle) = (common.clone(), audit.clone(), tokio.handle().clone());
@@ -138,7 +139,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     };
     let (mut sandbox, sockets) = match launch::LaunchedSandbox::make(&id, isolated, &bounds) {
         Ok(made) => made,
-        // Whoever may not load programs may not make a cgroup either, and the kernel says it better.
+        // A process that cannot load programs cannot create a cgroup either; the kernel's error is
+        // clearer.
         Err(failed) => return Err(loading.end().err().map_or_else(|| failed.into(), Into::into)),
     };
     let asked = |resource: Bounded| match resource {
@@ -162,7 +164,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let place = CgroupTarget {
         cgroup: sandbox.cgroup().path(),
         cgroup_id: sandbox.cgroup().id(),
-        // What `make` has made, whatever devices it shows.
+        // Private because `make` created it, whatever devices it has.
         netns: if isolated { Netns::Private } else { Netns::Shared },
     };
     let runtime = match reading.end() {
@@ -188,7 +190,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         shared_network: !isolated,
         nesting,
     };
-    // Only its first process is there, which prepares what the command will see while the wall is put up.
+    // Only the first process exists yet; it prepares the command's view while enforcement starts.
     sandbox.prepare(launch, descriptors)?;
     let enforcer = loading.end()?;
     let mut enforced = Enforced::begin(&runtime, &enforcer, proxy, &place, sockets, None)?;
@@ -197,7 +199,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     enforced.record_refusals()?;
     tracing::info!(sandbox = %id, %user, "self-test passed; starting the command");
 
-    // With its processes gone, the rest is taken down in the order in which it was put up.
+    // Once its processes are gone, tear down the rest in order.
     let ended = sandbox.run(descriptors, &signals);
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
@@ -205,19 +207,15 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     if !common.quiet {
         tell_reached(reached);
     }
-    // Statuses are eight bits wide, here as there.
+    // Exit statuses have eight bits.
     Ok(ExitCode::from(status as u8))
 }
 
-/// Says which resources cannot be limited.
+/// Warns of resources that cannot be limited.
 ///
 /// # Errors
-/// One that was asked to be.
-fn unbounded(
-    sandbox: &launch::LaunchedSandbox,
-    asked: impl Fn(Bounded) -> bool,
-    quiet: bool,
-) -> anyhow::Result<()> {
+/// If a requested limit is among them.
+fn unbounded(sandbox: &launch::LaunchedSandbox, asked: impl Fn(Bounded) -> bool, quiet: bool) -> anyhow::Result<()> {
     const WHY: &str = "no cgroup file system that is mounted here has the controller and lets it be used";
     for resource in sandbox.unbounded() {
         match asked(*resource) {
@@ -229,7 +227,7 @@ fn unbounded(
     Ok(())
 }
 
-/// Says which limits the sandbox reached.
+/// Reports the limits that the sandbox reached.
 fn tell_reached(reached: impl IntoIterator<Item = Bounded>) {
     for resource in reached {
         let what = match resource {
@@ -240,12 +238,12 @@ fn tell_reached(reached: impl IntoIterator<Item = Bounded>) {
     }
 }
 
-/// Variables of the catalogue's services.
+/// The variables of the catalogue's services.
 fn service_variables() -> Vec<String> {
     Catalogue::builtin().services().flat_map(|service| service.env.clone()).collect()
 }
 
-/// Says which variables stay outside.
+/// Reports the variables that stay outside.
 fn tell_unpassed(environment: &environment::Environment, quiet: bool) {
     let unpassed = not_passed(&environment.withheld, &environment.with_key);
     if !quiet && !unpassed.is_empty() {
@@ -253,7 +251,7 @@ fn tell_unpassed(environment: &environment::Environment, quiet: bool) {
     }
 }
 
-/// Which variables stay outside, and why.
+/// The variables that stay outside, and why.
 fn not_passed(withheld: &[String], with_key: &[String]) -> String {
     let mut reasons = Vec::new();
     if !withheld.is_empty() {
@@ -268,7 +266,7 @@ fn not_passed(withheld: &[String], with_key: &[String]) -> String {
     reasons.join("; ")
 }
 
-/// The option that bounds it.
+/// The option that sets the limit.
 fn option(resource: Bounded) -> &'static str {
     match resource {
         Bounded::Processes => "--pids-limit",
@@ -281,18 +279,18 @@ fn warn(what: &str) {
     let _ = writeln!(std::io::stderr(), "interceptor: warning: {what}");
 }
 
-/// A bundle that the operator named, without symbolic links.
+/// Resolves a bundle given by the operator.
 fn bundle(path: &Path) -> anyhow::Result<Sent> {
     let found = std::fs::canonicalize(path);
     found.map(Sent).with_context(|| format!("--ca-bundle {}", path.display()))
 }
 
-/// Whether a sandbox inside can work for this user on this machine.
+/// Checks that nested sandboxes can work for this user on this machine.
 fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
     if identity.is_root() {
         // Mapping user 0 into a namespace needs a capability that no sandbox has
         // (user_namespaces(7)).
-        bail!("--nesting: root without capabilities has no use of user namespaces; name another --user");
+        bail!("--nesting: root without capabilities cannot use user namespaces; choose another --user");
     }
     match user_namespaces() {
         Ok(_) => Ok(()),
@@ -300,23 +298,23 @@ fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
     }
 }
 
-/// What SUDO_UID and SUDO_GID hold.
+/// The user and group in SUDO_UID and SUDO_GID.
 fn caller_of_sudo() -> Option<(u32, u32)> {
     let number = |name| std::env::var(name).ok()?.parse().ok();
     Some((number("SUDO_UID")?, number("SUDO_GID")?))
 }
 
-/// The files with keys, and the audit file, which the sandbox must neither read nor change.
+/// The key files and the audit file, which the sandbox must neither read nor change.
 fn hidden(secret_files: Vec<PathBuf>, common: &Common) -> Vec<Sent> {
     let audit = common.audit.iter().filter_map(|path| setup::regular_file(path));
     secret_files.into_iter().chain(audit).map(Sent).collect()
 }
 
-/// Where the caller's SSH agent listens: whoever reaches it can use the caller's keys.
+/// The directory of the caller's SSH agent socket, which gives access to the caller's keys.
 fn agent_directory() -> Option<PathBuf> {
     let socket = PathBuf::from(std::env::var_os("SSH_AUTH_SOCK")?);
     let directory = std::fs::canonicalize(socket.parent()?).ok()?;
-    // Only a directory of its own is hidden, never one that holds other things.
+    // Hidden only if it holds nothing else.
     let own = std::fs::read_dir(&directory).ok()?.count() == 1;
     own.then_some(directory)
 }

@@ -27,19 +27,19 @@ use crate::privilege::{self, attendant};
 use crate::sandbox::{cgroup, launch};
 use crate::{takeover, words};
 
-/// Sandboxes that the maps are made for unless it is said.
+/// The default maximum number of sandboxes; maps are sized for it.
 const SANDBOXES: u32 = 1024;
-/// Seconds that requests under way have when another daemon takes over.
+/// Default time for requests in flight at a take-over, in seconds.
 const DRAIN: u64 = 30;
-/// Where files to trust are unless it is said: in a directory that everybody may enter, unlike that of the control socket.
+/// The default directory for trust files. Unlike the control socket's, every user can enter it.
 const TRUST: &str = "/run/interceptor-trust";
 
 /// The arguments of `interceptor serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = [EXAMPLES, MORE].concat())]
 pub struct Serve {
-    /// The options that `run` and `attach` have too; they hold for every sandbox. `--policy` is the policy of sandboxes that are made without
-    /// one.
+    /// The options shared with `run` and `attach`; they apply to every sandbox. `--policy` is the
+    /// default policy.
     #[command(flatten)]
     common: Common,
     /// The control socket [default: /run/interceptor/control.sock].
@@ -48,30 +48,31 @@ pub struct Serve {
     /// A configuration (JSON): options, and sandboxes to enforce from the start. Options given here win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Takes all sandboxes over from the daemon that listens at the control socket, which then ends what is under way and itself; no
-    /// connection is refused meanwhile. Without such a daemon, starts as ever.
+    /// Take over all sandboxes from the daemon at the control socket, which finishes its requests
+    /// and exits; no connection is refused meanwhile. Without such a daemon, start normally.
     #[arg(long)]
     takeover: bool,
-    /// Which of the sandboxes that a killed daemon has left closed are kept: `all`, `none`, or ids with commas between them [default: all].
-    /// Those on cgroups of the configuration are adopted at once, others stay closed; what is not kept is removed.
+    /// Which sandboxes of a killed daemon to keep: `all`, `none`, or ids separated by commas
+    /// [default: all]. Those on cgroups in the configuration are adopted at once; other kept ones
+    /// stay closed. The rest are removed.
     #[arg(long, value_name = "IDS", conflicts_with = "takeover")]
     adopt: Option<Adopt>,
-    /// How long requests under way may take when another daemon takes over [default: 30].
+    /// How long requests in flight may take when another daemon takes over [default: 30].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain: Option<u64>,
-    /// A directory or file with policies and keys: where one is given, the daemon reads nothing but these, what its options name, and the
-    /// system's own (by Landlock); repeatable.
+    /// A directory or file with policies and keys; repeatable. If given, Landlock restricts the
+    /// daemon to these, the files its options name, and system files.
     #[arg(long, value_name = "PATH")]
     readable: Vec<PathBuf>,
-    /// A program that may take over from this daemon beside the one that it runs itself, such as
-    /// the place of its next version; repeatable.
+    /// Another program that may take over from this daemon, such as the path of its next version;
+    /// repeatable.
     #[arg(long, value_name = "PATH")]
     successor: Vec<PathBuf>,
-    /// Where the files are that sandboxes' programs trust, a directory for each sandbox [default: /run/interceptor-trust]; half a
-    /// megabyte each.
+    /// The directory for trust files, with half a megabyte per sandbox [default:
+    /// /run/interceptor-trust].
     #[arg(long, value_name = "DIR")]
     trust_dir: Option<PathBuf>,
-    /// How many sandboxes there may be at one time [default: 1024]; each costs 16 KiB of kernel memory.
+    /// The maximum number of sandboxes [default: 1024]; each costs 16 KiB of kernel memory.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_sandboxes: Option<u32>,
 }
@@ -92,7 +93,7 @@ The configuration:
 
 "#;
 
-/// What the help says after the examples, which are raw text.
+/// The help text after the examples.
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
 readable (a list), successor (a list), adopt, drain, base_urls, log_format, trust_dir, \
@@ -119,9 +120,9 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         trust_dir,
         max_sandboxes,
     } = arguments;
-    // Before any other thread exists: those that follow inherit that the signals are held back.
+    // Before any other thread starts, so that every thread inherits the blocked signals.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().context("cannot hold back signals")?;
+    signals.thread_block().context("cannot block signals")?;
     let config = config.map(|path| serve_config::read(&path)).transpose();
     if let Ok(Some(config)) = &config {
         common.log_format = common.log_format.or(config.log_format);
@@ -129,12 +130,12 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     setup::log(&common);
     let config = config?.unwrap_or_default();
     if !nix::unistd::geteuid().is_root() {
-        bail!("the daemon needs root: run as root, with sudo for instance");
+        bail!("the daemon needs root: run as root, for instance with sudo");
     }
     launch::harden()?;
     launch::raise_open_files();
     if takeover && config.adopt.is_some() {
-        bail!("--takeover takes all sandboxes over: the configuration cannot say `adopt` with it");
+        bail!("--takeover takes over all sandboxes: remove `adopt` from the configuration");
     }
     common.base_urls |= config.base_urls;
     common.policy = common.policy.or(config.policy);
@@ -142,7 +143,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     common.audit_chain = common.audit_chain.or(config.audit_chain);
     common.upstream_ca = [config.upstream_ca, common.upstream_ca].concat();
     common.resolve = [common.resolve, config.resolve].concat();
-    // What is handed on, to sandboxes and to who asks, holds in any working directory.
+    // Paths are passed on to sandboxes and clients, so they must not depend on the working
+    // directory.
     common.policy = common.policy.map(absolute).transpose()?;
     common.audit = common.audit.map(absolute).transpose()?;
     common.audit_chain = common.audit_chain.map(absolute).transpose()?;
@@ -153,9 +155,9 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
 
     let path = absolute(control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into()))?;
     let before = if takeover { takeover::connect(&path).context("--takeover")? } else { None };
-    // First, so that a second daemon fails before it does anything.
+    // First, so that a second daemon fails before it changes anything.
     let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
-    // Before any other thread exists, and after everything that only a start needs.
+    // Before any other thread starts, and after everything that needs start-up privileges.
     let trust = absolute(trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()))?;
     let successors = all_absolute([config.successor, successor].concat())?;
     let mut readable = all_absolute([config.readable, readable].concat())?;
@@ -178,11 +180,11 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         trust: trust.clone(),
         read: |path| policy_file::read(path).map_err(|error| format!("{error:#}")),
     });
-    // A default policy that does not hold is better known now than with the first sandbox.
+    // Fail on an invalid default policy now rather than with the first sandbox.
     fleet.default_rules().context("--policy")?;
     let (socket, begun) = match (before, socket) {
         (Some(before), _) => {
-            // The other daemon's sandboxes are those of the configuration, or as they were made since.
+            // The other daemon's sandboxes include the configured ones and any created since.
             let socket = takeover::take(before, &fleet, &path).context("--takeover")?;
             (socket, Ok(()))
         }
@@ -228,19 +230,19 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The path from the root; `-` stays what it is.
+/// The absolute path; `-` is unchanged.
 fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
     if path == Path::new("-") {
         return Ok(path);
     }
-    std::path::absolute(&path).with_context(|| format!("cannot tell where {} is", path.display()))
+    std::path::absolute(&path).with_context(|| format!("cannot resolve the path {}", path.display()))
 }
 
 fn all_absolute(paths: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     paths.into_iter().map(absolute).collect()
 }
 
-/// The directory that a file is in.
+/// The directory of a file.
 fn directory(file: &Path) -> PathBuf {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -248,15 +250,15 @@ fn directory(file: &Path) -> PathBuf {
     }
 }
 
-/// Gives up what only a start needs, and says what is kept.
+/// Drops the privileges that only start-up needs, and logs what remains.
 fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
-    // It has to be there to be named. Whether it is fit for its use is looked at when it is used.
+    // It must exist to be named in a rule; it is checked when used.
     let _ = std::fs::DirBuilder::new().mode(0o755).create(trust);
     let mut written = vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control), trust.to_owned()];
     written.extend(common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)));
     let mut read = readable.to_vec();
     if !read.is_empty() {
-        // What the options name is read again later.
+        // Files named by options are reread later.
         read.extend(common.policy.iter().map(|file| directory(file)));
         read.extend(common.upstream_ca.iter().cloned());
         read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
@@ -269,7 +271,7 @@ fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) 
     Ok(())
 }
 
-/// Sees to what interceptors that were killed have left.
+/// Cleans up after killed interceptors.
 fn tidy(
     common: &Common,
     adopt: &Adopt,
@@ -277,7 +279,7 @@ fn tidy(
     trust: &Path,
     audit: &Audit,
 ) -> anyhow::Result<()> {
-    // A cgroup that is not there is said when its sandbox is to begin.
+    // A missing cgroup is reported when its sandbox starts.
     let configured = sandboxes.iter().filter_map(|sandbox| Visit::find(&sandbox.cgroup, None, None).ok());
     let configured: HashSet<u64> = configured.map(|visit| visit.cgroup_id).collect();
     for stale in sweep(adopt, &configured, trust).context("cannot clean up after a crashed daemon")? {
@@ -289,7 +291,7 @@ fn tidy(
     Ok(())
 }
 
-/// Puts the configuration's sandboxes under enforcement, or says all that stands against it.
+/// Starts the configured sandboxes, or reports every error.
 fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Result<()> {
     let mut wrong: Vec<String> = Vec::new();
     for (index, sandbox) in sandboxes.into_iter().enumerate() {
@@ -303,7 +305,7 @@ fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Resul
                 None => fleet.default_rules().context("the default policy")?,
             };
             let (cgroup, netns) = (absolute(cgroup)?, netns.map(absolute).transpose()?);
-            // Where one is wrong none is made any more; what is wrong with the others is still said.
+            // After the first error no more are started, but the others' errors are still reported.
             if !wrong.is_empty() {
                 Visit::find(&cgroup, pid, netns.as_deref())?;
             } else {
@@ -318,7 +320,7 @@ fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Resul
     if wrong.is_empty() { Ok(()) } else { bail!(wrong.join("\n")) }
 }
 
-/// Waits for the end; reads files again when asked to.
+/// Waits for a signal to end; rereads files on SIGHUP.
 fn wait(signals: &SigSet, fleet: &Arc<Fleet>, audit: &Audit) -> anyhow::Result<()> {
     loop {
         match signals.wait().context("cannot wait for a signal")? {
@@ -327,8 +329,8 @@ fn wait(signals: &SigSet, fleet: &Arc<Fleet>, audit: &Audit) -> anyhow::Result<(
                 notify(&notify::reloading());
                 audit.reopen();
                 let fleet = fleet.clone();
-                // Not here: a file may be on a mount that hangs, and the next signal may be the one
-                // to end.
+                // On another thread: a file may be on a mount that hangs, and the next signal may
+                // be to end.
                 std::thread::spawn(move || {
                     fleet.reload();
                     notify("READY=1");

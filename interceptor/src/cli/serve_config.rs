@@ -1,5 +1,5 @@
-//! The configuration of `interceptor serve`, read whole: everything that is wrong with it is said at
-//! once, each with its place, and none with its value, which may be anything.
+//! Reads the configuration of `interceptor serve`. Every error is reported at once with its
+//! location, never with the value, which may be secret.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::files;
 
 /// The largest configuration, in bytes.
 const LARGEST: usize = 16 << 20;
-/// The longest that a daemon may drain, in seconds: as `--drain`.
+/// The maximum of `drain`, in seconds, as for `--drain`.
 const LONGEST_DRAIN: u64 = 86_400;
-/// The most sandboxes: as `--max-sandboxes`.
+/// The maximum of `max_sandboxes`, as for `--max-sandboxes`.
 const MOST_SANDBOXES: u32 = 65_536;
 
 /// Reads the configuration.
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
         Ok(Value::Object(fields)) => wrong(&fields),
         _ => Vec::new(),
     };
-    // What is twice in it, or is no JSON, has a line.
+    // Duplicate fields and syntax errors have a line number.
     if wrong.is_empty() {
         let (line, column) = (error.line(), error.column());
         bail!("{}, line {line}, column {column}: {}", name(), without_value(&error));
@@ -43,7 +43,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
     bail!("{}: {}", name(), wrong.join("; "))
 }
 
-/// What is wrong with the fields, each looked at by itself.
+/// The errors in the fields, each checked on its own.
 fn wrong(fields: &Map<String, Value>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (field, value) in fields {
@@ -60,7 +60,7 @@ fn wrong(fields: &Map<String, Value>) -> Vec<String> {
 }
 
 fn of_sandbox(place: &str, sandbox: &Value) -> Vec<String> {
-    let Value::Object(fields) = sandbox else { return vec![format!("{place}: it is no object")] };
+    let Value::Object(fields) = sandbox else { return vec![format!("{place}: must be an object")] };
     let others = fields.iter().filter(|(field, _)| *field != "cgroup");
     let each = others.filter_map(|(field, value)| {
         alone::<ConfiguredSandbox>(place, field, value, Some(("cgroup", Value::from("/"))))
@@ -73,7 +73,7 @@ fn of_sandbox(place: &str, sandbox: &Value) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with one field, beside one that must be there.
+/// The error in one field, with the required one added.
 fn alone<T: DeserializeOwned>(
     place: &str,
     field: &str,
@@ -90,16 +90,16 @@ fn alone<T: DeserializeOwned>(
 fn out_of_range(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
     if config.drain.is_some_and(|seconds| seconds > LONGEST_DRAIN) {
-        wrong.push(format!("/drain: it is more than {LONGEST_DRAIN} seconds"));
+        wrong.push(format!("/drain: must be at most {LONGEST_DRAIN} seconds"));
     }
     if config.max_sandboxes.is_some_and(|most| !(1..=MOST_SANDBOXES).contains(&most)) {
-        wrong.push(format!("/max_sandboxes: it is not between 1 and {MOST_SANDBOXES}"));
+        wrong.push(format!("/max_sandboxes: must be between 1 and {MOST_SANDBOXES}"));
     }
     wrong
 }
 
 /// `invalid type: string "…", expected …`, ``unknown variant `…`, expected …``: the value may be
-/// anything, and is left out.
+/// secret, and is left out.
 fn without_value(error: &serde_json::Error) -> String {
     let what = interceptor_policy::without_place(error);
     if let Some((_, expected)) = what.strip_prefix("unknown variant `").and_then(|at| at.split_once("`, ")) {

@@ -1,4 +1,5 @@
-//! What `run`, `attach` and `serve` do alike: read the policy and its keys, open the audit stream, make the proxy's shared part.
+//! Set-up shared by `run`, `attach` and `serve`: reads the policy and its keys, opens the audit
+//! log, creates the proxy's shared state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,11 +19,11 @@ use crate::sandbox::environment;
 use crate::sandbox::user::UserIdentity;
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
-/// What `--audit` calls standard error.
+/// Names of standard error for `--audit`.
 const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
 
-/// Sends the log to standard error: errors and the interceptor's own warnings, more with `-v`, errors alone with `-q`;
-/// `RUST_LOG` overrides all.
+/// Logs to standard error: errors and the interceptor's own warnings, more with `-v`, only errors
+/// with `-q`; `RUST_LOG` overrides all.
 pub(super) fn log(common: &Common) {
     let level = match (common.quiet, common.verbose) {
         (true, _) => "error",
@@ -34,7 +35,7 @@ pub(super) fn log(common: &Common) {
     logging::start(common.log_format.unwrap_or_default(), level);
 }
 
-/// A policy with its keys, and the files of the host that hold any of them.
+/// A policy with its keys, and the host files that hold them.
 #[derive(Debug)]
 pub(super) struct Rules {
     /// The compiled policy.
@@ -45,28 +46,28 @@ pub(super) struct Rules {
     pub(super) secret_files: Vec<PathBuf>,
     /// Variables of the interceptor's environment that hold real keys.
     pub(super) key_variables: Vec<String>,
-    /// The policy's file, where no key stands in it.
+    /// The policy's file, if it contains no key.
     plain: Option<PathBuf>,
 }
 
-/// Keys could not be had.
+/// Keys could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(super) struct NoKeys {
-    /// Which, and why; a line each.
+    /// Which keys, and why; one per line.
     text: String,
-    /// Whether one is in a variable that is not set.
+    /// Whether one is in an unset variable.
     pub(super) unset: bool,
 }
 
 impl Rules {
-    /// The sandbox's variables: the placeholders and, where they were asked for, the base URLs of the services.
+    /// The sandbox's variables: placeholders and, if requested, the services' base URLs.
     pub(super) fn variables(&self, base_urls: bool) -> Vec<(String, String)> {
         environment::variables(&self.policy, &self.keyring, base_urls)
     }
 
-    /// Whether a text holds one of the real keys, as it is or in one of the encodings that the redaction knows. Where that
-    /// cannot be said, it does.
+    /// Whether a text contains a real key, literally or in an encoding that redaction knows.
+    /// Returns `true` if in doubt.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
         let holds =
             |redactor: Option<Redactor>| redactor.is_some_and(|redactor| redactor.text(text).is_some());
@@ -74,12 +75,12 @@ impl Rules {
     }
 }
 
-/// Reads the policy, which without `--policy` is an empty one, says its warnings, and loads the keys.
+/// Reads the policy (empty without `--policy`), prints its warnings, and loads the keys.
 pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
     rules_after(common, None)
 }
 
-/// [`rules`], with the placeholders that there were before.
+/// [`rules`], keeping the previous placeholders.
 pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow::Result<Rules> {
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
@@ -89,7 +90,7 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
     let report = interceptor_policy::check(&text, &registries::catalogue(None)?);
     let policy = report.policy.ok_or_else(|| invalid(&name, &report.errors))?;
     if !common.quiet {
-        // Those of the document itself: what is doubtful about its rules is `check`'s to say.
+        // Only the document's own warnings; `check` reports those about rules.
         for warning in Document::parse(&text).iter().flat_map(|parsed| &parsed.warnings) {
             notice::warning(describe(&name, warning));
         }
@@ -131,11 +132,11 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
     Ok(Rules { policy, keyring, secret_files, key_variables, plain })
 }
 
-/// Warns of files with keys that the sandbox's user could read on the host, and of directories in which it could put another
-/// file in their place: inside they are covered, but a cover is lost when the file is replaced.
+/// Warns of key files that the sandbox's user can read on the host, and of directories where it can
+/// replace them. Inside, the files are covered, but replacing a file removes its cover.
 pub(super) fn warn_of_exposed(rules: &Rules, identity: &UserIdentity) {
     use std::os::unix::fs::MetadataExt;
-    // For root inside, all but the working directory is read-only, whatever the modes say.
+    // For root inside, everything except the working directory is read-only.
     if identity.uid == 0 {
         return;
     }
@@ -144,7 +145,7 @@ pub(super) fn warn_of_exposed(rules: &Rules, identity: &UserIdentity) {
             let owner = metadata.uid() == identity.uid && metadata.mode() & (bit << 6) != 0;
             let group = (metadata.gid() == identity.gid || identity.groups.contains(&metadata.gid()))
                 && metadata.mode() & (bit << 3) != 0;
-            // In a directory with the sticky bit, only its own files are a user's to move.
+            // In a sticky directory, a user can move only its own files.
             let sticky = bit == 0o2 && metadata.mode() & 0o1000 != 0;
             owner || ((group || metadata.mode() & bit != 0) && !sticky)
         })
@@ -169,7 +170,7 @@ pub(super) fn warn_of_exposed(rules: &Rules, identity: &UserIdentity) {
     }
 }
 
-/// The path without symbolic links, if a regular file is there.
+/// The resolved path, if it is a regular file.
 pub(super) fn regular_file(path: &Path) -> Option<PathBuf> {
     let resolved = fs::canonicalize(path).ok()?;
     resolved.is_file().then_some(resolved)
@@ -191,12 +192,13 @@ fn invalid(name: &str, problems: &[Problem]) -> anyhow::Error {
     anyhow::anyhow!("{}", lines.join("\ninterceptor: "))
 }
 
-/// Opens the audit stream; without `--audit` records go nowhere. A file to which another process writes a chain is refused.
+/// Opens the audit log; without `--audit`, records are discarded. Refuses a file to which another
+/// process writes a chain.
 pub(super) fn audit(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
     open_audit(common, limits, false)
 }
 
-/// [`audit`] of a daemon, which waits for the one that it takes over from: a chain has one writer.
+/// [`audit`] for a daemon, which waits for its predecessor: a chain has one writer.
 pub(super) fn audit_in_turn(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
     open_audit(common, limits, true)
 }
@@ -218,7 +220,7 @@ fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Au
     })
 }
 
-/// The proxy's part that all sandboxes of this process share.
+/// The proxy state that all sandboxes of this process share.
 pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runtime>> {
     let overrides: Result<Overrides, OverrideError> =
         common.resolve.iter().map(|text| text.parse()).collect();

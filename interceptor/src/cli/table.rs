@@ -1,11 +1,11 @@
-//! Small tables for people.
+//! Small text tables.
 
 use std::io::{self, Write};
 
 use super::policy_file::printable;
 
-/// Prints rows under a heading, columns as wide as they must be; cells are shown without what steers a terminal. Columns whose
-/// number is in `right` are aligned to the right.
+/// Prints rows under a heading with fitted columns; cells are escaped for terminals. The columns in
+/// `right` are right-aligned.
 pub(super) fn print(
     out: &mut dyn Write,
     heading: &[&str],

@@ -1,5 +1,5 @@
-//! Waiting for the end of an attachment, and looking meanwhile whether the wall still stands: root of the host can take programs off a
-//! cgroup, and then nothing else would tell.
+//! Waits for the end of an attachment and checks that its programs are still attached: root on the
+//! host can detach them silently.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -9,10 +9,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// How often the wall is looked at.
+/// How often the programs are checked.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Waits for one of the signals, which must be blocked, and calls `look` every two seconds until then.
+/// Waits for one of the signals, which must be blocked, and calls `look` every two seconds
+/// meanwhile.
 pub(super) fn until_signal(ends: &SigSet, mut look: impl FnMut()) -> anyhow::Result<Signal> {
     let failed = "cannot wait for a signal";
     let signals =

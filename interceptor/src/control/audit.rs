@@ -1,4 +1,4 @@
-//! `/v1/sandboxes/{id}/audit`: the records of one sandbox as they are written, as server-sent events.
+//! `/v1/sandboxes/{id}/audit`: streams the records of one sandbox as server-sent events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,19 +19,19 @@ use super::sse::{Events, Gone};
 use crate::audit::{Published, Verdict};
 use crate::fleet::{FeedEvent, Listener};
 
-/// How often a silent stream shows that it lives.
+/// Interval of heartbeats on an idle stream.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Which records are sent.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Follow {
-    /// Only those with this decision.
+    /// Only records with this decision.
     #[param(inline)]
     decision: Option<Decision>,
-    /// Only those that name this host, or `*.` and a name: what lies below it.
+    /// Only records for this host; `*.NAME` matches every name below NAME.
     host: Option<String>,
-    /// First those that are kept (the last 512 at most, and 64 KiB of them) and not older than this time (RFC 3339).
+    /// Begin with kept records (at most the last 512, within 64 KiB) since this time (RFC 3339).
     since: Option<String>,
 }
 
@@ -43,8 +43,9 @@ pub(super) enum Decision {
     Deny,
 }
 
-/// Follows the records of a sandbox. Events: `record` (its data is the record, its id the request's), `dropped` (that many records were lost
-/// on the way to this reader, or before), `end` (the sandbox was removed; the stream ends).
+/// Follows the records of a sandbox. Events: `record` (data: the record; id: the request id),
+/// `dropped` (the number of records lost before this point), `end` (the sandbox was removed; the
+/// stream ends).
 #[utoipa::path(
     get,
     path = "/v1/sandboxes/{id}/audit",
@@ -65,7 +66,7 @@ pub(super) async fn follow(
     let listener = control.fleet.get(&id)?.feed.listen(since);
     let (events, answer) = Events::answer();
     tokio::spawn(async move {
-        // The only way to fail: the reader is gone.
+        // Fails only if the reader is gone.
         let _ = send(listener, filter, events).await;
     });
     Ok(answer)
@@ -73,7 +74,7 @@ pub(super) async fn follow(
 
 async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), Gone> {
     let Listener { recent, coming } = listener;
-    // Shows at once that the stream is there.
+    // Shows at once that the stream is open.
     events.heartbeat().await?;
     for published in recent.iter().filter(|published| filter.passes(published)) {
         record(&events, published).await?;
@@ -110,7 +111,7 @@ struct Filter {
     host: Option<Hosts>,
 }
 
-/// A host, or what lies below one.
+/// A host, or every name below one.
 enum Hosts {
     One(String),
     Below(String),
@@ -122,7 +123,7 @@ impl Filter {
             None => None,
             Some(Ok(time)) => Some(time),
             Some(Err(_)) => {
-                return Err(malformed("`since` is a time such as 2030-01-31T12:00:00Z (RFC 3339)"));
+                return Err(malformed("`since` must be a time such as 2030-01-31T12:00:00Z (RFC 3339)"));
             }
         };
         let host = follow.host.map(|host| {
@@ -133,7 +134,7 @@ impl Filter {
             match Host::parse(name) {
                 Ok(Host::Name(name)) if below => Ok(Hosts::Below(format!(".{}", name.as_str()))),
                 Ok(host) if !below => Ok(Hosts::One(host.to_string())),
-                _ => Err(malformed("`host` is a name, an address, or `*.` and a name")),
+                _ => Err(malformed("`host` must be a name, an address, or `*.` followed by a name")),
             }
         });
         let decision = follow.decision.map(|decision| match decision {

@@ -1,4 +1,4 @@
-//! How long a peer of the control socket may take, and how it is let go.
+//! Time limits for peers of the control socket, and how they are dismissed.
 
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
@@ -18,25 +18,24 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::Problem;
 
-/// How long a request's head may take, also the next one's on a connection, and then its body.
+/// Time limit for a request's head, including the idle time before it, and then for its body.
 pub(super) const ASKED_WITHIN: Duration = Duration::from_secs(10);
-/// How long a peer that is let go is heard out: one that is cut off while it sends may never read
-/// why.
+/// How long to read from a dismissed peer: one cut off while sending may never read the reason.
 const HEARD_OUT: Duration = Duration::from_secs(1);
-/// How many are heard out at once.
+/// How many dismissed peers are read from at once.
 const HEARD_OUT_AT_ONCE: usize = 16;
-/// What is heard of one at most.
+/// The most bytes read from a dismissed peer.
 const HEARD_BYTES: u64 = 1 << 16;
-/// How often refusals are logged at most.
+/// Minimum interval between logged refusals.
 const LOGGED_EVERY: Duration = Duration::from_secs(1);
 
-/// A request's body that fails when it does not come in time.
+/// A request's body with a time limit.
 struct Timely {
     body: Body,
     deadline: Pin<Box<Sleep>>,
 }
 
-/// Bounds the time that a request's body may take from now on.
+/// Starts the time limit for a request's body.
 pub(super) fn timely(body: Body) -> Body {
     if body.is_end_stream() {
         return body;
@@ -68,7 +67,7 @@ impl http_body::Body for Timely {
     }
 }
 
-/// Lets peers go, without being held up by any.
+/// Dismisses peers without blocking on any.
 #[derive(Debug)]
 pub(super) struct Door {
     heard_out: Arc<Semaphore>,
@@ -81,7 +80,7 @@ impl Door {
         Door { heard_out: Arc::new(Semaphore::new(HEARD_OUT_AT_ONCE)), logged: None, unlogged: 0 }
     }
 
-    /// Whether to log a refusal now, with how many there were since the last that was logged.
+    /// The number of refusals to log now; `None` if one was logged recently.
     pub(super) fn log(&mut self) -> Option<u64> {
         self.unlogged += 1;
         if self.logged.is_some_and(|logged| logged.elapsed() < LOGGED_EVERY) {
@@ -91,7 +90,7 @@ impl Door {
         Some(std::mem::take(&mut self.unlogged))
     }
 
-    /// Says why, and closes the connection: at once where many are being let go.
+    /// Sends the reason and closes the connection; at once if many are being dismissed.
     pub(super) fn dismiss(&self, mut stream: UnixStream, problem: &Problem) {
         let body = serde_json::to_string(problem).unwrap_or_default();
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::FORBIDDEN);
@@ -100,7 +99,7 @@ impl Door {
              content-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
-        // The buffer of a fresh socket takes it; where it does not, the peer goes without.
+        // Fits the buffer of a fresh socket; otherwise the peer gets no reason.
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let _ = send(stream.as_raw_fd(), answer.as_bytes(), flags);
         let Ok(permit) = self.heard_out.clone().try_acquire_owned() else { return };

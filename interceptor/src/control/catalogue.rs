@@ -1,4 +1,4 @@
-//! `/v1/network-profiles` and `/v1/services`: what policies may name, as `interceptor profiles` and `interceptor services` print it.
+//! `/v1/network-profiles` and `/v1/services`: the profiles and services that policies can name.
 
 use axum::Json;
 use axum::extract::State;
@@ -30,7 +30,7 @@ pub(super) async fn services(State(control): State<Control>) -> Json<Value> {
     Json(control.fleet.catalogue().services().map(service_json).collect())
 }
 
-/// A form as people read it, with `{key}` where the key stands.
+/// A form as text, with `{key}` for the key.
 pub(crate) fn form_text(form: &Form) -> String {
     match form {
         Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
@@ -40,13 +40,13 @@ pub(crate) fn form_text(form: &Form) -> String {
     }
 }
 
-/// What a placeholder looks like, random characters shown as `x`.
+/// The shape of a placeholder, with `x` for random characters.
 pub(crate) fn placeholder(service: &Service) -> String {
     let shape = &service.placeholder;
     format!("{}{}{}", shape.prefix, "x".repeat(shape.random), shape.suffix)
 }
 
-/// A service as it is listed.
+/// A service as JSON.
 pub(crate) fn service_json(service: &Service) -> Value {
     json!({
         "name": service.name,
@@ -62,7 +62,7 @@ pub(crate) fn service_json(service: &Service) -> Value {
     })
 }
 
-/// A profile as it is listed, with the rules that it holds on this machine.
+/// A profile as JSON, with its rules on this machine.
 pub(crate) fn profile_json(catalogue: &Catalogue, name: &str, profile: &Profile) -> Value {
     let groups: serde_json::Map<String, Value> =
         profile.groups.iter().map(|group| (group.clone(), json!(catalogue.group(group)))).collect();

@@ -9,12 +9,12 @@ use super::Control;
 use super::model::Health;
 use crate::metrics::Format;
 
-/// Says that the daemon lives.
+/// Shows that the daemon is up.
 #[utoipa::path(
     get,
     path = "/healthz",
     tag = "daemon",
-    responses((status = 200, description = "It lives", body = Health))
+    responses((status = 200, description = "The daemon is up", body = Health))
 )]
 pub(super) async fn alive(State(control): State<Control>) -> Json<Health> {
     Json(Health {
@@ -24,7 +24,7 @@ pub(super) async fn alive(State(control): State<Control>) -> Json<Health> {
     })
 }
 
-/// Metrics for Prometheus: its text format, or OpenMetrics where that is asked for.
+/// Metrics for Prometheus, in its text format or, on request, OpenMetrics.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -1,7 +1,9 @@
-//! The daemon's control API: HTTP/1.1 with JSON over a unix socket, described by the OpenAPI document that it serves.
+//! The daemon's control API: HTTP/1.1 with JSON over a unix socket. It serves its own OpenAPI
+//! document.
 //!
-//! One file a resource; every error is a problem document (RFC 9457); no answer holds a key. The socket is the owner's alone, a peer
-//! is known by its credentials, and one that lives in a sandbox is refused (attack P1).
+//! One file per resource. Every error is a problem document (RFC 9457), and no response contains a
+//! key. Only the owner can open the socket, peers are identified by their credentials, and a peer
+//! inside a sandbox is refused (attack P1).
 
 #[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod audit;
@@ -36,16 +38,16 @@ pub(crate) use server::serve;
 
 use crate::fleet::Fleet;
 
-/// Where the daemon listens unless it is told otherwise.
+/// The default path of the control socket.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/interceptor/control.sock";
 
-/// What every handler has.
+/// The state shared by all handlers.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     fleet: Arc<Fleet>,
     socket: Arc<ControlSocket>,
     openapi: Arc<str>,
-    /// The programs that may take over beside this one.
+    /// Other programs that may take over.
     successors: Arc<[PathBuf]>,
 }
 
@@ -76,12 +78,12 @@ fn described() -> (Router<Control>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// Runs what waits for other processes and for the kernel where it holds nobody up.
+/// Runs blocking work on a separate thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "request failed");
-        Problem::internal("it broke off; the log says more")
+        Problem::internal("an internal error; see the daemon's log")
     })
 }

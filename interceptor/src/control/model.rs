@@ -1,5 +1,5 @@
-//! What requests and answers hold. None of these types can hold a real key: a policy arrives as text and leaves as a document without
-//! keys.
+//! Types of requests and responses. None can hold a real key: a policy arrives as text and is
+//! returned without keys.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,45 +11,48 @@ use utoipa::ToSchema;
 use crate::fleet::Adopt;
 use crate::logging::Format;
 
-/// The fields of a request for a sandbox that stand beside those of the policy document.
+/// The fields of a creation request that are not part of the policy document.
 pub(crate) const BESIDES: &[&str] = &["cgroup", "pid", "netns", "private_network", "id"];
 
-/// The fields of a request for a sandbox that are not the policy document's.
+/// The part of a creation request that is not the policy document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NewSandbox {
-    /// The cgroup: a directory of a mounted cgroup v2, or a path below its mount as /proc/PID/cgroup shows it.
+    /// The cgroup: a directory in a cgroup v2 mount, or a path relative to the mount, as in
+    /// /proc/PID/cgroup.
     pub(crate) cgroup: String,
-    /// A process whose network namespace is the sandbox's; it must be in the cgroup. Without it, the cgroup's first process.
+    /// A process of the cgroup in the sandbox's network namespace. Default: the cgroup's first
+    /// process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pid: Option<i32>,
-    /// The path of the sandbox's network namespace, e.g. /run/netns/NAME; it counts where it differs from the process's.
+    /// The path of the sandbox's network namespace, e.g. /run/netns/NAME. Overrides the process's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) netns: Option<String>,
-    /// Whether that namespace was made for this sandbox alone, as by a container engine (`--network
-    /// none`): its loopback is then the sandbox's own. Without it, loopback is refused like any
-    /// host's, whatever devices the namespace has.
+    /// Whether the network namespace belongs to this sandbox alone, as with a container engine's
+    /// `--network none`, so that its loopback traffic is allowed. Otherwise loopback is refused
+    /// like the host's, whatever devices the namespace has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) private_network: bool,
-    /// What to call the sandbox: 1 to 64 letters, digits, `-` and `_`. Without it, a random id.
+    /// The sandbox's id: 1 to 64 letters, digits, `-` and `_`. Default: random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
 }
 
-/// A sandbox that was put under enforcement: the self-test from inside has passed.
+/// A new sandbox under enforcement, whose self-test has passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct CreatedSandbox {
     /// Its id.
     pub(crate) id: String,
     /// The directory of its cgroup.
     pub(crate) cgroup: String,
-    /// The public certificate of its own authority, PEM: what its programs must trust.
+    /// The sandbox's CA certificate (PEM), which its programs must trust.
     pub(crate) ca_pem: String,
-    /// Variables for its programs: placeholders of credentials, the names of the files to trust, and the sandbox's id.
+    /// Variables for its programs: credential placeholders, paths of trust files, and the sandbox's
+    /// id.
     pub(crate) env: BTreeMap<String, String>,
-    /// The files that `env` names. They are on the host: a container with files of its own gets their directory by a bind mount, at the
-    /// same path and read-only.
+    /// The files that `env` names. They are on the host: bind-mount their directory read-only at
+    /// the same path into a container.
     pub(crate) files: Vec<TrustFile>,
-    /// What `interceptor check` would warn of.
+    /// The policy's warnings, as from `interceptor check`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<Warning>,
 }
@@ -57,13 +60,13 @@ pub(crate) struct CreatedSandbox {
 /// A file that variables name, on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TrustFile {
-    /// Where the variables say that it is.
+    /// Its path, as in the variables.
     pub(crate) path: String,
-    /// What it holds.
+    /// Its content.
     pub(crate) content: TrustContent,
 }
 
-/// What a file that variables name holds.
+/// The content of a trust file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TrustContent {
@@ -75,12 +78,12 @@ pub(crate) enum TrustContent {
     Java,
 }
 
-/// A doubtful place of a policy.
+/// A warning about a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Warning {
     /// The JSON pointer to it.
     pub(crate) pointer: String,
-    /// What is doubtful.
+    /// The warning.
     pub(crate) detail: String,
 }
 
@@ -95,15 +98,15 @@ pub(crate) struct SandboxSummary {
     pub(crate) created: String,
     /// When its policy was last replaced.
     pub(crate) policy_changed: String,
-    /// The file that its policy came from, where it did.
+    /// The policy's file, if it came from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) policy_file: Option<String>,
     /// The label `image` of its policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
-    /// Requests and connections so far that were allowed.
+    /// Requests and connections allowed so far.
     pub(crate) allowed: u64,
-    /// Requests and connections so far that were denied.
+    /// Requests and connections denied so far.
     pub(crate) denied: u64,
 }
 
@@ -117,32 +120,32 @@ pub(crate) struct SandboxList {
 /// A sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SandboxDetails {
-    /// What lists show too.
+    /// The fields shown in lists.
     #[serde(flatten)]
     pub(crate) summary: SandboxSummary,
-    /// The public certificate of its own authority, PEM.
+    /// The sandbox's CA certificate (PEM).
     pub(crate) ca_pem: String,
     /// Variables for its programs.
     pub(crate) env: BTreeMap<String, String>,
     /// The files that `env` names.
     pub(crate) files: Vec<TrustFile>,
-    /// Its policy document; a key that stood in it is null.
+    /// Its policy document, with keys replaced by null.
     pub(crate) policy: Value,
-    /// The ceilings that hold, defaults included.
+    /// The limits in force, including defaults.
     pub(crate) limits: BTreeMap<String, Value>,
     /// What `interceptor check` would warn of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// That the daemon lives.
+/// The daemon's health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Health {
     /// `ok`.
     pub(crate) status: String,
     /// The version of the daemon.
     pub(crate) version: String,
-    /// How many sandboxes there are.
+    /// The number of sandboxes.
     pub(crate) sandboxes: u64,
 }
 
@@ -183,7 +186,7 @@ pub(crate) struct Config {
     pub(crate) trust_dir: Option<PathBuf>,
     /// As `--max-sandboxes`.
     pub(crate) max_sandboxes: Option<u32>,
-    /// Sandboxes to put under enforcement before the daemon says that it is ready.
+    /// Sandboxes to start before the daemon reports that it is ready.
     #[serde(default)]
     pub(crate) sandboxes: Vec<ConfiguredSandbox>,
 }
@@ -203,6 +206,6 @@ pub(crate) struct ConfiguredSandbox {
     /// As in a request.
     #[serde(default)]
     pub(crate) private_network: bool,
-    /// The file of its policy, which is read again on SIGHUP; without it, the default policy.
+    /// Its policy file, reread on SIGHUP. Default: the default policy.
     pub(crate) policy: Option<PathBuf>,
 }

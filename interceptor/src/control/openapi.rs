@@ -1,4 +1,4 @@
-//! `/openapi.json`: generated from the handlers, with the policy document's own schema in the requests that carry one.
+//! `/openapi.json`: generated from the handlers, with the policy document's schema embedded.
 
 use axum::extract::State;
 use axum::http::header;
@@ -13,18 +13,18 @@ use super::Control;
 pub(super) fn document(mut described: OpenApi) -> String {
     let mut info = Info::new("interceptor control API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "Sandboxes under enforcement: made, listed, changed, followed, removed. Keys are write-only. Errors are problem documents (RFC 9457)."
+        "Create, list, change, follow and delete sandboxes. Keys are write-only. Errors are problem documents (RFC 9457)."
             .to_owned(),
     );
     described.info = info;
-    // Both are made of types that serialise, so that neither fails.
+    // Both consist of serialisable types, so neither fails.
     let mut document = serde_json::to_value(&described).unwrap_or_default();
     let policy = serde_json::from_str(&json_schema()).unwrap_or_default();
     add_policy(&mut document, policy);
     document.to_string()
 }
 
-/// Puts the schema of policies among the components, and into the requests.
+/// Adds the policy schema to the components and the requests.
 fn add_policy(document: &mut Value, mut policy: Value) {
     refer(&mut policy);
     let Some(fields) = policy.as_object_mut() else { return };
@@ -52,7 +52,7 @@ fn add_policy(document: &mut Value, mut policy: Value) {
     document["paths"]["/v1/sandboxes/{id}/policy"]["put"]["requestBody"]["content"] = content("Policy");
 }
 
-/// Turns references within the schema into references within the document.
+/// Rewrites references in the schema for the document.
 fn refer(schema: &mut Value) {
     match schema {
         Value::Object(object) => {

@@ -1,4 +1,4 @@
-//! What handlers take from a request: text of bounded length, an id, a query; each refused as a problem document.
+//! Extractors for handlers: bounded text, an id, a query. Each rejects with a problem document.
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Problem;
 
-/// The body, as text; it may hold keys and is cleared afterwards.
+/// The body as text. It may contain keys and is zeroized on drop.
 pub(super) struct Text(pub(super) Zeroizing<String>);
 
 impl<S: Send + Sync> FromRequest<S> for Text {
@@ -18,7 +18,7 @@ impl<S: Send + Sync> FromRequest<S> for Text {
 
     async fn from_request(request: Request, _: &S) -> Result<Text, Problem> {
         let too_large = || {
-            let detail = format!("a request has at most {MAX_BYTES} bytes");
+            let detail = format!("a request may have at most {MAX_BYTES} bytes");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The request is too large", detail)
         };
         let bytes = match to_bytes(request.into_body(), MAX_BYTES).await {
@@ -27,7 +27,7 @@ impl<S: Send + Sync> FromRequest<S> for Text {
             Err(_) => return Err(malformed("the body ended too early")),
         };
         let bytes: Vec<u8> = match Bytes::try_into_mut(bytes) {
-            // The only copy there is.
+            // The only copy.
             Ok(own) => own.into(),
             Err(shared) => shared.into(),
         };
@@ -52,12 +52,12 @@ fn is_too_long(error: &axum::Error) -> bool {
     false
 }
 
-/// A request that cannot be read at all.
+/// The error for an unreadable request.
 pub(super) fn malformed(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
 }
 
-/// Refuses a text that is not JSON at all, as opposed to a document that is not valid.
+/// Rejects a text that is not JSON, as opposed to an invalid document.
 pub(super) fn json(text: &str) -> Result<(), Problem> {
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(()),
@@ -74,7 +74,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Problem> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(id)) => Ok(Id(id)),
-            // Text that is not UTF-8 is no id.
+            // Text that is not UTF-8 is not an id.
             Err(_) => Err(crate::fleet::FleetError::Unknown.into()),
         }
     }
@@ -90,7 +90,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(query)) => Ok(Params(query)),
             Err(_) => Err(malformed(
-                "the query has a parameter that is unknown, given twice or of the wrong form; GET /openapi.json lists them",
+                "the query has an unknown, repeated or malformed parameter; see GET /openapi.json",
             )),
         }
     }

@@ -1,8 +1,9 @@
-//! Who may speak: the owner of the daemon and root, and nobody who lives in a sandbox (attack P1).
+//! Access control for the socket: the daemon's owner and root, but no process in a sandbox (attack
+//! P1).
 //!
-//! A peer is judged when its connection is accepted, by a descriptor of its process, and what is
-//! found then against it holds for good (attack P6). Each request looks at the same process again,
-//! since a sandbox may have been made around it meanwhile.
+//! A peer is judged when its connection is accepted, through a pidfd, and a rejection is final
+//! (attack P6). Each request checks the same process again, since it may have entered a sandbox
+//! meanwhile.
 
 use std::fmt;
 use std::fs;
@@ -25,13 +26,12 @@ use crate::fleet::Fleet;
 use crate::kernel;
 use crate::sandbox::cgroup;
 
-/// The title of the answer to who may not speak.
+/// The title of the response to a rejected peer.
 pub(super) const MAY_NOT: &str = "This process may not use the control API";
-const ENDED: &str =
-    "it cannot be told whether it lives in a sandbox: it has ended, or /proc does not show it";
+const ENDED: &str = "cannot determine whether it is in a sandbox: it has exited, or /proc does not show it";
 
-const LIVES: &str = "it lives in a sandbox, and a sandbox has no say in its own policy";
-const UNKNOWN: &str = "it cannot be told whether it lives in a sandbox: its cgroup cannot be examined";
+const LIVES: &str = "it is in a sandbox, and a sandbox cannot control its own policy";
+const UNKNOWN: &str = "cannot determine whether it is in a sandbox: its cgroup cannot be examined";
 
 /// The process at the other end.
 #[derive(Clone, Debug)]
@@ -40,15 +40,15 @@ pub(super) struct Peer(Arc<Known>);
 #[derive(Debug)]
 struct Known {
     uid: u32,
-    /// `None` where it was gone before it was looked at.
+    /// `None` if it exited before it was examined.
     process: Option<Process>,
-    /// The program that it ran then, to know it by.
+    /// The program it ran at that time.
     program: Option<OwnedFd>,
-    /// What was found against it then.
+    /// Why it was rejected then, if it was.
     found: Result<(), &'static str>,
 }
 
-/// Who takes over, for the log and the records.
+/// The successor, for the log and the records.
 #[derive(Clone, Debug)]
 pub(crate) struct Successor {
     number: i32,
@@ -67,23 +67,22 @@ impl fmt::Display for Peer {
         write!(formatter, "uid {}", self.0.uid)?;
         match self.0.process.as_ref().and_then(|process| process.number().ok()) {
             Some(number) => write!(formatter, ", pid {number}"),
-            None => formatter.write_str(", which has ended"),
+            None => formatter.write_str(", which has exited"),
         }
     }
 }
 
 impl Peer {
-    /// Judges the process at the other end of a connection that was just accepted. Blocks for a
-    /// moment.
+    /// Judges the peer of a connection just accepted. Blocks briefly.
     ///
     /// # Errors
-    /// When the kernel does not say whose the connection is.
+    /// If the kernel does not report the peer's credentials.
     pub(super) fn judge(stream: &UnixStream, fleet: &Fleet) -> io::Result<Peer> {
         let credentials = stream.peer_cred()?;
         let uid = credentials.uid();
         let process = Process::of(stream, credentials.pid().filter(|pid| *pid > 0)).ok();
-        // Only root may take over, and has to be what it was when it connected: this comes first,
-        // since it may become another program at any moment.
+        // Only root may take over, and only if it still runs the same program. Checked first, since
+        // it may exec at any moment.
         let root = process.as_ref().filter(|_| uid == 0);
         let program = root.and_then(|process| process.program().ok());
         let known = Known { uid, process, program, found: Ok(()) };
@@ -91,18 +90,18 @@ impl Peer {
         Ok(Peer(Arc::new(Known { found, ..known })))
     }
 
-    /// Whether it is of the right user at all.
+    /// Whether it runs as a permitted user.
     pub(super) fn is_owner(&self) -> bool {
         self.0.is_owner()
     }
 
-    /// What was found against it when it connected, which holds for good.
+    /// The verdict when it connected, which is final if negative.
     pub(super) fn found(&self) -> Result<(), &'static str> {
         self.0.found
     }
 
-    /// Whether this process may be told the keys: root, outside every sandbox, traced by nobody,
-    /// and of this daemon's own program or one of `named`. Blocks for a moment.
+    /// Whether this process may receive the keys: it must be root, outside every sandbox, untraced,
+    /// and run this daemon's program or one of `named`. Blocks briefly.
     ///
     /// # Errors
     /// Why it may not.
@@ -112,17 +111,17 @@ impl Peer {
             return Err("only root may");
         }
         let (Some(process), Some(before)) = (&self.0.process, &self.0.program) else {
-            return Err("it cannot be told which program it runs");
+            return Err("cannot determine which program it runs");
         };
-        let unknown = |_| "it cannot be told which program it runs";
+        let unknown = |_| "cannot determine which program it runs";
         let before = before.try_clone().and_then(Program::of).map_err(unknown)?;
         let program = process.program().and_then(Program::of).map_err(unknown)?;
         if !program.is(&before) {
-            return Err("it runs another program than when it connected");
+            return Err("it runs a different program than when it connected");
         }
         let own = Program::own().map_err(unknown)?;
         let named = named.iter().filter_map(|path| Program::at(path).ok());
-        // Read only where it may come to something: what it is read from is the peer's.
+        // Read only if needed: the peer controls the file's contents.
         let permitted: Vec<Program> =
             iter::once(own).chain(named).filter(|permitted| permitted.may_equal(&program)).collect();
         let is_permitted = permitted.iter().any(|permitted| permitted.is(&program))
@@ -132,8 +131,10 @@ impl Peer {
                     && permitted.iter().any(|permitted| permitted.equals(&content).unwrap_or(false))
             });
         if !is_permitted {
-            return Err("it runs another program than this daemon: name that program when the daemon is \
-                 started, with `serve --successor PATH`");
+            return Err(
+                "it runs a different program than this daemon: name that program when the daemon is \
+                 started, with `serve --successor PATH`",
+            );
         }
         if process.is_traced().map_err(unknown)? {
             return Err("another process traces it");
@@ -148,7 +149,7 @@ impl Known {
         self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
     }
 
-    /// What was found when it connected, or is so now.
+    /// The verdict when it connected, or now.
     fn may_speak_still(&self, fleet: &Fleet) -> Result<(), &'static str> {
         self.found.and_then(|()| self.may_speak(fleet))
     }
@@ -162,21 +163,21 @@ impl Known {
         if lives_below(&mount, &path, &fleet.cgroups()).map_err(|_| UNKNOWN)? {
             return Err(LIVES);
         }
-        // Sandboxes of others (`attach`, hooks, a second daemon) and those that the dead have left
-        // closed are in no table here: the kernel knows them.
+        // Sandboxes of other interceptors (`attach`, hooks, a second daemon, crashed ones) are not
+        // in our table, but the kernel knows them.
         let own = mount.join(path.strip_prefix("/").unwrap_or(&path));
         match kernel::is_enforced(&own) {
             Ok(false) => Ok(()),
             Ok(true) => Err(LIVES),
             Err(error) => {
-                tracing::debug!(%error, "cannot tell whether a peer lives in a sandbox");
+                tracing::debug!(%error, "cannot tell whether a peer is in a sandbox");
                 Err(UNKNOWN)
             }
         }
     }
 }
 
-/// Refuses every request of a process in a sandbox: root in a container is root to the socket, too.
+/// Refuses every request from a process in a sandbox: root in a container can open the socket too.
 pub(super) async fn admit(
     State(control): State<Control>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -191,23 +192,23 @@ pub(super) async fn admit(
     }
 }
 
-/// The answer to a peer that may not do what it asks for.
+/// The response to a peer that may not make this request.
 pub(super) fn refused(peer: &Peer, title: &'static str, why: &'static str) -> Response {
     let pid = peer.0.process.as_ref().and_then(|process| process.number().ok());
     tracing::warn!(uid = peer.0.uid, pid, why, "refused a peer of the control socket");
     refusal(title, why).into_response()
 }
 
-/// The same, unsent.
+/// The same as a problem document.
 pub(super) fn refusal(title: &'static str, why: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "peer_refused", title, why)
 }
 
-/// Whether a cgroup, as /proc shows it, is one of these or below one of them, or below those that
-/// `interceptor run` makes.
+/// Whether a cgroup, as /proc shows it, is at or below one of these, or below those of `interceptor
+/// run`.
 ///
 /// # Errors
-/// When it cannot be told: a cgroup on the way is not to be seen, or outside the namespace that is
+/// If it cannot be determined: a cgroup on the path is not visible, or outside the namespace
 /// mounted here.
 fn lives_below(mount: &Path, path: &Path, enforced: &[u64]) -> io::Result<bool> {
     let mut directory = mount.to_owned();

@@ -1,4 +1,4 @@
-//! `/v1/sandboxes/{id}/policy`: replaced as a whole, while the sandbox goes on.
+//! `/v1/sandboxes/{id}/policy`: replaces the whole policy of a running sandbox.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,17 +10,18 @@ use super::params::{Id, Params, Text, json};
 use super::problem::Problem;
 use super::{Control, blocking, sandboxes};
 
-/// How a policy is replaced.
+/// Options for replacing a policy.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Replace {
-    /// Whether connections that the new policy would not permit are closed at once.
+    /// Whether to close connections that the new policy does not permit.
     #[serde(default)]
     close: bool,
 }
 
-/// Replaces the policy and the keys. Requests under way end by the policy they began with, each later one is judged by the new. The
-/// placeholder of a credential stays as long as its name does. A policy that is not valid changes nothing.
+/// Replaces the policy and the keys. Requests in flight finish under the old policy; later ones are
+/// judged by the new one. A credential keeps its placeholder as long as its name stays. An invalid
+/// policy changes nothing.
 #[utoipa::path(
     put,
     path = "/v1/sandboxes/{id}/policy",
@@ -28,7 +29,7 @@ pub(super) struct Replace {
     params(("id" = String, Path, description = "The sandbox's id"), Replace),
     request_body(content = serde_json::Value, description = "A policy document"),
     responses(
-        (status = 200, description = "The policy holds", body = SandboxDetails),
+        (status = 200, description = "The policy was replaced", body = SandboxDetails),
         (status = 400, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such sandbox", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),

@@ -1,4 +1,5 @@
-//! Errors as problem documents (RFC 9457). None repeats a value of the request: a value may be a key.
+//! Errors as problem documents (RFC 9457). None repeats a value from the request, which may be a
+//! key.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,16 +11,16 @@ use crate::fleet::FleetError;
 /// An error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Problem {
-    /// What kind of problem it is, e.g. `urn:interceptor:problem:policy_invalid`.
+    /// The kind of problem, e.g. `urn:interceptor:problem:policy_invalid`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    /// The same for people.
+    /// A short title for people.
     pub(crate) title: String,
-    /// The status of the answer.
+    /// The response status.
     pub(crate) status: u16,
-    /// What is wrong here, and what would be right.
+    /// What is wrong in this case, and how to fix it.
     pub(crate) detail: String,
-    /// Every error of the document that was sent.
+    /// Every error in the submitted document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) errors: Vec<FieldError>,
 }
@@ -29,12 +30,12 @@ pub(crate) struct Problem {
 pub(crate) struct FieldError {
     /// The JSON pointer to the value concerned; empty for the document as a whole.
     pub(crate) pointer: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and how to fix it.
     pub(crate) detail: String,
 }
 
 impl Problem {
-    /// Of a kind, for people, with a status.
+    /// A problem of a kind.
     pub(crate) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Problem {
         Problem {
             kind: format!("urn:interceptor:problem:{kind}"),
@@ -45,7 +46,7 @@ impl Problem {
         }
     }
 
-    /// A document that is not valid, with every error.
+    /// An invalid document, with every error.
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Problem {
         let detail = match errors.as_slice() {
             [only] => format!("{}: {}", place(&only.pointer), only.detail),
@@ -60,7 +61,7 @@ impl Problem {
         Problem::invalid(vec![FieldError { pointer: pointer.to_owned(), detail: detail.into() }])
     }
 
-    /// Something failed that is not the request's fault; the log says what.
+    /// An internal failure; details go to the log.
     pub(crate) fn internal(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The request failed", detail)
     }
@@ -122,7 +123,7 @@ impl From<FleetError> for Problem {
     }
 }
 
-/// An error with what it came from.
+/// An error with its sources.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,5 +1,5 @@
-//! The process at the other end of a connection, held by a descriptor: a number may be another's by
-//! the time that it is looked up, a descriptor never is (pidfd_open(2), SO_PEERPIDFD in unix(7)).
+//! The process at the other end of a connection, held by a pidfd: unlike a PID, it never refers to
+//! another process later (pidfd_open(2), SO_PEERPIDFD in unix(7)).
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Seek as _};
@@ -15,11 +15,11 @@ use crate::files;
 use crate::privilege::attendant;
 use crate::sandbox::sys;
 
-/// A process, alive or not, and no other.
+/// A specific process, alive or not.
 #[derive(Debug)]
 pub(super) struct Process(OwnedFd);
 
-/// A program file, by what it is rather than where.
+/// A program file, identified by inode rather than path.
 #[derive(Debug)]
 pub(super) struct Program {
     file: File,
@@ -27,11 +27,11 @@ pub(super) struct Program {
 }
 
 impl Process {
-    /// The one that connected. `number` is what it was at that moment: kernels before Linux 6.5
-    /// tell no more, and then it is held from now on.
+    /// The process that connected. `number` is its PID at that time, used on kernels before Linux
+    /// 6.5, which have no peer pidfd.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has exited.
     pub(super) fn of(stream: &impl AsFd, number: Option<i32>) -> io::Result<Process> {
         match getsockopt(stream, sockopt::PeerPidfd) {
             Ok(held) => Ok(Process(held)),
@@ -44,20 +44,20 @@ impl Process {
         sys::pidfd_open(number).map(Process)
     }
 
-    /// What `look` says of the process with its number, which is this one's until it has answered.
+    /// Calls `look` with the PID, and verifies afterwards that the process still owned it.
     ///
     /// # Errors
-    /// When it has ended, or has no number here; what `look` says.
+    /// If it has exited or has no PID here; errors of `look`.
     pub(super) fn look<T>(&self, look: impl FnOnce(i32) -> io::Result<T>) -> io::Result<T> {
         let found = look(self.number()?)?;
-        // A number is given away when its process is gone: it was not, while we looked.
+        // A PID is reused only after its process is gone, so it was this process's while we looked.
         if self.is_alive()? { Ok(found) } else { Err(gone()) }
     }
 
-    /// Its number, as /proc counts.
+    /// Its PID in our /proc.
     ///
     /// # Errors
-    /// When it has ended, or lives in a PID namespace that /proc does not show.
+    /// If it has exited, or is in a PID namespace that /proc does not show.
     pub(super) fn number(&self) -> io::Result<i32> {
         let shown = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
         let number = shown.lines().find_map(|line| line.strip_prefix("Pid:"));
@@ -67,7 +67,7 @@ impl Process {
 
     fn is_alive(&self) -> io::Result<bool> {
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        // It is readable once the last thread has ended.
+        // A pidfd is readable once the last thread has exited.
         Ok(poll(&mut polled, PollTimeout::ZERO)? == 0)
     }
 
@@ -81,7 +81,7 @@ impl Process {
         path.map(PathBuf::from).ok_or_else(gone)
     }
 
-    /// The program that it runs, whatever its own mounts show at the path: a descriptor to know it by.
+    /// A descriptor that identifies the program it runs, independent of its mounts.
     ///
     /// # Errors
     /// As of [`Process::look`].
@@ -89,7 +89,7 @@ impl Process {
         self.look(attendant::program_of)
     }
 
-    /// The same, to be read.
+    /// The same, opened for reading.
     ///
     /// # Errors
     /// As of [`Process::look`].
@@ -97,7 +97,7 @@ impl Process {
         self.look(attendant::content_of)
     }
 
-    /// Whether another process traces it, and has it do what it likes.
+    /// Whether another process traces it, and so controls it.
     ///
     /// # Errors
     /// As of [`Process::look`].
@@ -109,7 +109,7 @@ impl Process {
 }
 
 impl Program {
-    /// That of this process.
+    /// This process's program.
     ///
     /// # Errors
     /// As of open(2).
@@ -117,7 +117,7 @@ impl Program {
         Program::of(File::open("/proc/self/exe")?.into())
     }
 
-    /// The one at a path of this process's own mounts.
+    /// The program at a path in this process's mounts.
     ///
     /// # Errors
     /// As of [`files::open`].
@@ -125,27 +125,27 @@ impl Program {
         files::open(path).map(|(file, metadata)| Program { file, metadata })
     }
 
-    /// The one that a descriptor is of. Its file system may have one wait.
+    /// The program behind a descriptor. May block on its file system.
     ///
     /// # Errors
-    /// When it is no regular file.
+    /// If it is not a regular file.
     pub(super) fn of(descriptor: OwnedFd) -> io::Result<Program> {
         let file = File::from(descriptor);
         let metadata = file.metadata()?;
         if metadata.is_file() { Ok(Program { file, metadata }) } else { Err(gone()) }
     }
 
-    /// Whether the two are one file.
+    /// Whether both are the same file.
     pub(super) fn is(&self, other: &Program) -> bool {
         (self.metadata.dev(), self.metadata.ino()) == (other.metadata.dev(), other.metadata.ino())
     }
 
-    /// Whether the two could have the same content.
+    /// Whether both could have the same content.
     pub(super) fn may_equal(&self, other: &Program) -> bool {
         self.is(other) || (self.metadata.len() == other.metadata.len() && self.metadata.len() > 0)
     }
 
-    /// Whether the two, which are open to be read, are one file, or have the same content.
+    /// Whether both, opened for reading, are the same file or have the same content.
     ///
     /// # Errors
     /// As of read(2).
@@ -171,20 +171,20 @@ impl Program {
         }
     }
 
-    /// Where it is, as its descriptor shows it, for a record.
+    /// Its path as its descriptor shows it, for records.
     pub(super) fn path(&self) -> PathBuf {
         fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).unwrap_or_default()
     }
 }
 
-/// Reads a file from its beginning.
+/// Reads a file from its start.
 fn reader(mut file: &File) -> io::Result<BufReader<&File>> {
     file.rewind()?;
     Ok(BufReader::with_capacity(1 << 16, file))
 }
 
 fn gone() -> io::Error {
-    io::Error::other("it has ended, or /proc does not show it")
+    io::Error::other("it has exited, or /proc does not show it")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `/v1/sandboxes`: made, listed, shown, removed.
+//! `/v1/sandboxes`: creates, lists, shows and deletes sandboxes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,16 +23,17 @@ use super::{Control, blocking};
 use crate::fleet::{self, Fleet, FleetError, Member, Source};
 use crate::sandbox::{environment, trust};
 
-/// Puts a cgroup under enforcement. The body is a policy document with `cgroup` beside its fields, and, if need be, `pid`, `netns`, `id`.
-/// A body without any field of a policy gets the daemon's default policy.
+/// Enforces a policy on a cgroup. The body is a policy document with the extra field `cgroup` and,
+/// optionally, `pid`, `netns`, `private_network` and `id`. Without any policy field, the daemon's
+/// default policy applies.
 #[utoipa::path(
     post,
     path = "/v1/sandboxes",
     tag = "sandboxes",
     request_body(content = NewSandbox, description = "A policy document and the place to enforce it"),
     responses(
-        (status = 201, description = "Enforcement holds: the self-test from inside has passed", body = CreatedSandbox,
-         headers(("location" = String, description = "Where the sandbox is"))),
+        (status = 201, description = "The policy is enforced: the self-test from inside passed", body = CreatedSandbox,
+         headers(("location" = String, description = "The sandbox's URL path"))),
         (status = 400, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The cgroup or the id is taken", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
@@ -61,7 +62,7 @@ pub(super) async fn list(State(control): State<Control>) -> Json<SandboxList> {
     Json(SandboxList { sandboxes: control.fleet.list().iter().map(|member| summary(member)).collect() })
 }
 
-/// One sandbox, with its policy but for the keys.
+/// One sandbox, with its policy without keys.
 #[utoipa::path(
     get,
     path = "/v1/sandboxes/{id}",
@@ -79,15 +80,15 @@ pub(super) async fn show(
     Ok(Json(details(&*control.fleet.get(&id)?)))
 }
 
-/// Ends the enforcement: revokes the keys, ends and records the connections, then takes the programs away. End the sandbox's processes
-/// before: those that are left are not intercepted any more.
+/// Stops enforcement: revokes the keys, closes and records the connections, then detaches the
+/// programs. End the sandbox's processes first: any left over are no longer intercepted.
 #[utoipa::path(
     delete,
     path = "/v1/sandboxes/{id}",
     tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
-        (status = 204, description = "Nothing is left of it"),
+        (status = 204, description = "The sandbox was deleted"),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -96,7 +97,7 @@ pub(super) async fn remove(State(control): State<Control>, Id(id): Id) -> Result
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads the request and does it; every error of the document is reported at once.
+/// Parses and executes the request; reports every error of the document at once.
 fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
     let mut errors = Vec::new();
     let mut fields = Fields::default();
@@ -162,7 +163,7 @@ fn wrong(pointer: &str, detail: &str) -> FieldError {
     FieldError { pointer: pointer.to_owned(), detail: detail.to_owned() }
 }
 
-/// A string that is not empty.
+/// A non-empty string.
 fn string(name: &str, value: &RawValue, errors: &mut Vec<FieldError>) -> Option<String> {
     match serde_json::from_str::<String>(value.get()) {
         Ok(text) if !text.is_empty() && !text.contains('\0') => Some(text),
@@ -216,7 +217,8 @@ pub(super) fn details(member: &Member) -> SandboxDetails {
     }
 }
 
-/// What programs inside need: whom to trust, which placeholder to present, and where they are. A credential's variable wins.
+/// Variables for programs inside: trust files, placeholders and the sandbox's id. A credential's
+/// variable wins.
 fn variables(member: &Member, placeholders: Vec<(String, String)>) -> BTreeMap<String, String> {
     let directory = member.trust.to_string_lossy();
     let trust = trust::variables_in(&directory).into_iter().map(|(name, value)| (name.to_owned(), value));
@@ -244,7 +246,7 @@ fn warnings(problems: Vec<interceptor_policy::Problem>) -> Vec<Warning> {
         .collect()
 }
 
-/// The ceilings by the names of the document; those that are not set are null.
+/// The limits by their names in the document; unset ones are null.
 fn limits(limits: &Limits) -> BTreeMap<String, Value> {
     let seconds = |time: Duration| Value::from(time.as_secs());
     let fields = [

@@ -1,7 +1,7 @@
 //! Serves the API on the control socket.
 //!
-//! A peer that may not speak is let go when it is accepted, and those that may are not without
-//! number: neither takes the descriptors that the sandboxes' connections need.
+//! Unauthorised peers are dismissed on accept, and the number of others is limited, so that neither
+//! can use up the descriptors that sandboxes' connections need.
 
 use std::io;
 use std::path::PathBuf;
@@ -25,18 +25,18 @@ use super::{Problem, router};
 use crate::fleet::Fleet;
 use crate::ipc::ControlSocket;
 
-/// After an accept failed for want of something, so that the loop does not spin.
+/// Pause after a failed accept, so that the loop does not spin.
 const BREATHER: Duration = Duration::from_millis(50);
-/// How long requests under way may take at the end.
+/// How long requests in flight may take at shutdown.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Connections at once.
+/// The maximum number of connections.
 const CONNECTIONS: u32 = 128;
 
-/// Serves until `stop` is cancelled, and then ends in good order. `successors` are the programs
-/// that may take over beside this one.
+/// Serves until `stop` is cancelled, then shuts down gracefully. `successors` are other programs
+/// that may take over.
 ///
 /// # Errors
-/// When the socket cannot be used.
+/// If the socket cannot be used.
 pub(crate) async fn serve(
     socket: Arc<ControlSocket>,
     fleet: Arc<Fleet>,
@@ -67,12 +67,12 @@ pub(crate) async fn serve(
         });
     }
     drop(peers);
-    // Those who follow an audit stream would stay for ever.
+    // Audit streams would never end by themselves.
     let _ = tokio::time::timeout(FAREWELL, places.acquire_many(CONNECTIONS)).await;
     Ok(())
 }
 
-/// Serves one connection, until its end or that of the request under way when `stop` is cancelled.
+/// Serves one connection until it closes or, once `stop` is cancelled, the current request ends.
 async fn converse(stream: UnixStream, router: Router, stop: CancellationToken) -> hyper::Result<()> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -87,8 +87,8 @@ async fn converse(stream: UnixStream, router: Router, stop: CancellationToken) -
     connection.await
 }
 
-/// Accepts only who may speak.
-/// After a hand-over nobody: whoever connects is the next daemon's.
+/// Accepts only authorised peers. After a hand-over, accepts no one; new connections belong to the
+/// next daemon.
 struct Peers {
     listener: UnixListener,
     handed: CancellationToken,
@@ -108,7 +108,7 @@ impl Peers {
             let accepted = match accepted {
                 Ok((stream, _)) => {
                     let fleet = self.fleet.clone();
-                    // At once, and before anything that it sends is read.
+                    // Immediately, before reading anything it sends.
                     let judging = spawn_blocking(move || Ok((Peer::judge(&stream, &fleet)?, stream)));
                     judging.await.unwrap_or_else(|error| Err(io::Error::other(error)))
                 }
@@ -127,12 +127,12 @@ impl Peers {
         }
     }
 
-    /// A place for a peer that may have one.
+    /// Admits an authorised peer if there is room.
     fn admit(&self, peer: &Peer) -> Result<OwnedSemaphorePermit, Problem> {
         peer.found().map_err(|why| refusal(MAY_NOT, why))?;
         let (title, kind) = ("The control socket is busy", "busy");
         let full = |_| {
-            let detail = format!("there are {CONNECTIONS} connections already: close some of them");
+            let detail = format!("it already has {CONNECTIONS} connections: close some of them");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail)
         };
         self.places.clone().try_acquire_owned().map_err(full)
@@ -142,7 +142,7 @@ impl Peers {
         if let Some(times) = self.door.log() {
             tracing::warn!(%peer, why = problem.detail, times, "refused a peer of the control socket");
         }
-        // Another user is told nothing.
+        // Other users get no reason.
         if peer.is_owner() {
             self.door.dismiss(stream, problem);
         }

@@ -1,4 +1,5 @@
-//! Server-sent events (HTML Living Standard, section 9.2) as a body that a task fills: it is as fast as its reader.
+//! Server-sent events (HTML Living Standard, section 9.2) as a body filled by a task at its
+//! reader's pace.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,10 +12,10 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::mpsc;
 
-/// Events that may wait for the reader.
+/// Events buffered for the reader.
 const WAITING: usize = 32;
 
-/// Where a task puts events.
+/// The sending end for a task.
 #[derive(Clone, Debug)]
 pub(super) struct Events(mpsc::Sender<Bytes>);
 
@@ -23,20 +24,20 @@ pub(super) struct Events(mpsc::Sender<Bytes>);
 pub(super) struct Gone;
 
 impl Events {
-    /// The answer, and where its events go.
+    /// The response and its sending end.
     pub(super) fn answer() -> (Events, Response) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
         (Events(sender), (headers, Body::new(Stream(receiver))).into_response())
     }
 
-    /// An event; `data` is one line.
+    /// Sends an event; `data` is one line.
     pub(super) async fn event(&self, name: &str, id: Option<&str>, data: &str) -> Result<(), Gone> {
         let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
         self.send(format!("event: {name}\n{id}data: {data}\n\n")).await
     }
 
-    /// A comment, which shows that the connection lives.
+    /// Sends a comment as a heartbeat.
     pub(super) async fn heartbeat(&self) -> Result<(), Gone> {
         self.send(":\n\n".to_owned()).await
     }

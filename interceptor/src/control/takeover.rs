@@ -1,4 +1,4 @@
-//! `/v1/takeover`: where a new daemon takes the sandboxes of this one over.
+//! `/v1/takeover`: hands this daemon's sandboxes over to a new one.
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{CONNECTION, UPGRADE};
@@ -12,10 +12,10 @@ use super::{Control, Problem};
 use crate::audit::Record;
 use crate::takeover::{PROTOCOL, give};
 
-/// Hands all sandboxes over to the process at the other end, and ends this daemon when that one serves them. The connection switches to
-/// a protocol of its own, in which descriptors and keys travel: `interceptor serve --takeover`
-/// speaks it. For root alone, outside every sandbox, and for this daemon's own program or one that
-/// it was told of (`serve --successor`).
+/// Hands all sandboxes over to the peer, then stops this daemon. The connection switches to a
+/// protocol that carries descriptors and keys, which `interceptor serve --takeover` speaks. Only
+/// for root, outside every sandbox, running this daemon's program or one named by `serve
+/// --successor`.
 #[utoipa::path(
     post,
     path = "/v1/takeover",
@@ -47,14 +47,14 @@ pub(super) async fn take_over(
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return tracing::warn!(%error, "a hand-over was not begun"),
+            Err(error) => return tracing::warn!(%error, "the hand-over could not start"),
         };
         let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
-            return tracing::error!("a hand-over was asked for over something that is no unix socket");
+            return tracing::error!("a hand-over was requested on a connection that is not a unix socket");
         };
-        // The other end speaks when it has read the answer, not before.
+        // The peer must not send before it has read the response.
         if !parts.read_buf.is_empty() {
-            return tracing::warn!("a hand-over was begun out of turn");
+            return tracing::warn!("refused a hand-over: the peer sent data too early");
         }
         let stream = parts.io.into_inner().into_std().and_then(|stream| {
             stream.set_nonblocking(false)?;
@@ -69,8 +69,8 @@ pub(super) async fn take_over(
         });
         match given.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the hand-over failed; this daemon goes on"),
-            Err(_) => tracing::error!("the hand-over broke off"),
+            Ok(Err(error)) => tracing::error!(%error, "the hand-over failed; this daemon continues"),
+            Err(_) => tracing::error!("the hand-over was interrupted"),
         }
     });
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -79,7 +79,7 @@ pub(super) async fn take_over(
     response
 }
 
-/// Says who is about to be given the sandboxes with their keys, whatever comes of it.
+/// Logs and records who is about to receive the sandboxes and their keys, whatever the outcome.
 fn tell(control: &Control, successor: &Successor) {
     tracing::info!(%successor, "another daemon asks to take over");
     control.socket.expect(successor.to_string());

@@ -1,8 +1,8 @@
-//! Recognises placeholders wherever they stand in a text: literal, in another letter case, with escapes of URLs, strings
-//! or HTML, or inside base64 (so in Basic credentials too) and hexadecimal.
+//! Recognises placeholders anywhere in a text: literal, in another case, with URL, string or HTML
+//! escapes, or inside base64 (hence Basic credentials) and hexadecimal.
 //!
-//! One search automaton over the probes of all placeholders of a sandbox and their encodings; a text shorter than a probe
-//! is not looked at, so an ordinary request costs a few hundred nanoseconds.
+//! One search automaton covers the probes of all of a sandbox's placeholders and their encodings.
+//! Texts shorter than a probe are skipped, so an ordinary request costs a few hundred nanoseconds.
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 use interceptor_policy::redact::scan::pattern::forms;
@@ -10,7 +10,7 @@ use interceptor_policy::redact::scan::{LEVELS, Reading, may_escape, unescape};
 
 use super::placeholder::{PROBE, Placeholder};
 
-/// Finds placeholders; each by its position in the list that it was made of.
+/// Finds placeholders, identified by their position in the original list.
 #[derive(Debug)]
 pub(super) struct Finder {
     automaton: AhoCorasick,
@@ -37,7 +37,7 @@ impl Finder {
         Ok(Finder { automaton, owners })
     }
 
-    /// Adds to `found` every placeholder in a text, each once.
+    /// Adds every placeholder in a text to `found`, once each.
     pub(super) fn find(&self, text: &[u8], found: &mut Vec<usize>) {
         self.each(text, |owner| {
             if !found.contains(&owner) {
@@ -72,7 +72,7 @@ impl Finder {
         }
     }
 
-    /// Whether a text holds any placeholder.
+    /// Whether a text contains any placeholder.
     #[cfg(test)]
     pub(super) fn any(&self, text: &[u8]) -> bool {
         let mut found = Vec::new();

@@ -1,5 +1,6 @@
-//! The keys and placeholders of a sandbox on their way from one process to the next. The sandbox holds the placeholders, so they
-//! must stay; keys go along as loaded, since the next process may not have the variable or the document they came from.
+//! A sandbox's keys and placeholders in transit to the next process. The sandbox already has the
+//! placeholders, so they must stay. Keys are sent as loaded, since the next process may lack the
+//! variable or document they came from.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -18,13 +19,13 @@ pub(crate) struct HandedKey {
     pub(super) name: String,
     placeholder: HandedPlaceholder,
     current: Secret,
-    /// The key before the last rotation.
+    /// The previous key.
     previous: Option<Secret>,
-    /// Where its key can be read again.
+    /// The file to reread its key from.
     file: Option<SentPath>,
 }
 
-/// Of a credential that the policy has no more, only this is left.
+/// What remains of a credential that the policy no longer has.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HandedPlaceholder {
     text: String,
@@ -32,7 +33,7 @@ pub(crate) struct HandedPlaceholder {
     probe: usize,
 }
 
-/// All of a sandbox's.
+/// All credentials of a sandbox.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct HandedKeys {
     pub(super) keys: Vec<HandedKey>,
@@ -82,7 +83,7 @@ impl HandedKey {
     }
 }
 
-/// A credential as it was.
+/// A restored credential.
 pub(super) struct Restored {
     pub(super) placeholder: Placeholder,
     pub(super) current: RealKey,

@@ -1,22 +1,22 @@
-//! A real key in memory: validated once, zeroized when dropped, shown by nothing.
+//! A real key in memory: validated once, zeroized on drop, never displayed.
 
 use std::fmt;
 use std::io;
 
 use zeroize::Zeroizing;
 
-/// The shortest key that is taken, bytes. Anything shorter occurs in ordinary text, and redacting it would destroy every
-/// answer; no service issues such keys.
+/// The minimum length of a key in bytes. A shorter one occurs in ordinary text, and redacting it
+/// would corrupt every response; no service issues such keys.
 pub const SHORTEST: usize = 4;
 
-/// The longest key that is taken, bytes: what origins accept in one header.
+/// The maximum length of a key in bytes: what origins accept in one header.
 pub const LONGEST: usize = 8 * 1024;
 
-/// A key that a service accepts: visible ASCII, [`SHORTEST`] to [`LONGEST`] bytes, so that it fits a header value and a
-/// query as it is.
+/// A key: visible ASCII, [`SHORTEST`] to [`LONGEST`] bytes, so that it fits a header value or query
+/// unescaped.
 pub struct RealKey(Zeroizing<String>);
 
-/// What is wrong with a key, or with the place where it should be. Never shows any of the key.
+/// A problem with a key or its source. Never shows any part of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyProblem {
     /// The variable is not set.
@@ -25,31 +25,32 @@ pub enum KeyProblem {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
-    /// There is no key in it.
+    /// It contains no key.
     #[error("is empty")]
     Empty,
-    /// It is so short that it occurs in ordinary text.
-    #[error("is shorter than {SHORTEST} characters; it would be found by chance in every answer")]
+    /// It is too short.
+    #[error("is shorter than {SHORTEST} characters; it would match ordinary text in every response")]
     TooShort,
-    /// It is so long that origins do not take it.
+    /// It is too long.
     #[error("is longer than {LONGEST} bytes")]
     TooLong,
-    /// It has a character that no header takes, or one that belongs to a format and not to a key.
+    /// It has a character that is invalid in a header, or that belongs to a format rather than a
+    /// key.
     #[error(
         "has a space, a line end, a control character or a non-ASCII character as character {0}; \
          a key is visible ASCII alone (a scheme such as `Bearer` belongs to `inject`)"
     )]
     Character(usize),
-    /// What stands in for it contains it.
-    #[error("is a part of its own placeholder, so it cannot be told from it")]
+    /// Its placeholder contains it.
+    #[error("is part of its own placeholder, so the two cannot be distinguished")]
     InPlaceholder,
 }
 
 impl RealKey {
-    /// Takes what stood in a document, a variable or a file; one line end at its end is dropped.
+    /// Parses the content of a document, variable or file; drops one trailing line end.
     ///
     /// # Errors
-    /// It is not a key; see [`KeyProblem`].
+    /// If it is not a valid key; see [`KeyProblem`].
     pub fn parse(text: Zeroizing<Vec<u8>>) -> Result<RealKey, KeyProblem> {
         let bytes = text.strip_suffix(b"\n").unwrap_or(&text);
         let bytes = if bytes.len() < text.len() { bytes.strip_suffix(b"\r").unwrap_or(bytes) } else { bytes };
@@ -66,7 +67,7 @@ impl RealKey {
         Ok(RealKey(Zeroizing::new(key)))
     }
 
-    /// The key itself. Called where it is put into a request and where it is looked for in an answer, nowhere else.
+    /// The key itself. Call only to inject it into a request or to search for it in a response.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

@@ -1,10 +1,10 @@
-//! The keys of one sandbox, with the placeholders that stand for them inside it.
+//! The keys of one sandbox, and their placeholders inside it.
 //!
-//! Placeholders are drawn when a credential first appears and kept by its name as long as the sandbox lives, across reloads
-//! of the policy; keys may be rotated under them at any time. Keys in files are looked at again when they are used, at most
-//! once a second (one `stat` a file, by a thread that ends with it: a file may be on a mount that
-//! hangs), and by [`Keyring::reload`]. After a rotation the key before is still taken out of
-//! answers, since an origin may quote it for a while.
+//! A placeholder is generated when a credential first appears and kept under its name while the
+//! sandbox lives, across policy reloads; the key behind it may rotate at any time. Key files are
+//! checked when used, at most once a second (one `stat` per file, on a short-lived thread, since a
+//! file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation the previous
+//! key is still redacted from responses, since an origin may quote it for a while.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,23 +24,23 @@ use super::presented::{self, Presented};
 use super::source::{self, Environment, KeyError, Place, Stamp};
 use crate::logging;
 
-/// How long the stamps of key files are trusted, milliseconds.
+/// How long the stamps of key files are trusted, in milliseconds.
 const FRESH_MS: u64 = 1000;
-/// How long a request waits for a look at the key files; it goes on with the keys there are.
+/// How long a request waits for a check of the key files before it continues with the current keys.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The keys and placeholders of one sandbox.
 #[derive(Debug)]
 pub struct Keyring {
     slots: Vec<Slot>,
-    /// Of credentials that the policy no longer has; one may come back.
+    /// Placeholders of removed credentials, which may return.
     retired: Vec<(String, Placeholder)>,
     finder: Finder,
-    /// Counts rotations: what was made of the keys before is out of date.
+    /// Counts rotations, to invalidate the redactor.
     generation: AtomicU64,
-    /// What takes all keys out, and of which generation they are.
+    /// The redactor for all keys, with its generation.
     redactor: ArcSwapOption<(u64, Redactor)>,
-    /// Held while that is made.
+    /// Held while building the redactor.
     making: Mutex<()>,
     made: Instant,
     checked_ms: AtomicU64,
@@ -54,11 +54,11 @@ struct Slot {
     forms: Vec<Form>,
     placeholder: Placeholder,
     keys: ArcSwap<Keys>,
-    /// Where its key can be read again, and what that looked like when it was read.
+    /// The file to reread its key from, and its stamp when last read.
     file: Mutex<Option<(PathBuf, Option<Stamp>)>>,
-    /// Held while the file is read, which may take for ever.
+    /// Held while reading the file, which may block forever.
     reading: Mutex<()>,
-    /// Whether a thread looks at the file.
+    /// Whether a thread is checking the file.
     is_looked_at: AtomicBool,
 }
 
@@ -69,10 +69,12 @@ struct Keys {
 }
 
 impl Keyring {
-    /// Reads the key of every credential of a policy, and draws the placeholders that `previous` does not have.
+    /// Loads the key of every credential of a policy, and generates the placeholders that
+    /// `previous` lacks.
     ///
     /// # Errors
-    /// Every key that could not be had, each with its credential and place; none shows anything of a key.
+    /// Every key that could not be loaded, with its credential and source; none shows any part of a
+    /// key.
     pub fn load(policy: &Policy, previous: Option<&Keyring>) -> Result<Keyring, Vec<KeyError>> {
         Keyring::load_from(policy.credentials(), previous, &|name| std::env::var_os(name))
     }
@@ -125,7 +127,7 @@ impl Keyring {
         })
     }
 
-    /// What another process needs to go on with these keys and placeholders.
+    /// The keys and placeholders for another process to continue with.
     pub(crate) fn hand_over(&self) -> HandedKeys {
         let key = |slot: &Slot| {
             let keys = slot.keys.load();
@@ -141,10 +143,11 @@ impl Keyring {
         }
     }
 
-    /// The keys and placeholders that another process had for the same policy. Keys in files are looked at again when they are used.
+    /// Restores another process's keys and placeholders for the same policy. Key files are checked
+    /// again on use.
     ///
     /// # Errors
-    /// A credential that was not handed over, or not as it should be.
+    /// If a credential was not handed over, or is invalid.
     pub(crate) fn restore(credentials: &[Credential], handed: HandedKeys) -> Result<Keyring, Vec<KeyError>> {
         let HandedKeys { mut keys, retired } = handed;
         let mut slots = Vec::with_capacity(credentials.len());
@@ -166,7 +169,7 @@ impl Keyring {
         Keyring::of(slots, known, errors)
     }
 
-    /// The variables of the sandbox: the name of each and the placeholder it carries.
+    /// The sandbox's variables and their placeholders.
     pub fn environment(&self) -> Vec<(String, String)> {
         let variables = self.slots.iter().flat_map(|slot| {
             slot.env.iter().map(|name| (name.clone(), slot.placeholder.as_str().to_owned()))
@@ -179,18 +182,18 @@ impl Keyring {
         self.slots.get(id.0).map(|slot| &slot.placeholder)
     }
 
-    /// Which placeholders stand in a request's headers (values and names) and query, and how.
+    /// The placeholders in a request's headers (values and names) and query, and their form.
     pub fn presented(&self, headers: &HeaderMap, query: Option<&str>) -> Presented {
         let forms = |index: usize| self.slots.get(index).map_or(&[][..], |slot| &slot.forms);
         presented::look(&self.finder, &forms, headers, query)
     }
 
-    /// Whether a DNS name or SNI carries a placeholder, in one label or spread over several.
+    /// Whether a DNS name or SNI contains a placeholder, in one label or across several.
     pub fn in_name(&self, name: &str) -> bool {
         self.named_in(name).is_some()
     }
 
-    /// The credential whose placeholder a DNS name or SNI carries.
+    /// The credential whose placeholder a DNS name or SNI contains.
     pub(crate) fn named_in(&self, name: &str) -> Option<CredentialId> {
         let mut found = Vec::new();
         self.finder.find(name.as_bytes(), &mut found);
@@ -201,20 +204,21 @@ impl Keyring {
         found.first().copied().map(CredentialId)
     }
 
-    /// Whether a text holds the placeholder of a credential.
+    /// Whether a text contains a credential's placeholder.
     pub(crate) fn holds(&self, id: CredentialId, text: &[u8]) -> bool {
         self.finder.holds(id.0, text)
     }
 
-    /// The real key of a credential, as its source had it at the last [`Keyring::refresh`]; `None`
-    /// where this keyring is not that of the policy.
+    /// A credential's real key as of the last [`Keyring::refresh`]; `None` if this keyring belongs
+    /// to another policy.
     pub(crate) fn key(&self, policy: &Policy, id: CredentialId) -> Option<Arc<RealKey>> {
         let credential = policy.credentials().get(id.0)?;
         let slot = self.slots.get(id.0).filter(|slot| slot.name == credential.name)?;
         Some(Arc::clone(&slot.keys.load().current))
     }
 
-    /// What takes every key out of an answer, whoever gives it; `None` where there are no keys. Made once for each rotation.
+    /// The redactor for every key, whichever origin responds; `None` without keys. Built once per
+    /// rotation.
     ///
     /// # Errors
     /// [`RedactError::TooManyKeys`]
@@ -251,16 +255,17 @@ impl Keyring {
         Ok(redactor)
     }
 
-    /// Reads every key file again, changed or not.
+    /// Rereads every key file, changed or not.
     ///
-    /// A file that cannot be read, or holds no key, leaves the key that was there in use; it is reported.
+    /// If a file cannot be read or has no valid key, the previous key stays and the error is
+    /// returned.
     pub fn reload(&self) -> Vec<KeyError> {
         self.read_again(true)
     }
 
-    /// Looks at the key files, if the last look is a second ago. One caller waits for it, and not
-    /// for long; the others go on with what there is, and nobody looks at a file that somebody
-    /// still looks at.
+    /// Checks the key files if the last check is a second old. One caller waits briefly for it;
+    /// others continue with the current keys. A file that is still being checked is not checked
+    /// again.
     pub(crate) async fn refresh(self: &Arc<Self>) {
         let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
         let checked = self.checked_ms.load(Ordering::Relaxed);
@@ -275,8 +280,8 @@ impl Keyring {
                 continue;
             }
             let (keyring, looking) = (Arc::clone(self), looking.clone());
-            // A thread of its own: those that the runtime has for what blocks are a limited number,
-            // for all sandboxes.
+            // A separate thread, because all sandboxes share the runtime's limited blocking
+            // threads.
             let begun = std::thread::Builder::new().name("key-file".to_owned()).spawn(move || {
                 keyring.look(index);
                 drop(looking);
@@ -287,11 +292,11 @@ impl Keyring {
             }
         }
         drop(looking);
-        // Nothing is ever sent: it ends with the last of the threads.
+        // Nothing is sent; the channel closes with the last thread.
         let _ = tokio::time::timeout(PATIENCE, all.recv()).await;
     }
 
-    /// Does something as if a key's file were being read all the while.
+    /// Runs `work` as if a key file were being read meanwhile.
     #[cfg(test)]
     pub(super) fn while_read(&self, id: CredentialId, work: impl FnOnce()) {
         let _reading = self.slots.get(id.0).map(|slot| lock(&slot.reading));
@@ -326,7 +331,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// The placeholders known so far of credentials that are not among `slots`.
+    /// The known placeholders of credentials not among `slots`.
     fn retired(&self, slots: &[Slot]) -> Vec<(String, Placeholder)> {
         let known = self.slots.iter().map(|slot| (slot.name.clone(), slot.placeholder.clone()));
         known
@@ -335,7 +340,7 @@ impl Keyring {
             .collect()
     }
 
-    /// The placeholder that a credential of this name has had.
+    /// The previous placeholder of a credential of this name.
     fn remembered(&self, name: &str) -> Option<&Placeholder> {
         let current = self.slots.iter().find(|slot| slot.name == name).map(|slot| &slot.placeholder);
         current.or_else(|| {
@@ -345,7 +350,7 @@ impl Keyring {
 }
 
 impl logging::Secrets for Keyring {
-    /// No key file is looked at, since that may itself be logged.
+    /// Checks no key file, since that may itself log.
     fn each(&self, tell: &mut dyn FnMut(&[u8], &[u8])) {
         for slot in &self.slots {
             let keys = slot.keys.load();
@@ -399,14 +404,15 @@ impl Slot {
             forms: credential.forms.clone(),
             placeholder: restored.placeholder,
             keys: ArcSwap::from_pointee(keys),
-            // Without a stamp it is read at the next look.
+            // Without a stamp, the next check reads it.
             file: Mutex::new(restored.file.map(|path| (path, None))),
             reading: Mutex::default(),
             is_looked_at: AtomicBool::new(false),
         })
     }
 
-    /// Reads the file again, if there is one and it has changed or `always`; says whether the key is another now.
+    /// Rereads the file, if there is one, when it has changed or `always`; returns whether the key
+    /// changed.
     fn read_again(&self, always: bool) -> Result<bool, (PathBuf, KeyProblem)> {
         let _reading = lock(&self.reading);
         let Some((path, known)) = lock(&self.file).clone() else { return Ok(false) };
@@ -415,7 +421,7 @@ impl Slot {
             return Ok(false);
         }
         let note = |stamp: Option<Stamp>| *lock(&self.file) = Some((path.clone(), stamp));
-        // Whatever comes of it, the same file is not read, and not reported, a second time.
+        // Even after a failure, the same file is not read and reported twice.
         note(now);
         let loaded = source::read(&path)
             .and_then(|loaded| check(&loaded.key, &self.placeholder).map(|()| loaded))
@@ -433,12 +439,12 @@ impl Slot {
     }
 }
 
-/// Refuses a key that its placeholder contains: putting the one for the other would put the key there.
+/// Rejects a key that its placeholder contains: redaction would insert the key itself.
 fn check(key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
     if placeholder.as_str().contains(key.expose()) { Err(KeyProblem::InPlaceholder) } else { Ok(()) }
 }
 
-/// What is behind these locks is whole at every step, so a panic elsewhere while one was held spoils nothing.
+/// Data behind these locks is consistent at every step, so a poisoned lock is safe to use.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

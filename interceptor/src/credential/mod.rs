@@ -1,12 +1,12 @@
-//! Real keys, placeholders, and where they stand in a request.
+//! Real keys, their placeholders, and finding placeholders in requests.
 //!
-//! A [`RealKey`] exists in the proxy's memory alone, zeroized when it is dropped. The sandbox has a [`Placeholder`] for it,
-//! in the variable where the service's clients look. The [`Keyring`] of a sandbox holds both, reads keys anew when their
-//! files change, and says which placeholders a request presents; `http::inject` puts the real key in, `http::redact` takes
-//! it out of the answer.
+//! A [`RealKey`] exists only in the proxy's memory and is zeroized on drop. The sandbox has a
+//! [`Placeholder`] for it, in the variable that the service's clients read. A sandbox's [`Keyring`]
+//! holds both, rereads keys when their files change, and finds the placeholders that a request
+//! presents. `http::inject` inserts the real key, `http::redact` removes it from the response.
 //!
-//! A header value and a query that carry a key to the origin are the HTTP library's, which does not zeroize them; they live
-//! as long as the request is being written. The process makes itself undumpable for the rest.
+//! The HTTP library does not zeroize the header value or query that carries a key to the origin;
+//! these live until the request is written. To cover them, the process makes itself undumpable.
 
 mod finder;
 #[cfg(test)]

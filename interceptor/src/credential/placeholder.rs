@@ -1,4 +1,5 @@
-//! What stands in for a real key inside the sandbox: shaped like the service's keys, worthless, and recognisable.
+//! The stand-in for a real key inside the sandbox: shaped like the service's keys, worthless, and
+//! recognisable.
 
 use std::fmt;
 
@@ -7,32 +8,33 @@ use interceptor_policy::PlaceholderShape;
 
 use super::key::RealKey;
 
-/// How much of the random part recognises a placeholder, characters: enough that no two agree by chance (at least 96 bits
-/// in hexadecimal, 124 where case was folded).
+/// How many characters of the random part identify a placeholder: enough to rule out collisions (at
+/// least 96 bits in hexadecimal, 124 with case folded).
 pub(crate) const PROBE: usize = 24;
 
-/// The longest placeholder that is made as long as its key, bytes.
+/// The maximum length of a placeholder that matches its key's length, in bytes.
 const LONGEST_ALIKE: usize = 512;
 
-/// A placeholder: drawn once per sandbox and credential, and then the same for as long as the sandbox lives.
+/// A placeholder, generated once per sandbox and credential, and stable while the sandbox lives.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Placeholder {
     text: String,
-    /// Where in `text` the random part begins.
+    /// The offset of the random part in `text`.
     random: usize,
     probe: usize,
 }
 
-/// The system gave no random bytes.
+/// The system provided no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gave no random bytes")]
+#[error("the system provided no random bytes")]
 pub struct NoRandomness;
 
 impl Placeholder {
-    /// Draws a placeholder of this shape.
+    /// Generates a placeholder of this shape.
     ///
-    /// It is made as long as the key, unless that left too little of it to be random: what accepts the key by its length accepts that
-    /// too, and an answer in which the one is replaced by the other keeps its length. The length is all it tells.
+    /// It has the key's length, unless the random part would be too short: clients that check a
+    /// key's length accept it, and redaction keeps a response's length. It reveals nothing but that
+    /// length.
     ///
     /// # Errors
     /// The system gave no random bytes.
@@ -42,7 +44,7 @@ impl Placeholder {
         let mut text = String::with_capacity(key.length().max(around + shape.random));
         text.push_str(&shape.prefix);
         let characters = shape.alphabet.characters();
-        // Each byte below the largest multiple of the alphabet's size stands for one character, without bias.
+        // Reject bytes beyond the largest multiple of the alphabet's size, to avoid bias.
         let fair = 256 - 256 % characters.len();
         let mut missing = if alike >= shape.random.min(PROBE) { alike } else { shape.random };
         while missing > 0 {
@@ -58,8 +60,8 @@ impl Placeholder {
         Ok(Placeholder { text, random: shape.prefix.len(), probe })
     }
 
-    /// One that another process has drawn: its text, and where in it the part by which it is recognised begins and how long that
-    /// is. `None` where those do not fit the text.
+    /// Restores another process's placeholder from its text and the offset and length of its probe.
+    /// `None` if those do not fit the text.
     pub(super) fn restore(text: String, random: usize, probe: usize) -> Option<Placeholder> {
         (probe > 0 && text.get(random..random.checked_add(probe)?).is_some()).then_some(Placeholder {
             text,
@@ -68,17 +70,17 @@ impl Placeholder {
         })
     }
 
-    /// Where the part by which it is recognised begins, and how long that is.
+    /// The offset and length of the probe.
     pub(super) fn probe_place(&self) -> (usize, usize) {
         (self.random, self.probe)
     }
 
-    /// The placeholder as the sandbox has it. It is no secret.
+    /// The placeholder as the sandbox sees it. It is not secret.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The part by which it is recognised, wherever it stands.
+    /// The part that identifies it.
     pub(crate) fn probe(&self) -> &str {
         &self.text[self.random..self.random + self.probe]
     }

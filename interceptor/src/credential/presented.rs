@@ -1,4 +1,4 @@
-//! Which placeholders a request presents, and in which of its credential's forms.
+//! Finds the placeholders in a request, and the credential form that each uses.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -11,22 +11,22 @@ use smallvec::SmallVec;
 
 use super::finder::Finder;
 
-/// What a request presents.
+/// The placeholders in a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Presented {
-    /// The credentials whose placeholders stand in a header or in the query, each once, in the policy's order.
+    /// The credentials whose placeholders are in a header or the query, once each, in policy order.
     pub credentials: Vec<CredentialId>,
     forms: SmallVec<[(CredentialId, usize); 1]>,
 }
 
 impl Presented {
-    /// In which of a credential's forms its placeholder stands; `None` where it stands in none of them.
+    /// The form in which a credential's placeholder appears; `None` if in none of its forms.
     pub fn form(&self, id: CredentialId) -> Option<usize> {
         self.forms.iter().find(|(presented, _)| *presented == id).map(|(_, form)| *form)
     }
 }
 
-/// Decodes what clients send as Basic credentials, padded or not.
+/// Decodes Basic credentials, padded or not.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -49,7 +49,8 @@ fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(scheme).then(|| &value[scheme.len()..])
 }
 
-/// Looks through a request's headers, their names and values, and its query. `forms` are those of each credential.
+/// Searches a request's header names and values and its query. `forms` are those of each
+/// credential.
 pub(super) fn look<'a>(
     finder: &Finder,
     forms: &dyn Fn(usize) -> &'a [Form],
@@ -75,8 +76,8 @@ pub(super) fn look<'a>(
     }
 }
 
-/// The first of the forms in which placeholder `index` stands. Of two forms that are the same header, the one that says more
-/// about what stands around the key.
+/// The first form in which placeholder `index` appears. Of two forms with the same header, the more
+/// specific one wins.
 fn form(
     finder: &Finder,
     index: usize,

@@ -1,8 +1,8 @@
-//! Reads a real key from where the policy says it is: the document, a variable of the interceptor's own environment, or a
-//! file.
+//! Reads a real key from its source: the policy document, a variable of the interceptor's own
+//! environment, or a file.
 //!
-//! The name of a file that is not absolute is looked for in `$CREDENTIALS_DIRECTORY` first (systemd.exec(5),
-//! `LoadCredential=`), then in the working directory. A file is read again when its stamp has changed.
+//! A relative file name is searched for in `$CREDENTIALS_DIRECTORY` (systemd.exec(5),
+//! `LoadCredential=`), then in the working directory. A file is reread when its stamp changes.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,23 +18,23 @@ use zeroize::Zeroizing;
 use super::key::{KeyProblem, LONGEST, RealKey};
 use crate::files;
 
-/// The variable in which systemd says where a service's credentials are.
+/// The variable with systemd's credentials directory.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
-/// The key of one credential could not be had. Never shows any of the key.
+/// A credential's key could not be loaded. Never shows any part of the key.
 #[derive(Debug, thiserror::Error)]
 #[error("the key of credential `{credential}`, {place}, {problem}")]
 pub struct KeyError {
     /// The credential's name in the policy.
     pub credential: String,
-    /// Where its key should be.
+    /// The source of its key.
     pub place: Place,
     /// What is wrong.
     #[source]
     pub problem: KeyProblem,
 }
 
-/// Where a key should be.
+/// The source of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In the policy document.
@@ -56,7 +56,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// The place that a source names.
+    /// The location that a source names.
     pub(super) fn of(source: &KeySource) -> Place {
         match source {
             KeySource::Literal(_) => Place::Document,
@@ -66,10 +66,10 @@ impl Place {
     }
 }
 
-/// The environment that keys and the credentials directory are read from.
+/// Looks up variables for keys and the credentials directory.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// What a file looked like when a key was read from it.
+/// The state of a file when its key was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     file: (u64, u64),
@@ -88,13 +88,13 @@ impl Stamp {
         }
     }
 
-    /// The stamp of a file now.
+    /// The current stamp of a file.
     pub(super) fn now(path: &Path) -> Option<Stamp> {
         std::fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
     }
 }
 
-/// A key, and of a file that can be read again where it is and what it looked like.
+/// A key and, if its file can be reread, the path and stamp.
 pub(crate) struct Loaded {
     pub(super) key: RealKey,
     pub(super) file: Option<(PathBuf, Stamp)>,
@@ -110,9 +110,9 @@ pub(super) fn load(source: &KeySource, environment: Environment<'_>) -> Result<L
     }
 }
 
-/// Reads a key from a file. A pipe that a shell made is read once and never again.
+/// Reads a key from a file. A shell's pipe can be read only once.
 pub(crate) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
-    // The longest key, with its line end.
+    // The longest key and a line end.
     let (text, metadata) = files::read(path, LONGEST + 2).map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => KeyProblem::TooLong,
         _ => KeyProblem::Unreadable(error),

@@ -1,4 +1,4 @@
-//! What is answered, as bytes (RFC 1035, RFC 6891, RFC 8914).
+//! Encodes responses (RFC 1035, RFC 6891, RFC 8914).
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use hickory_proto::rr::rdata::opt::EdnsOption;
 
 use super::question::Question;
 
-/// The largest answer over UDP: what crosses every path unfragmented (DNS flag day 2020).
+/// The largest UDP response, which avoids fragmentation (DNS flag day 2020).
 const MAX_UDP: u16 = 1232;
-/// What a client without EDNS takes.
+/// The limit for clients without EDNS.
 const PLAIN_UDP: u16 = 512;
-/// The option of EDNS that says why (RFC 8914).
+/// The EDNS option for extended errors (RFC 8914).
 const EXTENDED_ERROR: u16 = 15;
 
-/// Why an answer is what it is, for a person who looks (RFC 8914 section 4).
+/// The reason for a response, for diagnosis (RFC 8914 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// The policy denies the name.
     Denied,
     /// The name carries a placeholder.
     CarriesPlaceholder,
-    /// The sandbox has asked too much.
+    /// The sandbox sends too many queries.
     TooManyQuestions,
     /// The sandbox uses too many names.
     TooManyNames,
     /// No name server answered.
     NoAnswer,
-    /// No name server could be asked, or one answered with an error.
+    /// No name server is reachable, or one returned an error.
     Failed,
 }
 
@@ -58,18 +58,18 @@ impl Why {
     }
 }
 
-/// An answer to one question.
+/// The response to one query.
 #[derive(Debug)]
 pub(super) struct Answer {
     code: ResponseCode,
     records: Vec<Record>,
     why: Option<Why>,
-    /// How long it is to be kept back: a refusal waits for its turn.
+    /// The delay before sending: a refusal waits its turn.
     pub(super) turn: Duration,
 }
 
 impl Answer {
-    /// These records; with none, that the name exists and has none of this type.
+    /// These records; if empty, the name exists without records of this type.
     pub(super) fn records(records: Vec<Record>) -> Answer {
         Answer { records, ..Answer::code(ResponseCode::NoError) }
     }
@@ -84,17 +84,18 @@ impl Answer {
         Answer { code, records: Vec::new(), why: None, turn: Duration::ZERO }
     }
 
-    /// The same with a reason.
+    /// Adds a reason.
     pub(super) fn because(self, why: Why) -> Answer {
         Answer { why: Some(why), ..self }
     }
 
-    /// The same, to be given only after that time.
+    /// Delays the response.
     pub(super) fn after(self, turn: Duration) -> Answer {
         Answer { turn, ..self }
     }
 
-    /// The message for a client that takes `limit` bytes; what does not fit is left out and flagged as truncated.
+    /// The message, at most `limit` bytes; records that do not fit are omitted and the message is
+    /// marked truncated.
     pub(super) fn to_bytes(&self, question: &Question, limit: usize) -> Option<Vec<u8>> {
         let mut message = Message::response(question.id, OpCode::Query);
         message.metadata.recursion_desired = question.recursion_desired;
@@ -119,12 +120,12 @@ impl Answer {
     }
 }
 
-/// How many bytes of answer a client takes over UDP.
+/// The client's limit for UDP responses, in bytes.
 pub(super) fn udp_limit(question: &Question) -> usize {
     usize::from(question.payload.unwrap_or(PLAIN_UDP).clamp(PLAIN_UDP, MAX_UDP))
 }
 
-/// The answer to what was no question: its id, its operation, and an error.
+/// The error response to a malformed query: its id, opcode and a code.
 pub(super) fn error(id: u16, opcode: u8, code: ResponseCode) -> Vec<u8> {
     let (id, code) = (id.to_be_bytes(), u16::from(code));
     let mut bytes =

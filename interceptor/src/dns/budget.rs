@@ -1,7 +1,7 @@
-//! How often a sandbox may cause a question to a real name server.
+//! Limits a sandbox's queries to real name servers.
 //!
-//! A rule like `*.example.com` lets a sandbox choose labels, and a label that is asked for carries data out. The budget is
-//! far above what programs need and far below what a tunnel wants.
+//! A rule like `*.example.com` lets a sandbox choose labels, and each queried label can carry data
+//! out. The budget is far above what programs need and far below what a tunnel needs.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,13 +14,13 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// `burst` at once, then `per_second`.
+    /// A bucket of `burst`, refilled at `per_second`.
     pub(super) fn new(burst: u32, per_second: u32) -> Budget {
         let burst = f64::from(burst);
         Budget { burst, per_second: f64::from(per_second), state: Mutex::new((burst, Instant::now())) }
     }
 
-    /// Spends one; `false` when there is none left.
+    /// Takes a token; `false` if none is left.
     pub(super) fn spend(&self) -> bool {
         self.spend_at(Instant::now())
     }

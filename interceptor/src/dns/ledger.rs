@@ -1,6 +1,6 @@
-//! What is recorded of look-ups. A sandbox chooses names, and as fast as it can; the disk and the
-//! reader of the records are others'. Beyond a pace far above what programs need, look-ups are only
-//! counted, and the count is recorded.
+//! Records lookups at a limited rate. A sandbox can look up names very fast, at the expense of the
+//! disk and the reader. Beyond a rate far above what programs need, lookups are only counted, and
+//! the count is recorded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,18 +11,18 @@ use tokio::sync::Notify;
 use super::budget::Budget;
 use crate::audit::{Audit, Record};
 
-/// Records of look-ups at once, and then each second: as many as the kernel's programs report.
+/// Burst and rate per second of recorded lookups, equal to the kernel programs' reports.
 const AT_ONCE: u32 = 1024;
 const PER_SECOND: u32 = 1000;
-/// How long counts are gathered before one is recorded.
+/// How long to count before recording the count.
 const GATHERED: Duration = Duration::from_secs(1);
 
-/// Where a sandbox's look-ups are recorded.
+/// The record of a sandbox's lookups.
 pub(super) struct Ledger {
     sandbox: Arc<str>,
     audit: Audit,
     pace: Budget,
-    /// Look-ups that were not recorded, and of which no record tells yet.
+    /// Unrecorded lookups not yet reported.
     unrecorded: AtomicU64,
     counted: Notify,
 }
@@ -38,7 +38,7 @@ impl Ledger {
         }
     }
 
-    /// Whether one more look-up may be recorded; if not, it is counted.
+    /// Whether a lookup may be recorded; otherwise it is counted.
     pub(super) fn has_room(&self) -> bool {
         let room = self.pace.spend();
         if !room {
@@ -47,18 +47,18 @@ impl Ledger {
         room
     }
 
-    /// Counts a look-up that is not recorded.
+    /// Counts an unrecorded lookup.
     pub(super) fn count(&self) {
         self.unrecorded.fetch_add(1, Ordering::Relaxed);
         self.counted.notify_one();
     }
 
-    /// Records a look-up.
+    /// Records a lookup.
     pub(super) fn write(&self, record: Record) {
         self.audit.emit(record);
     }
 
-    /// Records the counts as they gather. Never returns.
+    /// Records the counts periodically. Never returns.
     pub(super) async fn tell(&self) {
         loop {
             self.counted.notified().await;
@@ -67,7 +67,7 @@ impl Ledger {
         }
     }
 
-    /// Records what was counted up to now.
+    /// Records the current count.
     pub(super) fn flush(&self) {
         let unrecorded = self.unrecorded.swap(0, Ordering::Relaxed);
         if unrecorded > 0 {

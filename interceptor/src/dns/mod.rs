@@ -1,9 +1,9 @@
 //! Names and their synthetic addresses.
 //!
-//! A sandbox's only resolver. It answers every name it is asked for with a synthetic address that stands for that name, so
-//! that the connection which follows says where it is going; the proxy alone resolves names, when it dials. What leaves the
-//! host is bounded: for a name that the policy permits, whether it exists, and the few record types that programs need;
-//! for any other name, nothing.
+//! The sandbox's only resolver. It answers every name with a synthetic address that stands for the
+//! name, so that the following connection reveals its destination. Only the proxy resolves names,
+//! when it dials. Few queries leave the host: for permitted names, whether they exist, and the few
+//! record types that programs need; for other names, none.
 
 mod answer;
 mod budget;

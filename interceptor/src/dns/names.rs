@@ -1,8 +1,9 @@
 //! The table of names and the synthetic addresses that stand for them.
 //!
-//! Every name a sandbox looks up gets a place in the table, and with it one address in each family: the same offset into
-//! 198.18.0.0/15 (RFC 2544) and 2001:2::/48 (RFC 5180), ranges that no real host has. The address leads back to the name
-//! when a connection to it arrives. A sandbox has a table of its own; nothing in it is shared.
+//! Every name a sandbox looks up gets a slot in the table, and with it one address per family: the
+//! same offset into 198.18.0.0/15 (RFC 2544) and 2001:2::/48 (RFC 5180), ranges without real hosts.
+//! When a connection to the address arrives, it maps back to the name. Each sandbox has its own
+//! table.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,15 +19,15 @@ const V4_MASK: u32 = u32::MAX << 17;
 const V6: u128 = 0x2001_0002 << 96;
 const V6_MASK: u128 = u128::MAX << 80;
 
-/// The first and the last 256 addresses are the product's own (the self-test, the resolver's address).
+/// The first and last 256 addresses are reserved (self-test, resolver).
 const RESERVED: u32 = 256;
-/// How many places the range has.
+/// The number of slots in the range.
 const PLACES: u32 = (1 << 17) - 2 * RESERVED;
 
-/// How many names a sandbox may use within [`RETENTION`].
+/// The maximum number of names in use within [`RETENTION`].
 const CAPACITY: u32 = 32_768;
-/// How long a name keeps its place after it was last looked up or connected to: far longer than the answer's time to live,
-/// because clients keep addresses longer than they are told to.
+/// How long a name keeps its slot after its last lookup or connection: far longer than the TTL,
+/// because clients cache addresses beyond it.
 const RETENTION: Duration = Duration::from_secs(3600);
 
 /// Which synthetic address stands for which name, for one sandbox.
@@ -35,14 +36,13 @@ pub struct Names {
     capacity: u32,
 }
 
-/// Names that the policy denies have places too, so that the refusal can be explained to whoever
-/// connects. The two kinds are kept apart: a sandbox can make up denied names as fast as it likes,
-/// and they must not take the places of names that it may use.
+/// Denied names have slots too, so that the refusal can be explained over HTTP. They are kept
+/// apart: a sandbox can invent denied names quickly, and they must not displace permitted ones.
 struct Table {
-    /// Names that the policy permitted when they were last looked up. The least recently used is
-    /// the first to go, and only when it has been unused for [`RETENTION`].
+    /// Names permitted at their last lookup. The least recently used is evicted first, and only
+    /// after [`RETENTION`].
     permitted: LruCache<HostName, u32>,
-    /// The others. The least recently used goes as soon as its place is wanted.
+    /// The other names. The least recently used is evicted as soon as a slot is needed.
     denied: LruCache<HostName, u32>,
     places: Vec<Place>,
 }
@@ -62,9 +62,8 @@ impl Names {
         Names { table: Mutex::new(Table::new(Vec::new())), capacity: capacity.min(PLACES) }
     }
 
-    /// The addresses that stand for `name`, the same each time. `permits` says whether the policy
-    /// in force permits a name. `None` when every place belongs to a permitted name that was used
-    /// within the last hour.
+    /// The stable addresses that stand for `name`. `permits` tells whether the current policy
+    /// permits a name. `None` if every slot belongs to a permitted name used within the last hour.
     pub fn addresses(
         &self,
         name: &HostName,
@@ -100,7 +99,7 @@ impl Names {
         Some(addresses_of(place))
     }
 
-    /// The name that `address` was given out for. `None` when it was not.
+    /// The name that `address` stands for; `None` if it was not assigned.
     pub fn name_of(&self, address: IpAddr) -> Option<HostName> {
         self.name_of_at(address, Instant::now())
     }
@@ -116,7 +115,7 @@ impl Names {
         Some(found.name.clone())
     }
 
-    /// The names in the order of their places, each with the time since it was last used: what [`Names::restore`] takes.
+    /// The names by slot, each with the time since its last use, for [`Names::restore`].
     pub(crate) fn snapshot(&self) -> Vec<(String, Duration)> {
         let table = self.lock();
         let now = Instant::now();
@@ -124,8 +123,8 @@ impl Names {
         table.places.iter().map(row).collect()
     }
 
-    /// The table that gives every name the addresses it had. `None` where that is not possible: too many names, one that is none,
-    /// or one twice.
+    /// Restores a table in which every name keeps its addresses. `None` if there are too many
+    /// names, an invalid one or a duplicate.
     pub(crate) fn restore(rows: Vec<(String, Duration)>) -> Option<Names> {
         if rows.len() > CAPACITY as usize {
             return None;
@@ -136,12 +135,12 @@ impl Names {
         for (place, (text, age)) in (0_u32..).zip(rows) {
             let Ok(Host::Name(name)) = Host::parse(&text) else { return None };
             by_age.push((age, name.clone(), place));
-            // A machine that has been up for less than that has a clock that does not reach back so far.
+            // The monotonic clock may not reach back that far after a boot.
             table.places.push(Place { name, used: now.checked_sub(age).unwrap_or(now) });
         }
         by_age.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
         for (_, name, place) in by_age {
-            // Which of them the policy permits is asked before one is evicted.
+            // The policy is consulted before any of them is evicted.
             if table.denied.put(name, place).is_some() {
                 return None;
             }
@@ -149,7 +148,8 @@ impl Names {
         Some(Names { table: Mutex::new(table), capacity: CAPACITY })
     }
 
-    /// Whether `address` lies in the ranges of synthetic addresses, given out or not. Such an address is never dialled.
+    /// Whether `address` is in a synthetic range, assigned or not. Such an address is never
+    /// dialled.
     pub fn is_synthetic(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(address) => address.to_bits() & V4_MASK == V4,
@@ -157,7 +157,7 @@ impl Names {
         }
     }
 
-    // Nothing panics while it holds the lock; were it to, a name would at worst be missing.
+    // After a panic under the lock, at worst a name is missing.
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,7 +172,7 @@ impl Table {
         if permitted { &mut self.permitted } else { &mut self.denied }
     }
 
-    /// The place of a name, which counts as used and as what the policy says of it now.
+    /// The slot of a name. Marks it as used, and as permitted or denied.
     fn find(&mut self, name: &HostName, permitted: bool) -> Option<u32> {
         if let Some(&place) = self.list(permitted).get(name) {
             return Some(place);
@@ -182,13 +182,13 @@ impl Table {
         Some(place)
     }
 
-    /// Frees the place of a denied name, or else of a permitted one that is long unused.
+    /// Frees the slot of a denied name, or of a permitted one unused for [`RETENTION`].
     fn evict(&mut self, permits: impl Fn(&HostName) -> bool, now: Instant) -> Option<u32> {
         while let Some((name, place)) = self.denied.pop_lru() {
             if !permits(&name) {
                 return Some(place);
             }
-            // The policy was replaced, or the table restored, since it was looked up.
+            // The policy changed, or the table was restored, since its lookup.
             self.permitted.put(name, place);
         }
         let (_, &place) = self.permitted.peek_lru()?;

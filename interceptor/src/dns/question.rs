@@ -1,12 +1,13 @@
 //! A query as the sandbox sent it (RFC 1035 section 4, RFC 6891), read strictly.
 //!
-//! Every byte here is hostile. A query has one question and at most an OPT record, so that is all this reads: no
-//! compression, no other record, nothing after the end. It allocates one name of at most 255 bytes and cannot loop.
+//! Every byte here is hostile. A query has one question and at most an OPT record, so the parser
+//! accepts nothing else: no compression, no other record, no trailing data. It allocates one name
+//! of at most 255 bytes and cannot loop.
 
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 
-/// The largest query that is looked at, in bytes. A question with every sensible EDNS option is a few hundred.
+/// The largest query accepted, in bytes. One with every sensible EDNS option has a few hundred.
 pub(super) const MAX_QUERY: usize = 4096;
 
 const HEADER: usize = 12;
@@ -20,27 +21,28 @@ pub(super) struct Question {
     pub(super) id: u16,
     /// To be repeated in the answer.
     pub(super) recursion_desired: bool,
-    /// The name as sent, its case and its odd bytes included.
+    /// The name as sent, with its case and any odd bytes.
     pub(super) name: Name,
-    /// What is asked for.
+    /// The record type.
     pub(super) kind: RecordType,
-    /// The largest UDP answer the client takes, where it speaks EDNS.
+    /// The client's UDP payload size, with EDNS.
     pub(super) payload: Option<u16>,
 }
 
 impl Question {
-    /// As it is repeated in the answer, the case of its name kept: some clients check that (draft-vixie-dnsext-dns0x20).
+    /// The question as echoed in the response. Keeps the name's case, which some clients check
+    /// (draft-vixie-dnsext-dns0x20).
     pub(super) fn query(&self) -> Query {
         Query::query(self.name.clone(), self.kind)
     }
 }
 
-/// Why there is no question.
+/// Why a message is not a valid query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// Not a query at all, or too short to be answered: silence.
+    /// Not a query, or too short: ignored.
     Ignore,
-    /// Answered with a header alone.
+    /// Answered with only a header.
     Answer {
         /// Of the query.
         id: u16,
@@ -128,7 +130,7 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// Labels up to the root, none of them a pointer: there is nothing before a question to point at.
+    /// Labels up to the root; pointers are invalid because nothing precedes a question.
     fn name(&mut self) -> Option<Name> {
         let mut labels: Vec<&[u8]> = Vec::new();
         let mut length = 1;

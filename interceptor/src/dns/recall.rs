@@ -1,6 +1,6 @@
-//! What was lately found out and recorded of a name, so that neither is done again for every query.
+//! Caches what is known and recorded of a name, so that neither is repeated for every query.
 //!
-//! A bound, not a truth: what is forgotten is asked, or recorded, once more.
+//! Only an optimisation: a forgotten name is queried, or recorded, again.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -12,16 +12,16 @@ use lru::LruCache;
 use crate::audit::Verdict;
 use crate::upstream::Existence;
 
-/// Names remembered.
+/// The number of names remembered.
 const NAMES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// A decision about a name is recorded once in this time.
+/// A decision on a name is recorded at most once in this time.
 const RECORD_AGAIN: Duration = Duration::from_secs(60);
-/// How long a name that exists is not asked for again.
+/// How long to cache that a name exists.
 const KEEP_YES: Duration = Duration::from_secs(60);
-/// The same for one that does not exist, or of which nobody knows.
+/// How long to cache that a name does not exist or could not be resolved.
 const KEEP_NO: Duration = Duration::from_secs(5);
 
-/// A decision, as far as a record of it differs from another.
+/// The parts of a decision that distinguish its records.
 type Decided = (Verdict, Option<Reason>);
 
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl Recall {
         Recall(Mutex::new(LruCache::new(NAMES)))
     }
 
-    /// What was found out of the name, if lately.
+    /// What is cached about the name.
     pub(super) fn existence(&self, name: &str) -> Option<Existence> {
         self.with(name, |known| {
             let (existence, at) = known.existence?;
@@ -50,7 +50,7 @@ impl Recall {
         self.with(name, |known| known.existence = Some((existence, Instant::now())));
     }
 
-    /// Whether this decision about the name is to be recorded now.
+    /// Whether to record this decision on the name now.
     pub(super) fn is_news(&self, name: &str, decided: Decided) -> bool {
         self.with(name, |known| {
             let old = known.recorded.is_some_and(|(last, at)| last == decided && at.elapsed() < RECORD_AGAIN);

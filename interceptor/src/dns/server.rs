@@ -1,4 +1,4 @@
-//! What a sandbox is told of a name.
+//! Answers a sandbox's queries.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
@@ -20,17 +20,17 @@ use crate::audit::{self, Audit, Kind, RequestId, Verdict};
 use crate::metrics::SandboxMetrics;
 use crate::upstream::{Existence, LookupFailure, Records, Upstream};
 
-/// How long clients may keep an answer, in seconds. A name keeps its addresses far longer.
+/// The TTL of answers, in seconds. A name keeps its addresses far longer.
 const TTL: u32 = 60;
-/// How long real name servers have, so that a client hears of their silence before it gives up.
+/// Time limit for real name servers, shorter than clients' own timeouts.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-/// Questions to real name servers that a sandbox may cause at once, and then each second.
+/// Burst and rate per second of a sandbox's queries to real name servers.
 const QUESTIONS_AT_ONCE: u32 = 200;
 const QUESTIONS_PER_SECOND: u32 = 20;
-/// The largest answer over TCP, in bytes.
+/// The largest TCP response, in bytes.
 pub(super) const MAX_TCP: usize = 65_535;
 
-/// The types, besides addresses, that are asked for on behalf of a sandbox.
+/// The record types, besides addresses, that are forwarded for a sandbox.
 const FORWARDED: [RecordType; 10] = [
     RecordType::TXT,
     RecordType::MX,
@@ -44,30 +44,30 @@ const FORWARDED: [RecordType; 10] = [
     RecordType::SSHFP,
 ];
 
-/// What the resolver has to know of its sandbox, as it is now: both may be replaced while it runs.
+/// The sandbox's current rules, which may be replaced at any time.
 pub trait Rules: Send + Sync + 'static {
     /// The policy in force.
     fn policy(&self) -> Arc<Policy>;
-    /// Whether a name carries a placeholder, or the random part of one, in whatever case.
+    /// Whether a name contains a placeholder or its random part, in any case.
     fn carries_placeholder(&self, name: &str) -> bool;
-    /// Takes a turn among the sandbox's refusals, over whatever protocol, and says how long it is
-    /// until then: mostly nothing.
+    /// Queues among the sandbox's refusals of all protocols and returns the delay, which is usually
+    /// zero.
     fn refusal_turn(&self) -> Duration;
 }
 
-/// What a [`DnsServer`] is made of.
+/// The parts of a [`DnsServer`].
 pub struct DnsOptions {
     /// The sandbox's name in records.
     pub sandbox: Arc<str>,
-    /// The sandbox's table.
+    /// The sandbox's table of names.
     pub names: Arc<Names>,
     /// The sandbox's rules.
     pub rules: Arc<dyn Rules>,
-    /// Who is asked whether a name exists.
+    /// Checks whether a name exists.
     pub upstream: Upstream,
     /// Where decisions are recorded.
     pub audit: Audit,
-    /// Whether the sandbox can be reached over IPv6; if not, no name has an IPv6 address.
+    /// Whether the sandbox has IPv6; if not, no name gets an IPv6 address.
     pub ipv6: bool,
     /// Where queries are counted.
     pub(crate) metrics: Arc<SandboxMetrics>,
@@ -79,14 +79,14 @@ pub struct DnsServer {
     budget: Budget,
     recall: Recall,
     ledger: Ledger,
-    /// What the sandbox's own host is called.
+    /// The sandbox's own host name.
     own_name: OnceLock<HostName>,
 }
 
-/// What a message is answered with.
+/// The response to a message.
 pub(super) struct Reply {
     pub(super) message: Vec<u8>,
-    /// How long it is to be kept back.
+    /// The delay before it is sent.
     pub(super) turn: Duration,
 }
 
@@ -99,12 +99,12 @@ impl DnsServer {
         Arc::new(DnsServer { options, budget, recall, ledger, own_name })
     }
 
-    /// Has `name` stand for the sandbox itself, as `localhost` does. The first call counts.
+    /// Makes `name` stand for the sandbox itself, like `localhost`. Only the first call counts.
     pub(crate) fn set_own_name(&self, name: HostName) {
         let _ = self.own_name.set(name);
     }
 
-    /// Records the look-ups that were only counted, as they gather. Never returns.
+    /// Periodically records the lookups that were only counted. Never returns.
     pub(super) async fn tell_unrecorded(&self) {
         self.ledger.tell().await;
     }
@@ -114,17 +114,17 @@ impl DnsServer {
         self.ledger.count();
     }
 
-    /// Records how many look-ups were only counted up to now.
+    /// Records how many lookups were only counted so far.
     pub(crate) fn flush(&self) {
         self.ledger.flush();
     }
 
-    /// The answer to one message over UDP: `None` is silence.
+    /// The response to a UDP message; `None` to ignore it.
     pub(super) async fn answer_udp(&self, message: &[u8]) -> Option<Reply> {
         self.answer(message, answer::udp_limit).await
     }
 
-    /// The answer to one message over TCP: `None` is the end of the connection.
+    /// The response to a TCP message; `None` to close the connection.
     pub(super) async fn answer_tcp(&self, message: &[u8]) -> Option<Reply> {
         self.answer(message, |_| MAX_TCP).await
     }
@@ -157,11 +157,11 @@ impl DnsServer {
         if question.name.is_root() {
             return Answer::nothing();
         }
-        // The names of addresses, and the rest of the infrastructure's zone, are nobody's business outside.
+        // Reverse lookups and the rest of `arpa` never leave the host.
         if question.name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"arpa")) {
             return self.reverse(question);
         }
-        // What no host can be called does not exist; nor does an address as a name.
+        // Invalid host names and addresses used as names do not exist.
         let Ok(Host::Name(name)) = host(&question.name) else { return Answer::code(ResponseCode::NXDomain) };
         let is_local = name.as_str() == "localhost" || name.as_str().ends_with(".localhost");
         if is_local || self.own_name.get() == Some(&name) {
@@ -185,13 +185,13 @@ impl DnsServer {
                     self.record(name.as_str(), Verdict::Allow, None);
                     return Answer::code(ResponseCode::NXDomain);
                 }
-                // It gets an address all the same: over HTTP the failure is explained in words.
+                // It still gets an address, so that the failure can be explained over HTTP.
                 Some(Existence::Unknown(failure)) => why = Some(why_of(failure)),
                 Some(Existence::Yes) | None => {}
             }
             Duration::ZERO
         } else {
-            // It too gets an address, so that the refusal can be explained to whoever connects.
+            // It still gets an address, so that the refusal can be explained over HTTP.
             self.record_denied(&policy, name);
             why = Some(Why::Denied);
             self.options.rules.refusal_turn()
@@ -213,7 +213,7 @@ impl DnsServer {
         why.into_iter().fold(answer, Answer::because)
     }
 
-    /// Whether a permitted name exists, as far as that may be asked.
+    /// Whether a permitted name exists, if it may be queried.
     async fn existence(&self, name: &HostName) -> Option<Existence> {
         if let Some(known) = self.recall.existence(name.as_str()) {
             return Some(known);
@@ -227,7 +227,8 @@ impl DnsServer {
         Some(existence)
     }
 
-    /// Any type but addresses: asked for, where the policy permits the name and the type is one that programs need.
+    /// Forwards a query for other types than addresses, if the policy permits the name and programs
+    /// need the type.
     async fn other(&self, question: &Question, name: &HostName) -> Answer {
         let policy = self.options.rules.policy();
         if !policy.may_resolve(name) {
@@ -237,7 +238,7 @@ impl DnsServer {
         if !FORWARDED.contains(&question.kind) {
             return Answer::nothing();
         }
-        // The operator says where it leads, and nothing else of it: nobody outside is asked.
+        // The operator overrides its address: no name server is asked about it.
         if self.options.upstream.is_overridden(name) {
             self.record(name.as_str(), Verdict::Allow, None);
             return Answer::nothing();
@@ -260,7 +261,7 @@ impl DnsServer {
         answer
     }
 
-    /// No records, whatever the name; a denied one is recorded as for any other type.
+    /// An empty answer; a denied name is recorded as for other types.
     fn empty(&self, name: &HostName) -> Answer {
         let policy = self.options.rules.policy();
         if policy.may_resolve(name) {
@@ -270,12 +271,12 @@ impl DnsServer {
         Answer::nothing().because(Why::Denied).after(self.options.rules.refusal_turn())
     }
 
-    /// A refusal, given when its turn has come.
+    /// A refusal, delayed until its turn.
     fn refused(&self, why: Why) -> Answer {
         Answer::code(ResponseCode::Refused).because(why).after(self.options.rules.refusal_turn())
     }
 
-    /// Addresses that are known here.
+    /// Answers with local addresses.
     fn local(&self, question: &Question, four: Ipv4Addr, six: Ipv6Addr) -> Answer {
         let address = match question.kind {
             RecordType::A => IpAddr::V4(four),
@@ -285,7 +286,7 @@ impl DnsServer {
         Answer::records(vec![Record::from_rdata(question.name.clone(), TTL, RData::from(address))])
     }
 
-    /// The name of a synthetic or a loopback address; nothing else under `arpa` exists.
+    /// Reverse lookup of a synthetic or loopback address; nothing else under `arpa` exists.
     fn reverse(&self, question: &Question) -> Answer {
         let whole = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
         let address = question.name.parse_arpa_name().ok().filter(whole).map(|net| net.addr());
@@ -304,10 +305,11 @@ impl DnsServer {
         }
     }
 
-    /// One question to a real name server; `false` when the sandbox has none left, which is said once in a while.
+    /// Takes a token for a query to a real name server; `false` if none is left, which is recorded
+    /// at intervals.
     fn spend(&self) -> bool {
         let spent = self.budget.spend();
-        // The empty name is no host's.
+        // The empty name stands for the limit itself.
         if !spent && self.recall.is_news("", (Verdict::Deny, Some(Reason::LimitExceeded))) {
             tracing::warn!(
                 sandbox = &*self.options.sandbox,
@@ -326,7 +328,7 @@ impl DnsServer {
             return;
         }
         let id = RequestId::new();
-        // A name has no port; that of HTTPS finds the rule in all but the rarest policies.
+        // A lookup has no port; 443 finds the rule in nearly every policy.
         let record = match policy.decide_host(&Host::Name(name.clone()), 443) {
             Decision::Deny(deny) => audit::Record::deny(&self.options.sandbox, id, Kind::Dns, &deny),
             Decision::Allow(_) => audit::Record::new(&self.options.sandbox, id, Kind::Dns, Verdict::Deny)
@@ -348,9 +350,9 @@ impl DnsServer {
         });
     }
 
-    /// Whether a decision is to be recorded: not what was recorded lately, and not beyond the pace.
+    /// Whether to record a decision: not if it is recent or beyond the rate.
     fn is_to_be_recorded(&self, name: &str, decided: (Verdict, Option<Reason>)) -> bool {
-        // In this order: of a flood all that is beyond the pace is counted, also of one name.
+        // In this order, so that a flood is counted even if it repeats one name.
         self.ledger.has_room() && self.recall.is_news(name, decided)
     }
 }
@@ -362,7 +364,7 @@ fn why_of(failure: LookupFailure) -> Why {
     }
 }
 
-/// The `type` of the record that tells of it.
+/// The `type` of its record.
 fn reason_of(why: Why) -> Reason {
     match why {
         Why::Denied => Reason::HostDenied,
@@ -373,7 +375,7 @@ fn reason_of(why: Why) -> Reason {
     }
 }
 
-/// The records of the type asked for and what leads to them, owned by the name as it was asked for.
+/// The records of the queried type and the CNAMEs that lead to them, with the name as queried.
 fn forward(question: &Question, records: Vec<Record>) -> Vec<Record> {
     let wanted = |record: &Record| matches!(record.record_type(), kind if kind == question.kind || kind == RecordType::CNAME);
     let named = |mut record: Record| {
@@ -386,8 +388,8 @@ fn forward(question: &Question, records: Vec<Record>) -> Vec<Record> {
     records.into_iter().filter(wanted).map(named).collect()
 }
 
-/// The host that a name means; the labels must be those of a host name, so that a dot within a label is not taken for one
-/// between labels.
+/// The host of a name. Labels must be valid in a host name, so that a dot within a label is not
+/// taken for a separator.
 fn host(name: &Name) -> Result<Host, ()> {
     let mut text = String::new();
     for label in name.iter() {
@@ -403,7 +405,7 @@ fn host(name: &Name) -> Result<Host, ()> {
     Host::parse(&text).map_err(|_| ())
 }
 
-/// The name for people and for searching, whatever bytes it is made of.
+/// The name as text, for display and searching.
 fn text_of(name: &Name) -> String {
     let labels: Vec<_> = name.iter().map(String::from_utf8_lossy).collect();
     labels.join(".")

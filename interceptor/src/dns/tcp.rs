@@ -1,4 +1,4 @@
-//! Queries over TCP (RFC 7766): length-prefixed, several under way at once, answered as they are ready.
+//! Queries over TCP (RFC 7766): length-prefixed, several in flight, answered out of order.
 
 use std::io;
 use std::sync::Arc;
@@ -12,15 +12,16 @@ use tokio::time::timeout;
 use super::DnsServer;
 use super::question::MAX_QUERY;
 
-/// Queries of one connection answered at the same time; the next are not read before one is done.
+/// Queries in flight per connection; reading pauses at the limit.
 const AT_ONCE: usize = 16;
-/// Queries that one connection may ask.
+/// The maximum number of queries per connection.
 const QUERIES: usize = 1000;
-/// How long a connection may be silent, and how long a client may take to read an answer.
+/// Idle timeout, and time limit for a client to read a response.
 const IDLE: Duration = Duration::from_secs(10);
 
 impl DnsServer {
-    /// Answers the queries of one connection until the client ends it, falls silent, or breaks the rules.
+    /// Answers the queries of one connection until the client closes it, idles, or violates the
+    /// protocol.
     pub async fn serve_tcp<S>(self: Arc<Self>, stream: S) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -53,7 +54,7 @@ impl DnsServer {
                         });
                     }
                     Ok(None) => break,
-                    // What follows cannot be understood; what was asked before is still answered.
+                    // Stop reading, but still answer earlier queries.
                     Err(TooLong) => reading = false,
                 }
             }
@@ -63,13 +64,13 @@ impl DnsServer {
             let more = reading && answering.len() < AT_ONCE;
             tokio::select! {
                 Some(done) = answering.join_next() => {
-                    // Neither a panic nor a message that deserves silence is answered: the connection ends.
+                    // A panic or an ignored message closes the connection.
                     let Ok(Some(answer)) = done else { return Ok(()) };
                     timeout(idle, send(&mut stream, &answer)).await??;
                 }
                 count = timeout(idle, stream.read_buf(&mut received)), if more => match count {
                     Ok(count) => reading = count? > 0,
-                    // Silence while answers are being made is the client waiting.
+                    // The client is waiting while answers are in progress.
                     Err(_) if answering.is_empty() => return Ok(()),
                     Err(_) => {}
                 },
@@ -80,7 +81,7 @@ impl DnsServer {
 
 struct TooLong;
 
-/// The next whole query. An empty one is too short to be one, and is refused by whoever reads it.
+/// The next complete query. The parser rejects an empty one.
 fn take_frame(received: &mut BytesMut) -> Result<Option<BytesMut>, TooLong> {
     let Some(&prefix) = received.first_chunk() else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes(prefix));

@@ -12,26 +12,25 @@ use tokio_util::sync::CancellationToken;
 use super::DnsServer;
 use super::question::MAX_QUERY;
 
-/// Queries answered at the same time; further ones are dropped, as a network would, and counted; the client
-/// asks again.
+/// Queries in flight; more are dropped and counted, and the client retries.
 const AT_ONCE: usize = 256;
-/// Refusals that wait for their turn at the same time, so that they keep nobody else's place.
+/// Refusals waiting their turn, limited separately from other queries.
 const WAITING: usize = 256;
-/// How long the first error in a row is waited out, doubling up to the longest.
+/// The first pause after consecutive errors; doubles up to the maximum.
 const PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long the answers under way may take when another process is to receive the queries.
+/// Time limit for queries in flight when another process takes over.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl DnsServer {
-    /// Answers what arrives at `socket`, to where it came from, until the future is dropped. Errors of the socket are
-    /// waited out: a resolver that ends would leave its sandbox without names.
+    /// Answers queries on `socket` until the future is dropped. Retries after socket errors:
+    /// without its resolver, a sandbox has no names.
     pub async fn serve_udp(self: Arc<Self>, socket: UdpSocket) {
         self.serve_udp_until(socket, CancellationToken::new()).await;
     }
 
-    /// As [`Self::serve_udp`], and when `ends` is cancelled: receives no more, so that what arrives waits for whoever receives next,
-    /// and returns when the answers under way are sent, or late.
+    /// Like [`Self::serve_udp`]. When `ends` is cancelled, stops receiving, leaving later queries
+    /// to the next process, and returns when those in flight are answered or late.
     pub(crate) async fn serve_udp_until(self: Arc<Self>, socket: UdpSocket, ends: CancellationToken) {
         let socket = Arc::new(socket);
         // Dropped with this future, and its tasks with it.
@@ -39,7 +38,7 @@ impl DnsServer {
         let (deciding, waiting) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(WAITING)));
         let telling = Arc::clone(&self);
         let mut telling = std::pin::pin!(telling.tell_unrecorded());
-        // A byte more than a query may have: a longer one is cut there, and found too long.
+        // One byte beyond the maximum, so that an oversized query is recognised.
         let mut buffer = vec![0; MAX_QUERY + 1];
         let mut pause = PAUSE;
         loop {
@@ -66,11 +65,11 @@ impl DnsServer {
                             let Ok(_waits) = waiting.try_acquire() else { return };
                             tokio::time::sleep(reply.turn).await;
                         }
-                        // Nothing can be done for a client that is no longer there.
+                        // The client may be gone.
                         let _ = socket.send_to(&reply.message, client).await;
                     });
                 }
-                // An ICMP message about an answer to a client that has gone.
+                // An ICMP error for a response to a client that is gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => {
                     tracing::warn!("cannot receive DNS queries: {error}; retrying in {pause:?}");
@@ -80,7 +79,7 @@ impl DnsServer {
             }
         }
         let answered = async { while answering.join_next().await.is_some() {} };
-        // Who gets none asks again, and is answered by the next to receive.
+        // A client without a response retries, and the next process answers.
         let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
     }
 }

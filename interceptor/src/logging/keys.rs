@@ -1,7 +1,7 @@
-//! The real keys that are kept out of the log, those of all sandboxes, searched for together.
+//! Keeps the real keys of all sandboxes out of the log.
 //!
-//! They are kept in groups, and a group is compiled when a line is written after a change of it: so
-//! a line costs one search for each [`TOGETHER`] sandboxes with keys, a change one group, and a
+//! Keys are searched for in groups, compiled lazily at the first line after a change. So a line
+//! costs one search per [`TOGETHER`] sandboxes with keys, a change recompiles one group, and a
 //! process that logs nothing compiles nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,19 +10,19 @@ use arc_swap::ArcSwapOption;
 use interceptor_policy::redact::scan::Scanner;
 use zeroize::Zeroizing;
 
-/// Of how many sandboxes the keys are searched for together.
+/// The number of sandboxes per group.
 const TOGETHER: usize = 256;
 
 /// Keys that must not be logged.
 pub(crate) trait Secrets: Send + Sync {
-    /// Tells of every key, with what is written in its place.
+    /// Calls `tell` with every key and its replacement.
     fn each(&self, tell: &mut dyn FnMut(&[u8], &[u8]));
 
-    /// Another number after each change of the keys.
+    /// A number that changes with the keys.
     fn version(&self) -> u64;
 }
 
-/// Has the keys forgotten when it is dropped.
+/// Removes the keys when dropped.
 #[derive(Debug)]
 pub(crate) struct KeptOut {
     group: usize,
@@ -49,24 +49,24 @@ struct Member {
 #[derive(Default)]
 struct Group {
     members: Vec<Member>,
-    /// `None` when it is to be compiled.
+    /// `None` until compiled.
     scanner: Option<Arc<Scanner>>,
 }
 
-/// The groups, whose places stay the same, and the last id given.
+/// The groups, at stable positions, and the last id assigned.
 struct Groups(Vec<Group>, u64);
 
 static GROUPS: Mutex<Groups> = Mutex::new(Groups(Vec::new(), 0));
 
-/// What lines are searched with; `None` when that is to be made anew.
+/// The compiled scanners; `None` if out of date.
 static COMPILED: ArcSwapOption<Vec<Arc<Scanner>>> = ArcSwapOption::const_empty();
 
-/// Every step leaves them whole.
+/// Every step leaves them consistent.
 fn groups() -> MutexGuard<'static, Groups> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps keys out of the log until what is returned is dropped. Without keys there is nothing to keep.
+/// Keeps keys out of the log until the returned value is dropped. `None` without keys.
 pub(crate) fn keep_out(secrets: &Arc<impl Secrets + 'static>) -> Option<KeptOut> {
     let mut any = false;
     secrets.each(&mut |_, _| any = true);
@@ -88,7 +88,7 @@ pub(crate) fn keep_out(secrets: &Arc<impl Secrets + 'static>) -> Option<KeptOut>
     Some(KeptOut { group: place, id: *last })
 }
 
-/// To be called when keys have changed, by whoever holds them.
+/// Call after keys have changed.
 pub(crate) fn changed() {
     let mut groups = groups();
     for group in &mut groups.0 {
@@ -102,7 +102,7 @@ pub(crate) fn changed() {
     COMPILED.store(None);
 }
 
-/// The line without any of the keys; `None` where it holds none.
+/// The line with keys replaced; `None` if it contains none.
 pub(super) fn cleaned(line: &[u8]) -> Option<Vec<u8>> {
     let scanners = COMPILED.load_full().unwrap_or_else(compile);
     scanners.iter().fold(None, |cleaned: Option<Vec<u8>>, scanner| {
@@ -110,12 +110,12 @@ pub(super) fn cleaned(line: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Compiles the groups that have changed.
+/// Compiles the changed groups.
 fn compile() -> Arc<Vec<Arc<Scanner>>> {
     let mut groups = groups();
     let scanners = groups.0.iter_mut().filter(|group| !group.members.is_empty()).map(Group::scanner);
     let scanners = Arc::new(scanners.collect::<Vec<_>>());
-    // Under the lock, so that no change comes between.
+    // Under the lock, so that no change intervenes.
     COMPILED.store(Some(Arc::clone(&scanners)));
     scanners
 }
@@ -128,7 +128,7 @@ impl Group {
         let mut pairs: Vec<(Zeroizing<Vec<u8>>, Vec<u8>)> = Vec::new();
         for member in &mut self.members {
             let Some(secrets) = member.secrets.upgrade() else { continue };
-            // Before the keys are read: one that changes meanwhile is noticed.
+            // Before reading the keys, so that a change meanwhile is noticed.
             member.version = secrets.version();
             secrets.each(&mut |key, place| pairs.push((Zeroizing::new(key.to_vec()), place.to_vec())));
         }

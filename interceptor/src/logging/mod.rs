@@ -1,10 +1,11 @@
 //! The log: to standard error, as text or as JSON lines, filtered by `RUST_LOG`.
 //!
-//! No real key gets into it, whatever is asked for. Two things see to that, neither of which trusts the other:
+//! No real key gets into it at any level. Two independent measures ensure that:
 //!
-//! - Libraries are held to [`MOST_OF_LIBRARIES`]. At `debug` and `trace` HTTP, TLS and DNS libraries print heads and frames,
-//!   in which keys and queries stand; our own modules print neither.
-//! - Each line is searched for the real keys of every sandbox, as answers are ([`interceptor_policy::redact`]), when it is written.
+//! - Libraries are limited to [`MOST_OF_LIBRARIES`]. At `debug` and `trace`, HTTP, TLS and DNS
+//!   libraries print heads and frames with keys and queries; our own modules do not.
+//! - Each line is searched for the real keys of every sandbox, as responses are
+//!   ([`interceptor_policy::redact`]).
 
 mod keys;
 mod stderr;
@@ -24,26 +25,27 @@ pub(crate) use self::keys::{KeptOut, Secrets, changed, keep_out};
 use self::stderr::LogWriter;
 use crate::notice;
 
-/// The most that is taken from anything but this crate.
+/// The maximum level for other crates.
 pub(crate) const MOST_OF_LIBRARIES: LevelFilter = LevelFilter::INFO;
 
-/// How lines look.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Begins to log. `RUST_LOG` decides what, else `level`, a directive of the same syntax. Does nothing when a log has begun.
+/// Starts the log, filtered by `RUST_LOG` or else by `level`, in the same syntax. Does nothing if
+/// already started.
 pub(crate) fn start(format: Format, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     notice::set_json(format == Format::Json);
     if format == Format::Json {
-        // A panic too is one line that a program can read.
+        // A panic is also one JSON line.
         std::panic::set_hook(Box::new(|panic| notice::error(panic)));
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(Cleaned).log_internal_errors(false);
@@ -52,23 +54,23 @@ pub(crate) fn start(format: Format, level: &str) {
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     let log = tracing_subscriber::registry().with(filter).with(lines.with_filter(filter_fn(is_ours_or_mild)));
-    // Fails only when a subscriber is there already.
+    // Fails only if a subscriber is already installed.
     let _ = log.try_init();
 }
 
-/// Whether an event may be logged, whatever `RUST_LOG` says.
+/// Whether an event may be logged, regardless of `RUST_LOG`.
 fn is_ours_or_mild(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target().strip_prefix("interceptor");
     ours.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         || *metadata.level() <= MOST_OF_LIBRARIES
 }
 
-/// Standard error behind the search for keys.
+/// Standard error, with keys replaced.
 #[derive(Clone, Copy, Debug)]
 struct Cleaned;
 
 impl Write for Cleaned {
-    /// Takes a whole line: a key does not stand in two.
+    /// Takes a whole line, so that no key is split.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         LogWriter.write_all(keys::cleaned(line).as_deref().unwrap_or(line))?;
         Ok(line.len())

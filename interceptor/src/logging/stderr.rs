@@ -1,8 +1,9 @@
 //! Standard error as the log's destination.
 //!
-//! The command has the same open file: whatever it does to it, the interceptor meets. Node, for one, makes its standard streams
-//! non-blocking, so that a write here may be refused in the middle of a line; a reader may be slow, or gone. A log line is not
-//! worth the sandbox: what cannot be written in time is counted, reported once lines are taken again, and never an error.
+//! The sandboxed command shares the open file and its flags. Node, for one, makes its standard
+//! streams non-blocking, so a write here may fail in the middle of a line; a reader may be slow, or
+//! gone. Logging must not stop the sandbox: lines that cannot be written in time are counted and
+//! reported later, never an error.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -14,13 +15,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{notice, words};
 
-/// How long a descriptor that somebody made non-blocking may refuse before a line counts as lost.
+/// How long a non-blocking descriptor may refuse before a line counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Lines lost since the last one that was written whole.
+/// Lines lost since the last complete one.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Writes lines to standard error, each whole or not at all where that is possible; never fails.
+/// Writes lines to standard error, whole if possible; never fails.
 #[derive(Debug, Default)]
 pub(super) struct LogWriter;
 
@@ -28,7 +29,7 @@ impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut stderr = io::stderr().lock();
         let lost = LOST.load(Ordering::Relaxed);
-        // Who has refused for a whole line's patience is asked once for each further line, not waited for.
+        // After one timeout, try each further line once without waiting.
         let patience = if lost == 0 { PATIENCE } else { Duration::ZERO };
         let reported = lost == 0 || put(&mut stderr, lines_lost(lost).as_bytes(), patience);
         if reported && put(&mut stderr, line, patience) {
@@ -49,7 +50,7 @@ fn lines_lost(lost: u64) -> String {
     notice::line(notice::Level::Warning, &format!("{} {verb} lost", words::count(lost, "log line")))
 }
 
-/// Whether all of `bytes` could be written, within `patience` after a first refusal.
+/// Writes all of `bytes`, waiting at most `patience` after a first refusal; `false` on failure.
 fn put(out: &mut (impl Write + AsFd), bytes: &[u8], patience: Duration) -> bool {
     let mut left = bytes;
     let mut refused: Option<Instant> = None;
@@ -62,7 +63,7 @@ fn put(out: &mut (impl Write + AsFd), bytes: &[u8], patience: Duration) -> bool 
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // A line that has been begun is worth the wait: half of it would spoil the next.
+                // Always wait for the rest of a line: half a line would corrupt the next.
                 let patience = if left.len() < bytes.len() { PATIENCE } else { patience };
                 let waited = refused.get_or_insert_with(Instant::now).elapsed();
                 let Some(rest) = patience.checked_sub(waited).filter(|rest| !rest.is_zero()) else {

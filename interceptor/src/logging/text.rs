@@ -1,5 +1,5 @@
-//! Fields of a log line for people. A request's line says in its message what its fields say, so that
-//! those are for programs: the JSON form has them all.
+//! Formats the fields of a text log line. A request's message already summarises its fields, so
+//! only the JSON format prints them.
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::{FormatFields, Writer};
 
 use crate::audit::steers_or_hides;
 
-/// The field that a line has whose message says it all.
+/// The field that marks a line whose message summarises its fields.
 pub(crate) const SUMMED_UP: &str = "decision";
 
 /// `message name=value …`.
@@ -66,7 +66,7 @@ impl Visit for Found {
     }
 }
 
-/// Without what steers a terminal.
+/// Escapes text for a terminal.
 fn visible(text: &str) -> String {
     if !text.contains(steers_or_hides) {
         return text.to_owned();

@@ -1,25 +1,25 @@
-//! The two texts that scrapers read: OpenMetrics, which is what we write, and Prometheus' own older format.
+//! The two formats for scrapers: OpenMetrics, which we generate, and Prometheus' older text format.
 
 use std::borrow::Cow;
 
-/// A format of the answer to a scrape.
+/// The format of a scrape's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Prometheus' text format, version 0.0.4: for everything that does not ask for the other.
+    /// Prometheus text format, version 0.0.4; the default.
     Prometheus,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// What the values of an `Accept` header ask for.
+    /// The format requested by the `Accept` headers.
     pub(crate) fn accepted<'a>(mut accepts: impl Iterator<Item = &'a str>) -> Format {
         let asked =
             accepts.any(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"));
         if asked { Format::OpenMetrics } else { Format::Prometheus }
     }
 
-    /// As `Content-Type` says it.
+    /// The `Content-Type`.
     pub(crate) fn media_type(self) -> &'static str {
         match self {
             Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -27,7 +27,7 @@ impl Format {
         }
     }
 
-    /// An OpenMetrics text in this format.
+    /// Converts an OpenMetrics text to this format.
     pub(crate) fn text(self, open_metrics: String) -> String {
         match self {
             Format::Prometheus => prometheus(&open_metrics),
@@ -36,10 +36,10 @@ impl Format {
     }
 }
 
-/// The older format names a family as its samples are named, knows no "info", and has neither units nor an end mark. Samples are
-/// written alike.
+/// The older format names a family like its samples, and has no "info", units or end mark. Samples
+/// are the same.
 fn prometheus(open_metrics: &str) -> String {
-    // The help of a family comes before its type, on which the name in both lines depends.
+    // A family's help precedes its type, which determines the name in both lines.
     let mut help: Option<&str> = None;
     let mut out = String::with_capacity(open_metrics.len());
     for line in open_metrics.lines() {

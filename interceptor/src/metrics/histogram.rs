@@ -1,16 +1,16 @@
-//! A histogram of durations without a lock: fixed bounds, one atomic number each.
+//! A lock-free histogram of durations: fixed buckets, one atomic counter each.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The upper bounds, in microseconds: what a proxy on the same machine adds is between 50 µs and a few ms.
+/// The upper bounds in microseconds: a local proxy adds 50 µs to a few ms.
 const BOUNDS_US: [u64; 12] =
     [50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 1_000_000];
 
-/// How often durations were in which range.
+/// Counts of durations per bucket.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    /// The last is for all beyond the bounds.
+    /// The last bucket has no upper bound.
     counts: [AtomicU64; BOUNDS_US.len() + 1],
     sum_ns: AtomicU64,
 }
@@ -20,11 +20,11 @@ impl Histogram {
     pub(super) fn observe(&self, duration: Duration) {
         let range = BOUNDS_US.partition_point(|bound| u128::from(*bound) < duration.as_micros());
         self.counts[range].fetch_add(1, Relaxed);
-        // Beyond 584 years in all it starts again, as a counter may.
+        // Wraps after 584 years in total, as a counter may.
         self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// The sum in seconds, how many there were, and how many in each range, with its upper bound in seconds.
+    /// The sum in seconds, the count, and each bucket's upper bound in seconds with its count.
     pub(super) fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
         let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
         let ranges: Vec<_> =

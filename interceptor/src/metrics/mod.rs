@@ -1,12 +1,12 @@
-//! What this process counts, for Prometheus: `GET /metrics`.
+//! Metrics of this process for Prometheus: `GET /metrics`.
 //!
-//! Every sandbox has its own `SandboxMetrics`: plain atomic numbers in one allocation, reached by a pointer that
-//! connections and requests hold anyway, so that counting costs an addition and never a look-up. Only a scrape walks over
-//! them and gives them names.
+//! Every sandbox has its own `SandboxMetrics`: atomic counters in one allocation, reached by a
+//! pointer that connections and requests hold anyway, so counting costs an addition and no lookup.
+//! Only a scrape iterates over them and names them.
 //!
-//! The number of series is bounded whatever a sandbox does: labels are the ids of sandboxes that exist and members of
-//! enumerations of this program. No host, path, method, server name or address is ever one. What a sandbox counted is
-//! forgotten when it ends.
+//! The number of series is bounded: labels are the ids of existing sandboxes and values of our own
+//! enums, never a host, path, method, server name or address. A sandbox's counters disappear when
+//! it ends.
 
 mod format;
 mod histogram;
@@ -23,7 +23,7 @@ use crate::seam::MapFills;
 pub(crate) use format::Format;
 pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
 
-/// What this process counts.
+/// The metrics of this process.
 #[derive(Debug)]
 pub struct Metrics {
     sandboxes: Mutex<Vec<Weak<SandboxMetrics>>>,
@@ -37,7 +37,8 @@ impl Metrics {
         Metrics { sandboxes: Mutex::default(), maps: OnceLock::new(), audit, started: Instant::now() }
     }
 
-    /// Begins to count for a sandbox, until what is returned is dropped or [`SandboxMetrics::retire`] is called.
+    /// Adds metrics for a sandbox, until the returned value is dropped or
+    /// [`SandboxMetrics::retire`] is called.
     pub(crate) fn sandbox(&self, id: &Arc<str>) -> Arc<SandboxMetrics> {
         let metrics = Arc::new(SandboxMetrics::new(id));
         let mut sandboxes = self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,18 +47,19 @@ impl Metrics {
         metrics
     }
 
-    /// Has the fill of the kernel's maps reported from now on. There is one program set in a process: the first stays.
+    /// Reports the fill of the kernel's maps from now on. A process has one program set, so only
+    /// the first call counts.
     pub fn watch_maps(&self, maps: Arc<dyn MapFills>) {
-        // The same set, told of again with every sandbox.
+        // Called again with the same set for every sandbox.
         let _ = self.maps.set(maps);
     }
 
-    /// Everything that is counted, as OpenMetrics text.
+    /// All metrics as OpenMetrics text.
     pub fn encode(&self) -> String {
         let mut sandboxes = BTreeMap::new();
         for sandbox in self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Some(sandbox) = sandbox.upgrade().filter(|sandbox| !sandbox.is_retired()) {
-                // Of two with one id, the later one: it took the other's place.
+                // With duplicate ids, the newer sandbox wins.
                 sandboxes.insert(sandbox.id().clone(), sandbox);
             }
         }

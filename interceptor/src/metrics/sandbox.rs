@@ -1,4 +1,4 @@
-//! What one sandbox counts: atomic numbers, found by enumerations and not by names.
+//! The metrics of one sandbox: atomic counters indexed by enums.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -10,22 +10,22 @@ use super::histogram::Histogram;
 use crate::audit::{Record, Verdict};
 use crate::seam::HalfOpen;
 
-/// Every reason there is, and "none".
+/// All reasons, and "none".
 pub(super) const TYPES: usize = Reason::ALL.len() + 1;
 
-/// With whom a TLS handshake is.
+/// The peer of a TLS handshake.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Side {
-    /// With the sandbox.
+    /// The sandbox.
     Sandbox,
-    /// With an origin.
+    /// An origin.
     Origin,
 }
 
 /// How a TLS handshake ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Handshake {
-    /// Both sides agreed.
+    /// It completed.
     Done,
     /// One side refused, or closed.
     Failed,
@@ -33,33 +33,33 @@ pub(crate) enum Handshake {
     TimedOut,
 }
 
-/// What came of a wish for a certificate that was not kept already.
+/// The outcome of a request for an uncached certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mint {
-    /// It was made.
+    /// It was minted.
     Minted,
     /// `limits.mints_per_second` refused it.
     Limited,
-    /// It could not be made.
+    /// Minting failed.
     Failed,
 }
 
 /// Decisions by verdict and type.
 pub(super) type Decisions = [[AtomicU64; TYPES]; 2];
 
-/// What one sandbox counts.
+/// The metrics of one sandbox.
 #[derive(Debug, Default)]
 pub(crate) struct SandboxMetrics {
     id: Arc<str>,
     label: String,
     retired: AtomicBool,
-    /// Requests that are over.
+    /// Finished requests.
     pub(super) requests: Decisions,
-    /// Connections that were decided as a whole.
+    /// Connections decided as a whole.
     pub(super) connections: Decisions,
-    /// The time that the proxy itself added to forwarded requests.
+    /// The latency that the proxy added to forwarded requests.
     pub(super) added: Histogram,
-    /// By side and end.
+    /// By peer and outcome.
     pub(super) handshakes: [[AtomicU64; 3]; 2],
     pub(super) mints: [AtomicU64; 3],
     pub(super) pool_opened: AtomicU64,
@@ -72,7 +72,7 @@ pub(crate) struct SandboxMetrics {
     pub(super) dns_denied: AtomicU64,
     pub(super) open_connections: AtomicU64,
     pub(super) open_requests: AtomicU64,
-    /// The audit stream counts here what of this sandbox it lost.
+    /// Lost audit records of this sandbox.
     pub(super) audit_dropped: Arc<AtomicU64>,
     pub(super) half_open: OnceLock<Box<dyn HalfOpen>>,
 }
@@ -86,7 +86,7 @@ impl SandboxMetrics {
         &self.id
     }
 
-    /// The id as the value of a label.
+    /// The id as a label value.
     pub(super) fn label(&self) -> &str {
         &self.label
     }
@@ -95,22 +95,22 @@ impl SandboxMetrics {
         self.retired.load(Relaxed)
     }
 
-    /// The sandbox has ended: nothing of it is shown any more, whoever still holds this.
+    /// The sandbox has ended: hides its metrics even while this is still held.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Relaxed);
     }
 
-    /// A request that is over.
+    /// Counts a finished request.
     pub(crate) fn request(&self, record: &Record) {
         count(&self.requests, record);
     }
 
-    /// A connection that was decided as a whole.
+    /// Counts a connection decided as a whole.
     pub(crate) fn connection(&self, record: &Record) {
         count(&self.connections, record);
     }
 
-    /// The time that the proxy added to a forwarded request.
+    /// Observes the latency that the proxy added to a forwarded request.
     pub(crate) fn added(&self, time: Duration) {
         self.added.observe(time);
     }
@@ -123,22 +123,22 @@ impl SandboxMetrics {
         self.mints[outcome as usize].fetch_add(1, Relaxed);
     }
 
-    /// A new connection to an origin.
+    /// Counts a new connection to an origin.
     pub(crate) fn pool_opened(&self) {
         self.pool_opened.fetch_add(1, Relaxed);
     }
 
-    /// A kept connection to an origin was taken.
+    /// Counts a reused connection to an origin.
     pub(crate) fn pool_reused(&self) {
         self.pool_reused.fetch_add(1, Relaxed);
     }
 
-    /// How many connections to origins are kept now.
+    /// Sets the number of idle connections to origins.
     pub(crate) fn pool_idle(&self, number: usize) {
         self.pool_idle.store(number as u64, Relaxed);
     }
 
-    /// Bytes of bodies and tunnels from the sandbox.
+    /// Counts bytes of bodies and tunnels from the sandbox.
     pub(crate) fn up(&self, bytes: u64) {
         self.bytes_up.fetch_add(bytes, Relaxed);
     }
@@ -148,17 +148,17 @@ impl SandboxMetrics {
         self.bytes_down.fetch_add(bytes, Relaxed);
     }
 
-    /// Real keys that origins sent back.
+    /// Counts real keys that origins sent back.
     pub(crate) fn keys_echoed(&self, keys: u64) {
         self.keys_echoed.fetch_add(keys, Relaxed);
     }
 
-    /// A name was asked for.
+    /// Counts a DNS query.
     pub(crate) fn dns_query(&self) {
         self.dns_queries.fetch_add(1, Relaxed);
     }
 
-    /// A name was asked for that the policy denies.
+    /// Counts a DNS query for a denied name.
     pub(crate) fn dns_denied(&self) {
         self.dns_denied.fetch_add(1, Relaxed);
     }
@@ -173,19 +173,19 @@ impl SandboxMetrics {
         Opened::new(self, |metrics| &metrics.open_requests)
     }
 
-    /// Where lost audit records of this sandbox are counted.
+    /// The counter of this sandbox's lost audit records.
     pub(crate) fn audit_dropped(&self) -> &Arc<AtomicU64> {
         &self.audit_dropped
     }
 
-    /// Has the sandbox's half-open connections reported.
+    /// Reports the sandbox's half-open connections from now on.
     pub(crate) fn watch_half_open(&self, gauge: Box<dyn HalfOpen>) {
-        // A sandbox is attached once.
+        // A sandbox is attached only once.
         let _ = self.half_open.set(gauge);
     }
 }
 
-/// Something that is counted while it lasts.
+/// Counts something while it lasts.
 #[derive(Debug)]
 pub(crate) struct Opened {
     metrics: Arc<SandboxMetrics>,
@@ -198,7 +198,7 @@ impl Opened {
         Opened { metrics: metrics.clone(), which }
     }
 
-    /// What counts it.
+    /// The metrics that count it.
     pub(crate) fn metrics(&self) -> &Arc<SandboxMetrics> {
         &self.metrics
     }
@@ -210,7 +210,7 @@ impl Drop for Opened {
     }
 }
 
-/// Escapes what would end a label's value or its line, which the encoder leaves to its users (OpenMetrics 1.0, `escaped-string`).
+/// Escapes a label value, which the encoder does not (OpenMetrics 1.0, `escaped-string`).
 fn label(id: &str) -> String {
     id.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

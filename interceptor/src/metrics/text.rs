@@ -1,5 +1,5 @@
-//! The names of what is counted, and its text. A counter that was never touched is left out where there is one for every
-//! member of a larger enumeration; what every sandbox has is always there, so that a missing series means a missing sandbox.
+//! Names and encodes the metrics. Counters per enum value are omitted while zero; the others are
+//! always present, so that a missing series means a missing sandbox.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::sandbox::{Decisions, SandboxMetrics};
 use crate::seam::MapFill;
 
-/// What is there at the time of a scrape.
+/// The state at a scrape.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) sandboxes: Vec<Arc<SandboxMetrics>>,
@@ -31,7 +31,8 @@ pub(super) fn encode(snapshot: Snapshot) -> String {
     registry.register_collector(Box::new(snapshot));
     let mut out = String::new();
     if let Err(error) = text::encode(&mut out, &registry) {
-        // A string takes everything; only an encoder's own complaint ends here, and half an answer would be a wrong one.
+        // Writing to a string cannot fail, so this is an encoder error; a partial response would be
+        // wrong.
         tracing::error!(%error, "cannot write the metrics");
         out = "# EOF\n".to_owned();
     }
@@ -44,11 +45,11 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let encoder = &mut encoder;
         self.process(encoder)?;
-        self.decisions(encoder, "requests", "Requests that are over", |sandbox| &sandbox.requests)?;
+        self.decisions(encoder, "requests", "Finished requests", |sandbox| &sandbox.requests)?;
         let help = "Connections decided as a whole: tunnels, and refusals before any request was read";
         self.decisions(encoder, "connections", help, |sandbox| &sandbox.connections)?;
         let help =
-            "Time the proxy itself took for a forwarded request, dialling and the origin's own time left out";
+            "Latency the proxy added to a forwarded request, excluding dialling and the origin's own time";
         let mut family =
             encoder.encode_descriptor("request_added", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for sandbox in &self.sandboxes {
@@ -56,7 +57,7 @@ impl Collector for Snapshot {
             let labels = [("sandbox", sandbox.label())];
             family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &ranges, None)?;
         }
-        let help = "TLS handshakes that ended, with the sandbox and with origins";
+        let help = "Finished TLS handshakes with the sandbox and with origins";
         let mut family = encoder.encode_descriptor("tls_handshakes", help, None, MetricType::Counter)?;
         for sandbox in &self.sandboxes {
             for (side, ends) in ["sandbox", "origin"].into_iter().zip(&sandbox.handshakes) {
@@ -66,7 +67,7 @@ impl Collector for Snapshot {
                 }
             }
         }
-        let help = "Certificates for names that had none";
+        let help = "Certificate requests for names without a cached one";
         let mut family = encoder.encode_descriptor("certificate_mints", help, None, MetricType::Counter)?;
         for sandbox in &self.sandboxes {
             for (outcome, number) in ["minted", "limited", "failed"].into_iter().zip(&sandbox.mints) {
@@ -74,21 +75,23 @@ impl Collector for Snapshot {
             }
         }
         self.counters(encoder, "pool_opened", "New connections to origins", |s| &s.pool_opened)?;
-        self.counters(encoder, "pool_reused", "Kept connections to origins used again", |s| &s.pool_reused)?;
-        self.gauges(encoder, "pool_idle", "Connections to origins that are kept", |s| &s.pool_idle)?;
+        self.counters(encoder, "pool_reused", "Reused connections to origins", |s| &s.pool_reused)?;
+        self.gauges(encoder, "pool_idle", "Idle connections to origins", |s| &s.pool_idle)?;
         self.counters(encoder, "bytes_up", "Bytes of bodies and tunnels from the sandbox", |s| &s.bytes_up)?;
         self.counters(encoder, "bytes_down", "Bytes of bodies and tunnels to the sandbox", |s| {
             &s.bytes_down
         })?;
-        let help = "Real keys that origins sent back, and that were taken out";
+        let help = "Real keys that origins sent back and that were redacted";
         self.counters(encoder, "keys_echoed", help, |s| &s.keys_echoed)?;
-        self.counters(encoder, "dns_queries", "Names asked for", |s| &s.dns_queries)?;
-        self.counters(encoder, "dns_denied", "Names asked for that the policy denies", |s| &s.dns_denied)?;
-        self.gauges(encoder, "connections_open", "Connections of the sandbox", |s| &s.open_connections)?;
+        self.counters(encoder, "dns_queries", "DNS queries", |s| &s.dns_queries)?;
+        self.counters(encoder, "dns_denied", "DNS queries for names that the policy denies", |s| {
+            &s.dns_denied
+        })?;
+        self.gauges(encoder, "connections_open", "Open connections of the sandbox", |s| &s.open_connections)?;
         self.gauges(encoder, "requests_open", "Requests in progress", |s| &s.open_requests)?;
-        let help = "Audit records of the sandbox that were lost";
+        let help = "Lost audit records of the sandbox";
         self.counters(encoder, "sandbox_audit_dropped", help, |s| &s.audit_dropped)?;
-        let help = "Connections asked for and neither accepted nor given up";
+        let help = "Half-open connections of the sandbox";
         let mut family = encoder.encode_descriptor("connections_half_open", help, None, MetricType::Gauge)?;
         for sandbox in &self.sandboxes {
             if let Some(number) = sandbox.half_open.get().and_then(|gauge| gauge.read()) {
@@ -100,32 +103,32 @@ impl Collector for Snapshot {
 }
 
 impl Snapshot {
-    /// What is not of one sandbox.
+    /// The metrics of the process itself.
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         encoder.encode_descriptor("build", "This program", None, MetricType::Info)?.encode_info(&version)?;
         let seconds = Some(&Unit::Seconds);
         let mut family =
-            encoder.encode_descriptor("uptime", "Since the start", seconds, MetricType::Gauge)?;
+            encoder.encode_descriptor("uptime", "Time since the start", seconds, MetricType::Gauge)?;
         family.encode_gauge(&self.uptime.as_secs_f64())?;
         let mut family = encoder.encode_descriptor("sandboxes", "Sandboxes", None, MetricType::Gauge)?;
         family.encode_gauge(&(self.sandboxes.len() as u64))?;
-        let help = "Audit records that were lost";
+        let help = "Lost audit records";
         let mut family = encoder.encode_descriptor("audit_dropped", help, None, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, f64>(&self.audit_dropped, None)?;
-        let help = "Audit records that wait to be written";
+        let help = "Audit records waiting to be written";
         let mut family = encoder.encode_descriptor("audit_waiting", help, None, MetricType::Gauge)?;
         family.encode_gauge(&(self.audit_waiting as u64))?;
         let mut family = encoder.encode_descriptor(
             "bpf_map_entries",
-            "Entries of the kernel's maps",
+            "Entries in the kernel's maps",
             None,
             MetricType::Gauge,
         )?;
         for fill in &self.maps {
             gauge(&mut family, &[("map", fill.map)], fill.entries)?;
         }
-        let help = "Entries that the kernel's maps have room for";
+        let help = "Capacity of the kernel's maps";
         let mut family = encoder.encode_descriptor("bpf_map_capacity", help, None, MetricType::Gauge)?;
         for fill in &self.maps {
             gauge(&mut family, &[("map", fill.map)], fill.capacity)?;

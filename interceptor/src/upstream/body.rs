@@ -1,4 +1,4 @@
-//! A request's body as a connection to an origin sees it: whoever makes it is not known here.
+//! A request body as connections to origins see it, independent of its origin.
 
 use std::fmt::Debug;
 
@@ -6,16 +6,16 @@ use bytes::Bytes;
 use http::HeaderName;
 use http_body::Body;
 
-/// What may go wrong in it.
+/// An error of the body.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request.
 pub(crate) trait RequestBody: Body<Data = Bytes, Error = Error> + Debug + Send + Unpin {
-    /// Says how the connection on which it goes out carries trailers.
+    /// Tells how the connection carries trailers.
     fn carried(&mut self, carriage: Carriage);
 }
 
-/// One of whatever kind.
+/// Any request body.
 pub(crate) type Outgoing = Box<dyn RequestBody>;
 
 /// How a connection carries trailers.
@@ -23,6 +23,6 @@ pub(crate) type Outgoing = Box<dyn RequestBody>;
 pub(crate) enum Carriage {
     /// All of them: HTTP/2.
     All,
-    /// Those that were announced: HTTP/1.1.
+    /// Only announced ones: HTTP/1.1.
     Announced(Vec<HeaderName>),
 }

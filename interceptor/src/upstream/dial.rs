@@ -1,6 +1,6 @@
 //! Connecting to one of several addresses: happy eyeballs (RFC 8305).
 //!
-//! It is given addresses that were checked, and dials exactly those.
+//! Dials only the given addresses, which the caller has checked.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,9 +11,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// How long an attempt has before the next begins beside it ("Connection Attempt Delay", RFC 8305 section 5).
+/// The delay before the next attempt starts in parallel ("Connection Attempt Delay", RFC 8305
+/// section 5).
 const STAGGER: Duration = Duration::from_millis(250);
-/// A silent peer is probed after this long, so that a dead connection does not stay in a pool.
+/// The keep-alive delay, so that dead connections do not stay in a pool.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
@@ -21,13 +22,13 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// Why no address could be connected to.
 #[derive(Debug)]
 pub(super) enum DialError {
-    /// Every attempt failed; each with its address.
+    /// Every attempt failed, each with its address.
     Failed(Vec<(SocketAddr, io::Error)>),
-    /// Time was up before one succeeded.
+    /// The time limit passed first.
     Timeout,
 }
 
-/// Connects to the first of `addresses` that answers, trying the families in turn, all within `limit`.
+/// Connects to the first of `addresses` that answers, alternating families, within `limit`.
 pub(super) async fn dial(
     addresses: Vec<SocketAddr>,
     limit: Duration,
@@ -39,7 +40,7 @@ pub(super) async fn dial(
     for address in interleave(addresses) {
         attempts.spawn(async move { (address, connect(address).await) });
         let next = (Instant::now() + STAGGER).min(deadline);
-        // Until it is the next one's turn: because time has passed, or because nobody is trying.
+        // Until the next attempt is due: after the delay, or when no attempt is left.
         while !attempts.is_empty() {
             tokio::select! {
                 Some(done) = attempts.join_next() => match done {
@@ -48,7 +49,7 @@ pub(super) async fn dial(
                         errors.push((address, error));
                         break;
                     }
-                    Err(_) => {} // only an attempt that panicked ends like this; the others go on
+                    Err(_) => {} // the attempt panicked; the others continue
                 },
                 () = sleep_until(next) => break,
             }
@@ -70,7 +71,7 @@ pub(super) async fn dial(
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    // A port of this host's ephemeral range that nobody listens on can connect to itself.
+    // An unused port in the ephemeral range can connect to itself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
@@ -83,7 +84,7 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// IPv6 and IPv4 in turn, IPv6 first; within a family the order is kept.
+/// Alternates IPv6 and IPv4, IPv6 first, keeping the order within each family.
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let (six, four): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv6);
     let (mut six, mut four) = (six.into_iter(), four.into_iter());

@@ -1,4 +1,4 @@
-//! Why an origin could not be connected to.
+//! Why connecting to an origin failed.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use interceptor_policy::{Deny, Reason};
 
-/// Why [`Upstream::connect`](super::Upstream::connect) failed. The text is fit for the refusal that the sandbox sees.
+/// Why [`Upstream::connect`](super::Upstream::connect) failed. The text may be shown to the
+/// sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// Every address of the host is one that the policy refuses.
+    /// The policy refuses every address of the host.
     #[error("{}", deny.message)]
     AddressDenied {
-        /// The first of its addresses.
+        /// The first address.
         address: IpAddr,
-        /// What the policy says of it.
+        /// The policy's refusal.
         deny: Box<Deny>,
     },
     /// The name does not exist.
@@ -23,7 +24,7 @@ pub enum UpstreamError {
         /// The name.
         host: String,
     },
-    /// The name exists and has no address.
+    /// The name exists but has no address.
     #[error("{host} has no address")]
     NoAddresses {
         /// The name.
@@ -34,7 +35,7 @@ pub enum UpstreamError {
     Lookup {
         /// The name.
         host: String,
-        /// What the resolver says.
+        /// The resolver's error.
         problem: String,
     },
     /// No name server answered in time.
@@ -48,7 +49,7 @@ pub enum UpstreamError {
     Unreachable {
         /// The host asked for.
         host: String,
-        /// Each address dialled, and what came of it.
+        /// Each address dialled, with its error.
         attempts: Vec<(SocketAddr, io::Error)>,
     },
     /// No address answered in time.
@@ -58,7 +59,7 @@ pub enum UpstreamError {
         host: String,
         /// The port asked for.
         port: u16,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
     },
 }
@@ -76,7 +77,7 @@ impl UpstreamError {
         }
     }
 
-    /// What the policy says, where it is the policy that refuses.
+    /// The policy's refusal, if the policy refused.
     pub fn deny(&self) -> Option<&Deny> {
         match self {
             UpstreamError::AddressDenied { deny, .. } => Some(deny),

@@ -1,8 +1,8 @@
-//! A connection to an origin that may answer before it has read all, and close: what can no longer be
-//! written is dropped, so that the answer that it sent before is still read.
+//! A connection to an origin that may respond and close before reading the whole request: failed
+//! writes are discarded, so that the response can still be read.
 //!
-//! hyper gives a connection up at the first write that fails, with the answer unread in the socket's
-//! buffer. Whether the origin answered or not, the reading side says; it fails right after that.
+//! hyper abandons a connection at the first failed write, leaving the response unread in the
+//! socket's buffer. Here the reading side decides: it yields the response, or fails soon after.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(super) struct Forgiving<S> {
     stream: S,
-    /// The other side takes nothing more.
+    /// Whether a write has failed.
     broken: bool,
 }
 

@@ -1,7 +1,8 @@
-//! Which of the addresses that a host resolved to may be dialled.
+//! Decides which addresses of a host may be dialled.
 //!
-//! A name that is permitted can be made to point anywhere by whoever owns it. So every address is judged, each time, and
-//! only those that were judged are dialled: an answer that changes between the check and the dial has no effect.
+//! The owner of a permitted name can point it anywhere. So every address is judged every time, and
+//! only judged addresses are dialled: a DNS answer that changes between check and dial has no
+//! effect.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -9,7 +10,7 @@ use interceptor_policy::{Deny, Filter, Host, Policy, Reason};
 
 use super::UpstreamError;
 
-/// Those of `addresses` that the policy permits; when it permits none, why it refuses the first.
+/// The `addresses` that the policy permits; if none, why it refuses the first.
 pub(super) fn permitted(
     policy: &Policy,
     host: &Host,
@@ -22,8 +23,8 @@ pub(super) fn permitted(
     keep(addresses.into_iter().map(|address| SocketAddr::new(address.to_canonical(), port)), judge)
 }
 
-/// The same for addresses that the operator gave (`--resolve`): special-purpose ones are what such an override is for, so
-/// only a deny rule that names the address, at the port the sandbox asked for, refuses it.
+/// The same for the operator's `--resolve` addresses. These may be special-purpose ones, so only a
+/// deny rule that names the address, at the port the sandbox asked for, refuses one.
 pub(super) fn overridden(
     policy: &Policy,
     host: &Host,
@@ -59,8 +60,8 @@ fn keep(
     }
 }
 
-/// Refuses the addresses of this host itself, public ones included: behind them stand services that trust whoever is near.
-/// An allow rule that names the address permits it, as for the special-purpose ones.
+/// Refuses the host's own addresses, public ones included, because local services may trust local
+/// clients. An allow rule that names the address permits it, as for special-purpose ones.
 pub(super) fn not_own(policy: &Policy, host: &Host, address: IpAddr, port: u16) -> Result<(), Deny> {
     if !is_own(address) || policy.allows_address(address, port) {
         return Ok(());
@@ -79,8 +80,8 @@ pub(super) fn not_own(policy: &Policy, host: &Host, address: IpAddr, port: u16) 
     })
 }
 
-/// Whether this host would answer at `address`. The routing table knows: to reach an address of one's own, that address
-/// itself is the source. Connecting a UDP socket looks the route up and sends nothing.
+/// Whether `address` is this host's own. The routing table tells: the source for a local address is
+/// that address. Connecting a UDP socket looks up the route without sending.
 pub(super) fn is_own(address: IpAddr) -> bool {
     let unspecified = match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -91,6 +92,6 @@ pub(super) fn is_own(address: IpAddr) -> bool {
         socket.connect((address, 9))?;
         socket.local_addr()
     };
-    // Without a route it is nobody's, and dialling it will fail.
+    // Without a route it is not ours, and dialling it will fail.
     route().is_ok_and(|source| source.ip() == address)
 }

@@ -1,8 +1,8 @@
-//! An HTTP/1.1 connection to an origin, which knows whether the origin said anything since a request
-//! was sent on it.
+//! An HTTP/1.1 connection to an origin that tracks whether any byte arrived since the last request.
 //!
-//! An origin may close a kept connection at any moment, also while a request is on its way to it
-//! (RFC 9112 section 9.3.1). If it ends before a byte of an answer, a safe request can be sent again.
+//! An origin may close a kept connection at any moment, even while a request is in transit (RFC
+//! 9112 section 9.3.1). If it closes before the first byte of a response, a safe request can be
+//! retried.
 
 use std::io;
 use std::pin::Pin;
@@ -18,14 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::Outgoing;
 
-/// A request that got no answer.
+/// A request without a response.
 #[derive(Debug)]
 pub(crate) struct SendError {
     /// What went wrong.
     pub error: hyper::Error,
-    /// The request, when none of it was sent: it may be sent again on another connection.
+    /// The request, if none of it was sent: it can be retried on another connection.
     pub unsent: Option<Request<Outgoing>>,
-    /// The connection carried a request before, and ended before a byte of this answer.
+    /// Whether a reused connection ended before the first byte of this response.
     pub stale: bool,
 }
 
@@ -45,7 +45,7 @@ impl H1 {
         let heard = Arc::new(AtomicBool::new(false));
         let stream = TokioIo::new(Listening { stream, heard: heard.clone() });
         let (sender, connection) = http1::Builder::new().max_headers(256).handshake(stream).await?;
-        // It ends when the sender is dropped and the response read, or the origin closes.
+        // Ends when the sender is dropped and the response read, or when the origin closes.
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection ended");
@@ -62,13 +62,13 @@ impl H1 {
         self.sender.is_closed()
     }
 
-    /// Waits until a request can be sent.
+    /// Waits until the connection accepts a request.
     #[cfg(test)]
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
         self.sender.ready().await
     }
 
-    /// Sends a request. `used` says that the connection carried one before.
+    /// Sends a request. `used` tells that the connection has carried one before.
     pub(super) async fn send(
         &mut self,
         request: Request<Outgoing>,
@@ -84,7 +84,7 @@ impl H1 {
     }
 }
 
-/// Whether the connection ended, orderly or by a reset, rather than that something was wrong on it.
+/// Whether the connection closed, cleanly or by a reset, rather than failed otherwise.
 fn has_ended(error: &hyper::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     if error.is_incomplete_message() {
@@ -101,7 +101,7 @@ fn has_ended(error: &hyper::Error) -> bool {
     false
 }
 
-/// A connection that notes when the other side says something.
+/// A connection that notes when data arrives.
 #[derive(Debug)]
 struct Listening<S> {
     stream: S,

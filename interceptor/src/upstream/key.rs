@@ -1,28 +1,28 @@
-//! What connections to origins are kept by, and the rules that they were made under.
+//! Pool keys, and the generation of the rules that a connection was made under.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use interceptor_policy::{CredentialId, Host, Scheme};
 
-/// Tells the rules of one moment from those before and after, in the order in which they were made.
+/// Identifies one version of the rules; later versions compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Generation(u64);
 
 impl Generation {
-    /// One that no other rules of this process have.
+    /// A new generation, unique in this process.
     pub(crate) fn next() -> Generation {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Generation(LAST.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// What connections are kept by. A credential is a position in the list of one policy, so a key is
-/// made together with the generation of the rules that the position is of.
+/// The key of a pooled connection. A credential is an index into one policy's list, so the key
+/// includes the generation of its rules.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// In the clear or over TLS.
+    /// Plain or TLS.
     pub scheme: Scheme,
-    /// The host that was judged: resolved, dialled, sent as SNI and verified.
+    /// The judged host, which is resolved, dialled, sent as SNI and verified.
     pub host: Host,
     /// Its port.
     pub port: u16,
@@ -47,7 +47,7 @@ impl Key {
         self.credential.is_some()
     }
 
-    /// Which rules the connection was judged by.
+    /// The generation of the rules that judged the connection.
     pub(crate) fn generation(&self) -> Generation {
         self.generation
     }

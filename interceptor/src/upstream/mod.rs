@@ -1,8 +1,9 @@
 //! Resolve, guard, dial, pool.
 //!
-//! The way to an origin. A name is resolved here, by the host's own configuration or the operator's `--resolve`, never by
-//! what the sandbox says; each address is judged by the policy; one that was judged is dialled. Each sandbox has an
-//! [`Upstream`] of its own: whether a name was asked for before is nobody else's to know (attack K23).
+//! Connects to origins. Names are resolved here, by the host's own configuration or the operator's
+//! `--resolve`, never by the sandbox. The policy judges each address, and only judged addresses are
+//! dialled. Each sandbox has its own [`Upstream`], so that no other sandbox can tell which names it
+//! has resolved (attack K23).
 
 pub(crate) mod body;
 mod dial;
@@ -34,17 +35,17 @@ pub use overrides::{Override, OverrideError, Overrides};
 pub use resolve::{Existence, LookupFailure, NameServers};
 use resolve::{ResolveError, Resolver};
 
-/// How long a connection may take, the lookup included.
+/// Time limit for connecting, including the lookup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How origins are found.
+/// How to reach origins.
 #[derive(Clone, Debug)]
 pub struct UpstreamOptions {
     /// The operator's `--resolve`.
     pub overrides: Overrides,
-    /// Who is asked for everything else.
+    /// The name servers for everything else.
     pub name_servers: NameServers,
-    /// How long a connection may take, the lookup included. 10 s unless set.
+    /// Time limit for connecting, including the lookup. Default: 10 s.
     pub connect_timeout: Duration,
 }
 
@@ -58,7 +59,7 @@ impl Default for UpstreamOptions {
     }
 }
 
-/// The way to every origin. Clones share one resolver and its cache.
+/// Connects to origins. Clones share one resolver and its cache.
 #[derive(Clone)]
 pub struct Upstream(Arc<Inner>);
 
@@ -78,7 +79,8 @@ pub struct Dialed {
 }
 
 impl Upstream {
-    /// Reads the host's configuration once. It cannot fail: where no name server can be asked, lookups fail and say so.
+    /// Reads the host's configuration once. Never fails: without a usable name server, lookups
+    /// return an error.
     pub fn new(options: UpstreamOptions) -> Upstream {
         Upstream(Arc::new(Inner {
             overrides: Arc::new(options.overrides),
@@ -87,7 +89,7 @@ impl Upstream {
         }))
     }
 
-    /// One with the same configuration and a cache of its own.
+    /// A copy with the same configuration and its own cache.
     #[must_use]
     pub fn separate(&self) -> Upstream {
         Upstream(Arc::new(Inner {
@@ -97,13 +99,13 @@ impl Upstream {
         }))
     }
 
-    /// Whether the operator says where some port of `name` leads.
+    /// Whether the operator overrides some port of `name`.
     pub(crate) fn is_overridden(&self, name: &HostName) -> bool {
         self.0.overrides.has(name.as_str())
     }
 
-    /// Whether a name exists, so that the sandbox is told when it does not. An overridden name does. This asks a name
-    /// server: only for names that the policy may permit.
+    /// Whether a name exists; an overridden one does. This queries a name server, so call it only
+    /// for names that the policy may permit.
     pub async fn exists(&self, name: &HostName) -> Existence {
         if self.is_overridden(name) {
             return Existence::Yes;
@@ -111,8 +113,8 @@ impl Upstream {
         self.0.resolver.exists(name.as_str()).await
     }
 
-    /// The records of one type that a name has, or none. This asks a name server: only for names that the policy may
-    /// permit.
+    /// A name's records of one type. This queries a name server, so call it only for names that the
+    /// policy may permit.
     pub(crate) async fn records(&self, name: &HostName, kind: RecordType) -> Records {
         match self.0.resolver.records(name.as_str(), kind).await {
             Ok(records) => Records::Found(records),
@@ -123,8 +125,9 @@ impl Upstream {
         }
     }
 
-    /// Connects to `host`: resolves it, judges every address, dials those that `policy` permits, the families in turn
-    /// (RFC 8305). An address literal is judged and dialled as it is. The policy must already have permitted `host`.
+    /// Connects to `host`: resolves it, judges every address, and dials those that `policy`
+    /// permits, alternating families (RFC 8305). An address literal is judged and dialled directly.
+    /// The policy must already have permitted `host`.
     pub async fn connect(&self, policy: &Policy, host: &Host, port: u16) -> Result<Dialed, UpstreamError> {
         let limit = self.0.connect_timeout;
         let deadline = Instant::now() + limit;
@@ -142,7 +145,7 @@ impl Upstream {
         }
     }
 
-    /// The addresses of `host` that may be dialled: at least one.
+    /// The addresses of `host` that may be dialled; never empty.
     async fn addresses(
         &self,
         policy: &Policy,
@@ -175,12 +178,12 @@ impl std::fmt::Debug for Upstream {
     }
 }
 
-/// What [`Upstream::records`] found.
+/// The result of [`Upstream::records`].
 pub(crate) enum Records {
-    /// The name exists and has these, perhaps none.
+    /// The name exists, with these records, possibly none.
     Found(Vec<Record>),
     /// The name does not exist.
     NoSuchName,
-    /// Nobody who could be asked knows.
+    /// The lookup failed.
     Unknown(LookupFailure),
 }

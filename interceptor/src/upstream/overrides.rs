@@ -1,6 +1,6 @@
 //! `--resolve NAME[:PORT]:ADDR[:PORT]`: where to dial instead of what a name resolves to.
 //!
-//! The operator's word, not the sandbox's: such an address is exempt from the special-address guard. Nothing here
+//! The operator sets it, so such an address is exempt from the special-address guard. Nothing here
 //! resolves or dials.
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,21 +10,21 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     name: Pattern,
-    /// The port it is for; `None` is any.
+    /// The port it applies to; `None` for any.
     port: Option<u16>,
     address: IpAddr,
-    /// The port to dial; `None` is the one asked for.
+    /// The port to dial; `None` for the requested one.
     to_port: Option<u16>,
 }
 
-/// Which names; the order is from the least specific to the most.
+/// The names it applies to, ordered from the least to the most specific.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Pattern {
     /// `*`
     Any,
-    /// `*.example.com`: any depth below, not the name itself. Holds `.example.com`.
+    /// `*.example.com`: any depth below, not the name itself. Contains `.example.com`.
     Below(String),
-    /// The name itself, or an address written as one.
+    /// A name or an address literal.
     Exactly(String),
 }
 
@@ -47,7 +47,7 @@ impl Pattern {
     }
 }
 
-/// Why a `--resolve` cannot be understood.
+/// Why a `--resolve` is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not NAME[:PORT]:ADDR[:PORT]: {problem}")]
 pub struct OverrideError {
@@ -73,7 +73,7 @@ fn parse(text: &str) -> Result<Override, &'static str> {
         [first, second] => (Some(first), second, None),
         [from, to, to_port] => (Some(from), to, Some(to_port)),
         [] => return Err("the address is missing"),
-        _ => return Err("it has too many parts; an IPv6 address is written in brackets"),
+        _ => return Err("it has too many parts; write an IPv6 address in brackets"),
     };
     Ok(Override {
         name: pattern(name)?,
@@ -83,7 +83,7 @@ fn parse(text: &str) -> Result<Override, &'static str> {
     })
 }
 
-/// Splits at the colons outside brackets.
+/// Splits at colons outside brackets.
 fn split(text: &str) -> Result<Vec<&str>, &'static str> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -96,7 +96,7 @@ fn split(text: &str) -> Result<Vec<&str>, &'static str> {
         match rest[end..].strip_prefix(':') {
             Some(after) => rest = after,
             None if end == rest.len() => return Ok(parts),
-            None => return Err("a colon has to follow a bracket"),
+            None => return Err("a colon must follow a bracket"),
         }
     }
 }
@@ -132,7 +132,7 @@ fn pattern(text: &str) -> Result<Pattern, &'static str> {
 fn name(text: &str) -> Result<String, &'static str> {
     let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if text.contains('*') {
-        return Err("a wildcard stands only at the beginning: *.example.com");
+        return Err("a wildcard is only allowed at the start: *.example.com");
     }
     let label = |label: &str| {
         !label.is_empty()
@@ -145,7 +145,7 @@ fn name(text: &str) -> Result<String, &'static str> {
     Ok(text)
 }
 
-/// All of them.
+/// All overrides.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides(Vec<Override>);
 
@@ -155,8 +155,9 @@ impl Overrides {
         Overrides(overrides)
     }
 
-    /// What to dial instead of `name` (lower-case, without a trailing dot; an address in its canonical text) at `port`:
-    /// every address of the most specific overrides that match. Empty when none does.
+    /// The addresses to dial instead of `name` (lower-case, without a trailing dot; addresses in
+    /// canonical form) at `port`: all those of the most specific matching overrides. Empty if none
+    /// matches.
     pub(crate) fn addresses(&self, name: &str, port: u16) -> Vec<SocketAddr> {
         let matching = || self.0.iter().filter(|own| own.matches(name, port));
         let Some(best) = matching().map(Override::rank).max() else { return Vec::new() };

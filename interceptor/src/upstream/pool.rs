@@ -1,11 +1,11 @@
-//! Connections to origins, kept for one sandbox between its requests.
+//! The pool of one sandbox's connections to origins.
 //!
-//! A connection is used again only for the same scheme, host, port and credential (attack K23, H2): what one credential
-//! authenticated carries no other's request. The pool is bounded in number and in time, and dropped with its sandbox.
+//! A connection is reused only for the same scheme, host, port and credential (attacks K23, H2): a
+//! connection that one credential authenticated never carries another's request. The pool is
+//! bounded in size and time, and dropped with its sandbox.
 //!
-//! It keeps what was made under the rules of this moment alone. A connection that is in use, or
-//! being dialled, when the rules are replaced serves the request that it was made for, and is not
-//! kept afterwards.
+//! It keeps only connections made under the current rules. A connection in use or being dialled
+//! when the rules are replaced serves its request and is not kept afterwards.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -31,24 +31,23 @@ use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::tls::client::{ClientConfigs, watched};
 use crate::tls::refusal::{self, Attempt};
 
-/// An idle connection is closed after this; most origins keep theirs for 60 s or longer.
+/// How long to keep an idle connection; most origins keep theirs for 60 s or longer.
 const IDLE: Duration = Duration::from_secs(30);
-/// Idle HTTP/1.1 connections kept for one destination.
+/// The maximum of idle HTTP/1.1 connections per destination.
 const MOST_PER_KEY: usize = 64;
-/// Idle connections kept in all.
+/// The maximum of idle connections in total.
 const MOST_IDLE: usize = 512;
-/// The handshake with an origin, once TCP is connected.
+/// Time limit for the handshake with an origin after TCP connects.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// What one HTTP/2 stream may have waiting to be written.
+/// The send buffer of one HTTP/2 stream.
 const SEND_BUFFER: usize = 256 * 1024;
-/// HTTP/2 flow-control windows towards an origin (RFC 9113 section 5.2): what it may send before we read.
+/// HTTP/2 flow-control windows for origins (RFC 9113 section 5.2).
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// So many answers that are not read can use up the window of their connection: then the origin can
-/// send no other.
+/// This many unread responses can exhaust their connection's window and block all others.
 pub(crate) const MOST_UNREAD: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize;
 
-/// Why there is no connection.
+/// Why connecting to an origin failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// Resolving, guarding or dialling failed.
@@ -57,7 +56,7 @@ pub(crate) enum ConnectError {
     /// The TLS handshake failed, or the certificate is not acceptable.
     #[error("{0}")]
     Tls(String),
-    /// The origin speaks none of the versions of HTTP that were offered to it.
+    /// The origin supports none of the offered HTTP versions.
     #[error("it speaks neither HTTP/1.1 nor HTTP/2")]
     NoCommonVersion,
     /// The HTTP connection could not be set up.
@@ -69,7 +68,7 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
-    /// The type of the refusal.
+    /// The `type` of the refusal.
     pub(crate) fn reason(&self) -> Reason {
         match self {
             ConnectError::Dial(error) => error.reason(),
@@ -79,7 +78,7 @@ impl ConnectError {
         }
     }
 
-    /// The policy's own refusal, where an address was refused.
+    /// The policy's refusal, if it refused an address.
     pub(crate) fn denied(&self) -> Option<&Deny> {
         match self {
             ConnectError::Dial(error) => error.deny(),
@@ -101,23 +100,24 @@ pub(crate) struct Connection {
     sender: Sender,
     /// The address dialled.
     pub address: SocketAddr,
-    /// Whether it carried a request before: then the origin may have closed it unnoticed.
+    /// Whether it has carried a request before, so that the origin may have closed it meanwhile.
     pub used: bool,
-    /// Whether the origin asked for a client certificate in the handshake, which it did not get.
+    /// Whether the origin requested a client certificate, which it did not get.
     pub asked_for_certificate: bool,
 }
 
-/// A connection that is in use; given back when its response was read to the end, else closed.
+/// A connection in use. Returned to the pool once its response is read to the end, otherwise
+/// closed.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pool: Arc<Pool>,
     key: Key,
-    /// An HTTP/2 connection stays in the pool while it is used.
+    /// `None` for HTTP/2, which stays in the pool while in use.
     connection: Option<(H1, SocketAddr)>,
 }
 
 impl Lease {
-    /// The response was read to its end.
+    /// Returns the connection, after its response was read to the end.
     pub(crate) fn give_back(mut self) {
         if let Some((sender, address)) = self.connection.take()
             && !sender.is_closed()
@@ -143,14 +143,15 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// Of the rules that hold: what was made under others is neither kept nor given out.
+    /// The current rules' generation: connections of others are neither kept nor handed out.
     generation: Generation,
     idle: HashMap<Key, VecDeque<Idle>>,
     count: usize,
     shared: HashMap<Key, Shared>,
-    /// Who is dialling an HTTP/2 connection, so that others wait for it instead of opening their own.
+    /// Locks held while dialling an HTTP/2 connection, so that others wait instead of opening their
+    /// own.
     dialling: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
-    /// Origins that speak one version of HTTP only, and which.
+    /// Origins known to support only one HTTP version.
     only: HashMap<(Host, u16), Version>,
 }
 
@@ -167,10 +168,10 @@ impl State {
     }
 }
 
-/// How many origins with one version are remembered; beyond it, they are learned again.
+/// The maximum number of such origins remembered.
 const MOST_REMEMBERED: usize = 4096;
 
-/// The connections of one sandbox.
+/// The connection pool of one sandbox.
 #[derive(Debug)]
 pub(crate) struct Pool {
     upstream: Upstream,
@@ -180,7 +181,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// An empty pool, for requests that are judged by rules of this generation.
+    /// An empty pool for this generation of rules.
     pub(crate) fn new(
         generation: Generation,
         upstream: Upstream,
@@ -191,11 +192,11 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic inside leaves at worst a miscounted pool, which only closes connections earlier.
+        // After a panic, the pool is at worst miscounted and closes connections earlier.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A kept connection, if there is one that may be used.
+    /// Takes a usable connection from the pool.
     pub(crate) fn take(&self, key: &Key, h2: bool) -> Option<Connection> {
         let mut state = self.lock();
         if key.generation() != state.generation {
@@ -213,7 +214,7 @@ impl Pool {
         }
         let State { idle, count, shared, .. } = &mut *state;
         let queue = idle.get_mut(key)?;
-        // The one used last: the least likely to have been closed meanwhile.
+        // The most recently used one is the least likely to be closed.
         while let Some(idle) = queue.pop_back() {
             *count -= 1;
             self.metrics.pool_idle(*count + shared.len());
@@ -231,7 +232,7 @@ impl Pool {
         None
     }
 
-    /// Whether a kept connection is likely to be there for a request.
+    /// Whether the pool probably has a connection for a request.
     pub(crate) fn has(&self, key: &Key, h2: bool) -> bool {
         let state = self.lock();
         (h2 && state.shared.get(key).is_some_and(|shared| !shared.sender.is_closed()))
@@ -251,7 +252,7 @@ impl Pool {
         self.gauge(&state);
     }
 
-    /// Closes what was idle for too long. To be called every few seconds.
+    /// Closes connections idle for too long. Call every few seconds.
     pub(crate) fn expire(&self) {
         let mut state = self.lock();
         let State { idle, count, shared, dialling, .. } = &mut *state;
@@ -261,23 +262,23 @@ impl Pool {
             *count -= before - queue.len();
             !queue.is_empty()
         });
-        // Open streams keep their own handle; a connection ends with the last one.
+        // Open streams hold their own handles; a connection ends with its last one.
         shared.retain(|_, shared| shared.since.elapsed() < IDLE && !shared.sender.is_closed());
         dialling.retain(|_, lock| Arc::strong_count(lock) > 1);
         self.gauge(&state);
     }
 
-    /// Closes every kept connection: what new rules judge goes over new ones.
+    /// Closes every pooled connection, since the rules changed.
     pub(crate) fn renew(&self, generation: Generation) {
         let mut state = self.lock();
-        // Of two replacements at once the later one holds.
+        // With concurrent replacements, the later one wins.
         if generation > state.generation {
             *state = State::new(generation);
         }
         self.gauge(&state);
     }
 
-    /// Has others use an HTTP/2 connection too.
+    /// Shares an HTTP/2 connection.
     fn share(&self, key: &Key, sender: http2::SendRequest<Outgoing>, address: SocketAddr) {
         let mut state = self.lock();
         if key.generation() == state.generation {
@@ -286,12 +287,12 @@ impl Pool {
         }
     }
 
-    /// Reports how many connections are kept. One that speaks HTTP/2 is kept also while it is used.
+    /// Reports the number of pooled connections. HTTP/2 ones count even while in use.
     fn gauge(&self, state: &State) {
         self.metrics.pool_idle(state.count + state.shared.len());
     }
 
-    /// A connection for a request: a kept one, or a new one.
+    /// A connection for a request, pooled or new.
     pub(crate) async fn get(
         self: &Arc<Pool>,
         policy: &Policy,
@@ -307,14 +308,14 @@ impl Pool {
         }
         let lock = self.lock().dialling.entry(key.clone()).or_default().clone();
         let _dialling = lock.lock().await;
-        // Whoever held the lock may have dialled it, or learned that there is no HTTP/2 to be had.
+        // The previous lock holder may have dialled one, or learned that the origin lacks HTTP/2.
         if let Some(connection) = self.take(key, true) {
             return Ok(connection);
         }
         self.dial(policy, key, self.speaks(key, true)).await
     }
 
-    /// A new connection for a request that a kept one failed.
+    /// A new connection for a request that failed on a pooled one.
     pub(crate) async fn renewed(
         self: &Arc<Pool>,
         policy: &Policy,
@@ -324,7 +325,8 @@ impl Pool {
         self.dial(policy, key, self.speaks(key, h2)).await
     }
 
-    /// Whether to offer HTTP/2: as wanted, unless it is known that the origin speaks only the other version.
+    /// Whether to offer HTTP/2: as wanted, unless the origin is known to support only the other
+    /// version.
     fn speaks(&self, key: &Key, wanted_h2: bool) -> bool {
         if key.scheme == Scheme::Http {
             return false;
@@ -343,7 +345,7 @@ impl Pool {
         state.only.insert((key.host.clone(), key.port), version);
     }
 
-    /// A new connection; one that speaks HTTP/2 is shared from then on.
+    /// Dials a new connection, and shares it if it uses HTTP/2.
     pub(crate) async fn dial(
         self: &Arc<Pool>,
         policy: &Policy,
@@ -351,7 +353,8 @@ impl Pool {
         h2: bool,
     ) -> Result<Connection, ConnectError> {
         let (sender, address, asked_for_certificate) = match self.handshake(policy, key, h2).await {
-            // It does not speak HTTP/1.1 (RFC 7301 section 3.2): then it gets HTTP/2, whatever the sandbox speaks.
+            // The origin lacks HTTP/1.1 (RFC 7301 section 3.2): use HTTP/2, whatever the sandbox
+            // uses.
             Err(ConnectError::NoCommonVersion) if !h2 => {
                 self.remember(key, Version::HTTP_2);
                 self.handshake(policy, key, true).await?
@@ -394,7 +397,7 @@ impl Pool {
         Ok((sender, dialed.address, asked))
     }
 
-    /// The connection, and whether the origin asked for a client certificate.
+    /// The connection, and whether the origin requested a client certificate.
     async fn tls(
         &self,
         stream: Forgiving<TcpStream>,
@@ -424,7 +427,7 @@ impl Pool {
             .keep_alive_timeout(Duration::from_secs(20))
             .handshake(TokioIo::new(stream))
             .await?;
-        // It ends when the last sender is dropped: the pool's, and those of open streams.
+        // Ends when the last sender is dropped: the pool's and those of open streams.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
@@ -433,10 +436,10 @@ impl Pool {
         Ok((Sender::H2(sender), asked))
     }
 
-    /// Sends a request. On success the lease is to be given back when the response was read.
+    /// Sends a request. On success, give the lease back once the response is read.
     ///
     /// # Errors
-    /// Says whether the request may be sent again on another connection.
+    /// Tells whether the request may be retried on another connection.
     pub(crate) async fn send(
         self: &Arc<Pool>,
         connection: Connection,
@@ -461,13 +464,13 @@ impl Pool {
 }
 
 impl Connection {
-    /// Whether requests on it are HTTP/2.
+    /// Whether it uses HTTP/2.
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self.sender, Sender::H2(_))
     }
 }
 
-/// What failed in a TLS handshake, for a person.
+/// Explains a failed TLS handshake.
 fn explain(error: &io::Error, attempt: Attempt) -> ConnectError {
     use rustls::{AlertDescription, Error};
     tracing::debug!(%error, "a TLS handshake with an origin failed");

@@ -1,8 +1,9 @@
-//! Names to addresses, by the host's own configuration: `/etc/hosts`, then the name servers of `/etc/resolv.conf`.
+//! Resolves names by the host's configuration: `/etc/hosts`, then the name servers in
+//! `/etc/resolv.conf`.
 //!
-//! Search domains play no part: a name is looked up as it stands, or not at all. A name of a single label is looked up in
-//! the hosts file only: whatever a public name server would say of it is not what the sandbox meant. Both files are read
-//! once. Answers are cached for their time to live, with a bound; so is the knowledge that a name does not exist.
+//! Search domains are ignored. A single-label name is looked up only in the hosts file: a public
+//! name server's answer would not be what the sandbox meant. Both files are read once. Answers,
+//! including that a name does not exist, are cached for their TTL, in a bounded cache.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -19,48 +20,49 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 use tokio::time::timeout;
 
-/// How long one question may take, all attempts together.
+/// Time limit for a query, including all attempts.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one attempt may take, so that a second fits.
+/// Time limit for one attempt, so that a second fits.
 const ATTEMPT: Duration = Duration::from_secs(2);
-/// How long IPv6 addresses are waited for once IPv4 addresses are there ("Resolution Delay", RFC 8305 section 3).
+/// How long to wait for IPv6 addresses once IPv4 addresses arrive ("Resolution Delay", RFC 8305
+/// section 3).
 const IPV6_DELAY: Duration = Duration::from_millis(50);
-/// Answers kept.
+/// The maximum number of cached answers.
 const CACHED: u64 = 8192;
-/// However long an answer says it holds, it is asked for again after this.
+/// The maximum time to cache an answer, whatever its TTL.
 const KEEP_AT_MOST: Duration = Duration::from_secs(3600);
-/// The same for the answer that there is nothing.
+/// The maximum time to cache a negative answer.
 const KEEP_NOTHING_AT_MOST: Duration = Duration::from_secs(60);
-/// Addresses of one name and family that are considered; a name with more is one that means no good.
+/// Maximum addresses considered per name and family; more is suspicious.
 const ADDRESSES: usize = 16;
 
-/// Which name servers answer.
+/// The name servers to query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NameServers {
     /// Those of the host's `/etc/resolv.conf`, after its `/etc/hosts`.
     #[default]
     System,
-    /// These, and no hosts file.
+    /// These, without the hosts file.
     These(Vec<SocketAddr>),
 }
 
-/// What is known of a name.
+/// Whether a name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existence {
     /// It exists, with or without addresses.
     Yes,
-    /// A name server says that it does not (NXDOMAIN).
+    /// It does not exist (NXDOMAIN).
     No,
-    /// Nobody who could be asked knows.
+    /// The lookup failed.
     Unknown(LookupFailure),
 }
 
-/// Why nobody who could be asked knows.
+/// Why a lookup failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupFailure {
     /// No name server answered in time.
     Timeout,
-    /// No name server could be asked, or one answered with an error.
+    /// No name server is reachable, or one returned an error.
     Failed,
 }
 
@@ -69,34 +71,35 @@ pub enum LookupFailure {
 pub(super) enum ResolveError {
     /// It does not exist.
     NoSuchName,
-    /// It exists and has neither an IPv4 nor an IPv6 address.
+    /// It exists but has no address.
     NoAddresses,
     /// No name server answered in time.
     Timeout,
-    /// It could not be asked, or the answer was an error.
+    /// The query failed or returned an error.
     Failed(String),
 }
 
 pub(super) struct Resolver {
-    /// Or why there is none.
+    /// The client, or why there is none.
     client: Result<TokioResolver, String>,
-    /// What the client was made of, so that another is made without reading the host's files again.
+    /// The client's configuration, to create another without rereading the host's files.
     config: Result<(ResolverConfig, ResolverOpts), String>,
     hosts: Arc<Hosts>,
 }
 
 impl Resolver {
-    /// Reads the configuration. Where there is none, or none that can be used, every question fails and says so.
+    /// Reads the configuration. If there is none, or it is unusable, every query fails with that
+    /// error.
     pub(super) fn new(servers: &NameServers) -> Resolver {
         let (config, hosts) = match servers {
             NameServers::System => {
                 let config = hickory_resolver::system_conf::read_system_conf()
-                    .map_err(|error| format!("no name server can be asked: /etc/resolv.conf: {error}"));
-                // A host without a hosts file is an ordinary one.
+                    .map_err(|error| format!("no usable name server: /etc/resolv.conf: {error}"));
+                // A missing hosts file is normal.
                 (config, Hosts::from_system().unwrap_or_default())
             }
             NameServers::These(servers) if servers.is_empty() => {
-                (Err("no name server can be asked: none is configured".to_owned()), Hosts::default())
+                (Err("no usable name server: none is configured".to_owned()), Hosts::default())
             }
             NameServers::These(servers) => {
                 let servers = servers.iter().map(name_server).collect();
@@ -108,7 +111,7 @@ impl Resolver {
         Resolver { client: client(&config), config, hosts: Arc::new(hosts) }
     }
 
-    /// One that asks the same servers and knows nothing yet.
+    /// A copy for the same servers with an empty cache.
     pub(super) fn separate(&self) -> Resolver {
         Resolver { client: client(&self.config), config: self.config.clone(), hosts: Arc::clone(&self.hosts) }
     }
@@ -119,7 +122,7 @@ impl Resolver {
         let (four, six) = (self.ask(&name, RecordType::A), self.ask(&name, RecordType::AAAA));
         let (mut four, mut six) = (pin!(four), pin!(six));
         let (four, six) = tokio::select! {
-            // IPv6 is only waited for as long as it would be an advantage: some name servers never answer for it.
+            // Wait only briefly for IPv6: some name servers never answer for it.
             answer = &mut four => match answer {
                 Ok(found) => (Ok(found), timeout(IPV6_DELAY, six).await.unwrap_or(Err(ResolveError::Timeout))),
                 Err(error) => (Err(error), six.await),
@@ -141,7 +144,7 @@ impl Resolver {
 
     /// Whether `name` exists.
     pub(super) async fn exists(&self, name: &str) -> Existence {
-        // One type suffices: NXDOMAIN is an answer about the name, whatever was asked for.
+        // One type suffices: NXDOMAIN applies to the name as a whole.
         match async { self.ask(&absolute(name)?, RecordType::A).await }.await {
             Ok(_) | Err(ResolveError::NoAddresses) => Existence::Yes,
             Err(ResolveError::NoSuchName) => Existence::No,
@@ -150,7 +153,7 @@ impl Resolver {
         }
     }
 
-    /// The records of one type, with what leads to them (CNAME).
+    /// The records of one type, with the CNAMEs that lead to them.
     pub(super) async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<Record>, ResolveError> {
         self.ask(&absolute(name)?, kind).await
     }
@@ -160,7 +163,7 @@ impl Resolver {
         if let Some(found) = local(kind) {
             return Ok(found.answers().to_vec());
         }
-        // A name that the hosts file gives an address in one family has none in the other.
+        // A name in the hosts file has only the addresses listed there.
         if local(RecordType::A).is_some() || local(RecordType::AAAA).is_some() {
             return Err(ResolveError::NoAddresses);
         }
@@ -182,9 +185,9 @@ impl From<NetError> for ResolveError {
             _ if error.is_nx_domain() => ResolveError::NoSuchName,
             _ if error.is_no_records_found() => ResolveError::NoAddresses,
             NetError::Timeout => ResolveError::Timeout,
-            NetError::NoConnections => ResolveError::Failed("no name server can be reached".to_owned()),
+            NetError::NoConnections => ResolveError::Failed("no name server is reachable".to_owned()),
             NetError::Dns(DnsError::ResponseCode(code)) => {
-                ResolveError::Failed(format!("the name server answers {code}"))
+                ResolveError::Failed(format!("the name server returned {code}"))
             }
             other => ResolveError::Failed(other.to_string()),
         }
@@ -195,10 +198,10 @@ fn client(config: &Result<(ResolverConfig, ResolverOpts), String>) -> Result<Tok
     let (config, options) = config.clone()?;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
-    builder.build().map_err(|error| format!("no name server can be asked: {error}"))
+    builder.build().map_err(|error| format!("no usable name server: {error}"))
 }
 
-/// The options that were found, within our bounds.
+/// The configured options, within our limits.
 fn options(found: ResolverOpts) -> ResolverOpts {
     let mut options = found;
     options.timeout = options.timeout.clamp(Duration::from_millis(100), ATTEMPT);
@@ -206,7 +209,7 @@ fn options(found: ResolverOpts) -> ResolverOpts {
     options.cache_size = CACHED;
     options.positive_max_ttl = Some(KEEP_AT_MOST);
     options.negative_max_ttl = Some(KEEP_NOTHING_AT_MOST);
-    // The hosts file is read here.
+    // We read the hosts file ourselves.
     options.use_hosts_file = ResolveHosts::Never;
     options.edns0 = true;
     options
@@ -220,7 +223,7 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())])
 }
 
-/// The name as it stands, with no search domain to follow.
+/// The name as an absolute one, without search domains.
 fn absolute(name: &str) -> Result<Name, ResolveError> {
     let mut name = Name::from_ascii(name).map_err(|error| ResolveError::Failed(error.to_string()))?;
     name.set_fqdn(true);
@@ -235,7 +238,7 @@ fn address(record: Record) -> Option<IpAddr> {
     }
 }
 
-/// Of two failures the one that says more: both families are asked, and one may merely have nothing.
+/// The more informative of two failures: one family may merely lack addresses.
 fn worse(one: ResolveError, other: ResolveError) -> ResolveError {
     match (one, other) {
         (ResolveError::NoAddresses, other) => other,

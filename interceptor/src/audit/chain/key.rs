@@ -1,4 +1,4 @@
-//! The key of a chain, from a file that only its owner can read.
+//! The key of a hash chain, read from a file that only its owner can read.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,16 +11,16 @@ use zeroize::Zeroizing;
 use super::Mac;
 use crate::files;
 
-/// The fewest bytes a key file may have: as many as the MAC.
+/// The minimum length of a key file in bytes: that of the MAC.
 const SHORTEST: usize = 32;
-/// The most.
+/// The maximum length.
 const LONGEST: usize = 4096;
 
-/// The key of a chain. Nothing shows it.
+/// The key of a chain. It is never displayed.
 #[derive(Clone)]
 pub struct ChainKey(hmac::Key);
 
-/// Why a key file is not taken. Never shows any of its content.
+/// Why a key file is rejected. Never shows its content.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainKeyError {
     /// It cannot be read.
@@ -28,7 +28,7 @@ pub enum ChainKeyError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says. Part of the message, so not its source too.
+        /// The system's error. Part of the message, so not also its source.
         cause: io::Error,
     },
     /// Every user of the machine can read or write it.
@@ -40,35 +40,35 @@ pub enum ChainKeyError {
         /// Its mode.
         mode: u32,
     },
-    /// It has too few or too many bytes.
+    /// It is too short or too long.
     #[error("the audit chain's key {path} has {length} bytes, not between {SHORTEST} and {LONGEST}: \
         make one with `head -c 32 /dev/urandom > FILE`, mode 0600", path = path.display())]
     Length {
         /// The file.
         path: PathBuf,
-        /// How many it has, or one more than permitted.
+        /// Its length, or one more than the maximum.
         length: usize,
     },
 }
 
 impl ChainKey {
-    /// Reads a key: every byte of the file, between 32 and 4096 of them.
+    /// Reads a key: the whole file, 32 to 4096 bytes.
     pub fn read(path: &Path) -> Result<ChainKey, ChainKeyError> {
         let unreadable = |cause| ChainKeyError::Unreadable { path: path.to_owned(), cause };
         let (file, metadata) = files::open(path).map_err(unreadable)?;
         let mode = metadata.mode();
-        // What a shell or a service manager made for this process alone is no regular file, or has a mode of its own.
+        // A shell's pipe is not a regular file, and its mode does not matter.
         if mode & libc::S_IFMT == libc::S_IFREG && mode & 0o007 != 0 {
             return Err(ChainKeyError::Exposed { path: path.to_owned(), mode: mode & 0o7777 });
         }
-        // The room is made at once: a buffer that grows leaves copies behind.
+        // Allocated up front: a growing buffer leaves copies of the key behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 2));
         file.take(LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         ChainKey::new(&bytes)
             .ok_or_else(|| ChainKeyError::Length { path: path.to_owned(), length: bytes.len() })
     }
 
-    /// A key of these bytes; `None` unless there are between 32 and 4096.
+    /// A key of these bytes; `None` unless there are 32 to 4096.
     pub fn new(bytes: &[u8]) -> Option<ChainKey> {
         // The library wipes its own copy.
         (SHORTEST..=LONGEST)
@@ -79,7 +79,7 @@ impl ChainKey {
     /// The MAC of `content` after a line with the MAC `previous`.
     pub(super) fn mac(&self, previous: &Mac, content: &[u8]) -> Mac {
         let mut context = hmac::Context::with_key(&self.0);
-        // Of fixed length, so that no content can pass for another one after another MAC.
+        // The previous MAC has a fixed length, so the concatenation is unambiguous.
         context.update(previous);
         context.update(content);
         let tag = context.sign();

@@ -1,8 +1,9 @@
 //! The hash chain over an audit file: each line carries a MAC of its content and of the MAC of the line before.
 //!
-//! A sealed line is a record's line with two fields more at its end: `seq`, which counts from 0 in each chain, and `mac`,
-//! the HMAC-SHA256 in lower-case hex over the 32 bytes of the last line's MAC followed by the bytes of this line before
-//! `,"mac"`. Records of the chain itself, of kind `lifecycle` and sandbox `-`, say where it begins, goes on and ends:
+//! A sealed line is a record's line with two more fields at its end: `seq`, which counts from 0 in
+//! each chain, and `mac`, the HMAC-SHA256 in lower-case hex over the 32 bytes of the previous
+//! line's MAC followed by the bytes of this line before `,"mac"`. Records of kind `lifecycle` and
+//! sandbox `-` mark where a chain starts, continues and ends:
 //!
 //! | `type` | stands | its MAC binds to |
 //! | --- | --- | --- |
@@ -11,7 +12,8 @@
 //! | `audit_chain_resumed` | within a file, after a restart | the line before |
 //! | `audit_chain_ended` | last, when the writer ended in good order | the line before |
 //!
-//! What a chain cannot tell: whether lines were cut off the end of what is at hand, unless the end is known to be there.
+//! A chain cannot show that lines were cut off its end, unless it is known to have a closing
+//! record.
 
 mod key;
 mod seal;
@@ -28,7 +30,7 @@ type Mac = [u8; 32];
 
 /// What the first record of a chain binds to.
 const ORIGIN: Mac = [0; 32];
-/// The sandbox that records of the chain itself name.
+/// The sandbox field of the chain's own records.
 const NO_SANDBOX: &str = "-";
 
 const STARTED: &str = "audit_chain_started";
@@ -36,13 +38,13 @@ const ROTATED: &str = "audit_chain_rotated";
 const RESUMED: &str = "audit_chain_resumed";
 const ENDED: &str = "audit_chain_ended";
 
-/// What stands between a line's content and its MAC.
+/// The text between a line's content and its MAC.
 const BEFORE_MAC: &[u8] = b",\"mac\":\"";
-/// What stands after its MAC, without the line feed.
+/// The text after the MAC, without the line feed.
 const AFTER_MAC: &[u8] = b"\"}";
 
-/// Splits a line, without its line feed, into the content that its MAC covers and the MAC. `None` where it carries none in
-/// exactly the form that is written.
+/// Splits a line, without its line feed, into the content that its MAC covers and the MAC. `None`
+/// unless the MAC has exactly the written form.
 fn split(line: &[u8]) -> Option<(&[u8], Mac)> {
     let (rest, digits) = line.strip_suffix(AFTER_MAC)?.split_last_chunk::<64>()?;
     Some((rest.strip_suffix(BEFORE_MAC)?, from_hex(digits)?))
@@ -57,7 +59,7 @@ fn push_hex(out: &mut String, mac: &Mac) {
     }
 }
 
-/// Reads a MAC: 64 lower-case digits, so that one MAC has one form.
+/// Parses a MAC: 64 lower-case digits, so that each MAC has one form.
 fn from_hex(digits: &[u8; 64]) -> Option<Mac> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),

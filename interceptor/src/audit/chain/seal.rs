@@ -1,4 +1,4 @@
-//! The writer's half: numbers lines, seals them, and finds where the chain of an existing file ended.
+//! The writer's half: numbers and seals lines, and finds the end of the chain in an existing file.
 
 use std::fmt::Write as _;
 
@@ -7,30 +7,30 @@ use serde::Deserialize;
 use super::{ChainKey, ENDED, Mac, NO_SANDBOX, ORIGIN, RESUMED, ROTATED, STARTED};
 use crate::audit::{Record, line};
 
-/// How the next file, or part of a file, is to begin.
+/// How the next file, or part of a file, begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opening {
     /// With a record that starts a chain.
     Start,
-    /// With one that goes on where the same file ends.
+    /// With one that continues the chain of the same file.
     Resume,
-    /// With one that goes on where the file before ended.
+    /// With one that continues the chain of the previous file.
     Rotate,
 }
 
-/// A chain that is being written.
+/// A chain being written.
 #[derive(Debug)]
 pub(in crate::audit) struct Chain {
     key: ChainKey,
-    /// The MAC of the last line that was written, or is about to be.
+    /// The MAC of the last line sealed.
     last: Mac,
-    /// The number of the next.
+    /// The number of the next line.
     next: u64,
-    /// What must be written before anything else.
+    /// The opening record still to be written.
     opening: Option<Opening>,
 }
 
-/// A place in the chain, to return to when lines after it could not be written.
+/// A position in the chain, to return to if later lines cannot be written.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::audit) struct Place(Mac, u64);
 
@@ -40,8 +40,9 @@ struct Numbered {
 }
 
 impl Chain {
-    /// A chain that goes on after the last whole line of what is there; nothing, or what is no line of a chain, has a new one
-    /// started. Also says whether something is there that it cannot go on after.
+    /// Continues the chain after the last complete line of the file, or starts a new one if there
+    /// is none or it is not sealed. Also tells whether the file holds a line that cannot be
+    /// continued.
     pub(in crate::audit) fn after(key: ChainKey, last_line: Option<&[u8]>) -> (Chain, bool) {
         let fresh = |key| Chain { key, last: ORIGIN, next: 0, opening: Some(Opening::Start) };
         let Some(line) = last_line else { return (fresh(key), false) };
@@ -51,15 +52,15 @@ impl Chain {
         }
     }
 
-    /// Another file follows.
+    /// The next file begins.
     pub(in crate::audit) fn rotate(&mut self) {
-        // One that has not begun begins there.
+        // A chain that has not started yet starts in the next file.
         if self.opening.is_none() {
             self.opening = Some(Opening::Rotate);
         }
     }
 
-    /// The line that must be written before any other, sealed; `None` where none must.
+    /// The sealed opening line, if it is still to be written.
     pub(in crate::audit) fn opening(&mut self) -> Option<String> {
         let opening = self.opening?;
         let (event, previous) = match opening {
@@ -70,12 +71,12 @@ impl Chain {
         Some(self.own(event, previous))
     }
 
-    /// The line of [`Chain::opening`] has been written.
+    /// Confirms that the line of [`Chain::opening`] was written.
     pub(in crate::audit) fn opened(&mut self) {
         self.opening = None;
     }
 
-    /// The last line, sealed.
+    /// The sealed closing line.
     pub(in crate::audit) fn ending(&mut self) -> String {
         self.own(ENDED, None)
     }
@@ -93,7 +94,7 @@ impl Chain {
         text
     }
 
-    /// Seals the line that begins at `start` and ends `text`.
+    /// Seals the last line of `text`, which starts at `start`.
     pub(in crate::audit) fn seal(&mut self, text: &mut String, start: usize) {
         text.truncate(text.len() - END.len());
         // Writing to a String cannot fail.
@@ -105,13 +106,13 @@ impl Chain {
         text.push_str("\"}\n");
     }
 
-    /// Where the chain is now.
+    /// The current position.
     pub(in crate::audit) fn place(&self) -> Place {
         Place(self.last, self.next)
     }
 
-    /// Returns to where the chain was after `written`, whole lines that were sealed from `place` on: what was sealed after
-    /// them was not written.
+    /// Returns to the position after `written`, the complete lines sealed since `place`: later ones
+    /// were not written.
     pub(in crate::audit) fn rewind(&mut self, place: Place, written: &[u8]) {
         let last = written.strip_suffix(b"\n").map(|lines| {
             let start = memchr::memrchr(b'\n', lines).map_or(0, |at| at + 1);
@@ -121,13 +122,13 @@ impl Chain {
     }
 }
 
-/// What every line ends with.
+/// The end of every line.
 const END: &str = "}\n";
 
-/// The MAC of a line without its line feed, and the number of the line that follows it.
+/// The MAC of a line without its line feed, and the number of the next line.
 fn end_of(line: &[u8]) -> Option<(Mac, u64)> {
     let (content, mac) = super::split(line)?;
-    // The content is an object but for its last brace.
+    // The content is an object without its closing brace.
     let mut object = Vec::with_capacity(content.len() + 1);
     object.extend_from_slice(content);
     object.push(b'}');

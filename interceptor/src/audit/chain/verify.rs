@@ -1,4 +1,4 @@
-//! The reader's half: goes through files line by line and names the first that does not fit.
+//! The reader's half: checks files line by line and reports the first line that breaks the chain.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,60 +7,60 @@ use serde::Deserialize;
 
 use super::{ChainKey, ENDED, Mac, ORIGIN, RESUMED, ROTATED, STARTED};
 
-/// Checks a chain, from its first line on. Lines are given in order; after the first fault there is nothing more to learn.
+/// Verifies a chain. Feed it all lines in order; stop at the first fault.
 #[derive(Debug)]
 pub struct Verifier {
     key: ChainKey,
     /// The MAC and the number of the last line.
     last: Option<(Mac, u64)>,
-    /// The last line says that the writer ended.
+    /// Whether the last line is the closing record.
     ended: bool,
     /// The first lines of the chains seen so far.
     started: HashSet<Mac>,
-    /// The MAC of the record that the first file goes on after.
+    /// The MAC of the record that the first file continues from.
     earlier: Option<Mac>,
     /// The number of the line within its file, from 1; 0 before the first.
     line: u64,
     records: u64,
 }
 
-/// What a chain that holds came to.
+/// The result for an intact chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chained {
-    /// How many lines there were, in all files.
+    /// The number of lines in all files.
     pub records: u64,
-    /// Whether the last of them says that the writer ended there. Where it does not, lines after it may have been removed.
+    /// Whether the last one is the closing record. If not, lines after it may have been removed.
     pub ended: bool,
 }
 
-/// The first line that does not fit.
+/// The first line that breaks the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The line within its file, from 1; in a file that is empty, or ends too early, the one after the last.
+    /// The line within its file, from 1; one past the last line if a line is missing at the end.
     pub line: u64,
     /// Why.
     pub flaw: Flaw,
 }
 
-/// What is wrong with a line. Numbers are those of the records (`seq`).
+/// What is wrong with a line. Numbers are the records' `seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// It does not end in a line feed.
     Torn,
-    /// It is no record.
+    /// It is not a record.
     NotARecord,
-    /// It is a record without a MAC, or with one in another form.
+    /// It is a record without a well-formed MAC.
     Unsealed,
-    /// It carries the number it should have: its content or its MAC was altered, or the key is another.
+    /// Its number is right, but the MAC is not: the line was altered, or the key is wrong.
     Altered,
-    /// It carries a higher number than it should: records are missing before it.
+    /// Its number is too high: records are missing before it.
     Missing {
         /// The number that should stand here.
         expected: u64,
         /// The one that does.
         found: u64,
     },
-    /// It carries a lower number than it should: it stands in the wrong place, or for a second time.
+    /// Its number is too low: it is misplaced or repeated.
     Misplaced {
         /// The number that should stand here.
         expected: u64,
@@ -72,40 +72,40 @@ pub enum Flaw {
         /// Its number.
         found: u64,
     },
-    /// The file goes on after another one than the one given before it.
+    /// The file does not continue the previous one.
     WrongFile {
         /// The number that should stand here.
         expected: u64,
         /// The one that does.
         found: u64,
     },
-    /// A chain starts within a file.
+    /// A chain starts in the middle of a file.
     StartWithin,
-    /// The chain of this file was given already.
+    /// This chain was already seen.
     Again,
-    /// The writer's last word is not there, which was to be expected.
+    /// The expected closing record is missing.
     NoEnd,
-    /// This is the record that the first file goes on after: the files are not in order.
+    /// This is the record that the first file continues from: the files are out of order.
     Late,
-    /// There is no record at all.
+    /// There are no records.
     Empty,
 }
 
-/// What is remarkable about a line that fits.
+/// A note on a valid line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The first file goes on after the record with this number, which is in a file that is not given.
+    /// The first file continues from the record with this number, in a file that was not given.
     Continues(u64),
-    /// A chain starts here though another was given before; it is bound to it by nothing.
+    /// A new chain starts here; nothing links it to the previous one.
     NewChain {
-        /// Whether the other one has its end.
+        /// Whether the previous one has its closing record.
         ended: bool,
     },
-    /// The writer was started again here, and had not ended in good order before: it was killed, or lines were removed.
+    /// The writer restarted here without a closing record: it was killed, or lines were removed.
     Unclean,
 }
 
-/// What is looked at in a line's content.
+/// The fields checked in a line.
 #[derive(Deserialize)]
 struct Content {
     #[serde(default)]
@@ -118,7 +118,7 @@ struct Content {
 }
 
 impl Verifier {
-    /// A verifier that has seen nothing.
+    /// A verifier for a new chain.
     pub fn new(key: ChainKey) -> Verifier {
         Verifier {
             key,
@@ -148,7 +148,7 @@ impl Verifier {
         }
     }
 
-    /// Nothing follows. `expect_end`: the last line must be the writer's last word.
+    /// Ends the input. `expect_end` requires the closing record as the last line.
     pub fn end(&self, expect_end: bool) -> Result<Chained, Fault> {
         let flaw = match self.records {
             0 => Flaw::Empty,
@@ -169,7 +169,7 @@ impl Verifier {
         let seq = content.seq.ok_or(Flaw::Unsealed)?;
         let event = content.event.as_deref().filter(|_| content.kind == "lifecycle").unwrap_or_default();
         let before = self.before(event, &content, seq)?;
-        // Nothing that the line says of itself counts until this.
+        // Until this check passes, nothing in the line is trusted.
         if !self.key.verify(&before.mac, sealed, &mac) {
             return Err(match seq.cmp(&before.seq) {
                 std::cmp::Ordering::Equal => Flaw::Altered,
@@ -195,7 +195,7 @@ impl Verifier {
         Ok(note)
     }
 
-    /// What a line that says this of itself must follow.
+    /// What a line with these fields must follow.
     fn before(&self, event: &str, content: &Content, seq: u64) -> Result<Before, Flaw> {
         let first = self.line == 1;
         let following = |(mac, last): (Mac, u64)| Before { mac, seq: last.wrapping_add(1), note: None };
@@ -223,7 +223,7 @@ impl Verifier {
     }
 }
 
-/// What a line must follow, and what is remarkable about that.
+/// What a line must follow, and a note on it.
 struct Before {
     mac: Mac,
     seq: u64,
@@ -236,7 +236,7 @@ impl fmt::Display for Flaw {
             Flaw::Torn => f.write_str("is incomplete: it does not end in a line feed"),
             Flaw::NotARecord => f.write_str("is not a record: it was altered, or cut short"),
             Flaw::Unsealed => f.write_str("carries no MAC: it was altered, or written without --audit-chain"),
-            Flaw::Altered => f.write_str("was altered, or the key is another"),
+            Flaw::Altered => f.write_str("was altered, or the key is wrong"),
             Flaw::Missing { expected, found } if *found == expected.wrapping_add(1) => {
                 write!(
                     f,
@@ -267,14 +267,14 @@ impl fmt::Display for Flaw {
                  or the order is wrong"
             ),
             Flaw::StartWithin => {
-                f.write_str("starts a new chain within a file: what is before it cannot be relied on")
+                f.write_str("starts a new chain in the middle of a file: do not trust what precedes it")
             }
-            Flaw::Again => f.write_str("starts a chain that was given already"),
-            Flaw::NoEnd => f.write_str("should be there: the record before it is not the writer's last word"),
+            Flaw::Again => f.write_str("starts a chain that was already verified"),
+            Flaw::NoEnd => f.write_str("should be the closing record, which is missing"),
             Flaw::Late => {
-                f.write_str("is the one that the first file goes on after: give the files oldest first")
+                f.write_str("is the record that the first file continues from: give the files oldest first")
             }
-            Flaw::Empty => f.write_str("should be there: there is no record"),
+            Flaw::Empty => f.write_str("is missing: there are no records"),
         }
     }
 }
@@ -283,11 +283,11 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Note::Continues(seq) => {
-                write!(f, "goes on after record {seq}, which is in a file that was not given")
+                write!(f, "continues from record {seq}, in a file that was not given")
             }
-            Note::NewChain { ended: true } => f.write_str("starts a new chain after the end of the other"),
+            Note::NewChain { ended: true } => f.write_str("starts a new chain after the end of the previous one"),
             Note::NewChain { ended: false } => f.write_str(
-                "starts a new chain, and the one before has no end: records may be missing between them",
+                "starts a new chain, and the previous one has no closing record: records may be missing between them",
             ),
             Note::Unclean => f.write_str(
                 "resumes a chain whose writer had not ended in good order: it was killed, or records before this one were \

@@ -1,4 +1,4 @@
-//! Which records are wanted.
+//! Selects records.
 
 use std::str::FromStr;
 
@@ -7,19 +7,20 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::record::Record;
 
-/// The options with which records are chosen. A record must fit all that are given.
+/// Options that select records. A record must match all of them.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(in crate::cli) struct Filter {
     /// Only records with this decision.
     #[arg(long, value_enum, value_name = "DECISION")]
     pub(super) decision: Option<Decision>,
-    /// Only records of this host; `*.example.com` is any name below it.
+    /// Only records for this host; `*.example.com` matches every name below example.com.
     #[arg(long, value_name = "HOST")]
     pub(super) host: Option<String>,
     /// Only records of this kind.
     #[arg(long, value_enum, value_name = "KIND")]
     pub(super) kind: Option<Kind>,
-    /// Only records since then: 30s, 10m, 2h, 7d ago, or a time such as 2026-01-31T12:00:00Z.
+    /// Only records since this time: 30s, 10m, 2h or 7d ago, or a time such as
+    /// 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN")]
     pub(super) since: Option<Since>,
 }
@@ -27,9 +28,9 @@ pub(in crate::cli) struct Filter {
 /// A decision, as an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Decision {
-    /// What was let through.
+    /// Permitted.
     Allow,
-    /// What was refused.
+    /// Refused.
     Deny,
 }
 
@@ -48,11 +49,11 @@ impl Decision {
 pub(super) enum Kind {
     /// Connections without a request.
     Connection,
-    /// Names looked up.
+    /// DNS lookups.
     Dns,
     /// HTTP requests.
     Request,
-    /// The sandbox or the interceptor itself.
+    /// Events of the sandbox or of the interceptor itself.
     Lifecycle,
 }
 
@@ -78,9 +79,9 @@ impl FromStr for Since {
         if let Ok(moment) = text.parse() {
             return Ok(Since(moment));
         }
-        let ago = duration(text)
-            .ok_or("neither a time (2026-01-31T12:00:00Z) nor how long ago (30s, 10m, 2h, 7d)")?;
-        Timestamp::now().checked_sub(ago).map(Since).map_err(|_| "before time began".to_owned())
+        let ago =
+            duration(text).ok_or("must be a time (2026-01-31T12:00:00Z) or an age (30s, 10m, 2h, 7d)")?;
+        Timestamp::now().checked_sub(ago).map(Since).map_err(|_| "the time is out of range".to_owned())
     }
 }
 
@@ -99,7 +100,7 @@ pub(super) fn duration(text: &str) -> Option<SignedDuration> {
 }
 
 impl Filter {
-    /// Whether a record is wanted.
+    /// Whether a record matches.
     pub(super) fn wants(&self, record: &Record) -> bool {
         self.decision.is_none_or(|wanted| record.decision.as_deref() == Some(wanted.as_str()))
             && self.kind.is_none_or(|wanted| record.kind == wanted.as_str())

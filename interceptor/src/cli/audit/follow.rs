@@ -1,4 +1,4 @@
-//! Follows a file that grows, over rotations and truncations, by looking at it a few times a second.
+//! Follows a growing file across rotations and truncations by polling it.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -13,10 +13,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::lines::{Line, Lines};
 use crate::files;
 
-/// How often a file is looked at, in milliseconds.
+/// Polling interval in milliseconds.
 const INTERVAL: u16 = 200;
 
-/// A file that is followed.
+/// A file being followed.
 pub(super) struct Followed {
     path: PathBuf,
     reader: BufReader<File>,
@@ -24,42 +24,42 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// Opens it, at its beginning.
+    /// Opens the file at its start.
     pub(super) fn open(path: &Path) -> anyhow::Result<Followed> {
         let context = || format!("cannot read the audit file {}", path.display());
         let (file, _) = files::open(path).with_context(context)?;
         Ok(Followed { path: path.to_owned(), reader: BufReader::new(file), lines: Lines::default() })
     }
 
-    /// The next whole line that is there now.
+    /// The next complete line, if there is one.
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
         self.lines.next(&mut self.reader)
     }
 
-    /// What is left of a line without an end.
+    /// The rest of an unfinished line.
     pub(super) fn rest(&mut self) -> Option<Line> {
         self.lines.rest()
     }
 
-    /// Looks whether another file has taken the place of this one, or whether this one was emptied; to be called when
-    /// [`Followed::next`] has nothing more. What is left of a broken line of the old file is returned.
+    /// Checks whether the file was replaced or truncated. Call when [`Followed::next`] has nothing
+    /// more. Returns the rest of the old file's unfinished line.
     pub(super) fn turn(&mut self) -> io::Result<Option<Line>> {
         let own = self.reader.get_ref().metadata()?;
         match fs::metadata(&self.path) {
             Ok(found) if (found.dev(), found.ino()) != (own.dev(), own.ino()) => {
-                // The writer may have written to the old one until just now.
+                // The writer may have used the old file until just now.
                 if let Some(line) = self.next()? {
                     return Ok(Some(line));
                 }
                 match files::open(&self.path) {
                     Ok((file, _)) => self.reader = BufReader::new(file),
-                    // It is being rotated this very moment.
+                    // It is being rotated right now.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                     Err(error) => return Err(error),
                 }
                 Ok(self.lines.rest())
             }
-            // Rotation takes the old one away before the new one is there.
+            // During rotation, the old file is gone before the new one exists.
             Ok(_) | Err(_) => {
                 if own.is_file() && own.len() < self.reader.stream_position()? {
                     self.reader.seek(SeekFrom::Start(0))?;
@@ -74,13 +74,13 @@ impl Followed {
 /// Waits a moment; `false` when standard output has lost its reader.
 pub(super) fn pause() -> bool {
     let out = io::stdout();
-    // No event is asked for: a pipe without a reader reports an error nevertheless.
+    // A pipe without a reader reports an error even when no event is requested.
     let mut descriptors = [PollFd::new(out.as_fd(), PollFlags::empty())];
     let lost = poll(&mut descriptors, PollTimeout::from(INTERVAL)).is_ok_and(|ready| ready > 0);
     !lost
 }
 
-/// The last few of what comes.
+/// Keeps the last few items.
 pub(super) struct Last<T> {
     most: usize,
     kept: VecDeque<T>,
@@ -92,13 +92,13 @@ impl<T> Last<T> {
         Last { most, kept: VecDeque::new() }
     }
 
-    /// Keeps one more, and returns what no longer has room.
+    /// Adds an item and returns the one it displaces.
     pub(super) fn push(&mut self, one: T) -> Option<T> {
         self.kept.push_back(one);
         if self.kept.len() > self.most { self.kept.pop_front() } else { None }
     }
 
-    /// Takes all that is kept, oldest first.
+    /// Removes all items, oldest first.
     pub(super) fn take(&mut self) -> impl Iterator<Item = T> + use<T> {
         std::mem::take(&mut self.kept).into_iter()
     }

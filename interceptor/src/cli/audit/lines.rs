@@ -1,29 +1,30 @@
-//! Reads a stream line by line, with a bound on what a line may hold: a file that is no audit file must not fill the memory.
+//! Reads a stream line by line with a length limit, so that a file of another kind cannot exhaust
+//! memory.
 
 use std::io::{self, BufRead};
 
-/// The longest line that is read as a record, in bytes.
+/// The longest line read as a record, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// All of it, without its line feed.
+    /// A complete line, without its line feed.
     Whole(Vec<u8>),
-    /// It was longer than any record; this is how many bytes it had.
+    /// A line longer than any record, with its length in bytes.
     TooLong(u64),
 }
 
-/// Puts lines together from what comes.
+/// Assembles lines from chunks.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     part: Vec<u8>,
-    /// How many bytes of the current line were left out of `part`.
+    /// Bytes of the current line dropped from `part`.
     left_out: u64,
 }
 
 impl Lines {
-    /// The next line that is there in full; `None` at the end of what is there now.
+    /// The next complete line; `None` at the current end of the stream.
     pub(super) fn next(&mut self, from: &mut impl BufRead) -> io::Result<Option<Line>> {
         loop {
             let piece = match from.fill_buf() {
@@ -49,7 +50,7 @@ impl Lines {
         }
     }
 
-    /// What there is of a line that has no end, if anything; nothing more of it will come.
+    /// The unfinished last line, if any; call when no more input follows.
     pub(super) fn rest(&mut self) -> Option<Line> {
         (!self.part.is_empty() || self.left_out > 0).then(|| self.take())
     }

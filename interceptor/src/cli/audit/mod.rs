@@ -1,7 +1,7 @@
 //! `interceptor audit`: reads the records that `--audit` wrote, from files or from the daemon.
 //!
-//! What a record says of a request came from the sandbox, and ends here in a terminal: every text is shown with what could
-//! steer a terminal, reorder text or hide written as an escape, whoever wrote the file.
+//! Records quote the sandbox and are shown in a terminal, so control characters, invisible
+//! characters and those that reorder text are always escaped.
 
 mod filter;
 mod follow;
@@ -30,11 +30,11 @@ pub struct Audit {
 /// What to do with records.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Shows the last records, one line each, and follows.
+    /// Shows the last records, one per line, and follows.
     Tail(Tail),
-    /// Counts who was denied what, and how often.
+    /// Counts requests by decision, sandbox, host and path.
     Stats(stats::Stats),
-    /// Checks the hash chain of audit files, and names the first record that does not fit.
+    /// Verifies the hash chain of audit files and names the first record that breaks it.
     Verify(verify::Verify),
 }
 

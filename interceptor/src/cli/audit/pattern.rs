@@ -1,11 +1,12 @@
-//! What paths have in common: `/v1/files/file-a1b2c3d4` and its like are counted as `/v1/files/*`.
+//! Groups similar paths: `/v1/files/file-a1b2c3d4` is counted as `/v1/files/*`.
 
 /// How many segments are kept.
 const DEPTH: usize = 6;
-/// The fewest characters of a segment that may be a made-up name rather than a word.
+/// The minimum length of a segment that may be an identifier rather than a word.
 const LONG: usize = 8;
 
-/// The path with every segment that looks like an identifier replaced by `*`, and what is deeper than six segments by `**`.
+/// Replaces each segment that looks like an identifier by `*`, and everything beyond six segments
+/// by `**`.
 pub(super) fn of(path: &str) -> String {
     let mut out = String::with_capacity(path.len().min(64));
     for (depth, segment) in path.split('/').enumerate() {
@@ -21,7 +22,7 @@ pub(super) fn of(path: &str) -> String {
     out
 }
 
-/// A number, or something long with a digit in it, or very long.
+/// A number, a long segment with a digit, or a very long segment.
 fn is_identifier(segment: &str) -> bool {
     let digits = segment.bytes().filter(u8::is_ascii_digit).count();
     !segment.is_empty()

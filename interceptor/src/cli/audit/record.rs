@@ -1,8 +1,8 @@
-//! A record as it is read back, by people who trust nothing in it.
+//! A record read back from a file; its contents are untrusted.
 
 use serde::Deserialize;
 
-/// One record. What it left out is `None`.
+/// One record. Absent fields are `None`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Record {
     /// When: RFC 3339.
@@ -10,7 +10,7 @@ pub(super) struct Record {
     /// Which sandbox.
     #[serde(default)]
     pub(super) sandbox: String,
-    /// The request id of a refusal's answer.
+    /// The request id shown in a refusal.
     #[serde(default)]
     pub(super) id: Option<String>,
     /// `connection`, `dns`, `request` or `lifecycle`.
@@ -18,10 +18,10 @@ pub(super) struct Record {
     /// `allow` or `deny`.
     #[serde(default)]
     pub(super) decision: Option<String>,
-    /// Why it was refused, or what happened.
+    /// The reason for a refusal, or the event.
     #[serde(rename = "type", default)]
     pub(super) reason: Option<String>,
-    /// Which rule.
+    /// The rule that decided.
     #[serde(default)]
     pub(super) rule: Option<String>,
     /// The credential concerned.
@@ -36,7 +36,7 @@ pub(super) struct Record {
     /// The port.
     #[serde(default)]
     pub(super) port: Option<u16>,
-    /// What was spoken.
+    /// The protocol.
     #[serde(default)]
     pub(super) protocol: Option<String>,
     /// The method.
@@ -45,13 +45,13 @@ pub(super) struct Record {
     /// The path.
     #[serde(default)]
     pub(super) path: Option<String>,
-    /// The status the sandbox saw.
+    /// The response status sent to the sandbox.
     #[serde(default)]
     pub(super) status: Option<u16>,
-    /// Bytes from the sandbox.
+    /// Bytes received from the sandbox.
     #[serde(default)]
     pub(super) bytes_up: Option<u64>,
-    /// Bytes to the sandbox.
+    /// Bytes sent to the sandbox.
     #[serde(default)]
     pub(super) bytes_down: Option<u64>,
     /// How long it took.
@@ -63,12 +63,12 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Reads a line; `None` where it is none.
+    /// Parses a line; `None` if it is not a record.
     pub(super) fn parse(line: &[u8]) -> Option<Record> {
         serde_json::from_slice(line).ok()
     }
 
-    /// Where it went or was to go: the host, else the address.
+    /// The destination: the host, or else the address.
     pub(super) fn destination(&self) -> &str {
         self.host.as_deref().or(self.ip.as_deref()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! A record as one line for people.
+//! Formats a record as one readable line.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,10 @@ use super::record::Record;
 use crate::cli::policy_file::printable;
 use crate::words;
 
-/// How many characters of a text are shown: a line is to be read, not scrolled.
+/// The most characters shown of a text, so that lines stay readable.
 const LONGEST: usize = 120;
 
-/// Text for a terminal, not too long.
+/// Text safe for a terminal, truncated.
 pub(super) fn short(text: &str) -> String {
     let text = printable(text);
     match text.char_indices().nth(LONGEST) {
@@ -18,7 +18,7 @@ pub(super) fn short(text: &str) -> String {
     }
 }
 
-/// One line, without its line feed. `colour`: with the escape sequences of a terminal.
+/// One line, without its line feed. `colour` adds terminal escape sequences.
 pub(super) fn line(record: &Record, colour: bool) -> String {
     let mut out = time(&record.ts);
     let decision = record.decision.as_deref().unwrap_or("-");
@@ -67,7 +67,7 @@ pub(super) fn line(record: &Record, colour: bool) -> String {
     out
 }
 
-/// Host, port and path; the ports of the protocols' own are left out.
+/// Host, port and path; default ports are omitted.
 fn destination(record: &Record) -> String {
     let mut out = record.destination().to_owned();
     if let Some(port) = record.port.filter(|port| record.kind != "request" || !matches!(port, 80 | 443)) {
@@ -79,7 +79,7 @@ fn destination(record: &Record) -> String {
 
 /// The time to the millisecond.
 pub(super) fn time(ts: &str) -> String {
-    // `2026-01-31T12:00:00.123456Z`: anything else is shown as it is.
+    // `2026-01-31T12:00:00.123456Z`; any other form is shown unchanged.
     match (ts.get(..23), ts.strip_suffix('Z')) {
         (Some(milliseconds), Some(_)) if ts.is_ascii() && ts.len() == 27 => {
             short(&format!("{milliseconds}Z"))

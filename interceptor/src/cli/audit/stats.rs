@@ -1,4 +1,4 @@
-//! `interceptor audit stats`: who was denied what, and how often.
+//! `interceptor audit stats`: counts requests by decision, sandbox, host and path.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
@@ -14,15 +14,15 @@ use super::filter::{Filter, Since};
 use super::lines::{Line, Lines};
 use super::record::Record;
 use super::{pattern, show, tail};
-use crate::cli::ctl::{self, events};
+use crate::cli::daemon::{self, events};
 use crate::cli::policy_file::printable_json;
 use crate::cli::table;
 use crate::files;
 use crate::words;
 
-/// The most rows that are counted apart: what comes after is counted together.
+/// The most rows counted separately; the rest are counted together.
 const MOST: usize = 50_000;
-/// The longest text that distinguishes rows, in bytes.
+/// Longer texts are cut to this many bytes before rows are compared.
 const LONGEST: usize = 512;
 
 /// The arguments of `interceptor audit stats`.
@@ -44,15 +44,15 @@ pub(super) struct Stats {
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
     /// The daemon's control socket.
-    #[arg(long, value_name = "PATH", default_value = ctl::SOCKET)]
+    #[arg(long, value_name = "PATH", default_value = daemon::SOCKET)]
     control: PathBuf,
-    /// How long to count what comes from the daemon, e.g. 10m [default: only what it has kept].
+    /// How long to count the daemon's records, e.g. 10m [default: only those it has kept].
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     span: Option<Duration>,
     /// Which records.
     #[command(flatten)]
     filter: Filter,
-    /// How many rows there are, those counted most often first.
+    /// How many rows to show, most frequent first.
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     top: usize,
     /// Print one JSON object.
@@ -65,7 +65,7 @@ fn time(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "a time such as 30s, 10m or 2h".to_owned())
 }
 
-/// What is counted together.
+/// The key of a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Subject {
     sandbox: String,
@@ -86,11 +86,11 @@ struct Count {
 #[derive(Debug, Default)]
 struct Counts {
     subjects: HashMap<Subject, Count>,
-    /// Records that were too many to be told apart.
+    /// Records beyond the limit of rows.
     others: u64,
     records: u64,
     unreadable: u64,
-    /// Records that the interceptor says it lost.
+    /// Records that the interceptor reported as lost.
     dropped: u64,
 }
 
@@ -104,7 +104,7 @@ pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
         read(path, |line| counts.line(line, &wanted))?;
     }
     if let (true, Some(sandbox)) = (arguments.files.is_empty(), &arguments.sandbox) {
-        // All that is kept, unless less is wanted.
+        // Everything kept, unless --since asks for less.
         let since = arguments.filter.since.unwrap_or(Since(Timestamp::UNIX_EPOCH));
         let query = tail::query(&Filter { since: Some(since), ..arguments.filter.clone() });
         let span = arguments.span.unwrap_or(tail::KEPT_COME);
@@ -118,7 +118,7 @@ pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
             Ok(())
         });
         if outcome.is_err() {
-            return ctl::conclude(outcome);
+            return daemon::conclude(outcome);
         }
     }
     let mut out = io::stdout().lock();
@@ -188,7 +188,7 @@ impl Counts {
         }
     }
 
-    /// The rows, refusals first, those counted most often first.
+    /// The rows, refusals first, most frequent first.
     fn rows(&self, top: usize) -> Vec<(&Subject, &Count)> {
         let mut rows: Vec<_> = self.subjects.iter().collect();
         let rank = |decision: &str| match decision {
@@ -260,7 +260,7 @@ impl Counts {
     }
 }
 
-/// Text of bounded length: a row is not to hold a page.
+/// Truncates long text, so that a row stays small.
 fn bounded(text: &str) -> String {
     let mut end = text.len().min(LONGEST);
     while !text.is_char_boundary(end) {

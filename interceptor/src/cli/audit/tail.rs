@@ -10,11 +10,11 @@ use super::follow::{Followed, Last, pause};
 use super::lines::Line;
 use super::record::Record;
 use super::show;
-use crate::cli::ctl::{self, events};
+use crate::cli::daemon::{self, events};
 use crate::cli::policy_file::printable_json;
 use crate::words;
 
-/// How long the records that the daemon has kept may take to come.
+/// Time limit for receiving the records that the daemon has kept.
 pub(super) const KEPT_COME: Duration = Duration::from_secs(2);
 
 /// The arguments of `interceptor audit tail`.
@@ -36,24 +36,24 @@ pub(in crate::cli) struct Tail {
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
     /// The daemon's control socket.
-    #[arg(long, value_name = "PATH", default_value = ctl::SOCKET)]
+    #[arg(long, value_name = "PATH", default_value = daemon::SOCKET)]
     control: PathBuf,
     /// Which records.
     #[command(flatten)]
     filter: Filter,
-    /// How many records of FILE there are at first [default: 10, with --since all].
+    /// How many records of FILE to show first [default: 10; all with --since].
     #[arg(short = 'n', long, value_name = "NUMBER")]
     lines: Option<usize>,
-    /// End at the end of the file.
+    /// Stop at the end of the file.
     #[arg(long)]
     no_follow: bool,
-    /// Pass the records through as they are.
+    /// Print the records as JSON lines, unchanged.
     #[arg(long)]
     json: bool,
 }
 
 impl Tail {
-    /// The same of a daemon.
+    /// Follows a sandbox of the daemon.
     pub(in crate::cli) fn of_daemon(sandbox: String, control: PathBuf, filter: Filter, json: bool) -> Tail {
         Tail { file: None, sandbox: Some(sandbox), control, filter, lines: None, no_follow: false, json }
     }
@@ -70,7 +70,7 @@ pub(in crate::cli) fn run(arguments: Tail) -> anyhow::Result<ExitCode> {
     match (&arguments.file, &arguments.sandbox) {
         (Some(_), _) => from_file(&arguments, &printer),
         (None, Some(sandbox)) => from_daemon(&arguments, sandbox, &printer),
-        // The arguments' group demands one.
+        // Unreachable: clap requires one of the two.
         (None, None) => Ok(ExitCode::from(2)),
     }
 }
@@ -96,7 +96,7 @@ fn from_file(arguments: &Tail, printer: &Printer) -> anyhow::Result<ExitCode> {
     }
     last.take().try_for_each(|shown| print(&shown))?;
     if arguments.no_follow {
-        // What has no end will get none.
+        // The last line stays unfinished.
         if let Some(shown) = followed.rest().and_then(|line| printer.shown(line, &wanted)) {
             print(&shown)?;
         }
@@ -123,7 +123,7 @@ fn from_daemon(arguments: &Tail, sandbox: &str, printer: &Printer) -> anyhow::Re
     let wanted = |record: &Record| arguments.filter.wants(record);
     let path = events::path(sandbox, &query(&arguments.filter));
     let limit = arguments.no_follow.then_some(KEPT_COME);
-    ctl::conclude(events::follow(&arguments.control, &path, limit, |event| match event.name.as_str() {
+    daemon::conclude(events::follow(&arguments.control, &path, limit, |event| match event.name.as_str() {
         "dropped" => {
             let lost = printer.lost(&event.data);
             lost.map_or(Ok(()), |lost| print(&lost))
@@ -139,7 +139,7 @@ fn from_daemon(arguments: &Tail, sandbox: &str, printer: &Printer) -> anyhow::Re
     }))
 }
 
-/// What the daemon can choose by itself; the rest is chosen here.
+/// The part of the filter that the daemon applies; the rest is applied here.
 pub(super) fn query(filter: &Filter) -> Vec<(&'static str, String)> {
     let mut query = Vec::new();
     query.extend(filter.decision.map(|decision| ("decision", decision.as_str().to_owned())));
@@ -154,7 +154,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// What is to be printed of a line, if anything.
+    /// The text to print for a line, if any.
     fn shown(&self, line: Line, wanted: &impl Fn(&Record) -> bool) -> Option<String> {
         let bytes = match line {
             Line::Whole(bytes) => bytes,
@@ -170,31 +170,31 @@ impl Printer {
         if !self.json {
             return Some(show::line(&record, self.colour));
         }
-        // Valid JSON is UTF-8, and what the interceptor wrote needs no further escapes: this is for files of others.
+        // Our own records need no more escaping; files from elsewhere may.
         Some(printable_json(&String::from_utf8(bytes).ok()?))
     }
 
-    /// What the daemon could not tell us is said to be missing.
+    /// Reports records that the daemon could not deliver.
     fn lost(&self, data: &str) -> Option<String> {
         if self.json {
             let _ =
-                writeln!(io::stderr(), "interceptor: records were lost on the way: {}", show::short(data));
+                writeln!(io::stderr(), "interceptor: records were lost in transit: {}", show::short(data));
             return None;
         }
-        Some(format!("? records were lost on the way: {}", show::short(data)))
+        Some(format!("? records were lost in transit: {}", show::short(data)))
     }
 
-    /// A line that is no record is said to be there: somebody may have put it there in place of one.
+    /// Reports a line that is not a record: it may replace a deleted one.
     fn unreadable(&self, length: u64) -> Option<String> {
         if self.json {
             let _ = writeln!(
                 io::stderr(),
-                "interceptor: a line of {} is no audit record",
+                "interceptor: a line of {} is not an audit record",
                 words::count(length, "byte")
             );
             return None;
         }
-        Some(format!("? a line of {} that is no audit record", words::count(length, "byte")))
+        Some(format!("? a line of {} that is not an audit record", words::count(length, "byte")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `interceptor audit verify`: checks the hash chain of audit files.
+//! `interceptor audit verify`: verifies the hash chain of audit files.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ Whoever has the key can forge a chain, so keep it away from the log files.
 
 Exit status: 0 unaltered, 1 altered, 2 no answer (a file cannot be read).")]
 pub(super) struct Verify {
-    /// The key that --audit-chain was given.
+    /// The key file passed to --audit-chain.
     #[arg(long, value_name = "KEYFILE")]
     key: PathBuf,
-    /// The last record must be the one with which the interceptor ended the stream.
+    /// Require that the last record is the interceptor's closing record.
     #[arg(long)]
     expect_end: bool,
     /// Print one JSON object.
@@ -43,7 +43,7 @@ pub(super) struct Verify {
     files: Vec<PathBuf>,
 }
 
-/// What is remarkable, and where.
+/// A note on the chain, and its place.
 struct Remark {
     file: String,
     line: u64,

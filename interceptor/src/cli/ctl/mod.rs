@@ -1,15 +1,12 @@
-//! `interceptor ctl`: speaks with a running `interceptor serve` over its control socket.
+//! `interceptor ctl`: controls a running `interceptor serve` over its control socket.
 //!
-//! A thin client: it asks, and prints what the daemon says as tables or, with `--json`, as it came. Keys go to the daemon in a policy
-//! document, from a file or standard input, never in an argument; no answer holds one.
+//! A thin client that prints the daemon's responses as tables, or unchanged with `--json`. Keys
+//! reach the daemon in a policy document, from a file or standard input, never as an argument. No
+//! response contains a key.
 
-mod client;
-pub(in crate::cli) mod events;
 mod print;
-mod problem;
 mod sandboxes;
 
-use std::future::Future;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,14 +16,10 @@ use http::Method;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-pub(in crate::cli) use self::client::Failure;
-use self::client::{Answer, Question};
 use super::audit::{Filter, Tail};
+use super::daemon::client::{self, Answer, Failure, Question};
+use super::daemon::{SOCKET, block_on, conclude_any};
 use super::policy_file;
-use crate::notice;
-
-/// Where the daemon's control socket is unless it is told otherwise.
-pub(in crate::cli) const SOCKET: &str = "/run/interceptor/control.sock";
 
 /// The arguments of `interceptor ctl`.
 #[derive(Debug, clap::Args)]
@@ -46,7 +39,7 @@ pub struct Ctl {
     /// The daemon's control socket.
     #[arg(long, value_name = "PATH", default_value = SOCKET, global = true)]
     control: PathBuf,
-    /// Print what the daemon says as JSON.
+    /// Print the daemon's response as JSON.
     #[arg(long, global = true)]
     json: bool,
     /// What to ask.
@@ -57,7 +50,7 @@ pub struct Ctl {
 /// What to ask.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Lists, shows, makes and removes sandboxes.
+    /// Lists, shows, creates and deletes sandboxes.
     Sandboxes(sandboxes::Sandboxes),
     /// Shows or replaces the policy of a sandbox.
     #[command(subcommand)]
@@ -71,13 +64,13 @@ enum Command {
         #[command(flatten)]
         filter: Filter,
     },
-    /// Lists the network profiles that the daemon knows.
+    /// Lists the daemon's network profiles.
     Profiles,
-    /// Lists the services that the daemon knows.
+    /// Lists the daemon's service catalogue.
     Services,
-    /// Says whether the daemon lives.
+    /// Shows whether the daemon is up.
     Health,
-    /// Prints the metrics, in Prometheus' text format.
+    /// Prints the metrics in Prometheus text format.
     Metrics,
     /// Prints the description of the control API (OpenAPI).
     Openapi,
@@ -86,13 +79,13 @@ enum Command {
 /// What to do with a policy.
 #[derive(Debug, Subcommand)]
 enum Policy {
-    /// Prints it, without its keys.
+    /// Prints the policy without its keys.
     Get {
         /// The sandbox.
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Replaces it: each later request is judged by the new one. A policy that is not valid changes nothing.
+    /// Replaces the policy for all later requests. An invalid policy changes nothing.
     Put {
         /// The sandbox.
         #[arg(value_name = "ID")]
@@ -100,7 +93,7 @@ enum Policy {
         /// The policy document; `-` is standard input.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Close connections that the new policy would not permit.
+        /// Close connections that the new policy does not permit.
         #[arg(long)]
         close: bool,
     },
@@ -141,33 +134,33 @@ fn put(to: &Daemon, id: &str, file: &std::path::Path, close: bool) -> anyhow::Re
     })
 }
 
-/// The daemon, and how its answers are printed.
+/// The daemon, and how to print its responses.
 struct Daemon {
     control: PathBuf,
     json: bool,
 }
 
 impl Daemon {
-    /// An answer that is no refusal.
+    /// Sends a request; an error status is an error.
     fn ask(&self, question: Question) -> anyhow::Result<Answer> {
         Ok(block_on(client::ask(&self.control, question))?)
     }
 
-    /// An answer that is JSON.
+    /// Sends a request and parses the JSON response.
     fn value(&self, question: Question) -> anyhow::Result<Value> {
         let answer = self.ask(question)?;
-        Ok(serde_json::from_slice(&answer.body).map_err(|error| Failure::Strange {
+        Ok(serde_json::from_slice(&answer.body).map_err(|error| Failure::Malformed {
             path: self.control.clone(),
             what: format!("its answer is not JSON: {error}"),
         })?)
     }
 
-    /// What is at a path.
+    /// GETs a path.
     fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.value(Question::get(path))
     }
 
-    /// Prints a value as it came, or for people.
+    /// Prints a value, as JSON or with `human`.
     fn print(
         &self,
         value: &Value,
@@ -176,34 +169,5 @@ impl Daemon {
         let mut out = io::stdout().lock();
         if self.json { print::json(&mut out, value) } else { human(&mut out, value) }?;
         Ok(out.flush()?)
-    }
-}
-
-/// Runs a future on a runtime of its own.
-fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
-}
-
-/// The exit status of what was asked: a refusal is told here, what else went wrong is the caller's to tell.
-pub(in crate::cli) fn conclude(outcome: Result<(), Failure>) -> anyhow::Result<ExitCode> {
-    match outcome {
-        // As an error of its own, a reader that has left is known for what it is.
-        Err(Failure::Output(error)) => Err(error.into()),
-        outcome => conclude_any(outcome.map_err(anyhow::Error::from)),
-    }
-}
-
-fn conclude_any(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-    let error = match outcome {
-        Ok(()) => return Ok(ExitCode::SUCCESS),
-        Err(error) => error,
-    };
-    match error.downcast::<Failure>() {
-        Ok(refused @ Failure::Refused(_)) => {
-            notice::error(refused);
-            Ok(ExitCode::FAILURE)
-        }
-        Ok(other) => Err(other.into()),
-        Err(error) => Err(error),
     }
 }

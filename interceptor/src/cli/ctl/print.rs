@@ -1,4 +1,4 @@
-//! The daemon's answers for people.
+//! Prints the daemon's responses for people.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::cli::policy_file::{printable, printable_json};
 use crate::cli::table;
 use crate::words;
 
-/// A value that is text or a number, for a terminal; `-` where there is none.
+/// A string or number, safe for a terminal; `-` if absent.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => printable(text),
@@ -17,19 +17,19 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// A value as it came, indented.
+/// A value as indented JSON.
 pub(super) fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     writeln!(out, "{}", printable_json(&format!("{value:#}")))
 }
 
-/// Text as it came: metrics.
+/// Text unchanged: metrics.
 pub(super) fn raw(text: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text)?;
     out.flush()
 }
 
-/// The elements of a list that is the value itself, or a member of it.
+/// The elements of a list: the value itself or one of its members.
 fn list<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     let list = value.as_array().or_else(|| value[member].as_array());
     list.into_iter().flatten()
@@ -62,7 +62,7 @@ pub(super) fn sandbox(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     json(out, &value["policy"])
 }
 
-/// A sandbox that was made.
+/// A new sandbox.
 pub(super) fn created(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     writeln!(out, "{}: enforcing on {}", text(&value["id"]), text(&value["cgroup"]))?;
     environment(out, value)?;
@@ -78,7 +78,7 @@ fn environment(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     Ok(())
 }
 
-/// What is doubtful about the policy.
+/// The policy's warnings.
 pub(super) fn warnings(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     for warning in list(&value["warnings"], "warnings") {
         writeln!(out, "warning: {}: {}", text(&warning["pointer"]), text(&warning["detail"]))?;
@@ -101,7 +101,7 @@ pub(super) fn services(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     table::print(out, &["SERVICE", "VARIABLES", "HOSTS"], &rows, &[])
 }
 
-/// That the daemon lives.
+/// The daemon's health.
 pub(super) fn health(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     let (status, version) = (text(&value["status"]), text(&value["version"]));
     let sandboxes = words::count(value["sandboxes"].as_u64().unwrap_or(0), "sandbox");

@@ -8,8 +8,9 @@ use http::Method;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::client::Question;
-use super::{Daemon, events, print};
+use super::{Daemon, print};
+use crate::cli::daemon::client::Question;
+use crate::cli::daemon::events;
 use crate::cli::policy_file;
 
 /// The arguments of `interceptor ctl sandboxes`.
@@ -25,15 +26,15 @@ pub(super) struct Sandboxes {
 enum Command {
     /// Lists them.
     List,
-    /// Shows one.
+    /// Shows a sandbox.
     Show {
         /// The sandbox.
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Puts a cgroup under enforcement.
+    /// Enforces a policy on a cgroup.
     Create(Create),
-    /// Ends the enforcement on one. End its processes before: those that are left are not intercepted any more.
+    /// Stops enforcing a sandbox. End its processes first: any left over are no longer intercepted.
     Delete {
         /// The sandbox.
         #[arg(value_name = "ID")]
@@ -44,23 +45,23 @@ enum Command {
 /// The arguments of `interceptor ctl sandboxes create`.
 #[derive(Debug, clap::Args)]
 struct Create {
-    /// The cgroup: a directory of a mounted cgroup v2, or a path below its mount.
+    /// The cgroup: a directory in a cgroup v2 mount, or a path relative to the mount.
     #[arg(long, value_name = "PATH")]
     cgroup: String,
     /// The policy document; `-` is standard input [default: the daemon's own].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// A process of the cgroup whose network namespace is the sandbox's.
+    /// A process of the cgroup in the sandbox's network namespace.
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
     /// The sandbox's network namespace, e.g. /run/netns/NAME.
     #[arg(long, value_name = "PATH")]
     netns: Option<String>,
-    /// That namespace was made for this sandbox alone (docker run --network none): its loopback is
-    /// its own.
+    /// The network namespace belongs to this sandbox alone (docker run --network none), so its
+    /// loopback traffic is allowed.
     #[arg(long)]
     private_network: bool,
-    /// What to call it [default: a random id].
+    /// The sandbox's id [default: random].
     #[arg(long, value_name = "ID")]
     id: Option<String>,
 }
@@ -112,7 +113,8 @@ fn body(arguments: &Create) -> anyhow::Result<Zeroizing<String>> {
     }
 }
 
-/// The document with fields put before its own. Its text stays as it is, so that what the daemon objects to is what stands there.
+/// Inserts fields before the document's own. Its text stays unchanged, so that the daemon's errors
+/// match it.
 fn beside(fields: &Map<String, Value>, document: &str, file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let Some(members) = document.trim_ascii_start().strip_prefix('{') else {
         bail!("the policy {} is not a JSON object", file.display());
@@ -120,7 +122,7 @@ fn beside(fields: &Map<String, Value>, document: &str, file: &Path) -> anyhow::R
     let fields = Value::Object(fields.clone()).to_string();
     let fields = fields.strip_suffix('}').unwrap_or(&fields);
     let comma = if members.trim_ascii_start().starts_with('}') { "" } else { "," };
-    // The room is made at once: a string that grows leaves copies behind.
+    // Allocated up front: a growing string leaves copies of keys behind.
     let mut body = Zeroizing::new(String::with_capacity(fields.len() + document.len() + 1));
     body.push_str(fields);
     body.push_str(comma);

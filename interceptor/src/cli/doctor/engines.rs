@@ -1,14 +1,14 @@
-//! Container engines on this host: whether they would call the hook.
+//! Whether the container engines on this host call the hook.
 
 use crate::oci::podman::{self, PROGRAM};
 
 use super::Check;
 
-/// Podman's, where there is one.
+/// Podman, if installed.
 pub(super) fn podman() -> Option<Check> {
     on_path(PROGRAM).then(|| match podman::directories() {
         Ok(read) => judge(&podman::hooks(&read), &read),
-        // Podman asks for a home and a runtime directory that only a user who logged in has.
+        // Podman needs a home and a runtime directory, which only a login session has.
         Err(error) if !nix::unistd::geteuid().is_root() => {
             Check::failed(PROGRAM, false, error.to_string(), "run as root")
         }
@@ -16,7 +16,7 @@ pub(super) fn podman() -> Option<Check> {
             PROGRAM,
             false,
             error.to_string(),
-            "sudo interceptor install podman starts a container that shows whether the hook is called",
+            "sudo interceptor install podman starts a container to prove that the hook is called",
         ),
     })
 }
@@ -31,13 +31,12 @@ fn judge(hooks: &[podman::Hook], read: &[std::path::PathBuf]) -> Check {
     }
     let why = match hooks.first() {
         Some(podman::Hook { file, fault: Some(fault) }) => {
-            format!("{} is without effect, {fault}", file.display())
+            format!("{} has no effect: {fault}", file.display())
         }
         _ => "no hook is installed".to_owned(),
     };
-    let detail = format!(
-        "{why}: containers start unconfined, whatever their annotations ask for ({PROGRAM} reads {read})"
-    );
+    let detail =
+        format!("{why}: containers start unconfined, even with a policy annotation ({PROGRAM} reads {read})");
     Check::failed(PROGRAM, false, detail, INSTALL)
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel half needs: a cgroup v2 mount and every hook on it, pins, closing sockets.
+//! Checks for the kernel half: cgroup v2, every hook, pinning, closing sockets.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use super::Check;
 use crate::kernel::{self, KernelError};
 use crate::notice;
 
-/// The cgroup v2 mount, and every hook on a cgroup made there.
+/// The cgroup v2 mount, and every hook on a temporary cgroup.
 pub(super) fn cgroup_and_hooks() -> Vec<Check> {
     const NAME: &str = "cgroup v2";
     let Some(mount) = mounted("cgroup2") else {
@@ -37,7 +37,7 @@ pub(super) fn cgroup_and_hooks() -> Vec<Check> {
                 Some(libc::EPERM | libc::EACCES) => "run as root: sudo interceptor …",
                 Some(libc::EROFS) => "mount the cgroup file system writable: mount -o remount,rw",
                 Some(libc::EAGAIN) => "raise cgroup.max.descendants or cgroup.max.depth there",
-                _ => "the error above says why; no remedy is known for it",
+                _ => "no remedy is known; see the error above",
             };
             let detail = format!("cannot create a cgroup below {}: {error}", mount.display());
             vec![Check::failed(NAME, true, detail, remedy)]
@@ -45,7 +45,7 @@ pub(super) fn cgroup_and_hooks() -> Vec<Check> {
     }
 }
 
-/// Every hook, or why none could be tried.
+/// Every hook, or why none could be tested.
 fn hooks(scratch: &Scratch) -> Vec<Check> {
     let directory = match File::open(&scratch.0) {
         Ok(directory) => directory,
@@ -73,7 +73,8 @@ fn hooks(scratch: &Scratch) -> Vec<Check> {
     }
 }
 
-/// The file system in which links are pinned, so that the death of the interceptor leaves the wall standing in a shared namespace.
+/// The bpffs mount that holds pinned links, so that enforcement in a shared namespace outlives the
+/// interceptor.
 pub(super) fn bpffs() -> Check {
     const NAME: &str = "bpffs";
     match mounted("bpf") {
@@ -87,14 +88,15 @@ pub(super) fn bpffs() -> Check {
     }
 }
 
-/// The kernel's type information. Said because people ask: the programs touch no structure that differs between kernels.
+/// Kernel BTF is reported because users ask; the programs do not need it.
 pub(super) fn btf() -> Check {
     const NAME: &str = "kernel BTF";
     let present = Path::new("/sys/kernel/btf/vmlinux").exists();
     Check::passed(NAME, false, if present { "present" } else { "absent, and not needed" })
 }
 
-/// Whether the kernel closes sockets of others, for `attach --kill-existing`: tried on a socket of this process.
+/// Whether the kernel can close other processes' sockets (`attach --kill-existing`); tested on our
+/// own.
 pub(super) fn closing_sockets() -> Check {
     const NAME: &str = "closing sockets";
     match kernel::try_closing() {
@@ -105,7 +107,7 @@ pub(super) fn closing_sockets() -> Check {
     }
 }
 
-/// What to do about what the kernel says: what this process lacks is told from what the kernel lacks.
+/// The remedy for a kernel error: privileges for this process, or a feature of the kernel.
 pub(super) fn remedy(error: &KernelError) -> &'static str {
     match error {
         KernelError::Privilege { .. } => {
@@ -128,18 +130,18 @@ pub(super) fn remedy(error: &KernelError) -> &'static str {
     }
 }
 
-/// Where a file system of a kind is mounted.
+/// The mount point of a file system type.
 pub(super) fn mounted(kind: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
         let (_, path, found) = (fields.next()?, fields.next()?, fields.next()?);
-        // Spaces are written as \040 there (proc_pid_mounts(5), getmntent(3)).
+        // Spaces appear as \040 (proc_pid_mounts(5), getmntent(3)).
         (found == kind).then(|| PathBuf::from(path.replace("\\040", " ")))
     })
 }
 
-/// An error with everything below it, in one line.
+/// An error and its sources in one line.
 pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -150,7 +152,7 @@ pub(super) fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// A cgroup that is removed again.
+/// A temporary cgroup, removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {

@@ -1,5 +1,5 @@
-//! `interceptor install`: has a container engine call the hook, shows what is written, and proves
-//! that it works.
+//! `interceptor install`: configures a container engine to call the hook, shows what it writes, and
+//! proves that it works.
 
 mod proof;
 
@@ -22,10 +22,10 @@ pub struct Install {
     /// The container engine.
     #[arg(value_enum)]
     engine: Engine,
-    /// Say what would be written, and write nothing.
+    /// Show what would be written, without writing.
     #[arg(long)]
     dry_run: bool,
-    /// Take the hook away again; policies and records stay.
+    /// Remove the hook; policies and records stay.
     #[arg(long, conflicts_with = "dry_run")]
     uninstall: bool,
 }
@@ -52,7 +52,7 @@ that cannot be shown.";
 pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
     let Engine::Podman = arguments.engine;
     if !nix::unistd::geteuid().is_root() {
-        bail!("the hook is for containers of root: run as root, with sudo for instance");
+        bail!("the hook works for root's containers only: run as root, for instance with sudo");
     }
     let mut output = std::io::stdout().lock();
     let read = podman::directories()?;
@@ -63,7 +63,7 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
             writeln!(output, "removed {}", hook.file.display())?;
         }
         if hooks.is_empty() {
-            writeln!(output, "there is no hook of the interceptor's")?;
+            writeln!(output, "no interceptor hook is installed")?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -71,12 +71,12 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
     let broken = hooks.iter().find_map(|hook| Some((hook, hook.fault.as_deref()?)));
     let present = hooks.iter().find(|hook| hook.fault.is_none());
     match (present, broken) {
-        (Some(hook), _) => writeln!(output, "{} is there already", hook.file.display())?,
+        (Some(hook), _) => writeln!(output, "{} is already installed", hook.file.display())?,
         (None, broken) => {
             if let Some((hook, fault)) = broken {
-                writeln!(output, "{} is without effect: {fault}", hook.file.display())?;
+                writeln!(output, "{} has no effect: {fault}", hook.file.display())?;
             }
-            let directory = read.last().context("podman reads hooks from nowhere")?;
+            let directory = read.last().context("podman has no hooks directory")?;
             install(&mut output, directory, arguments.dry_run)?;
         }
     }
@@ -99,9 +99,9 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Writes the hook's file and the directories that it names.
+/// Writes the hook file and creates the directories it names.
 fn install(output: &mut impl Write, directory: &Path, dry_run: bool) -> anyhow::Result<()> {
-    let executable = std::env::current_exe().context("cannot tell the path of this program")?;
+    let executable = std::env::current_exe().context("cannot find the path of this program")?;
     check_place(&executable)?;
     let file = directory.join(FILE);
     let content = format!("{:#}\n", podman::hook_file(&executable));
@@ -114,7 +114,7 @@ fn install(output: &mut impl Write, directory: &Path, dry_run: bool) -> anyhow::
     for private in [POLICIES, LOGS] {
         make(Path::new(private), 0o700)?;
     }
-    // Whole or not at all: an engine may start a container at this moment.
+    // Written atomically: an engine may start a container at any moment.
     let partial = directory.join(format!(".{FILE}.{}", std::process::id()));
     let written = fs::write(&partial, content)
         .and_then(|()| fs::set_permissions(&partial, fs::Permissions::from_mode(0o644)))
@@ -125,7 +125,7 @@ fn install(output: &mut impl Write, directory: &Path, dry_run: bool) -> anyhow::
     written.with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Whoever can change the program or move it can have containers start without it.
+/// A user who can change or move the program could bypass the hook.
 fn check_place(executable: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::MetadataExt;
     for part in executable.ancestors() {
@@ -148,7 +148,7 @@ fn make(directory: &Path, mode: u32) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot make {}", directory.display()))
 }
 
-/// Removed with this.
+/// A directory, removed on drop.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {

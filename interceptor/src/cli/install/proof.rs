@@ -1,4 +1,4 @@
-//! The proof that an engine calls the hook: a container of the host's own files that tries to get
+//! Proves that an engine calls the hook: runs a container of the host's own files that tries to get
 //! out.
 
 use std::fs;
@@ -15,23 +15,23 @@ use super::Scratch;
 use crate::oci::POLICY;
 use crate::oci::podman::{POLICIES, PROGRAM};
 
-/// Nobody's address (TEST-NET-1, RFC 5737): where nothing is enforced there is no answer from it.
+/// An address nobody has (TEST-NET-1, RFC 5737): only the interceptor answers for it.
 const NOBODY: ([u8; 4], u16) = ([192, 0, 2, 1], 80);
-/// How long an answer may take.
+/// Time limit for a response.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// As much as a refusal is.
+/// The largest refusal, in bytes.
 const MOST: u64 = 64 << 10;
-/// What the host's programs need of its files.
+/// The directories that the host's programs need.
 const FILES: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/nix", "/gnu"];
-/// Where this program is in the container.
+/// This program's path in the container.
 const INSIDE: &str = "/interceptor";
 
 /// The arguments of `interceptor prove`: none.
 #[derive(Debug, clap::Args)]
 pub struct Prove {}
 
-/// Tries to get out, in a container that `install` has started. Prints what it was told; exit 1
-/// where it was told nothing.
+/// Tries to get out of a container that `install` started. Prints the refusal it got; fails if it
+/// got none.
 pub fn prove(_arguments: Prove) -> anyhow::Result<ExitCode> {
     let to = SocketAddr::from(NOBODY);
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
@@ -42,7 +42,7 @@ pub fn prove(_arguments: Prove) -> anyhow::Result<ExitCode> {
     stream.take(MOST).read_to_string(&mut answer).context("the answer cannot be read")?;
     let is_refusal = answer.starts_with("HTTP/1.1 403") && answer.contains("x-interceptor-decision");
     if !is_refusal {
-        bail!("somebody else than the interceptor answered");
+        bail!("the response is not from the interceptor");
     }
     let datagram = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| socket.send_to(b"x", to));
     if datagram.is_ok() {
@@ -53,7 +53,7 @@ pub fn prove(_arguments: Prove) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts such a container with Podman. Returns what it was told.
+/// Runs the container with Podman and returns the refusal it got.
 pub(super) fn of_podman() -> anyhow::Result<String> {
     let name = format!("interceptor-proof-{}", std::process::id());
     let policy = Scratch(Path::new(POLICIES).join(format!("{name}.json")));
@@ -78,7 +78,7 @@ pub(super) fn of_podman() -> anyhow::Result<String> {
     Ok(said.trim().to_owned())
 }
 
-/// Makes a file system with little of its own, and says what of the host's is mounted there.
+/// Creates a minimal root file system and returns the host directories to mount in it.
 fn rootfs(root: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
     for name in ["etc", "proc", "sys", "dev", "run", "tmp"] {
         fs::create_dir_all(root.join(name))?;

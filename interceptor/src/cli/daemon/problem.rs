@@ -1,4 +1,4 @@
-//! What the daemon says when it refuses: a problem document (RFC 9457), shown as an error message.
+//! A refusal of the daemon: a problem document (RFC 9457), shown as an error message.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli::policy_file::printable;
 
-/// The most characters shown of an answer that is no problem document.
+/// The most characters shown of a response that is not a problem document.
 const SHOWN: usize = 300;
 
 /// A refusal.
@@ -16,9 +16,9 @@ const SHOWN: usize = 300;
 pub(in crate::cli) struct Problem {
     status: StatusCode,
     document: Option<Document>,
-    /// What came instead of a document.
+    /// The body, if it is not a problem document.
     text: String,
-    /// The sandbox that was asked for.
+    /// The requested sandbox.
     sandbox: Option<String>,
 }
 
@@ -30,7 +30,7 @@ struct Document {
     title: Option<String>,
     #[serde(default)]
     detail: Option<String>,
-    /// What is wrong with a policy, each with its place.
+    /// The errors in a policy, each with its location.
     #[serde(default)]
     errors: Vec<Value>,
 }
@@ -43,7 +43,7 @@ impl Problem {
         Problem { status, document, text: text.chars().take(SHOWN).collect(), sandbox: None }
     }
 
-    /// The same, with what stands in the path of the request.
+    /// Adds the sandbox named in the request's path.
     pub(super) fn at(self, path: &str) -> Problem {
         let rest = path.strip_prefix("/v1/sandboxes/");
         let id = rest.and_then(|rest| rest.split(['/', '?']).next());
@@ -69,7 +69,7 @@ impl fmt::Display for Problem {
         if let Some(detail) = &document.detail {
             write!(f, ": {}", printable(detail))?;
         }
-        // The detail is that of a single error, with its place.
+        // The detail already contains a single error and its location.
         let told = |error: &Value| {
             let detail = document.detail.as_deref().unwrap_or_default();
             document.errors.len() == 1

@@ -9,21 +9,21 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{self, Failure, Question};
 
-/// The longest event that is taken, in bytes.
+/// The largest event accepted, in bytes.
 const LONGEST: usize = 1 << 20;
-/// What stands as it is in a segment of a path or a value of a query.
+/// Characters that a path segment or query value need not escape.
 const LITERAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// An event.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Event {
-    /// `record`, `dropped`, `end`; empty where it has no name.
+    /// `record`, `dropped` or `end`; empty if unnamed.
     pub(in crate::cli) name: String,
-    /// What it says.
+    /// The event's data.
     pub(in crate::cli) data: String,
 }
 
-/// Text as one segment of a path, or one value of a query.
+/// Percent-encodes a path segment or query value.
 pub(in crate::cli) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, LITERAL).to_string()
 }
@@ -38,7 +38,7 @@ pub(in crate::cli) fn path(sandbox: &str, query: &[(&str, String)]) -> String {
     path
 }
 
-/// Calls `each` with every event until the daemon ends the stream, the time is up or an interrupt comes.
+/// Calls `each` with every event until the stream ends, the time is up or the user interrupts.
 pub(in crate::cli) fn follow(
     socket: &Path,
     path: &str,
@@ -65,7 +65,7 @@ pub(in crate::cli) fn follow(
                 () = reader_left() => return Ok(()),
             };
             let Some(frame) = frame else { return Ok(()) };
-            let frame = frame.map_err(|error| Failure::Strange {
+            let frame = frame.map_err(|error| Failure::Malformed {
                 path: socket.to_owned(),
                 what: format!("the stream broke off: {error}"),
             })?;
@@ -76,7 +76,7 @@ pub(in crate::cli) fn follow(
     })
 }
 
-/// Completes when nobody reads standard output any more.
+/// Completes when the reader of standard output is gone.
 async fn reader_left() {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -89,13 +89,13 @@ async fn reader_left() {
     }
 }
 
-/// Puts events together from the bytes of a stream.
+/// Assembles events from a byte stream.
 #[derive(Default)]
 struct Events {
     line: Vec<u8>,
     name: String,
     data: String,
-    /// The line or the event was longer than any record and is left out.
+    /// Set while skipping an oversized line or event.
     too_long: bool,
 }
 

@@ -1,0 +1,45 @@
+//! The daemon as `ctl` and `audit` reach it: requests over its control socket, and what their
+//! outcome means for the exit status.
+
+pub(super) mod client;
+pub(super) mod events;
+mod problem;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use self::client::Failure;
+use crate::notice;
+
+/// The control socket's default path.
+pub(super) const SOCKET: &str = "/run/interceptor/control.sock";
+
+/// Runs a future on a runtime of its own.
+pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+/// The exit status of a request. Reports a refusal itself; leaves other errors to the caller.
+pub(super) fn conclude(outcome: Result<(), Failure>) -> anyhow::Result<ExitCode> {
+    match outcome {
+        // Unwrapped, so that `main` recognises a closed standard output.
+        Err(Failure::Output(error)) => Err(error.into()),
+        outcome => conclude_any(outcome.map_err(anyhow::Error::from)),
+    }
+}
+
+/// The same for an error that may be another than the daemon's.
+pub(super) fn conclude_any(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    let error = match outcome {
+        Ok(()) => return Ok(ExitCode::SUCCESS),
+        Err(error) => error,
+    };
+    match error.downcast::<Failure>() {
+        Ok(refused @ Failure::Refused(_)) => {
+            notice::error(refused);
+            Ok(ExitCode::FAILURE)
+        }
+        Ok(other) => Err(other.into()),
+        Err(error) => Err(error),
+    }
+}
