@@ -15,7 +15,7 @@ use super::{AuditOptions, Record};
 
 pub(super) struct Queue {
     options: AuditOptions,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Signalled when the writer has work.
     work: Condvar,
     /// Signalled when the writer has finished.
@@ -25,7 +25,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     records: Vec<Record>,
     bytes: usize,
     shares: HashMap<Arc<str>, Share>,
@@ -81,7 +81,7 @@ impl Queue {
     }
 
     // A panic while the lock is held leaves its contents consistent.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -97,7 +97,7 @@ impl Queue {
         self.count(&self.lock(), sandbox, number);
     }
 
-    fn count(&self, state: &State, sandbox: &str, number: u64) {
+    fn count(&self, state: &QueueState, sandbox: &str, number: u64) {
         self.lost.fetch_add(number, Ordering::Relaxed);
         if let Some(lost) = state.known.get(sandbox).and_then(|known| known.lost.upgrade()) {
             lost.fetch_add(number, Ordering::Relaxed);
@@ -187,7 +187,7 @@ impl Queue {
         true
     }
 
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
+    fn wake(&self, mut state: MutexGuard<'_, QueueState>) {
         // A busy writer checks again by itself; waking it would cost every emitter a system call.
         let idle = std::mem::take(&mut state.idle);
         drop(state);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use super::chain::{Chain, Place};
+use super::chain::{Chain, Position};
 use super::queue::{Batch, Queue};
 use super::sink::{Short, Sink};
 use super::{ChainKey, Kind, Record, RequestId, Verdict, line};
@@ -264,7 +264,7 @@ impl Writer {
     }
 
     /// Writes the current piece, sealed since `place`.
-    fn write_text(&mut self, place: Option<Place>) -> Result<(), Short> {
+    fn write_text(&mut self, place: Option<Position>) -> Result<(), Short> {
         let text = self.text.as_bytes();
         self.sink.write(text).inspect_err(|short| {
             if let (Some(chain), Some(place)) = (&mut self.chain, place) {

@@ -16,7 +16,7 @@ const MAX_LINE: u64 = 1 << 20;
 
 /// The fields kept of a record.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Record {
+pub(super) struct ReplayRecord {
     #[serde(default)]
     pub(super) id: String,
     pub(super) kind: String,
@@ -49,7 +49,7 @@ pub(super) struct Record {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub(super) fn each(path: &Path, mut each: impl FnMut(Record) -> bool) -> anyhow::Result<u64> {
+pub(super) fn each(path: &Path, mut each: impl FnMut(ReplayRecord) -> bool) -> anyhow::Result<u64> {
     let context = || format!("cannot read the audit file {}", path.display());
     let mut reader = BufReader::new(files::open(path).with_context(context)?.0);
     let mut line = Vec::new();
@@ -73,7 +73,7 @@ pub(super) fn each(path: &Path, mut each: impl FnMut(Record) -> bool) -> anyhow:
     }
 }
 
-impl Record {
+impl ReplayRecord {
     /// Whether the policy in force then permitted it; `None` if the policy did not decide, or if
     /// the record does not tell.
     pub(super) fn permitted(&self) -> Option<bool> {

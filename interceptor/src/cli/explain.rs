@@ -233,7 +233,7 @@ fn presented(policy: &Policy, names: &[String]) -> anyhow::Result<Vec<Credential
 /// The request in an audit record.
 fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Result<Explanation> {
     let mut found = None;
-    let mut wanted = |record: audit_file::Record| {
+    let mut wanted = |record: audit_file::ReplayRecord| {
         // A connection and its request may share an id; prefer the request.
         if record.id == id && (found.is_none() || record.kind == "request") {
             found = Some(record);

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 
 use super::Common;
-use super::setup::{self, Rules};
+use super::setup::{self, LoadedPolicy};
 use crate::audit::Audit;
 use crate::fleet::{CgroupTarget, Enforced, Netns, Pins};
 use crate::kernel::Enforcer;
@@ -73,7 +73,7 @@ struct Supervisor {
     mounted: Vec<PathBuf>,
     /// The process that called the hook and creates the container.
     caller: i32,
-    rules: Rules,
+    rules: LoadedPolicy,
     common: Common,
     audit: Audit,
     enforcer: Enforcer,
@@ -234,7 +234,7 @@ struct Attaching<'a> {
 }
 
 /// Attaches, runs the self-test, and fills in the trust files. Needs a tokio runtime.
-fn attach(to: &Attaching<'_>, rules: Rules) -> anyhow::Result<Enforced> {
+fn attach(to: &Attaching<'_>, rules: LoadedPolicy) -> anyhow::Result<Enforced> {
     let cgroup = to.cgroup;
     let cgroup_id = cgroup::id_of(&cgroup.path)?;
     // Written before anything it describes exists.

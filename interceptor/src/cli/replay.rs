@@ -91,7 +91,7 @@ pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
 }
 
 impl Changes {
-    fn add(&mut self, record: &audit_file::Record, decision: Option<(bool, Decision)>) {
+    fn add(&mut self, record: &audit_file::ReplayRecord, decision: Option<(bool, Decision)>) {
         let Some((permitted, decision)) = decision else {
             let known = Reason::ALL.into_iter().map(Reason::as_str);
             let why = known.into_iter().find(|known| Some(*known) == record.reason.as_deref());

@@ -37,7 +37,7 @@ pub(super) fn log(common: &Common) {
 
 /// A policy with its keys, and the host files that hold them.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct LoadedPolicy {
     /// The compiled policy.
     pub(super) policy: Policy,
     /// The real keys and their placeholders.
@@ -60,7 +60,7 @@ pub(super) struct NoKeys {
     pub(super) unset: bool,
 }
 
-impl Rules {
+impl LoadedPolicy {
     /// The sandbox's variables: placeholders and, if requested, the services' base URLs.
     pub(super) fn variables(&self, base_urls: bool) -> Vec<(String, String)> {
         environment::variables(&self.policy, &self.keyring, base_urls)
@@ -76,12 +76,12 @@ impl Rules {
 }
 
 /// Reads the policy (empty without `--policy`), prints its warnings, and loads the keys.
-pub(super) fn rules(common: &Common) -> anyhow::Result<Rules> {
+pub(super) fn rules(common: &Common) -> anyhow::Result<LoadedPolicy> {
     rules_after(common, None)
 }
 
 /// [`rules`], keeping the previous placeholders.
-pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow::Result<Rules> {
+pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow::Result<LoadedPolicy> {
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
         Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
@@ -129,12 +129,12 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
             ));
         });
     }
-    Ok(Rules { policy, keyring, secret_files, key_variables, plain })
+    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, plain })
 }
 
 /// Warns of key files that the sandbox's user can read on the host, and of directories where it can
 /// replace them. Inside, the files are covered, but replacing a file removes its cover.
-pub(super) fn warn_of_exposed(rules: &Rules, identity: &UserIdentity) {
+pub(super) fn warn_of_exposed(rules: &LoadedPolicy, identity: &UserIdentity) {
     use std::os::unix::fs::MetadataExt;
     // For root inside, everything except the working directory is read-only.
     if identity.uid == 0 {

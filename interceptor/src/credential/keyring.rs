@@ -21,7 +21,7 @@ use super::handed::{HandedKey, HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
-use super::source::{self, Environment, KeyError, Place, Stamp};
+use super::source::{self, Environment, KeyError, KeyLocation, Stamp};
 use crate::logging;
 
 /// How long the stamps of key files are trusted, in milliseconds.
@@ -91,7 +91,7 @@ impl Keyring {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
-                    place: Place::of(&credential.key),
+                    place: KeyLocation::of(&credential.key),
                     problem,
                 }),
             }
@@ -111,7 +111,7 @@ impl Keyring {
         let finder = Finder::new(slots.iter().map(|slot| &slot.placeholder)).map_err(|error| {
             vec![KeyError {
                 credential: slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(", "),
-                place: Place::Document,
+                place: KeyLocation::Document,
                 problem: KeyProblem::Unreadable(std::io::Error::other(error)),
             }]
         })?;
@@ -159,7 +159,7 @@ impl Keyring {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
-                    place: Place::of(&credential.key),
+                    place: KeyLocation::of(&credential.key),
                     problem,
                 }),
             }
@@ -321,7 +321,7 @@ impl Keyring {
     fn read_slot(&self, slot: &Slot, always: bool) -> Result<(), KeyError> {
         let rotated = slot.read_again(always).map_err(|(path, problem)| KeyError {
             credential: slot.name.clone(),
-            place: Place::File(path),
+            place: KeyLocation::File(path),
             problem,
         })?;
         if rotated {

@@ -27,4 +27,4 @@ pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;
 pub(crate) use self::source::read as read_key;
-pub use self::source::{KeyError, Place};
+pub use self::source::{KeyError, KeyLocation};

@@ -28,7 +28,7 @@ pub struct KeyError {
     /// The credential's name in the policy.
     pub credential: String,
     /// The source of its key.
-    pub place: Place,
+    pub place: KeyLocation,
     /// What is wrong.
     #[source]
     pub problem: KeyProblem,
@@ -36,7 +36,7 @@ pub struct KeyError {
 
 /// The source of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum KeyLocation {
     /// In the policy document.
     Document,
     /// In this variable.
@@ -45,23 +45,23 @@ pub enum Place {
     File(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for KeyLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Document => f.write_str("in the policy document"),
-            Place::Variable(name) => write!(f, "in the variable {name}"),
-            Place::File(path) => write!(f, "in the file {}", path.display()),
+            KeyLocation::Document => f.write_str("in the policy document"),
+            KeyLocation::Variable(name) => write!(f, "in the variable {name}"),
+            KeyLocation::File(path) => write!(f, "in the file {}", path.display()),
         }
     }
 }
 
-impl Place {
+impl KeyLocation {
     /// The location that a source names.
-    pub(super) fn of(source: &KeySource) -> Place {
+    pub(super) fn of(source: &KeySource) -> KeyLocation {
         match source {
-            KeySource::Literal(_) => Place::Document,
-            KeySource::Env(name) => Place::Variable(name.clone()),
-            KeySource::File(path) => Place::File(path.clone()),
+            KeySource::Literal(_) => KeyLocation::Document,
+            KeySource::Env(name) => KeyLocation::Variable(name.clone()),
+            KeySource::File(path) => KeyLocation::File(path.clone()),
         }
     }
 }
@@ -193,7 +193,7 @@ mod tests {
             (KeySource::File(directory.path().to_owned()), "cannot be read: Is a directory"),
         ] {
             let problem = load(&source, &environment).err().expect("refused");
-            let error = KeyError { credential: "billing".into(), place: Place::of(&source), problem };
+            let error = KeyError { credential: "billing".into(), place: KeyLocation::of(&source), problem };
             let shown = format!("{error} {error:?}");
             assert!(
                 shown.starts_with("the key of credential `billing`, in the ") && shown.contains(text),

@@ -18,4 +18,4 @@ mod tests;
 mod udp;
 
 pub use names::Names;
-pub use server::{DnsOptions, DnsServer, Rules};
+pub use server::{DnsOptions, DnsRules, DnsServer};

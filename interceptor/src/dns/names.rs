@@ -22,7 +22,7 @@ const V6_MASK: u128 = u128::MAX << 80;
 /// The first and last 256 addresses are reserved (self-test, resolver).
 const RESERVED: u32 = 256;
 /// The number of slots in the range.
-const PLACES: u32 = (1 << 17) - 2 * RESERVED;
+const SLOTS: u32 = (1 << 17) - 2 * RESERVED;
 
 /// The maximum number of names in use within [`RETENTION`].
 const CAPACITY: u32 = 32_768;
@@ -32,22 +32,22 @@ const RETENTION: Duration = Duration::from_secs(3600);
 
 /// Which synthetic address stands for which name, for one sandbox.
 pub struct Names {
-    table: Mutex<Table>,
+    table: Mutex<NameTable>,
     capacity: u32,
 }
 
 /// Denied names have slots too, so that the refusal can be explained over HTTP. They are kept
 /// apart: a sandbox can invent denied names quickly, and they must not displace permitted ones.
-struct Table {
+struct NameTable {
     /// Names permitted at their last lookup. The least recently used is evicted first, and only
     /// after [`RETENTION`].
     permitted: LruCache<HostName, u32>,
     /// The other names. The least recently used is evicted as soon as a slot is needed.
     denied: LruCache<HostName, u32>,
-    places: Vec<Place>,
+    slots: Vec<Slot>,
 }
 
-struct Place {
+struct Slot {
     name: HostName,
     used: Instant,
 }
@@ -59,7 +59,7 @@ impl Names {
     }
 
     fn with_capacity(capacity: u32) -> Names {
-        Names { table: Mutex::new(Table::new(Vec::new())), capacity: capacity.min(PLACES) }
+        Names { table: Mutex::new(NameTable::new(Vec::new())), capacity: capacity.min(SLOTS) }
     }
 
     /// The stable addresses that stand for `name`. `permits` tells whether the current policy
@@ -81,22 +81,22 @@ impl Names {
         let permitted = permits(name);
         let mut guard = self.lock();
         let table = &mut *guard;
-        if let Some(place) = table.find(name, permitted) {
-            table.places[place as usize].used = now;
-            return Some(addresses_of(place));
+        if let Some(slot) = table.find(name, permitted) {
+            table.slots[slot as usize].used = now;
+            return Some(addresses_of(slot));
         }
-        let taken = Place { name: name.clone(), used: now };
-        let used = table.places.len() as u32; // at most PLACES
-        let place = if used < self.capacity {
-            table.places.push(taken);
+        let taken = Slot { name: name.clone(), used: now };
+        let used = table.slots.len() as u32; // at most SLOTS
+        let slot = if used < self.capacity {
+            table.slots.push(taken);
             used
         } else {
-            let place = table.evict(&permits, now)?;
-            table.places[place as usize] = taken;
-            place
+            let slot = table.evict(&permits, now)?;
+            table.slots[slot as usize] = taken;
+            slot
         };
-        table.list(permitted).put(name.clone(), place);
-        Some(addresses_of(place))
+        table.list(permitted).put(name.clone(), slot);
+        Some(addresses_of(slot))
     }
 
     /// The name that `address` stands for; `None` if it was not assigned.
@@ -105,10 +105,10 @@ impl Names {
     }
 
     fn name_of_at(&self, address: IpAddr, now: Instant) -> Option<HostName> {
-        let place = place_of(address)?;
+        let slot = slot_of(address)?;
         let mut guard = self.lock();
         let table = &mut *guard;
-        let found = table.places.get_mut(place as usize)?;
+        let found = table.slots.get_mut(slot as usize)?;
         found.used = now;
         table.permitted.promote(&found.name);
         table.denied.promote(&found.name);
@@ -119,8 +119,8 @@ impl Names {
     pub(crate) fn snapshot(&self) -> Vec<(String, Duration)> {
         let table = self.lock();
         let now = Instant::now();
-        let row = |place: &Place| (place.name.as_str().to_owned(), now.saturating_duration_since(place.used));
-        table.places.iter().map(row).collect()
+        let row = |slot: &Slot| (slot.name.as_str().to_owned(), now.saturating_duration_since(slot.used));
+        table.slots.iter().map(row).collect()
     }
 
     /// Restores a table in which every name keeps its addresses. `None` if there are too many
@@ -130,18 +130,18 @@ impl Names {
             return None;
         }
         let now = Instant::now();
-        let mut table = Table::new(Vec::with_capacity(rows.len()));
+        let mut table = NameTable::new(Vec::with_capacity(rows.len()));
         let mut by_age = Vec::with_capacity(rows.len());
-        for (place, (text, age)) in (0_u32..).zip(rows) {
+        for (slot, (text, age)) in (0_u32..).zip(rows) {
             let Ok(Host::Name(name)) = Host::parse(&text) else { return None };
-            by_age.push((age, name.clone(), place));
+            by_age.push((age, name.clone(), slot));
             // The monotonic clock may not reach back that far after a boot.
-            table.places.push(Place { name, used: now.checked_sub(age).unwrap_or(now) });
+            table.slots.push(Slot { name, used: now.checked_sub(age).unwrap_or(now) });
         }
         by_age.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
-        for (_, name, place) in by_age {
+        for (_, name, slot) in by_age {
             // The policy is consulted before any of them is evicted.
-            if table.denied.put(name, place).is_some() {
+            if table.denied.put(name, slot).is_some() {
                 return None;
             }
         }
@@ -158,14 +158,14 @@ impl Names {
     }
 
     // After a panic under the lock, at worst a name is missing.
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, NameTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    fn new(places: Vec<Place>) -> Table {
-        Table { permitted: LruCache::unbounded(), denied: LruCache::unbounded(), places }
+impl NameTable {
+    fn new(slots: Vec<Slot>) -> NameTable {
+        NameTable { permitted: LruCache::unbounded(), denied: LruCache::unbounded(), slots }
     }
 
     fn list(&mut self, permitted: bool) -> &mut LruCache<HostName, u32> {
@@ -174,30 +174,30 @@ impl Table {
 
     /// The slot of a name. Marks it as used, and as permitted or denied.
     fn find(&mut self, name: &HostName, permitted: bool) -> Option<u32> {
-        if let Some(&place) = self.list(permitted).get(name) {
-            return Some(place);
+        if let Some(&slot) = self.list(permitted).get(name) {
+            return Some(slot);
         }
-        let place = self.list(!permitted).pop(name)?;
-        self.list(permitted).put(name.clone(), place);
-        Some(place)
+        let slot = self.list(!permitted).pop(name)?;
+        self.list(permitted).put(name.clone(), slot);
+        Some(slot)
     }
 
     /// Frees the slot of a denied name, or of a permitted one unused for [`RETENTION`].
     fn evict(&mut self, permits: impl Fn(&HostName) -> bool, now: Instant) -> Option<u32> {
-        while let Some((name, place)) = self.denied.pop_lru() {
+        while let Some((name, slot)) = self.denied.pop_lru() {
             if !permits(&name) {
-                return Some(place);
+                return Some(slot);
             }
             // The policy changed, or the table was restored, since its lookup.
-            self.permitted.put(name, place);
+            self.permitted.put(name, slot);
         }
-        let (_, &place) = self.permitted.peek_lru()?;
-        let unused = now.saturating_duration_since(self.places[place as usize].used);
+        let (_, &slot) = self.permitted.peek_lru()?;
+        let unused = now.saturating_duration_since(self.slots[slot as usize].used);
         if unused < RETENTION {
             return None;
         }
         self.permitted.pop_lru();
-        Some(place)
+        Some(slot)
     }
 }
 
@@ -209,21 +209,21 @@ impl Default for Names {
 
 impl std::fmt::Debug for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Names").field("used", &self.lock().places.len()).finish_non_exhaustive()
+        f.debug_struct("Names").field("used", &self.lock().slots.len()).finish_non_exhaustive()
     }
 }
 
-fn addresses_of(place: u32) -> (Ipv4Addr, Ipv6Addr) {
-    let offset = place + RESERVED;
+fn addresses_of(slot: u32) -> (Ipv4Addr, Ipv6Addr) {
+    let offset = slot + RESERVED;
     (Ipv4Addr::from_bits(V4 + offset), Ipv6Addr::from_bits(V6 + u128::from(offset)))
 }
 
-fn place_of(address: IpAddr) -> Option<u32> {
+fn slot_of(address: IpAddr) -> Option<u32> {
     let offset = match address.to_canonical() {
         IpAddr::V4(address) => address.to_bits().checked_sub(V4)?,
         IpAddr::V6(address) => u32::try_from(address.to_bits().checked_sub(V6)?).ok()?,
     };
-    offset.checked_sub(RESERVED).filter(|&place| place < PLACES)
+    offset.checked_sub(RESERVED).filter(|&slot| slot < SLOTS)
 }
 
 #[cfg(test)]

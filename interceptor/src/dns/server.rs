@@ -45,7 +45,7 @@ const FORWARDED: [RecordType; 10] = [
 ];
 
 /// The sandbox's current rules, which may be replaced at any time.
-pub trait Rules: Send + Sync + 'static {
+pub trait DnsRules: Send + Sync + 'static {
     /// The policy in force.
     fn policy(&self) -> Arc<Policy>;
     /// Whether a name contains a placeholder or its random part, in any case.
@@ -62,7 +62,7 @@ pub struct DnsOptions {
     /// The sandbox's table of names.
     pub names: Arc<Names>,
     /// The sandbox's rules.
-    pub rules: Arc<dyn Rules>,
+    pub rules: Arc<dyn DnsRules>,
     /// Checks whether a name exists.
     pub upstream: Upstream,
     /// Where decisions are recorded.

@@ -332,7 +332,7 @@ struct Shared {
     refusals: Arc<Pace>,
 }
 
-impl dns::Rules for Shared {
+impl dns::DnsRules for Shared {
     fn policy(&self) -> Arc<Policy> {
         self.rules.load().policy.clone()
     }

@@ -142,7 +142,7 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+struct PoolState {
     /// The current rules' generation: connections of others are neither kept nor handed out.
     generation: Generation,
     idle: HashMap<Key, VecDeque<Idle>>,
@@ -155,9 +155,9 @@ struct State {
     only: HashMap<(Host, u16), Version>,
 }
 
-impl State {
-    fn new(generation: Generation) -> State {
-        State {
+impl PoolState {
+    fn new(generation: Generation) -> PoolState {
+        PoolState {
             generation,
             idle: HashMap::new(),
             count: 0,
@@ -177,7 +177,7 @@ pub(crate) struct Pool {
     upstream: Upstream,
     tls: ClientConfigs,
     metrics: Arc<SandboxMetrics>,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
 impl Pool {
@@ -188,10 +188,10 @@ impl Pool {
         tls: ClientConfigs,
         metrics: Arc<SandboxMetrics>,
     ) -> Arc<Pool> {
-        Arc::new(Pool { upstream, tls, metrics, state: Mutex::new(State::new(generation)) })
+        Arc::new(Pool { upstream, tls, metrics, state: Mutex::new(PoolState::new(generation)) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         // After a panic, the pool is at worst miscounted and closes connections earlier.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,7 +212,7 @@ impl Pool {
             state.shared.remove(key);
             self.gauge(&state);
         }
-        let State { idle, count, shared, .. } = &mut *state;
+        let PoolState { idle, count, shared, .. } = &mut *state;
         let queue = idle.get_mut(key)?;
         // The most recently used one is the least likely to be closed.
         while let Some(idle) = queue.pop_back() {
@@ -255,7 +255,7 @@ impl Pool {
     /// Closes connections idle for too long. Call every few seconds.
     pub(crate) fn expire(&self) {
         let mut state = self.lock();
-        let State { idle, count, shared, dialling, .. } = &mut *state;
+        let PoolState { idle, count, shared, dialling, .. } = &mut *state;
         idle.retain(|_, queue| {
             let before = queue.len();
             queue.retain(|idle| idle.since.elapsed() < IDLE && !idle.sender.is_closed());
@@ -273,7 +273,7 @@ impl Pool {
         let mut state = self.lock();
         // With concurrent replacements, the later one wins.
         if generation > state.generation {
-            *state = State::new(generation);
+            *state = PoolState::new(generation);
         }
         self.gauge(&state);
     }
@@ -288,7 +288,7 @@ impl Pool {
     }
 
     /// Reports the number of pooled connections. HTTP/2 ones count even while in use.
-    fn gauge(&self, state: &State) {
+    fn gauge(&self, state: &PoolState) {
         self.metrics.pool_idle(state.count + state.shared.len());
     }
 

@@ -22,7 +22,7 @@ mod tests;
 mod verify;
 
 pub use key::{ChainKey, ChainKeyError};
-pub(super) use seal::{Chain, Place};
+pub(super) use seal::{Chain, Position};
 pub use verify::{Chained, Fault, Flaw, Note, Verifier};
 
 /// A MAC, in bytes.

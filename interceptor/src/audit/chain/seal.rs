@@ -32,7 +32,7 @@ pub(in crate::audit) struct Chain {
 
 /// A position in the chain, to return to if later lines cannot be written.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::audit) struct Place(Mac, u64);
+pub(in crate::audit) struct Position(Mac, u64);
 
 #[derive(Deserialize)]
 struct Numbered {
@@ -107,13 +107,13 @@ impl Chain {
     }
 
     /// The current position.
-    pub(in crate::audit) fn place(&self) -> Place {
-        Place(self.last, self.next)
+    pub(in crate::audit) fn place(&self) -> Position {
+        Position(self.last, self.next)
     }
 
     /// Returns to the position after `written`, the complete lines sealed since `place`: later ones
     /// were not written.
-    pub(in crate::audit) fn rewind(&mut self, place: Place, written: &[u8]) {
+    pub(in crate::audit) fn rewind(&mut self, place: Position, written: &[u8]) {
         let last = written.strip_suffix(b"\n").map(|lines| {
             let start = memchr::memrchr(b'\n', lines).map_or(0, |at| at + 1);
             &lines[start..]

@@ -240,31 +240,31 @@ impl fmt::Display for Flaw {
             Flaw::Missing { expected, found } if *found == expected.wrapping_add(1) => {
                 write!(
                     f,
-                    "holds record {found} where record {expected} belongs: one is missing, or out of place"
+                    "holds record {found} where record {expected} belongs: one is missing or out of place"
                 )
             }
             Flaw::Missing { expected, found } => {
                 let count = found.wrapping_sub(*expected);
                 write!(
                     f,
-                    "holds record {found} where record {expected} belongs: {count} are missing, or out of place"
+                    "holds record {found} where record {expected} belongs: {count} are missing or out of place"
                 )
             }
             Flaw::Misplaced { expected, found } => {
                 write!(
                     f,
-                    "holds record {found} where record {expected} belongs: it stands here again, or out of place"
+                    "holds record {found} where record {expected} belongs: it is repeated or out of place"
                 )
             }
             Flaw::Headless { found } => write!(
                 f,
-                "holds record {found}, in the midst of a chain: what stood before it was removed, or is in a file that should be \
-                 given before this one"
+                "holds record {found}, from the middle of a chain: earlier records were removed, or are \
+                 in a file to be given before this one"
             ),
             Flaw::WrongFile { expected, found } => write!(
                 f,
-                "goes on at record {found} where record {expected} belongs: a file is missing before it, the end of that file was removed, \
-                 or the order is wrong"
+                "continues at record {found} where record {expected} belongs: a file before it is \
+                 missing or cut at its end, or the order is wrong"
             ),
             Flaw::StartWithin => {
                 f.write_str("starts a new chain in the middle of a file: do not trust what precedes it")
@@ -285,12 +285,15 @@ impl fmt::Display for Note {
             Note::Continues(seq) => {
                 write!(f, "continues from record {seq}, in a file that was not given")
             }
-            Note::NewChain { ended: true } => f.write_str("starts a new chain after the end of the previous one"),
+            Note::NewChain { ended: true } => {
+                f.write_str("starts a new chain after the end of the previous one")
+            }
             Note::NewChain { ended: false } => f.write_str(
-                "starts a new chain, and the previous one has no closing record: records may be missing between them",
+                "starts a new chain, and the previous one has no closing record: records may be missing \
+                 between them",
             ),
             Note::Unclean => f.write_str(
-                "resumes a chain whose writer had not ended in good order: it was killed, or records before this one were \
+                "resumes a chain without a closing record: the writer was killed, or records were \
                  removed while it was down",
             ),
         }

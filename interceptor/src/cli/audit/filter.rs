@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
 
-use super::record::Record;
+use super::record::ParsedRecord;
 
 /// Options that select records. A record must match all of them.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -101,7 +101,7 @@ pub(super) fn duration(text: &str) -> Option<SignedDuration> {
 
 impl Filter {
     /// Whether a record matches.
-    pub(super) fn wants(&self, record: &Record) -> bool {
+    pub(super) fn wants(&self, record: &ParsedRecord) -> bool {
         self.decision.is_none_or(|wanted| record.decision.as_deref() == Some(wanted.as_str()))
             && self.kind.is_none_or(|wanted| record.kind == wanted.as_str())
             && self.host.as_deref().is_none_or(|wanted| is_host(record.destination(), wanted))
@@ -127,7 +127,7 @@ mod tests {
         assert!(is_host("API.example.com.", "api.example.com"));
         assert!(is_host("a.b.example.com", "*.example.com") && !is_host("example.com", "*.example.com"));
         assert!(!is_host("notexample.com", "example.com") && !is_host("", "example.com"));
-        let record = |ts: &str| Record { ts: ts.into(), kind: "dns".into(), ..Record::default() };
+        let record = |ts: &str| ParsedRecord { ts: ts.into(), kind: "dns".into(), ..ParsedRecord::default() };
         let filter = Filter { since: Some("2026-01-31T12:00:00Z".parse().unwrap()), ..Filter::default() };
         assert!(filter.wants(&record("2026-01-31T12:00:00.000000Z")));
         assert!(!filter.wants(&record("2026-01-31T11:59:59.999999Z")) && !filter.wants(&record("yesterday")));

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// One record. Absent fields are `None`.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Record {
+pub(super) struct ParsedRecord {
     /// When: RFC 3339.
     pub(super) ts: String,
     /// Which sandbox.
@@ -62,9 +62,9 @@ pub(super) struct Record {
     pub(super) dropped: Option<u64>,
 }
 
-impl Record {
+impl ParsedRecord {
     /// Parses a line; `None` if it is not a record.
-    pub(super) fn parse(line: &[u8]) -> Option<Record> {
+    pub(super) fn parse(line: &[u8]) -> Option<ParsedRecord> {
         serde_json::from_slice(line).ok()
     }
 

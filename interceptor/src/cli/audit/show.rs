@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::record::Record;
+use super::record::ParsedRecord;
 use crate::cli::policy_file::printable;
 use crate::words;
 
@@ -19,7 +19,7 @@ pub(super) fn short(text: &str) -> String {
 }
 
 /// One line, without its line feed. `colour` adds terminal escape sequences.
-pub(super) fn line(record: &Record, colour: bool) -> String {
+pub(super) fn line(record: &ParsedRecord, colour: bool) -> String {
     let mut out = time(&record.ts);
     let decision = record.decision.as_deref().unwrap_or("-");
     let shown = format!("{:5}", short(decision));
@@ -68,7 +68,7 @@ pub(super) fn line(record: &Record, colour: bool) -> String {
 }
 
 /// Host, port and path; default ports are omitted.
-fn destination(record: &Record) -> String {
+fn destination(record: &ParsedRecord) -> String {
     let mut out = record.destination().to_owned();
     if let Some(port) = record.port.filter(|port| record.kind != "request" || !matches!(port, 80 | 443)) {
         let _ = write!(out, ":{port}");
@@ -97,7 +97,7 @@ mod tests {
         let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"abc","kind":"request","decision":"deny",
             "type":"endpoint_denied","filter":"endpoint","credential":"openai","host":"api.openai.com","port":443,
             "protocol":"h2","method":"DELETE","path":"/v1/files/f","status":403,"bytes_up":1,"bytes_down":2,"duration_ms":1.25}"#;
-        let record = Record::parse(text).unwrap();
+        let record = ParsedRecord::parse(text).unwrap();
         assert_eq!(
             line(&record, false),
             "2026-01-31T12:00:00.123Z deny  request    s1 DELETE api.openai.com/v1/files/f 403 endpoint_denied \
@@ -105,7 +105,7 @@ mod tests {
         );
         assert!(line(&record, true).contains("\u{1b}[31mdeny \u{1b}[0m"));
         let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"def","kind":"connection","decision":"allow","ip":"192.0.2.1","port":5432,"protocol":"tcp"}"#;
-        let record = Record::parse(text).unwrap();
+        let record = ParsedRecord::parse(text).unwrap();
         assert_eq!(
             line(&record, false),
             "2026-01-31T12:00:00.123Z allow connection s1 tcp 192.0.2.1:5432 id=def"
@@ -116,7 +116,7 @@ mod tests {
     fn o2_nothing_in_a_record_breaks_the_line_or_steers_the_terminal() {
         let hostile = "\u{1b}[2J\nfake\r\u{9b}31m\u{202e}x\u{2028}\u{7f}\u{200b}\u{e0041}";
         let all = || Some(hostile.to_owned());
-        let record = Record {
+        let record = ParsedRecord {
             ts: hostile.into(),
             sandbox: hostile.into(),
             id: all(),
@@ -129,15 +129,15 @@ mod tests {
             method: all(),
             path: all(),
             protocol: all(),
-            ..Record::default()
+            ..ParsedRecord::default()
         };
         let shown = line(&record, false);
         assert!(!shown.chars().any(crate::audit::steers_or_hides), "{shown:?}");
         assert!(shown.contains("\\u{1b}[2J\\u{a}fake"), "{shown}");
-        let long = Record { path: Some("/x".repeat(5000)), ..Record::default() };
+        let long = ParsedRecord { path: Some("/x".repeat(5000)), ..ParsedRecord::default() };
         assert!(line(&long, false).chars().count() < 200);
         // A decision of somebody else's making is not shown as one of ours.
-        let odd = Record { decision: all(), ..Record::default() };
+        let odd = ParsedRecord { decision: all(), ..ParsedRecord::default() };
         assert!(!line(&odd, false).chars().any(crate::audit::steers_or_hides));
     }
 }

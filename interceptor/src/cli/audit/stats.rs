@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::filter::{Filter, Since};
 use super::lines::{Line, Lines};
-use super::record::Record;
+use super::record::ParsedRecord;
 use super::{pattern, show, tail};
 use crate::cli::daemon::{self, events};
 use crate::cli::policy_file::printable_json;
@@ -97,7 +97,7 @@ struct Counts {
 /// Runs the command.
 pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
     let mut counts = Counts::default();
-    let wanted = |record: &Record| {
+    let wanted = |record: &ParsedRecord| {
         arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox) && arguments.filter.wants(record)
     };
     for path in &arguments.files {
@@ -146,10 +146,10 @@ fn read(path: &Path, mut each: impl FnMut(Line)) -> anyhow::Result<()> {
 }
 
 impl Counts {
-    fn line(&mut self, line: Line, wanted: &impl Fn(&Record) -> bool) {
+    fn line(&mut self, line: Line, wanted: &impl Fn(&ParsedRecord) -> bool) {
         let record = match line {
             Line::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return,
-            Line::Whole(bytes) => Record::parse(&bytes),
+            Line::Whole(bytes) => ParsedRecord::parse(&bytes),
             Line::TooLong(_) => None,
         };
         match record {
@@ -164,7 +164,7 @@ impl Counts {
         self.dropped = self.dropped.saturating_add(value["dropped"].as_u64().unwrap_or(1));
     }
 
-    fn add(&mut self, record: &Record) {
+    fn add(&mut self, record: &ParsedRecord) {
         self.records += 1;
         self.dropped = self.dropped.saturating_add(record.dropped.unwrap_or(0));
         let text = |text: Option<&str>| bounded(text.unwrap_or_default());
@@ -332,7 +332,11 @@ mod tests {
     fn a_flood_of_different_paths_does_not_fill_the_memory() {
         let mut counts = Counts::default();
         for number in 0..MOST + 10 {
-            let record = Record { host: Some(format!("h{number}")), kind: "dns".into(), ..Record::default() };
+            let record = ParsedRecord {
+                host: Some(format!("h{number}")),
+                kind: "dns".into(),
+                ..ParsedRecord::default()
+            };
             counts.add(&record);
         }
         assert_eq!((counts.subjects.len(), counts.others), (MOST, 10));

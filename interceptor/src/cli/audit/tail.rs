@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::filter::Filter;
 use super::follow::{Followed, Last, pause};
 use super::lines::Line;
-use super::record::Record;
+use super::record::ParsedRecord;
 use super::show;
 use crate::cli::daemon::{self, events};
 use crate::cli::policy_file::printable_json;
@@ -78,7 +78,7 @@ pub(in crate::cli) fn run(arguments: Tail) -> anyhow::Result<ExitCode> {
 fn from_file(arguments: &Tail, printer: &Printer) -> anyhow::Result<ExitCode> {
     let Some(path) = &arguments.file else { return Ok(ExitCode::from(2)) };
     let mut followed = Followed::open(path)?;
-    let wanted = |record: &Record| {
+    let wanted = |record: &ParsedRecord| {
         arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox) && arguments.filter.wants(record)
     };
     let first = match (arguments.lines, arguments.filter.since) {
@@ -120,7 +120,7 @@ fn from_file(arguments: &Tail, printer: &Printer) -> anyhow::Result<ExitCode> {
 }
 
 fn from_daemon(arguments: &Tail, sandbox: &str, printer: &Printer) -> anyhow::Result<ExitCode> {
-    let wanted = |record: &Record| arguments.filter.wants(record);
+    let wanted = |record: &ParsedRecord| arguments.filter.wants(record);
     let path = events::path(sandbox, &query(&arguments.filter));
     let limit = arguments.no_follow.then_some(KEPT_COME);
     daemon::conclude(events::follow(&arguments.control, &path, limit, |event| match event.name.as_str() {
@@ -155,7 +155,7 @@ struct Printer {
 
 impl Printer {
     /// The text to print for a line, if any.
-    fn shown(&self, line: Line, wanted: &impl Fn(&Record) -> bool) -> Option<String> {
+    fn shown(&self, line: Line, wanted: &impl Fn(&ParsedRecord) -> bool) -> Option<String> {
         let bytes = match line {
             Line::Whole(bytes) => bytes,
             Line::TooLong(length) => return self.unreadable(length),
@@ -163,7 +163,7 @@ impl Printer {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return None;
         }
-        let Some(record) = Record::parse(&bytes) else { return self.unreadable(bytes.len() as u64) };
+        let Some(record) = ParsedRecord::parse(&bytes) else { return self.unreadable(bytes.len() as u64) };
         if !wanted(&record) {
             return None;
         }

@@ -13,7 +13,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use super::problem::Problem;
+use super::problem::DaemonProblem;
 
 /// The largest response accepted, in bytes.
 const LONGEST: usize = 64 << 20;
@@ -50,7 +50,7 @@ pub(in crate::cli) enum Failure {
     },
     /// The daemon refused.
     #[error("{0}")]
-    Refused(Box<Problem>),
+    Refused(Box<DaemonProblem>),
     /// The response cannot be printed.
     #[error(transparent)]
     Output(#[from] io::Error),
@@ -140,7 +140,7 @@ pub(in crate::cli) async fn begin(socket: &Path, question: Question) -> Result<R
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
-    Err(Failure::Refused(Box::new(Problem::read(status, &body).at(&question.path))))
+    Err(Failure::Refused(Box::new(DaemonProblem::read(status, &body).at(&question.path))))
 }
 
 /// Whether this user may use the daemon: root or the socket's owner.

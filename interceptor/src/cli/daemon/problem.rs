@@ -13,7 +13,7 @@ const SHOWN: usize = 300;
 
 /// A refusal.
 #[derive(Debug)]
-pub(in crate::cli) struct Problem {
+pub(in crate::cli) struct DaemonProblem {
     status: StatusCode,
     document: Option<Document>,
     /// The body, if it is not a problem document.
@@ -35,24 +35,24 @@ struct Document {
     errors: Vec<Value>,
 }
 
-impl Problem {
+impl DaemonProblem {
     /// Reads an answer's body.
-    pub(super) fn read(status: StatusCode, body: &[u8]) -> Problem {
+    pub(super) fn read(status: StatusCode, body: &[u8]) -> DaemonProblem {
         let document: Option<Document> = serde_json::from_slice(body).ok();
         let text = String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN)]);
-        Problem { status, document, text: text.chars().take(SHOWN).collect(), sandbox: None }
+        DaemonProblem { status, document, text: text.chars().take(SHOWN).collect(), sandbox: None }
     }
 
     /// Adds the sandbox named in the request's path.
-    pub(super) fn at(self, path: &str) -> Problem {
+    pub(super) fn at(self, path: &str) -> DaemonProblem {
         let rest = path.strip_prefix("/v1/sandboxes/");
         let id = rest.and_then(|rest| rest.split(['/', '?']).next());
         let decoded = id.map(|id| percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned());
-        Problem { sandbox: decoded, ..self }
+        DaemonProblem { sandbox: decoded, ..self }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for DaemonProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(document) = &self.document else {
             write!(f, "the daemon refused: {}", self.status)?;
@@ -98,7 +98,7 @@ mod tests {
     fn a_problem_is_told_with_every_place_and_nothing_steers_the_terminal() {
         let body = br#"{"type":"about:blank","title":"The policy is not valid","status":422,"detail":"2 errors\u001b[2J",
             "errors":[{"path":"/network/allow/0","message":"no host"},{"message":"odd\u202e"}]}"#;
-        let shown = Problem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
+        let shown = DaemonProblem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
         assert_eq!(
             shown,
             "the daemon refused: The policy is not valid (422): 2 errors\\u{1b}[2J\n  /network/allow/0: no host\n  odd\\u{202e}"
@@ -106,17 +106,17 @@ mod tests {
         let body =
             br#"{"type":"about:blank","title":"The document is invalid","detail":"/pid: must be a number",
             "errors":[{"pointer":"/pid","detail":"must be a number"}]}"#;
-        let shown = Problem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
+        let shown = DaemonProblem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
         assert_eq!(shown, "the daemon refused: The document is invalid (422): /pid: must be a number");
-        let shown = Problem::read(StatusCode::BAD_GATEWAY, b"<html>\x1b[2J").to_string();
+        let shown = DaemonProblem::read(StatusCode::BAD_GATEWAY, b"<html>\x1b[2J").to_string();
         assert_eq!(shown, "the daemon refused: 502 Bad Gateway: <html>\\u{1b}[2J");
         assert_eq!(
-            Problem::read(StatusCode::NOT_FOUND, b"{}").to_string(),
+            DaemonProblem::read(StatusCode::NOT_FOUND, b"{}").to_string(),
             "the daemon refused: Not Found (404)"
         );
         let body = br#"{"type":"urn:interceptor:problem:no_such_sandbox","title":"x"}"#;
         let problem =
-            Problem::read(StatusCode::NOT_FOUND, body).at("/v1/sandboxes/nope%1b/policy?close=true");
+            DaemonProblem::read(StatusCode::NOT_FOUND, body).at("/v1/sandboxes/nope%1b/policy?close=true");
         assert_eq!(problem.to_string(), "no sandbox \"nope\\u{1b}\"; see: interceptor ctl sandboxes");
     }
 }

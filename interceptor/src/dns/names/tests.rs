@@ -106,13 +106,13 @@ fn the_whole_of_both_ranges_is_synthetic_and_nothing_else_is() {
 fn every_place_has_addresses_of_its_own_within_the_ranges() {
     let names = Names::new();
     let mut seen = HashSet::new();
-    for place in 0..PLACES {
-        let (four, six) = addresses_of(place);
+    for slot in 0..SLOTS {
+        let (four, six) = addresses_of(slot);
         assert!(seen.insert(four) && names.is_synthetic(four.into()) && names.is_synthetic(six.into()));
-        assert_eq!(place_of(four.into()), Some(place));
-        assert_eq!(place_of(six.into()), Some(place));
+        assert_eq!(slot_of(four.into()), Some(slot));
+        assert_eq!(slot_of(six.into()), Some(slot));
     }
-    assert_eq!(addresses_of(PLACES - 1).0, Ipv4Addr::new(198, 19, 254, 255));
+    assert_eq!(addresses_of(SLOTS - 1).0, Ipv4Addr::new(198, 19, 254, 255));
 }
 
 #[test]

@@ -282,7 +282,7 @@ async fn without_ipv6_no_name_has_an_ipv6_address() {
     let server = DnsServer::new(DnsOptions {
         sandbox: "s2".into(),
         names: Arc::new(Names::new()),
-        rules: Arc::clone(&lab.rules) as Arc<dyn Rules>,
+        rules: Arc::clone(&lab.rules) as Arc<dyn DnsRules>,
         upstream: Upstream::new(UpstreamOptions {
             name_servers: NameServers::These(vec![lab.outside.address]),
             ..UpstreamOptions::default()

@@ -37,7 +37,7 @@ async fn the_sandbox_s_own_host_name_is_itself_in_both_families() {
         let server = DnsServer::new(DnsOptions {
             sandbox: "s2".into(),
             names: Arc::new(Names::new()),
-            rules: Arc::clone(&lab.rules) as Arc<dyn Rules>,
+            rules: Arc::clone(&lab.rules) as Arc<dyn DnsRules>,
             upstream: Upstream::new(UpstreamOptions::default()),
             audit: lab.audit.clone(),
             ipv6: true,

@@ -33,7 +33,7 @@ struct TestRules {
     turn: Mutex<Duration>,
 }
 
-impl Rules for TestRules {
+impl DnsRules for TestRules {
     fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.lock().unwrap())
     }
@@ -91,7 +91,7 @@ impl Lab {
         let server = DnsServer::new(DnsOptions {
             sandbox: "s1".into(),
             names: Arc::clone(&names),
-            rules: Arc::clone(&rules) as Arc<dyn Rules>,
+            rules: Arc::clone(&rules) as Arc<dyn DnsRules>,
             upstream: Upstream::new(UpstreamOptions {
                 name_servers: NameServers::These(vec![outside.address]),
                 overrides: ["here.example.com:192.0.2.7", "*.here.example:443:192.0.2.8"]
