@@ -87,7 +87,7 @@ fn options_that_cannot_work_are_rejected_before_the_start() {
         let outcome =
             lab.sandbox(&policy(lab)).quiet_log().bare().option("--nesting").user("root").run(&["true"]);
         assert_eq!(outcome.code(), Some(125));
-        assert!(outcome.err().contains("name another --user"), "{}", outcome.err());
+        assert!(outcome.err().contains("choose another --user"), "{}", outcome.err());
     });
 }
 
