@@ -292,7 +292,7 @@ async fn without_a_name_server_lookups_fail_and_say_so() {
     let upstream = Upstream::new(options);
     let error = upstream.connect(&unrestricted(), &host("api.example.com"), 443).await.unwrap_err();
     assert_eq!(error.reason(), Reason::UpstreamUnreachable);
-    assert!(error.to_string().contains("no name server"), "{error}");
+    assert!(error.to_string().contains("no usable name server"), "{error}");
     assert_eq!(
         upstream.exists(host("api.example.com").name().unwrap()).await,
         Existence::Unknown(LookupFailure::Failed)
