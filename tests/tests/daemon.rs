@@ -281,7 +281,8 @@ print(s.recv(100000).decode())",
         );
         let said = guest.python(&program);
         assert!(said.starts_with("HTTP/1.1 403") && said.contains("is in a sandbox"), "{said}");
-        // So it is for one that moved into the sandbox with its connection open, and for one that `run` made.
+        // The same holds for a process that moved into the sandbox with an open connection, and for
+        // a sandbox of `run`.
         let moved = format!(
             "import socket, os
 s = socket.socket(socket.AF_UNIX); s.connect({:?})

@@ -215,7 +215,11 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// If a requested limit is among them.
-fn unbounded(sandbox: &launch::LaunchedSandbox, asked: impl Fn(Bounded) -> bool, quiet: bool) -> anyhow::Result<()> {
+fn unbounded(
+    sandbox: &launch::LaunchedSandbox,
+    asked: impl Fn(Bounded) -> bool,
+    quiet: bool,
+) -> anyhow::Result<()> {
     const WHY: &str = "no cgroup file system that is mounted here has the controller and lets it be used";
     for resource in sandbox.unbounded() {
         match asked(*resource) {
