@@ -1,7 +1,8 @@
 //! `connect(2)`: TCP to the proxy, UDP port 53 to the resolver, nothing else anywhere.
 //!
-//! The kernel runs these hooks for a non-blocking connect, for TCP fast open (`sendto` with `MSG_FASTOPEN`, and
-//! `TCP_FASTOPEN_CONNECT`) and for io_uring too; not for `connect` with `AF_UNSPEC`, which only undoes a connection.
+//! The kernel runs these hooks for a non-blocking connect, for TCP fast open (`sendto` with
+//! `MSG_FASTOPEN`, and `TCP_FASTOPEN_CONNECT`) and for io_uring too; not for `connect` with
+//! `AF_UNSPEC`, which only undoes a connection.
 
 use core::ffi::c_void;
 
@@ -27,8 +28,9 @@ pub(crate) fn connect<F: Family>(address: &Address<F>) -> i32 {
             carry_out(address, sandbox, &destination, verdict, cause, listener::accepts)
         }
         (SOCK_DGRAM, IPPROTO_UDP) => {
-            // To sort the addresses of a name, C libraries connect a datagram socket to each and ask for its source (RFC 6724): at
-            // an address that stands for a name that says nothing, and the look-up of the name has a record of its own.
+            // To sort the addresses of a name, C libraries connect a datagram socket to each and
+            // ask for its source (RFC 6724): at an address that stands for a name that says
+            // nothing, and the look-up of the name has a record of its own.
             let cause = if destination.is_synthetic() { SILENT } else { cause::PROTOCOL };
             let verdict = verdict::udp(sandbox, &destination);
             carry_out(address, sandbox, &destination, verdict, cause, listener::resolves)
@@ -46,9 +48,10 @@ const SILENT: u32 = 0;
 /// TCP, with the maps the verdict asks, and why it is refused if it is.
 #[inline(always)]
 fn tcp(sandbox: &Sandbox, destination: &Endpoint) -> (Verdict, u32) {
-    // A sandbox at its limit is refused here, where the caller learns of it; in `sock_ops` it could only be left without a record.
-    let below_limit =
-        HalfOpen::of(sandbox.id).is_some_and(|count| count.get() < u64::from(sandbox.half_open_limit));
+    // A sandbox at its limit is refused here, where the caller learns of it; in `sock_ops` it could
+    // only be left without a record.
+    let below_limit = HalfOpen::of(sandbox.id)
+        .is_some_and(|count| count.get() < u64::from(sandbox.half_open_limit));
     let verdict = verdict::tcp(
         sandbox,
         destination,
@@ -71,8 +74,8 @@ fn loopback(destination: &Endpoint) -> [u32; 4] {
     address
 }
 
-/// Does to the socket and to the address in the call what was decided. `cause` is why, if it is refused; `is_there` asks whether the
-/// interceptor is at the target.
+/// Does to the socket and to the address in the call what was decided. `cause` is why, if it is
+/// refused; `is_there` asks whether the interceptor is at the target.
 #[inline(always)]
 pub(crate) fn carry_out<F: Family>(
     address: &Address<F>,
@@ -85,7 +88,8 @@ pub(crate) fn carry_out<F: Family>(
     let mut cause = cause;
     match verdict {
         Verdict::Leave => {
-            // The socket may have been redirected before and then disconnected: its record must not stick to this connection.
+            // The socket may have been redirected before and then disconnected: its record must not
+            // stick to this connection.
             maps::forget(address.socket());
             return PASS;
         }
@@ -119,7 +123,8 @@ fn report<F: Family>(address: &Address<F>, sandbox: &Sandbox, destination: &Endp
     }
 }
 
-/// One debug event. Off unless user space asks for it at load, when the verifier removes it from the programs.
+/// One debug event. Off unless user space asks for it at load, when the verifier removes it from
+/// the programs.
 #[inline(always)]
 fn log_refused<F: Family>(address: &Address<F>, destination: &Endpoint) {
     debug!(

@@ -1,7 +1,8 @@
 //! Reading and writing the context of a `sock_addr` hook, one implementation for both families.
 //!
-//! Every access is inline assembly at a constant offset. The verifier takes no access through `context + register`, and that
-//! is what LLVM makes of two reads it can merge: "dereference of modified ctx ptr R1 off=8 disallowed".
+//! Every access is inline assembly at a constant offset. The verifier takes no access through
+//! `context + register`, and that is what LLVM makes of two reads it can merge: "dereference of
+//! modified ctx ptr R1 off=8 disallowed".
 
 use core::arch::asm;
 use core::ffi::c_void;
@@ -17,7 +18,8 @@ use interceptor_ebpf::Endpoint;
 #[inline(always)]
 pub(crate) fn read<const OFFSET: usize>(context: *mut c_void) -> u32 {
     let value: u64;
-    // SAFETY: one load from the context that the kernel passed in; the verifier checks that the offset is a readable field.
+    // SAFETY: one load from the context that the kernel passed in; the verifier checks that the
+    // offset is a readable field.
     unsafe {
         asm!("{value} = *(u32 *)({context} + {offset})", value = lateout(reg) value, context = in(reg) context,
              offset = const OFFSET, options(readonly, nostack, preserves_flags));
@@ -40,7 +42,8 @@ pub(crate) fn read_pointer<const OFFSET: usize>(context: *mut c_void) -> *mut c_
 /// Writes the word at `OFFSET` of a context.
 #[inline(always)]
 fn write<const OFFSET: usize>(context: *mut c_void, value: u32) {
-    // SAFETY: one store to the context; the verifier checks that the offset is a field this hook may write.
+    // SAFETY: one store to the context; the verifier checks that the offset is a field this hook
+    // may write.
     unsafe {
         asm!("*(u32 *)({context} + {offset}) = {value}", value = in(reg) u64::from(value), context = in(reg) context,
              offset = const OFFSET, options(nostack, preserves_flags));

@@ -1,8 +1,9 @@
 //! The last wall: no packet of the sandbox leaves or arrives by another device than `lo`.
 //!
-//! Where the namespace has nothing but `lo` it never says no. Elsewhere (the host's namespace, a container's with a link) it
-//! stops what no other hook sees: sockets from before the attach, protocols nobody thought of, and whoever would call on the
-//! sandbox from outside. It reads no packet, so fragments and extension headers are nothing to it.
+//! Where the namespace has nothing but `lo` it never says no. Elsewhere (the host's namespace, a
+//! container's with a link) it stops what no other hook sees: sockets from before the attach,
+//! protocols nobody thought of, and whoever would call on the sandbox from outside. It reads no
+//! packet, so fragments and extension headers are nothing to it.
 
 use core::mem::offset_of;
 

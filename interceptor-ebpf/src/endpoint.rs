@@ -5,7 +5,8 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// The third word of every IPv4-mapped address: `::ffff:0:0/96`.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
-/// An address with a port. IPv4 is kept in its mapped form, so one layout and one comparison serve both families.
+/// An address with a port. IPv4 is kept in its mapped form, so one layout and one comparison serve
+/// both families.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
@@ -31,8 +32,8 @@ impl Endpoint {
         self.address[0] == 0 && self.address[1] == 0 && self.address[2] == MAPPED
     }
 
-    /// Whether a connection to it stays on this host's `lo`: 127.0.0.0/8, `::1`, and the unspecified addresses, which Linux
-    /// takes for loopback in `connect` and `sendto`.
+    /// Whether a connection to it stays on this host's `lo`: 127.0.0.0/8, `::1`, and the
+    /// unspecified addresses, which Linux takes for loopback in `connect` and `sendto`.
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
         let last = u32::from_be(self.address[3]);
@@ -43,8 +44,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether it lies in a range from which synthetic addresses are handed out: 198.18.0.0/15 (RFC 2544) and 2001:2::/48
-    /// (RFC 5180). They stand for names, never for a machine.
+    /// Whether it lies in a range from which synthetic addresses are handed out: 198.18.0.0/15
+    /// (RFC 2544) and 2001:2::/48 (RFC 5180). They stand for names, never for a machine.
     #[inline(always)]
     pub const fn is_synthetic(&self) -> bool {
         if self.is_v4() {
@@ -95,8 +96,9 @@ impl From<SocketAddr> for Endpoint {
 impl From<Endpoint> for SocketAddr {
     fn from(endpoint: Endpoint) -> Self {
         let [a, b, c, d] = endpoint.address.map(u32::from_be);
-        let address =
-            Ipv6Addr::from_bits((a as u128) << 96 | (b as u128) << 64 | (c as u128) << 32 | d as u128);
+        let address = Ipv6Addr::from_bits(
+            (a as u128) << 96 | (b as u128) << 64 | (c as u128) << 32 | d as u128,
+        );
         Self::new(IpAddr::V6(address).to_canonical(), endpoint.port as u16)
     }
 }
@@ -161,7 +163,9 @@ mod tests {
         ] {
             assert!(endpoint(text).is_synthetic(), "{text}");
         }
-        for text in ["198.17.255.255:1", "198.20.0.0:1", "[2001:2:1::]:1", "[2001:3::]:1", "[2001::2]:1"] {
+        for text in
+            ["198.17.255.255:1", "198.20.0.0:1", "[2001:2:1::]:1", "[2001:3::]:1", "[2001::2]:1"]
+        {
             assert!(!endpoint(text).is_synthetic(), "{text}");
         }
     }

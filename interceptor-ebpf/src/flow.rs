@@ -1,10 +1,11 @@
 //! How an original destination gets from the client's socket to the accepted one.
 //!
-//! `connect` leaves it in the client socket's storage. When the client's addresses are settled (TCP_CONNECT_CB, before the
-//! first SYN) it goes into FLOWS; when the listener's side is established (PASSIVE_ESTABLISHED_CB, before `accept` can return
-//! it, fast open included) it goes from there into the accepted socket's storage. Between the two the client may close: then
-//! STATE_CB removes it. Both ends run this program for the same sandbox, since the listener lives in the sandbox's cgroup;
-//! another sandbox's end has another key.
+//! `connect` leaves it in the client socket's storage. When the client's addresses are settled
+//! (TCP_CONNECT_CB, before the first SYN) it goes into FLOWS; when the listener's side is
+//! established (PASSIVE_ESTABLISHED_CB, before `accept` can return it, fast open included) it goes
+//! from there into the accepted socket's storage. Between the two the client may close: then
+//! STATE_CB removes it. Both ends run this program for the same sandbox, since the listener lives
+//! in the sandbox's cgroup; another sandbox's end has another key.
 
 use core::ffi::c_void;
 use core::mem::offset_of;
@@ -31,7 +32,9 @@ pub(crate) fn station(context: &SockOpsContext) {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(context, sandbox.id),
         BPF_SOCK_OPS_STATE_CB => {
             // The second argument is the new state.
-            if read::<{ offset_of!(bpf_sock_ops, __bindgen_anon_1) + 4 }>(context.as_ptr()) == BPF_TCP_CLOSE {
+            if read::<{ offset_of!(bpf_sock_ops, __bindgen_anon_1) + 4 }>(context.as_ptr())
+                == BPF_TCP_CLOSE
+            {
                 maps::close_flow(&flow(sandbox.id, context, local(context), remote(context)));
             }
         }
@@ -132,8 +135,8 @@ fn remote_words(context: &SockOpsContext) -> [u32; 4] {
     >(context)
 }
 
-/// Whether packets are IPv4: an IPv4 socket, or an IPv6 one connected to a mapped address, whose own address is not in mapped
-/// form yet when `connect` is under way.
+/// Whether packets are IPv4: an IPv4 socket, or an IPv6 one connected to a mapped address, whose
+/// own address is not in mapped form yet when `connect` is under way.
 #[inline(always)]
 fn speaks_v4(context: &SockOpsContext) -> bool {
     const AF_INET: u32 = 2;

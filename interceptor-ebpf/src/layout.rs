@@ -5,10 +5,12 @@ use crate::Endpoint;
 /// The sandbox shares its network namespace with others: loopback is not its own.
 pub const SHARED_NETNS: u32 = 1;
 
-/// User space wants to hear of what is refused: set when the self-test has passed, whose refusals are nobody's business.
+/// User space wants to hear of what is refused: set when the self-test has passed, whose refusals
+/// are nobody's business.
 pub const REPORTS: u32 = 2;
 
-/// How many refusals of one sandbox are reported in one [`REPORT_WINDOW_SHIFT`]; those beyond are only counted.
+/// How many refusals of one sandbox are reported in one [`REPORT_WINDOW_SHIFT`]; those beyond are
+/// only counted.
 pub const REPORT_LIMIT: u64 = 1024;
 
 /// The length of the window as a power of two of nanoseconds: 2^30, a little more than a second.
@@ -17,11 +19,13 @@ pub const REPORT_WINDOW_SHIFT: u32 = 30;
 /// Bytes of the ring in which reports wait for user space: some five thousand.
 pub const REPORT_RING: usize = 256 * 1024;
 
-/// How many connections of one sandbox may be between `connect` and their acceptance. A connection is in this state for
-/// microseconds; a sandbox that holds more has stopped listening to the answers, or floods.
+/// How many connections of one sandbox may be between `connect` and their acceptance. A connection
+/// is in this state for microseconds; a sandbox that holds more has stopped listening to the
+/// answers, or floods.
 pub const HALF_OPEN_LIMIT: u32 = 1024;
 
-/// How many half-open connections all sandboxes together may have: a thousand sandboxes at their limit.
+/// How many half-open connections all sandboxes together may have: a thousand sandboxes at their
+/// limit.
 pub const FLOWS_CAPACITY: usize = 1 << 20;
 
 /// How many networks all sandboxes together may deny. Entries cost memory only when they exist.
@@ -30,12 +34,13 @@ pub const NETWORKS_CAPACITY: usize = 1 << 22;
 /// How many sandboxes one program set serves.
 pub const SANDBOXES_CAPACITY: usize = 1 << 16;
 
-/// Words of a network's key: the set it belongs to, the family (4 or 6), then the address. The family keeps `::/1` from covering
-/// IPv4, whose addresses are in their mapped form. The LPM trie's own `prefixlen` counts all of it.
+/// Words of a network's key: the set it belongs to, the family (4 or 6), then the address. The
+/// family keeps `::/1` from covering IPv4, whose addresses are in their mapped form. The LPM trie's
+/// own `prefixlen` counts all of it.
 pub const NETWORK_WORDS: usize = 7;
 
-/// What the programs know of one sandbox: the value of its cgroup's local storage. All zero (as the kernel makes it at attach)
-/// means "not configured": everything is refused.
+/// What the programs know of one sandbox: the value of its cgroup's local storage. All zero (as the
+/// kernel makes it at attach) means "not configured": everything is refused.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
@@ -43,7 +48,8 @@ pub struct Sandbox {
     pub id: u64,
     /// The set of networks that `connect` refuses; 0 when there is none.
     pub denied: u64,
-    /// The set of loopback networks that may be asked for in a shared namespace; 0 when there is none.
+    /// The set of loopback networks that may be asked for in a shared namespace; 0 when there is
+    /// none.
     pub allowed_loopback: u64,
     /// Where TCP over IPv4 goes.
     pub tcp4: Endpoint,
@@ -123,7 +129,8 @@ pub struct Redirection {
 pub struct Flow {
     /// The sandbox of the end that looks.
     pub sandbox: u64,
-    /// The network namespace: a sandbox may make nested ones, where the same addresses mean other sockets.
+    /// The network namespace: a sandbox may make nested ones, where the same addresses mean other
+    /// sockets.
     pub netns: u64,
     /// The address of the end that called `connect`.
     pub client: [u32; 4],
@@ -233,7 +240,10 @@ mod tests {
         let words: [u32; Refusal::WORDS] = [1, 0, cause::NETWORK, 1, 6, 10, 11, 12, 13, 443];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let refusal = Refusal::from_bytes(&bytes).unwrap();
-        assert_eq!((split(refusal.sandbox), refusal.cause, refusal.protocol), ([1, 0], cause::NETWORK, 6));
+        assert_eq!(
+            (split(refusal.sandbox), refusal.cause, refusal.protocol),
+            ([1, 0], cause::NETWORK, 6)
+        );
         assert_eq!(refusal.destination, Endpoint { address: [10, 11, 12, 13], port: 443 });
         for length in [0, 4, bytes.len() - 1] {
             assert_eq!(Refusal::from_bytes(&bytes[..length]), None);
@@ -273,7 +283,10 @@ mod tests {
         let word = |offset: usize| words[offset / 4];
         assert_eq!([word(0), word(4)], split(sandbox.id));
         assert_eq!([word(core::mem::offset_of!(Sandbox, denied)), 0], split(9));
-        assert_eq!(word(core::mem::offset_of!(Sandbox, tcp4) + core::mem::offset_of!(Endpoint, port)), 14);
+        assert_eq!(
+            word(core::mem::offset_of!(Sandbox, tcp4) + core::mem::offset_of!(Endpoint, port)),
+            14
+        );
         assert_eq!(word(core::mem::offset_of!(Sandbox, dns6)), 20);
         assert_eq!(word(core::mem::offset_of!(Sandbox, flags)), SHARED_NETNS);
         assert_eq!(word(core::mem::offset_of!(Sandbox, half_open_limit)), 99);

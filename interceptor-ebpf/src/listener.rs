@@ -1,8 +1,9 @@
 //! Whether the interceptor still listens where a redirection leads.
 //!
-//! In a namespace that others share, the port of a dead interceptor is free for anybody to take, and a sandbox would be led to
-//! whoever did. So there a redirection also asks for the socket at its target, and wants the mark that user space puts on its own.
-//! In a private namespace only the sandbox itself could take the port, and would speak to itself.
+//! In a namespace that others share, the port of a dead interceptor is free for anybody to take,
+//! and a sandbox would be led to whoever did. So there a redirection also asks for the socket at
+//! its target, and wants the mark that user space puts on its own. In a private namespace only the
+//! sandbox itself could take the port, and would speak to itself.
 
 use core::ffi::c_void;
 use core::mem::size_of;
@@ -54,7 +55,8 @@ pub(crate) fn resolves(context: *mut c_void, target: &Endpoint, sandbox: &Sandbo
 fn is_own(context: *mut c_void, target: &Endpoint, sandbox: &Sandbox, lookup: Lookup) -> bool {
     let to_port = (target.port as u16).to_be();
     let find = |tuple: *mut c_void, size: usize| {
-        // SAFETY: the tuple has the size that tells the helper its family, and lives beyond the call.
+        // SAFETY: the tuple has the size that tells the helper its family, and lives beyond the
+        // call.
         unsafe { lookup(context, tuple.cast(), size as u32, CURRENT_NETNS, 0) }
     };
     let socket = if target.is_v4() {

@@ -1,7 +1,8 @@
 //! The programs: one entry point a hook, each a line over the module of its subject.
 //!
-//! All of them are attached to the cgroup of every sandbox, and tell the sandboxes apart by the local storage of the cgroup
-//! they are attached to ([`maps::sandbox`]). What decides is [`interceptor_ebpf::verdict`].
+//! All of them are attached to the cgroup of every sandbox, and tell the sandboxes apart by the
+//! local storage of the cgroup they are attached to ([`maps::sandbox`]). What decides is
+//! [`interceptor_ebpf::verdict`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -110,7 +111,8 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The helpers these programs call are for programs under a GPL-compatible licence only; the kernel reads this section.
+/// The helpers these programs call are for programs under a GPL-compatible licence only; the kernel
+/// reads this section.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,8 +1,9 @@
-//! `socket(2)`: TCP and UDP; no other protocol of the internet families can be redirected, so none is made.
+//! `socket(2)`: TCP and UDP; no other protocol of the internet families can be redirected, so none
+//! is made.
 //!
-//! Raw, ICMP ("ping"), UDP-Lite, SCTP, DCCP, MPTCP and SMC sockets fail with `EPERM` here; where the kernel lacks the protocol
-//! it says so itself (`EPROTONOSUPPORT`) before the hook. Families beside AF_INET and AF_INET6 have no such hook: the launcher's
-//! seccomp filter is for them.
+//! Raw, ICMP ("ping"), UDP-Lite, SCTP, DCCP, MPTCP and SMC sockets fail with `EPERM` here; where
+//! the kernel lacks the protocol it says so itself (`EPROTONOSUPPORT`) before the hook. Families
+//! beside AF_INET and AF_INET6 have no such hook: the launcher's seccomp filter is for them.
 
 use core::mem::offset_of;
 

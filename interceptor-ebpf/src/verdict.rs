@@ -1,5 +1,6 @@
-//! What becomes of a destination. The `connect` and `sendmsg` hooks of both families call these two functions and nothing
-//! else decides; what they need from maps they ask through closures, so that the host can test every case.
+//! What becomes of a destination. The `connect` and `sendmsg` hooks of both families call these two
+//! functions and nothing else decides; what they need from maps they ask through closures, so that
+//! the host can test every case.
 
 use crate::{Endpoint, Sandbox};
 
@@ -17,11 +18,13 @@ pub enum Verdict {
     Redirect(Endpoint),
 }
 
-/// TCP: every destination goes to the proxy, but the sandbox's own loopback, and what a deny network covers.
+/// TCP: every destination goes to the proxy, but the sandbox's own loopback, and what a deny
+/// network covers.
 ///
-/// Port 53 goes to the proxy on loopback too: a resolver that answers on 127.0.0.53 is not a way round. A synthetic address
-/// stands for a name, which user space judges, so no network rule applies to it. In a shared namespace loopback is the host's:
-/// what a rule allows goes to the proxy, which also judges the port and dials.
+/// Port 53 goes to the proxy on loopback too: a resolver that answers on 127.0.0.53 is not a way
+/// round. A synthetic address stands for a name, which user space judges, so no network rule
+/// applies to it. In a shared namespace loopback is the host's: what a rule allows goes to the
+/// proxy, which also judges the port and dials.
 #[inline(always)]
 pub fn tcp(
     sandbox: &Sandbox,
@@ -39,10 +42,15 @@ pub fn tcp(
     } else {
         destination.is_synthetic() || !denied()
     };
-    if redirect { to(if destination.is_v4() { sandbox.tcp4 } else { sandbox.tcp6 }) } else { Verdict::Refuse }
+    if redirect {
+        to(if destination.is_v4() { sandbox.tcp4 } else { sandbox.tcp6 })
+    } else {
+        Verdict::Refuse
+    }
 }
 
-/// UDP: port 53 goes to the resolver, the sandbox's own loopback is left alone, everything else is refused.
+/// UDP: port 53 goes to the resolver, the sandbox's own loopback is left alone, everything else is
+/// refused.
 #[inline(always)]
 pub fn udp(sandbox: &Sandbox, destination: &Endpoint) -> Verdict {
     if destination.port == DNS_PORT {
@@ -89,7 +97,8 @@ mod tests {
     fn tcp_is_judged_by_namespace_port_and_network() {
         use Verdict::{Leave, Refuse};
         let (v4, v6) = (redirect("127.0.0.1:1001"), redirect("[::1]:1002"));
-        // destination, denied, loopback allowed, verdict in a private namespace, verdict in a shared one
+        // destination, denied, loopback allowed, verdict in a private namespace, verdict in a
+        // shared one
         let table = [
             ("192.0.2.1:443", false, false, v4, v4),
             ("[2001:db8::1]:443", false, false, v6, v6),
@@ -112,7 +121,10 @@ mod tests {
         for (text, denied, allowed, private, shared) in table {
             for (flags, expected) in [(0, private), (SHARED_NETNS, shared)] {
                 let verdict = tcp(&sandbox(flags), &endpoint(text), || denied, || allowed);
-                assert_eq!(verdict, expected, "{text} denied={denied} allowed={allowed} flags={flags}");
+                assert_eq!(
+                    verdict, expected,
+                    "{text} denied={denied} allowed={allowed} flags={flags}"
+                );
             }
         }
     }
@@ -147,7 +159,10 @@ mod tests {
         let mut sandbox = sandbox(0);
         sandbox.tcp6 = Endpoint::default();
         sandbox.dns6 = Endpoint::default();
-        assert_eq!(tcp(&sandbox, &endpoint("[2001:db8::1]:443"), || false, || false), Verdict::Refuse);
+        assert_eq!(
+            tcp(&sandbox, &endpoint("[2001:db8::1]:443"), || false, || false),
+            Verdict::Refuse
+        );
         assert_eq!(udp(&sandbox, &endpoint("[2001:db8::1]:53")), Verdict::Refuse);
     }
 }

@@ -9,8 +9,8 @@ fn main() {
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
-/// A policy of `rules` network rules and `rules` endpoint rules of one credential: names, wildcards and networks; prefixes,
-/// one-segment wildcards, globs within a segment and across segments.
+/// A policy of `rules` network rules and `rules` endpoint rules of one credential: names, wildcards
+/// and networks; prefixes, one-segment wildcards, globs within a segment and across segments.
 fn policy(rules: usize) -> Policy {
     let list = |rule: &dyn Fn(usize) -> String| {
         (0..rules).map(|n| format!("\"{}\"", rule(n))).collect::<Vec<_>>().join(",")
@@ -71,7 +71,13 @@ fn governed_prefix(bencher: Bencher<'_, '_>, rules: usize) {
 /// A glob within a segment.
 #[divan::bench(args = SIZES)]
 fn governed_glob(bencher: Bencher<'_, '_>, rules: usize) {
-    decide(bencher, rules, "api.test", &format!("/v1/f{}-abc/content", (rules - 3) / 4 * 4 + 2), true);
+    decide(
+        bencher,
+        rules,
+        "api.test",
+        &format!("/v1/f{}-abc/content", (rules - 3) / 4 * 4 + 2),
+        true,
+    );
 }
 
 /// A glob across segments.
@@ -89,7 +95,13 @@ fn governed_denied(bencher: Bencher<'_, '_>, rules: usize) {
 /// A name that no credential governs.
 #[divan::bench(args = SIZES)]
 fn free_name(bencher: Bencher<'_, '_>, rules: usize) {
-    decide(bencher, rules, &format!("x.y.w{}.allowed.test", (rules - 2) / 4 * 4 + 1), "/any/path", true);
+    decide(
+        bencher,
+        rules,
+        &format!("x.y.w{}.allowed.test", (rules - 2) / 4 * 4 + 1),
+        "/any/path",
+        true,
+    );
 }
 
 /// An address in one of the networks.

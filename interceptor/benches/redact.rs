@@ -31,7 +31,10 @@ fn main() {
 
 /// Keys as services issue them, each with a placeholder of the same length.
 const KEYS: [(&str, &str); 8] = [
-    ("sk-proj-Zr8tQ1vB6nXw3LkY9dPfG2hJ5mC7sT4uA0eR", "sk-proj-proxy-managed-8fK2mQ9xWcB5tLrY3nDpVh"),
+    (
+        "sk-proj-Zr8tQ1vB6nXw3LkY9dPfG2hJ5mC7sT4uA0eR",
+        "sk-proj-proxy-managed-8fK2mQ9xWcB5tLrY3nDpVh",
+    ),
     ("9b1f04c7d2e85a6370be9f21c4d8a75e", "proxy-managed-q7w3e9r5t1y8u2i6o0"),
     ("ghp_2c8YtLq0XvRb7ZkN4mJw9FhD3sGaPe6UiT1o", "ghp_proxymanaged7Rb2Yc9Xd4Ze1Wf6Vg3Uh8Ti"),
     ("sk-ant-api03-Qv7_nB2-xLk9Rt4Wd6YhZ", "sk-ant-api03-proxy-managed-4f8a1c9e"),
@@ -89,7 +92,8 @@ fn words() -> Vec<u8> {
     // Text that compresses about fourfold, as text does.
     let mut words = Vec::new();
     for (index, byte) in random().into_iter().enumerate() {
-        let common = ["the", "model", "answers", "because", "task", "\n", "a", "context", "of", "streamed"];
+        let common =
+            ["the", "model", "answers", "because", "task", "\n", "a", "context", "of", "streamed"];
         words.extend_from_slice(common[usize::from(byte) % common.len()].as_bytes());
         words.extend_from_slice(if index % 7 == 0 { b"; " } else { b" " });
         if words.len() >= SIZE {
@@ -129,7 +133,9 @@ type Text = (&'static str, fn() -> Vec<u8>);
 const TEXTS: [Text; 12] = [
     ("json", json),
     ("json_escapes", || {
-        repeated(r#"{"text":"one line\nand a \"second\" one\tthen\nanother thing\nso it\u00e9 goes\n on"}"#)
+        repeated(
+            r#"{"text":"one line\nand a \"second\" one\tthen\nanother thing\nso it\u00e9 goes\n on"}"#,
+        )
     }),
     ("json_php", || {
         repeated(
@@ -150,10 +156,14 @@ const TEXTS: [Text; 12] = [
         )
     }),
     ("form", || {
-        repeated("user%5Bname%5D=Jane+Doe&address=12+Main+Street%2C+caf%C3%A9&note=all+is+well%0D%0A&")
+        repeated(
+            "user%5Bname%5D=Jane+Doe&address=12+Main+Street%2C+caf%C3%A9&note=all+is+well%0D%0A&",
+        )
     }),
     ("url", || {
-        repeated("https://example.com/a%20path/and%2Fmore?next=https%3A%2F%2Fother.example%2Fa%3Fb%3Dc&x=1\n")
+        repeated(
+            "https://example.com/a%20path/and%2Fmore?next=https%3A%2F%2Fother.example%2Fa%3Fb%3Dc&x=1\n",
+        )
     }),
     ("source", || repeated(include_str!("redact.rs"))),
     ("numbers", || repeated("1712345678,20.53,2026-11-29 12:34:56,73,0x41,-17.25\n")),
@@ -165,7 +175,8 @@ fn repeated(line: &str) -> Vec<u8> {
 
 #[divan::bench(args = TEXTS.map(|(name, _)| name), consts = [1, 8])]
 fn identity<const KEYS: usize>(bencher: Bencher<'_, '_>, name: &str) {
-    let text = TEXTS.iter().find(|(known, _)| *known == name).map(|(_, text)| text()).expect("a text");
+    let text =
+        TEXTS.iter().find(|(known, _)| *known == name).map(|(_, text)| text()).expect("a text");
     run(bencher, KEYS, &text, "identity", text.clone());
 }
 
@@ -216,7 +227,9 @@ fn presented(bencher: Bencher<'_, '_>, placeholder: bool) {
         ("authorization", &format!("Bearer {key}")),
     ]
     .into_iter()
-    .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value")))
+    .map(|(name, value)| {
+        (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+    })
     .collect();
     bencher.bench_local(|| {
         let presented = keyring.presented(&headers, None);

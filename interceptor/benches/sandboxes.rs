@@ -33,7 +33,8 @@ const NETWORKS: u32 = 10_000;
 const CONNECTIONS: usize = 20_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A sandbox has about twenty: programs, links, maps, listeners. Root may go beyond the hard limit.
+    // A sandbox has about twenty: programs, links, maps, listeners. Root may go beyond the hard
+    // limit.
     let most = getrlimit(Resource::RLIMIT_NOFILE)?.1.max(64 * SANDBOXES as u64);
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     unshare(CloneFlags::CLONE_NEWNET)?;
@@ -63,7 +64,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let took = start.elapsed();
     println!("attach {SANDBOXES} sandboxes  {took:?}, {:?} each", took / SANDBOXES as u32);
-    println!("memory                {} bytes each", (resident_bytes()?.saturating_sub(before)) / SANDBOXES);
+    println!(
+        "memory                {} bytes each",
+        (resident_bytes()?.saturating_sub(before)) / SANDBOXES
+    );
 
     let redirected = connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 443)))?;
     let denied: Vec<_> = (0..NETWORKS)
@@ -152,8 +156,11 @@ fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let _entered = tokio.enter();
     let upstream = Upstream::new(UpstreamOptions::default());
-    let runtime =
-        Runtime::new(RuntimeOptions { upstream, upstream_ca: Vec::new(), audit: Audit::discard()? })?;
+    let runtime = Runtime::new(RuntimeOptions {
+        upstream,
+        upstream_ca: Vec::new(),
+        audit: Audit::discard()?,
+    })?;
     let catalogue = interceptor::cli::registries::catalogue(None)?;
     let parsed = Document::parse(r#"{ "network": { "allow": ["api.example.com"] } }"#)
         .map_err(|problems| format!("{problems:?}"))?;
@@ -161,8 +168,8 @@ fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
     let before = resident_bytes()?;
     let start = Instant::now();
     for number in 0..SANDBOXES {
-        let policy =
-            Policy::compile(&parsed.document, &catalogue).map_err(|problems| format!("{problems:?}"))?;
+        let policy = Policy::compile(&parsed.document, &catalogue)
+            .map_err(|problems| format!("{problems:?}"))?;
         let keyring = Keyring::load(&policy, None).map_err(|errors| format!("{errors:?}"))?;
         let sandbox = Sandbox::new(&runtime, &format!("sb-{number:016x}"), policy, keyring)?;
         let listeners = Listeners {
@@ -178,7 +185,10 @@ fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
     // Let every task run once.
     thread::sleep(Duration::from_millis(500));
     println!("proxy of {SANDBOXES} sandboxes {took:?}, {:?} each", took / SANDBOXES as u32);
-    println!("memory, idle          {} bytes each", resident_bytes()?.saturating_sub(before) / SANDBOXES);
+    println!(
+        "memory, idle          {} bytes each",
+        resident_bytes()?.saturating_sub(before) / SANDBOXES
+    );
     Ok(())
 }
 
@@ -203,7 +213,8 @@ impl Cgroups {
             .lines()
             .map(|line| line.split(' ').collect::<Vec<_>>())
             .find(|fields| fields.get(2) == Some(&"cgroup2"));
-        let mount = PathBuf::from(mount.ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?[1]);
+        let mount =
+            PathBuf::from(mount.ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?[1]);
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         let root = mount.join(format!("interceptor-bench-{}", std::process::id()));

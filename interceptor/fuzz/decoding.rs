@@ -23,8 +23,9 @@ const CODINGS: [&str; 6] = ["gzip", "deflate", "br", "zstd", "gzip, br", "zstd, 
 /// A small input may decode to a large output; this much of it is checked.
 const MOST: usize = 1 << 20;
 
-static REDACTOR: LazyLock<Redactor> =
-    LazyLock::new(|| Redactor::of([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()).expect("one key"));
+static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| {
+    Redactor::of([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()).expect("one key")
+});
 
 /// Checks one body. The first byte gives the coding, and says whether the rest is encoded already
 /// or a text to encode, in which 0xff stands for a key.
@@ -74,7 +75,8 @@ async fn encoded(text: &[u8], codings: &str) -> Vec<u8> {
 
 /// The sandbox's view of such an answer, and whether the body was complete.
 async fn redacted(sent: &[u8], coding: &str, lengths: &[usize]) -> (Vec<u8>, bool) {
-    let pieces: Vec<Bytes> = pieces::cut(sent, lengths).into_iter().map(Bytes::copy_from_slice).collect();
+    let pieces: Vec<Bytes> =
+        pieces::cut(sent, lengths).into_iter().map(Bytes::copy_from_slice).collect();
     let answer = Response::builder().header(CONTENT_ENCODING, coding);
     let answer = answer.body(Pieces(pieces.into_iter())).expect("an answer");
     let answer = REDACTOR.response(answer).expect("codings that are known");

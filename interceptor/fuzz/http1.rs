@@ -26,7 +26,8 @@ use crate::pieces::{self, Stream};
 use strict::{Ceilings, Strict, Upgrade};
 
 const HEADERS: usize = 100;
-const CEILINGS: Ceilings = Ceilings { head_bytes: 1024, headers: HEADERS, time: Duration::from_secs(3600) };
+const CEILINGS: Ceilings =
+    Ceilings { head_bytes: 1024, headers: HEADERS, time: Duration::from_secs(3600) };
 
 /// The parts of a request on which both readers must agree.
 #[derive(Debug, Default, PartialEq)]
@@ -178,7 +179,9 @@ fn chunks<'a>(seen: &mut Seen, mut rest: &'a [u8]) -> &'a [u8] {
         rest = &rest[line..];
         if size == 0 {
             let mut fields = [httparse::EMPTY_HEADER; HEADERS];
-            if let Ok(httparse::Status::Complete((length, _))) = httparse::parse_headers(rest, &mut fields) {
+            if let Ok(httparse::Status::Complete((length, _))) =
+                httparse::parse_headers(rest, &mut fields)
+            {
                 seen.whole = true;
                 rest = &rest[length..];
             }
@@ -227,15 +230,19 @@ async fn served(text: &[u8]) -> Vec<Seen> {
         }
     });
     let stream = TokioIo::new(Stream::new(vec![text]));
-    let connection =
-        http1::Builder::new().half_close(true).timer(TokioTimer::new()).serve_connection(stream, service);
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .timer(TokioTimer::new())
+        .serve_connection(stream, service);
     let _ = connection.await;
     std::mem::take(&mut *all.borrow_mut())
 }
 
 fn fields(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    let mut fields: Vec<_> =
-        headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+    let mut fields: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect();
     fields.sort();
     fields
 }

@@ -67,7 +67,9 @@ fn check_config(mut config: config::Config) {
     config.refuse(Path::new("/bin/true"), "a\n\"reason\"", "token");
     let after: Value = serde_json::from_str(&config.to_json()).expect("JSON");
     for stage in ["prestart", "createRuntime"] {
-        assert!(after["hooks"][stage][0]["path"].as_str().expect("a hook").starts_with("/bin/true "));
+        assert!(
+            after["hooks"][stage][0]["path"].as_str().expect("a hook").starts_with("/bin/true ")
+        );
     }
     for (name, value) in before.as_object().expect("an object") {
         if !["annotations", "process", "mounts", "hooks"].contains(&name.as_str()) {

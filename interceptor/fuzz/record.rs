@@ -22,8 +22,10 @@ use kept::{Kind, Protocol, Record, Verdict};
 /// # Panics
 /// Where something does not hold.
 pub fn check(data: &[u8]) {
-    let texts: Vec<String> =
-        data.split(|byte| *byte == 0xff).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+    let texts: Vec<String> = data
+        .split(|byte| *byte == 0xff)
+        .map(|text| String::from_utf8_lossy(text).into_owned())
+        .collect();
     let text = |at: usize| texts.get(at).map(String::as_str).unwrap_or_default();
     let number = data.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(*byte));
     let record = Record::new(&text(0).into(), RequestId::new(), Kind::Request, Verdict::Deny)

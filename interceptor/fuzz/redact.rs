@@ -90,7 +90,9 @@ fn stream(scanner: &Arc<Scanner>, text: &[u8], ends: &[usize]) -> (Vec<Bytes>, u
     let mut from = 0;
     let mut pieces: Vec<Bytes> = ends
         .iter()
-        .map(|end| scrub.push(Bytes::copy_from_slice(&text[std::mem::replace(&mut from, *end)..*end])))
+        .map(|end| {
+            scrub.push(Bytes::copy_from_slice(&text[std::mem::replace(&mut from, *end)..*end]))
+        })
         .collect();
     pieces.push(scrub.finish());
     (pieces, scrub.matches())

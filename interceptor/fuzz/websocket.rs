@@ -11,8 +11,9 @@ use crate::pieces;
 const KEY: &str = "sk-Rx8~c1f0/b6d2e+A9zQ77==";
 const PLACEHOLDER: &str = "sk-proxy-managed-0123456ab";
 
-static REDACTOR: LazyLock<Redactor> =
-    LazyLock::new(|| Redactor::of([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()).expect("one key"));
+static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| {
+    Redactor::of([(KEY.as_bytes(), PLACEHOLDER.as_bytes())].into_iter()).expect("one key")
+});
 
 /// Checks bytes from an origin. 0xff stands for a key, and 0xfe with a length for the beginning of
 /// one.

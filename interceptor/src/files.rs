@@ -49,7 +49,8 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
 /// As for [`open`] and read(2); [`ErrorKind::FileTooLarge`] for a longer file.
 pub(crate) fn read(path: &Path, most: usize) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
     let (file, metadata) = open(path)?;
-    let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {most} bytes"));
+    let too_large =
+        || io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {most} bytes"));
     if metadata.is_file() && metadata.len() > most as u64 {
         return Err(too_large());
     }
@@ -151,7 +152,10 @@ mod tests {
         assert_eq!(read(&path, 64).unwrap().0.len(), 64);
         assert_eq!(read(&path, 63).unwrap_err().kind(), ErrorKind::FileTooLarge);
         // It tells no length before it is read.
-        assert_eq!(read(Path::new("/proc/self/status"), 8).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        assert_eq!(
+            read(Path::new("/proc/self/status"), 8).unwrap_err().kind(),
+            ErrorKind::FileTooLarge
+        );
         let (reader, mut writer) = io::pipe().unwrap();
         let writing = std::thread::spawn(move || {
             // Nothing is there yet when the reader looks for the first time.

@@ -1,5 +1,6 @@
-//! `interceptor` owns the egress of a sandbox: eBPF programs on its cgroup hand every connection to this proxy, which
-//! terminates TLS, judges the request, swaps the placeholder for the real key and forwards.
+//! `interceptor` owns the egress of a sandbox: eBPF programs on its cgroup hand every connection to
+//! this proxy, which terminates TLS, judges the request, swaps the placeholder for the real key and
+//! forwards.
 //!
 //! The modules, in the order of a connection's path:
 //!

@@ -106,13 +106,21 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_json_object_on_one_line_whatever_it_says() {
-        for (level, word) in [(Level::Warning, "WARN"), (Level::Alarm, "ERROR"), (Level::Info, "INFO")] {
+        for (level, word) in
+            [(Level::Warning, "WARN"), (Level::Alarm, "ERROR"), (Level::Info, "INFO")]
+        {
             let line = json(level, HOSTILE);
             let body = line.strip_suffix('\n').unwrap();
             assert!(!body.contains('\n'));
             let value: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!((value["level"].as_str(), value["message"].as_str()), (Some(word), Some(HOSTILE)));
-            assert_eq!(value["timestamp"].as_str().unwrap().len(), "2026-01-01T00:00:00.000000Z".len());
+            assert_eq!(
+                (value["level"].as_str(), value["message"].as_str()),
+                (Some(word), Some(HOSTILE))
+            );
+            assert_eq!(
+                value["timestamp"].as_str().unwrap().len(),
+                "2026-01-01T00:00:00.000000Z".len()
+            );
         }
     }
 

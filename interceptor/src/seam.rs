@@ -9,7 +9,8 @@ use std::os::fd::BorrowedFd;
 /// The address the launcher connects to from inside the sandbox, before the command starts, to
 /// prove that interception works. It is unassigned (the last address of RFC 2544 space) and never a
 /// synthetic one. The proxy answers with one line, the token given to [`Listeners`], and closes.
-pub const SELF_TEST: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 19, 255, 254), 9));
+pub const SELF_TEST: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 19, 255, 254), 9));
 
 /// The listening sockets of one sandbox, bound inside its network namespace and in its cgroup.
 #[derive(Debug)]

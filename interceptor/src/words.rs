@@ -10,7 +10,8 @@ pub(crate) fn count(number: impl Into<u64>, noun: &str) -> String {
 
 /// The plural of a regular noun; of several words, of the last.
 pub(crate) fn plural(noun: &str) -> String {
-    let consonant_y = noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']));
+    let consonant_y =
+        noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']));
     if let Some(stem) = consonant_y {
         return format!("{stem}ies");
     }

@@ -1,4 +1,5 @@
-//! The commands that answer questions about policies, run as users run them: the real binary, its output and exit status.
+//! The commands that answer questions about policies, run as users run them: the real binary, its
+//! output and exit status.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -56,7 +57,10 @@ impl Desk {
         let _ = child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes());
         let output = child.wait_with_output().unwrap();
         for stream in [&output.stdout, &output.stderr] {
-            assert!(!String::from_utf8_lossy(stream).contains("CANARY"), "{arguments:?} shows the key");
+            assert!(
+                !String::from_utf8_lossy(stream).contains("CANARY"),
+                "{arguments:?} shows the key"
+            );
         }
         output
     }
@@ -144,7 +148,11 @@ fn explain_prints_the_decision_and_its_exit_status_tells_it() {
             1,
             json!({"type":"credential_ambiguous","status":403,"filter":"credential"}),
         ),
-        (&["--present", "asked", "GET", "https://asked.example.com/x"], 0, json!({"credential":"asked"})),
+        (
+            &["--present", "asked", "GET", "https://asked.example.com/x"],
+            0,
+            json!({"credential":"asked"}),
+        ),
         (
             &["--present", "openai", "GET", "https://docs.example.com/"],
             1,
@@ -160,7 +168,11 @@ fn explain_prints_the_decision_and_its_exit_status_tells_it() {
             1,
             json!({"type":"endpoint_denied"}),
         ),
-        (&["-H", "User-Agent: x", "GET", "https://api.openai.com/v1/models"], 0, json!({"type":null})),
+        (
+            &["-H", "User-Agent: x", "GET", "https://api.openai.com/v1/models"],
+            0,
+            json!({"type":null}),
+        ),
     ];
     for (arguments, status, expected) in table {
         let (seen, code) = desk.explain(&policy, arguments);
@@ -168,7 +180,8 @@ fn explain_prints_the_decision_and_its_exit_status_tells_it() {
         for (field, value) in expected.as_object().unwrap() {
             assert_eq!(&seen[field], value, "{arguments:?} {field}: {seen:#}");
         }
-        for field in ["decision", "type", "status", "filter", "rule", "credential", "host", "method", "path"]
+        for field in
+            ["decision", "type", "status", "filter", "rule", "credential", "host", "method", "path"]
         {
             assert!(seen.get(field).is_some(), "{arguments:?}: no {field}");
         }
@@ -185,11 +198,19 @@ fn explain_shows_the_request_as_it_would_be_forwarded_with_the_key_masked() {
         seen["forwarded"]["headers"],
         json!({"host":"api.openai.com","authorization":"Bearer ********"})
     );
-    let (seen, _) =
-        desk.explain(&policy, &["--present", "asked", "GET", "https://asked.example.com/x?key=mine&a=1"]);
+    let (seen, _) = desk.explain(
+        &policy,
+        &["--present", "asked", "GET", "https://asked.example.com/x?key=mine&a=1"],
+    );
     assert_eq!(seen["forwarded"]["url"], "https://asked.example.com/x?a=1&key=********");
     let human = desk.run(
-        &["explain", "--policy", &policy.display().to_string(), "PUT", "https://api.openai.com/v1/models"],
+        &[
+            "explain",
+            "--policy",
+            &policy.display().to_string(),
+            "PUT",
+            "https://api.openai.com/v1/models",
+        ],
         None,
     );
     let text = String::from_utf8(human.stdout).unwrap();
@@ -208,10 +229,13 @@ fn o2_text_output_contains_no_control_characters() {
     let desk = Desk::new();
     let policy = desk.file("p.json", "{}");
     let policy = policy.display().to_string();
-    let output =
-        desk.run(&["explain", "--policy", &policy, "GET", "https://a.test/\u{1b}[2J\u{202e}x"], None);
+    let output = desk
+        .run(&["explain", "--policy", &policy, "GET", "https://a.test/\u{1b}[2J\u{202e}x"], None);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}') && text.contains("\\u{1b}"), "{text:?}");
+    assert!(
+        !text.contains('\u{1b}') && !text.contains('\u{202e}') && text.contains("\\u{1b}"),
+        "{text:?}"
+    );
 }
 
 #[test]
@@ -247,11 +271,16 @@ fn check_reports_every_error_with_its_pointer_and_exits_1() {
     );
     let (seen, code) = desk.json(&["check", "--json", &bad.display().to_string()]);
     assert_eq!(code, 1);
-    let paths: Vec<&str> =
-        seen["errors"].as_array().unwrap().iter().map(|error| error["path"].as_str().unwrap()).collect();
+    let paths: Vec<&str> = seen["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["path"].as_str().unwrap())
+        .collect();
     assert_eq!(paths, ["/netwrok", "/credentials_v2/openai/endpoints/0/paths/1"]);
     assert_eq!(seen["warnings"], json!([]));
-    let good = desk.file("good.json", r#"{"credentials_v2":{"openai":{"key":"k","endpoints":[]}}}"#);
+    let good =
+        desk.file("good.json", r#"{"credentials_v2":{"openai":{"key":"k","endpoints":[]}}}"#);
     let (seen, code) =
         desk.json(&["check", "--json", &good.display().to_string(), &bad.display().to_string()]);
     assert_eq!(code, 1);
@@ -265,7 +294,8 @@ fn check_reports_every_error_with_its_pointer_and_exits_1() {
 #[test]
 fn check_reads_standard_input_and_shows_the_line_without_the_key() {
     let desk = Desk::new();
-    let text = "{\n  \"network\": { \"allow\": [\"exa mple\"] },\n  \"credentials\": { \"openai\": \"sk-CANARY\",\n    \"opnai\": \"sk-CANARY\" }\n}";
+    let text = "{\n  \"network\": { \"allow\": [\"exa mple\"] },\n  \"credentials\": { \
+                \"openai\": \"sk-CANARY\",\n    \"opnai\": \"sk-CANARY\" }\n}";
     let output = desk.run(&["check", "-"], Some(text));
     assert_eq!(output.status.code(), Some(1));
     let shown = String::from_utf8(output.stdout).unwrap();
@@ -305,7 +335,10 @@ fn check_tries_the_sources_of_keys_unless_told_not_to() {
                     (1, &json!("/credentials_v2/openai/key")),
                     "{key}"
                 );
-                assert!(seen["errors"][0]["message"].as_str().unwrap().contains(says), "{key}: {seen}");
+                assert!(
+                    seen["errors"][0]["message"].as_str().unwrap().contains(says),
+                    "{key}: {seen}"
+                );
             }
             None => assert_eq!((code, &seen["errors"]), (0, &json!([])), "{key}"),
         }
@@ -347,7 +380,8 @@ fn explain_takes_a_request_from_an_audit_record() {
     }
     let policy = policy.display().to_string();
     for id in ["a6", "unknown"] {
-        let output = desk.run(&["explain", "--policy", &policy, "--audit", &audit, "--id", id], None);
+        let output =
+            desk.run(&["explain", "--policy", &policy, "--audit", &audit, "--id", id], None);
         assert_eq!(output.status.code(), Some(2), "{id}");
     }
 }
@@ -431,13 +465,16 @@ fn replay_skips_records_without_a_request_and_its_totals_add_up() {
     let audit = desk.file("same.jsonl", &audit).display().to_string();
     let (seen, code) = desk.json(&["replay", "--json", "--policy", &policy, "--audit", &audit]);
     assert_eq!((code, &seen["newly_allowed"]), (0, &json!([])), "{seen:#}");
-    assert_eq!((&seen["records"], &seen["judged"], &seen["other_kinds"]), (&json!(12), &json!(3), &json!(2)));
+    assert_eq!(
+        (&seen["records"], &seen["judged"], &seen["other_kinds"]),
+        (&json!(12), &json!(3), &json!(2))
+    );
     let human = desk.run(&["replay", "--policy", &policy, "--audit", &audit], None);
     assert_eq!(
         String::from_utf8(human.stdout).unwrap(),
-        "12 records: 3 judged, 7 skipped (1 credential_misuse, 2 endpoint_denied, 1 no_request, \
-         1 path_ambiguous, 1 protocol_denied, 1 request_malformed), 2 of other kinds: \
-         0 newly denied, 0 newly allowed\n"
+        "12 records: 3 judged, 7 skipped (1 credential_misuse, 2 endpoint_denied, 1 no_request, 1 \
+         path_ambiguous, 1 protocol_denied, 1 request_malformed), 2 of other kinds: 0 newly \
+         denied, 0 newly allowed\n"
     );
 }
 
@@ -454,16 +491,23 @@ fn profiles_and_services_list_the_catalogues() {
     assert_eq!(code, 0);
     let names: Vec<&str> =
         seen.as_array().unwrap().iter().map(|profile| profile["name"].as_str().unwrap()).collect();
-    for name in ["unrestricted", "locked-down", "claude-code", "openai", "data-science", "web-dev", "ours"] {
+    for name in
+        ["unrestricted", "locked-down", "claude-code", "openai", "data-science", "web-dev", "ours"]
+    {
         assert!(names.contains(&name), "{name}: {names:?}");
     }
     let (seen, _) = desk.json(&["profiles", "ours", "--json", "--profiles-dir", &directory]);
     let allow: Vec<&str> =
         seen[0]["allow"].as_array().unwrap().iter().map(|rule| rule.as_str().unwrap()).collect();
-    assert!(allow.contains(&"a.example.com") && allow.contains(&"packages.example.com"), "{allow:?}");
+    assert!(
+        allow.contains(&"a.example.com") && allow.contains(&"packages.example.com"),
+        "{allow:?}"
+    );
     let human = desk.run(&["profiles", "ours", "--profiles-dir", &directory], None);
     assert!(
-        String::from_utf8(human.stdout).unwrap().contains("allow  packages.example.com  (group registries)")
+        String::from_utf8(human.stdout)
+            .unwrap()
+            .contains("allow  packages.example.com  (group registries)")
     );
     let (seen, _) = desk.json(&["services", "--json"]);
     assert_eq!(seen.as_array().unwrap().len(), 20);
@@ -471,8 +515,8 @@ fn profiles_and_services_list_the_catalogues() {
     assert_eq!(seen[0]["env"], json!(["GITHUB_TOKEN", "GH_TOKEN"]));
     // A policy may name a profile of profiles.d.
     let policy = desk.file("p.json", r#"{"network_profile":"ours"}"#);
-    let (seen, code) =
-        desk.explain(&policy, &["--profiles-dir", &directory, "GET", "https://packages.example.com/x"]);
+    let (seen, code) = desk
+        .explain(&policy, &["--profiles-dir", &directory, "GET", "https://packages.example.com/x"]);
     assert_eq!(code, 0, "{seen:#}");
 }
 
@@ -499,12 +543,14 @@ fn check_never_waits_and_rejects_documents_that_are_too_deep_or_too_large() {
     let desk = Desk::new();
     let pipe = desk.path("pipe");
     nix::unistd::mkfifo(Path::new(&pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let deep = desk.file("deep.json", &format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000)));
+    let deep =
+        desk.file("deep.json", &format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000)));
     let huge = desk.path("huge.json");
     std::fs::File::create(&huge).unwrap().set_len(1 << 40).unwrap();
     let deep = deep.display().to_string();
     let files = [&pipe, "/dev/zero", "/dev", &deep, &huge];
-    let says = ["named pipe", "a device", "Is a directory", "nests deeper", "more than 1048576 bytes"];
+    let says =
+        ["named pipe", "a device", "Is a directory", "nests deeper", "more than 1048576 bytes"];
     let output = desk.run(&[&["check"][..], &files].concat(), None);
     let shown = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{shown}");
@@ -529,7 +575,9 @@ fn check_continues_after_an_unreadable_file() {
     let errors = seen["errors"].as_array().unwrap();
     let says = ["cannot be read", "not UTF-8", "", "byte order mark"];
     assert_eq!((code, errors.len()), (1, says.len()), "{seen}");
-    for ((error, file), says) in errors.iter().zip(["/nonexistent.json", &latin, &bad, &bom]).zip(says) {
+    for ((error, file), says) in
+        errors.iter().zip(["/nonexistent.json", &latin, &bad, &bom]).zip(says)
+    {
         assert_eq!(error["file"], file);
         assert!(error["message"].as_str().unwrap().contains(says), "{error}");
     }
@@ -548,7 +596,9 @@ fn output_that_cannot_be_written_causes_no_panic() {
     };
     let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
     let unread = || Stdio::from(std::io::pipe().unwrap().1);
-    for arguments in [&["doctor"][..], &["doctor", "--json"], &["services", "--json"], &["check", &bad]] {
+    for arguments in
+        [&["doctor"][..], &["doctor", "--json"], &["services", "--json"], &["check", &bad]]
+    {
         let output = run(arguments, full(), Stdio::piped());
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
@@ -556,7 +606,9 @@ fn output_that_cannot_be_written_causes_no_panic() {
         assert_eq!(run(arguments, full(), full()).status.code(), Some(2), "{arguments:?}");
     }
     // The exit status still tells the verdict if nobody reads the output.
-    for (arguments, status) in [(&["services", "--json"][..], 0), (&["profiles"], 0), (&["check", &bad], 1)] {
+    for (arguments, status) in
+        [(&["services", "--json"][..], 0), (&["profiles"], 0), (&["check", &bad], 1)]
+    {
         let output = run(arguments, unread(), Stdio::piped());
         assert_eq!(output.status.code(), Some(status), "{arguments:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
@@ -571,9 +623,12 @@ fn every_command_has_completions_and_a_manual_page() {
     let made = desk.path("made");
     assert!(desk.run(&["generate", "--to", &made], None).status.success());
     let page = |name: &str| std::fs::read_to_string(format!("{made}/man/{name}.1"));
-    for name in
-        ["interceptor", "interceptor-run", "interceptor-audit-verify", "interceptor-ctl-sandboxes-create"]
-    {
+    for name in [
+        "interceptor",
+        "interceptor-run",
+        "interceptor-audit-verify",
+        "interceptor-ctl-sandboxes-create",
+    ] {
         assert!(
             page(name).unwrap_or_else(|error| panic!("{name}: {error}")).contains(".SH SYNOPSIS"),
             "{name}"
@@ -582,14 +637,16 @@ fn every_command_has_completions_and_a_manual_page() {
     // Internal commands have no manual page.
     assert!(page("interceptor-init").is_err() && page("interceptor-generate").is_err());
     assert!(page("interceptor-audit-verify").unwrap().contains("\\-\\-expect\\-end"));
-    for (shell, file) in [("bash", "interceptor.bash"), ("zsh", "_interceptor"), ("fish", "interceptor.fish")]
+    for (shell, file) in
+        [("bash", "interceptor.bash"), ("zsh", "_interceptor"), ("fish", "interceptor.fish")]
     {
         let output = desk.run(&["completions", shell], None);
         let written = std::fs::read(format!("{made}/completions/{file}")).unwrap();
         assert!(output.status.success() && output.stdout == written, "{shell}");
         assert!(String::from_utf8_lossy(&written).contains("expect-end"), "{shell}");
     }
-    let parsed = Command::new("bash").arg("-n").arg(format!("{made}/completions/interceptor.bash")).status();
+    let parsed =
+        Command::new("bash").arg("-n").arg(format!("{made}/completions/interceptor.bash")).status();
     assert!(parsed.unwrap().success());
 }
 
@@ -640,7 +697,8 @@ fn audit_files_of_every_kind_are_read_safely() {
     let tail = out(&["audit", "tail", file, "--no-follow"]);
     assert_eq!(tail.lines().count(), 5, "{tail}");
     assert!(
-        tail.contains("? a line of 12 bytes that is not an audit record") && !tail.contains('\u{1b}'),
+        tail.contains("? a line of 12 bytes that is not an audit record")
+            && !tail.contains('\u{1b}'),
         "{tail}"
     );
     assert!(tail.contains("deny  request    s1 GET h.test/c\\u{1b}[2J"), "{tail}");
@@ -648,7 +706,8 @@ fn audit_files_of_every_kind_are_read_safely() {
     let denied = out(&["audit", "tail", file, "--no-follow", "--json", "--decision", "deny"]);
     assert_eq!(denied, line("/a", "deny") + &line("/c\\u001b[2J", "deny"));
     assert_eq!(out(&["audit", "tail", file, "--no-follow", "--json", "--since", "1h"]), "");
-    let stats: Value = serde_json::from_str(&out(&["audit", "stats", file, file, "--json"])).unwrap();
+    let stats: Value =
+        serde_json::from_str(&out(&["audit", "stats", file, file, "--json"])).unwrap();
     assert_eq!((&stats["records"], &stats["unreadable_lines"]), (&json!(6), &json!(4)));
     assert_eq!(stats["rows"].as_array().unwrap().len(), 3);
     let table = out(&["audit", "stats", file, "--host", "*.test", "--top", "1"]);

@@ -61,7 +61,8 @@ fn shipped(path: &Path, skipped: &mut BTreeSet<PathBuf>) -> String {
 /// The modules that a source names, after `crate::` or enough `super::`.
 fn named(text: &str, depth: usize) -> BTreeSet<String> {
     let word = |text: &str| {
-        let end = text.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(text.len());
+        let end =
+            text.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(text.len());
         text[..end].to_owned()
     };
     let listed = |text: &str| -> Vec<String> {
@@ -101,7 +102,8 @@ fn named(text: &str, depth: usize) -> BTreeSet<String> {
 /// The dependencies of the crate's modules, from their sources.
 fn uses() -> Uses {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut files, mut directories, mut skipped) = (Vec::new(), vec![source.clone()], BTreeSet::new());
+    let (mut files, mut directories, mut skipped) =
+        (Vec::new(), vec![source.clone()], BTreeSet::new());
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -114,8 +116,11 @@ fn uses() -> Uses {
     let mut uses = Uses::new();
     for (path, text) in files {
         let within = path.strip_prefix(&source).unwrap();
-        let module = within.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
-        if ["lib", "main"].contains(&module.as_str()) || path.ancestors().any(|part| skipped.contains(part)) {
+        let module =
+            within.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if ["lib", "main"].contains(&module.as_str())
+            || path.ancestors().any(|part| skipped.contains(part))
+        {
             continue;
         }
         // `mod.rs` stands for its directory.
@@ -134,14 +139,18 @@ fn uses() -> Uses {
 /// The dependencies according to ARCHITECTURE.md.
 fn table() -> Uses {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let quoted =
+        |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let rows = text.lines().skip_while(|line| !line.starts_with("| module | subject | may use |"));
     let mut uses = Uses::new();
     for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
         let [modules, _, used] = cells[..] else { panic!("not three columns: {row}") };
         for module in quoted(modules) {
-            assert!(uses.insert(module, quoted(used).into_iter().collect()).is_none(), "twice: {row}");
+            assert!(
+                uses.insert(module, quoted(used).into_iter().collect()).is_none(),
+                "twice: {row}"
+            );
         }
     }
     uses
@@ -167,9 +176,15 @@ fn no_modules_use_each_other_directly_or_indirectly() {
     let mut left = uses();
     // A module that uses none of the remaining ones is below all of them.
     while !left.is_empty() {
-        let below: Vec<String> =
-            left.iter().filter(|(_, used)| used.is_empty()).map(|(module, _)| module.clone()).collect();
-        assert!(!below.is_empty(), "these modules use each other, directly or indirectly: {left:#?}");
+        let below: Vec<String> = left
+            .iter()
+            .filter(|(_, used)| used.is_empty())
+            .map(|(module, _)| module.clone())
+            .collect();
+        assert!(
+            !below.is_empty(),
+            "these modules use each other, directly or indirectly: {left:#?}"
+        );
         left.retain(|module, _| !below.contains(module));
         left.values_mut().for_each(|used| used.retain(|module| !below.contains(module)));
     }
@@ -177,8 +192,9 @@ fn no_modules_use_each_other_directly_or_indirectly() {
 
 #[test]
 fn names_in_a_source_are_resolved_as_the_compiler_does() {
-    let text = "use crate::audit::Record;\nuse crate::{dns::{self, Names}, http};\nuse super::super::tls::Authority;\n\
-                use super::sibling;\nfn call() { crate::words::count(1, 2); }";
+    let text = "use crate::audit::Record;\nuse crate::{dns::{self, Names}, http};\nuse \
+                super::super::tls::Authority;\nuse super::sibling;\nfn call() { \
+                crate::words::count(1, 2); }";
     let expected = ["audit", "dns", "http", "tls", "words"].map(str::to_owned);
     assert_eq!(named(text, 2), BTreeSet::from(expected));
 }

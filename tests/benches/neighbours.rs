@@ -39,7 +39,8 @@ fn main() -> anyhow::Result<()> {
         let mut policy = lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/"] }]));
         let quiet = Served::start(&runtime, "quiet", &policy);
         policy["network"]["allow"] = json!(["*.example.test"]);
-        policy["limits"] = json!({ "connections": 64, "requests": 32, "requests_per_second_per_host": 200 });
+        policy["limits"] =
+            json!({ "connections": 64, "requests": 32, "requests_per_second_per_host": 200 });
         let loud = Served::start(&runtime, "loud", &policy);
         let mut sender = client(connect(quiet.tls, HOST, quiet.trust()).await?).await?;
         let (mut alone, mut beside) = (Vec::new(), Vec::new());
@@ -54,7 +55,13 @@ fn main() -> anyhow::Result<()> {
         println!("{:<24} {:>9} {:>12} {:>12}", "the quiet neighbour", "requests", "p50", "p99");
         let (alone, beside) = (Row::of("alone", alone), Row::of("beside the flood", beside));
         let ratio = |of: fn(&Row) -> Duration| of(&beside).as_secs_f64() / of(&alone).as_secs_f64();
-        println!("{:<24} {:>9} {:>11.2}x {:>11.2}x", "ratio", "", ratio(|row| row.p50), ratio(|row| row.p99));
+        println!(
+            "{:<24} {:>9} {:>11.2}x {:>11.2}x",
+            "ratio",
+            "",
+            ratio(|row| row.p50),
+            ratio(|row| row.p99)
+        );
         println!("\nwhat the loud one was told:");
         let metrics = runtime.metrics().encode();
         for line in metrics.lines().filter(|line| line.contains("sandbox=\"loud\"")) {
@@ -123,8 +130,10 @@ impl Drop for Flood {
 fn flood(to: SocketAddr, authority: &str) -> anyhow::Result<()> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?;
+    let config = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?;
     let trust = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -142,13 +151,17 @@ fn flood(to: SocketAddr, authority: &str) -> anyhow::Result<()> {
             let trust = trust.clone();
             tokio::spawn(async move {
                 for number in 0_u64.. {
-                    let _ = connect(to, &format!("n{number}-{shaking}.example.test"), trust.clone()).await;
+                    let _ =
+                        connect(to, &format!("n{number}-{shaking}.example.test"), trust.clone())
+                            .await;
                 }
             });
         }
         let mut held = Vec::new();
         for _ in 0..HANGING {
-            held.extend(tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(to)).await);
+            held.extend(
+                tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(to)).await,
+            );
         }
         std::future::pending::<()>().await;
         drop(held);

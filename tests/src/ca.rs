@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints,
+    date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -124,7 +125,9 @@ impl Ca {
                 return self.signed(&params, &intermediate, vec![]);
             }
             Flaw::CommonNameOnly => params = leaf_params(&[], name),
-            Flaw::ClientOnly => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Flaw::ClientOnly => {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]
+            }
             Flaw::BareWildcard => params = leaf_params(&["*"], name),
             Flaw::PartialWildcard => {
                 let (label, rest) = name.split_once('.').expect("a name with two labels");
@@ -145,8 +148,9 @@ impl Ca {
                 return self.signed(&params, &intermediate, chain);
             }
             Flaw::IssuerIsNoAuthority => {
-                let intermediate =
-                    issuer("not a CA", Some(&self.root), |params| params.is_ca = IsCa::ExplicitNoCa);
+                let intermediate = issuer("not a CA", Some(&self.root), |params| {
+                    params.is_ca = IsCa::ExplicitNoCa
+                });
                 let chain = vec![intermediate.der().clone()];
                 return self.signed(&params, &intermediate, chain);
             }
@@ -211,7 +215,8 @@ fn common_name(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// Chooses the certificate by the name in the ClientHello: minted on first use, or flawed where a flaw is set for it.
+/// Chooses the certificate by the name in the ClientHello: minted on first use, or flawed where a
+/// flaw is set for it.
 #[derive(Debug)]
 pub(crate) struct ByName {
     ca: Arc<Ca>,

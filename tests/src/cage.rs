@@ -107,29 +107,42 @@ impl Cage {
         observer.args(["-c", OBSERVER]).stdout(Stdio::piped());
         cage.observer = observer.spawn().expect("python3");
         cage.seen = crate::running::Output::of(cage.observer.stdout.take().expect("piped"));
-        assert!(cage.seen.wait_for(b"ready", Instant::now() + PATIENCE), "the observer does not start");
+        assert!(
+            cage.seen.wait_for(b"ready", Instant::now() + PATIENCE),
+            "the observer does not start"
+        );
         cage
     }
 
-    /// A link between the two namespaces, the default route of the one, and every address in the other.
+    /// A link between the two namespaces, the default route of the one, and every address in the
+    /// other.
     fn connect(&self) {
         let outside = path(&self.outside);
         let inner = format!(
             "ip link add inside type veth peer name outside netns {outside}
              ip addr add 10.99.0.1/24 dev inside; ip -6 addr add fd99::1/64 dev inside nodad
-             ip link set inside up; ip route add default via 10.99.0.2; ip -6 route add default via fd99::2 dev inside"
+             ip link set inside up; ip route add default via 10.99.0.2; ip -6 route add default \
+             via fd99::2 dev inside"
         );
-        let outer = "ip addr add 10.99.0.2/24 dev outside; ip -6 addr add fd99::2/64 dev outside nodad
+        let outer = "ip addr add 10.99.0.2/24 dev outside; ip -6 addr add fd99::2/64 dev outside \
+                     nodad
              ip link set outside up
-             for net in 203.0.113.0/24 192.0.2.0/24 198.51.100.0/24 8.8.8.0/24 198.18.0.0/15; do ip route add local $net dev lo; done
-             for net in 2001:db8::/32 2001:4860::/32 2001:2::/48; do ip -6 route add local $net dev lo; done";
-        // The far end exists when the first half of the inner script has run; the routes need both ends up.
+             for net in 203.0.113.0/24 192.0.2.0/24 198.51.100.0/24 8.8.8.0/24 198.18.0.0/15; do \
+                     ip route add local $net dev lo; done
+             for net in 2001:db8::/32 2001:4860::/32 2001:2::/48; do ip -6 route add local $net \
+                     dev lo; done";
+        // The far end exists when the first half of the inner script has run; the routes need both
+        // ends up.
         let (link, rest) = inner.split_once('\n').expect("two lines");
         for (mut command, script) in
             [(self.beside("sh"), link), (self.outside("sh"), outer), (self.beside("sh"), rest)]
         {
             let output = command.args(["-ec", script]).output().expect("sh");
-            assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{script}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
 
@@ -141,7 +154,8 @@ impl Cage {
     /// A command in the namespace and in the cgroup.
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.beside("sh");
-        let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.cgroup.display());
+        let script =
+            format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.cgroup.display());
         command.args(["-c", &script, program]);
         command
     }
@@ -163,7 +177,8 @@ impl Cage {
     #[track_caller]
     pub fn python(&self, program: &str) -> String {
         let output = self.command(PYTHON).args(["-c", program]).output().expect("python3");
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr)
     }
 
     /// Starts a Python program in the cgroup, to exchange lines with.
@@ -173,7 +188,8 @@ impl Cage {
     pub fn talk(&self, mut command: Command, program: &str) -> Talk {
         command.args(["-u", "-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("python3");
-        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (input, output) =
+            (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         Talk { child, input, output: BufReader::new(output) }
     }
 
@@ -190,7 +206,8 @@ impl Cage {
         let member = member.arg("3600").spawn().expect("sleep");
         wait_until(|| members(&self.cgroup).contains(&member.id()));
         command.arg("--pid").arg(member.id().to_string());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Attach { child: child.expect("interceptor"), member }
     }
 
@@ -312,7 +329,9 @@ impl Attach {
     #[track_caller]
     pub fn enforcing(mut self) -> Attach {
         let mut line = String::new();
-        BufReader::new(self.child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("text");
+        BufReader::new(self.child.stdout.as_mut().expect("piped"))
+            .read_line(&mut line)
+            .expect("text");
         assert!(line.contains("enforcing on"), "{line}{}", self.errors());
         self
     }
@@ -390,7 +409,9 @@ pub fn wait_until(condition: impl Fn() -> bool) {
 pub fn cgroup2() -> PathBuf {
     let mounts = fs::read_to_string("/proc/mounts").expect("/proc");
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    PathBuf::from(fields.find(|fields| fields[2] == "cgroup2").expect("cgroup v2 is not mounted")[1])
+    PathBuf::from(
+        fields.find(|fields| fields[2] == "cgroup2").expect("cgroup v2 is not mounted")[1],
+    )
 }
 
 fn members(cgroup: &Path) -> Vec<u32> {

@@ -28,8 +28,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search for every one of `keys` raw, reversed, in base64 (at each of the three alignments, both alphabets), hex,
-    /// percent-escapes and JSON escapes.
+    /// A search for every one of `keys` raw, reversed, in base64 (at each of the three alignments,
+    /// both alphabets), hex, percent-escapes and JSON escapes.
     pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> Search {
         let mut patterns = Vec::new();
         let mut names = Vec::new();
@@ -47,7 +47,11 @@ impl Search {
         let found = self.needles.find(haystack)?;
         let before = &haystack[found.start().saturating_sub(80)..found.start()];
         let name = &self.names[found.pattern().as_usize()];
-        Some(format!("{name} at byte {}, after {:?}", found.start(), String::from_utf8_lossy(before)))
+        Some(format!(
+            "{name} at byte {}, after {:?}",
+            found.start(),
+            String::from_utf8_lossy(before)
+        ))
     }
 }
 
@@ -109,7 +113,8 @@ mod tests {
     #[test]
     fn the_report_does_not_contain_the_key() {
         let key = key();
-        let report = Search::new([key.as_str()]).find(format!("before {key} after").as_bytes()).unwrap();
+        let report =
+            Search::new([key.as_str()]).find(format!("before {key} after").as_bytes()).unwrap();
         assert!(report.contains("before") && !report.contains(&key), "{report}");
     }
 }

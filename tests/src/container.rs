@@ -76,11 +76,12 @@ impl<'lab> Engine<'lab> {
         };
         for name in ["policies", "hooks", "rootfs", "state"] {
             fs::create_dir_all(engine.path(name)).expect("own directory");
-            fs::set_permissions(engine.path(name), fs::Permissions::from_mode(0o755)).expect("own directory");
+            fs::set_permissions(engine.path(name), fs::Permissions::from_mode(0o755))
+                .expect("own directory");
         }
         // Keep locks in its own files: all engines share those in shared memory.
-        let configuration =
-            "[engine]\nlock_type = \"file\"\nevents_logger = \"none\"\ncgroup_manager = \"cgroupfs\"\n";
+        let configuration = "[engine]\nlock_type = \"file\"\nevents_logger = \
+                             \"none\"\ncgroup_manager = \"cgroupfs\"\n";
         fs::write(engine.path("containers.conf"), configuration).expect("own directory");
         engine.policy("lab", &policy.to_string());
         engine.image();
@@ -124,13 +125,18 @@ impl<'lab> Engine<'lab> {
                 symlink(format!("usr/{name}"), root.join(name)).expect("own directory");
             }
         }
-        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n")
-            .expect("own directory");
+        fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n",
+        )
+        .expect("own directory");
         fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), self.lab.ca().pem())
             .expect("own directory");
-        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("own directory");
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))
+            .expect("own directory");
         let archive = self.path("image.tar");
-        let made = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status();
+        let made =
+            Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status();
         assert!(made.expect("tar").success());
         let archive = archive.display().to_string();
         let imported = self.podman(&["import", "--quiet", &archive, "lab"]);
@@ -139,8 +145,9 @@ impl<'lab> Engine<'lab> {
 
     /// A command of podman.
     fn command(&self, hooks: &Path) -> Command {
-        let usual =
-            nix::sys::statfs::statfs("/sys/fs/cgroup").expect("a cgroup file system").filesystem_type();
+        let usual = nix::sys::statfs::statfs("/sys/fs/cgroup")
+            .expect("a cgroup file system")
+            .filesystem_type();
         let mut command = if usual == nix::sys::statfs::CGROUP2_SUPER_MAGIC {
             Command::new("podman")
         } else {
@@ -149,7 +156,8 @@ impl<'lab> Engine<'lab> {
             command.args(["--mount", "--propagation", "private", "sh", "-c", script, "podman"]);
             command
         };
-        for (option, name) in [("--root", "storage"), ("--runroot", "runroot"), ("--tmpdir", "tmp")] {
+        for (option, name) in [("--root", "storage"), ("--runroot", "runroot"), ("--tmpdir", "tmp")]
+        {
             command.arg(option).arg(self.path(name));
         }
         command.args(["--storage-driver", "vfs"]).arg("--hooks-dir").arg(hooks);
@@ -196,7 +204,8 @@ impl<'lab> Engine<'lab> {
     pub fn start<S: AsRef<OsStr>>(&self, options: &[&str], command: &[S]) -> Started<'lab> {
         static RUNS: AtomicUsize = AtomicUsize::new(0);
         let number = RUNS.fetch_add(1, Ordering::SeqCst);
-        let (audit, log) = (self.path(&format!("audit-{number}")), self.path(&format!("log-{number}")));
+        let (audit, log) =
+            (self.path(&format!("audit-{number}")), self.path(&format!("log-{number}")));
         let (hooks, state) = (self.path(&format!("hooks-{number}")), self.path("state"));
         fs::create_dir(&hooks).expect("own directory");
         fs::write(hooks.join("interceptor.json"), self.hook_file(&state, &audit, &log))
@@ -232,7 +241,11 @@ impl<'lab> Engine<'lab> {
         let running = Running {
             lab: self.lab,
             deadline: Instant::now() + LIMIT,
-            sweep: Some(Sweep { file: self.lab.work().join(sweep), isolated: true, required: true }),
+            sweep: Some(Sweep {
+                file: self.lab.work().join(sweep),
+                isolated: true,
+                required: true,
+            }),
             child,
             stdin: None,
             stdout,
@@ -250,9 +263,12 @@ impl<'lab> Engine<'lab> {
             serde_json::from_str(&fs::read_to_string(shipped).expect("contrib/oci")).expect("JSON");
         let path = |path: &Path| path.display().to_string();
         let mut arguments: Vec<String> = vec!["interceptor".into(), "oci-hook".into()];
-        for (option, value) in
-            [("--policies", &*self.path("policies")), ("--state", state), ("--audit", audit), ("--log", log)]
-        {
+        for (option, value) in [
+            ("--policies", &*self.path("policies")),
+            ("--state", state),
+            ("--audit", audit),
+            ("--log", log),
+        ] {
             arguments.extend([option.into(), path(value)]);
         }
         arguments.extend(self.options.iter().cloned());
@@ -287,19 +303,25 @@ impl Started<'_> {
     /// If that takes too long.
     #[track_caller]
     pub fn finish(mut self) -> Outcome {
-        while !matches!(self.running.child.try_wait(), Ok(Some(_))) && Instant::now() < self.running.deadline
+        while !matches!(self.running.child.try_wait(), Ok(Some(_)))
+            && Instant::now() < self.running.deadline
         {
             thread::sleep(Duration::from_millis(10));
         }
         let deadline = Instant::now() + GONE_WITHIN;
-        let left = || fs::read_dir(&self.state).map_or(0, Iterator::count) + of_state(&self.state).len();
+        let left =
+            || fs::read_dir(&self.state).map_or(0, Iterator::count) + of_state(&self.state).len();
         while left() > 0 {
             let log = || fs::read_to_string(&self.log).unwrap_or_default();
             assert!(Instant::now() < deadline, "something is left of the container:\n{}", log());
             thread::sleep(Duration::from_millis(10));
         }
         let log = fs::read(&self.log).unwrap_or_default();
-        self.lab.ended(Run { transcript: vec![("the hook's log", log.clone())], audit: vec![], sweep: None });
+        self.lab.ended(Run {
+            transcript: vec![("the hook's log", log.clone())],
+            audit: vec![],
+            sweep: None,
+        });
         let mut outcome = self.running.finish();
         // For the messages of failed tests.
         outcome.stderr.extend(log);

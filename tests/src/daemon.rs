@@ -131,10 +131,18 @@ impl<'lab> ToServe<'lab> {
         let number = DAEMONS.fetch_add(1, Ordering::SeqCst);
         let directory = self.lab.directory();
         let audit = directory.join(format!("audit-daemon-{number}.jsonl"));
-        let control = self.control.unwrap_or_else(|| directory.join(format!("daemon-{number}/control.sock")));
-        let whole: Vec<OsString> = self.wrapper.into_iter().chain([binary("interceptor").into()]).collect();
+        let control =
+            self.control.unwrap_or_else(|| directory.join(format!("daemon-{number}/control.sock")));
+        let whole: Vec<OsString> =
+            self.wrapper.into_iter().chain([binary("interceptor").into()]).collect();
         let mut process = Command::new(&whole[0]);
-        process.args(&whole[1..]).arg("serve").arg("--control").arg(&control).arg("--audit").arg(&audit);
+        process
+            .args(&whole[1..])
+            .arg("serve")
+            .arg("--control")
+            .arg(&control)
+            .arg("--audit")
+            .arg(&audit);
         process.arg("--upstream-ca").arg(directory.join("upstream-ca.pem")).args(&self.options);
         process
             .env_clear()
@@ -144,7 +152,11 @@ impl<'lab> ToServe<'lab> {
         if !self.quiet {
             process.env("RUST_LOG", "trace");
         }
-        process.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = process.spawn().expect("the product's binary");
         let stdout = Output::of(child.stdout.take().expect("piped"));
         let stderr = Output::of(child.stderr.take().expect("piped"));
@@ -205,7 +217,10 @@ impl Answered {
         let problem = self.json();
         assert_eq!(problem["status"], status, "{problem}");
         for field in ["type", "title", "detail"] {
-            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {problem}");
+            assert!(
+                problem[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field}: {problem}"
+            );
         }
         problem
     }
@@ -235,7 +250,8 @@ impl<'lab> Daemon<'lab> {
     pub fn call(&self, method: &str, path: &str, body: &str) -> Answered {
         self.lab.permits(body);
         let answered = self.lab.handle().block_on(async {
-            tokio::time::timeout(PATIENCE, ask(self.control.clone(), method, path, body.to_owned())).await
+            tokio::time::timeout(PATIENCE, ask(self.control.clone(), method, path, body.to_owned()))
+                .await
         });
         let answered = answered.expect("an answer in time").expect("an answer");
         self.hear(format!("{:?}\n{}", answered.headers, answered.body).as_bytes());
@@ -333,7 +349,8 @@ impl Drop for Daemon<'_> {
         let Some(mut running) = self.running.take() else { return };
         let _ = nix::sys::signal::kill(running.pid(), Signal::SIGTERM);
         let deadline = Instant::now() + Duration::from_secs(15);
-        while Instant::now() < deadline && !matches!(running.child.try_wait(), Ok(Some(_)) | Err(_)) {
+        while Instant::now() < deadline && !matches!(running.child.try_wait(), Ok(Some(_)) | Err(_))
+        {
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -396,9 +413,11 @@ impl Events {
     /// The data of every event of this name so far.
     pub fn data(&self, name: &str) -> Vec<Value> {
         let text = self.text();
-        let events =
-            text.split("\n\n").filter(|event| event.lines().any(|line| line == format!("event: {name}")));
-        let data = events.filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")));
+        let events = text
+            .split("\n\n")
+            .filter(|event| event.lines().any(|line| line == format!("event: {name}")));
+        let data =
+            events.filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")));
         data.map(|data| serde_json::from_str(data).expect("JSON")).collect()
     }
 
@@ -411,7 +430,11 @@ impl Events {
     /// Waits for its end.
     #[track_caller]
     pub fn wait_for_end(&self) {
-        assert!(until(|| self.text.lock().expect("no reader panicked").1), "it never ended: {}", self.text());
+        assert!(
+            until(|| self.text.lock().expect("no reader panicked").1),
+            "it never ended: {}",
+            self.text()
+        );
     }
 }
 

@@ -74,7 +74,10 @@ impl Cgroup {
     /// A command that starts in it.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.path).arg(program);
+        command
+            .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+            .arg(&self.path)
+            .arg(program);
         command
     }
 }
@@ -118,7 +121,9 @@ impl<'lab> Guest<'lab> {
         cgroup: Cgroup,
         made: &Value,
     ) -> Guest<'lab> {
-        let text = |field: &str| made[field].as_str().unwrap_or_else(|| panic!("{field}: {made}")).to_owned();
+        let text = |field: &str| {
+            made[field].as_str().unwrap_or_else(|| panic!("{field}: {made}")).to_owned()
+        };
         let env = serde_json::from_value(made["env"].clone()).expect("variables");
         Guest { id: text("id"), cgroup, ca_pem: text("ca_pem"), env, lab, heard }
     }
@@ -147,7 +152,8 @@ impl<'lab> Guest<'lab> {
     #[track_caller]
     pub fn python(&self, program: &str) -> String {
         let output = self.run("/usr/bin/python3", &["-c", program]);
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr)
     }
 
     /// Starts a Python program that ends with the guest.
@@ -159,8 +165,12 @@ impl<'lab> Guest<'lab> {
     #[track_caller]
     pub fn fetch(&self, plan: &Plan) -> Vec<Report> {
         let plan = serde_json::to_vec(plan).expect("a plan is plain data");
-        let mut child =
-            self.command(client()).arg("fetch").stdin(Stdio::piped()).spawn().expect("the lab's client");
+        let mut child = self
+            .command(client())
+            .arg("fetch")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the lab's client");
         let mut stdin = child.stdin.take().expect("piped");
         let writing = thread::spawn(move || stdin.write_all(&plan));
         let output = child.wait_with_output().expect("the lab's client");

@@ -73,7 +73,9 @@ pub fn blocks(page: &str, section: &str) -> Vec<String> {
     let section = text.split_once(&format!("\n## {section}\n")).expect("a section").1;
     let section = section.split("\n## ").next().unwrap_or_default();
     let blocks = section.split("```sh\n").skip(1);
-    blocks.map(|block| block.split("```").next().unwrap_or_default().replace("IMAGE", "image")).collect()
+    blocks
+        .map(|block| block.split("```").next().unwrap_or_default().replace("IMAGE", "image"))
+        .collect()
 }
 
 /// The output of a script on such a host, and whether it succeeds.

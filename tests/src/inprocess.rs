@@ -41,7 +41,9 @@ const ASKED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub fn runtime(lab: &Lab, audit: Audit, names: &[&str]) -> Arc<Runtime> {
     let overrides: Vec<_> = names
         .iter()
-        .flat_map(|name| [format!("{name}:443:{}", lab.origin()), format!("{name}:80:{}", lab.plain())])
+        .flat_map(|name| {
+            [format!("{name}:443:{}", lab.origin()), format!("{name}:80:{}", lab.plain())]
+        })
         .map(|text| text.parse().expect("a rule of --resolve"))
         .collect();
     let overrides: Overrides = overrides.into_iter().collect();
@@ -79,7 +81,8 @@ impl Served {
         let to_dns = dns.local_addr().expect("it is bound");
         let destinations = Arc::new(ByListener { tls: to_tls.port() });
         let self_test_token = "unused".to_owned();
-        let listeners = Listeners { tcp4: tls, tcp6: Some(plain), dns4: dns, dns6: None, self_test_token };
+        let listeners =
+            Listeners { tcp4: tls, tcp6: Some(plain), dns4: dns, dns6: None, self_test_token };
         let serving = sandbox.serve(listeners, destinations, accept).expect("it is served");
         Served { serving, tls: to_tls, plain: to_plain, dns: to_dns }
     }
@@ -116,7 +119,11 @@ pub fn rules(policy: &Value) -> (Policy, Keyring) {
 ///
 /// # Errors
 /// If nothing answers, or the handshake fails.
-pub async fn connect(to: SocketAddr, name: &str, trust: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>> {
+pub async fn connect(
+    to: SocketAddr,
+    name: &str,
+    trust: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(name.to_owned())?;
@@ -147,7 +154,8 @@ pub async fn ask(
     path: &str,
 ) -> Result<Response<Bytes>> {
     sender.ready().await?;
-    let request = Request::builder().method(method).uri(path).header("host", host).body(Full::default())?;
+    let request =
+        Request::builder().method(method).uri(path).header("host", host).body(Full::default())?;
     let (parts, body) = sender.send_request(request).await?.into_parts();
     Ok(Response::from_parts(parts, body.collect().await?.to_bytes()))
 }

@@ -1,7 +1,7 @@
 //! One test's world, and the three oracles that judge every test at its end:
 //!
-//! - *reach*: nothing but the permitted destinations received a byte, no origin was asked for a name that the test did not permit,
-//!   and an isolated sandbox has no device but `lo`;
+//! - *reach*: nothing but the permitted destinations received a byte, no origin was asked for a
+//!   name that the test did not permit, and an isolated sandbox has no device but `lo`;
 //! - *canary*: no real key, raw or encoded, is in anything the sandbox could read (its client's
 //!   input, the files it wrote, its readable `/proc`), in the product's logs at trace level, or in
 //!   its audit file;
@@ -87,7 +87,8 @@ impl Lab {
     pub fn test(body: impl FnOnce(&Lab)) {
         assert!(
             nix::unistd::geteuid().is_root(),
-            "this test makes cgroups and namespaces and loads eBPF: it needs root. Run `cargo xtask test`, which calls sudo"
+            "this test makes cgroups and namespaces and loads eBPF: it needs root. Run `cargo \
+             xtask test`, which calls sudo"
         );
         let lab = Lab::new(&["h2", "http/1.1"]);
         body(&lab);
@@ -95,12 +96,15 @@ impl Lab {
         assert!(problems.is_empty(), "the oracles object:\n{}", problems.join("\n"));
     }
 
-    /// A lab without the oracles, for the demonstration. `protocols`: what the TLS origin offers by ALPN.
+    /// A lab without the oracles, for the demonstration. `protocols`: what the TLS origin offers by
+    /// ALPN.
     pub fn new(protocols: &[&str]) -> Lab {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let handle = runtime.handle().clone();
-        let directory = tempfile::Builder::new().prefix("interceptor-lab-").tempdir().expect("a directory");
+        let directory =
+            tempfile::Builder::new().prefix("interceptor-lab-").tempdir().expect("a directory");
         let open = |mode| fs::Permissions::from_mode(mode);
         fs::set_permissions(directory.path(), open(0o755)).expect("own directory");
         fs::create_dir(directory.path().join("work")).expect("own directory");
@@ -152,7 +156,8 @@ impl Lab {
         path
     }
 
-    /// A policy: `host` is allowed and governed by the credential `lab` (variable `LAB_API_KEY`) with these endpoint rules.
+    /// A policy: `host` is allowed and governed by the credential `lab` (variable `LAB_API_KEY`)
+    /// with these endpoint rules.
     pub fn governed(&self, host: &str, endpoints: Value) -> Value {
         let policy = json!({
             "network": { "allow": [host] },

@@ -11,7 +11,8 @@
 //! - [`container`]: podman containers with the hook installed;
 //! - [`bpf`]: attacks on a cgroup's programs;
 //! - [`audit`], [`canary`]: reading the audit file, and searching for a key, for the oracles;
-//! - [`clients`]: stock clients, installed once, and the conversation that each has with the origin;
+//! - [`clients`]: stock clients, installed once, and the conversation that each has with the
+//!   origin;
 //! - [`inprocess`]: the proxy within the test's own process, without the kernel half, for tests of
 //!   the library;
 //! - [`measure`]: measuring, for the benchmarks;

@@ -56,7 +56,9 @@ impl Outcome {
     /// The last lines of standard error without trace output, for messages of failed tests.
     pub fn tail(&self) -> String {
         let noisy = |line: &&str| {
-            line.contains(" TRACE ") || line.contains(" DEBUG ") || line.starts_with([' ', '}', ']'])
+            line.contains(" TRACE ")
+                || line.contains(" DEBUG ")
+                || line.starts_with([' ', '}', ']'])
         };
         let text = self.err();
         let lines: Vec<&str> = text.lines().filter(|line| !noisy(line)).collect();
@@ -69,7 +71,13 @@ impl Outcome {
     /// With its output, if it did not.
     #[track_caller]
     pub fn success(&self) -> &Outcome {
-        assert!(self.status.success(), "{}\nstdout: {}\nstderr: {}", self.status, self.out(), self.tail());
+        assert!(
+            self.status.success(),
+            "{}\nstdout: {}\nstderr: {}",
+            self.status,
+            self.out(),
+            self.tail()
+        );
         self
     }
 
@@ -97,7 +105,8 @@ impl Outcome {
     #[track_caller]
     pub fn one_denied(&self, reason: &str) -> &Record {
         let records = self.requests("deny");
-        let reasons: Vec<_> = records.iter().filter_map(|record| record.reason.as_deref()).collect();
+        let reasons: Vec<_> =
+            records.iter().filter_map(|record| record.reason.as_deref()).collect();
         assert_eq!(reasons, [reason], "requests in the audit file: {records:#?}");
         records[0]
     }
@@ -112,14 +121,16 @@ impl Outcome {
     pub fn one_with(&self, reason: &str) -> &Record {
         let records: Vec<_> =
             self.audit.iter().filter(|r| r.kind == "request" && r.reason.is_some()).collect();
-        let reasons: Vec<_> = records.iter().filter_map(|record| record.reason.as_deref()).collect();
+        let reasons: Vec<_> =
+            records.iter().filter_map(|record| record.reason.as_deref()).collect();
         assert_eq!(reasons, [reason], "requests in the audit file: {records:#?}");
         records[0]
     }
 }
 
 impl Refusal {
-    /// Reads a refusal and checks what holds for every one: the body's fields, and that header and body agree.
+    /// Reads a refusal and checks what holds for every one: the body's fields, and that header and
+    /// body agree.
     ///
     /// # Panics
     /// With the answer, if it is not a refusal.
@@ -128,18 +139,28 @@ impl Refusal {
         let value: Value = match serde_json::from_str(body) {
             Ok(value) => value,
             Err(error) => {
-                panic!("a refusal whose body is no JSON ({error}): {status} {decision_header:?} {body:?}")
+                panic!(
+                    "a refusal whose body is no JSON ({error}): {status} {decision_header:?} \
+                     {body:?}"
+                )
             }
         };
         let error = &value["error"];
-        let reason = error["type"].as_str().unwrap_or_else(|| panic!("no error.type in {body}")).to_owned();
+        let reason =
+            error["type"].as_str().unwrap_or_else(|| panic!("no error.type in {body}")).to_owned();
         assert_eq!(
             decision_header,
             Some(format!("deny; reason={reason}").as_str()),
             "x-interceptor-decision"
         );
-        assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "no message in {body}");
-        assert!(error["request_id"].as_str().is_some_and(|id| id.len() > 10), "no request_id in {body}");
+        assert!(
+            error["message"].as_str().is_some_and(|message| message.len() > 10),
+            "no message in {body}"
+        );
+        assert!(
+            error["request_id"].as_str().is_some_and(|id| id.len() > 10),
+            "no request_id in {body}"
+        );
         Refusal { status, reason, error: error.clone() }
     }
 }

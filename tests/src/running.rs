@@ -50,11 +50,14 @@ impl Running<'_> {
 
     /// Every descendant process of the interceptor.
     pub fn descendants(&self) -> Vec<Pid> {
-        let parents: Vec<(i32, i32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+        let parents: Vec<(i32, i32)> =
+            processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
         let mut found = vec![self.pid().as_raw()];
         let mut next = 0;
         while let Some(&pid) = found.get(next) {
-            found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child));
+            found.extend(
+                parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child),
+            );
             next += 1;
         }
         found[1..].iter().map(|&pid| Pid::from_raw(pid)).collect()
@@ -62,8 +65,8 @@ impl Running<'_> {
 
     /// The interceptor's peak resident memory so far, in bytes.
     pub fn peak_memory_bytes(&self) -> u64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the interceptor runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the interceptor runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kibibytes * 1024
@@ -77,13 +80,20 @@ impl Running<'_> {
     pub fn wait_for(&self, text: &str) {
         if !self.stdout.wait_for(text.as_bytes(), self.deadline) {
             let (out, err) = (self.stdout.text(), self.stderr.text());
-            panic!("{text:?} never came; stdout: {out}\nstderr: {}", &err[err.len().saturating_sub(4000)..]);
+            panic!(
+                "{text:?} never came; stdout: {out}\nstderr: {}",
+                &err[err.len().saturating_sub(4000)..]
+            );
         }
     }
 
     /// Writes to standard input ([`crate::sandbox::Sandbox::open_stdin`]).
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stdin.as_mut().expect("open_stdin was asked for").write_all(bytes).expect("the command reads");
+        self.stdin
+            .as_mut()
+            .expect("open_stdin was asked for")
+            .write_all(bytes)
+            .expect("the command reads");
     }
 
     /// Closes standard input.
@@ -108,7 +118,10 @@ impl Running<'_> {
         };
         let grace = Instant::now() + Duration::from_secs(5);
         let closed = self.stdout.wait_for_end(grace) && self.stderr.wait_for_end(grace);
-        assert!(closed, "the interceptor has ended ({status}), but something still holds its output open");
+        assert!(
+            closed,
+            "the interceptor has ended ({status}), but something still holds its output open"
+        );
         self.ended = true;
         let outcome = Outcome {
             status,
@@ -221,7 +234,9 @@ impl Output {
     }
 
     pub(crate) fn wait_for(&self, text: &[u8], deadline: Instant) -> bool {
-        self.wait_until(deadline, |gathered| gathered.bytes.windows(text.len()).any(|window| window == text))
+        self.wait_until(deadline, |gathered| {
+            gathered.bytes.windows(text.len()).any(|window| window == text)
+        })
     }
 
     fn wait_for_end(&self, deadline: Instant) -> bool {

@@ -174,7 +174,8 @@ impl<'lab> Sandbox<'lab> {
         self.run(&["sh", "-c", script])
     }
 
-    /// Runs a Python program to its end, with Debian's interpreter: others may be in a home that a sandbox cannot read.
+    /// Runs a Python program to its end, with Debian's interpreter: others may be in a home that a
+    /// sandbox cannot read.
     #[track_caller]
     pub fn python(self, program: &str) -> Outcome {
         self.run(&["/usr/bin/python3", "-c", program])
@@ -230,8 +231,11 @@ impl<'lab> Sandbox<'lab> {
             }
             Some(server) => {
                 let file = directory.join(format!("resolv-{number}.conf"));
-                fs::write(&file, format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip()))
-                    .expect("own directory");
+                fs::write(
+                    &file,
+                    format!("nameserver {}\noptions timeout:1 attempts:1\n", server.ip()),
+                )
+                .expect("own directory");
                 let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
                 process
                     .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", script])
@@ -241,7 +245,11 @@ impl<'lab> Sandbox<'lab> {
         }
         process.arg("run").arg("--policy").arg(policy);
         process.arg("--audit").arg(self.audit.as_deref().unwrap_or(audit.as_os_str()));
-        process.arg("--upstream-ca").arg(directory.join("upstream-ca.pem")).args(&self.options).arg("--");
+        process
+            .arg("--upstream-ca")
+            .arg(directory.join("upstream-ca.pem"))
+            .args(&self.options)
+            .arg("--");
         if !self.bare {
             process.arg(client()).arg("wrap").arg(&sweep).arg("--");
         }
@@ -262,7 +270,11 @@ impl<'lab> Sandbox<'lab> {
         Running {
             lab: self.lab,
             deadline: Instant::now() + self.limit,
-            sweep: (!self.bare).then_some(Sweep { file: sweep, isolated: !self.host_net, required: true }),
+            sweep: (!self.bare).then_some(Sweep {
+                file: sweep,
+                isolated: !self.host_net,
+                required: true,
+            }),
             child,
             stdin,
             stdout,
@@ -285,8 +297,11 @@ pub fn binary(name: &str) -> PathBuf {
     }
     let own = std::env::current_exe().expect("this test is a file");
     let directory = own.parent().expect("a file has a directory");
-    let directory =
-        if directory.ends_with("deps") { directory.parent().expect("target/PROFILE") } else { directory };
+    let directory = if directory.ends_with("deps") {
+        directory.parent().expect("target/PROFILE")
+    } else {
+        directory
+    };
     let path = directory.join(name);
     assert!(path.exists(), "{} is not built: run `cargo xtask test`", path.display());
     path

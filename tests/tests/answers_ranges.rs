@@ -30,9 +30,12 @@ fn origin(lab: &Lab, key: &str) -> Listener {
     lab.talking(move |head, mut stream| {
         let file = file.clone();
         async move {
-            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let field =
+                |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
             let current = field("if-range:").is_none_or(|tag| tag == "\"v1\"");
-            let range = field("range: bytes=").filter(|_| current).and_then(|range| part(range, file.len()));
+            let range = field("range: bytes=")
+                .filter(|_| current)
+                .and_then(|range| part(range, file.len()));
             let body = head.starts_with("GET ");
             let (status, range, content) = match range {
                 None => ("200 OK", String::new(), &file[..]),
@@ -47,8 +50,8 @@ fn origin(lab: &Lab, key: &str) -> Listener {
                 }
             };
             let head = format!(
-                "HTTP/1.1 {status}\r\n{range}etag: \"v1\"\r\naccept-ranges: bytes\r\ncontent-length: {}\r\n\
-                 connection: close\r\n\r\n",
+                "HTTP/1.1 {status}\r\n{range}etag: \"v1\"\r\naccept-ranges: \
+                 bytes\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                 content.len()
             );
             stream.write_all(head.as_bytes()).await?;
@@ -68,30 +71,33 @@ fn part(range: &str, length: usize) -> Option<(usize, usize)> {
         return Some((length.saturating_sub(last.parse().ok()?), length - 1));
     }
     let first: usize = first.parse().ok()?;
-    let last = if last.is_empty() { length - 1 } else { last.parse::<usize>().ok()?.min(length - 1) };
+    let last =
+        if last.is_empty() { length - 1 } else { last.parse::<usize>().ok()?.min(length - 1) };
     Some(if first >= length { (1, 0) } else { (first, last) })
 }
 
 #[test]
 fn curl_resumes_and_asks_for_parts() {
-    for (host, key) in BOTH.into_iter().flat_map(|host| [(host, None), (host, Some("tiny-CANARY-key"))]) {
+    for (host, key) in
+        BOTH.into_iter().flat_map(|host| [(host, None), (host, Some("tiny-CANARY-key"))])
+    {
         Lab::test(|lab| {
             let mut policy = policy(lab);
             if let Some(key) = key {
-                policy["credentials_v2"]["lab"]["key"] = json!({ "file": lab.secret_file("tiny", key) });
+                policy["credentials_v2"]["lab"]["key"] =
+                    json!({ "file": lab.secret_file("tiny", key) });
             }
             let key = key.unwrap_or(lab.key());
             let origin = origin(lab, key);
             let script = format!(
-                "url=https://{host}/f; curl -sS $url -o whole; head -c 30000 whole > part; \
-                 curl -sS -C - -o part $url; cmp whole part && echo resumed; \
-                 curl -sS -r 10-19 $url | od -An -c | tr -d ' \\n'; echo; \
-                 curl -sS -r 90000- $url | wc -c; curl -sS -r -7 $url | tail -c 7; \
-                 curl -sSI $url | grep -i '^accept-ranges'; \
-                 curl -sS -o /dev/null -w '%{{http_code}} ' -r 200000-200010 $url; \
-                 curl -sS -o /dev/null -w '%{{http_code}} ' -r 0-1,5-6 $url; \
-                 curl -sS -o /dev/null -w '%{{http_code}} ' -r 0-1 -H 'if-range: \"v0\"' $url; \
-                 curl -sS -o /dev/null -w '%{{http_code}}\\n' -r 0-1 -H 'if-range: \"v1\"' $url"
+                "url=https://{host}/f; curl -sS $url -o whole; head -c 30000 whole > part; curl \
+                 -sS -C - -o part $url; cmp whole part && echo resumed; curl -sS -r 10-19 $url | \
+                 od -An -c | tr -d ' \\n'; echo; curl -sS -r 90000- $url | wc -c; curl -sS -r -7 \
+                 $url | tail -c 7; curl -sSI $url | grep -i '^accept-ranges'; curl -sS -o \
+                 /dev/null -w '%{{http_code}} ' -r 200000-200010 $url; curl -sS -o /dev/null -w \
+                 '%{{http_code}} ' -r 0-1,5-6 $url; curl -sS -o /dev/null -w '%{{http_code}} ' -r \
+                 0-1 -H 'if-range: \"v0\"' $url; curl -sS -o /dev/null -w '%{{http_code}}\\n' -r \
+                 0-1 -H 'if-range: \"v1\"' $url"
             );
             let sandbox = lab.sandbox(&policy).resolve(host, origin.address());
             let outcome = sandbox.shell(&script);
@@ -164,15 +170,20 @@ fn an_origin_that_lies_about_a_part_is_refused_or_cut_off() {
                 let answer = format!("HTTP/1.1 206 Partial Content\r\n{lie}");
                 let got = ask(lab, host, answer, "bytes=10-19");
                 let refusal = got.refusal();
-                assert_eq!((refusal.status, refusal.reason.as_str()), (502, "upstream_protocol"), "{lie}");
+                assert_eq!(
+                    (refusal.status, refusal.reason.as_str()),
+                    (502, "upstream_protocol"),
+                    "{lie}"
+                );
             });
         }
     }
     // Only the body shows that it is longer or shorter than declared.
     for body in ["0123456789", &"x".repeat(200)] {
         Lab::test(|lab| {
-            let answer =
-                format!("HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-99/100\r\n\r\n{body}");
+            let answer = format!(
+                "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-99/100\r\n\r\n{body}"
+            );
             let got = ask(lab, OTHER, answer, "bytes=10-99");
             assert!(got.error.is_some(), "{got:?}");
         });
@@ -191,7 +202,8 @@ fn ask(lab: &Lab, host: &str, answer: String, range: &str) -> Answer {
 fn what_lies_beyond_the_end_is_said_to() {
     for range in ["bytes=5-9", "bytes=-0", "bytes=5-"] {
         Lab::test(|lab| {
-            let answer = "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4/5\r\ncontent-length: 5\r\n\r\nhello";
+            let answer = "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes \
+                          0-4/5\r\ncontent-length: 5\r\n\r\nhello";
             let got = ask(lab, OTHER, answer.to_owned(), range);
             assert_eq!(
                 (got.status, got.header("content-range"), got.body_bytes),
@@ -204,9 +216,11 @@ fn what_lies_beyond_the_end_is_said_to() {
 #[test]
 fn a_part_that_nobody_asked_for_is_refused() {
     let parts = [
-        "206 Partial Content\r\ncontent-range: bytes 5-16/100\r\ncontent-length: 12\r\n\r\n0123456789ab",
+        "206 Partial Content\r\ncontent-range: bytes 5-16/100\r\ncontent-length: \
+         12\r\n\r\n0123456789ab",
         "200 OK\r\ncontent-range: bytes 5-16/100\r\ncontent-length: 12\r\n\r\n0123456789ab",
-        "200 OK\r\ncontent-type: multipart/byteranges; boundary=x\r\ncontent-length: 5\r\n\r\n--x--",
+        "200 OK\r\ncontent-type: multipart/byteranges; boundary=x\r\ncontent-length: \
+         5\r\n\r\n--x--",
         "226 IM Used\r\nim: range\r\ncontent-length: 12\r\n\r\n0123456789ab",
     ];
     for host in BOTH {
@@ -217,7 +231,11 @@ fn a_part_that_nobody_asked_for_is_refused() {
                 let plan = Plan::https(host, "http/1.1").ask("GET", "/f");
                 let got = sandbox.fetch(&plan).remove(0).answers.remove(0);
                 let refusal = got.refusal();
-                assert_eq!((refusal.status, refusal.reason.as_str()), (502, "upstream_protocol"), "{part}");
+                assert_eq!(
+                    (refusal.status, refusal.reason.as_str()),
+                    (502, "upstream_protocol"),
+                    "{part}"
+                );
             });
         }
     }
@@ -256,9 +274,14 @@ fn no_other_name_asks_for_a_part() {
                 stream.shutdown().await
             });
             let mut plan = Plan::https(host, protocol);
-            for name in
-                ["request-range", "request_range", "request.range", "if_range", "accept_encoding", "a-im"]
-            {
+            for name in [
+                "request-range",
+                "request_range",
+                "request.range",
+                "if_range",
+                "accept_encoding",
+                "a-im",
+            ] {
                 plan = plan.ask_with("GET", "/f", &[(name, "bytes=5-16")], "");
             }
             let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());
@@ -275,9 +298,9 @@ fn no_other_name_asks_for_a_part() {
 fn a_part_comes_without_a_digest_of_what_borders_it() {
     Lab::test(|lab| {
         let answer = format!(
-            "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4999/5000\r\ncontent-length: 5000\r\n\
-             etag: \"v1\"\r\ncontent-md5: x\r\ncontent-digest: x\r\nx-ms-content-crc64: x\r\n\
-             x-amz-checksum-sha256: x\r\nx-goog-hash: x\r\n\r\n{}",
+            "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4999/5000\r\ncontent-length: \
+             5000\r\netag: \"v1\"\r\ncontent-md5: x\r\ncontent-digest: x\r\nx-ms-content-crc64: \
+             x\r\nx-amz-checksum-sha256: x\r\nx-goog-hash: x\r\n\r\n{}",
             "0123456789".repeat(500)
         );
         let got = ask(lab, OTHER, answer, "bytes=10-19");
@@ -285,8 +308,13 @@ fn a_part_comes_without_a_digest_of_what_borders_it() {
         assert_eq!(got.header("content-range"), Some("bytes 10-19/5000"));
         assert_eq!(got.header("etag"), Some("\"v1\""));
         let told = |name: &&str| got.header(name).is_some();
-        let digests =
-            ["content-md5", "content-digest", "x-ms-content-crc64", "x-amz-checksum-sha256", "x-goog-hash"];
+        let digests = [
+            "content-md5",
+            "content-digest",
+            "x-ms-content-crc64",
+            "x-amz-checksum-sha256",
+            "x-goog-hash",
+        ];
         assert!(!digests.iter().any(told), "{:?}", got.headers);
     });
 }
@@ -298,7 +326,8 @@ fn where_the_whole_length_is_unknown_no_end_is_taken_for_the_last() {
     {
         Lab::test(|lab| {
             let answer = format!(
-                "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4999/*\r\ncontent-length: 5000\r\n\r\n{}",
+                "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-4999/*\r\ncontent-length: \
+                 5000\r\n\r\n{}",
                 "0123456789".repeat(500)
             );
             let got = ask(lab, OTHER, answer, range);

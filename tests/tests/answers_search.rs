@@ -35,7 +35,8 @@ fn gossip(lab: &Lab) -> Listener {
             };
             let body = format!("last {shown}\n");
             let head = format!(
-                "HTTP/1.1 200 OK\r\nx-last: {shown}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nx-last: {shown}\r\ncontent-length: {}\r\nconnection: \
+                 close\r\n\r\n",
                 body.len()
             );
             stream.write_all((head + &body).as_bytes()).await?;
@@ -128,8 +129,9 @@ fn without_keys_nothing_is_searched() {
         let origin = lab.scripted(
             b"HTTP/1.1 200 OK\r\ncontent-encoding: compress\r\naccept-ranges: bytes\r\ncontent-length: 2\r\n\r\nxx",
         );
-        let sandbox =
-            lab.sandbox(&json!({ "network": { "allow": [OTHER] } })).resolve(OTHER, origin.address());
+        let sandbox = lab
+            .sandbox(&json!({ "network": { "allow": [OTHER] } }))
+            .resolve(OTHER, origin.address());
         let headers = [("accept-encoding", "compress, gzip"), ("range", "bytes=0-1,5-6")];
         let plan = Plan::https(OTHER, "http/1.1").ask_with("GET", "/x", &headers, "");
         let got = &sandbox.fetch(&plan)[0].answers[0];
@@ -147,14 +149,20 @@ fn a_thousand_answers_with_a_key_and_no_more() {
         lab.unordered();
         let mut plan = Plan::https(HOST, "http/1.1");
         for _ in 0..51 {
-            plan = plan.ask_with("GET", "/echo?in=header", &[("authorization", "Bearer $LAB_API_KEY")], "");
+            plan = plan.ask_with(
+                "GET",
+                "/echo?in=header",
+                &[("authorization", "Bearer $LAB_API_KEY")],
+                "",
+            );
         }
         plan.connections = 20;
         let sandbox = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log();
         let reports = sandbox.fetch(&plan);
         let answers: Vec<_> = reports.iter().flat_map(|report| &report.answers).collect();
         let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
-        let passed = answers.iter().filter(|answer| answer.status == 200 && answer.error.is_none()).count();
+        let passed =
+            answers.iter().filter(|answer| answer.status == 200 && answer.error.is_none()).count();
         assert_eq!(passed, 1000);
         assert!(!refused.is_empty() && refused[0].refusal().reason == "limit_exceeded");
     });
@@ -178,7 +186,10 @@ fn a_length_stays_or_is_known_again() {
                 assert_eq!(answer.error, None);
             }
             assert!(answers[0].body.contains("proxy-managed"), "{answers:?}");
-            assert_eq!((answers[3].header("content-length"), answers[3].body_bytes), (Some("1000"), 0));
+            assert_eq!(
+                (answers[3].header("content-length"), answers[3].body_bytes),
+                (Some("1000"), 0)
+            );
         });
     }
 }
@@ -195,7 +206,8 @@ fn a_key_that_is_shorter_than_its_placeholder_keeps_lengths_too() {
         for (body, ranges, same) in
             [(&short, "", false), (&short, "accept-ranges: bytes\r\n", true), (&long, "", true)]
         {
-            let answer = format!("HTTP/1.1 200 OK\r\n{ranges}content-length: {}\r\n\r\n{body}", body.len());
+            let answer =
+                format!("HTTP/1.1 200 OK\r\n{ranges}content-length: {}\r\n\r\n{body}", body.len());
             let origin = lab.scripted(answer.into_bytes().leak());
             let sandbox = lab.sandbox(&policy).resolve(HOST, origin.address());
             let got = &sandbox.fetch(&Plan::https(HOST, "http/1.1").ask("GET", "/x"))[0].answers[0];
@@ -219,8 +231,8 @@ fn without_a_body_nothing_tells_how_long_it_is_encoded() {
         for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
             Lab::test(|lab| {
                 let answer = format!(
-                    "HTTP/1.1 {status}\r\ncontent-encoding: gzip\r\ncontent-length: 77\r\netag: \"4d-1\"\r\n\
-                     content-md5: x\r\nvary: accept-encoding\r\n\r\n"
+                    "HTTP/1.1 {status}\r\ncontent-encoding: gzip\r\ncontent-length: 77\r\netag: \
+                     \"4d-1\"\r\ncontent-md5: x\r\nvary: accept-encoding\r\n\r\n"
                 );
                 let origin = lab.scripted(answer.into_bytes().leak());
                 let sandbox = lab.sandbox(&policy(lab)).resolve(host, origin.address());

@@ -50,7 +50,8 @@ fn guesses(key: &str, spelling: &str) -> Vec<String> {
 /// Ways a guess may arrive: whole, followed by each kind of byte, cut in many places, a byte at a
 /// time.
 fn pieces(guess: &str) -> Vec<String> {
-    let mut pieces = vec![format!("data: {guess}"), "\n\n".into(), guess.into(), "x".into(), " ".into()];
+    let mut pieces =
+        vec![format!("data: {guess}"), "\n\n".into(), guess.into(), "x".into(), " ".into()];
     for at in [1, 2, 5, 11, guess.len() / 2, guess.len() - 1] {
         pieces.extend([guess[..at].to_owned(), guess[at..].to_owned(), "\"".into()]);
     }
@@ -75,7 +76,8 @@ fn chunks_and_data_frames_are_cut_alike() {
                     let mut parts = path.trim_start_matches('/').split('/');
                     let (spelling, number) = (parts.next().unwrap(), parts.next().unwrap());
                     let guess = guesses(&key, spelling).swap_remove(number.parse().unwrap());
-                    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+                    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: \
+                                close\r\n\r\n";
                     stream.write_all(head.as_bytes()).await?;
                     for piece in pieces(&guess) {
                         let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
@@ -116,10 +118,12 @@ fn lengths_and_heads_are_alike() {
         let origin = lab.talking(move |head, mut stream| {
             let key = key.clone();
             async move {
-                let number = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+                let number =
+                    head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
                 let guess = guesses(&key, "literal").swap_remove(number.parse().unwrap());
                 let answer = format!(
-                    "HTTP/1.1 200 OK\r\nx-guess: {guess}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{guess}",
+                    "HTTP/1.1 200 OK\r\nx-guess: {guess}\r\ncontent-length: {}\r\nconnection: \
+                     close\r\n\r\n{guess}",
                     guess.len()
                 );
                 stream.write_all(answer.as_bytes()).await?;
@@ -131,7 +135,8 @@ fn lengths_and_heads_are_alike() {
         for number in 0..all.len() {
             plan = plan.ask("GET", &format!("/{number}"));
         }
-        let outcome = lab.sandbox(&policy(lab)).resolve(HOST, origin.address()).fetch_outcome(&plan);
+        let outcome =
+            lab.sandbox(&policy(lab)).resolve(HOST, origin.address()).fetch_outcome(&plan);
         let (reports, outcome) = outcome;
         for (answer, guess) in reports[0].answers.iter().zip(&all) {
             assert_eq!(answer.header("x-guess"), Some(guess.as_str()));
@@ -139,7 +144,9 @@ fn lengths_and_heads_are_alike() {
             assert_eq!((&answer.body, &answer.pieces), (guess, &vec![guess.len()]));
         }
         // Nor does a record reveal it.
-        assert!(outcome.requests("allow").iter().all(|r| r.key_echoed.is_none() && r.reason.is_none()));
+        assert!(
+            outcome.requests("allow").iter().all(|r| r.key_echoed.is_none() && r.reason.is_none())
+        );
     });
 }
 
@@ -172,16 +179,21 @@ fn frames_of_a_web_socket_are_alike_and_wait_for_nothing() {
         let origin = lab.talking(move |head, mut stream| {
             let key = key.clone();
             async move {
-                let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-                let number = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+                let field = |name: &str| {
+                    head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+                };
+                let number =
+                    head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
                 let accept = accept(field("sec-websocket-key:").unwrap_or_default());
                 let head = format!(
-                    "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+                    "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: \
+                     websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
                 );
                 stream.write_all(head.as_bytes()).await?;
                 let guess = guesses(&key, "literal").swap_remove(number.parse().unwrap());
                 for (first, text) in messages(&guess) {
-                    let frame = [&[first, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+                    let frame =
+                        [&[first, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
                     stream.write_all(&frame).await?;
                     stream.flush().await?;
                     if first & 0x80 != 0 {
@@ -194,20 +206,16 @@ fn frames_of_a_web_socket_are_alike_and_wait_for_nothing() {
         });
         let count = guesses(lab.key(), "literal").len();
         let program = format!(
-            "import socket, ssl\n\
-             def run(n):\n\
-             \x20   s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')\n\
-             \x20   s.settimeout(20)\n\
-             \x20   s.sendall(b'GET /%d HTTP/1.1\\r\\nhost: {HOST}\\r\\nconnection: Upgrade\\r\\nupgrade: websocket\\r\\nsec-websocket-version: 13\\r\\n'\n\
-             \x20             b'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n' % n)\n\
-             \x20   f = s.makefile('rb')\n\
-             \x20   while f.readline() != b'\\r\\n': pass\n\
-             \x20   seen, text = [], b''\n\
-             \x20   while h := f.read(2):\n\
-             \x20       seen.append((h[0], h[1])); text += f.read(h[1])\n\
-             \x20       if h[0] & 0x80: s.sendall(b'\\x81\\x81abcdX')\n\
-             \x20   print(n, seen); print(text.decode())\n\
-             for n in range({count}): run(n)\n"
+            "import socket, ssl\ndef run(n):\n\x20   s = \
+             ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), \
+             server_hostname='{HOST}')\n\x20   s.settimeout(20)\n\x20   s.sendall(b'GET /%d \
+             HTTP/1.1\\r\\nhost: {HOST}\\r\\nconnection: Upgrade\\r\\nupgrade: \
+             websocket\\r\\nsec-websocket-version: 13\\r\\n'\n\x20             \
+             b'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n' % n)\n\x20   f = \
+             s.makefile('rb')\n\x20   while f.readline() != b'\\r\\n': pass\n\x20   seen, text = \
+             [], b''\n\x20   while h := f.read(2):\n\x20       seen.append((h[0], h[1])); text += \
+             f.read(h[1])\n\x20       if h[0] & 0x80: s.sendall(b'\\x81\\x81abcdX')\n\x20   \
+             print(n, seen); print(text.decode())\nfor n in range({count}): run(n)\n"
         );
         let outcome = lab.sandbox(&policy(lab)).resolve(HOST, origin.address()).python(&program);
         let text = outcome.success().out();
@@ -236,13 +244,19 @@ fn a_grpc_message_waits_for_nothing_and_is_cut_as_any_other() {
         let origin = lab.talking(move |head, mut stream| {
             let key = key.clone();
             async move {
-                let number = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+                let number =
+                    head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
                 let guess = guesses(&key, "literal").swap_remove(number.parse().unwrap());
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: \
+                            application/grpc\r\ntransfer-encoding: chunked\r\nconnection: \
+                            close\r\n\r\n";
                 stream.write_all(head.as_bytes()).await?;
                 for text in ["hello", &guess, ".", &format!("x{guess}"), "."] {
-                    let message = [&[0, 0, 0, 0, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
-                    let chunk = [format!("{:x}\r\n", message.len()).as_bytes(), &message, b"\r\n"].concat();
+                    let message =
+                        [&[0, 0, 0, 0, u8::try_from(text.len()).unwrap()][..], text.as_bytes()]
+                            .concat();
+                    let chunk =
+                        [format!("{:x}\r\n", message.len()).as_bytes(), &message, b"\r\n"].concat();
                     stream.write_all(&chunk).await?;
                     stream.flush().await?;
                     // As in a conversation, the next message answers one from the sandbox: here a
@@ -306,8 +320,8 @@ fn how_well_an_answer_compresses_is_not_seen() {
             let mut encoder = GzipEncoder::new(Vec::new());
             encoder.write_all(&compressible(head.contains("/well"))).await?;
             encoder.shutdown().await?;
-            let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\
-                            transfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+            let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: \
+                        chunked\r\nconnection: close\r\n\r\n";
             stream.write_all(head.as_bytes()).await?;
             for piece in encoder.into_inner().chunks(1000) {
                 let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();

@@ -21,15 +21,16 @@ fn switcher(lab: &Lab, says: Vec<u8>, extra: &'static str) -> Listener {
     lab.talking(move |head, mut stream| {
         let says = says.clone();
         async move {
-            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let field =
+                |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
             let Some(protocol) = field("upgrade:") else {
                 stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await?;
                 return stream.shutdown().await;
             };
             let accept = field("sec-websocket-key:").map(accept).unwrap_or_default();
             let head = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: {protocol}\r\n\
-                 sec-websocket-accept: {accept}\r\n{extra}\r\n"
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: \
+                 {protocol}\r\nsec-websocket-accept: {accept}\r\n{extra}\r\n"
             );
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(&says).await?;
@@ -54,24 +55,19 @@ fn converse(
 ) -> Outcome {
     let method = if protocol == "websocket" { "GET" } else { "POST" };
     let program = format!(
-        "import socket, ssl, sys\n\
-         s = ssl.create_default_context().wrap_socket(socket.create_connection(('{host}', 443)), server_hostname='{host}')\n\
-         s.settimeout(20)\n\
-         s.sendall(b'{method} /v1/x HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: Upgrade\\r\\nupgrade: {protocol}\\r\\n'\n\
-         \x20   b'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\nsec-websocket-version: 13\\r\\n'\n\
-         \x20   b'sec-websocket-extensions: permessage-deflate\\r\\ncontent-length: 0\\r\\n\\r\\n')\n\
-         t = b''\n\
-         while b'\\r\\n\\r\\n' not in t: t += s.recv(65536)\n\
-         head, rest = t.split(b'\\r\\n\\r\\n', 1)\n\
-         switched = b' 101 ' in head\n\
-         if switched: s.sendall(b'hello')\n\
-         try:\n\
-         \x20   while not switched or len(rest) < {until}:\n\
-         \x20       d = s.recv(65536)\n\
-         \x20       if not d: break\n\
-         \x20       rest += d\n\
-         except (ConnectionError, ssl.SSLError) as e: pass\n\
-         print(head.decode()); print(); print(rest.decode('latin1'))\n"
+        "import socket, ssl, sys\ns = \
+         ssl.create_default_context().wrap_socket(socket.create_connection(('{host}', 443)), \
+         server_hostname='{host}')\ns.settimeout(20)\ns.sendall(b'{method} /v1/x \
+         HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: Upgrade\\r\\nupgrade: \
+         {protocol}\\r\\n'\n\x20   b'sec-websocket-key: \
+         dGhlIHNhbXBsZSBub25jZQ==\\r\\nsec-websocket-version: 13\\r\\n'\n\x20   \
+         b'sec-websocket-extensions: permessage-deflate\\r\\ncontent-length: 0\\r\\n\\r\\n')\nt = \
+         b''\nwhile b'\\r\\n\\r\\n' not in t: t += s.recv(65536)\nhead, rest = \
+         t.split(b'\\r\\n\\r\\n', 1)\nswitched = b' 101 ' in head\nif switched: \
+         s.sendall(b'hello')\ntry:\n\x20   while not switched or len(rest) < {until}:\n\x20       \
+         d = s.recv(65536)\n\x20       if not d: break\n\x20       rest += d\nexcept \
+         (ConnectionError, ssl.SSLError) as e: pass\nprint(head.decode()); print(); \
+         print(rest.decode('latin1'))\n"
     );
     lab.sandbox(policy).resolve(host, origin.address()).python(&program)
 }
@@ -85,7 +81,10 @@ fn another_protocol_is_carried_where_no_key_goes() {
                 // "welcome" or "hello" could be the beginning of a key.
                 let outcome = converse(lab, &policy, OTHER, &origin, protocol, 12);
                 let text = outcome.success().out();
-                assert!(text.starts_with("HTTP/1.1 101 ") && text.contains("welcomehello"), "{text}");
+                assert!(
+                    text.starts_with("HTTP/1.1 101 ") && text.contains("welcomehello"),
+                    "{text}"
+                );
                 assert!(
                     text.to_lowercase().contains(&format!("upgrade: {}", protocol.to_lowercase())),
                     "{text}"
@@ -139,7 +138,10 @@ fn an_extension_that_was_not_offered_is_refused() {
             let origin = switcher(lab, vec![], "sec-websocket-extensions: permessage-deflate\r\n");
             let outcome = converse(lab, &policy(lab), host, &origin, "websocket", 0);
             let text = outcome.success().out();
-            assert!(text.starts_with("HTTP/1.1 502 ") && text.contains("upstream_protocol"), "{text}");
+            assert!(
+                text.starts_with("HTTP/1.1 502 ") && text.contains("upstream_protocol"),
+                "{text}"
+            );
             outcome.one_with("upstream_protocol");
             assert!(lab.seen()[0].values("sec-websocket-extensions").is_empty());
         });
@@ -150,16 +152,29 @@ fn an_extension_that_was_not_offered_is_refused() {
 /// to the record.
 fn frames(lab: &Lab) -> Vec<(Vec<u8>, &'static str, &'static str)> {
     let key = lab.key();
-    let frame =
-        |first: u8, text: &str| [&[first, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+    let frame = |first: u8, text: &str| {
+        [&[first, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat()
+    };
     let (one, two) = key.split_at(20);
     vec![
-        ([frame(0x81, "fine"), frame(0x81, &format!("it is {key}"))].concat(), "fine", "key_echoed"),
+        (
+            [frame(0x81, "fine"), frame(0x81, &format!("it is {key}"))].concat(),
+            "fine",
+            "key_echoed",
+        ),
         ([frame(0x81, "fine"), frame(0x89, key)].concat(), "fine", "key_echoed"),
-        ([frame(0x01, "fine "), frame(0x00, one), frame(0x80, two)].concat(), "fine ", "key_echoed"),
+        (
+            [frame(0x01, "fine "), frame(0x00, one), frame(0x80, two)].concat(),
+            "fine ",
+            "key_echoed",
+        ),
         ([frame(0x82, one), frame(0x81, two)].concat(), "sk-", "key_echoed"),
         ([frame(0x81, "fine"), frame(0xc1, "x")].concat(), "fine", "upstream_protocol"),
-        ([frame(0x81, "fine"), vec![0x81, 0x81, 0, 0, 0, 0, b'x']].concat(), "fine", "upstream_protocol"),
+        (
+            [frame(0x81, "fine"), vec![0x81, 0x81, 0, 0, 0, 0, b'x']].concat(),
+            "fine",
+            "upstream_protocol",
+        ),
         ([frame(0x81, "fine"), frame(0x83, "x")].concat(), "fine", "upstream_protocol"),
     ]
 }
@@ -173,7 +188,10 @@ fn a_web_socket_ends_with_a_key_or_a_frame_that_cannot_be_read() {
                 let origin = switcher(lab, says, "");
                 let outcome = converse(lab, &policy(lab), host, &origin, "websocket", 1000);
                 let text = outcome.success().out();
-                assert!(text.starts_with("HTTP/1.1 101 ") && text.contains(reaches), "{row}: {text}");
+                assert!(
+                    text.starts_with("HTTP/1.1 101 ") && text.contains(reaches),
+                    "{row}: {text}"
+                );
                 let record = outcome.one_with(ended);
                 assert_eq!(record.decision.as_deref(), Some("allow"), "{row}");
                 assert_eq!(record.key_echoed, (ended == "key_echoed").then_some(1), "{row}");

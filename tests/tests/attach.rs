@@ -65,7 +65,11 @@ for attempt in udp, tcp:
 
     first.kill().unwrap();
     first.wait().unwrap();
-    assert_eq!(python(&cgroup, &program), "refused\nrefused\n", "after the death of the interceptor");
+    assert_eq!(
+        python(&cgroup, &program),
+        "refused\nrefused\n",
+        "after the death of the interceptor"
+    );
 
     let mut third = attach(&cgroup);
     enforcing(&mut third);
@@ -75,7 +79,10 @@ for attempt in udp, tcp:
     assert!(third.wait().unwrap().success());
     assert_eq!(python(&cgroup, &program), "out\nout\n", "after a normal end");
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let bpffs = mounts.lines().find_map(|line| line.split_once(" bpf ").and(line.split(' ').nth(1))).unwrap();
+    let bpffs = mounts
+        .lines()
+        .find_map(|line| line.split_once(" bpf ").and(line.split(' ').nth(1)))
+        .unwrap();
     assert!(!Path::new(bpffs).join("interceptor").join(id.to_string()).exists());
 }
 
@@ -84,8 +91,9 @@ fn sighup_reads_the_policy_again_and_a_broken_one_changes_nothing() {
     let cgroup = Cgroup::new();
     let directory = tempfile::tempdir().unwrap();
     let policy = directory.path().join("policy.json");
-    let deny =
-        |network: &str| fs::write(&policy, format!(r#"{{"network":{{"deny":["{network}"]}}}}"#)).unwrap();
+    let deny = |network: &str| {
+        fs::write(&policy, format!(r#"{{"network":{{"deny":["{network}"]}}}}"#)).unwrap()
+    };
     deny("203.0.113.0/24");
     let mut command = Command::new(binary("interceptor"));
     command.args(["attach", "-v", "--cgroup"]).arg(cgroup.path()).arg("--policy").arg(&policy);

@@ -124,7 +124,11 @@ fn a_connection_made_inside_cannot_take_over_even_if_passed_to_an_outsider() {
         command.args(["-c", HANDED]).arg(procs).arg(daemon.control()).arg(&path);
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.starts_with("HTTP/1.1 403"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            said.starts_with("HTTP/1.1 403"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         fs::remove_file(path).unwrap();
         // The daemon still serves.
         assert_eq!(
@@ -190,9 +194,9 @@ fn job_control_and_a_hangup_leave_no_process_without_its_wall() {
         command.args(["-c", TERMINAL]).arg(binary("interceptor")).arg(policy);
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        let expected = "begun True\nforeground some confined\nstopped True\nstopped some confined\nruns True\n\
-            background some confined\nruns True\nagain some confined\nstopped True\nbefore some confined\n\
-            after none confined\n";
+        let expected = "begun True\nforeground some confined\nstopped True\nstopped some \
+                        confined\nruns True\nbackground some confined\nruns True\nagain some \
+                        confined\nstopped True\nbefore some confined\nafter none confined\n";
         assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
     });
 }

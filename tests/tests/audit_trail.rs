@@ -47,11 +47,14 @@ fn chain_key(lab: &Lab) -> String {
 #[test]
 fn o4_a_sealed_audit_file_verifies_and_tampering_is_named() {
     Lab::test(|lab| {
-        // The canary oracle looks for the chain's key too: in the sandbox, the logs and the audit file.
+        // The canary oracle looks for the chain's key too: in the sandbox, the logs and the audit
+        // file.
         let key = chain_key(lab);
         let policy = lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/v1/*"] }]));
-        let plan =
-            Plan::https(HOST, "http/1.1").ask("GET", "/v1/a").ask("DELETE", "/v1/b").ask("GET", "/v1/c");
+        let plan = Plan::https(HOST, "http/1.1")
+            .ask("GET", "/v1/a")
+            .ask("DELETE", "/v1/b")
+            .ask("GET", "/v1/c");
         let sandbox = lab.sandbox(&policy).at_origin(HOST).option("--audit-chain").option(&key);
         let (_, outcome) = sandbox.fetch_outcome(&plan);
         assert!(outcome.audit.iter().all(|record| record.mac.is_some()));
@@ -60,11 +63,13 @@ fn o4_a_sealed_audit_file_verifies_and_tampering_is_named() {
         assert!(whole.starts_with(&format!("OK: {} records", outcome.audit.len())), "{whole}");
 
         let text = fs::read_to_string(&file).unwrap();
-        let number = 1 + text.lines().position(|line| line.contains(r#""decision":"deny""#)).unwrap();
+        let number =
+            1 + text.lines().position(|line| line.contains(r#""decision":"deny""#)).unwrap();
         let copy = lab.directory().join("copy");
         let verify = |text: &str| {
             fs::write(&copy, text).unwrap();
-            let output = interceptor(&["audit", "verify", "--json", "--key", &key, copy.to_str().unwrap()]);
+            let output =
+                interceptor(&["audit", "verify", "--json", "--key", &key, copy.to_str().unwrap()]);
             assert_eq!(output.status.code(), Some(1), "{output:?}");
             serde_json::from_slice::<Value>(&output.stdout).unwrap()
         };
@@ -80,7 +85,13 @@ fn o4_a_sealed_audit_file_verifies_and_tampering_is_named() {
         let found = verify(&removed);
         assert_eq!(found["line"], number);
         assert!(found["message"].as_str().unwrap().contains("missing"), "{found}");
-        let output = interceptor(&["audit", "verify", "--key", &lab.key_file().display().to_string(), &file]);
+        let output = interceptor(&[
+            "audit",
+            "verify",
+            "--key",
+            &lab.key_file().display().to_string(),
+            &file,
+        ]);
         assert_ne!(output.status.code(), Some(0), "another key");
     });
 }
@@ -90,8 +101,9 @@ fn o4_the_chains_key_cannot_be_read_inside() {
     Lab::test(|lab| {
         let key = chain_key(lab);
         let sandbox = lab.sandbox(&json!({})).user("root").option("--audit-chain").option(&key);
-        let outcome = sandbox
-            .shell(&format!("cat {key} 2>/dev/null | wc -c; cat /proc/*/environ | grep -c {key}; true"));
+        let outcome = sandbox.shell(&format!(
+            "cat {key} 2>/dev/null | wc -c; cat /proc/*/environ | grep -c {key}; true"
+        ));
         assert_eq!(outcome.success().out(), "0\n0\n");
     });
 }
@@ -102,8 +114,10 @@ fn a_rotated_file_is_opened_anew_on_sighup_and_the_chain_goes_on() {
         let key = chain_key(lab);
         let sandbox = lab.sandbox(&json!({ "network": { "deny": ["*"] } })).bare().open_stdin();
         let script = "trap 'echo hung up' HUP
-            read line; curl -s -o /dev/null http://before.test/; echo before
-            while ! read line; do :; done; curl -s -o /dev/null http://after.test/; echo after";
+            read line; curl -s -o /dev/null http://before.test/; \
+                      echo before
+            while ! read line; do :; done; curl -s -o /dev/null http://after.test/; \
+                      echo after";
         let mut running = sandbox.option("--audit-chain").option(&key).start(&["sh", "-c", script]);
         running.write(b"\n");
         running.wait_for("before");
@@ -117,8 +131,13 @@ fn a_rotated_file_is_opened_anew_on_sighup_and_the_chain_goes_on() {
         running.write(b"\n");
         running.wait_for("after");
         let outcome = running.finish();
-        assert!(outcome.out().contains("hung up"), "the command did not hear the signal: {}", outcome.out());
-        let (old, new) = (fs::read_to_string(&rotated).unwrap(), fs::read_to_string(&file).unwrap());
+        assert!(
+            outcome.out().contains("hung up"),
+            "the command did not hear the signal: {}",
+            outcome.out()
+        );
+        let (old, new) =
+            (fs::read_to_string(&rotated).unwrap(), fs::read_to_string(&file).unwrap());
         assert!(old.contains("before.test") && !old.contains("after.test"));
         assert!(new.contains("after.test") && !new.contains("\"before.test"));
         let whole = out(&["audit", "verify", "--key", &key, "--expect-end", &rotated, &file]);
@@ -180,7 +199,12 @@ fn o2_no_name_path_method_or_server_name_reaches_the_terminal_unescaped() {
         let outcome = lab.sandbox(&policy).quiet_log().python(HOSTILE_CLIENT);
         assert_eq!(outcome.success().out(), "done\n");
         assert!(
-            outcome.audit.iter().filter(|record| record.decision.as_deref() == Some("deny")).count() >= 6
+            outcome
+                .audit
+                .iter()
+                .filter(|record| record.decision.as_deref() == Some("deny"))
+                .count()
+                >= 6
         );
         assert!(outcome.requests("allow").is_empty());
         let [file] = audit_files(lab).try_into().unwrap();
@@ -212,16 +236,30 @@ fn stats_report_who_was_denied_what_and_how_often() {
         for number in 0..5 {
             plan = plan.ask("DELETE", &format!("/v1/files/file-{number}abcdef"));
         }
-        let (_, outcome) = lab.sandbox(&policy).at_origin(HOST).fetch_outcome(&plan.ask("GET", "/v1/models"));
+        let (_, outcome) =
+            lab.sandbox(&policy).at_origin(HOST).fetch_outcome(&plan.ask("GET", "/v1/models"));
         let [file] = audit_files(lab).try_into().unwrap();
         let stats: Value =
-            serde_json::from_str(&out(&["audit", "stats", "--json", "--kind", "request", &file])).unwrap();
+            serde_json::from_str(&out(&["audit", "stats", "--json", "--kind", "request", &file]))
+                .unwrap();
         let first = &stats["rows"][0];
         assert_eq!((&first["count"], &first["decision"]), (&json!(5), &json!("deny")), "{stats}");
-        assert_eq!((&first["type"], &first["path"]), (&json!("endpoint_denied"), &json!("/v1/files/*")));
+        assert_eq!(
+            (&first["type"], &first["path"]),
+            (&json!("endpoint_denied"), &json!("/v1/files/*"))
+        );
         assert_eq!((&first["host"], &first["method"]), (&json!(HOST), &json!("DELETE")));
         assert_eq!(first["sandbox"], outcome.audit[0].sandbox);
-        let shown = out(&["audit", "tail", &file, "--no-follow", "--decision", "deny", "--kind", "request"]);
+        let shown = out(&[
+            "audit",
+            "tail",
+            &file,
+            "--no-follow",
+            "--decision",
+            "deny",
+            "--kind",
+            "request",
+        ]);
         assert_eq!(shown.lines().count(), 5);
         assert!(
             shown.contains(&format!("DELETE {HOST}/v1/files/file-0abcdef 403 endpoint_denied")),
@@ -297,7 +335,8 @@ impl Daemon {
     /// What a process in the cgroup prints.
     fn shell(&self, script: &str) -> String {
         let script = format!("echo $$ > {}/cgroup.procs; {script}", self.cgroup.display());
-        let output = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+        let output =
+            Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -350,13 +389,17 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
             &["ctl", "sandboxes", "show", "../none?"],
             &["no sandbox \"../none?\"; see: interceptor ctl sandboxes"],
         );
-        let wrong = lab.secret_file("wrong.json", r#"{ "network": { "allow": [""], "alow": [] } }"#);
+        let wrong =
+            lab.secret_file("wrong.json", r#"{ "network": { "allow": [""], "alow": [] } }"#);
         let put = ["ctl", "policy", "put", "web", wrong.to_str().unwrap()];
         refused(&put, &["(422)", "/network/allow/0: ", "/network/alow"]);
 
         assert!(daemon.shell("curl -s http://denied.test/first").contains("host_denied"));
         let list = daemon.out(&["ctl", "sandboxes", "list"]);
-        assert!(list.lines().count() == 2 && list.contains("web") && list.contains(&cgroup), "{list}");
+        assert!(
+            list.lines().count() == 2 && list.contains("web") && list.contains(&cgroup),
+            "{list}"
+        );
         let shown = daemon.out(&["ctl", "policy", "get", "web"]);
         assert!(shown.contains(HOST) && !shown.contains(lab.key()), "{shown}");
         let kept = daemon.out(&[
@@ -371,7 +414,8 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
             "deny",
         ]);
         assert!(kept.contains("GET denied.test/first 403 host_denied"), "{kept}");
-        let stats = daemon.out(&["audit", "stats", "--sandbox", "web", "--kind", "request", "--json"]);
+        let stats =
+            daemon.out(&["audit", "stats", "--sandbox", "web", "--kind", "request", "--json"]);
         let stats: Value = serde_json::from_str(&stats).unwrap();
         assert_eq!(
             (&stats["rows"][0]["host"], &stats["rows"][0]["count"]),
@@ -394,7 +438,9 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
 
         // Follows events live.
         let mut follow = Command::new(binary("interceptor"));
-        follow.args(daemon.arguments(&["ctl", "audit", "web", "--kind", "request"])).stdout(Stdio::piped());
+        follow
+            .args(daemon.arguments(&["ctl", "audit", "web", "--kind", "request"]))
+            .stdout(Stdio::piped());
         let mut follow = Ended(follow.spawn().unwrap());
         let mut lines = BufReader::new(follow.0.stdout.take().unwrap()).lines();
         let deadline = Instant::now() + PATIENCE;
@@ -417,15 +463,23 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
             ("metrics", "# TYPE"),
             ("openapi", "\"3.1."),
         ] {
-            assert!(daemon.out(&["ctl", what]).contains(expected), "{what}: {}", daemon.out(&["ctl", what]));
+            assert!(
+                daemon.out(&["ctl", what]).contains(expected),
+                "{what}: {}",
+                daemon.out(&["ctl", what])
+            );
         }
         assert_eq!(daemon.out(&["ctl", "sandboxes", "delete", "web"]), "web: removed\n");
         refused(&["ctl", "sandboxes", "delete", "web"], &["no sandbox \"web\""]);
 
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.child.id().cast_signed()), Signal::SIGTERM)
-            .unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(daemon.child.id().cast_signed()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
         assert!(daemon.child.wait().unwrap().success());
-        let whole = out(&["audit", "verify", "--key", &key, "--expect-end", audit.to_str().unwrap()]);
+        let whole =
+            out(&["audit", "verify", "--key", &key, "--expect-end", audit.to_str().unwrap()]);
         assert!(whole.starts_with("OK: "), "{whole}");
         assert!(!fs::read_to_string(&audit).unwrap().contains(lab.key()));
     });

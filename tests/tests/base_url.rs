@@ -11,8 +11,7 @@ const BASE: &str = "http://169.254.169.254/proxy/lab";
 
 /// Two hosts of one credential. `/v1/` permits any method, `/ws` permits GET.
 fn policy(lab: &Lab) -> Value {
-    let rules =
-        json!([{ "methods": [], "paths": ["/v1/", "/v1/lab"] }, { "methods": ["GET"], "paths": ["/ws"] }]);
+    let rules = json!([{ "methods": [], "paths": ["/v1/", "/v1/lab"] }, { "methods": ["GET"], "paths": ["/ws"] }]);
     let mut policy = lab.governed(HOST, rules);
     policy["network"]["allow"] = json!([HOST, SECOND]);
     policy["credentials_v2"]["lab"]["hosts"] = json!([HOST, SECOND]);
@@ -31,15 +30,15 @@ fn with_bearer(lab: &Lab) -> Vec<String> {
 fn a_request_under_a_base_url_is_one_to_the_service() {
     Lab::test(|lab| {
         let script = format!(
-            "curl -sS -X POST -d body '{BASE}/v1/x%2Fy?a=1&b=%20' && \
-             curl -sS -H \"authorization: Bearer $LAB_API_KEY\" {BASE}/v1/second && \
-             curl -sS -H 'authorization: Bearer sk-own' {BASE}@{SECOND}/v1/third && \
-             curl -sS -H 'host: 169.254.169.254:80' {BASE}/v1/fourth"
+            "curl -sS -X POST -d body '{BASE}/v1/x%2Fy?a=1&b=%20' && curl -sS -H \"authorization: \
+             Bearer $LAB_API_KEY\" {BASE}/v1/second && curl -sS -H 'authorization: Bearer sk-own' \
+             {BASE}@{SECOND}/v1/third && curl -sS -H 'host: 169.254.169.254:80' {BASE}/v1/fourth"
         );
         let outcome = shell(lab, &policy(lab), &script);
         outcome.success();
         let seen = lab.seen();
-        let asked: Vec<_> = seen.iter().map(|seen| (seen.line(), seen.query.as_deref(), seen.tls)).collect();
+        let asked: Vec<_> =
+            seen.iter().map(|seen| (seen.line(), seen.query.as_deref(), seen.tls)).collect();
         assert_eq!(
             asked,
             [
@@ -49,15 +48,25 @@ fn a_request_under_a_base_url_is_one_to_the_service() {
                 (format!("GET {HOST}/v1/fourth"), None, true),
             ]
         );
-        assert!(seen.iter().all(|seen| seen.values("authorization") == with_bearer(lab)), "{seen:?}");
+        assert!(
+            seen.iter().all(|seen| seen.values("authorization") == with_bearer(lab)),
+            "{seen:?}"
+        );
         assert_eq!(seen[0].body_bytes, Some(4));
         // One record each, for the request that it stands for.
         let records = outcome.requests("allow");
         assert_eq!(records.len(), 4);
         for record in records {
-            assert_eq!((record.port, record.credential.as_deref()), (Some(443), Some("lab")), "{record:?}");
+            assert_eq!(
+                (record.port, record.credential.as_deref()),
+                (Some(443), Some("lab")),
+                "{record:?}"
+            );
         }
-        assert!(outcome.audit.iter().all(|record| record.kind != "dns"), "nothing was looked up inside");
+        assert!(
+            outcome.audit.iter().all(|record| record.kind != "dns"),
+            "nothing was looked up inside"
+        );
     });
 }
 
@@ -73,15 +82,20 @@ fn r1_the_rules_see_the_request_that_it_stands_for() {
         ("TRACE", "/v1/x", "method_refused", 405),
     ];
     Lab::test(|lab| {
-        let plan = refused.iter().fold(Plan::http("169.254.169.254"), |plan, (method, path, ..)| {
-            plan.ask(method, &format!("/proxy/lab{path}"))
-        });
+        let plan =
+            refused.iter().fold(Plan::http("169.254.169.254"), |plan, (method, path, ..)| {
+                plan.ask(method, &format!("/proxy/lab{path}"))
+            });
         for (index, (method, path, reason, status)) in refused.iter().enumerate() {
             // Some refusals close the connection, so each request has its own.
             let plan = Plan { requests: vec![plan.requests[index].clone()], ..plan.clone() };
             let (reports, outcome) = lab.sandbox(&policy(lab)).at_origin(HOST).fetch_outcome(&plan);
             let refusal = reports[0].answers[0].refusal();
-            assert_eq!((refusal.status, refusal.reason.as_str()), (*status, *reason), "{method} {path}");
+            assert_eq!(
+                (refusal.status, refusal.reason.as_str()),
+                (*status, *reason),
+                "{method} {path}"
+            );
             assert_eq!(refusal.error["host"], HOST, "{method} {path}");
             let record = outcome.one_denied(reason);
             assert_eq!((record.host.as_deref(), record.path.as_deref()), (Some(HOST), Some(*path)));
@@ -115,7 +129,8 @@ fn r7_the_metadata_service_is_never_reached_whatever_the_rules_say() {
             for url in spellings {
                 let script = format!("curl -sSk -w ' %{{http_code}}' {url}; true");
                 // The last one is a name, whose address is judged after resolution.
-                let names = lab.names(&[("metadata.example.test", &[&["169.254.169.254".parse().unwrap()]])]);
+                let names = lab
+                    .names(&[("metadata.example.test", &[&["169.254.169.254".parse().unwrap()]])]);
                 let sandbox = lab.sandbox(&policy).resolver(names.address());
                 let sandbox = if host_net { sandbox.host_net() } else { sandbox };
                 let outcome = sandbox.shell(&script);
@@ -125,7 +140,10 @@ fn r7_the_metadata_service_is_never_reached_whatever_the_rules_say() {
                     "{url}: {text}\n{}",
                     outcome.tail()
                 );
-                assert!(text.contains("/proxy/SERVICE/") && text.contains("`lab`"), "{url}: {text}");
+                assert!(
+                    text.contains("/proxy/SERVICE/") && text.contains("`lab`"),
+                    "{url}: {text}"
+                );
                 outcome.one_denied("host_denied");
             }
             assert_eq!(lab.seen().len(), 0);
@@ -168,8 +186,9 @@ fn c1_a_placeholder_of_another_service_is_refused() {
             "key": { "file": lab.secret_file("other", &lab.another_key()) }, "hosts": ["o.example.test"], "env": "OTHER_KEY",
         });
         let ask = |variable: &str, service: &str| {
-            let script =
-                format!("curl -sS -H \"x-a: $none{variable}\" http://169.254.169.254/proxy/{service}/v1/x");
+            let script = format!(
+                "curl -sS -H \"x-a: $none{variable}\" http://169.254.169.254/proxy/{service}/v1/x"
+            );
             shell(lab, &policy, &script)
         };
         let outcome = ask("$OTHER_KEY", "lab");
@@ -178,9 +197,19 @@ fn c1_a_placeholder_of_another_service_is_refused() {
         // it.
         ask("$SECOND_KEY", "lab").one_denied("credential_ambiguous");
         let outcome = ask("", "second");
-        assert_eq!(outcome.requests("allow")[0].credential.as_deref(), Some("second"), "{}", outcome.out());
+        assert_eq!(
+            outcome.requests("allow")[0].credential.as_deref(),
+            Some("second"),
+            "{}",
+            outcome.out()
+        );
         let outcome = ask("", "lab");
-        assert_eq!(outcome.requests("allow")[0].credential.as_deref(), Some("lab"), "{}", outcome.out());
+        assert_eq!(
+            outcome.requests("allow")[0].credential.as_deref(),
+            Some("lab"),
+            "{}",
+            outcome.out()
+        );
     });
 }
 
@@ -188,8 +217,9 @@ fn c1_a_placeholder_of_another_service_is_refused() {
 fn c3_what_the_origin_echoes_holds_the_placeholder_instead() {
     Lab::test(|lab| {
         let script = format!(
-            "echo \"placeholder $LAB_API_KEY\"; curl -sSi -d x {BASE}/v1/lab/echo; curl -sSi -d x '{BASE}/v1/lab/echo?in=header'; \
-             curl -sSi -d x --compressed '{BASE}/v1/lab/echo?encoding=gzip'; curl -sSi -d x '{BASE}/v1/lab/echo?in=location'"
+            "echo \"placeholder $LAB_API_KEY\"; curl -sSi -d x {BASE}/v1/lab/echo; curl -sSi -d x \
+             '{BASE}/v1/lab/echo?in=header'; curl -sSi -d x --compressed \
+             '{BASE}/v1/lab/echo?encoding=gzip'; curl -sSi -d x '{BASE}/v1/lab/echo?in=location'"
         );
         let outcome = shell(lab, &policy(lab), &script);
         let text = outcome.success().out();
@@ -201,11 +231,15 @@ fn c3_what_the_origin_echoes_holds_the_placeholder_instead() {
 #[test]
 fn http2_in_the_clear_is_served_as_well() {
     Lab::test(|lab| {
-        let script =
-            format!("curl -sS --http2-prior-knowledge -w '%{{http_version}}' -o /dev/null {BASE}/v1/x");
+        let script = format!(
+            "curl -sS --http2-prior-knowledge -w '%{{http_version}}' -o /dev/null {BASE}/v1/x"
+        );
         assert_eq!(shell(lab, &policy(lab), &script).success().out(), "2");
         let seen = &lab.seen()[0];
-        assert_eq!((seen.line(), seen.protocol, seen.tls), (format!("GET {HOST}/v1/x"), "h2", true));
+        assert_eq!(
+            (seen.line(), seen.protocol, seen.tls),
+            (format!("GET {HOST}/v1/x"), "h2", true)
+        );
     });
 }
 
@@ -223,7 +257,10 @@ fn redirects_within_the_service_stay_under_the_base_url() {
             set("location", "/v1/next"),
             set("location", evil),
             set("content-location", &format!("https://{HOST}/v1/here")),
-            set("link", &format!("<https://{HOST}/v1/list?page=2>; rel=\"next\", <{evil}>; rel=\"help\"")),
+            set(
+                "link",
+                &format!("<https://{HOST}/v1/list?page=2>; rel=\"next\", <{evil}>; rel=\"help\""),
+            ),
         ]
         .map(|url| format!("curl -sSi '{url}'"))
         .join(" && ");
@@ -233,7 +270,9 @@ fn redirects_within_the_service_stay_under_the_base_url() {
             .lines()
             .map(str::trim_end)
             .filter(|line| {
-                ["location:", "content-location:", "link:"].iter().any(|name| line.starts_with(name))
+                ["location:", "content-location:", "link:"]
+                    .iter()
+                    .any(|name| line.starts_with(name))
             })
             .collect();
         assert_eq!(
@@ -253,17 +292,22 @@ fn redirects_within_the_service_stay_under_the_base_url() {
 #[test]
 fn h10_a_websocket_begins_under_a_base_url_too() {
     Lab::test(|lab| {
-        let program = "import socket\n\
-            s = socket.create_connection(('169.254.169.254', 80)); s.settimeout(10)\n\
-            s.sendall(b'GET /proxy/lab/ws HTTP/1.1\\r\\nhost: 169.254.169.254\\r\\nconnection: Upgrade\\r\\nupgrade: websocket\\r\\n'\n\
-                      b'sec-websocket-version: 13\\r\\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n')\n\
-            head = b''\n\
-            while b'\\r\\n\\r\\n' not in head: head += s.recv(4096)\n\
-            print(head.split(b'\\r\\n')[0].decode())\n\
-            s.sendall(bytes([0x81, 0x82, 0, 0, 0, 0]) + b'hi'); print(s.recv(100))\n\
-            s.sendall(bytes([0x88, 0x80, 0, 0, 0, 0])); print(s.recv(100))\n";
+        let program = "import socket\ns = socket.create_connection(('169.254.169.254', 80)); \
+                       s.settimeout(10)\ns.sendall(b'GET /proxy/lab/ws HTTP/1.1\\r\\nhost: \
+                       169.254.169.254\\r\\nconnection: Upgrade\\r\\nupgrade: \
+                       websocket\\r\\n'\nb'sec-websocket-version: 13\\r\\nsec-websocket-key: \
+                       dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n')\nhead = b''\nwhile b'\\r\\n\\r\\n' \
+                       not in head: head += \
+                       s.recv(4096)\nprint(head.split(b'\\r\\n')[0].decode())\ns.\
+                       sendall(bytes([0x81, 0x82, 0, 0, 0, 0]) + b'hi'); \
+                       print(s.recv(100))\ns.sendall(bytes([0x88, 0x80, 0, 0, 0, 0])); \
+                       print(s.recv(100))\n";
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(program);
-        assert!(outcome.success().out().contains("101") && outcome.out().contains("hi"), "{}", outcome.out());
+        assert!(
+            outcome.success().out().contains("101") && outcome.out().contains("hi"),
+            "{}",
+            outcome.out()
+        );
         let seen = &lab.seen()[0];
         assert!(seen.tls && seen.values("authorization") == with_bearer(lab), "{seen:?}");
         let record = outcome.requests("allow")[0];
@@ -294,9 +338,10 @@ fn base_urls_point_the_clients_of_known_services_there() {
                     "openai": { "key": { "file": lab.key_file() } },
                     "anthropic": { "key": { "file": lab.secret_file("second", &lab.another_key()) } },
             } });
-            let script = "echo $OPENAI_BASE_URL $ANTHROPIC_BASE_URL; \
-                curl -sSf $OPENAI_BASE_URL/models -H \"authorization: Bearer $OPENAI_API_KEY\" && \
-                curl -sSf $ANTHROPIC_BASE_URL/v1/messages -d '{}' -H \"x-api-key: $ANTHROPIC_API_KEY\"";
+            let script = "echo $OPENAI_BASE_URL $ANTHROPIC_BASE_URL; curl -sSf \
+                          $OPENAI_BASE_URL/models -H \"authorization: Bearer $OPENAI_API_KEY\" && \
+                          curl -sSf $ANTHROPIC_BASE_URL/v1/messages -d '{}' -H \"x-api-key: \
+                          $ANTHROPIC_API_KEY\"";
             let run = |options: &[&str]| {
                 let mut sandbox =
                     lab.sandbox(&policy).at_origin("api.openai.com").at_origin("api.anthropic.com");
@@ -306,10 +351,14 @@ fn base_urls_point_the_clients_of_known_services_there() {
                 if host_net { sandbox.host_net() } else { sandbox }
             };
             let outcome = run(&["--base-urls"]).shell(script);
-            let expected = "http://169.254.169.254/proxy/openai/v1 http://169.254.169.254/proxy/anthropic";
+            let expected =
+                "http://169.254.169.254/proxy/openai/v1 http://169.254.169.254/proxy/anthropic";
             assert_eq!(outcome.success().out().lines().next(), Some(expected));
             let lines: Vec<_> = lab.seen().iter().map(|seen| seen.line()).collect();
-            assert_eq!(lines, ["GET api.openai.com/v1/models", "POST api.anthropic.com/v1/messages"]);
+            assert_eq!(
+                lines,
+                ["GET api.openai.com/v1/models", "POST api.anthropic.com/v1/messages"]
+            );
             assert_eq!(lab.seen()[0].values("authorization"), with_bearer(lab));
             // Without the option the variables are not set.
             assert_eq!(run(&[]).shell("echo $OPENAI_BASE_URL").success().out(), "\n");
@@ -337,12 +386,13 @@ fn explain_says_what_is_decided_for_the_request_that_it_stands_for() {
     Lab::test(|lab| {
         let file = lab.secret_file("policy.json", &policy(lab).to_string());
         let explain = |method: &str, url: &str| {
-            let output = std::process::Command::new(interceptor_tests::sandbox::binary("interceptor"))
-                .args(["explain", "--json", "--policy"])
-                .arg(&file)
-                .args([method, url])
-                .output()
-                .unwrap();
+            let output =
+                std::process::Command::new(interceptor_tests::sandbox::binary("interceptor"))
+                    .args(["explain", "--json", "--policy"])
+                    .arg(&file)
+                    .args([method, url])
+                    .output()
+                    .unwrap();
             let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
             (output.status.code(), answer)
         };
@@ -388,7 +438,10 @@ fn attach_prints_the_base_urls_and_serves_them() {
         let read = BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line);
         let env = serde_json::from_str::<Value>(&line).unwrap_or_default()["env"].clone();
         let url = env["OPENAI_BASE_URL"].as_str().unwrap_or_default().to_owned();
-        let script = format!("echo $$ > {}/cgroup.procs; exec curl -sS -m 20 {url}/models", cgroup.display());
+        let script = format!(
+            "echo $$ > {}/cgroup.procs; exec curl -sS -m 20 {url}/models",
+            cgroup.display()
+        );
         let asked = Command::new("sh").args(["-c", &script]).output();
         let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
         let told = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
@@ -400,7 +453,8 @@ fn attach_prints_the_base_urls_and_serves_them() {
         let text = String::from_utf8_lossy(&asked.stdout).into_owned();
         assert!(text.contains("/v1/models"), "{text} {}", String::from_utf8_lossy(&asked.stderr));
         assert_eq!(lab.seen()[0].values("authorization"), with_bearer(lab));
-        let audit = interceptor_tests::audit::read(&lab.directory().join("attach-audit.jsonl")).unwrap();
+        let audit =
+            interceptor_tests::audit::read(&lab.directory().join("attach-audit.jsonl")).unwrap();
         let allowed: Vec<_> = audit.iter().filter(|record| record.is_request("allow")).collect();
         assert_eq!((allowed.len(), allowed[0].host.as_deref()), (1, Some("api.openai.com")));
         // The oracle compares the records of `run`. This one's record was checked above.

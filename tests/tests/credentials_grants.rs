@@ -13,8 +13,10 @@ const HOST: &str = "api.example.test";
 fn c6_narrow_rules_keep_endpoints_that_mint_keys_out_of_reach() {
     let output = Command::new(binary("interceptor")).args(["services", "--json"]).output().unwrap();
     let services: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-    let minting: Vec<&Value> =
-        services.iter().filter(|service| !service["mints"].as_array().unwrap().is_empty()).collect();
+    let minting: Vec<&Value> = services
+        .iter()
+        .filter(|service| !service["mints"].as_array().unwrap().is_empty())
+        .collect();
     assert!(minting.len() >= 5, "{services:?}");
     for service in minting {
         Lab::test(|lab| {
@@ -22,7 +24,8 @@ fn c6_narrow_rules_keep_endpoints_that_mint_keys_out_of_reach() {
             let host = service["hosts"][0].as_str().unwrap();
             let credential = json!({ "key": { "file": lab.key_file() },
                 "endpoints": [{ "methods": ["GET", "POST"], "paths": ["/v1/chat/completions", "/repos/mine/only/issues"] }] });
-            let policy = json!({ "network": { "allow": [host] }, "credentials_v2": { name: credential } });
+            let policy =
+                json!({ "network": { "allow": [host] }, "credentials_v2": { name: credential } });
             let mints: Vec<&str> = service["mints"]
                 .as_array()
                 .unwrap()
@@ -72,8 +75,9 @@ fn c8_a_rule_for_one_owner_gives_nothing_of_anothers() {
         let policy = lab.governed(HOST, json!([{ "methods": [], "paths": ["/repos/mine/**"] }]));
         for protocol in ["h2", "http/1.1"] {
             for method in ["GET", "POST", "DELETE"] {
-                let plan =
-                    others.iter().fold(Plan::https(HOST, protocol), |plan, path| plan.ask(method, path));
+                let plan = others
+                    .iter()
+                    .fold(Plan::https(HOST, protocol), |plan, path| plan.ask(method, path));
                 // A refusal may close the connection, so each HTTP/1.1 request has its own.
                 let plans: Vec<Plan> = if protocol == "h2" {
                     vec![plan]
@@ -90,7 +94,8 @@ fn c8_a_rule_for_one_owner_gives_nothing_of_anothers() {
                     for (ask, answer) in plan.requests.iter().zip(&reports[0].answers) {
                         let refusal = answer.refusal();
                         assert!(
-                            ["endpoint_denied", "path_ambiguous"].contains(&refusal.reason.as_str()),
+                            ["endpoint_denied", "path_ambiguous"]
+                                .contains(&refusal.reason.as_str()),
                             "{} {}: {refusal:?}",
                             ask.method,
                             ask.path
@@ -150,12 +155,18 @@ fn c15_a_key_is_used_no_faster_than_the_limit_says() {
         // Two bodies with their heads, which count too, but not a third.
         policy["limits"] = json!({ "bytes_up_per_host": 1400 });
         let body = "x".repeat(400);
-        let plan = (0..4)
-            .fold(Plan::https(HOST, "http/1.1"), |plan, _| plan.ask_with("POST", "/upload", &[], &body));
-        let plans = plan.requests.iter().map(|ask| Plan { requests: vec![ask.clone()], ..plan.clone() });
+        let plan = (0..4).fold(Plan::https(HOST, "http/1.1"), |plan, _| {
+            plan.ask_with("POST", "/upload", &[], &body)
+        });
+        let plans =
+            plan.requests.iter().map(|ask| Plan { requests: vec![ask.clone()], ..plan.clone() });
         // Each over its own connection in one sandbox, by a shell with curl.
         let script: String = plans
-            .map(|_| format!("curl -sS -o /dev/null -w '%{{http_code}} ' -d {body} https://{HOST}/upload; "))
+            .map(|_| {
+                format!(
+                    "curl -sS -o /dev/null -w '%{{http_code}} ' -d {body} https://{HOST}/upload; "
+                )
+            })
             .collect();
         let outcome = lab.sandbox(&policy).at_origin(HOST).shell(&script);
         assert!(outcome.out().starts_with("200 200 4"), "{}", outcome.out());
@@ -174,14 +185,19 @@ fn h8_no_method_that_echoes_a_request_carries_a_key() {
             ("OPTIONS *", "403", "endpoint_denied"),
             ("TRACE *", "405", "method_refused"),
         ] {
-            let bytes =
-                format!("{line} HTTP/1.1\r\nhost: {HOST}\r\nmax-forwards: 0\r\nconnection: close\r\n\r\n");
+            let bytes = format!(
+                "{line} HTTP/1.1\r\nhost: {HOST}\r\nmax-forwards: 0\r\nconnection: close\r\n\r\n"
+            );
             let outcome = lab.sandbox(&policy).at_origin(HOST).send(
                 &format!("{HOST}:443"),
                 Some(HOST),
                 bytes.as_bytes(),
             );
-            assert!(outcome.out().starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {}", outcome.out());
+            assert!(
+                outcome.out().starts_with(&format!("HTTP/1.1 {status} ")),
+                "{line}: {}",
+                outcome.out()
+            );
             outcome.one_denied(reason);
         }
         let plan = Plan::https(HOST, "h2").ask("TRACE", "/v1/x").ask("TRACK", "/v1/x");

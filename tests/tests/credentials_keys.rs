@@ -15,7 +15,8 @@ fn policy(lab: &Lab) -> Value {
 }
 
 /// A client that asks once for each line of its standard input.
-const ASK_EACH_LINE: &str = "n=0; while read line; do n=$((n+1)); curl -sS -o /dev/null https://HOST/v1/$line && echo \"asked $n\"; done";
+const ASK_EACH_LINE: &str = "n=0; while read line; do n=$((n+1)); curl -sS -o /dev/null https://HOST/v1/$line && echo \
+     \"asked $n\"; done";
 
 #[test]
 fn a_key_in_a_file_is_rotated_without_a_restart_and_a_broken_file_keeps_the_old() {
@@ -73,7 +74,8 @@ fn a_key_is_found_among_the_credentials_that_systemd_gives() {
             .env("CREDENTIALS_DIRECTORY", lab.directory().as_os_str())
             .at_origin(HOST)
             .shell(&format!(
-                "curl -sSf https://{HOST}/v1/x; cat \"$CREDENTIALS_DIRECTORY\"/openai-key 2>&1; true"
+                "curl -sSf https://{HOST}/v1/x; cat \"$CREDENTIALS_DIRECTORY\"/openai-key 2>&1; \
+                 true"
             ));
         outcome.success();
         assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
@@ -132,15 +134,21 @@ print('done')
 
 #[test]
 fn o3_nobody_inside_reads_memory_or_descriptors_of_the_interceptor() {
-    for (user, host_net) in [(None, false), (Some("root"), false), (None, true), (Some("root"), true)] {
+    for (user, host_net) in
+        [(None, false), (Some("root"), false), (None, true), (Some("root"), true)]
+    {
         Lab::test(|lab| {
-            let sandbox =
-                lab.sandbox(&policy(lab)).at_origin(HOST).open_stdin().limit(Duration::from_secs(120));
+            let sandbox = lab
+                .sandbox(&policy(lab))
+                .at_origin(HOST)
+                .open_stdin()
+                .limit(Duration::from_secs(120));
             let sandbox = if let Some(user) = user { sandbox.user(user) } else { sandbox };
             let sandbox = if host_net { sandbox.host_net() } else { sandbox };
             // Try the pids that the interceptor's processes have outside too.
             let script = format!(
-                "curl -sSf -o /dev/null https://{HOST}/v1/x; echo ready; read pids; exec /usr/bin/python3 -c \"$0\" $pids"
+                "curl -sSf -o /dev/null https://{HOST}/v1/x; echo ready; read pids; exec \
+                 /usr/bin/python3 -c \"$0\" $pids"
             );
             let mut running = sandbox.start(&["sh", "-c", &script, READ_MEMORY]);
             running.wait_for("ready\n");
@@ -151,7 +159,11 @@ fn o3_nobody_inside_reads_memory_or_descriptors_of_the_interceptor() {
             // Core size limit 0, and not dumpable.
             let limits = fs::read_to_string(format!("/proc/{}/limits", running.pid())).unwrap();
             let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-            assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+            assert_eq!(
+                core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(),
+                ["0", "0"],
+                "{core}"
+            );
             running.write(format!("{pids}\n").as_bytes());
             let outcome = running.finish();
             let text = outcome.success().out();
@@ -181,7 +193,8 @@ fn o3_c11_a_crash_leaves_no_core_with_a_key() {
         assert_eq!(outcome.signal(), Some(6), "{}", outcome.tail());
         // The core size limit is zero wherever the kernel would write it, and the working directory
         // has none.
-        for directory in [lab.directory().to_owned(), lab.work(), std::env::current_dir().unwrap()] {
+        for directory in [lab.directory().to_owned(), lab.work(), std::env::current_dir().unwrap()]
+        {
             for entry in fs::read_dir(directory).unwrap().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 assert!(name != "core" && !name.starts_with(&format!("core.{pid}")), "{name}");

@@ -82,7 +82,8 @@ fn plan(protocol: &str) -> Plan {
         plan = plan.ask_with("GET", "/v1/x?page=2", &[*pair, ("x-note", "kept")], "");
     }
     for name in PARAMETERS {
-        plan = plan.ask_with("GET", &format!("/v1/x?page=2&{name}={MARK}"), &[("x-note", "kept")], "");
+        plan =
+            plan.ask_with("GET", &format!("/v1/x?page=2&{name}={MARK}"), &[("x-note", "kept")], "");
     }
     plan.ask_with("POST", "/v1/x?page=2", &[&all[..], &[("x-note", "kept")]].concat(), "body")
 }
@@ -112,8 +113,9 @@ fn c7_nor_by_a_websocket_or_a_base_url() {
     Lab::test(|lab| {
         let lines: String = HEADERS.iter().map(|name| format!("-H '{name}: {MARK}' ")).collect();
         let query = format!("page=2&token={MARK}&sig={MARK}");
-        let handshake = "-H 'connection: upgrade' -H 'upgrade: websocket' -H 'sec-websocket-version: 13' \
-            -H 'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=='";
+        let handshake = "-H 'connection: upgrade' -H 'upgrade: websocket' -H \
+                         'sec-websocket-version: 13' -H 'sec-websocket-key: \
+                         dGhlIHNhbXBsZSBub25jZQ=='";
         let script = format!(
             "curl -sS -o /dev/null {lines} 'http://169.254.169.254/proxy/lab/v1/x?{query}'; \
              curl -sS -o /dev/null -m 5 --http1.1 {lines} {handshake} 'https://{HOST}/v1/ws?{query}'; true"
@@ -161,10 +163,18 @@ fn c7_on_other_hosts_what_the_client_brings_is_its_own_affair() {
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
             let policy = json!({ "network": { "allow": [HOST] } });
-            let headers =
-                [("x-api-key", MARK), ("x-original-url", "/x"), ("cookie", "a=b"), ("content_length", "5")];
-            let plan =
-                Plan::https(HOST, protocol).ask_with("GET", "/set?set-cookie=a%3Db&token=t", &headers, "");
+            let headers = [
+                ("x-api-key", MARK),
+                ("x-original-url", "/x"),
+                ("cookie", "a=b"),
+                ("content_length", "5"),
+            ];
+            let plan = Plan::https(HOST, protocol).ask_with(
+                "GET",
+                "/set?set-cookie=a%3Db&token=t",
+                &headers,
+                "",
+            );
             let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
             assert_eq!(reports[0].answers[0].header("set-cookie"), Some("a=b"), "{reports:?}");
             let seen = &lab.seen()[0];
@@ -180,14 +190,25 @@ fn c7_on_other_hosts_what_the_client_brings_is_its_own_affair() {
 fn h4_names_that_a_server_may_take_for_framing_are_refused() {
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
-            let names =
-                ["content_length", "transfer_encoding", "keep_alive", "proxy_connection", "connection_"];
+            let names = [
+                "content_length",
+                "transfer_encoding",
+                "keep_alive",
+                "proxy_connection",
+                "connection_",
+            ];
             for name in names {
                 let plan = Plan::https(HOST, protocol).ask_with("GET", "/v1/x", &[(name, "5")], "");
                 let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
                 let refusal = reports[0].answers[0].refusal();
-                assert_eq!((refusal.status, refusal.reason.as_str()), (400, "request_malformed"), "{name}");
-                assert!(refusal.error["message"].as_str().unwrap().contains("some servers read as"));
+                assert_eq!(
+                    (refusal.status, refusal.reason.as_str()),
+                    (400, "request_malformed"),
+                    "{name}"
+                );
+                assert!(
+                    refusal.error["message"].as_str().unwrap().contains("some servers read as")
+                );
             }
             assert_eq!(lab.seen().len(), 0);
         });
@@ -209,7 +230,8 @@ fn explain_shows_what_is_taken_out() {
         let text = ask(&arguments);
         assert!(text.contains("removed     x_api_key, cookie, ?token, ?api_key\n"), "{text}");
         assert!(text.contains(&format!("https://{HOST}/v1/x?page=2\n")), "{text}");
-        let json: Value = serde_json::from_str(&ask(&[&["--json"], &arguments[..]].concat())).unwrap();
+        let json: Value =
+            serde_json::from_str(&ask(&[&["--json"], &arguments[..]].concat())).unwrap();
         assert_eq!(json["removed"], json!(["x_api_key", "cookie", "?token", "?api_key"]));
         let text = ask(&["-H", "content_length: 5", "GET", &url]);
         assert!(text.contains("request_malformed"), "{text}");

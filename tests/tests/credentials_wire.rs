@@ -88,7 +88,8 @@ fn c14_a_key_is_a_literal_never_indexed_on_the_wire() {
             let (origin, received) = Listener::h2(lab.handle(), lab.ca().clone());
             let mut policy = policy(lab);
             policy["credentials_v2"]["lab"]["inject"] = inject;
-            let plan = Plan::https(HOST, "h2").ask_with("GET", "/v1/x", &[("x-other", "value")], "");
+            let plan =
+                Plan::https(HOST, "h2").ask_with("GET", "/v1/x", &[("x-other", "value")], "");
             let reports = lab.sandbox(&policy).resolve(HOST, origin.address()).fetch(&plan);
             assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
             let received = received.lock().unwrap().clone();
@@ -100,7 +101,10 @@ fn c14_a_key_is_a_literal_never_indexed_on_the_wire() {
                 fields.iter().filter(|field| matches!(field, Field::NeverIndexed(_))).collect();
             assert_eq!(never, [&Field::NeverIndexed(expected)], "{fields:?}");
             let other = |field: &Field| {
-                matches!(field, Field::Incremental(AUTHORIZATION) | Field::NotIndexed(AUTHORIZATION))
+                matches!(
+                    field,
+                    Field::Incremental(AUTHORIZATION) | Field::NotIndexed(AUTHORIZATION)
+                )
             };
             assert!(!fields.iter().any(other), "{fields:?}");
             // Tell the oracle what the origin parsed, because it keeps bytes and no records.
@@ -202,14 +206,16 @@ const PLACES: [Row; 44] = [
 #[test]
 fn c4_wherever_a_placeholder_stands_the_key_goes_to_its_one_place() {
     Lab::test(|lab| {
-        let rows: Vec<_> = PLACES.iter().map(|(target, headers, body, _)| (target, headers, body)).collect();
+        let rows: Vec<_> =
+            PLACES.iter().map(|(target, headers, body, _)| (target, headers, body)).collect();
         let outcome = lab
             .sandbox(&policy(lab))
             .at_origin(HOST)
             .stdin(serde_json::to_string(&rows).unwrap())
             .python(&ROWS.replace("HOST", HOST));
         let text = outcome.success().out();
-        let lines: Vec<(&str, &str)> = text.lines().map(|line| line.split_once(' ').unwrap()).collect();
+        let lines: Vec<(&str, &str)> =
+            text.lines().map(|line| line.split_once(' ').unwrap()).collect();
         assert_eq!(lines.len(), PLACES.len(), "{text}\n{}", outcome.tail());
         let mut seen = lab.seen().into_iter();
         for ((target, headers, body, expected), (status, hash)) in PLACES.iter().zip(lines) {
@@ -220,7 +226,8 @@ fn c4_wherever_a_placeholder_stands_the_key_goes_to_its_one_place() {
             }
             let seen = seen.next().unwrap();
             assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())], "{row}");
-            let everything = format!("{:?}", (&seen.path, &seen.query, &seen.headers, &seen.trailers));
+            let everything =
+                format!("{:?}", (&seen.path, &seen.query, &seen.headers, &seen.trailers));
             assert_eq!(everything.matches(lab.key()).count(), 1, "{row}");
             assert!(!everything.contains("sk-own"), "{row}");
             // Bodies are forwarded unchanged.
@@ -233,15 +240,19 @@ fn c4_wherever_a_placeholder_stands_the_key_goes_to_its_one_place() {
 #[test]
 fn h11_no_key_is_ever_in_a_websocket_field() {
     Lab::test(|lab| {
-        let program = "import os, socket, ssl\n\
-            ph = os.environ['LAB_API_KEY']\n\
-            for fields in (f'sec-websocket-key: {ph}\\r\\n', f'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\nsec-websocket-protocol: realtime, openai-insecure-api-key.{ph}, x.{ph}\\r\\nsec-websocket-extensions: x; y=\"{ph}\"\\r\\n'):\n\
-            \x20   s = ssl.create_default_context().wrap_socket(socket.create_connection(('HOST', 443)), server_hostname='HOST')\n\
-            \x20   s.settimeout(20)\n\
-            \x20   s.sendall(f'GET /ws HTTP/1.1\\r\\nhost: HOST\\r\\nconnection: Upgrade\\r\\nupgrade: websocket\\r\\nsec-websocket-version: 13\\r\\n{fields}\\r\\n'.encode())\n\
-            \x20   print(s.recv(4096).split(b'\\r\\n')[0].decode())\n\
-            \x20   s.close()\n";
-        let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(&program.replace("HOST", HOST));
+        let program = "import os, socket, ssl\nph = os.environ['LAB_API_KEY']\nfor fields in \
+                       (f'sec-websocket-key: {ph}\\r\\n', f'sec-websocket-key: \
+                       dGhlIHNhbXBsZSBub25jZQ==\\r\\nsec-websocket-protocol: realtime, \
+                       openai-insecure-api-key.{ph}, x.{ph}\\r\\nsec-websocket-extensions: x; \
+                       y=\"{ph}\"\\r\\n'):\n\x20   s = \
+                       ssl.create_default_context().wrap_socket(socket.create_connection(('HOST', \
+                       443)), server_hostname='HOST')\n\x20   s.settimeout(20)\n\x20   \
+                       s.sendall(f'GET /ws HTTP/1.1\\r\\nhost: HOST\\r\\nconnection: \
+                       Upgrade\\r\\nupgrade: websocket\\r\\nsec-websocket-version: \
+                       13\\r\\n{fields}\\r\\n'.encode())\n\x20   \
+                       print(s.recv(4096).split(b'\\r\\n')[0].decode())\n\x20   s.close()\n";
+        let outcome =
+            lab.sandbox(&policy(lab)).at_origin(HOST).python(&program.replace("HOST", HOST));
         assert_eq!(outcome.success().out().matches(" 101 ").count(), 2, "{}", outcome.out());
         assert_eq!(lab.seen().len(), 2);
         for seen in lab.seen() {
@@ -259,10 +270,10 @@ fn h11_no_key_is_ever_in_a_websocket_field() {
 fn h13_trailers_of_a_request_become_no_headers() {
     Lab::test(|lab| {
         let bytes = format!(
-            "POST /v1/x HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\nte: trailers\r\n\
-             trailer: authorization, x-api-key, x-late, grpc-status\r\nconnection: close\r\n\r\n\
-             5\r\nhello\r\n0\r\nauthorization: Bearer sk-own\r\nx-api-key: sk-own\r\nx-late: 1\r\n\
-             grpc-status: 0\r\n\r\n"
+            "POST /v1/x HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\nte: \
+             trailers\r\ntrailer: authorization, x-api-key, x-late, grpc-status\r\nconnection: \
+             close\r\n\r\n5\r\nhello\r\n0\r\nauthorization: Bearer sk-own\r\nx-api-key: \
+             sk-own\r\nx-late: 1\r\ngrpc-status: 0\r\n\r\n"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).send(
             &format!("{HOST}:443"),

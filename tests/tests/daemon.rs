@@ -65,7 +65,8 @@ fn a_sandbox_is_made_used_shown_changed_and_removed() {
         assert!(guest.env["LAB_API_KEY"].contains("proxy-managed"), "{:?}", guest.env);
 
         let presented = format!("Bearer {}", guest.env["LAB_API_KEY"]);
-        let plan = Plan::https(HOST, "h2").ask_with("GET", "/echo", &[("authorization", &presented)], "");
+        let plan =
+            Plan::https(HOST, "h2").ask_with("GET", "/echo", &[("authorization", &presented)], "");
         assert_eq!(guest.fetch(&plan)[0].answers[0].status, 200);
         assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
 
@@ -94,10 +95,16 @@ fn a_sandbox_is_made_used_shown_changed_and_removed() {
         let control = daemon.control().to_owned();
         let outcome = daemon.finish();
         assert!(!control.exists());
-        let events: Vec<_> = outcome.audit.iter().filter(|record| record.kind == "lifecycle").collect();
         let events: Vec<_> =
-            events.iter().map(|record| (record.sandbox.as_str(), record.reason.as_deref())).collect();
-        assert_eq!(events, [("first_1", Some("sandbox_started")), ("first_1", Some("sandbox_stopped"))]);
+            outcome.audit.iter().filter(|record| record.kind == "lifecycle").collect();
+        let events: Vec<_> = events
+            .iter()
+            .map(|record| (record.sandbox.as_str(), record.reason.as_deref()))
+            .collect();
+        assert_eq!(
+            events,
+            [("first_1", Some("sandbox_started")), ("first_1", Some("sandbox_stopped"))]
+        );
     });
 }
 
@@ -137,7 +144,8 @@ fn every_error_is_a_problem_document_that_says_what_is_wrong() {
         let every = json!({ "cgroup": 7, "network": { "allow": ["a b"] }, "limits": { "requests": 0 },
                             "credentials": { "openai": { "env": "NO_SUCH_VARIABLE" } } });
         assert_eq!(pointers(every), ["/cgroup", "/network/allow/0", "/limits/requests"]);
-        let missing = json!({ "cgroup": here, "credentials": { "openai": { "file": "/no/such/file" } } });
+        let missing =
+            json!({ "cgroup": here, "credentials": { "openai": { "file": "/no/such/file" } } });
         assert_eq!(pointers(missing), ["/credentials/openai"]);
 
         for body in ["{", "", "{\"cgroup\":1}}", "\u{feff}{}", "nul"] {
@@ -149,21 +157,30 @@ fn every_error_is_a_problem_document_that_says_what_is_wrong() {
         let policy = format!("/v1/sandboxes/{}/policy", guest.id);
         daemon.call("PUT", &policy, "{").problem(400);
         daemon.call("PUT", &policy, r#"{"cgroup":"/x"}"#).problem(422);
-        daemon.call("PUT", &policy, r#"{"network":{"allow":["a"]},"network_profile":"openai"}"#).problem(422);
+        daemon
+            .call("PUT", &policy, r#"{"network":{"allow":["a"]},"network_profile":"openai"}"#)
+            .problem(422);
         daemon.call("PUT", &format!("{policy}?close=perhaps"), "{}").problem(400);
         daemon.call("PUT", "/v1/sandboxes/nobody/policy", "{}").problem(404);
         daemon.call("DELETE", "/v1/sandboxes/nobody", "").problem(404);
         daemon.call("GET", "/v1/sandboxes/nobody/audit", "").problem(404);
         daemon.call("GET", "/v1/sandboxes/%ff", "").problem(404);
-        for query in
-            ["decision=maybe", "since=yesterday", "host=a%20b", "colour=red", "decision=deny&decision=allow"]
-        {
-            daemon.call("GET", &format!("/v1/sandboxes/{}/audit?{query}", guest.id), "").problem(400);
+        for query in [
+            "decision=maybe",
+            "since=yesterday",
+            "host=a%20b",
+            "colour=red",
+            "decision=deny&decision=allow",
+        ] {
+            daemon
+                .call("GET", &format!("/v1/sandboxes/{}/audit?{query}", guest.id), "")
+                .problem(400);
         }
         for path in ["/", "/v2/sandboxes", "/v1/sandboxes/", "/v1/sandboxes/a/b"] {
             daemon.call("GET", path, "").problem(404);
         }
-        for (method, path) in [("PATCH", "/v1/sandboxes"), ("POST", "/healthz"), ("DELETE", "/openapi.json")]
+        for (method, path) in
+            [("PATCH", "/v1/sandboxes"), ("POST", "/healthz"), ("DELETE", "/openapi.json")]
         {
             let answer = daemon.call(method, path, "");
             answer.problem(405);
@@ -171,7 +188,10 @@ fn every_error_is_a_problem_document_that_says_what_is_wrong() {
         }
         // None of that has changed anything.
         assert_eq!(daemon.ids(), [guest.id.as_str()]);
-        assert_eq!(daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"], closed());
+        assert_eq!(
+            daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"],
+            closed()
+        );
         drop(nested);
         daemon.finish();
     });
@@ -182,16 +202,27 @@ fn p4_an_id_that_would_lead_elsewhere_is_refused() {
     Lab::test(|lab| {
         let daemon = lab.daemon().start();
         let cgroup = Cgroup::new();
-        for id in
-            ["", "..", "../x", "a/b", "a\nb", "a b", ".", "-rf", "a.b", "\u{202e}x", "ä", &"a".repeat(65)]
-        {
+        for id in [
+            "",
+            "..",
+            "../x",
+            "a/b",
+            "a\nb",
+            "a b",
+            ".",
+            "-rf",
+            "a.b",
+            "\u{202e}x",
+            "ä",
+            &"a".repeat(65),
+        ] {
             let body = json!({ "cgroup": cgroup.path(), "id": id }).to_string();
             let problem = daemon.call("POST", "/v1/sandboxes", &body).problem(422);
             assert_eq!(problem["errors"][0]["pointer"], "/id", "{id:?}: {problem}");
         }
         let longest = "a".repeat(64);
-        let body =
-            json!({ "cgroup": cgroup.path(), "id": longest, "network": { "deny": ["*"] } }).to_string();
+        let body = json!({ "cgroup": cgroup.path(), "id": longest, "network": { "deny": ["*"] } })
+            .to_string();
         assert_eq!(daemon.call("POST", "/v1/sandboxes", &body).status, 201);
         assert_eq!(daemon.ids(), [longest]);
         daemon.finish();
@@ -238,7 +269,9 @@ fn no_answer_and_no_log_holds_a_key() {
             daemon.call("POST", "/v1/sandboxes", &text[..cut]).problem(400);
         }
         daemon.call("GET", &format!("/v1/sandboxes/{key}"), "").problem(404);
-        daemon.call("GET", &format!("/v1/sandboxes/{}/audit?host={key}%20", guest.id), "").problem(400);
+        daemon
+            .call("GET", &format!("/v1/sandboxes/{}/audit?host={key}%20", guest.id), "")
+            .problem(400);
         daemon.call("GET", &format!("/{key}?{key}={key}"), "").problem(404);
         daemon.finish();
     });
@@ -254,7 +287,9 @@ fn the_description_and_the_catalogues_are_served() {
         let services = daemon.call("GET", "/v1/services", "").json();
         assert!(services.as_array().unwrap().iter().any(|service| service["name"] == "openai"));
         let profiles = daemon.call("GET", "/v1/network-profiles", "").json();
-        assert!(profiles.as_array().unwrap().iter().any(|profile| profile["name"] == "locked-down"));
+        assert!(
+            profiles.as_array().unwrap().iter().any(|profile| profile["name"] == "locked-down")
+        );
         let _guest = daemon.guest(&closed());
         let metrics = daemon.call("GET", "/metrics", "");
         assert!(
@@ -274,7 +309,8 @@ fn p1_a_sandbox_has_no_say_in_its_own_policy() {
         let program = format!(
             "import socket
 s = socket.socket(socket.AF_UNIX); s.connect({:?})
-s.sendall(b'PUT /v1/sandboxes/{}/policy HTTP/1.1\\r\\nhost: x\\r\\ncontent-length: 2\\r\\nconnection: close\\r\\n\\r\\n{{}}')
+s.sendall(b'PUT /v1/sandboxes/{}/policy HTTP/1.1\\r\\nhost: x\\r\\ncontent-length: \
+             2\\r\\nconnection: close\\r\\n\\r\\n{{}}')
 print(s.recv(100000).decode())",
             daemon.control(),
             guest.id
@@ -294,10 +330,17 @@ print(s.recv(100000).decode())",
         );
         let output = std::process::Command::new("python3").args(["-c", &moved]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.starts_with("HTTP/1.1 403"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            said.starts_with("HTTP/1.1 403"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let run = lab.sandbox(&closed()).user("root").python(&program);
         assert!(!run.out().contains(" 200 "), "{}", run.out());
-        assert_eq!(daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"], closed());
+        assert_eq!(
+            daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json()["policy"],
+            closed()
+        );
 
         // Another user's process cannot even connect.
         let mut other = std::process::Command::new("setpriv");
@@ -322,7 +365,8 @@ fn p2_a_second_daemon_is_refused_and_a_dead_ones_socket_replaced() {
         assert!(path.exists());
         // The wall stands without a daemon: nothing answers, and nothing gets out.
         let program = format!(
-            "import socket\ntry: socket.create_connection({:?}, 3); print('out')\nexcept OSError: print('refused')",
+            "import socket\ntry: socket.create_connection({:?}, 3); print('out')\nexcept OSError: \
+             print('refused')",
             (lab.plain().ip().to_string(), lab.plain().port())
         );
         let program = program.replace("(\"", "('").replace("\", ", "', ");
@@ -420,7 +464,8 @@ fn a_configuration_begins_with_its_sandboxes_and_sighup_reads_their_files_again(
         assert!(until(|| shown("by-default")["policy_changed"] != changed));
         assert_eq!(get(&guests[1], HOST, "/two").0, 200);
         assert_eq!(get(&guests[0], HOST, "/two").0, 200);
-        let keys: Vec<_> = lab.seen().iter().map(|seen| seen.values("authorization").concat()).collect();
+        let keys: Vec<_> =
+            lab.seen().iter().map(|seen| seen.values("authorization").concat()).collect();
         let bearer = |key: &str| format!("Bearer {key}");
         assert_eq!(keys, [bearer(lab.key()), bearer(&rotated), bearer(&rotated)]);
         let outcome = daemon.finish();
@@ -441,12 +486,18 @@ fn every_error_in_a_configuration_is_reported_at_once() {
         let outcome = lab.daemon().option("--config").option(config).fail();
         let said = outcome.err();
         // A relative path is resolved against the working directory, and the message says so.
-        for what in
-            ["/sandboxes/0", "/none/a.json", "/sandboxes/1", "/no/such", "/sandboxes/2", "/none/b.json"]
-        {
+        for what in [
+            "/sandboxes/0",
+            "/none/a.json",
+            "/sandboxes/1",
+            "/no/such",
+            "/sandboxes/2",
+            "/none/b.json",
+        ] {
             assert!(said.contains(what), "{what}: {said}");
         }
-        let config = lab.secret_file("fields.json", &json!({ "audits": "x", "drain": "y" }).to_string());
+        let config =
+            lab.secret_file("fields.json", &json!({ "audits": "x", "drain": "y" }).to_string());
         let outcome = lab.daemon().option("--config").option(config).fail();
         for what in ["/audits: ", "/drain: "] {
             assert!(outcome.err().contains(what), "{what}: {}", outcome.err());
@@ -458,7 +509,8 @@ fn every_error_in_a_configuration_is_reported_at_once() {
 fn an_invalid_configuration_leaves_nothing_behind() {
     Lab::test(|lab| {
         let cgroup = Cgroup::new();
-        let config = json!({ "sandboxes": [{ "cgroup": cgroup.path() }, { "cgroup": "/no/such/cgroup" }] });
+        let config =
+            json!({ "sandboxes": [{ "cgroup": cgroup.path() }, { "cgroup": "/no/such/cgroup" }] });
         let config = lab.secret_file("config.json", &config.to_string());
         let outcome = lab.daemon().option("--config").option(config).fail();
         assert!(outcome.tail().contains("/sandboxes/1"), "{}", outcome.tail());
@@ -470,8 +522,13 @@ fn an_invalid_configuration_leaves_nothing_behind() {
 fn sandboxes_without_a_policy_of_their_own_get_the_default() {
     Lab::test(|lab| {
         let default = lab.secret_file("default.json", &open(lab).to_string());
-        let daemon: Daemon<'_> =
-            lab.daemon().option("--policy").option(default).at_origin(HOST).at_origin(OTHER).start();
+        let daemon: Daemon<'_> = lab
+            .daemon()
+            .option("--policy")
+            .option(default)
+            .at_origin(HOST)
+            .at_origin(OTHER)
+            .start();
         let guest = daemon.guest(&json!({}));
         assert_eq!(get(&guest, HOST, "/x").0, 200);
         assert_eq!(get(&guest, OTHER, "/x").0, 403);

@@ -25,11 +25,18 @@ fn c11_secrets_that_the_policy_does_not_name_stay_outside_and_are_named_once() {
         };
         let outcome = sandbox().shell("env");
         let seen = variables(&outcome);
-        assert!(!seen.contains_key("GH_TOKEN") && !seen.contains_key("DEPLOY_PASSWORD"), "{seen:?}");
+        assert!(
+            !seen.contains_key("GH_TOKEN") && !seen.contains_key("DEPLOY_PASSWORD"),
+            "{seen:?}"
+        );
         assert!(seen["LAB_API_KEY"].contains("proxy-managed"), "{seen:?}");
         assert_eq!(seen["MAX_OUTPUT_TOKENS"], "100");
-        let lines: Vec<String> =
-            outcome.err().lines().filter(|line| line.contains("GH_TOKEN")).map(str::to_owned).collect();
+        let lines: Vec<String> = outcome
+            .err()
+            .lines()
+            .filter(|line| line.contains("GH_TOKEN"))
+            .map(str::to_owned)
+            .collect();
         let [line] = lines.as_slice() else { panic!("{}", outcome.err()) };
         assert!(line.contains("DEPLOY_PASSWORD, GH_TOKEN") && line.contains("--env"), "{line}");
         assert!(!line.contains("LAB_API_KEY"), "{line}");
@@ -47,7 +54,8 @@ fn c11_a_variable_is_passed_or_set_by_name_but_never_a_key_of_the_policy() {
         let sandbox = lab.sandbox(&lab.governed(HOST, json!([]))).bare().quiet_log();
         let sandbox = sandbox.env("GH_TOKEN", "own").env("COPY_TOKEN", lab.key());
         let given = ["GH_TOKEN", "COPY_TOKEN", "DEPLOY_TOKEN=set=here", "LAB_API_KEY=own"];
-        let sandbox = given.iter().fold(sandbox, |sandbox, given| sandbox.option("--env").option(*given));
+        let sandbox =
+            given.iter().fold(sandbox, |sandbox, given| sandbox.option("--env").option(*given));
         let outcome = sandbox.shell("env");
         let seen = variables(&outcome);
         assert_eq!((seen["GH_TOKEN"].as_str(), seen["DEPLOY_TOKEN"].as_str()), ("own", "set=here"));

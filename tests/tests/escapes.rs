@@ -1,4 +1,5 @@
-//! Ways out that are not connections: other cgroups, other namespaces, other sockets, other system calls.
+//! Ways out that are not connections: other cgroups, other namespaces, other sockets, other system
+//! calls.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -78,11 +79,14 @@ if not arm:
 fn k9_a_process_cannot_leave_its_cgroup() {
     Lab::test(|lab| {
         let script = "
-for file in $(find /sys/fs/cgroup -name cgroup.procs 2>/dev/null | head -200); do
+for file in $(find /sys/fs/cgroup -name cgroup.procs 2>/dev/null | head -200); \
+                      do
     echo $$ > $file 2>/dev/null && echo \"moved to $file\"
 done
-mkdir /sys/fs/cgroup/unified/mine /sys/fs/cgroup/mine 2>/dev/null && echo made one
-unshare -Urn true 2>/dev/null && curl -sS --max-time 3 https://evil.test/ -o /dev/null
+mkdir /sys/fs/cgroup/unified/mine \
+                      /sys/fs/cgroup/mine 2>/dev/null && echo made one
+unshare -Urn true 2>/dev/null \
+                      && curl -sS --max-time 3 https://evil.test/ -o /dev/null
 unshare -Ur mount -t cgroup2 none /mnt 2>/dev/null && echo mounted
 nsenter -t 1 -n true 2>/dev/null && echo entered
 true";
@@ -95,11 +99,11 @@ true";
 fn k11_the_hosts_abstract_sockets_are_not_the_sandboxs() {
     Lab::test(|lab| {
         let name = format!("interceptor-lab-{}", std::process::id());
-        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let listener =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let program = format!(
-            "import socket\n\
-             try: socket.socket(socket.AF_UNIX).connect('\\0{name}'); print('connected')\n\
-             except OSError as e: print('refused')\n"
+            "import socket\ntry: socket.socket(socket.AF_UNIX).connect('\\0{name}'); \
+             print('connected')\nexcept OSError as e: print('refused')\n"
         );
         let outcome = lab.sandbox(&policy(lab)).python(&program);
         assert_eq!(outcome.success().out(), "refused\n");
@@ -115,9 +119,11 @@ fn k14_two_sandboxes_at_once_never_get_each_others_key_or_policy() {
         let one = policy(lab);
         let mut two = policy(lab);
         two["credentials_v2"]["lab"]["key"] = json!({ "file": lab.secret_file("second", &second) });
-        two["credentials_v2"]["lab"]["endpoints"] = json!([{ "methods": ["GET"], "paths": ["/two"] }]);
+        two["credentials_v2"]["lab"]["endpoints"] =
+            json!([{ "methods": ["GET"], "paths": ["/two"] }]);
         let plan = |path: &str| {
-            let mut plan = (0..5).fold(Plan::https(HOST, "http/1.1"), |plan, _| plan.ask("GET", path));
+            let mut plan =
+                (0..5).fold(Plan::https(HOST, "http/1.1"), |plan, _| plan.ask("GET", path));
             plan.connections = 60;
             plan
         };
@@ -174,8 +180,11 @@ thread.join()
 print(good)
 "#
         );
-        let sandbox =
-            lab.sandbox(&policy(lab)).at_origin(HOST).at_forbidden("other.example.test").quiet_log();
+        let sandbox = lab
+            .sandbox(&policy(lab))
+            .at_origin(HOST)
+            .at_forbidden("other.example.test")
+            .quiet_log();
         assert_eq!(sandbox.python(&program).success().out(), "60\n");
     });
 }

@@ -73,7 +73,8 @@ fn policy(lab: &Lab, limits: Value) -> Value {
 /// Runs a program in a sandbox, then requests one more answer while it runs. The memory must stay
 /// bounded.
 fn survives(lab: &Lab, policy: &Value, program: &str) {
-    let sandbox = lab.sandbox(policy).at_origin(HOST).resolve("*.flood.test:443", lab.origin()).quiet_log();
+    let sandbox =
+        lab.sandbox(policy).at_origin(HOST).resolve("*.flood.test:443", lab.origin()).quiet_log();
     let program = format!("{PYTHON}{program}\nserved('after'); sys.stdin.readline()");
     let mut running = sandbox.open_stdin().start(&["/usr/bin/python3", "-c", &program]);
     running.wait_for("after HTTP/1.1 200");
@@ -138,7 +139,8 @@ flood('hpack bomb', h2(), [frame(HEADERS, 1, 1, head() + bomb[:16000])] + [frame
 fn x2_streams_whose_window_is_zero_are_given_up() {
     Lab::test(|lab| {
         lab.unordered();
-        let policy = policy(lab, json!({ "idle_timeout_seconds": 1, "connections": 1, "requests": 20 }));
+        let policy =
+            policy(lab, json!({ "idle_timeout_seconds": 1, "connections": 1, "requests": 20 }));
         let program = r#"
 s = h2(struct.pack('>HI', 4, 0))
 s.sendall(b''.join(frame(HEADERS, 5, 1 + 2 * n, head(b'/bytes/1000000')) for n in range(20)))
@@ -160,7 +162,8 @@ fn x3_connections_that_do_not_go_on_give_their_places_back() {
     Lab::test(|lab| {
         lab.unordered();
         lab.audit_may_be_lost();
-        let limits = json!({ "idle_timeout_seconds": 1, "header_timeout_seconds": 1, "connections": 4 });
+        let limits =
+            json!({ "idle_timeout_seconds": 1, "header_timeout_seconds": 1, "connections": 4 });
         let program = r#"
 def held(make):
     made = []
@@ -247,7 +250,8 @@ fn x5_mutilated_input_of_every_protocol_ends_nothing_but_its_own_connection() {
         );
         // Requests with a body are refused, so that it is certain which ones reached the origin.
         // Their bodies are still read.
-        policy["credentials_v2"]["lab"]["endpoints"] = json!([{ "methods": ["GET"], "paths": ["/served"] }]);
+        policy["credentials_v2"]["lab"]["endpoints"] =
+            json!([{ "methods": ["GET"], "paths": ["/served"] }]);
         let program = r#"
 import random
 chance = random.Random(5)
@@ -336,16 +340,19 @@ time.sleep(1.5); denials(3); served('room')
         let text = fs::read_to_string(&audit).expect("the audit file");
         let lines: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("whole lines")).collect();
-        let denied =
-            lines.iter().filter(|line| line["type"] == "host_denied" && line["kind"] == "request").count();
+        let denied = lines
+            .iter()
+            .filter(|line| line["type"] == "host_denied" && line["kind"] == "request")
+            .count();
         let dropped: u64 = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum();
-        assert!(dropped > 0 && denied > 3, "{denied} denials and {dropped} lost records are told of");
-        // Beside the 3003 denials: two answers, the names, the start, the end.
         assert!(
-            (3003..3030).contains(
-                &(lines.iter().filter(|line| line["kind"] != "lifecycle").count() as u64 + dropped)
-            )
+            dropped > 0 && denied > 3,
+            "{denied} denials and {dropped} lost records are told of"
         );
+        // Beside the 3003 denials: two answers, the names, the start, the end.
+        assert!((3003..3030).contains(
+            &(lines.iter().filter(|line| line["kind"] != "lifecycle").count() as u64 + dropped)
+        ));
     });
 }
 

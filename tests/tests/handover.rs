@@ -82,10 +82,12 @@ impl Load {
     fn go_on(&self, more: usize) {
         let count = || {
             let all = self.outcomes();
-            ["kept ", "fresh ", "h2 "].map(|kind| all.iter().filter(|line| line.starts_with(kind)).count())
+            ["kept ", "fresh ", "h2 "]
+                .map(|kind| all.iter().filter(|line| line.starts_with(kind)).count())
         };
         let before = count();
-        let enough = until(|| count().iter().zip(before).all(|(now, before)| *now >= before + more));
+        let enough =
+            until(|| count().iter().zip(before).all(|(now, before)| *now >= before + more));
         assert!(enough, "the load stands still: {before:?}, {:?}", count());
     }
 
@@ -100,7 +102,12 @@ impl Load {
 
 /// Another daemon on the same socket.
 fn successor<'lab>(lab: &'lab Lab, daemon: &Daemon<'_>) -> Daemon<'lab> {
-    lab.daemon().at_origin(HOST).quiet_log().control(daemon.control().to_owned()).option("--takeover").start()
+    lab.daemon()
+        .at_origin(HOST)
+        .quiet_log()
+        .control(daemon.control().to_owned())
+        .option("--takeover")
+        .start()
 }
 
 fn shown(daemon: &Daemon<'_>, guest: &Guest<'_>) -> Value {
@@ -130,8 +137,10 @@ fn under_load_no_request_fails_while_one_daemon_after_another_takes_over() {
             load.go_on(40);
         }
         let outcomes = load.end();
-        let failed: Vec<_> =
-            outcomes.iter().filter(|line| !line.ends_with(" 200") && !line.ends_with("200 2")).collect();
+        let failed: Vec<_> = outcomes
+            .iter()
+            .filter(|line| !line.ends_with(" 200") && !line.ends_with("200 2"))
+            .collect();
         assert!(
             failed.is_empty(),
             "{} of {}: {:?}",
@@ -180,7 +189,8 @@ fn a_request_under_way_ends_in_the_daemon_where_it_began() {
 fn a_sandbox_that_is_removed_after_a_takeover_is_so_for_requests_of_before_too() {
     Lab::test(|lab| {
         lab.audit_may_be_lost();
-        let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--drain").option("3600").start();
+        let daemon =
+            lab.daemon().at_origin(HOST).quiet_log().option("--drain").option("3600").start();
         let guest = daemon.guest(&policy(lab));
         let script = format!(
             "curl -sS --max-time 60 -H \"authorization: Bearer $LAB_API_KEY\" -o /dev/null https://{HOST}/gated || echo cut"
@@ -245,7 +255,8 @@ fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
         lab.unordered();
         // This plays a program that the operator named.
         let own = std::env::current_exe().unwrap();
-        let daemon = lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(own).start();
+        let daemon =
+            lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(own).start();
         let guest = daemon.guest(&policy(lab));
         let hello = json!({ "Hello": { "version": 1, "layout": 1 } });
         let table: [(&Value, &[&str]); 5] = [
@@ -262,7 +273,10 @@ fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
                 changed.status == 200
             };
             assert!(until(again), "the daemon stays frozen after {steps:?}");
-            assert!(!steps.contains(&"Paused") || heard.last() == Some(&json!("Paused")), "{steps:?}");
+            assert!(
+                !steps.contains(&"Paused") || heard.last() == Some(&json!("Paused")),
+                "{steps:?}"
+            );
             let plan = Plan::https(HOST, "h2").ask_with(
                 "GET",
                 "/on",
@@ -291,7 +305,9 @@ impl PinSpace {
     fn new() -> PinSpace {
         let script = "mount -t bpf bpf /sys/fs/bpf && echo ready && exec sleep 600";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script]).stdout(Stdio::piped());
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut ready = [0; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
@@ -371,7 +387,12 @@ fn configuration(lab: &Lab, id: &str, cgroup: &Path) -> std::path::PathBuf {
 fn works(daemon: &Daemon<'_>, guest: Guest<'_>) {
     let made = daemon.call("GET", &format!("/v1/sandboxes/{}", guest.id), "").json();
     let guest = daemon.guest_of(guest.cgroup, &made);
-    let plan = Plan::https(HOST, "h2").ask_with("GET", "/", &[("authorization", "Bearer $LAB_API_KEY")], "");
+    let plan = Plan::https(HOST, "h2").ask_with(
+        "GET",
+        "/",
+        &[("authorization", "Bearer $LAB_API_KEY")],
+        "",
+    );
     let reports = guest.fetch(&plan);
     assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
 }
@@ -408,7 +429,10 @@ fn k18_a_killed_daemon_leaves_the_wall_and_the_next_one_adopts_without_a_gap() {
         let id = guest.cgroup.id();
         works(&last, guest);
         let said = last.finish().err();
-        assert!(said.contains("adopted sandbox") && said.contains("new CA and new placeholders"), "{said}");
+        assert!(
+            said.contains("adopted sandbox") && said.contains("new CA and new placeholders"),
+            "{said}"
+        );
         assert!(!space.has(id));
     });
 }
@@ -420,7 +444,8 @@ fn o7_a_daemon_removes_what_it_is_told_not_to_keep_and_what_is_gone_and_keeps_th
         let space = PinSpace::new();
         let observer = Observer::new();
         let program = format!(
-            "import socket\ntry: socket.create_connection(('127.0.0.1', {}), 5); print('out')\nexcept OSError: print('refused')",
+            "import socket\ntry: socket.create_connection(('127.0.0.1', {}), 5); \
+             print('out')\nexcept OSError: print('refused')",
             observer.tcp.local_addr().unwrap().port()
         );
         let pins = |guest: &Guest<'_>| space.has(guest.cgroup.id());
@@ -443,7 +468,9 @@ fn o7_a_daemon_removes_what_it_is_told_not_to_keep_and_what_is_gone_and_keeps_th
 
         let third = space.daemon(lab).option("--adopt").option(&kept.id).start();
         assert_eq!([pins(&kept), pins(&unwanted)], [true, false]);
-        assert!(until(|| events(&third, "sandbox_kept_closed") + events(&third, "sandbox_removed") == 2));
+        assert!(until(|| events(&third, "sandbox_kept_closed")
+            + events(&third, "sandbox_removed")
+            == 2));
         assert_eq!([kept.python(&program), unwanted.python(&program)], ["refused\n", "out\n"]);
         third.finish();
         assert!(pins(&kept), "what it did not adopt is not its own to remove");

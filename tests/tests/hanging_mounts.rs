@@ -65,12 +65,14 @@ fn a_key_file_on_a_mount_that_hangs_stops_neither_requests_nor_other_keys_nor_th
         lab.unordered();
         let next = lab.another_key();
         let in_lab = |name: &str| lab.directory().join(name);
-        let (file, link, hole, sound) = (in_lab("file"), in_lab("link"), in_lab("hole"), in_lab("sound"));
+        let (file, link, hole, sound) =
+            (in_lab("file"), in_lab("link"), in_lab("hole"), in_lab("sound"));
         fs::write(&file, lab.key()).unwrap();
         fs::write(&sound, lab.key()).unwrap();
         fs::create_dir(&hole).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        let daemon = lab.daemon().at_origin(HOST).quiet_log().under(&["unshare", "--mount"]).start();
+        let daemon =
+            lab.daemon().at_origin(HOST).quiet_log().under(&["unshare", "--mount"]).start();
         let (hangs, other) = (daemon.guest(&policy(&link)), daemon.guest(&policy(&sound)));
         assert_eq!(key_given(lab, &hangs, "/before").as_deref(), Some(lab.key()));
 

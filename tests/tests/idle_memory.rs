@@ -1,5 +1,5 @@
-//! What a connection costs that is kept and idle. The only test of its file: what is measured is the
-//! memory of its process.
+//! What a connection costs that is kept and idle. The only test of its file: what is measured is
+//! the memory of its process.
 
 use std::time::Duration;
 

@@ -103,7 +103,8 @@ fn a_safe_request_on_a_kept_connection_that_ends_is_sent_again_on_a_new_one() {
                 let plan = Plan::https(HOST, "http/1.1");
                 let plan = plan.ask("GET", "/v1/first").ask(method, "/v1/second?a=b");
                 let (reports, outcome) = sandbox.fetch_outcome(&plan);
-                let statuses: Vec<u16> = reports[0].answers.iter().map(|answer| answer.status).collect();
+                let statuses: Vec<u16> =
+                    reports[0].answers.iter().map(|answer| answer.status).collect();
                 assert_eq!(statuses, [200, 200], "{end:?} {method}: {reports:?}");
                 assert_eq!(outcome.requests("allow").len(), 2, "one record each");
                 // The origin received it twice, unchanged. The lab's records have those of new
@@ -114,7 +115,10 @@ fn a_safe_request_on_a_kept_connection_that_ends_is_sent_again_on_a_new_one() {
                 assert_eq!((again.method.as_str(), again.query.as_deref()), (method, Some("a=b")));
                 assert_eq!(again.values("authorization"), [format!("Bearer {}", lab.key())]);
                 assert_eq!(seconds.len(), 1, "{end:?} {method}");
-                assert!(seconds[0].starts_with(&format!("{method} /v1/second?a=b ")), "{seconds:?}");
+                assert!(
+                    seconds[0].starts_with(&format!("{method} /v1/second?a=b ")),
+                    "{seconds:?}"
+                );
                 assert!(seconds[0].contains(&format!("Bearer {}", lab.key())), "{seconds:?}");
             });
         }

@@ -45,7 +45,8 @@ fn k7_connections_from_before_are_counted_or_closed() {
     let path = cage.cgroup().to_str().unwrap().to_owned();
     // One process created its sockets in the cgroup, and one entered with its sockets.
     let mut born = cage.talk(cage.command(PYTHON), EXISTING);
-    let mut moved = cage.talk(cage.beside(PYTHON), &EXISTING.replace("sys.argv[1]", &format!("{path:?}")));
+    let mut moved =
+        cage.talk(cage.beside(PYTHON), &EXISTING.replace("sys.argv[1]", &format!("{path:?}")));
     assert_eq!((born.line(), moved.line()), ("open".to_owned(), "open".to_owned()));
     assert_eq!(moved.ask("enter"), "in");
     assert_eq!((born.ask("?"), moved.ask("?")), (ALL.to_owned(), ALL.to_owned()));
@@ -56,7 +57,8 @@ fn k7_connections_from_before_are_counted_or_closed() {
     assert_eq!(born.ask("?"), "own");
     assert_eq!(moved.ask("?"), ALL);
     let said = attached.end();
-    // Six and six, and the accepted end and listener of the stranger's own loopback, and the accepted end of the other's.
+    // Six and six, and the accepted end and listener of the stranger's own loopback, and the
+    // accepted end of the other's.
     assert!(said.contains("15 sockets") && said.contains("8 of them were made outside"), "{said}");
     assert!(said.contains("--kill-existing"), "{said}");
     // The kernel gives up on unsendable data only after a while, so use a new process with new
@@ -112,10 +114,13 @@ fn k15_no_socket_option_and_no_rule_of_the_namespace_leads_round_the_wall() {
         "ip rule add fwmark 7 table 100 && ip route add default via 10.99.0.2 table 100",
         "ip route add 203.0.113.0/24 via 10.99.0.2 dev inside",
         "ip -6 route add 2001:db8::/32 via fd99::2 dev inside",
-        // Without what the kernel itself would say over it: an address of its own, and questions for neighbours.
-        "ip link add tunnel type vxlan id 7 remote 10.99.0.2 local 10.99.0.1 dstport 4789 dev inside && ip link set tunnel addrgenmode \
-         none arp off multicast off && ip addr add 203.0.113.1/24 dev tunnel && ip link set tunnel up",
-        "ip route replace 127.0.0.0/8 via 10.99.0.2 dev inside; ip addr del 127.0.0.1/8 dev lo; ip addr add 127.0.0.1/8 dev inside",
+        // Without what the kernel itself would say over it: an address of its own, and questions
+        // for neighbours.
+        "ip link add tunnel type vxlan id 7 remote 10.99.0.2 local 10.99.0.1 dstport 4789 dev \
+         inside && ip link set tunnel addrgenmode none arp off multicast off && ip addr add \
+         203.0.113.1/24 dev tunnel && ip link set tunnel up",
+        "ip route replace 127.0.0.0/8 via 10.99.0.2 dev inside; ip addr del 127.0.0.1/8 dev lo; \
+         ip addr add 127.0.0.1/8 dev inside",
     ];
     let program = OPTIONS.replace("COMMANDS", &format!("{commands:?}"));
     let attached = cage.attach(&[]).enforcing();
@@ -125,8 +130,9 @@ fn k15_no_socket_option_and_no_rule_of_the_namespace_leads_round_the_wall() {
     attached.end();
 }
 
-/// What the sandbox's sockets have sent since. Where the loopback route is gone, the kernel itself resets connections to `::1` and
-/// 127.0.0.1 by whatever device is left: those packets are no socket's, hold no byte of anybody's, and no machine takes them.
+/// What the sandbox's sockets have sent since. Where the loopback route is gone, the kernel itself
+/// resets connections to `::1` and 127.0.0.1 by whatever device is left: those packets are no
+/// socket's, hold no byte of anybody's, and no machine takes them.
 fn sent(cage: &Cage, before: usize) -> Vec<String> {
     let mut packets = cage.packets().split_off(before);
     packets.retain(|packet| {
@@ -150,7 +156,8 @@ fn k16_with_every_rule_and_route_of_the_namespace_gone_there_is_no_network() {
         "ip route add default via 10.99.0.2 dev inside onlink",
         "ip addr flush dev lo",
         "ip link set lo down",
-        "ip tuntap add dev way mode tun && ip addr add 203.0.113.1/24 dev way && ip link set way up",
+        "ip tuntap add dev way mode tun && ip addr add 203.0.113.1/24 dev way && ip link set way \
+         up",
     ];
     let program = OPTIONS.replace("COMMANDS", &format!("{commands:?}"));
     let attached = cage.attach(&[]).enforcing();
@@ -195,7 +202,10 @@ for line in sys.stdin:
     let mut inside = cage.talk(cage.command(PYTHON), program);
     let sent: usize = inside.ask("?").parse().unwrap();
     let open = cage.packets();
-    assert!(sent > 20 && open.len() > sent, "{sent} were sent without a wall, and arrived: {open:?}");
+    assert!(
+        sent > 20 && open.len() > sent,
+        "{sent} were sent without a wall, and arrived: {open:?}"
+    );
     let attached = cage.attach(&[]).enforcing();
     let before = cage.packets().len();
     inside.ask("?");
@@ -210,7 +220,8 @@ fn k10_a_program_on_a_nested_cgroup_changes_nothing_and_nobody_inside_takes_ours
     let attached = cage.attach(&[]).enforcing();
     let nested = cage.cgroup().join("nested");
     fs::create_dir(&nested).unwrap();
-    // Root of the host, outside, attaches beside (MULTI) and as one that may be overridden (OVERRIDE).
+    // Root of the host, outside, attaches beside (MULTI) and as one that may be overridden
+    // (OVERRIDE).
     let before = cage.packets().len();
     for (number, flags) in [2, 1].into_iter().enumerate() {
         let below = nested.join(number.to_string());
@@ -219,8 +230,9 @@ fn k10_a_program_on_a_nested_cgroup_changes_nothing_and_nobody_inside_takes_ours
         let output = cage.beside(PYTHON).args(["-c", &program]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{output:?}");
         let connect = format!(
-            "open({:?} + '/cgroup.procs', 'w').write('0')\nimport socket\ns = socket.create_connection(('203.0.113.9', 80), 5)\n\
-             s.sendall(b'GET / HTTP/1.1\\r\\nhost: evil.test\\r\\n\\r\\n'); print(s.recv(12))",
+            "open({:?} + '/cgroup.procs', 'w').write('0')\nimport socket\ns = \
+             socket.create_connection(('203.0.113.9', 80), 5)\ns.sendall(b'GET / \
+             HTTP/1.1\\r\\nhost: evil.test\\r\\n\\r\\n'); print(s.recv(12))",
             below.to_str().unwrap()
         );
         // The proxy answers, whatever address the nested program has written.
@@ -230,10 +242,11 @@ fn k10_a_program_on_a_nested_cgroup_changes_nothing_and_nobody_inside_takes_ours
     let packets = cage.packets();
     assert_eq!(packets.len(), before, "{:?}", &packets[before..]);
 
-    // Inside, without capabilities: neither seen nor detached, neither by cgroup nor by link, and none is loaded.
+    // Inside, without capabilities: neither seen nor detached, neither by cgroup nor by link, and
+    // none is loaded.
     let program = format!(
-        "{PROGRAMS}\nprint(ids({path:?}), load(), bpf(9, struct.pack('<IIII', os.open({path:?}, os.O_RDONLY), 0, CONNECT4, 0)), \
-         bpf(30, struct.pack('<I', 1)))",
+        "{PROGRAMS}\nprint(ids({path:?}), load(), bpf(9, struct.pack('<IIII', os.open({path:?}, \
+         os.O_RDONLY), 0, CONNECT4, 0)), bpf(30, struct.pack('<I', 1)))",
         path = cage.cgroup().to_str().unwrap()
     );
     let output = cage
@@ -258,7 +271,8 @@ fn k10_a_program_on_a_nested_cgroup_changes_nothing_and_nobody_inside_takes_ours
         (-1, -1, -1),
         "EPERM is expected, but for taking off what one cannot name"
     );
-    let connect = "import socket\ns = socket.socket(type=socket.SOCK_DGRAM)\ntry: s.sendto(b'x', ('203.0.113.9', 9))\nexcept OSError as e: print(e.errno)";
+    let connect = "import socket\ns = socket.socket(type=socket.SOCK_DGRAM)\ntry: s.sendto(b'x', \
+                   ('203.0.113.9', 9))\nexcept OSError as e: print(e.errno)";
     assert_eq!(cage.python(connect), "1\n");
     attached.end();
 }
@@ -266,7 +280,10 @@ fn k10_a_program_on_a_nested_cgroup_changes_nothing_and_nobody_inside_takes_ours
 #[test]
 fn k17_what_is_no_cgroup_or_of_another_version_is_refused_with_the_remedy() {
     let attach = |path: &str| {
-        let output = Command::new(binary("interceptor")).args(["attach", "--cgroup", path]).output().unwrap();
+        let output = Command::new(binary("interceptor"))
+            .args(["attach", "--cgroup", path])
+            .output()
+            .unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for (path, expected) in [
@@ -278,8 +295,10 @@ fn k17_what_is_no_cgroup_or_of_another_version_is_refused_with_the_remedy() {
         assert!(code == Some(2) && said.contains(expected), "{path}: {code:?} {said}");
     }
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let v1 =
-        mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup");
+    let v1 = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|fields| fields[2] == "cgroup");
     if let Some(v1) = v1 {
         let (code, said) = attach(v1[1]);
         assert!(

@@ -10,8 +10,10 @@ use serde_json::Value;
 fn doctor(script: &str) -> (Option<i32>, Value) {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", script]);
-    let output =
-        command.env("DOCTOR", format!("{} doctor --json", binary("interceptor").display())).output().unwrap();
+    let output = command
+        .env("DOCTOR", format!("{} doctor --json", binary("interceptor").display()))
+        .output()
+        .unwrap();
     let report = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{script}: {error}: {output:?}"));
     (output.status.code(), report)
@@ -51,10 +53,16 @@ fn everything_that_is_promised_is_looked_at_and_this_host_passes() {
         "hook ingress",
         "hook sock_ops",
     ] {
-        assert!(check(&report, name)["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{name}");
+        assert!(
+            check(&report, name)["detail"].as_str().is_some_and(|detail| !detail.is_empty()),
+            "{name}"
+        );
     }
     assert_eq!(
-        checks(&report).iter().filter(|check| check["name"].as_str().unwrap().starts_with("hook ")).count(),
+        checks(&report)
+            .iter()
+            .filter(|check| check["name"].as_str().unwrap().starts_with("hook "))
+            .count(),
         12
     );
 }
@@ -65,12 +73,14 @@ fn o6_what_run_needs_and_is_missing_is_a_failure_with_its_remedy() {
         ("exec setpriv --reuid 65534 --clear-groups --inh-caps=-all $DOCTOR", "capabilities"),
         // cgroup v2 is mounted nowhere.
         (
-            "for m in $(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts); do umount -l $m; done; exec $DOCTOR",
+            "for m in $(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts); do umount -l $m; \
+             done; exec $DOCTOR",
             "cgroup v2",
         ),
         // No cgroup can be made.
         (
-            "for m in $(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts); do mount -o remount,bind,ro $m; done; exec $DOCTOR",
+            "for m in $(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts); do mount -o \
+             remount,bind,ro $m; done; exec $DOCTOR",
             "cgroup v2",
         ),
         ("mount -t tmpfs none /proc/sys/kernel/seccomp; exec $DOCTOR", "seccomp"),
@@ -85,7 +95,10 @@ fn o6_what_run_needs_and_is_missing_is_a_failure_with_its_remedy() {
             "{script}"
         );
         for check in checks(&report).iter().filter(|check| check["ok"] == false) {
-            assert!(check["remedy"].as_str().is_some_and(|remedy| remedy.len() > 10), "{script}: {check:#}");
+            assert!(
+                check["remedy"].as_str().is_some_and(|remedy| remedy.len() > 10),
+                "{script}: {check:#}"
+            );
         }
     }
 }
@@ -94,17 +107,20 @@ fn o6_what_run_needs_and_is_missing_is_a_failure_with_its_remedy() {
 fn o6_what_run_can_do_without_is_a_warning_with_its_remedy() {
     let table = [
         (
-            "for m in $(awk '$3 == \"bpf\" { print $2 }' /proc/mounts); do umount -l $m; done; exec $DOCTOR",
+            "for m in $(awk '$3 == \"bpf\" { print $2 }' /proc/mounts); do umount -l $m; done; \
+             exec $DOCTOR",
             "bpffs",
         ),
         ("mount --bind /dev/null /etc/resolv.conf; exec $DOCTOR", "resolver"),
         ("SSL_CERT_FILE=/dev/null SSL_CERT_DIR=/nonexistent exec $DOCTOR", "upstream trust"),
         (
-            "mount -t tmpfs none /mnt; echo 5.10.0-old > /mnt/r; mount --bind /mnt/r /proc/sys/kernel/osrelease; exec $DOCTOR",
+            "mount -t tmpfs none /mnt; echo 5.10.0-old > /mnt/r; mount --bind /mnt/r \
+             /proc/sys/kernel/osrelease; exec $DOCTOR",
             "kernel",
         ),
         (
-            "mount -t tmpfs none /mnt; echo 0 > /mnt/n; mount --bind /mnt/n /proc/sys/user/max_user_namespaces; exec $DOCTOR",
+            "mount -t tmpfs none /mnt; echo 0 > /mnt/n; mount --bind /mnt/n \
+             /proc/sys/user/max_user_namespaces; exec $DOCTOR",
             "user namespaces",
         ),
     ];
@@ -117,13 +133,17 @@ fn o6_what_run_can_do_without_is_a_warning_with_its_remedy() {
             (Some(false), Some(false)),
             "{script}"
         );
-        assert!(warned["remedy"].as_str().is_some_and(|remedy| remedy.len() > 10), "{script}: {warned:#}");
+        assert!(
+            warned["remedy"].as_str().is_some_and(|remedy| remedy.len() > 10),
+            "{script}: {warned:#}"
+        );
     }
 }
 
 #[test]
 fn without_root_no_kernel_option_is_blamed() {
-    let (code, report) = doctor("exec setpriv --reuid 65534 --clear-groups --inh-caps=-all $DOCTOR");
+    let (code, report) =
+        doctor("exec setpriv --reuid 65534 --clear-groups --inh-caps=-all $DOCTOR");
     assert_eq!(code, Some(1));
     let failed: Vec<&Value> = checks(&report).iter().filter(|check| check["ok"] == false).collect();
     assert!(failed.len() >= 3, "{report:#}");

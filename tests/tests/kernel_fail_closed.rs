@@ -1,5 +1,6 @@
-//! A proxy that dies, hangs, runs out of descriptors or of memory, again and again and at any moment, while programs inside try every
-//! way out: an observer outside the sandbox sees not one packet.
+//! A proxy that dies, hangs, runs out of descriptors or of memory, again and again and at any
+//! moment, while programs inside try every way out: an observer outside the sandbox sees not one
+//! packet.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -17,7 +18,8 @@ const STOPPED: usize = 20;
 const OUT_OF_DESCRIPTORS: usize = 15;
 const OUT_OF_MEMORY: usize = 15;
 
-/// Tries every way out from several threads, until told to stop. `count` answers how many attempts there were.
+/// Tries every way out from several threads, until told to stop. `count` answers how many attempts
+/// there were.
 const LOAD: &str = r"
 import socket, struct, sys, threading
 stop = threading.Event()
@@ -58,7 +60,8 @@ for line in sys.stdin:
     print(sum(tries), flush=True)
 ";
 
-/// Random numbers without a crate, the same in every run: which moments they hit depends on the machine anyway.
+/// Random numbers without a crate, the same in every run: which moments they hit depends on the
+/// machine anyway.
 struct Random(u64);
 
 impl Random {
@@ -90,10 +93,17 @@ fn k18_not_one_packet_leaves_in_two_hundred_deaths_of_the_proxy() {
     let mut load: Talk = cage.talk(cage.command(PYTHON), LOAD);
     assert_eq!(load.line(), "tried");
     let open = cage.packets();
-    for expected in
-        ["4 6 203.0.113.9", "6 6 2001:db8::9", "4 17 203.0.113.9", "6 17 2001:db8::9", "4 1 203.0.113.9"]
-    {
-        assert!(open.iter().any(|packet| packet.starts_with(expected)), "{expected} is missing: {open:?}");
+    for expected in [
+        "4 6 203.0.113.9",
+        "6 6 2001:db8::9",
+        "4 17 203.0.113.9",
+        "6 17 2001:db8::9",
+        "4 1 203.0.113.9",
+    ] {
+        assert!(
+            open.iter().any(|packet| packet.starts_with(expected)),
+            "{expected} is missing: {open:?}"
+        );
     }
 
     let attached = cage.attach(&arguments).enforcing();
@@ -130,7 +140,12 @@ fn k18_not_one_packet_leaves_in_two_hundred_deaths_of_the_proxy() {
     }
     let attempts: usize = load.ask("stop").parse().unwrap();
     let packets = cage.packets();
-    assert_eq!(packets.len(), before, "{attempts} attempts, and these got out: {:?}", &packets[before..]);
+    assert_eq!(
+        packets.len(),
+        before,
+        "{attempts} attempts, and these got out: {:?}",
+        &packets[before..]
+    );
     assert!(attempts > 2_000, "only {attempts} attempts: no load");
     assert_eq!(
         evil.accept().unwrap_err().kind(),

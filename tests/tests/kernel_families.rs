@@ -140,7 +140,11 @@ fn judge(place: &str, text: &str) {
         };
         assert!(fine, "{place}: {line} in:\n{text}");
     }
-    assert_eq!((count["dns"], count["udp"], count["raw"], count["protocol"]), (10, 9, 10, 12), "{place}");
+    assert_eq!(
+        (count["dns"], count["udp"], count["raw"], count["protocol"]),
+        (10, 9, 10, 12),
+        "{place}"
+    );
 }
 
 fn policy() -> Value {
@@ -152,7 +156,13 @@ fn compile(source: &str, to: &Path, compiler: &str, options: &[&str]) -> PathBuf
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(source);
     let target = to.join(format!("{source}.bin"));
     let mut command = Command::new(compiler);
-    let output = command.args(["-O1", "-static"]).args(options).arg("-o").arg(&target).arg(&fixture).output();
+    let output = command
+        .args(["-O1", "-static"])
+        .args(options)
+        .arg("-o")
+        .arg(&target)
+        .arg(&fixture)
+        .output();
     let output = output.unwrap_or_else(|error| panic!("{compiler} is needed: {error}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -160,7 +170,8 @@ fn compile(source: &str, to: &Path, compiler: &str, options: &[&str]) -> PathBuf
 }
 
 /// Every kind of sandbox that `run` makes: its name, whether the namespace is the host's, the user.
-const PLACES: [(bool, &str); 4] = [(false, "nobody"), (false, "root"), (true, "nobody"), (true, "root")];
+const PLACES: [(bool, &str); 4] =
+    [(false, "nobody"), (false, "root"), (true, "nobody"), (true, "root")];
 
 fn in_each_place(lab: &Lab, command: &[&str], mut judge: impl FnMut(&str, &Outcome)) {
     for (host, user) in PLACES {
@@ -175,7 +186,8 @@ fn in_each_place(lab: &Lab, command: &[&str], mut judge: impl FnMut(&str, &Outco
 fn k1_k2_k3_k4_k5_k8_k15_every_way_out_is_intercepted_or_refused_in_every_place_of_run() {
     Lab::test(|lab| {
         let name = format!("interceptor-families-{}", std::process::id());
-        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let _listener =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         in_each_place(lab, &[PYTHON, "-c", WAYS, &name, "families"], |place, outcome| {
             judge(place, &outcome.success().out());
             audited(place, outcome);
@@ -187,12 +199,16 @@ fn k1_k2_k3_k4_k5_k8_k15_every_way_out_is_intercepted_or_refused_in_every_place_
 fn k25_the_root_of_a_user_namespace_inside_has_no_other_ways() {
     Lab::test(|lab| {
         let name = format!("interceptor-families-{}", std::process::id());
-        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let _listener =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         for host in [false, true] {
-            let sandbox = lab.sandbox(&policy()).quiet_log().at_forbidden("good.test").option("--nesting");
+            let sandbox =
+                lab.sandbox(&policy()).quiet_log().at_forbidden("good.test").option("--nesting");
             let sandbox = if host { sandbox.host_net() } else { sandbox };
-            let root = ["unshare", "--user", "--map-root-user", "--mount", "--ipc", "--uts", "--cgroup"];
-            let outcome = sandbox.run(&[&root[..], &[PYTHON, "-c", WAYS, &name, "families"]].concat());
+            let root =
+                ["unshare", "--user", "--map-root-user", "--mount", "--ipc", "--uts", "--cgroup"];
+            let outcome =
+                sandbox.run(&[&root[..], &[PYTHON, "-c", WAYS, &name, "families"]].concat());
             judge(&format!("nested, host network {host}"), &outcome.success().out());
             audited("nested", &outcome);
         }
@@ -204,7 +220,9 @@ fn k25_the_root_of_a_user_namespace_inside_has_no_other_ways() {
 fn audited(place: &str, outcome: &Outcome) {
     let refused = |ip: &str, port: u16| -> Vec<_> {
         let records = outcome.audit.iter().filter(|record| {
-            record.kind == "connection" && record.ip.as_deref() == Some(ip) && record.port == Some(port)
+            record.kind == "connection"
+                && record.ip.as_deref() == Some(ip)
+                && record.port == Some(port)
         });
         records.collect()
     };
@@ -224,9 +242,13 @@ fn audited(place: &str, outcome: &Outcome) {
         assert_eq!(record.host.as_deref(), Some(ip), "{place}");
     }
     let datagrams = refused("203.0.113.9", 443);
-    // Seven by IPv4 and its mapped form: two with each address, one to elsewhere, one after AF_UNSPEC, one with its source given.
+    // Seven by IPv4 and its mapped form: two with each address, one to elsewhere, one after
+    // AF_UNSPEC, one with its source given.
     assert_eq!(datagrams.len(), 7, "{place}: {datagrams:#?}");
-    assert!(datagrams.iter().all(|record| record.reason.as_deref() == Some("protocol_denied")), "{place}");
+    assert!(
+        datagrams.iter().all(|record| record.reason.as_deref() == Some("protocol_denied")),
+        "{place}"
+    );
     assert_eq!(refused("2001:db8::9", 443).len(), 2, "{place}");
 }
 
@@ -235,7 +257,8 @@ fn k1_k3_k6_io_uring_is_absent_and_many_datagrams_at_once_are_refused_in_every_p
     Lab::test(|lab| {
         let program = compile("ways.c", &lab.work(), "cc", &[]);
         in_each_place(lab, &[program.to_str().unwrap()], |place, outcome| {
-            let expected = format!("sendmmsg {}\nio_uring {}\n", libc_errno("EPERM"), libc_errno("ENOSYS"));
+            let expected =
+                format!("sendmmsg {}\nio_uring {}\n", libc_errno("EPERM"), libc_errno("ENOSYS"));
             assert_eq!(outcome.success().out(), expected, "{place}");
         });
     });
@@ -257,7 +280,10 @@ fn k1_the_system_calls_of_32_bits_kill_the_caller_in_every_place_of_run() {
         let program = compile("i386.c", &lab.work(), "cc", &options);
         // Outside it can make sockets, so the fixture works.
         let output = Command::new(&program).output().unwrap();
-        assert!(String::from_utf8_lossy(&output.stdout).contains("c 2 1 0\ns 2 1 0\n"), "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("c 2 1 0\ns 2 1 0\n"),
+            "{output:?}"
+        );
         in_each_place(
             lab,
             &["sh", "-c", "\"$0\"; echo status $?", program.to_str().unwrap()],
@@ -274,13 +300,15 @@ fn attached(directory: &Path) -> (Cage, interceptor_tests::cage::Attach, usize) 
     let cage = Cage::new();
     let file = directory.join("policy.json");
     std::fs::write(&file, policy().to_string()).unwrap();
-    let attach =
-        cage.attach(&["--policy", file.to_str().unwrap(), "--resolve", "good.test:127.0.0.1:9"]).enforcing();
+    let attach = cage
+        .attach(&["--policy", file.to_str().unwrap(), "--resolve", "good.test:127.0.0.1:9"])
+        .enforcing();
     let before = cage.packets().len();
     (cage, attach, before)
 }
 
-/// As root of the host, who is in the cgroup as a container without user namespaces is, and as a user without capabilities.
+/// As root of the host, who is in the cgroup as a container without user namespaces is, and as a
+/// user without capabilities.
 fn users(cage: &Cage, command: &[&str]) -> Vec<(&'static str, Command)> {
     let root = {
         let mut root = cage.command(command[0]);
@@ -288,7 +316,9 @@ fn users(cage: &Cage, command: &[&str]) -> Vec<(&'static str, Command)> {
         root
     };
     let mut nobody = cage.command("setpriv");
-    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"]).args(command);
+    nobody
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"])
+        .args(command);
     vec![("attach, root", root), ("attach, nobody", nobody)]
 }
 
@@ -298,7 +328,10 @@ fn k2_k3_k4_k5_k8_k15_every_way_out_is_intercepted_or_refused_in_an_attached_cgr
     let (cage, attach, before) = attached(directory.path());
     for (place, mut command) in users(&cage, &[PYTHON, "-c", WAYS]) {
         let output = command.output().unwrap();
-        judge(place, &(String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr)));
+        judge(
+            place,
+            &(String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr)),
+        );
     }
     let packets = cage.packets();
     assert_eq!(packets.len(), before, "{:?}", &packets[before..]);
@@ -307,8 +340,10 @@ fn k2_k3_k4_k5_k8_k15_every_way_out_is_intercepted_or_refused_in_an_attached_cgr
 
 #[test]
 fn k6_io_uring_meets_the_same_hooks_where_no_filter_hides_it() {
-    let directory =
-        tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let directory = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .unwrap();
     let program = compile("ways.c", directory.path(), "cc", &[]);
     let (cage, attach, before) = attached(directory.path());
     for (place, mut command) in users(&cage, &[program.to_str().unwrap()]) {
@@ -318,8 +353,8 @@ fn k6_io_uring_meets_the_same_hooks_where_no_filter_hides_it() {
             text.starts_with("sendmmsg 1\nio_uring 0\n"),
             "{place}: this kernel offers no io_uring: {text}"
         );
-        let expected = "sendmmsg 1\nio_uring 0\nring_connect4 proxied 403\nring_connect6 proxied 403\nring_send4 1\nring_send6 1\n\
-                        ring_udp 1\nring_raw 1\nring_mptcp 1\n";
+        let expected = "sendmmsg 1\nio_uring 0\nring_connect4 proxied 403\nring_connect6 proxied \
+                        403\nring_send4 1\nring_send6 1\nring_udp 1\nring_raw 1\nring_mptcp 1\n";
         assert_eq!(text, expected, "{place}");
     }
     let packets = cage.packets();
@@ -330,23 +365,26 @@ fn k6_io_uring_meets_the_same_hooks_where_no_filter_hides_it() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn k1_the_system_calls_of_32_bits_meet_the_same_hooks_in_an_attached_cgroup() {
-    let directory =
-        tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-    let program = compile("i386.c", directory.path(), "cc", &["-m32", "-nostdlib", "-fno-stack-protector"]);
+    let directory = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let program =
+        compile("i386.c", directory.path(), "cc", &["-m32", "-nostdlib", "-fno-stack-protector"]);
     let (cage, attach, _) = attached(directory.path());
     for (place, mut command) in users(&cage, &[program.to_str().unwrap()]) {
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("c 2 1 0\ns 2 1 0\n") && text.ends_with("end\n"), "{place}: {text}");
-        for line in text
-            .lines()
-            .filter(|line| line.split(' ').nth(1).is_some_and(|family| ["2", "10"].contains(&family)))
-        {
+        for line in text.lines().filter(|line| {
+            line.split(' ').nth(1).is_some_and(|family| ["2", "10"].contains(&family))
+        }) {
             let fields: Vec<&str> = line.split(' ').collect();
             let packet = fields[2] == "10";
             let permitted =
                 [("1", "0"), ("1", "6"), ("2", "0"), ("2", "17")].contains(&(fields[2], fields[3]));
-            // The obsolete spelling of a packet socket is no internet socket to the kernel, and is root's here (see SECURITY.md).
+            // The obsolete spelling of a packet socket is no internet socket to the kernel, and is
+            // root's here (see SECURITY.md).
             assert!(permitted || packet && place.ends_with("root"), "{place}: {line}");
         }
     }
@@ -355,8 +393,10 @@ fn k1_the_system_calls_of_32_bits_meet_the_same_hooks_in_an_attached_cgroup() {
 
 #[test]
 fn d2_two_c_libraries_with_three_servers_resolve_by_the_interceptor() {
-    let directory =
-        tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let directory = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .unwrap();
     let musl = compile("resolve.c", directory.path(), "musl-gcc", &[]);
     let servers = directory.path().join("resolv.conf");
     std::fs::write(
@@ -366,8 +406,10 @@ fn d2_two_c_libraries_with_three_servers_resolve_by_the_interceptor() {
     .unwrap();
     let (cage, attach, before) = attached(directory.path());
     for command in [format!("{} good.test", musl.display()), "getent ahosts good.test".to_owned()] {
-        let script = format!("mount --bind {} /etc/resolv.conf && exec {command}", servers.display());
-        let output = cage.command("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+        let script =
+            format!("mount --bind {} /etc/resolv.conf && exec {command}", servers.display());
+        let output =
+            cage.command("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("198.18.") || text.contains("198.19."), "{command}: {output:?}");
         assert!(text.contains("2001:2:"), "{command}: {output:?}");
@@ -383,21 +425,31 @@ fn d5_answers_of_the_sandboxs_own_making_lead_nowhere() {
         let policy = lab.governed("api.example.test", json!([{ "methods": [], "paths": ["/"] }]));
         // The sandbox claims that a name has an attacker's address: the interceptor resolves the
         // name itself.
-        let script =
-            "curl -sS --max-time 20 --resolve api.example.test:443:203.0.113.66 https://api.example.test/x";
+        let script = "curl -sS --max-time 20 --resolve api.example.test:443:203.0.113.66 https://api.example.test/x";
         let outcome = lab.sandbox(&policy).at_origin("api.example.test").shell(script);
         for seen in lab.seen() {
-            assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())], "{}", outcome.err());
+            assert_eq!(
+                seen.values("authorization"),
+                [format!("Bearer {}", lab.key())],
+                "{}",
+                outcome.err()
+            );
         }
         assert!(lab.seen().len() <= 1);
         // The sandbox claims that a denied name has the synthetic address of an allowed one.
         let script = "address=$(getent ahostsv4 api.example.test | head -1 | cut -d' ' -f1); \
                       curl -sS --max-time 20 --resolve evil.test:443:$address https://evil.test/x -o body -w '%{http_code}'; grep -o '\"type\":\"[a-z_]*\"' body";
         let before = lab.seen().len();
-        let outcome =
-            lab.sandbox(&policy).at_origin("api.example.test").at_forbidden("evil.test").shell(script);
+        let outcome = lab
+            .sandbox(&policy)
+            .at_origin("api.example.test")
+            .at_forbidden("evil.test")
+            .shell(script);
         let text = outcome.out();
-        assert!(text.starts_with("421") || text.starts_with("403") || !text.contains("200"), "{text}");
+        assert!(
+            text.starts_with("421") || text.starts_with("403") || !text.contains("200"),
+            "{text}"
+        );
         assert_eq!(lab.seen().len(), before);
     });
 }
@@ -408,15 +460,23 @@ fn d6_a_name_at_the_address_of_another_is_judged_by_itself() {
         // Both names lead to one machine outside; only one is allowed.
         let policy = json!({ "network": { "allow": ["good-front.test"] } });
         let script = "curl -sS https://good-front.test/x > /dev/null || exit 9
-address=$(getent ahostsv4 good-front.test | head -1 | cut -d' ' -f1)
-curl -s --max-time 20 --connect-to evil-front.test:443:$address:443 https://evil-front.test/x -o /dev/null -w '%{http_code}\\n'
-curl -s --max-time 20 https://good-front.test/x -H 'host: evil-front.test' -o /dev/null -w '%{http_code}\\n'
-curl -s --max-time 20 https://evil-front.test/x -o /dev/null -w '%{http_code}\\n'";
-        let sandbox = lab.sandbox(&policy).at_origin("good-front.test").at_origin("evil-front.test");
+address=$(getent ahostsv4 good-front.test \
+             | head -1 | cut -d' ' -f1)
+curl -s --max-time 20 --connect-to evil-front.test:443:$address:443 \
+             https://evil-front.test/x -o /dev/null -w '%{http_code}\\n'
+curl -s --max-time 20 https://good-front.test/x \
+             -H 'host: evil-front.test' -o /dev/null -w '%{http_code}\\n'
+curl -s --max-time 20 https://evil-front.test/x \
+             -o /dev/null -w '%{http_code}\\n'";
+        let sandbox =
+            lab.sandbox(&policy).at_origin("good-front.test").at_origin("evil-front.test");
         let outcome = sandbox.shell(script);
         let text = outcome.success().out();
         let codes: Vec<&str> = text.lines().collect();
-        assert!(codes.iter().all(|code| ["421", "403", "000"].contains(code)) && codes.len() == 3, "{text}");
+        assert!(
+            codes.iter().all(|code| ["421", "403", "000"].contains(code)) && codes.len() == 3,
+            "{text}"
+        );
         assert_eq!(lab.seen().len(), 1);
     });
 }

@@ -23,7 +23,12 @@ fn fetch(lab: &Lab, mut plan: Plan) -> Vec<Report> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    client.stdin.take().unwrap().write_all(serde_json::to_string(&plan).unwrap().as_bytes()).unwrap();
+    client
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(serde_json::to_string(&plan).unwrap().as_bytes())
+        .unwrap();
     let output = client.wait_with_output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -37,7 +42,9 @@ fn answers(lab: &Lab, plan: Plan) -> Vec<Answer> {
 #[test]
 fn an_origin_answers_and_records_over_every_protocol() {
     let lab = Lab::new(&["h2", "http/1.1"]);
-    for plan in [Plan::https("a.test", "h2"), Plan::https("a.test", "http/1.1"), Plan::http("a.test")] {
+    for plan in
+        [Plan::https("a.test", "h2"), Plan::https("a.test", "http/1.1"), Plan::http("a.test")]
+    {
         let before = lab.seen().len();
         let plan = plan
             .ask("GET", "/plain?q=1")
@@ -47,7 +54,10 @@ fn an_origin_answers_and_records_over_every_protocol() {
             .ask("GET", "/status/418");
         let protocol = plan.protocol.clone();
         let answers = answers(&lab, plan);
-        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 200, 200, 418]);
+        assert_eq!(
+            answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+            [200, 200, 200, 200, 418]
+        );
         assert_eq!(answers[2].sha256, pattern_sha256(1_000_000));
         if protocol == "h2" {
             assert_eq!(answers[3].trailers[0], ("grpc-status".into(), "0".into()));
@@ -72,9 +82,15 @@ fn an_echo_reflects_the_head_in_every_place_and_encoding() {
         plan = plan.ask_with("GET", &format!("/echo?encoding={encoding}"), &auth, "");
     }
     let answers = answers(&lab, plan);
-    assert!(answers[0].body.contains("authorization: Bearer abc\n") && answers[0].body.ends_with("\nbody"));
+    assert!(
+        answers[0].body.contains("authorization: Bearer abc\n")
+            && answers[0].body.ends_with("\nbody")
+    );
     assert_eq!(answers[1].header("x-echo"), Some("authorization: Bearer abc"));
-    assert_eq!(answers[2].trailers, [("x-echo".to_owned(), "authorization: Bearer abc".to_owned())]);
+    assert_eq!(
+        answers[2].trailers,
+        [("x-echo".to_owned(), "authorization: Bearer abc".to_owned())]
+    );
     assert_eq!(
         (answers[3].status, answers[3].header("location")),
         (302, Some("/next?key=authorizationBearerabc"))
@@ -147,12 +163,16 @@ fn the_canary_oracle_objects_to_a_key_in_a_link_in_a_name_and_to_what_it_cannot_
 #[test]
 fn the_reach_oracle_objects_to_a_name_that_no_policy_permits() {
     let lab = Lab::new(&["http/1.1"]);
-    let policy = json!({ "network": { "allow": ["a.test", "*.wide.test"], "deny": ["evil.test"] } });
+    let policy =
+        json!({ "network": { "allow": ["a.test", "*.wide.test"], "deny": ["evil.test"] } });
     lab.sandbox(&policy).shell("true").success();
     for name in ["a.test", "b.wide.test", "evil.test"] {
         fetch(&lab, Plan::https(name, "http/1.1"));
     }
-    assert_eq!(lab.judge(), ["reach: an origin was asked for \"evil.test\", which no policy permits"]);
+    assert_eq!(
+        lab.judge(),
+        ["reach: an origin was asked for \"evil.test\", which no policy permits"]
+    );
 }
 
 #[test]

@@ -63,8 +63,9 @@ fn signals_reach_the_command() {
             (Signal::SIGHUP, "HUP"),
             (Signal::SIGUSR1, "USR1"),
         ] {
-            let script =
-                format!("trap 'echo got {name}; exit 42' {name}; echo ready; while :; do sleep 0.05; done");
+            let script = format!(
+                "trap 'echo got {name}; exit 42' {name}; echo ready; while :; do sleep 0.05; done"
+            );
             let running = lab.sandbox(&policy(lab)).bare().start(&["sh", "-c", &script]);
             running.wait_for("ready");
             running.signal(signal);
@@ -89,15 +90,19 @@ fn standard_streams_are_the_commands_own() {
             .option("-q")
             .stdin("to the command\n")
             .shell("cat; echo error >&2");
-        assert_eq!((outcome.out().as_str(), outcome.err().as_str()), ("to the command\n", "error\n"));
+        assert_eq!(
+            (outcome.out().as_str(), outcome.err().as_str()),
+            ("to the command\n", "error\n")
+        );
     });
 }
 
 #[test]
 fn the_command_runs_unprivileged_in_namespaces_of_its_own() {
     Lab::test(|lab| {
-        let script = "id -u; grep -E 'NoNewPrivs|CapEff|CapBnd|CapPrm|Seccomp:' /proc/self/status; ls -l /proc/self/fd | wc -l; \
-                      readlink /proc/self/ns/net /proc/self/ns/mnt /proc/self/ns/pid; ls /proc | grep -cE '^[0-9]+$'";
+        let script = "id -u; grep -E 'NoNewPrivs|CapEff|CapBnd|CapPrm|Seccomp:' \
+                      /proc/self/status; ls -l /proc/self/fd | wc -l; readlink /proc/self/ns/net \
+                      /proc/self/ns/mnt /proc/self/ns/pid; ls /proc | grep -cE '^[0-9]+$'";
         let outcome = lab.sandbox(&policy(lab)).bare().shell(script);
         let text = outcome.success().out();
         assert!(!text.starts_with("0\n"), "{text}");
@@ -125,7 +130,8 @@ fn k7_inherited_descriptors_are_closed() {
         // The interceptor itself is started with extra open files.
         let policy_file = lab.secret_file("inherited-policy.json", &policy(lab).to_string());
         let script = format!(
-            "exec 5</etc/hostname 77</etc/hostname; exec {} run --policy {} -- sh -c 'ls /proc/self/fd'",
+            "exec 5</etc/hostname 77</etc/hostname; exec {} run --policy {} -- sh -c 'ls \
+             /proc/self/fd'",
             binary("interceptor").display(),
             policy_file.display()
         );
@@ -160,9 +166,11 @@ fn inside(running: &Running<'_>) -> (Vec<Pid>, PathBuf) {
     running.wait_for("ready");
     let processes = running.descendants();
     let own = cgroup(Pid::this());
-    let groups = processes.iter().filter_map(|pid| cgroup(*pid)).filter(|group| Some(group) != own.as_ref());
-    let group =
-        groups.max_by_key(|group| group.as_os_str().len()).expect("the sandbox has a cgroup of its own");
+    let groups =
+        processes.iter().filter_map(|pid| cgroup(*pid)).filter(|group| Some(group) != own.as_ref());
+    let group = groups
+        .max_by_key(|group| group.as_os_str().len())
+        .expect("the sandbox has a cgroup of its own");
     (processes, group)
 }
 
@@ -176,8 +184,9 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn alive(pids: &[Pid]) -> Vec<i32> {
-    let zombie =
-        |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    let zombie = |pid: i32| {
+        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    };
     processes().filter(|pid| pids.contains(&Pid::from_raw(*pid)) && !zombie(*pid)).collect()
 }
 
@@ -195,7 +204,8 @@ fn mounts() -> Vec<String> {
 fn nothing_is_left_after_a_normal_end() {
     Lab::test(|lab| {
         let script = "(sleep 1000 &) ; setsid sleep 1000 & echo ready; read end";
-        let mut running = lab.sandbox(&policy(lab)).bare().open_stdin().start(&["sh", "-c", script]);
+        let mut running =
+            lab.sandbox(&policy(lab)).bare().open_stdin().start(&["sh", "-c", script]);
         let (processes, group) = inside(&running);
         running.write(b"\n");
         running.finish().success();
@@ -210,7 +220,8 @@ fn k18_nothing_gets_out_and_little_is_left_after_a_killed_interceptor() {
     Lab::test(|lab| {
         lab.audit_may_be_lost();
         let script = format!(
-            "echo ready; while :; do curl -sS --max-time 1 https://evil.test/ http://{HOST}/; sleep 0.01; done"
+            "echo ready; while :; do curl -sS --max-time 1 https://evil.test/ http://{HOST}/; \
+             sleep 0.01; done"
         );
         let running = lab
             .sandbox(&policy(lab))
@@ -234,10 +245,15 @@ fn k18_nothing_gets_out_and_little_is_left_after_a_killed_interceptor() {
 fn k18_a_stopped_interceptor_means_no_egress() {
     Lab::test(|lab| {
         lab.audit_may_be_lost();
-        let script =
-            format!("echo ready; read go; curl -sS --max-time 2 https://{HOST}/x; echo status $?; read end");
-        let mut running =
-            lab.sandbox(&policy(lab)).at_origin(HOST).bare().open_stdin().start(&["sh", "-c", &script]);
+        let script = format!(
+            "echo ready; read go; curl -sS --max-time 2 https://{HOST}/x; echo status $?; read end"
+        );
+        let mut running = lab
+            .sandbox(&policy(lab))
+            .at_origin(HOST)
+            .bare()
+            .open_stdin()
+            .start(&["sh", "-c", &script]);
         running.wait_for("ready");
         running.signal(Signal::SIGSTOP);
         running.write(b"go\n");
@@ -258,17 +274,25 @@ fn a_policy_that_does_not_parse_says_where_and_starts_nothing() {
             r#"{ "network": { "alow": [] }, "credentials_v2": { "openai": { "key": "k", "endpoints": [{ "methods": ["GET"], "paths": ["no-slash"] }] } } }"#,
             vec!["/network", "alow", "/credentials_v2/openai/endpoints/0/paths/0"],
         ),
-        (r#"{ "credentials_v2": { "mine": { "key": "k" } } }"#, vec!["/credentials_v2/mine", "hosts"]),
+        (
+            r#"{ "credentials_v2": { "mine": { "key": "k" } } }"#,
+            vec!["/credentials_v2/mine", "hosts"],
+        ),
         (r#"{ "network": {}, "network_profile": "openai" }"#, vec!["network_profile"]),
         (r#"{ "network_profile": "no-such-profile" }"#, vec!["/network_profile"]),
     ];
     Lab::test(|lab| {
         for (policy, expected) in &table {
-            let outcome = lab.sandbox_with_text(policy).quiet_log().bare().run(&["sh", "-c", "echo started"]);
+            let outcome =
+                lab.sandbox_with_text(policy).quiet_log().bare().run(&["sh", "-c", "echo started"]);
             assert_eq!(outcome.code(), Some(125), "{policy}: {}", outcome.err());
             assert_eq!(outcome.out(), "", "{policy}");
             for part in expected {
-                assert!(outcome.err().contains(part), "{part:?} is missing for {policy}: {}", outcome.err());
+                assert!(
+                    outcome.err().contains(part),
+                    "{part:?} is missing for {policy}: {}",
+                    outcome.err()
+                );
             }
         }
     });
@@ -284,8 +308,9 @@ fn bad_arguments_are_125_with_a_reason() {
             vec!["--audit", "/nonexistent/directory/audit"],
         ];
         for options in table {
-            let sandbox =
-                options.iter().fold(lab.sandbox(&policy(lab)).quiet_log().bare(), |sandbox, option| {
+            let sandbox = options
+                .iter()
+                .fold(lab.sandbox(&policy(lab)).quiet_log().bare(), |sandbox, option| {
                     sandbox.option(*option)
                 });
             let outcome = sandbox.run(&["sh", "-c", "echo started"]);

@@ -28,10 +28,12 @@ fn a_body_beyond_its_ceiling_is_413() {
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
             let policy = policy(lab, json!({ "body_bytes": 1000 }));
-            let plan = Plan::https(HOST, protocol).ask_with("POST", "/upload", &[], &"x".repeat(1000));
+            let plan =
+                Plan::https(HOST, protocol).ask_with("POST", "/upload", &[], &"x".repeat(1000));
             let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
             assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
-            let plan = Plan::https(HOST, protocol).ask_with("POST", "/upload", &[], &"x".repeat(1001));
+            let plan =
+                Plan::https(HOST, protocol).ask_with("POST", "/upload", &[], &"x".repeat(1001));
             let (reports, outcome) = lab.sandbox(&policy).at_origin(HOST).fetch_outcome(&plan);
             let refusal = reports[0].answers[0].refusal();
             assert_eq!((refusal.status, refusal.reason.as_str()), (413, "limit_exceeded"));
@@ -53,7 +55,11 @@ fn a_head_beyond_its_ceiling_is_431() {
                 let plan = Plan::https(HOST, protocol).ask_with("GET", "/x", &fields, "");
                 let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
                 let refusal = reports[0].answers[0].refusal();
-                assert_eq!((refusal.status, refusal.reason.as_str()), (431, "limit_exceeded"), "{limits}");
+                assert_eq!(
+                    (refusal.status, refusal.reason.as_str()),
+                    (431, "limit_exceeded"),
+                    "{limits}"
+                );
                 assert_eq!(lab.seen().len(), 0);
             });
         }
@@ -82,15 +88,12 @@ fn x3_a_head_that_never_ends_is_given_up() {
     Lab::test(|lab| {
         let policy = policy(lab, json!({ "header_timeout_seconds": 1 }));
         let program = format!(
-            "import socket, ssl\n\
-             s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')\n\
-             s.settimeout(10); s.sendall(b'GET / HTTP/1.1\\r\\nhost: {HOST}\\r\\n')\n\
-             while s.recv(4096): pass\n\
-             t = socket.create_connection(('{HOST}', 443)); t.settimeout(10); t.sendall(b'\\x16\\x03\\x01')\n\
-             try:\n\
-             \x20   while t.recv(4096): pass\n\
-             except ConnectionResetError: pass\n\
-             print('both closed')\n"
+            "import socket, ssl\ns = \
+             ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), \
+             server_hostname='{HOST}')\ns.settimeout(10); s.sendall(b'GET / HTTP/1.1\\r\\nhost: \
+             {HOST}\\r\\n')\nwhile s.recv(4096): pass\nt = socket.create_connection(('{HOST}', \
+             443)); t.settimeout(10); t.sendall(b'\\x16\\x03\\x01')\ntry:\n\x20   while \
+             t.recv(4096): pass\nexcept ConnectionResetError: pass\nprint('both closed')\n"
         );
         let began = Instant::now();
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program);
@@ -110,7 +113,8 @@ fn x1_names_beyond_the_mint_rate_do_not_hurt_a_name_already_served() {
              for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do curl -sk -o /dev/null --max-time 2 https://n$n.example.test/; done\n\
              curl -sS -o /dev/null -w '%{{http_code}}\\n' https://{HOST}/last"
         );
-        let sandbox = lab.sandbox(&policy).at_origin(HOST).resolve("*.example.test:443", lab.origin());
+        let sandbox =
+            lab.sandbox(&policy).at_origin(HOST).resolve("*.example.test:443", lab.origin());
         assert_eq!(sandbox.shell(&script).success().out(), "200\n");
         let others = lab.seen().iter().filter(|seen| seen.host != HOST).count();
         assert!(others < 15, "every one of 15 names got a certificate at once");
@@ -147,7 +151,8 @@ fn requests_beyond_the_number_in_progress_are_429() {
     Lab::test(|lab| {
         lab.unordered();
         let policy = policy(lab, json!({ "requests": 3, "response_timeout_seconds": 2 }));
-        let plan = (0..5).fold(Plan::https(HOST, "h2"), |plan, n| plan.ask("GET", &format!("/{n}/lab/hang")));
+        let plan = (0..5)
+            .fold(Plan::https(HOST, "h2"), |plan, n| plan.ask("GET", &format!("/{n}/lab/hang")));
         let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
         let mut refused = 0;
         for answer in &reports[0].answers {
@@ -172,11 +177,16 @@ fn c15_a_key_used_faster_than_its_budget_is_held_back() {
         Lab::test(|lab| {
             lab.unordered();
             let policy = policy(lab, json!({ "requests_per_second_per_host": 2 }));
-            let plan = (0..60).fold(Plan::https(HOST, protocol), |plan, n| plan.ask("GET", &format!("/{n}")));
+            let plan = (0..60)
+                .fold(Plan::https(HOST, protocol), |plan, n| plan.ask("GET", &format!("/{n}")));
             let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&plan);
             let (refused, served): (Vec<_>, Vec<_>) =
                 reports[0].answers.iter().partition(|answer| answer.status == 429);
-            assert!(!served.is_empty() && refused.len() > 5, "{} of 60 were refused", refused.len());
+            assert!(
+                !served.is_empty() && refused.len() > 5,
+                "{} of 60 were refused",
+                refused.len()
+            );
             for answer in refused {
                 let refusal = answer.refusal();
                 assert_eq!(refusal.reason, "limit_exceeded");
@@ -235,9 +245,12 @@ fn a_tunnel_is_cut_when_its_bytes_are_used_up() {
         );
         let outcome = lab.sandbox(&policy).at_origin(HOST).shell(&script);
         assert_eq!(outcome.success().out(), "cut\n");
-        let reasons: Vec<_> = outcome.audit.iter().filter(|record| record.kind == "connection").collect();
-        let limited =
-            reasons.iter().filter(|record| record.reason.as_deref() == Some("limit_exceeded")).count();
+        let reasons: Vec<_> =
+            outcome.audit.iter().filter(|record| record.kind == "connection").collect();
+        let limited = reasons
+            .iter()
+            .filter(|record| record.reason.as_deref() == Some("limit_exceeded"))
+            .count();
         assert_eq!((reasons.len(), limited), (3, 2), "{reasons:#?}");
     });
 }
@@ -269,7 +282,8 @@ print('ended')
         );
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program);
         assert_eq!(outcome.success().out(), "b'HTTP/1.1 200'\nb'HTTP/1.1 101'\nended\n");
-        let reasons: Vec<_> = outcome.requests("allow").iter().map(|record| record.reason.clone()).collect();
+        let reasons: Vec<_> =
+            outcome.requests("allow").iter().map(|record| record.reason.clone()).collect();
         assert_eq!(reasons, vec![Some("total_timeout_seconds".to_owned()); 2]);
     });
 }
@@ -336,8 +350,9 @@ fn open_connections_are_held_to_new_limits_and_keep_nothing_of_old_keys() {
         let mut idle = connect(served.tls, HOST, served.trust()).await.unwrap();
         let mut socket = connect(served.tls, HOST, served.trust()).await.unwrap();
         let upgrade = format!(
-            "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-version: 13\r\nsec-websocket-key: MDAwMDAwMDAwMDAwMDAwMA==\r\n\r\n"
+            "GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: \
+             websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: \
+             MDAwMDAwMDAwMDAwMDAwMA==\r\n\r\n"
         );
         assert!(head(&mut socket, &upgrade).await.starts_with("HTTP/1.1 101"));
 
@@ -347,10 +362,15 @@ fn open_connections_are_held_to_new_limits_and_keep_nothing_of_old_keys() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the old keys are held by somebody");
+        tokio::time::timeout(Duration::from_secs(30), gone)
+            .await
+            .expect("the old keys are held by somebody");
         for stream in [&mut kept, &mut idle] {
             let answer = head(stream, &few).await;
-            assert!(answer.starts_with("HTTP/1.1 204") && !answer.contains("connection: close"), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 204") && !answer.contains("connection: close"),
+                "{answer}"
+            );
         }
         assert!(head(&mut kept, &many).await.starts_with("HTTP/1.1 431"));
         // The originally allowed request is allowed again at once.
@@ -359,7 +379,9 @@ fn open_connections_are_held_to_new_limits_and_keep_nothing_of_old_keys() {
         replace(json!({ "header_bytes": 300 }));
         assert!(head(&mut idle, &many).await.starts_with("HTTP/1.1 431"));
         // The socket is still the same.
-        tokio::time::timeout(Duration::from_millis(50), socket.read_u8()).await.expect_err("it is silent");
+        tokio::time::timeout(Duration::from_millis(50), socket.read_u8())
+            .await
+            .expect_err("it is silent");
     });
 }
 

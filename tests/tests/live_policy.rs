@@ -99,7 +99,8 @@ fn r9_a_connection_in_use_when_the_policy_is_replaced_carries_no_later_request()
                 assert!(asking.wait().unwrap().success());
                 later += 1;
                 let path = format!("/{version}/{later}");
-                let answer = &guest.fetch(&Plan::https(HOST, protocol).ask("GET", &path))[0].answers[0];
+                let answer =
+                    &guest.fetch(&Plan::https(HOST, protocol).ask("GET", &path))[0].answers[0];
                 if next == &denied {
                     assert_eq!(answer.refusal().reason, "host_denied");
                     assert!(seen(&path).is_none());
@@ -120,9 +121,12 @@ fn r9_a_connection_in_use_when_the_policy_is_replaced_carries_no_later_request()
 fn websocket(host: &str) -> String {
     format!(
         "import base64, os, socket, ssl
-s = ssl.create_default_context().wrap_socket(socket.create_connection(('{host}', 443)), server_hostname='{host}')
+s = ssl.create_default_context().wrap_socket(socket.create_connection(('{host}', 443)), \
+         server_hostname='{host}')
 key = base64.b64encode(os.urandom(16)).decode()
-s.sendall(f'GET /ws HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: Upgrade\\r\\nupgrade: websocket\\r\\nsec-websocket-version: 13\\r\\nsec-websocket-key: {{key}}\\r\\n\\r\\n'.encode())
+s.sendall(f'GET /ws HTTP/1.1\\r\\nhost: {host}\\r\\nconnection: Upgrade\\r\\nupgrade: \
+         websocket\\r\\nsec-websocket-version: 13\\r\\nsec-websocket-key: \
+         {{key}}\\r\\n\\r\\n'.encode())
 print(s.recv(4096).split(b' ')[1].decode())
 s.settimeout(60)
 try: print('ended', len(s.recv(65536)))
@@ -135,7 +139,8 @@ except OSError: print('ended')"
 fn stream(host: &str) -> String {
     format!(
         "import socket, ssl
-s = ssl.create_default_context().wrap_socket(socket.create_connection(('{host}', 443)), server_hostname='{host}')
+s = ssl.create_default_context().wrap_socket(socket.create_connection(('{host}', 443)), \
+         server_hostname='{host}')
 s.sendall(b'GET /events/100000?interval_ms=50 HTTP/1.1\\r\\nhost: {host}\\r\\n\\r\\n')
 print(s.recv(100).split(b' ')[1].decode())
 try:
@@ -199,8 +204,12 @@ fn r9_what_is_open_is_closed_when_a_new_policy_forbids_it_and_that_was_asked_for
         let silent = talker.local_addr().unwrap();
         let raw_rule = "tcp://raw.example.test:7000";
         let both = json!({ "network": { "allow": [HOST, OTHER, raw_rule] } });
-        let daemon =
-            lab.daemon().at_origin(HOST).at_origin(OTHER).resolve("raw.example.test:7000", silent).start();
+        let daemon = lab
+            .daemon()
+            .at_origin(HOST)
+            .at_origin(OTHER)
+            .resolve("raw.example.test:7000", silent)
+            .start();
         let guest = daemon.guest(&both);
         let mut forbidden = [
             Talk::begin(&guest, &websocket(HOST), "101"),
@@ -208,8 +217,10 @@ fn r9_what_is_open_is_closed_when_a_new_policy_forbids_it_and_that_was_asked_for
             Talk::begin(&guest, &raw("raw.example.test", 7000), "sent"),
         ];
         let (_kept, _) = talker.accept().unwrap();
-        let mut permitted =
-            [Talk::begin(&guest, &websocket(OTHER), "101"), Talk::begin(&guest, &stream(OTHER), "200")];
+        let mut permitted = [
+            Talk::begin(&guest, &websocket(OTHER), "101"),
+            Talk::begin(&guest, &stream(OTHER), "200"),
+        ];
 
         // Unless requested, open connections continue under their original policy.
         let only_other = json!({ "network": { "allow": [OTHER] } });
@@ -227,7 +238,10 @@ fn r9_what_is_open_is_closed_when_a_new_policy_forbids_it_and_that_was_asked_for
         for talk in &mut permitted {
             assert!(!talk.has_ended());
         }
-        assert_eq!(daemon.replace(&guest, &json!({ "network": { "deny": ["*"] } }), true).status, 200);
+        assert_eq!(
+            daemon.replace(&guest, &json!({ "network": { "deny": ["*"] } }), true).status,
+            200
+        );
         for talk in permitted {
             assert!(talk.rest().starts_with("ended"));
         }
@@ -247,14 +261,19 @@ fn r9_a_request_under_way_is_cut_off_when_its_endpoint_is_forbidden_and_its_neig
             let mut plans = vec![Plan::https(HOST, protocol), Plan::https(HOST, protocol)];
             if protocol == "h2" {
                 // Two streams of one connection.
-                plans =
-                    vec![plans.remove(0).ask("GET", "/events/100000?interval_ms=20").ask("GET", "/gated")];
+                plans = vec![
+                    plans
+                        .remove(0)
+                        .ask("GET", "/events/100000?interval_ms=20")
+                        .ask("GET", "/gated"),
+                ];
             } else {
                 plans[0] = plans[0].clone().ask("GET", "/events/100000?interval_ms=20");
                 plans[1] = plans[1].clone().ask("GET", "/gated");
             }
             let reports = thread::scope(|scope| {
-                let asking: Vec<_> = plans.iter().map(|plan| scope.spawn(|| guest.fetch(plan))).collect();
+                let asking: Vec<_> =
+                    plans.iter().map(|plan| scope.spawn(|| guest.fetch(plan))).collect();
                 assert!(until(|| lab.seen().len() == 2));
                 assert_eq!(daemon.replace(&guest, &narrow, true).status, 200);
                 lab.open_gate();
@@ -262,7 +281,12 @@ fn r9_a_request_under_way_is_cut_off_when_its_endpoint_is_forbidden_and_its_neig
             });
             let answers: Vec<_> = reports.iter().flat_map(|report| &report.answers).collect();
             assert!(answers[0].error.is_some() || answers[0].status == 403, "{:?}", answers[0]);
-            assert_eq!((answers[1].error.as_deref(), answers[1].status), (None, 200), "{:?}", answers[1]);
+            assert_eq!(
+                (answers[1].error.as_deref(), answers[1].status),
+                (None, 200),
+                "{:?}",
+                answers[1]
+            );
             assert!(answers[1].body.ends_with("data: last\n\n"), "{:?}", answers[1]);
             daemon.finish();
         });
@@ -276,7 +300,8 @@ fn a_network_that_a_new_policy_denies_is_denied_at_connect() {
         let guest = daemon.guest(&json!({ "network": { "deny": ["203.0.113.0/24"] } }));
         let connect = |address: &str| {
             guest.python(&format!(
-                "import socket\ntry: socket.create_connection(('{address}', 443), 5); print('connected')\nexcept OSError as e: print(e.errno)"
+                "import socket\ntry: socket.create_connection(('{address}', 443), 5); \
+                 print('connected')\nexcept OSError as e: print(e.errno)"
             ))
         };
         assert_eq!(
@@ -313,7 +338,10 @@ fn the_records_of_a_sandbox_are_followed_as_they_are_written() {
             drop(guest.fetch(&Plan::https(host, "http/1.1").ask("GET", at)));
         };
         ask(&guest, HOST, "/before");
-        assert!(until(|| daemon.records().iter().any(|record| record.path.as_deref() == Some("/before"))));
+        assert!(until(|| daemon
+            .records()
+            .iter()
+            .any(|record| record.path.as_deref() == Some("/before"))));
         let (all, denied) = (daemon.follow(&path("")), daemon.follow(&path("?decision=deny")));
         let (host, since) = (
             daemon.follow(&path("?host=*.example.test&decision=allow")),
@@ -329,7 +357,8 @@ fn the_records_of_a_sandbox_are_followed_as_they_are_written() {
             let requests = records.iter().filter(|record| record["kind"] == "request");
             requests.map(|record| record["path"].as_str().unwrap().to_owned()).collect()
         };
-        for (events, last) in [(&all, "/two"), (&denied, "/two"), (&host, "/one"), (&since, "/two")] {
+        for (events, last) in [(&all, "/two"), (&denied, "/two"), (&host, "/one"), (&since, "/two")]
+        {
             events.wait_for(last);
         }
         daemon.remove(&guest);

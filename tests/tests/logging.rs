@@ -7,7 +7,8 @@ use serde_json::json;
 fn a_command_that_makes_standard_error_non_blocking_and_fills_it_ends_nothing() {
     // Node makes its standard streams non-blocking, and an attacker also fills them.
     Lab::test(|lab| {
-        let policy = lab.governed("api.example.test", json!([{ "methods": ["GET"], "paths": ["/v1/"] }]));
+        let policy =
+            lab.governed("api.example.test", json!([{ "methods": ["GET"], "paths": ["/v1/"] }]));
         let outcome = lab.sandbox(&policy).at_origin("api.example.test").python(
             "import os, threading, urllib.request\n\
              os.set_blocking(2, False)\n\

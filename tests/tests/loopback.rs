@@ -96,7 +96,8 @@ impl Host {
         let wrapper = self.wrapper();
         let mut command = cgroup.command(&wrapper[0]);
         command.arg(&wrapper[1]).args(["sh", "-c", "echo in; exec sleep 600"]);
-        let mut member = Member(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
+        let mut member =
+            Member(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
         BufReader::new(member.0.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
         member
     }
@@ -262,12 +263,20 @@ fn k24_the_daemon_keeps_to_what_it_was_told_over_a_crash_and_a_hand_over() {
             { "id": "own", "cgroup": own.path(), "private_network": true },
         ]);
         fs::write(&config, json!({ "sandboxes": sandboxes }).to_string()).unwrap();
-        let first =
-            lab.daemon().control(control.clone()).option("--config").option(config.as_os_str()).start();
+        let first = lab
+            .daemon()
+            .control(control.clone())
+            .option("--config")
+            .option(config.as_os_str())
+            .start();
         assert_eq!((host.ways(&shared), host.ways(&own)), (REFUSED.into(), OUT.into()), "adopted");
         let second = lab.daemon().control(control).option("--takeover").start();
         first.finish().success();
-        assert_eq!((host.ways(&shared), host.ways(&own)), (REFUSED.into(), OUT.into()), "handed over");
+        assert_eq!(
+            (host.ways(&shared), host.ways(&own)),
+            (REFUSED.into(), OUT.into()),
+            "handed over"
+        );
         // By the namespace's path too.
         assert_eq!(second.call("DELETE", "/v1/sandboxes/own", "").status, 204);
         let netns = json!({ "id": "own", "netns": host.netns() });
@@ -287,7 +296,8 @@ fn k24_the_engine_says_whether_a_network_is_the_containers_own() {
             &[],
             "import socket
 s = socket.create_server(('127.0.0.1', 0))
-c = socket.create_connection(s.getsockname()); s.accept()[0].send(b'own'); print(c.recv(9).decode())",
+c = socket.create_connection(s.getsockname()); s.accept()[0].send(b'own'); \
+             print(c.recv(9).decode())",
         );
         assert_eq!(own.success().out(), "own\n");
         // A joined namespace is shared, however empty it looks.

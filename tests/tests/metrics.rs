@@ -18,7 +18,8 @@ fn series(metrics: &Metrics) -> BTreeSet<String> {
     let text = metrics.encode();
     assert!(text.ends_with("# EOF\n"), "{text}");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let series: Vec<_> = lines.map(|line| line.rsplit_once(' ').expect("a value").0.to_owned()).collect();
+    let series: Vec<_> =
+        lines.map(|line| line.rsplit_once(' ').expect("a value").0.to_owned()).collect();
     let unique: BTreeSet<_> = series.iter().cloned().collect();
     assert_eq!(unique.len(), series.len(), "a series stands there twice: {text}");
     unique
@@ -68,7 +69,8 @@ fn what_happens_is_counted_for_its_sandbox_and_forgotten_with_it() {
         assert_eq!(value(metrics, r#"interceptor_connections_open{sandbox="one"}"#), Some(1.0));
         let allowed = r#"interceptor_requests_total{sandbox="one",decision="allow",type="none"}"#;
         reaches(metrics, allowed, 3.0).await;
-        let denied = r#"interceptor_requests_total{sandbox="one",decision="deny",type="endpoint_denied"}"#;
+        let denied =
+            r#"interceptor_requests_total{sandbox="one",decision="deny",type="endpoint_denied"}"#;
         reaches(metrics, denied, 1.0).await;
         reaches(metrics, r#"interceptor_pool_idle{sandbox="one"}"#, 1.0).await;
         for (series, wanted) in [
@@ -87,13 +89,18 @@ fn what_happens_is_counted_for_its_sandbox_and_forgotten_with_it() {
         }
         let down = value(metrics, r#"interceptor_bytes_down_total{sandbox="one"}"#).unwrap();
         assert!(down >= 3000.0, "{down}");
-        let added = value(metrics, r#"interceptor_request_added_seconds_sum{sandbox="one"}"#).unwrap();
+        let added =
+            value(metrics, r#"interceptor_request_added_seconds_sum{sandbox="one"}"#).unwrap();
         assert!(added > 0.0 && added < 10.0, "{added}");
 
         drop(sender);
         reaches(metrics, r#"interceptor_connections_open{sandbox="one"}"#, 0.0).await;
         one.serving.shutdown().await;
-        assert!(series(metrics).iter().all(|series| !series.contains("\"one\"")), "{}", metrics.encode());
+        assert!(
+            series(metrics).iter().all(|series| !series.contains("\"one\"")),
+            "{}",
+            metrics.encode()
+        );
         assert_eq!(value(metrics, "interceptor_sandboxes"), Some(1.0));
         drop(two);
         assert_eq!(value(metrics, "interceptor_sandboxes"), Some(0.0));
@@ -106,7 +113,9 @@ async fn flood(served: &Served, round: usize) -> anyhow::Result<()> {
         let name = format!("n{round}-{number}.example.test");
         if let Ok(stream) = connect(served.tls, &name, served.trust()).await {
             let mut sender = client(stream).await?;
-            let _ = ask(&mut sender, &format!("METHOD{round}X{number}"), &name, &format!("/{number}")).await;
+            let _ =
+                ask(&mut sender, &format!("METHOD{round}X{number}"), &name, &format!("/{number}"))
+                    .await;
             // The Host differs from the server name.
             let _ = ask(&mut sender, "GET", &format!("other{number}.test"), "/").await;
         }
@@ -150,8 +159,10 @@ fn a_flood_of_names_and_methods_makes_no_series() {
         for word in ["example.test", "METHOD", "BREW", "plain"] {
             assert!(!text.contains(word), "{word} is in {text}");
         }
-        let limited =
-            value(metrics, r#"interceptor_certificate_mints_total{sandbox="flooded",outcome="limited"}"#);
+        let limited = value(
+            metrics,
+            r#"interceptor_certificate_mints_total{sandbox="flooded",outcome="limited"}"#,
+        );
         assert!(limited > Some(0.0), "{text}");
     });
 }

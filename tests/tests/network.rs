@@ -17,7 +17,8 @@ fn policy(lab: &Lab) -> Value {
 fn an_allowed_name_has_a_stable_synthetic_address_in_both_families() {
     Lab::test(|lab| {
         let script = format!(
-            "getent ahostsv4 {HOST}; getent ahostsv6 {HOST}; getent ahostsv4 {HOST}.; getent ahostsv4 API.Example.TEST"
+            "getent ahostsv4 {HOST}; getent ahostsv6 {HOST}; getent ahostsv4 {HOST}.; getent \
+             ahostsv4 API.Example.TEST"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
         let text = outcome.success().out();
@@ -35,7 +36,8 @@ fn an_allowed_name_has_a_stable_synthetic_address_in_both_families() {
 #[test]
 fn a_denied_name_resolves_too_so_that_the_refusal_can_be_explained() {
     Lab::test(|lab| {
-        let program = "import socket; print(socket.getaddrinfo('evil.test', 443, proto=socket.IPPROTO_TCP))";
+        let program =
+            "import socket; print(socket.getaddrinfo('evil.test', 443, proto=socket.IPPROTO_TCP))";
         let outcome = lab.sandbox(&policy(lab)).at_forbidden("evil.test").python(program);
         assert!(outcome.success().out().contains("198.1"), "{}", outcome.out());
     });
@@ -105,16 +107,14 @@ attempt('alg', make(38, socket.SOCK_SEQPACKET, 0))
 fn getpeername_shows_the_address_that_was_asked_for() {
     Lab::test(|lab| {
         let program = format!(
-            "import socket\n\
-             for family in (socket.AF_INET, socket.AF_INET6):\n\
-             \x20   to = socket.getaddrinfo('{HOST}', 443, family, socket.SOCK_STREAM)[0][4]\n\
-             \x20   s = socket.socket(family, socket.SOCK_STREAM); s.connect(to)\n\
-             \x20   assert s.getpeername()[:2] == to[:2], (s.getpeername(), to)\n\
-             s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)\n\
-             v4 = socket.getaddrinfo('{HOST}', 443, socket.AF_INET, socket.SOCK_STREAM)[0][4]\n\
-             s.connect(('::ffff:' + v4[0], 443))\n\
-             assert s.getpeername()[0] == '::ffff:' + v4[0], s.getpeername()\n\
-             print('as asked')\n"
+            "import socket\nfor family in (socket.AF_INET, socket.AF_INET6):\n\x20   to = \
+             socket.getaddrinfo('{HOST}', 443, family, socket.SOCK_STREAM)[0][4]\n\x20   s = \
+             socket.socket(family, socket.SOCK_STREAM); s.connect(to)\n\x20   assert \
+             s.getpeername()[:2] == to[:2], (s.getpeername(), to)\ns = \
+             socket.socket(socket.AF_INET6, socket.SOCK_STREAM)\nv4 = \
+             socket.getaddrinfo('{HOST}', 443, socket.AF_INET, \
+             socket.SOCK_STREAM)[0][4]\ns.connect(('::ffff:' + v4[0], 443))\nassert \
+             s.getpeername()[0] == '::ffff:' + v4[0], s.getpeername()\nprint('as asked')\n"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).python(&program);
         assert_eq!(outcome.success().out(), "as asked\n");
@@ -145,8 +145,9 @@ get(socket.AF_INET, v4); get(socket.AF_INET6, v6); get(socket.AF_INET6, '::ffff:
 #[test]
 fn t2_an_address_of_the_clients_choosing_is_not_dialled_for_a_name() {
     Lab::test(|lab| {
-        let script =
-            format!("curl -sS --resolve {HOST}:443:198.51.100.66 https://{HOST}/x -w '%{{http_code}}'");
+        let script = format!(
+            "curl -sS --resolve {HOST}:443:198.51.100.66 https://{HOST}/x -w '%{{http_code}}'"
+        );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
         // Refused or dialled by name, but never at the client's address.
         match lab.seen().as_slice() {
@@ -186,7 +187,8 @@ for to in ('127.0.0.1', '::1', '0.0.0.0', '::', '::ffff:127.0.0.1', '169.254.169
         let port = lab.forbidden().port();
         for spelling in ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"] {
             let bytes = format!("GET / HTTP/1.1\r\nhost: {spelling}:{port}\r\n\r\n");
-            let outcome = lab.sandbox(&policy).send(&format!("198.51.100.1:{port}"), None, bytes.as_bytes());
+            let outcome =
+                lab.sandbox(&policy).send(&format!("198.51.100.1:{port}"), None, bytes.as_bytes());
             assert!(!outcome.out().contains(" 200 "), "{spelling}: {}", outcome.out());
         }
     });
@@ -244,10 +246,13 @@ data = b''
 while part := s.recv(4096): data += part
 print(data)
 "#;
-        let outcome = lab.sandbox(&policy).resolve("db.example.test", echo.address()).python(program);
+        let outcome =
+            lab.sandbox(&policy).resolve("db.example.test", echo.address()).python(program);
         assert!(outcome.success().out().contains("neither HTTP nor TLS"), "{}", outcome.out());
-        let record =
-            outcome.audit.iter().find(|r| r.kind == "connection" && r.protocol.as_deref() == Some("tcp"));
+        let record = outcome
+            .audit
+            .iter()
+            .find(|r| r.kind == "connection" && r.protocol.as_deref() == Some("tcp"));
         let record = record.unwrap_or_else(|| panic!("{:#?}", outcome.audit));
         assert_eq!(
             (record.decision.as_deref(), record.host.as_deref(), record.port),
@@ -261,8 +266,10 @@ fn t3_a_protocol_that_speaks_first_is_tunnelled_where_a_tcp_rule_permits() {
     Lab::test(|lab| {
         let server = Listener::greeting(lab.handle(), "220 mail.example.test\r\n");
         let policy = json!({ "network": { "allow": ["tcp://mail.example.test:25"] } });
-        let program = "import socket\ns = socket.create_connection(('mail.example.test', 25), 10)\nprint(s.recv(100))\n";
-        let outcome = lab.sandbox(&policy).resolve("mail.example.test", server.address()).python(program);
+        let program = "import socket\ns = socket.create_connection(('mail.example.test', 25), \
+                       10)\nprint(s.recv(100))\n";
+        let outcome =
+            lab.sandbox(&policy).resolve("mail.example.test", server.address()).python(program);
         assert!(outcome.success().out().contains("220 mail"), "{}", outcome.out());
     });
 }
@@ -275,11 +282,17 @@ fn t3_an_unknown_protocol_to_an_http_host_is_reset() {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
         Lab::test(|lab| {
-            let outcome =
-                lab.sandbox(&policy(lab)).at_forbidden(HOST).send(&format!("{HOST}:443"), None, bytes);
+            let outcome = lab.sandbox(&policy(lab)).at_forbidden(HOST).send(
+                &format!("{HOST}:443"),
+                None,
+                bytes,
+            );
             assert!(!outcome.out().contains(" 200 "), "{}", outcome.out());
             // HTTP/2 without TLS is HTTP: refused request by request, not connection by connection.
-            assert!(outcome.code() != Some(28) || bytes.starts_with(b"PRI"), "the connection was left open");
+            assert!(
+                outcome.code() != Some(28) || bytes.starts_with(b"PRI"),
+                "the connection was left open"
+            );
             assert!(outcome.requests("allow").is_empty());
             let allowed = outcome
                 .audit
@@ -352,13 +365,15 @@ fn t7_two_sandboxes_have_authorities_of_their_own() {
 fn t5_a_leaf_names_the_one_host() {
     Lab::test(|lab| {
         let script = format!(
-            "openssl s_client -connect {HOST}:443 -servername {HOST} </dev/null 2>/dev/null | openssl x509 -noout -ext subjectAltName,extendedKeyUsage"
+            "openssl s_client -connect {HOST}:443 -servername {HOST} </dev/null 2>/dev/null | \
+             openssl x509 -noout -ext subjectAltName,extendedKeyUsage"
         );
         let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
         let text = outcome.success().out();
         assert_eq!(text.matches("DNS:").count(), 1, "{text}");
         assert!(
-            text.contains(&format!("DNS:{HOST}\n")) && text.contains("TLS Web Server Authentication"),
+            text.contains(&format!("DNS:{HOST}\n"))
+                && text.contains("TLS Web Server Authentication"),
             "{text}"
         );
     });
@@ -369,17 +384,21 @@ fn the_host_network_is_enforced_by_the_hooks_alone() {
     Lab::test(|lab| {
         let plan = Plan::https(HOST, "h2").ask("GET", "/x");
         let reports = lab.sandbox(&policy(lab)).at_origin(HOST).host_net().fetch(&plan);
-        assert_eq!((reports[0].error.as_deref(), reports[0].answers.len()), (None, 1), "{reports:?}");
+        assert_eq!(
+            (reports[0].error.as_deref(), reports[0].answers.len()),
+            (None, 1),
+            "{reports:?}"
+        );
         assert_eq!(reports[0].answers[0].status, 200);
         // The host's loopback is out of reach there.
         let port = lab.forbidden().port();
         let program = format!(
-            "import socket\n\
-             for family, to in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::ffff:127.0.0.1')):\n\
-             \x20   try: socket.socket(family, socket.SOCK_STREAM).connect((to, {port})); print('connected')\n\
-             \x20   except OSError as e: print('refused')\n\
-             try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port})); print('sent')\n\
-             except OSError as e: print('refused')\n"
+            "import socket\nfor family, to in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, \
+             '::ffff:127.0.0.1')):\n\x20   try: socket.socket(family, \
+             socket.SOCK_STREAM).connect((to, {port})); print('connected')\n\x20   except OSError \
+             as e: print('refused')\ntry: socket.socket(socket.AF_INET, \
+             socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port})); print('sent')\nexcept \
+             OSError as e: print('refused')\n"
         );
         let outcome = lab.sandbox(&policy(lab)).host_net().python(&program);
         assert_eq!(outcome.success().out(), "refused\nrefused\nrefused\n");

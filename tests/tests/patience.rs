@@ -9,7 +9,8 @@ use interceptor_tests::wire::program;
 use serde_json::{Value, json};
 
 const HOST: &str = "api.example.test";
-/// Longer than `idle_timeout_seconds` in these tests, by enough that a slow machine does not matter.
+/// Longer than `idle_timeout_seconds` in these tests, by enough that a slow machine does not
+/// matter.
 const LONGER: Duration = Duration::from_secs(3);
 
 fn policy(lab: &Lab, limits: Value) -> Value {
@@ -73,7 +74,10 @@ h = H2(); h.head(1, block(b'POST', b'/upload')); h.data(1, b'abc'); print('HTTP/
             let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program(HOST, way));
             let told = outcome.success().out();
             assert!(told.contains("limits.idle_timeout_seconds"), "{told}");
-            assert!(told.starts_with("HTTP/1.1 408") || told.starts_with("HTTP/2 ('ended'"), "{told}");
+            assert!(
+                told.starts_with("HTTP/1.1 408") || told.starts_with("HTTP/2 ('ended'"),
+                "{told}"
+            );
             assert_eq!(ends(outcome.requests("allow")[0]), ("allow", "idle_timeout_seconds"));
         });
     }
@@ -114,14 +118,19 @@ s = tcp(5432); s.sendall(b'\x00one'); print(s.recv(9))
 time.sleep(3); s.sendall(b'two'); print(s.recv(9))";
     for (limits, told, how) in [
         (json!({ "idle_timeout_seconds": 1 }), "b'\\x00one'\nb'two'\n", "-"),
-        (json!({ "tunnel_idle_timeout_seconds": 1 }), "b'\\x00one'\nb''\n", "tunnel_idle_timeout_seconds"),
+        (
+            json!({ "tunnel_idle_timeout_seconds": 1 }),
+            "b'\\x00one'\nb''\n",
+            "tunnel_idle_timeout_seconds",
+        ),
     ] {
         Lab::test(|lab| {
             let echo = Listener::with(lab.handle(), |mut stream| async move {
                 let (mut from, mut to) = stream.split();
                 let _ = tokio::io::copy(&mut from, &mut to).await;
             });
-            let policy = json!({ "network": { "allow": [format!("tcp://{HOST}:5432")] }, "limits": limits });
+            let policy =
+                json!({ "network": { "allow": [format!("tcp://{HOST}:5432")] }, "limits": limits });
             let sandbox = lab.sandbox(&policy).resolve(HOST, echo.address());
             let outcome = sandbox.python(&program(HOST, silent));
             assert_eq!(outcome.success().out(), told);

@@ -20,7 +20,8 @@ const LOOK: u64 = 1 << 19;
 /// The status of each thread of a process, from /proc.
 fn threads(process: Pid) -> Vec<BTreeMap<String, String>> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let status = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let status =
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
     let fields = status.map(|text| {
         let fields = text.lines().filter_map(|line| line.split_once(":\t"));
         fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -32,7 +33,9 @@ fn children(process: Pid) -> Vec<Pid> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let pids: Vec<i32> = lists
-        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .flat_map(|list| {
+            list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
+        })
         .collect();
     pids.into_iter().map(Pid::from_raw).collect()
 }
@@ -45,8 +48,12 @@ fn every_thread_of_a_running_daemon_keeps_what_it_needs_and_no_more() {
         let rules = json!([{ "methods": [], "paths": ["/"] }]);
         let guest = daemon.guest(&lab.governed(HOST, rules.clone()));
         assert_eq!(daemon.replace(&guest, &lab.governed(HOST, rules), false).status, 200);
-        let plan =
-            Plan::https(HOST, "h2").ask_with("GET", "/", &[("authorization", "Bearer $LAB_API_KEY")], "");
+        let plan = Plan::https(HOST, "h2").ask_with(
+            "GET",
+            "/",
+            &[("authorization", "Bearer $LAB_API_KEY")],
+            "",
+        );
         assert_eq!(guest.fetch(&plan)[0].answers[0].status, 200);
 
         let process = daemon.running().pid();
@@ -65,19 +72,27 @@ fn every_thread_of_a_running_daemon_keeps_what_it_needs_and_no_more() {
             }
         }
         // Its namespace helper may look at processes, and do nothing else.
-        let [attendant] = children(process)[..] else { panic!("one child, not {:?}", children(process)) };
+        let [attendant] = children(process)[..] else {
+            panic!("one child, not {:?}", children(process))
+        };
         for thread in threads(attendant) {
             assert_eq!(hexadecimal(&thread["CapEff"]), LOOK);
             assert_eq!((thread["NoNewPrivs"].as_str(), thread["Seccomp"].as_str()), ("1", "2"));
         }
         daemon.remove(&guest);
         let said = daemon.finish().err();
-        for part in
-            ["CAP_SYS_ADMIN (", "CAP_NET_ADMIN (", "CAP_DAC_OVERRIDE (", "system call filter", "Landlock"]
-        {
+        for part in [
+            "CAP_SYS_ADMIN (",
+            "CAP_NET_ADMIN (",
+            "CAP_DAC_OVERRIDE (",
+            "system call filter",
+            "Landlock",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
-        assert!(interceptor_tests::daemon::until(|| nix::sys::signal::kill(attendant, None).is_err()));
+        assert!(interceptor_tests::daemon::until(
+            || nix::sys::signal::kill(attendant, None).is_err()
+        ));
     });
 }
 
@@ -118,7 +133,8 @@ fn a_daemon_with_named_places_reads_no_key_elsewhere() {
         let daemon = lab.daemon().quiet_log().option("--readable").option(places).start();
         let cgroup = interceptor_tests::daemon::Cgroup::new();
         let ask = |file: std::path::PathBuf| {
-            let credential = json!({ "key": { "file": file }, "hosts": [HOST], "env": "LAB_API_KEY" });
+            let credential =
+                json!({ "key": { "file": file }, "hosts": [HOST], "env": "LAB_API_KEY" });
             let body = json!({ "cgroup": cgroup.path(), "credentials_v2": { "lab": credential } });
             daemon.call("POST", "/v1/sandboxes", &body.to_string())
         };
@@ -168,7 +184,8 @@ fn o3_nobody_without_the_hosts_privileges_reads_the_daemons_memory_nor_leaves_a_
         let guest = daemon.guest(&lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }])));
         let process = daemon.running().pid();
         let pid = process.to_string();
-        let refused = "mem refused\nmaps refused\nenviron refused\nfd refused\nprocess_vm_readv refused\nptrace refused\npidfd_getfd refused\n";
+        let refused = "mem refused\nmaps refused\nenviron refused\nfd refused\nprocess_vm_readv \
+                       refused\nptrace refused\npidfd_getfd refused\n";
         // Its own user, root, without capabilities; root without capabilities in a sandbox; and
         // another user.
         let bare = ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
@@ -176,21 +193,38 @@ fn o3_nobody_without_the_hosts_privileges_reads_the_daemons_memory_nor_leaves_a_
         for options in [&bare[..], &other[..]] {
             let python = ["/usr/bin/python3", "-c", LOOKING, &pid];
             let outside = Command::new("setpriv").args(options).args(python).output().unwrap();
-            assert_eq!(String::from_utf8_lossy(&outside.stdout), refused, "{options:?}: {outside:?}");
+            assert_eq!(
+                String::from_utf8_lossy(&outside.stdout),
+                refused,
+                "{options:?}: {outside:?}"
+            );
             let arguments: Vec<&str> = options.iter().copied().chain(python).collect();
             let inside = guest.run("setpriv", &arguments);
-            assert_eq!(String::from_utf8_lossy(&inside.stdout), refused, "{options:?} inside: {inside:?}");
+            assert_eq!(
+                String::from_utf8_lossy(&inside.stdout),
+                refused,
+                "{options:?} inside: {inside:?}"
+            );
         }
         // With the debugger too.
         let core = lab.work().join("core");
-        let gcore =
-            Command::new("setpriv").args(bare).args(["gcore", "-o"]).arg(&core).arg(&pid).output().unwrap();
+        let gcore = Command::new("setpriv")
+            .args(bare)
+            .args(["gcore", "-o"])
+            .arg(&core)
+            .arg(&pid)
+            .output()
+            .unwrap();
         assert!(!gcore.status.success(), "{gcore:?}");
         assert_eq!(fs::read_dir(lab.work()).unwrap().count(), 0);
 
         // It holds the key now; a crash leaves none of it on a disk.
-        let plan =
-            Plan::https(HOST, "h2").ask_with("GET", "/", &[("authorization", "Bearer $LAB_API_KEY")], "");
+        let plan = Plan::https(HOST, "h2").ask_with(
+            "GET",
+            "/",
+            &[("authorization", "Bearer $LAB_API_KEY")],
+            "",
+        );
         assert_eq!(guest.fetch(&plan)[0].answers[0].status, 200);
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let limit = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
@@ -236,7 +270,8 @@ const EXPOSURE: f64 = 4.0;
 
 #[test]
 fn the_unit_file_is_valid_and_as_hard_as_it_was() {
-    let unit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/interceptor.service");
+    let unit =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/interceptor.service");
     let directory = tempfile::tempdir().unwrap();
     // The program is not at the unit's path here.
     let text = fs::read_to_string(&unit).unwrap();

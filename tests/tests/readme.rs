@@ -23,8 +23,9 @@ fn the_commands_of_the_readme_show_its_refusal() {
     let policy = blocks("README.md", "One policy, one refusal").join("\n");
     assert!(install.len() >= 2 && policy.contains("interceptor run"), "{install:?} {policy}");
     let script = format!(
-        "{}\nexport OPENAI_API_KEY=sk-CANARY-0123456789abcdef\ncat > my_agent.py <<'AGENT'\n{AGENT}\nAGENT\n\
-         echo '-- refusal'\n{policy}\necho '-- records'\ncat audit.jsonl\necho '-- end'",
+        "{}\nexport OPENAI_API_KEY=sk-CANARY-0123456789abcdef\ncat > my_agent.py \
+         <<'AGENT'\n{AGENT}\nAGENT\necho '-- refusal'\n{policy}\necho '-- records'\ncat \
+         audit.jsonl\necho '-- end'",
         install.join("\n")
     );
     let (success, text) = on_a_host(&script);

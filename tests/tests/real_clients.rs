@@ -1,5 +1,5 @@
-//! Clients as people use them, unmodified, with the placeholder as their key: each gets its answer, and the origin gets
-//! the real key.
+//! Clients as people use them, unmodified, with the placeholder as their key: each gets its answer,
+//! and the origin gets the real key.
 
 use interceptor_tests::client::fetch::Plan;
 use interceptor_tests::{Lab, Outcome};
@@ -17,7 +17,11 @@ fn assert_injected(lab: &Lab, count: usize, protocol: Option<&str>) {
     let seen = lab.seen();
     assert_eq!(seen.len(), count, "{seen:#?}");
     for request in seen {
-        assert_eq!(request.values("authorization"), [format!("Bearer {}", lab.key())], "{request:#?}");
+        assert_eq!(
+            request.values("authorization"),
+            [format!("Bearer {}", lab.key())],
+            "{request:#?}"
+        );
         assert!(request.tls && request.sni.as_deref() == Some(HOST), "{request:#?}");
         assert_eq!(request.host, HOST);
         assert!(protocol.is_none_or(|protocol| protocol == request.protocol), "{request:#?}");
@@ -27,7 +31,12 @@ fn assert_injected(lab: &Lab, count: usize, protocol: Option<&str>) {
 #[track_caller]
 fn assert_answered(outcome: &Outcome) {
     outcome.success();
-    assert!(outcome.out().contains("\"origin\":\"saw it\""), "{}\n{}", outcome.out(), outcome.tail());
+    assert!(
+        outcome.out().contains("\"origin\":\"saw it\""),
+        "{}\n{}",
+        outcome.out(),
+        outcome.tail()
+    );
 }
 
 #[test]
@@ -64,15 +73,21 @@ fn curl_uploads_a_body_with_and_without_a_length() {
         assert_injected(lab, 4, None);
         let hashes: Vec<_> =
             lab.seen().iter().map(|seen| (seen.body_bytes, seen.body_sha256.clone())).collect();
-        assert!(hashes.iter().all(|hash| *hash == hashes[0] && hash.0 == Some(3_000_000)), "{hashes:?}");
+        assert!(
+            hashes.iter().all(|hash| *hash == hashes[0] && hash.0 == Some(3_000_000)),
+            "{hashes:?}"
+        );
     });
 }
 
 #[test]
 fn curl_asks_for_a_head_and_gets_no_body() {
     Lab::test(|lab| {
-        let outcome =
-            lab.sandbox(&policy(lab)).at_origin(HOST).run(&["curl", "-sSI", &format!("https://{HOST}/v1/x")]);
+        let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).run(&[
+            "curl",
+            "-sSI",
+            &format!("https://{HOST}/v1/x"),
+        ]);
         outcome.success();
         assert!(outcome.out().starts_with("HTTP/2 200"), "{}", outcome.out());
         assert_injected(lab, 1, None);
@@ -117,8 +132,9 @@ fn openssl_verifies_the_chain_and_speaks_tls_1_2_and_1_3() {
     Lab::test(|lab| {
         for version in ["-tls1_2", "-tls1_3"] {
             let script = format!(
-                "printf 'GET /v1/models HTTP/1.1\\r\\nhost: {HOST}\\r\\nconnection: close\\r\\n\\r\\n' | \
-                 openssl s_client {version} -ign_eof -connect {HOST}:443 -servername {HOST} -verify_return_error -verify_hostname {HOST}"
+                "printf 'GET /v1/models HTTP/1.1\\r\\nhost: {HOST}\\r\\nconnection: \
+                 close\\r\\n\\r\\n' | openssl s_client {version} -ign_eof -connect {HOST}:443 \
+                 -servername {HOST} -verify_return_error -verify_hostname {HOST}"
             );
             let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
             assert_answered(&outcome);
@@ -140,7 +156,8 @@ fn a_catalogue_service_works_with_its_own_variable_and_header() {
         });
         let script = "case $OPENAI_API_KEY in sk-*proxy-managed*) ;; *) echo \"odd placeholder\"; exit 1;; esac; \
                       curl -sS -H \"authorization: Bearer $OPENAI_API_KEY\" -d '{}' https://api.openai.com/v1/chat/completions";
-        let sandbox = lab.sandbox(&policy).at_origin("api.openai.com").env("REAL_OPENAI_KEY", lab.key());
+        let sandbox =
+            lab.sandbox(&policy).at_origin("api.openai.com").env("REAL_OPENAI_KEY", lab.key());
         let outcome = sandbox.shell(script);
         assert_answered(&outcome);
         assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
@@ -152,7 +169,8 @@ fn a_host_without_a_credential_is_forwarded_as_it_was_asked() {
     Lab::test(|lab| {
         let policy = json!({ "network": { "allow": ["free.example.test"] } });
         let plan = |protocol| {
-            let headers = [("authorization", "Bearer own"), ("x-custom", "a, b"), ("cookie", "c=1")];
+            let headers =
+                [("authorization", "Bearer own"), ("x-custom", "a, b"), ("cookie", "c=1")];
             Plan::https("free.example.test", protocol).ask_with(
                 "PATCH",
                 "/a//b/%7Ec?d=e%20f",
@@ -161,7 +179,8 @@ fn a_host_without_a_credential_is_forwarded_as_it_was_asked() {
             )
         };
         for protocol in ["h2", "http/1.1"] {
-            let reports = lab.sandbox(&policy).at_origin("free.example.test").fetch(&plan(protocol));
+            let reports =
+                lab.sandbox(&policy).at_origin("free.example.test").fetch(&plan(protocol));
             assert_eq!(
                 (reports[0].error.as_deref(), reports[0].answers[0].status),
                 (None, 200),
@@ -174,9 +193,15 @@ fn a_host_without_a_credential_is_forwarded_as_it_was_asked() {
             .success();
         let seen = lab.seen();
         for request in &seen[..2] {
-            assert_eq!((request.path.as_str(), request.query.as_deref()), ("/a//b/%7Ec", Some("d=e%20f")));
+            assert_eq!(
+                (request.path.as_str(), request.query.as_deref()),
+                ("/a//b/%7Ec", Some("d=e%20f"))
+            );
             assert_eq!(request.values("authorization"), ["Bearer own"]);
-            assert_eq!((request.values("x-custom"), request.values("cookie")), (vec!["a, b"], vec!["c=1"]));
+            assert_eq!(
+                (request.values("x-custom"), request.values("cookie")),
+                (vec!["a, b"], vec!["c=1"])
+            );
             assert_eq!(request.body_bytes, Some(4));
         }
         assert!(!seen[2].tls && seen[2].path == "/clear", "{seen:?}");

@@ -17,7 +17,8 @@ fn browse(lab: &Lab, script: &str) -> Outcome {
     drop(files);
     // Ignore other requests of a browser (an icon).
     lab.unordered();
-    let sandbox = lab.sandbox(&json!({ "network": { "allow": [HOST] } })).at_origin(HOST).quiet_log();
+    let sandbox =
+        lab.sandbox(&json!({ "network": { "allow": [HOST] } })).at_origin(HOST).quiet_log();
     let url = format!("https://{HOST}/page");
     sandbox.limit(Duration::from_secs(180)).run(&["sh", "-c", script, "sh", &url])
 }
@@ -25,7 +26,12 @@ fn browse(lab: &Lab, script: &str) -> Outcome {
 #[track_caller]
 fn assert_seen(lab: &Lab, outcome: &Outcome) {
     let seen: Vec<String> = lab.seen().iter().map(|request| request.line()).collect();
-    assert!(seen.contains(&format!("GET {HOST}/page")), "{seen:?}\n{}\n{}", outcome.out(), outcome.tail());
+    assert!(
+        seen.contains(&format!("GET {HOST}/page")),
+        "{seen:?}\n{}\n{}",
+        outcome.out(),
+        outcome.tail()
+    );
     lab.seen().iter().for_each(conversation::assert_no_placeholder);
 }
 
@@ -44,8 +50,9 @@ fn chromium_shows_a_page() {
 #[test]
 fn chromium_shows_a_page_in_a_home_of_its_own() {
     Lab::test(|lab| {
-        let script = "HOME=$(mktemp -d) && export HOME && trap 'rm -rf $HOME' EXIT && \
-                      chromium --headless=new --no-sandbox --disable-gpu --user-data-dir=$HOME/u --dump-dom \"$1\"";
+        let script = "HOME=$(mktemp -d) && export HOME && trap 'rm -rf $HOME' EXIT && chromium \
+                      --headless=new --no-sandbox --disable-gpu --user-data-dir=$HOME/u \
+                      --dump-dom \"$1\"";
         let outcome = browse(lab, script);
         assert!(outcome.out().contains("<p>marker</p>"), "{}\n{}", outcome.out(), outcome.tail());
         assert_seen(lab, &outcome);
@@ -55,8 +62,8 @@ fn chromium_shows_a_page_in_a_home_of_its_own() {
 #[test]
 fn firefox_shows_a_page() {
     Lab::test(|lab| {
-        let script = "firefox-esr --version; mkdir $HOME/firefox; \
-                      firefox-esr --headless --no-remote --profile $HOME/firefox --screenshot $HOME/page.png \"$1\"; \
+        let script = "firefox-esr --version; mkdir $HOME/firefox; firefox-esr --headless \
+                      --no-remote --profile $HOME/firefox --screenshot $HOME/page.png \"$1\"; \
                       head -c 8 $HOME/page.png | tail -c 7";
         let outcome = browse(lab, script);
         assert!(outcome.out().contains("PNG"), "{}\n{}", outcome.out(), outcome.tail());
@@ -70,7 +77,8 @@ fn the_database_of_a_home_is_read_by_nss() {
         let outcome = browse(lab, "certutil -L -d sql:$HOME/.pki/nssdb; ls -l $HOME/.pki/nssdb");
         let text = outcome.success().out();
         assert!(
-            text.lines().any(|line| line.starts_with("interceptor sandbox") && line.contains("C,,")),
+            text.lines()
+                .any(|line| line.starts_with("interceptor sandbox") && line.contains("C,,")),
             "{text}"
         );
     });

@@ -15,10 +15,9 @@ const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Prints the origin's answer to a client that trusts only this bundle.
 fn with_bundle(bundle: &str) -> String {
     format!(
-        "import ssl, urllib.request\n\
-         context = ssl.create_default_context(cafile={bundle})\n\
-         try: print('answer', urllib.request.urlopen('{ORIGIN}/v1/lab/echo', context=context).status)\n\
-         except OSError as error: print('no answer', error)"
+        "import ssl, urllib.request\ncontext = ssl.create_default_context(cafile={bundle})\ntry: \
+         print('answer', urllib.request.urlopen('{ORIGIN}/v1/lab/echo', \
+         context=context).status)\nexcept OSError as error: print('no answer', error)"
     )
 }
 
@@ -63,7 +62,8 @@ fn stripe_for_python_takes_the_roots_that_it_brings() {
 #[test]
 fn a_virtual_environments_bundles_are_covered_inside_and_untouched_outside() {
     Lab::test(|lab| {
-        let made = Command::new(PYTHON).args(["-m", "venv", ".venv"]).current_dir(lab.work()).status();
+        let made =
+            Command::new(PYTHON).args(["-m", "venv", ".venv"]).current_dir(lab.work()).status();
         assert!(made.unwrap().success());
         // What pip brought with it; its directory is named after the version of Python.
         let find = Command::new("sh")
@@ -72,7 +72,8 @@ fn a_virtual_environments_bundles_are_covered_inside_and_untouched_outside() {
             .output();
         let bundle = lab.work().join(String::from_utf8(find.unwrap().stdout).unwrap().trim());
         let before = fs::read(&bundle).unwrap();
-        let program = format!("import pip._vendor.certifi as certifi\n{}", with_bundle("certifi.where()"));
+        let program =
+            format!("import pip._vendor.certifi as certifi\n{}", with_bundle("certifi.where()"));
         let outcome = lab.sandbox(&conversation::policy(lab)).at_origin(HOST).run(&command![
             ".venv/bin/python",
             "-c",
@@ -87,7 +88,8 @@ fn a_virtual_environments_bundles_are_covered_inside_and_untouched_outside() {
 fn what_is_elsewhere_is_covered_where_the_operator_names_it_and_nothing_where_the_search_is_off() {
     Lab::test(|lab| {
         let elsewhere = tempfile::tempdir().unwrap();
-        fs::set_permissions(elsewhere.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(elsewhere.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
         let bundle = elsewhere.path().join("own-roots.crt");
         put(&bundle);
         let sandbox = || {
@@ -106,10 +108,16 @@ fn what_is_elsewhere_is_covered_where_the_operator_names_it_and_nothing_where_th
         assert_answer(&sandbox().python(&program), true);
         assert_answer(&sandbox().option("--no-bundle-search").python(&program), false);
 
-        for (path, why) in [("/no/such/bundle.pem", "No such file"), ("/etc/hostname", "no certificate")] {
+        for (path, why) in
+            [("/no/such/bundle.pem", "No such file"), ("/etc/hostname", "no certificate")]
+        {
             let outcome = sandbox().bare().option("--ca-bundle").option(path).shell("true");
             assert_eq!(outcome.code(), Some(125), "{path}: {}", outcome.err());
-            assert!(outcome.err().contains(path) && outcome.err().contains(why), "{}", outcome.err());
+            assert!(
+                outcome.err().contains(path) && outcome.err().contains(why),
+                "{}",
+                outcome.err()
+            );
         }
     });
 }

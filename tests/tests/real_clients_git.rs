@@ -1,5 +1,6 @@
-//! git over HTTPS against git's own `http-backend`, which asks, as GitHub does, for Basic authentication with the user
-//! `x-access-token`: clone, fetch and push, with no credentials at all, with the placeholder in the URL, and by a helper.
+//! git over HTTPS against git's own `http-backend`, which asks, as GitHub does, for Basic
+//! authentication with the user `x-access-token`: clone, fetch and push, with no credentials at
+//! all, with the placeholder in the URL, and by a helper.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -31,7 +32,11 @@ fn git(arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/nonexistent");
     let output = git.args(["-c", "safe.directory=*"]).args(arguments).output().expect("git");
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -73,7 +78,8 @@ fn run(lab: &Lab, script: &str) -> Outcome {
 fn clone_commit_and_push_without_any_credentials() {
     Lab::test(|lab| {
         let root = repositories(lab);
-        // More than git's http.postBuffer (1 MiB), so that the pack is sent in chunks, and incompressible.
+        // More than git's http.postBuffer (1 MiB), so that the pack is sent in chunks, and
+        // incompressible.
         let outcome = run(
             lab,
             "git clone --quiet https://github.com/o/r.git one; cd one; \
@@ -93,7 +99,10 @@ fn clone_commit_and_push_without_any_credentials() {
         let pushed = lab.seen().into_iter().filter(|seen| seen.path.ends_with("/git-receive-pack"));
         let longest = pushed.max_by_key(|seen| seen.body_bytes).expect("a push");
         assert!(longest.body_bytes.is_some_and(|bytes| bytes > 3_000_000), "{longest:#?}");
-        assert!(longest.values("content-length").is_empty(), "the pack was not sent in chunks: {longest:#?}");
+        assert!(
+            longest.values("content-length").is_empty(),
+            "the pack was not sent in chunks: {longest:#?}"
+        );
     });
 }
 
@@ -101,12 +110,16 @@ fn clone_commit_and_push_without_any_credentials() {
 fn the_placeholder_in_the_url_or_from_a_helper_becomes_the_key() {
     Lab::test(|lab| {
         repositories(lab);
-        run(lab, "git clone --quiet https://x-access-token:$GITHUB_TOKEN@github.com/o/r.git one").success();
-        // As `gh auth setup-git` sets it up: git asks the helper once the server has refused it without.
+        run(lab, "git clone --quiet https://x-access-token:$GITHUB_TOKEN@github.com/o/r.git one")
+            .success();
+        // As `gh auth setup-git` sets it up: git asks the helper once the server has refused it
+        // without.
         let helper = "!f() { echo username=x-access-token; echo password=$GITHUB_TOKEN; }; f";
         run(
             lab,
-            &format!("git -c credential.helper='{helper}' clone --quiet https://github.com/o/r.git two"),
+            &format!(
+                "git -c credential.helper='{helper}' clone --quiet https://github.com/o/r.git two"
+            ),
         )
         .success();
         // As CI runners do it.
@@ -126,14 +139,16 @@ fn a_push_that_no_rule_permits_is_refused() {
         let root = repositories(lab);
         let outcome = run(
             lab,
-            "git clone --quiet https://github.com/o/read-only.git one; cd one; \
-             git -c user.name=a -c user.email=a@example.test commit --quiet --allow-empty -m second; git push",
+            "git clone --quiet https://github.com/o/read-only.git one; cd one; git -c user.name=a \
+             -c user.email=a@example.test commit --quiet --allow-empty -m second; git push",
         );
         assert!(!outcome.status.success());
         assert!(outcome.err().contains("403"), "{}", outcome.tail());
         let denied = outcome.requests("deny");
         assert!(
-            denied.iter().all(|record| record.path.as_deref() == Some("/o/read-only.git/git-receive-pack"))
+            denied
+                .iter()
+                .all(|record| record.path.as_deref() == Some("/o/read-only.git/git-receive-pack"))
         );
         assert!(!denied.is_empty());
         let path = root.join("o/read-only.git");
@@ -151,7 +166,11 @@ fn a_repository_that_no_rule_names_is_refused_in_words() {
         assert!(!outcome.status.success());
         let told = outcome.err();
         let told = told.lines().find(|line| line.starts_with("remote: ")).unwrap_or_default();
-        assert!(told.contains("GET /o/other.git/info/refs was refused"), "{told}\n{}", outcome.tail());
+        assert!(
+            told.contains("GET /o/other.git/info/refs was refused"),
+            "{told}\n{}",
+            outcome.tail()
+        );
         outcome.one_denied("endpoint_denied");
         assert!(lab.seen().is_empty());
     });

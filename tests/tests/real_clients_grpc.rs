@@ -29,7 +29,8 @@ impl Server {
         fs::write(&script, clients::text("python/grpc_server.py")).expect("own directory");
         let mut command = Command::new(PYTHON);
         command.arg(script).args(files).env("PYTHONPATH", clients::python_packages());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a server");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a server");
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         output.read_line(&mut line).expect("the server's port");
@@ -61,11 +62,12 @@ impl Drop for Server {
 fn grpcio_unary_streaming_and_trailers() {
     Lab::test(|lab| {
         let server = Server::start(lab);
-        let rules =
-            json!([{ "methods": ["POST"], "paths": ["/lab.Lab/Unary", "/lab.Lab/Stream", "/lab.Lab/Fail"] }]);
+        let rules = json!([{ "methods": ["POST"], "paths": ["/lab.Lab/Unary", "/lab.Lab/Stream", "/lab.Lab/Fail"] }]);
         let script = clients::script(lab, "python/grpc_client.py");
-        let sandbox = lab.sandbox(&lab.governed(HOST, rules)).resolve(&format!("{HOST}:443"), server.address);
-        let outcome = sandbox.with_python_packages().run(&command![PYTHON, script, format!("{HOST}:443")]);
+        let sandbox =
+            lab.sandbox(&lab.governed(HOST, rules)).resolve(&format!("{HOST}:443"), server.address);
+        let outcome =
+            sandbox.with_python_packages().run(&command![PYTHON, script, format!("{HOST}:443")]);
         let seen = server.end();
         outcome.success();
         let out = outcome.out();
@@ -91,12 +93,16 @@ fn grpcio_unary_streaming_and_trailers() {
         assert!(lines[6].contains("to permit it, add"), "{out}");
         outcome.one_denied("endpoint_denied");
 
-        let methods: Vec<_> = seen.iter().map(|call| call["method"].as_str().expect("a method")).collect();
+        let methods: Vec<_> =
+            seen.iter().map(|call| call["method"].as_str().expect("a method")).collect();
         assert_eq!(methods, ["/lab.Lab/Unary", "/lab.Lab/Stream", "/lab.Lab/Fail"]);
         for call in &seen {
             let metadata = call["metadata"].as_array().expect("metadata");
-            let keys: Vec<_> =
-                metadata.iter().filter(|pair| pair[0] == "authorization").map(|pair| &pair[1]).collect();
+            let keys: Vec<_> = metadata
+                .iter()
+                .filter(|pair| pair[0] == "authorization")
+                .map(|pair| &pair[1])
+                .collect();
             // Not shown where it differs: it may be a key.
             assert!(keys == [&json!(format!("Bearer {}", lab.key()))], "{} keys", keys.len());
             assert!(!call.to_string().contains("proxy-managed"));

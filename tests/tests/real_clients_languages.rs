@@ -9,7 +9,8 @@ fn python(library: &str, protocol: &str) {
     Lab::test(|lab| {
         let script = clients::script(lab, "python/client.py");
         let sandbox = lab.sandbox(&conversation::policy(lab)).at_origin(conversation::HOST);
-        let outcome = sandbox.with_python_packages().run(&command![PYTHON, script, library, ORIGIN]);
+        let outcome =
+            sandbox.with_python_packages().run(&command![PYTHON, script, library, ORIGIN]);
         conversation::hold(lab, &outcome, protocol);
     });
 }
@@ -20,7 +21,8 @@ fn program(script: &str, protocol: &str, start: &[&str]) {
         let mut command: Vec<_> = start.iter().map(std::ffi::OsString::from).collect();
         command.push(clients::script(lab, script).into());
         command.push(ORIGIN.into());
-        let outcome = lab.sandbox(&conversation::policy(lab)).at_origin(conversation::HOST).run(&command);
+        let outcome =
+            lab.sandbox(&conversation::policy(lab)).at_origin(conversation::HOST).run(&command);
         conversation::hold(lab, &outcome, protocol);
     });
 }
@@ -65,7 +67,8 @@ fn node_http2() {
 fn deno_fetch() {
     let deno = clients::runtime("deno");
     let deno = deno.to_str().expect("a path in UTF-8");
-    // It would ask its maker's host for news of itself, be refused, and leave a record that is not the subject.
+    // It would ask its maker's host for news of itself, be refused, and leave a record that is not
+    // the subject.
     let quiet = "DENO_NO_UPDATE_CHECK=1";
     program(
         "node/fetch.mjs",

@@ -1,5 +1,6 @@
-//! The official packages of OpenAI and Anthropic for Python and Node, as their documentation uses them: the key that the
-//! environment holds is a placeholder, the answers are whole or streamed, and a refusal is an exception that explains itself.
+//! The official packages of OpenAI and Anthropic for Python and Node, as their documentation uses
+//! them: the key that the environment holds is a placeholder, the answers are whole or streamed,
+//! and a refusal is an exception that explains itself.
 
 use std::ffi::OsString;
 
@@ -47,7 +48,8 @@ enum Road {
     BaseUrl,
 }
 
-/// Runs a program of `tests/clients` that uses a service's package; `paths` are what the origin must see.
+/// Runs a program of `tests/clients` that uses a service's package; `paths` are what the origin
+/// must see.
 #[track_caller]
 fn hold(service: &Service, road: Road, script: &str, start: &[OsString], paths: &[&str]) {
     Lab::test(|lab| {
@@ -63,7 +65,8 @@ fn hold(service: &Service, road: Road, script: &str, start: &[OsString], paths: 
             sandbox = sandbox.option("--base-urls");
             // Not even those who look for certificates find ours.
             command.push("env".into());
-            for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "DENO_CERT"] {
+            for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "DENO_CERT"]
+            {
                 command.extend(command!["--unset", name]);
             }
         }
@@ -98,8 +101,11 @@ fn hold(service: &Service, road: Road, script: &str, start: &[OsString], paths: 
         for request in seen {
             assert!(request.tls && request.sni.as_deref() == Some(service.host), "{request:#?}");
             let (bearer, header) = (request.values("authorization"), request.values("x-api-key"));
-            let keys: Vec<_> =
-                bearer.iter().chain(&header).map(|value| value.trim_start_matches("Bearer ")).collect();
+            let keys: Vec<_> = bearer
+                .iter()
+                .chain(&header)
+                .map(|value| value.trim_start_matches("Bearer "))
+                .collect();
             assert_eq!(keys, [lab.key()], "{request:#?}");
             conversation::assert_no_placeholder(&request);
         }
@@ -148,7 +154,13 @@ fn openai_in_bun() {
 #[test]
 fn openai_in_deno() {
     let deno = clients::runtime("deno");
-    let deno =
-        command!["env", "DENO_NO_UPDATE_CHECK=1", deno, "run", "--allow-all", "--node-modules-dir=manual"];
+    let deno = command![
+        "env",
+        "DENO_NO_UPDATE_CHECK=1",
+        deno,
+        "run",
+        "--allow-all",
+        "--node-modules-dir=manual"
+    ];
     hold(&openai(), Road::Trust, "node/openai_sdk.mjs", &deno, &[CHAT, CHAT, RESPONSES]);
 }

@@ -1,5 +1,5 @@
-//! Which variable carries trust to which client, as the table of docs/clients.md says: each with all
-//! the others unset, and with none.
+//! Which variable carries trust to which client, as the table of docs/clients.md says: each with
+//! all the others unset, and with none.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use interceptor_tests::clients::conversation::{self, HOST, ORIGIN};
 use interceptor_tests::clients::{go_program, java_classes, runtime, script};
 use interceptor_tests::{Lab, command};
 
-/// Client, the variable that is enough for it, and whether it works with none, by the system's own files or those that
-/// its package brings; `None` where that depends on the machine: npm may be set up for a bundle.
+/// Client, the variable that is enough for it, and whether it works with none, by the system's own
+/// files or those that its package brings; `None` where that depends on the machine: npm may be set
+/// up for a bundle.
 const TABLE: [(&str, &str, Option<bool>); 19] = [
     ("curl", "CURL_CA_BUNDLE", Some(true)),
     ("wget", "-", Some(true)),
@@ -34,7 +35,8 @@ const TABLE: [(&str, &str, Option<bool>); 19] = [
 #[test]
 fn the_variable_that_the_readme_names_is_enough() {
     Lab::test(|lab| {
-        // What the clients say to the origin is not the subject here, nor in which order it arrives.
+        // What the clients say to the origin is not the subject here, nor in which order it
+        // arrives.
         lab.unordered();
         let sandbox = lab.sandbox(&conversation::policy(lab)).at_origin(HOST).quiet_log();
         let sandbox = sandbox.with_python_packages().limit(Duration::from_secs(180));

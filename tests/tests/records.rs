@@ -15,7 +15,8 @@ fn policy(lab: &Lab) -> Value {
 
 /// Decision and type of the records of connections to `host`, in order.
 fn connections<'a>(outcome: &'a Outcome, host: &str) -> Vec<(&'a str, &'a str)> {
-    let of_host = |record: &&Record| record.kind == "connection" && record.host.as_deref() == Some(host);
+    let of_host =
+        |record: &&Record| record.kind == "connection" && record.host.as_deref() == Some(host);
     let said = |record: &'a Record| {
         (record.decision.as_deref().unwrap_or("-"), record.reason.as_deref().unwrap_or("-"))
     };
@@ -26,8 +27,9 @@ fn connections<'a>(outcome: &'a Outcome, host: &str) -> Vec<(&'a str, &'a str)> 
 fn requests(outcome: &Outcome) -> Vec<(String, String, String)> {
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
     let records = outcome.audit.iter().filter(|record| record.kind == "request");
-    let mut said: Vec<_> =
-        records.map(|record| (text(&record.path), text(&record.decision), text(&record.reason))).collect();
+    let mut said: Vec<_> = records
+        .map(|record| (text(&record.path), text(&record.decision), text(&record.reason)))
+        .collect();
     said.sort();
     said
 }
@@ -61,7 +63,8 @@ fn a_connection_with_a_request_has_that_record_alone() {
     for alpn in ["http/1.1", "h2"] {
         Lab::test(|lab| {
             let option = if alpn == "h2" { "--http2" } else { "--http1.1" };
-            let script = format!("curl -sS {option} -o /dev/null https://{HOST}/x https://{HOST}/y");
+            let script =
+                format!("curl -sS {option} -o /dev/null https://{HOST}/x https://{HOST}/y");
             let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
             outcome.success();
             assert_eq!(connections(&outcome, HOST), []);
@@ -73,7 +76,8 @@ fn a_connection_with_a_request_has_that_record_alone() {
 #[test]
 fn a_client_that_refuses_the_certificate_leaves_a_record_and_one_warning() {
     Lab::test(|lab| {
-        let way = "for n in range(3):\n  try: tls(trusting=False)\n  except ssl.SSLError: print('refused')";
+        let way = "for n in range(3):\n  try: tls(trusting=False)\n  except ssl.SSLError: \
+                   print('refused')";
         let sandbox = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log();
         let outcome = sandbox.python(&program(HOST, way));
         assert_eq!(outcome.success().out(), "refused\n".repeat(3));
@@ -94,8 +98,8 @@ fn connections_without_a_request_count_to_their_hosts_rate() {
     Lab::test(|lab| {
         let mut policy = policy(lab);
         policy["limits"] = json!({ "requests_per_second_per_host": 1 });
-        let way = "for n in range(12): tls().close()\n\
-            s = tls(); s.sendall(f'GET /x HTTP/1.1\\r\\nhost: {HOST}\\r\\n\\r\\n'.encode()); print(answer(s))";
+        let way = "for n in range(12): tls().close()\ns = tls(); s.sendall(f'GET /x \
+                   HTTP/1.1\\r\\nhost: {HOST}\\r\\n\\r\\n'.encode()); print(answer(s))";
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program(HOST, way));
         assert!(outcome.success().out().starts_with("HTTP/1.1 429"), "{}", outcome.out());
         assert_eq!(connections(&outcome, HOST), [("allow", "no_request"); 12]);
@@ -107,8 +111,9 @@ fn a_request_over_a_connection_that_was_begun_early_counts_once() {
     Lab::test(|lab| {
         let mut policy = policy(lab);
         policy["limits"] = json!({ "requests_per_second_per_host": 4 });
-        let way = "for n in range(4):\n  s = tls(); s.sendall(f'GET /{n} HTTP/1.1\\r\\nhost: {HOST}\\r\\n\
-            connection: close\\r\\n\\r\\n'.encode()); print(answer(s)); s.close()";
+        let way = "for n in range(4):\n  s = tls(); s.sendall(f'GET /{n} HTTP/1.1\\r\\nhost: \
+                   {HOST}\\r\\nconnection: close\\r\\n\\r\\n'.encode()); print(answer(s)); \
+                   s.close()";
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program(HOST, way));
         assert_eq!(outcome.success().out(), "HTTP/1.1 200 OK\n".repeat(4));
     });
@@ -144,8 +149,10 @@ h = begin(b'/e-halfway/lab/drip'); h.data(1, b'', end=True); time.sleep(.5); h.s
                 let mut policy = policy(lab);
                 policy["limits"] = json!({ "body_bytes": 100 });
                 let origin = lab.another_origin(protocols, vec![]);
-                let sandbox = lab.sandbox(&policy).resolve(&format!("{HOST}:443"), origin.address());
-                let outcome = sandbox.python(&program(HOST, &format!("{program_text}\ntime.sleep(1)")));
+                let sandbox =
+                    lab.sandbox(&policy).resolve(&format!("{HOST}:443"), origin.address());
+                let outcome =
+                    sandbox.python(&program(HOST, &format!("{program_text}\ntime.sleep(1)")));
                 assert!(outcome.success().out().contains(told), "{}", outcome.out());
                 let said = |kind: &str, what: &str, how: &str| {
                     (format!("/{what}/lab/{kind}"), "allow".to_owned(), how.to_owned())
@@ -169,9 +176,9 @@ fn what_ends_a_connection_by_its_age_is_named() {
         lab.unordered();
         let mut policy = policy(lab);
         policy["limits"] = json!({ "total_timeout_seconds": 2 });
-        let way = "idle = tls(); s = tls(); s.sendall(f'GET /drip HTTP/1.1\\r\\nhost: {HOST}\\r\\n\\r\\n'.encode())\n\
-            h = H2(); h.head(1, block(b'GET', b'/hang'), end=True)\n\
-            rest(s); rest(idle); h.answer(1); time.sleep(.5)";
+        let way = "idle = tls(); s = tls(); s.sendall(f'GET /drip HTTP/1.1\\r\\nhost: \
+                   {HOST}\\r\\n\\r\\n'.encode())\nh = H2(); h.head(1, block(b'GET', b'/hang'), \
+                   end=True)\nrest(s); rest(idle); h.answer(1); time.sleep(.5)";
         let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program(HOST, way));
         outcome.success();
         let total = "total_timeout_seconds";

@@ -26,7 +26,8 @@ fn distrusting(script: &str, expected: &[(&str, Option<&str>)]) -> Vec<String> {
         let records: Vec<_> =
             records.iter().map(|(reason, alert)| (reason.as_str(), alert.as_deref())).collect();
         assert_eq!(records, expected, "{}", outcome.tail());
-        warnings = outcome.err().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
+        warnings =
+            outcome.err().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
     });
     warnings
 }
@@ -34,7 +35,8 @@ fn distrusting(script: &str, expected: &[(&str, Option<&str>)]) -> Vec<String> {
 #[test]
 fn node_closes_and_is_named() {
     let ask = format!(
-        "node -e \"require('https').get('https://{HOST}/').on('error', e => {{ console.log(e.code) }})\""
+        "node -e \"require('https').get('https://{HOST}/').on('error', e => {{ \
+         console.log(e.code) }})\""
     );
     let script = format!("unset NODE_EXTRA_CA_CERTS NODE_OPTIONS SSL_CERT_FILE; {ask}; {ask}");
     let warnings = distrusting(&script, &[("no_request", None); 2]);
@@ -113,7 +115,9 @@ rest(s); s.close()
 fn a_client_that_sends_a_request_causes_no_warning() {
     Lab::test(|lab| {
         let policy = lab.governed(HOST, json!([{ "methods": [], "paths": ["/"] }]));
-        let script = format!("curl -sS -o /dev/null https://{HOST}/ && wget -q -O /dev/null https://{HOST}/");
+        let script = format!(
+            "curl -sS -o /dev/null https://{HOST}/ && wget -q -O /dev/null https://{HOST}/"
+        );
         let outcome = lab.sandbox(&policy).at_origin(HOST).quiet_log().shell(&script);
         outcome.success();
         assert!(!outcome.err().contains("WARN"), "{}", outcome.err());

@@ -16,7 +16,8 @@ fn policy(lab: &Lab, limits: Value) -> Value {
     policy
 }
 
-/// Every record but those of names and of the sandbox's life: kind, path, decision, type and status.
+/// Every record but those of names and of the sandbox's life: kind, path, decision, type and
+/// status.
 fn told(outcome: &Outcome) -> Vec<String> {
     let of_traffic = |record: &&Record| record.kind == "connection" || record.kind == "request";
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
@@ -31,7 +32,8 @@ fn told(outcome: &Outcome) -> Vec<String> {
 
 #[test]
 fn a_second_head_that_is_never_whole_has_a_record_of_its_own() {
-    let first = "s = tls(); s.sendall(f'GET /first HTTP/1.1\\r\\nhost: {HOST}\\r\\n\\r\\n'.encode())\nf = s.makefile('rb'); whole(f)\n";
+    let first = "s = tls(); s.sendall(f'GET /first HTTP/1.1\\r\\nhost: \
+                 {HOST}\\r\\n\\r\\n'.encode())\nf = s.makefile('rb'); whole(f)\n";
     let half = "s.sendall(b'GET /second HTTP/1.1\\r\\nhost: a'); time.sleep(.3)\n";
     for (end, expected) in [
         ("f.close(); s.close()", "request - deny aborted -"),
@@ -39,7 +41,8 @@ fn a_second_head_that_is_never_whole_has_a_record_of_its_own() {
         ("", "request - deny aborted -"),
     ] {
         Lab::test(|lab| {
-            let sandbox = lab.sandbox(&policy(lab, json!({ "header_timeout_seconds": 2 }))).at_origin(HOST);
+            let sandbox =
+                lab.sandbox(&policy(lab, json!({ "header_timeout_seconds": 2 }))).at_origin(HOST);
             let outcome = sandbox.python(&program(HOST, &format!("{first}{half}{end}")));
             let answered = outcome.success().out();
             assert!(answered.is_empty() || answered.starts_with("HTTP/1.1 408"), "{answered}");
@@ -52,9 +55,11 @@ fn a_second_head_that_is_never_whole_has_a_record_of_its_own() {
 fn a_first_head_that_stalls_is_answered_in_words() {
     for way in ["tls()", "tcp(80)"] {
         Lab::test(|lab| {
-            let sandbox = lab.sandbox(&policy(lab, json!({ "header_timeout_seconds": 1 }))).at_origin(HOST);
-            let stall =
-                format!("s = {way}; s.sendall(b'GET / HTTP/1.1\\r\\nhost: a'); print(rest(s).decode())");
+            let sandbox =
+                lab.sandbox(&policy(lab, json!({ "header_timeout_seconds": 1 }))).at_origin(HOST);
+            let stall = format!(
+                "s = {way}; s.sendall(b'GET / HTTP/1.1\\r\\nhost: a'); print(rest(s).decode())"
+            );
             let outcome = sandbox.python(&program(HOST, &stall));
             let answer = outcome.success().out();
             assert!(answer.starts_with("HTTP/1.1 408 Refused: "), "{answer}");
@@ -177,8 +182,9 @@ time.sleep(.5)
     for protocols in [&["http/1.1"][..], &["h2"]] {
         Lab::test(|lab| {
             let origin = lab.another_origin(protocols, vec![]);
-            let sandbox =
-                lab.sandbox(&policy(lab, json!({}))).resolve(&format!("{HOST}:443"), origin.address());
+            let sandbox = lab
+                .sandbox(&policy(lab, json!({})))
+                .resolve(&format!("{HOST}:443"), origin.address());
             let outcome = sandbox.python(&program(HOST, way));
             outcome.success();
             let mut told = told(&outcome);
@@ -205,23 +211,32 @@ h.head(1, head(b'http'), end=True); print(h.answer(1)[1].decode())
 h.head(3, head(b'https'), end=True); print(h.answer(3)[0])
 ";
     Lab::test(|lab| {
-        let outcome = lab.sandbox(&policy(lab, json!({}))).at_origin(HOST).python(&program(HOST, way));
+        let outcome =
+            lab.sandbox(&policy(lab, json!({}))).at_origin(HOST).python(&program(HOST, way));
         let said = outcome.success().out();
         assert!(said.contains("request_malformed") && said.contains("`https`"), "{said}");
-        assert_eq!(told(&outcome), ["request /x deny request_malformed 400", "request /x allow - 200"]);
+        assert_eq!(
+            told(&outcome),
+            ["request /x deny request_malformed 400", "request /x allow - 200"]
+        );
     });
 }
 
 #[test]
 fn a_request_whose_connection_is_too_old_is_told_so() {
-    let over_h1 = "s = tls(); s.sendall(f'GET /hang HTTP/1.1\\r\\nhost: {HOST}\\r\\n\\r\\n'.encode()); print(rest(s).decode())";
-    let over_h2 = "h = H2(); h.head(1, block(b'GET', b'/hang'), end=True); print('504', h.answer(1)[1].decode(), 'connection: close')";
+    let over_h1 = "s = tls(); s.sendall(f'GET /hang HTTP/1.1\\r\\nhost: \
+                   {HOST}\\r\\n\\r\\n'.encode()); print(rest(s).decode())";
+    let over_h2 = "h = H2(); h.head(1, block(b'GET', b'/hang'), end=True); print('504', \
+                   h.answer(1)[1].decode(), 'connection: close')";
     for way in [over_h1, over_h2] {
         Lab::test(|lab| {
-            let sandbox = lab.sandbox(&policy(lab, json!({ "total_timeout_seconds": 2 }))).at_origin(HOST);
+            let sandbox =
+                lab.sandbox(&policy(lab, json!({ "total_timeout_seconds": 2 }))).at_origin(HOST);
             let outcome = sandbox.python(&program(HOST, way));
             let answer = outcome.success().out();
-            for word in ["504", "upstream_timeout", "limits.total_timeout_seconds", "connection: close"] {
+            for word in
+                ["504", "upstream_timeout", "limits.total_timeout_seconds", "connection: close"]
+            {
                 assert!(answer.contains(word), "{word}: {answer}");
             }
             let told = told(&outcome);
@@ -241,9 +256,10 @@ fn a_handshake_that_the_origin_declines_stays_http() {
             policy.as_object_mut().unwrap().remove("credentials_v2");
             policy["network"]["allow"] = json!([HOST]);
             let way = format!(
-                "s = tls(); s.sendall(f'GET /x HTTP/1.1\\r\\nhost: {{HOST}}\\r\\nconnection: upgrade\\r\\n\
-                 upgrade: {protocol}\\r\\nsec-websocket-version: 13\\r\\n\
-                 sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n'.encode()); print(answer(s))"
+                "s = tls(); s.sendall(f'GET /x HTTP/1.1\\r\\nhost: {{HOST}}\\r\\nconnection: \
+                 upgrade\\r\\nupgrade: {protocol}\\r\\nsec-websocket-version: \
+                 13\\r\\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n'.encode()); \
+                 print(answer(s))"
             );
             let outcome = lab.sandbox(&policy).at_origin(HOST).python(&program(HOST, &way));
             assert_eq!(outcome.success().out(), "HTTP/1.1 200 OK\n");

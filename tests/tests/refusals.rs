@@ -43,8 +43,12 @@ fn a_denied_host_is_explained_over_http_and_never_dialled() {
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
             let sandbox = lab.sandbox(&policy(lab)).at_forbidden("evil.test");
-            let (refusal, outcome) =
-                refused(sandbox, &Plan::https("evil.test", protocol).ask("GET", "/loot"), 403, "host_denied");
+            let (refusal, outcome) = refused(
+                sandbox,
+                &Plan::https("evil.test", protocol).ask("GET", "/loot"),
+                403,
+                "host_denied",
+            );
             assert_eq!(
                 (&refusal.error["host"], &refusal.error["method"]),
                 (&json!("evil.test"), &json!("GET"))
@@ -62,9 +66,12 @@ fn a_denied_host_is_explained_over_http_and_never_dialled() {
 #[test]
 fn a_denied_method_and_a_denied_path_never_reach_the_origin() {
     for protocol in PROTOCOLS {
-        for (method, path) in
-            [("DELETE", "/v1/models"), ("get", "/v1/models"), ("HEAD", "/v1/models"), ("GET", "/admin")]
-        {
+        for (method, path) in [
+            ("DELETE", "/v1/models"),
+            ("get", "/v1/models"),
+            ("HEAD", "/v1/models"),
+            ("GET", "/admin"),
+        ] {
             Lab::test(|lab| {
                 let plan = Plan::https(HOST, protocol).ask(method, path);
                 if method == "HEAD" {
@@ -72,7 +79,10 @@ fn a_denied_method_and_a_denied_path_never_reach_the_origin() {
                     let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
                     let answer = &reports[0].answers[0];
                     let decision = answer.header("x-interceptor-decision");
-                    assert_eq!((answer.status, decision), (403, Some("deny; reason=endpoint_denied")));
+                    assert_eq!(
+                        (answer.status, decision),
+                        (403, Some("deny; reason=endpoint_denied"))
+                    );
                     assert_eq!(lab.seen().len(), 0);
                     return;
                 }
@@ -80,7 +90,10 @@ fn a_denied_method_and_a_denied_path_never_reach_the_origin() {
                 let (refusal, outcome) = refused(sandbox, &plan, 403, "endpoint_denied");
                 assert_eq!(refusal.error["credential"], "lab");
                 assert_eq!(refusal.error["path"], path);
-                assert_eq!(outcome.one_denied("endpoint_denied").filter.as_deref(), Some("endpoint"));
+                assert_eq!(
+                    outcome.one_denied("endpoint_denied").filter.as_deref(),
+                    Some("endpoint")
+                );
                 assert_eq!(lab.seen().len(), 0);
             });
         }
@@ -100,7 +113,11 @@ fn a_path_on_a_segment_boundary_only() {
         let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
         let statuses: Vec<u16> = reports[0].answers.iter().map(|answer| answer.status).collect();
         assert_eq!(statuses, [200, 200, 403, 403, 200, 200]);
-        assert_eq!(lab.seen().last().unwrap().path, "/v1/models", "the canonical path is what is forwarded");
+        assert_eq!(
+            lab.seen().last().unwrap().path,
+            "/v1/models",
+            "the canonical path is what is forwarded"
+        );
     });
 }
 
@@ -126,7 +143,8 @@ fn r1_a_path_with_two_readings_is_refused_before_any_rule() {
     ];
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
-            let plan = paths.iter().fold(Plan::https(HOST, protocol), |plan, path| plan.ask("GET", path));
+            let plan =
+                paths.iter().fold(Plan::https(HOST, protocol), |plan, path| plan.ask("GET", path));
             let (reports, outcome) = lab.sandbox(&policy(lab)).at_origin(HOST).fetch_outcome(&plan);
             for (answer, path) in reports[0].answers.iter().zip(paths) {
                 assert_eq!(answer.status, 400, "{path}: {answer:?}");
@@ -143,7 +161,12 @@ fn trace_and_connect_are_refused() {
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
             let sandbox = lab.sandbox(&policy(lab)).at_origin(HOST);
-            refused(sandbox, &Plan::https(HOST, protocol).ask("TRACE", "/v1/models"), 405, "method_refused");
+            refused(
+                sandbox,
+                &Plan::https(HOST, protocol).ask("TRACE", "/v1/models"),
+                405,
+                "method_refused",
+            );
             assert_eq!(lab.seen().len(), 0);
         });
     }
@@ -164,7 +187,12 @@ fn r3_an_override_header_cannot_name_a_method_that_the_rules_deny() {
     for protocol in PROTOCOLS {
         for name in ["x-http-method-override", "x-http-method", "method-override"] {
             Lab::test(|lab| {
-                let plan = Plan::https(HOST, protocol).ask_with("GET", "/v1/models", &[(name, "DELETE")], "");
+                let plan = Plan::https(HOST, protocol).ask_with(
+                    "GET",
+                    "/v1/models",
+                    &[(name, "DELETE")],
+                    "",
+                );
                 let (reports, _) = lab.sandbox(&policy(lab)).at_origin(HOST).fetch_outcome(&plan);
                 assert_eq!(reports[0].answers[0].status, 403, "{:?}", reports[0].answers);
                 assert_eq!(lab.seen().len(), 0);
@@ -231,7 +259,8 @@ fn c2_plain_http_to_a_governed_host_is_refused() {
     Lab::test(|lab| {
         let mut policy = policy(lab);
         policy["credentials_v2"]["lab"]["allow_plaintext"] = json!(true);
-        let reports = lab.sandbox(&policy).at_origin(HOST).fetch(&Plan::http(HOST).ask("GET", "/v1/models"));
+        let reports =
+            lab.sandbox(&policy).at_origin(HOST).fetch(&Plan::http(HOST).ask("GET", "/v1/models"));
         assert_eq!(reports[0].answers[0].status, 200, "{:?}", reports[0]);
         assert_eq!(lab.seen()[0].values("authorization"), [format!("Bearer {}", lab.key())]);
     });
@@ -242,10 +271,14 @@ fn a_head_that_is_too_large_is_refused() {
     for protocol in PROTOCOLS {
         Lab::test(|lab| {
             let long = "x".repeat(200_000);
-            let plan = Plan::https(HOST, protocol).ask_with("GET", "/v1/models", &[("x-long", &long)], "");
+            let plan =
+                Plan::https(HOST, protocol).ask_with("GET", "/v1/models", &[("x-long", &long)], "");
             let reports = lab.sandbox(&policy(lab)).at_origin(HOST).fetch(&plan);
             let answer = &reports[0].answers[0];
-            assert!(answer.status == 431 || (answer.status == 0 && answer.error.is_some()), "{answer:?}");
+            assert!(
+                answer.status == 431 || (answer.status == 0 && answer.error.is_some()),
+                "{answer:?}"
+            );
             assert_eq!(lab.seen().len(), 0);
         });
     }
@@ -278,12 +311,18 @@ fn t4_a_certificate_that_proves_nothing_gets_no_request() {
             let (reports, outcome) = sandbox.fetch_outcome(&plan);
             assert_eq!(reports[0].error, None, "{flaw:?}: {}", outcome.tail());
             let refusal = reports[0].answers[0].refusal();
-            assert_eq!((refusal.status, refusal.reason.as_str()), (502, "upstream_tls"), "{flaw:?}");
+            assert_eq!(
+                (refusal.status, refusal.reason.as_str()),
+                (502, "upstream_tls"),
+                "{flaw:?}"
+            );
             let expected = match flaw {
                 Flaw::Expired => "expired on 2020-01-01",
                 Flaw::NotYetValid => "not valid yet, but from 2999-01-01",
                 Flaw::WrongHost => "is for `elsewhere.test`",
-                Flaw::SelfSigned | Flaw::UntrustedRoot | Flaw::MissingIntermediate => "--upstream-ca",
+                Flaw::SelfSigned | Flaw::UntrustedRoot | Flaw::MissingIntermediate => {
+                    "--upstream-ca"
+                }
                 Flaw::CommonNameOnly => "no host name",
                 Flaw::ClientOnly => "for clients, not for servers",
                 Flaw::BareWildcard | Flaw::PartialWildcard | Flaw::ShallowWildcard => "is for `",
@@ -343,8 +382,9 @@ fn h2_what_follows_an_answer_is_never_the_answer_to_another_request() {
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
         );
         let sandbox = lab.sandbox(&policy(lab)).resolve(HOST, origin.address());
-        let plan =
-            (0..5).fold(Plan::https(HOST, "http/1.1"), |plan, n| plan.ask("GET", &format!("/v1/models/{n}")));
+        let plan = (0..5).fold(Plan::https(HOST, "http/1.1"), |plan, n| {
+            plan.ask("GET", &format!("/v1/models/{n}"))
+        });
         let reports = sandbox.fetch(&plan);
         assert_eq!(reports[0].answers.len(), 5);
         assert!(reports[0].answers.iter().all(|answer| answer.body == "ok"), "{reports:?}");
@@ -358,8 +398,9 @@ fn h17_informational_answers_do_not_confuse_what_follows() {
         answer.extend(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         let origin = lab.scripted(answer.leak());
         let sandbox = lab.sandbox(&policy(lab)).resolve(HOST, origin.address());
-        let reports =
-            sandbox.fetch(&Plan::https(HOST, "http/1.1").ask("GET", "/v1/models").ask("GET", "/v1/models"));
+        let reports = sandbox.fetch(
+            &Plan::https(HOST, "http/1.1").ask("GET", "/v1/models").ask("GET", "/v1/models"),
+        );
         assert!(reports[0].answers.iter().all(|answer| answer.body == "ok"), "{reports:?}");
     });
 }
@@ -369,18 +410,27 @@ fn h1_h3_h6_requests_with_two_readings_are_refused_and_the_connection_closed() {
     let cases: &[(&str, &str)] = &[
         (
             "CL and TE",
-            "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nhost: H\r\n\r\n",
+            "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: 4\r\ntransfer-encoding: \
+             chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nhost: H\r\n\r\n",
         ),
         (
             "TE and CL",
-            "POST /v1/models HTTP/1.1\r\nhost: H\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nhost: H\r\n\r\n",
+            "POST /v1/models HTTP/1.1\r\nhost: H\r\ntransfer-encoding: chunked\r\ncontent-length: \
+             4\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nhost: H\r\n\r\n",
         ),
         (
             "two lengths",
-            "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcde",
+            "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: 4\r\ncontent-length: \
+             5\r\n\r\nabcde",
         ),
-        ("a list of lengths", "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: 4, 5\r\n\r\nabcde"),
-        ("a signed length", "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: +4\r\n\r\nabcd"),
+        (
+            "a list of lengths",
+            "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: 4, 5\r\n\r\nabcde",
+        ),
+        (
+            "a signed length",
+            "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: +4\r\n\r\nabcd",
+        ),
         ("a hex length", "POST /v1/models HTTP/1.1\r\nhost: H\r\ncontent-length: 0x4\r\n\r\nabcd"),
         (
             "an unknown coding",
@@ -388,7 +438,8 @@ fn h1_h3_h6_requests_with_two_readings_are_refused_and_the_connection_closed() {
         ),
         (
             "chunked not last",
-            "POST /v1/models HTTP/1.1\r\nhost: H\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+            "POST /v1/models HTTP/1.1\r\nhost: H\r\ntransfer-encoding: chunked, \
+             identity\r\n\r\n0\r\n\r\n",
         ),
         (
             "TE in HTTP/1.0",
@@ -408,7 +459,9 @@ fn h1_h3_h6_requests_with_two_readings_are_refused_and_the_connection_closed() {
     ];
     for &(name, case) in cases {
         Lab::test(|lab| {
-            let bytes = case.replace("host: H", &format!("host: {HOST}")).replace("@H", &format!("@{HOST}"));
+            let bytes = case
+                .replace("host: H", &format!("host: {HOST}"))
+                .replace("@H", &format!("@{HOST}"));
             let bytes = bytes.replace(" : H", &format!(" : {HOST}"));
             let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).send(
                 &format!("{HOST}:443"),
@@ -443,10 +496,14 @@ fn o2_what_a_request_says_cannot_break_a_record() {
         let policy = json!({ "network": { "allow": [HOST] } });
         let path = "/a%0A%7B%22decision%22:%22allow%22%7D/\"quoted\"\u{7f}";
         let bytes = format!(
-            "GET {path} HTTP/1.1\r\nhost: {HOST}\r\nuser-agent: \x1b[2J\r\nconnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: {HOST}\r\nuser-agent: \x1b[2J\r\nconnection: \
+             close\r\n\r\n"
         );
-        let outcome =
-            lab.sandbox(&policy).at_origin(HOST).send(&format!("{HOST}:443"), Some(HOST), bytes.as_bytes());
+        let outcome = lab.sandbox(&policy).at_origin(HOST).send(
+            &format!("{HOST}:443"),
+            Some(HOST),
+            bytes.as_bytes(),
+        );
         // Whatever the decision, each line of the audit file is one object with known fields, and
         // exactly one is about this request.
         let requests = outcome.audit.iter().filter(|record| record.kind == "request").count();

@@ -39,8 +39,11 @@ fn others_are_served(lab: &Lab, policy: &Value) {
 fn cgroups(id: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let points = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let points = points.filter(|fields| fields[2].starts_with("cgroup")).map(|fields| fields[1].to_owned());
-    let below = |point: String| fs::read_dir(PathBuf::from(point).join("interceptor")).into_iter().flatten();
+    let points =
+        points.filter(|fields| fields[2].starts_with("cgroup")).map(|fields| fields[1].to_owned());
+    let below = |point: String| {
+        fs::read_dir(PathBuf::from(point).join("interceptor")).into_iter().flatten()
+    };
     let entries = points.flat_map(below).flatten().map(|entry| entry.path());
     entries.filter(|path| path.to_string_lossy().contains(id)).collect()
 }
@@ -74,10 +77,12 @@ fn nothing_is_left(id: &str) {
 fn processes_and_memory_are_bounded_without_being_asked_for_and_as_asked_for() {
     Lab::test(|lab| {
         let machine = fs::read_to_string("/proc/meminfo").unwrap();
-        let machine: u64 = machine.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024;
+        let machine: u64 =
+            machine.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024;
         let read = |options: &[&str]| {
-            let all =
-                options.iter().fold(sandbox(lab, &policy(lab)).open_stdin(), |all, one| all.option(*one));
+            let all = options
+                .iter()
+                .fold(sandbox(lab, &policy(lab)).open_stdin(), |all, one| all.option(*one));
             let mut run = all.bare().start(&["sh", "-c", "echo $INTERCEPTOR_SANDBOX; cat"]);
             let id = id(&run);
             let all = cgroups(&id);
@@ -90,8 +95,14 @@ fn processes_and_memory_are_bounded_without_being_asked_for_and_as_asked_for() {
         };
         let (processes, memory) = read(&[]);
         assert_eq!(processes, Some(4096));
-        assert!(memory.is_some_and(|memory| memory > 1 << 24 && memory < machine), "{memory:?} of {machine}");
-        assert_eq!(read(&["--pids-limit", "300", "--memory", "512m"]), (Some(300), Some(512 << 20)));
+        assert!(
+            memory.is_some_and(|memory| memory > 1 << 24 && memory < machine),
+            "{memory:?} of {machine}"
+        );
+        assert_eq!(
+            read(&["--pids-limit", "300", "--memory", "512m"]),
+            (Some(300), Some(512 << 20))
+        );
         let (processes, memory) = read(&["--pids-limit", "none", "--memory", "none"]);
         // A controller that others use exists, without a limit.
         assert!(
@@ -99,7 +110,8 @@ fn processes_and_memory_are_bounded_without_being_asked_for_and_as_asked_for() {
             "{processes:?} {memory:?}"
         );
         for wrong in [["--pids-limit", "0"], ["--memory", "lots"]] {
-            let outcome = wrong.iter().fold(lab.sandbox(&policy(lab)).bare(), |all, one| all.option(*one));
+            let outcome =
+                wrong.iter().fold(lab.sandbox(&policy(lab)).bare(), |all, one| all.option(*one));
             let outcome = outcome.run(&["true"]);
             assert_eq!(outcome.code(), Some(125), "{}", outcome.tail());
         }
@@ -127,7 +139,10 @@ while True:
         let id = id(&run);
         run.wait_for("refused 11");
         others_are_served(lab, &policy);
-        assert!(std::process::Command::new("true").status().unwrap().success(), "the host can fork");
+        assert!(
+            std::process::Command::new("true").status().unwrap().success(),
+            "the host can fork"
+        );
         let counted = run.descendants().len();
         assert!(counted <= 402, "{counted} processes");
         run.signal(nix::sys::signal::Signal::SIGKILL);
@@ -154,7 +169,8 @@ fn a_bomb_of_memory_ends_itself_and_the_proxy_serves_on() {
         assert_eq!(outcome.success().out(), "ended 137\n200\n", "{}", outcome.tail());
         assert!(outcome.err().contains("reached its limit of memory"), "{}", outcome.err());
         // Files in memory count as well, and end with the sandbox.
-        let files = "n = 0\nwhile True: open(f'/dev/shm/{n}', 'wb').write(b'x' * (1 << 20)); n += 1";
+        let files =
+            "n = 0\nwhile True: open(f'/dev/shm/{n}', 'wb').write(b'x' * (1 << 20)); n += 1";
         let outcome = run(&format!("exec {PYTHON} -c \"$0\""), files);
         assert_eq!(outcome.code(), Some(137), "{}", outcome.tail());
         assert!(outcome.err().contains("reached its limit of memory"), "{}", outcome.err());
@@ -178,7 +194,8 @@ def fill():
     while refused < 50:
         try:
             kept.append(os.pipe()); kept.append(socket.socketpair())
-            s = socket.socket(); s.setblocking(False); kept.append(s); s.connect_ex(('{HOST}', 443))
+            s = socket.socket(); s.setblocking(False); kept.append(s); s.connect_ex(('{HOST}', \
+             443))
         except OSError: refused += 1
     return kept
 children = []
@@ -191,7 +208,8 @@ for pid in children: os.waitpid(pid, 0)
 "
         );
         let run = sandbox(lab, &policy).bare().open_stdin().limit(Duration::from_secs(180));
-        let mut run = run.start(&["sh", "-c", "ulimit -n 1024; exec \"$0\" \"$@\"", PYTHON, "-c", &bomb]);
+        let mut run =
+            run.start(&["sh", "-c", "ulimit -n 1024; exec \"$0\" \"$@\"", PYTHON, "-c", &bomb]);
         run.wait_for(&"full\n".repeat(20));
         others_are_served(lab, &policy);
         run.close_stdin();

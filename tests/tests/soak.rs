@@ -1,5 +1,5 @@
-//! Fifty sandboxes of one daemon at once, while policies are swapped, sandboxes come and go, and origins fail: nothing is lost, nothing
-//! is crossed, and memory stays level.
+//! Fifty sandboxes of one daemon at once, while policies are swapped, sandboxes come and go, and
+//! origins fail: nothing is lost, nothing is crossed, and memory stays level.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -61,13 +61,28 @@ sys.stdin.read()";
     }
 
     /// Runs a plan of requests inside.
-    fn fetch(&self, plan: &Plan, environment: &BTreeMap<String, String>, trust: &Path) -> Vec<Report> {
-        let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" fetch", self.cgroup.display());
+    fn fetch(
+        &self,
+        plan: &Plan,
+        environment: &BTreeMap<String, String>,
+        trust: &Path,
+    ) -> Vec<Report> {
+        let script =
+            format!("echo $$ > {}/cgroup.procs && exec \"$0\" fetch", self.cgroup.display());
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.holder.id()));
-        command.args(["sh", "-c", &script]).arg(client()).envs(environment).env("SSL_CERT_FILE", trust);
+        command
+            .args(["sh", "-c", &script])
+            .arg(client())
+            .envs(environment)
+            .env("SSL_CERT_FILE", trust);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(serde_json::to_string(plan).unwrap().as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(serde_json::to_string(plan).unwrap().as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -119,7 +134,8 @@ impl Daemon {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: \
+             application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
@@ -204,7 +220,8 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
     let sandboxes: Vec<Sandbox> = (0..SANDBOXES)
         .map(|number| {
             let (home, key) = (Home::new(&number.to_string()), lab.another_key());
-            let created = create(&daemon, &home, &format!("soak-{number}"), policy(number, "a", &key));
+            let created =
+                create(&daemon, &home, &format!("soak-{number}"), policy(number, "a", &key));
             let trust = lab.directory().join(format!("ca-{number}.pem"));
             fs::write(&trust, created["ca_pem"].as_str().unwrap()).unwrap();
             let environment = serde_json::from_value(created["env"].clone()).unwrap();
@@ -237,7 +254,8 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
         scope.spawn(|| {
             let home = Home::new("churn");
             while !over.load(Ordering::SeqCst) {
-                let created = create(&daemon, &home, "churn", json!({ "network": { "allow": ["a.test"] } }));
+                let created =
+                    create(&daemon, &home, "churn", json!({ "network": { "allow": ["a.test"] } }));
                 assert!(created["ca_pem"].is_string());
                 let (status, answer) = daemon.ask("DELETE", "/v1/sandboxes/churn", &Value::Null);
                 assert_eq!(status, 204, "{answer}");
@@ -251,7 +269,8 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
                 .map(|(number, sandbox)| {
                     let plan = plan(number, wave);
                     scope.spawn(move || {
-                        let reports = sandbox.home.fetch(&plan, &sandbox.environment, &sandbox.trust);
+                        let reports =
+                            sandbox.home.fetch(&plan, &sandbox.environment, &sandbox.trust);
                         let down = Plan::https(DOWN, "http/1.1").ask("GET", "/");
                         let down = sandbox.home.fetch(&down, &sandbox.environment, &sandbox.trust);
                         (number, plan, reports, down)
@@ -266,7 +285,12 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
                     assert_eq!(report.error, None, "sandbox {number}, wave {wave}");
                     for (ask, answer) in plan.requests.iter().zip(report.answers) {
                         heard.extend(format!("{answer:?}").bytes());
-                        answers.push((number, ask.path.clone(), answer.status, answer.error.is_none()));
+                        answers.push((
+                            number,
+                            ask.path.clone(),
+                            answer.status,
+                            answer.error.is_none(),
+                        ));
                     }
                 }
             }
@@ -275,7 +299,8 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
         over.store(true, Ordering::SeqCst);
     });
 
-    // Nothing is lost: every request has its answer, and only what was cut short by the origin came cut short.
+    // Nothing is lost: every request has its answer, and only what was cut short by the origin came
+    // cut short.
     assert_eq!(answers.len(), SANDBOXES * WAVES * CONNECTIONS * REQUESTS);
     let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, path, status, whole) in &answers {
@@ -284,14 +309,18 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
             403 => false,
             500 if path.ends_with("/lab/status/500") => true,
             200 => true,
-            // A reset of an HTTP/2 stream may overtake the head that goes before it, here or at the origin.
+            // A reset of an HTTP/2 stream may overtake the head that goes before it, here or at the
+            // origin.
             0 | 502 if cut => true,
             _ => panic!("{path}: {status}"),
         };
         assert_eq!(*whole, !(cut && permitted) || *status == 502, "{path}: {status}");
         *expected.entry(path).or_default() += usize::from(permitted);
     }
-    assert!(answers.iter().any(|(_, _, status, _)| *status == 403), "no policy ever refused anything");
+    assert!(
+        answers.iter().any(|(_, _, status, _)| *status == 403),
+        "no policy ever refused anything"
+    );
 
     // Nothing is crossed: the origin received exactly the answered requests, each with the key of
     // its own sandbox.
@@ -304,7 +333,11 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
             .iter()
             .filter_map(|(name, value)| (name == "authorization").then_some(value.as_str()))
             .collect();
-        assert!(keys == [format!("Bearer {}", sandboxes[number].key)], "{}: another's key", request.path);
+        assert!(
+            keys == [format!("Bearer {}", sandboxes[number].key)],
+            "{}: another's key",
+            request.path
+        );
         *received.entry(request.path.clone()).or_default() += 1;
     }
     for (path, times) in &expected {
@@ -313,7 +346,10 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
 
     // A normal end leaves nothing behind.
     for number in 0..SANDBOXES {
-        assert_eq!(daemon.ask("DELETE", &format!("/v1/sandboxes/soak-{number}"), &Value::Null).0, 204);
+        assert_eq!(
+            daemon.ask("DELETE", &format!("/v1/sandboxes/soak-{number}"), &Value::Null).0,
+            204
+        );
     }
     assert_eq!(daemon.ask("GET", "/v1/sandboxes", &Value::Null).1["sandboxes"], json!([]));
     kill(Pid::from_raw(daemon.child.id().cast_signed()), Signal::SIGTERM).unwrap();
@@ -334,10 +370,12 @@ fn ten_thousand_requests_of_fifty_sandboxes_while_everything_changes() {
     for line in text.lines() {
         let record: Value = serde_json::from_str(line).unwrap();
         assert!(record.get("dropped").is_none(), "{record}");
-        let (Some("request"), Some(HOST)) = (record["kind"].as_str(), record["host"].as_str()) else {
+        let (Some("request"), Some(HOST)) = (record["kind"].as_str(), record["host"].as_str())
+        else {
             continue;
         };
-        let (sandbox, path) = (record["sandbox"].as_str().unwrap(), record["path"].as_str().unwrap());
+        let (sandbox, path) =
+            (record["sandbox"].as_str().unwrap(), record["path"].as_str().unwrap());
         if !path.starts_with(&format!("/soak/{}/", sandbox.trim_start_matches("soak-"))) {
             strangers.insert(line.to_owned());
         }

@@ -33,7 +33,8 @@ fn the_first_event_arrives_before_the_last_is_sent() {
         for option in ["--http1.1", "--http2"] {
             Lab::test(|lab| {
                 let script = format!("curl -sSN {option} {encoding} https://{HOST}{path}");
-                let running = lab.sandbox(&policy(lab)).at_origin(HOST).start(&["sh", "-c", &script]);
+                let running =
+                    lab.sandbox(&policy(lab)).at_origin(HOST).start(&["sh", "-c", &script]);
                 // The origin sends the rest only once this was seen at the far end.
                 running.wait_for("data: first\n");
                 lab.open_gate();
@@ -59,14 +60,19 @@ fn events_arrive_whole_and_in_order() {
 fn a_gibibyte_comes_down_in_bounded_memory() {
     for option in ["--http1.1", "--http2"] {
         Lab::test(|lab| {
-            let script = format!("curl -sS {option} https://{HOST}/bytes/{GIBIBYTE} | sha256sum && read end");
+            let script = format!(
+                "curl -sS {option} https://{HOST}/bytes/{GIBIBYTE} | sha256sum && read end"
+            );
             let sandbox = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().open_stdin();
             let mut running = sandbox.limit(Duration::from_secs(120)).start(&["sh", "-c", &script]);
             running.wait_for("\n");
             let peak = running.peak_memory_bytes();
             running.write(b"\n");
             let outcome = running.finish();
-            assert_eq!(outcome.success().out().split(' ').next(), Some(pattern_sha256(GIBIBYTE).as_str()));
+            assert_eq!(
+                outcome.success().out().split(' ').next(),
+                Some(pattern_sha256(GIBIBYTE).as_str())
+            );
             assert!(peak < 200 << 20, "the interceptor had {} MiB resident", peak >> 20);
             assert!(outcome.requests("allow")[0].bytes_down.is_some_and(|bytes| bytes >= GIBIBYTE));
         });
@@ -77,7 +83,8 @@ fn a_gibibyte_comes_down_in_bounded_memory() {
 fn a_gibibyte_goes_up_in_bounded_memory() {
     Lab::test(|lab| {
         let script = format!(
-            "head -c {GIBIBYTE} /dev/zero | curl -sS --http1.1 -T - https://{HOST}/upload && read end"
+            "head -c {GIBIBYTE} /dev/zero | curl -sS --http1.1 -T - https://{HOST}/upload && read \
+             end"
         );
         let sandbox = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().open_stdin();
         let mut running = sandbox.limit(Duration::from_secs(120)).start(&["sh", "-c", &script]);
@@ -94,10 +101,11 @@ fn a_gibibyte_goes_up_in_bounded_memory() {
 fn a_reader_that_stops_stops_the_origin_too() {
     Lab::test(|lab| {
         let program = format!(
-            "import ssl, socket, sys, time\n\
-             s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')\n\
-             s.sendall(b'GET /bytes/{GIBIBYTE} HTTP/1.1\\r\\nhost: {HOST}\\r\\n\\r\\n')\n\
-             s.recv(1000); print('reading stopped', flush=True); sys.stdin.readline()\n"
+            "import ssl, socket, sys, time\ns = \
+             ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), \
+             server_hostname='{HOST}')\ns.sendall(b'GET /bytes/{GIBIBYTE} HTTP/1.1\\r\\nhost: \
+             {HOST}\\r\\n\\r\\n')\ns.recv(1000); print('reading stopped', flush=True); \
+             sys.stdin.readline()\n"
         );
         let sandbox = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().open_stdin();
         let mut running = sandbox.start(&["/usr/bin/python3", "-c", &program]);
@@ -119,8 +127,11 @@ fn five_hundred_connections_at_once() {
             // Requests in progress at once have a ceiling of 512 unless the policy says otherwise.
             let mut plan = Plan::https(HOST, protocol).ask("GET", "/one");
             plan.connections = 500;
-            let sandbox =
-                lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().limit(Duration::from_secs(90));
+            let sandbox = lab
+                .sandbox(&policy(lab))
+                .at_origin(HOST)
+                .quiet_log()
+                .limit(Duration::from_secs(90));
             let reports = sandbox.fetch(&plan);
             assert_eq!(reports.len(), 500);
             for report in &reports {
@@ -138,9 +149,13 @@ fn a_client_that_vanishes_midway_lets_go_of_the_origin() {
         [("--http1.1", "/drip"), ("--http2", "/drip"), ("--http1.1", "/hang"), ("--http2", "/hang")]
     {
         Lab::test(|lab| {
-            let script = format!("curl -sS --max-time 1 {option} https://{HOST}{path}; echo gone; read end");
-            let mut running =
-                lab.sandbox(&policy(lab)).at_origin(HOST).open_stdin().start(&["sh", "-c", &script]);
+            let script =
+                format!("curl -sS --max-time 1 {option} https://{HOST}{path}; echo gone; read end");
+            let mut running = lab
+                .sandbox(&policy(lab))
+                .at_origin(HOST)
+                .open_stdin()
+                .start(&["sh", "-c", &script]);
             running.wait_for("gone");
             eventually(&format!("{option} {path}: the origin sees its client go"), || {
                 lab.shared().vanished.load(Ordering::SeqCst) == 1
@@ -207,7 +222,8 @@ fn the_origin_may_speak_another_version_of_http_than_the_client() {
 #[test]
 fn an_answer_before_the_whole_request_reaches_the_client() {
     Lab::test(|lab| {
-        // Over HTTP/1.1 the connection must be closed then, and whether the client reads before it writes again is chance.
+        // Over HTTP/1.1 the connection must be closed then, and whether the client reads before it
+        // writes again is chance.
         let plan = Plan::https(HOST, "h2").ask_with("POST", "/early", &[], &"x".repeat(5_000_000));
         let reports = lab.sandbox(&policy(lab)).at_origin(HOST).quiet_log().fetch(&plan);
         assert_eq!(reports[0].answers[0].body, "early\n", "{reports:?}");
@@ -225,6 +241,8 @@ fn the_end_of_the_interceptor_ends_what_streams() {
         running.wait_for("drop");
         running.signal(Signal::SIGTERM);
         running.finish();
-        eventually("the origin sees its client go", || lab.shared().vanished.load(Ordering::SeqCst) == 1);
+        eventually("the origin sees its client go", || {
+            lab.shared().vanished.load(Ordering::SeqCst) == 1
+        });
     });
 }

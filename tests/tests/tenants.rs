@@ -32,14 +32,20 @@ fn c12_a_placeholder_means_nothing_in_another_sandbox() {
         assert_ne!(a.env["LAB_API_KEY"], b.env["LAB_API_KEY"]);
         let presented = format!("Bearer {}", a.env["LAB_API_KEY"]);
         for protocol in ["http/1.1", "h2"] {
-            let plan =
-                Plan::https(HOST, protocol).ask_with("GET", "/x", &[("authorization", &presented)], "");
+            let plan = Plan::https(HOST, protocol).ask_with(
+                "GET",
+                "/x",
+                &[("authorization", &presented)],
+                "",
+            );
             for guest in [&a, &b] {
                 assert_eq!(guest.fetch(&plan)[0].answers[0].status, 200);
             }
         }
-        // What B presents is removed like every authentication that is not its own; its own key stands there.
-        let sent: Vec<_> = lab.seen().iter().map(|seen| seen.values("authorization").concat()).collect();
+        // What B presents is removed like every authentication that is not its own; its own key
+        // stands there.
+        let sent: Vec<_> =
+            lab.seen().iter().map(|seen| seen.values("authorization").concat()).collect();
         let bearer = |key: &str| format!("Bearer {key}");
         let (first, second) = (bearer(lab.key()), bearer(&second));
         assert_eq!(sent, [first.as_str(), &second, &first, &second]);
@@ -47,7 +53,8 @@ fn c12_a_placeholder_means_nothing_in_another_sandbox() {
         // On an ungoverned host it is ordinary text.
         let wide = json!({ "network": { "allow": [OTHER] } });
         let c = daemon.guest(&wide);
-        let plan = Plan::https(OTHER, "h2").ask_with("GET", "/x", &[("authorization", &presented)], "");
+        let plan =
+            Plan::https(OTHER, "h2").ask_with("GET", "/x", &[("authorization", &presented)], "");
         assert_eq!(c.fetch(&plan)[0].answers[0].status, 200);
         assert_eq!(lab.seen().last().unwrap().values("authorization"), [presented.as_str()]);
         daemon.finish();
@@ -62,9 +69,11 @@ fn t7_authorities_and_leaves_are_each_sandboxs_own() {
         assert_ne!(a.ca_pem, b.ca_pem);
         let leaf = format!(
             "import socket, ssl, hashlib, subprocess
-c = ssl.create_default_context(); s = c.wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')
+c = ssl.create_default_context(); s = c.wrap_socket(socket.create_connection(('{HOST}', 443)), \
+             server_hostname='{HOST}')
 pem = ssl.DER_cert_to_PEM_cert(s.getpeercert(True))
-print(subprocess.run(['openssl', 'x509', '-pubkey', '-noout'], input=pem, capture_output=True, text=True).stdout)"
+print(subprocess.run(['openssl', 'x509', '-pubkey', '-noout'], input=pem, capture_output=True, \
+             text=True).stdout)"
         );
         let (in_a, in_b) = (a.python(&leaf), b.python(&leaf));
         assert!(in_a.contains("PUBLIC KEY") && in_b.contains("PUBLIC KEY"), "{in_a}{in_b}");
@@ -73,11 +82,15 @@ print(subprocess.run(['openssl', 'x509', '-pubkey', '-noout'], input=pem, captur
         let trusting = format!(
             "import socket, ssl
 c = ssl.create_default_context(cafile='{}')
-try: c.wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}'); print('trusted')
+try: c.wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}'); \
+             print('trusted')
 except ssl.SSLCertVerificationError: print('not trusted')",
             a.env["NODE_EXTRA_CA_CERTS"]
         );
-        assert_eq!((a.python(&trusting).trim(), b.python(&trusting).trim()), ("trusted", "not trusted"));
+        assert_eq!(
+            (a.python(&trusting).trim(), b.python(&trusting).trim()),
+            ("trusted", "not trusted")
+        );
         daemon.finish();
     });
 }
@@ -94,7 +107,8 @@ fn t9_a_session_of_one_sandbox_is_not_resumed_in_another() {
 c = ssl.create_default_context(cadata='''{}''' + '''{}''')
 c.maximum_version = c.minimum_version = ssl.TLSVersion.{version}
 def ask(path, session):
-    s = c.wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}', session=session)
+    s = c.wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}', \
+                 session=session)
     s.sendall(f'GET {{path}} HTTP/1.1\\r\\nhost: {HOST}\\r\\n\\r\\n'.encode()); s.recv(65536)
     return s
 first = ask('/a1', None)
@@ -161,7 +175,8 @@ fn k14_synthetic_addresses_and_listeners_are_each_sandboxs_own() {
         let address = a.python(&format!("import socket; print(socket.gethostbyname('{HOST}'))"));
         let address = address.trim();
         assert!(address.starts_with("198.18."), "{address}");
-        // A's address stands for nothing in B, or for what B itself has looked up: never for A's host.
+        // A's address stands for nothing in B, or for what B itself has looked up: never for A's
+        // host.
         let speak = format!(
             "import socket
 for prepare in (False, True):
@@ -181,7 +196,8 @@ for prepare in (False, True):
         for port in listening(daemon.running().pid().as_raw()) {
             let said = b.python(&format!(
                 "import socket
-try: socket.create_connection(('127.0.0.1', {port}), 5).sendall(b'GET / HTTP/1.1\\r\\n\\r\\n'); print('reached')
+try: socket.create_connection(('127.0.0.1', {port}), 5).sendall(b'GET / HTTP/1.1\\r\\n\\r\\n'); \
+                 print('reached')
 except OSError as error: print(error.errno)"
             ));
             assert_eq!(said.trim(), "1", "port {port}");
@@ -221,7 +237,12 @@ fn a_sandbox_with_a_network_of_its_own_is_entered_by_process_or_by_path() {
         for by_path in [false, true] {
             let cgroup = Cgroup::new();
             let mut holder = cgroup.command("unshare");
-            holder.args(["--net", "sh", "-c", "ip link set lo up 2>/dev/null; echo up; exec sleep 600"]);
+            holder.args([
+                "--net",
+                "sh",
+                "-c",
+                "ip link set lo up 2>/dev/null; echo up; exec sleep 600",
+            ]);
             let mut holder = holder.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
             let mut line = String::new();
             std::io::BufRead::read_line(
@@ -242,7 +263,8 @@ fn a_sandbox_with_a_network_of_its_own_is_entered_by_process_or_by_path() {
             let guest = daemon.guest_of(cgroup, &made.json());
             let inside = format!(
                 "import os, socket, ssl
-s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), server_hostname='{HOST}')
+s = ssl.create_default_context().wrap_socket(socket.create_connection(('{HOST}', 443)), \
+                 server_hostname='{HOST}')
 s.sendall(b'GET /inside HTTP/1.1\\r\\nhost: {HOST}\\r\\nconnection: close\\r\\n\\r\\n')
 print(os.listdir('/sys/class/net') and s.recv(65536).split(b' ')[1].decode())"
             );
@@ -276,12 +298,19 @@ fn many_sandboxes_come_and_go_side_by_side_and_none_is_served_by_anothers_rules(
                         let guest = daemon.guest(&with_key(key));
                         let path = format!("/{}", guest.id);
                         let plan = Plan::https(HOST, "h2").ask("GET", &path).ask("GET", &path);
-                        assert!(guest.fetch(&plan)[0].answers.iter().all(|answer| answer.status == 200));
+                        assert!(
+                            guest.fetch(&plan)[0].answers.iter().all(|answer| answer.status == 200)
+                        );
                         assert_eq!(
-                            daemon.replace(&guest, &json!({ "network": { "deny": ["*"] } }), true).status,
+                            daemon
+                                .replace(&guest, &json!({ "network": { "deny": ["*"] } }), true)
+                                .status,
                             200
                         );
-                        assert_eq!(guest.fetch(&plan)[0].answers[0].refusal().reason, "host_denied");
+                        assert_eq!(
+                            guest.fetch(&plan)[0].answers[0].refusal().reason,
+                            "host_denied"
+                        );
                         daemon.remove(&guest);
                     }
                 });
@@ -292,8 +321,13 @@ fn many_sandboxes_come_and_go_side_by_side_and_none_is_served_by_anothers_rules(
             .iter()
             .map(|seen| (seen.path.clone(), seen.values("authorization").concat()))
             .collect();
-        assert_eq!((lab.seen().len(), pairs.len()), (24, 12), "each sandbox's requests carry one key");
-        let used: BTreeSet<&str> = pairs.iter().map(|(_, key)| key.trim_start_matches("Bearer ")).collect();
+        assert_eq!(
+            (lab.seen().len(), pairs.len()),
+            (24, 12),
+            "each sandbox's requests carry one key"
+        );
+        let used: BTreeSet<&str> =
+            pairs.iter().map(|(_, key)| key.trim_start_matches("Bearer ")).collect();
         assert_eq!(used, keys.iter().map(String::as_str).collect());
         daemon.finish();
     });

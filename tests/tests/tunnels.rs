@@ -39,8 +39,11 @@ print(listener.getsockname()[1], flush=True)
 while True: threading.Thread(target=one, args=(listener.accept()[0],), daemon=True).start()
 "#
         );
-        let mut process =
-            Command::new("/usr/bin/python3").args(["-c", &program]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = Command::new("/usr/bin/python3")
+            .args(["-c", &program])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port: u16 = line.trim().parse().unwrap();
@@ -82,10 +85,15 @@ fn tls_on_a_tcp_rule_is_tunnelled_unopened() {
             let policy = json!({ "network": { "allow": allow } });
             let outcome = lab.sandbox(&policy).resolve(HOST, server.address).python(PING);
             assert_eq!(outcome.success().out(), "b'+PONG\\r\\n'\n".repeat(3), "{}", outcome.tail());
-            let tunnels: Vec<_> = outcome.audit.iter().filter(|record| record.kind == "connection").collect();
+            let tunnels: Vec<_> =
+                outcome.audit.iter().filter(|record| record.kind == "connection").collect();
             assert_eq!(tunnels.len(), 1, "{:#?}", outcome.audit);
             assert_eq!(
-                (tunnels[0].decision.as_deref(), tunnels[0].protocol.as_deref(), tunnels[0].host.as_deref()),
+                (
+                    tunnels[0].decision.as_deref(),
+                    tunnels[0].protocol.as_deref(),
+                    tunnels[0].host.as_deref()
+                ),
                 (Some("allow"), Some("tls"), Some(HOST))
             );
             assert_eq!(tunnels[0].rule.as_deref(), Some(expected));
@@ -100,9 +108,10 @@ fn openssl_shakes_hands_through_a_tcp_rule_with_and_without_a_server_name() {
         // One answer a connection, whose end openssl waits for.
         let server = Server::start(lab, &PONG.replace("while", "if"));
         let policy = json!({ "network": { "allow": ["tcp://cache.example.test:6380"] } });
-        let script = "for name in '-servername cache.example.test' -noservername; do \
-            echo PING | openssl s_client -quiet -verify_return_error -verify_hostname cache.example.test $name \
-            -CAfile \"$SSL_CERT_FILE\" -connect cache.example.test:6380 2>/dev/null || true; done";
+        let script = "for name in '-servername cache.example.test' -noservername; do echo PING | \
+                      openssl s_client -quiet -verify_return_error -verify_hostname \
+                      cache.example.test $name -CAfile \"$SSL_CERT_FILE\" -connect \
+                      cache.example.test:6380 2>/dev/null || true; done";
         let outcome = lab.sandbox(&policy).resolve(HOST, server.address).shell(script);
         assert_eq!(outcome.success().out(), "+PONG\r\n".repeat(2), "{}", outcome.tail());
     });
@@ -128,7 +137,8 @@ stream = ssl.create_default_context().wrap_socket(stream, server_hostname='cache
 stream.sendall(b'EHLO')
 print(stream.recv(100))
 "#;
-    for allow in [json!(["tcp://cache.example.test:25"]), json!(["*", "tcp://cache.example.test"])] {
+    for allow in [json!(["tcp://cache.example.test:25"]), json!(["*", "tcp://cache.example.test"])]
+    {
         Lab::test(|lab| {
             let server = Server::start(lab, STARTTLS);
             let policy = json!({ "network": { "allow": allow } });
@@ -190,9 +200,16 @@ def ask(words):
 print(ask(b'GET / HTTP/1.1\r\nhost: cache.example.test\r\n\r\n'), ask(b'\x00\x01\x02'), ask(None))
 "#;
         let outcome = lab.sandbox(&policy).resolve(HOST, nowhere).python(program);
-        assert_eq!(outcome.success().out(), "b'HTTP/1.1 502' b'reset' b'reset'\n", "{}", outcome.tail());
-        let refused =
-            outcome.audit.iter().filter(|record| record.reason.as_deref() == Some("upstream_unreachable"));
+        assert_eq!(
+            outcome.success().out(),
+            "b'HTTP/1.1 502' b'reset' b'reset'\n",
+            "{}",
+            outcome.tail()
+        );
+        let refused = outcome
+            .audit
+            .iter()
+            .filter(|record| record.reason.as_deref() == Some("upstream_unreachable"));
         assert_eq!(refused.count(), 3, "{:#?}", outcome.audit);
     });
 }
@@ -226,7 +243,8 @@ except OSError: print('closed')
 #[test]
 fn r5_a_host_of_a_credential_is_never_tunnelled() {
     Lab::test(|lab| {
-        let mut policy = lab.governed("api.example.test", json!([{ "methods": ["GET"], "paths": ["/v1"] }]));
+        let mut policy =
+            lab.governed("api.example.test", json!([{ "methods": ["GET"], "paths": ["/v1"] }]));
         policy["network"] = json!({ "allow": ["tcp://*.example.test", "api.example.test"] });
         let program = r#"
 import socket, ssl
@@ -247,8 +265,10 @@ print(ask(False, b'\x00\x01\x02\x03 what is this\r\n'))
             "{:#?}",
             outcome.audit
         );
-        let denied =
-            outcome.audit.iter().filter(|record| record.reason.as_deref() == Some("protocol_denied"));
+        let denied = outcome
+            .audit
+            .iter()
+            .filter(|record| record.reason.as_deref() == Some("protocol_denied"));
         assert_eq!(denied.count(), 1, "{:#?}", outcome.audit);
     });
 }

@@ -25,8 +25,9 @@ fn run(lab: &Lab, protocols: &[&str], host: &str, way: &str) -> Outcome {
 
 #[test]
 fn an_early_answer_to_a_large_upload_reaches_the_client() {
-    // An origin that reads nothing closes its HTTP/1.1 connection, which may lose the answer directly, too; and
-    // curl never ends an upload over HTTP/2 that was answered with success before its end.
+    // An origin that reads nothing closes its HTTP/1.1 connection, which may lose the answer
+    // directly, too; and curl never ends an upload over HTTP/2 that was answered with success
+    // before its end.
     for (path, status, options) in [
         ("/early/403", "403", &["--http2"][..]),
         ("/early/lab/eager", "200", &["--http1.1"]),
@@ -40,12 +41,17 @@ fn an_early_answer_to_a_large_upload_reaches_the_client() {
                      -X POST -H expect: -T /tmp/body https://{HOST}{path} || exit 1; done; sleep 1; rm /tmp/body"
                 );
                 let outcome = lab.sandbox(&policy(lab)).at_origin(HOST).shell(&script);
-                assert_eq!(outcome.success().out(), format!("{status} ").repeat(8), "{option} {path}");
+                assert_eq!(
+                    outcome.success().out(),
+                    format!("{status} ").repeat(8),
+                    "{option} {path}"
+                );
                 let decision = if path == "/refused" { "deny" } else { "allow" };
                 assert_eq!(outcome.requests(decision).len(), 8);
                 if path.ends_with("eager") {
                     let bodies: Vec<_> = lab.seen().iter().map(|seen| seen.body_bytes).collect();
-                    // The origin's HTTP library tells of the end of such a body with the next request only.
+                    // The origin's HTTP library tells of the end of such a body with the next
+                    // request only.
                     assert_eq!(bodies[..7], [Some(20_000_000); 7], "{option}: all of it arrives");
                 }
             });
@@ -69,7 +75,8 @@ h.head(3, block(b'GET', b'/v1/next'), end=True); print(h.answer(3)[0])";
                 let outcome = run(lab, protocols, HOST, way);
                 let told = outcome.success().out();
                 assert!(
-                    told == "HTTP/1.1 200 OK\nHTTP/1.1 200 OK\n" || told == "('ended', b'eager\\n')\nended\n",
+                    told == "HTTP/1.1 200 OK\nHTTP/1.1 200 OK\n"
+                        || told == "('ended', b'eager\\n')\nended\n",
                     "{told}"
                 );
                 assert_eq!(lab.seen()[0].body_bytes, Some(300_003));
@@ -80,15 +87,21 @@ h.head(3, block(b'GET', b'/v1/next'), end=True); print(h.answer(3)[0])";
 
 #[test]
 fn a_body_of_get_without_a_length_arrives() {
-    let over_h2 = "h = H2(); h.head(1, block(b'GET', b'/v1/upload/lab/upload'))\n\
-        h.data(1, b'abc'); h.data(1, b'def', end=True); print(h.answer(1)[1].decode())";
-    let over_h1 = "s = tls(); s.sendall(f'GET /v1/upload/lab/upload HTTP/1.1\\r\\nhost: {HOST}\\r\\nconnection: close\\r\\n\
-        transfer-encoding: chunked\\r\\n\\r\\n6\\r\\nabcdef\\r\\n0\\r\\n\\r\\n'.encode()); print(rest(s).decode())";
+    let over_h2 = "h = H2(); h.head(1, block(b'GET', b'/v1/upload/lab/upload'))\nh.data(1, \
+                   b'abc'); h.data(1, b'def', end=True); print(h.answer(1)[1].decode())";
+    let over_h1 = "s = tls(); s.sendall(f'GET /v1/upload/lab/upload HTTP/1.1\\r\\nhost: \
+                   {HOST}\\r\\nconnection: close\\r\\ntransfer-encoding: \
+                   chunked\\r\\n\\r\\n6\\r\\nabcdef\\r\\n0\\r\\n\\r\\n'.encode()); \
+                   print(rest(s).decode())";
     for way in [over_h1, over_h2] {
         for protocols in [&["http/1.1"][..], &["h2"]] {
             Lab::test(|lab| {
                 let outcome = run(lab, protocols, HOST, way);
-                assert!(outcome.success().out().contains("6 bef57ec7f53a6d40"), "{}", outcome.out());
+                assert!(
+                    outcome.success().out().contains("6 bef57ec7f53a6d40"),
+                    "{}",
+                    outcome.out()
+                );
                 assert_eq!(lab.seen()[0].body_bytes, Some(6));
                 assert_eq!(outcome.requests("allow")[0].bytes_up, Some(6));
             });
@@ -108,7 +121,9 @@ fn what_http11_refuses_in_a_head_http2_refuses_too() {
     for (what, head) in ways {
         for host in [HOST, OPEN] {
             Lab::test(|lab| {
-                let way = format!("h = H2(); h.head(1, {head}, end=True); print(h.answer(1)[1].decode())");
+                let way = format!(
+                    "h = H2(); h.head(1, {head}, end=True); print(h.answer(1)[1].decode())"
+                );
                 let outcome = run(lab, &["http/1.1"], host, &way);
                 let denied = outcome.requests("deny");
                 let statuses: Vec<_> = denied.iter().map(|record| record.status).collect();
@@ -126,8 +141,8 @@ fn a_head_far_beyond_its_limit_is_explained_and_recorded() {
     for kibibytes in [70, 127, 129, 200, 400] {
         Lab::test(|lab| {
             let way = format!(
-                "h = H2(); h.head(1, block(b'GET', b'/v1/x', [(b'x-large', b'y' * 8000)] * ({kibibytes} * 1024 // 8039 + 1)), \
-                 end=True)\nprint(h.answer(1)[1].decode())"
+                "h = H2(); h.head(1, block(b'GET', b'/v1/x', [(b'x-large', b'y' * 8000)] * \
+                 ({kibibytes} * 1024 // 8039 + 1)), end=True)\nprint(h.answer(1)[1].decode())"
             );
             let outcome = run(lab, &["http/1.1"], HOST, &way);
             assert!(outcome.success().out().contains("limits.header_bytes"), "{}", outcome.out());
@@ -143,21 +158,24 @@ fn with_trailers(h2: bool, announced: bool, trailers: &[(&str, &str)]) -> String
     let names = names.join(", ");
     if h2 {
         let announce = if announced { format!("(b'trailer', b'{names}')") } else { String::new() };
-        let fields: String =
-            trailers.iter().map(|(name, value)| format!("field(b'{name}', b'{value}') + ")).collect();
+        let fields: String = trailers
+            .iter()
+            .map(|(name, value)| format!("field(b'{name}', b'{value}') + "))
+            .collect();
         format!(
-            "import os; KEY = os.environ.get('LAB_API_KEY', '').encode()\n\
-             h = H2(); h.head(1, block(b'PUT', b'/v1/upload/lab/upload', [{announce}]))\n\
-             h.data(1, b'abc'); h.head(1, ({fields}b'').replace(b'PLACEHOLDER-OF-THE-SAME-LENGTH', KEY), end=True)\n\
-             print(h.answer(1))"
+            "import os; KEY = os.environ.get('LAB_API_KEY', '').encode()\nh = H2(); h.head(1, \
+             block(b'PUT', b'/v1/upload/lab/upload', [{announce}]))\nh.data(1, b'abc'); h.head(1, \
+             ({fields}b'').replace(b'PLACEHOLDER-OF-THE-SAME-LENGTH', KEY), \
+             end=True)\nprint(h.answer(1))"
         )
     } else {
         let announce = if announced { format!("trailer: {names}\\r\\n") } else { String::new() };
-        let fields: String = trailers.iter().map(|(name, value)| format!("{name}: {value}\\r\\n")).collect();
+        let fields: String =
+            trailers.iter().map(|(name, value)| format!("{name}: {value}\\r\\n")).collect();
         format!(
-            "s = tls(); s.sendall(f'PUT /v1/upload/lab/upload HTTP/1.1\\r\\nhost: {{HOST}}\\r\\nconnection: close\\r\\n\
-             {announce}transfer-encoding: chunked\\r\\n\\r\\n3\\r\\nabc\\r\\n0\\r\\n{fields}\\r\\n'.encode())\n\
-             print(rest(s))"
+            "s = tls(); s.sendall(f'PUT /v1/upload/lab/upload HTTP/1.1\\r\\nhost: \
+             {{HOST}}\\r\\nconnection: close\\r\\n{announce}transfer-encoding: \
+             chunked\\r\\n\\r\\n3\\r\\nabc\\r\\n0\\r\\n{fields}\\r\\n'.encode())\nprint(rest(s))"
         )
     }
 }
@@ -179,7 +197,11 @@ fn trailers_arrive_without_what_authenticates() {
                     let way = with_trailers(h2, true, sent);
                     let outcome = run(lab, protocols, host, &way);
                     assert!(outcome.success().out().contains("3 ba7816bf"), "{}", outcome.out());
-                    assert_eq!(trailers_of(lab), std::slice::from_ref(&sum), "{h2} {protocols:?} {host}");
+                    assert_eq!(
+                        trailers_of(lab),
+                        std::slice::from_ref(&sum),
+                        "{h2} {protocols:?} {host}"
+                    );
                 });
             }
         }
@@ -213,7 +235,8 @@ fn a_placeholder_in_a_trailer_to_another_host_is_a_leak() {
     Lab::test(|lab| {
         let way = with_trailers(true, true, &[("x-sum", "PLACEHOLDER-OF-THE-SAME-LENGTH")]);
         // The length of the value stands before it: it is written for the placeholder's.
-        let way = way.replace("field(b'x-sum', b'PLACEHOLDER-OF-THE-SAME-LENGTH')", "field(b'x-sum', KEY)");
+        let way = way
+            .replace("field(b'x-sum', b'PLACEHOLDER-OF-THE-SAME-LENGTH')", "field(b'x-sum', KEY)");
         let outcome = run(lab, &["h2"], OPEN, &way);
         assert!(outcome.success().out().contains("credential_misuse"), "{}", outcome.out());
         outcome.one_with("credential_misuse");

@@ -30,7 +30,8 @@ impl Openssl {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let address = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned));
+        let address =
+            lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned));
         let address = address.expect("a bound port").parse().unwrap();
         // What it prints of its sessions is taken until it ends.
         std::thread::spawn(move || lines.for_each(drop));
@@ -74,12 +75,16 @@ fn self_signed(lab: &Lab, file: &str, name: &str, options: &[&str]) -> (PathBuf,
 
 fn of_the_lab(lab: &Lab, name: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) = lab.ca().certificate_pem(name);
-    (lab.secret_file(&format!("{name}.pem"), &certificate), lab.secret_file(&format!("{name}.key"), &key))
+    (
+        lab.secret_file(&format!("{name}.pem"), &certificate),
+        lab.secret_file(&format!("{name}.key"), &key),
+    )
 }
 
 /// The answer to `GET https://NAME/`: its status and its text, a refusal's message where it is one.
 fn ask(sandbox: Sandbox<'_>, name: &str) -> (u16, String) {
-    let outcome = sandbox.run(&["curl", "-sS", "-w", "\n%{http_code}", &format!("https://{name}/")]);
+    let outcome =
+        sandbox.run(&["curl", "-sS", "-w", "\n%{http_code}", &format!("https://{name}/")]);
     let out = outcome.success().out();
     let (body, status) = out.rsplit_once('\n').unwrap();
     let message = serde_json::from_str::<Value>(body).ok().map(|body| {
@@ -102,7 +107,12 @@ fn t4_a_self_signed_certificate_that_is_named_is_taken_for_its_server() {
         ("CA:FALSE", &no_ca, true, ""),
         ("CA:TRUE, not given", &is_ca, false, "--upstream-ca"),
         ("CA:FALSE, not given", &no_ca, false, "--upstream-ca"),
-        ("for other names", &address, true, "is for `other.corp.test`, `192.0.2.7`, not for the name"),
+        (
+            "for other names",
+            &address,
+            true,
+            "is for `other.corp.test`, `192.0.2.7`, not for the name",
+        ),
         ("without names", &nameless, true, "no host name"),
     ];
     Lab::test(|lab| {

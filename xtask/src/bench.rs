@@ -39,7 +39,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         command
     };
     match arguments.split_first() {
-        Some((name, rest)) if OF_THE_PRODUCT.iter().chain(&OF_THE_LAB).any(|known| known == name) => {
+        Some((name, rest))
+            if OF_THE_PRODUCT.iter().chain(&OF_THE_LAB).any(|known| known == name) =>
+        {
             status(bench(name, rest))
         }
         Some((name, _)) => {

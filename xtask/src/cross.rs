@@ -18,10 +18,11 @@ const COMPILER: &str = "aarch64-linux-gnu-gcc";
 
 /// Runs the command.
 pub(crate) fn run() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
     let (rustc, ..) = find_rustc().context(
-        "no rustc with its library sources:\n    apt-get install rustc-web rust-web-src     (Debian: rustc 1.96)\n    \
-         or: rustup toolchain install nightly --component rust-src",
+        "no rustc with its library sources:\n    apt-get install rustc-web rust-web-src     \
+         (Debian: rustc 1.96)\n    or: rustup toolchain install nightly --component rust-src",
     )?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
@@ -36,7 +37,15 @@ pub(crate) fn run() -> Result<()> {
         .env("CC_aarch64_unknown_linux_gnu", COMPILER)
         // The result is not run, so it need not be fast.
         .env("CFLAGS_aarch64_unknown_linux_gnu", "-O0")
-        .args(["check", "--quiet", "-Z", "build-std=std,panic_abort", "--target", TARGET, "--locked"])
+        .args([
+            "check",
+            "--quiet",
+            "-Z",
+            "build-std=std,panic_abort",
+            "--target",
+            TARGET,
+            "--locked",
+        ])
         .args(["--package", "interceptor", "--lib", "--bins", "--target-dir"])
         .arg(root.join("target/cross"))
         .status()

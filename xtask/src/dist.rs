@@ -41,15 +41,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     succeed(cargo(build.chain((profile == "release").then_some("--release"))))?;
     let program = built(profile, "interceptor")?;
 
-    let target = program.parent().and_then(Path::parent).context("the program is not in target/PROFILE")?;
+    let target =
+        program.parent().and_then(Path::parent).context("the program is not in target/PROFILE")?;
     let to = to.unwrap_or_else(|| target.join("dist"));
-    let name = format!("interceptor-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+    let name =
+        format!("interceptor-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     let package = to.join(&name);
     if package.exists() {
         // Only remove what an earlier run made.
         fs::remove_dir_all(&package).with_context(|| format!("removing {}", package.display()))?;
     }
-    fs::create_dir_all(package.join("bin")).with_context(|| format!("making {}", package.display()))?;
+    fs::create_dir_all(package.join("bin"))
+        .with_context(|| format!("making {}", package.display()))?;
     copy(&program, &package.join("bin/interceptor"))?;
     let mut generate = Command::new(&program);
     generate.arg("generate").arg("--to").arg(&package);
@@ -63,13 +66,22 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
 
     let archive = to.join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");
-    tar.args(["--create", "--gzip", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--file"]);
+    tar.args([
+        "--create",
+        "--gzip",
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--file",
+    ]);
     tar.arg(&archive).arg("--directory").arg(&to).arg(&name);
     succeed(tar)?;
     let mut files = Vec::new();
     list(&package, &mut files)?;
     for file in files.iter().chain([&archive]) {
-        let size = fs::metadata(file).with_context(|| format!("examining {}", file.display()))?.len();
+        let size =
+            fs::metadata(file).with_context(|| format!("examining {}", file.display()))?.len();
         println!("{size:>10}  {}", file.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -91,7 +103,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// The files below a directory, in order.
 fn list(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = fs::read_dir(directory).with_context(|| format!("listing {}", directory.display()))?;
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("listing {}", directory.display()))?;
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {

@@ -31,7 +31,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         [argument] if argument == "--check" => true,
         _ => bail!("usage: cargo xtask ebpf [--check]"),
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
     let toolchain = Toolchain::find()?;
     let object = toolchain.build(root)?;
     let kept = Kept::at(&root.join(KEPT));
@@ -56,8 +57,9 @@ impl Toolchain {
         let rustc = find_rustc();
         if rustc.is_none() {
             missing.push(
-                "a rustc with its library sources and LLVM 22:\n    apt-get install rustc-web rust-web-src     (Debian: rustc 1.96)\n    \
-                 or: rustup toolchain install nightly --component rust-src",
+                "a rustc with its library sources and LLVM 22:\n    apt-get install rustc-web \
+                 rust-web-src     (Debian: rustc 1.96)\n    or: rustup toolchain install nightly \
+                 --component rust-src",
             );
         }
         let linker = in_path(LINKER);
@@ -77,13 +79,27 @@ impl Toolchain {
             missing.push("llvm-strip of LLVM 22:\n    apt-get install llvm-22");
         }
         match (rustc, linker, linker_version, strip) {
-            (Some((rustc, rustc_version, rust_source)), Some(linker), Some(linker_version), Some(strip))
-                if missing.is_empty() =>
-            {
+            (
+                Some((rustc, rustc_version, rust_source)),
+                Some(linker),
+                Some(linker_version),
+                Some(strip),
+            ) if missing.is_empty() => {
                 let strip_version = version_line(&strip, "LLVM version")?;
-                Ok(Self { rustc, rustc_version, rust_source, linker, linker_version, strip, strip_version })
+                Ok(Self {
+                    rustc,
+                    rustc_version,
+                    rust_source,
+                    linker,
+                    linker_version,
+                    strip,
+                    strip_version,
+                })
             }
-            _ => bail!("building the eBPF object needs, and this machine lacks:\n  {}", missing.join("\n  ")),
+            _ => bail!(
+                "building the eBPF object needs, and this machine lacks:\n  {}",
+                missing.join("\n  ")
+            ),
         }
     }
 
@@ -99,12 +115,21 @@ impl Toolchain {
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("RUSTC_WRAPPER")
             .env("RUSTC", &self.rustc)
-            // build-std and inline assembly for BPF are unstable; this lets a release compiler take them.
+            // build-std and inline assembly for BPF are unstable; this lets a release compiler take
+            // them.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
             .env("RUSTFLAGS", self.flags(root)?)
             .args(["build", "-Z", "build-std=core", "--target", TARGET, "--release", "--locked"])
-            .args(["--package", PACKAGE, "--bin", PACKAGE, "--features", "programs", "--target-dir"])
+            .args([
+                "--package",
+                PACKAGE,
+                "--bin",
+                PACKAGE,
+                "--features",
+                "programs",
+                "--target-dir",
+            ])
             .arg(&target_directory)
             .status()
             .context("cannot run cargo")?;
@@ -121,14 +146,18 @@ impl Toolchain {
         fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
     }
 
-    /// The compiler's flags: BTF, which needs debug information, and no path of this machine in the object.
+    /// The compiler's flags: BTF, which needs debug information, and no path of this machine in the
+    /// object.
     fn flags(&self, root: &Path) -> Result<String> {
         let cargo_home = match env::var_os("CARGO_HOME") {
             Some(home) => PathBuf::from(home),
-            None => PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?)
-                .join(".cargo"),
+            None => {
+                PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?)
+                    .join(".cargo")
+            }
         };
-        let mut flags = String::from("-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch=\"x86_64\"");
+        let mut flags =
+            String::from("-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch=\"x86_64\"");
         let mut remap = |from: &Path, to: &str| -> Result<()> {
             let from = from.to_str().context("a path to remap is not UTF-8")?;
             ensure!(
@@ -140,7 +169,9 @@ impl Toolchain {
         remap(root, ".")?;
         let sources = cargo_home.join("registry/src");
         // Cargo names the directory of a registry after the registry and a hash.
-        for entry in fs::read_dir(&sources).with_context(|| format!("cannot read {}", sources.display()))? {
+        for entry in
+            fs::read_dir(&sources).with_context(|| format!("cannot read {}", sources.display()))?
+        {
             remap(&entry?.path(), "registry")?;
         }
         remap(&self.rust_source, "rust")?;
@@ -149,7 +180,10 @@ impl Toolchain {
 
     /// The versions that determine the bytes, one per line.
     fn versions(&self) -> String {
-        format!("{}\n{}\nllvm-strip {}\n", self.rustc_version, self.linker_version, self.strip_version)
+        format!(
+            "{}\n{}\nllvm-strip {}\n",
+            self.rustc_version, self.linker_version, self.strip_version
+        )
     }
 }
 
@@ -170,7 +204,8 @@ impl Kept {
     }
 
     fn write(&self, object: &[u8], toolchain: &Toolchain) -> Result<()> {
-        fs::write(&self.object, object).with_context(|| format!("cannot write {}", self.object.display()))?;
+        fs::write(&self.object, object)
+            .with_context(|| format!("cannot write {}", self.object.display()))?;
         let hash = sha256(&self.object)?;
         fs::write(&self.hash, format!("{hash}  interceptor.o\n"))?;
         fs::write(&self.versions, toolchain.versions())?;
@@ -179,11 +214,11 @@ impl Kept {
     }
 
     fn compare(&self, object: &[u8], toolchain: &Toolchain) -> Result<()> {
-        let kept =
-            fs::read(&self.object).with_context(|| format!("cannot read {}", self.object.display()))?;
+        let kept = fs::read(&self.object)
+            .with_context(|| format!("cannot read {}", self.object.display()))?;
         let hash = sha256(&self.object)?;
-        let noted =
-            fs::read_to_string(&self.hash).with_context(|| format!("cannot read {}", self.hash.display()))?;
+        let noted = fs::read_to_string(&self.hash)
+            .with_context(|| format!("cannot read {}", self.hash.display()))?;
         ensure!(
             noted.split_whitespace().next() == Some(hash.as_str()),
             "{} does not hold the hash of {}, which is {hash}",
@@ -199,9 +234,15 @@ impl Kept {
             return Ok(());
         }
         let versions = fs::read_to_string(&self.versions).unwrap_or_default();
-        let at = kept.iter().zip(object).position(|(a, b)| a != b).unwrap_or(kept.len().min(object.len()));
+        let at = kept
+            .iter()
+            .zip(object)
+            .position(|(a, b)| a != b)
+            .unwrap_or(kept.len().min(object.len()));
         let cause = if versions == toolchain.versions() {
-            "the toolchain is the same, so the sources have changed: run `cargo xtask ebpf` and commit what it writes".to_owned()
+            "the toolchain is the same, so the sources have changed: run `cargo xtask ebpf` and \
+             commit what it writes"
+                .to_owned()
         } else {
             format!(
                 "the toolchain differs; checked in was made by\n{versions}and this machine has\n{}",
@@ -209,7 +250,8 @@ impl Kept {
             )
         };
         bail!(
-            "{} is not what the sources make: {} bytes against {} built, first difference at byte {at}; {cause}",
+            "{} is not what the sources make: {} bytes against {} built, first difference at byte \
+             {at}; {cause}",
             self.object.display(),
             kept.len(),
             object.len()
@@ -217,7 +259,8 @@ impl Kept {
     }
 }
 
-/// A compiler that has its library sources, with its version and where the sources are: Debian's, else rustup's nightly.
+/// A compiler that has its library sources, with its version and where the sources are: Debian's,
+/// else rustup's nightly.
 pub(crate) fn find_rustc() -> Option<(PathBuf, String, PathBuf)> {
     let nightly = Command::new("rustup")
         .args(["which", "--toolchain", "nightly", "rustc"])
@@ -241,7 +284,10 @@ pub(crate) fn find_rustc() -> Option<(PathBuf, String, PathBuf)> {
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cargo = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
-    env::split_paths(&path).chain(cargo).map(|directory| directory.join(name)).find(|path| path.is_file())
+    env::split_paths(&path)
+        .chain(cargo)
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
 }
 
 /// The first line of a program's `--version`.
@@ -255,7 +301,11 @@ fn version_line(program: &Path, label: &str) -> Result<String> {
     let long = output(Command::new(program).args(["--version", "--verbose"]))
         .or_else(|_| output(Command::new(program).arg("--version")))?;
     let line = long.lines().find_map(|line| line.split_once(label));
-    Ok(line.with_context(|| format!("{} does not say its {label}", program.display()))?.1.trim().to_owned())
+    Ok(line
+        .with_context(|| format!("{} does not say its {label}", program.display()))?
+        .1
+        .trim()
+        .to_owned())
 }
 
 /// The SHA-256 of a file, by coreutils.
@@ -266,8 +316,14 @@ fn sha256(path: &Path) -> Result<String> {
 
 /// A command's standard output.
 fn output(command: &mut Command) -> Result<String> {
-    let output =
-        command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    ensure!(output.status.success(), "{} failed: {}", command.get_program().display(), output.status);
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    ensure!(
+        output.status.success(),
+        "{} failed: {}",
+        command.get_program().display(),
+        output.status
+    );
     Ok(String::from_utf8(output.stdout)?)
 }

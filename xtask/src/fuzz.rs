@@ -35,7 +35,8 @@ const INPUT_TIMEOUT: u32 = 10;
 /// The memory limit of a target, in MiB.
 const MEMORY: u32 = 2048;
 
-/// SanitizerCoverage (<https://clang.llvm.org/docs/SanitizerCoverage.html>): edges, comparisons and counters.
+/// SanitizerCoverage (<https://clang.llvm.org/docs/SanitizerCoverage.html>): edges, comparisons and
+/// counters.
 const COVERAGE: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -80,8 +81,9 @@ fn parse(arguments: &[String]) -> Result<(u32, Vec<String>)> {
         match argument.as_str() {
             "--seconds" => {
                 let value = rest.next().context("--seconds takes a number")?;
-                seconds =
-                    value.parse().with_context(|| format!("--seconds takes a number, not {value:?}"))?;
+                seconds = value
+                    .parse()
+                    .with_context(|| format!("--seconds takes a number, not {value:?}"))?;
             }
             target if TARGETS.contains(&target) => targets.push(target.to_owned()),
             other => bail!("no fuzz target {other:?}: there are {}", TARGETS.join(", ")),
@@ -124,7 +126,8 @@ fn fuzz_one(fuzz: &Path, host: &str, target: &str, seconds: u32) -> Result<bool>
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
     };
-    let (corpus, seeds, artifacts) = (directory("corpus")?, directory("seeds")?, directory("artifacts")?);
+    let (corpus, seeds, artifacts) =
+        (directory("corpus")?, directory("seeds")?, directory("artifacts")?);
     let binary = fuzz.join("target").join(host).join("release").join(target);
     println!("fuzz: {target} for {seconds} s");
     let log = artifacts.join("log");

@@ -51,12 +51,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         });
         return fs::write(&figures, text).context("writing interceptor/instructions/figures.txt");
     }
-    let known = fs::read_to_string(&figures).context("reading interceptor/instructions/figures.txt")?;
+    let known =
+        fs::read_to_string(&figures).context("reading interceptor/instructions/figures.txt")?;
     let (table, moved) = compared(&known, &counted);
     print!("{table}");
     if moved {
         bail!(
-            "figures moved by more than {TOLERANCE} %: `cargo xtask bench instructions --accept` accepts them"
+            "figures moved by more than {TOLERANCE} %: `cargo xtask bench instructions --accept` \
+             accepts them"
         );
     }
     Ok(())
@@ -66,7 +68,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 fn compared(known: &str, counted: &BTreeMap<String, u64>) -> (String, bool) {
     let known: BTreeMap<&str, u64> = known
         .lines()
-        .filter_map(|line| line.split_once(' ').and_then(|(name, count)| Some((name, count.parse().ok()?))))
+        .filter_map(|line| {
+            line.split_once(' ').and_then(|(name, count)| Some((name, count.parse().ok()?)))
+        })
         .collect();
     let (mut table, mut moved) = (String::new(), false);
     for (name, count) in counted {
@@ -106,11 +110,16 @@ fn fixed_seeds(program: &Path) -> Result<std::path::PathBuf> {
 /// The instructions of one piece.
 fn count(program: &Path, seeds: &Path, name: &str) -> Result<u64> {
     let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*measured*"]);
+    valgrind.args([
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        "--toggle-collect=*measured*",
+    ]);
     let output = valgrind.arg(program).arg(name).env("LD_PRELOAD", seeds).output();
     let output = output.context("starting valgrind")?;
     let told = String::from_utf8_lossy(&output.stderr);
-    let count = told.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    let count =
+        told.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
     match count {
         Some(count) if output.status.success() && count > 0 => Ok(count),
         _ => bail!("valgrind did not count {name}:\n{told}"),
@@ -127,7 +136,10 @@ mod tests {
         assert!(!compared("redact 1000\n", &counted(1019)).1);
         for count in [1021, 979] {
             let (table, moved) = compared("redact 1000\n", &counted(count));
-            assert!(moved && table.contains("redact") && table.contains("2.10 %  MOVED"), "{table}");
+            assert!(
+                moved && table.contains("redact") && table.contains("2.10 %  MOVED"),
+                "{table}"
+            );
         }
         assert!(compared("", &counted(1)).1);
         assert!(compared("redact 1000\ngone 5\n", &counted(1000)).0.contains("gone"));

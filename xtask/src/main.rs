@@ -17,12 +17,18 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask COMMAND [ARG…]
 
-  run                 builds everything and runs the demonstration; needs root, or calls sudo
-  run -- ARG…         builds the interceptor and runs it with these arguments:
-                      cargo xtask run -- run --policy p.json -- curl https://api.openai.com/v1/models
-  test [ARG…]         builds, then runs every test: unit, doc, and integration with real eBPF; needs root, or calls sudo.
-                      The arguments go to `cargo test`: cargo xtask test --test refusals -- --nocapture
-                      What the tests need and the machine lacks is installed first (root on Debian), or listed
+  run                 builds everything and runs the \
+                    demonstration; needs root, or calls sudo
+  run -- ARG…         builds the interceptor \
+                    and runs it with these arguments:
+                      cargo xtask run -- run --policy \
+                    p.json -- curl https://api.openai.com/v1/models
+  test [ARG…]         builds, then runs every test: unit, doc, and integration with real eBPF; \
+                    needs root, or calls sudo.
+                      The arguments go to `cargo test`: cargo xtask test --test refusals -- \
+                    --nocapture
+                      What the tests need and the machine lacks is installed first (root on \
+                    Debian), or listed
   test --prerequisites
                       only that, for the tests and for `.ci/run`
   ebpf [--check]      builds the eBPF object; --check compares it with the one that is checked in
@@ -30,16 +36,20 @@ cargo xtask COMMAND [ARG…]
   fuzz [--seconds N] [TARGET…]
                       builds the fuzz targets and runs each for N seconds
   dist [--debug] [--to DIR]
-                      builds the release binary and puts a package together in target/dist: the binary, completions, manual
+                      builds the release binary and puts a package together in target/dist: the \
+                    binary, completions, manual
                       pages, licence, systemd unit and hooks, and an archive of them
   bench [NAME [ARG…]] runs the benchmarks: decide, redact, sandboxes, neighbours, requests
   bench neighbours    what a sandbox at its limits costs the one beside it
   bench instructions [--accept]
-                      counts the instructions of the hot pieces by valgrind, and fails where one moved by more than 2 %;
+                      counts the instructions of the hot pieces by valgrind, and fails where one \
+                    moved by more than 2 %;
                       --accept writes what it counted into interceptor/instructions/figures.txt
   bench requests [OPTION…]
-                      what a request costs, beside HAProxy, hudsucker and Envoy: --list, --quick, --scenario NAME,
-                      --contender NAME, --rounds N, --json (docs/benchmarks.md); a whole run takes half an hour
+                      what a request costs, beside HAProxy, hudsucker and Envoy: --list, --quick, \
+                    --scenario NAME,
+                      --contender NAME, --rounds N, --json (docs/benchmarks.md); a whole run takes \
+                    half an hour
   bench --prerequisites
                       installs what `bench requests` needs, or lists it
 ";

@@ -85,7 +85,11 @@ const FOR_CI: &[Package] = &[
     package("rust-web-src", Sign::Package, "the eBPF object"),
     package("llvm-22", Sign::Package, "bpf-linker"),
     package("llvm-22-dev", Sign::Package, "bpf-linker"),
-    package("gcc-aarch64-linux-gnu", Sign::Program("aarch64-linux-gnu-gcc"), "the check for aarch64"),
+    package(
+        "gcc-aarch64-linux-gnu",
+        Sign::Program("aarch64-linux-gnu-gcc"),
+        "the check for aarch64",
+    ),
     package("libc6-dev-arm64-cross", Sign::Package, "the check for aarch64"),
     package("valgrind", Sign::Program("valgrind"), "counts instructions"),
 ];
@@ -171,7 +175,10 @@ fn told(need: Need, packages: &[&Package], tools: &[&Tool]) -> String {
         text += &format!("  {:22} {}\n", package.shown(), package.purpose);
     }
     for tool in tools {
-        text += &format!("  {:22} what `.ci/run` checks with\n", format!("{} {}", tool.name, tool.version));
+        text += &format!(
+            "  {:22} what `.ci/run` checks with\n",
+            format!("{} {}", tool.name, tool.version)
+        );
     }
     text += "to install it:\n";
     if !packages.is_empty() {
@@ -179,11 +186,13 @@ fn told(need: Need, packages: &[&Package], tools: &[&Tool]) -> String {
         let names = names.join(" ");
         if on_path("apt-get").is_some() {
             text += &format!(
-                "  sudo apt-get update && sudo apt-get install -y --no-install-recommends {names}\n"
+                "  sudo apt-get update && sudo apt-get install -y --no-install-recommends \
+                 {names}\n"
             );
         } else {
             text += &format!(
-                "  the packages of your distribution that hold those programs; Debian's are\n  {names}\n"
+                "  the packages of your distribution that hold those programs; Debian's are\n  \
+                 {names}\n"
             );
         }
     }
@@ -218,7 +227,8 @@ impl Package {
 
 impl Tool {
     fn arguments(&self) -> Vec<&'static str> {
-        [&["install", "--quiet", "--locked"], self.options, &[self.name, "--version", self.version]].concat()
+        [&["install", "--quiet", "--locked"], self.options, &[self.name, "--version", self.version]]
+            .concat()
     }
 }
 
@@ -233,7 +243,8 @@ fn missing_packages(need: Need) -> Vec<&'static Package> {
 
 /// Checks cargo's own record for the name and version in the arguments.
 fn missing_tools() -> Vec<&'static Tool> {
-    let listed = cargo(["install", "--list"]).output().map(|output| output.stdout).unwrap_or_default();
+    let listed =
+        cargo(["install", "--list"]).output().map(|output| output.stdout).unwrap_or_default();
     let listed = String::from_utf8_lossy(&listed).into_owned();
     let there = |tool: &&Tool| !listed.contains(&format!("{} v{}:", tool.name, tool.version));
     TOOLS.iter().filter(there).collect()
@@ -257,7 +268,8 @@ fn apt(arguments: &[&str]) -> Command {
 
 fn installed(package: &str) -> bool {
     let format = "--showformat=${db:Status-Status}";
-    let output = Command::new("dpkg-query").args(["--show", format, package]).stderr(Stdio::null()).output();
+    let output =
+        Command::new("dpkg-query").args(["--show", format, package]).stderr(Stdio::null()).output();
     output.is_ok_and(|output| output.stdout == b"installed")
 }
 
@@ -287,7 +299,8 @@ mod tests {
         for part in ["no-such-program", "no-such-package no-such-library", "bpf-linker 0.10.4"] {
             assert!(text.contains(part), "{text}");
         }
-        let linker = "LLVM_SYS_221_PREFIX=/usr/lib/llvm-22 cargo install --quiet --locked bpf-linker";
+        let linker =
+            "LLVM_SYS_221_PREFIX=/usr/lib/llvm-22 cargo install --quiet --locked bpf-linker";
         assert!(text.contains(linker), "{text}");
     }
 

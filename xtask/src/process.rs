@@ -60,7 +60,8 @@ pub(crate) fn built(profile: &str, name: &str) -> Result<PathBuf> {
         return Ok(workspace().join(target).join(profile).join(name));
     }
     let own = env::current_exe().context("finding this program")?;
-    let target = own.parent().and_then(Path::parent).context("this program is not in target/PROFILE")?;
+    let target =
+        own.parent().and_then(Path::parent).context("this program is not in target/PROFILE")?;
     Ok(target.join(profile).join(name))
 }
 
@@ -83,14 +84,17 @@ pub(crate) fn as_root() -> Result<Vec<OsString>> {
     let path = env::var_os("PATH").unwrap_or_default();
     if !env::split_paths(&path).any(|directory| directory.join("sudo").is_file()) {
         bail!(
-            "this needs root (it makes cgroups and namespaces and loads eBPF), and there is no sudo: run it as root"
+            "this needs root (it makes cgroups and namespaces and loads eBPF), and there is no \
+             sudo: run it as root"
         );
     }
-    eprintln!("xtask: this needs root (it makes cgroups and namespaces and loads eBPF): calling sudo");
+    eprintln!(
+        "xtask: this needs root (it makes cgroups and namespaces and loads eBPF): calling sudo"
+    );
     let mut path_setting = OsString::from("PATH=");
     path_setting.push(path);
-    let keep =
-        "--preserve-env=HOME,CARGO_HOME,RUSTUP_HOME,RUST_LOG,RUST_BACKTRACE,INTERCEPTOR_BIN,TERM,LANG,CI";
+    let keep = "--preserve-env=HOME,CARGO_HOME,RUSTUP_HOME,RUST_LOG,RUST_BACKTRACE,\
+                INTERCEPTOR_BIN,TERM,LANG,CI";
     Ok(vec!["sudo".into(), keep.into(), "env".into(), path_setting])
 }
 
@@ -99,7 +103,8 @@ pub(crate) fn runner(words: &[OsString]) -> Vec<String> {
     if words.is_empty() {
         return vec![];
     }
-    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let words: Vec<String> =
+        words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
     vec!["--config".to_owned(), format!("target.'cfg(unix)'.runner = [{}]", words.join(", "))]
 }
 

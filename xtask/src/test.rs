@@ -17,14 +17,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     }
     // Check before anything is built. A selection of tests may not need all of it.
     match bring(Need::Tests) {
-        Err(missing) if !arguments.is_empty() => eprintln!("xtask: some tests would fail here: {missing:#}"),
+        Err(missing) if !arguments.is_empty() => {
+            eprintln!("xtask: some tests would fail here: {missing:#}")
+        }
         outcome => outcome?,
     }
     succeed(cargo(["build", "-p", "interceptor", "-p", "interceptor-tests", "--bins"]))?;
     let mut command = cargo(["test"]);
     command.args(runner(&as_root()?));
     // The eBPF crate is no default member, but the types it shares have tests of their own.
-    if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
+    if !arguments
+        .iter()
+        .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
+    {
         command.arg("--workspace");
     }
     command.args(arguments);

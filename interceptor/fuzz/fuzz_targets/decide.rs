@@ -11,7 +11,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     let Some((rules, request)) = text.rsplit_once('\n') else { return };
     let Some((method, path)) = request.split_once(' ') else { return };
-    let rules: Vec<(&str, &str)> = rules.lines().filter_map(|line| line.split_once(' ')).take(32).collect();
+    let rules: Vec<(&str, &str)> =
+        rules.lines().filter_map(|line| line.split_once(' ')).take(32).collect();
     let listed: Vec<_> = rules
         .iter()
         .map(|(method, pattern)| serde_json::json!({ "methods": [method], "paths": [pattern] }))
@@ -24,7 +25,10 @@ fuzz_target!(|text: &str| {
     if let Ok(address) = Host::parse("169.254.169.254")
         && let Some(based) = policy.base_url(Scheme::Http, &address, 80, path)
     {
-        assert!(based.host == host && based.port == 443 && path.ends_with(&based.path) || based.path == "/");
+        assert!(
+            based.host == host && based.port == 443 && path.ends_with(&based.path)
+                || based.path == "/"
+        );
         if let Some(url) = policy.as_base_url(&based, &format!("https://c.test{}", based.path)) {
             let again = url.strip_prefix("http://169.254.169.254").unwrap_or_default();
             assert_eq!(policy.base_url(Scheme::Http, &address, 80, again), Some(based));
@@ -47,7 +51,8 @@ fuzz_target!(|text: &str| {
         rule_method.to_ascii_uppercase() == method
             && PathPattern::parse(pattern).is_ok_and(|pattern| pattern.matches(&canonical))
     });
-    let refused = ["CONNECT", "TRACE", "TRACK"].iter().any(|never| method.eq_ignore_ascii_case(never));
+    let refused =
+        ["CONNECT", "TRACE", "TRACK"].iter().any(|never| method.eq_ignore_ascii_case(never));
     match decision {
         Decision::Allow(allow) => {
             assert!(single && !refused);

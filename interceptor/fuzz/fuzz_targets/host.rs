@@ -8,7 +8,10 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     if let Ok(host) = Host::parse(text) {
         let printed = host.to_string();
-        assert!(printed.is_ascii() && !printed.contains(|character: char| character.is_ascii_uppercase()));
+        assert!(
+            printed.is_ascii()
+                && !printed.contains(|character: char| character.is_ascii_uppercase())
+        );
         assert_eq!(Host::parse(&printed).as_ref(), Ok(&host));
         // Rules and requests share one form.
         assert_eq!(Host::parse_rule(text), Ok(host));

@@ -1,4 +1,5 @@
-//! A pattern and a path, on a line each: no panic, and a pattern without a wildcard is a prefix on a segment boundary.
+//! A pattern and a path, on a line each: no panic, and a pattern without a wildcard is a prefix on
+//! a segment boundary.
 #![no_main]
 
 use interceptor_policy::{CanonicalPath, PathPattern};
@@ -6,7 +7,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let (pattern, path) = text.split_once('\n').unwrap_or((text, "/"));
-    let (Ok(compiled), Ok(path)) = (PathPattern::parse(pattern), CanonicalPath::parse(path)) else { return };
+    let (Ok(compiled), Ok(path)) = (PathPattern::parse(pattern), CanonicalPath::parse(path)) else {
+        return;
+    };
     let matches = compiled.matches(&path);
     if !compiled.is_glob()
         && let Ok(prefix) = CanonicalPath::parse(pattern)

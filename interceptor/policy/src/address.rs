@@ -49,8 +49,8 @@ pub(crate) struct Views {
 }
 
 impl Views {
-    /// Unwraps IPv4-mapped (which *is* the IPv4 address), IPv4-compatible and -translated, NAT64 (RFC 6052, RFC 8215),
-    /// 6to4 (RFC 3056), Teredo (RFC 4380) and ISATAP (RFC 5214).
+    /// Unwraps IPv4-mapped (which *is* the IPv4 address), IPv4-compatible and -translated, NAT64
+    /// (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380) and ISATAP (RFC 5214).
     pub(crate) fn of(address: IpAddr) -> Views {
         let canonical = address.to_canonical();
         let mut views = Views { all: [canonical; 3], count: 1 };

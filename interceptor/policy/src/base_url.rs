@@ -72,8 +72,9 @@ impl Policy {
     /// The variables that point clients at the base URLs of this policy's services, with their
     /// values.
     pub fn base_urls(&self) -> Vec<(String, String)> {
-        let usable =
-            (0..self.credentials.len()).map(CredentialId).filter(|id| self.first_host(*id).is_some());
+        let usable = (0..self.credentials.len())
+            .map(CredentialId)
+            .filter(|id| self.first_host(*id).is_some());
         usable
             .flat_map(|id| {
                 let credential = self.credential(id);
@@ -94,8 +95,10 @@ impl Policy {
             Some(path) if !path.starts_with('/') => (from.host.clone(), from.port, url),
             _ => {
                 let scheme = url.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case("https://"));
-                let behind = scheme.map(|scheme| &url[scheme.len()..]).or_else(|| url.strip_prefix("//"))?;
-                let (authority, rest) = behind.split_at(behind.find(['/', '?', '#']).unwrap_or(behind.len()));
+                let behind =
+                    scheme.map(|scheme| &url[scheme.len()..]).or_else(|| url.strip_prefix("//"))?;
+                let (authority, rest) =
+                    behind.split_at(behind.find(['/', '?', '#']).unwrap_or(behind.len()));
                 let Authority { host, port } = Authority::parse(authority).ok()?;
                 (host, port.unwrap_or(443), rest)
             }
@@ -142,8 +145,9 @@ impl Policy {
             Some(port) => vec![port],
             None => std::iter::once(443).chain(hosts.iter().filter_map(|host| host.port)).collect(),
         };
-        let port =
-            ports.into_iter().find(|port| self.governing(Scheme::Https, &host, *port).contains(&id))?;
+        let port = ports
+            .into_iter()
+            .find(|port| self.governing(Scheme::Https, &host, *port).contains(&id))?;
         Some((host, port))
     }
 }

@@ -119,7 +119,8 @@ static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
 });
 
 impl Catalogue {
-    /// The catalogue this crate carries. Its groups are empty until [`Catalogue::set_group`] fills them.
+    /// The catalogue this crate carries. Its groups are empty until [`Catalogue::set_group`] fills
+    /// them.
     pub fn builtin() -> Catalogue {
         BUILTIN.clone()
     }
@@ -130,8 +131,11 @@ impl Catalogue {
     /// If a file or one of its entries is invalid.
     pub fn from_json(services: &str, profiles: &str) -> Result<Catalogue, CatalogueError> {
         let file: ServicesFile = serde_json::from_str(services)?;
-        let mut catalogue =
-            Catalogue { services: BTreeMap::new(), profiles: BTreeMap::new(), groups: BTreeMap::new() };
+        let mut catalogue = Catalogue {
+            services: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        };
         for entry in file.services {
             let service = entry.check()?;
             catalogue.services.insert(service.name.clone(), service);
@@ -188,8 +192,12 @@ impl Catalogue {
     /// defines it.
     pub fn group(&self, name: &str) -> Vec<String> {
         let set = self.groups.get(name).into_iter().flatten();
-        let profile =
-            self.profiles.get(name).and_then(|profile| profile.allow.as_ref()).into_iter().flatten();
+        let profile = self
+            .profiles
+            .get(name)
+            .and_then(|profile| profile.allow.as_ref())
+            .into_iter()
+            .flatten();
         let mut rules: Vec<String> = set.chain(profile).cloned().collect();
         let mut seen = HashSet::new();
         rules.retain(|rule| seen.insert(rule.clone()));
@@ -208,8 +216,10 @@ impl Catalogue {
 
 impl ServiceEntry {
     fn check(self) -> Result<Service, CatalogueError> {
-        let wrong =
-            |message: String| CatalogueError::Entry { entry: format!("service `{}`", self.name), message };
+        let wrong = |message: String| CatalogueError::Entry {
+            entry: format!("service `{}`", self.name),
+            message,
+        };
         let mut hosts = Vec::new();
         for text in &self.hosts {
             let (rule, _) = NetworkRule::parse(text).map_err(|error| wrong(error.to_string()))?;

@@ -52,7 +52,8 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
     drop(governed);
     let strips = credentials.iter().map(|_| std::sync::OnceLock::new()).collect();
     let names = by_name(&credentials);
-    let shared_names = credentials.iter().map(|credential| credential.name.as_str().into()).collect();
+    let shared_names =
+        credentials.iter().map(|credential| credential.name.as_str().into()).collect();
     let policy = Policy {
         network,
         passthrough,
@@ -98,16 +99,16 @@ impl Compiler<'_> {
         }
         let (allow, closed) = self.catalogue.allow_rules(profile);
         let mut network = Network { closed, ..Network::default() };
-        let rule =
-            |text: &str| Arc::new(Rule { text: text.to_owned(), pointer: "/network_profile".to_owned() });
+        let rule = |text: &str| {
+            Arc::new(Rule { text: text.to_owned(), pointer: "/network_profile".to_owned() })
+        };
         for (texts, allowed) in [(&allow, true), (&profile.deny, false)] {
             for text in texts {
                 match NetworkRule::parse(text) {
                     Ok((parsed, _)) if allowed => network.add_allow(parsed, rule(text)),
                     Ok((parsed, _)) => network.add_deny(parsed, rule(text)),
-                    Err(error) => {
-                        self.error("/network_profile", format!("the profile's rule `{text}`: {error}"))
-                    }
+                    Err(error) => self
+                        .error("/network_profile", format!("the profile's rule `{text}`: {error}")),
                 }
             }
         }
@@ -130,15 +131,26 @@ impl Compiler<'_> {
             }
             let key_pointer =
                 if simple { written.pointer.clone() } else { format!("{}/key", written.pointer) };
-            let Some(credential) = credential(name, written, service, key_pointer) else { continue };
+            let Some(credential) = credential(name, written, service, key_pointer) else {
+                continue;
+            };
             for variable in &credential.env {
                 if let Some(other) = variables.insert(variable.clone(), name.clone())
                     && other != *name
                 {
                     let pointer = format!("{}/env", written.pointer);
-                    let pointer =
-                        if written.env.is_some() { pointer.as_str() } else { written.pointer.as_str() };
-                    self.error(pointer, format!("the variable `{variable}` already carries another credential's placeholder; give one of the two an `env` of its own"));
+                    let pointer = if written.env.is_some() {
+                        pointer.as_str()
+                    } else {
+                        written.pointer.as_str()
+                    };
+                    self.error(
+                        pointer,
+                        format!(
+                            "the variable `{variable}` already carries another credential's \
+                             placeholder; give one of the two an `env` of its own"
+                        ),
+                    );
                 }
             }
             endpoints.push(written.endpoints.as_ref().map(|_| compile_endpoints(written)));
@@ -148,9 +160,11 @@ impl Compiler<'_> {
     }
 
     fn unknown_service(&mut self, name: &str, simple: bool, pointer: &str) {
-        let hint = did_you_mean(name, self.catalogue.services().map(|service| service.name.as_str()));
+        let hint =
+            did_you_mean(name, self.catalogue.services().map(|service| service.name.as_str()));
         let remedy = if simple {
-            "write it in `credentials_v2`, with `hosts`, or use a service that `interceptor services` lists"
+            "write it in `credentials_v2`, with `hosts`, or use a service that `interceptor \
+             services` lists"
         } else {
             "the field `hosts` is required (`interceptor services` lists the services)"
         };
@@ -159,7 +173,8 @@ impl Compiler<'_> {
 
     fn no_passthrough(&mut self, pointer: &str, credential: &Credential) {
         let message = format!(
-            "TLS to a host of the credential `{}` cannot be passed through: its key could not be set and its rules not kept",
+            "TLS to a host of the credential `{}` cannot be passed through: its key could not be \
+             set and its rules not kept",
             credential.name
         );
         self.error(pointer, message);
@@ -217,7 +232,8 @@ fn credential(
         forms,
         env,
         base_url_env: service.map(|service| service.base_url_env.clone()).unwrap_or_default(),
-        placeholder: service.map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
+        placeholder: service
+            .map_or_else(PlaceholderShape::default, |service| service.placeholder.clone()),
         // Reading the document already reported a missing key.
         key: written.key.clone()?,
         key_pointer,
@@ -250,25 +266,25 @@ fn compile_endpoints(written: &CredentialDocument) -> Endpoints {
 
 /// The hosts of all credentials, each with its credential's index.
 pub(super) fn hosts(credentials: &[Credential]) -> Targets<'_> {
-    Targets::of(
-        credentials
-            .iter()
-            .enumerate()
-            .flat_map(|(index, credential)| credential.hosts.iter().map(move |host| (&host.target, index))),
-    )
+    Targets::of(credentials.iter().enumerate().flat_map(|(index, credential)| {
+        credential.hosts.iter().map(move |host| (&host.target, index))
+    }))
 }
 
 /// Whether some host matches both.
 pub(super) fn overlap(one: &Target, other: &Target) -> bool {
-    let below = |name: &str, parent: &str| name.strip_suffix(parent).is_some_and(|head| head.ends_with('.'));
+    let below = |name: &str, parent: &str| {
+        name.strip_suffix(parent).is_some_and(|head| head.ends_with('.'))
+    };
     match (one, other) {
         (Target::Any, _) | (_, Target::Any) => true,
         (Target::Name(one), Target::Name(other)) => one == other,
-        (Target::Name(name), Target::Below(parent)) | (Target::Below(parent), Target::Name(name)) => {
-            below(name.as_str(), parent.as_str())
-        }
+        (Target::Name(name), Target::Below(parent))
+        | (Target::Below(parent), Target::Name(name)) => below(name.as_str(), parent.as_str()),
         (Target::Below(one), Target::Below(other)) => {
-            one == other || below(one.as_str(), other.as_str()) || below(other.as_str(), one.as_str())
+            one == other
+                || below(one.as_str(), other.as_str())
+                || below(other.as_str(), one.as_str())
         }
         (Target::Net(one), Target::Net(other)) => one.contains(other) || other.contains(one),
         (Target::Net(_), _) | (_, Target::Net(_)) => false,

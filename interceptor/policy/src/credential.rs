@@ -74,7 +74,8 @@ pub enum Form {
     },
     /// `authorization: Basic` of `username:key` (RFC 7617).
     Basic {
-        /// The user name. Empty: the client's own. [`Form::KEY`]: the key is the user name, and the password is empty.
+        /// The user name. Empty: the client's own. [`Form::KEY`]: the key is the user name, and the
+        /// password is empty.
         username: String,
     },
     /// A query parameter.
@@ -111,7 +112,9 @@ impl Alphabet {
     /// The characters.
     pub const fn characters(self) -> &'static [u8] {
         match self {
-            Alphabet::Alphanumeric => b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+            Alphabet::Alphanumeric => {
+                b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+            }
             Alphabet::LowerHex => b"0123456789abcdef",
         }
     }

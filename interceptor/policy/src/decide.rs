@@ -51,8 +51,8 @@ impl Policy {
         }
     }
 
-    /// Judges a connection whose protocol is neither HTTP nor TLS: it needs an allow rule with `tcp://`, and no credential may
-    /// name the host.
+    /// Judges a connection whose protocol is neither HTTP nor TLS: it needs an allow rule with
+    /// `tcp://`, and no credential may name the host.
     pub fn decide_raw(&self, host: &Host, port: u16) -> Decision {
         if let Err(deny) = self.judge_network(host, port) {
             return Decision::Deny(*deny);
@@ -69,14 +69,18 @@ impl Policy {
                 let governed = self.governance.names(host);
                 Decision::Deny(Deny {
                     rule: rule.cloned(),
-                    ..deny(Reason::ProtocolDenied, Filter::Network, message::protocol(host, port, governed))
+                    ..deny(
+                        Reason::ProtocolDenied,
+                        Filter::Network,
+                        message::protocol(host, port, governed),
+                    )
                 })
             }
         }
     }
 
-    /// Judges an address that a permitted host resolved to, before it is dialled: deny rules for addresses, and the
-    /// special-purpose ranges that no allow rule for addresses covers.
+    /// Judges an address that a permitted host resolved to, before it is dialled: deny rules for
+    /// addresses, and the special-purpose ranges that no allow rule for addresses covers.
     ///
     /// # Errors
     /// The refusal.
@@ -87,7 +91,11 @@ impl Policy {
         match self.network.judge_address(address, port) {
             Verdict::Denied(rule) => Err(Deny {
                 rule: Some(Arc::clone(rule)),
-                ..deny(Reason::HostDenied, Filter::Network, message::address_denied(host, address, rule))
+                ..deny(
+                    Reason::HostDenied,
+                    Filter::Network,
+                    message::address_denied(host, address, rule),
+                )
             }),
             Verdict::Special(range) => Err(deny(
                 Reason::HostDenied,
@@ -176,12 +184,17 @@ impl Policy {
 
     /// Refuses the interceptor's own address, for everything but base URLs.
     fn taken(&self, host: &Host) -> Deny {
-        let names: Vec<&str> = self.credentials.iter().map(|credential| credential.name.as_str()).collect();
+        let names: Vec<&str> =
+            self.credentials.iter().map(|credential| credential.name.as_str()).collect();
         deny(Reason::HostDenied, Filter::Network, message::taken(host, &names))
     }
 
     /// The credential that a request to a governed host means.
-    fn select(&self, request: &Request<'_>, usable: &[CredentialId]) -> Result<CredentialId, Box<Deny>> {
+    fn select(
+        &self,
+        request: &Request<'_>,
+        usable: &[CredentialId],
+    ) -> Result<CredentialId, Box<Deny>> {
         if let Some(foreign) = request.presented.iter().find(|id| !usable.contains(id)) {
             return Err(self.misuse(*foreign, request));
         }
@@ -192,7 +205,8 @@ impl Policy {
             (None, _) => None,
         };
         chosen.ok_or_else(|| {
-            let names: Vec<&str> = usable.iter().map(|id| self.credential(*id).name.as_str()).collect();
+            let names: Vec<&str> =
+                usable.iter().map(|id| self.credential(*id).name.as_str()).collect();
             let text = message::ambiguous(request, &names);
             Box::new(deny(Reason::CredentialAmbiguous, Filter::Credential, text))
         })
@@ -200,7 +214,10 @@ impl Policy {
 
     fn misuse(&self, id: CredentialId, request: &Request<'_>) -> Box<Deny> {
         let text = message::misuse(self.credential(id), request);
-        Box::new(Deny { credential: Some(id), ..deny(Reason::CredentialMisuse, Filter::Credential, text) })
+        Box::new(Deny {
+            credential: Some(id),
+            ..deny(Reason::CredentialMisuse, Filter::Credential, text)
+        })
     }
 
     fn judge_endpoint(
@@ -229,9 +246,9 @@ impl Policy {
         for asked in request.overrides {
             let method = asked.trim_matches([' ', '\t']).to_ascii_uppercase();
             let permitted = judge_method(&method).is_ok()
-                && self.endpoints[id.0]
-                    .as_ref()
-                    .is_none_or(|rules| matches!(rules.judge(&method, &path), Outcome::Permitted(_)));
+                && self.endpoints[id.0].as_ref().is_none_or(|rules| {
+                    matches!(rules.judge(&method, &path), Outcome::Permitted(_))
+                });
             if !permitted {
                 // Name the rule that permits the method as sent, so that the record differs from
                 // others.
@@ -250,18 +267,34 @@ impl Policy {
 
 fn judge_method(method: &str) -> Result<(), Box<Deny>> {
     if !is_token(method) {
-        return Err(Box::new(deny(Reason::RequestMalformed, Filter::Request, message::method_malformed())));
+        return Err(Box::new(deny(
+            Reason::RequestMalformed,
+            Filter::Request,
+            message::method_malformed(),
+        )));
     }
     // Origins may fold a method's case although HTTP does not, so `trace` is refused too. TRACK is
     // Microsoft's name for TRACE.
     for refused in ["CONNECT", "TRACE", "TRACK"] {
         if method.eq_ignore_ascii_case(refused) {
-            return Err(Box::new(deny(Reason::MethodRefused, Filter::Request, message::method(refused))));
+            return Err(Box::new(deny(
+                Reason::MethodRefused,
+                Filter::Request,
+                message::method(refused),
+            )));
         }
     }
     Ok(())
 }
 
 fn deny(reason: Reason, filter: Filter, message: String) -> Deny {
-    Deny { reason, status: reason.status(), filter, rule: None, credential: None, message, nearest: None }
+    Deny {
+        reason,
+        status: reason.status(),
+        filter,
+        rule: None,
+        credential: None,
+        message,
+        nearest: None,
+    }
 }

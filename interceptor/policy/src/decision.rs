@@ -120,7 +120,8 @@ impl Reason {
         }
     }
 
-    /// The HTTP status of the refusal. [`Reason::LimitExceeded`] is 429 unless the refusal names 413 or 431.
+    /// The HTTP status of the refusal. [`Reason::LimitExceeded`] is 429 unless the refusal names
+    /// 413 or 431.
     pub const fn status(self) -> u16 {
         match self {
             Reason::HostDenied
@@ -201,7 +202,8 @@ pub struct NearMiss {
 /// The request may be forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allow {
-    /// The filter that decided last: [`Filter::Endpoint`] on a governed host, else [`Filter::Network`].
+    /// The filter that decided last: [`Filter::Endpoint`] on a governed host, else
+    /// [`Filter::Network`].
     pub filter: Filter,
     /// The rule that matched, if any.
     pub rule: Option<Arc<Rule>>,

@@ -1,5 +1,5 @@
-//! The policy document (docs/policy.md) as typed values: every rule in it is parsed, every field known. The JSON Schema
-//! (`data/policy.schema.json`) is generated from these types.
+//! The policy document (docs/policy.md) as typed values: every rule in it is parsed, every field
+//! known. The JSON Schema (`data/policy.schema.json`) is generated from these types.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -54,11 +54,12 @@ pub struct Document {
 #[derive(Clone, Debug, Default, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkDocument {
-    /// Hosts that may be reached: CIDR, address, name, `*.name` or `*`, each with an optional port; `tcp://` before one also
-    /// permits protocols that are neither HTTP nor TLS.
+    /// Hosts that may be reached: CIDR, address, name, `*.name` or `*`, each with an optional port;
+    /// `tcp://` before one also permits protocols that are neither HTTP nor TLS.
     #[schemars(with = "Vec<String>", default)]
     pub allow: Vec<Located<NetworkRule>>,
-    /// Hosts that may not be reached; `0.0.0.0/0`, `::/0` or `*` refuse everything that `allow` does not list.
+    /// Hosts that may not be reached; `0.0.0.0/0`, `::/0` or `*` refuse everything that `allow`
+    /// does not list.
     #[schemars(with = "Vec<String>", default)]
     pub deny: Vec<Located<NetworkRule>>,
     /// Hosts whose TLS is tunnelled unopened: names or `*.name`, each with an optional port.
@@ -73,9 +74,11 @@ pub struct CredentialDocument {
     /// The real key, or where it is.
     #[schemars(with = "Key", required)]
     pub key: Option<KeySource>,
-    /// What the key may be used for; any method and path where it is left out, nothing where it is empty.
+    /// What the key may be used for; any method and path where it is left out, nothing where it is
+    /// empty.
     pub endpoints: Option<Vec<EndpointDocument>>,
-    /// The hosts that the key is for, each with an optional port. Required for a name that is not a catalogue service.
+    /// The hosts that the key is for, each with an optional port. Required for a name that is not a
+    /// catalogue service.
     #[schemars(with = "Option<Vec<String>>")]
     pub hosts: Option<Vec<Located<CredentialHost>>>,
     /// How the key is put into a request; `authorization: Bearer {key}` where it is left out.
@@ -240,7 +243,8 @@ impl LimitsDocument {
             body_bytes: self.body_bytes,
             header_timeout: seconds(self.header_timeout_seconds).unwrap_or(default.header_timeout),
             idle_timeout: seconds(self.idle_timeout_seconds).unwrap_or(default.idle_timeout),
-            response_timeout: seconds(self.response_timeout_seconds).unwrap_or(default.response_timeout),
+            response_timeout: seconds(self.response_timeout_seconds)
+                .unwrap_or(default.response_timeout),
             tunnel_idle_timeout: seconds(self.tunnel_idle_timeout_seconds)
                 .unwrap_or(default.tunnel_idle_timeout),
             total_timeout: seconds(self.total_timeout_seconds),

@@ -84,8 +84,11 @@ impl<V> Globs<V> {
     /// The value of a glob; `make` creates it if the glob is new.
     fn entry(&mut self, glob: &SegmentGlob, make: impl FnOnce() -> V) -> &mut V {
         let by_prefix = glob.prefix.len() >= glob.suffix.len();
-        let (affixes, key) =
-            if by_prefix { (&mut self.prefixes, &glob.prefix) } else { (&mut self.suffixes, &glob.suffix) };
+        let (affixes, key) = if by_prefix {
+            (&mut self.prefixes, &glob.prefix)
+        } else {
+            (&mut self.suffixes, &glob.suffix)
+        };
         if let Err(position) = affixes.lengths.binary_search(&key.len()) {
             affixes.lengths.insert(position, key.len());
         }
@@ -107,7 +110,9 @@ impl<V> Globs<V> {
         let ends = self.suffixes.lengths.iter().map_while(|length| text.len().checked_sub(*length));
         let suffixes = ends.filter_map(|start| text.get(start..));
         let suffixes = suffixes.filter_map(|suffix| self.suffixes.globs.get(suffix));
-        for (_, value) in prefixes.chain(suffixes).flatten().filter(|(glob, _)| glob.glob.matches(text)) {
+        for (_, value) in
+            prefixes.chain(suffixes).flatten().filter(|(glob, _)| glob.glob.matches(text))
+        {
             visit(value);
         }
     }
@@ -220,7 +225,8 @@ impl Endpoints {
             if rule.methods.is_empty() { vec![None] } else { vec![None; rule.methods.len()] };
         let mut take = |methods: &Methods| {
             for (position, shadow) in shadows.iter_mut().enumerate() {
-                let found = rule.methods.get(position).map_or(methods.any, |method| methods.at(method));
+                let found =
+                    rule.methods.get(position).map_or(methods.any, |method| methods.at(method));
                 lower(shadow, found.filter(|found| (*found as usize) < index));
             }
         };

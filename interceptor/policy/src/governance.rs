@@ -1,9 +1,9 @@
 //! Which credentials govern a host.
 //!
-//! - `https`: the host is one of the credential's and the port is 443, or the one that `hosts` names. Other ports of the host are
-//!   not governed, and a placeholder sent there is misuse.
-//! - `http`: the host is one of the credential's, whatever the port: the request is refused, unless the credential permits
-//!   plaintext and the port is 80, or the one that `hosts` names.
+//! - `https`: the host is one of the credential's and the port is 443, or the one that `hosts`
+//!   names. Other ports of the host are not governed, and a placeholder sent there is misuse.
+//! - `http`: the host is one of the credential's, whatever the port: the request is refused, unless
+//!   the credential permits plaintext and the port is 80, or the one that `hosts` names.
 //!
 //! Embedded addresses do not count: a credential for an IPv4 address does not govern an IPv6
 //! address that embeds it (NAT64), because another party may answer there.

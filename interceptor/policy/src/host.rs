@@ -39,13 +39,17 @@ pub enum HostError {
     #[error("a label of the host begins or ends with a hyphen")]
     Hyphen,
     /// An A-label that is not the encoding of what it decodes to.
-    #[error("a label of the host is not valid IDNA (it does not survive a round trip through Unicode)")]
+    #[error(
+        "a label of the host is not valid IDNA (it does not survive a round trip through Unicode)"
+    )]
     Idna,
     /// It ends in a number but is not an IPv4 address.
     #[error("the host ends in a number but is not an IPv4 address")]
     Ipv4,
     /// The text in brackets is not an IPv6 address, or an IPv6 address lacks its brackets.
-    #[error("the host is not a valid IPv6 address (written in brackets beside a port, without a zone)")]
+    #[error(
+        "the host is not a valid IPv6 address (written in brackets beside a port, without a zone)"
+    )]
     Ipv6,
     /// The port is not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]
@@ -73,7 +77,9 @@ impl HostName {
 
     /// The name and every parent of it, longest first: `a.b.c`, `b.c`, `c`.
     pub(crate) fn suffixes(&self) -> impl Iterator<Item = &str> {
-        std::iter::successors(Some(self.as_str()), |name| name.split_once('.').map(|(_, parent)| parent))
+        std::iter::successors(Some(self.as_str()), |name| {
+            name.split_once('.').map(|(_, parent)| parent)
+        })
     }
 }
 
@@ -130,7 +136,9 @@ impl Host {
         }
         let last = text.rsplit('.').next().unwrap_or(text);
         if is_number(last) {
-            return parse_ipv4(text).map(|address| Host::Ip(IpAddr::V4(address))).ok_or(HostError::Ipv4);
+            return parse_ipv4(text)
+                .map(|address| Host::Ip(IpAddr::V4(address)))
+                .ok_or(HostError::Ipv4);
         }
         for label in text.split('.') {
             check_label(label)?;
@@ -146,7 +154,8 @@ impl Host {
         Ok(Host::Name(HostName(name)))
     }
 
-    /// Reads a host as a person writes it in a rule: Unicode names are converted to A-labels (UTS 46, non-transitional).
+    /// Reads a host as a person writes it in a rule: Unicode names are converted to A-labels (UTS
+    /// 46, non-transitional).
     ///
     /// # Errors
     /// As [`Host::parse`].
@@ -196,10 +205,12 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 9110 section 7.2), without user information.
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 9110 section 7.2), without user
+    /// information.
     ///
     /// # Errors
-    /// As [`Host::parse`]; also for `@`, for a port that is not 1 to 65535, and for IPv6 without brackets.
+    /// As [`Host::parse`]; also for `@`, for a port that is not 1 to 65535, and for IPv6 without
+    /// brackets.
     pub fn parse(text: &str) -> Result<Authority, HostError> {
         if text.contains('@') {
             return Err(HostError::UserInfo);
@@ -273,14 +284,17 @@ fn check_label(label: &str) -> Result<(), HostError> {
     Ok(())
 }
 
-/// An A-label must decode to something that is not ASCII and encode to itself again (RFC 5891 section 5.4).
+/// An A-label must decode to something that is not ASCII and encode to itself again (RFC 5891
+/// section 5.4).
 fn check_a_label(label: &str) -> Result<(), HostError> {
     let uts46 = Uts46::new();
-    let (unicode, outcome) = uts46.to_unicode(label.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow);
+    let (unicode, outcome) =
+        uts46.to_unicode(label.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow);
     if outcome.is_err() || unicode.is_ascii() {
         return Err(HostError::Idna);
     }
-    match uts46.to_ascii(unicode.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow, DnsLength::Verify) {
+    match uts46.to_ascii(unicode.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow, DnsLength::Verify)
+    {
         Ok(ascii) if ascii == label => Ok(()),
         _ => Err(HostError::Idna),
     }
@@ -294,8 +308,8 @@ fn is_number(label: &str) -> bool {
     }
 }
 
-/// The spellings of `inet_aton(3)`: one to four parts, each decimal, octal (`0…`) or hexadecimal (`0x…`), the last filling
-/// what is left of the 32 bits.
+/// The spellings of `inet_aton(3)`: one to four parts, each decimal, octal (`0…`) or hexadecimal
+/// (`0x…`), the last filling what is left of the 32 bits.
 fn parse_ipv4(text: &str) -> Option<Ipv4Addr> {
     let mut parts = [0_u64; 4];
     let mut count = 0;
@@ -307,7 +321,8 @@ fn parse_ipv4(text: &str) -> Option<Ipv4Addr> {
     if leading.iter().any(|part| *part > 255) || *last >= 1 << (8 * (5 - count)) {
         return None;
     }
-    let head = leading.iter().enumerate().fold(0, |sum, (index, part)| sum | part << (8 * (3 - index)));
+    let head =
+        leading.iter().enumerate().fold(0, |sum, (index, part)| sum | part << (8 * (3 - index)));
     u32::try_from(head | last).ok().map(Ipv4Addr::from)
 }
 

@@ -40,12 +40,18 @@ impl<V: Default> HostMap<V> {
             Target::Any => self.any.get_or_insert_default(),
             Target::Name(name) => self.names.entry(name.clone()).or_default(),
             Target::Below(name) => self.below.entry(name.clone()).or_default(),
-            Target::Net(IpNet::V4(net)) => {
-                self.v4.entry(net.prefix_len()).or_default().entry(u32::from(net.network())).or_default()
-            }
-            Target::Net(IpNet::V6(net)) => {
-                self.v6.entry(net.prefix_len()).or_default().entry(u128::from(net.network())).or_default()
-            }
+            Target::Net(IpNet::V4(net)) => self
+                .v4
+                .entry(net.prefix_len())
+                .or_default()
+                .entry(u32::from(net.network()))
+                .or_default(),
+            Target::Net(IpNet::V6(net)) => self
+                .v6
+                .entry(net.prefix_len())
+                .or_default()
+                .entry(u128::from(net.network()))
+                .or_default(),
         }
     }
 }
@@ -58,7 +64,9 @@ impl<V> HostMap<V> {
         }
         match host {
             Host::Name(name) => self.matching_name(name, visit),
-            Host::Ip(address) => Views::of(*address).iter().for_each(|view| self.nets(view, &mut visit)),
+            Host::Ip(address) => {
+                Views::of(*address).iter().for_each(|view| self.nets(view, &mut visit))
+            }
         }
     }
 
@@ -106,7 +114,8 @@ impl<V> HostMap<V> {
         }
     }
 
-    /// Shows `visit` the value of every target that matches whatever `target` matches, itself included.
+    /// Shows `visit` the value of every target that matches whatever `target` matches, itself
+    /// included.
     pub(super) fn covering<'a>(&'a self, target: &Target, mut visit: impl FnMut(&'a V)) {
         if let Some(value) = &self.any {
             visit(value);
@@ -120,15 +129,16 @@ impl<V> HostMap<V> {
             Target::Net(IpNet::V4(net)) => {
                 for length in 0..=net.prefix_len() {
                     let nets = self.v4.get(&length);
-                    let wider = nets.and_then(|nets| nets.get(&(u32::from(net.network()) & mask_v4(length))));
+                    let wider = nets
+                        .and_then(|nets| nets.get(&(u32::from(net.network()) & mask_v4(length))));
                     wider.into_iter().for_each(&mut visit);
                 }
             }
             Target::Net(IpNet::V6(net)) => {
                 for length in 0..=net.prefix_len() {
                     let nets = self.v6.get(&length);
-                    let wider =
-                        nets.and_then(|nets| nets.get(&(u128::from(net.network()) & mask_v6(length))));
+                    let wider = nets
+                        .and_then(|nets| nets.get(&(u128::from(net.network()) & mask_v6(length))));
                     wider.into_iter().for_each(&mut visit);
                 }
             }

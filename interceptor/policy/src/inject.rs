@@ -28,7 +28,8 @@ pub struct InjectDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BasicDocument {
-    /// The user name; empty for the client's own, `{key}` where the key is the user name and the password is empty.
+    /// The user name; empty for the client's own, `{key}` where the key is the user name and the
+    /// password is empty.
     pub username: String,
 }
 
@@ -70,7 +71,9 @@ impl InjectDocument {
                         "the user name is `{key}` alone, or a name without it".to_owned(),
                     ));
                 }
-                if username.contains(':') || username.chars().any(|character| character.is_control()) {
+                if username.contains(':')
+                    || username.chars().any(|character| character.is_control())
+                {
                     return Err((
                         "basic/username",
                         "a user name has no colon and no control character (RFC 7617)".to_owned(),
@@ -83,14 +86,16 @@ impl InjectDocument {
                 if name.is_empty() || !name.bytes().all(plain) {
                     return Err((
                         "query",
-                        "a query parameter's name has letters, digits, `-`, `.`, `_` and `~`".to_owned(),
+                        "a query parameter's name has letters, digits, `-`, `.`, `_` and `~`"
+                            .to_owned(),
                     ));
                 }
                 Ok(Form::Query { name: name.clone() })
             }
             _ => Err((
                 "",
-                "give exactly one of `header` (with or without `format`), `basic` and `query`".to_owned(),
+                "give exactly one of `header` (with or without `format`), `basic` and `query`"
+                    .to_owned(),
             )),
         }
     }
@@ -99,10 +104,16 @@ impl InjectDocument {
 fn header(name: &str, format: &str) -> Result<Form, (&'static str, String)> {
     let name = name.to_ascii_lowercase();
     if !is_token(&name) {
-        return Err(("header", "this is not the name of an HTTP header (RFC 9110 section 5.1)".to_owned()));
+        return Err((
+            "header",
+            "this is not the name of an HTTP header (RFC 9110 section 5.1)".to_owned(),
+        ));
     }
     if FORBIDDEN.contains(&name.as_str()) || name.starts_with("sec-websocket-") {
-        return Err(("header", "this header steers the connection and can carry no key".to_owned()));
+        return Err((
+            "header",
+            "this header steers the connection and can carry no key".to_owned(),
+        ));
     }
     let Some((prefix, suffix)) = format.split_once("{key}") else {
         return Err((
@@ -110,12 +121,14 @@ fn header(name: &str, format: &str) -> Result<Form, (&'static str, String)> {
             "the format has `{key}` where the key stands, e.g. `Bearer {key}`".to_owned(),
         ));
     };
-    let visible =
-        |text: &str| text.bytes().all(|byte| matches!(byte, 0x20..0x7f) && byte != b'{' && byte != b'}');
+    let visible = |text: &str| {
+        text.bytes().all(|byte| matches!(byte, 0x20..0x7f) && byte != b'{' && byte != b'}')
+    };
     if !visible(prefix) || !visible(suffix) || prefix.starts_with(' ') || suffix.ends_with(' ') {
         return Err((
             "format",
-            "the format has `{key}` once, beside it visible ASCII, and no space at its ends".to_owned(),
+            "the format has `{key}` once, beside it visible ASCII, and no space at its ends"
+                .to_owned(),
         ));
     }
     Ok(Form::Header { name, prefix: prefix.to_owned(), suffix: suffix.to_owned() })
@@ -124,5 +137,7 @@ fn header(name: &str, format: &str) -> Result<Form, (&'static str, String)> {
 /// Whether a text is a token of RFC 9110 section 5.6.2: a method or a field name.
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

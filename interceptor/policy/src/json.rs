@@ -73,7 +73,8 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, Problem> {
     }
     if text.starts_with('\u{feff}') {
         // RFC 8259 section 8.1: a text must not begin with one.
-        let message = "this is not valid JSON: it begins with a byte order mark; remove that (save the file as UTF-8 without BOM)";
+        let message = "this is not valid JSON: it begins with a byte order mark; remove that \
+                       (save the file as UTF-8 without BOM)";
         return Err(Problem { line: Some(1), ..Problem::new("", message) });
     }
     let syntax = |error: &serde_json::Error| Problem {
@@ -125,7 +126,11 @@ impl<'a> Node<'a> {
 
     fn child(&self, token: &str, raw: &'a RawValue) -> Node<'a> {
         let place = (raw.get().as_ptr() as usize).saturating_sub(self.raw.as_ptr() as usize);
-        Node { raw: raw.get(), pointer: child_pointer(&self.pointer, token), offset: self.offset + place }
+        Node {
+            raw: raw.get(),
+            pointer: child_pointer(&self.pointer, token),
+            offset: self.offset + place,
+        }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -155,11 +160,15 @@ impl<'a> Node<'a> {
     pub(super) fn elements(&self) -> Option<Vec<Node<'a>>> {
         let raw: Vec<&'a RawValue> = serde_json::from_str(self.raw).ok()?;
         Some(
-            raw.into_iter().enumerate().map(|(index, value)| self.child(&index.to_string(), value)).collect(),
+            raw.into_iter()
+                .enumerate()
+                .map(|(index, value)| self.child(&index.to_string(), value))
+                .collect(),
         )
     }
 
-    /// The characters of a string; its copy is wiped when dropped. Decoding fails for half of a surrogate pair.
+    /// The characters of a string; its copy is wiped when dropped. Decoding fails for half of a
+    /// surrogate pair.
     pub(super) fn string(&self) -> Option<Zeroizing<String>> {
         serde_json::from_str(self.raw).ok().map(Zeroizing::new)
     }

@@ -93,10 +93,15 @@ use ipnet::IpNet;
 
 pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
-pub use credential::{Alphabet, Credential, CredentialHost, Form, KeySource, LiteralKey, PlaceholderShape};
-pub use decision::{Allow, CredentialId, Decision, Deny, Filter, JudgedPath, NearMiss, Reason, Rule};
+pub use credential::{
+    Alphabet, Credential, CredentialHost, Form, KeySource, LiteralKey, PlaceholderShape,
+};
+pub use decision::{
+    Allow, CredentialId, Decision, Deny, Filter, JudgedPath, NearMiss, Reason, Rule,
+};
 pub use document::{
-    CredentialDocument, Document, EndpointDocument, LimitsDocument, Located, NetworkDocument, Parsed,
+    CredentialDocument, Document, EndpointDocument, LimitsDocument, Located, NetworkDocument,
+    Parsed,
 };
 pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
@@ -162,7 +167,10 @@ impl Policy {
     pub fn neighbours(&self, id: CredentialId) -> impl Iterator<Item = &Credential> {
         let own = &self.credentials[id.0].hosts;
         self.credentials.iter().filter(|other| {
-            other.hosts.iter().any(|one| own.iter().any(|own| compile::overlap(&one.target, &own.target)))
+            other
+                .hosts
+                .iter()
+                .any(|one| own.iter().any(|own| compile::overlap(&one.target, &own.target)))
         })
     }
 
@@ -193,7 +201,8 @@ impl Policy {
 
     /// Whether TLS to this name and port is passed through.
     pub fn is_passthrough(&self, name: &HostName, port: u16) -> bool {
-        !self.passthrough.is_empty() && self.passthrough.first(&Host::Name(name.clone()), port).is_some()
+        !self.passthrough.is_empty()
+            && self.passthrough.first(&Host::Name(name.clone()), port).is_some()
     }
 
     /// Whether a credential governs `https://host:port`, or `http://host` at any port. Plain HTTP
@@ -202,7 +211,8 @@ impl Policy {
         self.governance.names(host)
     }
 
-    /// The credentials that govern requests of this scheme to this host and port, in the order of the document.
+    /// The credentials that govern requests of this scheme to this host and port, in the order of
+    /// the document.
     pub fn governing(&self, scheme: Scheme, host: &Host, port: u16) -> Vec<CredentialId> {
         self.governance.of(scheme, host, port).all.into_vec()
     }
@@ -220,7 +230,8 @@ impl Policy {
         Arc::clone(&self.shared_names[id.0])
     }
 
-    /// Whether an allow rule names this address itself, as a special-purpose address needs it to be dialled.
+    /// Whether an allow rule names this address itself, as a special-purpose address needs it to be
+    /// dialled.
     pub fn allows_address(&self, address: std::net::IpAddr, port: u16) -> bool {
         self.network.allows_address(address, port)
     }

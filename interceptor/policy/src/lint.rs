@@ -129,7 +129,8 @@ impl Linter<'_> {
         {
             self.warn(
                 "/network/deny",
-                "without an allow rule or a catch-all, every public host that is not listed here may be reached; to refuse the rest, add \"*\"",
+                "without an allow rule or a catch-all, every public host that is not listed here \
+                 may be reached; to refuse the rest, add \"*\"",
             );
         }
     }
@@ -139,7 +140,8 @@ impl Linter<'_> {
         let network = &self.policy.network;
         if let Some((_, (_, denying))) = network.deny.covering(&rule.value).first() {
             let text = format!(
-                "this rule can never match: the deny rule `{}` covers it, and deny comes before allow",
+                "this rule can never match: the deny rule `{}` covers it, and deny comes before \
+                 allow",
                 denying.text
             );
             self.warn(&rule.pointer, text);
@@ -147,11 +149,15 @@ impl Linter<'_> {
         }
         let covering = network.allow.covering(&rule.value);
         let mut wider = covering.into_iter().filter(|(other, (parsed, _))| {
-            *other != index && (parsed.tcp || !rule.value.tcp) && (*other < index || *parsed != rule.value)
+            *other != index
+                && (parsed.tcp || !rule.value.tcp)
+                && (*other < index || *parsed != rule.value)
         });
         if let Some((_, (_, other))) = wider.next() {
-            let text =
-                format!("this rule adds nothing: `{}` at {} already covers it", other.text, other.pointer);
+            let text = format!(
+                "this rule adds nothing: `{}` at {} already covers it",
+                other.text, other.pointer
+            );
             self.warn(&rule.pointer, text);
             return true;
         }
@@ -161,22 +167,34 @@ impl Linter<'_> {
     /// Warns of allow rules that permit more than they seem to.
     fn breadth(&mut self, rule: &Located<NetworkRule>) {
         match &rule.value.target {
-            Target::Any => self.warn(&rule.pointer, "`*` permits every public host; the policy then only keeps keys to their own hosts"),
+            Target::Any => self.warn(
+                &rule.pointer,
+                "`*` permits every public host; the policy then only keeps keys to their own hosts",
+            ),
             Target::Net(net) if net.prefix_len() == 0 => self.warn(
                 &rule.pointer,
-                "this permits every address, loopback and link-local (cloud metadata) included, and no host name; for any public host write \"*\"",
+                "this permits every address, loopback and link-local (cloud metadata) included, \
+                 and no host name; for any public host write \"*\"",
             ),
             target => {
                 self.public_suffix(target, &rule.text, &rule.pointer, "permits");
                 if let Some(relay) = RELAYS.iter().find(|relay| relates(target, &relay.target)) {
-                    self.warn(&rule.pointer, format!("this host is a relay: {}; data can leave and code can enter through it", relay.why));
+                    self.warn(
+                        &rule.pointer,
+                        format!(
+                            "this host is a relay: {}; data can leave and code can enter through \
+                             it",
+                            relay.why
+                        ),
+                    );
                 }
             }
         }
         let governed = self.governed.overlapping(&rule.value.target).filter(|_| rule.value.tcp);
         if let Some(credential) = governed.map(|index| &self.policy.credentials[index]) {
             let text = format!(
-                "`tcp://` means nothing for a host that a credential (`{}`) governs: nothing but HTTP and TLS is permitted there",
+                "`tcp://` means nothing for a host that a credential (`{}`) governs: nothing but \
+                 HTTP and TLS is permitted there",
                 credential.name
             );
             self.warn(&rule.pointer, text);
@@ -196,7 +214,8 @@ impl Linter<'_> {
             self.warn(
                 pointer,
                 format!(
-                    "`{text}` {verb} every site under a public suffix, where anybody can register a name"
+                    "`{text}` {verb} every site under a public suffix, where anybody can register \
+                     a name"
                 ),
             );
         }
@@ -213,7 +232,8 @@ impl Linter<'_> {
         }
         self.warn(
             &rule.pointer,
-            "no credential and no profile uses this host: any method and path is permitted there, without a key",
+            "no credential and no profile uses this host: any method and path is permitted there, \
+             without a key",
         );
     }
 
@@ -250,7 +270,8 @@ impl Linter<'_> {
                     "a `network` with an `allow` list"
                 };
                 let text = format!(
-                    "the network policy refuses every host of this credential, so its key can never be used; add them to {list}"
+                    "the network policy refuses every host of this credential, so its key can \
+                     never be used; add them to {list}"
                 );
                 self.warn(&written.pointer, text);
             } else if let Some(hosts) = &written.hosts {
@@ -262,19 +283,32 @@ impl Linter<'_> {
                 }
             }
             for host in written.hosts.iter().flatten() {
-                self.public_suffix(&host.value.target, &host.text, &host.pointer, "gives the key to");
+                self.public_suffix(
+                    &host.value.target,
+                    &host.text,
+                    &host.pointer,
+                    "gives the key to",
+                );
             }
             if written.allow_plaintext {
                 let pointer = format!("{}/allow_plaintext", written.pointer);
                 self.warn(
                     &pointer,
-                    "the key may be sent in the clear: anybody on the path of the connection can read it",
+                    "the key may be sent in the clear: anybody on the path of the connection can \
+                     read it",
                 );
             }
-            for variable in
-                written.env.iter().flatten().filter(|variable| STEERING.contains(&variable.text.as_str()))
+            for variable in written
+                .env
+                .iter()
+                .flatten()
+                .filter(|variable| STEERING.contains(&variable.text.as_str()))
             {
-                self.warn(&variable.pointer, "this variable controls programs in the sandbox; the placeholder would overwrite its value");
+                self.warn(
+                    &variable.pointer,
+                    "this variable controls programs in the sandbox; the placeholder would \
+                     overwrite its value",
+                );
             }
             let bare = Form::Header {
                 name: "authorization".to_owned(),
@@ -284,7 +318,11 @@ impl Linter<'_> {
             if let Some(inject) = written.inject.as_ref().filter(|_| credential.forms == [bare])
                 && inject.value.format.is_none()
             {
-                self.warn(&inject.pointer, "`authorization` will hold the key alone, without a scheme; most services want \"format\": \"Bearer {key}\"");
+                self.warn(
+                    &inject.pointer,
+                    "`authorization` will hold the key alone, without a scheme; most services \
+                     want \"format\": \"Bearer {key}\"",
+                );
             }
         }
     }
@@ -293,8 +331,11 @@ impl Linter<'_> {
     fn reachable(&self, credential: usize, index: usize) -> bool {
         let host = &self.policy.credentials[credential].hosts[index];
         let network = &self.policy.network;
-        let rule =
-            NetworkRule { target: host.target.clone(), port: Some(host.port.unwrap_or(443)), tcp: false };
+        let rule = NetworkRule {
+            target: host.target.clone(),
+            port: Some(host.port.unwrap_or(443)),
+            tcp: false,
+        };
         if !network.deny.covering(&rule).is_empty() {
             return false;
         }

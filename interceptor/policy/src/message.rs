@@ -19,12 +19,16 @@ pub(super) fn method(refused: &str) -> String {
 }
 
 pub(super) fn path(error: PathError) -> String {
-    format!("the request was refused before any rule was read: {error}; send the path in its plain form")
+    format!(
+        "the request was refused before any rule was read: {error}; send the path in its plain \
+         form"
+    )
 }
 
 pub(super) fn host_denied(host: &Host, port: u16, rule: &Rule) -> String {
     format!(
-        "{host} port {port} was refused by the network policy: the deny rule `{}` matches it, and deny comes before allow; removing that rule would permit it if an allow rule does",
+        "{host} port {port} was refused by the network policy: the deny rule `{}` matches it, and \
+         deny comes before allow; removing that rule would permit it if an allow rule does",
         rule.text
     )
 }
@@ -32,11 +36,13 @@ pub(super) fn host_denied(host: &Host, port: u16, rule: &Rule) -> String {
 pub(super) fn host_not_allowed(host: &Host, port: u16, nearest: Option<&NearMiss>) -> String {
     match nearest {
         Some(near) => format!(
-            "{host} port {port} was refused by the network policy: no allow rule matches it (the nearest is `{}`); to permit it, {}",
+            "{host} port {port} was refused by the network policy: no allow rule matches it (the \
+             nearest is `{}`); to permit it, {}",
             near.rule.text, near.edit
         ),
         None => format!(
-            "{host} port {port} was refused by the network policy: no allow rule matches it; to permit it, {}",
+            "{host} port {port} was refused by the network policy: no allow rule matches it; to \
+             permit it, {}",
             add_allow(host)
         ),
     }
@@ -49,7 +55,9 @@ pub(super) fn add_allow(host: &Host) -> String {
 
 pub(super) fn host_special(host: &Host, port: u16, range: &SpecialRange) -> String {
     format!(
-        "{host} port {port} was refused by the network policy: it is not a public host; it is, or leads to, the special-purpose range {} ({}); an allow rule that names the address would permit it",
+        "{host} port {port} was refused by the network policy: it is not a public host; it is, or \
+         leads to, the special-purpose range {} ({}); an allow rule that names the address would \
+         permit it",
         range.net, range.name
     )
 }
@@ -63,14 +71,22 @@ pub(super) fn taken(host: &Host, services: &[&str]) -> String {
 
 pub(super) fn address_denied(host: &Host, address: IpAddr, rule: &Rule) -> String {
     format!(
-        "{host} was refused by the network policy: it resolves to {address}, which the deny rule `{}` covers; removing that rule would permit it",
+        "{host} was refused by the network policy: it resolves to {address}, which the deny rule \
+         `{}` covers; removing that rule would permit it",
         rule.text
     )
 }
 
-pub(super) fn address_special(host: &Host, address: IpAddr, port: u16, range: &SpecialRange) -> String {
+pub(super) fn address_special(
+    host: &Host,
+    address: IpAddr,
+    port: u16,
+    range: &SpecialRange,
+) -> String {
     format!(
-        "{host} port {port} was refused by the network policy: it resolves to {address}, which is in, or leads to, the special-purpose range {} ({}); an allow rule that names the address would permit it",
+        "{host} port {port} was refused by the network policy: it resolves to {address}, which is \
+         in, or leads to, the special-purpose range {} ({}); an allow rule that names the address \
+         would permit it",
         range.net, range.name
     )
 }
@@ -78,11 +94,13 @@ pub(super) fn address_special(host: &Host, address: IpAddr, port: u16, range: &S
 pub(super) fn protocol(host: &Host, port: u16, governed: bool) -> String {
     if governed {
         return format!(
-            "{host} port {port} was refused by the network policy: the connection speaks neither HTTP nor TLS, and a credential governs this host, so nothing else is permitted"
+            "{host} port {port} was refused by the network policy: the connection speaks neither \
+             HTTP nor TLS, and a credential governs this host, so nothing else is permitted"
         );
     }
     format!(
-        "{host} port {port} was refused by the network policy: the connection speaks neither HTTP nor TLS; to permit any protocol, add \"tcp://{}\" to /network/allow",
+        "{host} port {port} was refused by the network policy: the connection speaks neither HTTP \
+         nor TLS; to permit any protocol, add \"tcp://{}\" to /network/allow",
         bracketed(host, port)
     )
 }
@@ -97,14 +115,18 @@ pub(super) fn bracketed(host: &Host, port: u16) -> String {
 
 pub(super) fn plaintext(credential: &str, request: &Request<'_>) -> String {
     format!(
-        "plain HTTP to {} port {} was refused: the credential `{credential}` governs this host and its key travels only over TLS; use https, or set \"allow_plaintext\": true on the credential",
+        "plain HTTP to {} port {} was refused: the credential `{credential}` governs this host \
+         and its key travels only over TLS; use https, or set \"allow_plaintext\": true on the \
+         credential",
         request.host, request.port
     )
 }
 
 pub(super) fn ambiguous(request: &Request<'_>, names: &[&str]) -> String {
     format!(
-        "the request to {} was refused: the credentials `{}` govern this host and it does not present the placeholder of exactly one of them; send the placeholder of the one that is meant",
+        "the request to {} was refused: the credentials `{}` govern this host and it does not \
+         present the placeholder of exactly one of them; send the placeholder of the one that is \
+         meant",
         request.host,
         names.join("`, `")
     )
@@ -112,7 +134,8 @@ pub(super) fn ambiguous(request: &Request<'_>, names: &[&str]) -> String {
 
 pub(super) fn misuse(credential: &Credential, request: &Request<'_>) -> String {
     format!(
-        "the request was refused: it presents the placeholder of the credential `{}` to {}://{}, which that credential does not govern; send it only to the credential's own hosts",
+        "the request was refused: it presents the placeholder of the credential `{}` to {}://{}, \
+         which that credential does not govern; send it only to the credential's own hosts",
         credential.name,
         request.scheme.as_str(),
         bracketed(request.host, request.port)
@@ -125,8 +148,9 @@ pub(super) fn endpoint(
     path: &CanonicalPath,
     nearest: Option<&NearMiss>,
 ) -> String {
-    let head =
-        format!("{method} {path} was refused by the endpoint rules of the credential `{credential}`: ");
+    let head = format!(
+        "{method} {path} was refused by the endpoint rules of the credential `{credential}`: "
+    );
     match nearest {
         Some(near) if near.failed == "method" => format!(
             "{head}the rule `{}` matches the path but not the method; to permit it, {}",
@@ -137,19 +161,23 @@ pub(super) fn endpoint(
             near.rule.text, near.edit
         ),
         None => format!(
-            "{head}it has no rules, so nothing is permitted; to permit it, add a rule to its `endpoints`"
+            "{head}it has no rules, so nothing is permitted; to permit it, add a rule to its \
+             `endpoints`"
         ),
     }
 }
 
 pub(super) fn overridden(credential: &str, path: &CanonicalPath) -> String {
     format!(
-        "the request for {path} was refused by the endpoint rules of the credential `{credential}`: a method-override header or the parameter `_method` asks for a method that no rule permits for this path; send the request without it"
+        "the request for {path} was refused by the endpoint rules of the credential \
+         `{credential}`: a method-override header or the parameter `_method` asks for a method \
+         that no rule permits for this path; send the request without it"
     )
 }
 
 pub(super) fn asterisk(credential: &str) -> String {
     format!(
-        "`OPTIONS *` was refused by the endpoint rules of the credential `{credential}`: it names no path, so no rule can permit it"
+        "`OPTIONS *` was refused by the endpoint rules of the credential `{credential}`: it names \
+         no path, so no rule can permit it"
     )
 }

@@ -44,12 +44,16 @@ pub(super) fn host(network: &Network, host: &Host, port: u16) -> Option<NearMiss
     Some(NearMiss { edit: message::add_allow(host), rule: Arc::clone(&near.1), failed: "host" })
 }
 
-fn misspelt<'a>(network: &'a Network, name: &str) -> Option<&'a (NetworkRule, Arc<super::decision::Rule>)> {
+fn misspelt<'a>(
+    network: &'a Network,
+    name: &str,
+) -> Option<&'a (NetworkRule, Arc<super::decision::Rule>)> {
     let named = |entry: &'a (NetworkRule, Arc<super::decision::Rule>)| match &entry.0.target {
         Target::Name(name) => Some((name.as_str(), entry)),
         _ => None,
     };
-    let candidates: Vec<_> = network.allow.iter().filter_map(named).take(MAX_SPELLING + 1).collect();
+    let candidates: Vec<_> =
+        network.allow.iter().filter_map(named).take(MAX_SPELLING + 1).collect();
     if candidates.len() > MAX_SPELLING {
         return None;
     }
@@ -58,7 +62,11 @@ fn misspelt<'a>(network: &'a Network, name: &str) -> Option<&'a (NetworkRule, Ar
 }
 
 /// The endpoint rule nearest to a method and path that no rule permits.
-pub(super) fn endpoint(method: &str, path: &CanonicalPath, outcome: &Outcome<'_>) -> Option<NearMiss> {
+pub(super) fn endpoint(
+    method: &str,
+    path: &CanonicalPath,
+    outcome: &Outcome<'_>,
+) -> Option<NearMiss> {
     match outcome {
         Outcome::Permitted(_) | Outcome::Path(None) => None,
         Outcome::Method(rule) => Some(NearMiss {
@@ -66,7 +74,9 @@ pub(super) fn endpoint(method: &str, path: &CanonicalPath, outcome: &Outcome<'_>
             failed: "method",
             edit: match upper(method) {
                 Some(upper) if rule.admits(&upper) => case(&upper),
-                Some(upper) => format!("add \"{upper}\" to {}/methods and {}", rule.pointer, case(&upper)),
+                Some(upper) => {
+                    format!("add \"{upper}\" to {}/methods and {}", rule.pointer, case(&upper))
+                }
                 None => format!("add \"{method}\" to {}/methods", rule.pointer),
             },
         }),

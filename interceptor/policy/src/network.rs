@@ -5,8 +5,9 @@
 //!   refused, which is the stricter reading.
 //! - A catch-all deny (`0.0.0.0/0`, `::/0` or `*`, without a port) refuses everything no allow rule
 //!   matches, names included. With a port it is a deny rule like any other.
-//! - An address is judged together with the addresses embedded in it (see [`super::address`]): a deny rule that matches any of
-//!   them denies, and each must be public or covered by an allow rule that names addresses. `*` covers none.
+//! - An address is judged together with the addresses embedded in it (see [`super::address`]): a
+//!   deny rule that matches any of them denies, and each must be public or covered by an allow rule
+//!   that names addresses. `*` covers none.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

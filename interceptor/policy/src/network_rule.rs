@@ -40,11 +40,14 @@ pub enum RuleError {
     Empty,
     /// A scheme other than `tcp://`.
     #[error(
-        "the only scheme a network rule can have is `tcp://`; write the host alone (`api.example.com` or `api.example.com:443`)"
+        "the only scheme a network rule can have is `tcp://`; write the host alone \
+         (`api.example.com` or `api.example.com:443`)"
     )]
     Scheme,
     /// A path after the host, or an invalid CIDR.
-    #[error("this is neither a CIDR (`10.0.0.0/8`, `fd00::/8`) nor a host; paths belong to `endpoints`")]
+    #[error(
+        "this is neither a CIDR (`10.0.0.0/8`, `fd00::/8`) nor a host; paths belong to `endpoints`"
+    )]
     Cidr,
     /// A star other than `*` alone or `*.` before a name.
     #[error("a wildcard is either `*` alone or `*.` before a name (`*.example.com`)")]
@@ -163,7 +166,8 @@ fn target(host: &str) -> Result<(Target, Option<&'static str>), RuleError> {
     }
     match Host::parse_rule(name).map_err(RuleError::Host)? {
         Host::Name(parsed) => {
-            let note = (!name.is_ascii()).then_some("the name is compared in its ASCII form (`xn--…`)");
+            let note =
+                (!name.is_ascii()).then_some("the name is compared in its ASCII form (`xn--…`)");
             Ok((if below { Target::Below(parsed) } else { Target::Name(parsed) }, note))
         }
         Host::Ip(_) if below => Err(RuleError::Wildcard),

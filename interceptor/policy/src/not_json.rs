@@ -7,7 +7,9 @@ pub fn not_json(text: &str, error: &serde_json::Error) -> String {
     }
     match other_format(text) {
         Some(format) => format!("this looks like {format}; a policy is a JSON document"),
-        None => format!("this is not valid JSON: {} (column {})", without_place(error), error.column()),
+        None => {
+            format!("this is not valid JSON: {} (column {})", without_place(error), error.column())
+        }
     }
 }
 
@@ -35,7 +37,9 @@ fn other_format(text: &str) -> Option<&'static str> {
     }
     match line.find([':', '=']).map(|at| line.split_at(at)) {
         Some((name, rest)) if is_name(name) && rest.starts_with('=') => Some("TOML"),
-        Some((name, rest)) if is_name(name) && (rest == ":" || rest.starts_with(": ")) => Some("YAML"),
+        Some((name, rest)) if is_name(name) && (rest == ":" || rest.starts_with(": ")) => {
+            Some("YAML")
+        }
         _ => None,
     }
 }
@@ -50,7 +54,8 @@ mod tests {
 
     #[test]
     fn the_message_for_another_format_names_it() {
-        for text in ["network:\n  allow: []\n", "# ours\n---\nnetwork:\n", "limits: {}\n", "- a\n"] {
+        for text in ["network:\n  allow: []\n", "# ours\n---\nnetwork:\n", "limits: {}\n", "- a\n"]
+        {
             assert_eq!(said(text), "this looks like YAML; a policy is a JSON document", "{text:?}");
         }
         for text in ["[network]\nallow = []\n", "network_profile = \"closed\"\n", "[[a.b]]\n"] {
@@ -61,7 +66,8 @@ mod tests {
         }
         assert_eq!(said("{\n  \"a\": 1,\n}"), "this is not valid JSON: trailing comma (column 1)");
         assert!(
-            said("sk-canary").starts_with("this is not valid JSON: ") && !said("sk-canary").contains("sk-")
+            said("sk-canary").starts_with("this is not valid JSON: ")
+                && !said("sk-canary").contains("sk-")
         );
     }
 }

@@ -89,7 +89,9 @@ mod tests {
             2 => (0_u8..4, 0_u8..4, 8_u8..=32).prop_map(|(a, b, n)| format!("10.{a}.{b}.0/{n}")),
             1 => Just("*".to_owned()),
         ];
-        texts.prop_filter_map("no rule", |text| NetworkRule::parse(&text).ok().map(|(rule, _)| rule.target))
+        texts.prop_filter_map("no rule", |text| {
+            NetworkRule::parse(&text).ok().map(|(rule, _)| rule.target)
+        })
     }
 
     proptest! {

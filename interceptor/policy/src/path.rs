@@ -1,4 +1,5 @@
-//! The canonical path: the one form of a request's path that is judged and, byte for byte, forwarded.
+//! The canonical path: the one form of a request's path that is judged and, byte for byte,
+//! forwarded.
 //!
 //! Percent-encoded unreserved characters are decoded and other escapes get upper-case hex (RFC 3986
 //! sections 6.2.2.1 and 6.2.2.2). Nothing else is rewritten: a path that an origin might read in a
@@ -79,7 +80,10 @@ impl fmt::Debug for CanonicalPath {
 /// Canonicalises escapes and checks single characters, for paths and for literal parts of patterns.
 pub(super) fn canonicalise(path: &str) -> Result<String, PathError> {
     let bytes = path.as_bytes();
-    if bytes.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\' | b'#' | b'?')) {
+    if bytes
+        .iter()
+        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\' | b'#' | b'?'))
+    {
         return Ok(path.to_owned());
     }
     let mut canonical = String::with_capacity(bytes.len());
@@ -121,8 +125,10 @@ fn escaped_character(bytes: &[u8]) -> Result<(char, usize), PathError> {
         _ => return Err(PathError::Utf8),
     };
     for (index, slot) in decoded.iter_mut().enumerate().take(count).skip(1) {
-        let rest =
-            bytes.get(3 * index..).filter(|rest| rest.first() == Some(&b'%')).ok_or(PathError::Utf8)?;
+        let rest = bytes
+            .get(3 * index..)
+            .filter(|rest| rest.first() == Some(&b'%'))
+            .ok_or(PathError::Utf8)?;
         *slot = escape(rest)?;
     }
     let text = std::str::from_utf8(&decoded[..count]).map_err(|_| PathError::Utf8)?;
@@ -131,7 +137,8 @@ fn escaped_character(bytes: &[u8]) -> Result<(char, usize), PathError> {
 
 /// The byte that the escape at the start of `bytes` encodes.
 fn escape(bytes: &[u8]) -> Result<u8, PathError> {
-    let digit = |index: usize| bytes.get(index).and_then(|byte| hex(*byte)).ok_or(PathError::Escape);
+    let digit =
+        |index: usize| bytes.get(index).and_then(|byte| hex(*byte)).ok_or(PathError::Escape);
     Ok(digit(1)? << 4 | digit(2)?)
 }
 

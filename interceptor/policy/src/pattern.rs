@@ -22,14 +22,18 @@ pub enum PatternError {
     #[error("a path pattern starts with `/`")]
     NotAbsolute,
     /// `[`, `]`, `{` or `}`.
-    #[error("`[`, `]`, `{{` and `}}` are not part of path patterns: only `*`, `**` and `?` are wildcards")]
+    #[error(
+        "`[`, `]`, `{{` and `}}` are not part of path patterns: only `*`, `**` and `?` are \
+         wildcards"
+    )]
     Bracket,
     /// Three stars or more in a row.
     #[error("`***` is not a wildcard: write `*` (within a segment) or `**` (across segments)")]
     Stars,
     /// A query.
     #[error(
-        "a path pattern has no query: `?` is the wildcard for one character, and queries are not matched"
+        "a path pattern has no query: `?` is the wildcard for one character, and queries are not \
+         matched"
     )]
     Query,
     /// No request path can ever equal it.

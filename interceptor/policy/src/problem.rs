@@ -72,12 +72,16 @@ const KEY_PREFIXES: [&str; 17] = [
 /// Whether the name of a field looks like a key; messages must not repeat it then.
 pub fn looks_like_key(name: &str) -> bool {
     let any = |class: fn(&u8) -> bool| name.as_bytes().iter().any(class);
-    let mixed = any(u8::is_ascii_digit) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_uppercase);
+    let mixed =
+        any(u8::is_ascii_digit) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_uppercase);
     name.len() >= 20 && (mixed || KEY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
 /// The candidate that `word` most likely misspells, if one is close enough to suggest.
-pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest_word<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let folded = word.to_ascii_lowercase().replace('-', "_");
     let tolerance = (word.chars().count() / 3).clamp(1, 3);
     candidates
@@ -85,7 +89,8 @@ pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = 
         .map(|candidate| {
             let plain = candidate.to_ascii_lowercase().replace('-', "_");
             // A prefix counts as a near miss at any length: `user` for `username`.
-            let cut = folded.len() >= 3 && (plain.starts_with(&folded) || folded.starts_with(&plain));
+            let cut =
+                folded.len() >= 3 && (plain.starts_with(&folded) || folded.starts_with(&plain));
             let distance = strsim::damerau_levenshtein(&folded, &plain);
             (if cut { distance.min(tolerance) } else { distance }, candidate)
         })
@@ -95,7 +100,10 @@ pub(crate) fn nearest_word<'a>(word: &str, candidates: impl IntoIterator<Item = 
 }
 
 /// `; did you mean X?`, or nothing.
-pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> String {
     match nearest_word(word, candidates) {
         Some(candidate) => format!("; did you mean `{candidate}`?"),
         None => String::new(),
@@ -114,12 +122,17 @@ mod tests {
 
     #[test]
     fn a_field_named_like_a_key_is_recognised() {
-        for key in ["sk-abcdefghijklmnopqrstuvw", "ghp_abcdefghijklmnop1234", "Xa81kdleEoq0plsmdjeiqw"] {
+        for key in
+            ["sk-abcdefghijklmnopqrstuvw", "ghp_abcdefghijklmnop1234", "Xa81kdleEoq0plsmdjeiqw"]
+        {
             assert!(looks_like_key(key), "{key}");
         }
-        for name in
-            ["openai", "billing-production-2024", "requests_per_second_per_host", "my-company.internal/api"]
-        {
+        for name in [
+            "openai",
+            "billing-production-2024",
+            "requests_per_second_per_host",
+            "my-company.internal/api",
+        ] {
             assert!(!looks_like_key(name), "{name}");
         }
     }

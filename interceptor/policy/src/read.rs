@@ -5,7 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::document::{CredentialDocument, Document, LimitsDocument, Located, NetworkDocument, Parsed};
+use super::document::{
+    CredentialDocument, Document, LimitsDocument, Located, NetworkDocument, Parsed,
+};
 use super::json::{self, Kind, Node};
 use super::network_rule::{NetworkRule, Target};
 use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key};
@@ -49,7 +51,8 @@ impl Document {
     /// Reads a document.
     ///
     /// # Errors
-    /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules that are none.
+    /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules
+    /// that are none.
     pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
         let Reading { document, mut errors, mut warnings } = read(text);
         bound(&mut errors);
@@ -67,7 +70,9 @@ pub(super) fn read(text: &str) -> Reading {
 pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> Reading {
     let mut reader = Reader {
         besides,
-        line_starts: std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect(),
+        line_starts: std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect(),
         errors: Vec::new(),
         warnings: Vec::new(),
         lines: HashMap::new(),
@@ -96,7 +101,10 @@ impl Reader {
     }
 
     fn problem(&self, node: &Node<'_>, message: impl Into<String>) -> Problem {
-        Problem { line: Some(self.line(node.offset)), ..Problem::new(node.pointer.clone(), message) }
+        Problem {
+            line: Some(self.line(node.offset)),
+            ..Problem::new(node.pointer.clone(), message)
+        }
     }
 
     fn error(&mut self, node: &Node<'_>, message: impl Into<String>) {
@@ -130,9 +138,16 @@ impl Reader {
         let mut unique = Vec::with_capacity(members.len());
         for member in members {
             if looks_like_key(&member.name) {
-                self.error(node, "a field name here looks like a key; a key is a value, and is best kept in a file or a variable");
+                self.error(
+                    node,
+                    "a field name here looks like a key; a key is a value, and is best kept in a \
+                     file or a variable",
+                );
             } else if member.name.len() > json::MAX_NAME {
-                self.error(node, format!("a field name here has more than {} bytes", json::MAX_NAME));
+                self.error(
+                    node,
+                    format!("a field name here has more than {} bytes", json::MAX_NAME),
+                );
             } else if member.duplicate {
                 self.error(&member.value, "this field is given twice; remove one of the two");
             } else {
@@ -158,9 +173,13 @@ impl Reader {
             match known.iter().position(|field| *field == name) {
                 Some(index) => fields[index] = Some(value),
                 None => {
-                    let hint = did_you_mean(&name, known.into_iter().chain(besides.iter().copied()));
+                    let hint =
+                        did_you_mean(&name, known.into_iter().chain(besides.iter().copied()));
                     let listed = [&known[..], besides].concat().join("`, `");
-                    self.error(&value, format!("unknown field `{name}`{hint} (known fields: `{listed}`)"));
+                    self.error(
+                        &value,
+                        format!("unknown field `{name}`{hint} (known fields: `{listed}`)"),
+                    );
                 }
             }
         }
@@ -219,11 +238,15 @@ impl Reader {
             }
         }
         if let Some(node) = credentials {
-            let simple: HashSet<String> = document.credentials.iter().map(|(name, _)| name.clone()).collect();
+            let simple: HashSet<String> =
+                document.credentials.iter().map(|(name, _)| name.clone()).collect();
             for (name, node) in self.members(&node, "`credentials_v2`").into_iter().flatten() {
                 self.check_name(&name, &node);
                 if simple.contains(&name) {
-                    self.error(&node, "this credential is also given in `credentials`; keep one of the two");
+                    self.error(
+                        &node,
+                        "this credential is also given in `credentials`; keep one of the two",
+                    );
                 }
                 if let Some(credential) = self.credential(&node) {
                     document.credentials_v2.push((name, credential));
@@ -243,7 +266,8 @@ impl Reader {
             if node.elements().is_some_and(|elements| elements.is_empty()) {
                 self.warn(
                     &node,
-                    "an empty `allow` permits every public host; to refuse all, write \"deny\": [\"*\"]",
+                    "an empty `allow` permits every public host; to refuse all, write \"deny\": \
+                     [\"*\"]",
                 );
             }
         }
@@ -288,7 +312,8 @@ impl Reader {
             let message = match &rule.value.target {
                 _ if rule.value.tcp => "`passthrough` names hosts, without `tcp://`",
                 Target::Net(_) => {
-                    "`passthrough` names hosts, not addresses: TLS is recognised by the name it asks for"
+                    "`passthrough` names hosts, not addresses: TLS is recognised by the name it \
+                     asks for"
                 }
                 _ => return true,
             };
@@ -302,7 +327,9 @@ impl Reader {
     }
 
     fn limits(&mut self, node: &Node<'_>) -> LimitsDocument {
-        let Some(fields) = self.fields(node, "`limits`", LIMITS) else { return LimitsDocument::default() };
+        let Some(fields) = self.fields(node, "`limits`", LIMITS) else {
+            return LimitsDocument::default();
+        };
         let values = fields.map(|field| {
             let node = field?;
             let value = node.whole_number().filter(|value| *value > 0);

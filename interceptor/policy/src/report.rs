@@ -27,7 +27,11 @@ pub fn check(text: &str, catalogue: &Catalogue) -> Report {
 
 /// As [`check`], for a document that shares its outermost object with another reader's fields,
 /// which are skipped.
-pub fn check_besides(text: &str, besides: &'static [&'static str], catalogue: &Catalogue) -> Report {
+pub fn check_besides(
+    text: &str,
+    besides: &'static [&'static str],
+    catalogue: &Catalogue,
+) -> Report {
     report(read::read_besides(text, besides), catalogue)
 }
 

@@ -1,5 +1,5 @@
-//! The JSON Schema of the policy document, generated from the types of [`super::document`] and checked in as
-//! `data/policy.schema.json`.
+//! The JSON Schema of the policy document, generated from the types of [`super::document`] and
+//! checked in as `data/policy.schema.json`.
 
 use serde_json::Value;
 

@@ -220,14 +220,20 @@ impl Strip {
         let mut name = Folded::of(name.as_bytes());
         let listed = {
             let dashed = name.dashed();
-            [&lists.headers, &lists.addressing].iter().any(|list| list.begins(dashed) || list.ends(dashed))
+            [&lists.headers, &lists.addressing]
+                .iter()
+                .any(|list| list.begins(dashed) || list.ends(dashed))
         };
         let bare = name.bare();
         match bare {
             b"cookie" | b"cookie2" => !self.cookies,
             bare if self.own_headers.contains(bare) => true,
             bare if self.kept_headers.contains(bare) => false,
-            bare => listed || lists.headers.exact.contains(bare) || lists.addressing.exact.contains(bare),
+            bare => {
+                listed
+                    || lists.headers.exact.contains(bare)
+                    || lists.addressing.exact.contains(bare)
+            }
         }
     }
 
@@ -252,7 +258,9 @@ impl Strip {
         let bare = name.bare();
         self.own_query.contains(bare)
             || !self.kept_query.contains(bare)
-                && (listed || lists.query.exact.contains(bare) || lists.headers.exact.contains(bare))
+                && (listed
+                    || lists.query.exact.contains(bare)
+                    || lists.headers.exact.contains(bare))
     }
 }
 
@@ -272,7 +280,8 @@ impl Strip {
         let mut kept = Vec::new();
         let mut announced = false;
         for entry in entries {
-            let parts = || entry.split(|byte| b". \"=:/".contains(byte)).filter(|part| !part.is_empty());
+            let parts =
+                || entry.split(|byte| b". \"=:/".contains(byte)).filter(|part| !part.is_empty());
             let authenticates = parts().any(|part| self.protocol_part(part));
             if !announced && !authenticates {
                 kept.push(*entry);
@@ -325,7 +334,9 @@ fn decoded(name: &str) -> Cow<'_, [u8]> {
         return decoded;
     }
     let text = String::from_utf8_lossy(&decoded).into_owned();
-    Cow::Owned(text.chars().flat_map(char::to_uppercase).collect::<String>().to_lowercase().into_bytes())
+    Cow::Owned(
+        text.chars().flat_map(char::to_uppercase).collect::<String>().to_lowercase().into_bytes(),
+    )
 }
 
 /// A name with `%uXXXX` undone, which some servers decode.
@@ -335,7 +346,9 @@ fn without_u(name: &[u8]) -> Vec<u8> {
     while let Some(byte) = name.get(at) {
         let code = match name.get(at..at + 6) {
             Some([b'%', b'u' | b'U', digits @ ..]) if digits.iter().all(u8::is_ascii_hexdigit) => {
-                std::str::from_utf8(digits).ok().and_then(|digits| u32::from_str_radix(digits, 16).ok())
+                std::str::from_utf8(digits)
+                    .ok()
+                    .and_then(|digits| u32::from_str_radix(digits, 16).ok())
             }
             _ => None,
         };
@@ -361,7 +374,9 @@ pub fn resembles_framing(name: &str) -> Option<&'static str> {
     }
     let mut name = Folded::of(name.as_bytes());
     let name = name.bare();
-    FRAMING.into_iter().find(|framing| framing.bytes().filter(|byte| *byte != b'-').eq(name.iter().copied()))
+    FRAMING
+        .into_iter()
+        .find(|framing| framing.bytes().filter(|byte| *byte != b'-').eq(name.iter().copied()))
 }
 
 /// Whether a header of this name overrides a request's method.
@@ -373,8 +388,13 @@ pub fn is_method_override(name: &str) -> bool {
 }
 
 fn overrides_method(name: &[u8]) -> bool {
-    let names =
-        ["xhttpmethodoverride", "xhttpmethod", "xmethodoverride", "httpmethodoverride", "methodoverride"];
+    let names = [
+        "xhttpmethodoverride",
+        "xhttpmethod",
+        "xmethodoverride",
+        "httpmethodoverride",
+        "methodoverride",
+    ];
     let mut folded = Folded::of(name);
     let bare = folded.bare();
     names.iter().any(|name| name.as_bytes() == bare)

@@ -13,8 +13,8 @@ use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::activity::Activity;
 use crate::proxy::{Rules, Sandbox};
 
-/// Who closes within this time may have turned away from the certificate; later, it was a connection
-/// that was kept ready and not needed.
+/// Who closes within this time may have turned away from the certificate; later, it was a
+/// connection that was kept ready and not needed.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A connection before its first request.
@@ -31,7 +31,11 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    pub(super) fn new(sandbox: Arc<Sandbox>, asked: SocketAddr, activity: Arc<Activity>) -> Arrival {
+    pub(super) fn new(
+        sandbox: Arc<Sandbox>,
+        asked: SocketAddr,
+        activity: Arc<Activity>,
+    ) -> Arrival {
         let rules = sandbox.rules();
         // A synthetic address that stands for no name stays an address: one of a special-purpose
         // range, which policy refuses.
@@ -62,8 +66,8 @@ impl Arrival {
         &self.unasked.activity
     }
 
-    /// Notes the host that it turned out to be for. Where names in it differ, nothing that comes over
-    /// it can be right.
+    /// Notes the host that it turned out to be for. Where names in it differ, nothing that comes
+    /// over it can be right.
     pub(super) fn is_for(&mut self, host: &Host, mismatched: bool) {
         self.unasked.decided = match mismatched {
             true => (Verdict::Deny, None, None),
@@ -73,14 +77,20 @@ impl Arrival {
     }
 
     /// The record that is made of it instead.
-    pub(super) fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
+    pub(super) fn record(
+        &self,
+        decision: Verdict,
+        protocol: Option<Protocol>,
+        host: &Host,
+    ) -> Record {
         self.activity().record();
         self.unasked.record(decision, protocol, host)
     }
 
     /// Records a connection that is closed without an answer over HTTP.
     pub(super) fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
-        let record = self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
+        let record =
+            self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
         let record = record.rule(deny.rule.clone());
         tracing::debug!(
             id = %record.id,
@@ -92,8 +102,15 @@ impl Arrival {
         self.unasked.tell(record);
     }
 
-    /// Closes a connection whose refusal is recorded, in the words of its protocol where it has some.
-    pub(super) async fn explain(&self, stream: TcpStream, first: &[u8], host: &Host, message: &str) {
+    /// Closes a connection whose refusal is recorded, in the words of its protocol where it has
+    /// some.
+    pub(super) async fn explain(
+        &self,
+        stream: TcpStream,
+        first: &[u8],
+        host: &Host,
+        message: &str,
+    ) {
         let port = self.asked.port();
         let refused = native::Refused { sandbox: &self.sandbox, host, port, first, message };
         native::refuse(&refused, stream).await;
@@ -137,9 +154,10 @@ pub(crate) struct Unasked {
 
 impl Unasked {
     fn record(&self, decision: Verdict, protocol: Option<Protocol>, host: &Host) -> Record {
-        let mut record = Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
-            .port(self.asked.port())
-            .duration(self.since.elapsed());
+        let mut record =
+            Record::new(&self.sandbox.id, RequestId::new(), Kind::Connection, decision)
+                .port(self.asked.port())
+                .duration(self.since.elapsed());
         record.protocol = protocol;
         match host {
             Host::Name(name) => record.host = Some(name.as_str().into()),
@@ -165,8 +183,9 @@ impl Drop for Unasked {
             Some(_) => Reason::CertificateRejected,
             None => self.activity.limit().unwrap_or(Reason::NoRequest),
         };
-        let turned_away =
-            reason == Reason::NoRequest && self.activity.is_closed() && self.since.elapsed() < AT_ONCE;
+        let turned_away = reason == Reason::NoRequest
+            && self.activity.is_closed()
+            && self.since.elapsed() < AT_ONCE;
         if let Some((host, client)) = &self.shown
             && (alert.is_some() || turned_away && client.closes_without_alert())
         {

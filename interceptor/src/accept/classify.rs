@@ -47,7 +47,8 @@ pub(crate) fn classify(first: &[u8]) -> Option<Spoken> {
     }
 }
 
-/// A token (RFC 9110 section 5.6.2), so that the refusal of an odd method can be explained over HTTP.
+/// A token (RFC 9110 section 5.6.2), so that the refusal of an odd method can be explained over
+/// HTTP.
 fn is_method_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -69,7 +70,8 @@ fn target(rest: &[u8]) -> Option<Spoken> {
         // No request line has them, and who sends them does not wait for its end.
         None if has_controls(rest) => Some(Spoken::Other),
         None if rest.len() >= MOST_TARGET => Some(Spoken::Http1),
-        // `/` and `http` begin targets and hardly anything else: no need to wait for the whole line.
+        // `/` and `http` begin targets and hardly anything else: no need to wait for the whole
+        // line.
         None if rest.starts_with(b"/") || rest.starts_with(b"http") => Some(Spoken::Http1),
         None => None,
     }
@@ -134,7 +136,8 @@ mod tests {
             b"0032git-upload-pack /x\0host=evil.test\0",
             b"CONNECT a:1 HTTP/1.1\r\n\r\n",
         ] {
-            let told: Vec<_> = (0..=whole.len()).filter_map(|end| classify(&whole[..end])).collect();
+            let told: Vec<_> =
+                (0..=whole.len()).filter_map(|end| classify(&whole[..end])).collect();
             assert!(told.iter().all(|spoken| *spoken == told[0]), "{}", whole.escape_ascii());
         }
     }

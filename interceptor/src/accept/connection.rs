@@ -69,7 +69,9 @@ async fn after(time: Option<Duration>) {
 }
 
 async fn attend(arrival: Arrival, mut stream: TcpStream) {
-    if let Decision::Allow(allow) = arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port()) {
+    if let Decision::Allow(allow) =
+        arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port())
+    {
         if let Some(rest) = Box::pin(raw::serve(arrival, stream, allow)).await {
             rest.await;
         }
@@ -99,7 +101,12 @@ async fn attend(arrival: Arrival, mut stream: TcpStream) {
 }
 
 /// Serves HTTP in the clear.
-pub(super) fn clear(mut arrival: Arrival, stream: TcpStream, first: BytesMut, spoken: Spoken) -> Rest {
+pub(super) fn clear(
+    mut arrival: Arrival,
+    stream: TcpStream,
+    first: BytesMut,
+    spoken: Spoken,
+) -> Rest {
     if spoken == Spoken::Http2 {
         arrival.unasked.protocol = Some(Protocol::H2);
         let context = context(arrival, None, Protocol::H2, None);
@@ -120,8 +127,11 @@ async fn recognise(
     let limits = arrival.rules.policy.limits();
     let awaits_greeting = native::server_speaks_first(arrival.asked.port());
     // A connection that is kept for later says nothing yet; what has begun is to go on.
-    let silence =
-        if awaits_greeting { GREETING_AWAITED.min(limits.header_timeout) } else { limits.idle_timeout };
+    let silence = if awaits_greeting {
+        GREETING_AWAITED.min(limits.header_timeout)
+    } else {
+        limits.idle_timeout
+    };
     let begins = async {
         // Who says nothing for long costs no buffer meanwhile.
         stream.readable().await?;
@@ -173,8 +183,9 @@ pub(super) fn context(
     let identity = identity.unwrap_or_else(|| clear_identity(&arrival));
     // The host that a request names is judged with the request; here, the one that is certain.
     let (host, port, open) = (identity.host.clone(), identity.port, identity.open);
-    let permitted =
-        move |policy: &Policy| open || matches!(policy.decide_host(&host, port), Decision::Allow(_));
+    let permitted = move |policy: &Policy| {
+        open || matches!(policy.decide_host(&host, port), Decision::Allow(_))
+    };
     let close = CancellationToken::new();
     Context {
         _alive: arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted),

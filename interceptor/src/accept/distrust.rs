@@ -7,7 +7,13 @@ use crate::proxy::warned::Warned;
 
 /// Says that a client did not accept the certificate for `host`: with an alert; or, as it seems,
 /// without, where it closed after the handshake and asked nothing. Once for each kind of client.
-pub(super) fn warn(warned: &Warned, sandbox: &str, host: &Host, alert: Option<&'static str>, client: Client) {
+pub(super) fn warn(
+    warned: &Warned,
+    sandbox: &str,
+    host: &Host,
+    alert: Option<&'static str>,
+    client: Client,
+) {
     if !warned.is_first(host, client.kind()) {
         return;
     }
@@ -78,8 +84,8 @@ impl Client {
         }
     }
 
-    /// Whether a client of this kind may refuse the certificate without an alert. Chromium's sends one,
-    /// and opens connections ahead that it does not need.
+    /// Whether a client of this kind may refuse the certificate without an alert. Chromium's sends
+    /// one, and opens connections ahead that it does not need.
     pub(super) fn closes_without_alert(self) -> bool {
         self != Client::Greases
     }
@@ -93,19 +99,20 @@ fn remedy(alert: &str, client: Client) -> &'static str {
              (`certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n interceptor -i \"$SSL_CERT_FILE\"`)"
         }
         (Client::Node, _) => {
-            "it looks like Node.js, which reads `NODE_EXTRA_CA_CERTS` when it starts; if that is set \
-             inside, the program brings roots of its own (an option `ca`): add the file there, or give \
-             the host to `network.passthrough`"
+            "it looks like Node.js, which reads `NODE_EXTRA_CA_CERTS` when it starts; if that is \
+             set inside, the program brings roots of its own (an option `ca`): add the file there, \
+             or give the host to `network.passthrough`"
         }
         (Client::Python, _) => {
             "it looks like Python, whose `ssl` reads `SSL_CERT_FILE` and whose requests reads \
-             `REQUESTS_CA_BUNDLE`; if they are set inside, the program brings roots of its own (often \
-             certifi's): name the file by its own option, or give the host to `network.passthrough`"
+             `REQUESTS_CA_BUNDLE`; if they are set inside, the program brings roots of its own \
+             (often certifi's): name the file by its own option, or give the host to \
+             `network.passthrough`"
         }
         (Client::GnuTls, _) => {
-            "it looks like a program with GnuTLS (wget, git), which reads the system's bundle; give it \
-             the file that `SSL_CERT_FILE` names (wget: `--ca-certificate`, git: `GIT_SSL_CAINFO`), or \
-             the host to `network.passthrough`"
+            "it looks like a program with GnuTLS (wget, git), which reads the system's bundle; \
+             give it the file that `SSL_CERT_FILE` names (wget: `--ca-certificate`, git: \
+             `GIT_SSL_CAINFO`), or the host to `network.passthrough`"
         }
         (_, "bad_certificate") => {
             "it looks like a Go program, which reads `SSL_CERT_FILE`; if that is set inside, the \
@@ -121,8 +128,9 @@ fn remedy(alert: &str, client: Client) -> &'static str {
             "the usual variables are `SSL_CERT_FILE` (OpenSSL, Python, Ruby, Rust), \
              `REQUESTS_CA_BUNDLE` (Python's requests), `NODE_EXTRA_CA_CERTS` (Node.js), \
              `CURL_CA_BUNDLE` (curl) and `GIT_SSL_CAINFO` (git); `run` and the container hook set \
-             them inside, with `serve` and `attach` set them from the `env` of the API's answer; a client with roots of its own needs its own \
-             option, a base URL, or the host in `network.passthrough`"
+             them inside, with `serve` and `attach` set them from the `env` of the API's answer; a \
+             client with roots of its own needs its own option, a base URL, or the host in \
+             `network.passthrough`"
         }
     }
 }
@@ -133,8 +141,9 @@ mod tests {
 
     #[test]
     fn a_client_is_told_by_the_cipher_suites_that_it_offers() {
-        let client =
-            |suites: &[u16]| Client::of(&suites.iter().copied().map(CipherSuite::from).collect::<Vec<_>>());
+        let client = |suites: &[u16]| {
+            Client::of(&suites.iter().copied().map(CipherSuite::from).collect::<Vec<_>>())
+        };
         assert_eq!(client(&[0x1301, 0x1302]), Client::Unknown);
         assert_eq!(client(&[0x3a3a, 0x1301]), Client::Greases);
         assert_eq!(client(&[0x3a4a]), Client::Unknown);
@@ -147,9 +156,12 @@ mod tests {
 
     #[test]
     fn every_remedy_names_something_to_set() {
-        let clients = [Client::Greases, Client::Node, Client::Python, Client::GnuTls, Client::Unknown];
+        let clients =
+            [Client::Greases, Client::Node, Client::Python, Client::GnuTls, Client::Unknown];
         for client in clients {
-            for alert in ["", "unknown_ca", "bad_certificate", "certificate_unknown", "access_denied"] {
+            for alert in
+                ["", "unknown_ca", "bad_certificate", "certificate_unknown", "access_denied"]
+            {
                 assert!(remedy(alert, client).contains('`'));
             }
         }

@@ -1,5 +1,5 @@
-//! The first steps of a connection: accepted, its original destination read, its protocol recognised by its first bytes,
-//! and handed on to TLS, HTTP or a tunnel.
+//! The first steps of a connection: accepted, its original destination read, its protocol
+//! recognised by its first bytes, and handed on to TLS, HTTP or a tunnel.
 
 pub(crate) mod arrival;
 mod classify;
@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::proxy::Sandbox;
 use crate::seam::{Destinations, SELF_TEST};
 
-/// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin (attack X4).
+/// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin
+/// (attack X4).
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// [`listen`], to be handed to whoever has the listeners: [`crate::proxy::Accept`].
@@ -37,10 +38,11 @@ pub fn accept(
     Box::pin(listen(sandbox, listener, destinations, token, ends))
 }
 
-/// Accepts connections until the sandbox stops or `ends` is cancelled; what is not accepted then waits in the listener's backlog for
-/// whoever accepts next. Each is served in a task of its own, within the sandbox's limit: beyond
-/// it, one connection a listener waits for its turn, the others in the listener's backlog. (A turn is taken only for a
-/// connection that is there: a listener of the other family must not sit on one.)
+/// Accepts connections until the sandbox stops or `ends` is cancelled; what is not accepted then
+/// waits in the listener's backlog for whoever accepts next. Each is served in a task of its own,
+/// within the sandbox's limit: beyond it, one connection a listener waits for its turn, the others
+/// in the listener's backlog. (A turn is taken only for a connection that is there: a listener of
+/// the other family must not sit on one.)
 pub(crate) async fn listen(
     sandbox: Arc<Sandbox>,
     listener: TcpListener,
@@ -97,7 +99,8 @@ async fn accepted_one(
     destinations: &dyn Destinations,
     token: &str,
 ) {
-    // No record: it was not redirected, so that nobody knows where it was going (attack K12, K14). It is closed.
+    // No record: it was not redirected, so that nobody knows where it was going (attack K12, K14).
+    // It is closed.
     let asked = match destinations.original(stream.as_fd()) {
         Ok(Some(asked)) => asked,
         Ok(None) => {

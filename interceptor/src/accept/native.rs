@@ -1,5 +1,5 @@
-//! Refusals in the words of protocols that are neither HTTP nor TLS but have a place for a reason. A
-//! client of any other is reset.
+//! Refusals in the words of protocols that are neither HTTP nor TLS but have a place for a reason.
+//! A client of any other is reset.
 //!
 //! | client | what it is told |
 //! | --- | --- |
@@ -24,7 +24,8 @@ use crate::proxy::Sandbox;
 
 /// How long a client has to listen.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long what it still sends is taken, and how much: closing under it would lose what it was told.
+/// How long what it still sends is taken, and how much: closing under it would lose what it was
+/// told.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 /// The most of a message that is told, in bytes: one line.
@@ -186,8 +187,8 @@ impl Postgres {
     }
 }
 
-/// Agrees to TLS where the client asks, since many demand it, and refuses whoever then says who it is:
-/// before it has sent a password.
+/// Agrees to TLS where the client asks, since many demand it, and refuses whoever then says who it
+/// is: before it has sent a password.
 async fn postgres(
     refused: &Refused<'_>,
     stream: &mut TcpStream,
@@ -206,7 +207,9 @@ async fn postgres(
             Ok(true)
         }
         Postgres::Tls => {
-            let Ok(config) = refused.sandbox.certificates.get(refused.host) else { return Ok(false) };
+            let Ok(config) = refused.sandbox.certificates.get(refused.host) else {
+                return Ok(false);
+            };
             let mut config = ServerConfig::clone(&config);
             config.alpn_protocols = vec![b"postgresql".to_vec()];
             stream.write_all(b"S").await?;
@@ -285,7 +288,8 @@ mod tests {
         assert_eq!(Postgres::read(&message(8, 80_877_104)), Some(Postgres::Gss));
         assert_eq!(Postgres::read(&message(42, 0x0003_0000)), Some(Postgres::Startup));
         assert_eq!(Postgres::read(&message(42, 0x0003_0002)), Some(Postgres::Startup));
-        for other in [message(16, 80_877_102), message(8, 0x0003_0000), message(42, 0x0002_0000), vec![0; 7]]
+        for other in
+            [message(16, 80_877_102), message(8, 0x0003_0000), message(42, 0x0002_0000), vec![0; 7]]
         {
             assert_eq!(Postgres::read(&other), None, "{other:?}");
         }

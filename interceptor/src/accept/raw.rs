@@ -39,7 +39,11 @@ pub(super) type Way = Result<(Dialed, Option<Allowance>), Box<Deny>>;
 
 /// Takes a connection that a rule permits to be tunnelled to where it is known how to serve it.
 /// `None`: it ended.
-pub(super) async fn serve(mut arrival: Arrival, mut stream: TcpStream, allow: Allow) -> Option<Rest> {
+pub(super) async fn serve(
+    mut arrival: Arrival,
+    mut stream: TcpStream,
+    allow: Allow,
+) -> Option<Rest> {
     let mut first = BytesMut::with_capacity(4096);
     let host = arrival.host();
     let (spoken, way) = meet(&arrival, &host, &mut stream, &mut first).await;

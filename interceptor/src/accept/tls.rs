@@ -1,5 +1,5 @@
-//! A TLS connection of the sandbox: tunnelled unopened where the policy says so, else terminated with
-//! a certificate for the name that was asked for.
+//! A TLS connection of the sandbox: tunnelled unopened where the policy says so, else terminated
+//! with a certificate for the name that was asked for.
 
 use std::io;
 use std::sync::Arc;
@@ -57,7 +57,8 @@ pub(super) async fn tls(
         Opening::Ended => None,
         Opening::Unopened { host, sni } => {
             let way = way.filter(|_| host == arrival.host());
-            // Unopened, nothing could be explained; and the name would be looked up outside (attack C1).
+            // Unopened, nothing could be explained; and the name would be looked up outside (attack
+            // C1).
             let named = sni.as_ref().or(arrival.lookup.as_ref());
             if let Some(id) = named.and_then(|name| arrival.rules.keyring.named_in(name.as_str())) {
                 let deny = named_placeholder(&arrival.rules.policy, id);
@@ -89,7 +90,8 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
     let read = tokio::time::timeout(patience(arrival), hello::server_name(stream, first)).await;
     let sni = match read {
         Ok(Ok(sni)) => sni,
-        // No ClientHello that rustls can read: whatever it is, it may be carried where anything may.
+        // No ClientHello that rustls can read: whatever it is, it may be carried where anything
+        // may.
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData && anything => None,
         ended => {
             if ended.is_err() {
@@ -113,13 +115,15 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
 async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
     let handshake = begun(&arrival, stream).await?;
     let hello = handshake.client_hello();
-    let offers_h2 = hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == b"h2"));
+    let offers_h2 =
+        hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == b"h2"));
     let sni = hello.server_name().map(str::to_owned);
     let client = Client::of(hello.cipher_suites());
     let identity = tls_identity(&arrival, sni.as_deref());
     arrival.is_for(&identity.host, identity.mismatch.is_some());
     let leaf = match (&identity.mismatch, sni.as_deref().map(Host::parse)) {
-        // The handshake is completed for the name asked for, so that the refusal can be explained over HTTP.
+        // The handshake is completed for the name asked for, so that the refusal can be explained
+        // over HTTP.
         (Some(_), Some(Ok(name))) => name,
         _ => identity.host.clone(),
     };
@@ -174,7 +178,8 @@ async fn begun(arrival: &Arrival, stream: Prefixed) -> Option<StartHandshake<Pre
     }
 }
 
-/// The certificate for `leaf` and what goes with it; refused, or said in the log, where there is none.
+/// The certificate for `leaf` and what goes with it; refused, or said in the log, where there is
+/// none.
 fn config(arrival: &Arrival, leaf: &Host) -> Option<Arc<ServerConfig>> {
     match arrival.sandbox.certificates.get(leaf) {
         Ok(config) => Some(config),
@@ -223,7 +228,8 @@ fn tls_identity(arrival: &Arrival, sni: Option<&str>) -> Identity {
     Identity { scheme: Scheme::Https, port: arrival.asked.port(), host, open: false, mismatch }
 }
 
-/// Begins to connect to the origin while the handshake with the sandbox goes on, where the request is likely to follow.
+/// Begins to connect to the origin while the handshake with the sandbox goes on, where the request
+/// is likely to follow.
 fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     let policy = &arrival.rules.policy;
     if identity.mismatch.is_some()

@@ -93,14 +93,21 @@ impl Audit {
     }
 
     #[cfg(test)]
-    pub(super) fn to_pipe(writer: io::PipeWriter, options: AuditOptions) -> Result<Audit, AuditError> {
+    pub(super) fn to_pipe(
+        writer: io::PipeWriter,
+        options: AuditOptions,
+    ) -> Result<Audit, AuditError> {
         Audit::start(Sink::pipe(writer), options, None)
     }
 
     /// [`Audit::to_file`] with custom limits.
-    pub fn to_file_with(path: impl AsRef<Path>, options: AuditOptions) -> Result<Audit, AuditError> {
+    pub fn to_file_with(
+        path: impl AsRef<Path>,
+        options: AuditOptions,
+    ) -> Result<Audit, AuditError> {
         let path = path.as_ref();
-        let sink = Sink::open(path).map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
+        let sink = Sink::open(path)
+            .map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
         Audit::start(sink, options, None)
     }
 
@@ -139,7 +146,11 @@ impl Audit {
         Audit::start(Sink::Discard, AuditOptions::default(), None)
     }
 
-    fn start(sink: Sink, options: AuditOptions, key: Option<ChainKey>) -> Result<Audit, AuditError> {
+    fn start(
+        sink: Sink,
+        options: AuditOptions,
+        key: Option<ChainKey>,
+    ) -> Result<Audit, AuditError> {
         let queue = Arc::new(Queue::new(options));
         let is_discarded = sink.is_discard();
         let followers = broadcast::Sender::new(FOLLOW_BEHIND);

@@ -11,7 +11,8 @@ pub struct RequestId(u128);
 
 /// Two random SipHash keys. An id must be unique and hard to predict, but not secret, and every
 /// request needs one: a keyed hash of a counter needs no system call and cannot fail.
-static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+static KEYS: LazyLock<[RandomState; 2]> =
+    LazyLock::new(|| [RandomState::new(), RandomState::new()]);
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -41,7 +42,9 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.characters().iter().try_for_each(|&character| fmt::Write::write_char(f, char::from(character)))
+        self.characters()
+            .iter()
+            .try_for_each(|&character| fmt::Write::write_char(f, char::from(character)))
     }
 }
 

@@ -186,15 +186,18 @@ mod tests {
         let id = record.id.to_string();
         let line = line(&record);
         let (ts, rest) = line.split_at(r#"{"ts":"2026-01-01T00:00:00.000000Z","#.len());
-        assert!(ts.starts_with(r#"{"ts":"2"#) && ts.ends_with(r#"Z","#) && ts.as_bytes()[26] == b'.', "{ts}");
+        assert!(
+            ts.starts_with(r#"{"ts":"2"#) && ts.ends_with(r#"Z","#) && ts.as_bytes()[26] == b'.',
+            "{ts}"
+        );
         assert_eq!(
             rest,
             format!(
-                "\"sandbox\":\"s1\",\"id\":\"{id}\",\"kind\":\"request\",\"decision\":\"deny\",\
-                 \"type\":\"endpoint_denied\",\"filter\":\"endpoint\",\"rule\":\"POST /v1/chat\",\
-                 \"credential\":\"openai\",\"host\":\"api.openai.com\",\"ip\":\"192.0.2.7\",\"port\":443,\
-                 \"protocol\":\"h2\",\"method\":\"POST\",\"path\":\"/v1/files\",\"status\":403,\"bytes_up\":17,\
-                 \"bytes_down\":0,\"duration_ms\":12.345}}\n"
+                "\"sandbox\":\"s1\",\"id\":\"{id}\",\"kind\":\"request\",\"decision\":\"deny\",\"\
+                 type\":\"endpoint_denied\",\"filter\":\"endpoint\",\"rule\":\"POST \
+                 /v1/chat\",\"credential\":\"openai\",\"host\":\"api.openai.com\",\"ip\":\"192.0.\
+                 2.7\",\"port\":443,\"protocol\":\"h2\",\"method\":\"POST\",\"path\":\"/v1/files\"\
+                 ,\"status\":403,\"bytes_up\":17,\"bytes_down\":0,\"duration_ms\":12.345}}\n"
             )
         );
     }
@@ -223,11 +226,12 @@ mod tests {
         ];
         for text in hostile {
             for sandbox in ["s1", text] {
-                let record = Record::new(&sandbox.into(), RequestId::new(), Kind::Dns, Verdict::Deny)
-                    .host(text)
-                    .method(text)
-                    .path(text)
-                    .credential(text);
+                let record =
+                    Record::new(&sandbox.into(), RequestId::new(), Kind::Dns, Verdict::Deny)
+                        .host(text)
+                        .method(text)
+                        .path(text)
+                        .credential(text);
                 let line = line(&record);
                 let body = line.strip_suffix('\n').unwrap();
                 assert!(!body.chars().any(steers_or_hides), "{body:?}");

@@ -125,8 +125,10 @@ impl Queue {
         if !state.shares.contains_key(&record.sandbox) {
             state.shares.insert(Arc::clone(&record.sandbox), Share::default());
         }
-        let most =
-            state.known.get(&record.sandbox).map_or(self.options.records_per_sandbox, |known| known.records);
+        let most = state
+            .known
+            .get(&record.sandbox)
+            .map_or(self.options.records_per_sandbox, |known| known.records);
         let Some(share) = state.shares.get_mut(&record.sandbox) else { return };
         let fits = share.records < most
             && share.bytes + size <= self.options.bytes_per_sandbox
@@ -212,7 +214,8 @@ impl Queue {
     pub(super) fn take(&self, spent: Vec<Record>, limit: Option<Duration>) -> Batch {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut state = self.lock();
-        while state.shares.is_empty() && state.waiters.is_empty() && !state.reopen && !state.closed {
+        while state.shares.is_empty() && state.waiters.is_empty() && !state.reopen && !state.closed
+        {
             state.idle = true;
             state = match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
                 None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),

@@ -12,7 +12,8 @@ use super::RequestId;
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A connection that carried no request: a tunnel, a passthrough, a refusal before any request was read.
+    /// A connection that carried no request: a tunnel, a passthrough, a refusal before any request
+    /// was read.
     Connection,
     /// A DNS lookup.
     Dns,

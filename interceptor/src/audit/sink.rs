@@ -66,7 +66,8 @@ impl Sink {
     pub(super) fn reopen(&mut self, alone: bool) -> io::Result<bool> {
         let Sink::File(log) = self else { return Ok(false) };
         let file = append_to(&log.path)?;
-        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        let identity =
+            |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         if identity(&file)? == identity(&log.file)? {
             // The same file: its lock stays.
             return Ok(false);
@@ -101,7 +102,9 @@ impl Sink {
             let lines = text.strip_suffix(b"\n").unwrap_or(&text);
             match memchr::memrchr(b'\n', lines) {
                 Some(at) => return Ok(Some(lines[at + 1..].to_vec())),
-                None if size == length || wanted >= LONGEST_LINE => return Ok(Some(lines.to_vec())),
+                None if size == length || wanted >= LONGEST_LINE => {
+                    return Ok(Some(lines.to_vec()));
+                }
                 None => wanted *= 4,
             }
         }
@@ -111,18 +114,19 @@ impl Sink {
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Short> {
         match self {
             Sink::Discard => Ok(()),
-            Sink::Stderr { midline } => {
-                write_lines(&mut io::stderr().lock(), midline, lines).map_err(|short| {
+            Sink::Stderr { midline } => write_lines(&mut io::stderr().lock(), midline, lines)
+                .map_err(|short| {
                     *midline = *midline || short.partial > 0;
+                    Short { complete: short.complete, error: short.error }
+                }),
+            Sink::File(log) => {
+                write_lines(&mut log.file, &mut log.midline, lines).map_err(|short| {
+                    if short.partial > 0 && !log.take_back(short.partial) {
+                        log.midline = true;
+                    }
                     Short { complete: short.complete, error: short.error }
                 })
             }
-            Sink::File(log) => write_lines(&mut log.file, &mut log.midline, lines).map_err(|short| {
-                if short.partial > 0 && !log.take_back(short.partial) {
-                    log.midline = true;
-                }
-                Short { complete: short.complete, error: short.error }
-            }),
         }
     }
 }
@@ -132,7 +136,9 @@ impl LogFile {
     /// (another process appended since).
     fn take_back(&mut self, bytes: usize) -> bool {
         let end = match (self.file.metadata(), self.file.stream_position()) {
-            (Ok(metadata), Ok(position)) if metadata.is_file() && metadata.len() == position => position,
+            (Ok(metadata), Ok(position)) if metadata.is_file() && metadata.len() == position => {
+                position
+            }
             _ => return false,
         };
         end.checked_sub(bytes as u64).is_some_and(|end| self.file.set_len(end).is_ok())
@@ -143,7 +149,8 @@ fn append_to(path: &Path) -> io::Result<File> {
     // A sandbox may be able to write to the directory: follow no link planted there, and do not
     // block on a pipe.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
+    let opened =
+        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => {
             files::unfit("it is a symbolic link, which may lead anywhere: name the file itself")
@@ -176,18 +183,23 @@ fn read_back(path: &Path, opened: &File) -> io::Result<Option<(File, u64)>> {
     if !metadata.is_file() || metadata.len() == 0 {
         return Ok(None);
     }
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
     let found = file.metadata()?;
     // Replaced meanwhile: not the file being written.
-    Ok(((found.dev(), found.ino()) == (metadata.dev(), metadata.ino())).then_some((file, found.len())))
+    Ok(((found.dev(), found.ino()) == (metadata.dev(), metadata.ino()))
+        .then_some((file, found.len())))
 }
 
 /// Whether the file ends with an incomplete line, as after a power failure.
 fn ends_midline(path: &Path, opened: &File) -> bool {
     let mut last = *b"\n";
     // A file that cannot be read back counts as complete; only appending matters.
-    let read = read_back(path, opened)
-        .and_then(|found| found.map_or(Ok(()), |(file, length)| file.read_exact_at(&mut last, length - 1)));
+    let read = read_back(path, opened).and_then(|found| {
+        found.map_or(Ok(()), |(file, length)| file.read_exact_at(&mut last, length - 1))
+    });
     read.is_ok() && last != *b"\n"
 }
 
@@ -200,7 +212,11 @@ struct ShortWrite {
 fn write_lines(out: &mut dyn Write, midline: &mut bool, lines: &[u8]) -> Result<(), ShortWrite> {
     if *midline {
         // End the broken line, so that it does not swallow the next.
-        write_all(out, b"\n").map_err(|(_, error)| ShortWrite { complete: 0, partial: 0, error })?;
+        write_all(out, b"\n").map_err(|(_, error)| ShortWrite {
+            complete: 0,
+            partial: 0,
+            error,
+        })?;
         *midline = false;
     }
     write_all(out, lines).map_err(|(written, error)| {

@@ -52,7 +52,8 @@ async fn every_record_is_in_the_file_in_order_after_shutdown() {
     audit.shutdown().await;
     audit.emit(denied(&sandbox, "/too-late"));
     let lines = read(&path);
-    let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str().unwrap().to_owned()).collect();
+    let paths: Vec<_> =
+        lines.iter().map(|line| line["path"].as_str().unwrap().to_owned()).collect();
     assert_eq!(paths, (0..5000).map(|number| format!("/{number}")).collect::<Vec<_>>());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -117,7 +118,8 @@ fn wait_until_full(pipe: &std::io::PipeWriter) {
     }
 }
 
-/// A pipe that nobody reads stands for a slow reader: once it is full the writer is stuck, and traffic must not be.
+/// A pipe that nobody reads stands for a slow reader: once it is full the writer is stuck, and
+/// traffic must not be.
 #[test]
 fn x7_a_slow_reader_blocks_nobody_and_every_lost_record_is_counted() {
     let (mut reader, writer) = std::io::pipe().unwrap();
@@ -143,12 +145,15 @@ fn x7_a_slow_reader_blocks_nobody_and_every_lost_record_is_counted() {
     let text = std::thread::scope(|scope| {
         let reading = scope.spawn(move || {
             let (mut text, mut piece) = (Vec::new(), vec![0; 65_536]);
-            while !String::from_utf8_lossy(&text).contains("\"sandbox\":\"end\"") || !text.ends_with(b"\n") {
+            while !String::from_utf8_lossy(&text).contains("\"sandbox\":\"end\"")
+                || !text.ends_with(b"\n")
+            {
                 let count = reader.read(&mut piece).unwrap();
                 text.extend_from_slice(&piece[..count]);
             }
             // The report of what was lost follows the last record.
-            while !String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).contains("audit_dropped")
+            while !String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..])
+                .contains("audit_dropped")
             {
                 let count = reader.read(&mut piece).unwrap();
                 text.extend_from_slice(&piece[..count]);
@@ -207,7 +212,10 @@ async fn x7_a_full_disk_stops_no_traffic_breaks_no_line_and_the_loss_is_reported
     assert!(start.elapsed() < Duration::from_secs(20));
     audit.flush().await;
     let (written, dropped) = count(&read(&path));
-    assert!(written > 0 && written < total as u64 && dropped == 0, "written {written}, dropped {dropped}");
+    assert!(
+        written > 0 && written < total as u64 && dropped == 0,
+        "written {written}, dropped {dropped}"
+    );
     // Room again: the gap is reported, without anybody emitting, and records flow.
     fs::remove_file(&ballast).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -130,7 +130,8 @@ impl Writer {
         self.begin_chain(queue);
         let mut spent = Vec::new();
         loop {
-            let batch = queue.take(std::mem::take(&mut spent), (!self.lost.is_empty()).then_some(RETRY));
+            let batch =
+                queue.take(std::mem::take(&mut spent), (!self.lost.is_empty()).then_some(RETRY));
             let Batch { mut records, dropped, waiters, reopen, closed } = batch;
             if reopen {
                 self.reopen();
@@ -178,12 +179,15 @@ impl Writer {
                 Err(error) => {
                     let name = self.sink.name();
                     tracing::error!(
-                        "cannot lock the audit file {name}: {error}; if another process writes to it too, the chain breaks"
+                        "cannot lock the audit file {name}: {error}; if another process writes to \
+                         it too, the chain breaks"
                     );
                     break;
                 }
             }
-            if queue.is_closed() && closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_LOOKS {
+            if queue.is_closed()
+                && closed_since.get_or_insert_with(Instant::now).elapsed() > LAST_LOOKS
+            {
                 // Two writers would break the chain; losing records is visible to the reader.
                 tracing::error!(
                     "another process holds the audit file {}; records are being lost",
@@ -201,8 +205,9 @@ impl Writer {
         let (chain, breaks) = Chain::after(key, last.as_deref());
         if breaks {
             tracing::error!(
-                "the audit file {} does not end in a chained record, so a new chain starts inside it and \
-                 `interceptor audit verify` will report it; give the chain a file of its own",
+                "the audit file {} does not end in a chained record, so a new chain starts inside \
+                 it and `interceptor audit verify` will report it; give the chain a file of its \
+                 own",
                 self.sink.name()
             );
         }
@@ -336,7 +341,8 @@ impl Writer {
             self.complained = Some(Instant::now());
             let (name, lost) = (self.sink.name(), self.lost.values().sum::<u64>());
             tracing::error!(
-                "cannot write audit records to {name}: {error}; {lost} lost so far; traffic continues"
+                "cannot write audit records to {name}: {error}; {lost} lost so far; traffic \
+                 continues"
             );
         }
     }

@@ -52,10 +52,10 @@ Examples:
     --cgroup /sys/fs/cgroup/ci.slice
 
 It prints one line when enforcement is in place, and ends it on SIGINT or SIGTERM. SIGHUP reloads \
-the policy and its keys and reopens the audit file. Connections opened earlier continue if they run \
-over loopback or their socket was made outside the cgroup; --kill-existing closes them. With --json \
-the line is an object with the sandbox's id, its CA certificate (ca_pem) and its variables (env): \
-the placeholders and, with --base-urls, the services' base URLs.";
+     the policy and its keys and reopens the audit file. Connections opened earlier continue if \
+     they run over loopback or their socket was made outside the cgroup; --kill-existing closes \
+     them. With --json the line is an object with the sandbox's id, its CA certificate (ca_pem) \
+     and its variables (env): the placeholders and, with --base-urls, the services' base URLs.";
 
 /// Runs the command.
 pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
@@ -72,8 +72,10 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
 
     let audit = setup::audit(&common, rules.policy.limits())?;
     let loading = Meanwhile::begin("loading", Enforcer::load)?;
-    let tokio =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the proxy")?;
     let _entered = tokio.enter();
     let runtime = setup::runtime(&common, audit.clone());
     let (enforcer, runtime) = (loading.end()?, runtime?);
@@ -81,7 +83,8 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     let id = launch::random_id()?;
     let keys = (rules.policy, rules.keyring);
     let mut enforced = Enforced::enter(&runtime, &enforcer, &id, &visit, keys)?;
-    let processes = cgroup::processes(&visit.cgroup).context("cannot list the cgroup's processes")?;
+    let processes =
+        cgroup::processes(&visit.cgroup).context("cannot list the cgroup's processes")?;
     let (listeners, has_devices) = (enforced.listeners.clone(), enforced.has_devices);
     let wall = Wall {
         cgroup: &visit.cgroup,
@@ -144,7 +147,9 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
             errors.iter().for_each(|error| tracing::error!(sandbox = %id, %error, "cannot reload a key file; keeping the previous key"));
             return;
         }
-        Ok(rules) => rules.and_then(|rules| Ok(enforced.replace(rules.policy, rules.keyring, false)?)),
+        Ok(rules) => {
+            rules.and_then(|rules| Ok(enforced.replace(rules.policy, rules.keyring, false)?))
+        }
     };
     match replaced {
         Ok(()) => tracing::info!(sandbox = %id, "policy reloaded"),
@@ -166,8 +171,7 @@ fn announce(
     if common.json {
         let env: serde_json::Map<String, serde_json::Value> =
             placeholders.into_iter().map(|(name, value)| (name, value.into())).collect();
-        let line =
-            serde_json::json!({ "id": id, "cgroup": cgroup.to_string_lossy(), "ca_pem": ca_pem, "env": env });
+        let line = serde_json::json!({ "id": id, "cgroup": cgroup.to_string_lossy(), "ca_pem": ca_pem, "env": env });
         writeln!(output, "{line}")?;
     } else if !common.quiet {
         writeln!(output, "{id}: enforcing on {}", cgroup.display())?;

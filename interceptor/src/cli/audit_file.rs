@@ -80,16 +80,21 @@ impl ReplayRecord {
         if self.decision == "allow" {
             return Some(true);
         }
-        let reason =
-            Reason::ALL.into_iter().find(|reason| Some(reason.as_str()) == self.reason.as_deref())?;
-        let (is_request, is_raw) = (self.kind == "request", self.protocol.as_deref() == Some("tcp"));
+        let reason = Reason::ALL
+            .into_iter()
+            .find(|reason| Some(reason.as_str()) == self.reason.as_deref())?;
+        let (is_request, is_raw) =
+            (self.kind == "request", self.protocol.as_deref() == Some("tcp"));
         match reason {
-            Reason::HostDenied | Reason::CredentialAmbiguous | Reason::PlaintextDenied => Some(false),
+            Reason::HostDenied | Reason::CredentialAmbiguous | Reason::PlaintextDenied => {
+                Some(false)
+            }
             // Possibly because of a method-override header, or because the key could not be set.
             Reason::EndpointDenied => {
                 let for_rules =
                     self.filter.as_deref().is_none_or(|filter| filter == Filter::Endpoint.as_str());
-                let as_sent = for_rules && self.rule.as_ref().is_none_or(serde_json::Value::is_null);
+                let as_sent =
+                    for_rules && self.rule.as_ref().is_none_or(serde_json::Value::is_null);
                 as_sent.then_some(false)
             }
             // On a connection, the placeholder was in the TLS server name.
@@ -117,7 +122,9 @@ impl ReplayRecord {
             | Reason::TunnelIdleTimeout => Some(true),
             // With a filter: a connection to a denied host that ended before any request. Without:
             // one whose names differed.
-            Reason::NoRequest | Reason::CertificateRejected => self.filter.is_some().then_some(false),
+            Reason::NoRequest | Reason::CertificateRejected => {
+                self.filter.is_some().then_some(false)
+            }
             Reason::RequestMalformed
             | Reason::AuthorityMismatch
             | Reason::LimitExceeded
@@ -151,7 +158,9 @@ impl ReplayRecord {
                     presented: &presented,
                 })
             }
-            "connection" if self.protocol.as_deref() == Some("tcp") => policy.decide_raw(&host, port),
+            "connection" if self.protocol.as_deref() == Some("tcp") => {
+                policy.decide_raw(&host, port)
+            }
             "connection" => policy.decide_host(&host, port),
             _ => return None,
         };
@@ -159,15 +168,18 @@ impl ReplayRecord {
         // been exempt (`--resolve`).
         let refused_address = self.reason.as_deref() == Some(Reason::HostDenied.as_str());
         match (&decision, self.ip.filter(|_| refused_address)) {
-            (Decision::Allow(_), Some(address)) if !is_synthetic(address) => {
-                Some(policy.decide_address(&host, address, port).map_or_else(Decision::Deny, |()| decision))
-            }
+            (Decision::Allow(_), Some(address)) if !is_synthetic(address) => Some(
+                policy
+                    .decide_address(&host, address, port)
+                    .map_or_else(Decision::Deny, |()| decision),
+            ),
             _ => Some(decision),
         }
     }
 
     pub(super) fn scheme(&self) -> Scheme {
-        let plain = self.port == Some(80) || self.reason.as_deref() == Some(Reason::PlaintextDenied.as_str());
+        let plain = self.port == Some(80)
+            || self.reason.as_deref() == Some(Reason::PlaintextDenied.as_str());
         if plain { Scheme::Http } else { Scheme::Https }
     }
 }
@@ -175,7 +187,9 @@ impl ReplayRecord {
 /// Whether the address is one of our synthetic ones, which tell nothing about the real destination.
 fn is_synthetic(address: std::net::IpAddr) -> bool {
     match address {
-        std::net::IpAddr::V4(address) => address.octets()[0] == 198 && address.octets()[1] & 0xfe == 18,
+        std::net::IpAddr::V4(address) => {
+            address.octets()[0] == 198 && address.octets()[1] & 0xfe == 18
+        }
         std::net::IpAddr::V6(address) => address.segments()[..3] == [0x2001, 2, 0],
     }
 }

@@ -31,7 +31,12 @@ pub(super) fn memory(text: &str) -> Result<Bound, String> {
     bound(text, bytes, LEAST_MEMORY, "a number of bytes, as `2g` or `512m`")
 }
 
-fn bound(text: &str, parse: impl Fn(&str) -> Option<u64>, least: u64, what: &str) -> Result<Bound, String> {
+fn bound(
+    text: &str,
+    parse: impl Fn(&str) -> Option<u64>,
+    least: u64,
+    what: &str,
+) -> Result<Bound, String> {
     match (text, parse(text)) {
         ("none", _) => Ok(Bound(None)),
         (_, Some(number)) if number >= least => Ok(Bound(Some(number))),

@@ -1,4 +1,5 @@
-//! `interceptor check`: lints policies: every error and warning with its JSON path; exit 1 on an error.
+//! `interceptor check`: lints policies: every error and warning with its JSON path; exit 1 on an
+//! error.
 //!
 //! It also tries the sources of keys, so that an unset variable or a missing file is an error here,
 //! not when the sandbox starts. No key is kept or printed.
@@ -78,7 +79,8 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
         });
     }
     let mut out = io::stdout().lock();
-    let printed = if arguments.json { writeln!(out, "{}", as_json(&all)) } else { print(&mut out, &all) };
+    let printed =
+        if arguments.json { writeln!(out, "{}", as_json(&all)) } else { print(&mut out, &all) };
     let failed = all.iter().any(|checked| !checked.errors.is_empty());
     super::verdict(printed, u8::from(failed))
 }
@@ -97,7 +99,8 @@ fn unreadable_key(credential: &Credential) -> Option<Problem> {
         KeySource::Literal(_) => return None,
         KeySource::Env(name) => match env::var_os(name).map(|value| value.is_empty()) {
             None => format!(
-                "the variable `{name}` is not set; set it where the interceptor runs (--skip-keys leaves this check out)"
+                "the variable `{name}` is not set; set it where the interceptor runs (--skip-keys \
+                 leaves this check out)"
             ),
             Some(true) => format!("the variable `{name}` is empty"),
             Some(false) => return None,
@@ -107,7 +110,9 @@ fn unreadable_key(credential: &Credential) -> Option<Problem> {
             match read_key(path) {
                 Ok(_) => return None,
                 Err(KeyProblem::Unreadable(error)) if error.kind() == ErrorKind::NotFound => {
-                    format!("the file {path_text} does not exist (--skip-keys leaves this check out)")
+                    format!(
+                        "the file {path_text} does not exist (--skip-keys leaves this check out)"
+                    )
                 }
                 Err(problem) => format!("the file {path_text} {problem}"),
             }
@@ -128,18 +133,27 @@ fn as_json(all: &[Checked]) -> Value {
         entry
     };
     let list = |select: fn(&Checked) -> &[Problem]| -> Vec<Value> {
-        all.iter().flat_map(|checked| select(checked).iter().map(|problem| entry(checked, problem))).collect()
+        all.iter()
+            .flat_map(|checked| select(checked).iter().map(|problem| entry(checked, problem)))
+            .collect()
     };
     json!({ "errors": list(|checked| &checked.errors), "warnings": list(|checked| &checked.warnings) })
 }
 
 fn print(out: &mut impl Write, all: &[Checked]) -> io::Result<()> {
     for checked in all {
-        let kinds = std::iter::repeat_n("error", checked.errors.len()).chain(std::iter::repeat("warning"));
-        let problems = checked.errors.iter().chain(&checked.warnings).zip(kinds).zip(&checked.lines);
+        let kinds =
+            std::iter::repeat_n("error", checked.errors.len()).chain(std::iter::repeat("warning"));
+        let problems =
+            checked.errors.iter().chain(&checked.warnings).zip(kinds).zip(&checked.lines);
         for ((problem, kind), line) in problems {
             let place = problem.line.map_or_else(String::new, |line| format!(":{line}"));
-            writeln!(out, "{}{place}: {kind}: {}", printable(&checked.file), printable(&problem.message))?;
+            writeln!(
+                out,
+                "{}{place}: {kind}: {}",
+                printable(&checked.file),
+                printable(&problem.message)
+            )?;
             if !problem.pointer.is_empty() {
                 writeln!(out, "    at {}", printable(&problem.pointer))?;
             }

@@ -23,7 +23,8 @@ use crate::words;
 /// The arguments of `interceptor doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
-    /// Print one JSON object: {"ok": …, "checks": [{"name", "ok", "required", "detail", "remedy"}, …]}.
+    /// Print one JSON object: {"ok": …, "checks": [{"name", "ok", "required", "detail", "remedy"},
+    /// …]}.
     #[arg(long)]
     json: bool,
 }
@@ -49,7 +50,12 @@ impl Check {
         Self { name: name.into(), ok: true, required, detail: detail.into(), remedy: None }
     }
 
-    fn failed(name: impl Into<String>, required: bool, detail: impl Into<String>, remedy: &str) -> Self {
+    fn failed(
+        name: impl Into<String>,
+        required: bool,
+        detail: impl Into<String>,
+        remedy: &str,
+    ) -> Self {
         Self {
             name: name.into(),
             ok: false,
@@ -72,7 +78,8 @@ struct Report {
 /// Runs the command.
 pub fn run(arguments: Doctor) -> anyhow::Result<ExitCode> {
     let report = examine();
-    let mut text = if arguments.json { serde_json::to_string_pretty(&report)? } else { describe(&report) };
+    let mut text =
+        if arguments.json { serde_json::to_string_pretty(&report)? } else { describe(&report) };
     if arguments.json {
         text.push('\n');
     }
@@ -134,8 +141,9 @@ fn kernel_version() -> Check {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     let number = |text: &str| {
-        let mut parts =
-            text.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+        let mut parts = text
+            .split(|character: char| !character.is_ascii_digit())
+            .map(|part| part.parse::<u32>().ok());
         Some((parts.next()??, parts.next()??))
     };
     if number(release) >= number(MINIMUM_KERNEL) {
@@ -145,7 +153,8 @@ fn kernel_version() -> Check {
             NAME,
             false,
             format!("Linux {release} is older than {MINIMUM_KERNEL}"),
-            "boot a newer kernel, unless every hook below loads: distributions backport features to older kernels",
+            "boot a newer kernel, unless every hook below loads: distributions backport features \
+             to older kernels",
         )
     }
 }
@@ -174,7 +183,8 @@ fn capabilities() -> Check {
             NAME,
             true,
             format!("missing: {}", missing.join(", ")),
-            "run as root: sudo interceptor …; in a container, grant them (--cap-add, or --privileged)",
+            "run as root: sudo interceptor …; in a container, grant them (--cap-add, or \
+             --privileged)",
         )
     }
 }
@@ -189,7 +199,9 @@ fn least_privilege() -> Check {
         Check::failed(
             NAME,
             false,
-            format!("serve {keeps}, and can open any file: this kernel has no Landlock, or it is off"),
+            format!(
+                "serve {keeps}, and can open any file: this kernel has no Landlock, or it is off"
+            ),
             "boot a kernel with CONFIG_SECURITY_LANDLOCK=y, and with landlock in lsm=",
         )
     }
@@ -225,7 +237,8 @@ fn namespaces() -> Check {
             NAME,
             true,
             format!("the kernel lacks: {}", missing.join(", ")),
-            "boot a kernel with CONFIG_NET_NS, CONFIG_NAMESPACES and CONFIG_PID_NS; mount /proc if it is not",
+            "boot a kernel with CONFIG_NET_NS, CONFIG_NAMESPACES and CONFIG_PID_NS; mount /proc \
+             if it is not",
         )
     }
 }
@@ -237,9 +250,11 @@ fn user_namespaces() -> Check {
         Err((why, remedy)) => {
             Check::failed(NAME, false, format!("{why}; only run --nesting needs them"), remedy)
         }
-        Ok(most) => {
-            Check::passed(NAME, false, format!("up to {most}; run --nesting lets commands make them"))
-        }
+        Ok(most) => Check::passed(
+            NAME,
+            false,
+            format!("up to {most}; run --nesting lets commands make them"),
+        ),
     }
 }
 
@@ -279,13 +294,17 @@ fn resolver() -> Check {
 /// The roots that verify upstream servers.
 fn upstream_trust() -> Check {
     const NAME: &str = "upstream trust";
-    const REMEDY: &str =
-        "install the system's certificates (package ca-certificates), or pass yours with --upstream-ca";
+    const REMEDY: &str = "install the system's certificates (package ca-certificates), or pass \
+                          yours with --upstream-ca";
     let roots = rustls_native_certs::load_native_certs();
     match (roots.certs.len(), roots.errors.first()) {
-        (0, None) => Check::failed(NAME, false, "the system trusts no certificate authority", REMEDY),
+        (0, None) => {
+            Check::failed(NAME, false, "the system trusts no certificate authority", REMEDY)
+        }
         (0, Some(error)) => Check::failed(NAME, false, error.to_string(), REMEDY),
-        (number, _) => Check::passed(NAME, false, words::count(number as u64, "certificate authority")),
+        (number, _) => {
+            Check::passed(NAME, false, words::count(number as u64, "certificate authority"))
+        }
     }
 }
 
@@ -294,8 +313,9 @@ fn other_families() -> Check {
     Check::passed(
         "other families",
         false,
-        "run refuses packet, vsock and other sockets with seccomp; attach cannot add a filter to running \
-         processes: start them without CAP_NET_RAW and CAP_NET_ADMIN, or without a network device",
+        "run refuses packet, vsock and other sockets with seccomp; attach cannot add a filter to \
+         running processes: start them without CAP_NET_RAW and CAP_NET_ADMIN, or without a \
+         network device",
     )
 }
 
@@ -307,8 +327,10 @@ mod tests {
     #[test]
     fn a_failed_check_that_is_required_decides_and_comes_with_its_remedy() {
         let report = |required| {
-            let checks =
-                vec![Check::passed("one", true, "fine"), Check::failed("two", required, "amiss", "mend it")];
+            let checks = vec![
+                Check::passed("one", true, "fine"),
+                Check::failed("two", required, "amiss", "mend it"),
+            ];
             Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
         };
         let text = describe(&report(true));
@@ -328,7 +350,10 @@ mod tests {
         assert!(report.ok, "{}", describe(&report));
         for hook in kernel::HOOKS {
             assert!(
-                report.checks.iter().any(|check| check.ok && check.name == format!("hook {}", hook.name)),
+                report
+                    .checks
+                    .iter()
+                    .any(|check| check.ok && check.name == format!("hook {}", hook.name)),
                 "{}",
                 hook.name
             );

@@ -18,7 +18,8 @@ const WIDTH: usize = 150;
 /// The top-level fields whose values may be shown.
 const SHOWN: [&str; 4] = ["image", "network", "network_profile", "limits"];
 const SHOWN_IN_CREDENTIAL: [&str; 4] = ["hosts", "endpoints", "methods", "paths"];
-const CREDENTIAL: [&str; 7] = ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
+const CREDENTIAL: [&str; 7] =
+    ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
 
 /// A document prepared for excerpts.
 pub(super) struct Excerpts<'a> {
@@ -36,7 +37,10 @@ pub(super) struct Excerpts<'a> {
 impl<'a> Excerpts<'a> {
     /// Scans a document for these problems, keeping only their positions. A text that is not JSON,
     /// or that nests too deep for a policy, yields no excerpts.
-    pub(super) fn of<'p>(text: &'a str, problems: impl IntoIterator<Item = &'p Problem>) -> Excerpts<'a> {
+    pub(super) fn of<'p>(
+        text: &'a str,
+        problems: impl IntoIterator<Item = &'p Problem>,
+    ) -> Excerpts<'a> {
         let mut wanted = HashSet::new();
         for problem in problems {
             let mut pointer = problem.pointer.as_str();
@@ -46,7 +50,8 @@ impl<'a> Excerpts<'a> {
                 pointer = &pointer[..at];
             }
         }
-        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let lines =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let mut walk = Walk { text, wanted, values: HashMap::new(), masked: Vec::new() };
         let is_json = text.len() <= interceptor_policy::MAX_BYTES
             && !interceptor_policy::is_too_deep(text)
@@ -66,8 +71,10 @@ impl<'a> Excerpts<'a> {
         let start = *self.lines.get(line)?;
         let end = self.lines.get(line + 1).map_or(self.text.len(), |next| next - 1);
         let indent = self.text[start..end].len() - self.text[start..end].trim_start().len();
-        let (start, end) = (start + indent, start + self.text[start..end].trim_end().len().max(indent));
-        let at = self.position(&problem.pointer).filter(|at| (start..end).contains(at)).unwrap_or(start);
+        let (start, end) =
+            (start + indent, start + self.text[start..end].trim_end().len().max(indent));
+        let at =
+            self.position(&problem.pointer).filter(|at| (start..end).contains(at)).unwrap_or(start);
         let from = self.boundary(at.saturating_sub(BEFORE).max(start));
         let to = self.boundary((from + WIDTH).min(end));
         let mut shown = String::from(if from > start { "…" } else { "" });
@@ -157,7 +164,9 @@ impl<'a> Walk<'a> {
                 }
                 _ => {}
             }
-            if let (b'"', Some(object @ Open { index: None, .. }), None) = (byte, open.last(), &named) {
+            if let (b'"', Some(object @ Open { index: None, .. }), None) =
+                (byte, open.last(), &named)
+            {
                 at = string_end(bytes, at);
                 named = Some(self.name(object, &mut names, start..at));
                 continue;
@@ -183,7 +192,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads a name in an object, quotes included; returns the pointer of its value if wanted.
-    fn name(&mut self, object: &Open, names: &mut Vec<&'a str>, quoted: Range<usize>) -> Option<String> {
+    fn name(
+        &mut self,
+        object: &Open,
+        names: &mut Vec<&'a str>,
+        quoted: Range<usize>,
+    ) -> Option<String> {
         let inner = quoted.start + 1..quoted.end - 1;
         let name = &self.text[inner.clone()];
         names.truncate(object.depth);
@@ -247,17 +261,22 @@ fn may_show_name(names: &[&str], name: &str) -> bool {
         [] | ["credentials" | "credentials_v2"] => short,
         ["credentials_v2", _] => CREDENTIAL.contains(&name),
         _ => {
-            may_show(names) && short && (names[0] != "credentials_v2" || SHOWN_IN_CREDENTIAL.contains(&name))
+            may_show(names)
+                && short
+                && (names[0] != "credentials_v2" || SHOWN_IN_CREDENTIAL.contains(&name))
         }
     }
 }
 
 /// Whether a string is certainly a method, pattern or rule rather than a key.
 fn harmless(text: &str) -> bool {
-    let short = |limit: usize, separator: char| text.split(separator).all(|part| part.len() <= limit);
+    let short =
+        |limit: usize, separator: char| text.split(separator).all(|part| part.len() <= limit);
     let method = text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_uppercase());
     let pattern = text.starts_with('/') && short(32, '/');
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".:/*-_[]".contains(&byte);
+    let plain = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".:/*-_[]".contains(&byte)
+    };
     let host = text.contains(['.', ':', '*']) && text.bytes().all(plain) && short(24, '.');
     method || pattern || host
 }
@@ -274,8 +293,14 @@ mod tests {
     #[test]
     fn c5_no_value_of_a_credential_is_shown_whatever_it_looks_like() {
         for (text, pointer) in [
-            (r#"{"credentials_v2":{"b":{"key":L"my.secret.key","hosts":[5]}}}"#, "/credentials_v2/b/hosts/0"),
-            (r#"{"credentials_v2":{"b":{"kez":L"my.secret.key","hosts":[5]}}}"#, "/credentials_v2/b/hosts/0"),
+            (
+                r#"{"credentials_v2":{"b":{"key":L"my.secret.key","hosts":[5]}}}"#,
+                "/credentials_v2/b/hosts/0",
+            ),
+            (
+                r#"{"credentials_v2":{"b":{"kez":L"my.secret.key","hosts":[5]}}}"#,
+                "/credentials_v2/b/hosts/0",
+            ),
             (
                 r#"{"credentials_v2":{"b":{"key":{"value":L"my.secret.key"},"hosts":[5]}}}"#,
                 "/credentials_v2/b/hosts/0",
@@ -286,7 +311,10 @@ mod tests {
             ),
             (r#"{"credentials_v2":{"b":L"my.secret.key","c":5}}"#, "/credentials_v2/c"),
             (r#"{"credentials_v2":L"my.secret.key"}"#, "/credentials_v2"),
-            (r#"{"credentials_v2":{"b":{"hosts":[{"my.secret.key":L1},5]}}}"#, "/credentials_v2/b/hosts/0"),
+            (
+                r#"{"credentials_v2":{"b":{"hosts":[{"my.secret.key":L1},5]}}}"#,
+                "/credentials_v2/b/hosts/0",
+            ),
             (
                 r#"{"credentials_v2":{"b":{"inject":{"header":L"my.secret.key"},"hosts":[5]}}}"#,
                 "/credentials_v2/b/hosts/0",
@@ -310,7 +338,8 @@ mod tests {
                 }
             }
         }
-        let text = "{\"credentials_v2\":{\"b\":{\"key\":\n12345678,\"hosts\":[\"a_b.example.com\", 5]}}}";
+        let text =
+            "{\"credentials_v2\":{\"b\":{\"key\":\n12345678,\"hosts\":[\"a_b.example.com\", 5]}}}";
         assert_eq!(
             shown(text, "/credentials_v2/b/hosts/0", 2).as_deref(),
             Some("…,\"hosts\":[\"a_b.example.com\", 5]}}}")
@@ -319,7 +348,9 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_of_what_is_no_json() {
-        for text in ["{\"key\": \"my.secret.key\" x}", "{\"a\": 1,\n", "", "\u{feff}{\"a.b\": \"c.d\"}"] {
+        for text in
+            ["{\"key\": \"my.secret.key\" x}", "{\"a\": 1,\n", "", "\u{feff}{\"a.b\": \"c.d\"}"]
+        {
             assert_eq!(shown(text, "", 1), None, "{text}");
         }
     }
@@ -328,9 +359,13 @@ mod tests {
     fn a_long_line_is_cut_around_the_value() {
         let rules: Vec<String> = (0..1000).map(|n| format!("\"host{n}.example.com\"")).collect();
         let text = format!("{{\"network\":{{\"allow\":[{},\"é\"]}}}}", rules.join(","));
-        for (index, start, end) in [(0, "{\"network\":", "…"), (500, "…", "…"), (1000, "…", "}}")] {
+        for (index, start, end) in [(0, "{\"network\":", "…"), (500, "…", "…"), (1000, "…", "}}")]
+        {
             let shown = shown(&text, &format!("/network/allow/{index}"), 1).unwrap();
-            assert!(shown.len() <= WIDTH + 10 && shown.starts_with(start) && shown.ends_with(end), "{shown}");
+            assert!(
+                shown.len() <= WIDTH + 10 && shown.starts_with(start) && shown.ends_with(end),
+                "{shown}"
+            );
             assert!(index == 1000 || shown.contains(&format!("host{index}.")), "{shown}");
         }
         assert_eq!(

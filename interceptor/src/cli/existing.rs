@@ -34,14 +34,17 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
         let born = match foreign {
             0 => String::new(),
             foreign => {
-                format!("; {foreign} of them were opened outside this cgroup and are not intercepted at all")
+                format!(
+                    "; {foreign} of them were opened outside this cgroup and are not intercepted \
+                     at all"
+                )
             }
         };
         warn(
             quiet,
             &format!(
-                "{} of {} connected before the attach: traffic over loopback continues, traffic through \
-                 a network device is stopped{born}; --kill-existing closes them",
+                "{} of {} connected before the attach: traffic over loopback continues, traffic \
+                 through a network device is stopped{born}; --kill-existing closes them",
                 words::count(number as u64, "socket"),
                 wall.cgroup.display()
             ),
@@ -66,9 +69,9 @@ pub(super) fn warn_of_packet_sockets(path: &Path, has_devices: bool, quiet: bool
         warn(
             quiet,
             &format!(
-                "{} in {} with CAP_NET_RAW or CAP_NET_ADMIN and a network device (first: {first}): no \
-                 cgroup hook sees packet sockets or tunnels, so start them without these capabilities \
-                 (--cap-drop NET_RAW --cap-drop NET_ADMIN)",
+                "{} in {} with CAP_NET_RAW or CAP_NET_ADMIN and a network device (first: \
+                 {first}): no cgroup hook sees packet sockets or tunnels, so start them without \
+                 these capabilities (--cap-drop NET_RAW --cap-drop NET_ADMIN)",
                 words::count(able.len() as u64, "process"),
                 path.display()
             ),

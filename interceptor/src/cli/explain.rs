@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use interceptor_policy::{
-    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request, Scheme,
-    is_method_override, query_overrides, resembles_framing,
+    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request,
+    Scheme, is_method_override, query_overrides, resembles_framing,
 };
 use serde_json::{Value, json};
 
@@ -138,7 +138,9 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
             };
             (Some(host), port, decision)
         }
-        Err(error) => (None, scheme.default_port(), malformed(format!("the request was refused: {error}"))),
+        Err(error) => {
+            (None, scheme.default_port(), malformed(format!("the request was refused: {error}")))
+        }
     };
     Ok(Explanation {
         scheme,
@@ -203,7 +205,8 @@ fn target_problem(path: &str, query: Option<&str>) -> Option<String> {
     match http::uri::PathAndQuery::try_from(target.as_str()) {
         Ok(parsed) if parsed.as_str() == target => None,
         _ => Some(
-            "the request was refused: its target has a character that must be percent-encoded".to_owned(),
+            "the request was refused: its target has a character that must be percent-encoded"
+                .to_owned(),
         ),
     }
 }
@@ -225,7 +228,9 @@ fn presented(policy: &Policy, names: &[String]) -> anyhow::Result<Vec<Credential
     names
         .iter()
         .map(|name| {
-            policy.credential_named(name).with_context(|| format!("the policy has no credential `{name}`"))
+            policy
+                .credential_named(name)
+                .with_context(|| format!("the policy has no credential `{name}`"))
         })
         .collect()
 }
@@ -241,7 +246,8 @@ fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Resul
         found.as_ref().is_none_or(|record| record.kind != "request")
     };
     audit_file::each(audit, &mut wanted)?;
-    let record = found.with_context(|| format!("{} has no record with this id", audit.display()))?;
+    let record =
+        found.with_context(|| format!("{} has no record with this id", audit.display()))?;
     let decision = record.judge(policy).context("a policy does not judge records of this kind")?;
     Ok(Explanation {
         scheme: record.scheme(),
@@ -258,10 +264,14 @@ fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Resul
 impl Explanation {
     /// Adds the request's headers, any of which may cause a refusal.
     fn with_headers(mut self, policy: &Policy, headers: &[String]) -> Explanation {
-        let name = |header: &String| header.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let name = |header: &String| {
+            header.split(':').next().unwrap_or_default().trim().to_ascii_lowercase()
+        };
         self.headers = headers.iter().map(name).collect();
-        let governed =
-            self.host.as_ref().is_some_and(|host| !policy.governing(self.scheme, host, self.port).is_empty());
+        let governed = self
+            .host
+            .as_ref()
+            .is_some_and(|host| !policy.governing(self.scheme, host, self.port).is_empty());
         let imitated = self.headers.iter().find_map(|name| resembles_framing(name));
         if let Some(framing) = imitated.filter(|_| governed) {
             self.decision = malformed(format!(
@@ -381,7 +391,12 @@ impl Explanation {
         }
         writeln!(out, "  filter      {}", filter.as_str())?;
         if let Some(rule) = rule {
-            writeln!(out, "  rule        {}  (at {})", printable(&rule.text), printable(&rule.pointer))?;
+            writeln!(
+                out,
+                "  rule        {}  (at {})",
+                printable(&rule.text),
+                printable(&rule.pointer)
+            )?;
         }
         if let Some(id) = credential {
             writeln!(out, "  credential  {}", printable(&policy.credential(id).name))?;
@@ -390,7 +405,12 @@ impl Explanation {
             Decision::Allow(allow) => {
                 let forwarded = self.forwarded(policy, allow.credential);
                 let text = |value: &Value| value.as_str().map(printable).unwrap_or_default();
-                writeln!(out, "  forwarded   {} {}", text(&forwarded["method"]), text(&forwarded["url"]))?;
+                writeln!(
+                    out,
+                    "  forwarded   {} {}",
+                    text(&forwarded["method"]),
+                    text(&forwarded["url"])
+                )?;
                 for (name, value) in forwarded["headers"].as_object().into_iter().flatten() {
                     writeln!(out, "              {}: {}", printable(name), text(value))?;
                 }

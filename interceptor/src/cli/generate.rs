@@ -22,13 +22,16 @@ pub struct Generate {
 pub fn run(arguments: Generate) -> anyhow::Result<ExitCode> {
     let below = |name: &str| -> anyhow::Result<PathBuf> {
         let directory = arguments.to.join(name);
-        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(directory)
     };
     let directory = below("completions")?;
-    for (shell, name) in
-        [(Shell::Bash, "interceptor.bash"), (Shell::Zsh, "_interceptor"), (Shell::Fish, "interceptor.fish")]
-    {
+    for (shell, name) in [
+        (Shell::Bash, "interceptor.bash"),
+        (Shell::Zsh, "_interceptor"),
+        (Shell::Fish, "interceptor.fish"),
+    ] {
         let path = directory.join(name);
         fs::write(&path, completions::text(shell))
             .with_context(|| format!("cannot write {}", path.display()))?;

@@ -1,4 +1,5 @@
-//! `interceptor init`: the first process of a sandbox; started by `run` and `attach`, not by people.
+//! `interceptor init`: the first process of a sandbox; started by `run` and `attach`, not by
+//! people.
 
 use std::process::ExitCode;
 

@@ -11,7 +11,10 @@ pub(super) struct Meanwhile<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> Meanwhile<T> {
     /// Starts the work. The thread inherits the blocked signals.
-    pub(super) fn begin(name: &str, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<Self> {
+    pub(super) fn begin(
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let thread = Builder::new().name(name.to_owned()).spawn(work);
         thread.map(Self).with_context(|| format!("cannot start the thread `{name}`"))
     }

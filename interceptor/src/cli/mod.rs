@@ -107,7 +107,8 @@ pub struct Common {
     /// repeatable.
     #[arg(long, value_name = "FILE")]
     pub upstream_ca: Vec<PathBuf>,
-    /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be `*.example.com`; repeatable.
+    /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be
+    /// `*.example.com`; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     pub resolve: Vec<String>,
     /// The format of the log on standard error [default: text]; `RUST_LOG` selects what it
@@ -145,10 +146,15 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS };
         }
     };
-    let failure = if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
+    let failure =
+        if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
     let enforces = matches!(
         cli.command,
-        Command::Run(_) | Command::Init(_) | Command::Attach(_) | Command::Serve(_) | Command::OciHook(_)
+        Command::Run(_)
+            | Command::Init(_)
+            | Command::Attach(_)
+            | Command::Serve(_)
+            | Command::OciHook(_)
     );
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
@@ -211,7 +217,9 @@ mod tests {
     fn commands() -> Vec<(String, clap::Command)> {
         fn collect(path: &str, command: &clap::Command, into: &mut Vec<(String, clap::Command)>) {
             let path = format!("{path}{}", command.get_name());
-            command.get_subcommands().for_each(|command| collect(&format!("{path} "), command, into));
+            command
+                .get_subcommands()
+                .for_each(|command| collect(&format!("{path} "), command, into));
             into.push((path, command.clone()));
         }
         let mut root = Cli::command();
@@ -229,11 +237,17 @@ mod tests {
                 let lines: Vec<&str> = text.lines().collect();
                 for pair in lines.windows(2) {
                     let prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
-                    assert!(!(prose(pair[0]) && prose(pair[1])), "{path}: a paragraph is cut: {pair:?}");
+                    assert!(
+                        !(prose(pair[0]) && prose(pair[1])),
+                        "{path}: a paragraph is cut: {pair:?}"
+                    );
                 }
                 // Examples are not wrapped, so that they can be copied: they fit as they are.
                 for line in lines.iter().filter(|line| line.starts_with(' ')) {
-                    assert!(line.chars().count() <= 80, "{path}: {line:?} is longer than a terminal is wide");
+                    assert!(
+                        line.chars().count() <= 80,
+                        "{path}: {line:?} is longer than a terminal is wide"
+                    );
                 }
             }
         }
@@ -244,12 +258,14 @@ mod tests {
         for width in [80, 100, 200] {
             for (path, command) in commands() {
                 // A wide terminal gets lines of a hundred columns.
-                let help = command.clone().term_width(width.min(100)).render_long_help().to_string();
+                let help =
+                    command.clone().term_width(width.min(100)).render_long_help().to_string();
                 let lines: Vec<&str> = help.lines().collect();
                 for (number, line) in lines.iter().enumerate() {
                     assert!(line.chars().count() <= width.min(100), "{path} at {width}: {line:?}");
                     // What is wrapped twice leaves the rest of a line alone on the next.
-                    let (before, after) = (number.checked_sub(1).map(|at| lines[at]), lines.get(number + 1));
+                    let (before, after) =
+                        (number.checked_sub(1).map(|at| lines[at]), lines.get(number + 1));
                     let stub = line.split_whitespace().count() == 1 && line.chars().count() < 12;
                     let ends = line.ends_with(['.', ':', ')', ']', '>']) || line.starts_with("  ");
                     let alone = before.is_some_and(|before| before.len() > width / 2)

@@ -55,14 +55,15 @@ pub struct OciHook {
 
 const EXAMPLES: &str = "\
 Container engines call it, not people. `interceptor install podman` tells the engine to. Put \
-policies into /etc/interceptor/policies/, then name one when you start a container:
+                        policies into /etc/interceptor/policies/, then name one when you start a \
+                        container:
 
   sudo podman run --network none --annotation io.interceptor.policy=agent \\
     IMAGE COMMAND
 
 Its standard input tells it the stage: precreate, createRuntime or poststop. If it fails, the \
-container does not start. For engines without the precreate stage, it makes a seccomp profile that \
-permits only sockets under enforcement:
+                        container does not start. For engines without the precreate stage, it \
+                        makes a seccomp profile that permits only sockets under enforcement:
 
   interceptor oci-hook < /usr/share/containers/seccomp.json \\
     > /etc/interceptor/seccomp.json";
@@ -199,8 +200,13 @@ fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result
     }
     // The engine has no `precreate` stage: the environment stays unchanged.
     let mounted = config.destinations().map(Path::to_owned).collect();
-    let prepare =
-        Ask::Prepare { policy, root: root.clone(), environment: Vec::new(), mounted, caller: caller() };
+    let prepare = Ask::Prepare {
+        policy,
+        root: root.clone(),
+        environment: Vec::new(),
+        mounted,
+        caller: caller(),
+    };
     let (id, _, mounts) = start(arguments, &prepare)?;
     let socket = store.entry(&id)?.socket();
     ask(&socket, &attach, &Answer::Enforcing)?;

@@ -93,20 +93,25 @@ impl Drop for Kept {
 
 /// Reads the policy, generates the placeholders, and prepares the container's environment and
 /// mounts.
-fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Result<(Supervisor, Answer)> {
+fn prepare(
+    state: &Path,
+    mut common: Common,
+    hook: &UnixStream,
+) -> anyhow::Result<(Supervisor, Answer)> {
     launch::harden()?;
     let asked: Ask = talk::receive(hook).context("the hook sent no request")?;
     let Ask::Prepare { policy, root, environment, mounted, caller } = asked else {
         bail!("the hook asked for something other than `prepare`");
     };
     common.policy = Some(policy.clone());
-    let rules = setup::rules(&common).map_err(|error| match error.downcast_ref::<setup::NoKeys>() {
-        Some(keys) if keys.unset => anyhow::anyhow!(
-            "{error}; policies for containers name keys by file, \"key\": {{\"file\": \"/etc/interceptor/…\"}}: \
-             the hook has no variables of yours"
-        ),
-        _ => error,
-    })?;
+    let rules =
+        setup::rules(&common).map_err(|error| match error.downcast_ref::<setup::NoKeys>() {
+            Some(keys) if keys.unset => anyhow::anyhow!(
+                "{error}; policies for containers name keys by file, \"key\": {{\"file\": \
+                 \"/etc/interceptor/…\"}}: the hook has no variables of yours"
+            ),
+            _ => error,
+        })?;
     let id = launch::random_id()?;
     let environment = environment::of_container(
         &environment,
@@ -117,8 +122,10 @@ fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Resul
     );
     let audit = setup::audit(&common, rules.policy.limits())?;
     let enforcer = Enforcer::load()?;
-    let tokio =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the proxy")?;
 
     let kept = Kept(Store::open(state)?.make(&id)?);
     let files = trust_files(&root, None, &mounted)?;
@@ -128,7 +135,8 @@ fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Resul
         let source = kept.0.trust().join(file.name);
         mounts.extend(file.covers.into_iter().map(|covered| (source.clone(), covered)));
     }
-    let listener = UnixListener::bind(kept.0.socket()).context("cannot listen for the container's hooks")?;
+    let listener =
+        UnixListener::bind(kept.0.socket()).context("cannot listen for the container's hooks")?;
     let answer = Answer::Prepared { id: id.clone(), environment, mounts };
     let supervisor = Supervisor {
         id,
@@ -148,7 +156,11 @@ fn prepare(state: &Path, mut common: Common, hook: &UnixStream) -> anyhow::Resul
 }
 
 /// The container's trust files; its CA is unknown until the attach.
-fn trust_files(root: &Path, ca_pem: Option<&str>, mounted: &[PathBuf]) -> anyhow::Result<Vec<TrustFile>> {
+fn trust_files(
+    root: &Path,
+    ca_pem: Option<&str>,
+    mounted: &[PathBuf],
+) -> anyhow::Result<Vec<TrustFile>> {
     let rootfs = Rootfs::open(root)?;
     Ok(trust::container_files(ca_pem, |path| rootfs.find(path), mounted))
 }
@@ -159,7 +171,8 @@ impl Supervisor {
         let deadline = Instant::now() + UNCLAIMED;
         let (stream, asked) = loop {
             // Checked before reading requests: one may arrive just before the deadline.
-            let is_over = Instant::now() > deadline || !Path::new(&format!("/proc/{}", self.caller)).exists();
+            let is_over =
+                Instant::now() > deadline || !Path::new(&format!("/proc/{}", self.caller)).exists();
             if let Some(next) = next(&self.listener, None)? {
                 break next;
             }
@@ -180,14 +193,26 @@ impl Supervisor {
                 bail!("{}: {why}", self.id);
             }
         };
-        let Supervisor { id, root, mounted, rules, common, audit, enforcer, tokio, listener, kept, .. } =
-            self;
+        let Supervisor {
+            id,
+            root,
+            mounted,
+            rules,
+            common,
+            audit,
+            enforcer,
+            tokio,
+            listener,
+            kept,
+            ..
+        } = self;
         let _entered = tokio.enter();
         let fail = |error: anyhow::Error| {
             let _ = talk::send(&stream, &Answer::Failed(format!("{error:#}")));
             error
         };
-        let cgroup = ContainerCgroup::of(pid, &container, &id).map_err(|error| fail(error.into()))?;
+        let cgroup =
+            ContainerCgroup::of(pid, &container, &id).map_err(|error| fail(error.into()))?;
         let to = Attaching {
             id: &id,
             container: &container,
@@ -250,8 +275,9 @@ fn attach(to: &Attaching<'_>, rules: LoadedPolicy) -> anyhow::Result<Enforced> {
         launch::Visitor::start(&cgroup.path, network.as_ref().map(|namespace| namespace.as_fd()))?;
     if cgroup.made && !sockets.closed {
         bail!(
-            "container {} has a network but no cgroup of its own, so that a later exec would be on that network \
-             outside the enforcement: start it with `--network none`, or without `--cgroups=disabled`",
+            "container {} has a network but no cgroup of its own, so that a later exec would be \
+             on that network outside the enforcement: start it with `--network none`, or without \
+             `--cgroups=disabled`",
             to.container
         );
     }
@@ -261,12 +287,17 @@ fn attach(to: &Attaching<'_>, rules: LoadedPolicy) -> anyhow::Result<Enforced> {
     let keys = (rules.policy, rules.keyring);
     let pins = Pins::of(cgroup_id)?;
     let sandbox = Sandbox::new(&runtime, to.id, keys.0, keys.1)?;
-    let mut enforced = Enforced::begin(&runtime, to.enforcer, sandbox, &place, sockets, Some(pins))?;
+    let mut enforced =
+        Enforced::begin(&runtime, to.enforcer, sandbox, &place, sockets, Some(pins))?;
     visitor.self_test(SELF_TEST, &enforced.token)?;
     drop(visitor);
     enforced.record_refusals()?;
     // Fill the files that are already mounted in the container.
-    to.entry.write_trust(&trust_files(to.root, Some(&enforced.sandbox().trust_pem()), to.mounted)?)?;
+    to.entry.write_trust(&trust_files(
+        to.root,
+        Some(&enforced.sandbox().trust_pem()),
+        to.mounted,
+    )?)?;
     tracing::info!(sandbox = %to.id, container = %to.container, "enforcing");
     Ok(enforced)
 }
@@ -296,7 +327,8 @@ fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<Un
             // Enforcement stays until the cgroup is empty.
             Ok(Some((stream, Ask::End))) => asked = Some(stream),
             Ok(Some((stream, _))) => {
-                let _ = talk::send(&stream, &Answer::Failed("this sandbox has its container".into()));
+                let _ =
+                    talk::send(&stream, &Answer::Failed("this sandbox has its container".into()));
             }
             Ok(None) => {}
             // Do not spin on an error.

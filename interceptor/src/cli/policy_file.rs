@@ -58,7 +58,9 @@ pub fn load(path: &Path, catalogue: &Catalogue) -> anyhow::Result<Policy> {
 pub fn describe(problem: &Problem) -> String {
     let pointer = if problem.pointer.is_empty() { "the document" } else { &problem.pointer };
     match problem.line {
-        Some(line) => format!("line {line}: {}: {}", printable(pointer), printable(&problem.message)),
+        Some(line) => {
+            format!("line {line}: {}: {}", printable(pointer), printable(&problem.message))
+        }
         None => format!("{}: {}", printable(pointer), printable(&problem.message)),
     }
 }

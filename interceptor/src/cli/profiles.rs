@@ -18,7 +18,7 @@ use crate::control::catalogue::profile_json;
   interceptor profiles data-science
 
 The group `registries` holds the hosts named in this machine's pip, npm and cargo configuration. \
-To add to it, or to add profiles, put a file like this into profiles.d:
+                        To add to it, or to add profiles, put a file like this into profiles.d:
 
   { \"registries\": { \"description\": \"ours\",
                     \"allow\": [\"packages.example.com\"] } }")]
@@ -65,7 +65,12 @@ pub fn run(arguments: Profiles) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(out: &mut impl Write, catalogue: &Catalogue, name: &str, profile: &Profile) -> io::Result<()> {
+fn show(
+    out: &mut impl Write,
+    catalogue: &Catalogue,
+    name: &str,
+    profile: &Profile,
+) -> io::Result<()> {
     writeln!(out, "{name}: {}", profile.description)?;
     for rule in profile.allow.iter().flatten() {
         writeln!(out, "  allow  {rule}")?;

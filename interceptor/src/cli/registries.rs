@@ -36,19 +36,25 @@ pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
     let directory = profiles_dir.unwrap_or(Path::new(PROFILES_DIR));
     match fs::read_dir(directory) {
         Ok(entries) => {
-            let mut files = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+            let mut files =
+                entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
             files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
             files.sort();
             for file in files {
                 let text = files::read_text(&file, MAX_FILE)
                     .with_context(|| format!("cannot read {}", file.display()))?;
-                catalogue.add_profiles(&text).with_context(|| format!("{} is not valid", file.display()))?;
+                catalogue
+                    .add_profiles(&text)
+                    .with_context(|| format!("{} is not valid", file.display()))?;
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && profiles_dir.is_none() => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", directory.display()));
+        }
     }
-    catalogue.set_group(GROUP, machine_registries(&Sources::of_this_machine()).into_iter().collect());
+    catalogue
+        .set_group(GROUP, machine_registries(&Sources::of_this_machine()).into_iter().collect());
     Ok(catalogue)
 }
 
@@ -63,7 +69,8 @@ struct Sources {
 impl Sources {
     fn of_this_machine() -> Sources {
         let mut homes: Vec<PathBuf> = env::var_os("HOME").map(PathBuf::from).into_iter().collect();
-        let caller = env::var("SUDO_USER").ok().and_then(|name| User::from_name(&name).ok().flatten());
+        let caller =
+            env::var("SUDO_USER").ok().and_then(|name| User::from_name(&name).ok().flatten());
         homes.extend(caller.map(|user| user.dir));
         let mut files: Vec<PathBuf> = [
             "/etc/pip.conf",
@@ -75,23 +82,31 @@ impl Sources {
         .map(PathBuf::from)
         .into();
         for home in &homes {
-            for name in
-                [".config/pip/pip.conf", ".pip/pip.conf", ".npmrc", ".cargo/config.toml", ".cargo/config"]
-            {
+            for name in [
+                ".config/pip/pip.conf",
+                ".pip/pip.conf",
+                ".npmrc",
+                ".cargo/config.toml",
+                ".cargo/config",
+            ] {
                 files.push(home.join(name));
             }
         }
         files.extend(env::var_os("PIP_CONFIG_FILE").map(PathBuf::from));
         files.extend(env::var_os("NPM_CONFIG_USERCONFIG").map(PathBuf::from));
         let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
-        files.extend(cargo_home.into_iter().flat_map(|home| [home.join("config.toml"), home.join("config")]));
+        files.extend(
+            cargo_home.into_iter().flat_map(|home| [home.join("config.toml"), home.join("config")]),
+        );
         let values = env::vars_os()
             .filter_map(|(name, value)| {
                 Some((name.into_string().ok()?.to_ascii_uppercase(), value.into_string().ok()?))
             })
             .filter(|(name, _)| {
-                matches!(name.as_str(), "PIP_INDEX_URL" | "PIP_EXTRA_INDEX_URL" | "NPM_CONFIG_REGISTRY")
-                    || name.starts_with("CARGO_REGISTRIES_") && name.ends_with("_INDEX")
+                matches!(
+                    name.as_str(),
+                    "PIP_INDEX_URL" | "PIP_EXTRA_INDEX_URL" | "NPM_CONFIG_REGISTRY"
+                ) || name.starts_with("CARGO_REGISTRIES_") && name.ends_with("_INDEX")
                     || name.starts_with("CARGO_SOURCE_") && name.ends_with("_REGISTRY")
             })
             .map(|(_, value)| value)
@@ -133,7 +148,8 @@ fn configured_urls(text: &str) -> impl Iterator<Item = &str> {
             listing = line.split([',', '{']).any(|part| {
                 let name = part.split('=').next().unwrap_or(part).trim();
                 // `@scope:registry` of npm, `registries.name.index` of cargo.
-                let name = name.rsplit([':', '.']).next().unwrap_or(name).trim_matches(['"', '\'', ' ']);
+                let name =
+                    name.rsplit([':', '.']).next().unwrap_or(name).trim_matches(['"', '\'', ' ']);
                 part.contains('=') && SETTINGS.contains(&name)
             });
         }
@@ -192,7 +208,8 @@ mod tests {
             ),
             directory.path().join("missing"),
         ];
-        let values = vec!["https://variable.example.com/simple https://[2001:db8::1]:8080/x".to_owned()];
+        let values =
+            vec!["https://variable.example.com/simple https://[2001:db8::1]:8080/x".to_owned()];
         let rules = machine_registries(&Sources { files, values });
         let expected = [
             "[2001:db8::1]:8080",
@@ -224,7 +241,11 @@ mod tests {
             found.profile("mine").unwrap().allow.as_deref(),
             Some(["a.example.com".to_owned()].as_slice())
         );
-        fs::write(directory.path().join("b.json"), r#"{"bad":{"description":"d","allow":["a b"]}}"#).unwrap();
+        fs::write(
+            directory.path().join("b.json"),
+            r#"{"bad":{"description":"d","allow":["a b"]}}"#,
+        )
+        .unwrap();
         let error = format!("{:#}", catalogue(Some(directory.path())).unwrap_err());
         assert!(error.contains("b.json"), "{error}");
     }

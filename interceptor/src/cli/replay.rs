@@ -21,7 +21,7 @@ use crate::words;
   interceptor replay --policy new.json --audit audit.jsonl --json
 
 A record has no scheme: port 80 counts as http, others as https. It has no headers and no query \
-either: what was refused for those is skipped, and counted by its reason.
+                        either: what was refused for those is skipped, and counted by its reason.
 
 Exit status: 0 nothing would change, 1 something would, 2 no answer (invalid arguments or files).")]
 pub struct Replay {
@@ -104,8 +104,11 @@ impl Changes {
             (Decision::Allow(_), false) => &mut self.allowed,
             _ => return,
         };
-        let what =
-            record.method.clone().or_else(|| record.protocol.clone()).unwrap_or_else(|| record.kind.clone());
+        let what = record
+            .method
+            .clone()
+            .or_else(|| record.protocol.clone())
+            .unwrap_or_else(|| record.kind.clone());
         let subject = (
             what,
             record.host.clone().unwrap_or_default(),
@@ -165,7 +168,8 @@ impl Changes {
         };
         writeln!(
             out,
-            "{}: {} judged, {} skipped{reasons}, {} of other kinds: {} newly denied, {} newly allowed",
+            "{}: {} judged, {} skipped{reasons}, {} of other kinds: {} newly denied, {} newly \
+             allowed",
             words::count(self.records(), "record"),
             self.judged,
             self.skipped.values().sum::<u64>(),

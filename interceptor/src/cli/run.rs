@@ -68,23 +68,38 @@ pub struct Run {
 const EXAMPLES: &str = "\
 Examples:
   sudo interceptor run --policy p.json -- my-agent --task fix-the-tests
-  sudo interceptor run --policy p.json --audit audit.jsonl -- \\
+  sudo interceptor \
+     run --policy p.json --audit audit.jsonl -- \\
     curl https://api.example.com/v1/models
   sudo interceptor run -- bash                  (no keys, any public host)
   sudo interceptor run --nesting --policy p.json -- claude  (has a sandbox)
   sudo interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
 
-Without --nesting a command cannot create user namespaces. A program with a sandbox of its own then \
-reports that this is not permitted: turn that sandbox off (chromium --no-sandbox), or give the flag.
+Without --nesting a command cannot create user namespaces. A program with a sandbox of its own \
+     then reports that this is not permitted: turn that sandbox off (chromium --no-sandbox), or \
+     give the flag.
 
-The exit status is the command's own; 128 plus the signal's number if a signal killed it; 127 if it \
-was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";
+The exit status is the command's own; 128 plus the signal's number if a signal killed it; 127 if \
+     it was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";
 
 /// Runs the command.
-#[expect(clippy::too_many_lines, reason = "the steps of a start and an end, in the order that they need")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "the steps of a start and an end, in the order that they need"
+)]
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let Run { common, net, user, nesting, env, ca_bundle, no_bundle_search, pids_limit, memory, command } =
-        arguments;
+    let Run {
+        common,
+        net,
+        user,
+        nesting,
+        env,
+        ca_bundle,
+        no_bundle_search,
+        pids_limit,
+        memory,
+        command,
+    } = arguments;
     // Before any other thread starts, so that every thread inherits the blocked signals.
     let mut signals = Signals::hold().context("cannot block signals")?;
     setup::log(&common);
@@ -94,7 +109,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         nesting_needs(&identity)?;
     }
     let directory = std::env::current_dir().context("cannot find the working directory")?;
-    let bundles = ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
+    let bundles =
+        ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
     let is_set = |name: &std::ffi::OsStr| std::env::var_os(name).is_some();
     if let Some(why) = env.iter().find_map(|given| environment::objection(given, is_set)) {
         bail!("--env: {why}");
@@ -108,8 +124,10 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let from_stdin = common.policy.as_deref() == Some(Path::new("-"));
     let null = File::open("/dev/null").context("cannot open /dev/null")?;
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let descriptors = [if from_stdin { null.as_fd() } else { input.as_fd() }, output.as_fd(), error.as_fd()];
-    for (descriptor, name) in descriptors.iter().zip(["standard input", "standard output", "standard error"])
+    let descriptors =
+        [if from_stdin { null.as_fd() } else { input.as_fd() }, output.as_fd(), error.as_fd()];
+    for (descriptor, name) in
+        descriptors.iter().zip(["standard input", "standard output", "standard error"])
     {
         stdio::check(descriptor, name)?;
     }
@@ -120,8 +138,10 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
     // This thread lives as long as the sandbox and starts its processes; worker threads serve it.
-    let tokio =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the proxy")?;
     let _entered = tokio.enter();
     // In parallel, the slowest steps: the kernel verifies the programs, and the roots are read.
     let loading = Meanwhile::begin("loading", Enforcer::load)?;
@@ -220,7 +240,8 @@ fn unbounded(
     asked: impl Fn(Bounded) -> bool,
     quiet: bool,
 ) -> anyhow::Result<()> {
-    const WHY: &str = "no cgroup file system that is mounted here has the controller and lets it be used";
+    const WHY: &str =
+        "no cgroup file system that is mounted here has the controller and lets it be used";
     for resource in sandbox.unbounded() {
         match asked(*resource) {
             true => bail!("{}: {WHY}", option(*resource)),
@@ -238,7 +259,10 @@ fn tell_reached(reached: impl IntoIterator<Item = Bounded>) {
             Bounded::Processes => "more were refused",
             Bounded::Memory => "processes were killed",
         };
-        warn(&format!("the sandbox reached its limit of {resource}, and {what}; see {}", option(resource)));
+        warn(&format!(
+            "the sandbox reached its limit of {resource}, and {what}; see {}",
+            option(resource)
+        ));
     }
 }
 
@@ -294,7 +318,10 @@ fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
     if identity.is_root() {
         // Mapping user 0 into a namespace needs a capability that no sandbox has
         // (user_namespaces(7)).
-        bail!("--nesting: root without capabilities cannot use user namespaces; choose another --user");
+        bail!(
+            "--nesting: root without capabilities cannot use user namespaces; choose another \
+             --user"
+        );
     }
     match user_namespaces() {
         Ok(_) => Ok(()),

@@ -45,7 +45,8 @@ pub struct Serve {
     /// The control socket [default: /run/interceptor/control.sock].
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// A configuration (JSON): options, and sandboxes to enforce from the start. Options given here win over it.
+    /// A configuration (JSON): options, and sandboxes to enforce from the start. Options given here
+    /// win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take over all sandboxes from the daemon at the control socket, which finishes its requests
@@ -96,17 +97,20 @@ The configuration:
 /// The help text after the examples.
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
-readable (a list), successor (a list), adopt, drain, base_urls, log_format, trust_dir, \
-max_sandboxes and sandboxes. Each sandbox has a cgroup and, optionally, id, pid, netns, \
-private_network and policy (a file; the default policy if absent). Relative paths are those of the \
-working directory.
+                    readable (a list), successor (a list), adopt, drain, base_urls, log_format, \
+                    trust_dir, max_sandboxes and sandboxes. Each sandbox has a cgroup and, \
+                    optionally, id, pid, netns, private_network and policy (a file; the default \
+                    policy if absent). Relative paths are those of the working directory.
 
 It prints one line when it is ready. SIGHUP reloads policies and keys and reopens the audit file. \
-SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET /openapi.json describes \
-the API.";
+                    SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET \
+                    /openapi.json describes the API.";
 
 /// Runs the command.
-#[expect(clippy::too_many_lines, reason = "the steps of a start and an end, in the order that they need")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "the steps of a start and an end, in the order that they need"
+)]
 pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let Serve {
         mut common,
@@ -168,8 +172,10 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let audit = setup::audit_in_turn(&common, &Limits::default())?;
     let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
-    let tokio =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the proxy")?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the proxy")?;
     let _entered = tokio.enter();
     let fleet = Fleet::new(FleetOptions {
         runtime: setup::runtime(&common, audit.clone())?,
@@ -202,7 +208,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     }
     let stop = CancellationToken::new();
     let socket = Arc::new(socket);
-    let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), successors, stop.clone()));
+    let serving =
+        tokio.spawn(control::serve(socket.clone(), fleet.clone(), successors, stop.clone()));
     announce(&common, &path, &fleet)?;
     notify(&format!(
         "READY=1\nMAINPID={}\nSTATUS={} at start",
@@ -216,7 +223,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         if socket.is_handed() {
             if !common.quiet {
                 let by = socket.successor();
-                let _ = writeln!(std::io::stderr(), "interceptor: taken over by another daemon: {by}");
+                let _ =
+                    writeln!(std::io::stderr(), "interceptor: taken over by another daemon: {by}");
             }
             fleet.drain(Duration::from_secs(drain.or(config.drain).unwrap_or(DRAIN))).await;
         } else {
@@ -235,7 +243,8 @@ fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
     if path == Path::new("-") {
         return Ok(path);
     }
-    std::path::absolute(&path).with_context(|| format!("cannot resolve the path {}", path.display()))
+    std::path::absolute(&path)
+        .with_context(|| format!("cannot resolve the path {}", path.display()))
 }
 
 fn all_absolute(paths: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
@@ -251,11 +260,19 @@ fn directory(file: &Path) -> PathBuf {
 }
 
 /// Drops the privileges that only start-up needs, and logs what remains.
-fn confine(common: &Common, control: &Path, trust: &Path, readable: &[PathBuf]) -> anyhow::Result<()> {
+fn confine(
+    common: &Common,
+    control: &Path,
+    trust: &Path,
+    readable: &[PathBuf],
+) -> anyhow::Result<()> {
     // It must exist to be named in a rule; it is checked when used.
     let _ = std::fs::DirBuilder::new().mode(0o755).create(trust);
-    let mut written = vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control), trust.to_owned()];
-    written.extend(common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)));
+    let mut written =
+        vec![kernel::bpffs()?, cgroup::mount_point()?, directory(control), trust.to_owned()];
+    written.extend(
+        common.audit.iter().filter(|file| *file != Path::new("-")).map(|file| directory(file)),
+    );
     let mut read = readable.to_vec();
     if !read.is_empty() {
         // Files named by options are reread later.
@@ -280,9 +297,12 @@ fn tidy(
     audit: &Audit,
 ) -> anyhow::Result<()> {
     // A missing cgroup is reported when its sandbox starts.
-    let configured = sandboxes.iter().filter_map(|sandbox| Visit::find(&sandbox.cgroup, None, None).ok());
+    let configured =
+        sandboxes.iter().filter_map(|sandbox| Visit::find(&sandbox.cgroup, None, None).ok());
     let configured: HashSet<u64> = configured.map(|visit| visit.cgroup_id).collect();
-    for stale in sweep(adopt, &configured, trust).context("cannot clean up after a crashed daemon")? {
+    for stale in
+        sweep(adopt, &configured, trust).context("cannot clean up after a crashed daemon")?
+    {
         audit.emit(Record::lifecycle(&stale.id.as_str().into(), stale.event()));
         if !common.quiet {
             notice::info(&stale);
@@ -299,9 +319,9 @@ fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Resul
         let place = format!("/sandboxes/{index} of the configuration, {}", cgroup.display());
         let made = || {
             let rules = match policy.map(absolute).transpose()? {
-                Some(path) => {
-                    fleet.rules_of_file(path.clone(), None).with_context(|| path.display().to_string())?
-                }
+                Some(path) => fleet
+                    .rules_of_file(path.clone(), None)
+                    .with_context(|| path.display().to_string())?,
                 None => fleet.default_rules().context("the default policy")?,
             };
             let (cgroup, netns) = (absolute(cgroup)?, netns.map(absolute).transpose()?);
@@ -348,9 +368,14 @@ fn announce(common: &Common, path: &Path, fleet: &Fleet) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     let count = fleet.list().len();
     if common.json {
-        writeln!(output, "{}", serde_json::json!({ "control": path.to_string_lossy(), "sandboxes": count }))?;
+        writeln!(
+            output,
+            "{}",
+            serde_json::json!({ "control": path.to_string_lossy(), "sandboxes": count })
+        )?;
     } else if !common.quiet {
-        let said = format!("listening at {}; {}", path.display(), words::count(count as u64, "sandbox"));
+        let said =
+            format!("listening at {}; {}", path.display(), words::count(count as u64, "sandbox"));
         match common.log_format.unwrap_or_default() {
             Format::Text => writeln!(output, "{said}")?,
             Format::Json => {

@@ -102,11 +102,15 @@ fn out_of_range(config: &Config) -> Vec<String> {
 /// secret, and is left out.
 fn without_value(error: &serde_json::Error) -> String {
     let what = interceptor_policy::without_place(error);
-    if let Some((_, expected)) = what.strip_prefix("unknown variant `").and_then(|at| at.split_once("`, ")) {
+    if let Some((_, expected)) =
+        what.strip_prefix("unknown variant `").and_then(|at| at.split_once("`, "))
+    {
         return format!("unknown variant, {expected}");
     }
     match (what.find('"'), what.rfind('"')) {
-        (Some(first), Some(last)) if first < last => format!("{}…{}", &what[..first], &what[last + 1..]),
+        (Some(first), Some(last)) if first < last => {
+            format!("{}…{}", &what[..first], &what[last + 1..])
+        }
         _ => what,
     }
 }
@@ -123,7 +127,9 @@ mod tests {
 
     #[test]
     fn p3_an_unknown_field_of_the_configuration_is_an_error_that_names_it() {
-        for text in [r#"{"audits":"x"}"#, r#"{"sandboxes":[{"cgroup":"/x","polciy":"y"}]}"#, "[]", "{", ""] {
+        for text in
+            [r#"{"audits":"x"}"#, r#"{"sandboxes":[{"cgroup":"/x","polciy":"y"}]}"#, "[]", "{", ""]
+        {
             assert!(config(text).is_err(), "{text}");
         }
         let error = format!("{:#}", config(r#"{"audits":"x"}"#).unwrap_err());
@@ -165,7 +171,8 @@ mod tests {
 
     #[test]
     fn what_the_options_say_the_configuration_may_say() {
-        let text = r#"{"readable":["a"],"drain":5,"adopt":"none","base_urls":true,"log_format":"json"}"#;
+        let text =
+            r#"{"readable":["a"],"drain":5,"adopt":"none","base_urls":true,"log_format":"json"}"#;
         let read = config(text).unwrap();
         assert_eq!((read.drain, read.base_urls, read.readable.len()), (Some(5), true, 1));
         assert_eq!(read.adopt, Some(crate::fleet::Adopt::None));

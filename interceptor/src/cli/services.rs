@@ -31,14 +31,19 @@ pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
         Some(name) => match catalogue.service(name) {
             Some(service) => vec![service],
             None => {
-                let names: Vec<&str> = catalogue.services().map(|service| service.name.as_str()).collect();
+                let names: Vec<&str> =
+                    catalogue.services().map(|service| service.name.as_str()).collect();
                 bail!("unknown service {name:?}; the catalogue has: {}", names.join(", "))
             }
         },
     };
     let mut out = io::stdout().lock();
     if arguments.json {
-        writeln!(out, "{:#}", Value::from(shown.into_iter().map(service_json).collect::<Vec<_>>()))?;
+        writeln!(
+            out,
+            "{:#}",
+            Value::from(shown.into_iter().map(service_json).collect::<Vec<_>>())
+        )?;
     } else if arguments.name.is_some() {
         for service in shown {
             show(&mut out, service)?;
@@ -70,7 +75,11 @@ fn show(out: &mut impl Write, service: &Service) -> io::Result<()> {
         writeln!(out, "  variable     {variable}")?;
     }
     for (variable, path) in &service.base_url_env {
-        writeln!(out, "  base URL     {variable}=http://169.254.169.254/proxy/{}{path}", service.name)?;
+        writeln!(
+            out,
+            "  base URL     {variable}=http://169.254.169.254/proxy/{}{path}",
+            service.name
+        )?;
     }
     writeln!(out, "  placeholder  {}", placeholder(service))?;
     for name in &service.keeps.headers {

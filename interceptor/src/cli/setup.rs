@@ -69,8 +69,9 @@ impl LoadedPolicy {
     /// Whether a text contains a real key, literally or in an encoding that redaction knows.
     /// Returns `true` if in doubt.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
-        let holds =
-            |redactor: Option<Redactor>| redactor.is_some_and(|redactor| redactor.text(text).is_some());
+        let holds = |redactor: Option<Redactor>| {
+            redactor.is_some_and(|redactor| redactor.text(text).is_some())
+        };
         self.keyring.redactor().map_or(true, holds)
     }
 }
@@ -81,7 +82,10 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<LoadedPolicy> {
 }
 
 /// [`rules`], keeping the previous placeholders.
-pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow::Result<LoadedPolicy> {
+pub(super) fn rules_after(
+    common: &Common,
+    previous: Option<&Keyring>,
+) -> anyhow::Result<LoadedPolicy> {
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
         Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
@@ -96,11 +100,13 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
         }
     }
     let denied = |network: &ipnet::IpNet| network.contains(&std::net::IpAddr::V4(BASE_URL_ADDRESS));
-    if let Some(network) = policy.denied_networks().iter().find(|network| common.base_urls && denied(network))
+    if let Some(network) =
+        policy.denied_networks().iter().find(|network| common.base_urls && denied(network))
     {
         anyhow::bail!(
-            "{name}: --base-urls needs {BASE_URL_ADDRESS}, which the deny rule `{network}` closes to every connection; where a \
-             policy has credentials that address never leads out of the sandbox, so narrow the rule or leave it out"
+            "{name}: --base-urls needs {BASE_URL_ADDRESS}, which the deny rule `{network}` closes \
+             to every connection; where a policy has credentials that address never leads out of \
+             the sandbox, so narrow the rule or leave it out"
         );
     }
     let keyring = Keyring::load(&policy, previous).map_err(|errors| {
@@ -123,8 +129,8 @@ pub(super) fn rules_after(common: &Common, previous: Option<&Keyring>) -> anyhow
     if !common.quiet {
         secret_files.iter().filter(|file| has_other_names(file)).for_each(|file| {
             notice::warning(format_args!(
-                "{} has other hard links; the sandbox cannot read it under this name, but may be able \
-                 to under another",
+                "{} has other hard links; the sandbox cannot read it under this name, but may be \
+                 able to under another",
                 file.display()
             ));
         });
@@ -143,7 +149,8 @@ pub(super) fn warn_of_exposed(rules: &LoadedPolicy, identity: &UserIdentity) {
     let may = |path: &Path, bit: u32| {
         fs::metadata(path).is_ok_and(|metadata| {
             let owner = metadata.uid() == identity.uid && metadata.mode() & (bit << 6) != 0;
-            let group = (metadata.gid() == identity.gid || identity.groups.contains(&metadata.gid()))
+            let group = (metadata.gid() == identity.gid
+                || identity.groups.contains(&metadata.gid()))
                 && metadata.mode() & (bit << 3) != 0;
             // In a sticky directory, a user can move only its own files.
             let sticky = bit == 0o2 && metadata.mode() & 0o1000 != 0;
@@ -156,14 +163,14 @@ pub(super) fn warn_of_exposed(rules: &LoadedPolicy, identity: &UserIdentity) {
             let roots = fs::metadata(file).is_ok_and(|metadata| metadata.uid() == 0);
             let chown = if roots { String::new() } else { format!("chown root {name} && ") };
             notice::warning(format_args!(
-                "the sandbox's user can read {name} outside the sandbox, and inside if the file is \
-                 replaced during the run; run: {chown}chmod 600 {name}"
+                "the sandbox's user can read {name} outside the sandbox, and inside if the file \
+                 is replaced during the run; run: {chown}chmod 600 {name}"
             ));
         }
         if let Some(directory) = file.ancestors().skip(1).find(|directory| may(directory, 0o2)) {
             notice::warning(format_args!(
-                "the sandbox's user can replace {name} before the next run, because it can write to \
-                 {}; keep policies and keys where only root can write",
+                "the sandbox's user can replace {name} before the next run, because it can write \
+                 to {}; keep policies and keys where only root can write",
                 directory.display()
             ));
         }
@@ -183,7 +190,8 @@ fn has_other_names(file: &Path) -> bool {
 
 fn describe(name: &str, problem: &Problem) -> String {
     let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
-    let place = if problem.pointer.is_empty() { String::new() } else { format!("{}: ", problem.pointer) };
+    let place =
+        if problem.pointer.is_empty() { String::new() } else { format!("{}: ", problem.pointer) };
     format!("{name}{line}: {place}{}", problem.message)
 }
 
@@ -206,8 +214,11 @@ pub(super) fn audit_in_turn(common: &Common, limits: &Limits) -> anyhow::Result<
 fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Audit> {
     let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
     let default = AuditOptions::default();
-    let options =
-        AuditOptions { records_per_sandbox: backlog, records: default.records.max(backlog), ..default };
+    let options = AuditOptions {
+        records_per_sandbox: backlog,
+        records: default.records.max(backlog),
+        ..default
+    };
     let key = common.audit_chain.as_deref().map(ChainKey::read).transpose()?;
     let to_stderr = |path: &&PathBuf| STDERR.iter().any(|name| path.as_path() == Path::new(name));
     Ok(match (&common.audit, key) {
@@ -216,7 +227,9 @@ fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Au
         (Some(path), None) if to_stderr(&path) => Audit::to_stderr_with(options)?,
         (Some(path), Some(key)) if to_stderr(&path) => Audit::to_stderr_chained(options, key)?,
         (Some(path), None) => Audit::to_file_with(path, options)?,
-        (Some(path), Some(key)) => Audit::to_file_chained(path, options, ChainOptions { key, wait })?,
+        (Some(path), Some(key)) => {
+            Audit::to_file_chained(path, options, ChainOptions { key, wait })?
+        }
     })
 }
 
@@ -227,6 +240,7 @@ pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runti
     let overrides = overrides.context("--resolve")?;
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
     let options = RuntimeOptions { upstream, upstream_ca: common.upstream_ca.clone(), audit };
-    Runtime::new(options)
-        .with_context(|| if common.upstream_ca.is_empty() { "upstream roots" } else { "--upstream-ca" })
+    Runtime::new(options).with_context(|| {
+        if common.upstream_ca.is_empty() { "upstream roots" } else { "--upstream-ca" }
+    })
 }

@@ -38,7 +38,8 @@ mod tests {
     #[test]
     fn o2_a_table_stands_in_columns_and_no_cell_steers_the_terminal() {
         let mut out = Vec::new();
-        let rows = [vec!["a".to_owned(), "7".to_owned()], vec!["\u{1b}[2J\n".to_owned(), "12".to_owned()]];
+        let rows =
+            [vec!["a".to_owned(), "7".to_owned()], vec!["\u{1b}[2J\n".to_owned(), "12".to_owned()]];
         super::print(&mut out, &["NAME", "COUNT"], &rows, &[1]).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "NAME            COUNT\na                   7\n\\u{1b}[2J\\u{a}     12\n");

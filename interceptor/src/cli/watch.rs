@@ -16,8 +16,8 @@ const EVERY: Duration = Duration::from_secs(2);
 /// meanwhile.
 pub(super) fn until_signal(ends: &SigSet, mut look: impl FnMut()) -> anyhow::Result<Signal> {
     let failed = "cannot wait for a signal";
-    let signals =
-        SignalFd::with_flags(ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(failed)?;
+    let signals = SignalFd::with_flags(ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context(failed)?;
     let mut next = Instant::now() + EVERY;
     loop {
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);

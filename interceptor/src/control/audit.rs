@@ -123,7 +123,9 @@ impl Filter {
             None => None,
             Some(Ok(time)) => Some(time),
             Some(Err(_)) => {
-                return Err(malformed("`since` must be a time such as 2030-01-31T12:00:00Z (RFC 3339)"));
+                return Err(malformed(
+                    "`since` must be a time such as 2030-01-31T12:00:00Z (RFC 3339)",
+                ));
             }
         };
         let host = follow.host.map(|host| {
@@ -134,7 +136,9 @@ impl Filter {
             match Host::parse(name) {
                 Ok(Host::Name(name)) if below => Ok(Hosts::Below(format!(".{}", name.as_str()))),
                 Ok(host) if !below => Ok(Hosts::One(host.to_string())),
-                _ => Err(malformed("`host` must be a name, an address, or `*.` followed by a name")),
+                _ => {
+                    Err(malformed("`host` must be a name, an address, or `*.` followed by a name"))
+                }
             }
         });
         let decision = follow.decision.map(|decision| match decision {
@@ -152,7 +156,9 @@ impl Filter {
         let host = match &self.host {
             None => true,
             Some(Hosts::One(host)) => named().is_some_and(|named| named == *host),
-            Some(Hosts::Below(suffix)) => named().is_some_and(|named| named.ends_with(suffix.as_str())),
+            Some(Hosts::Below(suffix)) => {
+                named().is_some_and(|named| named.ends_with(suffix.as_str()))
+            }
         };
         host && (self.decision.is_none() || self.decision == record.decision)
     }
@@ -169,8 +175,8 @@ mod tests {
 
     #[test]
     fn filters_pass_what_they_name() {
-        let record =
-            Record::new(&"sb".into(), RequestId::new(), Kind::Request, Verdict::Deny).host("api.lab.example");
+        let record = Record::new(&"sb".into(), RequestId::new(), Kind::Request, Verdict::Deny)
+            .host("api.lab.example");
         let record = Published::of(&record, "{}");
         assert!(filter(None, None).passes(&record));
         assert!(filter(Some("API.lab.example."), Some(Decision::Deny)).passes(&record));
@@ -188,9 +194,11 @@ mod tests {
             host: host.map(str::to_owned),
             since: since.map(str::to_owned),
         };
-        for wrong in
-            [follow(Some("a b"), None), follow(Some("*.1.2.3.4"), None), follow(None, Some("yesterday"))]
-        {
+        for wrong in [
+            follow(Some("a b"), None),
+            follow(Some("*.1.2.3.4"), None),
+            follow(None, Some("yesterday")),
+        ] {
             assert!(Filter::new(wrong).is_err());
         }
         assert!(Filter::new(follow(None, Some("2030-01-31T12:00:00.5Z"))).unwrap().1.is_some());

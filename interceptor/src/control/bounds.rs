@@ -95,8 +95,8 @@ impl Door {
         let body = serde_json::to_string(problem).unwrap_or_default();
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::FORBIDDEN);
         let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\n\
-             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: \
+             {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
         // Fits the buffer of a fresh socket; otherwise the peer gets no reason.

@@ -16,7 +16,12 @@ use super::Control;
 )]
 pub(super) async fn profiles(State(control): State<Control>) -> Json<Value> {
     let catalogue = control.fleet.catalogue();
-    Json(catalogue.profiles().map(|(name, profile)| profile_json(catalogue, name, profile)).collect())
+    Json(
+        catalogue
+            .profiles()
+            .map(|(name, profile)| profile_json(catalogue, name, profile))
+            .collect(),
+    )
 }
 
 /// The service catalogue.
@@ -34,7 +39,9 @@ pub(super) async fn services(State(control): State<Control>) -> Json<Value> {
 pub(crate) fn form_text(form: &Form) -> String {
     match form {
         Form::Header { name, prefix, suffix } => format!("{name}: {prefix}{{key}}{suffix}"),
-        Form::Basic { username } if username == Form::KEY => "authorization: Basic {key}:".to_owned(),
+        Form::Basic { username } if username == Form::KEY => {
+            "authorization: Basic {key}:".to_owned()
+        }
         Form::Basic { username } => format!("authorization: Basic {username}:{{key}}"),
         Form::Query { name } => format!("?{name}={{key}}"),
     }

@@ -31,7 +31,10 @@ pub(super) async fn alive(State(control): State<Control>) -> Json<Health> {
     tag = "daemon",
     responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
 )]
-pub(super) async fn metrics(State(control): State<Control>, headers: HeaderMap) -> impl IntoResponse {
+pub(super) async fn metrics(
+    State(control): State<Control>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(accepts);
     ([(header::CONTENT_TYPE, format.media_type())], format.text(control.fleet.metrics()))

@@ -52,7 +52,11 @@ pub(crate) struct Control {
 }
 
 /// The API.
-pub(crate) fn router(fleet: Arc<Fleet>, socket: Arc<ControlSocket>, successors: Vec<PathBuf>) -> Router {
+pub(crate) fn router(
+    fleet: Arc<Fleet>,
+    socket: Arc<ControlSocket>,
+    successors: Vec<PathBuf>,
+) -> Router {
     let (router, described) = described();
     let (openapi, successors) = (openapi::document(described).into(), successors.into());
     let control = Control { fleet, socket, openapi, successors };

@@ -13,7 +13,8 @@ use super::Control;
 pub(super) fn document(mut described: OpenApi) -> String {
     let mut info = Info::new("interceptor control API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "Create, list, change, follow and delete sandboxes. Keys are write-only. Errors are problem documents (RFC 9457)."
+        "Create, list, change, follow and delete sandboxes. Keys are write-only. Errors are \
+         problem documents (RFC 9457)."
             .to_owned(),
     );
     described.info = info;
@@ -49,7 +50,8 @@ fn add_policy(document: &mut Value, mut policy: Value) {
     }
     let content = |name| json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
     document["paths"]["/v1/sandboxes"]["post"]["requestBody"]["content"] = content("NewSandbox");
-    document["paths"]["/v1/sandboxes/{id}/policy"]["put"]["requestBody"]["content"] = content("Policy");
+    document["paths"]["/v1/sandboxes/{id}/policy"]["put"]["requestBody"]["content"] =
+        content("Policy");
 }
 
 /// Rewrites references in the schema for the document.
@@ -93,9 +95,16 @@ mod tests {
             assert!(document["paths"][path].is_object(), "{path}");
         }
         let new = &document["components"]["schemas"]["NewSandbox"]["properties"];
-        for field in
-            ["cgroup", "pid", "netns", "private_network", "id", "network", "credentials_v2", "limits"]
-        {
+        for field in [
+            "cgroup",
+            "pid",
+            "netns",
+            "private_network",
+            "id",
+            "network",
+            "credentials_v2",
+            "limits",
+        ] {
             assert!(new[field].is_object(), "{field} in {new}");
         }
         let mut references = 0;

@@ -19,7 +19,12 @@ impl<S: Send + Sync> FromRequest<S> for Text {
     async fn from_request(request: Request, _: &S) -> Result<Text, Problem> {
         let too_large = || {
             let detail = format!("a request may have at most {MAX_BYTES} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The request is too large", detail)
+            Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "The request is too large",
+                detail,
+            )
         };
         let bytes = match to_bytes(request.into_body(), MAX_BYTES).await {
             Ok(bytes) => bytes,

@@ -28,7 +28,8 @@ use crate::sandbox::cgroup;
 
 /// The title of the response to a rejected peer.
 pub(super) const MAY_NOT: &str = "This process may not use the control API";
-const ENDED: &str = "cannot determine whether it is in a sandbox: it has exited, or /proc does not show it";
+const ENDED: &str =
+    "cannot determine whether it is in a sandbox: it has exited, or /proc does not show it";
 
 const LIVES: &str = "it is in a sandbox, and a sandbox cannot control its own policy";
 const UNKNOWN: &str = "cannot determine whether it is in a sandbox: its cgroup cannot be examined";
@@ -105,7 +106,11 @@ impl Peer {
     ///
     /// # Errors
     /// Why it may not.
-    pub(super) fn may_take_over(&self, fleet: &Fleet, named: &[PathBuf]) -> Result<Successor, &'static str> {
+    pub(super) fn may_take_over(
+        &self,
+        fleet: &Fleet,
+        named: &[PathBuf],
+    ) -> Result<Successor, &'static str> {
         self.0.may_speak_still(fleet)?;
         if self.0.uid != 0 {
             return Err("only root may");
@@ -122,8 +127,10 @@ impl Peer {
         let own = Program::own().map_err(unknown)?;
         let named = named.iter().filter_map(|path| Program::at(path).ok());
         // Read only if needed: the peer controls the file's contents.
-        let permitted: Vec<Program> =
-            iter::once(own).chain(named).filter(|permitted| permitted.may_equal(&program)).collect();
+        let permitted: Vec<Program> = iter::once(own)
+            .chain(named)
+            .filter(|permitted| permitted.may_equal(&program))
+            .collect();
         let is_permitted = permitted.iter().any(|permitted| permitted.is(&program))
             || (!permitted.is_empty() && {
                 let content = process.content().and_then(Program::of).map_err(unknown)?;
@@ -131,10 +138,8 @@ impl Peer {
                     && permitted.iter().any(|permitted| permitted.equals(&content).unwrap_or(false))
             });
         if !is_permitted {
-            return Err(
-                "it runs a different program than this daemon: name that program when the daemon is \
-                 started, with `serve --successor PATH`",
-            );
+            return Err("it runs a different program than this daemon: name that program when \
+                        the daemon is started, with `serve --successor PATH`");
         }
         if process.is_traced().map_err(unknown)? {
             return Err("another process traces it");
@@ -212,7 +217,9 @@ pub(super) fn refusal(title: &'static str, why: &'static str) -> Problem {
 /// mounted here.
 fn lives_below(mount: &Path, path: &Path, enforced: &[u64]) -> io::Result<bool> {
     let mut directory = mount.to_owned();
-    for (depth, component) in path.components().filter(|part| *part != Component::RootDir).enumerate() {
+    for (depth, component) in
+        path.components().filter(|part| *part != Component::RootDir).enumerate()
+    {
         if component == Component::ParentDir {
             return Err(io::ErrorKind::NotFound.into());
         }

@@ -36,7 +36,12 @@ pub(crate) struct FieldError {
 
 impl Problem {
     /// A problem of a kind.
-    pub(crate) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Problem {
+    pub(crate) fn new(
+        status: StatusCode,
+        kind: &str,
+        title: &str,
+        detail: impl Into<String>,
+    ) -> Problem {
         Problem {
             kind: format!("urn:interceptor:problem:{kind}"),
             title: title.to_owned(),
@@ -53,7 +58,10 @@ impl Problem {
             several => format!("{} errors, listed in `errors`", several.len()),
         };
         let title = "The document is invalid";
-        Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail) }
+        Problem {
+            errors,
+            ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail)
+        }
     }
 
     /// One error of one field.
@@ -79,7 +87,8 @@ impl From<interceptor_policy::Problem> for FieldError {
 
 impl From<FleetError> for Problem {
     fn from(error: FleetError) -> Problem {
-        let conflict = |kind, title| Problem::new(StatusCode::CONFLICT, kind, title, error.to_string());
+        let conflict =
+            |kind, title| Problem::new(StatusCode::CONFLICT, kind, title, error.to_string());
         match error {
             FleetError::NoCgroup(detail) => Problem::field("/cgroup", detail),
             FleetError::NoNamespace(detail) => {
@@ -92,7 +101,9 @@ impl From<FleetError> for Problem {
                 Problem::invalid(problems.into_iter().map(FieldError::from).collect())
             }
             FleetError::IdTaken => conflict("id_taken", "The id is taken"),
-            FleetError::Taken(_) => conflict("cgroup_taken", "A policy is already enforced on the cgroup"),
+            FleetError::Taken(_) => {
+                conflict("cgroup_taken", "A policy is already enforced on the cgroup")
+            }
             FleetError::Unknown => Problem::new(
                 StatusCode::NOT_FOUND,
                 "no_such_sandbox",

@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn p6_a_process_that_has_ended_is_nobody_also_before_it_was_waited_for() {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let number = i32::try_from(child.id()).unwrap();
         let process = Process::numbered(number).unwrap();
         assert_eq!(process.number().unwrap(), number);
@@ -210,7 +211,8 @@ mod tests {
         process.number().unwrap_err();
         Process::numbered(number).unwrap_err();
         // One that ends while it is looked at.
-        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let child =
+            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let process = Process::numbered(i32::try_from(child.id()).unwrap()).unwrap();
         let ended = process.look(|_| {
             let mut child = child;

@@ -40,7 +40,10 @@ use crate::sandbox::{environment, trust};
         (status = 422, description = "The document is not valid", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn create(State(control): State<Control>, Text(text): Text) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(control): State<Control>,
+    Text(text): Text,
+) -> Result<Response, Problem> {
     json(&text)?;
     let member = blocking(move || new_sandbox(&control.fleet, &text)).await??;
     let created = created(&member);
@@ -59,7 +62,9 @@ pub(super) async fn create(State(control): State<Control>, Text(text): Text) -> 
     responses((status = 200, description = "Every sandbox, by id", body = SandboxList))
 )]
 pub(super) async fn list(State(control): State<Control>) -> Json<SandboxList> {
-    Json(SandboxList { sandboxes: control.fleet.list().iter().map(|member| summary(member)).collect() })
+    Json(SandboxList {
+        sandboxes: control.fleet.list().iter().map(|member| summary(member)).collect(),
+    })
 }
 
 /// One sandbox, with its policy without keys.
@@ -92,7 +97,10 @@ pub(super) async fn show(
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn remove(State(control): State<Control>, Id(id): Id) -> Result<StatusCode, Problem> {
+pub(super) async fn remove(
+    State(control): State<Control>,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
     blocking(move || control.fleet.remove(&id)).await??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -119,7 +127,8 @@ fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
         }
     }
     if !members.contains_key("cgroup") {
-        errors.push(wrong("/cgroup", "this field is required: the cgroup to enforce the policy on"));
+        errors
+            .push(wrong("/cgroup", "this field is required: the cgroup to enforce the policy on"));
     }
     if let Some(id) = &fields.id
         && let Err(error) = fleet::check_id(id)
@@ -128,7 +137,8 @@ fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
     }
     let has_policy = members.keys().any(|name| !BESIDES.contains(&name.as_str()));
     let is_object = text.trim_ascii_start().starts_with('{');
-    let rules = if has_policy || !is_object { fleet.rules(text, BESIDES) } else { fleet.default_rules() };
+    let rules =
+        if has_policy || !is_object { fleet.rules(text, BESIDES) } else { fleet.default_rules() };
     let rules = match rules {
         Ok(rules) => Some(rules),
         Err(FleetError::Policy(problems)) => {
@@ -138,14 +148,16 @@ fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
         Err(error) => return Err(error.into()),
     };
     match (rules, fields.cgroup) {
-        (Some(rules), Some(cgroup)) if errors.is_empty() => Ok(fleet.create(fleet::NewSandbox {
-            id: fields.id,
-            cgroup: PathBuf::from(cgroup),
-            pid: fields.pid,
-            netns: fields.netns.map(PathBuf::from),
-            private_network: fields.private_network,
-            rules,
-        })?),
+        (Some(rules), Some(cgroup)) if errors.is_empty() => {
+            Ok(fleet.create(fleet::NewSandbox {
+                id: fields.id,
+                cgroup: PathBuf::from(cgroup),
+                pid: fields.pid,
+                netns: fields.netns.map(PathBuf::from),
+                private_network: fields.private_network,
+                rules,
+            })?)
+        }
         _ => Err(Problem::invalid(errors)),
     }
 }
@@ -221,7 +233,8 @@ pub(super) fn details(member: &Member) -> SandboxDetails {
 /// variable wins.
 fn variables(member: &Member, placeholders: Vec<(String, String)>) -> BTreeMap<String, String> {
     let directory = member.trust.to_string_lossy();
-    let trust = trust::variables_in(&directory).into_iter().map(|(name, value)| (name.to_owned(), value));
+    let trust =
+        trust::variables_in(&directory).into_iter().map(|(name, value)| (name.to_owned(), value));
     let own = [
         ("JAVA_TOOL_OPTIONS".to_owned(), trust::java_options_in(&directory)),
         (environment::SANDBOX_VARIABLE.to_owned(), member.id.to_string()),

@@ -73,7 +73,11 @@ pub(crate) async fn serve(
 }
 
 /// Serves one connection until it closes or, once `stop` is cancelled, the current request ends.
-async fn converse(stream: UnixStream, router: Router, stop: CancellationToken) -> hyper::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    router: Router,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ASKED_WITHIN)
@@ -109,7 +113,8 @@ impl Peers {
                 Ok((stream, _)) => {
                     let fleet = self.fleet.clone();
                     // Immediately, before reading anything it sends.
-                    let judging = spawn_blocking(move || Ok((Peer::judge(&stream, &fleet)?, stream)));
+                    let judging =
+                        spawn_blocking(move || Ok((Peer::judge(&stream, &fleet)?, stream)));
                     judging.await.unwrap_or_else(|error| Err(io::Error::other(error)))
                 }
                 Err(error) => Err(error),

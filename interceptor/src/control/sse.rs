@@ -27,7 +27,8 @@ impl Events {
     /// The response and its sending end.
     pub(super) fn answer() -> (Events, Response) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+        let headers =
+            [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
         (Events(sender), (headers, Body::new(Stream(receiver))).into_response())
     }
 

@@ -40,8 +40,10 @@ pub(super) async fn take_over(
         Err(problem) => return problem.into_response(),
     };
     if request.headers().get(UPGRADE).is_none_or(|asked| asked.as_bytes() != PROTOCOL.as_bytes()) {
-        let (title, detail) = ("This is no request of its own", format!("ask with `Upgrade: {PROTOCOL}`"));
-        return Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", title, detail).into_response();
+        let (title, detail) =
+            ("This is no request of its own", format!("ask with `Upgrade: {PROTOCOL}`"));
+        return Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", title, detail)
+            .into_response();
     }
     let upgrade = hyper::upgrade::on(request);
     tokio::spawn(async move {
@@ -50,7 +52,9 @@ pub(super) async fn take_over(
             Err(error) => return tracing::warn!(%error, "the hand-over could not start"),
         };
         let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
-            return tracing::error!("a hand-over was requested on a connection that is not a unix socket");
+            return tracing::error!(
+                "a hand-over was requested on a connection that is not a unix socket"
+            );
         };
         // The peer must not send before it has read the response.
         if !parts.read_buf.is_empty() {
@@ -69,7 +73,9 @@ pub(super) async fn take_over(
         });
         match given.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the hand-over failed; this daemon continues"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the hand-over failed; this daemon continues")
+            }
             Err(_) => tracing::error!("the hand-over was interrupted"),
         }
     });

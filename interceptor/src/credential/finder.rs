@@ -101,7 +101,8 @@ mod tests {
         let (one, two) = (drawn(), drawn());
         let finder = Finder::new([&one, &two].into_iter()).expect("an automaton");
         let text = two.as_str();
-        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let encode =
+            |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
         for dressed in [
             text.to_owned(),
             format!("Bearer {text}"),

@@ -34,7 +34,8 @@ pub(crate) fn key(name: &str) -> &'static str {
     KEYS.iter().find(|(known, _)| *known == name).expect("a credential of the fixture").1
 }
 
-/// The three services, a credential with Basic of the client's own user name, and two that share a host.
+/// The three services, a credential with Basic of the client's own user name, and two that share a
+/// host.
 pub(crate) fn policy() -> Policy {
     let document = format!(
         r#"{{ "credentials_v2": {{

@@ -72,7 +72,8 @@ impl HandedKey {
 
     /// The placeholder, the keys (the current one first), and the file.
     pub(super) fn restore(self) -> Result<Restored, KeyProblem> {
-        let parse = |secret: Secret| RealKey::parse(Zeroizing::new(secret.expose().as_bytes().to_vec()));
+        let parse =
+            |secret: Secret| RealKey::parse(Zeroizing::new(secret.expose().as_bytes().to_vec()));
         let misfit = || KeyProblem::Unreadable(std::io::ErrorKind::InvalidData.into());
         Ok(Restored {
             placeholder: self.placeholder.restore().ok_or_else(misfit)?,

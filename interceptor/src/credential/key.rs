@@ -29,7 +29,9 @@ pub enum KeyProblem {
     #[error("is empty")]
     Empty,
     /// It is too short.
-    #[error("is shorter than {SHORTEST} characters; it would match ordinary text in every response")]
+    #[error(
+        "is shorter than {SHORTEST} characters; it would match ordinary text in every response"
+    )]
     TooShort,
     /// It is too long.
     #[error("is longer than {LONGEST} bytes")]
@@ -53,7 +55,11 @@ impl RealKey {
     /// If it is not a valid key; see [`KeyProblem`].
     pub fn parse(text: Zeroizing<Vec<u8>>) -> Result<RealKey, KeyProblem> {
         let bytes = text.strip_suffix(b"\n").unwrap_or(&text);
-        let bytes = if bytes.len() < text.len() { bytes.strip_suffix(b"\r").unwrap_or(bytes) } else { bytes };
+        let bytes = if bytes.len() < text.len() {
+            bytes.strip_suffix(b"\r").unwrap_or(bytes)
+        } else {
+            bytes
+        };
         if let Some(at) = bytes.iter().position(|byte| !byte.is_ascii_graphic()) {
             return Err(KeyProblem::Character(at + 1));
         }
@@ -118,7 +124,10 @@ mod tests {
         for (text, problem) in table {
             let error = parse(text).expect_err("refused");
             assert_eq!(format!("{error:?}"), problem);
-            assert!(!error.to_string().contains("secret") && !error.to_string().contains("kkkk"), "{error}");
+            assert!(
+                !error.to_string().contains("secret") && !error.to_string().contains("kkkk"),
+                "{error}"
+            );
         }
     }
 
@@ -128,7 +137,10 @@ mod tests {
             assert_eq!(parse(text).expect("a key").expose(), "sk-real");
         }
         assert!(matches!(parse(b"sk-real\r"), Err(KeyProblem::Character(8))));
-        assert_eq!(parse(br#"a"b'c\d,e;f=g"#).expect("quotes are no trouble").expose(), r#"a"b'c\d,e;f=g"#);
+        assert_eq!(
+            parse(br#"a"b'c\d,e;f=g"#).expect("quotes are no trouble").expose(),
+            r#"a"b'c\d,e;f=g"#
+        );
     }
 
     #[test]

@@ -110,7 +110,11 @@ impl Keyring {
         }
         let finder = Finder::new(slots.iter().map(|slot| &slot.placeholder)).map_err(|error| {
             vec![KeyError {
-                credential: slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(", "),
+                credential: slots
+                    .iter()
+                    .map(|slot| slot.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 place: KeyLocation::Document,
                 problem: KeyProblem::Unreadable(std::io::Error::other(error)),
             }]
@@ -133,10 +137,17 @@ impl Keyring {
             let keys = slot.keys.load();
             let file = lock(&slot.file);
             let path = file.as_ref().map(|(path, _)| path.as_path());
-            HandedKey::of(&slot.name, &slot.placeholder, &keys.current, keys.previous.as_deref(), path)
+            HandedKey::of(
+                &slot.name,
+                &slot.placeholder,
+                &keys.current,
+                keys.previous.as_deref(),
+                path,
+            )
         };
-        let retired =
-            |(name, placeholder): &(String, Placeholder)| (name.clone(), HandedPlaceholder::of(placeholder));
+        let retired = |(name, placeholder): &(String, Placeholder)| {
+            (name.clone(), HandedPlaceholder::of(placeholder))
+        };
         HandedKeys {
             keys: self.slots.iter().map(key).collect(),
             retired: self.retired.iter().map(retired).collect(),
@@ -148,7 +159,10 @@ impl Keyring {
     ///
     /// # Errors
     /// If a credential was not handed over, or is invalid.
-    pub(crate) fn restore(credentials: &[Credential], handed: HandedKeys) -> Result<Keyring, Vec<KeyError>> {
+    pub(crate) fn restore(
+        credentials: &[Credential],
+        handed: HandedKeys,
+    ) -> Result<Keyring, Vec<KeyError>> {
         let HandedKeys { mut keys, retired } = handed;
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
@@ -165,7 +179,8 @@ impl Keyring {
             }
         }
         let known = retired.into_iter();
-        let known = known.filter_map(|(name, placeholder)| Some((name, placeholder.restore()?))).collect();
+        let known =
+            known.filter_map(|(name, placeholder)| Some((name, placeholder.restore()?))).collect();
         Keyring::of(slots, known, errors)
     }
 
@@ -233,7 +248,8 @@ impl Keyring {
         let current = || {
             let generation = self.generation.load(Ordering::Acquire);
             let made = self.redactor.load();
-            let redactor = made.as_ref().filter(|made| made.0 == generation).map(|made| made.1.clone());
+            let redactor =
+                made.as_ref().filter(|made| made.0 == generation).map(|made| made.1.clone());
             redactor.ok_or(generation)
         };
         if let Ok(redactor) = current() {
@@ -248,7 +264,10 @@ impl Keyring {
             self.slots.iter().map(|slot| (slot.keys.load_full(), &slot.placeholder)).collect();
         let pairs = keys.iter().flat_map(|(keys, placeholder)| {
             let known = [Some(&keys.current), keys.previous.as_ref()];
-            known.into_iter().flatten().map(|key| (key.expose().as_bytes(), placeholder.as_str().as_bytes()))
+            known
+                .into_iter()
+                .flatten()
+                .map(|key| (key.expose().as_bytes(), placeholder.as_str().as_bytes()))
         });
         let redactor = Redactor::of(pairs)?;
         self.redactor.store(Some(Arc::new((generation, redactor.clone()))));
@@ -270,7 +289,10 @@ impl Keyring {
         let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
         let checked = self.checked_ms.load(Ordering::Relaxed);
         if now.saturating_sub(checked) < FRESH_MS
-            || self.checked_ms.compare_exchange(checked, now, Ordering::AcqRel, Ordering::Relaxed).is_err()
+            || self
+                .checked_ms
+                .compare_exchange(checked, now, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
         {
             return;
         }
@@ -342,7 +364,8 @@ impl Keyring {
 
     /// The previous placeholder of a credential of this name.
     fn remembered(&self, name: &str) -> Option<&Placeholder> {
-        let current = self.slots.iter().find(|slot| slot.name == name).map(|slot| &slot.placeholder);
+        let current =
+            self.slots.iter().find(|slot| slot.name == name).map(|slot| &slot.placeholder);
         current.or_else(|| {
             self.retired.iter().find(|(known, _)| known == name).map(|(_, placeholder)| placeholder)
         })
@@ -372,14 +395,15 @@ impl Slot {
         environment: Environment<'_>,
     ) -> Result<Slot, KeyProblem> {
         let loaded = source::load(&credential.key, environment)?;
-        let placeholder = match previous.and_then(|previous| previous.remembered(&credential.name)) {
+        let placeholder = match previous.and_then(|previous| previous.remembered(&credential.name))
+        {
             Some(placeholder) => placeholder.clone(),
             None => Placeholder::draw(&credential.placeholder, &loaded.key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
         check(&loaded.key, &placeholder)?;
-        let before =
-            previous.and_then(|previous| previous.slots.iter().find(|slot| slot.name == credential.name));
+        let before = previous
+            .and_then(|previous| previous.slots.iter().find(|slot| slot.name == credential.name));
         let before = before.map(|slot| Arc::clone(&slot.keys.load().current));
         let previous = before.filter(|before| before.expose() != loaded.key.expose());
         Ok(Slot {
@@ -397,7 +421,8 @@ impl Slot {
     fn restore(credential: &Credential, handed: HandedKey) -> Result<Slot, KeyProblem> {
         let restored = handed.restore()?;
         check(&restored.current, &restored.placeholder)?;
-        let keys = Keys { current: Arc::new(restored.current), previous: restored.previous.map(Arc::new) };
+        let keys =
+            Keys { current: Arc::new(restored.current), previous: restored.previous.map(Arc::new) };
         Ok(Slot {
             name: credential.name.clone(),
             env: credential.env.clone(),
@@ -441,7 +466,11 @@ impl Slot {
 
 /// Rejects a key that its placeholder contains: redaction would insert the key itself.
 fn check(key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
-    if placeholder.as_str().contains(key.expose()) { Err(KeyProblem::InPlaceholder) } else { Ok(()) }
+    if placeholder.as_str().contains(key.expose()) {
+        Err(KeyProblem::InPlaceholder)
+    } else {
+        Ok(())
+    }
 }
 
 /// Data behind these locks is consistent at every step, so a poisoned lock is safe to use.

@@ -50,7 +50,8 @@ impl Placeholder {
         while missing > 0 {
             let mut bytes = [0_u8; 64];
             rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
-            for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < fair).take(missing) {
+            for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < fair).take(missing)
+            {
                 text.push(char::from(characters[byte % characters.len()]));
                 missing -= 1;
             }
@@ -63,11 +64,8 @@ impl Placeholder {
     /// Restores another process's placeholder from its text and the offset and length of its probe.
     /// `None` if those do not fit the text.
     pub(super) fn restore(text: String, random: usize, probe: usize) -> Option<Placeholder> {
-        (probe > 0 && text.get(random..random.checked_add(probe)?).is_some()).then_some(Placeholder {
-            text,
-            random,
-            probe,
-        })
+        (probe > 0 && text.get(random..random.checked_add(probe)?).is_some())
+            .then_some(Placeholder { text, random, probe })
     }
 
     /// The offset and length of the probe.
@@ -123,10 +121,13 @@ mod tests {
         for _ in 0..1000 {
             let drawn = Placeholder::draw(&shape, &key(10)).expect("randomness");
             let text = drawn.as_str();
-            let random =
-                text.strip_prefix(&shape.prefix).and_then(|text| text.strip_suffix("-x")).expect("the shape");
+            let random = text
+                .strip_prefix(&shape.prefix)
+                .and_then(|text| text.strip_suffix("-x"))
+                .expect("the shape");
             assert!(
-                random.len() == 32 && random.bytes().all(|byte| shape.alphabet.characters().contains(&byte))
+                random.len() == 32
+                    && random.bytes().all(|byte| shape.alphabet.characters().contains(&byte))
             );
             assert_eq!(drawn.probe(), &random[..PROBE]);
             assert!(seen.insert(drawn.probe().to_owned()), "drawn twice");

@@ -111,7 +111,8 @@ fn form(
                 .is_some_and(|query| {
                     query.split(['&', ';']).any(|parameter| {
                         let (given, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-                        percent_decode_str(given).eq(name.bytes()) && finder.holds(index, value.as_bytes())
+                        percent_decode_str(given).eq(name.bytes())
+                            && finder.holds(index, value.as_bytes())
                     })
                 })
                 .then_some(usize::MAX),

@@ -102,7 +102,8 @@ pub(crate) struct Loaded {
 
 /// Reads a key.
 pub(super) fn load(source: &KeySource, environment: Environment<'_>) -> Result<Loaded, KeyProblem> {
-    let once = |text: Vec<u8>| RealKey::parse(Zeroizing::new(text)).map(|key| Loaded { key, file: None });
+    let once =
+        |text: Vec<u8>| RealKey::parse(Zeroizing::new(text)).map(|key| Loaded { key, file: None });
     match source {
         KeySource::Literal(key) => once(key.expose().as_bytes().to_vec()),
         KeySource::Env(name) => once(environment(name).ok_or(KeyProblem::Unset)?.into_vec()),
@@ -154,7 +155,10 @@ mod tests {
             (KeySource::File(path), "sk-from-file"),
         ] {
             assert_eq!(
-                load(&source, &environment).map(|loaded| loaded.key.expose().to_owned()).ok().as_deref(),
+                load(&source, &environment)
+                    .map(|loaded| loaded.key.expose().to_owned())
+                    .ok()
+                    .as_deref(),
                 Some(key)
             );
         }
@@ -164,10 +168,11 @@ mod tests {
     fn a_relative_file_is_looked_for_among_the_credentials_of_the_service() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("openai"), "sk-credential").expect("written");
-        let environment =
-            |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().as_os_str().to_owned());
-        let loaded =
-            load(&KeySource::File("openai".into()), &environment).unwrap_or_else(|error| panic!("{error}"));
+        let environment = |name: &str| {
+            (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().as_os_str().to_owned())
+        };
+        let loaded = load(&KeySource::File("openai".into()), &environment)
+            .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(loaded.key.expose(), "sk-credential");
         assert_eq!(loaded.file.map(|(path, _)| path), Some(directory.path().join("openai")));
         assert!(matches!(
@@ -182,8 +187,14 @@ mod tests {
         let path = directory.path().join("key");
         std::fs::write(&path, "secret with spaces").expect("written");
         for (source, text) in [
-            (KeySource::Literal(LiteralKey::new("secret key".into())), "in the policy document, has a space"),
-            (KeySource::Literal(LiteralKey::new(String::new())), "in the policy document, is empty"),
+            (
+                KeySource::Literal(LiteralKey::new("secret key".into())),
+                "in the policy document, has a space",
+            ),
+            (
+                KeySource::Literal(LiteralKey::new(String::new())),
+                "in the policy document, is empty",
+            ),
             (KeySource::Env("NO_SUCH_KEY".into()), "in the variable NO_SUCH_KEY, is not set"),
             (KeySource::File(path), "/key, has a space"),
             (
@@ -193,10 +204,12 @@ mod tests {
             (KeySource::File(directory.path().to_owned()), "cannot be read: Is a directory"),
         ] {
             let problem = load(&source, &environment).err().expect("refused");
-            let error = KeyError { credential: "billing".into(), place: KeyLocation::of(&source), problem };
+            let error =
+                KeyError { credential: "billing".into(), place: KeyLocation::of(&source), problem };
             let shown = format!("{error} {error:?}");
             assert!(
-                shown.starts_with("the key of credential `billing`, in the ") && shown.contains(text),
+                shown.starts_with("the key of credential `billing`, in the ")
+                    && shown.contains(text),
                 "{shown}"
             );
             assert!(!shown.contains("secret"), "{shown}");

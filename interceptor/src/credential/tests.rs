@@ -41,7 +41,9 @@ fn the_environment_holds_placeholders_and_no_key() {
     for (name, value) in &environment {
         assert!(fixture::KEYS.iter().all(|(_, key)| !value.contains(key)), "{name}");
         assert!(
-            value.contains("proxy-managed") || value.starts_with("ghp_") || value.starts_with("AIza"),
+            value.contains("proxy-managed")
+                || value.starts_with("ghp_")
+                || value.starts_with("AIza"),
             "{value}"
         );
     }
@@ -52,7 +54,8 @@ fn c12_another_sandbox_has_other_placeholders() {
     let policy = policy();
     let (one, two) = (keyring(&policy), keyring(&policy));
     for (_, placeholder) in two.environment() {
-        let presented = one.presented(&headers(&[("authorization", format!("Bearer {placeholder}"))]), None);
+        let presented =
+            one.presented(&headers(&[("authorization", format!("Bearer {placeholder}"))]), None);
         assert!(presented.credentials.is_empty());
         assert!(!one.in_name(&format!("{placeholder}.example.com")));
     }
@@ -88,17 +91,41 @@ fn c4_presented_says_which_placeholder_stands_in_which_form() {
         ("cookie", format!("a=1; b={ant}"), None, anthropic, None),
         ("user-agent", format!("agent/1.0 ({ant})"), None, anthropic, None),
         (&odd_name, "1".into(), None, anthropic, None),
-        ("sec-websocket-protocol", format!("realtime, openai-insecure-api-key.{ant}"), None, anthropic, None),
+        (
+            "sec-websocket-protocol",
+            format!("realtime, openai-insecure-api-key.{ant}"),
+            None,
+            anthropic,
+            None,
+        ),
         ("authorization", format!("Bearer {gh}"), None, github, Some(0)),
         ("authorization", format!("token {gh}"), None, github, Some(1)),
         ("authorization", format!("Token {gh}"), None, github, Some(1)),
         ("authorization", basic(format!("x-access-token:{gh}")), None, github, Some(2)),
         ("authorization", basic(format!("{gh}:x-oauth-basic")), None, github, Some(2)),
-        ("authorization", basic(format!("me:{gh}")).replace("Basic", "bAsIc"), None, github, Some(2)),
-        ("authorization", basic(format!("me:{gh}")).trim_end_matches('=').to_owned(), None, github, Some(2)),
+        (
+            "authorization",
+            basic(format!("me:{gh}")).replace("Basic", "bAsIc"),
+            None,
+            github,
+            Some(2),
+        ),
+        (
+            "authorization",
+            basic(format!("me:{gh}")).trim_end_matches('=').to_owned(),
+            None,
+            github,
+            Some(2),
+        ),
         ("x-goog-api-key", goog.clone(), None, google, Some(0)),
         ("x-nothing", "1".into(), Some(format!("a=b&key={goog}")), google, Some(1)),
-        ("x-nothing", "1".into(), Some(format!("%6bey={}", goog.replace("AIza", "%41Iza"))), google, Some(1)),
+        (
+            "x-nothing",
+            "1".into(),
+            Some(format!("%6bey={}", goog.replace("AIza", "%41Iza"))),
+            google,
+            Some(1),
+        ),
         ("x-nothing", "1".into(), Some(format!("other={goog}")), google, None),
         ("x-goog-api-key", goog.clone(), Some(format!("key={goog}")), google, Some(0)),
     ];
@@ -107,9 +134,13 @@ fn c4_presented_says_which_placeholder_stands_in_which_form() {
         assert_eq!(presented.credentials, [id], "{name}: {value} ? {query:?}");
         assert_eq!(presented.form(id), form, "{name}: {value} ? {query:?}");
     }
-    let both = headers(&[("authorization", format!("Bearer {gh}")), ("x-api-key", ant), ("x-copy", gh)]);
+    let both =
+        headers(&[("authorization", format!("Bearer {gh}")), ("x-api-key", ant), ("x-copy", gh)]);
     assert_eq!(keyring.presented(&both, None).credentials, [anthropic, github]);
-    assert_eq!(keyring.presented(&headers(&[("accept", "*/*".into())]), Some("a=b")), Presented::default());
+    assert_eq!(
+        keyring.presented(&headers(&[("accept", "*/*".into())]), Some("a=b")),
+        Presented::default()
+    );
 }
 
 #[test]
@@ -139,7 +170,11 @@ fn a_reload_keeps_placeholders_by_name_even_of_a_credential_that_comes_back() {
     let second = Keyring::load(&compile(one), Some(&first)).unwrap();
     let third = Keyring::load(&compile(both), Some(&second)).unwrap();
     let placeholder = |keyring: &Keyring, name: &str| {
-        keyring.environment().into_iter().find(|(variable, _)| variable == name).map(|(_, value)| value)
+        keyring
+            .environment()
+            .into_iter()
+            .find(|(variable, _)| variable == name)
+            .map(|(_, value)| value)
     };
     assert_eq!(placeholder(&second, "GITHUB_TOKEN"), None);
     assert!(placeholder(&first, "GITHUB_TOKEN").is_some());
@@ -158,8 +193,12 @@ fn every_key_that_cannot_be_had_is_reported_and_none_is_shown() {
     let errors = Keyring::load(&policy, None).expect_err("no keys");
     let shown: Vec<String> = errors.iter().map(|error| format!("{error} {error:?}")).collect();
     assert_eq!(shown.len(), 3);
-    assert!(shown.iter().any(|text| text.contains("`github`") && text.contains("is shorter than 4")));
-    assert!(shown.iter().any(|text| text.contains("INTERCEPTOR_TEST_NO_SUCH_VARIABLE, is not set")));
+    assert!(
+        shown.iter().any(|text| text.contains("`github`") && text.contains("is shorter than 4"))
+    );
+    assert!(
+        shown.iter().any(|text| text.contains("INTERCEPTOR_TEST_NO_SUCH_VARIABLE, is not set"))
+    );
     assert!(shown.iter().any(|text| text.contains("/no/such/secret-file, cannot be read")));
     assert!(shown.iter().all(|text| !text.contains("ghp")), "{shown:?}");
 }
@@ -205,7 +244,11 @@ fn a_key_file_is_rotated_under_the_placeholder() {
             errors[0].to_string().contains(&path.display().to_string())
                 && !errors[0].to_string().contains("two")
         );
-        assert_eq!(keyring.key(&policy, id).unwrap().expose(), "ghp_after", "the key before stays in use");
+        assert_eq!(
+            keyring.key(&policy, id).unwrap().expose(),
+            "ghp_after",
+            "the key before stays in use"
+        );
     }
     std::fs::remove_file(&path).unwrap();
     assert_eq!(keyring.reload().len(), 1);
@@ -299,12 +342,14 @@ fn in_memory(inverted: &[u8]) -> bool {
     let mut piece = vec![0; 1 << 20];
     for line in maps.lines().filter(|line| line.contains(" rw")) {
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let (mut at, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        let (mut at, end) =
+            (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
         while at + (inverted.len() as u64) <= end {
             let length = usize::try_from(end - at).unwrap().min(piece.len());
             // A mapping may be gone by now, or not be readable.
             let Ok(read) = memory.read_at(&mut piece[..length], at) else { break };
-            let same = |part: &[u8]| part.iter().zip(inverted).all(|(byte, inverted)| *byte == !inverted);
+            let same =
+                |part: &[u8]| part.iter().zip(inverted).all(|(byte, inverted)| *byte == !inverted);
             let found = piece[..read].windows(inverted.len()).any(same);
             // What was read is a copy, and must not be what the next search finds.
             piece[..read].fill(0);
@@ -324,8 +369,8 @@ fn in_memory(inverted: &[u8]) -> bool {
 fn c11_nothing_of_a_key_stays_in_memory() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key");
-    // Written by another process, so that this one has never seen it; the part looked for is the one behind what the search
-    // automaton keeps.
+    // Written by another process, so that this one has never seen it; the part looked for is the
+    // one behind what the search automaton keeps.
     let status = std::process::Command::new("sh")
         .args(["-c", "head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n' > \"$0\""])
         .arg(&path)

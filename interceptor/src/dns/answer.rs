@@ -49,7 +49,9 @@ impl Why {
     fn text(self) -> &'static str {
         match self {
             Why::Denied => "host_denied: the sandbox's network policy denies this name",
-            Why::CarriesPlaceholder => "credential_misuse: the name carries a credential's placeholder",
+            Why::CarriesPlaceholder => {
+                "credential_misuse: the name carries a credential's placeholder"
+            }
             Why::TooManyQuestions => "limit_exceeded: the sandbox has looked up too many names",
             Why::TooManyNames => "limit_exceeded: the sandbox uses too many names at once",
             Why::NoAnswer => "upstream_timeout: no name server of the host answered in time",
@@ -134,7 +136,19 @@ pub(super) fn error(id: u16, opcode: u8, code: ResponseCode) -> Vec<u8> {
         // The upper bits of a code (BADVERS) are in an OPT record of version 0.
         bytes[11] = 1;
         let payload = MAX_UDP.to_be_bytes();
-        bytes.extend_from_slice(&[0, 0, 41, payload[0], payload[1], (code >> 4) as u8, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[
+            0,
+            0,
+            41,
+            payload[0],
+            payload[1],
+            (code >> 4) as u8,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]);
     }
     bytes
 }

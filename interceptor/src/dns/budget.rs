@@ -17,7 +17,11 @@ impl Budget {
     /// A bucket of `burst`, refilled at `per_second`.
     pub(super) fn new(burst: u32, per_second: u32) -> Budget {
         let burst = f64::from(burst);
-        Budget { burst, per_second: f64::from(per_second), state: Mutex::new((burst, Instant::now())) }
+        Budget {
+            burst,
+            per_second: f64::from(per_second),
+            state: Mutex::new((burst, Instant::now())),
+        }
     }
 
     /// Takes a token; `false` if none is left.
@@ -47,8 +51,9 @@ mod tests {
     fn x4_a_flood_gets_the_burst_and_then_the_rate() {
         let budget = Budget::new(10, 2);
         let start = Instant::now();
-        let spent =
-            |seconds: u64| (0..100).filter(|_| budget.spend_at(start + Duration::from_secs(seconds))).count();
+        let spent = |seconds: u64| {
+            (0..100).filter(|_| budget.spend_at(start + Duration::from_secs(seconds))).count()
+        };
         assert_eq!(spent(1), 10);
         assert_eq!(spent(1), 0);
         assert_eq!(spent(4), 6);

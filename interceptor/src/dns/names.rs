@@ -119,7 +119,8 @@ impl Names {
     pub(crate) fn snapshot(&self) -> Vec<(String, Duration)> {
         let table = self.lock();
         let now = Instant::now();
-        let row = |slot: &Slot| (slot.name.as_str().to_owned(), now.saturating_duration_since(slot.used));
+        let row =
+            |slot: &Slot| (slot.name.as_str().to_owned(), now.saturating_duration_since(slot.used));
         table.slots.iter().map(row).collect()
     }
 

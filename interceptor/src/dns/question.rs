@@ -186,7 +186,11 @@ pub(super) mod tests {
     }
 
     /// The same with an OPT record.
-    pub(in crate::dns) fn with_options(mut message: Vec<u8>, payload: u16, options: &[u8]) -> Vec<u8> {
+    pub(in crate::dns) fn with_options(
+        mut message: Vec<u8>,
+        payload: u16,
+        options: &[u8],
+    ) -> Vec<u8> {
         message[11] = 1;
         message.extend_from_slice(&[0, 0, 41]);
         message.extend_from_slice(&payload.to_be_bytes());
@@ -235,7 +239,11 @@ pub(super) mod tests {
         assert_eq!(code(&edit(&|m| m[2] |= 0x80)), None);
         // Other operations: IQUERY, STATUS, NOTIFY, UPDATE.
         for opcode in [1, 2, 4, 5, 15] {
-            assert_eq!(code(&edit(&|m| m[2] = opcode << 3)), Some(ResponseCode::NotImp), "{opcode}");
+            assert_eq!(
+                code(&edit(&|m| m[2] = opcode << 3)),
+                Some(ResponseCode::NotImp),
+                "{opcode}"
+            );
         }
         // Counts.
         for (at, count) in [(5, 0), (5, 2), (5, 255), (7, 1), (9, 1), (11, 1), (11, 2)] {

@@ -53,7 +53,9 @@ impl Recall {
     /// Whether to record this decision on the name now.
     pub(super) fn is_news(&self, name: &str, decided: Decided) -> bool {
         self.with(name, |known| {
-            let old = known.recorded.is_some_and(|(last, at)| last == decided && at.elapsed() < RECORD_AGAIN);
+            let old = known
+                .recorded
+                .is_some_and(|(last, at)| last == decided && at.elapsed() < RECORD_AGAIN);
             if !old {
                 known.recorded = Some((decided, Instant::now()));
             }

@@ -151,18 +151,24 @@ impl DnsServer {
             self.record(&text, Verdict::Deny, Some((Reason::CredentialMisuse, Filter::Credential)));
             return self.refused(Why::CarriesPlaceholder);
         }
-        if matches!(question.kind, RecordType::AXFR | RecordType::IXFR | RecordType::OPT | RecordType::TSIG) {
+        if matches!(
+            question.kind,
+            RecordType::AXFR | RecordType::IXFR | RecordType::OPT | RecordType::TSIG
+        ) {
             return Answer::code(ResponseCode::Refused);
         }
         if question.name.is_root() {
             return Answer::nothing();
         }
         // Reverse lookups and the rest of `arpa` never leave the host.
-        if question.name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"arpa")) {
+        if question.name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"arpa"))
+        {
             return self.reverse(question);
         }
         // Invalid host names and addresses used as names do not exist.
-        let Ok(Host::Name(name)) = host(&question.name) else { return Answer::code(ResponseCode::NXDomain) };
+        let Ok(Host::Name(name)) = host(&question.name) else {
+            return Answer::code(ResponseCode::NXDomain);
+        };
         let is_local = name.as_str() == "localhost" || name.as_str().ends_with(".localhost");
         if is_local || self.own_name.get() == Some(&name) {
             return self.local(question, Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
@@ -248,13 +254,17 @@ impl DnsServer {
             self.record(name.as_str(), Verdict::Deny, Some(limit));
             return self.refused(Why::TooManyQuestions);
         }
-        let asked = timeout(ANSWERED_WITHIN, self.options.upstream.records(name, question.kind)).await;
+        let asked =
+            timeout(ANSWERED_WITHIN, self.options.upstream.records(name, question.kind)).await;
         let (answer, failed) = match asked.unwrap_or(Records::Unknown(LookupFailure::Timeout)) {
             Records::Found(records) => (Answer::records(forward(question, records)), None),
             Records::NoSuchName => (Answer::code(ResponseCode::NXDomain), None),
             Records::Unknown(failure) => {
                 let why = why_of(failure);
-                (Answer::code(ResponseCode::ServFail).because(why), Some((reason_of(why), Filter::Network)))
+                (
+                    Answer::code(ResponseCode::ServFail).because(why),
+                    Some((reason_of(why), Filter::Network)),
+                )
             }
         };
         self.record(name.as_str(), Verdict::Allow, failed);
@@ -292,7 +302,9 @@ impl DnsServer {
         let address = question.name.parse_arpa_name().ok().filter(whole).map(|net| net.addr());
         let name = match address {
             Some(address) if address.is_loopback() => Some("localhost.".to_owned()),
-            Some(address) => self.options.names.name_of(address).map(|name| format!("{}.", name.as_str())),
+            Some(address) => {
+                self.options.names.name_of(address).map(|name| format!("{}.", name.as_str()))
+            }
             None => None,
         };
         match name.and_then(|name| Name::from_ascii(name).ok()) {
@@ -313,8 +325,8 @@ impl DnsServer {
         if !spent && self.recall.is_news("", (Verdict::Deny, Some(Reason::LimitExceeded))) {
             tracing::warn!(
                 sandbox = &*self.options.sandbox,
-                "too many look-ups; until that ends, permitted names get an address whether or not they \
-                 exist, and no other records"
+                "too many look-ups; until that ends, permitted names get an address whether or \
+                 not they exist, and no other records"
             );
             let record = audit::Record::lifecycle(&self.options.sandbox, "dns_budget_exhausted");
             self.options.audit.emit(record);
@@ -330,10 +342,14 @@ impl DnsServer {
         let id = RequestId::new();
         // A lookup has no port; 443 finds the rule in nearly every policy.
         let record = match policy.decide_host(&Host::Name(name.clone()), 443) {
-            Decision::Deny(deny) => audit::Record::deny(&self.options.sandbox, id, Kind::Dns, &deny),
-            Decision::Allow(_) => audit::Record::new(&self.options.sandbox, id, Kind::Dns, Verdict::Deny)
-                .reason(Reason::HostDenied)
-                .filter(Filter::Network),
+            Decision::Deny(deny) => {
+                audit::Record::deny(&self.options.sandbox, id, Kind::Dns, &deny)
+            }
+            Decision::Allow(_) => {
+                audit::Record::new(&self.options.sandbox, id, Kind::Dns, Verdict::Deny)
+                    .reason(Reason::HostDenied)
+                    .filter(Filter::Network)
+            }
         };
         self.ledger.write(record.host(name.as_str()));
     }
@@ -343,7 +359,8 @@ impl DnsServer {
             return;
         }
         let record =
-            audit::Record::new(&self.options.sandbox, RequestId::new(), Kind::Dns, verdict).host(name);
+            audit::Record::new(&self.options.sandbox, RequestId::new(), Kind::Dns, verdict)
+                .host(name);
         self.ledger.write(match why {
             Some((reason, filter)) => record.reason(reason).filter(filter),
             None => record.filter(Filter::Network),

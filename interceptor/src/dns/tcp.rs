@@ -29,7 +29,11 @@ impl DnsServer {
         self.serve_tcp_with(stream, IDLE).await
     }
 
-    pub(super) async fn serve_tcp_with<S>(self: Arc<Self>, mut stream: S, idle: Duration) -> io::Result<()>
+    pub(super) async fn serve_tcp_with<S>(
+        self: Arc<Self>,
+        mut stream: S,
+        idle: Duration,
+    ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

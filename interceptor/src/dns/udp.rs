@@ -31,11 +31,16 @@ impl DnsServer {
 
     /// Like [`Self::serve_udp`]. When `ends` is cancelled, stops receiving, leaving later queries
     /// to the next process, and returns when those in flight are answered or late.
-    pub(crate) async fn serve_udp_until(self: Arc<Self>, socket: UdpSocket, ends: CancellationToken) {
+    pub(crate) async fn serve_udp_until(
+        self: Arc<Self>,
+        socket: UdpSocket,
+        ends: CancellationToken,
+    ) {
         let socket = Arc::new(socket);
         // Dropped with this future, and its tasks with it.
         let mut answering: JoinSet<()> = JoinSet::new();
-        let (deciding, waiting) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(WAITING)));
+        let (deciding, waiting) =
+            (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(WAITING)));
         let telling = Arc::clone(&self);
         let mut telling = std::pin::pin!(telling.tell_unrecorded());
         // One byte beyond the maximum, so that an oversized query is recognised.

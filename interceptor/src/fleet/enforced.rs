@@ -77,11 +77,15 @@ impl Enforced {
         if takes_over {
             tracing::warn!(sandbox = %id, "taking over from a crashed interceptor");
         }
-        let (mut visitor, sockets) =
-            launch::Visitor::start(&visit.cgroup, visit.network.as_ref().map(|namespace| namespace.as_fd()))?;
-        let place = CgroupTarget { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
+        let (mut visitor, sockets) = launch::Visitor::start(
+            &visit.cgroup,
+            visit.network.as_ref().map(|namespace| namespace.as_fd()),
+        )?;
+        let place =
+            CgroupTarget { cgroup: &visit.cgroup, cgroup_id: visit.cgroup_id, netns: visit.netns };
         let sandbox = Sandbox::new(runtime, id, rules.0, rules.1)?;
-        let mut enforced = Enforced::begin(runtime, enforcer, sandbox, &place, sockets, Some(pins))?;
+        let mut enforced =
+            Enforced::begin(runtime, enforcer, sandbox, &place, sockets, Some(pins))?;
         enforced.was_closed = takes_over;
         if let Err(failed) = visitor.self_test(SELF_TEST, &enforced.token) {
             if takes_over {
@@ -116,17 +120,25 @@ impl Enforced {
             .context(|| format!("cannot open the cgroup {}", place.cgroup.display()))?;
         let attachment = match &pins {
             None => enforcer.attach(&cgroup, &enforcement)?,
-            Some(pins) => {
-                enforcer.attach_pinned(&cgroup, &enforcement, &pins.fresh(sandbox.id()), &pins.stale)?
-            }
+            Some(pins) => enforcer.attach_pinned(
+                &cgroup,
+                &enforcement,
+                &pins.fresh(sandbox.id()),
+                &pins.stale,
+            )?,
         };
         let (own, has_devices) = (sockets.addresses(), !sockets.closed);
         let took_over = pins.as_ref().is_some_and(|pins| !pins.stale.is_empty());
         let (tcp6, dns6) = sockets.v6.unzip();
         let token = launch::random_id()?;
         let ca_pem = sandbox.ca_pem().to_owned();
-        let listeners =
-            Listeners { tcp4: sockets.tcp4, tcp6, dns4: sockets.dns4, dns6, self_test_token: token.clone() };
+        let listeners = Listeners {
+            tcp4: sockets.tcp4,
+            tcp6,
+            dns4: sockets.dns4,
+            dns6,
+            self_test_token: token.clone(),
+        };
         attachment.mark_listeners(&listeners)?;
         runtime.metrics().watch_maps(Arc::new(enforcer.gauge()));
         sandbox.watch_half_open(Box::new(attachment.half_open_gauge()));
@@ -200,8 +212,8 @@ impl Enforced {
         let sandbox = self.serving.sandbox();
         sandbox.enforcement_lost();
         notice::alarm(format_args!(
-            "sandbox {}: somebody removed the eBPF programs of {} from its cgroup; its traffic may \
-             no longer be intercepted. Stop its processes, then start the enforcement again",
+            "sandbox {}: somebody removed the eBPF programs of {} from its cgroup; its traffic \
+             may no longer be intercepted. Stop its processes, then start the enforcement again",
             sandbox.id(),
             lost.join(", ")
         ));
@@ -279,8 +291,9 @@ fn enforcement(
         what: "a listener has an address of the wrong family".into(),
         cause: std::io::ErrorKind::InvalidData.into(),
     };
-    let address =
-        |found: std::io::Result<SocketAddr>| found.context(|| "cannot tell a listener's address".into());
+    let address = |found: std::io::Result<SocketAddr>| {
+        found.context(|| "cannot tell a listener's address".into())
+    };
     let v4 = |found| match address(found)? {
         SocketAddr::V4(v4) => Ok(v4),
         SocketAddr::V6(_) => Err(family()),

@@ -24,7 +24,10 @@ pub(crate) enum FleetError {
     #[error("{0}")]
     BadId(String),
     /// A sandbox with this id exists.
-    #[error("a sandbox with this id already exists: remove it first, or leave out `id` to get a random one")]
+    #[error(
+        "a sandbox with this id already exists: remove it first, or leave out `id` to get a \
+         random one"
+    )]
     IdTaken,
     /// An interceptor already enforces a policy on this cgroup, or on one above or below it.
     #[error("{0}")]

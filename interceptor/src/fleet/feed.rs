@@ -63,8 +63,9 @@ impl Feed {
         let mut state = self.state();
         let kept = state.recent.iter().filter(|kept| since.is_some_and(|since| kept.time >= since));
         let recent = kept.cloned().collect();
-        let coming = (!state.is_over)
-            .then(|| state.sender.get_or_insert_with(|| broadcast::Sender::new(BEHIND)).subscribe());
+        let coming = (!state.is_over).then(|| {
+            state.sender.get_or_insert_with(|| broadcast::Sender::new(BEHIND)).subscribe()
+        });
         Listener { recent, coming }
     }
 

@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Feeds;
-use super::{Enforced, FleetError, Known, LoadedPolicy, Member, Predecessor, Source, Visit, check_id};
+use super::{
+    Enforced, FleetError, Known, LoadedPolicy, Member, Predecessor, Source, Visit, check_id,
+};
 use crate::audit::Record;
 use crate::files;
 use crate::kernel::Enforcer;
@@ -160,8 +162,9 @@ impl Fleet {
         path: PathBuf,
         previous: Option<&crate::credential::Keyring>,
     ) -> Result<LoadedPolicy, FleetError> {
-        let text = (self.options.read)(&path)
-            .map_err(|message| FleetError::Policy(vec![interceptor_policy::Problem::new("", message)]))?;
+        let text = (self.options.read)(&path).map_err(|message| {
+            FleetError::Policy(vec![interceptor_policy::Problem::new("", message)])
+        })?;
         LoadedPolicy::read(&text, &[], Source::File(path), &self.options.catalogue, previous)
     }
 
@@ -177,7 +180,8 @@ impl Fleet {
             }
             None => launch::random_id()?.into(),
         };
-        let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?.private(new.private_network)?;
+        let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?
+            .private(new.private_network)?;
         self.take_id(&id, visit.cgroup_id)?;
         let begun = self.begin(&id, visit, new.rules);
         let mut table = self.table();
@@ -219,20 +223,29 @@ impl Fleet {
         }
     }
 
-    fn begin(&self, id: &Arc<str>, visit: Visit, rules: LoadedPolicy) -> Result<Arc<Member>, FleetError> {
+    fn begin(
+        &self,
+        id: &Arc<str>,
+        visit: Visit,
+        rules: LoadedPolicy,
+    ) -> Result<Arc<Member>, FleetError> {
         let feed = self.feeds.open(id);
         let LoadedPolicy { policy, keyring, shown, warnings, source } = rules;
         let options = &self.options;
-        let enforced = Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
+        let enforced =
+            Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
         tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "self-test passed; enforcing");
-        let trust =
-            match super::trust::write(&options.trust, visit.cgroup_id, &enforced.sandbox().trust_pem()) {
-                Ok(trust) => trust,
-                Err(error) => {
-                    enforced.end(&self.tokio);
-                    return Err(error);
-                }
-            };
+        let trust = match super::trust::write(
+            &options.trust,
+            visit.cgroup_id,
+            &enforced.sandbox().trust_pem(),
+        ) {
+            Ok(trust) => trust,
+            Err(error) => {
+                enforced.end(&self.tokio);
+                return Err(error);
+            }
+        };
         let known = Known {
             id: id.clone(),
             cgroup: visit.cgroup,
@@ -279,12 +292,18 @@ impl Fleet {
         table.slots.values().map(number).collect()
     }
 
-    /// Replaces a policy with the text read by [`LoadedPolicy::read`]; placeholders stay. Blocks briefly.
+    /// Replaces a policy with the text read by [`LoadedPolicy::read`]; placeholders stay. Blocks
+    /// briefly.
     ///
     /// # Errors
     /// [`FleetError::Unknown`], or if the policy is invalid or the kernel refuses it; nothing has
     /// changed then.
-    pub(crate) fn replace(&self, id: &str, text: &str, close: bool) -> Result<Arc<Member>, FleetError> {
+    pub(crate) fn replace(
+        &self,
+        id: &str,
+        text: &str,
+        close: bool,
+    ) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
         self.outlive_predecessor(close);
         let catalogue = &self.options.catalogue;
@@ -306,9 +325,10 @@ impl Fleet {
         let member = {
             let mut table = self.table();
             let is_held = table.is_frozen && !table.is_ending;
-            let (Some(key), Some(slot)) =
-                (table.slots.get_key_value(id).map(|(key, _)| key.clone()), table.slots.get_mut(id))
-            else {
+            let (Some(key), Some(slot)) = (
+                table.slots.get_key_value(id).map(|(key, _)| key.clone()),
+                table.slots.get_mut(id),
+            ) else {
                 return Err(FleetError::Unknown);
             };
             if is_held {
@@ -451,7 +471,8 @@ impl Fleet {
 
     fn reload_one(&self, member: &Member) {
         if let Source::File(path) = member.summary().source {
-            let read = member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
+            let read =
+                member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
             match read {
                 Ok(()) => {
                     tracing::info!(sandbox = %member.id, file = %path.display(), "policy reloaded")

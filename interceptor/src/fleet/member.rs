@@ -94,8 +94,18 @@ pub(crate) struct Known {
 impl Member {
     /// Builds a member.
     pub(crate) fn new(known: Known, enforced: Enforced, feed: Arc<Feed>) -> Member {
-        let Known { id, cgroup, cgroup_id, trust, base_urls, shown, warnings, source, created, changed } =
-            known;
+        let Known {
+            id,
+            cgroup,
+            cgroup_id,
+            trust,
+            base_urls,
+            shown,
+            warnings,
+            source,
+            created,
+            changed,
+        } = known;
         let changed = changed.unwrap_or(created);
         let sandbox = enforced.sandbox().clone();
         let rules = sandbox.rules();
@@ -145,7 +155,8 @@ impl Member {
             Some(enforced) if enforced.is_frozen => return Err(FleetError::Ending),
             Some(_) => {}
         }
-        let LoadedPolicy { policy, keyring, shown, warnings, source } = read(&self.sandbox.keyring())?;
+        let LoadedPolicy { policy, keyring, shown, warnings, source } =
+            read(&self.sandbox.keyring())?;
         let mut enforced = lock(&self.enforced);
         let enforced = enforced.as_mut().ok_or(FleetError::Unknown)?;
         if enforced.is_frozen {
@@ -165,7 +176,10 @@ impl Member {
         let Some(enforced) = enforced.as_ref() else { return };
         let lost = enforced.lost();
         // A sandbox removed meanwhile took its programs along.
-        if !lost.is_empty() && self.cgroup.exists() && !self.is_reported.swap(true, Ordering::Relaxed) {
+        if !lost.is_empty()
+            && self.cgroup.exists()
+            && !self.is_reported.swap(true, Ordering::Relaxed)
+        {
             enforced.alarm(&lost);
         }
     }

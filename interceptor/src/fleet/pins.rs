@@ -46,7 +46,10 @@ impl Pins {
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => {
-                    let message = "an `interceptor attach` or `interceptor serve` already enforces a policy on this cgroup: remove that sandbox (`interceptor ctl sandboxes delete ID`) or stop that process first";
+                    let message = "an `interceptor attach` or `interceptor serve` already \
+                                   enforces a policy on this cgroup: remove that sandbox \
+                                   (`interceptor ctl sandboxes delete ID`) or stop that process \
+                                   first";
                     return Err(FleetError::Taken(message.to_owned()));
                 }
                 Err(fs::TryLockError::Error(error)) => {
@@ -54,13 +57,16 @@ impl Pins {
                 }
             }
             // The last holder may have removed it before we got the lock.
-            let locked = lock.metadata().context(|| format!("cannot examine {}", base.display()))?;
+            let locked =
+                lock.metadata().context(|| format!("cannot examine {}", base.display()))?;
             let named = fs::symlink_metadata(&base);
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
                 let list = || format!("cannot list {}", base.display());
                 let entries = fs::read_dir(&base).context(list)?;
-                let stale =
-                    entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().context(list)?;
+                let stale = entries
+                    .map(|entry| Ok(entry?.path()))
+                    .collect::<std::io::Result<_>>()
+                    .context(list)?;
                 return Ok(Pins { base, lock, stale });
             }
         }
@@ -113,12 +119,15 @@ fn directory(path: &Path) -> Result<(), FleetError> {
     {
         return Err(error).context(|| format!("cannot make {}", path.display()));
     }
-    let found = fs::symlink_metadata(path).context(|| format!("cannot examine {}", path.display()))?;
-    let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    let found =
+        fs::symlink_metadata(path).context(|| format!("cannot examine {}", path.display()))?;
+    let own = found.is_dir()
+        && found.uid() == nix::unistd::geteuid().as_raw()
+        && found.mode() & 0o022 == 0;
     if !own {
         return Err(FleetError::Taken(format!(
-            "{} does not belong to the user that interceptor runs as, or others can write to it: check who \
-             made it, then remove it as root",
+            "{} does not belong to the user that interceptor runs as, or others can write to it: \
+             check who made it, then remove it as root",
             path.display()
         )));
     }

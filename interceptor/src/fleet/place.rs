@@ -29,7 +29,8 @@ pub(crate) fn check_id(id: &str) -> Result<(), FleetError> {
         return Ok(());
     }
     Err(FleetError::BadId(format!(
-        "an id is 1 to {LONGEST_ID} letters (A-Z, a-z), digits, `-` and `_`, the first of them a letter or a digit"
+        "an id is 1 to {LONGEST_ID} letters (A-Z, a-z), digits, `-` and `_`, the first of them a \
+         letter or a digit"
     )))
 }
 
@@ -64,7 +65,11 @@ impl Visit {
     ///
     /// # Errors
     /// [`FleetError::NoCgroup`], [`FleetError::NoNamespace`], or a system error.
-    pub(crate) fn find(cgroup: &Path, pid: Option<i32>, netns: Option<&Path>) -> Result<Visit, FleetError> {
+    pub(crate) fn find(
+        cgroup: &Path,
+        pid: Option<i32>,
+        netns: Option<&Path>,
+    ) -> Result<Visit, FleetError> {
         let cgroup = directory(cgroup)?;
         let cgroup_id = cgroup::id_of(&cgroup)?;
         let member = member(&cgroup, pid)?;
@@ -90,16 +95,20 @@ impl Visit {
             Ok::<_, FleetError>((metadata.dev(), metadata.ino()))
         };
         // If process 1 cannot be inspected, the caller's word is all we have.
-        let first = attendant::network_of(1).ok().map(|first| identity(File::from(first).metadata()));
+        let first =
+            attendant::network_of(1).ok().map(|first| identity(File::from(first).metadata()));
         let first = first.transpose()?;
         let own = identity(fs::metadata("/proc/self/ns/net"))?;
         let network = match &self.network {
-            Some(network) => identity(network.try_clone().map(File::from).and_then(|file| file.metadata()))?,
+            Some(network) => {
+                identity(network.try_clone().map(File::from).and_then(|file| file.metadata()))?
+            }
             None => own,
         };
         if network == own || Some(network) == first {
             return Err(FleetError::NotPrivate(
-                "this network namespace is the host's: its loopback is not the sandbox's own".into(),
+                "this network namespace is the host's: its loopback is not the sandbox's own"
+                    .into(),
             ));
         }
         self.netns = Netns::Private;
@@ -113,21 +122,26 @@ fn directory(path: &Path) -> Result<PathBuf, FleetError> {
     let mount = cgroup::mount_point()?;
     let below = mount.join(path.strip_prefix("/").unwrap_or(path));
     let candidates = [path.to_owned(), below];
-    let Some(found) = candidates.iter().find(|candidate| candidate.join("cgroup.procs").exists()) else {
+    let Some(found) = candidates.iter().find(|candidate| candidate.join("cgroup.procs").exists())
+    else {
         return Err(FleetError::NoCgroup(format!(
-            "this is no cgroup: give the directory of one below {}, or its path as /proc/PID/cgroup shows it",
+            "this is no cgroup: give the directory of one below {}, or its path as \
+             /proc/PID/cgroup shows it",
             mount.display()
         )));
     };
-    let found = fs::canonicalize(found).context(|| format!("cannot resolve {}", found.display()))?;
-    let kind = statfs(&found).context(|| format!("cannot examine {}", found.display()))?.filesystem_type();
+    let found =
+        fs::canonicalize(found).context(|| format!("cannot resolve {}", found.display()))?;
+    let kind =
+        statfs(&found).context(|| format!("cannot examine {}", found.display()))?.filesystem_type();
     if kind != CGROUP2_SUPER_MAGIC {
-        let why =
-            "this is a cgroup of version 1, which eBPF programs cannot be attached to: use its cgroup v2";
+        let why = "this is a cgroup of version 1, which eBPF programs cannot be attached to: use \
+                   its cgroup v2";
         return Err(FleetError::NoCgroup(why.to_owned()));
     }
     if !found.join("cgroup.events").exists() {
-        let why = "this is the root of all cgroups, the interceptor's own among them: give one below it";
+        let why =
+            "this is the root of all cgroups, the interceptor's own among them: give one below it";
         return Err(FleetError::NoCgroup(why.to_owned()));
     }
     Ok(found)
@@ -135,12 +149,13 @@ fn directory(path: &Path) -> Result<PathBuf, FleetError> {
 
 /// The given process, if it is in the cgroup; else the cgroup's first process.
 fn member(cgroup: &Path, pid: Option<i32>) -> Result<Option<Pid>, FleetError> {
-    let members =
-        cgroup::processes(cgroup).context(|| format!("cannot list the processes of {}", cgroup.display()))?;
+    let members = cgroup::processes(cgroup)
+        .context(|| format!("cannot list the processes of {}", cgroup.display()))?;
     match pid.map(Pid::from_raw) {
-        Some(pid) if !members.contains(&pid) => {
-            Err(FleetError::NoNamespace(format!("process {pid} is not in the cgroup {}", cgroup.display())))
-        }
+        Some(pid) if !members.contains(&pid) => Err(FleetError::NoNamespace(format!(
+            "process {pid} is not in the cgroup {}",
+            cgroup.display()
+        ))),
         Some(pid) => Ok(Some(pid)),
         None => Ok(members.first().copied()),
     }
@@ -149,9 +164,11 @@ fn member(cgroup: &Path, pid: Option<i32>) -> Result<Option<Pid>, FleetError> {
 /// The network namespace of a process; `None` if it is our own.
 fn namespace_of(member: Pid) -> Result<Option<OwnedFd>, FleetError> {
     let path = format!("/proc/{member}/ns/net");
-    let namespace = attendant::network_of(member.as_raw()).context(|| format!("cannot open {path}"))?;
+    let namespace =
+        attendant::network_of(member.as_raw()).context(|| format!("cannot open {path}"))?;
     let namespace = File::from(namespace);
-    let own = fs::metadata("/proc/self/ns/net").context(|| "cannot examine /proc/self/ns/net".into())?;
+    let own =
+        fs::metadata("/proc/self/ns/net").context(|| "cannot examine /proc/self/ns/net".into())?;
     let other = namespace.metadata().context(|| format!("cannot examine {path}"))?;
     Ok(((own.dev(), own.ino()) != (other.dev(), other.ino())).then(|| namespace.into()))
 }
@@ -167,7 +184,8 @@ fn namespace_at(path: &Path) -> Result<OwnedFd, FleetError> {
         None => File::open(path),
     };
     let file = opened.map_err(|error| refused(format!("this cannot be opened: {error}")))?;
-    let kind = fstatfs(&file).context(|| "cannot examine the network namespace".into())?.filesystem_type();
+    let kind =
+        fstatfs(&file).context(|| "cannot examine the network namespace".into())?.filesystem_type();
     if kind != NSFS_MAGIC {
         return Err(refused("this is no namespace; `ip netns` keeps them below /run/netns".into()));
     }
@@ -186,9 +204,20 @@ mod tests {
     #[test]
     fn p4_an_id_that_could_lead_elsewhere_is_none() {
         let long = "a".repeat(65);
-        for id in
-            ["", "../x", "a/b", "a\nb", "a.b", "-a", "_a", "a b", "ä", "\u{202e}a", "a\0", long.as_str()]
-        {
+        for id in [
+            "",
+            "../x",
+            "a/b",
+            "a\nb",
+            "a.b",
+            "-a",
+            "_a",
+            "a b",
+            "ä",
+            "\u{202e}a",
+            "a\0",
+            long.as_str(),
+        ] {
             let error = check_id(id).unwrap_err().to_string();
             assert!(id.len() < 3 || !error.contains(id), "{error}");
         }

@@ -49,7 +49,8 @@ impl LoadedPolicy {
             Keyring::load(policy, previous).map_err(|errors| {
                 let problem = |error: crate::credential::KeyError| {
                     let id = policy.credential_named(&error.credential);
-                    let pointer = id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
+                    let pointer =
+                        id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
                     let place = match error.problem {
                         KeyProblem::Unset => " in the daemon's environment",
                         _ => "",
@@ -130,7 +131,8 @@ mod tests {
 
     #[test]
     fn errors_of_keys_point_at_their_place_and_all_errors_are_there() {
-        let missing = read(r#"{"credentials":{"openai":{"env":"NO_SUCH_VARIABLE_HERE"}}}"#).unwrap_err();
+        let missing =
+            read(r#"{"credentials":{"openai":{"env":"NO_SUCH_VARIABLE_HERE"}}}"#).unwrap_err();
         let FleetError::Policy(problems) = missing else { panic!("{missing}") };
         assert_eq!(problems[0].pointer, "/credentials/openai");
         let wrong = read(r#"{"netwrok":{},"limits":{"requests":0},"pid":1}"#).unwrap_err();

@@ -47,7 +47,9 @@ impl FromStr for Adopt {
             ids => {
                 let ids: Vec<String> = ids.split(',').map(str::to_owned).collect();
                 match ids.iter().find_map(|id| super::check_id(id).err()) {
-                    Some(error) => Err(format!("not `all`, `none` or a list of sandbox ids: {error}")),
+                    Some(error) => {
+                        Err(format!("not `all`, `none` or a list of sandbox ids: {error}"))
+                    }
                     None => Ok(Adopt::Only(ids)),
                 }
             }
@@ -98,8 +100,8 @@ impl fmt::Display for Stale {
         match fate {
             Disposition::Adopted => write!(
                 formatter,
-                "adopted sandbox {id} on {place}, {left}; it has a new CA and new placeholders, so \
-                 restart what loaded the old ones"
+                "adopted sandbox {id} on {place}, {left}; it has a new CA and new placeholders, \
+                 so restart what loaded the old ones"
             ),
             Disposition::Closed => write!(
                 formatter,

@@ -31,8 +31,12 @@ fn write_files(directory: &Path, ca_pem: &str) -> Result<(), FleetError> {
     for file in trust::files(ca_pem) {
         let path = directory.join(file.name);
         let mut options = OpenOptions::new();
-        let opened =
-            options.write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(&path);
+        let opened = options
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path);
         opened
             .and_then(|mut opened| {
                 opened.write_all(&file.content)?;
@@ -63,12 +67,16 @@ fn own_directory(path: &Path) -> Result<(), FleetError> {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755))
             .context(|| format!("cannot make {}", path.display()))?,
     }
-    let found = fs::symlink_metadata(path).context(|| format!("cannot examine {}", path.display()))?;
-    let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    let found =
+        fs::symlink_metadata(path).context(|| format!("cannot examine {}", path.display()))?;
+    let own = found.is_dir()
+        && found.uid() == nix::unistd::geteuid().as_raw()
+        && found.mode() & 0o022 == 0;
     if own {
         return Ok(());
     }
-    let why = "others could put certificates there: remove it, or give another directory with --trust-dir";
+    let why = "others could put certificates there: remove it, or give another directory with \
+               --trust-dir";
     Err(std::io::Error::other(why)).context(|| format!("cannot use {}", path.display()))
 }
 

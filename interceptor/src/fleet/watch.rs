@@ -54,7 +54,9 @@ fn look(fleet: &Arc<Fleet>, members: &[Arc<Member>]) {
 fn is_gone(member: &Arc<Member>) -> bool {
     match std::fs::metadata(&member.cgroup) {
         Ok(found) => found.ino() != member.cgroup_id,
-        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ENODEV)),
+        Err(error) => {
+            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ENODEV))
+        }
     }
 }
 

@@ -71,7 +71,8 @@ impl Activity {
     /// Whether an origin is waited for. Who leaves so many answers unread that the window of a
     /// connection to an origin is used up waits for itself.
     fn awaits_origin(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0 && self.unread.load(Ordering::Relaxed) < MOST_UNREAD
+        self.waiting.load(Ordering::Relaxed) > 0
+            && self.unread.load(Ordering::Relaxed) < MOST_UNREAD
     }
 
     /// A limit ends the connection; the first one counts.

@@ -1,4 +1,5 @@
-//! Fits a request to the connection that it goes out on: who it names as the host, and how its body is framed.
+//! Fits a request to the connection that it goes out on: who it names as the host, and how its body
+//! is framed.
 
 use std::fmt::Write as _;
 
@@ -11,7 +12,8 @@ use super::trailers::announced;
 use crate::upstream::body::{Carriage, Outgoing};
 use crate::upstream::pool::Key;
 
-/// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not the scheme's own.
+/// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not
+/// the scheme's own.
 fn authority(key: &Key) -> String {
     let mut text = match &key.host {
         Host::Name(name) => {
@@ -55,7 +57,8 @@ pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> R
         *request.version_mut() = Version::HTTP_2;
     } else {
         let value = HeaderValue::try_from(authority).map_err(|_| malformed(()))?;
-        // A request that was meant for HTTP/2 and is sent again carries scheme and authority in its target.
+        // A request that was meant for HTTP/2 and is sent again carries scheme and authority in its
+        // target.
         if request.uri().authority().is_some() {
             let target = request.uri().path_and_query().cloned();
             *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
@@ -71,8 +74,8 @@ pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> R
     Ok(())
 }
 
-/// Says how the body is framed where hyper would leave it out: it sends none with GET and HEAD unless
-/// told so, and trailers only behind chunks.
+/// Says how the body is framed where hyper would leave it out: it sends none with GET and HEAD
+/// unless told so, and trailers only behind chunks.
 fn frame(request: &mut Request<Outgoing>) {
     let over = request.body().is_end_stream();
     let unknown = request.body().size_hint().exact().is_none();

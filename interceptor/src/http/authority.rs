@@ -1,4 +1,5 @@
-//! Which host a request is for: the one name that lookup, SNI and authority agree on (attack T1, H6).
+//! Which host a request is for: the one name that lookup, SNI and authority agree on (attack T1,
+//! H6).
 
 use http::header::HOST;
 use http::request::Parts;
@@ -15,7 +16,8 @@ pub(crate) struct Identity {
     pub scheme: Scheme,
     /// The port that the sandbox connected to.
     pub port: u16,
-    /// The host the connection is for: the name looked up, else the SNI, else the address connected to.
+    /// The host the connection is for: the name looked up, else the SNI, else the address connected
+    /// to.
     pub host: Host,
     /// Whether `host` is only an address in the clear, so that the request may name the host.
     pub open: bool,
@@ -26,11 +28,13 @@ pub(crate) struct Identity {
 /// The host that the request is for, and no other.
 ///
 /// # Errors
-/// The refusal: `request_malformed` where the authority has no single reading, `authority_mismatch` where names differ.
+/// The refusal: `request_malformed` where the authority has no single reading, `authority_mismatch`
+/// where names differ.
 pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
     if let Some(sni) = &identity.mismatch {
         return Err(mismatch(format!(
-            "the TLS server name `{}` is not the host `{}` that the connection was opened for; use one name for both",
+            "the TLS server name `{}` is not the host `{}` that the connection was opened for; \
+             use one name for both",
             sni.escape_debug(),
             identity.host
         )));
@@ -40,7 +44,8 @@ pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
         // HTTP/1.0 knows no Host header; the connection's own identity is the only one present.
         return Ok(identity.host.clone());
     };
-    if named.port.unwrap_or(identity.scheme.default_port()) != identity.port && named.port.is_some() {
+    if named.port.unwrap_or(identity.scheme.default_port()) != identity.port && named.port.is_some()
+    {
         return Err(mismatch(format!(
             "the request names port {}, but the connection is to port {}",
             named.port.unwrap_or_default(),
@@ -50,13 +55,15 @@ pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
     if named.host == identity.host {
         return Ok(named.host);
     }
-    // In the clear, to an address: nothing was looked up, and there is no SNI; the name in the request is the only one
-    // present. It is what will be resolved and dialled, never the address. An address in it must be the one connected to.
+    // In the clear, to an address: nothing was looked up, and there is no SNI; the name in the
+    // request is the only one present. It is what will be resolved and dialled, never the address.
+    // An address in it must be the one connected to.
     if identity.open && matches!(named.host, Host::Name(_)) {
         return Ok(named.host);
     }
     Err(mismatch(format!(
-        "the request is for `{}`, but the connection is to `{}`; send each host's requests over a connection of its own",
+        "the request is for `{}`, but the connection is to `{}`; send each host's requests over a \
+         connection of its own",
         named.host, identity.host
     )))
 }
@@ -77,7 +84,8 @@ fn named(parts: &Parts, identity: &Identity) -> Result<Option<Authority>, Deny> 
     let header = header(&parts.headers, identity)?;
     match (target, header) {
         (Some(target), Some(header)) => {
-            let port = |authority: &Authority| authority.port.unwrap_or(identity.scheme.default_port());
+            let port =
+                |authority: &Authority| authority.port.unwrap_or(identity.scheme.default_port());
             if target.host != header.host || port(&target) != port(&header) {
                 return Err(mismatch(
                     "the request's target and its Host header name different hosts".to_owned(),
@@ -114,7 +122,10 @@ fn parse(text: &str, uri: Option<&UriAuthority>, identity: &Identity) -> Result<
         ));
     }
     Authority::parse(text).map_err(|error| {
-        malformed(format!("the host `{}` of the request is not valid: {error}", text.escape_debug()))
+        malformed(format!(
+            "the host `{}` of the request is not valid: {error}",
+            text.escape_debug()
+        ))
     })
 }
 

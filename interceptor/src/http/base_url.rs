@@ -1,5 +1,6 @@
-//! The two edges of a request under a base URL (`policy::base_url` says what that is): its target, rewritten before it is
-//! judged, and the URLs in its answer, readdressed so that the client stays where it can go on.
+//! The two edges of a request under a base URL (`policy::base_url` says what that is): its target,
+//! rewritten before it is judged, and the URLs in its answer, readdressed so that the client stays
+//! where it can go on.
 
 use http::header::{CONTENT_LOCATION, HeaderName, LINK, LOCATION};
 use http::uri::PathAndQuery;
@@ -8,7 +9,8 @@ use interceptor_policy::{BaseUrl, Deny, Policy, Reason};
 
 use super::refuse::deny::refusal;
 
-/// The target that the origin would have been asked for: the rest of the path, and the query as it was sent.
+/// The target that the origin would have been asked for: the rest of the path, and the query as it
+/// was sent.
 ///
 /// # Errors
 /// The refusal of a rest that is none.
@@ -25,8 +27,8 @@ pub(crate) fn target(based: &BaseUrl, sent: &Uri) -> Result<Uri, Deny> {
     })
 }
 
-/// Readdresses the URLs of an answer that lead to the service's own hosts: redirects, and the pages of a list. Others, and
-/// those in bodies, stay as they are.
+/// Readdresses the URLs of an answer that lead to the service's own hosts: redirects, and the pages
+/// of a list. Others, and those in bodies, stay as they are.
 pub(crate) fn readdress(headers: &mut HeaderMap, policy: &Policy, based: &BaseUrl) {
     change(headers, &LOCATION, |url| policy.as_base_url(based, url));
     change(headers, &CONTENT_LOCATION, |url| policy.as_base_url(based, url));
@@ -40,7 +42,8 @@ fn change(headers: &mut HeaderMap, name: &HeaderName, new: impl Fn(&str) -> Opti
     let values: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
     headers.remove(name);
     for value in values {
-        let changed = value.to_str().ok().and_then(&new).and_then(|text| HeaderValue::try_from(text).ok());
+        let changed =
+            value.to_str().ok().and_then(&new).and_then(|text| HeaderValue::try_from(text).ok());
         headers.append(name.clone(), changed.unwrap_or(value));
     }
 }

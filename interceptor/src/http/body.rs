@@ -32,8 +32,8 @@ pub(crate) enum Cut {
     Policy,
 }
 
-/// Ends a body that stands still. The timer is set when the body is first waited for, and again only
-/// when it has run out although something came meanwhile: not for each piece.
+/// Ends a body that stands still. The timer is set when the body is first waited for, and again
+/// only when it has run out although something came meanwhile: not for each piece.
 #[derive(Debug)]
 struct Patience {
     idle: Duration,
@@ -76,8 +76,9 @@ pub(crate) enum Source {
     Redacted(Box<RedactedBody<Incoming>>),
 }
 
-/// A response body on its way to the sandbox. It owns the exchange: when the body is over, or nobody wants it any more, the
-/// exchange is recorded. A connection to the origin goes back to the pool only when its response was read to the end.
+/// A response body on its way to the sandbox. It owns the exchange: when the body is over, or
+/// nobody wants it any more, the exchange is recorded. A connection to the origin goes back to the
+/// pool only when its response was read to the end.
 pub(crate) struct Download {
     source: Source,
     exchange: Option<Exchange>,
@@ -113,7 +114,12 @@ impl Download {
     }
 
     /// The origin's answer, each piece of which may take `patience`.
-    pub(crate) fn origin(source: Source, exchange: Exchange, lease: Lease, patience: Duration) -> Download {
+    pub(crate) fn origin(
+        source: Source,
+        exchange: Exchange,
+        lease: Lease,
+        patience: Duration,
+    ) -> Download {
         let mut body = Download::new(source, Some(exchange), Some(lease), Patience::new(patience));
         if body.is_end_stream() {
             body.finish();
@@ -121,8 +127,21 @@ impl Download {
         body
     }
 
-    fn new(source: Source, exchange: Option<Exchange>, lease: Option<Lease>, patience: Patience) -> Download {
-        Download { source, exchange, lease, patience, waiting: None, unread: None, passes_cookies: true }
+    fn new(
+        source: Source,
+        exchange: Option<Exchange>,
+        lease: Option<Lease>,
+        patience: Patience,
+    ) -> Download {
+        Download {
+            source,
+            exchange,
+            lease,
+            patience,
+            waiting: None,
+            unread: None,
+            passes_cookies: true,
+        }
     }
 
     /// The same, without what sets cookies in its trailers.
@@ -177,7 +196,9 @@ impl Body for Download {
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
-            Source::Redacted(body) => Pin::new(body.as_mut()).poll_frame(cx).map_err(BodyError::from),
+            Source::Redacted(body) => {
+                Pin::new(body.as_mut()).poll_frame(cx).map_err(BodyError::from)
+            }
         };
         let Poll::Ready(frame) = polled else {
             if this.waiting.is_none() {
@@ -238,7 +259,9 @@ impl Body for Download {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Source::Origin(body) => body.size_hint(),
             Source::Redacted(body) => body.size_hint(),
         }

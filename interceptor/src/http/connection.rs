@@ -1,4 +1,5 @@
-//! One connection from the sandbox, HTTP/1.1 or HTTP/2, served until it ends; `super::serve` takes its requests.
+//! One connection from the sandbox, HTTP/1.1 or HTTP/2, served until it ends; `super::serve` takes
+//! its requests.
 
 use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
@@ -34,8 +35,8 @@ const SEND_BUFFER: usize = 256 * 1024;
 const HEAD_MARGIN: u32 = 448 * 1024;
 /// How long an HTTP/2 connection may take to end after it was told that it is idle.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a connection without a request may wait for one when another process serves new connections. To close it at once would
-/// lose the request that is on its way.
+/// How long a connection without a request may wait for one when another process serves new
+/// connections. To close it at once would lose the request that is on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
@@ -83,7 +84,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (home, drain) = (Home::new(), context.sandbox.draining());
-    // While the process drains, each answer says that it is the last one of its connection: see `handle`.
+    // While the process drains, each answer says that it is the last one of its connection: see
+    // `handle`.
     let mut silent = std::pin::pin!(async {
         drain.cancelled().await;
         tokio::time::sleep(LAST_REQUEST).await;
@@ -100,8 +102,9 @@ where
             })
         });
         let lent = TokioIo::new(home.lend(stream));
-        let mut connection =
-            Box::pin(http1_builder(&context.limits).serve_connection(lent, service).with_upgrades());
+        let mut connection = Box::pin(
+            http1_builder(&context.limits).serve_connection(lent, service).with_upgrades(),
+        );
         if is_told {
             connection.as_mut().graceful_shutdown();
             return connection.await;
@@ -132,7 +135,8 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // The filter limits the time of a head; this one is how long a connection may be idle between requests.
+        // The filter limits the time of a head; this one is how long a connection may be idle
+        // between requests.
         .header_read_timeout(limits.idle_timeout)
         .max_headers(count(most_headers).saturating_add(1))
         .max_header_size(count(most_bytes).saturating_add(1024));
@@ -175,7 +179,8 @@ where
         tally.served();
         handle(context.clone(), request)
     });
-    let connection = http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service);
     // Before the first request hyper would not say GOAWAY, but close.
     let told = async {
         tokio::select! {
@@ -226,8 +231,11 @@ fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this the refusal is explained.
-        .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN))
+        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this
+        // the refusal is explained.
+        .max_header_list_size(
+            u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN),
+        )
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256)
         .keep_alive_interval(Duration::from_secs(30))
@@ -235,8 +243,8 @@ fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
     builder
 }
 
-/// Runs the streams of an HTTP/2 connection as tasks of the sandbox: they end with it, and its end waits for them, so that
-/// none is without its record.
+/// Runs the streams of an HTTP/2 connection as tasks of the sandbox: they end with it, and its end
+/// waits for them, so that none is without its record.
 #[derive(Clone)]
 struct Streams(Arc<Sandbox>);
 

@@ -40,7 +40,10 @@ impl Drop for Early {
 /// a policy that only goes back to the default is to hold at once.
 pub(super) fn most(limits: &Limits) -> (u64, u64) {
     let default = Limits::default();
-    (limits.header_bytes.max(default.header_bytes), limits.headers.clamp(default.headers, MOST_HEADERS))
+    (
+        limits.header_bytes.max(default.header_bytes),
+        limits.headers.clamp(default.headers, MOST_HEADERS),
+    )
 }
 
 /// A limit as a count of what is held in memory.

@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 pub(crate) const DRAINED: usize = 64 * 1024 * 1024;
 const DRAINING: Duration = Duration::from_secs(5);
 
-/// Takes the rest of a body, within bounds, in a task of its own: closing under it, or resetting its
-/// stream, would lose the answer for clients that send before they read (RFC 9113 section 8.1).
+/// Takes the rest of a body, within bounds, in a task of its own: closing under it, or resetting
+/// its stream, would lose the answer for clients that send before they read (RFC 9113 section 8.1).
 pub(crate) fn drain_behind(body: Incoming) {
     if body.is_end_stream() {
         return;

@@ -1,5 +1,6 @@
-//! One request on its way through the pipeline, as the audit log will tell of it: recorded exactly once, when it is over,
-//! however it ends. An exchange that is dropped (the sandbox hung up, a task was cancelled) is recorded as it stands.
+//! One request on its way through the pipeline, as the audit log will tell of it: recorded exactly
+//! once, when it is over, however it ends. An exchange that is dropped (the sandbox hung up, a task
+//! was cancelled) is recorded as it stands.
 
 use std::fmt;
 use std::pin::Pin;
@@ -60,13 +61,18 @@ pub(crate) struct Exchange {
 /// The sandbox has seen too many answers that hold a key.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error(
-    "{MOST} answers with a real key were seen within an hour, which is the most; find out what sends it back"
+    "{MOST} answers with a real key were seen within an hour, which is the most; find out what \
+     sends it back"
 )]
 pub(crate) struct TooManyEchoes;
 
 impl Exchange {
     /// Begins the record of a request. Until a decision is noted it stands as refused: malformed.
-    pub(crate) fn new(sandbox: &Arc<Sandbox>, protocol: Protocol, activity: &Arc<Activity>) -> Exchange {
+    pub(crate) fn new(
+        sandbox: &Arc<Sandbox>,
+        protocol: Protocol,
+        activity: &Arc<Activity>,
+    ) -> Exchange {
         let record = Record::new(&sandbox.id, RequestId::new(), Kind::Request, Verdict::Deny)
             .reason(Reason::RequestMalformed)
             .protocol(protocol);
@@ -215,7 +221,8 @@ impl Exchange {
     /// Ready when it is cut off.
     pub(crate) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(open) = &self.open else { return Poll::Pending };
-        let waiting = self.cut.get_or_insert_with(|| Box::pin(open.token().clone().cancelled_owned()));
+        let waiting =
+            self.cut.get_or_insert_with(|| Box::pin(open.token().clone().cancelled_owned()));
         waiting.as_mut().poll(cx)
     }
 
@@ -225,7 +232,9 @@ impl Exchange {
     /// The sandbox has seen too many such answers: this one must end.
     pub(crate) fn echoed(&mut self, keys: u64) -> Result<(), TooManyEchoes> {
         let Some(record) = &mut self.record else { return Ok(()) };
-        let Some(fresh) = keys.checked_sub(record.key_echoed.unwrap_or(0)).filter(|fresh| *fresh > 0) else {
+        let Some(fresh) =
+            keys.checked_sub(record.key_echoed.unwrap_or(0)).filter(|fresh| *fresh > 0)
+        else {
             return Ok(());
         };
         let first = record.key_echoed.replace(keys).is_none();
@@ -308,8 +317,8 @@ struct Ending {
 }
 
 impl Ending {
-    /// HTTP/2's library resets a stream whose body breaks the rules, and its request is dropped before
-    /// anybody has read why: the body itself says it, when it is let go of.
+    /// HTTP/2's library resets a stream whose body breaks the rules, and its request is dropped
+    /// before anybody has read why: the body itself says it, when it is let go of.
     async fn of(mut self, body: oneshot::Receiver<bool>, stopping: CancellationToken) {
         let is_malformed = tokio::select! {
             malformed = body => malformed.unwrap_or(false),
@@ -345,7 +354,8 @@ impl Drop for Ending {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let allowed = self.record.as_ref().is_some_and(|record| record.decision == Some(Verdict::Allow));
+        let allowed =
+            self.record.as_ref().is_some_and(|record| record.decision == Some(Verdict::Allow));
         if allowed && !self.complete {
             self.ended(Some(self.cause()));
         }
@@ -363,7 +373,8 @@ impl Drop for Exchange {
             if record.key_echoed.is_some() {
                 record.reason.get_or_insert(Reason::KeyEchoed);
             }
-            let unclear = record.protocol == Some(Protocol::H2) && record.reason == Some(Reason::Aborted);
+            let unclear =
+                record.protocol == Some(Protocol::H2) && record.reason == Some(Reason::Aborted);
             let ending = Ending {
                 record: Some(record),
                 audit: self.sandbox.audit.clone(),

@@ -103,7 +103,8 @@ async fn ready(flight: &mut Flight<'_>, way: &Way, body: &Incoming) -> Result<Re
 /// Counts a request against the limits of its host, and says what of its body they let through.
 fn allowance(flight: &Flight<'_>, key: &Key, body: &Incoming) -> Result<Option<Allowance>, Unsent> {
     let limits = flight.limits();
-    let (budget, head) = (&flight.context.sandbox.budget, head_bytes(&flight.parts.headers, flight.uri()));
+    let (budget, head) =
+        (&flight.context.sandbox.budget, head_bytes(&flight.parts.headers, flight.uri()));
     let spent = if flight.context.take_prepaid(key) {
         budget.spend_prepaid(flight.host(), head, limits)
     } else {
@@ -146,11 +147,14 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
     head.headers.remove("http2-settings");
     if let Some(id) = credential {
         let rules = &judged.rules;
-        inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(|error| {
-            let message = format!("the credential could not be set, so nothing was sent: {error}");
-            let deny = refusal(Reason::EndpointDenied, message);
-            Deny { filter: Filter::Credential, credential: Some(id), ..deny }
-        })?;
+        inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(
+            |error| {
+                let message =
+                    format!("the credential could not be set, so nothing was sent: {error}");
+                let deny = refusal(Reason::EndpointDenied, message);
+                Deny { filter: Filter::Credential, credential: Some(id), ..deny }
+            },
+        )?;
     }
     let redactor = judged.rules.keyring.redactor().map_err(|error| {
         refusal(
@@ -170,9 +174,10 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
 fn unsearchable(host: &Host, protocol: &HeaderValue) -> Deny {
     let protocol = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
     let message = format!(
-        "the request was refused: it asks to switch to `{protocol}`, and what `{}` sends in that protocol cannot be searched \
-         for the real key; on a host that a credential governs only `websocket` can be switched to: use a client that \
-         speaks it (kubectl 1.31 and later do), or take the host out of the credential",
+        "the request was refused: it asks to switch to `{protocol}`, and what `{}` sends in that \
+         protocol cannot be searched for the real key; on a host that a credential governs only \
+         `websocket` can be switched to: use a client that speaks it (kubectl 1.31 and later do), \
+         or take the host out of the credential",
         host
     );
     Deny { filter: Filter::Credential, ..refusal(Reason::ProtocolDenied, message) }
@@ -245,8 +250,10 @@ async fn send(
         let over_h2 = connection.is_h2();
         address(&mut request, key, over_h2)?;
         let used = connection.used;
-        let attempt =
-            Attempt { governed: key.is_governed(), asked_for_certificate: connection.asked_for_certificate };
+        let attempt = Attempt {
+            governed: key.is_governed(),
+            asked_for_certificate: connection.asked_for_certificate,
+        };
         flight.exchange.sent(true);
         flight.exchange.wait();
         let sent = sending.patiently(pool.send(connection, key, request), &limits).await;
@@ -264,7 +271,8 @@ async fn send(
             }
             None if failed.stale && repeatable && flight.is_current() => {
                 tracing::debug!(host = %key.host, "a kept connection ended, the request is sent again");
-                let upload = Upload::empty(&flight.exchange, &limits, sending.clone(), &flight.judged.rules);
+                let upload =
+                    Upload::empty(&flight.exchange, &limits, sending.clone(), &flight.judged.rules);
                 request = Request::from_parts(outgoing(flight, &way.switch)?.0, Box::new(upload));
                 flight.exchange.wait();
                 pool.renewed(flight.policy(), key, way.h2).await

@@ -2,9 +2,9 @@
 //! answers by itself. It sees frame headers (RFC 9113 section 4.1) and a few bytes behind them; it
 //! changes nothing, and holds as much of a connection of any length.
 //!
-//! The library resets a stream whose head it does not take, and answers 431 to one that is too large,
-//! without a word to whoever serves. How many such there were is the number of heads less the number
-//! of requests that were served, at a moment when nothing is on its way between the two.
+//! The library resets a stream whose head it does not take, and answers 431 to one that is too
+//! large, without a word to whoever serves. How many such there were is the number of heads less
+//! the number of requests that were served, at a moment when nothing is on its way between the two.
 
 use std::io;
 use std::pin::Pin;
@@ -75,8 +75,8 @@ impl Tally {
         self.lock().served += 1;
     }
 
-    /// What was not served since the last call. To be called when the library has done all it can for
-    /// now: then every whole head that it read is served or answered.
+    /// What was not served since the last call. To be called when the library has done all it can
+    /// for now: then every whole head that it read is served or answered.
     pub(super) fn settle(&self) -> Unserved {
         let mut counts = self.lock();
         if counts.blocked || counts.whole == counts.served + counts.told {
@@ -222,7 +222,8 @@ impl<S> Frames<S> {
             match frame.kind {
                 // Of a stream that is open already it is the trailers, which end with the stream.
                 HEADERS => {
-                    *counts = frame.stream > *opened && tally.last.is_none_or(|last| frame.stream <= last);
+                    *counts = frame.stream > *opened
+                        && tally.last.is_none_or(|last| frame.stream <= last);
                     *opened = (*opened).max(frame.stream);
                 }
                 CONTINUATION => {}
@@ -264,8 +265,8 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Whether a header block is one field (RFC 7541 section 6): an index, or a literal with the name of
-/// the static table, as a status alone is.
+/// Whether a header block is one field (RFC 7541 section 6): an index, or a literal with the name
+/// of the static table, as a status alone is.
 fn is_one_field(mut block: &[u8]) -> bool {
     // The sizes of the dynamic table that may stand before it.
     while let [first, rest @ ..] = block
@@ -277,7 +278,9 @@ fn is_one_field(mut block: &[u8]) -> bool {
         [first, rest @ ..] if first & 0x80 != 0 => after_number(*first, 0x7f, rest) == Some(&[]),
         [first, rest @ ..] => {
             let prefix = if first & 0x40 != 0 { 0x3f } else { 0x0f };
-            let Some([length, value @ ..]) = after_number(*first, prefix, rest) else { return false };
+            let Some([length, value @ ..]) = after_number(*first, prefix, rest) else {
+                return false;
+            };
             first & prefix != 0 && usize::from(length & 0x7f) == value.len()
         }
         [] => false,
@@ -294,7 +297,11 @@ fn after_number(first: u8, prefix: u8, rest: &[u8]) -> Option<&[u8]> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, out);
@@ -306,7 +313,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
         if let Poll::Ready(Ok(count)) = polled {
@@ -363,7 +374,12 @@ mod tests {
         [vec![b'P'; PREFACE], frames.concat()].concat()
     }
 
-    fn after(came: &[Vec<u8>], went: &[Vec<u8>], served: u64, pieces: usize) -> (Frames<()>, Tally) {
+    fn after(
+        came: &[Vec<u8>],
+        went: &[Vec<u8>],
+        served: u64,
+        pieces: usize,
+    ) -> (Frames<()>, Tally) {
         let (mut frames, tally) = Frames::new(());
         connection(came).chunks(pieces).for_each(|piece| frames.came(piece));
         went.concat().chunks(pieces).for_each(|piece| frames.went(piece));
@@ -394,7 +410,10 @@ mod tests {
 
     #[test]
     fn trailers_and_what_comes_after_a_goodbye_open_no_stream() {
-        let came = [frame(HEADERS, END_HEADERS, 1, b"x"), frame(HEADERS, END_HEADERS | END_STREAM, 1, b"x")];
+        let came = [
+            frame(HEADERS, END_HEADERS, 1, b"x"),
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, b"x"),
+        ];
         let (mut frames, tally) = after(&came, &[], 1, 1000);
         frames.went(&frame(GOAWAY, 0, 0, &[1_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat()));
         frames.came(&frame(HEADERS, END_HEADERS, 3, b"x"));
@@ -435,13 +454,26 @@ mod tests {
 
     #[test]
     fn a_status_alone_is_one_field() {
-        for one in
-            [BARE, b"\x48\x03431", b"\x08\x03431", b"\xbe", b"\x20\xbe", b"\x3f\xe1\x1f\xbe", b"\xff\x01"]
-        {
+        for one in [
+            BARE,
+            b"\x48\x03431",
+            b"\x08\x03431",
+            b"\xbe",
+            b"\x20\xbe",
+            b"\x3f\xe1\x1f\xbe",
+            b"\xff\x01",
+        ] {
             assert!(is_one_field(one), "{one:x?}");
         }
-        for other in [&b""[..], b"\x88\xbe", b"\x48\x03431\xbe", b"\x40\x01a\x01b", b"\x48", b"\xff", b"\x20"]
-        {
+        for other in [
+            &b""[..],
+            b"\x88\xbe",
+            b"\x48\x03431\xbe",
+            b"\x40\x01a\x01b",
+            b"\x48",
+            b"\xff",
+            b"\x20",
+        ] {
             assert!(!is_one_field(other), "{other:x?}");
         }
     }

@@ -1,4 +1,5 @@
-//! Makes a permitted request to a governed host the one that is forwarded: the client's authentication out, the real key in.
+//! Makes a permitted request to a governed host the one that is forwarded: the client's
+//! authentication out, the real key in.
 //!
 //! A request that comes here was judged: host, method, path and credential are settled. What leaves
 //! has exactly one authentication, in the form in which the client presented the placeholder, or in
@@ -7,8 +8,9 @@
 //! that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
 //! here. A request that cannot be made so is not forwarded.
 //!
-//! A `sec-websocket-*` field never carries a key (the answer to `sec-websocket-key` is a digest of it); of
-//! `sec-websocket-protocol` those entries are removed in which browsers' clients put a key of their own.
+//! A `sec-websocket-*` field never carries a key (the answer to `sec-websocket-key` is a digest of
+//! it); of `sec-websocket-protocol` those entries are removed in which browsers' clients put a key
+//! of their own.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -34,7 +36,8 @@ const HOP_BY_HOP: [&str; 7] = [
     "transfer-encoding",
 ];
 
-/// What `connection` cannot make hop-by-hop: fields that route or frame the message, and `upgrade`, which is the caller's.
+/// What `connection` cannot make hop-by-hop: fields that route or frame the message, and `upgrade`,
+/// which is the caller's.
 const END_TO_END: [&str; 4] = ["host", "content-length", "content-type", "upgrade"];
 
 /// How the paths of git's smart protocol end.
@@ -59,7 +62,8 @@ pub enum InjectError {
 
 /// Strips every authentication that the client sent and sets the real key.
 ///
-/// `presented` is what [`Keyring::presented`] said of this very request, before anything in it was changed.
+/// `presented` is what [`Keyring::presented`] said of this very request, before anything in it was
+/// changed.
 ///
 /// # Errors
 /// The request cannot be made so; nothing of it may be forwarded. See [`InjectError`].
@@ -72,7 +76,8 @@ pub fn inject(
 ) -> Result<(), InjectError> {
     let credential = policy.credentials().get(id.0).ok_or(InjectError::NoKey)?;
     let form = presented.form(id).and_then(|form| credential.forms.get(form));
-    let form = form.or_else(|| unasked(&credential.forms, parts.uri.path())).ok_or(InjectError::NoKey)?;
+    let form =
+        form.or_else(|| unasked(&credential.forms, parts.uri.path())).ok_or(InjectError::NoKey)?;
     let key = keyring.key(policy, id).ok_or(InjectError::NoKey)?;
     let key = key.expose();
 
@@ -101,18 +106,19 @@ pub fn inject(
     Ok(())
 }
 
-/// The form for a request that presents no placeholder: the credential's first; for git's smart protocol, Basic, if the
-/// credential has it. Git asks without credentials until it is told to, and the forges that take other forms for their APIs
-/// take only Basic there (<https://git-scm.com/docs/http-protocol>).
+/// The form for a request that presents no placeholder: the credential's first; for git's smart
+/// protocol, Basic, if the credential has it. Git asks without credentials until it is told to, and
+/// the forges that take other forms for their APIs take only Basic there
+/// (<https://git-scm.com/docs/http-protocol>).
 fn unasked<'a>(forms: &'a [Form], path: &str) -> Option<&'a Form> {
     let basic = || forms.iter().find(|form| matches!(form, Form::Basic { .. }));
     let git = GIT_PATHS.iter().any(|end| path.ends_with(end)) || path.contains("/info/lfs/");
     git.then(basic).flatten().or(forms.first())
 }
 
-/// Removes the fields that concern one connection only (RFC 9110 7.6.1): those that `connection` names, `connection` itself
-/// and those that are always hop-by-hop. `te: trailers` stays, since it is how gRPC says that it can read them; `upgrade`
-/// stays for the caller to judge.
+/// Removes the fields that concern one connection only (RFC 9110 7.6.1): those that `connection`
+/// names, `connection` itself and those that are always hop-by-hop. `te: trailers` stays, since it
+/// is how gRPC says that it can read them; `upgrade` stays for the caller to judge.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -149,12 +155,14 @@ fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
         headers.keys().filter(|name| strip.header(name.as_str())).cloned().collect();
     names.iter().for_each(|name| drop(headers.remove(name)));
 
-    let protocols: Vec<HeaderValue> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
+    let protocols: Vec<HeaderValue> =
+        headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
     let entries = protocols.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let entries: Vec<&[u8]> = entries.map(<[u8]>::trim_ascii).collect();
     if let Some(kept) = strip.kept_protocols(&entries) {
         headers.remove(SEC_WEBSOCKET_PROTOCOL);
-        let kept = HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|kept| !kept.is_empty());
+        let kept =
+            HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|kept| !kept.is_empty());
         kept.map(|kept| headers.insert(SEC_WEBSOCKET_PROTOCOL, kept));
     }
 }
@@ -177,9 +185,14 @@ struct BasicUser {
     behind: Vec<u8>,
 }
 
-/// The client's own user name, or the password behind the key where it presented the placeholder as the user name, unless
-/// the form fixes the name.
-fn basic_user(headers: &HeaderMap, keyring: &Keyring, id: CredentialId, username: &str) -> BasicUser {
+/// The client's own user name, or the password behind the key where it presented the placeholder as
+/// the user name, unless the form fixes the name.
+fn basic_user(
+    headers: &HeaderMap,
+    keyring: &Keyring,
+    id: CredentialId,
+    username: &str,
+) -> BasicUser {
     if username == Form::KEY {
         return BasicUser { before: Vec::new(), behind: b":".to_vec() };
     }
@@ -207,7 +220,11 @@ fn basic_value(user: BasicUser, key: &str) -> Result<HeaderValue, InjectError> {
 
 /// The URI without the query parameters that authenticate, and with the real one behind the others;
 /// the rest byte for byte. `None` where nothing changes.
-fn with_query(uri: &Uri, strip: &Strip, set: Option<(&str, &str)>) -> Result<Option<Uri>, InjectError> {
+fn with_query(
+    uri: &Uri,
+    strip: &Strip,
+    set: Option<(&str, &str)>,
+) -> Result<Option<Uri>, InjectError> {
     let query = uri.query().unwrap_or_default();
     let mut kept = match strip.kept_query(query) {
         Some(kept) => kept,
@@ -227,7 +244,8 @@ fn with_query(uri: &Uri, strip: &Strip, set: Option<(&str, &str)>) -> Result<Opt
     let mark = if set.is_empty() && kept.is_empty() { "" } else { "?" };
     let target = Zeroizing::new(format!("{}{mark}{kept}{between}{set}", uri.path()));
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(target.as_str()).map_err(|_| InjectError::Query)?);
+    parts.path_and_query =
+        Some(PathAndQuery::try_from(target.as_str()).map_err(|_| InjectError::Query)?);
     Uri::from_parts(parts).map(Some).map_err(|_| InjectError::Query)
 }
 

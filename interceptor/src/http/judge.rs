@@ -8,8 +8,8 @@ use http::header::HeaderMap;
 use http::request::Parts;
 use http::{Method, Uri, Version};
 use interceptor_policy::{
-    CredentialId, Decision, Deny, Host, Limits, Policy, Reason, Request, Scheme, is_method_override,
-    query_overrides, resembles_framing,
+    CredentialId, Decision, Deny, Host, Limits, Policy, Reason, Request, Scheme,
+    is_method_override, query_overrides, resembles_framing,
 };
 use smallvec::SmallVec;
 
@@ -24,7 +24,11 @@ use super::strict::head::{self, Refused};
 use crate::proxy::Rules;
 
 /// The refusal that a request of the HTTP/1.1 filter stands for, if it is one.
-pub(super) fn stand_in(rules: &Arc<Rules>, context: &Context, parts: &Parts) -> Option<Box<Denied>> {
+pub(super) fn stand_in(
+    rules: &Arc<Rules>,
+    context: &Context,
+    parts: &Parts,
+) -> Option<Box<Denied>> {
     if parts.method.as_str() != REFUSED_METHOD {
         return None;
     }
@@ -37,7 +41,11 @@ pub(super) fn stand_in(rules: &Arc<Rules>, context: &Context, parts: &Parts) -> 
 ///
 /// # Errors
 /// The refusal, with what is known of the request.
-pub(super) fn judge(rules: Arc<Rules>, identity: &Identity, parts: &Parts) -> Result<Judged, Box<Denied>> {
+pub(super) fn judge(
+    rules: Arc<Rules>,
+    identity: &Identity,
+    parts: &Parts,
+) -> Result<Judged, Box<Denied>> {
     let host = host(&rules, identity, parts)?;
     let to = destination(&rules, identity, host, &parts.uri)?;
     if let Some(deny) = imitation(&rules.policy, &to, &parts.headers) {
@@ -105,7 +113,8 @@ fn destination(
     }
 }
 
-/// The refusal of a field on a governed host that its servers may read as one that frames a message.
+/// The refusal of a field on a governed host that its servers may read as one that frames a
+/// message.
 fn imitation(policy: &Policy, to: &Destination, headers: &HeaderMap) -> Option<Deny> {
     let framing = headers.keys().find_map(|name| resembles_framing(name.as_str()))?;
     if !policy.is_governed(to.scheme, &to.host, to.port) {
@@ -118,8 +127,8 @@ fn imitation(policy: &Policy, to: &Destination, headers: &HeaderMap) -> Option<D
     Some(refusal(Reason::RequestMalformed, message))
 }
 
-/// The credentials that a request means. A base URL names one, as a placeholder would; a placeholder
-/// of another contradicts it.
+/// The credentials that a request means. A base URL names one, as a placeholder would; a
+/// placeholder of another contradicts it.
 fn meant<'a>(presented: &'a [CredentialId], to: &Destination) -> Cow<'a, [CredentialId]> {
     match &to.based {
         Some((based, _)) if !presented.contains(&based.credential) => {
@@ -169,10 +178,11 @@ fn overrides(parts: &Parts) -> impl Iterator<Item = Cow<'_, str>> {
     named.chain(query_overrides(parts.uri.query().unwrap_or_default()).map(Cow::Owned))
 }
 
-/// How much a head is: RFC 9113 section 10.5.1 counts 32 bytes for each field; its pseudo-fields are
-/// counted alike.
+/// How much a head is: RFC 9113 section 10.5.1 counts 32 bytes for each field; its pseudo-fields
+/// are counted alike.
 pub(super) fn head_bytes(headers: &HeaderMap, uri: &Uri) -> u64 {
-    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    let fields: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     (fields + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 

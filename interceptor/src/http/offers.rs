@@ -1,12 +1,14 @@
-//! What a request offers or asks for that decides whether its answer can be searched for keys: content codings, compressed
-//! messages, ranges, other protocols. Where a sandbox has keys, on whatever host, what would hide them is not offered; an origin that
-//! takes up what was not offered is refused (`respond`).
+//! What a request offers or asks for that decides whether its answer can be searched for keys:
+//! content codings, compressed messages, ranges, other protocols. Where a sandbox has keys, on
+//! whatever host, what would hide them is not offered; an origin that takes up what was not offered
+//! is refused (`respond`).
 //!
 //! # Other protocols
-//! A WebSocket is read frame by frame. Of what else a client may upgrade to (SPDY/3.1 of older Kubernetes clients, `tcp` of Docker's)
-//! nothing is known but its bytes: it is carried to hosts that get no key, and refused in words on those that do. An offer of another
-//! version of HTTP, or of TLS, is the connection's own and not taken up, as RFC 9110 section 7.8 permits: the answer says all
-//! there is to say without it.
+//! A WebSocket is read frame by frame. Of what else a client may upgrade to (SPDY/3.1 of older
+//! Kubernetes clients, `tcp` of Docker's) nothing is known but its bytes: it is carried to hosts
+//! that get no key, and refused in words on those that do. An offer of another version of HTTP, or
+//! of TLS, is the connection's own and not taken up, as RFC 9110 section 7.8 permits: the answer
+//! says all there is to say without it.
 
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
@@ -61,7 +63,9 @@ impl Switch {
             [name] if name.eq_ignore_ascii_case(b"websocket") && parts.method == Method::GET => {
                 Switch::WebSocket
             }
-            names => HeaderValue::from_bytes(&names.join(&b", "[..])).map_or(Switch::None, Switch::Other),
+            names => {
+                HeaderValue::from_bytes(&names.join(&b", "[..])).map_or(Switch::None, Switch::Other)
+            }
         }
     }
 
@@ -86,7 +90,8 @@ impl Switch {
     }
 }
 
-/// Whether a request asks to switch protocols (RFC 9110 section 7.8), as the HTTP/1.1 filter understands it.
+/// Whether a request asks to switch protocols (RFC 9110 section 7.8), as the HTTP/1.1 filter
+/// understands it.
 pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
         && headers.get_all(CONNECTION).iter().any(|value| {
@@ -97,8 +102,10 @@ pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
 
 /// The protocols that `upgrade` names.
 fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let values =
-        headers.get_all(UPGRADE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let values = headers
+        .get_all(UPGRADE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     values.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty())
 }
 
@@ -146,7 +153,8 @@ pub(super) fn is_offered_late(name: &HeaderName) -> bool {
     is_offer(name, true)
 }
 
-/// The range of a request that can be asked for with what borders it: a single one, where nothing changes the length. Other methods than GET have none (RFC 9110 section 14.2).
+/// The range of a request that can be asked for with what borders it: a single one, where nothing
+/// changes the length. Other methods than GET have none (RFC 9110 section 14.2).
 fn range(headers: &HeaderMap, method: &Method, redactor: &Redactor) -> Option<Widened> {
     let name = if headers.contains_key(MS_RANGE) { MS_RANGE } else { RANGE };
     let mut ranges = headers.get_all(name).iter();
@@ -162,12 +170,16 @@ pub(super) fn hidden<B>(response: &Response<B>) -> Option<&'static str> {
     let headers = response.headers();
     if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
         return Some(
-            "takes up a WebSocket extension that was not offered, so that it cannot be searched for keys",
+            "takes up a WebSocket extension that was not offered, so that it cannot be searched \
+             for keys",
         );
     }
-    let identity = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    let identity =
+        |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
     if is_grpc(headers) && !headers.get_all(GRPC_ENCODING).iter().all(identity) {
-        return Some("has a grpc-encoding that was not offered, so that it cannot be searched for keys");
+        return Some(
+            "has a grpc-encoding that was not offered, so that it cannot be searched for keys",
+        );
     }
     None
 }
@@ -207,8 +219,16 @@ mod tests {
             ("GET", "websocket, tcp", other("websocket, tcp")),
         ] {
             let fields = [("upgrade", upgrade), ("connection", "keep-alive, Upgrade")];
-            assert_eq!(Switch::asked(&asked(method, Version::HTTP_11, &fields)), expected, "{upgrade}");
-            assert_eq!(Switch::asked(&asked(method, Version::HTTP_10, &fields)), Switch::None, "{upgrade}");
+            assert_eq!(
+                Switch::asked(&asked(method, Version::HTTP_11, &fields)),
+                expected,
+                "{upgrade}"
+            );
+            assert_eq!(
+                Switch::asked(&asked(method, Version::HTTP_10, &fields)),
+                Switch::None,
+                "{upgrade}"
+            );
             assert_eq!(
                 Switch::asked(&asked(method, Version::HTTP_11, &fields[..1])),
                 Switch::None,
@@ -222,7 +242,9 @@ mod tests {
         let answer = |upgrade| asked("GET", Version::HTTP_11, &[("upgrade", upgrade)]).headers;
         let spdy = Switch::Other(HeaderValue::from_static("SPDY/3.1, SPDY/3"));
         assert!(spdy.taken_up(&answer("spdy/3")) && spdy.taken_up(&answer("SPDY/3.1")));
-        assert!(!spdy.taken_up(&answer("websocket")) && !spdy.taken_up(&answer("SPDY/3.1, SPDY/3")));
+        assert!(
+            !spdy.taken_up(&answer("websocket")) && !spdy.taken_up(&answer("SPDY/3.1, SPDY/3"))
+        );
         assert!(!spdy.taken_up(&HeaderMap::new()) && !Switch::None.taken_up(&answer("websocket")));
         assert!(Switch::WebSocket.taken_up(&answer("WebSocket")));
     }

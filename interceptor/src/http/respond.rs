@@ -1,10 +1,12 @@
-//! The origin's answer for the sandbox: what breaks the rules of HTTP or hides from the search for keys is refused, the rest goes on as
-//! it comes.
+//! The origin's answer for the sandbox: what breaks the rules of HTTP or hides from the search for
+//! keys is refused, the rest goes on as it comes.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+};
 use http::{Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -97,9 +99,12 @@ fn switching(
 ) -> Response<Download> {
     let Asked { switch: protocol, upgrade, allowance, .. } = asked;
     match upgrade.filter(|_| protocol.taken_up(response.headers())) {
-        Some(sandbox) => switch(flight, response, Wires { sandbox, switch: protocol, redactor, allowance }),
+        Some(sandbox) => {
+            switch(flight, response, Wires { sandbox, switch: protocol, redactor, allowance })
+        }
         None => {
-            let message = format!("`{}` switched to a protocol that nobody asked for", flight.host());
+            let message =
+                format!("`{}` switched to a protocol that nobody asked for", flight.host());
             failed(flight, refusal(Reason::UpstreamProtocol, message).into())
         }
     }
@@ -189,8 +194,8 @@ async fn read_ahead(
     }
 }
 
-/// What was asked for lies beyond the end of what there is (RFC 9110 section 15.5.17). The connection to the origin, whose answer to
-/// the wider question is not read, is not used again.
+/// What was asked for lies beyond the end of what there is (RFC 9110 section 15.5.17). The
+/// connection to the origin, whose answer to the wider question is not read, is not used again.
 fn beyond(length: Option<u64>, mut exchange: Exchange) -> Response<Download> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -223,7 +228,9 @@ fn unsound(response: &Response<Incoming>) -> Option<&'static str> {
     if coding.is_some() && length.is_some() {
         return Some("has both Content-Length and Transfer-Encoding");
     }
-    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty();
+    let plain = |length: &HeaderValue| {
+        length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty()
+    };
     if lengths.next().is_some() || length.is_some_and(|length| !plain(length)) {
         return Some("has a Content-Length that is not one plain number");
     }

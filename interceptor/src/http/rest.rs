@@ -1,6 +1,6 @@
 //! An HTTP/1.1 connection between its requests: hyper, with 16 KiB of buffers, is there only while
-//! something moves. When nothing has for [`REST`] the stream is taken back from it, and lent to a new
-//! one as soon as the next request begins.
+//! something moves. When nothing has for [`REST`] the stream is taken back from it, and lent to a
+//! new one as soon as the next request begins.
 //!
 //! What says that hyper holds nothing that would be lost: no request is open, all that it wrote is
 //! flushed, and the last thing it did was to ask for more where the filter has delivered every byte
@@ -118,7 +118,11 @@ impl<S> Lent<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = this.stream()?.poll_read(cx, out);
         let between = this.stream.as_ref().is_some_and(Strict::is_between_messages);
@@ -128,7 +132,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.home.flushed.store(false, Ordering::Relaxed);
         this.stream()?.poll_write(cx, bytes)

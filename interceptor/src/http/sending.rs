@@ -25,7 +25,8 @@ impl Broken {
     /// `limits.body_bytes` was reached.
     pub(crate) fn too_large(most: u64) -> Broken {
         let message = format!(
-            "the body goes beyond {}, the most that one request may send; send less, or raise limits.body_bytes",
+            "the body goes beyond {}, the most that one request may send; send less, or raise \
+             limits.body_bytes",
             words::count(most, "byte")
         );
         let deny = refusal(Reason::LimitExceeded, message);
@@ -35,8 +36,8 @@ impl Broken {
     /// The sandbox sent nothing for `limits.idle_timeout_seconds`.
     pub(crate) fn idle(idle: Duration) -> Broken {
         let message = format!(
-            "nothing of the request's body came for {idle:?}, which is limits.idle_timeout_seconds; \
-             send it without such pauses, or raise the limit"
+            "nothing of the request's body came for {idle:?}, which is \
+             limits.idle_timeout_seconds; send it without such pauses, or raise the limit"
         );
         let deny = refusal(Reason::LimitExceeded, message);
         Broken { deny: Deny { status: 408, ..deny }, ends: Reason::IdleTimeout }
@@ -45,7 +46,8 @@ impl Broken {
     /// It is malformed, or the sandbox closed before its end.
     pub(super) fn of(error: &hyper::Error) -> Broken {
         let ends = if is_malformed(error) { Reason::RequestMalformed } else { Reason::Aborted };
-        let message = "the body of the request is malformed or broke off; it was not sent to its end";
+        let message =
+            "the body of the request is malformed or broke off; it was not sent to its end";
         Broken { deny: refusal(Reason::RequestMalformed, message.to_owned()), ends }
     }
 }
@@ -62,7 +64,10 @@ pub(super) fn is_malformed(error: &hyper::Error) -> bool {
     while let Some(cause) = source {
         if let Some(error) = cause.downcast_ref::<std::io::Error>() {
             let kind = error.kind();
-            return matches!(kind, std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput);
+            return matches!(
+                kind,
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput
+            );
         }
         if let Some(error) = cause.downcast_ref::<h2::Error>() {
             return error.is_library();

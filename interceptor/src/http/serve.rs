@@ -42,7 +42,8 @@ async fn answered(
     mut exchange: Exchange,
 ) -> Response<Download> {
     // The filter waits for what becomes of exactly these requests.
-    let wants_upgrade = request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
+    let wants_upgrade =
+        request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
     let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut response = match admit(&context, &parts, &mut exchange) {
@@ -76,7 +77,8 @@ fn admit(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
         let path = Some(parts.uri.path()).filter(|path| !path.is_empty() && path.len() <= most);
         record.path = path.map(Into::into);
     });
-    let judged = judge(rules, &context.identity, parts).inspect_err(|denied| denied.note(exchange))?;
+    let judged =
+        judge(rules, &context.identity, parts).inspect_err(|denied| denied.note(exchange))?;
     note(&judged, parts, exchange);
     match place {
         Some(place) => {
@@ -114,7 +116,11 @@ fn note(judged: &Judged, parts: &Parts, exchange: &mut Exchange) {
 }
 
 /// Forwards a request, until a new policy that does not permit it cuts it off.
-async fn until_cut(mut flight: Flight<'_>, body: Incoming, upgrade: Option<OnUpgrade>) -> Response<Download> {
+async fn until_cut(
+    mut flight: Flight<'_>,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+) -> Response<Download> {
     let later = later(&flight.parts, &flight.judged);
     let live = &flight.context.sandbox.live;
     let alive = live.enter(&flight.judged.rules.policy, CancellationToken::new(), later);

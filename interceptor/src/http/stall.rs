@@ -1,5 +1,6 @@
-//! A stream whose other side must read: a write that stays blocked for the idle limit fails (attack X3), so that a sandbox
-//! that asks and never reads holds its connection, and what waits to be written, for that long and no longer.
+//! A stream whose other side must read: a write that stays blocked for the idle limit fails (attack
+//! X3), so that a sandbox that asks and never reads holds its connection, and what waits to be
+//! written, for that long and no longer.
 
 use std::io;
 use std::pin::Pin;
@@ -32,14 +33,18 @@ impl<S> Stall<S> {
         Stall { stream, idle, activity, beats: false, timer: None }
     }
 
-    /// What is written counts as a movement of the connection: not over HTTP/2, where answers to PING
-    /// are written while its streams stand still.
+    /// What is written counts as a movement of the connection: not over HTTP/2, where answers to
+    /// PING are written while its streams stand still.
     pub(crate) fn beating(mut self) -> Stall<S> {
         self.beats = true;
         self
     }
 
-    fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watched<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             if self.beats {
                 self.activity.beat();
@@ -57,7 +62,11 @@ impl<S> Stall<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, out);
@@ -74,7 +83,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.watched(cx, polled)

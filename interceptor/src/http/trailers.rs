@@ -1,8 +1,8 @@
 //! The trailers of a request: kept, or the request is refused; they never vanish unsaid.
 //!
-//! Whoever reads trailers may merge them into the headers (RFC 9110 section 6.5.1), so what frames or
-//! routes a message is refused there, what authenticates is taken away on governed hosts as it is
-//! from the headers, and a placeholder leaks from there as it does from a header. An HTTP/1.1
+//! Whoever reads trailers may merge them into the headers (RFC 9110 section 6.5.1), so what frames
+//! or routes a message is refused there, what authenticates is taken away on governed hosts as it
+//! is from the headers, and a placeholder leaks from there as it does from a header. An HTTP/1.1
 //! connection carries only those that `trailer` announced, since the head is sent before they come.
 
 use std::sync::Arc;
@@ -65,7 +65,11 @@ pub(crate) struct Trailers {
 
 impl Trailers {
     /// For a request that was judged by `rules`.
-    pub(crate) fn new(rules: Arc<Rules>, credential: Option<CredentialId>, to: Option<Target>) -> Trailers {
+    pub(crate) fn new(
+        rules: Arc<Rules>,
+        credential: Option<CredentialId>,
+        to: Option<Target>,
+    ) -> Trailers {
         Trailers { rules, credential, to, carriage: Carriage::All }
     }
 
@@ -82,13 +86,14 @@ impl Trailers {
         let presented = self.rules.keyring.presented(&fields, None);
         // Asked only now, since hardly any request has trailers.
         let policy = &self.rules.policy;
-        let governing = self.to.as_ref().map(|(scheme, host, port)| policy.governing(*scheme, host, *port));
+        let governing =
+            self.to.as_ref().map(|(scheme, host, port)| policy.governing(*scheme, host, *port));
         let governing = governing.unwrap_or_default();
         if let Some(id) = presented.credentials.iter().find(|id| !governing.contains(id)) {
             let name = &self.rules.policy.credential(*id).name;
             let message = format!(
-                "the trailers carry the placeholder of the credential `{name}`, which belongs in a \
-                 header of a request to the credential's own hosts"
+                "the trailers carry the placeholder of the credential `{name}`, which belongs in \
+                 a header of a request to the credential's own hosts"
             );
             let deny = refusal(Reason::CredentialMisuse, message);
             return Err(Deny { filter: Filter::Credential, credential: Some(*id), ..deny });

@@ -96,7 +96,9 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut rest = self.tally.rest();
         // The connection's own record says of one that has asked nothing that it asked nothing.
-        if rest == (Unserved { unread: 1, ..Unserved::default() }) && !self.context.activity.has_record() {
+        if rest == (Unserved { unread: 1, ..Unserved::default() })
+            && !self.context.activity.has_record()
+        {
             rest = Unserved::default();
         }
         self.record(rest);

@@ -1,5 +1,6 @@
-//! WebSockets and other upgrades on HTTP/1.1. The handshake takes the way of every request; from the origin's 101 on the bytes
-//! are carried, counted and limited in time, and what an origin sends is watched for real keys.
+//! WebSockets and other upgrades on HTTP/1.1. The handshake takes the way of every request; from
+//! the origin's 101 on the bytes are carried, counted and limited in time, and what an origin sends
+//! is watched for real keys.
 
 use std::future::poll_fn;
 use std::io;
@@ -104,8 +105,8 @@ fn switched(response: Response<Incoming>) -> Response<Download> {
     Response::from_parts(head, Download::unrecorded(Bytes::new()))
 }
 
-/// What ends an upgraded connection from outside: it is closed as its handshake would be cut off, or
-/// as the connection that it was.
+/// What ends an upgraded connection from outside: it is closed as its handshake would be cut off,
+/// or as the connection that it was.
 struct Ends {
     over: CancellationToken,
     close: CancellationToken,

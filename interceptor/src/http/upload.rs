@@ -109,7 +109,8 @@ impl Upload {
         if let Some(most) = self.most.filter(|most| sent > *most) {
             return Err(Broken::too_large(most));
         }
-        if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes)) {
+        if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes))
+        {
             let deny = refusal(Reason::LimitExceeded, exceeded.to_string());
             return Err(Broken { deny, ends: Reason::LimitExceeded });
         }
@@ -203,7 +204,8 @@ impl Body for Upload {
                 if !this.sending.flushed.load(Ordering::Relaxed) {
                     return Poll::Ready(Some(Err(broken.into())));
                 }
-                // What was accepted before is written first: the record says that the origin has it.
+                // What was accepted before is written first: the record says that the origin has
+                // it.
                 this.held = true;
                 cx.waker().wake_by_ref();
                 Poll::Pending

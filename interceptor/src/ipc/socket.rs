@@ -64,8 +64,11 @@ impl ControlSocket {
     /// # Errors
     /// If a living daemon listens there, others could replace the file, or the system refuses.
     pub(crate) fn bind(path: &Path) -> Result<ControlSocket, SocketError> {
-        let system =
-            |action, path: &Path, cause| SocketError::System { action, path: path.to_owned(), cause };
+        let system = |action, path: &Path, cause| SocketError::System {
+            action,
+            path: path.to_owned(),
+            cause,
+        };
         let directory = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
@@ -75,13 +78,15 @@ impl ControlSocket {
         let _held = hold(directory)?;
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
-                let why = "exists and is not a socket: remove it, or give another path with --control";
+                let why =
+                    "exists and is not a socket: remove it, or give another path with --control";
                 return Err(SocketError::Unsafe { path: path.to_owned(), why });
             }
             Ok(_) => match UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     tracing::info!(path = %path.display(), "removing the socket of a crashed daemon");
-                    fs::remove_file(path).map_err(|cause| system("remove the stale socket", path, cause))?;
+                    fs::remove_file(path)
+                        .map_err(|cause| system("remove the stale socket", path, cause))?;
                 }
                 // Alive, possibly busy (EAGAIN).
                 _ => return Err(SocketError::Taken { path: path.to_owned() }),
@@ -118,7 +123,10 @@ impl ControlSocket {
     ///
     /// # Errors
     /// If the socket is no longer at this path.
-    pub(crate) fn inherit(listener: UnixListener, path: &Path) -> Result<ControlSocket, SocketError> {
+    pub(crate) fn inherit(
+        listener: UnixListener,
+        path: &Path,
+    ) -> Result<ControlSocket, SocketError> {
         let found = listener.set_nonblocking(true).and_then(|()| fs::symlink_metadata(path));
         let found = found.map_err(|cause| SocketError::System {
             action: "take over",
@@ -184,7 +192,8 @@ fn hold(path: &Path) -> Result<File, SocketError> {
         }
         _ => {}
     }
-    let options = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+    let options =
+        OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
     let directory = options.map_err(|cause| match cause.raw_os_error() {
         Some(libc::ELOOP | libc::ENOTDIR) => {
             refused("is a symbolic link or no directory: name the directory itself")
@@ -199,12 +208,15 @@ fn hold(path: &Path) -> Result<File, SocketError> {
     }
     if found.mode() & 0o022 != 0 {
         return Err(refused(
-            "is writable by others, who could replace the socket: run chmod go-w on it, or choose another directory",
+            "is writable by others, who could replace the socket: run chmod go-w on it, or choose \
+             another directory",
         ));
     }
     // Close our own directory to others; the mode of a shared one is not ours to change.
     if path.ends_with("interceptor") && found.mode() & 0o077 != 0 {
-        directory.set_permissions(Permissions::from_mode(0o700)).map_err(|cause| system("protect", cause))?;
+        directory
+            .set_permissions(Permissions::from_mode(0o700))
+            .map_err(|cause| system("protect", cause))?;
     }
     directory.lock().map_err(|cause| system("lock", cause))?;
     Ok(directory)
@@ -247,10 +259,16 @@ mod tests {
         let open = home.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(ControlSocket::bind(&open.join("s")).unwrap_err(), SocketError::Unsafe { .. }));
+        assert!(matches!(
+            ControlSocket::bind(&open.join("s")).unwrap_err(),
+            SocketError::Unsafe { .. }
+        ));
         fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
         let link = home.path().join("link");
         std::os::unix::fs::symlink(&open, &link).unwrap();
-        assert!(matches!(ControlSocket::bind(&link.join("s")).unwrap_err(), SocketError::Unsafe { .. }));
+        assert!(matches!(
+            ControlSocket::bind(&link.join("s")).unwrap_err(),
+            SocketError::Unsafe { .. }
+        ));
     }
 }

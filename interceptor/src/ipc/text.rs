@@ -30,9 +30,13 @@ impl Serialize for Strings {
 
 impl<'de> Deserialize<'de> for Strings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+        let bytes = STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(serde::de::Error::custom)?;
         let Some(bytes) = bytes.strip_suffix(&[0]) else { return Ok(Strings::default()) };
-        Ok(Strings(bytes.split(|byte| *byte == 0).map(|part| OsStr::from_bytes(part).to_owned()).collect()))
+        Ok(Strings(
+            bytes.split(|byte| *byte == 0).map(|part| OsStr::from_bytes(part).to_owned()).collect(),
+        ))
     }
 }
 
@@ -44,7 +48,9 @@ impl Serialize for SentPath {
 
 impl<'de> Deserialize<'de> for SentPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+        let bytes = STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(serde::de::Error::custom)?;
         Ok(SentPath(PathBuf::from(OsString::from_vec(bytes))))
     }
 }
@@ -65,6 +71,9 @@ mod tests {
         let none = serde_json::to_string(&Strings::default()).unwrap();
         assert_eq!(serde_json::from_str::<Strings>(&none).unwrap(), Strings::default());
         let path = SentPath(OsString::from_vec(b"/tmp/\xff".to_vec()).into());
-        assert_eq!(serde_json::from_str::<SentPath>(&serde_json::to_string(&path).unwrap()).unwrap(), path);
+        assert_eq!(
+            serde_json::from_str::<SentPath>(&serde_json::to_string(&path).unwrap()).unwrap(),
+            path
+        );
     }
 }

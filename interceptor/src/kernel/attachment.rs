@@ -70,10 +70,15 @@ impl Attachment {
     /// # Errors
     ///
     /// If the kernel refuses an entry; the old sets then stay in force.
-    pub fn set_networks(&mut self, denied: &[IpNet], allowed_loopback: &[IpNet]) -> Result<(), KernelError> {
+    pub fn set_networks(
+        &mut self,
+        denied: &[IpNet],
+        allowed_loopback: &[IpNet],
+    ) -> Result<(), KernelError> {
         let denied = NetworkSet::write(&self.maps, self.numbers.next(), denied)?;
         let allowed = NetworkSet::write(&self.maps, self.numbers.next(), allowed_loopback)?;
-        let sandbox = Sandbox { denied: denied.number(), allowed_loopback: allowed.number(), ..self.sandbox };
+        let sandbox =
+            Sandbox { denied: denied.number(), allowed_loopback: allowed.number(), ..self.sandbox };
         self.maps.configure(self.cgroup_id, &sandbox)?;
         self.sandbox = sandbox;
         // A program that has read the old numbers may not have looked up the old sets yet, so drop
@@ -228,7 +233,11 @@ impl Attachment {
     }
 
     /// Records the links and their programs, once all links exist.
-    pub(super) fn remember(&mut self, cgroup: BorrowedFd<'_>, links: Vec<FdLink>) -> Result<(), KernelError> {
+    pub(super) fn remember(
+        &mut self,
+        cgroup: BorrowedFd<'_>,
+        links: Vec<FdLink>,
+    ) -> Result<(), KernelError> {
         let cgroup = cgroup.try_clone_to_owned().map_err(examine);
         let watched = cgroup.and_then(|cgroup| self.watch(cgroup, &links));
         self.links = links;

@@ -18,7 +18,8 @@ const PROGRAM: &str = "interceptor_con";
 
 /// The id of a cgroup: its directory's inode number, which the kernel never reuses.
 pub(super) fn id(cgroup: BorrowedFd<'_>) -> Result<u64, KernelError> {
-    let system = fstatfs(cgroup).map_err(|error| io("read the cgroup's file system", error.into()))?;
+    let system =
+        fstatfs(cgroup).map_err(|error| io("read the cgroup's file system", error.into()))?;
     if system.filesystem_type() != CGROUP2_SUPER_MAGIC {
         return Err(KernelError::NotCgroup2);
     }
@@ -50,7 +51,8 @@ pub(super) fn refuse_second(cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
     for path in below {
         // The cgroup may be gone by now.
         let Ok(directory) = File::open(&path) else { continue };
-        let programs = sys::programs(directory.as_fd(), sys::INET4_CONNECT, false).unwrap_or_default();
+        let programs =
+            sys::programs(directory.as_fd(), sys::INET4_CONNECT, false).unwrap_or_default();
         if programs.iter().any(|program| ours.contains(program)) {
             return Err(KernelError::AlreadyEnforced { place: path.display().to_string() });
         }
@@ -76,22 +78,31 @@ pub fn is_enforced(cgroup: &Path) -> Result<bool, KernelError> {
         }
     }
     // A program we cannot inspect may be ours.
-    if unknown.is_empty() { Ok(false) } else { Err(KernelError::Incomplete { part: "a program's name" }) }
+    if unknown.is_empty() {
+        Ok(false)
+    } else {
+        Err(KernelError::Incomplete { part: "a program's name" })
+    }
 }
 
 /// The programs on a cgroup.
 fn query(cgroup: BorrowedFd<'_>, inherited: bool) -> Result<Vec<u32>, KernelError> {
-    sys::programs(cgroup, sys::INET4_CONNECT, inherited).map_err(|source| match source.raw_os_error() {
-        Some(libc::EPERM) => KernelError::Privilege { action: "ask for a cgroup's eBPF programs", source },
-        _ => io("ask for the cgroup's eBPF programs", source),
+    sys::programs(cgroup, sys::INET4_CONNECT, inherited).map_err(|source| {
+        match source.raw_os_error() {
+            Some(libc::EPERM) => {
+                KernelError::Privilege { action: "ask for a cgroup's eBPF programs", source }
+            }
+            _ => io("ask for the cgroup's eBPF programs", source),
+        }
     })
 }
 
 /// Every cgroup below, found through the path the descriptor was opened with; empty if unreadable.
 fn descendants(cgroup: BorrowedFd<'_>) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open =
-        fs::read_link(format!("/proc/self/fd/{}", cgroup.as_raw_fd())).into_iter().collect::<Vec<_>>();
+    let mut open = fs::read_link(format!("/proc/self/fd/{}", cgroup.as_raw_fd()))
+        .into_iter()
+        .collect::<Vec<_>>();
     while let Some(directory) = open.pop() {
         for child in directories(&directory) {
             found.push(child.clone());

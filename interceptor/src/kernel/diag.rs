@@ -72,7 +72,9 @@ impl Diag {
     pub(super) fn sockets(&mut self) -> Result<Vec<Socket>, Failure> {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            for (protocol, module) in [(libc::IPPROTO_TCP, "tcp_diag"), (libc::IPPROTO_UDP, "udp_diag")] {
+            for (protocol, module) in
+                [(libc::IPPROTO_TCP, "tcp_diag"), (libc::IPPROTO_UDP, "udp_diag")]
+            {
                 let listed = self.dump(family as u8, protocol as u8, &mut found);
                 listed.map_err(|source| match source.raw_os_error() {
                     // ENOENT does not mean "no sockets": the kernel lacks the module that lists
@@ -115,7 +117,14 @@ impl Diag {
     }
 
     /// Sends `struct inet_diag_req_v2`.
-    fn send(&self, kind: u16, flags: u16, family: u8, protocol: u8, id: &[u8; 48]) -> io::Result<()> {
+    fn send(
+        &self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        protocol: u8,
+        id: &[u8; 48],
+    ) -> io::Result<()> {
         let mut request = Vec::with_capacity(HEADER + 56);
         request.extend(72_u32.to_ne_bytes());
         request.extend(kind.to_ne_bytes());

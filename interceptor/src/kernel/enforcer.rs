@@ -82,7 +82,10 @@ pub struct Enforcer {
 
 impl fmt::Debug for Enforcer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Enforcer").field("sandboxes", &self.sandboxes).finish_non_exhaustive()
+        formatter
+            .debug_struct("Enforcer")
+            .field("sandboxes", &self.sandboxes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +126,11 @@ impl Enforcer {
     ///
     /// If the directory is not a cgroup, if an interceptor already enforces a policy on, above or
     /// below it, or if the kernel refuses. Nothing stays attached then.
-    pub fn attach(&self, cgroup: impl AsFd, enforcement: &Enforcement) -> Result<Attachment, KernelError> {
+    pub fn attach(
+        &self,
+        cgroup: impl AsFd,
+        enforcement: &Enforcement,
+    ) -> Result<Attachment, KernelError> {
         self.attach_beside(cgroup.as_fd(), enforcement, cgroup::refuse_second)
     }
 
@@ -282,7 +289,10 @@ pub(super) fn load_object(options: LoadOptions) -> Result<Ebpf, KernelError> {
 /// read.
 fn blind_loader() -> EbpfLoader<'static> {
     let elsewhere = || {
-        unshare(CloneFlags::CLONE_FS).and_then(|()| chroot("/proc/self/fd")).ok().map(|()| EbpfLoader::new())
+        unshare(CloneFlags::CLONE_FS)
+            .and_then(|()| chroot("/proc/self/fd"))
+            .ok()
+            .map(|()| EbpfLoader::new())
     };
     let made = thread::Builder::new().name("kernel-loader".to_owned()).spawn(elsewhere);
     // If the thread may not change its root, the loader parses the BTF for nothing.
@@ -308,7 +318,10 @@ mod tests {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, OBJECT);
         let mut hash = String::new();
         digest.as_ref().iter().for_each(|byte| write!(hash, "{byte:02x}").unwrap());
-        assert_eq!(include_str!("../../ebpf/interceptor.o.sha256"), format!("{hash}  interceptor.o\n"));
+        assert_eq!(
+            include_str!("../../ebpf/interceptor.o.sha256"),
+            format!("{hash}  interceptor.o\n")
+        );
     }
 
     #[test]

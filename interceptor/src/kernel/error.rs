@@ -14,8 +14,9 @@ use crate::words;
 pub enum KernelError {
     /// The process may not load eBPF programs.
     #[error(
-        "this process may not {action}: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN in \
-         the initial user namespace; a container must be granted them, and its seccomp filter must pass bpf(2)"
+        "this process may not {action}: run as root, or with CAP_BPF, CAP_NET_ADMIN and \
+         CAP_SYS_ADMIN in the initial user namespace; a container must be granted them, and its \
+         seccomp filter must pass bpf(2)"
     )]
     Privilege {
         /// What was refused.
@@ -26,7 +27,8 @@ pub enum KernelError {
     },
     /// The kernel lacks the system call.
     #[error(
-        "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_INET, as distribution kernels have"
+        "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and \
+         CONFIG_INET, as distribution kernels have"
     )]
     NoBpf {
         /// What the kernel said.
@@ -35,8 +37,8 @@ pub enum KernelError {
     },
     /// One program did not load.
     #[error(
-        "the hook {hook} does not load on this kernel ({kernel}): it needs Linux {minimum} or later, and \
-         interceptor needs {MINIMUM_KERNEL}; there is no weaker mode"
+        "the hook {hook} does not load on this kernel ({kernel}): it needs Linux {minimum} or \
+         later, and interceptor needs {MINIMUM_KERNEL}; there is no weaker mode"
     )]
     Hook {
         /// The hook's name.
@@ -51,8 +53,8 @@ pub enum KernelError {
     },
     /// The kernel rejected the object's maps or type information.
     #[error(
-        "this kernel ({kernel}) rejects a map or the programs' type information: interceptor needs Linux \
-         {MINIMUM_KERNEL} or later"
+        "this kernel ({kernel}) rejects a map or the programs' type information: interceptor \
+         needs Linux {MINIMUM_KERNEL} or later"
     )]
     Object {
         /// The release of the running kernel.
@@ -69,8 +71,9 @@ pub enum KernelError {
     },
     /// The directory is not a cgroup v2.
     #[error(
-        "the cgroup is not on a cgroup v2 mount; mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified` (or boot with \
-         systemd.unified_cgroup_hierarchy=1) and use a directory below it"
+        "the cgroup is not on a cgroup v2 mount; mount one with `mount -t cgroup2 none \
+         /sys/fs/cgroup/unified` (or boot with systemd.unified_cgroup_hierarchy=1) and use a \
+         directory below it"
     )]
     NotCgroup2,
     /// The id does not match the directory.
@@ -83,9 +86,9 @@ pub enum KernelError {
     },
     /// An interceptor already enforces a policy on a cgroup above or below.
     #[error(
-        "an interceptor already enforces a policy on {place}, and a cgroup with all cgroups below it can \
-         have only one: remove that sandbox (`interceptor ctl sandboxes delete ID`, or stop its \
-         `interceptor attach`), or use another cgroup"
+        "an interceptor already enforces a policy on {place}, and a cgroup with all cgroups below \
+         it can have only one: remove that sandbox (`interceptor ctl sandboxes delete ID`, or \
+         stop its `interceptor attach`), or use another cgroup"
     )]
     AlreadyEnforced {
         /// The cgroup, relative to the given one.
@@ -119,8 +122,8 @@ pub enum KernelError {
     },
     /// The kernel cannot list sockets, because the module is missing.
     #[error(
-        "this kernel cannot list sockets: it has no {module} loaded; load the modules: modprobe inet_diag; \
-         modprobe tcp_diag; modprobe udp_diag"
+        "this kernel cannot list sockets: it has no {module} loaded; load the modules: modprobe \
+         inet_diag; modprobe tcp_diag; modprobe udp_diag"
     )]
     NoDiag {
         /// The module.
@@ -131,8 +134,8 @@ pub enum KernelError {
     },
     /// The kernel cannot close another process's sockets.
     #[error(
-        "this kernel cannot close other processes' sockets, because it lacks CONFIG_INET_DIAG_DESTROY; \
-         restart the processes after attaching instead"
+        "this kernel cannot close other processes' sockets, because it lacks \
+         CONFIG_INET_DIAG_DESTROY; restart the processes after attaching instead"
     )]
     NoDestroy {
         /// What the kernel said.
@@ -188,7 +191,9 @@ impl KernelError {
             Some(error) if refused(error) => {
                 Self::Privilege { action: "create eBPF maps", source: copy(error) }
             }
-            Some(error) if error.raw_os_error() == Some(libc::ENOSYS) => Self::NoBpf { source: copy(error) },
+            Some(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                Self::NoBpf { source: copy(error) }
+            }
             _ => Self::Object { kernel: release(), source: Box::new(source) },
         }
     }
@@ -196,9 +201,10 @@ impl KernelError {
     /// Wraps a failure to attach a program.
     pub(super) fn attach(hook: &Hook, source: ProgramError) -> Self {
         match &source {
-            ProgramError::SyscallError(error) if refused(&error.io_error) => {
-                Self::Privilege { action: "attach eBPF programs to a cgroup", source: copy(&error.io_error) }
-            }
+            ProgramError::SyscallError(error) if refused(&error.io_error) => Self::Privilege {
+                action: "attach eBPF programs to a cgroup",
+                source: copy(&error.io_error),
+            },
             _ => Self::Attach { hook: hook.name, source: Box::new(source) },
         }
     }
@@ -211,7 +217,9 @@ pub(super) fn refused(error: &io::Error) -> bool {
 
 /// Copies an error, for use in another variant.
 fn copy(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
+    error
+        .raw_os_error()
+        .map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
 
 /// The release of the running kernel.

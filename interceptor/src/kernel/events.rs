@@ -55,8 +55,10 @@ impl Drop for KernelLog {
 /// Reads events until told to stop.
 fn read(mut logger: EbpfLogger<Tracing>, stop: &EventFd) {
     loop {
-        let mut ready =
-            [PollFd::new(logger.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        let mut ready = [
+            PollFd::new(logger.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut ready, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(_) => return,

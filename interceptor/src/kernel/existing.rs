@@ -133,10 +133,9 @@ impl Wall<'_> {
         // Not connected: a listener, or a socket whose next datagram or `connect` will be judged.
         let Some(remote) = socket.remote else { return false };
         let own_loopback = !self.shared_netns && remote.ip().to_canonical().is_loopback();
-        let redirected = self
-            .listeners
-            .iter()
-            .any(|listener| listener.port() == remote.port() && listener.ip() == remote.ip().to_canonical());
+        let redirected = self.listeners.iter().any(|listener| {
+            listener.port() == remote.port() && listener.ip() == remote.ip().to_canonical()
+        });
         !own_loopback && !redirected
     }
 }
@@ -151,15 +150,19 @@ pub fn try_closing() -> Result<(), KernelError> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect(socket.local_addr()?)?;
         let target = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd()))?;
-        let inode = inode(&target).ok_or_else(|| io::Error::other("/proc/self/fd shows no socket"))?;
+        let inode =
+            inode(&target).ok_or_else(|| io::Error::other("/proc/self/fd shows no socket"))?;
         Ok((socket, inode))
     };
     let attempt = || -> Result<(), diag::Failure> {
         let (_socket, inode) = own().map_err(diag::Failure::List)?;
         let mut diag = diag::Diag::open().map_err(diag::Failure::List)?;
         let found = diag.sockets()?.into_iter().find(|socket| socket.inode == inode);
-        let unlisted =
-            || diag::Failure::List(io::Error::other("the kernel did not list a socket of this process"));
+        let unlisted = || {
+            diag::Failure::List(io::Error::other(
+                "the kernel did not list a socket of this process",
+            ))
+        };
         diag.destroy(&found.ok_or_else(unlisted)?).map_err(diag::Failure::Destroy)
     };
     attempt().map_err(failed)
@@ -197,7 +200,9 @@ fn failed(failure: diag::Failure) -> KernelError {
     const CLOSE: &str = "close the sockets that existed before (sock_diag)";
     match failure {
         diag::Failure::NoModule { module, source } => KernelError::NoDiag { module, source },
-        diag::Failure::List(source) if refused(&source) => KernelError::Privilege { action: LIST, source },
+        diag::Failure::List(source) if refused(&source) => {
+            KernelError::Privilege { action: LIST, source }
+        }
         diag::Failure::List(source) => KernelError::Io { action: LIST, source },
         diag::Failure::Destroy(source) if refused(&source) => {
             KernelError::Privilege { action: CLOSE, source }

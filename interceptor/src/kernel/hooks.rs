@@ -5,13 +5,14 @@ use std::os::fd::BorrowedFd;
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
-    SockOps,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program,
+    ProgramError, SockOps,
 };
 
 use super::KernelError;
 
-/// The oldest kernel on which all hooks load: `bpf_get_netns_cookie` in `sock_ops` came with Linux 5.15.
+/// The oldest kernel on which all hooks load: `bpf_get_netns_cookie` in `sock_ops` came with Linux
+/// 5.15.
 pub const MINIMUM_KERNEL: &str = "5.15";
 
 /// One program and where it goes.
@@ -76,7 +77,11 @@ impl Hook {
 
     /// Attaches the loaded program to a cgroup. Links reject every mode but `Single` (`EINVAL`) and
     /// always let other programs run too.
-    pub(super) fn attach(&self, object: &mut Ebpf, cgroup: BorrowedFd<'_>) -> Result<FdLink, KernelError> {
+    pub(super) fn attach(
+        &self,
+        object: &mut Ebpf,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<FdLink, KernelError> {
         let program = self.program(object)?;
         let outcome = match program {
             Program::CgroupSockAddr(program) => attach_sock_addr(program, cgroup),
@@ -100,7 +105,10 @@ impl Hook {
 // One function per program type: each has its own link type, and on kernels that have links each is
 // an `FdLink`.
 
-fn attach_sock_addr(program: &mut CgroupSockAddr, cgroup: BorrowedFd<'_>) -> Result<FdLink, ProgramError> {
+fn attach_sock_addr(
+    program: &mut CgroupSockAddr,
+    cgroup: BorrowedFd<'_>,
+) -> Result<FdLink, ProgramError> {
     let link = program.attach(cgroup, CgroupAttachMode::Single)?;
     program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
 }

@@ -41,8 +41,12 @@ impl fmt::Debug for Inherited {
 
 impl Inherited {
     /// Opens the maps from their descriptors.
-    pub(super) fn open(mut descriptors: Vec<OwnedFd>, numbers: Arc<Numbers>) -> Result<Self, KernelError> {
-        let ring = descriptors.pop().ok_or(KernelError::Incomplete { part: "the ring of refusals" })?;
+    pub(super) fn open(
+        mut descriptors: Vec<OwnedFd>,
+        numbers: Arc<Numbers>,
+    ) -> Result<Self, KernelError> {
+        let ring =
+            descriptors.pop().ok_or(KernelError::Incomplete { part: "the ring of refusals" })?;
         let maps = Arc::new(Maps::open(descriptors)?);
         let reports = Reports::open(ring, Arc::clone(&maps))?;
         let sets = Mutex::new(maps.network_sets());
@@ -64,12 +68,15 @@ impl Inherited {
     ) -> Result<Attachment, KernelError> {
         let sandbox = self.maps.configuration(cgroup_id)?;
         if sandbox.id == 0 {
-            return Err(KernelError::Incomplete { part: "the configuration of the sandbox handed over" });
+            return Err(KernelError::Incomplete {
+                part: "the configuration of the sandbox handed over",
+            });
         }
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut claim = |number: u64| {
-            (number != 0)
-                .then(|| NetworkSet::inherit(&self.maps, number, sets.remove(&number).unwrap_or_default()))
+            (number != 0).then(|| {
+                NetworkSet::inherit(&self.maps, number, sets.remove(&number).unwrap_or_default())
+            })
         };
         let claimed = [claim(sandbox.denied), claim(sandbox.allowed_loopback)];
         drop(sets);

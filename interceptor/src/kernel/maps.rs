@@ -23,7 +23,8 @@ type Own = SkStorage<MapData, [u32; 2]>;
 type Accepted = SkStorage<MapData, [u32; Endpoint::WORDS]>;
 
 /// The maps user space accesses, in the order in which a hand-over passes their descriptors.
-const NAMES: [&str; 7] = ["SANDBOX", "HALF_OPEN", "REPORTED", "FLOWS", "NETWORKS", "OWN", "ACCEPTED"];
+const NAMES: [&str; 7] =
+    ["SANDBOX", "HALF_OPEN", "REPORTED", "FLOWS", "NETWORKS", "OWN", "ACCEPTED"];
 
 /// A network's key in the trie: prefix length and words.
 pub(super) type NetworkKey = (u32, [u32; NETWORK_WORDS]);
@@ -56,13 +57,18 @@ impl Maps {
 
     /// Opens another process's maps from their descriptors; refuses a different layout.
     pub(super) fn open(descriptors: Vec<OwnedFd>) -> Result<Self, KernelError> {
-        let failed =
-            |map, source| KernelError::Map { map, action: "opened from a descriptor handed over", source };
+        let failed = |map, source| KernelError::Map {
+            map,
+            action: "opened from a descriptor handed over",
+            source,
+        };
         if descriptors.len() != NAMES.len() {
             return Err(KernelError::Incomplete { part: "the maps of the other process" });
         }
         let maps = NAMES.into_iter().zip(descriptors).map(|(name, descriptor)| {
-            MapData::from_fd(descriptor).and_then(Map::from_map_data).map_err(|source| failed(name, source))
+            MapData::from_fd(descriptor)
+                .and_then(Map::from_map_data)
+                .map_err(|source| failed(name, source))
         });
         Self::of(maps.collect::<Result<_, _>>()?)
     }
@@ -99,11 +105,9 @@ impl Maps {
 
     /// The configuration of a cgroup's programs.
     pub(super) fn configuration(&self, cgroup_id: u64) -> Result<Sandbox, KernelError> {
-        let words = lock(&self.sandboxes).get(&split(cgroup_id), 0).map_err(|source| KernelError::Map {
-            map: "SANDBOX",
-            action: "read",
-            source,
-        })?;
+        let words = lock(&self.sandboxes)
+            .get(&split(cgroup_id), 0)
+            .map_err(|source| KernelError::Map { map: "SANDBOX", action: "read", source })?;
         Ok(sandbox(&words))
     }
 
@@ -126,11 +130,9 @@ impl Maps {
 
     /// Creates a sandbox's counter of half-open connections; without it the sandbox can open none.
     pub(super) fn admit(&self, sandbox: u64) -> Result<(), KernelError> {
-        lock(&self.half_open).insert(split(sandbox), [0, 0], 0).map_err(|source| KernelError::Map {
-            map: "HALF_OPEN",
-            action: "written",
-            source,
-        })?;
+        lock(&self.half_open)
+            .insert(split(sandbox), [0, 0], 0)
+            .map_err(|source| KernelError::Map { map: "HALF_OPEN", action: "written", source })?;
         lock(&self.reported)
             .insert(split(sandbox), [0; Reported::WORDS], 0)
             .map_err(|source| KernelError::Map { map: "REPORTED", action: "written", source })
@@ -226,7 +228,8 @@ impl Maps {
 
 /// Duplicates a map's descriptor.
 fn duplicate(map: &Map, name: &'static str) -> Result<OwnedFd, KernelError> {
-    let (Map::CgroupStorage(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::SkStorage(data)) = map
+    let (Map::CgroupStorage(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::SkStorage(data)) =
+        map
     else {
         return Err(KernelError::Incomplete { part: name });
     };
@@ -278,7 +281,10 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
 }
 
 /// Gives a map its key and value types; aya compares their sizes with the kernel's.
-fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, KernelError> {
+fn typed<T: TryFrom<Map, Error = MapError>>(
+    name: &'static str,
+    map: Map,
+) -> Result<T, KernelError> {
     T::try_from(map).map_err(|source| KernelError::Map {
         map: name,
         action: "read with the types of this build",

@@ -22,7 +22,11 @@ pub(super) struct NetworkSet {
 
 impl NetworkSet {
     /// Writes a set under an unused number. An empty set is number 0, which is never looked up.
-    pub(super) fn write(maps: &Arc<Maps>, number: u64, networks: &[IpNet]) -> Result<Self, KernelError> {
+    pub(super) fn write(
+        maps: &Arc<Maps>,
+        number: u64,
+        networks: &[IpNet],
+    ) -> Result<Self, KernelError> {
         let keys: BTreeSet<_> = networks.iter().map(|network| key(number, network)).collect();
         let mut set = Self { number, keys: Vec::with_capacity(keys.len()), maps: Arc::clone(maps) };
         let mut trie = maps.networks();
@@ -71,7 +75,10 @@ impl Drop for NetworkSet {
 fn key(number: u64, network: &IpNet) -> NetworkKey {
     let words = endpoint::words(network.network());
     let mapped = if network.addr().is_ipv4() { 96 } else { 0 };
-    (u64::BITS + u32::BITS + mapped + u32::from(network.prefix_len()), network_words(number, &words))
+    (
+        u64::BITS + u32::BITS + mapped + u32::from(network.prefix_len()),
+        network_words(number, &words),
+    )
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ impl Numbers {
     /// Starts above every number of earlier processes.
     pub(super) fn new() -> Self {
         // A process takes fewer than one number per nanosecond, so the next process starts above.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
         Self(AtomicU64::new(now.max(1)))
     }
 

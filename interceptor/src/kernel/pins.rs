@@ -25,16 +25,17 @@ const USUAL: &str = "/sys/fs/bpf";
 ///
 /// If it is not mounted and cannot be, which needs CAP_SYS_ADMIN and a `/sys`.
 pub fn bpffs() -> Result<PathBuf, KernelError> {
-    let mounts =
-        fs::read_to_string("/proc/self/mounts").map_err(|source| io("read /proc/self/mounts", source))?;
+    let mounts = fs::read_to_string("/proc/self/mounts")
+        .map_err(|source| io("read /proc/self/mounts", source))?;
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     if let Some(found) = fields.find(|fields| fields.get(2) == Some(&"bpf")) {
         // Spaces are written as \040 there (getmntent(3)).
         return Ok(PathBuf::from(found[1].replace("\\040", " ")));
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), USUAL, Some("bpf"), flags, Some("mode=700"))
-        .map_err(|error| io("mount bpffs on /sys/fs/bpf (`mount -t bpf bpf /sys/fs/bpf`)", error.into()))?;
+    mount(Some("bpf"), USUAL, Some("bpf"), flags, Some("mode=700")).map_err(|error| {
+        io("mount bpffs on /sys/fs/bpf (`mount -t bpf bpf /sys/fs/bpf`)", error.into())
+    })?;
     Ok(PathBuf::from(USUAL))
 }
 
@@ -58,8 +59,10 @@ pub fn remove_pins(directory: &Path) -> Result<(), KernelError> {
             .map_err(|source| io("remove a pinned link", source));
         outcome = outcome.and(removed);
     }
-    outcome
-        .and(fs::remove_dir(directory).map_err(|source| io("remove the directory of pinned links", source)))
+    outcome.and(
+        fs::remove_dir(directory)
+            .map_err(|source| io("remove the directory of pinned links", source)),
+    )
 }
 
 /// Pins links, in the order of [`HOOKS`], in a new directory, each under its hook's name. On error
@@ -82,7 +85,9 @@ pub(super) fn open(directory: &Path) -> Result<Vec<PinnedLink>, KernelError> {
     let open = |path| PinnedLink::from_pin(path).map_err(io::Error::other);
     HOOKS
         .iter()
-        .map(|hook| open(directory.join(hook.name)).map_err(|source| io("open a pinned link", source)))
+        .map(|hook| {
+            open(directory.join(hook.name)).map_err(|source| io("open a pinned link", source))
+        })
         .collect()
 }
 

@@ -28,7 +28,8 @@ pub fn probe(scratch: impl AsFd) -> Result<Vec<Probe>, KernelError> {
     Ok(HOOKS
         .into_iter()
         .map(|hook| {
-            let outcome = hook.load(&mut object).and_then(|()| hook.attach(&mut object, scratch).map(drop));
+            let outcome =
+                hook.load(&mut object).and_then(|()| hook.attach(&mut object, scratch).map(drop));
             Probe { hook, outcome }
         })
         .collect())

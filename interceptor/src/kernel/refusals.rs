@@ -64,7 +64,8 @@ impl fmt::Debug for Reports {
 impl Reports {
     /// From a loaded object.
     pub(super) fn take(object: &mut Ebpf, maps: Arc<Maps>) -> Result<Arc<Self>, KernelError> {
-        let map = object.take_map("REFUSALS").ok_or(KernelError::Incomplete { part: "REFUSALS" })?;
+        let map =
+            object.take_map("REFUSALS").ok_or(KernelError::Incomplete { part: "REFUSALS" })?;
         Self::of(map, maps)
     }
 
@@ -79,8 +80,10 @@ impl Reports {
         let failed = |source| KernelError::Map { map: "REFUSALS", action: "mapped", source };
         let ring = RingBuf::try_from(map).map_err(failed)?;
         let descriptor = ring.as_fd().try_clone_to_owned();
-        let descriptor = descriptor
-            .map_err(|source| KernelError::Io { action: "duplicate the ring of refusals", source })?;
+        let descriptor = descriptor.map_err(|source| KernelError::Io {
+            action: "duplicate the ring of refusals",
+            source,
+        })?;
         let (ring, reader) = (Mutex::new(ring), Mutex::default());
         Ok(Arc::new(Self { descriptor, ring, reader, listeners: Mutex::default(), maps }))
     }
@@ -147,7 +150,9 @@ impl Reports {
     /// Delivers drop counts; returns whether to check again.
     fn count(&self) -> bool {
         let mut again = false;
-        for (sandbox, listener) in lock(&self.listeners).iter_mut().filter(|(_, listener)| listener.is_due) {
+        for (sandbox, listener) in
+            lock(&self.listeners).iter_mut().filter(|(_, listener)| listener.is_due)
+        {
             listener.count(self.maps.dropped_reports(*sandbox));
             again |= listener.is_due;
         }
@@ -171,7 +176,8 @@ enum Waited {
 }
 
 fn wait(ring: BorrowedFd<'_>, stop: &EventFd, limit: PollTimeout) -> Waited {
-    let mut ready = [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    let mut ready =
+        [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
     match poll(&mut ready, limit) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(_) => return Waited::Ended,

@@ -101,7 +101,12 @@ fn bpf(command: libc::c_long, attribute: [u32; 4]) -> io::Result<i32> {
     // SAFETY: these commands' attributes hold no pointer; the kernel reads the given number of
     // bytes.
     let outcome = unsafe {
-        libc::syscall(libc::SYS_bpf, command, &raw const attribute, size_of_val(&attribute) as libc::c_uint)
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            &raw const attribute,
+            size_of_val(&attribute) as libc::c_uint,
+        )
     };
     i32::try_from(outcome).ok().filter(|outcome| *outcome >= 0).ok_or_else(io::Error::last_os_error)
 }
@@ -118,7 +123,11 @@ pub(super) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> 
 
 /// `sendto(2)` of one byte, with flags and an address given as bytes.
 #[cfg(test)]
-pub(super) fn send_to(socket: BorrowedFd<'_>, flags: libc::c_int, address: &[u8]) -> io::Result<()> {
+pub(super) fn send_to(
+    socket: BorrowedFd<'_>,
+    flags: libc::c_int,
+    address: &[u8],
+) -> io::Result<()> {
     // SAFETY: the kernel copies one byte of the payload and `address.len()` bytes from `address`.
     let outcome = unsafe {
         libc::sendto(

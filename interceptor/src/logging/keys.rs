@@ -78,7 +78,8 @@ pub(crate) fn keep_out(secrets: &Arc<impl Secrets + 'static>) -> Option<KeptOut>
     *last += 1;
     let secrets: Weak<dyn Secrets> = Arc::downgrade(secrets) as _;
     let member = Member { id: *last, secrets, version: 0 };
-    let place = groups.iter().position(|group| group.members.len() < TOGETHER).unwrap_or(groups.len());
+    let place =
+        groups.iter().position(|group| group.members.len() < TOGETHER).unwrap_or(groups.len());
     if place == groups.len() {
         groups.push(Group::default());
     }
@@ -113,7 +114,8 @@ pub(super) fn cleaned(line: &[u8]) -> Option<Vec<u8>> {
 /// Compiles the changed groups.
 fn compile() -> Arc<Vec<Arc<Scanner>>> {
     let mut groups = groups();
-    let scanners = groups.0.iter_mut().filter(|group| !group.members.is_empty()).map(Group::scanner);
+    let scanners =
+        groups.0.iter_mut().filter(|group| !group.members.is_empty()).map(Group::scanner);
     let scanners = Arc::new(scanners.collect::<Vec<_>>());
     // Under the lock, so that no change intervenes.
     COMPILED.store(Some(Arc::clone(&scanners)));
@@ -130,7 +132,8 @@ impl Group {
             let Some(secrets) = member.secrets.upgrade() else { continue };
             // Before reading the keys, so that a change meanwhile is noticed.
             member.version = secrets.version();
-            secrets.each(&mut |key, place| pairs.push((Zeroizing::new(key.to_vec()), place.to_vec())));
+            secrets
+                .each(&mut |key, place| pairs.push((Zeroizing::new(key.to_vec()), place.to_vec())));
         }
         let pairs = pairs.iter().map(|(key, place)| (key.as_slice(), place.as_slice()));
         let scanner = Arc::new(Scanner::new(pairs));
@@ -174,7 +177,8 @@ mod tests {
 
     #[test]
     fn o1_keys_of_many_sandboxes_are_kept_out_of_a_line_as_long_as_they_exist() {
-        let all: Vec<Arc<Keys>> = (0..3 * TOGETHER).map(|number| Keys::new(&format!("k{number}"))).collect();
+        let all: Vec<Arc<Keys>> =
+            (0..3 * TOGETHER).map(|number| Keys::new(&format!("k{number}"))).collect();
         let mut kept: Vec<Option<KeptOut>> = all.iter().map(keep_out).collect();
         for keys in &all {
             assert_eq!(line_of(keys).as_deref(), Some("a line with put-in-its-place in it\n"));

@@ -50,10 +50,14 @@ pub(crate) fn start(format: Format, level: &str) {
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(Cleaned).log_internal_errors(false);
     let lines = match format {
-        Format::Text => lines.with_ansi(io::stderr().is_terminal()).fmt_fields(text::Fields).boxed(),
+        Format::Text => {
+            lines.with_ansi(io::stderr().is_terminal()).fmt_fields(text::Fields).boxed()
+        }
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    let log = tracing_subscriber::registry().with(filter).with(lines.with_filter(filter_fn(is_ours_or_mild)));
+    let log = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines.with_filter(filter_fn(is_ours_or_mild)));
     // Fails only if a subscriber is already installed.
     let _ = log.try_init();
 }
@@ -100,7 +104,8 @@ mod tests {
     use crate::credential::Keyring;
 
     fn keyring(key: &str) -> Arc<Keyring> {
-        let text = format!(r#"{{"credentials_v2":{{"c":{{"key":"{key}","hosts":["api.test"]}}}}}}"#);
+        let text =
+            format!(r#"{{"credentials_v2":{{"c":{{"key":"{key}","hosts":["api.test"]}}}}}}"#);
         let document = Document::parse(&text).unwrap().document;
         let policy = Policy::compile(&document, &Catalogue::builtin()).unwrap();
         Arc::new(Keyring::load(&policy, None).unwrap())
@@ -108,9 +113,11 @@ mod tests {
 
     #[test]
     fn o1_the_keys_of_every_sandbox_are_taken_out_of_a_line_as_long_as_it_lives() {
-        let (one, two) = (keyring("first-real-key-of-this-test"), keyring("second-real-key-of-this-test"));
+        let (one, two) =
+            (keyring("first-real-key-of-this-test"), keyring("second-real-key-of-this-test"));
         let kept = (keep_out(&one), keep_out(&two));
-        let line = b"{\"a\":\"first-real-key-of-this-test\",\"b\":\"second-real-key-of-this-test\"}\n";
+        let line =
+            b"{\"a\":\"first-real-key-of-this-test\",\"b\":\"second-real-key-of-this-test\"}\n";
         let clean = String::from_utf8(cleaned(line).unwrap()).unwrap();
         assert!(!clean.contains("-real-key-of-this-test") && clean.ends_with("\"}\n"), "{clean}");
         assert_eq!(cleaned(b"nothing of the kind\n"), None);

@@ -17,7 +17,11 @@ pub(crate) const SUMMED_UP: &str = "decision";
 pub(super) struct Fields;
 
 impl<'writer> FormatFields<'writer> for Fields {
-    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
         let mut found = Found::default();
         fields.record(&mut found);
         writer.write_str(&found.line())
@@ -137,14 +141,17 @@ mod tests {
 
     #[test]
     fn a_message_that_says_it_all_stands_alone() {
-        let line = logged(|| tracing::info!(decision = "allow", status = 200, "allowed GET a.test/ 200 1ms"));
+        let line = logged(|| {
+            tracing::info!(decision = "allow", status = 200, "allowed GET a.test/ 200 1ms")
+        });
         assert_eq!(line, " INFO allowed GET a.test/ 200 1ms\n");
     }
 
     #[test]
     fn o2_nothing_in_a_line_steers_the_terminal() {
         let hostile = "a\u{1b}[2J\nb\u{202e}";
-        let line = logged(|| tracing::info!(host = hostile, other = ?Some(hostile), "of {hostile}"));
+        let line =
+            logged(|| tracing::info!(host = hostile, other = ?Some(hostile), "of {hostile}"));
         let body = line.strip_suffix('\n').unwrap();
         assert!(!body.contains(steers_or_hides), "{body:?}");
     }

@@ -14,8 +14,8 @@ pub(crate) enum Format {
 impl Format {
     /// The format requested by the `Accept` headers.
     pub(crate) fn accepted<'a>(mut accepts: impl Iterator<Item = &'a str>) -> Format {
-        let asked =
-            accepts.any(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"));
+        let asked = accepts
+            .any(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"));
         if asked { Format::OpenMetrics } else { Format::Prometheus }
     }
 
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn open_metrics_is_for_those_who_ask() {
-        let scraper =
-            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        let scraper = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;\
+                       q=0.3,*/*;q=0.1";
         assert_eq!(Format::accepted([scraper].into_iter()), Format::OpenMetrics);
         assert_eq!(Format::accepted(["*/*"].into_iter()), Format::Prometheus);
         assert_eq!(Format::accepted(std::iter::empty()), Format::Prometheus);
@@ -80,15 +80,18 @@ mod tests {
 
     #[test]
     fn families_are_named_as_their_samples_are() {
-        let open_metrics = "# HELP i_build This program\n# TYPE i_build info\ni_build_info{version=\"1\"} 1\n\
-            # HELP i_up_seconds Since the start\n# TYPE i_up_seconds gauge\n# UNIT i_up_seconds seconds\ni_up_seconds 2.5\n\
-            # HELP i_lost Lost ones\n# TYPE i_lost counter\ni_lost_total 0\n# EOF\n";
+        let open_metrics = "# HELP i_build This program\n# TYPE i_build \
+                            info\ni_build_info{version=\"1\"} 1\n# HELP i_up_seconds Since the \
+                            start\n# TYPE i_up_seconds gauge\n# UNIT i_up_seconds \
+                            seconds\ni_up_seconds 2.5\n# HELP i_lost Lost ones\n# TYPE i_lost \
+                            counter\ni_lost_total 0\n# EOF\n";
         assert_eq!(Format::OpenMetrics.text(open_metrics.to_owned()), open_metrics);
         assert_eq!(
             Format::Prometheus.text(open_metrics.to_owned()),
-            "# HELP i_build_info This program\n# TYPE i_build_info gauge\ni_build_info{version=\"1\"} 1\n\
-             # HELP i_up_seconds Since the start\n# TYPE i_up_seconds gauge\ni_up_seconds 2.5\n\
-             # HELP i_lost_total Lost ones\n# TYPE i_lost_total counter\ni_lost_total 0\n"
+            "# HELP i_build_info This program\n# TYPE i_build_info \
+             gauge\ni_build_info{version=\"1\"} 1\n# HELP i_up_seconds Since the start\n# TYPE \
+             i_up_seconds gauge\ni_up_seconds 2.5\n# HELP i_lost_total Lost ones\n# TYPE \
+             i_lost_total counter\ni_lost_total 0\n"
         );
     }
 }

@@ -34,7 +34,12 @@ pub struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(audit: Audit) -> Metrics {
-        Metrics { sandboxes: Mutex::default(), maps: OnceLock::new(), audit, started: Instant::now() }
+        Metrics {
+            sandboxes: Mutex::default(),
+            maps: OnceLock::new(),
+            audit,
+            started: Instant::now(),
+        }
     }
 
     /// Adds metrics for a sandbox, until the returned value is dropped or

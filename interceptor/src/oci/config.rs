@@ -64,7 +64,8 @@ impl Config {
 
     /// The environment of the container's first process, `NAME=value` each.
     pub(crate) fn environment(&self) -> Vec<String> {
-        let env = self.0.get("process").and_then(|process| process.get("env")).and_then(Value::as_array);
+        let env =
+            self.0.get("process").and_then(|process| process.get("env")).and_then(Value::as_array);
         env.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
@@ -82,14 +83,20 @@ impl Config {
     /// If there is no process.
     pub(crate) fn set_environment(&mut self, environment: Vec<String>) -> Result<(), OciError> {
         let process = self.0.get_mut("process").and_then(Value::as_object_mut);
-        process.ok_or_else(|| malformed("there is no process"))?.insert("env".into(), environment.into());
+        process
+            .ok_or_else(|| malformed("there is no process"))?
+            .insert("env".into(), environment.into());
         Ok(())
     }
 
     /// The mount points.
     pub(crate) fn destinations(&self) -> impl Iterator<Item = &Path> {
         let mounts = self.0.get("mounts").and_then(Value::as_array);
-        mounts.into_iter().flatten().filter_map(|mount| mount.get("destination")?.as_str()).map(Path::new)
+        mounts
+            .into_iter()
+            .flatten()
+            .filter_map(|mount| mount.get("destination")?.as_str())
+            .map(Path::new)
     }
 
     /// Mounts a host file or directory into the container, read-only, after all other mounts.
@@ -113,8 +120,11 @@ impl Config {
     /// failed, and the first hook is a file that does not exist. For runtimes that call no hooks,
     /// the command cannot exist either: `token` is unguessable, so no image can provide it.
     pub(crate) fn refuse(&mut self, executable: &Path, reason: &str, token: &str) {
-        let reason: String =
-            reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_REASON).collect();
+        let reason: String = reason
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(LONGEST_REASON)
+            .collect();
         let says = format!("refuses this container: {reason}");
         // No host file is named like the program followed by a space.
         let hook = json!({ "path": format!("{} {says}", executable.display()) });
@@ -154,28 +164,37 @@ impl Config {
             })
         };
         if !has("mount") {
-            return Err(OciError::Refused("the container has no mount namespace of its own".into()));
+            return Err(OciError::Refused(
+                "the container has no mount namespace of its own".into(),
+            ));
         }
         let mut objections = self.capabilities();
         let profile = self.0.get("linux").and_then(|linux| linux.get("seccomp"));
         if profile.is_none_or(Value::is_null) {
             objections.push("no seccomp filter".into());
         } else if !profile.is_some_and(seccomp::is_narrow) {
-            objections.push("a seccomp filter that permits sockets of other families (make one with `interceptor oci-hook < profile.json`)".into());
+            objections.push(
+                "a seccomp filter that permits sockets of other families (make one with \
+                 `interceptor oci-hook < profile.json`)"
+                    .into(),
+            );
         }
         if objections.is_empty() || privileged {
             return Ok(());
         }
         Err(OciError::Refused(format!(
-            "the container could not be contained, because it has {}: run it with fewer privileges, or have the hook called with \
-             --allow-privileged",
+            "the container could not be contained, because it has {}: run it with fewer \
+             privileges, or have the hook called with --allow-privileged",
             with_and(&objections)
         )))
     }
 
     fn capabilities(&self) -> Vec<String> {
-        let sets =
-            self.0.get("process").and_then(|process| process.get("capabilities")).and_then(Value::as_object);
+        let sets = self
+            .0
+            .get("process")
+            .and_then(|process| process.get("capabilities"))
+            .and_then(Value::as_object);
         let held: Vec<&str> = sets
             .into_iter()
             .flat_map(Map::values)
@@ -240,7 +259,9 @@ mod tests {
         config(usual()).judge(false).unwrap();
         let mut strong = usual();
         strong["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
-        assert!(config(strong.clone()).judge(false).unwrap_err().to_string().contains("CAP_SYS_ADMIN"));
+        assert!(
+            config(strong.clone()).judge(false).unwrap_err().to_string().contains("CAP_SYS_ADMIN")
+        );
         strong["linux"]["seccomp"] = Value::Null;
         let said = config(strong.clone()).judge(false).unwrap_err().to_string();
         assert!(said.contains("because it has CAP_SYS_ADMIN, and no seccomp filter: "), "{said}");
@@ -267,11 +288,17 @@ mod tests {
             assert_eq!(hooks.len(), 1 + others);
             let path = hooks[0]["path"].as_str().unwrap();
             assert!(path.starts_with("/bin/true refuses this container: "), "{path}");
-            assert!(path.len() < 1000 && !path.contains('\n') && !Path::new(path).exists(), "{path}");
+            assert!(
+                path.len() < 1000 && !path.contains('\n') && !Path::new(path).exists(),
+                "{path}"
+            );
             assert_eq!(value["hooks"]["prestart"][0]["path"], hooks[0]["path"]);
             let arguments = value["process"]["args"].as_array().unwrap();
             let command = arguments[0].as_str().unwrap();
-            assert!(arguments.len() == 1 && command.starts_with("/sb-1/interceptor refuses "), "{command}");
+            assert!(
+                arguments.len() == 1 && command.starts_with("/sb-1/interceptor refuses "),
+                "{command}"
+            );
         }
     }
 
@@ -295,10 +322,15 @@ mod tests {
 
     #[test]
     fn a_configuration_of_the_wrong_shape_is_an_error_and_no_panic() {
-        let mut odd = config(json!({ "root": 1, "process": 2, "mounts": 3, "annotations": 4, "linux": 5 }));
+        let mut odd =
+            config(json!({ "root": 1, "process": 2, "mounts": 3, "annotations": 4, "linux": 5 }));
         odd.annotate("a", "b");
         assert_eq!(odd.annotation("a"), Some("b"));
-        assert!(odd.root(None).is_err() && odd.set_environment(vec![]).is_err() && odd.judge(true).is_err());
+        assert!(
+            odd.root(None).is_err()
+                && odd.set_environment(vec![]).is_err()
+                && odd.judge(true).is_err()
+        );
         assert!(odd.bind(Path::new("/s"), Path::new("/d")).is_err());
         assert!(config(json!({ "root": { "path": "rootfs" } })).root(None).is_err());
     }

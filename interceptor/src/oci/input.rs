@@ -48,7 +48,9 @@ pub(crate) struct ContainerState {
 /// If it is unreadable or longer than [`MAX_INPUT`].
 pub(crate) fn read(from: impl Read) -> Result<Vec<u8>, OciError> {
     let mut bytes = Vec::new();
-    from.take(MAX_INPUT + 1).read_to_end(&mut bytes).attempt(|| "cannot read standard input".into())?;
+    from.take(MAX_INPUT + 1)
+        .read_to_end(&mut bytes)
+        .attempt(|| "cannot read standard input".into())?;
     if bytes.len() as u64 > MAX_INPUT {
         return Err(malformed(format!("it is longer than {MAX_INPUT} bytes")));
     }
@@ -76,7 +78,8 @@ pub(crate) fn of_bundle(bundle: &Path) -> Result<Config, OciError> {
 /// # Errors
 /// If it is neither.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Input, OciError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
     match value {
         Value::Object(object) if object.contains_key("root") && !object.contains_key("bundle") => {
             Ok(Input::Config(Config::new(object)))
@@ -85,7 +88,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Input, OciError> {
             let state = serde_json::from_value(Value::Object(object));
             state.map(Input::State).map_err(|error| malformed(error.to_string()))
         }
-        Value::Object(object) if object.contains_key("syscalls") => Ok(Input::Profile(Value::Object(object))),
+        Value::Object(object) if object.contains_key("syscalls") => {
+            Ok(Input::Profile(Value::Object(object)))
+        }
         _ => Err(malformed("it is neither a container's state nor its configuration".into())),
     }
 }
@@ -112,7 +117,10 @@ mod tests {
         let stopped = br#"{"ociVersion":"1.0.2-dev","id":"22d7","status":"stopped","bundle":"/b"}"#;
         let Input::State(stopped) = parse(stopped).unwrap() else { panic!("a state") };
         assert_eq!((stopped.pid, stopped.annotations.len()), (0, 0));
-        assert!(matches!(parse(br#"{"root":{"path":"/r"},"process":{}}"#).unwrap(), Input::Config(_)));
+        assert!(matches!(
+            parse(br#"{"root":{"path":"/r"},"process":{}}"#).unwrap(),
+            Input::Config(_)
+        ));
         for bad in [&b""[..], b"[]", b"{}", b"{\"bundle\":1}", b"nonsense", b"{\"root\":"] {
             assert!(parse(bad).is_err());
         }

@@ -1,5 +1,5 @@
-//! Containers: the logic of the OCI runtime hook (opencontainers/runtime-spec, config.md, "POSIX-platform Hooks"; the stage
-//! `precreate` and hooks.d are oci-hooks(5), as Podman has them).
+//! Containers: the logic of the OCI runtime hook (opencontainers/runtime-spec, config.md,
+//! "POSIX-platform Hooks"; the stage `precreate` and hooks.d are oci-hooks(5), as Podman has them).
 //!
 //! The hook runs up to three times per container. Before the container is created (`precreate`), it
 //! starts a supervisor process, which reads the policy and draws the placeholders; the hook adds

@@ -66,7 +66,8 @@ impl Drop for ContainerCgroup {
 
 /// Whether a cgroup or a descendant has processes.
 pub(crate) fn is_populated(path: &Path) -> bool {
-    fs::read_to_string(path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+    fs::read_to_string(path.join("cgroup.events"))
+        .is_ok_and(|events| events.contains("populated 1"))
 }
 
 /// Removes an ended container's cgroup once it is empty.
@@ -122,7 +123,9 @@ mod tests {
     fn a_process_in_a_shared_cgroup_is_moved_into_one_of_its_own() {
         // A cgroup of its own: other tests create threaded cgroups, below which no process can be
         // moved.
-        let shared = cgroup::mount_point().unwrap().join(format!("interceptor-place-{}", std::process::id()));
+        let shared = cgroup::mount_point()
+            .unwrap()
+            .join(format!("interceptor-place-{}", std::process::id()));
         fs::create_dir(&shared).unwrap();
         let sleep = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let mut children = [sleep(), sleep()];

@@ -56,7 +56,9 @@ pub(crate) fn directories() -> Result<Vec<PathBuf>, OciError> {
         .output()
         .attempt(|| format!("cannot run {PROGRAM}"))?;
     directories_in(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
-        OciError::Refused(format!("`{PROGRAM} --help` does not say where it reads hooks from (--hooks-dir)"))
+        OciError::Refused(format!(
+            "`{PROGRAM} --help` does not say where it reads hooks from (--hooks-dir)"
+        ))
     })
 }
 
@@ -112,7 +114,9 @@ fn fault(value: &Value) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     let path = Path::new(value["hook"]["path"].as_str().unwrap_or_default());
     match fs::metadata(path) {
-        Err(error) => return Some(format!("its program {} does not exist: {error}", path.display())),
+        Err(error) => {
+            return Some(format!("its program {} does not exist: {error}", path.display()));
+        }
         Ok(metadata) if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 => {
             return Some(format!("its program {} cannot be executed", path.display()));
         }
@@ -124,9 +128,9 @@ fn fault(value: &Value) -> Option<String> {
     }
     let condition = &value["when"];
     let called = condition["always"] == true
-        || condition["annotations"]
-            .as_object()
-            .is_some_and(|all| all.keys().any(|pattern| pattern.replace('\\', "").contains(POLICY)));
+        || condition["annotations"].as_object().is_some_and(|all| {
+            all.keys().any(|pattern| pattern.replace('\\', "").contains(POLICY))
+        });
     (!called).then(|| format!("it is not called for the annotation {POLICY}"))
 }
 
@@ -136,15 +140,19 @@ mod tests {
 
     #[test]
     fn the_engine_says_where_it_looks() {
-        let help = "Options:\n      --events-backend string   x (default \"journald\")\n      --hooks-dir strings           Set the OCI \
-                    hooks directory path (may be set multiple times) (default [/usr/share/containers/oci/hooks.d])\n";
+        let help = "Options:\n      --events-backend string   x (default \"journald\")\n      \
+                    --hooks-dir strings           Set the OCI hooks directory path (may be set \
+                    multiple times) (default [/usr/share/containers/oci/hooks.d])\n";
         let usual = PathBuf::from("/usr/share/containers/oci/hooks.d");
         assert_eq!(directories_in(help), Some(vec![usual]));
         let two = "  --hooks-dir strings  Set (default [/a,/b/c])";
         assert_eq!(directories_in(two), Some(vec![PathBuf::from("/a"), PathBuf::from("/b/c")]));
-        for nothing in
-            ["", "--hooks-dir strings  Set", "--hooks-dir x (default [])", "--hooks-dir x (default [a])"]
-        {
+        for nothing in [
+            "",
+            "--hooks-dir strings  Set",
+            "--hooks-dir x (default [])",
+            "--hooks-dir x (default [a])",
+        ] {
             assert_eq!(directories_in(nothing), None, "{nothing}");
         }
     }
@@ -175,7 +183,8 @@ mod tests {
         write("f.txt", &good);
         fs::write(path("broken.json"), "{").unwrap();
         let found = hooks_in(directory.path());
-        let faults: Vec<_> = found.iter().map(|hook| hook.fault.as_deref().unwrap_or("-")).collect();
+        let faults: Vec<_> =
+            found.iter().map(|hook| hook.fault.as_deref().unwrap_or("-")).collect();
         assert_eq!(faults.len(), 5, "{faults:?}");
         for (fault, part) in
             faults.iter().zip(["-", "does not exist", "cannot be executed", "stage", "annotation"])

@@ -25,13 +25,15 @@ pub(crate) fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError
     };
     let refused = |why: &str| {
         OciError::Refused(format!(
-            "the annotation {} asks for the policy \"{shown}\": {why}; policies for containers are files in {}",
+            "the annotation {} asks for the policy \"{shown}\": {why}; policies for containers \
+             are files in {}",
             super::POLICY,
             directory.display()
         ))
     };
     let path = Path::new(asked);
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir));
+    let plain =
+        path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir));
     if asked.is_empty() || asked.len() > LONGEST || !plain || asked.contains('\0') {
         return Err(refused("no file there has this name"));
     }
@@ -41,12 +43,14 @@ pub(crate) fn resolve(directory: &Path, asked: &str) -> Result<PathBuf, OciError
     with_suffix.push(".json");
     let base = fs::canonicalize(directory)
         .attempt(|| format!("cannot open the directory {}", directory.display()))?;
-    let found = [named, with_suffix.into()].into_iter().find_map(|path| fs::canonicalize(path).ok());
+    let found =
+        [named, with_suffix.into()].into_iter().find_map(|path| fs::canonicalize(path).ok());
     let Some(found) = found.filter(|found| found.starts_with(&base) && found.is_file()) else {
         return Err(unknown());
     };
     for part in found.ancestors().take_while(|part| part.starts_with(&base)) {
-        let metadata = fs::metadata(part).attempt(|| format!("cannot examine {}", part.display()))?;
+        let metadata =
+            fs::metadata(part).attempt(|| format!("cannot examine {}", part.display()))?;
         if metadata.mode() & 0o022 != 0 || metadata.uid() != nix::unistd::geteuid().as_raw() {
             return Err(refused(&format!("{} is writable by others than root", part.display())));
         }
@@ -72,7 +76,8 @@ mod tests {
             fs::write(directory.join(name), "{}").unwrap();
             fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o600)).unwrap();
         }
-        fs::set_permissions(directory.join("open.json"), fs::Permissions::from_mode(0o622)).unwrap();
+        fs::set_permissions(directory.join("open.json"), fs::Permissions::from_mode(0o622))
+            .unwrap();
         symlink("../secret.json", directory.join("link.json")).unwrap();
         let absolute = directory.join("p.json");
         for asked in ["p", "p.json", "team/q", absolute.to_str().unwrap()] {

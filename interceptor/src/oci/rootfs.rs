@@ -56,7 +56,11 @@ impl Rootfs {
         let below = path.strip_prefix("/").unwrap_or(path);
         let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        openat2(&self.directory, below, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))
+        openat2(
+            &self.directory,
+            below,
+            OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve),
+        )
     }
 }
 
@@ -66,9 +70,14 @@ impl Rootfs {
 ///
 /// # Errors
 /// If the container shares this process's namespace, or the kernel refuses.
-pub(crate) fn mount_in(pid: i32, root: &Path, mounts: &[(PathBuf, PathBuf)]) -> Result<(), OciError> {
+pub(crate) fn mount_in(
+    pid: i32,
+    root: &Path,
+    mounts: &[(PathBuf, PathBuf)],
+) -> Result<(), OciError> {
     let path = format!("/proc/{pid}/ns/mnt");
-    let own = fs::read_link("/proc/self/ns/mnt").attempt(|| "cannot examine /proc/self/ns/mnt".into())?;
+    let own =
+        fs::read_link("/proc/self/ns/mnt").attempt(|| "cannot examine /proc/self/ns/mnt".into())?;
     if fs::read_link(&path).attempt(|| format!("cannot examine {path}"))? == own {
         return Err(OciError::Refused("the container has no mount namespace of its own".into()));
     }

@@ -17,7 +17,8 @@ const UNSEEN: [&str; 4] = ["socketcall", "io_uring_setup", "io_uring_enter", "io
 
 /// The architecture whose system calls remain. Others (i386) create sockets by socketcall(2), whose
 /// arguments a filter cannot inspect: their callers are killed, as in `run`'s sandboxes.
-const NATIVE: &str = if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
+const NATIVE: &str =
+    if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
 
 /// Narrows a profile: a container configuration's, or an engine's profile file, which looks the
 /// same here.
@@ -33,16 +34,19 @@ pub(crate) fn narrow(profile: &mut Value) {
     let Some(rules) = profile.get_mut("syscalls").and_then(Value::as_array_mut) else { return };
     for rule in rules.iter_mut().filter(|rule| permits(rule)) {
         if let Some(names) = rule.get_mut("names").and_then(Value::as_array_mut) {
-            names
-                .retain(|name| !name.as_str().is_some_and(|name| name == "socket" || UNSEEN.contains(&name)));
+            names.retain(|name| {
+                !name.as_str().is_some_and(|name| name == "socket" || UNSEEN.contains(&name))
+            });
         }
     }
-    rules.retain(|rule| rule.get("names").and_then(Value::as_array).is_none_or(|names| !names.is_empty()));
+    rules.retain(|rule| {
+        rule.get("names").and_then(Value::as_array).is_none_or(|names| !names.is_empty())
+    });
     let is = |index: u32, value: u64| json!({ "index": index, "value": value, "valueTwo": 0, "op": "SCMP_CMP_EQ" });
-    let socket =
-        |action: &str, arguments: Value| json!({ "names": ["socket"], "action": action, "args": arguments });
+    let socket = |action: &str, arguments: Value| json!({ "names": ["socket"], "action": action, "args": arguments });
     rules.extend(OPEN.map(|family| socket("SCMP_ACT_ALLOW", json!([is(0, family)]))));
-    rules.push(socket("SCMP_ACT_ALLOW", json!([is(0, NETLINK), is(2, libc::NETLINK_ROUTE as u64)])));
+    rules
+        .push(socket("SCMP_ACT_ALLOW", json!([is(0, NETLINK), is(2, libc::NETLINK_ROUTE as u64)])));
     for family in (0..FAMILIES).filter(|family| !OPEN.contains(family) && *family != NETLINK) {
         let mut refused = socket("SCMP_ACT_ERRNO", json!([is(0, family)]));
         refused["errnoRet"] = libc::EAFNOSUPPORT.into();
@@ -56,7 +60,8 @@ pub(crate) fn is_narrow(profile: &Value) -> bool {
     let denies = profile.get("defaultAction").and_then(Value::as_str).is_some_and(refuses);
     // Absent means the native one.
     let architectures = profile.get("architectures").and_then(Value::as_array);
-    let native = architectures.is_none_or(|all| all.iter().all(|architecture| architecture == NATIVE));
+    let native =
+        architectures.is_none_or(|all| all.iter().all(|architecture| architecture == NATIVE));
     let rules = profile.get("syscalls").and_then(Value::as_array);
     denies
         && native

@@ -48,8 +48,14 @@ impl Store {
         let fail = || format!("cannot make the directory {}", base.display());
         DirBuilder::new().recursive(true).mode(THROUGH).create(base).attempt(fail)?;
         let found = fs::symlink_metadata(base).attempt(fail)?;
-        if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o022 != 0 {
-            return Err(OciError::Refused(format!("{} is writable by others than root", base.display())));
+        if !found.is_dir()
+            || found.uid() != nix::unistd::geteuid().as_raw()
+            || found.mode() & 0o022 != 0
+        {
+            return Err(OciError::Refused(format!(
+                "{} is writable by others than root",
+                base.display()
+            )));
         }
         Ok(Store(base.to_owned()))
     }
@@ -131,7 +137,8 @@ impl Entry {
     pub(crate) fn write_record(&self, record: &ContainerRecord) -> Result<(), OciError> {
         let path = self.0.join("record.json");
         let text = serde_json::to_vec(record).map_err(std::io::Error::from);
-        text.and_then(|text| fs::write(&path, text)).attempt(|| format!("cannot write {}", path.display()))
+        text.and_then(|text| fs::write(&path, text))
+            .attempt(|| format!("cannot write {}", path.display()))
     }
 
     /// The record; `None` until the container exists.
@@ -164,8 +171,12 @@ mod tests {
         let store = Store::open(&directory.path().join("oci")).unwrap();
         let entry = store.make("sb-0123456789abcdef").unwrap();
         assert!(store.make("sb-0123456789abcdef").is_err());
-        let record =
-            ContainerRecord { container: "c1".into(), cgroup: "/g".into(), cgroup_id: 7, made: true };
+        let record = ContainerRecord {
+            container: "c1".into(),
+            cgroup: "/g".into(),
+            cgroup_id: 7,
+            made: true,
+        };
         entry.write_record(&record).unwrap();
         assert_eq!(
             store.of_container("c1").into_iter().map(|(_, record)| record).collect::<Vec<_>>(),
@@ -182,7 +193,10 @@ mod tests {
     #[test]
     fn trust_files_keep_their_inodes() {
         let directory = tempfile::tempdir().unwrap();
-        let entry = Store::open(&directory.path().join("oci")).unwrap().make("sb-0123456789abcdef").unwrap();
+        let entry = Store::open(&directory.path().join("oci"))
+            .unwrap()
+            .make("sb-0123456789abcdef")
+            .unwrap();
         let file = |content: &str| TrustFile { name: "f", content: content.into(), covers: vec![] };
         entry.write_trust(&[file("a longer text")]).unwrap();
         let before = fs::metadata(entry.trust().join("f")).unwrap();

@@ -60,8 +60,9 @@ struct Opened {
 /// # Errors
 /// If it cannot be started.
 pub(crate) fn start() -> Result<(), SandboxError> {
-    let failed =
-        |error: io::Error| SandboxError::Refused(format!("cannot start the attendant process: {error}"));
+    let failed = |error: io::Error| {
+        SandboxError::Refused(format!("cannot start the attendant process: {error}"))
+    };
     let (channel, theirs) = Channel::pair().map_err(failed)?;
     channel.set_patience(Some(PATIENCE)).map_err(failed)?;
     let child = Command::new("/proc/self/exe")
@@ -72,8 +73,11 @@ pub(crate) fn start() -> Result<(), SandboxError> {
         .spawn()
         .map_err(failed)?;
     channel.send(&Order::Attend, &[]).map_err(failed)?;
-    let attendant = Mutex::new(Attendant { channel, is_behind: false, is_out_of_step: false, _child: child });
-    ATTENDANT.set(attendant).map_err(|_| SandboxError::Refused("there is an attendant already".into()))
+    let attendant =
+        Mutex::new(Attendant { channel, is_behind: false, is_out_of_step: false, _child: child });
+    ATTENDANT
+        .set(attendant)
+        .map_err(|_| SandboxError::Refused("there is an attendant already".into()))
 }
 
 /// Opens the network namespace of a process, through the attendant if there is one.
@@ -118,10 +122,13 @@ impl Attendant {
 
     fn answer(&mut self) -> io::Result<(Opened, Vec<OwnedFd>)> {
         let answer = self.channel.receive::<Opened>();
-        let answer = answer.and_then(|answer| answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+        let answer =
+            answer.and_then(|answer| answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
         match &answer {
             Ok(_) => self.is_behind = false,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+            {
                 self.is_behind = true;
                 tracing::warn!("the attendant process does not answer in time");
             }
@@ -169,7 +176,9 @@ pub(crate) fn serve(channel: &Channel) -> Result<i32, SandboxError> {
     filter::apply()?;
     while let Ok(Some((wanted, _))) = channel.receive::<Wanted>() {
         let sent = match open(&wanted) {
-            Ok(opened) => channel.send(&Opened { error: None }, &[std::os::fd::AsFd::as_fd(&opened)]),
+            Ok(opened) => {
+                channel.send(&Opened { error: None }, &[std::os::fd::AsFd::as_fd(&opened)])
+            }
             Err(error) => {
                 let number = error.raw_os_error().unwrap_or(libc::EIO);
                 channel.send(&Opened { error: Some(number) }, &[])

@@ -20,7 +20,8 @@ pub(crate) const KEPT: [KeptCapability; 3] = [
     KeptCapability {
         capability: Capability::CAP_SYS_ADMIN,
         name: "CAP_SYS_ADMIN",
-        reason: "entering a container's network namespace; looking up programs and links in the kernel",
+        reason: "entering a container's network namespace; looking up programs and links in the \
+                 kernel",
     },
     KeptCapability {
         capability: Capability::CAP_NET_ADMIN,
@@ -42,7 +43,8 @@ pub(super) fn keep(kept: impl Iterator<Item = Capability> + Clone) -> Result<(),
     let permitted = caps::read(None, CapSet::Permitted).map_err(refused)?;
     // A capability missing from the start (under systemd, in a container) is no error here:
     // whatever needs it reports it.
-    let kept: caps::CapsHashSet = kept.filter(|capability| permitted.contains(capability)).collect();
+    let kept: caps::CapsHashSet =
+        kept.filter(|capability| permitted.contains(capability)).collect();
     privileges::bound(|number| kept.iter().any(|capability| capability.index() == number))?;
     caps::clear(None, CapSet::Ambient).map_err(refused)?;
     caps::clear(None, CapSet::Inheritable).map_err(refused)?;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 
 use crate::sandbox::SandboxError;
@@ -14,8 +14,18 @@ use crate::sandbox::SandboxError;
 const RIGHTS: ABI = ABI::V5;
 
 /// Read by the system's resolver, trust store and time zone.
-const SYSTEM: [&str; 10] =
-    ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/run", "/var/lib/ca-certificates", "/opt"];
+const SYSTEM: [&str; 10] = [
+    "/etc",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/lib/ca-certificates",
+    "/opt",
+];
 
 /// Paths the daemon keeps access to.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +39,8 @@ pub(crate) struct Files {
 /// Whether Landlock is available and enabled.
 pub(crate) fn available() -> bool {
     let rights = AccessFs::from_all(ABI::V1);
-    let set = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(rights);
+    let set =
+        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(rights);
     set.and_then(Ruleset::create).is_ok()
 }
 
@@ -37,18 +48,24 @@ impl Files {
     /// Restricts this thread and its descendants; returns a description of the result.
     pub(super) fn restrict(&self) -> Result<String, SandboxError> {
         let status = self.rule_set().map_err(|error| {
-            SandboxError::Refused(format!("cannot restrict which files are opened (Landlock): {error}"))
+            SandboxError::Refused(format!(
+                "cannot restrict which files are opened (Landlock): {error}"
+            ))
         })?;
-        let read = if self.read.is_empty() { "it may read any file" } else { "it reads only named paths" };
-        let what =
-            format!("Landlock: it executes only its own program, writes only to its own paths, {read}");
+        let read =
+            if self.read.is_empty() { "it may read any file" } else { "it reads only named paths" };
+        let what = format!(
+            "Landlock: it executes only its own program, writes only to its own paths, {read}"
+        );
         Ok(match status {
             RulesetStatus::FullyEnforced => what,
-            RulesetStatus::PartiallyEnforced => format!("{what} (partially: the kernel is older than Linux 6.10)"),
-            RulesetStatus::NotEnforced => {
-                "file access is unrestricted, because this kernel has no Landlock (Linux 5.13, CONFIG_SECURITY_LANDLOCK, lsm=…,landlock)"
-                    .to_owned()
+            RulesetStatus::PartiallyEnforced => {
+                format!("{what} (partially: the kernel is older than Linux 6.10)")
             }
+            RulesetStatus::NotEnforced => "file access is unrestricted, because this kernel has \
+                                           no Landlock (Linux 5.13, CONFIG_SECURITY_LANDLOCK, \
+                                           lsm=…,landlock)"
+                .to_owned(),
         })
     }
 
@@ -62,7 +79,8 @@ impl Files {
         if self.read.is_empty() {
             rules = allow(rules, Path::new("/"), read)?;
         }
-        for path in SYSTEM.map(Path::new).into_iter().chain(self.read.iter().map(PathBuf::as_path)) {
+        for path in SYSTEM.map(Path::new).into_iter().chain(self.read.iter().map(PathBuf::as_path))
+        {
             rules = allow(rules, path, read)?;
         }
         for path in self.written.iter().map(PathBuf::as_path).chain([Path::new("/dev/null")]) {
@@ -107,7 +125,10 @@ mod tests {
     use super::*;
 
     /// Runs in a thread, because the restriction lasts for its life.
-    fn restricted<T: Send + 'static>(files: Files, probe: impl FnOnce() -> T + Send + 'static) -> T {
+    fn restricted<T: Send + 'static>(
+        files: Files,
+        probe: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         std::thread::spawn(move || {
             nix::sys::prctl::set_no_new_privs().unwrap();
             let said = files.restrict().unwrap();

@@ -10,8 +10,12 @@ use crate::sandbox::seccomp::{NEW_NAMESPACES, argument, foreign_numbers, has_bit
 
 /// Fail with ENOSYS: filters cannot see io_uring operations, nor clone3's flags, which are in
 /// memory.
-const ABSENT: [i64; 4] =
-    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
+const ABSENT: [i64; 4] = [
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_clone3,
+];
 
 /// Fail with EPERM whatever the arguments.
 const REFUSED: [i64; 46] = [
@@ -86,7 +90,9 @@ pub(super) fn apply() -> Result<(), SandboxError> {
 
 fn programs() -> Result<Vec<BpfProgram>, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    let build = |errno: i32, rules: BTreeMap<i64, Vec<SeccompRule>>| -> Result<BpfProgram, String> {
+    let build = |errno: i32,
+                 rules: BTreeMap<i64, Vec<SeccompRule>>|
+     -> Result<BpfProgram, String> {
         SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
             .and_then(BpfProgram::try_from)
             .map_err(|error| error.to_string())
@@ -95,7 +101,8 @@ fn programs() -> Result<Vec<BpfProgram>, String> {
         |calls: &[i64]| calls.iter().map(|call| (*call, Vec::new())).collect::<BTreeMap<_, _>>();
     let refused = || -> Result<_, seccompiler::BackendError> {
         let mut refused = unconditional(&REFUSED);
-        let namespaces = NEW_NAMESPACES.iter().map(|flag| has_bit(*flag)).collect::<Result<Vec<_>, _>>()?;
+        let namespaces =
+            NEW_NAMESPACES.iter().map(|flag| has_bit(*flag)).collect::<Result<Vec<_>, _>>()?;
         refused.insert(libc::SYS_clone, namespaces.clone());
         refused.insert(libc::SYS_unshare, namespaces);
         let other = FAMILIES
@@ -106,7 +113,8 @@ fn programs() -> Result<Vec<BpfProgram>, String> {
         Ok(refused)
     };
     let refused = refused().map_err(|error| error.to_string())?;
-    let mut programs = vec![build(libc::EPERM, refused)?, build(libc::ENOSYS, unconditional(&ABSENT))?];
+    let mut programs =
+        vec![build(libc::EPERM, refused)?, build(libc::ENOSYS, unconditional(&ABSENT))?];
     programs.extend(foreign_numbers());
     Ok(programs)
 }
@@ -119,12 +127,14 @@ mod tests {
     fn what_a_proxy_never_does_is_refused_and_what_it_does_is_not() {
         let numbers = [ABSENT.to_vec(), REFUSED.to_vec()].concat();
         let program = format!(
-            "import ctypes, socket, subprocess, threading\nlibc = ctypes.CDLL(None, use_errno=True)\nfor n in {numbers:?}:\n \
-             r = libc.syscall(n, 0, 0, 0, 0, 0, 0)\n print(ctypes.get_errno() if r < 0 else 0)\n\
-             print(libc.unshare(0x40000000), libc.unshare(0x10000000))\n\
-             try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\nexcept PermissionError: print('no packets')\n\
-             socket.socket(); socket.socket(socket.AF_UNIX); socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)\n\
-             t = threading.Thread(target=print, args=('a thread',)); t.start(); t.join()\nprint(subprocess.call('true'))"
+            "import ctypes, socket, subprocess, threading\nlibc = ctypes.CDLL(None, \
+             use_errno=True)\nfor n in {numbers:?}:\n r = libc.syscall(n, 0, 0, 0, 0, 0, 0)\n \
+             print(ctypes.get_errno() if r < 0 else 0)\nprint(libc.unshare(0x40000000), \
+             libc.unshare(0x10000000))\ntry: socket.socket(socket.AF_PACKET, \
+             socket.SOCK_RAW)\nexcept PermissionError: print('no packets')\nsocket.socket(); \
+             socket.socket(socket.AF_UNIX); socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)\nt \
+             = threading.Thread(target=print, args=('a thread',)); t.start(); \
+             t.join()\nprint(subprocess.call('true'))"
         );
         let output = std::thread::spawn(move || {
             apply().unwrap();
@@ -136,6 +146,11 @@ mod tests {
         let mut expected = vec![libc::ENOSYS.to_string(); ABSENT.len()];
         expected.extend(vec![libc::EPERM.to_string(); REFUSED.len()]);
         expected.extend(["-1 -1", "no packets", "a thread", "0"].map(str::to_owned));
-        assert_eq!(text.lines().collect::<Vec<_>>(), expected, "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            expected,
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

@@ -58,7 +58,11 @@ impl Allowance {
     /// that smaller ones cannot follow.
     pub(crate) fn take(&self, bytes: u64) -> Result<(), Exceeded> {
         let before = self.sent.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.most { Err(Exceeded::Bytes(self.most)) } else { Ok(()) }
+        if before.saturating_add(bytes) > self.most {
+            Err(Exceeded::Bytes(self.most))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -79,8 +83,9 @@ impl Budget {
     /// The bytes sent to each host so far, where limited; the argument of [`Budget::restore`].
     pub(crate) fn snapshot(&self) -> Vec<(String, u64)> {
         let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent =
-            accounts.iter().map(|(host, account)| (host.to_string(), account.up.load(Ordering::Relaxed)));
+        let sent = accounts
+            .iter()
+            .map(|(host, account)| (host.to_string(), account.up.load(Ordering::Relaxed)));
         sent.filter(|(_, up)| *up > 0).collect()
     }
 
@@ -89,7 +94,8 @@ impl Budget {
         let now = Instant::now();
         let account = |up| Account { tokens: 1.0, refilled: now, up: Arc::new(AtomicU64::new(up)) };
         let accounts = sent.into_iter().take(MOST_HOSTS);
-        let accounts = accounts.filter_map(|(host, up)| Some((Host::parse(&host).ok()?, account(up))));
+        let accounts =
+            accounts.filter_map(|(host, up)| Some((Host::parse(&host).ok()?, account(up))));
         Budget { accounts: Mutex::new(accounts.collect()) }
     }
 
@@ -151,7 +157,9 @@ impl Budget {
             account.tokens = (account.tokens + earned).min(rate.max(1.0));
             account.refilled = now;
             if account.tokens < 1.0 {
-                return Err(Exceeded::Rate(limits.requests_per_second_per_host.unwrap_or_default()));
+                return Err(Exceeded::Rate(
+                    limits.requests_per_second_per_host.unwrap_or_default(),
+                ));
             }
             account.tokens -= 1.0;
         }
@@ -168,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_host_at_its_rate_leaves_others_alone() {
-        let (one, other) = (Host::parse("one.example").unwrap(), Host::parse("other.example").unwrap());
+        let (one, other) =
+            (Host::parse("one.example").unwrap(), Host::parse("other.example").unwrap());
         let limits = Limits { requests_per_second_per_host: Some(5), ..Limits::default() };
         let budget = Budget::default();
         let passed = (0..100).filter(|_| budget.spend(&one, 1, &limits).is_ok()).count();
@@ -180,8 +189,11 @@ mod tests {
     fn what_was_counted_before_takes_no_second_turn_but_its_bytes() {
         let host = Host::parse("one.example").unwrap();
         let rate = Some(1);
-        let limits =
-            Limits { requests_per_second_per_host: rate, bytes_up_per_host: Some(10), ..Limits::default() };
+        let limits = Limits {
+            requests_per_second_per_host: rate,
+            bytes_up_per_host: Some(10),
+            ..Limits::default()
+        };
         let budget = Budget::default();
         budget.spend(&host, 0, &limits).unwrap();
         assert_eq!(budget.spend_prepaid(&host, 4, &limits).unwrap().unwrap().left(), 6);

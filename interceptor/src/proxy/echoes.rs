@@ -47,6 +47,8 @@ mod tests {
         assert!((0..MOST - 1).all(|_| echoes.admit_at(start)));
         assert!(echoes.admit_at(later(1800)) && !echoes.admit_at(later(1801)));
         assert!(!echoes.admit_at(later(3599)) && echoes.admit_at(later(3600)));
-        assert!((0..MOST - 2).all(|_| echoes.admit_at(later(3600))) && !echoes.admit_at(later(3600)));
+        assert!(
+            (0..MOST - 2).all(|_| echoes.admit_at(later(3600))) && !echoes.admit_at(later(3600))
+        );
     }
 }

@@ -71,7 +71,8 @@ impl Serving {
     pub fn hand_over_names(&self) -> HandedNames {
         let sandbox = self.sandbox();
         let milliseconds = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        let names = sandbox.names.snapshot().into_iter().map(|(name, age)| (name, milliseconds(age)));
+        let names =
+            sandbox.names.snapshot().into_iter().map(|(name, age)| (name, milliseconds(age)));
         HandedNames { names: names.collect(), sent: sandbox.budget.snapshot() }
     }
 }
@@ -107,7 +108,8 @@ impl HandedSandbox {
         let certificate = STANDARD.decode(&self.certificate).map_err(|_| misfit("certificate"))?;
         let key = STANDARD.decode(self.key.expose()).map_err(|_| misfit("CA key"))?;
         let authority = Authority::restore(&certificate, &Zeroizing::new(key))?;
-        let rows = names.names.into_iter().map(|(name, age)| (name, Duration::from_millis(age))).collect();
+        let rows =
+            names.names.into_iter().map(|(name, age)| (name, Duration::from_millis(age))).collect();
         let names_table = Names::restore(rows).ok_or_else(|| misfit("table of names"))?;
         let kept = Durable { authority, names: names_table, budget: Budget::restore(names.sent) };
         Sandbox::with(runtime, id, policy, keyring, kept)

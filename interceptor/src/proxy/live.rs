@@ -142,7 +142,10 @@ mod tests {
         let only = policy(r#"{"network":{"allow":["kept.example"]}}"#);
         assert_eq!(live.close_forbidden(&only), 1);
         let _late = live.enter(&before, late.clone(), to("closed.example"));
-        assert_eq!(tokens.each_ref().map(CancellationToken::is_cancelled), [false, true, false, true]);
+        assert_eq!(
+            tokens.each_ref().map(CancellationToken::is_cancelled),
+            [false, true, false, true]
+        );
         let refused = CancellationToken::new();
         let _refused = live.enter(&only, refused.clone(), to("closed.example"));
         assert!(!refused.is_cancelled(), "its refusal must still be explained");

@@ -47,6 +47,10 @@ mod tests {
         let waits: Vec<_> = (0..5000).map(|_| pace.turn_at(now)).collect();
         assert!(waits.is_sorted() && waits[200] > Duration::from_millis(150));
         assert_eq!(waits.last(), Some(&LONGEST));
-        assert_eq!(pace.turn_at(now + Duration::from_secs(10)), Duration::ZERO, "it is forgiven with time");
+        assert_eq!(
+            pace.turn_at(now + Duration::from_secs(10)),
+            Duration::ZERO,
+            "it is forgiven with time"
+        );
     }
 }

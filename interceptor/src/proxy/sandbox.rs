@@ -80,7 +80,11 @@ pub(super) struct Durable {
 
 impl Durable {
     fn new(id: &str) -> Result<Self, TlsError> {
-        Ok(Durable { authority: Authority::new(id)?, names: Names::new(), budget: Budget::default() })
+        Ok(Durable {
+            authority: Authority::new(id)?,
+            names: Names::new(),
+            budget: Budget::default(),
+        })
     }
 }
 
@@ -144,8 +148,12 @@ impl Sandbox {
         let limits = *policy.limits();
         let metrics = runtime.metrics().sandbox(&id);
         register(&runtime.audit, &id, &limits, &metrics);
-        let certificates =
-            ServerConfigs::new(kept.authority, limits.mints_per_second, limits.mints_burst, metrics.clone())?;
+        let certificates = ServerConfigs::new(
+            kept.authority,
+            limits.mints_per_second,
+            limits.mints_burst,
+            metrics.clone(),
+        )?;
         let upstream = runtime.upstream.separate();
         let rules = Arc::new(Rules::new(policy, keyring));
         let configs = ClientConfigs::new(runtime.verifier.clone())?;

@@ -98,14 +98,19 @@ impl Serving {
         self.pause = CancellationToken::new();
         self.acceptors = TaskTracker::new();
         let token: Arc<str> = self.listeners.self_test_token.as_str().into();
-        for listener in [Some(&self.listeners.tcp4), self.listeners.tcp6.as_ref()].into_iter().flatten() {
+        for listener in
+            [Some(&self.listeners.tcp4), self.listeners.tcp6.as_ref()].into_iter().flatten()
+        {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener.try_clone()?)?;
             let (sandbox, destinations) = (self.sandbox.clone(), self.destinations.clone());
-            let accepting = (self.accept)(sandbox, listener, destinations, token.clone(), self.pause.clone());
+            let accepting =
+                (self.accept)(sandbox, listener, destinations, token.clone(), self.pause.clone());
             self.acceptors.spawn(self.sandbox.tasks.track_future(accepting));
         }
-        for socket in [Some(&self.listeners.dns4), self.listeners.dns6.as_ref()].into_iter().flatten() {
+        for socket in
+            [Some(&self.listeners.dns4), self.listeners.dns6.as_ref()].into_iter().flatten()
+        {
             socket.set_nonblocking(true)?;
             let socket = UdpSocket::from_std(socket.try_clone()?)?;
             let (dns, stop) = (self.sandbox.dns.clone(), self.sandbox.stopping());

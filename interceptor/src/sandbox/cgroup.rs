@@ -33,13 +33,16 @@ pub(crate) fn mount_point() -> Result<PathBuf, SandboxError> {
     let found = found.min_by_key(|mount| mount.root != Path::new("/"));
     found.map(|mount| mount.point.clone()).ok_or_else(|| SandboxError::Missing {
         what: "cgroup v2 is not mounted".into(),
-        remedy: "mount it with `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified`".into(),
+        remedy: "mount it with `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 \
+                 /sys/fs/cgroup/unified`"
+            .into(),
     })
 }
 
 /// The kernel's id of a cgroup (`bpf_get_current_cgroup_id`): the inode number of its directory.
 pub(crate) fn id_of(path: &Path) -> Result<u64, SandboxError> {
-    let metadata = fs::metadata(path).context(|| format!("cannot examine the cgroup {}", path.display()))?;
+    let metadata =
+        fs::metadata(path).context(|| format!("cannot examine the cgroup {}", path.display()))?;
     Ok(metadata.ino())
 }
 
@@ -110,8 +113,8 @@ impl Cgroup {
     pub(crate) fn parents(&self) -> Result<(Vec<OwnedFd>, String), SandboxError> {
         let open = |path: &Path| {
             let parent = path.parent().unwrap_or(Path::new("/"));
-            let directory =
-                File::open(parent).context(|| format!("cannot open the cgroup {}", parent.display()))?;
+            let directory = File::open(parent)
+                .context(|| format!("cannot open the cgroup {}", parent.display()))?;
             Ok(directory.into())
         };
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -227,8 +230,8 @@ struct Owner {
 impl Owner {
     fn this() -> io::Result<Self> {
         let process = nix::unistd::getpid().as_raw();
-        let started =
-            start_time(process).ok_or_else(|| io::Error::other("no start time in /proc/self/stat"))?;
+        let started = start_time(process)
+            .ok_or_else(|| io::Error::other("no start time in /proc/self/stat"))?;
         Ok(Owner { process, started, namespace: pid_namespace()? })
     }
 
@@ -289,16 +292,23 @@ mod tests {
         let parent = mount_point().unwrap().join(PARENT);
         make_directory(&parent).unwrap();
         let this = Owner::this().unwrap();
-        let dead = parent.join(format!("sb-stale-test.{}", Owner { started: this.started - 1, ..this }));
-        let foreign = parent.join(format!("sb-stale-test.{}", Owner { started: 1, namespace: 1, ..this }));
+        let dead =
+            parent.join(format!("sb-stale-test.{}", Owner { started: this.started - 1, ..this }));
+        let foreign =
+            parent.join(format!("sb-stale-test.{}", Owner { started: 1, namespace: 1, ..this }));
         let unknown = parent.join("somebody-elses");
         for path in [&dead, &foreign, &unknown] {
             fs::create_dir(path).unwrap();
         }
         let live = Cgroup::create("sb-stale-live").unwrap();
         let second = Cgroup::create("sb-stale-second").unwrap();
-        let seen =
-            [dead.exists(), foreign.exists(), unknown.exists(), live.path().exists(), second.path().exists()];
+        let seen = [
+            dead.exists(),
+            foreign.exists(),
+            unknown.exists(),
+            live.path().exists(),
+            second.path().exists(),
+        ];
         for path in [&foreign, &unknown] {
             fs::remove_dir(path).unwrap();
         }

@@ -20,8 +20,13 @@ pub(crate) const FALLBACK_HOME: &str = "/run/home";
 /// Holds the id of the sandbox, for programs inside.
 pub(crate) const SANDBOX_VARIABLE: &str = "INTERCEPTOR_SANDBOX";
 
-/// A policy's variables: the placeholders, and with `base_urls` the services' base URLs (`--base-urls`).
-pub(crate) fn variables(policy: &Policy, keyring: &Keyring, base_urls: bool) -> Vec<(String, String)> {
+/// A policy's variables: the placeholders, and with `base_urls` the services' base URLs
+/// (`--base-urls`).
+pub(crate) fn variables(
+    policy: &Policy,
+    keyring: &Keyring,
+    base_urls: bool,
+) -> Vec<(String, String)> {
     let mut variables = keyring.environment();
     if base_urls {
         // A variable with a placeholder must not also hold a URL.
@@ -65,16 +70,25 @@ pub(crate) struct Environment {
 
 /// Builds it. `holds_key` tells whether a value contains a real key.
 pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> Environment {
-    let Sources { inherited, sandbox, identity, placeholders, key_variables, service_variables, given } =
-        sources;
+    let Sources {
+        inherited,
+        sandbox,
+        identity,
+        placeholders,
+        key_variables,
+        service_variables,
+        given,
+    } = sources;
     let (mut passed, mut set_here) = (Vec::new(), Vec::new());
     for line in given {
         match line.as_bytes().iter().position(|byte| *byte == b'=') {
             None => passed.push(line),
             Some(at) => {
                 let (name, value) = line.as_bytes().split_at(at);
-                set_here
-                    .push((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(&value[1..]).to_owned()));
+                set_here.push((
+                    OsStr::from_bytes(name).to_owned(),
+                    OsStr::from_bytes(&value[1..]).to_owned(),
+                ));
             }
         }
     }
@@ -97,7 +111,8 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
         let stays = value.is_empty()
             || governed(name)
             || passed.contains(name)
-            || !(service_variables.iter().any(|known| name == OsStr::new(known)) || says_secret(name));
+            || !(service_variables.iter().any(|known| name == OsStr::new(known))
+                || says_secret(name));
         // A variable that is set again is not withheld.
         if !stays && set_here.iter().all(|(other, _)| other != name) {
             withheld.push(shown(name));
@@ -111,7 +126,11 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
     set(&mut variables, "HOME", home);
     set(&mut variables, "USER", &identity.name);
     set(&mut variables, "LOGNAME", &identity.name);
-    set(&mut variables, "SHELL", identity.shell.as_ref().map_or(Path::new(DEFAULT_SHELL), |shell| &shell.0));
+    set(
+        &mut variables,
+        "SHELL",
+        identity.shell.as_ref().map_or(Path::new(DEFAULT_SHELL), |shell| &shell.0),
+    );
     if get(&variables, "PATH").is_none() {
         set(&mut variables, "PATH", DEFAULT_PATH);
     }
@@ -145,19 +164,22 @@ pub(crate) fn objection(given: &OsStr, is_set: impl Fn(&OsStr) -> bool) -> Optio
         return Some("a variable has no name before the `=`".to_owned());
     }
     if name.as_bytes().iter().any(u8::is_ascii_whitespace) {
-        return Some("the name of a variable contains no blanks; write NAME or NAME=VALUE".to_owned());
+        return Some(
+            "the name of a variable contains no blanks; write NAME or NAME=VALUE".to_owned(),
+        );
     }
-    (at.is_none() && !is_set(name))
-        .then(|| format!("the variable {text} is not set here; {text}=VALUE gives it a value inside"))
+    (at.is_none() && !is_set(name)).then(|| {
+        format!("the variable {text} is not set here; {text}=VALUE gives it a value inside")
+    })
 }
 
 /// Whether a variable's name suggests a secret: it is one of these words or ends in one.
 fn says_secret(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     let upper = name.to_ascii_uppercase();
-    SECRET
-        .iter()
-        .any(|word| upper.strip_suffix(word).is_some_and(|before| before.is_empty() || before.ends_with('_')))
+    SECRET.iter().any(|word| {
+        upper.strip_suffix(word).is_some_and(|before| before.is_empty() || before.ends_with('_'))
+    })
 }
 
 const SECRET: [&str; 9] = [
@@ -207,7 +229,11 @@ fn harmless(
 }
 
 /// Adds the sandbox's own variables: its id, trust files and placeholders.
-fn add_own(variables: &mut Vec<(OsString, OsString)>, sandbox: &str, placeholders: Vec<(String, String)>) {
+fn add_own(
+    variables: &mut Vec<(OsString, OsString)>,
+    sandbox: &str,
+    placeholders: Vec<(String, String)>,
+) {
     set(variables, SANDBOX_VARIABLE, sandbox);
     for (name, value) in trust::variables() {
         set(variables, name, value);
@@ -246,7 +272,11 @@ fn get<'a>(variables: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsSt
     variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
 }
 
-fn set(variables: &mut Vec<(OsString, OsString)>, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
+fn set(
+    variables: &mut Vec<(OsString, OsString)>,
+    name: impl AsRef<OsStr>,
+    value: impl AsRef<OsStr>,
+) {
     variables.retain(|(known, _)| known != name.as_ref());
     variables.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
 }

@@ -44,8 +44,9 @@ impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
             let cause = error.into();
             let what = what();
             if cause.raw_os_error() == Some(libc::EPERM) {
-                let remedy = "run as root (sudo) with CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_CHROOT, CAP_SETUID, \
-                              CAP_SETGID, CAP_SETPCAP, CAP_MKNOD and CAP_BPF";
+                let remedy = "run as root (sudo) with CAP_SYS_ADMIN, CAP_NET_ADMIN, \
+                              CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_MKNOD and \
+                              CAP_BPF";
                 SandboxError::Missing { what: format!("{what}: {cause}"), remedy: remedy.into() }
             } else {
                 SandboxError::System { what, cause }

@@ -80,15 +80,13 @@ fn candidates(name: &OsStr, path: &OsStr) -> Vec<PathBuf> {
         return Vec::new();
     }
     std::env::split_paths(path)
-        .map(
-            |directory| {
-                if directory.as_os_str().is_empty() {
-                    Path::new(".").join(name)
-                } else {
-                    directory.join(name)
-                }
-            },
-        )
+        .map(|directory| {
+            if directory.as_os_str().is_empty() {
+                Path::new(".").join(name)
+            } else {
+                directory.join(name)
+            }
+        })
         .collect()
 }
 

@@ -3,8 +3,8 @@
 //!
 //! The sequence is fixed: [`Order::Begin`] → [`InitEvent::Listening`] with the sockets →
 //! [`Order::Prepare`] with the standard descriptors → [`Order::SelfTest`] → [`InitEvent::Passed`] →
-//! [`Order::Start`] → signals and stops, until one side closes. [`InitEvent::Failed`] may replace any
-//! event, and is the last.
+//! [`Order::Start`] → signals and stops, until one side closes. [`InitEvent::Failed`] may replace
+//! any event, and is the last.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -165,7 +165,11 @@ impl Channel {
     }
 
     /// Sends a message and at most [`sys::MAX_DESCRIPTORS`] descriptors.
-    pub(crate) fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) fn send(
+        &self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         let body = serialized(message)?;
         if body.len() > MAX_MESSAGE {
             return Err(io::Error::other("a message is too long"));
@@ -177,7 +181,8 @@ impl Channel {
         // Four bytes always fit into an empty socket buffer, so all of them and the descriptors go
         // together.
         let slices = [IoSlice::new(&header)];
-        let sent = sendmsg::<()>(self.stream.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        let sent =
+            sendmsg::<()>(self.stream.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
         if sent != header.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -234,8 +239,11 @@ mod tests {
     fn messages_keep_their_order_and_their_descriptors() {
         let (ours, theirs) = ends();
         let file = tempfile::tempfile().unwrap();
-        ours.send(&Order::SelfTest { probe: "192.0.2.1:9".parse().unwrap(), token: "one".into() }, &[])
-            .unwrap();
+        ours.send(
+            &Order::SelfTest { probe: "192.0.2.1:9".parse().unwrap(), token: "one".into() },
+            &[],
+        )
+        .unwrap();
         ours.send(&Order::Signal(15), &[file.as_fd(), file.as_fd()]).unwrap();
         drop(ours);
         let (first, none) = theirs.receive::<Order>().unwrap().unwrap();

@@ -41,7 +41,9 @@ pub(crate) fn main(attend: Attend) -> i32 {
     let channel = match take_channel() {
         Ok(channel) => channel,
         Err(error) => {
-            notice::error(format_args!("`init` is started by `interceptor run`, not by people: {error}"));
+            notice::error(format_args!(
+                "`init` is started by `interceptor run`, not by people: {error}"
+            ));
             return OUR_FAILURE;
         }
     };
@@ -154,7 +156,8 @@ fn listen(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
 }
 
 fn only_loopback() -> Result<bool, SandboxError> {
-    let devices = nix::net::if_::if_nameindex().context(|| "cannot list the network devices".into())?;
+    let devices =
+        nix::net::if_::if_nameindex().context(|| "cannot list the network devices".into())?;
     Ok(devices.iter().all(|device| device.name() == c"lo"))
 }
 
@@ -174,7 +177,9 @@ fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<Prepared>, San
             Some((Order::Prepare(launch), stdio)) if prepared.is_none() => {
                 let borrowed: Vec<_> = stdio.iter().map(AsFd::as_fd).collect();
                 if borrowed.len() != 3 {
-                    return Err(SandboxError::Inside("the command has no standard descriptors".into()));
+                    return Err(SandboxError::Inside(
+                        "the command has no standard descriptors".into(),
+                    ));
                 }
                 mounts::prepare(&launch, &borrowed)?;
                 prepared = Some((*launch, stdio));
@@ -204,7 +209,12 @@ fn wait_for_end(channel: &Channel, ipv6: bool) -> Result<(), SandboxError> {
     }
 }
 
-fn self_test(channel: &Channel, probe: SocketAddr, token: &str, ipv6: bool) -> Result<(), SandboxError> {
+fn self_test(
+    channel: &Channel,
+    probe: SocketAddr,
+    token: &str,
+    ipv6: bool,
+) -> Result<(), SandboxError> {
     selftest::run(probe, token, ipv6).map_err(|failed| SandboxError::Inside(failed.to_string()))?;
     channel.send(&InitEvent::Passed, &[]).context(|| "cannot report".into())
 }
@@ -216,7 +226,8 @@ fn untimely() -> SandboxError {
 /// Links the chain: when the supervisor dies, so does the outer process, then this one, then the
 /// whole sandbox.
 fn die_with_parent() -> Result<(), SandboxError> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot watch the supervisor".into())?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .context(|| "cannot watch the supervisor".into())?;
     nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection".into())
 }
 
@@ -256,13 +267,16 @@ fn start(channel: &Channel, prepared: Prepared) -> Result<i32, SandboxError> {
         Some(command) => reaper::wait(channel, command),
         None => {
             let ready = own_group(foreground);
-            let ready = ready.and_then(|()| SigSet::all().thread_unblock().map_err(io::Error::from));
+            let ready =
+                ready.and_then(|()| SigSet::all().thread_unblock().map_err(io::Error::from));
             let ready = ready.and_then(|()| sys::default_disposition(Signal::SIGPIPE));
             let (status, why) = match ready {
                 Ok(()) => exec::execute(&launch.command.0, &launch.environment.0),
                 Err(error) => (
                     OUR_FAILURE,
-                    format!("cannot give the command a process group and signals of its own: {error}"),
+                    format!(
+                        "cannot give the command a process group and signals of its own: {error}"
+                    ),
                 ),
             };
             notice::error(format_args!("{why}"));

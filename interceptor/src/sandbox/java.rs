@@ -16,7 +16,8 @@ const SALT: &[u8] = b"Mighty Aphrodite";
 
 /// Builds a store that trusts `certificates`.
 pub(crate) fn key_store(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let mut store = Vec::new();
     store.extend(MAGIC.to_be_bytes());
     store.extend(VERSION.to_be_bytes());

@@ -38,10 +38,11 @@ const OPEN_FILES: u64 = 1 << 20;
 /// of its user (attack O3), and the highest possible limit of open files. Returns the original file
 /// limit: soft and hard.
 pub(crate) fn harden() -> Result<(u64, u64), SandboxError> {
-    nix::sys::prctl::set_dumpable(false).context(|| "cannot forbid inspection of this process".into())?;
+    nix::sys::prctl::set_dumpable(false)
+        .context(|| "cannot forbid inspection of this process".into())?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())?;
-    let before =
-        getrlimit(Resource::RLIMIT_NOFILE).context(|| "cannot read the limit of open files".into())?;
+    let before = getrlimit(Resource::RLIMIT_NOFILE)
+        .context(|| "cannot read the limit of open files".into())?;
     let raised = setrlimit(Resource::RLIMIT_NOFILE, before.1, before.1);
     raised.context(|| "cannot raise the limit of open files".into())?;
     Ok(before)
@@ -58,7 +59,9 @@ pub(crate) fn detach() -> Result<(), SandboxError> {
 /// privileges permit, because a daemon serves many sandboxes. If refused, the limit that [`harden`]
 /// set remains.
 pub(crate) fn raise_open_files() {
-    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     let most = most.unwrap_or(OPEN_FILES).min(OPEN_FILES);
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         if hard < most { setrlimit(Resource::RLIMIT_NOFILE, most, most) } else { Ok(()) }
@@ -115,7 +118,9 @@ impl Inside {
     }
 
     fn order(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
-        self.channel.send(order, descriptors).context(|| "cannot reach the sandbox's first process".into())
+        self.channel
+            .send(order, descriptors)
+            .context(|| "cannot reach the sandbox's first process".into())
     }
 
     /// The next event; a failure inside, a timeout or an exit is an error.
@@ -137,7 +142,8 @@ impl Inside {
     }
 
     fn status(&mut self) -> Result<ExitStatus, SandboxError> {
-        let status = self.child.wait().context(|| "cannot wait for the sandbox's first process".into())?;
+        let status =
+            self.child.wait().context(|| "cannot wait for the sandbox's first process".into())?;
         self.ended = Some(status);
         Ok(status)
     }
@@ -208,13 +214,21 @@ impl LaunchedSandbox {
 
     /// Runs the self-test inside: forbidden traffic is refused, and intercepted traffic is answered
     /// at `probe` with `token`.
-    pub(crate) fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
+    pub(crate) fn self_test(
+        &mut self,
+        probe: std::net::SocketAddr,
+        token: &str,
+    ) -> Result<(), SandboxError> {
         self.inside.self_test(probe, token)
     }
 
     /// Starts preparing the command's view of the system, with these standard descriptors, and
     /// returns at once; the self-test waits for it.
-    pub(crate) fn prepare(&self, launch: Launch, stdio: [BorrowedFd<'_>; 3]) -> Result<(), SandboxError> {
+    pub(crate) fn prepare(
+        &self,
+        launch: Launch,
+        stdio: [BorrowedFd<'_>; 3],
+    ) -> Result<(), SandboxError> {
         self.inside.order(&Order::Prepare(Box::new(launch)), &stdio)
     }
 
@@ -228,7 +242,8 @@ impl LaunchedSandbox {
         let terminal = Terminal::open();
         // If another part of the pipeline, such as a pager, may need the terminal, leave it there
         // until the command does.
-        let foreground = terminal.is_ours() && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok());
+        let foreground =
+            terminal.is_ours() && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok());
         self.inside.order(&Order::Start { foreground }, &[])?;
         let status = self.supervise(signals, &terminal);
         let reached = self.cgroup.reached();
@@ -262,7 +277,8 @@ impl LaunchedSandbox {
             if reported {
                 match self.inside.channel.receive() {
                     Ok(Some((InitEvent::Stopped(signal), _))) => {
-                        let needs_it = [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal);
+                        let needs_it =
+                            [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal);
                         if needs_it && terminal.is_ours() {
                             let _ = terminal.lend(&self.inside.channel);
                         } else {
@@ -347,7 +363,11 @@ impl Visitor {
     }
 
     /// As [`LaunchedSandbox::self_test`].
-    pub(crate) fn self_test(&mut self, probe: std::net::SocketAddr, token: &str) -> Result<(), SandboxError> {
+    pub(crate) fn self_test(
+        &mut self,
+        probe: std::net::SocketAddr,
+        token: &str,
+    ) -> Result<(), SandboxError> {
         self.inside.self_test(probe, token)
     }
 }

@@ -52,7 +52,10 @@ pub(crate) fn up() -> io::Result<bool> {
         // The kernel has no IPv6, or it is disabled: the sandbox then has none, which opens no
         // hole.
         Err(error)
-            if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EACCES | libc::EAFNOSUPPORT)) =>
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EOPNOTSUPP | libc::EACCES | libc::EAFNOSUPPORT)
+            ) =>
         {
             Ok(false)
         }
@@ -147,7 +150,8 @@ fn exchange(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<
 fn outcome(answer: &[u8]) -> io::Result<()> {
     let malformed = || io::Error::other("rtnetlink sent a malformed answer");
     let kind = answer.get(4..6).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
-    let code = answer.get(HEADER..HEADER + 4).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
+    let code =
+        answer.get(HEADER..HEADER + 4).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
     match (kind, code) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (Some(NLMSG_ERROR), Some(code)) => Err(io::Error::from_raw_os_error(-code)),

@@ -33,7 +33,8 @@ fn parse(text: &str) -> Vec<Mount> {
 }
 
 fn parse_line(line: &str) -> Option<Mount> {
-    // `36 35 98:0 /root /point rw,noatime shared:1 - ext3 /dev/root rw`: the optional fields end at the lone dash.
+    // `36 35 98:0 /root /point rw,noatime shared:1 - ext3 /dev/root rw`: the optional fields end at
+    // the lone dash.
     let (before, after) = line.split_once(" - ")?;
     let mut fields = before.split(' ').skip(2);
     Some(Mount {
@@ -87,7 +88,11 @@ pub(crate) fn aliases(mounts: &[Mount], file: &Path) -> Vec<PathBuf> {
     for mount in mounts.iter().filter(|mount| mount.device == own.device) {
         if let Ok(rest) = inner.strip_prefix(&mount.root) {
             // `join("")` would add a trailing slash to a file that is itself a mount point.
-            let path = if rest.as_os_str().is_empty() { mount.point.clone() } else { mount.point.join(rest) };
+            let path = if rest.as_os_str().is_empty() {
+                mount.point.clone()
+            } else {
+                mount.point.join(rest)
+            };
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -100,11 +105,11 @@ pub(crate) fn aliases(mounts: &[Mount], file: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
-                        31 22 0:28 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro\n\
-                        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n\
-                        50 22 8:1 /srv/data /mnt/a\\040b rw master:3 propagate_from:1 - ext4 /dev/sda1 rw\n\
-                        bad line\n";
+    const TEXT: &str = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n31 22 0:28 / \
+                        /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro\n41 31 0:38 / \
+                        /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n50 22 8:1 \
+                        /srv/data /mnt/a\\040b rw master:3 propagate_from:1 - ext4 /dev/sda1 \
+                        rw\nbad line\n";
 
     #[test]
     fn a_line_is_read_with_its_escapes_and_optional_fields() {

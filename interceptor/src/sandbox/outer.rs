@@ -30,7 +30,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Waits for process 1 of the sandbox and returns its status. All signals are blocked.
 pub(crate) fn wait(first: Pid, guard: UnixStream, parents: &[OwnedFd], cgroup: &str) -> i32 {
     let set: SigSet = [Signal::SIGCHLD].into_iter().collect();
-    let Ok(children) = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) else {
+    let Ok(children) = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    else {
         // Process 1 dies with this process.
         return OUR_FAILURE;
     };
@@ -50,8 +51,10 @@ pub(crate) fn wait(first: Pid, guard: UnixStream, parents: &[OwnedFd], cgroup: &
             }
             return status;
         }
-        let mut watched =
-            [PollFd::new(children.as_fd(), PollFlags::POLLIN), PollFd::new(guard.as_fd(), PollFlags::POLLIN)];
+        let mut watched = [
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(guard.as_fd(), PollFlags::POLLIN),
+        ];
         // Once the supervisor is gone, ignore the guard socket, which would always be ready.
         let watched = if orphaned { &mut watched[..1] } else { &mut watched[..] };
         if poll(watched, PollTimeout::NONE).is_err_and(|error| error != Errno::EINTR) {
@@ -85,7 +88,11 @@ fn take(guard: &UnixStream, held: &mut Vec<OwnedFd>) -> Option<Guard> {
             held.extend(descriptors);
             Some(Guard::Descriptors)
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+        {
+            None
+        }
         Err(_) => Some(Guard::Closed),
     }
 }

@@ -46,7 +46,8 @@ pub(crate) fn give_up(launch: &Launch) -> Result<(), SandboxError> {
 /// cannot restore them.
 pub(crate) fn bound(keep: impl Fn(u8) -> bool) -> Result<(), SandboxError> {
     for number in (0..=last_capability()?).filter(|number| !keep(*number)) {
-        sys::drop_from_bounding_set(number).context(|| format!("cannot drop capability {number}"))?;
+        sys::drop_from_bounding_set(number)
+            .context(|| format!("cannot drop capability {number}"))?;
     }
     Ok(())
 }
@@ -59,7 +60,9 @@ fn capability(error: caps::errors::CapsError) -> SandboxError {
 fn last_capability() -> Result<u8, SandboxError> {
     let path = "/proc/sys/kernel/cap_last_cap";
     let text = std::fs::read_to_string(path).context(|| format!("cannot read {path}"))?;
-    text.trim().parse().map_err(|_| SandboxError::Inside(format!("{path} does not contain a number")))
+    text.trim()
+        .parse()
+        .map_err(|_| SandboxError::Inside(format!("{path} does not contain a number")))
 }
 
 #[cfg(test)]
@@ -76,7 +79,8 @@ mod tests {
             for number in 0..=last_capability().unwrap() {
                 sys::drop_from_bounding_set(number).unwrap();
             }
-            for set in [caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted] {
+            for set in [caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted]
+            {
                 caps::clear(None, set).unwrap();
             }
             Command::new("grep").args(["-E", "^(Cap|Uid)", "/proc/self/status"]).output().unwrap()

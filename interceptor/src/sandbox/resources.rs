@@ -92,7 +92,12 @@ const PIDS: &str = "pids.max";
 impl Resources {
     /// Limits the cgroup at `path`, below [`PARENT`]; cgroups created in other hierarchies go to
     /// `beside`.
-    pub(super) fn apply(&self, path: &Path, mounts: &[Mount], beside: &mut Vec<V1Cgroup>) -> Vec<Bounded> {
+    pub(super) fn apply(
+        &self,
+        path: &Path,
+        mounts: &[Mount],
+        beside: &mut Vec<V1Cgroup>,
+    ) -> Vec<Bounded> {
         let mut missing = Vec::new();
         for controller in Controller::ALL {
             let bound = match controller {
@@ -123,7 +128,9 @@ impl Resources {
 /// Enables a controller for a version 2 cgroup, level by level from the root.
 fn enable(path: &Path, controller: Controller) -> io::Result<()> {
     let lists = |file: PathBuf| {
-        Ok::<_, io::Error>(fs::read_to_string(file)?.split_whitespace().any(|one| one == controller.name()))
+        Ok::<_, io::Error>(
+            fs::read_to_string(file)?.split_whitespace().any(|one| one == controller.name()),
+        )
     };
     let levels: Vec<&Path> = path.ancestors().skip(1).take(2).collect();
     for level in levels.into_iter().rev() {
@@ -217,8 +224,10 @@ pub(super) fn reached<'a>(cgroups: impl Iterator<Item = &'a Path>) -> Vec<Bounde
 /// The parent directories of our cgroups in version 1 hierarchies.
 pub(super) fn parents() -> Vec<PathBuf> {
     let mounts = mountinfo::read().unwrap_or_default();
-    let mut found: Vec<PathBuf> =
-        Controller::ALL.iter().filter_map(|one| Some(version_1(&mounts, *one)?.join(PARENT))).collect();
+    let mut found: Vec<PathBuf> = Controller::ALL
+        .iter()
+        .filter_map(|one| Some(version_1(&mounts, *one)?.join(PARENT)))
+        .collect();
     found.dedup();
     found
 }
@@ -229,9 +238,9 @@ pub(crate) fn most_memory() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
     // Absent in the root cgroup; `max` means unlimited.
-    let container = cgroup::mount_point()
-        .ok()
-        .and_then(|mount| fs::read_to_string(mount.join("memory.max")).ok()?.trim().parse::<u64>().ok());
+    let container = cgroup::mount_point().ok().and_then(|mount| {
+        fs::read_to_string(mount.join("memory.max")).ok()?.trim().parse::<u64>().ok()
+    });
     Some(container.map_or(machine, |container| container.min(machine)) / 4 * 3)
 }
 
@@ -264,7 +273,10 @@ mod tests {
         drop(cgroup);
         assert!(!reaper.join().unwrap().success());
         for parent in parents {
-            let path = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parent)));
+            let path = fs::read_link(format!(
+                "/proc/self/fd/{}",
+                std::os::fd::AsRawFd::as_raw_fd(&parent)
+            ));
             assert!(!path.unwrap().join(&name).exists());
         }
     }

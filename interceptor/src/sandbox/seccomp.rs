@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 use super::SandboxError;
@@ -30,8 +30,12 @@ const SOCKET_TYPE_MASK: u64 = 0xf;
 
 /// Fail with ENOSYS, so that programs fall back: from io_uring to ordinary calls, from clone3
 /// (whose flags are in memory, where no filter can read them) to clone.
-const ABSENT: [i64; 4] =
-    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
+const ABSENT: [i64; 4] = [
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_clone3,
+];
 
 /// Fail with EPERM whatever the arguments.
 const REFUSED: [i64; 29] = [
@@ -138,7 +142,10 @@ fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
         }
         refused.insert(libc::SYS_unshare, unshare);
         // Injecting terminal input as if the user had typed it (attack P4).
-        refused.insert(libc::SYS_ioctl, vec![equals(1, libc::TIOCSTI)?, equals(1, libc::TIOCLINUX as _)?]);
+        refused.insert(
+            libc::SYS_ioctl,
+            vec![equals(1, libc::TIOCSTI)?, equals(1, libc::TIOCLINUX as _)?],
+        );
 
         let mut families = BTreeMap::new();
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
@@ -201,7 +208,13 @@ pub(crate) fn has_bit(bit: u64) -> Result<SeccompRule, seccompiler::BackendError
 
 #[cfg(target_arch = "x86_64")]
 fn architecture_specific() -> &'static [i64] {
-    &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib, libc::SYS_nfsservctl]
+    &[
+        libc::SYS_iopl,
+        libc::SYS_ioperm,
+        libc::SYS_modify_ldt,
+        libc::SYS_uselib,
+        libc::SYS_nfsservctl,
+    ]
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -218,7 +231,12 @@ pub(crate) fn foreign_numbers() -> Option<BpfProgram> {
     let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
     Some(vec![
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, OFFSET_OF_NUMBER),
-        sock_filter { code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16, jt: 0, jf: 1, k: X32_BIT },
+        sock_filter {
+            code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 1,
+            k: X32_BIT,
+        },
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ])
@@ -272,7 +290,9 @@ mod tests {
             let fine = match family {
                 libc::AF_UNIX => true,
                 // Raw sockets are refused by missing capabilities, which this thread still has.
-                libc::AF_INET | libc::AF_INET6 => kind == libc::SOCK_RAW || [0, 6, 17].contains(&protocol),
+                libc::AF_INET | libc::AF_INET6 => {
+                    kind == libc::SOCK_RAW || [0, 6, 17].contains(&protocol)
+                }
                 libc::AF_NETLINK => protocol == libc::NETLINK_ROUTE,
                 _ => false,
             };
@@ -289,7 +309,10 @@ mod tests {
             );
             assert_eq!(errno(socket(libc::AF_PACKET, libc::SOCK_RAW, 0)), libc::EACCES);
             assert_eq!(errno(socket(libc::AF_INET, SOCK_PACKET, 0)), libc::EACCES);
-            assert_eq!(errno(socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT)), libc::EACCES);
+            assert_eq!(
+                errno(socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT)),
+                libc::EACCES
+            );
             assert_eq!(errno(socket(libc::AF_INET, libc::SOCK_STREAM, 262)), libc::EPROTONOSUPPORT);
             socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
             socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE).unwrap();
@@ -300,15 +323,21 @@ mod tests {
     fn namespaces_cannot_be_made_and_threads_and_children_can() {
         use nix::sched::{CloneFlags, unshare};
         confined(|| {
-            for flag in CloneFlags::all().iter().filter(|flag| flag.bits() as u64 & 0x7e02_0000 != 0) {
+            for flag in
+                CloneFlags::all().iter().filter(|flag| flag.bits() as u64 & 0x7e02_0000 != 0)
+            {
                 assert_eq!(unshare(flag), Err(nix::errno::Errno::EPERM), "{flag:?}");
             }
             unshare(CloneFlags::CLONE_FS).unwrap();
             let namespace = std::fs::File::open("/proc/self/ns/net").unwrap();
-            assert_eq!(nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET), Err(nix::errno::Errno::EPERM));
+            assert_eq!(
+                nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET),
+                Err(nix::errno::Errno::EPERM)
+            );
             assert!(std::thread::spawn(|| true).join().unwrap());
             assert!(std::process::Command::new("true").status().unwrap().success());
-            let status = std::process::Command::new("unshare").args(["--user", "true"]).output().unwrap();
+            let status =
+                std::process::Command::new("unshare").args(["--user", "true"]).output().unwrap();
             assert!(
                 String::from_utf8_lossy(&status.stderr).contains("Operation not permitted"),
                 "{status:?}"
@@ -331,10 +360,12 @@ mod tests {
 
         fn request(terminal: &OwnedFd, number: u64) -> i32 {
             let program = format!(
-                "import fcntl\ntry:\n fcntl.ioctl(0, {number}, b'x')\n print(0)\nexcept OSError as e:\n print(e.errno)"
+                "import fcntl\ntry:\n fcntl.ioctl(0, {number}, b'x')\n print(0)\nexcept OSError \
+                 as e:\n print(e.errno)"
             );
             let input = Stdio::from(terminal.try_clone().unwrap());
-            let output = Command::new("python3").args(["-c", &program]).stdin(input).output().unwrap();
+            let output =
+                Command::new("python3").args(["-c", &program]).stdin(input).output().unwrap();
             String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
         }
 
@@ -349,17 +380,27 @@ mod tests {
 
     #[test]
     fn k6_io_uring_is_absent_and_the_kernel_takes_no_programs() {
-        let program = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nfor n in NUMBERS:\n \
-                       r = libc.syscall(n, 0, 0, 0, 0, 0, 0)\n print(ctypes.get_errno() if r < 0 else 0)";
+        let program = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nfor n in \
+                       NUMBERS:\n r = libc.syscall(n, 0, 0, 0, 0, 0, 0)\n \
+                       print(ctypes.get_errno() if r < 0 else 0)";
         let refused = [&REFUSED[..], &nesting::MOUNTS, &nesting::NEWER_MOUNTS].concat();
-        let numbers = [ABSENT.to_vec(), refused.clone(), vec![libc::SYS_getpid + 0x4000_0000]].concat();
+        let numbers =
+            [ABSENT.to_vec(), refused.clone(), vec![libc::SYS_getpid + 0x4000_0000]].concat();
         let program = program.replace("NUMBERS", &format!("{numbers:?}"));
-        let output =
-            confined(move || std::process::Command::new("python3").args(["-c", &program]).output().unwrap());
-        let answers: Vec<i32> =
-            String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
-        let expected =
-            [vec![libc::ENOSYS; ABSENT.len()], vec![libc::EPERM; refused.len()], vec![libc::ENOSYS]].concat();
+        let output = confined(move || {
+            std::process::Command::new("python3").args(["-c", &program]).output().unwrap()
+        });
+        let answers: Vec<i32> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| line.parse().unwrap())
+            .collect();
+        let expected = [
+            vec![libc::ENOSYS; ABSENT.len()],
+            vec![libc::EPERM; refused.len()],
+            vec![libc::ENOSYS],
+        ]
+        .concat();
         assert_eq!(answers, expected, "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -16,12 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 256;
 /// The discard port (RFC 863) of a documentation address (RFC 3849), where a leaked datagram does
 /// no harm.
-const FORBIDDEN6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
+const FORBIDDEN6: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
 
 /// The failed part, and how it failed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "self-test failed: {what}. The sandbox was not started, because its egress would not be under control"
+    "self-test failed: {what}. The sandbox was not started, because its egress would not be under \
+     control"
 )]
 pub(crate) struct Failed {
     what: String,
@@ -37,10 +39,12 @@ pub(crate) fn run(probe: SocketAddr, token: &str, ipv6: bool) -> Result<(), Fail
     refused_datagram(probe)?;
     intercepted(probe, token)?;
     if let SocketAddr::V4(v4) = probe {
-        intercepted(SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()), token).or_else(|error| {
-            // Without IPv6 there are no mapped addresses either.
-            if ipv6 { Err(error) } else { Ok(()) }
-        })?;
+        intercepted(SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()), token).or_else(
+            |error| {
+                // Without IPv6 there are no mapped addresses either.
+                if ipv6 { Err(error) } else { Ok(()) }
+            },
+        )?;
     }
     if ipv6 {
         refused_datagram(FORBIDDEN6)?;
@@ -54,10 +58,12 @@ fn refused_datagram(to: SocketAddr) -> Result<(), Failed> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket =
-        UdpSocket::bind(any).map_err(|error| failed(format!("a UDP socket could not be made: {error}")))?;
-    let attempts =
-        [("sent", socket.send_to(b"interceptor self-test", to).map(drop)), ("connected", socket.connect(to))];
+    let socket = UdpSocket::bind(any)
+        .map_err(|error| failed(format!("a UDP socket could not be made: {error}")))?;
+    let attempts = [
+        ("sent", socket.send_to(b"interceptor self-test", to).map(drop)),
+        ("connected", socket.connect(to)),
+    ];
     for (verb, outcome) in attempts {
         match outcome {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
@@ -74,8 +80,9 @@ fn refused_datagram(to: SocketAddr) -> Result<(), Failed> {
 
 /// A TCP connection to an unassigned address must reach the proxy, which sends the token.
 fn intercepted(to: SocketAddr, token: &str) -> Result<(), Failed> {
-    let describe =
-        |error: io::Error| failed(format!("a TCP connection to {to} did not reach the proxy: {error}"));
+    let describe = |error: io::Error| {
+        failed(format!("a TCP connection to {to} did not reach the proxy: {error}"))
+    };
     let stream = TcpStream::connect_timeout(&to, PATIENCE).map_err(describe)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(describe)?;
     let mut answer = String::new();
@@ -83,7 +90,9 @@ fn intercepted(to: SocketAddr, token: &str) -> Result<(), Failed> {
     if answer.trim_end() == token {
         Ok(())
     } else {
-        Err(failed(format!("a TCP connection to {to} was answered by something other than the proxy")))
+        Err(failed(format!(
+            "a TCP connection to {to} was answered by something other than the proxy"
+        )))
     }
 }
 
@@ -91,7 +100,10 @@ fn intercepted(to: SocketAddr, token: &str) -> Result<(), Failed> {
 fn refused_protocol() -> Result<(), Failed> {
     match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)) {
         Err(error)
-            if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EPROTONOSUPPORT)) =>
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EPERM | libc::EACCES | libc::EPROTONOSUPPORT)
+            ) =>
         {
             Ok(())
         }
@@ -123,7 +135,10 @@ mod tests {
         })
         .join()
         .unwrap();
-        assert!(outcome.iter().all(|message| message.starts_with("self-test failed")), "{outcome:?}");
+        assert!(
+            outcome.iter().all(|message| message.starts_with("self-test failed")),
+            "{outcome:?}"
+        );
     }
 
     #[test]

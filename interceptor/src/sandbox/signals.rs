@@ -46,7 +46,8 @@ impl Signals {
         let ignored = ignored()?;
         let set: SigSet = PASSED_ON.into_iter().collect();
         set.thread_block()?;
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let descriptor =
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Signals { descriptor, ignored, on_hangup: None })
     }
 
@@ -65,7 +66,8 @@ impl Signals {
             }
             if !self.ignored.contains(&signal) {
                 // Stopping and continuing always concern a whole job.
-                taken.push((signal, information.ssi_code == SI_KERNEL || signal == Signal::SIGCONT));
+                taken
+                    .push((signal, information.ssi_code == SI_KERNEL || signal == Signal::SIGCONT));
             }
         }
         Ok(taken)

@@ -17,13 +17,14 @@ pub(crate) fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxErro
     let status = fstat(&descriptor).context(|| format!("cannot examine {name}"))?;
     let kind = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
     if kind == SFlag::S_IFSOCK {
-        let domain = SockRef::from(&descriptor).domain().context(|| format!("cannot examine {name}"))?;
+        let domain =
+            SockRef::from(&descriptor).domain().context(|| format!("cannot examine {name}"))?;
         return if domain == Domain::UNIX {
             Ok(())
         } else {
             Err(SandboxError::Refused(format!(
-                "{name} is a network socket that was opened outside the sandbox, where nothing intercepts it: give the \
-                 command a file, a pipe or /dev/null"
+                "{name} is a network socket that was opened outside the sandbox, where nothing \
+                 intercepts it: give the command a file, a pipe or /dev/null"
             )))
         };
     }
@@ -31,7 +32,8 @@ pub(crate) fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxErro
         return Ok(());
     }
     Err(SandboxError::Refused(format!(
-        "{name} is neither a file, a terminal, a pipe nor a unix socket: it could lead out of the sandbox"
+        "{name} is neither a file, a terminal, a pipe nor a unix socket: it could lead out of the \
+         sandbox"
     )))
 }
 
@@ -45,7 +47,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let packet = socket2::Socket::new(Domain::PACKET, socket2::Type::RAW, None).unwrap();
-        let epoll = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::empty()).unwrap();
+        let epoll =
+            nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::empty()).unwrap();
         assert!(check(&listener, "0").unwrap_err().to_string().contains("network socket"));
         assert!(check(&stream, "0").is_err());
         assert!(check(std::net::UdpSocket::bind("[::1]:0").unwrap(), "0").is_err());

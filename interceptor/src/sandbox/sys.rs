@@ -31,12 +31,14 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
-/// Reads up to `buffer.len()` bytes and the descriptors that came with them (SCM_RIGHTS, unix(7)), close-on-exec.
+/// Reads up to `buffer.len()` bytes and the descriptors that came with them (SCM_RIGHTS, unix(7)),
+/// close-on-exec.
 pub(crate) fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([libc::c_int; MAX_DESCRIPTORS]);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = nix::sys::socket::recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let message =
+        nix::sys::socket::recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
     let mut descriptors = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = control {
@@ -62,8 +64,9 @@ pub(crate) fn close_above_stdio() -> io::Result<()> {
 pub(crate) fn close_on_exec_above_stdio() -> io::Result<()> {
     let first = libc::STDERR_FILENO as libc::c_uint + 1;
     // SAFETY: takes numbers only, and closes nothing in this process.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
     answer(result)
 }
 
@@ -76,7 +79,8 @@ pub(crate) fn descriptors_of(kind: &str) -> io::Result<Vec<OwnedFd>> {
         if !std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == kind) {
             continue;
         }
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok())
+        let Some(number) =
+            entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok())
         else {
             continue;
         };
@@ -120,7 +124,8 @@ pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
 /// Drops a capability (by number) from the bounding set.
 pub(crate) fn drop_from_bounding_set(capability: u8) -> io::Result<()> {
     // SAFETY: takes numbers only.
-    let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    let result =
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
     answer(result.into())
 }
 
@@ -146,7 +151,12 @@ struct MountAttributes {
 
 /// Sets and clears attributes (`MOUNT_ATTR_*`) of the mount at `path` and, if `recursive`, of those
 /// below it.
-pub(crate) fn set_mount_attributes(path: &Path, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
+pub(crate) fn set_mount_attributes(
+    path: &Path,
+    set: u64,
+    clear: u64,
+    recursive: bool,
+) -> io::Result<()> {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
     let attributes = MountAttributes { set, clear, propagation: 0, userns: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
@@ -172,7 +182,8 @@ struct LandlockRuleset {
     scoped: u64,
 }
 
-/// Confines abstract unix sockets (landlock(7), LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) to this process and its descendants.
+/// Confines abstract unix sockets (landlock(7), LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET) to this
+/// process and its descendants.
 pub(crate) fn scope_abstract_sockets() -> io::Result<()> {
     let ruleset = LandlockRuleset { handled_access_fs: 0, handled_access_net: 0, scoped: 1 };
     // SAFETY: the pointer is valid during the call, and the size is that of its target.
@@ -188,8 +199,9 @@ pub(crate) fn scope_abstract_sockets() -> io::Result<()> {
     // SAFETY: the kernel has just created it; nobody else knows its number.
     let ruleset = unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) };
     // SAFETY: takes numbers only.
-    let result =
-        unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as libc::c_uint) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as libc::c_uint)
+    };
     answer(result)
 }
 

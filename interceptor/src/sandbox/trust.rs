@@ -74,7 +74,11 @@ pub(crate) fn files(ca_pem: &str) -> Vec<TrustFile> {
     let mut everything = authority.clone();
     everything.extend(roots);
     vec![
-        TrustFile { name: BUNDLE, content: pem(&everything).into_bytes(), covers: existing(&SYSTEM_BUNDLES) },
+        TrustFile {
+            name: BUNDLE,
+            content: pem(&everything).into_bytes(),
+            covers: existing(&SYSTEM_BUNDLES),
+        },
         TrustFile { name: AUTHORITY, content: pem(&authority).into_bytes(), covers: Vec::new() },
         TrustFile {
             name: JAVA_STORE,
@@ -101,17 +105,20 @@ pub(crate) fn container_files(
     find: impl Fn(&Path) -> Option<Found>,
     mounted: &[PathBuf],
 ) -> Vec<TrustFile> {
-    let look_up =
-        |paths: &[&str]| -> Vec<Found> { paths.iter().filter_map(|path| find(Path::new(path))).collect() };
+    let look_up = |paths: &[&str]| -> Vec<Found> {
+        paths.iter().filter_map(|path| find(Path::new(path))).collect()
+    };
     let covers = |paths: &[&str], found: &[Found]| {
         let own = paths.iter().map(PathBuf::from).filter(|path| mounted.contains(path));
-        let mut all: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).chain(own).collect();
+        let mut all: Vec<PathBuf> =
+            found.iter().map(|found| found.path.clone()).chain(own).collect();
         all.sort();
         all.dedup();
         all
     };
     let (bundles, stores) = (look_up(&SYSTEM_BUNDLES), look_up(&SYSTEM_JAVA_STORES));
-    let own = bundles.iter().map(|found| certificates(&found.content)).find(|roots| !roots.is_empty());
+    let own =
+        bundles.iter().map(|found| certificates(&found.content)).find(|roots| !roots.is_empty());
     let authority = certificates(ca_pem.unwrap_or_default().as_bytes());
     let mut everything = authority.clone();
     everything.extend(own.unwrap_or_else(system_roots));
@@ -125,7 +132,8 @@ pub(crate) fn container_files(
 
 /// The certificates of the first existing bundle; if there is none, of the platform's own lookup.
 fn system_roots() -> Vec<CertificateDer<'static>> {
-    let bundle = SYSTEM_BUNDLES.iter().find_map(|path| fs::read(path).ok()).map(|text| certificates(&text));
+    let bundle =
+        SYSTEM_BUNDLES.iter().find_map(|path| fs::read(path).ok()).map(|text| certificates(&text));
     match bundle {
         Some(found) if !found.is_empty() => found,
         _ => rustls_native_certs::load_native_certs().certs,
@@ -188,7 +196,9 @@ pub(crate) fn java_options() -> String {
 
 /// As [`java_options`], for a store in another directory.
 pub(crate) fn java_options_in(directory: &str) -> String {
-    format!("-Djavax.net.ssl.trustStore={directory}/{JAVA_STORE} -Djavax.net.ssl.trustStoreType=JKS")
+    format!(
+        "-Djavax.net.ssl.trustStore={directory}/{JAVA_STORE} -Djavax.net.ssl.trustStoreType=JKS"
+    )
 }
 
 /// Variables whose file replaces a program's roots.
@@ -226,7 +236,11 @@ mod tests {
 
     fn authority() -> String {
         let key = rcgen::KeyPair::generate().unwrap();
-        rcgen::CertificateParams::new(vec!["sandbox.test".into()]).unwrap().self_signed(&key).unwrap().pem()
+        rcgen::CertificateParams::new(vec!["sandbox.test".into()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap()
+            .pem()
     }
 
     #[test]
@@ -249,6 +263,9 @@ mod tests {
         let first = authority();
         let glued = format!("# a comment\n{}\n\n# another\n{}", first.trim_end(), authority());
         assert_eq!(certificates(pem(&certificates(glued.as_bytes())).as_bytes()).len(), 2);
-        assert!(certificates(b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n").is_empty());
+        assert!(
+            certificates(b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n")
+                .is_empty()
+        );
     }
 }

@@ -31,7 +31,10 @@ pub(crate) struct UserIdentity {
 impl UserIdentity {
     /// Chooses the user of a sandbox. `wanted` is `USER[:GROUP]`, by name or number; `sudo` is
     /// SUDO_UID and SUDO_GID. Root is used only if asked for explicitly.
-    pub(crate) fn choose(wanted: Option<&str>, sudo: Option<(u32, u32)>) -> Result<Self, SandboxError> {
+    pub(crate) fn choose(
+        wanted: Option<&str>,
+        sudo: Option<(u32, u32)>,
+    ) -> Result<Self, SandboxError> {
         match (wanted, sudo) {
             (Some(wanted), _) => Self::parse(wanted),
             (None, Some((uid, gid))) if uid != 0 => Self::of_number(uid, Some(gid)),
@@ -55,8 +58,8 @@ impl UserIdentity {
     }
 
     fn of_number(uid: u32, group: Option<u32>) -> Result<Self, SandboxError> {
-        let known =
-            User::from_uid(Uid::from_raw(uid)).context(|| format!("cannot look up the user {uid}"))?;
+        let known = User::from_uid(Uid::from_raw(uid))
+            .context(|| format!("cannot look up the user {uid}"))?;
         let gid = group.unwrap_or(uid);
         match known {
             Some(known) => Self::of(known, group),
@@ -108,7 +111,10 @@ pub(crate) fn user_namespaces() -> Result<u64, (&'static str, &'static str)> {
         let text = std::fs::read_to_string(path).ok()?;
         text.trim().parse::<u64>().ok()
     };
-    match (read("/proc/sys/user/max_user_namespaces"), read("/proc/sys/kernel/unprivileged_userns_clone")) {
+    match (
+        read("/proc/sys/user/max_user_namespaces"),
+        read("/proc/sys/kernel/unprivileged_userns_clone"),
+    ) {
         (None, _) => Err(("this kernel has no user namespaces", "boot one with CONFIG_USER_NS=y")),
         (Some(0), _) => {
             Err(("no user namespace can be created here", "sysctl user.max_user_namespaces=10000"))
@@ -120,7 +126,8 @@ pub(crate) fn user_namespaces() -> Result<u64, (&'static str, &'static str)> {
         // Ubuntu permits it only to programs with a matching profile.
         _ if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) => Err((
             "AppArmor forbids user namespaces to ordinary users here",
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile that permits them to the program",
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile that permits \
+             them to the program",
         )),
         (Some(most), _) => Ok(most),
     }
@@ -146,7 +153,10 @@ mod tests {
         assert_ne!(nobody.uid, 0);
         assert_eq!(UserIdentity::choose(None, Some((0, 0))).unwrap(), nobody);
         let caller = UserIdentity::choose(None, Some((54321, 54322))).unwrap();
-        assert_eq!((caller.uid, caller.gid, caller.groups.as_slice()), (54321, 54322, [54322].as_slice()));
+        assert_eq!(
+            (caller.uid, caller.gid, caller.groups.as_slice()),
+            (54321, 54322, [54322].as_slice())
+        );
     }
 
     #[test]

@@ -36,8 +36,9 @@ pub(crate) fn give(
         TakeoverRequest::Hello { version: VERSION, layout: LAYOUT } => {}
         TakeoverRequest::Hello { version, layout } => {
             let why = format!(
-                "it speaks version {VERSION} of the hand-over with maps of layout {LAYOUT}, the new one {version} and {layout}; \
-                 stop this daemon and start the new one with --adopt all instead"
+                "it speaks version {VERSION} of the hand-over with maps of layout {LAYOUT}, the \
+                 new one {version} and {layout}; stop this daemon and start the new one with \
+                 --adopt all instead"
             );
             channel.send(&TakeoverReply::Refused(why.clone()), &[])?;
             return Err(TakeoverError::Refused(why));
@@ -88,7 +89,10 @@ fn talk(
 ) -> Result<(), TakeoverError> {
     let sets = program_sets(members)?;
     let control = socket.listener()?;
-    channel.send(&TakeoverReply::Begin { sets: sets.len(), members: members.len() }, &[control.as_fd()])?;
+    channel.send(
+        &TakeoverReply::Begin { sets: sets.len(), members: members.len() },
+        &[control.as_fd()],
+    )?;
     for (_, descriptors) in &sets {
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         channel.send(&TakeoverReply::Set, &borrowed)?;
@@ -173,11 +177,14 @@ fn describe(
         return Err(TakeoverError::Member { id: member.id.to_string(), why });
     }
     let listeners = enforced.serving().listeners();
-    let mut descriptors: Vec<OwnedFd> =
-        vec![listeners.tcp4.as_fd().try_clone_to_owned()?, listeners.dns4.as_fd().try_clone_to_owned()?];
+    let mut descriptors: Vec<OwnedFd> = vec![
+        listeners.tcp4.as_fd().try_clone_to_owned()?,
+        listeners.dns4.as_fd().try_clone_to_owned()?,
+    ];
     let v6 = listeners.tcp6.as_ref().zip(listeners.dns6.as_ref());
     if let Some((tcp6, dns6)) = v6 {
-        descriptors.extend([tcp6.as_fd().try_clone_to_owned()?, dns6.as_fd().try_clone_to_owned()?]);
+        descriptors
+            .extend([tcp6.as_fd().try_clone_to_owned()?, dns6.as_fd().try_clone_to_owned()?]);
     }
     descriptors.push(lock.as_fd().try_clone_to_owned()?);
     let handed = HandedMember {

@@ -10,7 +10,7 @@
 //!        ◀─────────────────────────── Begin   and the control socket's listener
 //!        ◀─────────────────────────── Set     one a set of programs, with the maps
 //!        ◀─────────────────────────── Member  one a sandbox, with its listeners
-//!  Ready ───────────────────────────▶         accepts no more: what comes waits in the listeners' queues
+//!  Ready ───────────────────────────▶         accepts no more: connections wait in the queues
 //!        ◀─────────────────────────── Names   of each sandbox, in parts; Paused after the last
 //!  Serving ─────────────────────────▶         drains, and ends
 //!        ◀─────────────────────────── Yours

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use interceptor_policy::Problem;
 use jiff::Timestamp;
 
-use super::{HandedMember, PATIENCE, PROTOCOL, TakeoverError, TakeoverReply, TakeoverRequest, VERSION};
+use super::{
+    HandedMember, PATIENCE, PROTOCOL, TakeoverError, TakeoverReply, TakeoverRequest, VERSION,
+};
 use crate::accept;
 use crate::fleet::{Enforced, Fleet, Known, LoadedPolicy, Member, Pins, Predecessor, Source};
 use crate::ipc::ControlSocket;
@@ -36,7 +38,12 @@ pub(crate) struct Connected(Channel);
 pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError> {
     let mut stream = match UnixStream::connect(control) {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error.into()),
@@ -44,7 +51,8 @@ pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
-        "POST /v1/takeover HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\ncontent-length: 0\r\n\r\n"
+        "POST /v1/takeover HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: \
+         {PROTOCOL}\r\ncontent-length: 0\r\n\r\n"
     )?;
     // Read byte by byte: a larger read would lose the descriptors of the messages that follow the
     // head.
@@ -55,8 +63,9 @@ pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError
         head.extend(byte);
     }
     if !head.starts_with(b"HTTP/1.1 101 ") {
-        let line = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default())
-            .into_owned();
+        let line =
+            String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default())
+                .into_owned();
         return Err(TakeoverError::Refused(format!("it answers {}", line.escape_debug())));
     }
     Ok(Some(Connected(Channel::from_descriptor(stream.into()))))
@@ -95,16 +104,18 @@ pub(crate) fn take(
     let mut serving = Vec::with_capacity(prepared.len());
     for member in prepared {
         let id = member.id.to_string();
-        serving.push(serve(member, fleet, &inherited).map_err(|why| TakeoverError::Member { id, why })?);
+        serving.push(
+            serve(member, fleet, &inherited).map_err(|why| TakeoverError::Member { id, why })?,
+        );
     }
     let socket = ControlSocket::inherit(UnixListener::from(listener), control)
         .map_err(|error| TakeoverError::Refused(error.to_string()))?;
     let taken =
-        channel.send(&TakeoverRequest::Serving, &[]).map_err(TakeoverError::from).and_then(|()| match hear(
-            &channel,
-        )? {
-            (TakeoverReply::Yours, _) => Ok(()),
-            _ => Err(TakeoverError::Unexpected("expected Yours")),
+        channel.send(&TakeoverRequest::Serving, &[]).map_err(TakeoverError::from).and_then(|()| {
+            match hear(&channel)? {
+                (TakeoverReply::Yours, _) => Ok(()),
+                _ => Err(TakeoverError::Unexpected("expected Yours")),
+            }
         });
     if let Err(error) = taken {
         // The socket file still belongs to the other daemon.
@@ -144,7 +155,8 @@ fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Received, TakeoverErro
     if sets > MOST || members > MOST {
         return Err(TakeoverError::Unexpected("too many sandboxes"));
     }
-    let listener = descriptors.into_iter().next().ok_or(TakeoverError::Unexpected("no control socket"))?;
+    let listener =
+        descriptors.into_iter().next().ok_or(TakeoverError::Unexpected("no control socket"))?;
     let mut inherited = Vec::with_capacity(sets);
     for _ in 0..sets {
         let (TakeoverReply::Set, maps) = hear(channel)? else {
@@ -220,7 +232,8 @@ fn prepare(
     let set = inherited.get(handed.set).ok_or("its programs are missing")?;
     // If the cgroup is gone by now, the watcher notices once the sandbox is served.
     let cgroup = std::fs::File::open(&handed.cgroup.0).ok();
-    let cgroup = cgroup.filter(|found| found.metadata().is_ok_and(|found| found.ino() == handed.cgroup_id));
+    let cgroup =
+        cgroup.filter(|found| found.metadata().is_ok_and(|found| found.ino() == handed.cgroup_id));
     let attachment = set.attachment(handed.cgroup_id, &handed.pins.0, cgroup.map(OwnedFd::from));
     let attachment = attachment.map_err(|error| error.to_string())?;
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| error.to_string());
@@ -239,14 +252,32 @@ fn prepare(
     })
 }
 
-fn serve(member: Prepared, fleet: &Fleet, inherited: &[Inherited]) -> Result<(Serves, Enforced), String> {
-    let Prepared { id, cgroup, trust, times, rules, proxy, names, listeners, attachment, pins, set } = member;
+fn serve(
+    member: Prepared,
+    fleet: &Fleet,
+    inherited: &[Inherited],
+) -> Result<(Serves, Enforced), String> {
+    let Prepared {
+        id,
+        cgroup,
+        trust,
+        times,
+        rules,
+        proxy,
+        names,
+        listeners,
+        attachment,
+        pins,
+        set,
+    } = member;
     let LoadedPolicy { policy, keyring, shown, warnings, source } = rules;
-    let sandbox =
-        proxy.restore(names, fleet.runtime(), &id, policy, keyring).map_err(|error| error.to_string())?;
+    let sandbox = proxy
+        .restore(names, fleet.runtime(), &id, policy, keyring)
+        .map_err(|error| error.to_string())?;
     let destinations = inherited.get(set).ok_or("its programs are missing")?.destinations();
-    let serving =
-        sandbox.take_over(listeners, destinations, accept::accept).map_err(|error| error.to_string())?;
+    let serving = sandbox
+        .take_over(listeners, destinations, accept::accept)
+        .map_err(|error| error.to_string())?;
     Ok((
         Serves { id, cgroup, trust, times, shown, warnings, source },
         Enforced::inherit(serving, attachment, pins),

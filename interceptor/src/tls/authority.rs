@@ -1,15 +1,17 @@
-//! The certificate authority of one sandbox: made at its start, held in memory only, dropped with it (attack T6, T7).
+//! The certificate authority of one sandbox: made at its start, held in memory only, dropped with
+//! it (attack T6, T7).
 //!
-//! It may sign end-entity certificates only (path length 0, RFC 5280 section 4.2.1.9), and every leaf carries exactly one
-//! name, a serial number of its own, and the sandbox's one leaf key, never the authority's.
+//! It may sign end-entity certificates only (path length 0, RFC 5280 section 4.2.1.9), and every
+//! leaf carries exactly one name, a serial number of its own, and the sandbox's one leaf key, never
+//! the authority's.
 
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -18,11 +20,13 @@ use zeroize::Zeroizing;
 
 use super::TlsError;
 
-/// Leaves and authorities are valid from a day ago, so that a client whose clock is behind accepts them (T13).
+/// Leaves and authorities are valid from a day ago, so that a client whose clock is behind accepts
+/// them (T13).
 const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Long enough for a sandbox that lives for years; short-lived by being dropped with it (O8).
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// Below the 398 days that Apple's and Chromium's verifiers accept; leaves are minted anew long before (see `server`).
+/// Below the 398 days that Apple's and Chromium's verifiers accept; leaves are minted anew long
+/// before (see `server`).
 const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// A sandbox's certificate authority and its one leaf key.
@@ -60,8 +64,8 @@ impl Authority {
         })
     }
 
-    /// The authority of a sandbox that another process hands over, by what [`Self::certificate_der`] and [`Self::key_der`] gave
-    /// there. Its leaves have a new key.
+    /// The authority of a sandbox that another process hands over, by what
+    /// [`Self::certificate_der`] and [`Self::key_der`] gave there. Its leaves have a new key.
     ///
     /// # Errors
     /// When either is not what it should be, or they do not belong together.
@@ -83,7 +87,8 @@ impl Authority {
         &self.certificate
     }
 
-    /// The authority's own private key, PKCS #8: for the process that takes the sandbox over, and nobody else.
+    /// The authority's own private key, PKCS #8: for the process that takes the sandbox over, and
+    /// nobody else.
     pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.issuer.key().serialize_der())
     }
@@ -102,8 +107,12 @@ impl Authority {
             Host::Ip(address) => SanType::IpAddress(*address),
         }];
         let mut name = DistinguishedName::new();
-        // A common name is at most 64 characters (RFC 5280, ub-common-name); clients read the alternative name.
-        name.push(DnType::CommonName, if text.len() <= 64 { text } else { "interceptor".to_owned() });
+        // A common name is at most 64 characters (RFC 5280, ub-common-name); clients read the
+        // alternative name.
+        name.push(
+            DnType::CommonName,
+            if text.len() <= 64 { text } else { "interceptor".to_owned() },
+        );
         params.distinguished_name = name;
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
@@ -139,8 +148,8 @@ pub(super) fn to_pem(certificate: &[u8]) -> String {
     pem
 }
 
-/// Validity and a random serial number: rcgen's default serial is a hash of the key, the same for every leaf here, and
-/// NSS refuses two certificates of one issuer with one serial.
+/// Validity and a random serial number: rcgen's default serial is a hash of the key, the same for
+/// every leaf here, and NSS refuses two certificates of one issuer with one serial.
 fn base(life: Duration) -> Result<CertificateParams, TlsError> {
     let mut params = CertificateParams::default();
     let now = SystemTime::now();
@@ -174,7 +183,8 @@ mod tests {
         let chain = restored.mint(&Host::parse("api.example.com").unwrap()).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(first.certificate_der().to_vec())).unwrap();
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), super::super::provider());
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(roots.into(), super::super::provider());
         let name = ServerName::try_from("api.example.com").unwrap();
         verifier
             .build()

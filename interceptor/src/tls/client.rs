@@ -1,4 +1,5 @@
-//! TLS towards origins: verified against the system's roots and `--upstream-ca`, TLS 1.2 or 1.3, for the name that was judged.
+//! TLS towards origins: verified against the system's roots and `--upstream-ca`, TLS 1.2 or 1.3,
+//! for the name that was judged.
 //!
 //! There is no switch that turns verification off (attack T4). Sessions are kept per sandbox (K23).
 
@@ -6,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::client::{ClientSessionMemoryCache, ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::client::{
+    ClientSessionMemoryCache, ResolvesClientCert, Resumption, WebPkiServerVerifier,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::sign::CertifiedKey;
@@ -32,7 +35,8 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
     roots.add_parsable_certificates(native.certs);
     for path in extra {
         let refused = |reason: String| TlsError::Roots { path: path.clone(), reason };
-        let (pem, _) = files::read(path, LARGEST_ROOTS).map_err(|error| refused(error.to_string()))?;
+        let (pem, _) =
+            files::read(path, LARGEST_ROOTS).map_err(|error| refused(error.to_string()))?;
         let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<_, _>>()
             .map_err(|error| refused(error.to_string()))?;

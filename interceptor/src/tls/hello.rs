@@ -1,5 +1,5 @@
-//! The ClientHello (RFC 8446 section 4.1.2), read by rustls's own parser from bytes that stay ours: a passthrough
-//! connection must be judged by its name and then handed on unopened.
+//! The ClientHello (RFC 8446 section 4.1.2), read by rustls's own parser from bytes that stay ours:
+//! a passthrough connection must be judged by its name and then handed on unopened.
 
 use std::io;
 
@@ -7,14 +7,16 @@ use bytes::BytesMut;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// A ClientHello with post-quantum key shares takes about 2 KiB; rustls refuses handshake messages above 64 KiB.
+/// A ClientHello with post-quantum key shares takes about 2 KiB; rustls refuses handshake messages
+/// above 64 KiB.
 const MOST_BYTES: usize = 64 * 1024 + 5;
 
-/// Reads from `stream` into `buffer`, which may hold the first bytes already, until the ClientHello is whole; gives the
-/// server name (RFC 6066 section 3) in it.
+/// Reads from `stream` into `buffer`, which may hold the first bytes already, until the ClientHello
+/// is whole; gives the server name (RFC 6066 section 3) in it.
 ///
 /// # Errors
-/// `InvalidData` when it is not a ClientHello, `UnexpectedEof` when the stream ends first, or what reading gives.
+/// `InvalidData` when it is not a ClientHello, `UnexpectedEof` when the stream ends first, or what
+/// reading gives.
 pub async fn server_name<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
@@ -30,9 +32,13 @@ pub async fn server_name<S: AsyncRead + Unpin>(
             }
             fed += taken;
             match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(accepted.client_hello().server_name().map(str::to_owned)),
+                Ok(Some(accepted)) => {
+                    return Ok(accepted.client_hello().server_name().map(str::to_owned));
+                }
                 Ok(None) => {}
-                Err((error, _alert)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                Err((error, _alert)) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
             }
         }
         if buffer.len() > MOST_BYTES {

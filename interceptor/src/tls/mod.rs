@@ -1,4 +1,5 @@
-//! The certificate authority of a sandbox and the TLS configurations of both sides. Only this module knows rcgen.
+//! The certificate authority of a sandbox and the TLS configurations of both sides. Only this
+//! module knows rcgen.
 //!
 //! - [`authority`]: the sandbox's CA, its one leaf key, and the minting of leaves.
 //! - [`server`]: one cached server configuration per name, towards the sandbox.
@@ -43,7 +44,9 @@ pub enum TlsError {
         reason: String,
     },
     /// There is nothing to verify an origin with.
-    #[error("no trusted root certificate was found; install ca-certificates or give --upstream-ca FILE")]
+    #[error(
+        "no trusted root certificate was found; install ca-certificates or give --upstream-ca FILE"
+    )]
     NoRoots,
     /// The verifier could not be built.
     #[error("the certificate verifier could not be built: {0}")]

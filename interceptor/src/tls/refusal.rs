@@ -55,15 +55,18 @@ pub(crate) fn words(error: &io::Error, attempt: Attempt) -> String {
 
 /// Of an origin that takes nobody without a client certificate.
 pub(crate) fn certificate_demanded(attempt: Attempt) -> String {
-    format!("it demands a client certificate, and there is none to present; {}", present_one(attempt))
+    format!(
+        "it demands a client certificate, and there is none to present; {}",
+        present_one(attempt)
+    )
 }
 
 /// Of an origin that asked for a client certificate in the handshake, and then ended the connection
 /// without an answer.
 pub(crate) fn certificate_missed(attempt: Attempt) -> String {
     format!(
-        "it asked for a client certificate, got none, and ended the connection without an \
-         answer; if it needs one, {}",
+        "it asked for a client certificate, got none, and ended the connection without an answer; \
+         if it needs one, {}",
         present_one(attempt)
     )
 }
@@ -87,8 +90,9 @@ fn or_pass_through(attempt: Attempt) -> &'static str {
 
 fn nothing_in_common(attempt: Attempt) -> String {
     format!(
-        "it has no TLS version and cipher suite in common with this proxy, which speaks TLS 1.3, and TLS 1.2 with ECDHE and \
-         AES-GCM or ChaCha20-Poly1305; bring its TLS configuration up to date, {}",
+        "it has no TLS version and cipher suite in common with this proxy, which speaks TLS 1.3, \
+         and TLS 1.2 with ECDHE and AES-GCM or ChaCha20-Poly1305; bring its TLS configuration up \
+         to date, {}",
         or_pass_through(attempt)
     )
 }
@@ -105,7 +109,9 @@ pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
             | PeerIncompatible::NoKxGroupsInCommon
             | PeerIncompatible::NoSignatureSchemesInCommon
             | PeerIncompatible::ExtendedMasterSecretExtensionRequired => nothing_in_common(attempt),
-            PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => certificate_demanded(attempt),
+            PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {
+                certificate_demanded(attempt)
+            }
             _ => format!(
                 "it speaks a TLS that this proxy does not; bring its TLS configuration up to \
                  date, {}",
@@ -117,7 +123,8 @@ pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
             | InvalidMessage::UnknownProtocolVersion
             | InvalidMessage::MessageTooLarge
             | InvalidMessage::InvalidEmptyPayload,
-        ) => "it does not answer in TLS on that port; if it speaks plain HTTP there, ask it by http://"
+        ) => "it does not answer in TLS on that port; if it speaks plain HTTP there, ask it by \
+              http://"
             .to_owned(),
         Error::NoCertificatesPresented => "it presented no certificate".to_owned(),
         Error::PeerMisbehaved(_)
@@ -155,31 +162,41 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
             "it does not serve that name; check the name, or what it resolves to".to_owned()
         }
         Alert::AccessDenied => "it refused the TLS handshake: access is denied".to_owned(),
-        Alert::InternalError => "it failed during the TLS handshake: an internal error of its own".to_owned(),
-        alert => format!("it ended the TLS handshake with alert {} (RFC 8446 section 6)", u8::from(alert)),
+        Alert::InternalError => {
+            "it failed during the TLS handshake: an internal error of its own".to_owned()
+        }
+        alert => format!(
+            "it ended the TLS handshake with alert {} (RFC 8446 section 6)",
+            u8::from(alert)
+        ),
     }
 }
 
 #[expect(clippy::too_many_lines, reason = "a table: one arm a problem")]
 fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
     match problem {
-        CertificateError::UnknownIssuer => {
-            "its certificate was issued by nobody trusted here; if that is intended, give its \
-             CA, or the certificate itself, by --upstream-ca"
-                .to_owned()
-        }
+        CertificateError::UnknownIssuer => "its certificate was issued by nobody trusted here; if \
+                                            that is intended, give its CA, or the certificate \
+                                            itself, by --upstream-ca"
+            .to_owned(),
         CertificateError::ExpiredContext { not_after, .. } => {
             format!("its certificate has expired{}; it must be renewed", on(*not_after))
         }
         CertificateError::Expired => "its certificate has expired; it must be renewed".to_owned(),
         CertificateError::NotValidYetContext { not_before, .. } => {
-            format!("its certificate is not valid yet, but{}; check the clocks of both", from(*not_before))
+            format!(
+                "its certificate is not valid yet, but{}; check the clocks of both",
+                from(*not_before)
+            )
         }
         CertificateError::NotValidYet => {
             "its certificate is not valid yet; check the clocks of both".to_owned()
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("its certificate is for {}, not for the name that was asked for", names(presented))
+            format!(
+                "its certificate is for {}, not for the name that was asked for",
+                names(presented)
+            )
         }
         CertificateError::NotValidForName => {
             "its certificate is not for the name that was asked for".to_owned()
@@ -192,17 +209,19 @@ fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
             "whether its certificate was revoked cannot be told".to_owned()
         }
         CertificateError::BadEncoding => {
-            format!("its certificate is malformed; it must be made anew, {}", or_pass_through(attempt))
+            format!(
+                "its certificate is malformed; it must be made anew, {}",
+                or_pass_through(attempt)
+            )
         }
-        CertificateError::BadSignature => {
-            "its certificate was not signed by the CA of its issuer's name that is trusted here; \
-             if that is intended, give its CA by --upstream-ca"
-                .to_owned()
-        }
+        CertificateError::BadSignature => "its certificate was not signed by the CA of its \
+                                           issuer's name that is trusted here; if that is \
+                                           intended, give its CA by --upstream-ca"
+            .to_owned(),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
-            "its certificate is signed by an algorithm that is not safe any more, or not known here; it must be made anew (RSA or \
-             ECDSA with SHA-256, Ed25519), {}",
+            "its certificate is signed by an algorithm that is not safe any more, or not known \
+             here; it must be made anew (RSA or ECDSA with SHA-256, Ed25519), {}",
             or_pass_through(attempt)
         ),
         CertificateError::InvalidPurposeContext { presented, .. } => {
@@ -210,9 +229,9 @@ fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
             let purpose = if clients { "for clients, not for servers" } else { "not for servers" };
             format!("its certificate is {purpose} (extended key usage); it must be made anew")
         }
-        CertificateError::InvalidPurpose => {
-            "its certificate is not for servers (extended key usage); it must be made anew".to_owned()
-        }
+        CertificateError::InvalidPurpose => "its certificate is not for servers (extended key \
+                                             usage); it must be made anew"
+            .to_owned(),
         CertificateError::UnhandledCriticalExtension => {
             "its certificate has a critical extension that is not known here".to_owned()
         }
@@ -245,9 +264,11 @@ fn of_path(other: &rustls::OtherError) -> String {
             | Error::MaximumPathDepthExceeded
             | Error::MaximumNameConstraintComparisonsExceeded,
         ) => "its chain of certificates is too long to be verified".to_owned(),
-        Some(Error::ExtensionValueInvalid | Error::MalformedExtensions | Error::MalformedDnsIdentifier) => {
-            "its certificate is malformed; it must be made anew".to_owned()
-        }
+        Some(
+            Error::ExtensionValueInvalid
+            | Error::MalformedExtensions
+            | Error::MalformedDnsIdentifier,
+        ) => "its certificate is malformed; it must be made anew".to_owned(),
         _ => "its certificate is not acceptable".to_owned(),
     }
 }
@@ -306,7 +327,9 @@ mod tests {
         let governed = Attempt { governed: true, ..open };
         let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let certificate = |error| Error::InvalidCertificate(error);
-        let path = |error: webpki::Error| certificate(CertificateError::Other(OtherError(Arc::new(error))));
+        let path = |error: webpki::Error| {
+            certificate(CertificateError::Other(OtherError(Arc::new(error))))
+        };
         let wrong_name = |presented: &[&str]| {
             certificate(CertificateError::NotValidForNameContext {
                 expected: rustls::pki_types::ServerName::try_from("a.test").unwrap(),
@@ -318,12 +341,24 @@ mod tests {
             (Error::AlertReceived(AlertDescription::HandshakeFailure), open, "network.passthrough"),
             (Error::AlertReceived(AlertDescription::HandshakeFailure), governed, "cannot be named"),
             (Error::AlertReceived(AlertDescription::HandshakeFailure), asked, "client certificate"),
-            (Error::AlertReceived(AlertDescription::CertificateRequired), open, "client certificate"),
+            (
+                Error::AlertReceived(AlertDescription::CertificateRequired),
+                open,
+                "client certificate",
+            ),
             (Error::AlertReceived(AlertDescription::ProtocolVersion), open, "in common"),
             (Error::AlertReceived(AlertDescription::InsufficientSecurity), open, "in common"),
-            (Error::AlertReceived(AlertDescription::UnrecognisedName), open, "does not serve that name"),
+            (
+                Error::AlertReceived(AlertDescription::UnrecognisedName),
+                open,
+                "does not serve that name",
+            ),
             (Error::AlertReceived(AlertDescription::DecodeError), open, "alert 50"),
-            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), open, "in common"),
+            (
+                Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13),
+                open,
+                "in common",
+            ),
             (Error::PeerMisbehaved(PeerMisbehaved::IllegalTlsInnerPlaintext), open, "rules of TLS"),
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), open, "http://"),
             (Error::General("secret detail".to_owned()), open, "handshake with it failed"),
@@ -353,7 +388,11 @@ mod tests {
             ),
             (wrong_name(&[]), open, "no host name"),
             (wrong_name(&["DnsName(\"a\")"; 9]), open, "and 4 more"),
-            (path(webpki::Error::CaUsedAsEndEntity), open, "exactly that certificate by --upstream-ca"),
+            (
+                path(webpki::Error::CaUsedAsEndEntity),
+                open,
+                "exactly that certificate by --upstream-ca",
+            ),
             (path(webpki::Error::NameConstraintViolation), open, "may not issue any for that name"),
             (path(webpki::Error::UnsupportedCertVersion), open, "v3"),
             (path(webpki::Error::EmptyEkuExtension), open, "not acceptable"),

@@ -1,8 +1,9 @@
-//! TLS towards the sandbox: one server configuration per name, built when the name is first asked for and then kept, so
-//! that a handshake costs no minting and sessions can be resumed.
+//! TLS towards the sandbox: one server configuration per name, built when the name is first asked
+//! for and then kept, so that a handshake costs no minting and sessions can be resumed.
 //!
-//! Names are bounded twice: minting is rate-limited and the cache is an LRU (attack X1). Sessions are tickets sealed with a
-//! key of this sandbox; rustls resumes a ticket only under the server name it was issued for (T9).
+//! Names are bounded twice: minting is rate-limited and the cache is an LRU (attack X1). Sessions
+//! are tickets sealed with a key of this sandbox; rustls resumes a ticket only under the server
+//! name it was issued for (T9).
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +63,8 @@ impl std::fmt::Debug for ServerConfigs {
 }
 
 impl ServerConfigs {
-    /// For one sandbox's authority; at most `per_second` leaves are minted a second, with a reserve of `burst`.
+    /// For one sandbox's authority; at most `per_second` leaves are minted a second, with a reserve
+    /// of `burst`.
     pub(crate) fn new(
         authority: Authority,
         per_second: u64,
@@ -76,7 +78,8 @@ impl ServerConfigs {
         Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), metrics })
     }
 
-    /// Changes how many leaves may be minted. What was saved up stays, as far as the new reserve goes.
+    /// Changes how many leaves may be minted. What was saved up stays, as far as the new reserve
+    /// goes.
     pub(crate) fn set_rate(&self, per_second: u64, burst: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state.per_second, state.burst) = (per_second, burst);
@@ -92,8 +95,8 @@ impl ServerConfigs {
         self.authority.pem()
     }
 
-    /// The configuration for a name. The lock is held while a leaf is minted (some 50 µs), so that requests for the same
-    /// new name mint it once.
+    /// The configuration for a name. The lock is held while a leaf is minted (some 50 µs), so that
+    /// requests for the same new name mint it once.
     pub fn get(&self, host: &Host) -> Result<Arc<ServerConfig>, MintError> {
         let now = Instant::now();
         // A panic inside the lock leaves at worst a missing entry: the cache is as good as before.
@@ -136,7 +139,8 @@ mod tests {
     use super::*;
 
     fn configs(per_second: u64, burst: u64) -> ServerConfigs {
-        ServerConfigs::new(Authority::new("test").unwrap(), per_second, burst, Arc::default()).unwrap()
+        ServerConfigs::new(Authority::new("test").unwrap(), per_second, burst, Arc::default())
+            .unwrap()
     }
 
     #[test]

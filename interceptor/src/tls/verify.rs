@@ -28,7 +28,10 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    pub(super) fn new(roots: Arc<WebPkiServerVerifier>, given: Vec<CertificateDer<'static>>) -> Verifier {
+    pub(super) fn new(
+        roots: Arc<WebPkiServerVerifier>,
+        given: Vec<CertificateDer<'static>>,
+    ) -> Verifier {
         let given_pem: String = given.iter().map(|certificate| to_pem(certificate)).collect();
         Verifier { roots, named: given.into_iter().collect(), given_pem: given_pem.into() }
     }
@@ -66,8 +69,13 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified =
-            self.roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let verified = self.roots.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
         match verified {
             Err(error) if is_about_its_issuer(&error) && self.named.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
@@ -133,12 +141,18 @@ mod tests {
         for certificate in given {
             roots.add((*certificate).clone()).unwrap();
         }
-        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .unwrap();
         Verifier::new(roots, given.iter().map(|certificate| (*certificate).clone()).collect())
     }
 
     /// In the year 2026.
-    fn verify(verifier: &Verifier, certificate: &CertificateDer<'_>, name: &str) -> Result<(), Error> {
+    fn verify(
+        verifier: &Verifier,
+        certificate: &CertificateDer<'_>,
+        name: &str,
+    ) -> Result<(), Error> {
         let now = UnixTime::since_unix_epoch(Duration::from_secs(1_780_000_000));
         let name = ServerName::try_from(name.to_owned()).unwrap();
         verifier.verify_server_cert(certificate, &[], &name, &[], now).map(|_| ())
@@ -159,7 +173,10 @@ mod tests {
             Err(Error::InvalidCertificate(error)) => error,
             other => panic!("{other:?}"),
         };
-        assert!(matches!(refused(&own, "other.test"), CertificateError::NotValidForNameContext { .. }));
+        assert!(matches!(
+            refused(&own, "other.test"),
+            CertificateError::NotValidForNameContext { .. }
+        ));
         assert!(matches!(refused(&expired, NAME), CertificateError::ExpiredContext { .. }));
         assert!(matches!(refused(&early, NAME), CertificateError::NotValidYetContext { .. }));
         // Of the same name and maker, but not the one that was given.
@@ -175,7 +192,8 @@ mod tests {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = authority();
         params.distinguished_name.push(rcgen::DnType::CommonName, "issuer");
-        let issuer = rcgen::CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer =
+            rcgen::CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let leaf = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
         let leaf = leaf.signed_by(&key, &issuer).unwrap().der().clone();
         let given = verifier(&[&leaf]);

@@ -1,8 +1,8 @@
-//! Raw and passthrough connections: bytes carried both ways, unread, by splice(2), which moves them between sockets without
-//! copying them through user space.
+//! Raw and passthrough connections: bytes carried both ways, unread, by splice(2), which moves them
+//! between sockets without copying them through user space.
 //!
-//! Each direction ends by itself, so that a half-close passes through (RFC 9293 section 3.6); a failure of either ends both,
-//! and so does silence in both for the idle limit.
+//! Each direction ends by itself, so that a half-close passes through (RFC 9293 section 3.6); a
+//! failure of either ends both, and so does silence in both for the idle limit.
 
 pub(crate) mod pulse;
 
@@ -24,7 +24,8 @@ use crate::proxy::budget::Allowance;
 use interceptor_policy::Reason;
 use pulse::Pulse;
 
-/// What a pipe may hold, in bytes: larger pipes mean fewer system calls and more kernel memory per tunnel.
+/// What a pipe may hold, in bytes: larger pipes mean fewer system calls and more kernel memory per
+/// tunnel.
 const PIPE: usize = 256 * 1024;
 
 /// Bytes carried so far, both ways; kept where they are read after the tunnel was cut off, too.
@@ -54,7 +55,8 @@ impl Carried {
     /// # Errors
     /// `QuotaExceeded` when they may not be: `limits.bytes_up_per_host`.
     pub(crate) fn take_up(&self, bytes: u64) -> io::Result<()> {
-        if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes)) {
+        if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes))
+        {
             self.spent.store(true, Ordering::Relaxed);
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, exceeded));
         }
@@ -91,7 +93,8 @@ impl Carried {
     }
 }
 
-/// Carries bytes between the sandbox and the origin until both have closed, one fails, or nothing moves for `idle`.
+/// Carries bytes between the sandbox and the origin until both have closed, one fails, or nothing
+/// moves for `idle`.
 ///
 /// # Errors
 /// `TimedOut` after `idle`, or what the sockets give.
@@ -113,13 +116,18 @@ pub(crate) async fn carry(
     }
 }
 
-async fn one_way(from: &TcpStream, to: &TcpStream, count: impl Fn(u64) -> io::Result<()>) -> io::Result<()> {
+async fn one_way(
+    from: &TcpStream,
+    to: &TcpStream,
+    count: impl Fn(u64) -> io::Result<()>,
+) -> io::Result<()> {
     let (out, into) = pipe()?;
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
     loop {
         // The pipe is empty here, so that "would block" can only be said by the socket.
-        let filled =
-            from.async_io(Interest::READABLE, || Ok(splice(from, None, &into, None, PIPE, flags)?)).await?;
+        let filled = from
+            .async_io(Interest::READABLE, || Ok(splice(from, None, &into, None, PIPE, flags)?))
+            .await?;
         if filled == 0 {
             // The peer may have gone already: then there is nobody to tell.
             let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
@@ -129,8 +137,9 @@ async fn one_way(from: &TcpStream, to: &TcpStream, count: impl Fn(u64) -> io::Re
         count(filled as u64)?;
         let mut left = filled;
         while left > 0 {
-            let moved =
-                to.async_io(Interest::WRITABLE, || Ok(splice(&out, None, to, None, left, flags)?)).await?;
+            let moved = to
+                .async_io(Interest::WRITABLE, || Ok(splice(&out, None, to, None, left, flags)?))
+                .await?;
             left -= moved;
         }
     }

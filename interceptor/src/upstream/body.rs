@@ -10,7 +10,9 @@ use http_body::Body;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request.
-pub(crate) trait RequestBody: Body<Data = Bytes, Error = Error> + Debug + Send + Unpin {
+pub(crate) trait RequestBody:
+    Body<Data = Bytes, Error = Error> + Debug + Send + Unpin
+{
     /// Tells how the connection carries trailers.
     fn carried(&mut self, carriage: Carriage);
 }

@@ -118,15 +118,19 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
-    /// A listener whose queue is full: the kernel drops what else wants to connect, as a firewall would.
+    /// A listener whose queue is full: the kernel drops what else wants to connect, as a firewall
+    /// would.
     async fn silent() -> (socket2::Socket, Vec<TcpStream>, SocketAddr) {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         socket.listen(0).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         let mut held = Vec::new();
         for _ in 0..16 {
-            match tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
+            match tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address))
+                .await
+            {
                 Ok(stream) => held.push(stream.unwrap()),
                 Err(_) => return (socket, held, address),
             }
@@ -138,7 +142,8 @@ mod tests {
     async fn the_first_that_answers_is_taken_and_its_options_are_set() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stream, dialled) = dial(vec![refusing().await, address], Duration::from_secs(5)).await.unwrap();
+        let (stream, dialled) =
+            dial(vec![refusing().await, address], Duration::from_secs(5)).await.unwrap();
         assert_eq!(dialled, address);
         assert_eq!(stream.peer_addr().unwrap(), address);
         assert!(stream.nodelay().unwrap());
@@ -162,12 +167,17 @@ mod tests {
         let (one, two) = (refusing().await, refusing().await);
         match dial(vec![one, two], Duration::from_secs(5)).await {
             Err(DialError::Failed(errors)) => {
-                let mut named: Vec<SocketAddr> = errors.iter().map(|(address, _)| *address).collect();
+                let mut named: Vec<SocketAddr> =
+                    errors.iter().map(|(address, _)| *address).collect();
                 named.sort_unstable();
                 let mut want = vec![one, two];
                 want.sort_unstable();
                 assert_eq!(named, want);
-                assert!(errors.iter().all(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused));
+                assert!(
+                    errors
+                        .iter()
+                        .all(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused)
+                );
             }
             other => panic!("{other:?}"),
         }

@@ -73,7 +73,9 @@ impl UpstreamError {
             | UpstreamError::NoAddresses { .. }
             | UpstreamError::Lookup { .. }
             | UpstreamError::Unreachable { .. } => Reason::UpstreamUnreachable,
-            UpstreamError::LookupTimeout { .. } | UpstreamError::Timeout { .. } => Reason::UpstreamTimeout,
+            UpstreamError::LookupTimeout { .. } | UpstreamError::Timeout { .. } => {
+                Reason::UpstreamTimeout
+            }
         }
     }
 
@@ -87,6 +89,7 @@ impl UpstreamError {
 }
 
 fn list(attempts: &[(SocketAddr, io::Error)]) -> String {
-    let each: Vec<String> = attempts.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    let each: Vec<String> =
+        attempts.iter().map(|(address, error)| format!("{address}: {error}")).collect();
     each.join("; ")
 }

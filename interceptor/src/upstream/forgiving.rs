@@ -26,7 +26,10 @@ impl<S> Forgiving<S> {
     fn forgive(&mut self, written: io::Result<usize>, all: usize) -> io::Result<usize> {
         match written {
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
             {
                 self.broken = true;
                 Ok(all)
@@ -37,13 +40,21 @@ impl<S> Forgiving<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Forgiving<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(cx, out)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Forgiving<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.broken {
             return Poll::Ready(Ok(bytes.len()));

@@ -18,7 +18,9 @@ pub(super) fn permitted(
     addresses: Vec<IpAddr>,
 ) -> Result<Vec<SocketAddr>, UpstreamError> {
     let judge = |address| {
-        policy.decide_address(host, address, port).and_then(|()| not_own(policy, host, address, port))
+        policy
+            .decide_address(host, address, port)
+            .and_then(|()| not_own(policy, host, address, port))
     };
     keep(addresses.into_iter().map(|address| SocketAddr::new(address.to_canonical(), port)), judge)
 }
@@ -62,7 +64,12 @@ fn keep(
 
 /// Refuses the host's own addresses, public ones included, because local services may trust local
 /// clients. An allow rule that names the address permits it, as for special-purpose ones.
-pub(super) fn not_own(policy: &Policy, host: &Host, address: IpAddr, port: u16) -> Result<(), Deny> {
+pub(super) fn not_own(
+    policy: &Policy,
+    host: &Host,
+    address: IpAddr,
+    port: u16,
+) -> Result<(), Deny> {
     if !is_own(address) || policy.allows_address(address, port) {
         return Ok(());
     }
@@ -73,8 +80,9 @@ pub(super) fn not_own(policy: &Policy, host: &Host, address: IpAddr, port: u16) 
         rule: None,
         credential: None,
         message: format!(
-            "{host} port {port} was refused by the network policy: it resolves to {address}, which belongs to the host \
-             that runs the interceptor; an allow rule that names the address would permit it"
+            "{host} port {port} was refused by the network policy: it resolves to {address}, \
+             which belongs to the host that runs the interceptor; an allow rule that names the \
+             address would permit it"
         ),
         nearest: None,
     })

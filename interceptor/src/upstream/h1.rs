@@ -78,7 +78,10 @@ impl H1 {
         self.sender.try_send_request(request).await.map_err(|mut failed| {
             let unsent = failed.take_message();
             let error = failed.into_error();
-            let stale = used && unsent.is_none() && has_ended(&error) && !self.heard.load(Ordering::Relaxed);
+            let stale = used
+                && unsent.is_none()
+                && has_ended(&error)
+                && !self.heard.load(Ordering::Relaxed);
             SendError { error, unsent, stale }
         })
     }
@@ -94,7 +97,10 @@ fn has_ended(error: &hyper::Error) -> bool {
     while let Some(cause) = source {
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             let kind = error.kind();
-            return matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+            return matches!(
+                kind,
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            );
         }
         source = cause.source();
     }
@@ -109,7 +115,11 @@ struct Listening<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, out);
@@ -121,7 +131,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
 

@@ -128,14 +128,20 @@ impl Upstream {
     /// Connects to `host`: resolves it, judges every address, and dials those that `policy`
     /// permits, alternating families (RFC 8305). An address literal is judged and dialled directly.
     /// The policy must already have permitted `host`.
-    pub async fn connect(&self, policy: &Policy, host: &Host, port: u16) -> Result<Dialed, UpstreamError> {
+    pub async fn connect(
+        &self,
+        policy: &Policy,
+        host: &Host,
+        port: u16,
+    ) -> Result<Dialed, UpstreamError> {
         let limit = self.0.connect_timeout;
         let deadline = Instant::now() + limit;
         let timeout = || UpstreamError::Timeout { host: host.to_string(), port, limit };
-        let addresses = match tokio::time::timeout_at(deadline, self.addresses(policy, host, port)).await {
-            Ok(addresses) => addresses?,
-            Err(_) => return Err(UpstreamError::LookupTimeout { host: host.to_string() }),
-        };
+        let addresses =
+            match tokio::time::timeout_at(deadline, self.addresses(policy, host, port)).await {
+                Ok(addresses) => addresses?,
+                Err(_) => return Err(UpstreamError::LookupTimeout { host: host.to_string() }),
+            };
         match dial::dial(addresses, deadline.saturating_duration_since(Instant::now())).await {
             Ok((stream, address)) => Ok(Dialed { stream, address }),
             Err(DialError::Timeout) => Err(timeout()),
@@ -158,15 +164,17 @@ impl Upstream {
         }
         let found = match host {
             Host::Ip(address) => vec![*address],
-            Host::Name(name) => self.0.resolver.addresses(name.as_str()).await.map_err(|error| {
-                let host = name.to_string();
-                match error {
-                    ResolveError::NoSuchName => UpstreamError::NoSuchName { host },
-                    ResolveError::NoAddresses => UpstreamError::NoAddresses { host },
-                    ResolveError::Timeout => UpstreamError::LookupTimeout { host },
-                    ResolveError::Failed(problem) => UpstreamError::Lookup { host, problem },
-                }
-            })?,
+            Host::Name(name) => {
+                self.0.resolver.addresses(name.as_str()).await.map_err(|error| {
+                    let host = name.to_string();
+                    match error {
+                        ResolveError::NoSuchName => UpstreamError::NoSuchName { host },
+                        ResolveError::NoAddresses => UpstreamError::NoAddresses { host },
+                        ResolveError::Timeout => UpstreamError::LookupTimeout { host },
+                        ResolveError::Failed(problem) => UpstreamError::Lookup { host, problem },
+                    }
+                })?
+            }
         };
         guard::permitted(policy, host, port, found)
     }

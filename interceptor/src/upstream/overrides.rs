@@ -140,7 +140,9 @@ fn name(text: &str) -> Result<String, &'static str> {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     if text.len() > 253 || !text.split('.').all(label) {
-        return Err("the name is not a host name (an international one is written in its xn-- form)");
+        return Err(
+            "the name is not a host name (an international one is written in its xn-- form)",
+        );
     }
     Ok(text)
 }
@@ -259,7 +261,10 @@ mod tests {
         assert_eq!(found(&all, "b.c.example.com", 443), ["192.0.2.1:443"]);
         assert_eq!(found(&all, "b.eu.example.com", 443), ["192.0.2.2:443"]);
         assert_eq!(found(&all, "api.eu.example.com", 443), ["192.0.2.3:443"]);
-        assert_eq!(found(&all, "api.eu.example.com", 8443), ["192.0.2.4:8443", "[2001:db8::4]:8443"]);
+        assert_eq!(
+            found(&all, "api.eu.example.com", 8443),
+            ["192.0.2.4:8443", "[2001:db8::4]:8443"]
+        );
         assert_eq!(found(&all, "example.com", 443), ["192.0.2.9:443"]);
     }
 

@@ -207,7 +207,12 @@ impl Pool {
                 shared.since = Instant::now();
                 let (sender, address) = (Sender::H2(shared.sender.clone()), shared.address);
                 self.metrics.pool_reused();
-                return Some(Connection { sender, address, used: true, asked_for_certificate: false });
+                return Some(Connection {
+                    sender,
+                    address,
+                    used: true,
+                    asked_for_certificate: false,
+                });
             }
             state.shared.remove(key);
             self.gauge(&state);
@@ -405,12 +410,14 @@ impl Pool {
         h2: bool,
     ) -> Result<(Sender, bool), ConnectError> {
         let name = match &key.host {
-            Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
-                .map_err(|_| ConnectError::Tls(format!("`{}` cannot stand in a certificate", key.host)))?,
+            Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| {
+                ConnectError::Tls(format!("`{}` cannot stand in a certificate", key.host))
+            })?,
             Host::Ip(address) => ServerName::from(*address),
         };
         let config = if h2 { &self.tls.h2 } else { &self.tls.h1 };
-        let (stream, asked) = watched(TlsConnector::from(config.clone()).connect(name, stream)).await;
+        let (stream, asked) =
+            watched(TlsConnector::from(config.clone()).connect(name, stream)).await;
         let attempt = Attempt { governed: key.is_governed(), asked_for_certificate: asked };
         let stream = stream.map_err(|error| explain(&error, attempt))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -475,7 +482,9 @@ fn explain(error: &io::Error, attempt: Attempt) -> ConnectError {
     use rustls::{AlertDescription, Error};
     tracing::debug!(%error, "a TLS handshake with an origin failed");
     match refusal::of_io(error) {
-        Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => ConnectError::NoCommonVersion,
+        Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            ConnectError::NoCommonVersion
+        }
         _ => ConnectError::Tls(refusal::words(error, attempt)),
     }
 }

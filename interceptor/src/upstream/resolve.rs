@@ -113,7 +113,11 @@ impl Resolver {
 
     /// A copy for the same servers with an empty cache.
     pub(super) fn separate(&self) -> Resolver {
-        Resolver { client: client(&self.config), config: self.config.clone(), hosts: Arc::clone(&self.hosts) }
+        Resolver {
+            client: client(&self.config),
+            config: self.config.clone(),
+            hosts: Arc::clone(&self.hosts),
+        }
     }
 
     /// The addresses of `name`, both families.
@@ -154,7 +158,11 @@ impl Resolver {
     }
 
     /// The records of one type, with the CNAMEs that lead to them.
-    pub(super) async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<Record>, ResolveError> {
+    pub(super) async fn records(
+        &self,
+        name: &str,
+        kind: RecordType,
+    ) -> Result<Vec<Record>, ResolveError> {
         self.ask(&absolute(name)?, kind).await
     }
 
@@ -170,7 +178,8 @@ impl Resolver {
         if name.num_labels() < 2 {
             return Err(ResolveError::NoSuchName);
         }
-        let client = self.client.as_ref().map_err(|problem| ResolveError::Failed(problem.clone()))?;
+        let client =
+            self.client.as_ref().map_err(|problem| ResolveError::Failed(problem.clone()))?;
         match timeout(TIMEOUT, client.lookup(name.clone(), kind)).await {
             Ok(Ok(found)) => Ok(found.answers().to_vec()),
             Ok(Err(error)) => Err(error.into()),
@@ -185,7 +194,9 @@ impl From<NetError> for ResolveError {
             _ if error.is_nx_domain() => ResolveError::NoSuchName,
             _ if error.is_no_records_found() => ResolveError::NoAddresses,
             NetError::Timeout => ResolveError::Timeout,
-            NetError::NoConnections => ResolveError::Failed("no name server is reachable".to_owned()),
+            NetError::NoConnections => {
+                ResolveError::Failed("no name server is reachable".to_owned())
+            }
             NetError::Dns(DnsError::ResponseCode(code)) => {
                 ResolveError::Failed(format!("the name server returned {code}"))
             }
@@ -194,7 +205,9 @@ impl From<NetError> for ResolveError {
     }
 }
 
-fn client(config: &Result<(ResolverConfig, ResolverOpts), String>) -> Result<TokioResolver, String> {
+fn client(
+    config: &Result<(ResolverConfig, ResolverOpts), String>,
+) -> Result<TokioResolver, String> {
     let (config, options) = config.clone()?;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
@@ -220,12 +233,17 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
         connection.port = address.port();
         connection
     };
-    NameServerConfig::new(address.ip(), true, vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())])
+    NameServerConfig::new(
+        address.ip(),
+        true,
+        vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())],
+    )
 }
 
 /// The name as an absolute one, without search domains.
 fn absolute(name: &str) -> Result<Name, ResolveError> {
-    let mut name = Name::from_ascii(name).map_err(|error| ResolveError::Failed(error.to_string()))?;
+    let mut name =
+        Name::from_ascii(name).map_err(|error| ResolveError::Failed(error.to_string()))?;
     name.set_fqdn(true);
     Ok(name)
 }

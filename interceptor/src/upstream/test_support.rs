@@ -1,4 +1,5 @@
-//! For tests: policies from their text, and an authoritative name server on loopback that logs every question.
+//! For tests: policies from their text, and an authoritative name server on loopback that logs
+//! every question.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,8 @@ use tokio::task::JoinSet;
 
 pub(crate) fn policy(json: &str) -> Policy {
     let parsed = Document::parse(json).unwrap_or_else(|problems| panic!("{problems:?}"));
-    Policy::compile(&parsed.document, &Catalogue::builtin()).unwrap_or_else(|problems| panic!("{problems:?}"))
+    Policy::compile(&parsed.document, &Catalogue::builtin())
+        .unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 /// What the server says of a name.
@@ -79,7 +81,9 @@ impl TestNameServer {
                     if stream.read_exact(&mut query).await.is_err() {
                         break;
                     }
-                    let Some(answer) = answer(&query, &*answers, &own_log, 65_535) else { continue };
+                    let Some(answer) = answer(&query, &*answers, &own_log, 65_535) else {
+                        continue;
+                    };
                     if stream.write_u16(answer.len() as u16).await.is_err() {
                         break;
                     }
@@ -119,7 +123,9 @@ fn answer(
         }
         Says::Records(ttl, data) => {
             let owner: Name = question.name().clone();
-            message.add_answers(data.into_iter().map(|data| Record::from_rdata(owner.clone(), ttl, data)));
+            message.add_answers(
+                data.into_iter().map(|data| Record::from_rdata(owner.clone(), ttl, data)),
+            );
         }
     }
     let bytes = message.to_vec().unwrap();

@@ -55,7 +55,8 @@ async fn was_reached(listener: &TcpListener) -> bool {
 async fn a_permitted_name_is_resolved_and_dialled_and_the_answer_is_kept_for_its_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server =
-        TestNameServer::start(|_, kind| Says::addresses(60, kind, &["127.0.0.1", "2001:db8::1"])).await;
+        TestNameServer::start(|_, kind| Says::addresses(60, kind, &["127.0.0.1", "2001:db8::1"]))
+            .await;
     let upstream = asking(&server);
     let policy = policy(r#"{"network":{"allow":["api.example.com","127.0.0.1"]}}"#);
     let port = listener.local_addr().unwrap().port();
@@ -105,9 +106,12 @@ async fn d3_a_name_that_points_inside_is_refused_whatever_the_spelling() {
         "fe80::1",
         "ff02::1",
     ] {
-        let server = TestNameServer::start(move |_, kind| Says::addresses(60, kind, &[address])).await;
-        let error =
-            asking(&server).connect(&unrestricted(), &host("evil.example.com"), 80).await.unwrap_err();
+        let server =
+            TestNameServer::start(move |_, kind| Says::addresses(60, kind, &[address])).await;
+        let error = asking(&server)
+            .connect(&unrestricted(), &host("evil.example.com"), 80)
+            .await
+            .unwrap_err();
         assert_eq!(error.reason(), Reason::HostDenied, "{address}: {error}");
         let text = error.to_string();
         assert!(text.contains("evil.example.com"), "{text}");
@@ -190,11 +194,16 @@ async fn d3_a_chain_of_aliases_into_the_intranet_is_refused() {
         }
         Says::Whole(vec![
             Record::from_rdata(owner, 60, RData::CNAME(CNAME(next.clone()))),
-            Record::from_rdata(next, 60, RData::A("10.9.9.9".parse::<std::net::Ipv4Addr>().unwrap().into())),
+            Record::from_rdata(
+                next,
+                60,
+                RData::A("10.9.9.9".parse::<std::net::Ipv4Addr>().unwrap().into()),
+            ),
         ])
     })
     .await;
-    let error = asking(&server).connect(&unrestricted(), &host("alias.example.com"), 80).await.unwrap_err();
+    let error =
+        asking(&server).connect(&unrestricted(), &host("alias.example.com"), 80).await.unwrap_err();
     assert_eq!(error.reason(), Reason::HostDenied, "{error}");
     assert!(error.to_string().contains("10.9.9.9"), "{error}");
 }
@@ -225,7 +234,8 @@ async fn an_override_is_not_exempt_from_a_deny_rule_that_names_the_address() {
         (r#"{"network":{"deny":["127.0.0.0/8:2"]}}"#, false),
     ] {
         // Nobody listens on port 1: where it is dialled, it is refused.
-        let error = upstream.connect(&policy(rules), &host("api.example.com"), 1).await.unwrap_err();
+        let error =
+            upstream.connect(&policy(rules), &host("api.example.com"), 1).await.unwrap_err();
         assert_eq!(error.reason() == Reason::HostDenied, denied, "{rules}: {error}");
     }
 }
@@ -246,8 +256,13 @@ async fn p1_the_host_s_own_addresses_are_refused_unless_a_rule_names_them() {
     let deny = guard::not_own(&unrestricted(), &host("own.example.com"), own, 80).unwrap_err();
     assert_eq!(deny.reason, Reason::HostDenied);
     assert!(deny.message.contains("127.0.0.1"), "{}", deny.message);
-    guard::not_own(&policy(r#"{"network":{"allow":["127.0.0.1:80"]}}"#), &host("own.example.com"), own, 80)
-        .unwrap();
+    guard::not_own(
+        &policy(r#"{"network":{"allow":["127.0.0.1:80"]}}"#),
+        &host("own.example.com"),
+        own,
+        80,
+    )
+    .unwrap();
 }
 
 #[tokio::test]
@@ -271,7 +286,11 @@ async fn what_cannot_be_found_or_reached_says_so() {
         ("nothing.example.com", Reason::UpstreamUnreachable, "nothing.example.com has no address"),
         ("broken.example.com", Reason::UpstreamUnreachable, "cannot look up broken.example.com"),
         ("refusing.example.com", Reason::UpstreamUnreachable, "127.0.0.1:1: Connection refused"),
-        ("silent.example.com", Reason::UpstreamTimeout, "no name server answered for silent.example.com"),
+        (
+            "silent.example.com",
+            Reason::UpstreamTimeout,
+            "no name server answered for silent.example.com",
+        ),
     ] {
         let start = Instant::now();
         let error = upstream.connect(&policy, &host(name), 1).await.unwrap_err();
@@ -282,13 +301,18 @@ async fn what_cannot_be_found_or_reached_says_so() {
     let name = |text| host(text).name().unwrap().clone();
     assert_eq!(upstream.exists(&name("missing.example.com")).await, Existence::No);
     assert_eq!(upstream.exists(&name("nothing.example.com")).await, Existence::Yes);
-    assert_eq!(upstream.exists(&name("broken.example.com")).await, Existence::Unknown(LookupFailure::Failed));
+    assert_eq!(
+        upstream.exists(&name("broken.example.com")).await,
+        Existence::Unknown(LookupFailure::Failed)
+    );
 }
 
 #[tokio::test]
 async fn without_a_name_server_lookups_fail_and_say_so() {
-    let options =
-        UpstreamOptions { name_servers: NameServers::These(Vec::new()), ..UpstreamOptions::default() };
+    let options = UpstreamOptions {
+        name_servers: NameServers::These(Vec::new()),
+        ..UpstreamOptions::default()
+    };
     let upstream = Upstream::new(options);
     let error = upstream.connect(&unrestricted(), &host("api.example.com"), 443).await.unwrap_err();
     assert_eq!(error.reason(), Reason::UpstreamUnreachable);

@@ -9,8 +9,8 @@ use interceptor::cli::Cli;
 use super::pages::{blocks, pages, spans};
 use super::root;
 
-/// The words of the simple commands of a shell script. Substitutions stay in the word in which they stand,
-/// but the commands in them are found too.
+/// The words of the simple commands of a shell script. Substitutions stay in the word in which they
+/// stand, but the commands in them are found too.
 fn commands(script: &str) -> Vec<Vec<String>> {
     let script = script.replace("\\\n", " ");
     let mut commands = vec![Vec::new()];
@@ -115,7 +115,11 @@ fn the_program_knows_every_command_that_a_sentence_names() {
                     ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
                 ];
                 let valueless = error.to_string().contains("but none was supplied");
-                assert!(part.contains(&error.kind()) || valueless, "{}: {span}: {error}", path.display());
+                assert!(
+                    part.contains(&error.kind()) || valueless,
+                    "{}: {span}: {error}",
+                    path.display()
+                );
             }
             checked += 1;
         }
@@ -128,7 +132,8 @@ fn the_page_of_commands_has_every_command() {
     let page = fs::read_to_string(root().join("docs/run.md")).unwrap();
     let shown = Cli::command();
     let shown = shown.get_subcommands().filter(|command| !command.is_hide_set());
-    let names: Vec<&str> = shown.map(clap::Command::get_name).filter(|name| *name != "help").collect();
+    let names: Vec<&str> =
+        shown.map(clap::Command::get_name).filter(|name| *name != "help").collect();
     assert!(names.len() > 10, "{names:?}");
     for name in names {
         assert!(page.contains(&format!("`interceptor {name}")), "docs/run.md does not name {name}");
@@ -150,7 +155,11 @@ fn options_that_pages_name_are_options_of_the_program() {
         for span in spans(&text).into_iter().filter(|span| span.starts_with("--")) {
             let name = span.trim_start_matches('-').split([' ', '=', '…']).next().unwrap();
             let others = OTHERS.contains(&name);
-            assert!(others || known.iter().any(|known| known == name), "{}: {span}", path.display());
+            assert!(
+                others || known.iter().any(|known| known == name),
+                "{}: {span}",
+                path.display()
+            );
             checked += 1;
         }
     }
@@ -173,7 +182,8 @@ const OTHERS: [&str; 10] = [
 
 #[test]
 fn scripts_are_read_as_a_shell_reads_them() {
-    let script = "A=1\nsudo -E a 'b c' \"d $(e \"f\" (g)) h\" > out 2>&1 | i <in \\\n j # k\n l;m &\n";
+    let script =
+        "A=1\nsudo -E a 'b c' \"d $(e \"f\" (g)) h\" > out 2>&1 | i <in \\\n j # k\n l;m &\n";
     let words: Vec<String> = commands(script).iter().map(|command| command.join("+")).collect();
     assert_eq!(words, ["A=1", "sudo+-E+a+b c+d $(e \"f\" (g)) h", "i+j", "l", "m"]);
 }

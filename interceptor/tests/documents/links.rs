@@ -55,7 +55,8 @@ fn every_link_leads_to_a_file_of_the_repository_and_every_anchor_to_a_heading() 
             };
             assert!(root().join(&file).exists(), "{place}: there is no {}", file.display());
             if !anchor.is_empty() {
-                let known = headings.get(file.as_path()).unwrap_or_else(|| panic!("{place}: not a page"));
+                let known =
+                    headings.get(file.as_path()).unwrap_or_else(|| panic!("{place}: not a page"));
                 assert!(known.contains(anchor), "{place}: no such heading among {known:?}");
             }
             links += 1;
@@ -66,7 +67,8 @@ fn every_link_leads_to_a_file_of_the_repository_and_every_anchor_to_a_heading() 
 
 #[test]
 fn every_source_path_that_a_page_names_exists() {
-    let places = ["", "interceptor", "interceptor/src", "interceptor/policy/src", "tests", "xtask/src"];
+    let places =
+        ["", "interceptor", "interceptor/src", "interceptor/policy/src", "tests", "xtask/src"];
     let there = |path: &str| places.iter().any(|place| root().join(place).join(path).exists());
     let mut named = 0;
     for (page, text) in pages().iter().filter(|(page, _)| page != Path::new("CHANGELOG.md")) {

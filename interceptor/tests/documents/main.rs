@@ -8,6 +8,7 @@ mod links;
 mod pages;
 mod policies;
 mod sources;
+mod width;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,7 +39,8 @@ fn files(extensions: &[&str]) -> Vec<(PathBuf, String)> {
     read(&root(), extensions, &mut paths);
     paths.sort();
     let text = |path: PathBuf| {
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         (path.strip_prefix(root()).unwrap().to_owned(), text)
     };
     paths.into_iter().map(text).collect()
@@ -50,7 +52,8 @@ fn functions() -> BTreeSet<String> {
     for (_, text) in files(&["rs"]) {
         for line in text.lines().map(str::trim_start) {
             let line = line.strip_prefix("async ").unwrap_or(line);
-            if let Some((name, _)) = line.strip_prefix("fn ").and_then(|rest| rest.split_once('(')) {
+            if let Some((name, _)) = line.strip_prefix("fn ").and_then(|rest| rest.split_once('('))
+            {
                 names.insert(name.to_owned());
             }
         }

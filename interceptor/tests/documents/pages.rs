@@ -18,7 +18,10 @@ pub(super) struct Block {
 /// The pages of the repository.
 pub(super) fn pages() -> Vec<(PathBuf, String)> {
     let pages = files(&["md"]);
-    assert!(pages.iter().any(|(path, _)| path == Path::new("docs/policy.md")), "the pages are not found");
+    assert!(
+        pages.iter().any(|(path, _)| path == Path::new("docs/policy.md")),
+        "the pages are not found"
+    );
     pages
 }
 
@@ -65,7 +68,12 @@ pub(super) fn spans(text: &str) -> Vec<String> {
     let prose = prose(text).replace("\n\n", "\u{0}");
     let paragraphs = prose.split('\u{0}');
     let inside = |paragraph: &str| {
-        paragraph.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect::<Vec<_>>()
+        paragraph
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(|span| span.replace('\n', " "))
+            .collect::<Vec<_>>()
     };
     paragraphs.flat_map(inside).collect()
 }
@@ -84,7 +92,11 @@ fn lines_of_text_have_at_most_100_columns() {
 #[test]
 fn the_readme_is_short() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    assert!(readme.lines().count() <= 150, "{} lines: the rest belongs in docs/", readme.lines().count());
+    assert!(
+        readme.lines().count() <= 150,
+        "{} lines: the rest belongs in docs/",
+        readme.lines().count()
+    );
 }
 
 #[test]
@@ -93,8 +105,12 @@ fn the_readme_shows_what_the_demonstration_prints() {
     let demonstration = fs::read_to_string(root().join("tests/src/bin/demo.rs")).unwrap();
     let shown = blocks(Path::new("README.md"), &readme);
     let shown = shown.iter().find(|block| block.text.starts_with("an allowed request")).unwrap();
-    let titles: Vec<&str> =
-        shown.text.lines().filter_map(|line| line.split_once("  ")).map(|(title, _)| title).collect();
+    let titles: Vec<&str> = shown
+        .text
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(title, _)| title)
+        .collect();
     assert!(titles.iter().filter(|title| !title.is_empty()).count() >= 4, "{titles:?}");
     for title in titles {
         assert!(demonstration.contains(title), "the demonstration has no {title:?}");

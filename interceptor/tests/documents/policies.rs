@@ -44,8 +44,8 @@ fn every_json_block_parses_and_every_policy_among_them_is_free_of_errors() {
                 },
                 _ => continue,
             };
-            let document: Value =
-                serde_json::from_str(json).unwrap_or_else(|error| panic!("{}: {error}", block.place));
+            let document: Value = serde_json::from_str(json)
+                .unwrap_or_else(|error| panic!("{}: {error}", block.place));
             if is_policy(&document) {
                 check(json, &block.place);
                 policies += 1;
@@ -97,7 +97,8 @@ fn the_policy_page_has_every_field_of_the_schema() {
     properties(&schema, &mut names);
     assert!(names.contains("audit_backlog") && names.contains("allow_plaintext"), "{names:?}");
     for name in names {
-        let named = [format!("`{name}`"), format!("\"{name}\"")].iter().any(|name| page.contains(name));
+        let named =
+            [format!("`{name}`"), format!("\"{name}\"")].iter().any(|name| page.contains(name));
         assert!(named, "docs/policy.md does not name {name}");
     }
 }

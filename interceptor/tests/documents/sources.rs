@@ -18,13 +18,15 @@ fn has_word(text: &str, word: &str) -> bool {
 /// Whether a line names an entry of an external list: the word and a number.
 fn names_entry(line: &str, word: &str) -> bool {
     let line = line.to_lowercase();
-    line.match_indices(word).any(|(at, _)| line[at + word.len()..].starts_with(|c: char| c.is_ascii_digit()))
+    line.match_indices(word)
+        .any(|(at, _)| line[at + word.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[test]
 fn nothing_points_outside_the_repository() {
     let entries = [format!("{}{}", "iss", "ue "), format!("{}{}", "iss", "ue #")];
-    let extensions = ["rs", "md", "toml", "json", "sh", "py", "js", "mjs", "go", "java", "c", "service"];
+    let extensions =
+        ["rs", "md", "toml", "json", "sh", "py", "js", "mjs", "go", "java", "c", "service"];
     let files = files(&extensions);
     assert!(files.len() > 400, "{} files were found", files.len());
     for (path, text) in files {
@@ -42,17 +44,23 @@ fn nothing_points_outside_the_repository() {
 
 #[test]
 fn a_word_is_found_on_its_own_and_not_within_another() {
-    assert!(has_word("of SPEK 7", "SPEK") && has_word("SPEK", "SPEK") && has_word("(SPEK)", "SPEK"));
+    assert!(
+        has_word("of SPEK 7", "SPEK") && has_word("SPEK", "SPEK") && has_word("(SPEK)", "SPEK")
+    );
     assert!(!has_word("SPEKS", "SPEK") && !has_word("A_SPEK", "SPEK"));
     let word = format!("{}{}", "iss", "ue ");
-    assert!(names_entry(&format!("see {word}7"), &word) && !names_entry(&format!("an {word}of"), &word));
+    assert!(
+        names_entry(&format!("see {word}7"), &word) && !names_entry(&format!("an {word}of"), &word)
+    );
 }
 
 #[test]
 fn names_in_pages_exist_in_the_product() {
     let sources: Vec<String> = files(&["rs", "json"])
         .into_iter()
-        .filter(|(path, _)| path.starts_with("interceptor") && !path.starts_with("interceptor/tests"))
+        .filter(|(path, _)| {
+            path.starts_with("interceptor") && !path.starts_with("interceptor/tests")
+        })
         .map(|(_, text)| text)
         .collect();
     let known = |name: &str| sources.iter().any(|text| has_word(text, name));
@@ -62,8 +70,8 @@ fn names_in_pages_exist_in_the_product() {
             continue;
         }
         for span in spans(&text) {
-            let is_name =
-                span.contains('_') && span.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            let is_name = span.contains('_')
+                && span.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
             if is_name && !span.ends_with('_') {
                 // The metrics library appends these to counters and times.
                 let metric = ["_total", "_seconds", "_info"]

@@ -22,7 +22,8 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn start() -> Result<Source> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
         runtime.spawn(async move {
@@ -42,8 +43,8 @@ async fn serve(mut stream: TcpStream) -> Result<()> {
             return Ok(());
         }
     }
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\
-                transfer-encoding: chunked\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: \
+                close\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await?;
     let mut pace = tokio::time::interval(PACE);
     for _ in 0..EVENTS {

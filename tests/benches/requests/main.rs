@@ -43,7 +43,10 @@ fn main() -> Result<()> {
     let scenarios = Options::chosen(ALL, &options.scenarios, |one| one.name)?;
     let scenarios: Vec<&Scenario> = scenarios.into_iter().copied().collect();
     let kinds = Options::chosen(KINDS, &options.contenders, |one| one.name)?;
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "this makes cgroups and loads eBPF: it needs root");
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "this makes cgroups and loads eBPF: it needs root"
+    );
     let _signals = hold_signals()?;
     let mut circumstances = circumstances(&options)?;
     let world = World::new(options.large())?;
@@ -56,7 +59,8 @@ fn main() -> Result<()> {
     let mut text = format!("{}\n", report.summary(&scenarios, &kinds));
     text += &report.table(&scenarios, &kinds);
     text += &format!(
-        "\nMedians of {} rounds (least–greatest); {} processors, load average {} before and {} after.\n",
+        "\nMedians of {} rounds (least–greatest); {} processors, load average {} before and {} \
+         after.\n",
         options.rounds,
         circumstances["processors"],
         circumstances["load_average"].as_str().unwrap_or_default(),
@@ -73,7 +77,12 @@ fn main() -> Result<()> {
 }
 
 /// Every scenario in turn, with all contenders in each round.
-fn measure(world: &World, scenarios: &[&Scenario], kinds: &[&Kind], options: &Options) -> Result<Report> {
+fn measure(
+    world: &World,
+    scenarios: &[&Scenario],
+    kinds: &[&Kind],
+    options: &Options,
+) -> Result<Report> {
     let mut report = Report::default();
     let mut running: Vec<Option<Contender>> = Vec::new();
     for kind in kinds {
@@ -92,13 +101,16 @@ fn measure(world: &World, scenarios: &[&Scenario], kinds: &[&Kind], options: &Op
                 }
                 let (kind, Some(contender)) = (kinds[place], &mut running[place]) else { continue };
                 let values = if scenario.fresh {
-                    kind.start(world, options).and_then(|mut own| (scenario.run)(world, &mut own, options))
+                    kind.start(world, options)
+                        .and_then(|mut own| (scenario.run)(world, &mut own, options))
                 } else {
                     (scenario.run)(world, contender, options)
                 };
                 match values {
                     Ok(values) => report.add(scenario, kind, &values),
-                    Err(error) => report.failures.push((scenario.name, kind.name, format!("{error:#}"))),
+                    Err(error) => {
+                        report.failures.push((scenario.name, kind.name, format!("{error:#}")))
+                    }
                 }
             }
         }
@@ -122,7 +134,8 @@ fn shuffled(length: usize, state: &mut u64) -> Vec<usize> {
 /// SIGINT and SIGTERM end the run cleanly: it stops its processes and removes its files.
 fn hold_signals() -> Result<tokio::runtime::Runtime> {
     use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let entered = runtime.enter();
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut signal = signal(kind).context("cannot hold back signals")?;

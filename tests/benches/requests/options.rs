@@ -45,7 +45,8 @@ impl Options {
         };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
+            let mut value =
+                || arguments.next().with_context(|| format!("{argument} needs a value"));
             match argument.as_str() {
                 "--scenario" => options.scenarios.push(value()?),
                 "--contender" => options.contenders.push(value()?),
@@ -74,9 +75,14 @@ impl Options {
     ) -> Result<Vec<&'a T>> {
         for wanted in named {
             let known: Vec<&str> = all.iter().map(&name).collect();
-            ensure!(known.contains(&wanted.as_str()), "there is no {wanted}; there are {}", known.join(", "));
+            ensure!(
+                known.contains(&wanted.as_str()),
+                "there is no {wanted}; there are {}",
+                known.join(", ")
+            );
         }
-        let is_chosen = |one: &&T| named.is_empty() || named.iter().any(|wanted| wanted == name(one));
+        let is_chosen =
+            |one: &&T| named.is_empty() || named.iter().any(|wanted| wanted == name(one));
         Ok(all.iter().filter(is_chosen).collect())
     }
 

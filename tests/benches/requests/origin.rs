@@ -21,7 +21,11 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// With a certificate and its key; `large`: the length of the large file.
-    pub(crate) fn start(directory: &Path, certificate: &(PathBuf, PathBuf), large: u64) -> Result<Origin> {
+    pub(crate) fn start(
+        directory: &Path,
+        certificate: &(PathBuf, PathBuf),
+        large: u64,
+    ) -> Result<Origin> {
         let (port, events) = (free_port()?, Source::start()?);
         let place = directory.join("origin");
         for name in ["files", "up", "temporary"] {
@@ -32,7 +36,13 @@ impl Origin {
         let text = configuration(&place, port, events.address, certificate);
         fs::write(place.join("nginx.conf"), text)?;
         let mut command = bound("nginx");
-        command.arg("-p").arg(&place).arg("-e").arg("stderr").arg("-c").arg(place.join("nginx.conf"));
+        command
+            .arg("-p")
+            .arg(&place)
+            .arg("-e")
+            .arg("stderr")
+            .arg("-c")
+            .arg(place.join("nginx.conf"));
         command.stdout(Stdio::null());
         let mut nginx = Peer::start(command)?;
         nginx.listens(port).context("nginx")?;

@@ -48,13 +48,18 @@ impl Report {
     pub(crate) fn add(&mut self, scenario: &Scenario, kind: &Kind, values: &[Option<f64>]) {
         for (measure, value) in scenario.measures.iter().zip(values) {
             if let Some(value) = value {
-                self.samples.entry((scenario.name, measure.name, kind.name)).or_default().push(*value);
+                self.samples
+                    .entry((scenario.name, measure.name, kind.name))
+                    .or_default()
+                    .push(*value);
             }
         }
     }
 
     fn spread(&self, scenario: &Scenario, measure: &'static str, kind: &Kind) -> Option<Spread> {
-        self.samples.get(&(scenario.name, measure, kind.name)).and_then(|samples| Spread::of(samples))
+        self.samples
+            .get(&(scenario.name, measure, kind.name))
+            .and_then(|samples| Spread::of(samples))
     }
 
     pub(crate) fn table(&self, scenarios: &[&Scenario], kinds: &[&Kind]) -> String {
@@ -68,11 +73,12 @@ impl Report {
                 let failed = |kind: &Kind| {
                     self.failures.iter().any(|(of, by, _)| *of == scenario.name && *by == kind.name)
                 };
-                let cells = kinds.iter().map(|kind| match self.spread(scenario, measure.name, kind) {
-                    Some(spread) => cell(Some(&spread)),
-                    None if failed(kind) => "failed".to_owned(),
-                    None => cell(None),
-                });
+                let cells =
+                    kinds.iter().map(|kind| match self.spread(scenario, measure.name, kind) {
+                        Some(spread) => cell(Some(&spread)),
+                        None if failed(kind) => "failed".to_owned(),
+                        None => cell(None),
+                    });
                 table.row(&name, cells);
             }
         }
@@ -84,13 +90,16 @@ impl Report {
         let mut table = Table::new(kinds.iter().map(|kind| kind.title));
         let known = |name: &str| scenarios.iter().find(|scenario| scenario.name == name);
         for (title, parts) in SUMMARY {
-            let parts: Vec<(&Scenario, &'static str)> =
-                parts.iter().filter_map(|(name, measure)| Some((*known(name)?, *measure))).collect();
+            let parts: Vec<(&Scenario, &'static str)> = parts
+                .iter()
+                .filter_map(|(name, measure)| Some((*known(name)?, *measure)))
+                .collect();
             if parts.is_empty() {
                 continue;
             }
             let cells = kinds.iter().map(|kind| {
-                let medians = parts.iter().map(|(scenario, measure)| self.spread(scenario, measure, kind));
+                let medians =
+                    parts.iter().map(|(scenario, measure)| self.spread(scenario, measure, kind));
                 let medians: Vec<String> = medians.map(|spread| median(spread.as_ref())).collect();
                 medians.join("; ")
             });
@@ -135,9 +144,13 @@ impl Report {
 
 /// The machine and the versions of the programs.
 pub(crate) fn circumstances(options: &Options) -> Result<Value> {
-    let envoy = options.envoy.as_ref().map_or_else(|| "envoy".to_owned(), |path| path.display().to_string());
+    let envoy = options
+        .envoy
+        .as_ref()
+        .map_or_else(|| "envoy".to_owned(), |path| path.display().to_string());
     let hudsucker = include_str!("../../peers/hudsucker/Cargo.toml");
-    let hudsucker = hudsucker.lines().find_map(|line| line.split_once("hudsucker = { version = \"="));
+    let hudsucker =
+        hudsucker.lines().find_map(|line| line.split_once("hudsucker = { version = \"="));
     Ok(json!({
         "commit": said("git", &["rev-parse", "--short", "HEAD"]),
         "kernel": said("uname", &["-r"]),

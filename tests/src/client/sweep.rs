@@ -89,7 +89,8 @@ fn memory(out: &mut impl Write, process: &Path) -> io::Result<()> {
         let mut fields = line.split_whitespace();
         let (Some(range), Some(access)) = (fields.next(), fields.next()) else { continue };
         let Some((start, end)) = range.split_once('-') else { continue };
-        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
+        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16))
+        else {
             continue;
         };
         if !access.starts_with("rw") || line.ends_with("[vvar]") {

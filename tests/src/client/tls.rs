@@ -25,9 +25,14 @@ pub async fn connect(to: &str) -> Result<TcpStream> {
 ///
 /// # Errors
 /// If the trust file cannot be read or the handshake fails.
-pub async fn handshake(stream: TcpStream, sni: &str, alpn: &[String]) -> Result<TlsStream<TcpStream>> {
+pub async fn handshake(
+    stream: TcpStream,
+    sni: &str,
+    alpn: &[String],
+) -> Result<TlsStream<TcpStream>> {
     let connector = TlsConnector::from(Arc::new(config(alpn)?));
-    let name = ServerName::try_from(sni.to_owned()).with_context(|| format!("{sni} as a name for TLS"))?;
+    let name =
+        ServerName::try_from(sni.to_owned()).with_context(|| format!("{sni} as a name for TLS"))?;
     connector.connect(name, stream).await.with_context(|| format!("TLS with {sni}"))
 }
 

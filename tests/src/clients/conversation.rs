@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! version VERSION OF THE CLIENT
-//! echo STATUS              GET /v1/lab/echo, then the body: the head of the request as the origin parsed it
+//! echo STATUS              GET /v1/lab/echo, then the body: the head as the origin parsed it
 //! upload STATUS BODY       POST /v1/lab/upload with 3 000 000 zero bytes
 //! event N                  GET /v1/lab/events/3, as they come
 //! refused STATUS BODY      DELETE /v1/models/m, which no rule permits
@@ -57,7 +57,10 @@ pub fn hold(lab: &Lab, outcome: &Outcome, protocol: &str) {
         assert!(out.lines().any(|line| line == format!("event {number}")), "{text}");
     }
     let refused = line("refused ");
-    assert!(refused.starts_with("403 ") && refused.contains("\"type\":\"endpoint_denied\""), "{text}");
+    assert!(
+        refused.starts_with("403 ") && refused.contains("\"type\":\"endpoint_denied\""),
+        "{text}"
+    );
 
     assert_real_key(lab, &["/v1/lab/echo", "/v1/lab/upload", "/v1/lab/events/3"]);
     for request in lab.seen() {
@@ -66,8 +69,8 @@ pub fn hold(lab: &Lab, outcome: &Outcome, protocol: &str) {
     outcome.one_denied("endpoint_denied");
 }
 
-/// The origin saw these requests and no other, each over TLS with the real key as its only bearer token, none with a trace of
-/// a placeholder.
+/// The origin saw these requests and no other, each over TLS with the real key as its only bearer
+/// token, none with a trace of a placeholder.
 ///
 /// # Panics
 /// When it saw anything else.
@@ -77,7 +80,11 @@ pub fn assert_real_key(lab: &Lab, paths: &[&str]) {
     assert_eq!(seen.iter().map(|request| request.path.as_str()).collect::<Vec<_>>(), paths);
     for request in seen {
         assert!(request.tls, "{request:#?}");
-        assert_eq!(request.values("authorization"), [format!("Bearer {}", lab.key())], "{request:#?}");
+        assert_eq!(
+            request.values("authorization"),
+            [format!("Bearer {}", lab.key())],
+            "{request:#?}"
+        );
         assert_no_placeholder(&request);
     }
 }

@@ -42,22 +42,35 @@ pub fn script(lab: &Lab, name: &str) -> PathBuf {
 
 /// The directory that `PYTHONPATH` names: the packages of `tests/clients/python/requirements.txt`.
 pub fn python_packages() -> PathBuf {
-    prepared("python", &[&text("python/requirements.txt"), &version(PYTHON, &["--version"])], |directory| {
-        let mut pip = Command::new(PYTHON);
-        pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]);
-        pip.args(["--root-user-action", "ignore", "--target"]).arg(directory);
-        pip.arg("--requirement").arg(source("python/requirements.txt"));
-        run(
-            pip,
-            "Debian's python3 with pip (package python3-pip), and a package index that pip is set up for",
-        );
-    })
+    prepared(
+        "python",
+        &[&text("python/requirements.txt"), &version(PYTHON, &["--version"])],
+        |directory| {
+            let mut pip = Command::new(PYTHON);
+            pip.args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-input",
+                "--disable-pip-version-check",
+            ]);
+            pip.args(["--root-user-action", "ignore", "--target"]).arg(directory);
+            pip.arg("--requirement").arg(source("python/requirements.txt"));
+            run(
+                pip,
+                "Debian's python3 with pip (package python3-pip), and a package index that pip is \
+                 set up for",
+            );
+        },
+    )
 }
 
 /// The directory that holds `node_modules`: the packages of `tests/clients/node/package.json`.
 pub fn node_packages() -> PathBuf {
     prepared("node", &[&text("node/package.json"), &version(NODE, &["--version"])], |directory| {
-        fs::copy(source("node/package.json"), directory.join("package.json")).expect("own directory");
+        fs::copy(source("node/package.json"), directory.join("package.json"))
+            .expect("own directory");
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]);
         npm.args(["--loglevel", "error"]).current_dir(directory);
@@ -65,7 +78,8 @@ pub fn node_packages() -> PathBuf {
     })
 }
 
-/// An executable that a package of `tests/clients/node/package.json` brings for this machine: `deno` or `bun`.
+/// An executable that a package of `tests/clients/node/package.json` brings for this machine:
+/// `deno` or `bun`.
 ///
 /// # Panics
 /// When there is none for this machine.
@@ -79,7 +93,11 @@ pub fn runtime(name: &str) -> PathBuf {
         _ => panic!("no runtime {name:?} among the packages"),
     };
     let path = node_packages().join("node_modules").join(package);
-    assert!(path.is_file(), "{} is missing: npm installed no {name} for this machine", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: npm installed no {name} for this machine",
+        path.display()
+    );
     path
 }
 
@@ -87,7 +105,9 @@ pub fn runtime(name: &str) -> PathBuf {
 pub fn go_program() -> PathBuf {
     let built = prepared("go", &[&text("go/main.go"), &version("go", &["version"])], |directory| {
         let mut go = Command::new("go");
-        go.args(["build", "-trimpath", "-o"]).arg(directory.join("client")).arg(source("go/main.go"));
+        go.args(["build", "-trimpath", "-o"])
+            .arg(directory.join("client"))
+            .arg(source("go/main.go"));
         go.env("GOFLAGS", "-mod=mod").env("GOPROXY", "off").env("GOTOOLCHAIN", "local");
         go.env("CGO_ENABLED", "0").env("GOCACHE", shared_cache("go-build"));
         run(go, "Go (package golang-go)");
@@ -112,7 +132,8 @@ pub fn version(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| {
         panic!(
-            "{program} cannot be started ({error}): the tests of real clients need it; `.ci/run` installs it"
+            "{program} cannot be started ({error}): the tests of real clients need it; `.ci/run` \
+             installs it"
         )
     });
     String::from_utf8_lossy(if output.stdout.is_empty() { &output.stderr } else { &output.stdout })

@@ -19,7 +19,8 @@ fn root() -> PathBuf {
         Some(target) => target.join("clients"),
         None => std::env::temp_dir().join("interceptor-clients"),
     };
-    fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    fs::create_dir_all(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     directory
 }
 
@@ -92,6 +93,8 @@ pub(super) fn run(mut command: Command, needs: &str) {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         ),
-        Err(error) => panic!("{program} cannot be started ({error}); the tests of real clients need {needs}"),
+        Err(error) => {
+            panic!("{program} cannot be started ({error}); the tests of real clients need {needs}")
+        }
     }
 }

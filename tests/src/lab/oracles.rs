@@ -35,7 +35,9 @@ impl Lab {
                 Err(error) if error.kind() == ErrorKind::NotFound && !sweep.required => continue,
                 Err(error) => {
                     let file = sweep.file.display();
-                    problems.push(format!("canary: the sweep of a sandbox is missing: {file}: {error}"));
+                    problems.push(format!(
+                        "canary: the sweep of a sandbox is missing: {file}: {error}"
+                    ));
                     continue;
                 }
             };
@@ -50,8 +52,10 @@ impl Lab {
                 .filter_map(|line| line.split_once(':'))
                 .find(|(device, _)| device.trim() != "lo");
             if let (true, Some((device, _))) = (isolated, other) {
-                problems
-                    .push(format!("reach: an isolated sandbox had the network device {:?}", device.trim()));
+                problems.push(format!(
+                    "reach: an isolated sandbox had the network device {:?}",
+                    device.trim()
+                ));
             }
         }
     }
@@ -67,10 +71,13 @@ impl Lab {
         }
         let records = || runs.iter().flat_map(|run| &run.audit);
         for name in self.ca.asked() {
-            let allowed =
-                records().any(|r| r.decision.as_deref() == Some("allow") && r.host.as_deref() == Some(&name));
+            let allowed = records().any(|r| {
+                r.decision.as_deref() == Some("allow") && r.host.as_deref() == Some(&name)
+            });
             if !allowed && !policies.iter().any(|policy| names(policy, &name)) {
-                problems.push(format!("reach: an origin was asked for {name:?}, which no policy permits"));
+                problems.push(format!(
+                    "reach: an origin was asked for {name:?}, which no policy permits"
+                ));
             }
         }
     }
@@ -80,7 +87,8 @@ impl Lab {
         let search = canary::Search::new(keys.iter().map(String::as_str));
         for run in self.runs.lock().expect("no test thread panicked").iter() {
             for (what, bytes) in &run.transcript {
-                problems.extend(search.find(bytes).map(|found| format!("canary: in {what}: {found}")));
+                problems
+                    .extend(search.find(bytes).map(|found| format!("canary: in {what}: {found}")));
             }
         }
         let work = self.work();
@@ -89,7 +97,9 @@ impl Lab {
             let name = found.path.as_os_str().as_encoded_bytes();
             let held = found.content.as_ref().ok().and_then(|bytes| search.find(bytes));
             problems.extend(held.map(|held| format!("canary: in {path}: {held}")));
-            problems.extend(search.find(name).map(|held| format!("canary: in the name of a file: {held}")));
+            problems.extend(
+                search.find(name).map(|held| format!("canary: in the name of a file: {held}")),
+            );
             if let Err(error) = found.content {
                 problems.push(format!("canary: {path} cannot be read: {error}"));
             }
@@ -99,10 +109,12 @@ impl Lab {
     fn judge_agreement(&self, problems: &mut Vec<String>) {
         let leniency = self.leniency.lock().expect("no test thread panicked");
         let runs = self.runs.lock().expect("no test thread panicked");
-        let records = || runs.iter().flat_map(|run| &run.audit).filter(|record| record.kind == "request");
+        let records =
+            || runs.iter().flat_map(|run| &run.audit).filter(|record| record.kind == "request");
         let mut allowed: Vec<String> =
             records().filter(|r| r.is_request("allow")).map(Record::line).collect();
-        allowed.retain(|line| !leniency.unseen.iter().any(|host| line.contains(&format!(" {host}/"))));
+        allowed
+            .retain(|line| !leniency.unseen.iter().any(|host| line.contains(&format!(" {host}/"))));
         // If the origin's answer to a permitted request fails, the record is a refusal for the
         // origin's fault, and the origin may or may not have parsed the request.
         let failed = |record: &&Record| {
@@ -115,7 +127,8 @@ impl Lab {
         }
         let mut seen: Vec<String> = self.seen().iter().map(Seen::line).collect();
         seen.retain(|line| {
-            let tunnelled = leniency.tunnelled.iter().any(|host| line.contains(&format!(" {host}/")));
+            let tunnelled =
+                leniency.tunnelled.iter().any(|host| line.contains(&format!(" {host}/")));
             let fault = faults.get_mut(line).filter(|left| **left > 0);
             let excused = fault.is_some();
             if let Some(left) = fault {
@@ -136,8 +149,9 @@ impl Lab {
             seen.truncate(allowed.len());
         }
         if allowed != seen {
-            let text =
-                |lines: &[String]| lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
+            let text = |lines: &[String]| {
+                lines.iter().map(|line| format!("\n    {line}")).collect::<String>()
+            };
             problems.push(format!(
                 "agreement: the audit file allowed {} requests:{}\n  the origins parsed {}:{}",
                 allowed.len(),
@@ -161,13 +175,14 @@ fn below(directory: &Path) -> Vec<Left> {
     let mut left = Vec::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
-        let entries = match fs::read_dir(&directory).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
-            Ok(entries) => entries,
-            Err(error) => {
-                left.push(Left { path: directory, content: Err(error) });
-                continue;
-            }
-        };
+        let entries =
+            match fs::read_dir(&directory).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    left.push(Left { path: directory, content: Err(error) });
+                    continue;
+                }
+            };
         for entry in entries {
             let path = entry.path();
             let content = match entry.file_type() {
@@ -203,7 +218,9 @@ fn names(policy: &str, host: &str) -> bool {
                 }
             }
             Value::Array(all) => all.iter().any(|one| within(one, host)),
-            Value::Object(fields) => fields.iter().any(|(name, value)| name != "deny" && within(value, host)),
+            Value::Object(fields) => {
+                fields.iter().any(|(name, value)| name != "deny" && within(value, host))
+            }
             _ => false,
         }
     }

@@ -45,7 +45,8 @@ impl Tree {
     /// When the root is gone.
     pub fn cpu(&self) -> Result<f64> {
         let stats = self.stats()?;
-        let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("_SC_CLK_TCK")?;
+        let hertz =
+            nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("_SC_CLK_TCK")?;
         Ok(stats.values().map(|stat| stat.ticks).sum::<u64>() as f64 / hertz as f64)
     }
 
@@ -58,7 +59,8 @@ impl Tree {
         let mut bytes = 0;
         for pid in self.stats()?.keys() {
             // A process may end meanwhile.
-            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+            let rollup =
+                fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
             bytes += proportional(&rollup).unwrap_or(0);
         }
         Ok(bytes)
@@ -86,11 +88,13 @@ impl Tree {
     fn stats(&self) -> Result<HashMap<u32, Stat>> {
         let mut all = HashMap::new();
         for entry in fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+            else {
                 continue;
             };
-            let stat =
-                fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|line| Stat::read(&line));
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+                .ok()
+                .and_then(|line| Stat::read(&line));
             all.extend(stat.map(|stat| (pid, stat)));
         }
         anyhow::ensure!(all.contains_key(&self.root), "process {} is gone", self.root);
@@ -116,7 +120,11 @@ impl Stat {
 }
 
 /// `root` and its descendants, without excluded processes and their descendants.
-fn below(root: u32, all: &HashMap<u32, Stat>, excepted: impl Fn(u32) -> bool) -> HashMap<u32, Stat> {
+fn below(
+    root: u32,
+    all: &HashMap<u32, Stat>,
+    excepted: impl Fn(u32) -> bool,
+) -> HashMap<u32, Stat> {
     let mut found = HashMap::new();
     let mut next = vec![root];
     while let Some(pid) = next.pop() {
@@ -182,8 +190,9 @@ mod tests {
     #[test]
     fn a_tree_is_all_descendants_except_excluded_ones() {
         let stat = |parent| Stat { parent, ticks: 1 };
-        let all: HashMap<u32, Stat> =
-            [(1, 0), (2, 1), (3, 2), (4, 3), (5, 2), (6, 1)].map(|(pid, parent)| (pid, stat(parent))).into();
+        let all: HashMap<u32, Stat> = [(1, 0), (2, 1), (3, 2), (4, 3), (5, 2), (6, 1)]
+            .map(|(pid, parent)| (pid, stat(parent)))
+            .into();
         let mut found: Vec<u32> = below(2, &all, |pid| pid == 3).into_keys().collect();
         found.sort_unstable();
         assert_eq!(found, [2, 5]);

@@ -12,7 +12,8 @@ pub struct Table {
 impl Table {
     /// A table with these columns after the first, which holds the titles of the rows.
     pub fn new<'a>(columns: impl IntoIterator<Item = &'a str>) -> Table {
-        let head = std::iter::once(String::new()).chain(columns.into_iter().map(str::to_owned)).collect();
+        let head =
+            std::iter::once(String::new()).chain(columns.into_iter().map(str::to_owned)).collect();
         Table { rows: vec![head] }
     }
 
@@ -41,7 +42,8 @@ impl Table {
             text += "|\n";
             if number == 0 {
                 for (column, width) in widths.iter().enumerate() {
-                    let (dashes, end) = ("-".repeat(width - 1), if column == 0 { "-" } else { ":" });
+                    let (dashes, end) =
+                        ("-".repeat(width - 1), if column == 0 { "-" } else { ":" });
                     text += &format!("| {dashes}{end} ");
                 }
                 text += "|\n";

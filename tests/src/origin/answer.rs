@@ -23,7 +23,8 @@
 //! | a path of [`Shared::files`] | that file |
 //! | anything else | 200 and a JSON object that names the request |
 //!
-//! `/…/lab/KIND…` is the same as `/KIND…`, so that a test can put any of them below the path that its rule names.
+//! `/…/lab/KIND…` is the same as `/KIND…`, so that a test can put any of them below the path that
+//! its rule names.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,7 +85,9 @@ pub(crate) async fn answer(
     let echoed = head(&request);
     let host = host(&request);
     let body = read(request, number, &shared).await;
-    if let Some(response) = file(&whole, &shared).or_else(|| api::answer(&host, &whole, &body, &shared)) {
+    if let Some(response) =
+        file(&whole, &shared).or_else(|| api::answer(&host, &whole, &body, &shared))
+    {
         return response;
     }
     match kind {
@@ -106,9 +109,14 @@ pub(crate) async fn answer(
         }
         "redirect" => {
             let mut response = Response::new(Frames::full("elsewhere\n"));
-            *response.status_mut() =
-                argument.parse().ok().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or_default();
-            if let Some(url) = query.get("to").and_then(|url| http::HeaderValue::from_str(&url).ok()) {
+            *response.status_mut() = argument
+                .parse()
+                .ok()
+                .and_then(|code| StatusCode::from_u16(code).ok())
+                .unwrap_or_default();
+            if let Some(url) =
+                query.get("to").and_then(|url| http::HeaderValue::from_str(&url).ok())
+            {
                 response.headers_mut().insert("location", url);
             }
             response
@@ -124,14 +132,20 @@ pub(crate) async fn answer(
             shared.vanished.fetch_add(1, Ordering::SeqCst);
         })),
         "upload" => {
-            let text = format!("{} {}\n", body.len(), hex(digest::digest(&digest::SHA256, &body).as_ref()));
+            let text = format!(
+                "{} {}\n",
+                body.len(),
+                hex(digest::digest(&digest::SHA256, &body).as_ref())
+            );
             Response::new(Frames::full(text))
         }
         "trailers" => trailers(),
         "set" => set(&query),
         _ => {
             let mut response = Response::new(Frames::full(described));
-            response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+            response
+                .headers_mut()
+                .insert("content-type", http::HeaderValue::from_static("application/json"));
             response
         }
     }
@@ -166,7 +180,8 @@ fn unescaped(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let escape = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
-        let decoded = escape.filter(|_| *first == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let decoded =
+            escape.filter(|_| *first == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok());
         bytes.push(decoded.unwrap_or(*first));
         rest = if decoded.is_some() { &tail[2..] } else { tail };
     }
@@ -216,19 +231,29 @@ fn file(path: &str, shared: &Shared) -> Option<Response<Frames>> {
 
 fn host<B>(request: &Request<B>) -> String {
     let host = request.headers().get("host").and_then(|value| value.to_str().ok());
-    request.uri().authority().map(|authority| authority.as_str()).or(host).unwrap_or_default().to_owned()
+    request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str())
+        .or(host)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn describe<B>(request: &Request<B>) -> String {
     let host = host(request);
     let method = request.method().as_str();
     let path = request.uri().path();
-    format!("{}\n", serde_json::json!({"origin": "saw it", "host": host, "method": method, "path": path}))
+    format!(
+        "{}\n",
+        serde_json::json!({"origin": "saw it", "host": host, "method": method, "path": path})
+    )
 }
 
 async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
     let auth: String = head.lines().filter(|line| line.starts_with("authorization:")).collect();
-    let auth = http::HeaderValue::from_str(&auth).unwrap_or(http::HeaderValue::from_static("unprintable"));
+    let auth =
+        http::HeaderValue::from_str(&auth).unwrap_or(http::HeaderValue::from_static("unprintable"));
     let mut bytes = head.into_bytes();
     bytes.extend(body);
     let mut encoding = None;
@@ -248,15 +273,19 @@ async fn echo(head: String, body: Vec<u8>, query: &Query) -> Response<Frames> {
             let mut response = Response::new(Frames::full("moved\n"));
             *response.status_mut() = StatusCode::FOUND;
             let target = auth.to_str().unwrap_or_default().replace([' ', ':'], "");
-            let target = http::HeaderValue::from_str(&format!("/next?key={target}")).expect("visible ASCII");
+            let target =
+                http::HeaderValue::from_str(&format!("/next?key={target}")).expect("visible ASCII");
             response.headers_mut().insert("location", target);
             return response;
         }
         Some("trailer") => {
             let mut response = Response::new(Frames::fed(None, |feed| async move {
                 feed.data("in a trailer\n").await;
-                feed.trailers(http::HeaderMap::from_iter([(http::HeaderName::from_static("x-echo"), auth)]))
-                    .await;
+                feed.trailers(http::HeaderMap::from_iter([(
+                    http::HeaderName::from_static("x-echo"),
+                    auth,
+                )]))
+                .await;
             }));
             response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-echo"));
             return response;
@@ -306,7 +335,9 @@ fn events(count: u64, query: &Query, shared: Arc<Shared>) -> Response<Frames> {
             tokio::time::sleep(Duration::from_millis(interval)).await;
         }
     }));
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    response
+        .headers_mut()
+        .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
     response
 }
 
@@ -314,9 +345,12 @@ fn gated(shared: Arc<Shared>) -> Response<Frames> {
     let mut response = Response::new(Frames::fed(None, |feed: Feed| async move {
         feed.data("data: first\n\n").await;
         let opened = tokio::time::timeout(GATE, shared.gate.notified()).await;
-        feed.data(if opened.is_ok() { "data: last\n\n" } else { "data: the gate stayed shut\n\n" }).await;
+        feed.data(if opened.is_ok() { "data: last\n\n" } else { "data: the gate stayed shut\n\n" })
+            .await;
     }));
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    response
+        .headers_mut()
+        .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
     response
 }
 

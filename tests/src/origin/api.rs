@@ -22,7 +22,9 @@ pub(super) fn answer(
 ) -> Option<http::Response<Frames>> {
     let asked: Value = serde_json::from_slice(body).ok()?;
     let (whole, events): (Value, Vec<String>) = match (host, path) {
-        ("api.openai.com", "/v1/chat/completions") if asked["messages"].is_array() => openai(&asked),
+        ("api.openai.com", "/v1/chat/completions") if asked["messages"].is_array() => {
+            openai(&asked)
+        }
         ("api.openai.com", "/v1/responses") if !asked["input"].is_null() => openai_response(&asked),
         ("api.anthropic.com", "/v1/messages") if asked["messages"].is_array() => anthropic(&asked),
         _ => return None,
@@ -45,8 +47,11 @@ fn stream(events: Vec<String>, gated: bool, shared: Arc<Shared>) -> Frames {
             if gated && event.contains(TEXT[1]) {
                 let opened = tokio::time::timeout(GATE, shared.gate.notified()).await;
                 if opened.is_err() {
-                    feed.data("event: error\ndata: {\"error\": {\"message\": \"the gate stayed shut\"}}\n\n")
-                        .await;
+                    feed.data(
+                        "event: error\ndata: {\"error\": {\"message\": \"the gate stayed \
+                         shut\"}}\n\n",
+                    )
+                    .await;
                     return;
                 }
             }
@@ -139,7 +144,8 @@ fn anthropic(asked: &Value) -> (Value, Vec<String>) {
                 "usage": { "output_tokens": 3 } }),
         json!({ "type": "message_stop" }),
     ]);
-    let event =
-        |event: Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
+    let event = |event: Value| {
+        format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
+    };
     (whole, told.into_iter().map(event).collect())
 }

@@ -23,7 +23,8 @@ pub struct Frames {
 pub struct Feed(mpsc::Sender<io::Result<Frame<Bytes>>>);
 
 impl Frames {
-    /// A body whose frames `feeder` sends; with a `length`, HTTP/1.1 announces it instead of chunking.
+    /// A body whose frames `feeder` sends; with a `length`, HTTP/1.1 announces it instead of
+    /// chunking.
     pub fn fed<F>(length: Option<u64>, feeder: impl FnOnce(Feed) -> F) -> Frames
     where
         F: Future<Output = ()> + Send + 'static,
@@ -54,7 +55,8 @@ impl Frames {
             let block = Bytes::from(pattern());
             let mut left = length;
             while left > 0 {
-                let part = block.slice(..block.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                let part =
+                    block.slice(..block.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                 left -= part.len() as u64;
                 if !feed.data(part).await {
                     return;

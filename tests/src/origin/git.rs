@@ -49,13 +49,19 @@ impl Asked {
 }
 
 /// Serves one request from the repositories below `root`, if it carries `token`.
-pub(super) async fn serve(asked: Asked, body: Vec<u8>, root: &Path, token: &str) -> Response<Frames> {
+pub(super) async fn serve(
+    asked: Asked,
+    body: Vec<u8>,
+    root: &Path,
+    token: &str,
+) -> Response<Frames> {
     if asked.token().as_deref() != Some(token) {
         let mut refused = Response::new(Frames::full("Basic authentication is needed\n"));
         *refused.status_mut() = StatusCode::UNAUTHORIZED;
-        refused
-            .headers_mut()
-            .insert("www-authenticate", HeaderValue::from_static("Basic realm=\"the lab's repositories\""));
+        refused.headers_mut().insert(
+            "www-authenticate",
+            HeaderValue::from_static("Basic realm=\"the lab's repositories\""),
+        );
         return refused;
     }
     match backend(&asked, body, root).await {
@@ -83,7 +89,8 @@ async fn backend(asked: &Asked, body: Vec<u8>, root: &Path) -> std::io::Result<V
         .env("CONTENT_LENGTH", body.len().to_string())
         .env("HTTP_CONTENT_ENCODING", asked.header("content-encoding"))
         .env("GIT_PROTOCOL", asked.header("git-protocol"));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut input = child.stdin.take().ok_or_else(|| std::io::Error::other("no standard input"))?;
     let feeding = tokio::spawn(async move {
         // A backend that has read enough may close the pipe.

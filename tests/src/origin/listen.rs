@@ -118,7 +118,8 @@ impl Recorder {
     fn settle(&self) {
         let stream = std::net::TcpStream::connect(self.address).expect("the recorder listens");
         let from = stream.local_addr().expect("a connected socket");
-        let seen = self.reached.sees(SETTLED_WITHIN, |contacts| contacts.connections.contains(&from));
+        let seen =
+            self.reached.sees(SETTLED_WITHIN, |contacts| contacts.connections.contains(&from));
         assert!(seen, "the recorder does not see its own connection");
         self.reached.note(|contacts| contacts.own.push(from));
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
@@ -130,7 +131,10 @@ impl Recorder {
             assert!(Instant::now() < deadline, "the recorder does not see its own datagram");
             socket.send_to(b".", self.address).expect("loopback takes a datagram");
             sent += 1;
-            if self.reached.sees(Duration::from_secs(1), |contacts| contacts.datagrams.contains(&from)) {
+            if self
+                .reached
+                .sees(Duration::from_secs(1), |contacts| contacts.datagrams.contains(&from))
+            {
                 break;
             }
         }
@@ -198,14 +202,22 @@ impl Listener {
 
     /// A TLS origin, HTTP/1.1 only, that answers the first request of each connection with `answer`
     /// verbatim, valid or not, and closes. The request is recorded like those of the other origins.
-    pub fn scripted(runtime: &Handle, shared: Arc<Shared>, ca: Arc<Ca>, answer: &'static [u8]) -> Listener {
+    pub fn scripted(
+        runtime: &Handle,
+        shared: Arc<Shared>,
+        ca: Arc<Ca>,
+        answer: &'static [u8],
+    ) -> Listener {
         let tls = TlsAcceptor::from(Arc::new(server_config(ca, &["http/1.1"], vec![])));
         Listener::with(runtime, move |stream| {
             let (tls, shared) = (tls.clone(), shared.clone());
             async move {
                 if let Ok(stream) = tls.accept(stream).await {
-                    let _ =
-                        tokio::time::timeout(Duration::from_secs(20), script(stream, answer, &shared)).await;
+                    let _ = tokio::time::timeout(
+                        Duration::from_secs(20),
+                        script(stream, answer, &shared),
+                    )
+                    .await;
                 }
             }
         })
@@ -247,7 +259,8 @@ impl Listener {
             let (tls, kept) = (tls.clone(), kept.clone());
             async move {
                 if let Ok(stream) = tls.accept(stream).await {
-                    let _ = tokio::time::timeout(Duration::from_secs(20), keep_h2(stream, &kept)).await;
+                    let _ =
+                        tokio::time::timeout(Duration::from_secs(20), keep_h2(stream, &kept)).await;
                 }
             }
         });

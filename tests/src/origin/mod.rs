@@ -66,7 +66,8 @@ pub(crate) struct Connection {
 }
 
 impl Origin {
-    /// An origin over TLS. `protocols` are offered by ALPN in this order; `flaws` are names whose certificate is bad.
+    /// An origin over TLS. `protocols` are offered by ALPN in this order; `flaws` are names whose
+    /// certificate is bad.
     pub fn tls(
         runtime: &Handle,
         shared: Arc<Shared>,
@@ -135,7 +136,8 @@ async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, tls: Optio
         return;
     };
     let session = stream.get_ref().1;
-    let connection = Connection { number, sni: session.server_name().map(str::to_owned), tls: true };
+    let connection =
+        Connection { number, sni: session.server_name().map(str::to_owned), tls: true };
     if session.alpn_protocol() == Some(b"h2") {
         serve_http2(stream, connection, shared).await;
     } else {

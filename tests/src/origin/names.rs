@@ -64,7 +64,11 @@ impl Drop for NameServer {
     }
 }
 
-async fn answer(socket: UdpSocket, asked: Arc<Mutex<Vec<String>>>, table: HashMap<String, Vec<Vec<IpAddr>>>) {
+async fn answer(
+    socket: UdpSocket,
+    asked: Arc<Mutex<Vec<String>>>,
+    table: HashMap<String, Vec<Vec<IpAddr>>>,
+) {
     let mut turns: HashMap<(String, u16), usize> = HashMap::new();
     let mut buffer = [0; 4096];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {

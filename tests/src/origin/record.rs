@@ -72,7 +72,11 @@ impl Seen {
 
     /// Every value of a field.
     pub fn values(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// The fields that the agreement oracle compares: without a port, because the audit file has it
@@ -82,7 +86,12 @@ impl Seen {
             Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
             _ => &self.host,
         };
-        format!("{} {}{}", self.method, host.trim_matches(['[', ']']).to_ascii_lowercase(), self.path)
+        format!(
+            "{} {}{}",
+            self.method,
+            host.trim_matches(['[', ']']).to_ascii_lowercase(),
+            self.path
+        )
     }
 }
 
@@ -104,8 +113,10 @@ impl Records {
     /// Adds the head of a request; returns its number, for [`Records::end`].
     pub(crate) fn add<B>(&self, request: &Request<B>, connection: &Connection) -> usize {
         let uri = request.uri();
-        let named =
-            request.headers().get("host").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let named = request
+            .headers()
+            .get("host")
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let seen = Seen {
             connection: connection.number,
             tls: connection.tls,
@@ -130,7 +141,13 @@ impl Records {
         all.len() - 1
     }
 
-    pub(crate) fn end(&self, number: usize, bytes: u64, sha256: String, trailers: Vec<(String, String)>) {
+    pub(crate) fn end(
+        &self,
+        number: usize,
+        bytes: u64,
+        sha256: String,
+        trailers: Vec<(String, String)>,
+    ) {
         let mut all = self.0.lock().expect("no recorder panicked");
         // The test may have cleared the records meanwhile.
         let Some(seen) = all.get_mut(number) else { return };

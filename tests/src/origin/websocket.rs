@@ -31,7 +31,8 @@ pub fn accept(key: &str) -> String {
 
 pub(super) fn upgrade(request: Request<Incoming>) -> Response<Frames> {
     let headers = request.headers();
-    let head = super::record::pairs(headers).into_iter().map(|(name, value)| format!("{name}: {value}\n"));
+    let head =
+        super::record::pairs(headers).into_iter().map(|(name, value)| format!("{name}: {value}\n"));
     let head: String = head.collect();
     let Some(key) = headers.get("sec-websocket-key").and_then(|key| key.to_str().ok()) else {
         let mut response = Response::new(Frames::full("not a WebSocket handshake\n"));
@@ -59,7 +60,9 @@ async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: String) -> 
     loop {
         let (opcode, payload) = read_message(&mut stream).await?;
         match opcode {
-            TEXT if payload == b"head" => write_message(&mut stream, TEXT, head.as_bytes(), None).await?,
+            TEXT if payload == b"head" => {
+                write_message(&mut stream, TEXT, head.as_bytes(), None).await?
+            }
             PING => write_message(&mut stream, PONG, &payload, None).await?,
             CLOSE => {
                 write_message(&mut stream, CLOSE, &payload, None).await?;

@@ -36,7 +36,8 @@ fn shadowed(linter: &mut Linter<'_>, endpoints: &Endpoints, index: usize, rule: 
 
 /// A prefix of one segment is usually meant as one resource, but APIs put much below such a path.
 fn wide(linter: &mut Linter<'_>, rule: &EndpointRule) {
-    let (Tail::Prefix, [Segment::Literal(segment)]) = (&rule.pattern.tail, rule.pattern.segments.as_slice())
+    let (Tail::Prefix, [Segment::Literal(segment)]) =
+        (&rule.pattern.tail, rule.pattern.segments.as_slice())
     else {
         return;
     };
@@ -45,7 +46,9 @@ fn wide(linter: &mut Linter<'_>, rule: &EndpointRule) {
     linter.warn(
         &rule.rule.pointer,
         format!(
-            "this is a prefix and wider than it looks: `/{segment}` also covers everything below it, such as `/{segment}/keys`; a pattern with a wildcard is anchored (\"/{anchored}?\" is `/{segment}` alone)"
+            "this is a prefix and wider than it looks: `/{segment}` also covers everything below \
+             it, such as `/{segment}/keys`; a pattern with a wildcard is anchored \
+             (\"/{anchored}?\" is `/{segment}` alone)"
         ),
     );
 }
@@ -53,7 +56,9 @@ fn wide(linter: &mut Linter<'_>, rule: &EndpointRule) {
 /// Requests that issue further credentials (attack C6): the sandbox can read the answers.
 fn mints(linter: &mut Linter<'_>, id: CredentialId, endpoints: Option<&Endpoints>) {
     let credential = linter.policy.credential(id);
-    let Some(service) = credential.service.as_deref().and_then(|name| linter.catalogue.service(name)) else {
+    let Some(service) =
+        credential.service.as_deref().and_then(|name| linter.catalogue.service(name))
+    else {
         return;
     };
     for request in &service.mints {
@@ -63,7 +68,8 @@ fn mints(linter: &mut Linter<'_>, id: CredentialId, endpoints: Option<&Endpoints
         let Some(endpoints) = endpoints else { return };
         if let Outcome::Permitted(rule) = endpoints.judge(method, &path) {
             let text = format!(
-                "this permits `{method} {path}`, with which {} issues further credentials that the sandbox could keep",
+                "this permits `{method} {path}`, with which {} issues further credentials that \
+                 the sandbox could keep",
                 service.title
             );
             let pointer = rule.rule.pointer.clone();

@@ -12,7 +12,10 @@ use super::{CREDENTIAL, INJECT, Reader};
 impl Reader {
     pub(super) fn check_name(&mut self, name: &str, node: &Node<'_>) {
         if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-            self.error(node, "a credential's name has 1 to 128 characters, none of them a control character");
+            self.error(
+                node,
+                "a credential's name has 1 to 128 characters, none of them a control character",
+            );
         }
     }
 
@@ -22,9 +25,10 @@ impl Reader {
         let mut credential = CredentialDocument::at(node.pointer.clone());
         match key {
             Some(key) => credential.key = self.key(&key),
-            None => {
-                self.error(node, "the field `key` is missing: a string, {\"env\": NAME} or {\"file\": PATH}")
-            }
+            None => self.error(
+                node,
+                "the field `key` is missing: a string, {\"env\": NAME} or {\"file\": PATH}",
+            ),
         }
         credential.endpoints = endpoints.map(|node| self.endpoints(&node));
         credential.hosts = hosts.map(|node| self.hosts(&node));
@@ -54,7 +58,8 @@ impl Reader {
                         }
                         self.error(
                             &env,
-                            "the name of a variable has letters, digits and `_`, and no digit in front",
+                            "the name of a variable has letters, digits and `_`, and no digit in \
+                             front",
                         );
                         None
                     }
@@ -69,7 +74,11 @@ impl Reader {
                     // A misspelt field has already been reported.
                     _ if self.errors.len() > known => None,
                     _ => {
-                        self.error(node, "a key is a string, {\"env\": NAME} or {\"file\": PATH}: give one of the two fields");
+                        self.error(
+                            node,
+                            "a key is a string, {\"env\": NAME} or {\"file\": PATH}: give one of \
+                             the two fields",
+                        );
                         None
                     }
                 }
@@ -77,7 +86,9 @@ impl Reader {
             kind => {
                 self.error(
                     node,
-                    format!("a key is a string, {{\"env\": NAME}} or {{\"file\": PATH}}, not {kind}"),
+                    format!(
+                        "a key is a string, {{\"env\": NAME}} or {{\"file\": PATH}}, not {kind}"
+                    ),
                 );
                 None
             }
@@ -117,7 +128,9 @@ impl Reader {
             };
             let single = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
             let message = match &rule.target {
-                _ if rule.tcp => "a credential's host is named without `tcp://`: keys travel in HTTP",
+                _ if rule.tcp => {
+                    "a credential's host is named without `tcp://`: keys travel in HTTP"
+                }
                 Target::Any => "a key cannot be for any host: name the hosts that it is for",
                 Target::Net(net) if !single(net) => {
                     "a key cannot be for a whole network: name the hosts that it is for"
@@ -168,8 +181,11 @@ impl Reader {
     }
 
     fn env(&mut self, node: &Node<'_>) -> Vec<Located<()>> {
-        let nodes =
-            if node.kind() == Kind::Array { node.elements().unwrap_or_default() } else { vec![node.clone()] };
+        let nodes = if node.kind() == Kind::Array {
+            node.elements().unwrap_or_default()
+        } else {
+            vec![node.clone()]
+        };
         let mut names = Vec::new();
         for node in nodes {
             let Some(text) = self.string(&node, "`env`") else { continue };
@@ -201,7 +217,8 @@ impl CredentialDocument {
     }
 }
 
-/// Whether a text is the name of an environment variable (POSIX.1-2017 section 8.1, lower case also).
+/// Whether a text is the name of an environment variable (POSIX.1-2017 section 8.1, lower case
+/// also).
 fn is_variable(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|first: char| first.is_ascii_digit())

@@ -12,7 +12,8 @@ impl Reader {
         if elements.is_empty() {
             self.warn(
                 node,
-                "an empty `endpoints` permits nothing; leave the field out to permit any method and path",
+                "an empty `endpoints` permits nothing; leave the field out to permit any method \
+                 and path",
             );
         }
         elements.iter().filter_map(|node| self.endpoint(node)).collect()
@@ -59,7 +60,10 @@ impl Reader {
     fn paths(&mut self, node: &Node<'_>) -> Option<Vec<Located<PathPattern>>> {
         let elements = self.elements(node, "`paths`")?;
         if elements.is_empty() {
-            self.error(node, "`paths` is empty and the rule would match nothing; [\"/\"] means any path");
+            self.error(
+                node,
+                "`paths` is empty and the rule would match nothing; [\"/\"] means any path",
+            );
             return None;
         }
         let mut paths = Vec::new();

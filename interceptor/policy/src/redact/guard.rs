@@ -143,7 +143,10 @@ mod tests {
                 }
                 let rest = guard.push(Bytes::copy_from_slice(&KEY[at..]));
                 let ended = rest.and_then(|_| guard.finish()).unwrap_err();
-                assert!(ended == Ended::Key && !ended.to_string().contains("real01"), "{at} {pause}");
+                assert!(
+                    ended == Ended::Key && !ended.to_string().contains("real01"),
+                    "{at} {pause}"
+                );
             }
         }
     }

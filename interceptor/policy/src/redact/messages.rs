@@ -165,7 +165,8 @@ impl Messages {
                     };
                 }
                 At::Message(left) => {
-                    let part = chunk.split_to(chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                    let part = chunk
+                        .split_to(chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                     let left = left - u32::try_from(part.len()).unwrap_or(left);
                     if self.seam.completes(&part) {
                         self.over_ends += 1;
@@ -270,7 +271,10 @@ mod tests {
         assert!(matches!(ended, Err(MessageError::Key)));
         for flag in [1, 0x81] {
             let mut search = self::search(PLACEHOLDER);
-            assert!(matches!(pushed(&mut search, &message(flag, "x")), Err(MessageError::Compressed)));
+            assert!(matches!(
+                pushed(&mut search, &message(flag, "x")),
+                Err(MessageError::Compressed)
+            ));
         }
     }
 

@@ -33,14 +33,17 @@ use self::scan::Scanner;
 pub enum RedactError {
     /// A `content-encoding` that this proxy cannot undo.
     #[error(
-        "the origin sent a content-encoding other than gzip, deflate, br or zstd, although only identity was accepted"
+        "the origin sent a content-encoding other than gzip, deflate, br or zstd, although only \
+         identity was accepted"
     )]
     UnknownCoding,
     /// More stacked codings than anybody needs.
     #[error("the origin stacked more than three content-encodings")]
     TooManyCodings,
     /// Part of an encoded body.
-    #[error("the origin sent a part of an encoded body, which cannot be decoded; ask for it as a whole")]
+    #[error(
+        "the origin sent a part of an encoded body, which cannot be decoded; ask for it as a whole"
+    )]
     CodedRange,
     /// Another range than the requested one, or an impossible one.
     #[error("the origin sent another range than the requested one, or an invalid one")]
@@ -70,7 +73,9 @@ impl Redactor {
     ///
     /// # Errors
     /// [`RedactError::TooManyKeys`], after hundreds of thousands.
-    pub fn of<'a>(keys: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Redactor, RedactError> {
+    pub fn of<'a>(
+        keys: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<Redactor, RedactError> {
         let keys: Vec<(&[u8], &[u8])> = keys.collect();
         let whole = Arc::new(Scanner::new(keys.iter().copied()));
         let fitted = if whole.keeps_length() {

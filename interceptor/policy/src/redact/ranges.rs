@@ -99,7 +99,8 @@ impl Widened {
     pub fn value(&self) -> Option<HeaderValue> {
         let text = match self.range {
             Range::From { first, last } => {
-                let last = last.map(|last| last.saturating_add(self.by)).filter(|last| *last <= LARGEST);
+                let last =
+                    last.map(|last| last.saturating_add(self.by)).filter(|last| *last <= LARGEST);
                 let last = last.map(|last| last.to_string()).unwrap_or_default();
                 format!("bytes={}-{last}", first.saturating_sub(self.by))
             }
@@ -111,9 +112,12 @@ impl Widened {
     /// How the origin's 206 answers it.
     pub fn find(&self, headers: &HeaderMap) -> Result<Found, RedactError> {
         let mut ranges = headers.get_all(CONTENT_RANGE).iter();
-        let (Some(range), None) = (ranges.next(), ranges.next()) else { return Err(RedactError::Range) };
+        let (Some(range), None) = (ranges.next(), ranges.next()) else {
+            return Err(RedactError::Range);
+        };
         let (start, end, total) = content_range(range.as_bytes()).ok_or(RedactError::Range)?;
-        let length = headers.get(CONTENT_LENGTH).map(|length| number(length.to_str().unwrap_or_default()));
+        let length =
+            headers.get(CONTENT_LENGTH).map(|length| number(length.to_str().unwrap_or_default()));
         if length.is_some_and(|length| length != Some(end - start + 1)) {
             return Err(RedactError::Range);
         }
@@ -134,7 +138,8 @@ impl Widened {
         let (Some(last), true) = (last, start <= first.saturating_sub(self.by)) else {
             return Err(RedactError::Range);
         };
-        let cut = Cut { skip: first - start, left: last - first + 1, behind: end - last, kept: None };
+        let cut =
+            Cut { skip: first - start, left: last - first + 1, behind: end - last, kept: None };
         Ok(Found::Part(Part { first, last, total, cut }))
     }
 }
@@ -144,7 +149,8 @@ impl Part {
     pub fn describe(self, headers: &mut HeaderMap) -> Result<Cut, RedactError> {
         let total = self.total.map_or("*".to_owned(), |total| total.to_string());
         let range = format!("bytes {}-{}/{total}", self.first, self.last);
-        headers.insert(CONTENT_RANGE, HeaderValue::try_from(range).map_err(|_| RedactError::Range)?);
+        headers
+            .insert(CONTENT_RANGE, HeaderValue::try_from(range).map_err(|_| RedactError::Range)?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.cut.left));
         // They cover more than the part, and would reveal what surrounds it.
         digests::remove(headers);
@@ -192,7 +198,8 @@ pub fn is_whole(headers: &HeaderMap) -> bool {
     let (Some(range), None) = (ranges.next(), ranges.next()) else { return false };
     let Some((0, last, Some(total))) = content_range(range.as_bytes()) else { return false };
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    last + 1 == total && lengths.all(|length| length.to_str().is_ok_and(|text| number(text) == Some(total)))
+    last + 1 == total
+        && lengths.all(|length| length.to_str().is_ok_and(|text| number(text) == Some(total)))
 }
 
 /// `bytes 0-9/100` or `bytes 0-9/*`: first, last, whole length.
@@ -239,7 +246,11 @@ mod tests {
                 let mut headers = headers(range, None);
                 let cut = part.describe(&mut headers).unwrap();
                 let range = headers[CONTENT_RANGE].to_str().unwrap().to_owned();
-                format!("{range} skip {} length {}", cut.skip, headers[CONTENT_LENGTH].to_str().unwrap())
+                format!(
+                    "{range} skip {} length {}",
+                    cut.skip,
+                    headers[CONTENT_LENGTH].to_str().unwrap()
+                )
             }
             Ok(Found::Beyond(total)) => format!("beyond {total:?}"),
             Err(error) => format!("{error:?}"),
@@ -318,7 +329,10 @@ mod tests {
 
     #[test]
     fn a_part_that_covers_the_whole_body_is_whole() {
-        assert!(is_whole(&headers("bytes 0-99/100", Some(100))) && is_whole(&headers("bytes 0-0/1", None)));
+        assert!(
+            is_whole(&headers("bytes 0-99/100", Some(100)))
+                && is_whole(&headers("bytes 0-0/1", None))
+        );
         for (range, length) in [
             ("bytes 0-99/101", Some(100)),
             ("bytes 1-99/100", Some(99)),

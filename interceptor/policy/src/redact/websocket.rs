@@ -147,17 +147,21 @@ impl Frames {
         }
         let message = match (self.message, opcode) {
             (Some(message), CONTINUATION) => message,
-            (None, CONTINUATION) => return Err(Ended::Broken("continues a message that never began")),
+            (None, CONTINUATION) => {
+                return Err(Ended::Broken("continues a message that never began"));
+            }
             (Some(_), _) => return Err(Ended::Broken("begins a message inside another")),
             (None, opcode) => Message { opcode, begun: false },
         };
         if !last {
             self.message = Some(message);
-            self.at = if length == 0 { At::Header([0; LONGEST_HEADER], 0) } else { At::Part(length) };
+            self.at =
+                if length == 0 { At::Header([0; LONGEST_HEADER], 0) } else { At::Part(length) };
             return Ok(());
         }
         self.message = None;
-        let whole = length.checked_add(self.scrub.owed() as u64).filter(|whole| *whole <= i64::MAX as u64);
+        let whole =
+            length.checked_add(self.scrub.owed() as u64).filter(|whole| *whole <= i64::MAX as u64);
         let whole = whole.ok_or(Ended::Broken("has an invalid length"))?;
         let opcode = if message.begun { CONTINUATION } else { message.opcode };
         put_header(&mut self.out, FIN | opcode, whole);

@@ -76,12 +76,15 @@ fn a_base_url_stands_for_a_host_of_its_service() {
 
 #[test]
 fn r7_where_there_are_credentials_the_metadata_address_leads_nowhere_whatever_the_rules_say() {
-    let allow =
-        r#""network": { "allow": ["*", "0.0.0.0/0", "::/0", "169.254.0.0/16", "tcp://169.254.169.254"] }"#;
-    let with = policy(&format!(r#"{{ {allow}, "credentials_v2": {{ "openai": {{ "key": "sk-real" }} }} }}"#));
+    let allow = r#""network": { "allow": ["*", "0.0.0.0/0", "::/0", "169.254.0.0/16", "tcp://169.254.169.254"] }"#;
+    let with = policy(&format!(
+        r#"{{ {allow}, "credentials_v2": {{ "openai": {{ "key": "sk-real" }} }} }}"#
+    ));
     let without = policy(&format!("{{ {allow} }}"));
     let name = Host::parse("some.test").expect("a name");
-    for text in ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"] {
+    for text in
+        ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"]
+    {
         let address: IpAddr = text.parse().expect("an address");
         let host = Host::Ip(address.to_canonical());
         for port in [80, 443, 8080] {
@@ -89,7 +92,9 @@ fn r7_where_there_are_credentials_the_metadata_address_leads_nowhere_whatever_th
             for decision in decisions {
                 let Decision::Deny(deny) = decision else { panic!("{text}:{port}") };
                 assert_eq!(deny.reason, Reason::HostDenied);
-                assert!(deny.message.contains("/proxy/SERVICE/") && deny.message.contains("`openai`"));
+                assert!(
+                    deny.message.contains("/proxy/SERVICE/") && deny.message.contains("`openai`")
+                );
             }
             assert!(with.decide_address(&name, address, port).is_err(), "{text}");
             assert!(without.decide_address(&name, address, port).is_ok(), "{text}");
@@ -138,8 +143,10 @@ fn a_url_to_a_host_of_the_service_becomes_a_base_url_again() {
 #[test]
 fn every_variable_of_a_base_url_leads_to_its_service() {
     let services = Catalogue::builtin();
-    let keys: Vec<String> =
-        services.services().map(|service| format!("\"{}\": \"sk-some-key\"", service.name)).collect();
+    let keys: Vec<String> = services
+        .services()
+        .map(|service| format!("\"{}\": \"sk-some-key\"", service.name))
+        .collect();
     let policy = policy(&format!("{{ \"credentials\": {{ {} }} }}", keys.join(", ")));
     let variables = policy.base_urls();
     for (name, value) in [
@@ -149,7 +156,9 @@ fn every_variable_of_a_base_url_leads_to_its_service() {
         assert!(variables.contains(&(name.to_owned(), value.to_owned())), "{variables:?}");
     }
     for (name, value) in &variables {
-        let path = value.strip_prefix("http://169.254.169.254").unwrap_or_else(|| panic!("{name}: {value}"));
+        let path = value
+            .strip_prefix("http://169.254.169.254")
+            .unwrap_or_else(|| panic!("{name}: {value}"));
         assert!(stands_for(&policy, path).is_some(), "{name}: {value}");
         assert!(!value.ends_with('/'), "{name}: {value}");
     }

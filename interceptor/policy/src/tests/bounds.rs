@@ -15,7 +15,11 @@ fn p3_what_nests_too_deep_is_refused_for_that() {
     for text in [
         format!("{}1{}", r#"{"a":"#.repeat(deep), "}".repeat(deep)),
         format!("{}{}", "[".repeat(deep), "]".repeat(deep)),
-        format!(r#"{{"network":{{"allow":[{}{}]}}}}"#, r#"{"a":["#.repeat(deep / 2), "]}".repeat(deep / 2)),
+        format!(
+            r#"{{"network":{{"allow":[{}{}]}}}}"#,
+            r#"{"a":["#.repeat(deep / 2),
+            "]}".repeat(deep / 2)
+        ),
         format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1)),
     ] {
         let errors = errors(&text);
@@ -33,7 +37,10 @@ fn p3_of_very_many_errors_the_first_are_told_and_that_there_are_more() {
     let duplicates = vec![r#""image":"x""#; 80_000].join(",");
     for text in [
         format!(r#"{{"network":{{"allow":[{many}]}}}}"#),
-        format!(r#"{{"credentials_v2":{{"{}":{{"key":"kkkk","hosts":[{many}]}}}}}}"#, "n".repeat(128)),
+        format!(
+            r#"{{"credentials_v2":{{"{}":{{"key":"kkkk","hosts":[{many}]}}}}}}"#,
+            "n".repeat(128)
+        ),
         format!(r#"{{{fields}"image":"x"}}"#),
         format!("{{{duplicates}}}"),
     ] {

@@ -40,7 +40,12 @@ fn the_catalogue_has_the_services_that_users_ask_for() {
             assert!(source.starts_with("https://"), "{}: {source}", service.name);
         }
         let known = service.sources.contains_key("base_url_env");
-        assert_eq!(known, !service.base_url_env.is_empty(), "{}: the source of base_url_env", service.name);
+        assert_eq!(
+            known,
+            !service.base_url_env.is_empty(),
+            "{}: the source of base_url_env",
+            service.name
+        );
         for path in service.base_url_env.values() {
             assert!(
                 path.is_empty() || path.starts_with('/') && !path.ends_with('/'),
@@ -97,7 +102,10 @@ fn no_two_services_claim_one_variable_or_one_host() {
 fn the_profiles_exist_and_refuse_hosts_they_do_not_list() {
     let catalogue = Catalogue::builtin();
     let names: Vec<&str> = catalogue.profiles().map(|(name, _)| name).collect();
-    assert_eq!(names, ["claude-code", "data-science", "locked-down", "openai", "unrestricted", "web-dev"]);
+    assert_eq!(
+        names,
+        ["claude-code", "data-science", "locked-down", "openai", "unrestricted", "web-dev"]
+    );
     for (name, profile) in catalogue.profiles() {
         assert!(!profile.description.is_empty());
         assert_eq!(catalogue.allow_rules(profile).1, name != "unrestricted", "{name}");
@@ -107,7 +115,9 @@ fn the_profiles_exist_and_refuse_hosts_they_do_not_list() {
 #[test]
 fn a_service_that_could_not_work_is_refused() {
     let service = |entry: &str| {
-        format!(r#"{{"description":"d","services":[{{"name":"s","title":"S",{entry},"sources":{{}}}}]}}"#)
+        format!(
+            r#"{{"description":"d","services":[{{"name":"s","title":"S",{entry},"sources":{{}}}}]}}"#
+        )
     };
     let shape = r#""placeholder":{"prefix":"p-","random":32,"alphabet":"alphanumeric"}"#;
     let forms = r#""forms":[{"header":"x-key"}]"#;
@@ -140,7 +150,10 @@ fn the_checked_in_schema_matches_the_types() {
         std::fs::write(path, &schema).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap();
-    assert_eq!(written, schema, "the types of the policy document changed: see the comment above this test");
+    assert_eq!(
+        written, schema,
+        "the types of the policy document changed: see the comment above this test"
+    );
 }
 
 #[test]
@@ -150,7 +163,8 @@ fn the_schema_lists_the_fields_that_the_reader_accepts() {
         assert_eq!(schema["additionalProperties"], false, "{schema:#}");
         schema["properties"].as_object().unwrap().keys().cloned().collect::<HashSet<_>>()
     };
-    let known = |fields: &[&str]| fields.iter().map(|&field| field.to_owned()).collect::<HashSet<_>>();
+    let known =
+        |fields: &[&str]| fields.iter().map(|&field| field.to_owned()).collect::<HashSet<_>>();
     assert_eq!(fields(&schema), known(&read::DOCUMENT));
     let definitions = &schema["$defs"];
     assert_eq!(fields(&definitions["NetworkDocument"]), known(&read::NETWORK));
@@ -159,5 +173,8 @@ fn the_schema_lists_the_fields_that_the_reader_accepts() {
     assert_eq!(fields(&definitions["InjectDocument"]), known(&read::INJECT));
     assert_eq!(fields(&definitions["LimitsDocument"]), known(&read::LIMITS));
     assert_eq!(definitions["CredentialDocument"]["required"], serde_json::json!(["key"]));
-    assert_eq!(definitions["EndpointDocument"]["required"], serde_json::json!(["methods", "paths"]));
+    assert_eq!(
+        definitions["EndpointDocument"]["required"],
+        serde_json::json!(["methods", "paths"])
+    );
 }

@@ -39,7 +39,8 @@ fn the_documented_example_decides_as_documented() {
     ];
     for (method, url, expected) in table {
         let seen = decide(&policy, method, url);
-        let expected = if expected == "host_denied_or_plaintext" { "plaintext_denied" } else { expected };
+        let expected =
+            if expected == "host_denied_or_plaintext" { "plaintext_denied" } else { expected };
         assert_eq!(outcome(&seen), expected, "{method} {url}: {seen:?}");
     }
     assert_eq!(outcome(&policy.decide_raw(&host("db.example.com"), 5432)), "allow");
@@ -316,7 +317,8 @@ fn a_refusal_names_the_rule_the_nearest_miss_and_the_edit() {
             "GET /v1/models",
             "/credentials_v2/openai/endpoints/1/paths/0",
             "method",
-            "add \"DELETE\" to /credentials_v2/openai/endpoints/1/methods and send the method as `DELETE`: methods are case-sensitive",
+            "add \"DELETE\" to /credentials_v2/openai/endpoints/1/methods and send the method as \
+             `DELETE`: methods are case-sensitive",
         ),
         (
             "GET",
@@ -324,7 +326,8 @@ fn a_refusal_names_the_rule_the_nearest_miss_and_the_edit() {
             "POST /v1/chat/completions",
             "/credentials_v2/openai/endpoints/0/paths/0",
             "path",
-            "add {\"methods\": [\"GET\"], \"paths\": [\"/v1/files\"]} to /credentials_v2/openai/endpoints",
+            "add {\"methods\": [\"GET\"], \"paths\": [\"/v1/files\"]} to \
+             /credentials_v2/openai/endpoints",
         ),
         (
             "POST",
@@ -336,7 +339,9 @@ fn a_refusal_names_the_rule_the_nearest_miss_and_the_edit() {
         ),
     ];
     for (method, path, rule, pointer, failed, edit) in table {
-        let Decision::Deny(deny) = decide(&policy, method, &format!("https://api.openai.com{path}")) else {
+        let Decision::Deny(deny) =
+            decide(&policy, method, &format!("https://api.openai.com{path}"))
+        else {
             panic!()
         };
         let near = deny.nearest.unwrap();
@@ -344,15 +349,24 @@ fn a_refusal_names_the_rule_the_nearest_miss_and_the_edit() {
         assert_eq!((near.failed, near.edit.as_str()), (failed, edit));
         assert!(deny.message.contains(edit) && deny.message.contains("openai"), "{}", deny.message);
     }
-    let Decision::Allow(allow) = decide(&policy, "GET", "https://api.openai.com/v1/models") else { panic!() };
+    let Decision::Allow(allow) = decide(&policy, "GET", "https://api.openai.com/v1/models") else {
+        panic!()
+    };
     assert_eq!(allow.rule.unwrap().text, "GET /v1/models");
-    let Decision::Allow(allow) = decide(&policy, "PUT", "https://billing.example.com/v2/invoices/1") else {
+    let Decision::Allow(allow) =
+        decide(&policy, "PUT", "https://billing.example.com/v2/invoices/1")
+    else {
         panic!()
     };
     assert_eq!(allow.rule.unwrap().text, "* /v2/invoices/*");
-    let Decision::Allow(allow) = decide(&policy, "GET", "https://docs.example.com/") else { panic!() };
+    let Decision::Allow(allow) = decide(&policy, "GET", "https://docs.example.com/") else {
+        panic!()
+    };
     let rule = allow.rule.unwrap();
-    assert_eq!((rule.text.as_str(), rule.pointer.as_str()), ("*.example.com:443", "/network/allow/1"));
+    assert_eq!(
+        (rule.text.as_str(), rule.pointer.as_str()),
+        ("*.example.com:443", "/network/allow/1")
+    );
 }
 
 /// The edit that a refusal proposes really permits the request.
@@ -419,5 +433,8 @@ fn r9_a_policy_is_one_value_that_no_change_reaches() {
     let kept = std::sync::Arc::clone(&old);
     let new = policy(&EXAMPLE.replace("/v1/models", "/v1/files"));
     assert_eq!(outcome(&decide(&kept, "GET", "https://api.openai.com/v1/models")), "allow");
-    assert_eq!(outcome(&decide(&new, "GET", "https://api.openai.com/v1/models")), "endpoint_denied");
+    assert_eq!(
+        outcome(&decide(&new, "GET", "https://api.openai.com/v1/models")),
+        "endpoint_denied"
+    );
 }

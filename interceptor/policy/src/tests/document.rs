@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::super::{Catalogue, Document, Form, KeySource, Limits, MAX_BYTES, Policy, Problem, check};
+use super::super::{
+    Catalogue, Document, Form, KeySource, Limits, MAX_BYTES, Policy, Problem, check,
+};
 
 fn errors(text: &str) -> Vec<Problem> {
     check(text, &Catalogue::builtin()).errors
@@ -198,14 +200,20 @@ fn p3_every_mistake_is_an_error_at_its_place() {
         let [error] = seen.as_slice() else { panic!("{shown}: {seen:#?}") };
         assert_eq!(error.pointer, *pointer, "{shown}: {error:?}");
         assert!(error.message.contains(says), "{shown}: {error:?}");
-        assert!(!pointer.is_empty() && error.line == Some(1) || pointer.is_empty(), "{shown}: {error:?}");
+        assert!(
+            !pointer.is_empty() && error.line == Some(1) || pointer.is_empty(),
+            "{shown}: {error:?}"
+        );
     }
     assert!(table.len() > 100);
 }
 
 #[test]
 fn every_error_is_reported_with_its_line() {
-    let text = "{\n  \"netwrok\": {},\n  \"network\": {\n    \"allow\": [\n      \"good.test\",\n      \"a b\"\n    ]\n  },\n  \"credentials_v2\": {\n    \"opnai\": { \"key\": \"k\" },\n    \"openai\": { \"key\": \"\", \"endpoints\": [ { \"methods\": [],\n      \"paths\": [\"/a\", \"b\"] } ] }\n  },\n  \"limits\": { \"connections\": 0 }\n}\n";
+    let text = "{\n  \"netwrok\": {},\n  \"network\": {\n    \"allow\": [\n      \"good.test\",\n      \
+         \"a b\"\n    ]\n  },\n  \"credentials_v2\": {\n    \"opnai\": { \"key\": \"k\" },\n    \
+         \"openai\": { \"key\": \"\", \"endpoints\": [ { \"methods\": [],\n      \"paths\": \
+         [\"/a\", \"b\"] } ] }\n  },\n  \"limits\": { \"connections\": 0 }\n}\n";
     let seen: Vec<(String, Option<usize>)> =
         errors(text).into_iter().map(|error| (error.pointer, error.line)).collect();
     let expected = [
@@ -275,7 +283,8 @@ fn c11_no_message_ever_contains_a_key() {
     assert_eq!(key.expose(), secret);
 }
 
-/// The mutation test of attack P3: each key of a valid policy renamed, or its value of another type, is an error.
+/// The mutation test of attack P3: each key of a valid policy renamed, or its value of another
+/// type, is an error.
 #[test]
 fn p3_no_renamed_or_retyped_field_is_accepted() {
     let text = r#"{
@@ -292,7 +301,8 @@ fn p3_no_renamed_or_retyped_field_is_accepted() {
     let document: serde_json::Value = serde_json::from_str(text).unwrap();
     let mut pointers = Vec::new();
     collect("", &document, &mut pointers);
-    // The names of credentials are the user's own: renaming one makes another credential, not a mistake.
+    // The names of credentials are the user's own: renaming one makes another credential, not a
+    // mistake.
     let free = ["/credentials_v2/mine", "/credentials_v2/other", "/credentials_v2/third"];
     let mut mutations = 0;
     for pointer in &pointers {
@@ -353,12 +363,16 @@ fn collect(pointer: &str, value: &serde_json::Value, pointers: &mut Vec<String>)
 
 #[test]
 fn the_simple_form_is_a_credential_without_endpoints() {
-    let policy =
-        super::policy(r#"{"credentials":{"openai":"sk-a","groq":{"env":"GROQ"},"xai":{"file":"/k"}}}"#);
-    let names: Vec<&str> = policy.credentials().iter().map(|credential| credential.name.as_str()).collect();
+    let policy = super::policy(
+        r#"{"credentials":{"openai":"sk-a","groq":{"env":"GROQ"},"xai":{"file":"/k"}}}"#,
+    );
+    let names: Vec<&str> =
+        policy.credentials().iter().map(|credential| credential.name.as_str()).collect();
     assert_eq!(names, ["openai", "groq", "xai"]);
     assert!(matches!(&policy.credentials()[1].key, KeySource::Env(name) if name == "GROQ"));
-    assert!(matches!(&policy.credentials()[2].key, KeySource::File(path) if path.to_str() == Some("/k")));
+    assert!(
+        matches!(&policy.credentials()[2].key, KeySource::File(path) if path.to_str() == Some("/k"))
+    );
     for method in ["GET", "POST", "PATCH"] {
         assert_eq!(
             super::outcome(&super::decide(&policy, method, "https://api.openai.com/any/path")),
@@ -390,7 +404,10 @@ fn a_credential_takes_missing_fields_from_the_catalogue_or_the_defaults() {
     assert_eq!(openai.env, ["OPENAI_API_KEY"]);
     assert!(openai.placeholder.prefix.contains("proxy-managed"));
     let anthropic = credential("anthropic");
-    assert_eq!(anthropic.forms, [header("x-api-key", "", ""), header("authorization", "Bearer ", "")]);
+    assert_eq!(
+        anthropic.forms,
+        [header("x-api-key", "", ""), header("authorization", "Bearer ", "")]
+    );
     assert_eq!(anthropic.env, ["A", "B"]);
     assert_eq!((anthropic.hosts.len(), anthropic.hosts[0].port), (1, Some(8443)));
     let github = credential("github");
@@ -445,13 +462,17 @@ fn a_document_of_ten_thousand_rules_loads() {
     );
     assert!(text.len() < MAX_BYTES);
     let policy = super::policy(&text);
-    assert_eq!(super::outcome(&super::decide(&policy, "GET", "https://h1.good.test/v1/r9999/a/x")), "allow");
+    assert_eq!(
+        super::outcome(&super::decide(&policy, "GET", "https://h1.good.test/v1/r9999/a/x")),
+        "allow"
+    );
 }
 
 #[test]
 fn each_of_thousands_of_credentials_is_found_by_name() {
-    let entry =
-        |n: usize| format!(r#""c{n}":{{"key":"k-{n}-0123456789","hosts":["h{n}.example.test"],"env":[]}}"#);
+    let entry = |n: usize| {
+        format!(r#""c{n}":{{"key":"k-{n}-0123456789","hosts":["h{n}.example.test"],"env":[]}}"#)
+    };
     let all: Vec<String> = (0..8_000).map(entry).collect();
     let policy = super::policy(&format!(r#"{{"credentials_v2":{{{}}}}}"#, all.join(",")));
     for n in 0..8_000 {

@@ -15,7 +15,8 @@ fn seen(text: &str) -> String {
 fn r5_a_host_has_one_form_or_none() {
     let long_label = "a".repeat(63);
     let too_long_label = "a".repeat(64);
-    let long_name = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+    let long_name =
+        format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
     let too_long_name = format!("{long_name}e");
     let table: &[(&str, &str)] = &[
         ("good.test", "name good.test"),
@@ -180,7 +181,8 @@ fn an_authority_is_a_host_and_a_port() {
         ("b\u{fc}cher.test", Err(HostError::Character)),
     ];
     for (text, expected) in table {
-        let seen = Authority::parse(text).map(|authority| (authority.host.to_string(), authority.port));
+        let seen =
+            Authority::parse(text).map(|authority| (authority.host.to_string(), authority.port));
         assert_eq!(seen, expected.map(|(host, port)| (host.to_owned(), port)), "{text:?}");
     }
 }

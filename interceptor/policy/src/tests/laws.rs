@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::{
-    CanonicalPath, Catalogue, Decision, Document, Host, JudgedPath, PathPattern, Policy, Request, Scheme,
-    check,
+    CanonicalPath, Catalogue, Decision, Document, Host, JudgedPath, PathPattern, Policy, Request,
+    Scheme, check,
 };
 use super::outcome;
 
@@ -103,7 +103,8 @@ fn reference(pattern: &str, path: &str) -> bool {
 fn glob(pattern: &str, at_segment_start: bool, path: &[String]) -> bool {
     let one = |character: &String| character != "/" && character != "%2F";
     let whole = |stars: &str| {
-        at_segment_start && (pattern.len() == stars.len() || pattern[stars.len()..].starts_with('/'))
+        at_segment_start
+            && (pattern.len() == stars.len() || pattern[stars.len()..].starts_with('/'))
     };
     if let Some(rest) = pattern.strip_prefix("**") {
         if whole("**")
@@ -141,7 +142,8 @@ fn name() -> impl Strategy<Value = String> {
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         (0u8..4, 0u8..3, any::<u8>()).prop_map(|(a, b, c)| IpAddr::V4(Ipv4Addr::new(11, a, b, c))),
-        (0u16..4, 0u16..4).prop_map(|(a, b)| IpAddr::V6(Ipv6Addr::new(0x2606, a, 0, 0, 0, 0, 0, b))),
+        (0u16..4, 0u16..4)
+            .prop_map(|(a, b)| IpAddr::V6(Ipv6Addr::new(0x2606, a, 0, 0, 0, 0, 0, b))),
         (0u8..4, 0u8..3).prop_map(|(a, b)| IpAddr::V6(Ipv4Addr::new(11, a, b, 1).to_ipv6_mapped())),
     ]
 }
@@ -155,12 +157,11 @@ fn rule() -> impl Strategy<Value = String> {
         1 => (0u16..4, 16u8..129).prop_map(|(a, length)| format!("[2606:{a}::/{length}]")),
         1 => Just("0.0.0.0/0".to_owned()),
     ];
-    (target, prop_oneof![2 => Just(None), 1 => Just(Some(443u16)), 1 => Just(Some(80u16))]).prop_map(
-        |(target, port)| match port {
+    (target, prop_oneof![2 => Just(None), 1 => Just(Some(443u16)), 1 => Just(Some(80u16))])
+        .prop_map(|(target, port)| match port {
             Some(port) => format!("{target}:{port}"),
             None => target.trim_matches(['[', ']']).to_owned(),
-        },
-    )
+        })
 }
 
 /// The reference for network rules: one rule against one destination, by text.
@@ -191,9 +192,8 @@ fn rule_matches(rule: &str, host: &Host, port: u16) -> bool {
                     let shift = 32 - length;
                     u64::from(u32::from(net)) >> shift == u64::from(u32::from(*address)) >> shift
                 }
-                (IpAddr::V6(net), IpAddr::V6(address)) => {
-                    (0..length).all(|bit| u128::from(net) << bit >> 127 == u128::from(*address) << bit >> 127)
-                }
+                (IpAddr::V6(net), IpAddr::V6(address)) => (0..length)
+                    .all(|bit| u128::from(net) << bit >> 127 == u128::from(*address) << bit >> 127),
                 _ => false,
             }
         }
@@ -240,7 +240,8 @@ fn ask(policy: &Policy, method: &str, path: &str) -> Decision {
 }
 
 fn rules() -> impl Strategy<Value = Vec<(Vec<String>, Vec<String>)>> {
-    let method = prop_oneof![Just("GET".to_owned()), Just("POST".to_owned()), Just("PUT".to_owned())];
+    let method =
+        prop_oneof![Just("GET".to_owned()), Just("POST".to_owned()), Just("PUT".to_owned())];
     let pattern = small_pattern().prop_filter("valid", |text| PathPattern::parse(text).is_ok());
     vec((vec(method, 0..3), vec(pattern, 1..4)), 0..6)
 }
@@ -372,7 +373,8 @@ proptest! {
         prop_assert!(outcome(&before) == "allow" || outcome(&after) != "allow");
     }
 
-    /// Spelling does not matter: case, a trailing dot and the form of an address change no verdict (attack R5).
+    /// Spelling does not matter: case, a trailing dot and the form of an address change no verdict
+    /// (attack R5).
     #[test]
     fn r5_a_host_in_another_spelling_is_the_same_host(name in name(), upper in any::<bool>(), dot in any::<bool>(), bits in any::<u32>()) {
         let mut spelt = if upper { name.to_ascii_uppercase() } else { name.clone() };

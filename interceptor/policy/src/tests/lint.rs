@@ -16,7 +16,9 @@ fn network(allow: &str, deny: &str) -> String {
 }
 
 fn endpoints(rules: &str) -> String {
-    format!(r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],"endpoints":[{rules}]}}}}}}"#)
+    format!(
+        r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],"endpoints":[{rules}]}}}}}}"#
+    )
 }
 
 #[test]
@@ -112,7 +114,8 @@ fn c6_a_rule_that_hands_out_further_keys_is_warned_about() {
 
 #[test]
 fn r10_known_relays_are_named_with_the_reason() {
-    let data: serde_json::Value = serde_json::from_str(include_str!("../../data/relays.json")).unwrap();
+    let data: serde_json::Value =
+        serde_json::from_str(include_str!("../../data/relays.json")).unwrap();
     for relay in data["relays"].as_array().unwrap() {
         let host = relay["host"].as_str().unwrap();
         assert!(super::super::NetworkRule::parse(host).is_ok(), "{host}");

@@ -14,7 +14,9 @@ mod pattern;
 mod size;
 mod strip;
 
-use super::{Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme};
+use super::{
+    Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme,
+};
 
 /// Compiles a valid document.
 pub(super) fn policy(text: &str) -> Policy {
@@ -27,7 +29,8 @@ pub(super) fn decide(policy: &Policy, method: &str, url: &str) -> Decision {
     decide_with(policy, method, url, &[], &[])
 }
 
-/// As [`decide`], with the values of override headers and the names of the credentials whose placeholders are presented.
+/// As [`decide`], with the values of override headers and the names of the credentials whose
+/// placeholders are presented.
 pub(super) fn decide_with(
     policy: &Policy,
     method: &str,

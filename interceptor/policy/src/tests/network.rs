@@ -13,7 +13,8 @@ fn judge(policy: &Policy, authority: &str) -> &'static str {
     outcome(&policy.decide_host(&authority.host, authority.port.unwrap_or(443)))
 }
 
-/// `allow | deny | destination | verdict`; rules are separated by commas, `y` is allow and `n` is deny.
+/// `allow | deny | destination | verdict`; rules are separated by commas, `y` is allow and `n` is
+/// deny.
 const TRUTH: &str = "
  | | good.test | y
  | | good.test:8443 | y
@@ -210,9 +211,17 @@ fn r7_addresses_that_are_no_public_host_are_refused_unless_an_address_rule_cover
         let address = host(text);
         let super::super::Host::Ip(ip) = address else { panic!("{text} is no address") };
         assert_eq!(outcome(&open.decide_host(&address, 443)), "host_denied", "{text}");
-        assert_eq!(outcome(&any.decide_host(&address, 443)), "host_denied", "{text}, with `*` allowed");
+        assert_eq!(
+            outcome(&any.decide_host(&address, 443)),
+            "host_denied",
+            "{text}, with `*` allowed"
+        );
         let deny = any.decide_address(&host("good.test"), ip, 443).unwrap_err();
-        assert_eq!((deny.reason.as_str(), deny.status), ("host_denied", 403), "{text} as an answer");
+        assert_eq!(
+            (deny.reason.as_str(), deny.status),
+            ("host_denied", 403),
+            "{text} as an answer"
+        );
         assert!(deny.message.contains("special-purpose"), "{}", deny.message);
     }
     let public = [
@@ -291,10 +300,16 @@ fn d3_an_address_that_a_name_resolves_to_is_judged_too() {
         ("good.test,169.254.169.254", "", "169.254.169.254", 80, true),
     ];
     for (allow, deny, address, port, permitted) in table {
-        let rules = |text: &'static str| text.split(',').filter(|rule| !rule.is_empty()).collect::<Vec<_>>();
+        let rules = |text: &'static str| {
+            text.split(',').filter(|rule| !rule.is_empty()).collect::<Vec<_>>()
+        };
         let policy = network(&rules(allow), &rules(deny));
         let seen = policy.decide_address(&host("good.test"), address.parse().unwrap(), port);
-        assert_eq!(seen.is_ok(), permitted, "allow {allow}, deny {deny}: {address} port {port}: {seen:?}");
+        assert_eq!(
+            seen.is_ok(),
+            permitted,
+            "allow {allow}, deny {deny}: {address} port {port}: {seen:?}"
+        );
     }
 }
 
@@ -355,7 +370,9 @@ fn d1_only_names_that_some_port_permits_may_be_resolved() {
         ("good.test", "0.0.0.0/0", "good.test", true),
     ];
     for (allow, deny, name, expected) in table {
-        let rules = |text: &'static str| text.split(',').filter(|rule| !rule.is_empty()).collect::<Vec<_>>();
+        let rules = |text: &'static str| {
+            text.split(',').filter(|rule| !rule.is_empty()).collect::<Vec<_>>()
+        };
         let policy = network(&rules(allow), &rules(deny));
         assert_eq!(
             policy.may_resolve(host(name).name().unwrap()),
@@ -382,7 +399,10 @@ fn the_kernel_gets_denied_networks_and_allowed_loopback() {
         ],
     );
     let text = |nets: Vec<ipnet::IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(text(policy.denied_networks()), ["1.1.1.0/24", "2.2.2.2/32", "4.4.4.4/32", "fd00::/8"]);
+    assert_eq!(
+        text(policy.denied_networks()),
+        ["1.1.1.0/24", "2.2.2.2/32", "4.4.4.4/32", "fd00::/8"]
+    );
     assert_eq!(text(policy.allowed_loopback()), ["127.0.0.0/24", "127.0.0.1/32", "::1/128"]);
     assert_eq!(text(network(&["0.0.0.0/0"], &[]).allowed_loopback()), ["127.0.0.0/8"]);
     assert!(network(&["*"], &[]).allowed_loopback().is_empty());
@@ -399,7 +419,11 @@ fn passthrough_names_hosts_and_ports() {
         ("other.test", 443, false),
     ];
     for (name, port, expected) in table {
-        assert_eq!(policy.is_passthrough(host(name).name().unwrap(), port), expected, "{name}:{port}");
+        assert_eq!(
+            policy.is_passthrough(host(name).name().unwrap(), port),
+            expected,
+            "{name}:{port}"
+        );
     }
 }
 

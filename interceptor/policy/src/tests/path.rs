@@ -285,10 +285,17 @@ fn r1_no_variant_of_a_denied_path_passes_a_rule_for_its_sibling() {
         passed += 1;
         for flags in 0..8 {
             let served = served(path, flags & 1 == 1, flags & 2 == 2, flags & 4 == 4);
-            assert!(served.starts_with("/public"), "{path} is allowed, and one origin serves {served}");
+            assert!(
+                served.starts_with("/public"),
+                "{path} is allowed, and one origin serves {served}"
+            );
         }
     }
-    assert!(passed < variants.len() / 10, "{passed} of {} variants are still permitted", variants.len());
+    assert!(
+        passed < variants.len() / 10,
+        "{passed} of {} variants are still permitted",
+        variants.len()
+    );
 }
 
 #[test]
@@ -377,8 +384,9 @@ const BLANKS: [char; 24] = [
 
 #[test]
 fn r1_a_dot_segment_but_for_blanks_is_refused_at_any_depth() {
-    let escaped =
-        |blank: char| -> String { blank.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect() };
+    let escaped = |blank: char| -> String {
+        blank.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect()
+    };
     for blank in BLANKS {
         let once = escaped(blank);
         let twice = once.replace('%', "%25");

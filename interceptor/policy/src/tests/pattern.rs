@@ -131,7 +131,8 @@ const TRUTH: &str = "
 fn r2_patterns_match_as_the_specification_says() {
     let mut cases = 0;
     for line in TRUTH.lines().filter(|line| !line.is_empty()) {
-        let [pattern, path, expected] = line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+        let [pattern, path, expected] =
+            line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
         let pattern = PathPattern::parse(pattern).unwrap();
         let path = CanonicalPath::parse(path).unwrap();
         assert_eq!(pattern.matches(&path), expected == "yes", "{line}");
@@ -156,7 +157,8 @@ fn r2_the_tree_of_rules_agrees_with_the_single_pattern() {
         .collect();
     let crowd = crowd.join(",");
     for line in TRUTH.lines().filter(|line| !line.is_empty()) {
-        let [pattern, path, expected] = line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+        let [pattern, path, expected] =
+            line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
         let document = format!(
             r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["good.test"],"endpoints":[{{"methods":["GET"],"paths":[{crowd}]}},{{"methods":["GET"],"paths":["{pattern}"]}}]}}}}}}"#
         );

@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_mac_is_the_hmac_of_the_one_before_and_the_content() {
-        // Computed with another implementation: Python's hmac over 32 zero bytes and b"content", the key 32 bytes of 0x6b.
+        // Computed with another implementation: Python's hmac over 32 zero bytes and b"content",
+        // the key 32 bytes of 0x6b.
         let key = ChainKey::new(&[0x6b; 32]).unwrap();
         let mut hex = String::new();
         super::super::push_hex(&mut hex, &key.mac(&super::super::ORIGIN, b"content"));

@@ -1,4 +1,5 @@
-//! The hash chain over an audit file: each line carries a MAC of its content and of the MAC of the line before.
+//! The hash chain over an audit file: each line carries a MAC of its content and of the MAC of the
+//! line before.
 //!
 //! A sealed line is a record's line with two more fields at its end: `seq`, which counts from 0 in
 //! each chain, and `mac`, the HMAC-SHA256 in lower-case hex over the 32 bytes of the previous

@@ -47,7 +47,9 @@ impl Chain {
         let fresh = |key| Chain { key, last: ORIGIN, next: 0, opening: Some(Opening::Start) };
         let Some(line) = last_line else { return (fresh(key), false) };
         match end_of(line) {
-            Some((last, next)) => (Chain { key, last, next, opening: Some(Opening::Resume) }, false),
+            Some((last, next)) => {
+                (Chain { key, last, next, opening: Some(Opening::Resume) }, false)
+            }
             None => (fresh(key), true),
         }
     }

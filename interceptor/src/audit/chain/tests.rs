@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock};
 use proptest::prelude::*;
 
 use super::*;
-use crate::audit::{Audit, AuditError, AuditOptions, ChainOptions, Kind, Record, RequestId, Verdict};
+use crate::audit::{
+    Audit, AuditError, AuditOptions, ChainOptions, Kind, Record, RequestId, Verdict,
+};
 
 fn key() -> ChainKey {
     ChainKey::new(&[7; 32]).unwrap()
@@ -111,7 +113,8 @@ proptest! {
         let mut lines = lines(&WHOLE);
         let copy = lines[line];
         lines.insert(to, copy);
-        // Right before the line the copy takes its place, and the line itself is the one that stands there again.
+        // Right before the line the copy takes its place, and the line itself is the one that
+        // stands there again.
         let again = if to == line { to + 1 } else { to };
         prop_assert_eq!(fault(&lines.concat()).expect("a line twice").0, again as u64 + 1);
     }
@@ -190,7 +193,8 @@ fn o4_a_chain_goes_on_over_rotations_and_a_missing_file_is_named() {
     ] {
         assert_eq!(verify(files, false).unwrap_err(), Fault { line: 1, flaw });
     }
-    // The start of a chain is bound to nothing before it; but what the other files go on after is in it, or not at all.
+    // The start of a chain is bound to nothing before it; but what the other files go on after is
+    // in it, or not at all.
     let late = |line| Fault { line, flaw: Flaw::Late };
     assert_eq!(verify(&[two, one, three], false).unwrap_err(), late(11));
     assert_eq!(verify(&[two, one], false).unwrap_err(), late(11));
@@ -258,7 +262,9 @@ fn a_second_writer_is_refused_or_waits_for_the_first_and_goes_on_after_it() {
     let file = fs::read(&path).unwrap();
     assert_eq!(verify(&[&file], true).unwrap(), (Chained { records: 24, ended: true }, vec![]));
     let text = String::from_utf8(file).unwrap();
-    let order: Vec<_> =
-        text.lines().filter_map(|line| Some(line.split_once("\"path\":\"/")?.1.split_once('"')?.0)).collect();
+    let order: Vec<_> = text
+        .lines()
+        .filter_map(|line| Some(line.split_once("\"path\":\"/")?.1.split_once('"')?.0))
+        .collect();
     assert_eq!(order, (0..20).map(|number: u32| number.to_string()).collect::<Vec<_>>());
 }

@@ -161,13 +161,15 @@ impl Verifier {
     fn check(&mut self, line: &[u8]) -> Result<Option<Note>, Flaw> {
         let line = line.strip_suffix(b"\n").ok_or(Flaw::Torn)?;
         let Some((sealed, mac)) = super::split(line) else {
-            let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(line);
+            let object: Result<serde_json::Map<String, serde_json::Value>, _> =
+                serde_json::from_slice(line);
             return Err(if object.is_ok() { Flaw::Unsealed } else { Flaw::NotARecord });
         };
         let content: Content =
             serde_json::from_slice(&[sealed, b"}"].concat()).map_err(|_| Flaw::NotARecord)?;
         let seq = content.seq.ok_or(Flaw::Unsealed)?;
-        let event = content.event.as_deref().filter(|_| content.kind == "lifecycle").unwrap_or_default();
+        let event =
+            content.event.as_deref().filter(|_| content.kind == "lifecycle").unwrap_or_default();
         let before = self.before(event, &content, seq)?;
         // Until this check passes, nothing in the line is trusted.
         if !self.key.verify(&before.mac, sealed, &mac) {
@@ -198,7 +200,8 @@ impl Verifier {
     /// What a line with these fields must follow.
     fn before(&self, event: &str, content: &Content, seq: u64) -> Result<Before, Flaw> {
         let first = self.line == 1;
-        let following = |(mac, last): (Mac, u64)| Before { mac, seq: last.wrapping_add(1), note: None };
+        let following =
+            |(mac, last): (Mac, u64)| Before { mac, seq: last.wrapping_add(1), note: None };
         match (event, self.last) {
             (STARTED, last) if first => {
                 let note = last.map(|_| Note::NewChain { ended: self.ended });
@@ -206,15 +209,19 @@ impl Verifier {
             }
             (STARTED, _) => Err(Flaw::StartWithin),
             (ROTATED, last) if first => {
-                let repeated =
-                    content.prev.as_deref().and_then(|hex| super::from_hex(hex.as_bytes().try_into().ok()?));
+                let repeated = content
+                    .prev
+                    .as_deref()
+                    .and_then(|hex| super::from_hex(hex.as_bytes().try_into().ok()?));
                 let mac = repeated.ok_or(Flaw::Altered)?;
                 match last {
                     Some((last, number)) if last != mac => {
                         Err(Flaw::WrongFile { expected: number.wrapping_add(1), found: seq })
                     }
                     Some(last) => Ok(following(last)),
-                    None => Ok(Before { mac, seq, note: Some(Note::Continues(seq.wrapping_sub(1))) }),
+                    None => {
+                        Ok(Before { mac, seq, note: Some(Note::Continues(seq.wrapping_sub(1))) })
+                    }
                 }
             }
             (_, Some(last)) => Ok(following(last)),
@@ -235,45 +242,50 @@ impl fmt::Display for Flaw {
         match self {
             Flaw::Torn => f.write_str("is incomplete: it does not end in a line feed"),
             Flaw::NotARecord => f.write_str("is not a record: it was altered, or cut short"),
-            Flaw::Unsealed => f.write_str("carries no MAC: it was altered, or written without --audit-chain"),
+            Flaw::Unsealed => {
+                f.write_str("carries no MAC: it was altered, or written without --audit-chain")
+            }
             Flaw::Altered => f.write_str("was altered, or the key is wrong"),
             Flaw::Missing { expected, found } if *found == expected.wrapping_add(1) => {
                 write!(
                     f,
-                    "holds record {found} where record {expected} belongs: one is missing or out of place"
+                    "holds record {found} where record {expected} belongs: one is missing or out \
+                     of place"
                 )
             }
             Flaw::Missing { expected, found } => {
                 let count = found.wrapping_sub(*expected);
                 write!(
                     f,
-                    "holds record {found} where record {expected} belongs: {count} are missing or out of place"
+                    "holds record {found} where record {expected} belongs: {count} are missing or \
+                     out of place"
                 )
             }
             Flaw::Misplaced { expected, found } => {
                 write!(
                     f,
-                    "holds record {found} where record {expected} belongs: it is repeated or out of place"
+                    "holds record {found} where record {expected} belongs: it is repeated or out \
+                     of place"
                 )
             }
             Flaw::Headless { found } => write!(
                 f,
-                "holds record {found}, from the middle of a chain: earlier records were removed, or are \
-                 in a file to be given before this one"
+                "holds record {found}, from the middle of a chain: earlier records were removed, \
+                 or are in a file to be given before this one"
             ),
             Flaw::WrongFile { expected, found } => write!(
                 f,
                 "continues at record {found} where record {expected} belongs: a file before it is \
                  missing or cut at its end, or the order is wrong"
             ),
-            Flaw::StartWithin => {
-                f.write_str("starts a new chain in the middle of a file: do not trust what precedes it")
-            }
+            Flaw::StartWithin => f.write_str(
+                "starts a new chain in the middle of a file: do not trust what precedes it",
+            ),
             Flaw::Again => f.write_str("starts a chain that was already verified"),
             Flaw::NoEnd => f.write_str("should be the closing record, which is missing"),
-            Flaw::Late => {
-                f.write_str("is the record that the first file continues from: give the files oldest first")
-            }
+            Flaw::Late => f.write_str(
+                "is the record that the first file continues from: give the files oldest first",
+            ),
             Flaw::Empty => f.write_str("is missing: there are no records"),
         }
     }
@@ -289,8 +301,8 @@ impl fmt::Display for Note {
                 f.write_str("starts a new chain after the end of the previous one")
             }
             Note::NewChain { ended: false } => f.write_str(
-                "starts a new chain, and the previous one has no closing record: records may be missing \
-                 between them",
+                "starts a new chain, and the previous one has no closing record: records may be \
+                 missing between them",
             ),
             Note::Unclean => f.write_str(
                 "resumes a chain without a closing record: the writer was killed, or records were \

@@ -79,9 +79,12 @@ impl FromStr for Since {
         if let Ok(moment) = text.parse() {
             return Ok(Since(moment));
         }
-        let ago =
-            duration(text).ok_or("must be a time (2026-01-31T12:00:00Z) or an age (30s, 10m, 2h, 7d)")?;
-        Timestamp::now().checked_sub(ago).map(Since).map_err(|_| "the time is out of range".to_owned())
+        let ago = duration(text)
+            .ok_or("must be a time (2026-01-31T12:00:00Z) or an age (30s, 10m, 2h, 7d)")?;
+        Timestamp::now()
+            .checked_sub(ago)
+            .map(Since)
+            .map_err(|_| "the time is out of range".to_owned())
     }
 }
 
@@ -105,7 +108,9 @@ impl Filter {
         self.decision.is_none_or(|wanted| record.decision.as_deref() == Some(wanted.as_str()))
             && self.kind.is_none_or(|wanted| record.kind == wanted.as_str())
             && self.host.as_deref().is_none_or(|wanted| is_host(record.destination(), wanted))
-            && self.since.is_none_or(|since| record.ts.parse().is_ok_and(|at: Timestamp| at >= since.0))
+            && self
+                .since
+                .is_none_or(|since| record.ts.parse().is_ok_and(|at: Timestamp| at >= since.0))
     }
 }
 
@@ -125,17 +130,31 @@ mod tests {
     #[test]
     fn hosts_and_times_are_chosen() {
         assert!(is_host("API.example.com.", "api.example.com"));
-        assert!(is_host("a.b.example.com", "*.example.com") && !is_host("example.com", "*.example.com"));
+        assert!(
+            is_host("a.b.example.com", "*.example.com") && !is_host("example.com", "*.example.com")
+        );
         assert!(!is_host("notexample.com", "example.com") && !is_host("", "example.com"));
-        let record = |ts: &str| ParsedRecord { ts: ts.into(), kind: "dns".into(), ..ParsedRecord::default() };
-        let filter = Filter { since: Some("2026-01-31T12:00:00Z".parse().unwrap()), ..Filter::default() };
-        assert!(filter.wants(&record("2026-01-31T12:00:00.000000Z")));
-        assert!(!filter.wants(&record("2026-01-31T11:59:59.999999Z")) && !filter.wants(&record("yesterday")));
+        let record = |ts: &str| ParsedRecord {
+            ts: ts.into(),
+            kind: "dns".into(),
+            ..ParsedRecord::default()
+        };
         let filter =
-            Filter { since: Some("2h".parse().unwrap()), kind: Some(Kind::Dns), ..Filter::default() };
+            Filter { since: Some("2026-01-31T12:00:00Z".parse().unwrap()), ..Filter::default() };
+        assert!(filter.wants(&record("2026-01-31T12:00:00.000000Z")));
+        assert!(
+            !filter.wants(&record("2026-01-31T11:59:59.999999Z"))
+                && !filter.wants(&record("yesterday"))
+        );
+        let filter = Filter {
+            since: Some("2h".parse().unwrap()),
+            kind: Some(Kind::Dns),
+            ..Filter::default()
+        };
         assert!(filter.wants(&record(&Timestamp::now().to_string())));
         assert!(
-            !Filter { kind: Some(Kind::Request), ..filter }.wants(&record(&Timestamp::now().to_string()))
+            !Filter { kind: Some(Kind::Request), ..filter }
+                .wants(&record(&Timestamp::now().to_string()))
         );
         for wrong in ["", "h", "-3h", "3", "3y", "é", "99999999999h"] {
             assert!(wrong.parse::<Since>().is_err(), "{wrong}");

@@ -28,7 +28,11 @@ impl Followed {
     pub(super) fn open(path: &Path) -> anyhow::Result<Followed> {
         let context = || format!("cannot read the audit file {}", path.display());
         let (file, _) = files::open(path).with_context(context)?;
-        Ok(Followed { path: path.to_owned(), reader: BufReader::new(file), lines: Lines::default() })
+        Ok(Followed {
+            path: path.to_owned(),
+            reader: BufReader::new(file),
+            lines: Lines::default(),
+        })
     }
 
     /// The next complete line, if there is one.

@@ -26,7 +26,9 @@ pub(super) fn of(path: &str) -> String {
 fn is_identifier(segment: &str) -> bool {
     let digits = segment.bytes().filter(u8::is_ascii_digit).count();
     !segment.is_empty()
-        && (digits == segment.len() || (segment.len() >= LONG && digits > 0) || segment.len() > 4 * LONG)
+        && (digits == segment.len()
+            || (segment.len() >= LONG && digits > 0)
+            || segment.len() > 4 * LONG)
 }
 
 #[cfg(test)]

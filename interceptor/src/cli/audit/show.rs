@@ -29,10 +29,19 @@ pub(super) fn line(record: &ParsedRecord, colour: bool) -> String {
         _ => "2",
     };
     // Writing to a String cannot fail, here and below.
-    let _ = if colour { write!(out, " \u{1b}[{code}m{shown}\u{1b}[0m") } else { write!(out, " {shown}") };
+    let _ = if colour {
+        write!(out, " \u{1b}[{code}m{shown}\u{1b}[0m")
+    } else {
+        write!(out, " {shown}")
+    };
     let _ = write!(out, " {:10} {}", short(&record.kind), short(&record.sandbox));
-    let method = record.method.as_deref().or(record.protocol.as_deref().filter(|_| record.kind != "request"));
-    for part in method.into_iter().chain(Some(destination(record).as_str()).filter(|text| !text.is_empty())) {
+    let method = record
+        .method
+        .as_deref()
+        .or(record.protocol.as_deref().filter(|_| record.kind != "request"));
+    for part in
+        method.into_iter().chain(Some(destination(record).as_str()).filter(|text| !text.is_empty()))
+    {
         let _ = write!(out, " {}", short(part));
     }
     if let Some(status) = record.status {
@@ -70,7 +79,9 @@ pub(super) fn line(record: &ParsedRecord, colour: bool) -> String {
 /// Host, port and path; default ports are omitted.
 fn destination(record: &ParsedRecord) -> String {
     let mut out = record.destination().to_owned();
-    if let Some(port) = record.port.filter(|port| record.kind != "request" || !matches!(port, 80 | 443)) {
+    if let Some(port) =
+        record.port.filter(|port| record.kind != "request" || !matches!(port, 80 | 443))
+    {
         let _ = write!(out, ":{port}");
     }
     out.push_str(record.path.as_deref().unwrap_or_default());
@@ -100,8 +111,8 @@ mod tests {
         let record = ParsedRecord::parse(text).unwrap();
         assert_eq!(
             line(&record, false),
-            "2026-01-31T12:00:00.123Z deny  request    s1 DELETE api.openai.com/v1/files/f 403 endpoint_denied \
-             credential=openai up=1 down=2 1.2ms id=abc"
+            "2026-01-31T12:00:00.123Z deny  request    s1 DELETE api.openai.com/v1/files/f 403 \
+             endpoint_denied credential=openai up=1 down=2 1.2ms id=abc"
         );
         assert!(line(&record, true).contains("\u{1b}[31mdeny \u{1b}[0m"));
         let text = br#"{"ts":"2026-01-31T12:00:00.123456Z","sandbox":"s1","id":"def","kind":"connection","decision":"allow","ip":"192.0.2.1","port":5432,"protocol":"tcp"}"#;

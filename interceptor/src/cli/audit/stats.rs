@@ -34,7 +34,7 @@ const LONGEST: usize = 512;
   sudo interceptor audit stats --sandbox web         (from the daemon's memory)
 
 Paths that differ only in what looks like an identifier are counted together: \
-/v1/files/file-a1b2c3d4 as /v1/files/*.")]
+                        /v1/files/file-a1b2c3d4 as /v1/files/*.")]
 #[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["files", "sandbox"])))]
 pub(super) struct Stats {
     /// The audit files; `-` is standard input.
@@ -98,7 +98,8 @@ struct Counts {
 pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
     let mut counts = Counts::default();
     let wanted = |record: &ParsedRecord| {
-        arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox) && arguments.filter.wants(record)
+        arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox)
+            && arguments.filter.wants(record)
     };
     for path in &arguments.files {
         read(path, |line| counts.line(line, &wanted))?;
@@ -168,7 +169,8 @@ impl Counts {
         self.records += 1;
         self.dropped = self.dropped.saturating_add(record.dropped.unwrap_or(0));
         let text = |text: Option<&str>| bounded(text.unwrap_or_default());
-        let method = record.method.as_deref().or(record.protocol.as_deref()).unwrap_or(&record.kind);
+        let method =
+            record.method.as_deref().or(record.protocol.as_deref()).unwrap_or(&record.kind);
         let subject = Subject {
             sandbox: bounded(&record.sandbox),
             decision: text(record.decision.as_deref()),
@@ -211,14 +213,16 @@ impl Counts {
             .map(|(subject, count)| {
                 let Subject { sandbox, decision, reason, host, method, path } = subject;
                 let decision = if decision.is_empty() { "-" } else { decision };
-                let cells = [&count.records.to_string(), decision, reason, sandbox, method, host, path];
+                let cells =
+                    [&count.records.to_string(), decision, reason, sandbox, method, host, path];
                 let mut row: Vec<String> = cells.iter().map(|cell| show::short(cell)).collect();
                 row.push(show::time(&count.last));
                 row
             })
             .collect();
         if !rows.is_empty() {
-            let heading = ["COUNT", "DECISION", "TYPE", "SANDBOX", "METHOD", "HOST", "PATH", "LAST"];
+            let heading =
+                ["COUNT", "DECISION", "TYPE", "SANDBOX", "METHOD", "HOST", "PATH", "LAST"];
             table::print(out, &heading, &rows, &[0])?;
         }
         let hidden = self.subjects.len().saturating_sub(rows.len());
@@ -313,7 +317,10 @@ mod tests {
              6 records; 1 row not shown (--top); 1 line unreadable as a record; 7 records lost before being written\n"
         );
         let value = counts.as_json(20);
-        assert_eq!((&value["rows"][0]["count"], &value["rows"][0]["path"]), (&json!(2), &json!("/files/*")));
+        assert_eq!(
+            (&value["rows"][0]["count"], &value["rows"][0]["path"]),
+            (&json!(2), &json!("/files/*"))
+        );
         assert_eq!((&value["unreadable_lines"], &value["dropped"]), (&json!(1), &json!(7)));
     }
 

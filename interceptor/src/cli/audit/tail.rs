@@ -26,7 +26,7 @@ pub(super) const KEPT_COME: Duration = Duration::from_secs(2);
   sudo interceptor audit tail --sandbox web --since 5m    (from the daemon)
 
 It follows the file until interrupted, across rotations too. Characters that could control the \
-terminal are shown as escapes.")]
+                        terminal are shown as escapes.")]
 #[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["file", "sandbox"])))]
 pub(in crate::cli) struct Tail {
     /// The audit file.
@@ -54,8 +54,21 @@ pub(in crate::cli) struct Tail {
 
 impl Tail {
     /// Follows a sandbox of the daemon.
-    pub(in crate::cli) fn of_daemon(sandbox: String, control: PathBuf, filter: Filter, json: bool) -> Tail {
-        Tail { file: None, sandbox: Some(sandbox), control, filter, lines: None, no_follow: false, json }
+    pub(in crate::cli) fn of_daemon(
+        sandbox: String,
+        control: PathBuf,
+        filter: Filter,
+        json: bool,
+    ) -> Tail {
+        Tail {
+            file: None,
+            sandbox: Some(sandbox),
+            control,
+            filter,
+            lines: None,
+            no_follow: false,
+            json,
+        }
     }
 }
 
@@ -79,7 +92,8 @@ fn from_file(arguments: &Tail, printer: &Printer) -> anyhow::Result<ExitCode> {
     let Some(path) = &arguments.file else { return Ok(ExitCode::from(2)) };
     let mut followed = Followed::open(path)?;
     let wanted = |record: &ParsedRecord| {
-        arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox) && arguments.filter.wants(record)
+        arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox)
+            && arguments.filter.wants(record)
     };
     let first = match (arguments.lines, arguments.filter.since) {
         (Some(number), _) => Some(number),
@@ -123,18 +137,20 @@ fn from_daemon(arguments: &Tail, sandbox: &str, printer: &Printer) -> anyhow::Re
     let wanted = |record: &ParsedRecord| arguments.filter.wants(record);
     let path = events::path(sandbox, &query(&arguments.filter));
     let limit = arguments.no_follow.then_some(KEPT_COME);
-    daemon::conclude(events::follow(&arguments.control, &path, limit, |event| match event.name.as_str() {
-        "dropped" => {
-            let lost = printer.lost(&event.data);
-            lost.map_or(Ok(()), |lost| print(&lost))
-        }
-        "end" => {
-            let _ = writeln!(io::stderr(), "interceptor: the sandbox was removed");
-            Ok(())
-        }
-        _ => {
-            let shown = printer.shown(Line::Whole(event.data.into_bytes()), &wanted);
-            shown.map_or(Ok(()), |shown| print(&shown))
+    daemon::conclude(events::follow(&arguments.control, &path, limit, |event| {
+        match event.name.as_str() {
+            "dropped" => {
+                let lost = printer.lost(&event.data);
+                lost.map_or(Ok(()), |lost| print(&lost))
+            }
+            "end" => {
+                let _ = writeln!(io::stderr(), "interceptor: the sandbox was removed");
+                Ok(())
+            }
+            _ => {
+                let shown = printer.shown(Line::Whole(event.data.into_bytes()), &wanted);
+                shown.map_or(Ok(()), |shown| print(&shown))
+            }
         }
     }))
 }
@@ -163,7 +179,9 @@ impl Printer {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return None;
         }
-        let Some(record) = ParsedRecord::parse(&bytes) else { return self.unreadable(bytes.len() as u64) };
+        let Some(record) = ParsedRecord::parse(&bytes) else {
+            return self.unreadable(bytes.len() as u64);
+        };
         if !wanted(&record) {
             return None;
         }
@@ -177,8 +195,11 @@ impl Printer {
     /// Reports records that the daemon could not deliver.
     fn lost(&self, data: &str) -> Option<String> {
         if self.json {
-            let _ =
-                writeln!(io::stderr(), "interceptor: records were lost in transit: {}", show::short(data));
+            let _ = writeln!(
+                io::stderr(),
+                "interceptor: records were lost in transit: {}",
+                show::short(data)
+            );
             return None;
         }
         Some(format!("? records were lost in transit: {}", show::short(data)))

@@ -23,9 +23,10 @@ const LONGEST: u64 = 1 << 20;
   interceptor audit verify --key chain.key --expect-end audit.jsonl
 
 Name rotated files from the oldest to the newest. The first record that was altered, removed, \
-reordered, repeated or inserted is named. Records cut off at the end cannot be noticed while the \
-log is being written: once the interceptor has stopped, --expect-end demands its closing record. \
-Whoever has the key can forge a chain, so keep it away from the log files.
+                        reordered, repeated or inserted is named. Records cut off at the end \
+                        cannot be noticed while the log is being written: once the interceptor \
+                        has stopped, --expect-end demands its closing record. Whoever has the \
+                        key can forge a chain, so keep it away from the log files.
 
 Exit status: 0 unaltered, 1 altered, 2 no answer (a file cannot be read).")]
 pub(super) struct Verify {
@@ -121,12 +122,16 @@ fn print(
             writeln!(out, "{}:{line}: broken: line {line} {flaw}", printable(last))
         }
         Ok(Chained { records, ended: true }) => {
-            writeln!(out, "OK: {}, unaltered, up to the closing record", words::count(*records, "record"))
+            writeln!(
+                out,
+                "OK: {}, unaltered, up to the closing record",
+                words::count(*records, "record")
+            )
         }
         Ok(Chained { records, ended: false }) => writeln!(
             out,
-            "OK: {}, unaltered; the log has no closing record, so a cut at the end cannot be ruled \
-             out (--expect-end demands one)",
+            "OK: {}, unaltered; the log has no closing record, so a cut at the end cannot be \
+             ruled out (--expect-end demands one)",
             words::count(*records, "record")
         ),
     }

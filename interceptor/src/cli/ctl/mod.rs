@@ -113,7 +113,9 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
         Command::Profiles => {
             to.get("/v1/network-profiles").and_then(|value| to.print(&value, print::profiles))
         }
-        Command::Services => to.get("/v1/services").and_then(|value| to.print(&value, print::services)),
+        Command::Services => {
+            to.get("/v1/services").and_then(|value| to.print(&value, print::services))
+        }
         Command::Health => to.get("/healthz").and_then(|value| to.print(&value, print::health)),
         Command::Metrics => {
             to.ask(Question::get("/metrics")).and_then(|answer| Ok(print::raw(&answer.body)?))

@@ -46,12 +46,19 @@ pub(super) fn sandboxes(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     if rows.is_empty() {
         return writeln!(out, "no sandboxes");
     }
-    table::print(out, &["ID", "ALLOWED", "DENIED", "CREATED", "POLICY CHANGED", "CGROUP"], &rows, &[1, 2])
+    table::print(
+        out,
+        &["ID", "ALLOWED", "DENIED", "CREATED", "POLICY CHANGED", "CGROUP"],
+        &rows,
+        &[1, 2],
+    )
 }
 
 /// A sandbox.
 pub(super) fn sandbox(out: &mut dyn Write, value: &Value) -> io::Result<()> {
-    for field in ["id", "cgroup", "created", "policy_changed", "policy_file", "image", "allowed", "denied"] {
+    for field in
+        ["id", "cgroup", "created", "policy_changed", "policy_file", "image", "allowed", "denied"]
+    {
         if !value[field].is_null() {
             writeln!(out, "{:15} {}", field.replace('_', " "), text(&value[field]))?;
         }
@@ -88,7 +95,8 @@ pub(super) fn warnings(out: &mut dyn Write, value: &Value) -> io::Result<()> {
 
 /// The network profiles.
 pub(super) fn profiles(out: &mut dyn Write, value: &Value) -> io::Result<()> {
-    let rows: Vec<_> = list(value, "profiles").map(|one| row(one, &["name", "description"])).collect();
+    let rows: Vec<_> =
+        list(value, "profiles").map(|one| row(one, &["name", "description"])).collect();
     table::print(out, &["PROFILE", "DESCRIPTION"], &rows, &[])
 }
 

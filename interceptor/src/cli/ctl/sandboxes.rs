@@ -74,7 +74,8 @@ pub(super) fn run(to: &Daemon, arguments: Sandboxes) -> anyhow::Result<()> {
         Command::Create(arguments) => {
             let body = body(&arguments)?;
             let body = Some(("application/json", body.as_bytes().to_vec()));
-            let question = Question { method: Method::POST, path: "/v1/sandboxes".to_owned(), body };
+            let question =
+                Question { method: Method::POST, path: "/v1/sandboxes".to_owned(), body };
             to.print(&to.value(question)?, print::created)
         }
         Command::Delete { id } => {
@@ -102,7 +103,9 @@ fn body(arguments: &Create) -> anyhow::Result<Zeroizing<String>> {
     fields.insert("cgroup".to_owned(), Value::from(arguments.cgroup.as_str()));
     fields.extend(arguments.pid.map(|pid| ("pid".to_owned(), Value::from(pid))));
     fields.extend(arguments.netns.as_deref().map(|path| ("netns".to_owned(), Value::from(path))));
-    fields.extend(arguments.private_network.then(|| ("private_network".to_owned(), Value::from(true))));
+    fields.extend(
+        arguments.private_network.then(|| ("private_network".to_owned(), Value::from(true))),
+    );
     fields.extend(arguments.id.as_deref().map(|id| ("id".to_owned(), Value::from(id))));
     match &arguments.policy {
         None => Ok(Zeroizing::new(Value::Object(fields).to_string())),
@@ -115,7 +118,11 @@ fn body(arguments: &Create) -> anyhow::Result<Zeroizing<String>> {
 
 /// Inserts fields before the document's own. Its text stays unchanged, so that the daemon's errors
 /// match it.
-fn beside(fields: &Map<String, Value>, document: &str, file: &Path) -> anyhow::Result<Zeroizing<String>> {
+fn beside(
+    fields: &Map<String, Value>,
+    document: &str,
+    file: &Path,
+) -> anyhow::Result<Zeroizing<String>> {
     let Some(members) = document.trim_ascii_start().strip_prefix('{') else {
         bail!("the policy {} is not a JSON object", file.display());
     };

@@ -106,11 +106,15 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
 }
 
 /// Sends a request and waits for the head of a successful response.
-pub(in crate::cli) async fn begin(socket: &Path, question: Question) -> Result<Response<Incoming>, Failure> {
+pub(in crate::cli) async fn begin(
+    socket: &Path,
+    question: Question,
+) -> Result<Response<Incoming>, Failure> {
     let malformed = |what: String| Failure::Malformed { path: socket.to_owned(), what };
     let stream = connect(socket).await.map_err(|cause| unreachable(socket, cause))?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| malformed(error.to_string()))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| malformed(error.to_string()))?;
     // Ends with the connection; errors reach the waiting request.
     tokio::spawn(connection);
     let mut request =
@@ -127,9 +131,9 @@ pub(in crate::cli) async fn begin(socket: &Path, question: Question) -> Result<R
     let answer = answer
         .map_err(|_| malformed(format!("no answer within {} seconds", PATIENCE.as_secs())))?
         .map_err(|error| match is_ours(socket) {
-        true => malformed(error.to_string()),
-        false => Failure::Foreign { path: socket.to_owned() },
-    })?;
+            true => malformed(error.to_string()),
+            false => Failure::Foreign { path: socket.to_owned() },
+        })?;
     if answer.status().is_success() {
         return Ok(answer);
     }
@@ -146,12 +150,15 @@ pub(in crate::cli) async fn begin(socket: &Path, question: Question) -> Result<R
 /// Whether this user may use the daemon: root or the socket's owner.
 fn is_ours(socket: &Path) -> bool {
     let user = nix::unistd::geteuid();
-    user.is_root() || std::fs::metadata(socket).is_ok_and(|metadata| metadata.uid() == user.as_raw())
+    user.is_root()
+        || std::fs::metadata(socket).is_ok_and(|metadata| metadata.uid() == user.as_raw())
 }
 
 fn unreachable(socket: &Path, cause: io::Error) -> Failure {
     let remedy = match cause.kind() {
-        io::ErrorKind::NotFound => "; start it with `interceptor serve`, or name its socket with --control",
+        io::ErrorKind::NotFound => {
+            "; start it with `interceptor serve`, or name its socket with --control"
+        }
         io::ErrorKind::PermissionDenied => {
             "; only root and the user that the daemon runs as may use it: try sudo"
         }

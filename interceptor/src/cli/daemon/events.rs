@@ -83,7 +83,9 @@ async fn reader_left() {
         let out = io::stdout();
         let mut descriptors =
             [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&out), nix::poll::PollFlags::empty())];
-        if nix::poll::poll(&mut descriptors, nix::poll::PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+        if nix::poll::poll(&mut descriptors, nix::poll::PollTimeout::ZERO)
+            .is_ok_and(|ready| ready > 0)
+        {
             return;
         }
     }
@@ -147,7 +149,8 @@ mod tests {
 
     #[test]
     fn events_come_whole_however_the_bytes_are_cut() {
-        let text = ": a comment\n\nevent: record\nid: 1\ndata: {\"a\":1}\n\ndata:{\"b\":\r\ndata: 2}\r\n\r\n: ping\n\ndata: cut";
+        let text = ": a comment\n\nevent: record\nid: 1\ndata: {\"a\":1}\n\ndata:{\"b\":\r\ndata: \
+                    2}\r\n\r\n: ping\n\ndata: cut";
         for size in 1..text.len() {
             let mut events = Events::default();
             let found: Vec<Event> =

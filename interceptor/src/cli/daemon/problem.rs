@@ -47,7 +47,8 @@ impl DaemonProblem {
     pub(super) fn at(self, path: &str) -> DaemonProblem {
         let rest = path.strip_prefix("/v1/sandboxes/");
         let id = rest.and_then(|rest| rest.split(['/', '?']).next());
-        let decoded = id.map(|id| percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned());
+        let decoded =
+            id.map(|id| percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned());
         DaemonProblem { sandbox: decoded, ..self }
     }
 }
@@ -64,7 +65,8 @@ impl fmt::Display for DaemonProblem {
         if let (true, Some(id)) = (document.kind.ends_with(":no_such_sandbox"), &self.sandbox) {
             return write!(f, "no sandbox \"{}\"; see: interceptor ctl sandboxes", printable(id));
         }
-        let title = document.title.as_deref().or(self.status.canonical_reason()).unwrap_or("refused");
+        let title =
+            document.title.as_deref().or(self.status.canonical_reason()).unwrap_or("refused");
         write!(f, "the daemon refused: {} ({})", printable(title), self.status.as_u16())?;
         if let Some(detail) = &document.detail {
             write!(f, ": {}", printable(detail))?;
@@ -101,13 +103,17 @@ mod tests {
         let shown = DaemonProblem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
         assert_eq!(
             shown,
-            "the daemon refused: The policy is not valid (422): 2 errors\\u{1b}[2J\n  /network/allow/0: no host\n  odd\\u{202e}"
+            "the daemon refused: The policy is not valid (422): 2 errors\\u{1b}[2J\n  \
+             /network/allow/0: no host\n  odd\\u{202e}"
         );
         let body =
             br#"{"type":"about:blank","title":"The document is invalid","detail":"/pid: must be a number",
             "errors":[{"pointer":"/pid","detail":"must be a number"}]}"#;
         let shown = DaemonProblem::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
-        assert_eq!(shown, "the daemon refused: The document is invalid (422): /pid: must be a number");
+        assert_eq!(
+            shown,
+            "the daemon refused: The document is invalid (422): /pid: must be a number"
+        );
         let shown = DaemonProblem::read(StatusCode::BAD_GATEWAY, b"<html>\x1b[2J").to_string();
         assert_eq!(shown, "the daemon refused: 502 Bad Gateway: <html>\\u{1b}[2J");
         assert_eq!(
@@ -115,8 +121,11 @@ mod tests {
             "the daemon refused: Not Found (404)"
         );
         let body = br#"{"type":"urn:interceptor:problem:no_such_sandbox","title":"x"}"#;
-        let problem =
-            DaemonProblem::read(StatusCode::NOT_FOUND, body).at("/v1/sandboxes/nope%1b/policy?close=true");
-        assert_eq!(problem.to_string(), "no sandbox \"nope\\u{1b}\"; see: interceptor ctl sandboxes");
+        let problem = DaemonProblem::read(StatusCode::NOT_FOUND, body)
+            .at("/v1/sandboxes/nope%1b/policy?close=true");
+        assert_eq!(
+            problem.to_string(),
+            "no sandbox \"nope\\u{1b}\"; see: interceptor ctl sandboxes"
+        );
     }
 }

@@ -26,7 +26,8 @@ fn judge(hooks: &[podman::Hook], read: &[std::path::PathBuf]) -> Check {
     let read: Vec<_> = read.iter().map(|directory| directory.display().to_string()).collect();
     let read = read.join(", ");
     if let Some(hook) = hooks.iter().find(|hook| hook.fault.is_none()) {
-        let detail = format!("the hook is in force: {} ({PROGRAM} reads {read})", hook.file.display());
+        let detail =
+            format!("the hook is in force: {} ({PROGRAM} reads {read})", hook.file.display());
         return Check::passed(PROGRAM, false, detail);
     }
     let why = match hooks.first() {
@@ -35,8 +36,10 @@ fn judge(hooks: &[podman::Hook], read: &[std::path::PathBuf]) -> Check {
         }
         _ => "no hook is installed".to_owned(),
     };
-    let detail =
-        format!("{why}: containers start unconfined, even with a policy annotation ({PROGRAM} reads {read})");
+    let detail = format!(
+        "{why}: containers start unconfined, even with a policy annotation ({PROGRAM} reads \
+         {read})"
+    );
     Check::failed(PROGRAM, false, detail, INSTALL)
 }
 
@@ -59,8 +62,13 @@ mod tests {
         };
         let force = judge(&[hook(Some("gone")), hook(None)], &read);
         assert!(force.ok && force.detail.contains("in force") && force.detail.contains("/read"));
-        for none in [judge(&[], &read), judge(&[hook(Some("podman does not read /etc/x"))], &read)] {
-            assert!(!none.ok && !none.required && none.detail.contains("unconfined"), "{}", none.detail);
+        for none in [judge(&[], &read), judge(&[hook(Some("podman does not read /etc/x"))], &read)]
+        {
+            assert!(
+                !none.ok && !none.required && none.detail.contains("unconfined"),
+                "{}",
+                none.detail
+            );
             assert!(none.remedy.unwrap().contains("install podman"));
         }
     }

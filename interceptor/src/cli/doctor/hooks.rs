@@ -18,8 +18,8 @@ pub(super) fn cgroup_and_hooks() -> Vec<Check> {
             NAME,
             true,
             "not mounted",
-            "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified, or boot with \
-             systemd.unified_cgroup_hierarchy=1",
+            "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified, or \
+             boot with systemd.unified_cgroup_hierarchy=1",
         )];
     };
     match Scratch::make(&mount) {
@@ -100,9 +100,11 @@ pub(super) fn btf() -> Check {
 pub(super) fn closing_sockets() -> Check {
     const NAME: &str = "closing sockets";
     match kernel::try_closing() {
-        Ok(()) => {
-            Check::passed(NAME, false, "attach --kill-existing can close connections that existed before")
-        }
+        Ok(()) => Check::passed(
+            NAME,
+            false,
+            "attach --kill-existing can close connections that existed before",
+        ),
         Err(error) => Check::failed(NAME, false, with_causes(&error), remedy(&error)),
     }
 }
@@ -111,21 +113,22 @@ pub(super) fn closing_sockets() -> Check {
 pub(super) fn remedy(error: &KernelError) -> &'static str {
     match error {
         KernelError::Privilege { .. } => {
-            "run as root: sudo interceptor …; in a container, grant the capabilities (--cap-add), and let \
-             its seccomp filter pass bpf(2)"
+            "run as root: sudo interceptor …; in a container, grant the capabilities (--cap-add), \
+             and let its seccomp filter pass bpf(2)"
         }
         KernelError::NoDiag { .. } => {
             "load the modules: modprobe inet_diag; modprobe tcp_diag; modprobe udp_diag"
         }
         KernelError::NoDestroy { .. } => {
-            "boot a kernel with CONFIG_INET_DIAG_DESTROY=y, or restart a cgroup's processes after attaching"
+            "boot a kernel with CONFIG_INET_DIAG_DESTROY=y, or restart a cgroup's processes after \
+             attaching"
         }
         KernelError::NotCgroup2 => "mount cgroup v2: mount -t cgroup2 none /sys/fs/cgroup/unified",
         KernelError::Incomplete { .. } => "reinstall interceptor: this build is broken",
         KernelError::AlreadyEnforced { .. } => "stop the interceptor that enforces a policy there",
         _ => {
-            "boot a kernel that has CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_INET, of the version \
-             named or newer"
+            "boot a kernel that has CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_INET, of the \
+             version named or newer"
         }
     }
 }

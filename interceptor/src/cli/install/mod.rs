@@ -45,8 +45,8 @@ Examples:
     IMAGE COMMAND
 
 It asks the engine where it reads hooks from, because an engine starts containers without a hook \
-that it does not find. Then it starts a container that must be refused egress, and exits with 1 if \
-that cannot be shown.";
+                        that it does not find. Then it starts a container that must be refused \
+                        egress, and exits with 1 if that cannot be shown.";
 
 /// Runs the command.
 pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
@@ -59,7 +59,8 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
     if arguments.uninstall {
         let hooks = podman::hooks(&read);
         for hook in &hooks {
-            fs::remove_file(&hook.file).with_context(|| format!("cannot remove {}", hook.file.display()))?;
+            fs::remove_file(&hook.file)
+                .with_context(|| format!("cannot remove {}", hook.file.display()))?;
             writeln!(output, "removed {}", hook.file.display())?;
         }
         if hooks.is_empty() {
@@ -92,7 +93,8 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
         Err(error) => {
             let _ = writeln!(
                 std::io::stderr(),
-                "interceptor: NOT proved: a container that must be refused an egress was not: {error:#}"
+                "interceptor: NOT proved: a container that must be refused an egress was not: \
+                 {error:#}"
             );
             Ok(ExitCode::FAILURE)
         }
@@ -129,12 +131,13 @@ fn install(output: &mut impl Write, directory: &Path, dry_run: bool) -> anyhow::
 fn check_place(executable: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::MetadataExt;
     for part in executable.ancestors() {
-        let metadata = fs::metadata(part).with_context(|| format!("cannot examine {}", part.display()))?;
+        let metadata =
+            fs::metadata(part).with_context(|| format!("cannot examine {}", part.display()))?;
         let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
         if metadata.uid() != 0 || (metadata.mode() & 0o022 != 0 && !sticky) {
             bail!(
-                "{} can be changed by others than root, and would be root's hook: install it first \
-                 (install -m 755 {} /usr/local/bin/), and call that one",
+                "{} can be changed by others than root, and would be root's hook: install it \
+                 first (install -m 755 {} /usr/local/bin/), and call that one",
                 part.display(),
                 executable.display()
             );
@@ -153,11 +156,16 @@ struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let gone = if self.0.is_dir() { fs::remove_dir_all(&self.0) } else { fs::remove_file(&self.0) };
+        let gone =
+            if self.0.is_dir() { fs::remove_dir_all(&self.0) } else { fs::remove_file(&self.0) };
         if let Err(error) = gone
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            let _ = writeln!(std::io::stderr(), "interceptor: {} is left behind: {error}", self.0.display());
+            let _ = writeln!(
+                std::io::stderr(),
+                "interceptor: {} is left behind: {error}",
+                self.0.display()
+            );
         }
     }
 }

@@ -40,7 +40,8 @@ pub fn prove(_arguments: Prove) -> anyhow::Result<ExitCode> {
     write!(stream, "GET / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", to.ip())?;
     let mut answer = String::new();
     stream.take(MOST).read_to_string(&mut answer).context("the answer cannot be read")?;
-    let is_refusal = answer.starts_with("HTTP/1.1 403") && answer.contains("x-interceptor-decision");
+    let is_refusal =
+        answer.starts_with("HTTP/1.1 403") && answer.contains("x-interceptor-decision");
     if !is_refusal {
         bail!("the response is not from the interceptor");
     }
@@ -64,13 +65,23 @@ pub(super) fn of_podman() -> anyhow::Result<String> {
     let volumes = rootfs(&root.0).context("cannot make the container's file system")?;
 
     let mut command = Command::new(PROGRAM);
-    command.args(["run", "--rm", "--network", "none", "--security-opt", "label=disable", "--name", &name]);
+    command.args([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--security-opt",
+        "label=disable",
+        "--name",
+        &name,
+    ]);
     command.args(["--annotation", &format!("{POLICY}={name}")]);
     for (from, to) in &volumes {
         command.arg("--volume").arg(format!("{}:{to}:ro", from.display()));
     }
     command.arg("--rootfs").arg(&root.0).args([INSIDE, "prove"]);
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {PROGRAM}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {PROGRAM}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("{}{}", said, String::from_utf8_lossy(&output.stderr).trim_end());
@@ -88,7 +99,9 @@ fn rootfs(root: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
         let below = root.join(path.strip_prefix("/").unwrap_or(path));
         match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_symlink() => symlink(fs::read_link(path)?, below)?,
-            Ok(metadata) if metadata.is_dir() => volumes.push((path.to_owned(), path.display().to_string())),
+            Ok(metadata) if metadata.is_dir() => {
+                volumes.push((path.to_owned(), path.display().to_string()))
+            }
             _ => {}
         }
     }

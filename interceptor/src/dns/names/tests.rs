@@ -49,7 +49,10 @@ fn a_restored_table_gives_out_the_same_addresses_and_goes_on_where_it_ended() {
     for (text, addresses) in known {
         assert_eq!(restored.addresses(&name(text), any), addresses, "{text}");
     }
-    assert_eq!(restored.addresses(&name("d.example"), any), names.addresses(&name("d.example"), any));
+    assert_eq!(
+        restored.addresses(&name("d.example"), any),
+        names.addresses(&name("d.example"), any)
+    );
     let row = |text: &str| (text.to_owned(), Duration::ZERO);
     assert!(Names::restore(vec![row("a.example"), row("a.example")]).is_none());
     assert!(Names::restore(vec![row("127.0.0.1")]).is_none());
@@ -80,7 +83,11 @@ fn the_product_s_own_addresses_and_those_not_given_out_lead_nowhere() {
         "::",
         "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
     ] {
-        assert_eq!(names.name_of(text.parse().unwrap()).map(|name| name.to_string()), None, "{text}");
+        assert_eq!(
+            names.name_of(text.parse().unwrap()).map(|name| name.to_string()),
+            None,
+            "{text}"
+        );
     }
 }
 
@@ -108,7 +115,9 @@ fn every_place_has_addresses_of_its_own_within_the_ranges() {
     let mut seen = HashSet::new();
     for slot in 0..SLOTS {
         let (four, six) = addresses_of(slot);
-        assert!(seen.insert(four) && names.is_synthetic(four.into()) && names.is_synthetic(six.into()));
+        assert!(
+            seen.insert(four) && names.is_synthetic(four.into()) && names.is_synthetic(six.into())
+        );
         assert_eq!(slot_of(four.into()), Some(slot));
         assert_eq!(slot_of(six.into()), Some(slot));
     }
@@ -162,7 +171,10 @@ fn x4_denied_names_take_the_places_of_denied_names_and_never_those_of_live_permi
     assert_eq!(ask("x.denied", 202), None);
     for (text, kept) in [("a", first), ("b", second), ("c", third), ("d", fourth)] {
         assert_eq!(ask(&format!("{text}.example"), 203), Some(kept));
-        assert_eq!(names.name_of_at(kept.0.into(), at(203)).unwrap().as_str(), format!("{text}.example"));
+        assert_eq!(
+            names.name_of_at(kept.0.into(), at(203)).unwrap().as_str(),
+            format!("{text}.example")
+        );
     }
     assert!(ask("x.denied", 203 + 3600).is_some(), "a permitted name that is long unused goes");
 }

@@ -87,7 +87,9 @@ async fn d1_no_question_leaves_for_a_name_that_the_policy_denies() {
 #[tokio::test]
 async fn d8_no_answer_carries_endpoints_and_only_known_types_are_asked_for() {
     let lab = Lab::new(ALLOWING).await;
-    for kind in [RecordType::HTTPS, RecordType::SVCB, RecordType::NULL, RecordType::ANY, RecordType::HINFO] {
+    for kind in
+        [RecordType::HTTPS, RecordType::SVCB, RecordType::NULL, RecordType::ANY, RecordType::HINFO]
+    {
         let answer = lab.ask("api.example.com", kind).await;
         assert_eq!((code(&answer), answer.answers.len()), (ResponseCode::NoError, 0), "{kind}");
     }
@@ -113,7 +115,10 @@ async fn d9_local_names_and_reverse_zones_are_answered_here() {
             [IpAddr::V4(Ipv4Addr::LOCALHOST)],
             "{name}"
         );
-        assert_eq!(addresses(&lab.ask(name, RecordType::AAAA).await), ["::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            addresses(&lab.ask(name, RecordType::AAAA).await),
+            ["::1".parse::<IpAddr>().unwrap()]
+        );
         assert_eq!(lab.ask(name, RecordType::TXT).await.answers.len(), 0);
     }
     for name in ["intranet", "wpad", "isatap", "com"] {
@@ -168,8 +173,11 @@ async fn d7_what_is_no_host_name_does_not_exist_and_is_not_asked_for() {
 #[tokio::test]
 async fn d7_mutated_queries_get_an_answer_or_silence_and_the_resolver_lives() {
     let lab = Lab::new(r#"{"network":{"deny":["*"]}}"#).await;
-    let seed =
-        with_options(query(&[b"api", b"example", b"com"], 1), 1232, &[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let seed = with_options(
+        query(&[b"api", b"example", b"com"], 1),
+        1232,
+        &[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8],
+    );
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move |below: usize| {
         state ^= state << 13;
@@ -218,7 +226,9 @@ async fn d7_what_is_no_question_is_answered_by_a_header_of_its_own() {
 #[tokio::test]
 async fn d4_random_labels_under_a_wildcard_are_not_a_tunnel_and_the_flood_is_reported() {
     let lab = Lab::with(ALLOWING, |_, kind| match kind {
-        RecordType::TXT => Says::Records(600, vec![RData::TXT(TXT::new(vec!["v=spf1 -all".to_owned()]))]),
+        RecordType::TXT => {
+            Says::Records(600, vec![RData::TXT(TXT::new(vec!["v=spf1 -all".to_owned()]))])
+        }
         _ => Says::addresses(600, kind, &["192.0.2.1"]),
     })
     .await;
@@ -264,7 +274,8 @@ async fn a_new_policy_holds_from_the_next_question_on() {
     assert_eq!(code(&lab.ask("api.example.com", RecordType::MX).await), ResponseCode::Refused);
     assert_eq!(lab.outside.log().len(), 1);
     let recorded = lab.recorded().await;
-    let decisions: Vec<_> = recorded.iter().map(|record| record["decision"].as_str().unwrap()).collect();
+    let decisions: Vec<_> =
+        recorded.iter().map(|record| record["decision"].as_str().unwrap()).collect();
     assert_eq!(decisions, ["allow", "deny"]);
 }
 
@@ -300,7 +311,9 @@ async fn without_ipv6_no_name_has_an_ipv6_address() {
 async fn x4_a_table_full_of_names_in_use_answers_that_it_is() {
     let lab = Lab::new(ALLOWING).await;
     let fill = |number: u32| {
-        let Ok(Host::Name(name)) = Host::parse(&format!("n{number}.cdn.example.com")) else { panic!() };
+        let Ok(Host::Name(name)) = Host::parse(&format!("n{number}.cdn.example.com")) else {
+            panic!()
+        };
         lab.names.addresses(&name, |_| true).is_some()
     };
     assert!((0..32_768).all(fill));
@@ -319,7 +332,9 @@ async fn x4_denied_names_do_not_close_the_table_for_permitted_ones() {
     let lab = Lab::new(ALLOWING).await;
     let before = addresses(&lab.ask("api.example.com", RecordType::A).await);
     for number in 0..33_000 {
-        let Ok(Host::Name(name)) = Host::parse(&format!("n{number}.exfil.example")) else { panic!() };
+        let Ok(Host::Name(name)) = Host::parse(&format!("n{number}.exfil.example")) else {
+            panic!()
+        };
         assert!(lab.names.addresses(&name, |_| false).is_some(), "{number}");
     }
     synthetic(&lab, &lab.ask("new.cdn.example.com", RecordType::A).await, "new.cdn.example.com");

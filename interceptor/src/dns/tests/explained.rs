@@ -21,7 +21,11 @@ async fn a_name_that_the_operator_points_elsewhere_exists_and_has_only_addresses
         synthetic(&lab, &lab.ask(name, RecordType::A).await, name);
         for kind in OTHERS {
             let answer = lab.ask(name, kind).await;
-            assert_eq!((code(&answer), answer.answers.len()), (ResponseCode::NoError, 0), "{name} {kind}");
+            assert_eq!(
+                (code(&answer), answer.answers.len()),
+                (ResponseCode::NoError, 0),
+                "{name} {kind}"
+            );
             assert_eq!(extended(&answer), None);
         }
     }
@@ -46,11 +50,16 @@ async fn the_sandbox_s_own_host_name_is_itself_in_both_families() {
         let Ok(Host::Name(name)) = Host::parse(own) else { panic!("{own}") };
         server.set_own_name(name);
         let labels: Vec<&[u8]> = own.split('.').map(str::as_bytes).collect();
-        for (kind, want) in [(1, vec!["127.0.0.1"]), (28, vec!["::1"]), (15, vec![]), (16, vec![])] {
+        for (kind, want) in [(1, vec!["127.0.0.1"]), (28, vec!["::1"]), (15, vec![]), (16, vec![])]
+        {
             let answer = server.answer_udp(&query(&labels, kind)).await.unwrap();
             let answer = Message::from_vec(&answer.message).unwrap();
             let want: Vec<IpAddr> = want.into_iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!((code(&answer), addresses(&answer)), (ResponseCode::NoError, want), "{own} {kind}");
+            assert_eq!(
+                (code(&answer), addresses(&answer)),
+                (ResponseCode::NoError, want),
+                "{own} {kind}"
+            );
         }
     }
     assert_eq!(lab.recorded().await.len(), 0);

@@ -65,9 +65,10 @@ impl Lab {
     async fn new(rules: &str) -> Lab {
         Lab::with(rules, |name, kind| match (name, kind) {
             ("missing.example.com", _) => Says::Code(ResponseCode::NXDomain),
-            (_, RecordType::TXT) => {
-                Says::Records(600, (0..40).map(|n| RData::TXT(TXT::new(vec![format!("{n:050}")]))).collect())
-            }
+            (_, RecordType::TXT) => Says::Records(
+                600,
+                (0..40).map(|n| RData::TXT(TXT::new(vec![format!("{n:050}")]))).collect(),
+            ),
             (_, RecordType::MX) => Says::Records(
                 600,
                 vec![RData::MX(MX::new(10, Name::from_ascii("mail.example.com.").unwrap()))],
@@ -77,7 +78,10 @@ impl Lab {
         .await
     }
 
-    async fn with(rules: &str, answers: impl Fn(&str, RecordType) -> Says + Send + Sync + 'static) -> Lab {
+    async fn with(
+        rules: &str,
+        answers: impl Fn(&str, RecordType) -> Says + Send + Sync + 'static,
+    ) -> Lab {
         let outside = TestNameServer::start(answers).await;
         let folder = tempfile::tempdir().unwrap();
         let records = folder.path().join("audit.jsonl");

@@ -13,7 +13,9 @@ async fn told(lab: &Lab) -> (usize, u64) {
 
 #[tokio::test]
 async fn x4_a_flood_of_look_ups_is_recorded_at_a_pace_and_the_rest_counted() {
-    for (rules, zone) in [(ALLOWING, "exfil.example"), (ALLOWING, "cdn.example.com"), ("{}", "example")] {
+    for (rules, zone) in
+        [(ALLOWING, "exfil.example"), (ALLOWING, "cdn.example.com"), ("{}", "example")]
+    {
         let lab = Lab::new(rules).await;
         let start = Instant::now();
         for number in 0..6000 {

@@ -32,7 +32,9 @@ async fn ask_udp(address: SocketAddr, query: &[u8]) -> Message {
     let mut buffer = [0; 4096];
     for _ in 0..10 {
         client.send(query).await.unwrap();
-        if let Ok(length) = tokio::time::timeout(Duration::from_secs(1), client.recv(&mut buffer)).await {
+        if let Ok(length) =
+            tokio::time::timeout(Duration::from_secs(1), client.recv(&mut buffer)).await
+        {
             return Message::from_vec(&buffer[..length.unwrap()]).unwrap();
         }
     }
@@ -145,5 +147,9 @@ async fn x4_a_tcp_connection_that_says_nothing_is_ended() {
     client.write_all(&[0]).await.unwrap();
     let start = Instant::now();
     serving.await.unwrap().unwrap();
-    assert!(start.elapsed() >= idle && start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= idle && start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
 }

@@ -1,4 +1,5 @@
-//! Members of a JSON body in which clients look for a reason, beside `error`, which every refusal has.
+//! Members of a JSON body in which clients look for a reason, beside `error`, which every refusal
+//! has.
 //!
 //! | client | where it looks |
 //! | --- | --- |
@@ -26,7 +27,8 @@ const CODE: i64 = -32_001;
 /// Whether a request's body may be a JSON-RPC call that is short enough to be looked at.
 pub(in crate::http) fn may_be_a_call(headers: &HeaderMap) -> bool {
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let kind =
+            kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         kind.eq_ignore_ascii_case(b"application/json")
             || kind.eq_ignore_ascii_case(b"application/json-rpc")
             || kind.eq_ignore_ascii_case(b"application/jsonrequest")
@@ -59,10 +61,15 @@ fn dialect(asked: &Asked<'_>) -> Option<Change> {
     let graphql = path.ends_with("/graphql")
         || asked.begins(CONTENT_TYPE, "application/graphql")
         || asked.begins(ACCEPT, "application/graphql");
-    let engine =
-        is(&["docker/", "containerd/", "containers/", "buildah/", "skopeo/", "go-containerregistry"])
-            || path == "/v2"
-            || path.starts_with("/v2/");
+    let engine = is(&[
+        "docker/",
+        "containerd/",
+        "containers/",
+        "buildah/",
+        "skopeo/",
+        "go-containerregistry",
+    ]) || path == "/v2"
+        || path.starts_with("/v2/");
     (graphql || engine || is(&["cargo ", "cargo/"])).then(|| Box::new(list) as Change)
 }
 
@@ -94,8 +101,8 @@ fn rpc(body: &mut Map<String, Value>, deny: &Deny, id: Value) {
     }
 }
 
-/// The id under which a JSON-RPC call is answered: null for a notification, for a batch, and for an id
-/// that is none. `None` where the body is no call.
+/// The id under which a JSON-RPC call is answered: null for a notification, for a batch, and for an
+/// id that is none. `None` where the body is no call.
 fn call(body: &[u8]) -> Option<Value> {
     let is_call = |value: &Value| value["jsonrpc"] == "2.0";
     match serde_json::from_slice(body).ok()? {

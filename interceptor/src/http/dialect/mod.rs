@@ -1,14 +1,16 @@
-//! Refusals for clients that show their users nothing of an answer but what their own protocol has a place for. Status and
-//! fields stay those of every refusal; these clients find the reason besides where they look:
+//! Refusals for clients that show their users nothing of an answer but what their own protocol has
+//! a place for. Status and fields stay those of every refusal; these clients find the reason
+//! besides where they look:
 //!
-//! - whoever speaks HTTP/1.1 and prints the status line (wget, pip, Maven) reads it there: [`phrase`].
+//! - whoever speaks HTTP/1.1 and prints the status line (wget, pip, Maven) reads it there:
+//!   [`phrase`].
 //! - git prints the body of what was refused before anything else, as `remote: …`, if its type is
 //!   `text/plain` (`remote-curl.c`); so does the go command (`cmd/go/internal/web`).
 //! - gRPC clients take `grpc-status` and `grpc-message` before the HTTP status
 //!   (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Responses"), and take
 //!   a body that is no message of theirs for a broken stream: they are told by the head alone.
-//! - npm, GraphQL, JSON-RPC, cargo and container engines read members of their own from a JSON body:
-//!   [`json`].
+//! - npm, GraphQL, JSON-RPC, cargo and container engines read members of their own from a JSON
+//!   body: [`json`].
 
 mod json;
 pub(super) mod phrase;
@@ -23,7 +25,8 @@ pub(super) use json::{MOST_CALL, may_be_a_call};
 
 /// What `grpc-message` escapes: all but space and visible ASCII, and the percent sign itself.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
-/// How much of a message a header takes, bytes before escaping: clients limit the size of a head, often to 8 KiB.
+/// How much of a message a header takes, bytes before escaping: clients limit the size of a head,
+/// often to 8 KiB.
 const LONGEST: usize = 1000;
 
 /// What a client asked, as far as it tells which client it is.
@@ -45,8 +48,8 @@ impl Asked<'_> {
         })
     }
 
-    /// Whether the go command asks a module proxy (<https://go.dev/ref/mod#goproxy-protocol>): it has no
-    /// name of its own.
+    /// Whether the go command asks a module proxy (<https://go.dev/ref/mod#goproxy-protocol>): it
+    /// has no name of its own.
     fn is_go_command(&self) -> bool {
         let path = self.uri.path();
         self.begins(USER_AGENT, "go-http-client/")
@@ -60,14 +63,17 @@ impl Asked<'_> {
 /// Says the reason where the client that asked so looks for it.
 pub(super) fn speak(response: &mut Response<Bytes>, asked: &Asked<'_>, deny: &Deny) {
     if asked.begins(USER_AGENT, "git/") || asked.is_go_command() {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     } else if asked.begins(CONTENT_TYPE, "application/grpc") && asked.begins(TE, "trailers") {
         *response.body_mut() = Bytes::new();
         let status = grpc_status(response.status());
         let headers = response.headers_mut();
         headers.insert("grpc-status", HeaderValue::from_static(status));
         let short = &deny.message[..deny.message.floor_char_boundary(LONGEST)];
-        if let Ok(message) = HeaderValue::try_from(utf8_percent_encode(short, MESSAGE).to_string()) {
+        if let Ok(message) = HeaderValue::try_from(utf8_percent_encode(short, MESSAGE).to_string())
+        {
             headers.insert("grpc-message", message);
         }
     } else {
@@ -75,7 +81,8 @@ pub(super) fn speak(response: &mut Response<Bytes>, asked: &Asked<'_>, deny: &De
     }
 }
 
-/// The gRPC status that says the same (<https://github.com/grpc/grpc/blob/master/doc/statuscodes.md>).
+/// The gRPC status that says the same
+/// (<https://github.com/grpc/grpc/blob/master/doc/statuscodes.md>).
 fn grpc_status(status: StatusCode) -> &'static str {
     match status.as_u16() {
         // PERMISSION_DENIED

@@ -1,5 +1,5 @@
-//! The reason phrase of a refusal over HTTP/1 (RFC 9112 section 4): all that wget, pip and many older
-//! clients print.
+//! The reason phrase of a refusal over HTTP/1 (RFC 9112 section 4): all that wget, pip and many
+//! older clients print.
 
 use hyper::ext::ReasonPhrase;
 

@@ -9,7 +9,12 @@ use super::super::refuse::envelope::{About, answer};
 use super::*;
 use crate::audit::RequestId;
 
-fn said(asked: &[(&'static str, &'static str)], target: &str, body: &[u8], message: &str) -> Response<Bytes> {
+fn said(
+    asked: &[(&'static str, &'static str)],
+    target: &str,
+    body: &[u8],
+    message: &str,
+) -> Response<Bytes> {
     let deny = refusal(Reason::EndpointDenied, message.to_owned());
     let mut response = answer(&deny, About::default(), RequestId::new(), Version::HTTP_2, false);
     let field = |(name, value): &(&'static str, &'static str)| {
@@ -36,7 +41,11 @@ fn git_and_go_are_told_in_plain_text_and_others_in_json() {
         (go, "/golang.org/x/text?go-get=1"),
     ] {
         let plain = said(&[agent], target, b"", "no");
-        assert_eq!(plain.headers()[CONTENT_TYPE], "text/plain; charset=utf-8", "{agent:?} {target}");
+        assert_eq!(
+            plain.headers()[CONTENT_TYPE],
+            "text/plain; charset=utf-8",
+            "{agent:?} {target}"
+        );
         assert_eq!(body(&plain)["error"]["message"], "no");
     }
     for asked in [&[("user-agent", "curl/8"), ("content-type", "application/grpc")][..], &[go]] {
@@ -61,9 +70,12 @@ fn grpc_is_told_in_its_own_fields_within_a_bound() {
 
 #[test]
 fn package_managers_of_node_find_a_string() {
-    for agent in
-        ["npm/10.8.2 node/v20.19.2 linux x64 workspaces/false", "pnpm/9.1", "yarn/1.22.22", "Bun/1.1"]
-    {
+    for agent in [
+        "npm/10.8.2 node/v20.19.2 linux x64 workspaces/false",
+        "pnpm/9.1",
+        "yarn/1.22.22",
+        "Bun/1.1",
+    ] {
         let npm = body(&said(&[("user-agent", agent)], "/lab-demo", b"", "no"));
         assert_eq!(npm["error"], "no", "{agent}");
         assert_eq!(npm["interceptor"]["type"], "endpoint_denied");
@@ -104,7 +116,10 @@ fn a_json_rpc_call_is_answered_under_its_id() {
         (r#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#, json!(7)),
         (r#"{"jsonrpc":"2.0","id":"a\"\u0007b","method":"x"}"#, json!("a\"\u{7}b")),
         (r#"{"jsonrpc":"2.0","method":"notify"}"#, Value::Null),
-        (r#"[{"jsonrpc":"2.0","id":1,"method":"x"},{"jsonrpc":"2.0","id":2,"method":"x"}]"#, Value::Null),
+        (
+            r#"[{"jsonrpc":"2.0","id":1,"method":"x"},{"jsonrpc":"2.0","id":2,"method":"x"}]"#,
+            Value::Null,
+        ),
         (r#"{"jsonrpc":"2.0","id":{"a":1},"method":"x"}"#, Value::Null),
         (&long, Value::Null),
     ] {
@@ -128,7 +143,8 @@ fn a_json_rpc_call_is_answered_under_its_id() {
 fn only_short_json_may_be_a_call() {
     let may = |kind: &'static str, length: &'static str| {
         let headers = [("content-type", kind), ("content-length", length)];
-        let field = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let field =
+            |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         may_be_a_call(&headers.into_iter().map(field).collect())
     };
     assert!(may("application/json", "100") && may("Application/JSON; charset=utf-8", "65536"));

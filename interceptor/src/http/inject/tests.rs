@@ -16,7 +16,8 @@ fn request(target: &str, headers: &[(&str, String)]) -> Parts {
 
 /// The headers an origin receives, sorted.
 fn received(parts: &Parts) -> Vec<String> {
-    let pair = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+    let pair =
+        |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
     let mut all: Vec<String> = parts.headers.iter().map(pair).collect();
     all.sort();
     all
@@ -58,13 +59,38 @@ fn c4_the_key_takes_the_form_in_which_the_placeholder_was_presented() {
     let (ant_key, gh_key, own_key) = (key("anthropic"), key("github"), key("basic"));
     let table: Vec<(&str, &str, String, String)> = vec![
         ("anthropic", "x-api-key", ant.clone(), format!("x-api-key: {ant_key}")),
-        ("anthropic", "authorization", format!("Bearer {ant}"), format!("authorization: Bearer {ant_key}")),
-        ("anthropic", "authorization", format!("bearer {ant}"), format!("authorization: Bearer {ant_key}")),
+        (
+            "anthropic",
+            "authorization",
+            format!("Bearer {ant}"),
+            format!("authorization: Bearer {ant_key}"),
+        ),
+        (
+            "anthropic",
+            "authorization",
+            format!("bearer {ant}"),
+            format!("authorization: Bearer {ant_key}"),
+        ),
         // Presented in none of its forms: the first.
-        ("anthropic", "authorization", basic_of(&format!("u:{ant}")), format!("x-api-key: {ant_key}")),
+        (
+            "anthropic",
+            "authorization",
+            basic_of(&format!("u:{ant}")),
+            format!("x-api-key: {ant_key}"),
+        ),
         ("anthropic", "x-unused", "1".into(), format!("x-api-key: {ant_key}")),
-        ("github", "authorization", format!("token {gh}"), format!("authorization: token {gh_key}")),
-        ("github", "authorization", format!("Bearer {gh}"), format!("authorization: Bearer {gh_key}")),
+        (
+            "github",
+            "authorization",
+            format!("token {gh}"),
+            format!("authorization: token {gh_key}"),
+        ),
+        (
+            "github",
+            "authorization",
+            format!("Bearer {gh}"),
+            format!("authorization: Bearer {gh_key}"),
+        ),
         (
             "github",
             "authorization",
@@ -99,7 +125,8 @@ fn c4_the_key_takes_the_form_in_which_the_placeholder_was_presented() {
     ];
     for (name, header, value, expected) in table {
         let parts = case.inject(name, request("/v1", &[(header, value.clone())]));
-        let got: Vec<String> = received(&parts).into_iter().filter(|line| line != "x-unused: 1").collect();
+        let got: Vec<String> =
+            received(&parts).into_iter().filter(|line| line != "x-unused: 1").collect();
         assert_eq!(got, [expected], "{name} with {header}: {value}");
     }
 }
@@ -140,7 +167,8 @@ fn c4_a_placeholder_anywhere_else_stays_what_it_is() {
         ("sec-websocket-key", ph.clone()),
         ("sec-websocket-protocol", format!("chat, {ph}")),
     ];
-    let parts = case.inject("anthropic", request(&format!("/v1/{ph}?q={ph}&keys={ph}"), &elsewhere));
+    let parts =
+        case.inject("anthropic", request(&format!("/v1/{ph}?q={ph}&keys={ph}"), &elsewhere));
     let mut expected: Vec<String> =
         elsewhere.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     expected.push(format!("x-api-key: {}", key("anthropic")));
@@ -173,7 +201,8 @@ fn c7_an_authentication_of_the_clients_own_never_passes() {
         let got = received(&parts);
         let real = key("anthropic");
         assert!(
-            got == [format!("x-api-key: {real}")] || got == [format!("authorization: Bearer {real}")],
+            got == [format!("x-api-key: {real}")]
+                || got == [format!("authorization: Bearer {real}")],
             "{headers:?} became {got:?}"
         );
     }
@@ -207,8 +236,9 @@ fn c7_cookies_go_where_the_credential_says_so() {
     let cookies = [("cookie", "a=1".to_owned()), ("cookie", "b=2".to_owned())];
     let google = case.inject("google", request("/", &cookies));
     assert_eq!(received(&google), [format!("x-goog-api-key: {}", key("google"))]);
-    let policy =
-        compile(r#"{ "credentials_v2": { "anthropic": { "key": "k-real", "env": "K", "cookies": true } } }"#);
+    let policy = compile(
+        r#"{ "credentials_v2": { "anthropic": { "key": "k-real", "env": "K", "cookies": true } } }"#,
+    );
     let case = Case { keyring: keyring(&policy), policy };
     let anthropic = case.inject("anthropic", request("/", &cookies));
     assert_eq!(received(&anthropic), ["cookie: a=1", "cookie: b=2", "x-api-key: k-real"]);
@@ -243,8 +273,10 @@ fn c9_a_query_holds_the_key_once_and_all_else_byte_for_byte() {
     assert_eq!(parts.uri, "/v1?x=1");
     let parts = case.inject("google", request("/v1?key=own", &[]));
     assert_eq!(parts.uri, "/v1");
-    let parts =
-        case.inject("google", request("/v1?x;key=own;y", &[("x-goog-api-key", case.placeholder("google"))]));
+    let parts = case.inject(
+        "google",
+        request("/v1?x;key=own;y", &[("x-goog-api-key", case.placeholder("google"))]),
+    );
     assert_eq!(parts.uri, "/v1?x;y");
     let parts = case.inject("google", request("/v1?x;y&;", &[]));
     assert_eq!(parts.uri, "/v1?x;y&;");
@@ -259,9 +291,14 @@ fn c9_without_its_key_a_request_is_not_made() {
     let empty = keyring(&compile("{}"));
     let mut parts = request("/v1", &[("authorization", format!("Bearer {ph}"))]);
     let id = case.policy.credential_named("google").unwrap();
-    assert_eq!(inject(&mut parts, &case.policy, &empty, id, &Presented::default()), Err(InjectError::NoKey));
+    assert_eq!(
+        inject(&mut parts, &case.policy, &empty, id, &Presented::default()),
+        Err(InjectError::NoKey)
+    );
     // The keyring of another policy has another key at that place.
-    let other = keyring(&compile(r#"{ "credentials": { "google": "a-real-key", "github": "b-real-key" } }"#));
+    let other = keyring(&compile(
+        r#"{ "credentials": { "google": "a-real-key", "github": "b-real-key" } }"#,
+    ));
     let anthropic = case.policy.credential_named("anthropic").unwrap();
     assert_eq!(anthropic, CredentialId(0));
     assert_eq!(
@@ -335,7 +372,8 @@ fn h11_a_websocket_handshake_holds_no_key_of_anybodys() {
         received(&parts),
         [
             format!("authorization: Bearer {}", key("anthropic")),
-            // What hides the answer from the search is taken away where the sandbox has keys, whatever the host.
+            // What hides the answer from the search is taken away where the sandbox has keys,
+            // whatever the host.
             "sec-websocket-extensions: permessage-deflate; client_max_window_bits".into(),
             "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==".into(),
             "sec-websocket-protocol: realtime, v1".into(),
@@ -351,7 +389,10 @@ fn h11_a_websocket_handshake_holds_no_key_of_anybodys() {
             "v1.kernel.websocket.jupyter.org, v1.token.websocket.jupyter.org.own",
             Some("v1.kernel.websocket.jupyter.org"),
         ),
-        ("base64url.bearer.authorization.k8s.io.b3du, v5.channel.k8s.io", Some("v5.channel.k8s.io")),
+        (
+            "base64url.bearer.authorization.k8s.io.b3du, v5.channel.k8s.io",
+            Some("v5.channel.k8s.io"),
+        ),
         ("authorization.bearer.own, xi-api-key.own, \"openai-insecure-api-key.own\"", None),
         (
             "graphql-transport-ws, wamp.2.json, actioncable-v1-json",
@@ -408,12 +449,20 @@ fn c4_a_key_that_is_the_user_name_has_no_password() {
     );
     let keyring = keyring(&policy);
     let (id, ph) = credential(&policy, &keyring, "stripe");
-    for given in
-        [format!("{ph}:"), ph.clone(), format!("{ph}:own-password"), format!("own:{ph}"), "own:own".into()]
-    {
+    for given in [
+        format!("{ph}:"),
+        ph.clone(),
+        format!("{ph}:own-password"),
+        format!("own:{ph}"),
+        "own:own".into(),
+    ] {
         let mut parts = request("/v1", &[("authorization", basic_of(&given))]);
         let presented = keyring.presented(&parts.headers, None);
         inject(&mut parts, &policy, &keyring, id, &presented).unwrap();
-        assert_eq!(received(&parts), [format!("authorization: {}", basic_of("sk_live_real:"))], "{given}");
+        assert_eq!(
+            received(&parts),
+            [format!("authorization: {}", basic_of("sk_live_real:"))],
+            "{given}"
+        );
     }
 }

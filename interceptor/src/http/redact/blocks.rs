@@ -34,8 +34,8 @@ enum Flushes {
     Unknown,
     /// An empty stored block (RFC 1951 3.2.4) ends in these four bytes.
     Deflate([u8; 4]),
-    /// An empty metadata block (RFC 7932 9.2) fills the last byte up, or bytes end that are stored as they are. The end
-    /// of the encoded bytes.
+    /// An empty metadata block (RFC 7932 9.2) fills the last byte up, or bytes end that are stored
+    /// as they are. The end of the encoded bytes.
     Brotli(Vec<u8>),
     /// A block ends.
     Zstd(Frames),
@@ -135,9 +135,11 @@ fn padded(last: [u8; 2]) -> bool {
 /// Whether the encoded bytes end in a whole block that is stored as it is, the end of `text`.
 fn stored(wire: &[u8], text: &[u8]) -> bool {
     let same = wire.iter().rev().zip(text.iter().rev()).take_while(|(one, other)| one == other);
-    // Its header (RFC 7932 9.2): three bits, sixteen of its length less one, one, and zeros up to the byte.
-    let is_header =
-        |header: u32, length: u32| (0..8).any(|zeros| header >> (12 - zeros) == 1 << 19 | (length - 1) << 3);
+    // Its header (RFC 7932 9.2): three bits, sixteen of its length less one, one, and zeros up to
+    // the byte.
+    let is_header = |header: u32, length: u32| {
+        (0..8).any(|zeros| header >> (12 - zeros) == 1 << 19 | (length - 1) << 3)
+    };
     (1..).zip(same).any(|(length, _)| {
         let header = wire[..wire.len() - length as usize].last_chunk();
         header.is_some_and(|header| is_header(u32::from_le_bytes(*header), length))

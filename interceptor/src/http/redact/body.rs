@@ -16,7 +16,8 @@ use super::blocks::Decoded;
 use super::decode::Coding;
 use super::{BodyError, BoxError};
 
-/// A response body on its way to the sandbox: decoded where it was encoded, every real key replaced, trailers too.
+/// A response body on its way to the sandbox: decoded where it was encoded, every real key
+/// replaced, trailers too.
 pub struct RedactedBody<B> {
     inner: B,
     decoding: Option<Box<Decoded>>,
@@ -63,8 +64,11 @@ where
         cut: Option<Cut>,
         in_head: u64,
     ) -> RedactedBody<B> {
-        let stage =
-            if scanner.is_empty() || inner.is_end_stream() { Stage::Untouched } else { Stage::Flowing };
+        let stage = if scanner.is_empty() || inner.is_end_stream() {
+            Stage::Untouched
+        } else {
+            Stage::Flowing
+        };
         RedactedBody {
             inner,
             decoding: (!codings.is_empty()).then(|| Box::new(Decoded::new(codings))),
@@ -82,8 +86,8 @@ where
         self.in_fields + self.search.matches()
     }
 
-    /// Reads the body before its head goes out: to its end, or until it is longer than `most`. Gives its length if that is the end. What
-    /// was read comes out afterwards as it would have.
+    /// Reads the body before its head goes out: to its end, or until it is longer than `most`.
+    /// Gives its length if that is the end. What was read comes out afterwards as it would have.
     ///
     /// # Errors
     /// As reading it has.
@@ -204,7 +208,9 @@ where
         let this = self.get_mut();
         if let Stage::Untouched = this.stage {
             let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
-            return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Origin(error.into()))));
+            return Poll::Ready(
+                frame.map(|frame| frame.map_err(|error| BodyError::Origin(error.into()))),
+            );
         }
         if !this.ready.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.ready)))));
@@ -231,7 +237,8 @@ where
         self.ready.is_empty()
             && match &self.stage {
                 Stage::Untouched => self.inner.is_end_stream(),
-                // A sized body is not polled for its end: to say so is how its connection comes to be used again.
+                // A sized body is not polled for its end: to say so is how its connection comes to
+                // be used again.
                 Stage::Flowing => {
                     self.decoding.is_none()
                         && self.search.owed() == 0

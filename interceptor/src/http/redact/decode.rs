@@ -1,9 +1,9 @@
 //! Undoes the content codings of a body (RFC 9110 8.4), piece by piece and within bounded memory.
 //!
-//! Wire bytes go in, decoded pieces of at most [`PIECE`] bytes come out when they are asked for: a body that decodes to a
-//! thousand times its size costs no more memory than any other, and a reader that does not read stops it. Everything that
-//! can be decoded from the bytes so far is given at once, so that a sender's flush can reach the
-//! client (`blocks`).
+//! Wire bytes go in, decoded pieces of at most [`PIECE`] bytes come out when they are asked for: a
+//! body that decodes to a thousand times its size costs no more memory than any other, and a reader
+//! that does not read stops it. Everything that can be decoded from the bytes so far is given at
+//! once, so that a sender's flush can reach the client (`blocks`).
 
 use std::fmt;
 use std::io;
@@ -43,7 +43,8 @@ pub(crate) enum Coding {
     Zstd,
 }
 
-/// The codings that a response declares, in the order in which they were applied; `identity` left out.
+/// The codings that a response declares, in the order in which they were applied; `identity` left
+/// out.
 pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, RedactError> {
     let mut found = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -64,9 +65,13 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, RedactError> {
 
 /// Whether a response declares any coding, known or not.
 pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
-    let mut names =
-        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    names.any(|name| !name.trim_ascii().is_empty() && !name.trim_ascii().eq_ignore_ascii_case(b"identity"))
+    let mut names = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    names.any(|name| {
+        !name.trim_ascii().is_empty() && !name.trim_ascii().eq_ignore_ascii_case(b"identity")
+    })
 }
 
 /// A body on its way through its decoders.
@@ -114,7 +119,10 @@ impl Decoding {
     /// The body has ended: is it whole?
     pub(crate) fn finish(&self) -> io::Result<()> {
         if self.stages.iter().any(|stage| stage.progress == Progress::Within) {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the encoded body ends early"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the encoded body ends early",
+            ));
         }
         Ok(())
     }
@@ -152,11 +160,20 @@ impl Stage {
             Coding::Gzip => Some(Box::new(GzipDecoder::new())),
             Coding::Brotli => Some(Box::new(BrotliDecoder::new())),
             Coding::Zstd => {
-                Some(Box::new(ZstdDecoder::new_with_params(&[DParameter::window_log_max(ZSTD_WINDOW_LOG)])))
+                Some(Box::new(ZstdDecoder::new_with_params(&[DParameter::window_log_max(
+                    ZSTD_WINDOW_LOG,
+                )])))
             }
             Coding::Deflate => None,
         };
-        Stage { coding, decoder, input: Bytes::new(), progress: Progress::Before, again: false, more: false }
+        Stage {
+            coding,
+            decoder,
+            input: Bytes::new(),
+            progress: Progress::Before,
+            again: false,
+            more: false,
+        }
     }
 
     fn next(&mut self, room: &mut BytesMut) -> io::Result<Option<Bytes>> {
@@ -192,7 +209,8 @@ impl Stage {
                     return Err(io::Error::other("the decoder makes no progress"));
                 }
                 Ok(false) => {}
-                // Asked for more output without input, some decoders call it an error that there is none.
+                // Asked for more output without input, some decoders call it an error that there is
+                // none.
                 Err(_) if starved && written == 0 => self.more = false,
                 Err(error) => return Err(error),
             }
@@ -227,11 +245,16 @@ impl Stage {
         }
         self.progress = Progress::Within;
         if self.decoder.is_none() {
-            // RFC 1950 2.2: compression method 8. Without a wrapper, a first byte ending so would begin a stored block
-            // with padding that encoders leave zero, or one of the reserved type.
-            let wrapped = self.input.first().is_some_and(|first| first & 0x0f == 8 && first >> 4 <= 7);
-            self.decoder =
-                Some(if wrapped { Box::new(ZlibDecoder::new()) } else { Box::new(DeflateDecoder::new()) });
+            // RFC 1950 2.2: compression method 8. Without a wrapper, a first byte ending so would
+            // begin a stored block with padding that encoders leave zero, or one of the reserved
+            // type.
+            let wrapped =
+                self.input.first().is_some_and(|first| first & 0x0f == 8 && first >> 4 <= 7);
+            self.decoder = Some(if wrapped {
+                Box::new(ZlibDecoder::new())
+            } else {
+                Box::new(DeflateDecoder::new())
+            });
         }
         Ok(true)
     }

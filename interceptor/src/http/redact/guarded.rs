@@ -16,12 +16,13 @@ use tokio::time::{Instant, Sleep};
 
 /// How much is read from the origin at once, bytes.
 const PIECE: usize = 16 * 1024;
-/// How long bytes of an unknown protocol wait for what follows: the pieces of what was written at once come within that, and nobody
-/// who types notices. It begins with the last byte that came and ends whatever the bytes are.
+/// How long bytes of an unknown protocol wait for what follows: the pieces of what was written at
+/// once come within that, and nobody who types notices. It begins with the last byte that came and
+/// ends whatever the bytes are.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The origin's half of an upgraded connection behind a [`StreamGuard`]: reading it fails with [`Ended`] as
-/// [`io::ErrorKind::InvalidData`] where it must end.
+/// The origin's half of an upgraded connection behind a [`StreamGuard`]: reading it fails with
+/// [`Ended`] as [`io::ErrorKind::InvalidData`] where it must end.
 #[derive(Debug)]
 pub struct Guarded<R> {
     origin: R,
@@ -69,14 +70,18 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
                     result?;
                     let read = scratch.filled();
                     let end = read.is_empty();
-                    let passed =
-                        if end { this.guard.finish() } else { this.guard.push(Bytes::copy_from_slice(read)) };
+                    let passed = if end {
+                        this.guard.finish()
+                    } else {
+                        this.guard.push(Bytes::copy_from_slice(read))
+                    };
                     this.ended = end && passed.is_ok();
                     this.take(passed);
                 }
                 Poll::Pending if this.guard.waits() => {
                     let until = Instant::now() + PAUSE;
-                    let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                    let pause =
+                        this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
                     ready!(pause.as_mut().poll(context));
                     this.pause = None;
                     let passed = this.guard.pause();

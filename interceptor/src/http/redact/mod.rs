@@ -1,12 +1,13 @@
 //! Takes real keys out of what an origin answers, before the sandbox sees it.
 //!
-//! An origin may give a key back: a debugging endpoint that echoes the request, an error that quotes a header, a redirect
-//! with a key in its query; another port of its host, or a host beside it, may show it too. So every answer that the proxy opens is
-//! searched for every key of the sandbox, whether a credential governs the host or not, and each key, literal or in the encodings
-//! that `pattern` lists, is replaced by its placeholder: in header values, in the body and in trailers, while they stream. The
-//! search itself is [`interceptor_policy::redact`]; bodies and connections go through it here. It is
-//! the last line, not the only one: a key leaves only for its own hosts, in one place of a request. A sandbox without keys
-//! pays nothing.
+//! An origin may give a key back: a debugging endpoint that echoes the request, an error that
+//! quotes a header, a redirect with a key in its query; another port of its host, or a host beside
+//! it, may show it too. So every answer that the proxy opens is searched for every key of the
+//! sandbox, whether a credential governs the host or not, and each key, literal or in the encodings
+//! that `pattern` lists, is replaced by its placeholder: in header values, in the body and in
+//! trailers, while they stream. The search itself is [`interceptor_policy::redact`]; bodies and
+//! connections go through it here. It is the last line, not the only one: a key leaves only for its
+//! own hosts, in one place of a request. A sandbox without keys pays nothing.
 //!
 //! # Content codings
 //! `offers` asks origins for `accept-encoding: identity`, and nothing is encoded again on the way
@@ -19,12 +20,14 @@
 //! undone cannot be searched and is an error: [`RedactError`].
 //!
 //! # Lengths
-//! Placeholders are as long as their keys where the keys are long enough. What is put in the place of a shorter one is cut to its
-//! length where the length of the body is fixed: where it is announced and long, where parts of it are promised or asked for,
-//! in gRPC messages. So `content-length` stays true and stays. A short body that is announced, and one that was decoded, is read before
-//! its head goes out (`RedactedBody::poll_read_ahead`) where its length may change; a long decoded one is delimited by its
-//! framing. A body that is empty from the start (an answer to HEAD, 204, 304) keeps its headers'
-//! description of what it would be, unless that is of encoded bytes.
+//! Placeholders are as long as their keys where the keys are long enough. What is put in the place
+//! of a shorter one is cut to its length where the length of the body is fixed: where it is
+//! announced and long, where parts of it are promised or asked for, in gRPC messages. So
+//! `content-length` stays true and stays. A short body that is announced, and one that was decoded,
+//! is read before its head goes out (`RedactedBody::poll_read_ahead`) where its length may change;
+//! a long decoded one is delimited by its framing. A body that is empty from the start (an answer
+//! to HEAD, 204, 304) keeps its headers' description of what it would be, unless that is of encoded
+//! bytes.
 //!
 //! # Ranges
 //! See `ranges`.
@@ -40,7 +43,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use interceptor_policy::redact::ranges::{Found, Widened, is_whole};
@@ -51,7 +56,8 @@ pub use self::body::RedactedBody;
 pub(crate) use self::decode::is_coded;
 pub use self::guarded::Guarded;
 
-/// A body that is announced as no longer than this is short: it is read before its head goes out where its length may change.
+/// A body that is announced as no longer than this is short: it is read before its head goes out
+/// where its length may change.
 pub(crate) const SHORT: usize = 64 * 1024;
 
 /// What may go wrong below a body, of whatever type.
@@ -151,7 +157,8 @@ impl RedactResponse for Redactor {
 
 /// What the body of an answer with these headers is searched with.
 fn for_body<'a>(redactor: &'a Redactor, headers: &HeaderMap, partial: bool) -> &'a Arc<Scanner> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     // How long encoded bytes are decides nothing that can be seen.
     let length = length.filter(|_| !is_coded(headers));
     let fixed = partial

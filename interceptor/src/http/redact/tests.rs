@@ -45,7 +45,8 @@ fn encode(mut encoder: impl EncodeV2, text: &[u8], flush_at: &[usize]) -> Vec<Ve
             encoder.encode(&mut input, &mut output).unwrap();
         }
         assert!(input.unwritten().is_empty());
-        let done = if to == text.len() { encoder.finish(&mut output) } else { encoder.flush(&mut output) };
+        let done =
+            if to == text.len() { encoder.finish(&mut output) } else { encoder.flush(&mut output) };
         assert!(done.unwrap());
         pieces.push(output.written().to_vec());
         from = to;
@@ -58,9 +59,11 @@ fn encoded(coding: &str, text: &[u8], flush_at: &[usize]) -> Vec<Vec<u8>> {
         "gzip" => encode(GzipEncoder::new(Level::Fastest.into()), text, flush_at),
         "deflate" => encode(ZlibEncoder::new(Level::Fastest.into()), text, flush_at),
         "raw deflate" => encode(DeflateEncoder::new(Level::Fastest.into()), text, flush_at),
-        "br" => {
-            encode(BrotliEncoder::new(EncoderParams::default().quality(Level::Precise(2))), text, flush_at)
-        }
+        "br" => encode(
+            BrotliEncoder::new(EncoderParams::default().quality(Level::Precise(2))),
+            text,
+            flush_at,
+        ),
         "zstd" => encode(ZstdEncoder::new(3), text, flush_at),
         _ => vec![text.to_vec()],
     }
@@ -112,7 +115,8 @@ where
 /// What the client has got once nothing more comes without the origin.
 async fn at_once<B: Body<Data = Bytes, Error = BodyError> + Unpin>(body: &mut B) -> Vec<u8> {
     let mut got = Vec::new();
-    while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(20), body.frame()).await {
+    while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(20), body.frame()).await
+    {
         got.extend_from_slice(&frame.unwrap().into_data().unwrap());
     }
     got
@@ -152,7 +156,11 @@ async fn c3_a_key_cut_at_each_byte_is_found() {
     for at in 0..=text.len() {
         let response = response("identity", cut(text.as_bytes(), &[at]));
         let got = read(redactor().response(response).unwrap()).await;
-        assert_eq!(String::from_utf8(got).unwrap(), format!("before {PLACEHOLDER} behind"), "cut at {at}");
+        assert_eq!(
+            String::from_utf8(got).unwrap(),
+            format!("before {PLACEHOLDER} behind"),
+            "cut at {at}"
+        );
     }
     let every: Vec<usize> = (0..text.len()).collect();
     let response = response("identity", cut(text.as_bytes(), &every));
@@ -165,7 +173,10 @@ async fn c3_headers_and_trailers_hold_no_key() {
     let (sender, mut response) = fed("identity");
     let headers = response.headers_mut();
     for (name, value) in [
-        ("location", format!("https://h.example/cb?key={}", KEY.replace('+', "%2B").replace('/', "%2F"))),
+        (
+            "location",
+            format!("https://h.example/cb?key={}", KEY.replace('+', "%2B").replace('/', "%2F")),
+        ),
         ("www-authenticate", format!("Bearer error=\"{KEY} is not valid\"")),
         ("x-basic", "dXNlcjpzay1yZWFsK2tleS8wMTIzNDU2Nzg5YWJjZGVm".into()),
         ("x-harmless", "sk-".into()),
@@ -207,7 +218,8 @@ async fn c3_a_header_named_like_a_key_and_a_reason_phrase_are_dropped() {
 async fn an_event_is_passed_on_in_the_instant_it_came() {
     for coding in CODINGS {
         // The last ends in what the key begins with, and in what its base64 begins with.
-        let events = ["data: one\n\n", "data: two sk-\n\n", "data: two and c2st\n\n", "{\"k\":\"sk-\"}"];
+        let events =
+            ["data: one\n\n", "data: two sk-\n\n", "data: two and c2st\n\n", "{\"k\":\"sk-\"}"];
         let whole = events.concat();
         let flushes: Vec<usize> = events
             .iter()
@@ -216,8 +228,11 @@ async fn an_event_is_passed_on_in_the_instant_it_came() {
                 Some(*at)
             })
             .collect();
-        let pieces =
-            encoded(coding, whole.as_bytes(), if coding == "identity" { &[] } else { &flushes[..3] });
+        let pieces = encoded(
+            coding,
+            whole.as_bytes(),
+            if coding == "identity" { &[] } else { &flushes[..3] },
+        );
         let (sender, response) = fed(coding);
         let mut body = redactor().response(response).unwrap().into_body();
         for (index, event) in events.iter().enumerate() {
@@ -307,8 +322,12 @@ async fn several_members_are_one_body_and_an_early_end_is_an_error() {
         let member = encoded(coding, text.as_bytes(), &[]).concat();
         for at in [0, 1, member.len() - 1, member.len(), member.len() + 1] {
             let got =
-                read(redactor().response(response(coding, cut(&member.repeat(2), &[at]))).unwrap()).await;
-            assert!(got == text.replace(KEY, PLACEHOLDER).repeat(2).as_bytes(), "{coding} cut at {at}");
+                read(redactor().response(response(coding, cut(&member.repeat(2), &[at]))).unwrap())
+                    .await;
+            assert!(
+                got == text.replace(KEY, PLACEHOLDER).repeat(2).as_bytes(),
+                "{coding} cut at {at}"
+            );
         }
     }
     for coding in ["gzip", "deflate", "raw deflate", "br", "zstd"] {
@@ -318,10 +337,14 @@ async fn several_members_are_one_body_and_an_early_end_is_an_error() {
             "{coding}"
         );
         whole.truncate(whole.len() / 2);
-        let early = redactor().response(response(coding, vec![whole])).unwrap().into_body().collect().await;
+        let early =
+            redactor().response(response(coding, vec![whole])).unwrap().into_body().collect().await;
         assert!(matches!(early, Err(BodyError::Coding(_))), "{coding}");
         let rubbish = redactor().response(response(coding, vec![vec![0xff; 100]])).unwrap();
-        assert!(matches!(rubbish.into_body().collect().await, Err(BodyError::Coding(_))), "{coding}");
+        assert!(
+            matches!(rubbish.into_body().collect().await, Err(BodyError::Coding(_))),
+            "{coding}"
+        );
     }
 }
 
@@ -337,7 +360,8 @@ async fn rubbish_behind_the_end_is_an_error() {
     for coding in ["gzip", "deflate", "raw deflate", "br", "zstd"] {
         let whole = encoded(coding, b"text", &[]).concat();
         for rubbish in [&b"sk-real"[..], b"\0\0x"] {
-            for pieces in [vec![[&whole, rubbish].concat()], vec![whole.clone(), rubbish.to_vec()]] {
+            for pieces in [vec![[&whole, rubbish].concat()], vec![whole.clone(), rubbish.to_vec()]]
+            {
                 let body = redactor().response(response(coding, pieces)).unwrap().into_body();
                 assert!(matches!(body.collect().await, Err(BodyError::Coding(_))), "{coding}");
             }
@@ -356,7 +380,11 @@ async fn h14_a_bomb_is_decoded_in_small_pieces_only_as_fast_as_it_is_read() {
         let mut total = 0;
         while let Some(frame) = body.frame().await {
             let piece = frame.unwrap().into_data().unwrap();
-            assert!(piece.len() <= 32 * 1024 + KEY.len() * 4, "{coding}: a piece of {}", piece.len());
+            assert!(
+                piece.len() <= 32 * 1024 + KEY.len() * 4,
+                "{coding}: a piece of {}",
+                piece.len()
+            );
             total += piece.len();
         }
         assert_eq!(total, 16 << 20, "{coding}");

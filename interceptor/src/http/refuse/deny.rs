@@ -15,10 +15,12 @@ pub(crate) fn refusal(reason: Reason, message: String) -> Deny {
     }
 }
 
-/// The refusal of a host whose name carries a placeholder: whoever resolves or answers it would learn of it.
+/// The refusal of a host whose name carries a placeholder: whoever resolves or answers it would
+/// learn of it.
 pub(crate) fn named_placeholder(policy: &Policy, id: CredentialId) -> Deny {
     let message = format!(
-        "the request was refused: its host name carries the placeholder of the credential `{}`, which belongs in a header of a request to the credential's own hosts",
+        "the request was refused: its host name carries the placeholder of the credential `{}`, \
+         which belongs in a header of a request to the credential's own hosts",
         policy.credential(id).name
     );
     let deny = refusal(Reason::CredentialMisuse, message);

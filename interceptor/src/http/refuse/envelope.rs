@@ -1,5 +1,6 @@
-//! The answer to a refused request: JSON that a person or an agent can act on. A view of a [`Deny`]; it carries
-//! nothing of the request but its host, method and path, so that no key can be reflected.
+//! The answer to a refused request: JSON that a person or an agent can act on. A view of a
+//! [`Deny`]; it carries nothing of the request but its host, method and path, so that no key can be
+//! reflected.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -64,7 +65,8 @@ pub(crate) fn answer(
         rule: deny.rule.as_ref().map(|rule| rule.text.as_str()),
         request_id: id.to_string(),
     };
-    // Strings and an absent value cannot fail to serialise; an empty body would still carry the status and the header.
+    // Strings and an absent value cannot fail to serialise; an empty body would still carry the
+    // status and the header.
     let mut body = serde_json::to_vec(&Envelope { error }).unwrap_or_default();
     body.push(b'\n');
     let mut response = Response::new(Bytes::from(body));

@@ -13,7 +13,9 @@ pub(super) mod origin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TE, UPGRADE, USER_AGENT};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TE, UPGRADE, USER_AGENT,
+};
 use http::request::Parts;
 use http::{Response, Uri, Version};
 use hyper::body::Incoming;
@@ -169,7 +171,8 @@ fn shed(parts: &mut Parts) {
 }
 
 /// Takes what the sandbox is sending anyway, within bounds: closing under it would reset the
-/// connection and lose the answer. Returns it where it may be a JSON-RPC call, for the answer's sake.
+/// connection and lose the answer. Returns it where it may be a JSON-RPC call, for the answer's
+/// sake.
 async fn take_rest(parts: &Parts, body: Incoming) -> Vec<u8> {
     let announced = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| {
         length
@@ -216,7 +219,8 @@ pub(super) fn too_many(flight: Flight<'_>, error: TooManyEchoes) -> Response<Dow
 fn told(flight: Flight<'_>, deny: &Deny) -> Response<Download> {
     let (parts, uri) = (&flight.parts, flight.uri());
     let host = flight.host().to_string();
-    let credential = flight.judged.allow.credential.map(|id| flight.policy().credential(id).name.as_str());
+    let credential =
+        flight.judged.allow.credential.map(|id| flight.policy().credential(id).name.as_str());
     let about = About {
         host: Some(&host),
         method: Some(parts.method.as_str()),
@@ -237,8 +241,8 @@ fn told(flight: Flight<'_>, deny: &Deny) -> Response<Download> {
 
 /// The answer to a request that a new policy has cut off before the origin answered.
 pub(super) fn cut_off(version: Version, id: RequestId) -> Response<Download> {
-    let message = "the policy was replaced during the request, and the new one does not permit it; \
-                   the origin may have received it";
+    let message = "the policy was replaced during the request, and the new one does not permit \
+                   it; the origin may have received it";
     let deny = refusal(Reason::HostDenied, message.to_owned());
     answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
 }

@@ -44,7 +44,8 @@ pub(in crate::http) fn broken(host: &Host, error: &hyper::Error, attempt: Attemp
     tracing::debug!(%host, %error, "exchange with the origin failed");
     // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the
     // handshake.
-    let alert = tls_refusal::in_chain(error).filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
+    let alert = tls_refusal::in_chain(error)
+        .filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
     if alert.is_some() || attempt.asked_for_certificate && !error.is_parse() {
         let words = match alert {
             Some(alert) => tls_refusal::of_tls(alert, attempt),

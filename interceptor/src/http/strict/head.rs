@@ -1,4 +1,5 @@
-//! What a request head must look like to be let through (RFC 9112 sections 2 to 6, RFC 9110 section 5): pure.
+//! What a request head must look like to be let through (RFC 9112 sections 2 to 6, RFC 9110 section
+//! 5): pure.
 
 use interceptor_policy::Reason;
 use std::time::Duration;
@@ -52,7 +53,8 @@ impl Refused {
             reason: Reason::LimitExceeded,
             status: Refused::TOO_LARGE,
             message: format!(
-                "the request's head is larger than {}; send smaller headers, or raise limits.header_bytes",
+                "the request's head is larger than {}; send smaller headers, or raise \
+                 limits.header_bytes",
                 count(most as u64, "byte")
             ),
         }
@@ -63,8 +65,8 @@ impl Refused {
             reason: Reason::LimitExceeded,
             status: Refused::TOO_SLOW,
             message: format!(
-                "the request's head was not whole within {most:?}, which is limits.header_timeout_seconds; \
-                 send it at once, or raise the limit"
+                "the request's head was not whole within {most:?}, which is \
+                 limits.header_timeout_seconds; send it at once, or raise the limit"
             ),
         }
     }
@@ -196,9 +198,11 @@ pub(crate) fn parsed(parts: &http::request::Parts) -> Result<(), Refused> {
 
 /// Checks a request target.
 fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refused> {
-    if let Some(byte) = target.iter().find(|byte| !(0x21..=0x7e).contains(*byte) || **byte == b'#') {
+    if let Some(byte) = target.iter().find(|byte| !(0x21..=0x7e).contains(*byte) || **byte == b'#')
+    {
         return Err(Refused::path(format!(
-            "the request target holds the byte 0x{byte:02X}, which has no single meaning there; percent-encode it"
+            "the request target holds the byte 0x{byte:02X}, which has no single meaning there; \
+             percent-encode it"
         )));
     }
     // What the HTTP library would answer with an empty 400, it never gets to see.
@@ -207,21 +211,23 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refused> {
     }
     if method != b"CONNECT" && !is_target(target) {
         return Err(Refused::path(
-            "the request target is neither a path that begins with `/`, `*`, nor an absolute URL, or holds a character \
-             that must be percent-encoded there",
+            "the request target is neither a path that begins with `/`, `*`, nor an absolute URL, \
+             or holds a character that must be percent-encoded there",
         ));
     }
     Ok(())
 }
 
-/// Whether a target has one of the forms of RFC 9112 section 3.2 that a request to an origin may have.
+/// Whether a target has one of the forms of RFC 9112 section 3.2 that a request to an origin may
+/// have.
 fn is_target(target: &[u8]) -> bool {
     let parsed = http::Uri::try_from(target);
     match target {
         b"*" => true,
         [b'/', ..] => parsed.is_ok_and(|uri| uri.authority().is_none()),
         _ => parsed.is_ok_and(|uri| {
-            uri.scheme().is_some() && uri.authority().is_some_and(|authority| !authority.host().is_empty())
+            uri.scheme().is_some()
+                && uri.authority().is_some_and(|authority| !authority.host().is_empty())
         }),
     }
 }
@@ -233,13 +239,17 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
             "a header is folded over two lines, which is obsolete; send it in one",
         ));
     }
-    let colon = memchr::memchr(b':', line).ok_or_else(|| Refused::malformed("a header line has no colon"))?;
+    let colon = memchr::memchr(b':', line)
+        .ok_or_else(|| Refused::malformed("a header line has no colon"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().copied().all(is_tchar) {
-        return Err(Refused::malformed("a header name is empty or holds a character that is not allowed"));
+        return Err(Refused::malformed(
+            "a header name is empty or holds a character that is not allowed",
+        ));
     }
     let value = value.trim_ascii();
-    // RFC 9110 section 5.5: visible characters, spaces, tabs and obs-text; `trim_ascii` may have removed a bare CR or LF.
+    // RFC 9110 section 5.5: visible characters, spaces, tabs and obs-text; `trim_ascii` may have
+    // removed a bare CR or LF.
     if line[colon + 1..].iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
         return Err(Refused::malformed("a header value holds a control character"));
     }
@@ -251,7 +261,9 @@ pub(super) fn chunk_size(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 16 || !text.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
-    u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok().filter(|size| *size <= i64::MAX as u64)
+    u64::from_str_radix(std::str::from_utf8(text).ok()?, 16)
+        .ok()
+        .filter(|size| *size <= i64::MAX as u64)
 }
 
 /// What the head's fields say of its framing.
@@ -288,7 +300,9 @@ impl Fields {
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Refused::malformed("the only Transfer-Encoding taken is a single `chunked`"));
+                    return Err(Refused::malformed(
+                        "the only Transfer-Encoding taken is a single `chunked`",
+                    ));
                 }
                 self.chunked = true;
             }
@@ -305,9 +319,9 @@ impl Fields {
             ));
         }
         match (self.length, self.chunked) {
-            (Some(_), true) => {
-                Err(Refused::malformed("there are both Content-Length and Transfer-Encoding; send one"))
-            }
+            (Some(_), true) => Err(Refused::malformed(
+                "there are both Content-Length and Transfer-Encoding; send one",
+            )),
             (None, true) if version == Version::Http10 => {
                 Err(Refused::malformed("a request of version 1.0 has no Transfer-Encoding"))
             }
@@ -324,22 +338,27 @@ impl Fields {
 fn length(value: &[u8]) -> Result<u64, Refused> {
     std::str::from_utf8(value)
         .ok()
-        .filter(|text| !text.is_empty() && text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|text| {
+            !text.is_empty() && text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit())
+        })
         .and_then(|text| text.parse::<u64>().ok())
         .filter(|length| *length <= i64::MAX as u64)
         .ok_or_else(|| Refused::malformed("Content-Length is not a plain decimal number"))
 }
 
-/// Whether an unfinished head can no longer become one: a NUL byte, a bare LF, or a first line that is none.
+/// Whether an unfinished head can no longer become one: a NUL byte, a bare LF, or a first line that
+/// is none.
 pub(crate) fn hopeless(head: &[u8]) -> Option<Refused> {
     if let Some(at) = memchr::memchr(b'\n', head) {
         if at == 0 || head[at - 1] != b'\r' {
-            return Some(Refused::malformed("a line of the head ends in a bare LF; end lines in CRLF"));
+            return Some(Refused::malformed(
+                "a line of the head ends in a bare LF; end lines in CRLF",
+            ));
         }
         return request_line(&head[..at - 1]).err();
     }
     let method = head.split(|byte| *byte == b' ').next().unwrap_or_default();
-    let impossible =
-        method.len() > MOST_METHOD || !method.iter().copied().all(|byte| is_tchar(byte) || byte == b'\r');
+    let impossible = method.len() > MOST_METHOD
+        || !method.iter().copied().all(|byte| is_tchar(byte) || byte == b'\r');
     impossible.then(|| Refused::malformed("the request line does not begin with a method"))
 }

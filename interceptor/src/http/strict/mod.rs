@@ -1,11 +1,12 @@
-//! What stands between the sandbox's bytes and hyper on an HTTP/1.1 connection (RFC 9112): it lets whole, well-formed
-//! messages through unchanged and nothing else.
+//! What stands between the sandbox's bytes and hyper on an HTTP/1.1 connection (RFC 9112): it lets
+//! whole, well-formed messages through unchanged and nothing else.
 //!
-//! hyper is lenient where a proxy must not be: it drops a fragment from the target, and answers a malformed head with an
-//! empty 400 that nobody can act on and no record knows. Here every head is held until it is whole and [`head::check`]ed,
-//! and a body is followed to its end so that the next head is known to be one (attack H1, H3, H5). A message that is
-//! refused is replaced by a request that only this module can make, so that the refusal takes the same way as every other:
-//! in order, explained, recorded once; then the connection closes.
+//! hyper is lenient where a proxy must not be: it drops a fragment from the target, and answers a
+//! malformed head with an empty 400 that nobody can act on and no record knows. Here every head is
+//! held until it is whole and [`head::check`]ed, and a body is followed to its end so that the next
+//! head is known to be one (attack H1, H3, H5). A message that is refused is replaced by a request
+//! that only this module can make, so that the refusal takes the same way as every other: in order,
+//! explained, recorded once; then the connection closes.
 //!
 //! It decides nothing: hyper parses what is judged and forwarded. This filter can only refuse.
 
@@ -95,8 +96,8 @@ pub(crate) struct Ceilings {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Collecting a head in the buffer; so many bytes of it are known to hold no end. The empty line
-    /// that may stand before it has come.
+    /// Collecting a head in the buffer; so many bytes of it are known to hold no end. The empty
+    /// line that may stand before it has come.
     Head { scanned: usize, skipped: bool },
     /// So many bytes at the front of the buffer are checked and wait to be read; then comes `next`.
     Deliver { count: usize, next: Next },
@@ -133,7 +134,8 @@ enum Line {
     ChunkSize,
     /// The CRLF after a chunk's data.
     ChunkEnd,
-    /// A trailer field, or the empty line that ends the message; so many bytes of trailers came before.
+    /// A trailer field, or the empty line that ends the message; so many bytes of trailers came
+    /// before.
     Trailer(usize),
 }
 
@@ -176,7 +178,10 @@ impl<S> Strict<S> {
         let notes = Notes::default();
         let ceilings = Current(Box::new(ceilings));
         let state = State::HEAD;
-        (Strict { stream, buffer: first, state, notes: notes.clone(), ceilings, patience: None }, notes)
+        (
+            Strict { stream, buffer: first, state, notes: notes.clone(), ceilings, patience: None },
+            notes,
+        )
     }
 
     fn refuse(&mut self, refused: Refused) -> State {
@@ -186,10 +191,11 @@ impl<S> Strict<S> {
         State::Deliver { count: STAND_IN.len(), next: Next::Closed }
     }
 
-    /// Looks for a whole head in the buffer. Gives the next state, or `None` when more bytes are needed.
+    /// Looks for a whole head in the buffer. Gives the next state, or `None` when more bytes are
+    /// needed.
     fn head(&mut self, mut scanned: usize, mut skipped: bool) -> Option<State> {
-        // A client may send an empty line before a request line (RFC 9112 section 2.2): one, however
-        // it arrives.
+        // A client may send an empty line before a request line (RFC 9112 section 2.2): one,
+        // however it arrives.
         if !skipped && scanned < 2 && self.buffer.starts_with(b"\r\n") {
             self.buffer.advance(2);
             (scanned, skipped) = (0, true);
@@ -247,7 +253,9 @@ impl<S> Strict<S> {
         };
         let next = match line {
             Line::ChunkSize => {
-                match head::chunk_size(text).ok_or_else(|| malformed("a chunk size is malformed"))? {
+                match head::chunk_size(text)
+                    .ok_or_else(|| malformed("a chunk size is malformed"))?
+                {
                     0 => Next::Line(Line::Trailer(0)),
                     size => Next::ChunkData(size),
                 }
@@ -321,7 +329,8 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         matches!(self.state, State::Head { .. }) && self.buffer.is_empty()
     }
 
-    /// Ready when the next message begins, the stream ends, or fails; to be called between messages.
+    /// Ready when the next message begins, the stream ends, or fails; to be called between
+    /// messages.
     pub(crate) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_between_messages() {
             ready!(self.poll_fill(cx))?;
@@ -336,7 +345,8 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         }
     }
 
-    /// Reads at most `most` bytes into `out`: from the buffer while it holds some, then straight from the stream.
+    /// Reads at most `most` bytes into `out`: from the buffer while it holds some, then straight
+    /// from the stream.
     fn poll_through(
         &mut self,
         cx: &mut Context<'_>,
@@ -356,7 +366,12 @@ impl<S: AsyncRead + Unpin> Strict<S> {
 
 impl<S: AsyncRead + Unpin> Strict<S> {
     /// A step in a head: what is there of it is looked at, or more of it is read.
-    fn poll_head(&mut self, cx: &mut Context<'_>, scanned: usize, skipped: bool) -> Poll<io::Result<()>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        scanned: usize,
+        skipped: bool,
+    ) -> Poll<io::Result<()>> {
         if self.buffer.len() > scanned
             && let Some(state) = self.head(scanned, skipped)
         {
@@ -394,7 +409,11 @@ impl<S: AsyncRead + Unpin> Strict<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if out.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -436,7 +455,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                     ready!(this.poll_through(cx, out, u64::MAX))?;
                     return Poll::Ready(Ok(()));
                 }
-                // What still comes is taken and dropped, so that closing does not reset the connection under the answer.
+                // What still comes is taken and dropped, so that closing does not reset the
+                // connection under the answer.
                 State::Closed => {
                     this.buffer.clear();
                     if !ready!(this.poll_fill(cx))? {
@@ -449,7 +469,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
 

@@ -1,7 +1,8 @@
 use super::*;
 use tokio::io::AsyncReadExt as _;
 
-const CEILINGS: Ceilings = Ceilings { head_bytes: 16 * 1024, headers: 100, time: Duration::from_secs(5) };
+const CEILINGS: Ceilings =
+    Ceilings { head_bytes: 16 * 1024, headers: 100, time: Duration::from_secs(5) };
 
 /// What comes through of `bytes` when they arrive in pieces of `piece` bytes, and what was refused.
 async fn filtered(bytes: &[u8], piece: usize) -> (io::Result<Vec<u8>>, Option<Refused>) {
@@ -40,7 +41,8 @@ impl AsyncRead for Pieces {
 async fn each_head_is_held_to_the_ceilings_of_its_moment() {
     let most = Arc::new(std::sync::atomic::AtomicUsize::new(2));
     let now = most.clone();
-    let ceilings = move || Ceilings { headers: now.load(std::sync::atomic::Ordering::Relaxed), ..CEILINGS };
+    let ceilings =
+        move || Ceilings { headers: now.load(std::sync::atomic::Ordering::Relaxed), ..CEILINGS };
     let (mut client, server) = tokio::io::duplex(1024);
     let (mut strict, notes) = Strict::new(server, BytesMut::new(), ceilings);
     let head = b"GET / HTTP/1.1\r\nhost: x\r\na: 1\r\n\r\n";
@@ -81,7 +83,11 @@ async fn one_empty_line_before_a_request_passes_over_and_a_second_is_refused_how
     let two = [b"\r\n", &request[..]].concat();
     for piece in 1..=both.len() {
         let (out, refused) = filtered(&both, piece).await;
-        assert_eq!((out.unwrap(), refused), ([&request[2..], &request[2..]].concat(), None), "{piece}");
+        assert_eq!(
+            (out.unwrap(), refused),
+            ([&request[2..], &request[2..]].concat(), None),
+            "{piece}"
+        );
         let (out, refused) = filtered(&two, piece).await;
         assert_eq!(out.unwrap(), STAND_IN, "{piece}");
         assert!(refused.is_some(), "{piece}");
@@ -179,7 +185,8 @@ async fn h1_a_malformed_chunked_body_ends_the_connection() {
         b"0\r\n: x\r\n\r\n",
     ];
     for body in bodies {
-        let mut request = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        let mut request =
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
         request.extend_from_slice(body);
         let (out, _) = filtered(&request, request.len()).await;
         assert!(out.is_err(), "{} passed", body.escape_ascii());
@@ -188,11 +195,13 @@ async fn h1_a_malformed_chunked_body_ends_the_connection() {
 
 #[tokio::test]
 async fn a_head_beyond_the_limits_is_refused_as_such() {
-    let large = [b"GET / HTTP/1.1\r\nhost: a\r\nx: ".as_slice(), &vec![b'y'; 20_000], b"\r\n\r\n"].concat();
+    let large =
+        [b"GET / HTTP/1.1\r\nhost: a\r\nx: ".as_slice(), &vec![b'y'; 20_000], b"\r\n\r\n"].concat();
     assert_eq!(filtered(&large, 1000).await.1.unwrap().status, 431);
     let endless = [b"GET / HTTP/1.1\r\nhost: a\r\nx: ".as_slice(), &vec![b'y'; 20_000]].concat();
     assert_eq!(filtered(&endless, 1000).await.1.unwrap().status, 431);
-    let many = [b"GET / HTTP/1.1\r\nhost: a\r\n".as_slice(), &b"x: y\r\n".repeat(101), b"\r\n"].concat();
+    let many =
+        [b"GET / HTTP/1.1\r\nhost: a\r\n".as_slice(), &b"x: y\r\n".repeat(101), b"\r\n"].concat();
     assert_eq!(filtered(&many, 1000).await.1.unwrap().status, 431);
 }
 

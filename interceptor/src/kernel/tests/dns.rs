@@ -120,9 +120,14 @@ fn k3_every_udp_but_port_53_fails_with_eperm() {
                 let more = sys::send_to(socket.as_fd(), libc::MSG_MORE, &bytes(destination));
                 assert_eq!(errno(more), libc::EPERM, "MSG_MORE {text}");
                 // Connected to a resolver, yet sending elsewhere.
-                let server = if destination.is_ipv4() { "192.0.2.53:53" } else { "[2001:db8::53]:53" };
+                let server =
+                    if destination.is_ipv4() { "192.0.2.53:53" } else { "[2001:db8::53]:53" };
                 socket.connect(server).unwrap();
-                assert_eq!(errno(socket.send_to(b"x", destination)), libc::EPERM, "connected sendto {text}");
+                assert_eq!(
+                    errno(socket.send_to(b"x", destination)),
+                    libc::EPERM,
+                    "connected sendto {text}"
+                );
             }
         });
     });

@@ -25,7 +25,8 @@ fn destination(thread: u8, number: u16) -> SocketAddr {
 }
 
 #[test]
-fn k14_x4_of_a_hundred_thousand_connections_each_maps_right_or_is_closed_and_another_sandbox_works_on() {
+fn k14_x4_of_a_hundred_thousand_connections_each_maps_right_or_is_closed_and_another_sandbox_works_on()
+ {
     let enforcer = enforcer();
     let (greedy, other) = (Rig::new(), Rig::new());
     let (greedy_ports, other_ports) = (greedy.listen(), other.listen());
@@ -37,7 +38,8 @@ fn k14_x4_of_a_hundred_thousand_connections_each_maps_right_or_is_closed_and_ano
             let asked = destination(thread, number);
             if number % 16 == 0 {
                 // Keeps the connection until the server has told its destination.
-                let Ok(mut stream) = TcpStream::connect_timeout(&asked, Duration::from_secs(10)) else {
+                let Ok(mut stream) = TcpStream::connect_timeout(&asked, Duration::from_secs(10))
+                else {
                     refused.fetch_add(1, Ordering::Relaxed);
                     continue;
                 };
@@ -95,13 +97,20 @@ fn k14_x4_of_a_hundred_thousand_connections_each_maps_right_or_is_closed_and_ano
     let known: Vec<SocketAddr> = seen.iter().flatten().copied().collect();
     let distinct: HashSet<_> = known.iter().collect();
     assert_eq!(distinct.len(), known.len(), "a destination was seen twice");
-    let asked: HashSet<SocketAddr> =
-        (0..THREADS).flat_map(|thread| (0..EACH).map(move |number| destination(thread, number))).collect();
-    assert!(known.iter().all(|address| asked.contains(address)), "a destination that nobody asked for");
+    let asked: HashSet<SocketAddr> = (0..THREADS)
+        .flat_map(|thread| (0..EACH).map(move |number| destination(thread, number)))
+        .collect();
+    assert!(
+        known.iter().all(|address| asked.contains(address)),
+        "a destination that nobody asked for"
+    );
     assert!(known.len() > usize::from(EACH) / 16, "{} of the flood arrived", known.len());
     let others: Vec<_> = others.into_iter().flatten().collect();
     assert_eq!(others.len(), works.load(Ordering::Relaxed));
-    assert!(others.len() >= 100 && others.iter().all(|address| address.ip() == Ipv4Addr::new(192, 0, 2, 1)));
+    assert!(
+        others.len() >= 100
+            && others.iter().all(|address| address.ip() == Ipv4Addr::new(192, 0, 2, 1))
+    );
     eventually(|| attachment.half_open() == 0);
 }
 
@@ -131,7 +140,9 @@ fn denied_networks_are_replaced_as_a_whole_under_load() {
                 scope.spawn(|| {
                     rig.inside(|| {
                         while !done.load(Ordering::Relaxed) {
-                            for denied in ["12.1.2.3:80", "[2001:db8::7]:80", "[::ffff:12.3.2.1]:80"] {
+                            for denied in
+                                ["12.1.2.3:80", "[2001:db8::7]:80", "[::ffff:12.3.2.1]:80"]
+                            {
                                 assert_eq!(
                                     errno(TcpStream::connect(denied)),
                                     libc::EPERM,
@@ -152,7 +163,11 @@ fn denied_networks_are_replaced_as_a_whole_under_load() {
                     ["10.0.0.1:80", "11.0.0.1:80"]
                 };
                 rig.inside(|| {
-                    assert_eq!(errno(TcpStream::connect(closed)), libc::EPERM, "replacement {number}");
+                    assert_eq!(
+                        errno(TcpStream::connect(closed)),
+                        libc::EPERM,
+                        "replacement {number}"
+                    );
                     drop(TcpStream::connect(open).unwrap());
                 });
             }
@@ -161,9 +176,9 @@ fn denied_networks_are_replaced_as_a_whole_under_load() {
     });
     assert!(tried.load(Ordering::Relaxed) > REPLACEMENTS);
     assert!(
-        seen.iter()
-            .flatten()
-            .all(|address| !matches!(address.ip(), std::net::IpAddr::V4(ip) if ip.octets()[0] == 12))
+        seen.iter().flatten().all(
+            |address| !matches!(address.ip(), std::net::IpAddr::V4(ip) if ip.octets()[0] == 12)
+        )
     );
     assert_eq!(enforcer.maps().entries(), sets[0].len());
 }

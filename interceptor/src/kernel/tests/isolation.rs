@@ -72,7 +72,10 @@ fn k14_two_sandboxes_in_one_namespace_never_cross() {
         assert!(seen.len() > usize::from(CONNECTIONS) / 2);
         for address in seen.into_iter().flatten() {
             let SocketAddr::V4(address) = address else { panic!("{address}") };
-            assert!([own, other].contains(&address.ip().octets()[0]), "{address} is the other sandbox's");
+            assert!(
+                [own, other].contains(&address.ip().octets()[0]),
+                "{address} is the other sandbox's"
+            );
         }
     }
 }
@@ -93,7 +96,11 @@ fn k9_a_nested_cgroup_is_in_the_sandbox_at_any_depth() {
             rig.inside_of(&nested, || {
                 assert_eq!(errno(TcpStream::connect("10.0.0.1:80")), libc::EPERM, "depth {depth}");
                 let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-                assert_eq!(errno(socket.send_to(b"x", "192.0.2.1:443")), libc::EPERM, "depth {depth}");
+                assert_eq!(
+                    errno(socket.send_to(b"x", "192.0.2.1:443")),
+                    libc::EPERM,
+                    "depth {depth}"
+                );
                 let mut text = String::new();
                 TcpStream::connect("192.0.2.1:80").unwrap().read_to_string(&mut text).unwrap();
                 assert_eq!(text, "192.0.2.1:80", "depth {depth}");
@@ -111,8 +118,9 @@ fn k7_a_socket_keeps_the_sandbox_in_which_it_was_born() {
     let mut enforcement = rig.enforcement(&ports);
     enforcement.denied = networks(&["10.0.0.0/8"]);
     let _attachment = rig.attach(&enforcer, &enforcement).unwrap();
-    let socket =
-        rig.inside(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap());
+    let socket = rig.inside(|| {
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap()
+    });
     // Passed out of the sandbox and used there, the socket is still judged.
     let denied = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 80));
     assert_eq!(errno(socket.connect(&denied.into())), libc::EPERM);
@@ -141,11 +149,21 @@ fn k20_the_loopback_of_a_shared_namespace_is_closed_unless_allowed() {
     let (port4, port6) = (host4.local_addr().unwrap().port(), host6.local_addr().unwrap().port());
     let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
         rig.inside(|| {
-            for address in ["127.0.0.1", "127.0.0.3", "0.0.0.0", "[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]"] {
-                assert_eq!(errno(TcpStream::connect(format!("{address}:{port4}"))), libc::EPERM, "{address}");
+            for address in
+                ["127.0.0.1", "127.0.0.3", "0.0.0.0", "[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]"]
+            {
+                assert_eq!(
+                    errno(TcpStream::connect(format!("{address}:{port4}"))),
+                    libc::EPERM,
+                    "{address}"
+                );
             }
             for address in ["[::1]", "[::]"] {
-                assert_eq!(errno(TcpStream::connect(format!("{address}:{port6}"))), libc::EPERM, "{address}");
+                assert_eq!(
+                    errno(TcpStream::connect(format!("{address}:{port6}"))),
+                    libc::EPERM,
+                    "{address}"
+                );
             }
             // Nor the interceptor's own port, which an unmarked sandbox could otherwise use without
             // a record.
@@ -167,7 +185,8 @@ fn k20_the_loopback_of_a_shared_namespace_is_closed_unless_allowed() {
             socket.recv_from(&mut [0; 8]).unwrap().1
         })
     };
-    let client = rig.beside_cgroup(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let client =
+        rig.beside_cgroup(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     assert_eq!(errno(ports.dns4.send_to(b"x", client)), libc::EPERM);
     ports.mark(&attachment);
     assert_eq!(while_resolving(&ports, ask).to_string(), "192.0.2.53:53");
@@ -233,7 +252,8 @@ fn k18_nobody_takes_the_place_of_a_dead_interceptor_in_a_shared_namespace() {
             ] {
                 assert_eq!(errno(TcpStream::connect(address)), libc::EPERM, "TCP {address}");
                 let socket =
-                    UdpSocket::bind(if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
+                    UdpSocket::bind(if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" })
+                        .unwrap();
                 assert_eq!(errno(socket.send_to(b"x", address)), libc::EPERM, "sendto {address}");
                 assert_eq!(errno(socket.connect(address)), libc::EPERM, "connect {address}");
             }
@@ -272,8 +292,9 @@ fn k22_nobody_outside_reaches_a_listener_of_the_sandbox() {
     let ports = rig.listen();
     link(&rig, &outside);
     let _attachment = rig.attach(&enforcer, &rig.enforcement(&ports)).unwrap();
-    let (listener, socket) =
-        rig.inside(|| (TcpListener::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("0.0.0.0:0").unwrap()));
+    let (listener, socket) = rig.inside(|| {
+        (TcpListener::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("0.0.0.0:0").unwrap())
+    });
     let at = |port: u16| SocketAddr::from((Ipv4Addr::new(10, 99, 0, 1), port));
     outside.beside_cgroup(|| {
         let port = listener.local_addr().unwrap().port();
@@ -287,7 +308,9 @@ fn k22_nobody_outside_reaches_a_listener_of_the_sandbox() {
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(socket.recv(&mut [0; 8]).is_err(), "a datagram came in from outside");
     // From inside, the listener is reachable.
-    rig.inside(|| drop(TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap()));
+    rig.inside(|| {
+        drop(TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap())
+    });
 }
 
 #[test]
@@ -301,10 +324,12 @@ fn k14_a_sandbox_at_its_limit_of_half_open_connections_stops_no_other() {
     let limit = u64::from(interceptor_ebpf::layout::HALF_OPEN_LIMIT);
     let sockets = greedy.inside(|| {
         let connect = |number: u16| {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
             let [high, low] = number.to_be_bytes();
-            let outcome = socket.connect(&SocketAddr::from((Ipv4Addr::new(203, 0, high, low), 80)).into());
+            let outcome =
+                socket.connect(&SocketAddr::from((Ipv4Addr::new(203, 0, high, low), 80)).into());
             (socket, errno(outcome))
         };
         let mut sockets = Vec::new();
@@ -337,8 +362,8 @@ fn k14_a_sandbox_at_its_limit_of_half_open_connections_stops_no_other() {
 fn link(first: &Rig, second: &Rig) {
     let file = second.netns_path();
     first.command(&format!(
-        "ip link add test0 type veth peer name test1 && ip link set test1 netns {file} && \
-         ip address add 10.99.0.1/24 dev test0 && ip link set test0 up"
+        "ip link add test0 type veth peer name test1 && ip link set test1 netns {file} && ip \
+         address add 10.99.0.1/24 dev test0 && ip link set test0 up"
     ));
     second.command("ip address add 10.99.0.2/24 dev test1 && ip link set test1 up");
 }

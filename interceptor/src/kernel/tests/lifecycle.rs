@@ -23,7 +23,8 @@ fn o7_dropping_an_attachment_leaves_no_entry_and_no_program() {
     while attachment.half_open() == 0 {
         assert!(clients.len() < 5000, "the queue is never full");
         clients.push(rig.inside(|| {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
             let asked: std::net::SocketAddr = "192.0.2.1:80".parse().unwrap();
             assert_eq!(errno(socket.connect(&asked.into())), libc::EINPROGRESS);
@@ -52,14 +53,21 @@ fn o7_a_cgroup_that_is_enforced_again_knows_nothing_of_before() {
     for round in 0..50 {
         let ports = rig.listen();
         let mut enforcement = rig.enforcement(&ports);
-        enforcement.denied = networks(if round % 2 == 0 { &["10.0.0.0/8"] } else { &["11.0.0.0/8"] });
+        enforcement.denied =
+            networks(if round % 2 == 0 { &["10.0.0.0/8"] } else { &["11.0.0.0/8"] });
         let attachment = rig.attach(&enforcer, &enforcement).unwrap();
-        let (denied, open) =
-            if round % 2 == 0 { ("10.0.0.1:1", "11.0.0.1:1") } else { ("11.0.0.1:1", "10.0.0.1:1") };
+        let (denied, open) = if round % 2 == 0 {
+            ("10.0.0.1:1", "11.0.0.1:1")
+        } else {
+            ("11.0.0.1:1", "10.0.0.1:1")
+        };
         let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
             rig.inside(|| {
                 assert_eq!(errno(TcpStream::connect(denied)), libc::EPERM);
-                drop(TcpStream::connect_timeout(&open.parse().unwrap(), Duration::from_secs(10)).unwrap());
+                drop(
+                    TcpStream::connect_timeout(&open.parse().unwrap(), Duration::from_secs(10))
+                        .unwrap(),
+                );
             });
         });
         assert_eq!(seen, [Some(open.parse().unwrap())]);
@@ -77,7 +85,8 @@ fn a_second_enforcement_is_refused_at_above_and_below() {
     let nested = rig.nest("nested");
     let below = |enforcer: &Enforcer| {
         let mut enforcement = enforcement.clone();
-        enforcement.cgroup_id = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&nested).unwrap());
+        enforcement.cgroup_id =
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&nested).unwrap());
         enforcer.attach(File::open(&nested).unwrap(), &enforcement)
     };
     let attachment = rig.attach(&first, &enforcement).unwrap();
@@ -137,7 +146,8 @@ fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
     {
         let first = enforcer();
         let ports = rig.listen();
-        let mut attachment = first.attach(File::open(&rig.cgroup).unwrap(), &enforcement(&ports)).unwrap();
+        let mut attachment =
+            first.attach(File::open(&rig.cgroup).unwrap(), &enforcement(&ports)).unwrap();
         ports.mark(&attachment);
         attachment.pin(&pins).unwrap();
         works(&first, &ports);
@@ -275,22 +285,26 @@ fn another_process_goes_on_with_the_same_programs_and_maps() {
     let ports = rig.listen();
     let mut enforcement = rig.enforcement(&ports);
     enforcement.denied = networks(&["10.0.0.0/8"]);
-    let pins = crate::kernel::bpffs().unwrap().join(format!("interceptor-inherit-{}", std::process::id()));
+    let pins =
+        crate::kernel::bpffs().unwrap().join(format!("interceptor-inherit-{}", std::process::id()));
     let mut attachment = rig.attach(&first, &enforcement).unwrap();
     attachment.pin(&pins).unwrap();
     ports.mark(&attachment);
     // Connected before the hand-over, accepted after it.
     let early = rig.inside(|| {
-        TcpStream::connect_timeout(&"192.0.2.9:9".parse().unwrap(), Duration::from_secs(10)).unwrap()
+        TcpStream::connect_timeout(&"192.0.2.9:9".parse().unwrap(), Duration::from_secs(10))
+            .unwrap()
     });
 
-    let descriptors = attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+    let descriptors =
+        attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
     let inherited = second.inherit(descriptors).unwrap();
     // A failure in the middle changes nothing.
     drop(inherited.attachment(attachment.cgroup_id(), &pins, None).unwrap());
     assert_eq!(first.maps().entries(), 1);
-    let inherited =
-        second.inherit(attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect());
+    let inherited = second.inherit(
+        attachment.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect(),
+    );
     let inherited = inherited.unwrap();
     let cgroup = File::open(&rig.cgroup).unwrap().into();
     let mut taken = inherited.attachment(attachment.cgroup_id(), &pins, Some(cgroup)).unwrap();

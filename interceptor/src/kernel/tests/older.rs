@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use super::rig::Rig;
@@ -17,15 +17,21 @@ const PROG_LOAD: u64 = 5;
 const LINK_CREATE: u64 = 28;
 
 /// Runs a closure in a thread where bpf(2) answers with `errno`: every command, or the one given.
-fn where_bpf_fails<T: Send>(errno: i32, command: Option<u64>, body: impl FnOnce() -> T + Send) -> T {
+fn where_bpf_fails<T: Send>(
+    errno: i32,
+    command: Option<u64>,
+    body: impl FnOnce() -> T + Send,
+) -> T {
     let rules = command.map(|command| {
-        let is = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command).unwrap();
+        let is =
+            SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command).unwrap();
         SeccompRule::new(vec![is]).unwrap()
     });
     let rules = BTreeMap::from([(libc::SYS_bpf, rules.into_iter().collect())]);
     let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
     let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch).unwrap();
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
+            .unwrap();
     let filter = BpfProgram::try_from(filter).unwrap();
     let thread = || {
         seccompiler::apply_filter(&filter).unwrap();

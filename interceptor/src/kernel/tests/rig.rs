@@ -4,7 +4,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket};
+use std::net::{
+    Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket,
+};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -86,7 +88,8 @@ impl Rig {
 
     /// Runs a command in the namespace, but not in the cgroup.
     pub(super) fn command(&self, command: &str) {
-        let status = self.beside_cgroup(|| Command::new("sh").args(["-ec", command]).status().unwrap());
+        let status =
+            self.beside_cgroup(|| Command::new("sh").args(["-ec", command]).status().unwrap());
         assert!(status.success(), "{command}: {status}");
     }
 
@@ -260,7 +263,8 @@ impl Domain {
             let own = fs::read_to_string("/proc/self/cgroup").unwrap();
             let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("no cgroup v2");
             let path = root.join(format!("interceptor-test-{}", std::process::id()));
-            fs::create_dir(&path).expect("the tests of the kernel side need root and a cgroup v2 mount");
+            fs::create_dir(&path)
+                .expect("the tests of the kernel side need root and a cgroup v2 mount");
             fs::write(path.join("cgroup.procs"), "0").unwrap();
             Self { rigs: 0, home: root.join(own), path }
         });
@@ -284,5 +288,7 @@ impl Domain {
 fn cgroup2_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    PathBuf::from(fields.find(|fields| fields[2] == "cgroup2").expect("cgroup v2 is not mounted")[1])
+    PathBuf::from(
+        fields.find(|fields| fields[2] == "cgroup2").expect("cgroup v2 is not mounted")[1],
+    )
 }

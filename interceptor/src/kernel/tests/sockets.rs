@@ -25,22 +25,33 @@ fn k4_k5_only_tcp_and_udp_sockets_can_be_made() {
         (libc::SOCK_STREAM, 262),
     ] {
         assert!(
-            before.iter().any(|(_, kind, protocol, error)| (*kind, *protocol) == refused && *error == 0),
-            "{refused:?} cannot be made without the programs either: this kernel does not test them"
+            before
+                .iter()
+                .any(|(_, kind, protocol, error)| (*kind, *protocol) == refused && *error == 0),
+            "{refused:?} cannot be made without the programs either: this kernel does not test \
+             them"
         );
     }
     for (family, kind, protocol, error) in after {
-        let kept = matches!((kind, protocol), (libc::SOCK_STREAM, 0 | 6) | (libc::SOCK_DGRAM, 0 | 17));
-        let expected = match before.iter().find(|line| (line.0, line.1, line.2) == (family, kind, protocol)) {
-            _ if kept => 0,
-            // What the kernel refuses by itself keeps its own error.
-            Some((.., error)) if *error != 0 => *error,
-            _ => libc::EPERM,
-        };
+        let kept =
+            matches!((kind, protocol), (libc::SOCK_STREAM, 0 | 6) | (libc::SOCK_DGRAM, 0 | 17));
+        let expected =
+            match before.iter().find(|line| (line.0, line.1, line.2) == (family, kind, protocol)) {
+                _ if kept => 0,
+                // What the kernel refuses by itself keeps its own error.
+                Some((.., error)) if *error != 0 => *error,
+                _ => libc::EPERM,
+            };
         assert_eq!(error, expected, "socket({family}, {kind}, {protocol})");
         assert!(
-            kept || [libc::EPERM, libc::EPROTONOSUPPORT, libc::ESOCKTNOSUPPORT, libc::EINVAL, libc::EACCES]
-                .contains(&error)
+            kept || [
+                libc::EPERM,
+                libc::EPROTONOSUPPORT,
+                libc::ESOCKTNOSUPPORT,
+                libc::EINVAL,
+                libc::EACCES
+            ]
+            .contains(&error)
         );
     }
 }
@@ -51,9 +62,14 @@ fn made() -> Vec<(i32, i32, i32, i32)> {
     for family in [libc::AF_INET, libc::AF_INET6] {
         // Not type 10: the kernel turns SOCK_PACKET into an AF_PACKET socket, which has no hook
         // (packet(7)).
-        for kind in
-            [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, 6]
-        {
+        for kind in [
+            libc::SOCK_STREAM,
+            libc::SOCK_DGRAM,
+            libc::SOCK_RAW,
+            libc::SOCK_RDM,
+            libc::SOCK_SEQPACKET,
+            6,
+        ] {
             for protocol in PROTOCOLS {
                 let error = sys::socket(family, kind, protocol)
                     .err()

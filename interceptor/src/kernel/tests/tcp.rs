@@ -33,8 +33,9 @@ pub(super) fn serve(
             Ok((mut stream, _)) => {
                 let original = destinations.original(stream.as_fd()).unwrap();
                 // A client that has reset its connection does not read it.
-                let _ = stream
-                    .write_all(original.map_or("none".to_owned(), |address| address.to_string()).as_bytes());
+                let _ = stream.write_all(
+                    original.map_or("none".to_owned(), |address| address.to_string()).as_bytes(),
+                );
                 let _ = stream.shutdown(Shutdown::Write);
                 seen.push(original);
                 open.push_back(stream);
@@ -139,7 +140,9 @@ fn k2_every_original_destination_is_right_over_ipv4_ipv6_and_mapped() {
     let distinct: HashSet<_> = known.iter().collect();
     assert_eq!(distinct.len(), known.len(), "a destination was seen twice");
     let asked: HashSet<SocketAddr> = (0..2)
-        .flat_map(|thread| (0..CONNECTIONS).map(move |number| canonical(destination(thread, number))))
+        .flat_map(|thread| {
+            (0..CONNECTIONS).map(move |number| canonical(destination(thread, number)))
+        })
         .collect();
     assert!(known.iter().all(|address| asked.contains(address)));
     // FLOWS ends up empty: connections never accepted are deleted on close.
@@ -152,13 +155,19 @@ fn k2_a_connection_to_a_denied_network_fails_with_eperm_in_every_form() {
     let rig = Rig::new();
     let ports = rig.listen();
     let mut enforcement = rig.enforcement(&ports);
-    enforcement.denied =
-        networks(&["10.0.0.0/8", "192.0.2.7/32", "2001:db8:bad::/48", "198.18.0.0/15", "2001:2::/48"]);
+    enforcement.denied = networks(&[
+        "10.0.0.0/8",
+        "192.0.2.7/32",
+        "2001:db8:bad::/48",
+        "198.18.0.0/15",
+        "2001:2::/48",
+    ]);
     let mut attachment = rig.attach(&enforcer, &enforcement).unwrap();
     let refused = |address: &str| errno(TcpStream::connect(address)) == libc::EPERM;
     let ((), seen) = while_serving(&ports, &*enforcer.destinations(), || {
         rig.inside(|| {
-            for address in ["10.1.2.3:80", "[::ffff:10.1.2.3]:80", "192.0.2.7:443", "[2001:db8:bad:1::1]:80"]
+            for address in
+                ["10.1.2.3:80", "[::ffff:10.1.2.3]:80", "192.0.2.7:443", "[2001:db8:bad:1::1]:80"]
             {
                 assert!(refused(address), "{address}");
             }
@@ -180,7 +189,9 @@ fn k2_a_connection_to_a_denied_network_fails_with_eperm_in_every_form() {
             assert_eq!(answer(&TcpStream::connect("10.1.2.3:80").unwrap()), "10.1.2.3:80");
         });
         attachment.set_networks(&[], &[]).unwrap();
-        rig.inside(|| assert_eq!(answer(&TcpStream::connect("11.0.0.1:80").unwrap()), "11.0.0.1:80"));
+        rig.inside(|| {
+            assert_eq!(answer(&TcpStream::connect("11.0.0.1:80").unwrap()), "11.0.0.1:80")
+        });
     });
     assert_eq!(seen.len(), 8);
 }
@@ -237,7 +248,10 @@ fn k12_a_connection_to_the_listener_itself_has_no_record() {
         });
         // Nor has one from a process in the namespace but outside the sandbox.
         rig.beside_cgroup(|| {
-            assert_eq!(answer(&TcpStream::connect(ports.tcp4.local_addr().unwrap()).unwrap()), "none");
+            assert_eq!(
+                answer(&TcpStream::connect(ports.tcp4.local_addr().unwrap()).unwrap()),
+                "none"
+            );
         });
     });
     assert_eq!(seen, [None; 4]);
@@ -263,7 +277,8 @@ fn k5_fast_open_and_non_blocking_connections_keep_their_destination() {
             for number in 1..4 {
                 for text in [format!("192.0.2.{number}:80"), format!("[2001:db8::{number}]:80")] {
                     let asked: SocketAddr = text.parse().unwrap();
-                    let socket = Socket::new(Domain::for_address(asked), Type::STREAM, None).unwrap();
+                    let socket =
+                        Socket::new(Domain::for_address(asked), Type::STREAM, None).unwrap();
                     sys::send_to(socket.as_fd(), libc::MSG_FASTOPEN, &bytes(asked)).unwrap();
                     let stream = TcpStream::from(socket);
                     assert_eq!(stream.peer_addr().unwrap(), asked);
@@ -272,7 +287,10 @@ fn k5_fast_open_and_non_blocking_connections_keep_their_destination() {
             }
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             let denied = bytes("10.0.0.1:80".parse().unwrap());
-            assert_eq!(errno(sys::send_to(socket.as_fd(), libc::MSG_FASTOPEN, &denied)), libc::EPERM);
+            assert_eq!(
+                errno(sys::send_to(socket.as_fd(), libc::MSG_FASTOPEN, &denied)),
+                libc::EPERM
+            );
             for text in ["192.0.2.9:80", "[2001:db8::9]:80"] {
                 let asked: SocketAddr = text.parse().unwrap();
                 let socket = Socket::new(Domain::for_address(asked), Type::STREAM, None).unwrap();
@@ -296,9 +314,13 @@ fn k8_odd_addresses_are_redirected_refused_or_no_addresses_at_all() {
     let ((), _) = while_serving(&ports, &*enforcer.destinations(), || {
         rig.inside(|| {
             // Destinations the kernel has no route for reach the proxy, which explains the refusal.
-            for text in
-                ["255.255.255.255:80", "224.0.0.1:80", "192.0.2.1:0", "169.254.169.254:80", "[ff02::1]:80"]
-            {
+            for text in [
+                "255.255.255.255:80",
+                "224.0.0.1:80",
+                "192.0.2.1:0",
+                "169.254.169.254:80",
+                "[ff02::1]:80",
+            ] {
                 let asked: SocketAddr = text.parse().unwrap();
                 assert_eq!(answer(&TcpStream::connect(asked).unwrap()), text);
             }

@@ -85,21 +85,35 @@ const WORDS: [&str; 6] = ["cacert", "ca-", "ca_", "root", "bundle", "trust"];
 
 /// Directories that belong to packages; elsewhere a file with few certificates may be the user's
 /// own.
-const PACKAGES: [&str; 6] = ["site-packages", "dist-packages", "node_modules", "vendor", "gems", "_vendor"];
+const PACKAGES: [&str; 6] =
+    ["site-packages", "dist-packages", "node_modules", "vendor", "gems", "_vendor"];
 /// Certainly public roots.
 const MANY: usize = 20;
 /// Large directories without packages.
-const SKIPPED: [&str; 9] =
-    [".git", ".hg", ".svn", "target", "__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"];
+const SKIPPED: [&str; 9] = [
+    ".git",
+    ".hg",
+    ".svn",
+    "target",
+    "__pycache__",
+    ".cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+];
 
 /// Searches these places with this thread's rights.
-pub(super) fn find(places: &Places, authority: &[CertificateDer<'_>], bounds: Bounds) -> Vec<Bundle> {
+pub(super) fn find(
+    places: &Places,
+    authority: &[CertificateDer<'_>],
+    bounds: Bounds,
+) -> Vec<Bundle> {
     let until = Instant::now() + bounds.time;
     let mut finder = Finder { authority, bounds, until, seen: HashSet::new(), found: Vec::new() };
     for file in &places.files {
         if let (Some(directory), Some(name)) = (file.parent(), file.file_name()) {
-            let _ =
-                open_root(directory).map(|root| finder.look_at(root.as_fd(), directory, Path::new(name), 1));
+            let _ = open_root(directory)
+                .map(|root| finder.look_at(root.as_fd(), directory, Path::new(name), 1));
         }
     }
     for directory in places.others.iter().chain(&places.packages) {
@@ -160,7 +174,8 @@ impl Finder<'_> {
                 }
                 self.bounds.entries -= 1;
                 let (Ok(kind), name) = (entry.file_type(), entry.file_name()) else { continue };
-                if kind.is_dir() && level < depth && !SKIPPED.iter().any(|skipped| name == *skipped) {
+                if kind.is_dir() && level < depth && !SKIPPED.iter().any(|skipped| name == *skipped)
+                {
                     waiting.push_back((below.join(&name), level + 1));
                 } else if kind.is_file() && may_be_bundle(&name) {
                     let path = below.join(&name);
@@ -194,7 +209,8 @@ fn is_known(path: &Path) -> bool {
 
 fn is_name(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_ascii_lowercase();
-    ENDINGS.iter().any(|ending| name.ends_with(ending)) && WORDS.iter().any(|word| name.contains(word))
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+        && WORDS.iter().any(|word| name.contains(word))
 }
 
 fn is_packages(path: &Path) -> bool {
@@ -208,9 +224,14 @@ fn open_root(path: &Path) -> nix::Result<OwnedFd> {
 }
 
 fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
-    let resolve =
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
-    openat2(root, path, OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve))
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    openat2(
+        root,
+        path,
+        OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve),
+    )
 }
 
 /// A path to an open file that stays valid whatever happens to its own.
@@ -232,7 +253,8 @@ fn merged(
         return Ok(None);
     }
     let mut options = File::options();
-    let opened = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path_of(&file))?;
+    let opened =
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path_of(&file))?;
     let mut text = Vec::new();
     // It may have grown since.
     opened.take(most + 1).read_to_end(&mut text)?;

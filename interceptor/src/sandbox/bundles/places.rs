@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 const INTERPRETERS: [&str; 6] = ["python3", "python", "pypy3", "node", "bun", "ruby"];
 /// System directories, which are no package directories by themselves.
 const SYSTEM: [&str; 16] = [
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys",
-    "/usr", "/usr/bin", "/usr/lib", "/var",
+    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/run", "/sbin",
+    "/sys", "/usr", "/usr/bin", "/usr/lib", "/var",
 ];
 /// Maximum number of places of each kind.
 const MOST: usize = 128;
@@ -42,7 +42,8 @@ impl Places {
         let variable = |name: &str| {
             let start = [name.as_bytes(), b"="].concat();
             let line = environment.iter().find(|line| line.as_bytes().starts_with(&start))?;
-            Some(OsStr::from_bytes(&line.as_bytes()[start.len()..])).filter(|value| !value.is_empty())
+            Some(OsStr::from_bytes(&line.as_bytes()[start.len()..]))
+                .filter(|value| !value.is_empty())
         };
         let list = |name: &str| -> Vec<PathBuf> {
             let value = variable(name).unwrap_or_default();
@@ -67,11 +68,13 @@ impl Places {
                 .into_iter()
                 .collect()
         };
-        let interpreters =
-            path.iter().flat_map(|programs| INTERPRETERS.map(|interpreter| programs.join(interpreter)));
+        let interpreters = path
+            .iter()
+            .flat_map(|programs| INTERPRETERS.map(|interpreter| programs.join(interpreter)));
         for program in own.into_iter().chain(interpreters) {
             let Ok(resolved) = fs::canonicalize(&program) else { continue };
-            let prefix = |program: &Path| program.parent().and_then(Path::parent).map(Path::to_owned);
+            let prefix =
+                |program: &Path| program.parent().and_then(Path::parent).map(Path::to_owned);
             prefixes.extend(prefix(&program).into_iter().chain(prefix(&resolved)));
         }
         if let Some(home) = home {
@@ -122,9 +125,12 @@ impl Places {
     /// Adds what an argument points to: the argument itself, an option's value, or a path in
     /// program text. It may be a script with packages beside it, a directory or a bundle.
     fn add_mentioned(&mut self, argument: &OsStr, directory: &Path) {
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@~".contains(byte) || !byte.is_ascii();
+        let plain = |byte: &u8| {
+            byte.is_ascii_alphanumeric() || b"/._-+@~".contains(byte) || !byte.is_ascii()
+        };
         let whole = [argument.as_bytes()];
-        let parts = argument.as_bytes().split(|byte| !plain(byte)).filter(|text| text.contains(&b'/'));
+        let parts =
+            argument.as_bytes().split(|byte| !plain(byte)).filter(|text| text.contains(&b'/'));
         for text in whole.into_iter().chain(parts.take(MOST)) {
             let path = directory.join(OsStr::from_bytes(text));
             if super::is_bundle(&path) {
@@ -138,15 +144,20 @@ impl Places {
     }
 
     fn add_other(&mut self, directory: &Path) {
-        let fit = |found: &PathBuf| found.is_dir() && SYSTEM.iter().all(|system| found != Path::new(system));
+        let fit = |found: &PathBuf| {
+            found.is_dir() && SYSTEM.iter().all(|system| found != Path::new(system))
+        };
         let found = resolved(directory).filter(fit);
-        if let Some(found) = found.filter(|found| !self.others.contains(found) && self.others.len() < MOST) {
+        if let Some(found) =
+            found.filter(|found| !self.others.contains(found) && self.others.len() < MOST)
+        {
             self.others.push(found);
         }
     }
 
     fn add_file(&mut self, file: &Path) {
-        let found = resolved(file).filter(|found| !self.files.contains(found) && self.files.len() < MOST);
+        let found =
+            resolved(file).filter(|found| !self.files.contains(found) && self.files.len() < MOST);
         self.files.extend(found);
     }
 

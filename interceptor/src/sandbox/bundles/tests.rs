@@ -6,7 +6,11 @@ const WIDE: Bounds = Bounds { time: Duration::from_secs(60), ..BOUNDS };
 
 fn authority() -> CertificateDer<'static> {
     let key = rcgen::KeyPair::generate().unwrap();
-    rcgen::CertificateParams::new(vec!["sandbox.test".into()]).unwrap().self_signed(&key).unwrap().into()
+    rcgen::CertificateParams::new(vec!["sandbox.test".into()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap()
+        .into()
 }
 
 fn of_certificates(count: usize) -> String {
@@ -111,7 +115,15 @@ fn interpreters_and_variables_lead_to_packages() {
         .iter()
         .filter_map(|bundle| {
             let path = fs::read_link(path_of(&bundle.file)).unwrap();
-            Some(path.strip_prefix(&root).ok()?.components().next()?.as_os_str().to_str()?.to_owned())
+            Some(
+                path.strip_prefix(&root)
+                    .ok()?
+                    .components()
+                    .next()?
+                    .as_os_str()
+                    .to_str()?
+                    .to_owned(),
+            )
         })
         .collect();
     names.sort();
@@ -136,7 +148,8 @@ fn the_command_leads_to_packages() {
     fs::create_dir(root.join("bin")).unwrap();
     symlink("../tool/bin/agent", root.join("bin/agent")).unwrap();
     let found = |command: &[String], environment: &[String]| {
-        let lines = |lines: &[String]| lines.iter().map(Into::into).collect::<Vec<std::ffi::OsString>>();
+        let lines =
+            |lines: &[String]| lines.iter().map(Into::into).collect::<Vec<std::ffi::OsString>>();
         let places = Places::of(&lines(command), &lines(environment), &work, None);
         let found = find(&places, &[authority()], WIDE);
         let paths = found.iter().map(|bundle| fs::read_link(path_of(&bundle.file)).unwrap());
@@ -150,7 +163,10 @@ fn the_command_leads_to_packages() {
     assert_eq!(found(&["agent".into()], &[format!("PATH={}", at("bin"))]), ["tool"]);
     assert_eq!(found(&["x".into(), at("app/main.py")], &[]), ["app"]);
     assert_eq!(found(&["x".into(), format!("--ca={}", at("sdk/roots.pem"))], &[]), ["sdk"]);
-    assert_eq!(found(&["x".into(), "-c".into(), format!("load('{}')", at("sdk/roots.pem"))], &[]), ["sdk"]);
+    assert_eq!(
+        found(&["x".into(), "-c".into(), format!("load('{}')", at("sdk/roots.pem"))], &[]),
+        ["sdk"]
+    );
     let program = format!("sys.path.insert(0, '{}')", at("app2/lib/site-packages"));
     assert_eq!(found(&["x".into(), "-c".into(), program], &[]), ["app2"]);
     assert_eq!(found(&["x".into(), "--ca".into(), "../sdk/roots.pem".into()], &[]), ["sdk"]);
@@ -169,7 +185,8 @@ fn a_directory_that_deceives_leads_nowhere() {
     symlink(outside.join("certifi"), packages.join("certifi")).unwrap();
     symlink(&outside, work.join("linked")).unwrap();
     fs::create_dir_all(packages.join("requests")).unwrap();
-    nix::unistd::mkfifo(&packages.join("requests/cacert.pem"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    nix::unistd::mkfifo(&packages.join("requests/cacert.pem"), nix::sys::stat::Mode::S_IRWXU)
+        .unwrap();
     fs::create_dir_all(packages.join("httplib2/cacerts.txt")).unwrap();
     let large = File::create(packages.join("roots.pem")).unwrap();
     large.set_len(MAX_FILE + 1).unwrap();

@@ -1,7 +1,14 @@
 use super::*;
 
 fn nobody() -> UserIdentity {
-    UserIdentity { uid: 65534, gid: 65534, groups: vec![], name: "nobody".into(), home: None, shell: None }
+    UserIdentity {
+        uid: 65534,
+        gid: 65534,
+        groups: vec![],
+        name: "nobody".into(),
+        home: None,
+        shell: None,
+    }
 }
 
 fn built(inherited: &[(&str, &str)], placeholders: &[(&str, &str)], keys: &[&str]) -> Vec<String> {
@@ -66,8 +73,12 @@ fn c11_secrets_that_the_policy_does_not_name_are_left_out_and_named() {
 
 #[test]
 fn what_is_given_by_name_is_passed_but_never_a_real_key() {
-    let inherited =
-        [("GH_TOKEN", "own"), ("OTHER_TOKEN", "x"), ("COPY_TOKEN", "sk-real"), ("HTTPS_PROXY", "p")];
+    let inherited = [
+        ("GH_TOKEN", "own"),
+        ("OTHER_TOKEN", "x"),
+        ("COPY_TOKEN", "sk-real"),
+        ("HTTPS_PROXY", "p"),
+    ];
     let given = [
         "GH_TOKEN",
         "COPY_TOKEN",
@@ -81,9 +92,13 @@ fn what_is_given_by_name_is_passed_but_never_a_real_key() {
     ];
     let (seen, withheld) =
         built_with(&inherited, &[("OPENAI_API_KEY", "sk-placeholder")], &["BILLING_KEY"], &given);
-    for line in
-        ["GH_TOKEN=own", "HTTPS_PROXY=p", "NEW=a=b", "OTHER_TOKEN=set", "OPENAI_API_KEY=sk-placeholder"]
-    {
+    for line in [
+        "GH_TOKEN=own",
+        "HTTPS_PROXY=p",
+        "NEW=a=b",
+        "OTHER_TOKEN=set",
+        "OPENAI_API_KEY=sk-placeholder",
+    ] {
         assert!(seen.iter().any(|seen| seen == line), "{line}: {seen:?}");
     }
     for name in ["COPY_TOKEN", "BILLING_KEY", "STOLEN", "ABSENT"] {
@@ -97,13 +112,19 @@ fn a_variable_that_holds_a_real_key_is_named_and_a_name_that_is_one_is_not() {
     let pairs = |all: &[(&str, &str)]| all.iter().map(|(n, v)| (n.into(), v.into())).collect();
     let built = build(
         Sources {
-            inherited: pairs(&[("COPY", "sk-real"), ("sk-real", "sk-real"), ("BILLING_KEY", "sk-real")]),
+            inherited: pairs(&[
+                ("COPY", "sk-real"),
+                ("sk-real", "sk-real"),
+                ("BILLING_KEY", "sk-real"),
+            ]),
             sandbox: "sb-0123",
             identity: &nobody(),
             placeholders: vec![("OPENAI_API_KEY".into(), "sk-placeholder".into())],
             key_variables: vec!["BILLING_KEY".into(), "OTHER_KEY".into()],
             service_variables: Vec::new(),
-            given: ["SET=sk-real", "OTHER_KEY=x", "OPENAI_API_KEY=sk-real"].map(Into::into).to_vec(),
+            given: ["SET=sk-real", "OTHER_KEY=x", "OPENAI_API_KEY=sk-real"]
+                .map(Into::into)
+                .to_vec(),
         },
         |value| memchr::memmem::find(value, b"sk-real").is_some(),
     );
@@ -137,7 +158,10 @@ fn c11_no_variable_that_holds_a_real_key_is_inherited() {
         &[("OPENAI_API_KEY", "sk-placeholder")],
         &["BILLING_KEY"],
     );
-    assert!(!seen.iter().any(|line| line.contains("sk-real") || line.contains("by-name")), "{seen:?}");
+    assert!(
+        !seen.iter().any(|line| line.contains("sk-real") || line.contains("by-name")),
+        "{seen:?}"
+    );
     assert!(seen.contains(&"KEPT=sk-other".to_owned()));
     assert_eq!(seen.iter().filter(|line| line.starts_with("OPENAI_API_KEY=")).count(), 1);
     assert!(seen.contains(&"OPENAI_API_KEY=sk-placeholder".to_owned()));
@@ -145,8 +169,14 @@ fn c11_no_variable_that_holds_a_real_key_is_inherited() {
 
 #[test]
 fn c11_a_container_gets_placeholders_and_no_key_that_its_starter_gave_it() {
-    let given =
-        ["PATH=/bin", "HOME=/home/app", "OPENAI_API_KEY=sk-real", "COPY=x sk-real y", "HTTPS_PROXY=p", "ODD"];
+    let given = [
+        "PATH=/bin",
+        "HOME=/home/app",
+        "OPENAI_API_KEY=sk-real",
+        "COPY=x sk-real y",
+        "HTTPS_PROXY=p",
+        "ODD",
+    ];
     let seen = of_container(
         &given.map(String::from),
         "sb-1",
@@ -154,12 +184,19 @@ fn c11_a_container_gets_placeholders_and_no_key_that_its_starter_gave_it() {
         &[],
         |value| memchr::memmem::find(value, b"sk-real").is_some(),
     );
-    for kept in
-        ["PATH=/bin", "HOME=/home/app", "ODD=", "INTERCEPTOR_SANDBOX=sb-1", "OPENAI_API_KEY=sk-placeholder"]
-    {
+    for kept in [
+        "PATH=/bin",
+        "HOME=/home/app",
+        "ODD=",
+        "INTERCEPTOR_SANDBOX=sb-1",
+        "OPENAI_API_KEY=sk-placeholder",
+    ] {
         assert!(seen.iter().any(|line| line == kept), "{kept}: {seen:?}");
     }
-    assert!(!seen.iter().any(|line| line.contains("sk-real") || line.starts_with("HTTPS_PROXY")), "{seen:?}");
+    assert!(
+        !seen.iter().any(|line| line.contains("sk-real") || line.starts_with("HTTPS_PROXY")),
+        "{seen:?}"
+    );
 }
 
 #[test]
@@ -186,22 +223,28 @@ fn proxies_and_sockets_of_the_host_are_dropped() {
 
 #[test]
 fn what_the_caller_had_for_trust_and_identity_is_replaced_and_java_options_are_kept() {
-    let seen =
-        built(&[("SSL_CERT_FILE", "/x"), ("HOME", "/root"), ("JAVA_TOOL_OPTIONS", "-Xmx1g")], &[], &[]);
+    let seen = built(
+        &[("SSL_CERT_FILE", "/x"), ("HOME", "/root"), ("JAVA_TOOL_OPTIONS", "-Xmx1g")],
+        &[],
+        &[],
+    );
     assert!(seen.contains(&"SSL_CERT_FILE=/run/sandbox-trust/ca-bundle.pem".to_owned()));
     assert!(seen.contains(&"NODE_EXTRA_CA_CERTS=/run/sandbox-trust/sandbox-ca.pem".to_owned()));
     assert!(seen.contains(&"HOME=/run/home".to_owned()));
     assert!(seen.contains(&"USER=nobody".to_owned()));
     assert!(seen.contains(&"INTERCEPTOR_SANDBOX=sb-0123".to_owned()));
     assert!(
-        seen.iter().any(|line| line.starts_with("JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore=/run/"))
+        seen.iter()
+            .any(|line| line
+                .starts_with("JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore=/run/"))
     );
     assert!(seen.iter().any(|line| line.starts_with("PATH=/usr/local/sbin:")));
 }
 
 #[test]
 fn java_is_told_of_no_proxy() {
-    let options = "-Dhttp.proxyHost=p -Xmx1g -Dhttps.proxyPort=1  '-DsocksProxyHost=p' -Dfile.encoding=UTF-8";
+    let options =
+        "-Dhttp.proxyHost=p -Xmx1g -Dhttps.proxyPort=1  '-DsocksProxyHost=p' -Dfile.encoding=UTF-8";
     let seen = built(&[("JAVA_TOOL_OPTIONS", options)], &[], &[]);
     let java = seen.iter().find(|line| line.starts_with("JAVA_TOOL_OPTIONS=")).unwrap();
     assert!(java.starts_with("JAVA_TOOL_OPTIONS=-Xmx1g -Dfile.encoding=UTF-8 -Djavax"), "{java}");

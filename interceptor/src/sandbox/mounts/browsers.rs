@@ -61,14 +61,17 @@ pub(super) fn install(launch: &Launch) {
     let authority = trust::certificates(launch.ca_pem.as_bytes());
     for outcome in [database(launch, &authority), policies(&authority)] {
         if let Err(error) = outcome {
-            eprintln!("interceptor: warning: browsers will not trust the sandbox's certificates: {error}");
+            eprintln!(
+                "interceptor: warning: browsers will not trust the sandbox's certificates: {error}"
+            );
         }
     }
 }
 
 fn database(launch: &Launch, authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
     let Some(database) = authority.first().and_then(nss::database) else { return Ok(()) };
-    let home = launch.identity.home.as_ref().map_or(Path::new(FALLBACK_HOME), |home| home.0.as_path());
+    let home =
+        launch.identity.home.as_ref().map_or(Path::new(FALLBACK_HOME), |home| home.0.as_path());
     let places = match AsUser::begin(&launch.identity) {
         Ok(_rights) => places(home),
         Err(_) => return Ok(()),
@@ -79,16 +82,19 @@ fn database(launch: &Launch, authority: &[CertificateDer<'_>]) -> Result<(), San
     }
 
     let directory = Path::new(DATABASE);
-    let owner = (Some(Uid::from_raw(launch.identity.uid)), Some(Gid::from_raw(launch.identity.gid)));
+    let owner =
+        (Some(Uid::from_raw(launch.identity.uid)), Some(Gid::from_raw(launch.identity.gid)));
     make_directory(directory)?;
     // Programs write to it; the changes vanish with the sandbox.
-    let options = format!("mode=700,uid={},gid={},size=16m", launch.identity.uid, launch.identity.gid);
+    let options =
+        format!("mode=700,uid={},gid={},size=16m", launch.identity.uid, launch.identity.gid);
     tmpfs(directory, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, &options)?;
     for (name, content) in [("cert9.db", &database.cert9), ("key4.db", &database.key4)] {
         let file = directory.join(name);
         make_file(&file, content)?;
         set_mode(&file, 0o600)?;
-        chown(&file, owner.0, owner.1).context(|| format!("cannot give {} away", file.display()))?;
+        chown(&file, owner.0, owner.1)
+            .context(|| format!("cannot give {} away", file.display()))?;
     }
     places.iter().try_for_each(|place| bind(directory, &path_of(place)))
 }
@@ -113,7 +119,10 @@ fn places(home: &Path) -> Vec<OwnedFd> {
     };
     let first = Path::new(IN_HOME[0]);
     let first = open(first).or_else(|_| make(first));
-    first.into_iter().chain(IN_HOME[1..].iter().filter_map(|path| open(Path::new(path)).ok())).collect()
+    first
+        .into_iter()
+        .chain(IN_HOME[1..].iter().filter_map(|path| open(Path::new(path)).ok()))
+        .collect()
 }
 
 /// A file to add to a host directory, inside the sandbox.
@@ -124,16 +133,24 @@ struct Addition {
 }
 
 fn policies(authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
-    let system: Vec<&Path> =
-        SYSTEM_POLICIES.iter().map(Path::new).filter(|path| is(path, fs::Metadata::is_file)).collect();
-    let roots: Vec<String> = (0..authority.len()).map(|n| format!("{POLICIES}/ca-{n}.pem")).collect();
+    let system: Vec<&Path> = SYSTEM_POLICIES
+        .iter()
+        .map(Path::new)
+        .filter(|path| is(path, fs::Metadata::is_file))
+        .collect();
+    let roots: Vec<String> =
+        (0..authority.len()).map(|n| format!("{POLICIES}/ca-{n}.pem")).collect();
     let additions: Vec<Addition> = firefox(&roots).into_iter().chain(chromium(authority)).collect();
     if additions.is_empty() && system.is_empty() {
         return Ok(());
     }
     let directory = Path::new(POLICIES);
     make_directory(directory)?;
-    tmpfs(directory, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "mode=755,size=16m")?;
+    tmpfs(
+        directory,
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        "mode=755,size=16m",
+    )?;
     // Firefox reads one certificate per file.
     for (root, certificate) in roots.iter().zip(authority) {
         make_file(Path::new(root), pem(certificate).as_bytes())?;
@@ -147,7 +164,8 @@ fn policies(authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
         (0..additions.len()).map(|number| directory.join(number.to_string())).collect();
     for (addition, layer) in additions.iter().zip(&layers) {
         let file = layer.join(&addition.file);
-        let below: Vec<&Path> = file.ancestors().skip(1).take_while(|path| *path != directory).collect();
+        let below: Vec<&Path> =
+            file.ancestors().skip(1).take_while(|path| *path != directory).collect();
         for directory in below.into_iter().rev() {
             make_directory(directory)?;
             set_mode(directory, 0o755)?;
@@ -159,14 +177,20 @@ fn policies(authority: &[CertificateDer<'_>]) -> Result<(), SandboxError> {
     for (Addition { directory, .. }, layer) in additions.iter().zip(&layers) {
         // Must not change the host's directory: a layer above it, without an upper directory.
         let options = format!("lowerdir={}:{}", layer.display(), directory.display());
-        fresh("overlay", directory, MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID, &options)?;
+        fresh(
+            "overlay",
+            directory,
+            MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+            &options,
+        )?;
     }
     Ok(())
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(certificate);
-    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    let lines: Vec<&str> =
+        (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
@@ -187,7 +211,8 @@ fn firefox(roots: &[String]) -> Vec<Addition> {
 }
 
 fn chromium(authority: &[CertificateDer<'_>]) -> Vec<Addition> {
-    let certificates: Vec<String> = authority.iter().map(|authority| STANDARD.encode(authority)).collect();
+    let certificates: Vec<String> =
+        authority.iter().map(|authority| STANDARD.encode(authority)).collect();
     let content = json!({ "CACertificates": certificates }).to_string().into_bytes();
     let file = Path::new("policies/managed/interceptor.json");
     // Covering a symlink would hide the policies it leads to.
@@ -214,7 +239,8 @@ fn ours(status: &fs::Metadata) -> bool {
 fn installed(directory: &Path, name: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
-    let holds = |path: &PathBuf| is(path, ours) && is(&path.join("libxul.so"), fs::Metadata::is_file);
+    let holds =
+        |path: &PathBuf| is(path, ours) && is(&path.join("libxul.so"), fs::Metadata::is_file);
     // Other names would need escaping in mount options.
     let plain = |path: &PathBuf| !path.to_string_lossy().contains([',', ':', '\\']);
     named.map(|entry| entry.path()).filter(|path| plain(path) && holds(path)).take(8).collect()
@@ -226,7 +252,8 @@ fn is(path: &Path, what: impl FnOnce(&fs::Metadata) -> bool) -> bool {
 
 /// The policies of a file, plus one that installs the sandbox's CA and the operator's roots.
 fn with_authority(path: &Path, roots: &[String]) -> Vec<u8> {
-    let own = is(path, |status| status.is_file() && status.len() < 1 << 20).then(|| fs::read(path).ok());
+    let own =
+        is(path, |status| status.is_file() && status.len() < 1 << 20).then(|| fs::read(path).ok());
     let mut policies = own
         .flatten()
         .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
@@ -252,8 +279,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("policies.json");
         let read = |path: &Path| {
-            serde_json::from_slice::<Value>(&with_authority(path, &["/run/.browsers/ca-0.pem".to_owned()]))
-                .unwrap()
+            serde_json::from_slice::<Value>(&with_authority(
+                path,
+                &["/run/.browsers/ca-0.pem".to_owned()],
+            ))
+            .unwrap()
         };
         let ours = "/run/.browsers/ca-0.pem";
         let alone = json!({ "policies": { "Certificates": { "Install": [ours] } } });

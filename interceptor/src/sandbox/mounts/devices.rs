@@ -14,8 +14,14 @@ use super::super::error::IoContext;
 use super::{bind_open, fresh, make_directory, make_empty, open_path, tmpfs};
 
 /// Name, major and minor number (Documentation/admin-guide/devices.txt of the kernel).
-const DEVICES: [(&str, u64, u64); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "/dev/fd"),
@@ -48,9 +54,16 @@ pub(super) fn replace(terminal: Option<OwnedFd>) -> Result<(), SandboxError> {
     for directory in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
         make_directory(Path::new(directory))?;
     }
-    let group =
-        Group::from_name("tty").ok().flatten().map_or(String::new(), |tty| format!(",gid={}", tty.gid));
-    fresh("devpts", Path::new("/dev/pts"), sealed, &format!("newinstance,ptmxmode=0666,mode=0620{group}"))?;
+    let group = Group::from_name("tty")
+        .ok()
+        .flatten()
+        .map_or(String::new(), |tty| format!(",gid={}", tty.gid));
+    fresh(
+        "devpts",
+        Path::new("/dev/pts"),
+        sealed,
+        &format!("newinstance,ptmxmode=0666,mode=0620{group}"),
+    )?;
     tmpfs(Path::new("/dev/shm"), sealed | MsFlags::MS_NODEV, "mode=1777")?;
     // POSIX message queues are optional in the kernel.
     let _ = fresh("mqueue", Path::new("/dev/mqueue"), sealed | MsFlags::MS_NODEV, "");

@@ -27,7 +27,8 @@ const DIRECTORIES: [&str; 8] = [
 ];
 
 /// The same, below the home directory.
-const IN_HOME: [&str; 6] = [".docker/run", ".docker/desktop", ".colima", ".rd", ".lima", ".orbstack/run"];
+const IN_HOME: [&str; 6] =
+    [".docker/run", ".docker/desktop", ".colima", ".rd", ".lima", ".orbstack/run"];
 
 /// Covers `files` (each by every path), the directories above, and those the supervisor named.
 pub(super) fn hide(files: &[PathBuf], launch: &Launch) -> Result<(), SandboxError> {
@@ -40,15 +41,19 @@ pub(super) fn hide(files: &[PathBuf], launch: &Launch) -> Result<(), SandboxErro
             // Another mount covers this path.
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {}
-            Err(error) => return Err(error).context(|| format!("cannot examine {}", file.display())),
+            Err(error) => {
+                return Err(error).context(|| format!("cannot examine {}", file.display()));
+            }
         }
     }
-    let home = launch.identity.home.iter().flat_map(|home| IN_HOME.iter().map(|name| home.0.join(name)));
+    let home =
+        launch.identity.home.iter().flat_map(|home| IN_HOME.iter().map(|name| home.0.join(name)));
     let named = launch.hidden_directories.iter().map(|directory| directory.0.clone());
     for directory in DIRECTORIES.iter().map(PathBuf::from).chain(home).chain(named) {
         let own = launch.directory.0.starts_with(&directory);
         if !own && fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir()) {
-            let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+            let sealed =
+                MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
             tmpfs(&directory, sealed, "mode=755,size=4k")?;
         }
     }

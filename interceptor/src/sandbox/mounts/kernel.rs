@@ -63,7 +63,9 @@ pub(super) fn replace(mounts: &[Mount]) -> Result<(), SandboxError> {
         match umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             // Already detached with the mount above it.
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-            Err(error) => return Err(error).context(|| format!("cannot unmount {}", mount.point.display())),
+            Err(error) => {
+                return Err(error).context(|| format!("cannot unmount {}", mount.point.display()));
+            }
         }
     }
     fresh("proc", Path::new("/proc"), sealed, "")?;

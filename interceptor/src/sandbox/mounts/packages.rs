@@ -21,15 +21,17 @@ pub(super) fn cover(launch: &Launch) -> Result<(), SandboxError> {
     let authority = trust::certificates(launch.ca_pem.as_bytes());
     let mut found = Vec::new();
     for path in &launch.bundles {
-        let bundle = bundles::named(&path.0, &authority)
-            .context(|| format!("cannot add the sandbox's authority to the bundle {}", path.0.display()))?;
+        let bundle = bundles::named(&path.0, &authority).context(|| {
+            format!("cannot add the sandbox's authority to the bundle {}", path.0.display())
+        })?;
         found.push(bundle);
     }
     if launch.search_bundles
         && let Ok(rights) = AsUser::begin(&launch.identity)
     {
         let home = launch.identity.home.as_ref().map(|home| home.0.as_path());
-        let places = Places::of(&launch.command.0, &launch.environment.0, &launch.directory.0, home);
+        let places =
+            Places::of(&launch.command.0, &launch.environment.0, &launch.directory.0, home);
         found.extend(bundles::find(&places, &authority, bundles::BOUNDS));
         drop(rights);
     }
@@ -39,7 +41,11 @@ pub(super) fn cover(launch: &Launch) -> Result<(), SandboxError> {
 fn show(found: &[Bundle]) -> Result<(), SandboxError> {
     let directory = Path::new(trust::DIRECTORY).join(DIRECTORY);
     make_directory(&directory)?;
-    tmpfs(&directory, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "mode=755,size=64m")?;
+    tmpfs(
+        &directory,
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        "mode=755,size=64m",
+    )?;
     // Most are identical: certifi's.
     let mut written: HashMap<&[u8], PathBuf> = HashMap::new();
     for bundle in found {

@@ -28,7 +28,8 @@ pub(super) fn make_read_only(
         if resolved == Path::new("/") || !resolved.is_dir() {
             continue;
         }
-        let open = open_path(&resolved).context(|| format!("cannot open {}", resolved.display()))?;
+        let open =
+            open_path(&resolved).context(|| format!("cannot open {}", resolved.display()))?;
         writable.push((resolved, open));
     }
     sys::set_mount_attributes(Path::new("/"), libc::MOUNT_ATTR_RDONLY, 0, true)
@@ -42,11 +43,15 @@ pub(super) fn make_read_only(
     for (path, open) in writable {
         bind_open(&open, &path)?;
         // A mount that was read-only stays so.
-        let own =
-            mounts.iter().rfind(|mount| path.starts_with(&mount.point) && is_deepest(mounts, mount, &path));
-        let below = mounts.iter().filter(|mount| mount.point != path && mount.point.starts_with(&path));
-        let points =
-            own.map(|mount| (&path, mount)).into_iter().chain(below.map(|mount| (&mount.point, mount)));
+        let own = mounts
+            .iter()
+            .rfind(|mount| path.starts_with(&mount.point) && is_deepest(mounts, mount, &path));
+        let below =
+            mounts.iter().filter(|mount| mount.point != path && mount.point.starts_with(&path));
+        let points = own
+            .map(|mount| (&path, mount))
+            .into_iter()
+            .chain(below.map(|mount| (&mount.point, mount)));
         for (point, mount) in points {
             if mount.options.split(',').any(|option| option == "rw") {
                 sys::set_mount_attributes(point, 0, libc::MOUNT_ATTR_RDONLY, false)
@@ -59,7 +64,10 @@ pub(super) fn make_read_only(
 
 fn is_deepest(mounts: &[Mount], mount: &Mount, path: &Path) -> bool {
     let depth = |mount: &Mount| mount.point.components().count();
-    mounts.iter().filter(|other| path.starts_with(&other.point)).all(|other| depth(other) <= depth(mount))
+    mounts
+        .iter()
+        .filter(|other| path.starts_with(&other.point))
+        .all(|other| depth(other) <= depth(mount))
 }
 
 /// Mounts an overlay over `home` that receives the changes.
@@ -75,6 +83,7 @@ fn overlay(home: &Path) -> Result<(), SandboxError> {
     if shown.contains([',', ':', '\\']) {
         return Err(SandboxError::Refused(format!("the path {shown} cannot be layered")));
     }
-    let options = format!("lowerdir={shown},upperdir={},workdir={}", upper.display(), work.display());
+    let options =
+        format!("lowerdir={shown},upperdir={},workdir={}", upper.display(), work.display());
     fresh("overlay", home, sealed, &options)
 }

@@ -36,7 +36,8 @@ pub(super) fn replace(directory: &Path) -> Result<(), SandboxError> {
         }
     }
     if directory.starts_with(run) && directory != run {
-        let open = open_path(directory).context(|| format!("cannot open {}", directory.display()))?;
+        let open =
+            open_path(directory).context(|| format!("cannot open {}", directory.display()))?;
         kept.push((directory.to_owned(), RunEntry::Directory(open)));
     }
 

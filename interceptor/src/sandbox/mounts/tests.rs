@@ -16,8 +16,10 @@ use crate::ipc::{SentPath as Sent, Strings};
 
 fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
     let key = rcgen::KeyPair::generate().unwrap();
-    let authority =
-        rcgen::CertificateParams::new(vec!["sandbox.test".into()]).unwrap().self_signed(&key).unwrap();
+    let authority = rcgen::CertificateParams::new(vec!["sandbox.test".into()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
     Launch {
         command: Strings::default(),
         environment: Strings::default(),
@@ -38,7 +40,8 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
 fn inside(launch: Launch, before: impl FnOnce() + Send, after: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC).unwrap();
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
+                .unwrap();
             let none: Option<&Path> = None;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
             before();
@@ -68,13 +71,22 @@ fn p2_a_key_file_is_hidden_under_every_path_of_it() {
         let none: Option<&Path> = None;
         mount(Some(&first), &second, none, MsFlags::MS_BIND, none).unwrap();
     };
-    inside(launch("nobody", directory.path(), &[first.join("key"), first.join("gone")]), before, || {
-        for alias in [&first, &second] {
-            // This thread is root and can read even the cover, which is empty.
-            assert_eq!(fs::read_to_string(alias.join("key")).unwrap(), "", "{}", alias.display());
-            assert_eq!(fs::read_to_string(alias.join("other")).unwrap(), "kept");
-        }
-    });
+    inside(
+        launch("nobody", directory.path(), &[first.join("key"), first.join("gone")]),
+        before,
+        || {
+            for alias in [&first, &second] {
+                // This thread is root and can read even the cover, which is empty.
+                assert_eq!(
+                    fs::read_to_string(alias.join("key")).unwrap(),
+                    "",
+                    "{}",
+                    alias.display()
+                );
+                assert_eq!(fs::read_to_string(alias.join("other")).unwrap(), "kept");
+            }
+        },
+    );
     assert_eq!(fs::read_to_string(first.join("key")).unwrap(), "sk-real");
 }
 
@@ -123,7 +135,9 @@ fn the_resolver_and_the_trust_files_are_ours_and_cannot_be_changed() {
         launch("nobody", Path::new("/"), &[]),
         || (),
         || {
-            assert!(fs::read_to_string("/etc/resolv.conf").unwrap().contains("nameserver 198.18.0.2\n"));
+            assert!(
+                fs::read_to_string("/etc/resolv.conf").unwrap().contains("nameserver 198.18.0.2\n")
+            );
             let ours = fs::read("/run/sandbox-trust/ca-bundle.pem").unwrap();
             assert_eq!(fs::read("/etc/ssl/certs/ca-certificates.crt").unwrap(), ours);
             for file in [
@@ -147,7 +161,9 @@ fn root_inside_writes_only_where_it_works_and_to_a_copy_of_its_home() {
         launch("root", directory.path(), &[]),
         || (),
         || {
-            for file in ["/etc/interceptor-test", "/usr/bin/interceptor-test", "/var/lib/interceptor-test"] {
+            for file in
+                ["/etc/interceptor-test", "/usr/bin/interceptor-test", "/var/lib/interceptor-test"]
+            {
                 assert_eq!(errno(fs::write(file, "x")), Some(libc::EROFS), "{file}");
             }
             fs::write(directory.path().join("result"), "x").unwrap();
@@ -183,7 +199,8 @@ fn the_bundle_of_a_package_is_read_with_the_authority_and_stays_as_it_is_outside
     for file in [&packages.join("certifi/cacert.pem"), &hidden] {
         fs::write(file, &roots).unwrap();
     }
-    fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
     std::os::unix::fs::symlink("/etc/hostname", packages.join("gone/cacert.pem")).unwrap();
     let launch = launch("nobody", directory.path(), std::slice::from_ref(&hidden));
     let ours = launch.ca_pem.clone();
@@ -207,7 +224,8 @@ fn the_bundle_of_a_package_is_read_with_the_authority_and_stays_as_it_is_outside
 fn a_home_shows_a_database_for_browsers_and_a_link_in_it_leads_nowhere() {
     let home = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
-    let give = |path: &Path| nix::unistd::chown(path, Some(65534.into()), Some(65534.into())).unwrap();
+    let give =
+        |path: &Path| nix::unistd::chown(path, Some(65534.into()), Some(65534.into())).unwrap();
     give(home.path());
     give(elsewhere.path());
     let at_home = |directory: &Path| {
@@ -224,10 +242,18 @@ fn a_home_shows_a_database_for_browsers_and_a_link_in_it_leads_nowhere() {
             fs::write(home.path().join(".pki/nssdb/pkcs11.txt"), "x").unwrap();
         },
     );
-    assert_eq!(fs::read_dir(home.path().join(".pki/nssdb")).unwrap().count(), 0, "outside it is empty");
+    assert_eq!(
+        fs::read_dir(home.path().join(".pki/nssdb")).unwrap().count(),
+        0,
+        "outside it is empty"
+    );
 
     fs::remove_dir_all(home.path().join(".pki")).unwrap();
     std::os::unix::fs::symlink(elsewhere.path(), home.path().join(".pki")).unwrap();
-    inside(at_home(Path::new("/")), || (), || assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0));
+    inside(
+        at_home(Path::new("/")),
+        || (),
+        || assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0),
+    );
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }

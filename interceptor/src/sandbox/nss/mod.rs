@@ -53,16 +53,17 @@ const MUST_VERIFY: [u8; 4] = 0xce53_4353_u32.to_be_bytes();
 
 /// The columns of NSS's tables: every attribute it knows.
 const ATTRIBUTES: [u32; 119] = [
-    0x0, 0x1, 0x2, 0x3, 0x10, 0x11, 0x12, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a,
-    0x8b, 0x90, 0x100, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x107, 0x108, 0x109, 0x10a, 0x10b, 0x10c,
-    0x110, 0x111, 0x120, 0x121, 0x122, 0x123, 0x124, 0x125, 0x126, 0x127, 0x128, 0x129, 0x130, 0x131, 0x132,
-    0x133, 0x134, 0x160, 0x161, 0x162, 0x163, 0x164, 0x165, 0x166, 0x170, 0x180, 0x181, 0x200, 0x201, 0x202,
-    0x210, 0x300, 0x301, 0x302, 0x400, 0x401, 0x402, 0x403, 0x404, 0x405, 0x406, 0x480, 0x481, 0x482, 0x500,
-    0x501, 0x502, 0x503, 0x40000211, 0x40000212, 0x80000001, 0xce534351, 0xce534352, 0xce534353, 0xce534354,
-    0xce534355, 0xce534356, 0xce534357, 0xce534358, 0xce534364, 0xce534365, 0xce534366, 0xce534367,
-    0xce534368, 0xce534369, 0xce534373, 0xce534374, 0xce536351, 0xce536352, 0xce536353, 0xce536354,
-    0xce536355, 0xce536356, 0xce536357, 0xce536358, 0xce536359, 0xce53635a, 0xce53635b, 0xce53635c,
-    0xce53635d, 0xce53635e, 0xce53635f, 0xce536360, 0xce5363b4, 0xce5363b5, 0xd5a0db00,
+    0x0, 0x1, 0x2, 0x3, 0x10, 0x11, 0x12, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88,
+    0x89, 0x8a, 0x8b, 0x90, 0x100, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x107, 0x108, 0x109,
+    0x10a, 0x10b, 0x10c, 0x110, 0x111, 0x120, 0x121, 0x122, 0x123, 0x124, 0x125, 0x126, 0x127,
+    0x128, 0x129, 0x130, 0x131, 0x132, 0x133, 0x134, 0x160, 0x161, 0x162, 0x163, 0x164, 0x165,
+    0x166, 0x170, 0x180, 0x181, 0x200, 0x201, 0x202, 0x210, 0x300, 0x301, 0x302, 0x400, 0x401,
+    0x402, 0x403, 0x404, 0x405, 0x406, 0x480, 0x481, 0x482, 0x500, 0x501, 0x502, 0x503, 0x40000211,
+    0x40000212, 0x80000001, 0xce534351, 0xce534352, 0xce534353, 0xce534354, 0xce534355, 0xce534356,
+    0xce534357, 0xce534358, 0xce534364, 0xce534365, 0xce534366, 0xce534367, 0xce534368, 0xce534369,
+    0xce534373, 0xce534374, 0xce536351, 0xce536352, 0xce536353, 0xce536354, 0xce536355, 0xce536356,
+    0xce536357, 0xce536358, 0xce536359, 0xce53635a, 0xce53635b, 0xce53635c, 0xce53635d, 0xce53635e,
+    0xce53635f, 0xce536360, 0xce5363b4, 0xce5363b5, 0xd5a0db00,
 ];
 
 /// Builds the database that trusts `authority` for servers; `None` if that is not a certificate, or
@@ -73,7 +74,8 @@ pub(crate) fn database(authority: &CertificateDer<'_>) -> Option<Database> {
     let raw_serial = parsed.raw_serial();
     // NSS compares the whole DER element.
     let serial =
-        [&[0x02, u8::try_from(raw_serial.len()).ok().filter(|length| *length < 128)?], raw_serial].concat();
+        [&[0x02, u8::try_from(raw_serial.len()).ok().filter(|length| *length < 128)?], raw_serial]
+            .concat();
     let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, authority);
 
     let certificate = row(&[
@@ -107,14 +109,19 @@ pub(crate) fn database(authority: &CertificateDer<'_>) -> Option<Database> {
     let (public, private) = (table("nssPublic"), table("nssPrivate"));
     let schema = [sqlite::table("nssPublic", 2, &public)];
     let cert9 = sqlite::file(&[Page::table(&schema), Page::table(&[certificate, trust])])?;
-    let metadata = "CREATE TABLE metaData (id PRIMARY KEY UNIQUE ON CONFLICT REPLACE, item1, item2)";
+    let metadata =
+        "CREATE TABLE metaData (id PRIMARY KEY UNIQUE ON CONFLICT REPLACE, item1, item2)";
     let schema = [
         sqlite::table("nssPrivate", 2, &private),
         sqlite::table("metaData", 3, metadata),
         sqlite::index("sqlite_autoindex_metaData_1", "metaData", 4),
     ];
-    let key4 =
-        sqlite::file(&[Page::table(&schema), Page::table(&[]), Page::table(&[]), Page::empty_index()])?;
+    let key4 = sqlite::file(&[
+        Page::table(&schema),
+        Page::table(&[]),
+        Page::table(&[]),
+        Page::empty_index(),
+    ])?;
     Some(Database { cert9, key4 })
 }
 
@@ -150,7 +157,17 @@ mod tests {
 
     #[test]
     fn every_attribute_has_a_column() {
-        let own = [CLASS, NAME, VALUE, ISSUER, SUBJECT, ID, MODIFIABLE, TRUST_SERVER_AUTH, CERT_SHA1_HASH];
+        let own = [
+            CLASS,
+            NAME,
+            VALUE,
+            ISSUER,
+            SUBJECT,
+            ID,
+            MODIFIABLE,
+            TRUST_SERVER_AUTH,
+            CERT_SHA1_HASH,
+        ];
         assert!(own.iter().all(|attribute| ATTRIBUTES.contains(attribute)));
     }
 
@@ -158,10 +175,10 @@ mod tests {
     fn sqlite_finds_the_files_sound() {
         let directory = tempfile::tempdir().unwrap();
         let database = database(&authority()).unwrap();
-        let program = "import sqlite3, sys\n\
-            db = sqlite3.connect(sys.argv[1])\n\
-            print(db.execute('pragma integrity_check').fetchone()[0], end=' ')\n\
-            print(*(db.execute('select count(*) from ' + name).fetchone()[0] for name in sys.argv[2:]))";
+        let program = "import sqlite3, sys\ndb = \
+                       sqlite3.connect(sys.argv[1])\nprint(db.execute('pragma \
+                       integrity_check').fetchone()[0], end=' ')\nprint(*(db.execute('select \
+                       count(*) from ' + name).fetchone()[0] for name in sys.argv[2:]))";
         for (name, content, tables, expected) in [
             ("cert9.db", database.cert9, &["nssPublic"][..], "ok 2"),
             ("key4.db", database.key4, &["nssPrivate", "metaData"], "ok 0 0"),
@@ -184,7 +201,10 @@ mod tests {
         let label = String::from_utf8_lossy(LABEL).into_owned();
         let listed = Command::new("certutil").args(["-L", "-d", &place]).output().unwrap();
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let line = text.lines().find(|line| line.starts_with(&label)).unwrap_or_else(|| panic!("{listed:?}"));
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&label))
+            .unwrap_or_else(|| panic!("{listed:?}"));
         assert_eq!(line[label.len()..].trim(), "C,,", "{text}");
         let verify = ["-V", "-u", "L", "-n", &label, "-d", &place];
         let verified = Command::new("certutil").args(verify).output().unwrap();

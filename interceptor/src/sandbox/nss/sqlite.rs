@@ -79,7 +79,13 @@ pub(super) fn table<'a>(name: &'a str, root: u8, statement: &'a str) -> Vec<Valu
 /// The schema row of the index `name` that SQLite itself creates for a key of `table`, on page
 /// `root`.
 pub(super) fn index<'a>(name: &'a str, table: &'a str, root: u8) -> Vec<Value<'a>> {
-    vec![Value::Text("index"), Value::Text(name), Value::Text(table), Value::Number(root), Value::Null]
+    vec![
+        Value::Text("index"),
+        Value::Text(name),
+        Value::Text(table),
+        Value::Number(root),
+        Value::Null,
+    ]
 }
 
 /// The file of these pages, the first of which is the schema.
@@ -99,7 +105,8 @@ fn header(pages: u32) -> [u8; HEADER] {
     header[16..18].copy_from_slice(&(PAGE as u16).to_be_bytes());
     // Rollback journal for reading and writing; no reserved bytes; three fixed payload fractions.
     header[18..24].copy_from_slice(&[1, 1, 0, 64, 32, 32]);
-    let mut number = |at: usize, value: u32| header[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    let mut number =
+        |at: usize, value: u32| header[at..at + 4].copy_from_slice(&value.to_be_bytes());
     // Change counter, page count, schema version and format, UTF-8, version-valid-for, the writer.
     for (at, value) in [(24, 1), (28, pages), (40, 1), (44, 4), (56, 1), (92, 1), (96, WRITER)] {
         number(at, value);
@@ -152,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_row_is_its_types_and_its_values() {
-        let row = record(&[Value::Null, Value::Number(7), Value::Text("ab"), Value::Blob(&[1, 2, 3])]);
+        let row =
+            record(&[Value::Null, Value::Number(7), Value::Text("ab"), Value::Blob(&[1, 2, 3])]);
         assert_eq!(row, [5, 0, 1, 17, 18, 7, b'a', b'b', 1, 2, 3]);
     }
 

@@ -68,9 +68,9 @@ for family in (17, 40, 38):
         });
         let output = output.join().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        let expected = "newuser ok\nmount ok\nnewtime EPERM\nsetns EPERM\nfsopen ENOSYS\nclone3 ENOSYS\n\
-                        io_uring_setup ENOSYS\nbpf EPERM\nkeyctl EPERM\nopen_by_handle_at EPERM\n\
-                        17 EACCES\n40 EACCES\n38 EACCES\n";
+        let expected = "newuser ok\nmount ok\nnewtime EPERM\nsetns EPERM\nfsopen ENOSYS\nclone3 \
+                        ENOSYS\nio_uring_setup ENOSYS\nbpf EPERM\nkeyctl EPERM\nopen_by_handle_at \
+                        EPERM\n17 EACCES\n40 EACCES\n38 EACCES\n";
         assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -12,16 +12,19 @@ use crate::options::Options;
 use crate::process::{Peer, bound, free_port};
 use crate::world::{World, secret};
 
-const MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3\
-                       .HttpConnectionManager";
+const MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.\
+                       http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const PROTOCOL: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-const TO_CLIENTS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
-const TO_ORIGIN: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+const TO_CLIENTS: &str =
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+const TO_ORIGIN: &str =
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 
 pub(super) fn start(world: &World, options: &Options) -> Result<Contender> {
-    let program = options.envoy.as_ref().context("it is not installed: `cargo xtask bench requests` does")?;
+    let program =
+        options.envoy.as_ref().context("it is not installed: `cargo xtask bench requests` does")?;
     let (place, h1, h2) = (world.place("envoy")?, free_port()?, free_port()?);
     let configuration = json!({ "static_resources": {
         "listeners": [listener(world, "h1", h1), listener(world, "h2", h2)],
@@ -29,7 +32,9 @@ pub(super) fn start(world: &World, options: &Options) -> Result<Contender> {
     } });
     let file = secret(&place.join("envoy.json"), &configuration.to_string())?;
     let mut command = bound(program);
-    command.args(["--concurrency", "2", "--disable-hot-restart", "--log-level", "error", "-c"]).arg(file);
+    command
+        .args(["--concurrency", "2", "--disable-hot-restart", "--log-level", "error", "-c"])
+        .arg(file);
     let mut proxy = Peer::start(command)?;
     proxy.listens(h2).context("envoy")?;
     let at = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));

@@ -48,7 +48,8 @@ backend to-{name}
     let mut proxy = Peer::start(command)?;
     proxy.listens(h2).context("haproxy")?;
     let at = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
-    let way = Way { to: at(h1), to_h2: at(h2), trust: Some(place.join("trust.pem")), ..Way::default() };
+    let way =
+        Way { to: at(h1), to_h2: at(h2), trust: Some(place.join("trust.pem")), ..Way::default() };
     Contender::new(outside()?, &way, Some(proxy))
 }
 

@@ -13,7 +13,8 @@ use crate::process::{Peer, bound};
 use crate::world::{World, secret};
 
 pub(super) fn start(world: &World, options: &Options) -> Result<Contender> {
-    let program = options.hudsucker.as_ref().context("it is not built: `cargo xtask bench requests` does")?;
+    let program =
+        options.hudsucker.as_ref().context("it is not built: `cargo xtask bench requests` does")?;
     let place = world.place("hudsucker")?;
     let (certificate, key) = ca()?;
     let trust = secret(&place.join("trust.pem"), &certificate)?;

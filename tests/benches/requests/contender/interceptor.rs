@@ -57,7 +57,8 @@ pub(super) fn attach(world: &World, _: &Options) -> Result<Contender> {
     let load = outside()?;
     let mut inside = cgroup.command(load.get_program());
     inside.args(load.get_args()).env(KEY_VARIABLE, placeholder);
-    let mut contender = Contender::new(inside, &Way { trust: Some(trust), ..Way::default() }, Some(proxy))?;
+    let mut contender =
+        Contender::new(inside, &Way { trust: Some(trust), ..Way::default() }, Some(proxy))?;
     contender._cgroup = Some(cgroup);
     Ok(contender)
 }

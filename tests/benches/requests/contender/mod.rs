@@ -73,11 +73,22 @@ impl Contender {
         let mut asks = load.0.stdin.take().context("it is piped")?;
         let output = BufReader::new(load.0.stdout.take().context("it is piped")?);
         let (sender, hears) = channel();
-        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         writeln!(asks, "{}", serde_json::to_string(way)?)?;
         let tree = proxy.as_ref().map(|proxy| Tree::new(proxy.id()));
         let (names, resolves) = (0, way.to.is_none());
-        Ok(Contender { asks, hears, tree, names, resolves, _load: load, _proxy: proxy, _cgroup: None })
+        Ok(Contender {
+            asks,
+            hears,
+            tree,
+            names,
+            resolves,
+            _load: load,
+            _proxy: proxy,
+            _cgroup: None,
+        })
     }
 
     /// The result of a task.

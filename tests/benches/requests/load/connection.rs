@@ -97,7 +97,9 @@ impl Target {
     }
 
     pub(crate) async fn connect(&self, host: &str, to: SocketAddr, h2: bool) -> Result<Sender> {
-        tokio::time::timeout(PATIENCE, self.connect_patiently(host, to, h2)).await.context("connecting")?
+        tokio::time::timeout(PATIENCE, self.connect_patiently(host, to, h2))
+            .await
+            .context("connecting")?
     }
 
     async fn connect_patiently(&self, host: &str, to: SocketAddr, h2: bool) -> Result<Sender> {
@@ -197,7 +199,8 @@ impl Body for Upload {
 fn roots(way: &Way) -> Result<RootCertStore> {
     let trust = way.trust.clone().or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from));
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(trust.context("nothing says what to trust")?)? {
+    for certificate in CertificateDer::pem_file_iter(trust.context("nothing says what to trust")?)?
+    {
         // A bundle may hold certificates that rustls rejects.
         let _ = roots.add(certificate?);
     }
@@ -206,7 +209,8 @@ fn roots(way: &Way) -> Result<RootCertStore> {
 
 fn tls(roots: RootCertStore, protocol: &[u8]) -> Result<TlsConnector> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();

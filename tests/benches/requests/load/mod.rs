@@ -86,7 +86,9 @@ pub(crate) struct Times {
 
 impl Done {
     fn time(&mut self, name: &str, milliseconds: &[f64]) {
-        if let (Some(p50), Some(p99)) = (percentile(milliseconds, 0.5), percentile(milliseconds, 0.99)) {
+        if let (Some(p50), Some(p99)) =
+            (percentile(milliseconds, 0.5), percentile(milliseconds, 0.99))
+        {
             self.times.insert(name.to_owned(), Times { p50, p99 });
         }
     }
@@ -106,13 +108,18 @@ pub(crate) fn main() -> Result<()> {
             match task {
                 Task::Steady(steady) => steady::run(target, steady).await,
                 Task::Names { names, at_once } => names::run(target, names, at_once).await,
-                Task::Bulk { path, up, h2, streams } => bulk::run(target, path, up, h2, streams).await,
+                Task::Bulk { path, up, h2, streams } => {
+                    bulk::run(target, path, up, h2, streams).await
+                }
                 Task::Events { path, streams } => events::run(target, &path, streams).await,
-                Task::Hold { path, connections } => hold::run(target, path, connections, &mut held).await,
+                Task::Hold { path, connections } => {
+                    hold::run(target, path, connections, &mut held).await
+                }
                 Task::Outside { command, h2 } => outside::run(target, command, h2).await,
             }
         });
-        let done = done.unwrap_or_else(|error| Done { error: Some(format!("{error:#}")), ..Done::default() });
+        let done = done
+            .unwrap_or_else(|error| Done { error: Some(format!("{error:#}")), ..Done::default() });
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", serde_json::to_string(&done)?)?;
         out.flush()?;

@@ -31,7 +31,10 @@ pub(super) async fn run(target: Arc<Target>, names: Vec<String>, at_once: usize)
     Ok(done)
 }
 
-async fn work(target: Arc<Target>, names: Arc<Mutex<VecDeque<String>>>) -> Result<(Vec<f64>, usize)> {
+async fn work(
+    target: Arc<Target>,
+    names: Arc<Mutex<VecDeque<String>>>,
+) -> Result<(Vec<f64>, usize)> {
     let (mut times, mut failed) = (Vec::new(), 0);
     loop {
         let Some(name) = names.lock().ok().and_then(|mut names| names.pop_front()) else {

@@ -28,8 +28,9 @@ pub(super) async fn run(target: Arc<Target>, command: Vec<String>, h2: bool) -> 
             port
         }
     };
-    let fill =
-        |word: &String| word.replace("{PORT}", &port.to_string()).replace("{KEY}", &target.authorization);
+    let fill = |word: &String| {
+        word.replace("{PORT}", &port.to_string()).replace("{KEY}", &target.authorization)
+    };
     let words: Vec<String> = command.iter().map(fill).collect();
     let (program, arguments) = words.split_first().context("no command")?;
     let began = Instant::now();

@@ -13,8 +13,13 @@ use crate::world::{HOST, SMALL, World};
 pub(super) static WRK: Scenario =
     Scenario { name: "wrk", title: "the same by wrk", measures: MEASURES, fresh: false, run: wrk };
 
-pub(super) static H2LOAD: Scenario =
-    Scenario { name: "h2load", title: "the same by h2load", measures: MEASURES, fresh: false, run: h2load };
+pub(super) static H2LOAD: Scenario = Scenario {
+    name: "h2load",
+    title: "the same by h2load",
+    measures: MEASURES,
+    fresh: false,
+    run: h2load,
+};
 
 const MEASURES: &[Measure] = &[lower("CPU s/10,000"), higher("requests/s")];
 
@@ -48,7 +53,8 @@ fn run(
         // Nobody else may resolve the host to this machine.
         let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
         command.extend(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script].map(str::to_owned),
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+                .map(str::to_owned),
         );
         command.push(world.hosts()?.display().to_string());
     }

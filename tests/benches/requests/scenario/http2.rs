@@ -9,8 +9,13 @@ use crate::load::Steady;
 use crate::options::Options;
 use crate::world::World;
 
-pub(super) static SCENARIO: Scenario =
-    Scenario { name: "http2", title: "HTTP/2, 4 × 8 streams, 1 KiB", measures: MEASURES, fresh: false, run };
+pub(super) static SCENARIO: Scenario = Scenario {
+    name: "http2",
+    title: "HTTP/2, 4 × 8 streams, 1 KiB",
+    measures: MEASURES,
+    fresh: false,
+    run,
+};
 
 pub(super) const CONNECTIONS: usize = 4;
 pub(super) const STREAMS: usize = 8;

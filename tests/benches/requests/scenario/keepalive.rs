@@ -38,7 +38,11 @@ pub(super) fn steady(options: &Options) -> Steady {
 }
 
 /// A load, after a short one that fills pools and mints certificates.
-pub(super) fn measure(contender: &mut Contender, options: &Options, load: &Steady) -> Result<Values> {
+pub(super) fn measure(
+    contender: &mut Contender,
+    options: &Options,
+    load: &Steady,
+) -> Result<Values> {
     warm_up(contender, options, load)?;
     let (done, cpu) = contender.measure(&Task::Steady(load.clone()))?;
     let cpu = per_requests(cpu, done.requests);

@@ -12,7 +12,11 @@ use crate::world::{SMALL, World};
 pub(super) static SCENARIO: Scenario = Scenario {
     name: "memory",
     title: "memory",
-    measures: &[lower("fresh, MiB"), lower("after a load, MiB"), lower("per idle connection of 1,000, KiB")],
+    measures: &[
+        lower("fresh, MiB"),
+        lower("after a load, MiB"),
+        lower("per idle connection of 1,000, KiB"),
+    ],
     fresh: true,
     run,
 };

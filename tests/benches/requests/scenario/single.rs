@@ -9,8 +9,13 @@ use crate::load::Steady;
 use crate::options::Options;
 use crate::world::World;
 
-pub(super) static SCENARIO: Scenario =
-    Scenario { name: "single", title: "one request at a time, 1 KiB", measures: MEASURES, fresh: false, run };
+pub(super) static SCENARIO: Scenario = Scenario {
+    name: "single",
+    title: "one request at a time, 1 KiB",
+    measures: MEASURES,
+    fresh: false,
+    run,
+};
 
 fn run(_: &World, contender: &mut Contender, options: &Options) -> Result<Values> {
     measure(contender, options, &Steady { connections: 1, ..steady(options) })

@@ -32,7 +32,11 @@ const CERTIFICATES: u64 = 10_000;
 struct Inject(HeaderValue);
 
 impl HttpHandler for Inject {
-    async fn handle_request(&mut self, _: &HttpContext, mut request: Request<Body>) -> RequestOrResponse {
+    async fn handle_request(
+        &mut self,
+        _: &HttpContext,
+        mut request: Request<Body>,
+    ) -> RequestOrResponse {
         if request.method() != "CONNECT" {
             request.headers_mut().insert(AUTHORIZATION, self.0.clone());
         }

@@ -218,7 +218,9 @@ fn nibble(digit: u8) -> Option<u8> {
 }
 
 fn number(digits: &[u8], radix: u32) -> Option<u32> {
-    let add = |sum: u32, digit: &u8| sum.checked_mul(radix)?.checked_add(char::from(*digit).to_digit(radix)?);
+    let add = |sum: u32, digit: &u8| {
+        sum.checked_mul(radix)?.checked_add(char::from(*digit).to_digit(radix)?)
+    };
     (!digits.is_empty()).then(|| digits.iter().try_fold(0, add)).flatten()
 }
 

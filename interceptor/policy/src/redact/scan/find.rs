@@ -89,7 +89,11 @@ impl Scanner {
             if !self.stands(text, hit) {
                 return;
             }
-            let whole = if hit.skip == 0 { self.around(text, hit.at, hit.pattern, hit.offset) } else { None };
+            let whole = if hit.skip == 0 {
+                self.around(text, hit.at, hit.pattern, hit.offset)
+            } else {
+                None
+            };
             match whole {
                 Some(hit) => {
                     let known = found.last().is_some_and(|last| {
@@ -102,8 +106,8 @@ impl Scanner {
                 // The rest may be escaped.
                 None if level < LEVELS && hit.at >= done => {
                     let least = done.max(hit.at.saturating_sub(self.most));
-                    let run =
-                        self.classes.run_before(text, hit.at, least)..self.classes.run_behind(text, hit.at);
+                    let run = self.classes.run_before(text, hit.at, least)
+                        ..self.classes.run_behind(text, hit.at);
                     done = run.end;
                     if may_escape(&text[run.clone()]) {
                         self.undone(text, run, reading, level, found);
@@ -134,7 +138,14 @@ impl Scanner {
     }
 
     /// Searches a run with its escapes undone.
-    fn undone(&self, text: &[u8], run: Range<usize>, reading: Reading, level: usize, found: &mut Vec<Match>) {
+    fn undone(
+        &self,
+        text: &[u8],
+        run: Range<usize>,
+        reading: Reading,
+        level: usize,
+        found: &mut Vec<Match>,
+    ) {
         if run.len() < self.shortest {
             return;
         }
@@ -152,9 +163,12 @@ impl Scanner {
             return Some(Match { start, end: start + find.len(), pattern, spans: None });
         }
         let same = |pair: &(&u8, &u8)| kind.same(*pair.0, *pair.1);
-        let stands = |at: usize, index: usize| text.get(at).is_some_and(|byte| kind.same(*byte, find[index]));
+        let stands = |at: usize, index: usize| {
+            text.get(at).is_some_and(|byte| kind.same(*byte, find[index]))
+        };
         let behind = text[at..].iter().zip(&find[offset..]).take_while(same).count();
-        let before = text[..at].iter().rev().zip(find[..offset].iter().rev()).take_while(same).count();
+        let before =
+            text[..at].iter().rev().zip(find[..offset].iter().rev()).take_while(same).count();
         if !kind.wraps() || before + behind < self.grams.reach() {
             return None;
         }
@@ -286,7 +300,9 @@ impl Scanner {
             (b'%' | b'&' | b'\\', None) => false,
             (_, Some(b'%' | b'&' | b'\\')) => true,
             (b'%', Some(next)) => next.is_ascii_hexdigit() || matches!(next, b'u' | b'U'),
-            (b'&', Some(next)) => escape[0] != b'&' && (next.is_ascii_alphabetic() || *next == b'#'),
+            (b'&', Some(next)) => {
+                escape[0] != b'&' && (next.is_ascii_alphabetic() || *next == b'#')
+            }
             (b'\\', Some(next)) => next.is_ascii_graphic(),
             _ => true,
         }

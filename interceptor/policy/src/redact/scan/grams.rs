@@ -83,7 +83,9 @@ impl Grams {
         for (pattern, number) in patterns.iter().zip(0..) {
             let stretch = if pattern.kind.wraps() { 2 * reach - 1 } else { reach };
             let from = pattern.find.len().saturating_sub(stretch);
-            spellings(pattern, from, width, |gram, offset, skip| samples.push((gram, number, offset, skip)));
+            spellings(pattern, from, width, |gram, offset, skip| {
+                samples.push((gram, number, offset, skip))
+            });
         }
         let bits = if samples.len() <= 1 << 10 { SMALL } else { LARGE };
         let mut grams = Grams {
@@ -144,7 +146,11 @@ impl Grams {
 
     /// With a `STRIDE` of 9, samples are eight bytes wide. (With seven, the stride would be the
     /// same.)
-    fn each_by<const STRIDE: usize, const BYTES: usize>(&self, text: &[u8], mut at: impl FnMut(Hit)) {
+    fn each_by<const STRIDE: usize, const BYTES: usize>(
+        &self,
+        text: &[u8],
+        mut at: impl FnMut(Hit),
+    ) {
         let Some(bits) = self.bits.first_chunk::<BYTES>() else { return };
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
         let mask = if STRIDE == 9 { u64::MAX } else { self.mask };
@@ -210,12 +216,17 @@ fn spellings(
     let literals = |at: usize| pattern.find[at..].first_chunk::<1>();
     let ways = |at: usize| -> Vec<&[u8]> {
         let usual = if pattern.kind == Kind::Wide { &[] } else { spelt(pattern.find[at]) };
-        if usual.is_empty() { literals(at).into_iter().map(|one| &one[..]).collect() } else { usual.to_vec() }
+        if usual.is_empty() {
+            literals(at).into_iter().map(|one| &one[..]).collect()
+        } else {
+            usual.to_vec()
+        }
     };
     for first in from..pattern.find.len() {
         for way in ways(first) {
             for inside in 0..way.len() {
-                let (offset, skip) = if inside == 0 { (first, 0) } else { (first + 1, way.len() - inside) };
+                let (offset, skip) =
+                    if inside == 0 { (first, 0) } else { (first + 1, way.len() - inside) };
                 // The bytes so far, and the next character.
                 let mut begun = vec![(Zeroizing::new(way[inside..].to_vec()), first + 1)];
                 while let Some((mut bytes, next)) = begun.pop() {
@@ -223,7 +234,8 @@ fn spellings(
                         bytes.truncate(width);
                         sample(Zeroizing::new(word(&bytes)), offset, skip);
                     } else if next < pattern.find.len() {
-                        let longer = |way: &[u8]| (Zeroizing::new([&bytes[..], way].concat()), next + 1);
+                        let longer =
+                            |way: &[u8]| (Zeroizing::new([&bytes[..], way].concat()), next + 1);
                         begun.extend(ways(next).into_iter().map(longer));
                     }
                 }

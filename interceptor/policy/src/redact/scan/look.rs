@@ -89,9 +89,9 @@ fn each(block: &Block, holds: impl Fn([u8; 6]) -> bool) -> u64 {
     }
     let words = found.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
     // Pack the lowest bits of eight bytes.
-    words
-        .zip((0..).step_by(8))
-        .fold(0, |bits, (word, place)| bits | word.wrapping_mul(0x0102_0408_1020_4080) >> 56 << place)
+    words.zip((0..).step_by(8)).fold(0, |bits, (word, place)| {
+        bits | word.wrapping_mul(0x0102_0408_1020_4080) >> 56 << place
+    })
 }
 
 /// Whether a byte begins an escape.

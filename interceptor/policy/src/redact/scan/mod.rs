@@ -255,8 +255,11 @@ impl Scrub {
         if self.scanner.is_empty() || chunk.is_empty() {
             return chunk;
         }
-        let text =
-            if self.held.0.is_empty() { chunk } else { Bytes::from([&self.held.0[..], &chunk].concat()) };
+        let text = if self.held.0.is_empty() {
+            chunk
+        } else {
+            Bytes::from([&self.held.0[..], &chunk].concat())
+        };
         let (most, longest) = (self.scanner.most, self.scanner.longest);
         let mut hold = self.scanner.classes.tail(&text, most);
         // Half of an endless run passes at once, so that a stream of single bytes is not searched

@@ -41,7 +41,9 @@ impl Kind {
     /// Whether `text` begins with this spelling.
     pub fn begins(self, text: &[u8], find: &[u8]) -> bool {
         match self {
-            Kind::Hexadecimal => text.get(..find.len()).is_some_and(|text| text.eq_ignore_ascii_case(find)),
+            Kind::Hexadecimal => {
+                text.get(..find.len()).is_some_and(|text| text.eq_ignore_ascii_case(find))
+            }
             _ => text.starts_with(find),
         }
     }

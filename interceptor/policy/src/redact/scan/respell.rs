@@ -23,8 +23,9 @@ pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], patt
         return wide::widen(out, &narrow);
     }
     let gaps: Vec<&[u8]> = spans.windows(2).map(|pair| &text[pair[0].end..pair[1].start]).collect();
-    let raw: Zeroizing<Vec<u8>> =
-        Zeroizing::new(spans.iter().filter(|span| span.len() == 1).map(|span| text[span.start]).collect());
+    let raw: Zeroizing<Vec<u8>> = Zeroizing::new(
+        spans.iter().filter(|span| span.len() == 1).map(|span| text[span.start]).collect(),
+    );
     let with = &pattern.replacement(&raw);
     if with.len() != spans.len() {
         for (at, byte) in with.iter().enumerate() {

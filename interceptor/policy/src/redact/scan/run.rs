@@ -106,7 +106,8 @@ impl Classes {
             if self.is(*byte, CORE) {
                 at += 1;
             } else if *byte == b'{' && opens(&text[..at + 1]) {
-                let digits = text[at + 1..].iter().take(9).take_while(|byte| byte.is_ascii_hexdigit());
+                let digits =
+                    text[at + 1..].iter().take(9).take_while(|byte| byte.is_ascii_hexdigit());
                 let close = at + 1 + digits.count();
                 if text.get(close) != Some(&b'}') || braces(&text[..close + 1]).is_none() {
                     break;
@@ -150,8 +151,9 @@ impl Classes {
 
     /// The same, also as strings escape it.
     pub(super) fn any_break_before(&self, text: &[u8], end: usize) -> Option<usize> {
-        self.break_before(text, end)
-            .or_else(|| escaped_break_start(&text[..end]).filter(|start| self.may_break(text, *start)))
+        self.break_before(text, end).or_else(|| {
+            escaped_break_start(&text[..end]).filter(|start| self.may_break(text, *start))
+        })
     }
 
     /// The start of the hexadecimal bytes with separators at the end of `text`.
@@ -165,8 +167,9 @@ impl Classes {
             }
             let prefixed = matches!(&text[least..token], [.., b'0', b'x' | b'X']);
             let start = if prefixed { token - 2 } else { token };
-            let between =
-                count_back(&text[least..start], |byte| self.is(byte, SEPARATOR) || b"\\nrt".contains(&byte));
+            let between = count_back(&text[least..start], |byte| {
+                self.is(byte, SEPARATOR) || b"\\nrt".contains(&byte)
+            });
             let separator = &text[start - between..start];
             let digits = start - between;
             if !is_separator(separator) || !ends_in_pair(&text[least..digits]) {
@@ -207,16 +210,24 @@ impl Classes {
 
     /// Whether `at` is within at least `least` bytes of hexadecimal bytes with separators, all of
     /// characters for which `stands` holds; the first and last may be cut.
-    pub(super) fn are_bytes(&self, text: &[u8], at: usize, least: usize, stands: &[bool; 256]) -> bool {
+    pub(super) fn are_bytes(
+        &self,
+        text: &[u8],
+        at: usize,
+        least: usize,
+        stands: &[bool; 256],
+    ) -> bool {
         let is_hex = |byte: &u8| self.is(*byte, HEX);
         let between = |byte: &u8| self.is(*byte, AMONG) && !is_hex(byte);
         let fits = |digits: &[u8]| digits == b"0" || pairs_stand(digits, stands);
-        let first = at - text[..at].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
+        let first =
+            at - text[..at].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
         // A spelling may begin or end within any group, so extend both ways to the end of the first
         // group that does not consist of bytes.
         let mut end = first;
         while end - first < least {
-            let group = end + text[end..].iter().take(least).take_while(|byte| is_hex(byte)).count();
+            let group =
+                end + text[end..].iter().take(least).take_while(|byte| is_hex(byte)).count();
             let next = group + text[group..].iter().take_while(|byte| between(byte)).count();
             if next == end || (end > first && !fits(&text[end..group])) {
                 end = group;
@@ -227,7 +238,8 @@ impl Classes {
         let mut start = first;
         while end - start < least {
             let group = start - text[..start].iter().rev().take_while(|byte| between(byte)).count();
-            let digits = text[..group].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
+            let digits =
+                text[..group].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
             if group - digits == start {
                 break;
             }
@@ -330,7 +342,8 @@ fn braces(text: &[u8]) -> Option<usize> {
 fn pairs_stand(digits: &[u8], stands: &[bool; 256]) -> bool {
     let value = |digit: u8| (digit & 15) + if digit >= b'A' { 9 } else { 0 };
     let (pairs, odd) = digits.as_chunks::<2>();
-    odd.is_empty() && pairs.iter().all(|[high, low]| stands[usize::from(value(*high) << 4 | value(*low))])
+    odd.is_empty()
+        && pairs.iter().all(|[high, low]| stands[usize::from(value(*high) << 4 | value(*low))])
 }
 
 pub(super) fn count_back(text: &[u8], mut fits: impl FnMut(u8) -> bool) -> usize {

@@ -70,7 +70,8 @@ fn keys_of_every_length_are_found_everywhere_in_a_long_text() {
         let key = &KEY.repeat(2)[..length];
         let scanner = Scanner::new([(key.as_bytes(), PLACEHOLDER.as_bytes())].into_iter());
         for before in 0..90 {
-            let text = [&b"x".repeat(before)[..], b" ", key.as_bytes(), b" ", &b"y".repeat(90)].concat();
+            let text =
+                [&b"x".repeat(before)[..], b" ", key.as_bytes(), b" ", &b"y".repeat(90)].concat();
             assert!(scanner.replace(&text).is_some(), "{length} characters at {before}");
         }
     }
@@ -116,23 +117,27 @@ fn a_replacement_reads_as_the_placeholder() {
 fn any_punctuation_may_follow_a_backslash() {
     let key = "sk_live_51H[x]Yz^AbCd`EfGhIj{Kl}Mn|Op@QrSt";
     let placeholder = "proxy_managed_5fR2kQ8mXw7Zt4Yb6Nc1Vd3Gh9Jk";
-    let scanner = Scanner::new([(key.as_bytes(), &placeholder.as_bytes()[..key.len()])].into_iter());
+    let scanner =
+        Scanner::new([(key.as_bytes(), &placeholder.as_bytes()[..key.len()])].into_iter());
     for before in [r"\", r"\\"] {
-        let one = |c: char| if c.is_ascii_punctuation() { format!("{before}{c}") } else { c.into() };
+        let one =
+            |c: char| if c.is_ascii_punctuation() { format!("{before}{c}") } else { c.into() };
         let text = format!("see {} there", each(key, one));
         let out = scanner.replace(text.as_bytes()).unwrap();
         assert_eq!(out.len(), text.len());
         assert!(!String::from_utf8_lossy(&out).contains("live"));
     }
-    let under =
-        Scanner::new([(&b"sk_live_51HxYzAbCdEfGhIj"[..], &b"proxy-managed-0123456789"[..])].into_iter());
+    let under = Scanner::new(
+        [(&b"sk_live_51HxYzAbCdEfGhIj"[..], &b"proxy-managed-0123456789"[..])].into_iter(),
+    );
     assert!(under.replace(br"sk\_live\_51HxYzAbCdEfGhIj").is_some());
 }
 
 #[test]
 fn hexadecimal_keeps_the_case_it_is_in() {
     let scanner = scanner();
-    let replace = |text: &str| String::from_utf8(scanner.replace(text.as_bytes()).unwrap()).unwrap();
+    let replace =
+        |text: &str| String::from_utf8(scanner.replace(text.as_bytes()).unwrap()).unwrap();
     for upper in [false, true] {
         assert_eq!(replace(&hex(KEY, 1, "", upper)), hex(PLACEHOLDER, 1, "", upper));
         assert_eq!(replace(&hex(KEY, 1, ":", upper)), hex(PLACEHOLDER, 1, ":", upper));
@@ -143,7 +148,9 @@ fn hexadecimal_keeps_the_case_it_is_in() {
 fn utf_16_stays_utf_16() {
     let scanner = scanner();
     let escaped = each(KEY, |c| if c == '/' { "\\/".into() } else { c.into() });
-    for (key, with) in [(KEY.to_owned(), PLACEHOLDER.to_owned()), (escaped, format!("{PLACEHOLDER}-"))] {
+    for (key, with) in
+        [(KEY.to_owned(), PLACEHOLDER.to_owned()), (escaped, format!("{PLACEHOLDER}-"))]
+    {
         for big in [false, true] {
             let text = utf16(&format!("{{\"k\": \"{key}\"}}"), big);
             let expected = utf16(&format!("{{\"k\": \"{with}\"}}"), big);
@@ -324,13 +331,15 @@ fn mixed() -> impl Strategy<Value = String> {
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let all = spellings(KEY);
     let whole = prop::sample::select(all.clone()).prop_map(|(_, text)| text);
-    let part =
-        (prop::sample::select(all), any::<usize>(), any::<usize>()).prop_map(|((_, text), from, to)| {
+    let part = (prop::sample::select(all), any::<usize>(), any::<usize>()).prop_map(
+        |((_, text), from, to)| {
             let (from, to) = (from % text.len(), to % text.len());
             text[from.min(to)..from.max(to)].to_vec()
-        });
-    let between = prop_oneof!["[ \n\"{}a-f0-9]{0,4}", "[%&\\\\u0-9;#x]{0,6}", "(\r\n|\n|: |, |\\\\n)",]
-        .prop_map(String::into_bytes);
+        },
+    );
+    let between =
+        prop_oneof!["[ \n\"{}a-f0-9]{0,4}", "[%&\\\\u0-9;#x]{0,6}", "(\r\n|\n|: |, |\\\\n)",]
+            .prop_map(String::into_bytes);
     let mix = mixed().prop_map(String::into_bytes);
     prop::collection::vec(prop_oneof![2 => whole, 2 => part, 3 => between, 1 => mix], 0..8)
         .prop_map(|parts| parts.concat())

@@ -85,7 +85,10 @@ pub(super) fn is_wide(text: &[u8], spans: &[Range<usize>]) -> bool {
 }
 
 /// The characters of a match without the NULs, and the position of each part among them.
-pub(super) fn narrowed(text: &[u8], spans: &[Range<usize>]) -> (Zeroizing<Vec<u8>>, Vec<Range<usize>>) {
+pub(super) fn narrowed(
+    text: &[u8],
+    spans: &[Range<usize>],
+) -> (Zeroizing<Vec<u8>>, Vec<Range<usize>>) {
     let from = spans.first().map_or(0, |span| span.start);
     let end = spans.last().map_or(0, |span| span.end);
     let bytes = Zeroizing::new(text[from..end].iter().step_by(2).copied().collect());

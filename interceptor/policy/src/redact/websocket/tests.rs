@@ -30,7 +30,8 @@ fn parsed(mut bytes: &[u8]) -> Vec<(u8, String)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let longest = bytes.len().min(LONGEST_HEADER);
-        let there = (1..=longest).find(|there| header(&bytes[..*there]).unwrap().is_some()).unwrap();
+        let there =
+            (1..=longest).find(|there| header(&bytes[..*there]).unwrap().is_some()).unwrap();
         let length = usize::try_from(header(&bytes[..there]).unwrap().unwrap().length).unwrap();
         let payload = String::from_utf8(bytes[there..there + length].to_vec()).unwrap();
         found.push((bytes[0], payload));
@@ -43,7 +44,9 @@ fn parsed(mut bytes: &[u8]) -> Vec<(u8, String)> {
 fn whole_messages_pass_at_once_whatever_their_end() {
     let mut frames = frames();
     let long = "x".repeat(70_000);
-    for text in ["hello", "", "sk-", &KEY[..KEY.len() - 1], ".", "{\"a\":1}", &"y".repeat(126), ".", &long] {
+    for text in
+        ["hello", "", "sk-", &KEY[..KEY.len() - 1], ".", "{\"a\":1}", &"y".repeat(126), ".", &long]
+    {
         let sent = frame(FIN | TEXT, text);
         assert_eq!(pushed(&mut frames, &sent).unwrap(), sent, "{}", text.len());
     }
@@ -84,7 +87,11 @@ fn an_empty_last_frame_carries_the_held_bytes() {
     let mut frames = frames();
     assert!(pushed(&mut frames, &frame(TEXT, "sk-real")).unwrap().is_empty());
     let got = pushed(&mut frames, &frame(FIN | CONTINUATION, "")).unwrap();
-    assert_eq!(parsed(&got), [(FIN | TEXT, "sk-real".to_owned())], "it is a message in one frame now");
+    assert_eq!(
+        parsed(&got),
+        [(FIN | TEXT, "sk-real".to_owned())],
+        "it is a message in one frame now"
+    );
 }
 
 #[test]
@@ -150,7 +157,8 @@ fn the_output_does_not_depend_on_how_much_of_a_key_a_message_matches() {
     };
     for end in ["", ".", "QQ"] {
         let none = trace(&guess(0), end);
-        (1..KEY.len()).for_each(|shown| assert_eq!(trace(&guess(shown), end), none, "{shown} {end:?}"));
+        (1..KEY.len())
+            .for_each(|shown| assert_eq!(trace(&guess(shown), end), none, "{shown} {end:?}"));
     }
 }
 

@@ -66,8 +66,10 @@ async fn no_digest_of_more_than_a_part_goes_with_it() {
     let headers = response.headers_mut();
     headers.insert(CONTENT_RANGE, HeaderValue::from_static("bytes 0-19/20"));
     headers.insert(ETAG, HeaderValue::from_static("\"v1\""));
-    let digests: HeaderMap =
-        DIGESTS.iter().map(|name| (name.parse().unwrap(), HeaderValue::from_static("abc"))).collect();
+    let digests: HeaderMap = DIGESTS
+        .iter()
+        .map(|name| (name.parse().unwrap(), HeaderValue::from_static("abc")))
+        .collect();
     headers.extend(digests.clone());
     let mut trailers = digests;
     trailers.insert("x-end", HeaderValue::from_static("1"));

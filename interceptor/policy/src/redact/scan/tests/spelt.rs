@@ -48,8 +48,9 @@ pub(super) fn spellings(key: &str) -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<(String, Vec<u8>)> = Vec::new();
     let mut add = |name: &str, text: String| all.push((name.to_owned(), text.into_bytes()));
     let special = |c: char| !c.is_ascii_alphanumeric();
-    let only =
-        |escape: &dyn Fn(char) -> String| each(key, |c| if special(c) { escape(c) } else { c.to_string() });
+    let only = |escape: &dyn Fn(char) -> String| {
+        each(key, |c| if special(c) { escape(c) } else { c.to_string() })
+    };
     add("literal", key.to_owned());
     add("percent", only(&|c| format!("%{:02X}", c as u32)));
     add("percent, lower", only(&|c| format!("%{:02x}", c as u32)));
@@ -82,7 +83,9 @@ pub(super) fn spellings(key: &str) -> Vec<(String, Vec<u8>)> {
         let standard = STANDARD.encode(&larger);
         add("base64", standard.clone());
         add("base64url", URL_SAFE_NO_PAD.encode(&larger));
-        for (width, end) in [(16, "\n"), (60, "\n"), (64, "\n"), (76, "\r\n"), (20, "\\n"), (76, "\\r\\n")] {
+        for (width, end) in
+            [(16, "\n"), (60, "\n"), (64, "\n"), (76, "\r\n"), (20, "\\n"), (76, "\\r\\n")]
+        {
             add("base64, wrapped", wrapped(&standard, width, end));
             add("base64, wrapped", wrapped(&standard, width, end).replace('/', "\\/"));
         }
@@ -111,7 +114,8 @@ pub(super) fn spellings(key: &str) -> Vec<(String, Vec<u8>)> {
     add("\\x before each", format!("\\x{}", hex(key, 1, "\\x", false)));
     let digits = hex(key, 100, "", false);
     let mixed = |text: &str, every: usize| -> String {
-        let upper = |(at, c): (usize, char)| if at % every == 0 { c.to_ascii_uppercase() } else { c };
+        let upper =
+            |(at, c): (usize, char)| if at % every == 0 { c.to_ascii_uppercase() } else { c };
         text.chars().enumerate().map(upper).collect()
     };
     add("hex, mixed case", mixed(&digits, 3));
