@@ -573,7 +573,7 @@ fn check_continues_after_an_unreadable_file() {
     let bom = desk.file("bom.json", "\u{feff}{}").display().to_string();
     let (seen, code) = desk.json(&["check", "--json", "/nonexistent.json", &latin, &bad, &bom]);
     let errors = seen["errors"].as_array().unwrap();
-    let says = ["cannot be read", "not UTF-8", "", "byte order mark"];
+    let says = ["cannot read the file", "not UTF-8", "", "byte order mark"];
     assert_eq!((code, errors.len()), (1, says.len()), "{seen}");
     for ((error, file), says) in
         errors.iter().zip(["/nonexistent.json", &latin, &bad, &bom]).zip(says)

@@ -136,7 +136,7 @@ fn where_the_hook_has_no_effect_everything_says_so() {
     );
     // Podman ignores a hook whose program is missing.
     let moved = after(&text, "moved");
-    assert!(moved.contains("is not there") && moved.contains("nothing answered"), "{text}");
+    assert!(moved.contains("does not exist") && moved.contains("nothing answered"), "{text}");
     assert!(after(&text, "own").contains("can be changed by others than root"), "{text}");
     assert_eq!(
         after(&text, "uninstalled"),

@@ -59,7 +59,10 @@ fn k7_connections_from_before_are_counted_or_closed() {
     let said = attached.end();
     // Six and six, and the accepted end and listener of the stranger's own loopback, and the
     // accepted end of the other's.
-    assert!(said.contains("15 sockets") && said.contains("8 of them were made outside"), "{said}");
+    assert!(
+        said.contains("15 sockets") && said.contains("8 of them were opened outside"),
+        "{said}"
+    );
     assert!(said.contains("--kill-existing"), "{said}");
     // The kernel gives up on unsendable data only after a while, so use a new process with new
     // sockets.

@@ -208,8 +208,9 @@ impl Audit {
     /// Writes what is queued and ends the stream, waiting at most five seconds for a stuck sink.
     /// Later records are discarded.
     pub async fn shutdown(&self) {
-        let flushed = self.0.queue.flush();
+        // In this order, so that the batch it waits for is the last, with the closing record.
         self.0.queue.close();
+        let flushed = self.0.queue.flush();
         let _ = tokio::time::timeout(FAREWELL, flushed).await;
     }
 }

@@ -121,6 +121,16 @@ impl Inside {
         self.channel
             .send(order, descriptors)
             .context(|| "cannot reach the sandbox's first process".into())
+            .map_err(|error| self.failure().unwrap_or(error))
+    }
+
+    /// What the process reported before it ended. Only after a write failed: it would wait for a
+    /// process that lives.
+    fn failure(&self) -> Option<SandboxError> {
+        match self.channel.receive() {
+            Ok(Some((InitEvent::Failed(why), _))) => Some(SandboxError::Inside(why)),
+            _ => None,
+        }
     }
 
     /// The next event; a failure inside, a timeout or an exit is an error.
@@ -210,6 +220,7 @@ impl LaunchedSandbox {
         sendmsg::<()>(self.guard.as_raw_fd(), &slices, &rights, MsgFlags::MSG_NOSIGNAL, None)
             .map(drop)
             .context(fail)
+            .map_err(|error| self.inside.failure().unwrap_or(error))
     }
 
     /// Runs the self-test inside: forbidden traffic is refused, and intercepted traffic is answered
