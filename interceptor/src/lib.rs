@@ -27,6 +27,8 @@
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
 #![deny(unsafe_code)]
+// The crate's readers are those who work on it.
+#![allow(rustdoc::private_intra_doc_links)]
 // Tests may be long; clippy.toml limits everything else.
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 

@@ -9,7 +9,7 @@ use super::Policy;
 use super::catalogue::Catalogue;
 use super::compile::{hosts, overlap};
 use super::credential::Form;
-use super::document::{Document, Located};
+use super::document::{CredentialDocument, Document, Located};
 use super::network_rule::{NetworkRule, Target};
 use super::overlap::Targets;
 use super::problem::{MAX_PROBLEMS, Problem};
@@ -282,48 +282,48 @@ impl Linter<'_> {
                     );
                 }
             }
-            for host in written.hosts.iter().flatten() {
-                self.public_suffix(
-                    &host.value.target,
-                    &host.text,
-                    &host.pointer,
-                    "gives the key to",
-                );
-            }
-            if written.allow_plaintext {
-                let pointer = format!("{}/allow_plaintext", written.pointer);
-                self.warn(
-                    &pointer,
-                    "the key may be sent in the clear: anybody on the path of the connection can \
-                     read it",
-                );
-            }
-            for variable in written
-                .env
-                .iter()
-                .flatten()
-                .filter(|variable| STEERING.contains(&variable.text.as_str()))
-            {
-                self.warn(
-                    &variable.pointer,
-                    "this variable controls programs in the sandbox; the placeholder would \
-                     overwrite its value",
-                );
-            }
-            let bare = Form::Header {
-                name: "authorization".to_owned(),
-                prefix: String::new(),
-                suffix: String::new(),
-            };
-            if let Some(inject) = written.inject.as_ref().filter(|_| credential.forms == [bare])
-                && inject.value.format.is_none()
-            {
-                self.warn(
-                    &inject.pointer,
-                    "`authorization` will hold the key alone, without a scheme; most services \
-                     want \"format\": \"Bearer {key}\"",
-                );
-            }
+            self.written_credential(written, &credential.forms);
+        }
+    }
+
+    /// What is doubtful in a credential by itself. `forms` are its compiled forms.
+    fn written_credential(&mut self, written: &CredentialDocument, forms: &[Form]) {
+        for host in written.hosts.iter().flatten() {
+            self.public_suffix(&host.value.target, &host.text, &host.pointer, "gives the key to");
+        }
+        if written.allow_plaintext {
+            let pointer = format!("{}/allow_plaintext", written.pointer);
+            self.warn(
+                &pointer,
+                "the key may be sent in the clear: anybody on the path of the connection can \
+                 read it",
+            );
+        }
+        for variable in written
+            .env
+            .iter()
+            .flatten()
+            .filter(|variable| STEERING.contains(&variable.text.as_str()))
+        {
+            self.warn(
+                &variable.pointer,
+                "this variable controls programs in the sandbox; the placeholder would \
+                 overwrite its value",
+            );
+        }
+        let bare = Form::Header {
+            name: "authorization".to_owned(),
+            prefix: String::new(),
+            suffix: String::new(),
+        };
+        if let Some(inject) = written.inject.as_ref().filter(|_| *forms == [bare])
+            && inject.value.format.is_none()
+        {
+            self.warn(
+                &inject.pointer,
+                "`authorization` will hold the key alone, without a scheme; most services \
+                 want \"format\": \"Bearer {key}\"",
+            );
         }
     }
 

@@ -87,11 +87,8 @@ pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
     super::verdict(printed, u8::from(matches!(explanation.decision, Decision::Deny(_))))
 }
 
-/// The request given on the command line.
-fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
-    let (Some(method), Some(url)) = (&arguments.method, &arguments.url) else {
-        bail!("METHOD and URL are required")
-    };
+/// The scheme of a URL, and what follows it.
+fn scheme_of(url: &str) -> anyhow::Result<(Scheme, &str)> {
     let (scheme, rest) =
         url.split_once("://").context("the URL has no scheme: write https://… or http://…")?;
     let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -99,6 +96,15 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
         "http" | "ws" => Scheme::Http,
         _ => bail!("the URL's scheme must be https, http, wss or ws"),
     };
+    Ok((scheme, rest))
+}
+
+/// The request given on the command line.
+fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
+    let (Some(method), Some(url)) = (&arguments.method, &arguments.url) else {
+        bail!("METHOD and URL are required")
+    };
+    let (scheme, rest) = scheme_of(url)?;
     let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
     let (path, query) = match target.split_once('?') {

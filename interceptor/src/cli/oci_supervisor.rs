@@ -166,20 +166,25 @@ fn trust_files(
 }
 
 impl Supervisor {
-    /// Waits for the container, attaches to it, and serves it until it ends.
-    fn serve(self) -> anyhow::Result<()> {
+    /// Waits for the first request, from the hook that starts the container.
+    fn claimed(&self) -> anyhow::Result<(UnixStream, Ask)> {
         let deadline = Instant::now() + UNCLAIMED;
-        let (stream, asked) = loop {
+        loop {
             // Checked before reading requests: one may arrive just before the deadline.
             let is_over =
                 Instant::now() > deadline || !Path::new(&format!("/proc/{}", self.caller)).exists();
             if let Some(next) = next(&self.listener, None)? {
-                break next;
+                return Ok(next);
             }
             if is_over {
                 bail!("{}: no container came for it", self.id);
             }
-        };
+        }
+    }
+
+    /// Waits for the container, attaches to it, and serves it until it ends.
+    fn serve(self) -> anyhow::Result<()> {
+        let (stream, asked) = self.claimed()?;
         let (container, pid, own_network) = match asked {
             Ask::Attach { policy, root, container, pid, own_network }
                 if policy == self.policy && root == self.root =>

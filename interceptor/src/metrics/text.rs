@@ -42,6 +42,7 @@ pub(super) fn encode(snapshot: Snapshot) -> String {
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
 impl Collector for Snapshot {
+    #[expect(clippy::too_many_lines, reason = "a table of metrics")]
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let encoder = &mut encoder;
         self.process(encoder)?;

@@ -10,13 +10,13 @@
 //! ended (`poststop`), everything is removed.
 //!
 //! - [`input`]: the hook's standard input; [`config`]: reading, checking and editing the
-//! container's configuration;
+//!   container's configuration;
 //! - [`seccomp`]: which sockets the container may create;
 //! - [`policies`]: which policies a container may ask for; [`rootfs`]: its files, without following
-//! links out of it;
+//!   links out of it;
 //! - [`podman`]: where Podman looks for the hook;
 //! - [`place`]: its cgroup; [`store`]: its state on disk; [`talk`]: the protocol between hook and
-//! supervisor.
+//!   supervisor.
 
 pub(crate) mod config;
 mod error;

@@ -3,12 +3,12 @@
 //!
 //! - [`capabilities`]: drops all but three, each with a reason.
 //! - `filter`: a seccomp filter without mounts, kernel modules, other processes' memory, new
-//! namespaces and anything else a proxy never does.
+//!   namespaces and anything else a proxy never does.
 //! - [`files`]: Landlock: the daemon executes only itself, writes only to its own paths, and
-//! optionally reads only named paths.
+//!   optionally reads only named paths.
 //! - [`attendant`]: Landlock also closes other processes' `/proc/PID/ns`, which the daemon needs to
-//! find a container's network. A small process that reads no sandbox data and can do nothing else
-//! opens those for it.
+//!   find a container's network. A small process that reads no sandbox data and can do nothing else
+//!   opens those for it.
 //!
 //! All of this applies per thread and is inherited: call [`restrict`] while the process has one
 //! thread.

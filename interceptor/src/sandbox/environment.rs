@@ -79,19 +79,7 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
         service_variables,
         given,
     } = sources;
-    let (mut passed, mut set_here) = (Vec::new(), Vec::new());
-    for line in given {
-        match line.as_bytes().iter().position(|byte| *byte == b'=') {
-            None => passed.push(line),
-            Some(at) => {
-                let (name, value) = line.as_bytes().split_at(at);
-                set_here.push((
-                    OsStr::from_bytes(name).to_owned(),
-                    OsStr::from_bytes(&value[1..]).to_owned(),
-                ));
-            }
-        }
-    }
+    let (passed, set_here) = passed_and_set(given);
     let governed = |name: &OsStr| placeholders.iter().any(|(known, _)| name == OsStr::new(known));
     let is_source = |name: &OsStr| key_variables.iter().any(|key| name == OsStr::new(key));
     // The caller set the policy's own variables on purpose, but explicitly passing one in is a
@@ -122,15 +110,7 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
     for (name, value) in harmless(set_here, &passed, &key_variables, &holds_key) {
         set(&mut variables, &name, value);
     }
-    let home = identity.home.as_ref().map_or(OsStr::new(FALLBACK_HOME), |home| home.0.as_os_str());
-    set(&mut variables, "HOME", home);
-    set(&mut variables, "USER", &identity.name);
-    set(&mut variables, "LOGNAME", &identity.name);
-    set(
-        &mut variables,
-        "SHELL",
-        identity.shell.as_ref().map_or(Path::new(DEFAULT_SHELL), |shell| &shell.0),
-    );
+    set_user(&mut variables, identity);
     if get(&variables, "PATH").is_none() {
         set(&mut variables, "PATH", DEFAULT_PATH);
     }
@@ -146,6 +126,37 @@ pub(crate) fn build(sources: Sources<'_>, holds_key: impl Fn(&[u8]) -> bool) -> 
     with_key.sort();
     with_key.dedup();
     Environment { lines: Strings(variables.into_iter().map(line).collect()), withheld, with_key }
+}
+
+/// Splits what `--env` gave: names to pass on, and variables to set.
+fn passed_and_set(given: Vec<OsString>) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
+    let (mut passed, mut set_here) = (Vec::new(), Vec::new());
+    for line in given {
+        match line.as_bytes().iter().position(|byte| *byte == b'=') {
+            None => passed.push(line),
+            Some(at) => {
+                let (name, value) = line.as_bytes().split_at(at);
+                set_here.push((
+                    OsStr::from_bytes(name).to_owned(),
+                    OsStr::from_bytes(&value[1..]).to_owned(),
+                ));
+            }
+        }
+    }
+    (passed, set_here)
+}
+
+/// Sets what tells programs who they run as.
+fn set_user(variables: &mut Vec<(OsString, OsString)>, identity: &UserIdentity) {
+    let home = identity.home.as_ref().map_or(OsStr::new(FALLBACK_HOME), |home| home.0.as_os_str());
+    set(variables, "HOME", home);
+    set(variables, "USER", &identity.name);
+    set(variables, "LOGNAME", &identity.name);
+    set(
+        variables,
+        "SHELL",
+        identity.shell.as_ref().map_or(Path::new(DEFAULT_SHELL), |shell| &shell.0),
+    );
 }
 
 /// A printable name.

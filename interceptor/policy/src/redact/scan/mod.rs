@@ -3,7 +3,7 @@
 //! # What is held
 //! The result does not depend on how the stream is cut into chunks. Each chunk passes at once
 //! except for a suffix that may begin a spelling, which waits for the next chunk, the end of the
-//! message, or the end of the stream. Only classes of bytes ([`run`]) and a fixed limit decide what
+//! message, or the end of the stream. Only classes of bytes (`run`) and a fixed limit decide what
 //! waits: for two streams of the same classes, the same bytes pass at the same time in chunks of
 //! the same sizes, unless one of them contains a *whole* key. No pause ever releases anything.
 //!
@@ -11,9 +11,9 @@
 //! of JSON, and any text with such an end pass at once.
 //!
 //! # What is found
-//! The spellings in [`pattern`], with escapes ([`escape`]), line breaks and separators ([`find`])
+//! The spellings in [`pattern`], with escapes (`escape`), line breaks and separators (`find`)
 //! on top in any mixture, up to the limit on a spelling's length; all of that in UTF-16 too
-//! ([`wide`]).
+//! (`wide`).
 
 mod escape;
 mod find;
