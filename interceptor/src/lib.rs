@@ -5,30 +5,28 @@
 //! The modules, in the order of a connection's path:
 //!
 //! - [`kernel`]: loads and attaches the eBPF programs; the only module that knows aya.
-//! - [`sandbox`]: cgroup, namespaces, trust bundle, and launching the command.
+//! - `sandbox`: cgroup, namespaces, trust bundle, and launching the command.
 //! - [`dns`]: names ↔ synthetic addresses.
 //! - [`accept`]: the listener, the original destination, and protocol detection.
 //! - [`tls`]: the sandbox's certificate authority and the TLS configurations of both sides.
 //! - [`http`]: serve → judge → inject → forward → respond (→ upgrade); refuse.
-//! - [`tunnel`]: raw and passthrough connections.
+//! - `tunnel`: raw and passthrough connections.
 //! - [`upstream`]: resolve, guard, dial, pool.
 //! - [`audit`]: one record per decision.
-//! - [`metrics`]: Prometheus metrics; [`logging`]: the log.
+//! - [`metrics`]: Prometheus metrics; `logging`: the log.
 //! - [`proxy`]: one sandbox's user-space half, which owns everything above.
 //! - [`interceptor_policy`]: pure: document → compiled policy → decision, and redaction.
 //!   Any module may use it; it uses none.
 //! - [`credential`]: real keys, their placeholders, and finding those in requests.
-//! - [`oci`]: the hook that enforces policies on containers before they start.
-//! - [`fleet`]: sandboxes under enforcement, one or many.
-//! - [`control`]: the daemon's HTTP API on a unix socket.
-//! - [`takeover`]: hands sandboxes over from one daemon to the next.
-//! - [`privilege`]: drops the daemon's privileges after start-up.
+//! - `oci`: the hook that enforces policies on containers before they start.
+//! - `fleet`: sandboxes under enforcement, one or many.
+//! - `control`: the daemon's HTTP API on a unix socket.
+//! - `takeover`: hands sandboxes over from one daemon to the next.
+//! - `privilege`: drops the daemon's privileges after start-up.
 //! - [`cli`]: one file per command.
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
 #![deny(unsafe_code)]
-// The crate's readers are those who work on it.
-#![allow(rustdoc::private_intra_doc_links)]
 // Tests may be long; clippy.toml limits everything else.
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 

@@ -27,7 +27,7 @@ use crate::seam::{Destinations, SELF_TEST};
 /// (attack X4).
 const BREATHER: Duration = Duration::from_millis(50);
 
-/// [`listen`], to be handed to whoever has the listeners: [`crate::proxy::Accept`].
+/// `listen`, to be handed to whoever has the listeners: [`crate::proxy::Accept`].
 pub fn accept(
     sandbox: Arc<Sandbox>,
     listener: TcpListener,

@@ -1,5 +1,5 @@
 //! `interceptor oci-hook`: called by a container engine or OCI runtime at the stages of a
-//! container's life cycle (see [`crate::oci`]).
+//! container's life cycle (see `crate::oci`).
 
 use std::fs::File;
 use std::io::Write;
