@@ -141,10 +141,16 @@ fn a_connection_made_inside_cannot_take_over_even_if_passed_to_an_outsider() {
 /// Runs a sandbox in a shell with job control on its own terminal. Reports at each step the number
 /// of its processes, and whether each is in a different cgroup and network than this one.
 const TERMINAL: &str = r#"
-import os, pty, select, sys, time
+import os, pty, select, signal, sys, time
 interceptor, policy = sys.argv[1:]
+mark = f'JOB-{os.getpid()}-MARK'
 pid, terminal = pty.fork()
-if pid == 0: os.execvp('bash', ['bash', '--norc', '--noediting', '-i'])
+if pid == 0:
+    # A shell keeps what it was started with as ignored.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        try: signal.signal(number, signal.SIG_DFL)
+        except OSError: pass
+    os.execvp('bash', ['bash', '--norc', '--noediting', '-i'])
 heard = b''
 def until(text, seconds):
     global heard
@@ -160,7 +166,7 @@ own = place('self')
 def processes():
     for pid in filter(str.isdigit, os.listdir('/proc')):
         try:
-            if b'JOB-MARK' in open(f'/proc/{pid}/cmdline', 'rb').read() and open(f'/proc/{pid}/comm').read() == 'sh\n':
+            if mark.encode() in open(f'/proc/{pid}/cmdline', 'rb').read() and open(f'/proc/{pid}/comm').read() == 'sh\n':
                 yield place(pid)
         except OSError: pass
 def step(name):
@@ -172,7 +178,7 @@ def foreground():
     end = time.time() + 20
     while os.tcgetpgrp(terminal) in (0, pid) and time.time() < end: time.sleep(0.02)
 script = "echo re''ady; while :; do sleep 0.1; echo st''ill; done"
-type(f'{interceptor} run -q --policy {policy} -- sh -c "{script}" JOB-MARK\n'.encode())
+type(f'{interceptor} run -q --policy {policy} -- sh -c "{script}" {mark}\n'.encode())
 print('begun', until(b'ready', 60)); step('foreground')
 type(b'\x1a'); print('stopped', until(b'Stopped', 20)); step('stopped')
 type(b'bg\n'); print('runs', until(b'still', 20)); step('background')
@@ -188,10 +194,24 @@ os.waitpid(pid, 0)
 
 #[test]
 fn job_control_and_a_hangup_leave_no_process_without_its_wall() {
+    job_control(&[]);
+}
+
+/// In some containers a process has a terminal, but cannot open `/dev/tty`.
+#[test]
+fn job_control_works_without_dev_tty() {
+    let without = "if [ -e /dev/tty ]; then mount --bind /dev/tty /dev/tty && \
+                   mount -o remount,bind,nodev /dev/tty || exit; fi; exec \"$@\"";
+    job_control(&["unshare", "--mount", "sh", "-c", without, "sh"]);
+}
+
+/// Runs [`TERMINAL`] by the command `before`.
+fn job_control(before: &[&str]) {
     Lab::test(|lab| {
         let policy = lab.secret_file("policy.json", r#"{"network": {"allow": ["api.lab.test"]}}"#);
-        let mut command = Command::new("python3");
-        command.args(["-c", TERMINAL]).arg(binary("interceptor")).arg(policy);
+        let mut command = Command::new("env");
+        command.args(before).args(["python3", "-c", TERMINAL]);
+        command.arg(binary("interceptor")).arg(policy);
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         let expected = "begun True\nforeground some confined\nstopped True\nstopped some \

@@ -318,7 +318,14 @@ struct Terminal(Option<OwnedFd>);
 impl Terminal {
     fn open() -> Self {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        Terminal(nix::fcntl::open("/dev/tty", flags, Mode::empty()).ok())
+        let device = nix::fcntl::open("/dev/tty", flags, Mode::empty()).ok();
+        // Some containers have no usable /dev/tty.
+        Terminal(device.filter(controls).or_else(|| {
+            let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+            let standard = [input.as_fd(), output.as_fd(), error.as_fd()];
+            let terminal = standard.into_iter().find(controls)?;
+            terminal.try_clone_to_owned().ok()
+        }))
     }
 
     /// Whether this process is in the foreground.
@@ -352,6 +359,11 @@ impl Terminal {
             let _ = tcsetpgrp(terminal, getpgrp());
         }
     }
+}
+
+/// Whether `terminal` is this process's controlling terminal (tcgetpgrp(3)).
+fn controls(terminal: &impl AsFd) -> bool {
+    tcgetpgrp(terminal).is_ok()
 }
 
 /// A short-lived process in a cgroup and network namespace that somebody else created: binds
