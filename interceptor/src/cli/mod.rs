@@ -13,17 +13,20 @@ mod excerpt;
 mod existing;
 pub mod explain;
 pub mod generate;
-pub mod init;
+
 pub mod install;
 mod meanwhile;
 mod notify;
 pub mod oci_hook;
 mod oci_supervisor;
+#[allow(dead_code, reason = "the commands that keep files for a person come next")]
+mod person;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;
 pub mod replay;
 pub mod run;
+pub mod sandbox_init;
 pub mod serve;
 mod serve_config;
 pub mod services;
@@ -71,7 +74,7 @@ pub enum Command {
     Serve(serve::Serve),
     /// The first process of a sandbox; started by `run`, not by people.
     #[command(hide = true)]
-    Init(init::Init),
+    SandboxInit(sandbox_init::SandboxInit),
     /// Configures a container engine to call the hook, and proves it with a container.
     Install(install::Install),
     /// Tries to get out of a container; started by `install`, not by people.
@@ -146,12 +149,15 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS };
         }
     };
-    let failure =
-        if matches!(cli.command, Command::Run(_) | Command::Init(_)) { OWN_FAILURE } else { 2 };
+    let failure = if matches!(cli.command, Command::Run(_) | Command::SandboxInit(_)) {
+        OWN_FAILURE
+    } else {
+        2
+    };
     let enforces = matches!(
         cli.command,
         Command::Run(_)
-            | Command::Init(_)
+            | Command::SandboxInit(_)
             | Command::Attach(_)
             | Command::Serve(_)
             | Command::OciHook(_)
@@ -166,7 +172,7 @@ pub fn main() -> ExitCode {
         Command::Attach(arguments) => attach::run(arguments),
         Command::OciHook(arguments) => oci_hook::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
-        Command::Init(arguments) => init::run(arguments),
+        Command::SandboxInit(arguments) => sandbox_init::run(arguments),
         Command::Install(arguments) => install::run(arguments),
         Command::Prove(arguments) => install::prove(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),

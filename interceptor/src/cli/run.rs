@@ -12,6 +12,7 @@ use interceptor_policy::Catalogue;
 
 use super::bounds::{self, Bound};
 use super::meanwhile::Meanwhile;
+use super::person::caller_of_sudo;
 use super::{Common, Net, setup};
 use crate::fleet::{CgroupTarget, Enforced, Netns};
 use crate::ipc::{SentPath as Sent, Strings};
@@ -327,12 +328,6 @@ fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
         Ok(_) => Ok(()),
         Err((why, remedy)) => bail!("--nesting: {why}: {remedy}"),
     }
-}
-
-/// The user and group in SUDO_UID and SUDO_GID.
-fn caller_of_sudo() -> Option<(u32, u32)> {
-    let number = |name| std::env::var(name).ok()?.parse().ok();
-    Some((number("SUDO_UID")?, number("SUDO_GID")?))
 }
 
 /// The key files and the audit file, which the sandbox must neither read nor change.

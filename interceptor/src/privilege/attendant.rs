@@ -66,7 +66,7 @@ pub(crate) fn start() -> Result<(), SandboxError> {
     let (channel, theirs) = Channel::pair().map_err(failed)?;
     channel.set_patience(Some(PATIENCE)).map_err(failed)?;
     let child = Command::new("/proc/self/exe")
-        .arg("init")
+        .arg("sandbox-init")
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())

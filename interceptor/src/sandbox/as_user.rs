@@ -2,26 +2,27 @@
 
 use std::io;
 
-use nix::unistd::{Gid, Uid, getgroups, setfsgid, setfsuid, setgroups};
+use nix::unistd::{Gid, Uid, getgroups, setfsgid, setfsuid};
 
+use super::sys;
 use super::user::UserIdentity;
 
 /// While this value lives, file systems treat this thread as the user, without root's file
 /// capabilities (capabilities(7), "Effect of user ID changes on capabilities"). Mounting is not a
 /// file access and still works.
 #[derive(Debug)]
-pub(super) struct AsUser {
-    groups: Vec<Gid>,
+pub(crate) struct AsUser {
+    groups: Vec<libc::gid_t>,
 }
 
 impl AsUser {
     /// Switches to the user; does nothing for root.
-    pub(super) fn begin(identity: &UserIdentity) -> io::Result<Option<Self>> {
+    pub(crate) fn begin(identity: &UserIdentity) -> io::Result<Option<Self>> {
         if identity.is_root() {
             return Ok(None);
         }
-        let own = AsUser { groups: getgroups()? };
-        setgroups(&identity.groups.iter().copied().map(Gid::from_raw).collect::<Vec<_>>())?;
+        let own = AsUser { groups: getgroups()?.into_iter().map(Gid::as_raw).collect() };
+        sys::set_groups_of_thread(&identity.groups)?;
         setfsgid(Gid::from_raw(identity.gid));
         setfsuid(Uid::from_raw(identity.uid));
         // Both calls return only the previous id, so query it with an invalid one, which changes
@@ -39,6 +40,6 @@ impl Drop for AsUser {
         setfsuid(Uid::from_raw(0));
         setfsgid(Gid::from_raw(0));
         // If this fails, the groups are those the command gets anyway.
-        let _ = setgroups(&self.groups);
+        let _ = sys::set_groups_of_thread(&self.groups);
     }
 }

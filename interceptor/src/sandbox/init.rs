@@ -1,9 +1,9 @@
 //! The processes inside a sandbox, before they become the command.
 //!
-//! `interceptor init` starts in the sandbox's cgroup with an empty environment and one socket to
-//! the supervisor. It creates the namespaces and forks: the child is process 1 of the sandbox
-//! (`first`); the parent stays outside the PID namespace to pass the exit status on, and to clean
-//! up if the supervisor is killed (`outer`).
+//! `interceptor sandbox-init` starts in the sandbox's cgroup with an empty environment and one
+//! socket to the supervisor. It creates the namespaces and forks: the child is process 1 of the
+//! sandbox (`first`); the parent stays outside the PID namespace to pass the exit status on, and to
+//! clean up if the supervisor is killed (`outer`).
 //!
 //! For `attach` the same program joins a network namespace instead, and ends after the self-test.
 

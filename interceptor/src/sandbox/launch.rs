@@ -98,7 +98,7 @@ impl Inside {
         let (channel, theirs) = Channel::pair().context(|| "cannot make a socket pair".into())?;
         channel.set_patience(Some(PATIENCE)).context(|| "cannot set a timeout".into())?;
         let child = Command::new("/proc/self/exe")
-            .arg("init")
+            .arg("sandbox-init")
             .env_clear()
             .envs(notice::environment())
             .stdin(Stdio::from(theirs))

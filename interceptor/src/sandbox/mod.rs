@@ -10,7 +10,7 @@
 //! This module knows neither the policy nor the proxy: it takes plain values, and the commands
 //! connect the parts.
 
-mod as_user;
+pub(crate) mod as_user;
 mod bundles;
 pub(crate) mod cgroup;
 pub(crate) mod environment;

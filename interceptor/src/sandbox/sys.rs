@@ -205,6 +205,13 @@ pub(crate) fn scope_abstract_sockets() -> io::Result<()> {
     answer(result)
 }
 
+/// Sets the supplementary groups of the calling thread alone; setgroups(3) sets those of every
+/// thread.
+pub(crate) fn set_groups_of_thread(groups: &[libc::gid_t]) -> io::Result<()> {
+    // SAFETY: the kernel reads `groups.len()` numbers of the slice, which outlives the call.
+    answer(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })
+}
+
 /// Duplicates `from` onto a standard descriptor (0, 1 or 2), inheritable.
 pub(crate) fn duplicate_onto(from: BorrowedFd<'_>, standard: libc::c_int) -> io::Result<()> {
     match standard {

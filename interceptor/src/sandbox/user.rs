@@ -57,7 +57,8 @@ impl UserIdentity {
         }
     }
 
-    fn of_number(uid: u32, group: Option<u32>) -> Result<Self, SandboxError> {
+    /// The user of this number, known to the system or not.
+    pub(crate) fn of_number(uid: u32, group: Option<u32>) -> Result<Self, SandboxError> {
         let known = User::from_uid(Uid::from_raw(uid))
             .context(|| format!("cannot look up the user {uid}"))?;
         let gid = group.unwrap_or(uid);
