@@ -282,7 +282,7 @@ impl Explanation {
         if let Some(framing) = imitated.filter(|_| governed) {
             self.decision = malformed(format!(
                 "the request was refused: some servers read one of its headers as `{framing}`, \
-                 though it is spelled otherwise"
+                 though it is spelled differently"
             ));
         }
         self

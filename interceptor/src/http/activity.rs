@@ -1,5 +1,4 @@
-//! What happens on one connection from the sandbox, for those who must tell whether it is idle, and
-//! how it ended.
+//! Activity on one connection from the sandbox: whether it is idle, and how it ended.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -15,84 +14,84 @@ use crate::upstream::pool::MOST_UNREAD;
 /// One connection.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
-    /// Whatever moves: requests, their answers, pieces of bodies.
+    /// Beats on any activity: requests, responses, body frames.
     pulse: Pulse,
-    /// How many of its requests wait for an origin: that is no silence of the sandbox's.
+    /// How many of its requests wait for an origin; the sandbox is not idle meanwhile.
     waiting: AtomicUsize,
-    /// How many of its answers have a piece that the sandbox does not take.
+    /// How many responses have a frame that the sandbox has not read yet.
     unread: AtomicUsize,
-    /// Whether a request came, which has a record of its own.
+    /// Whether a request arrived; it has a record of its own.
     asked: AtomicBool,
-    /// Whether it was recorded itself.
+    /// Whether the connection itself was recorded.
     recorded: AtomicBool,
     /// The limit that ended it.
     limit: OnceLock<Reason>,
-    /// Cancelled when its time is up: who waits for an origin is told so.
+    /// Cancelled at its maximum age, so that requests waiting for an origin are answered.
     aged: CancellationToken,
-    /// The sandbox itself ended it; by an alert about the certificate, if that is how.
+    /// Whether the sandbox ended it, and the TLS alert about the certificate, if it sent one.
     closed: AtomicBool,
     alert: OnceLock<&'static str>,
 }
 
 impl Activity {
-    /// Something moved.
+    /// Notes activity.
     pub(crate) fn beat(&self) {
         self.pulse.beat();
     }
 
-    /// A request came.
+    /// A request arrived.
     pub(crate) fn request(&self) {
         self.asked.store(true, Ordering::Relaxed);
         self.beat();
     }
 
-    /// It is recorded itself.
+    /// The connection itself is recorded.
     pub(crate) fn record(&self) {
         self.recorded.store(true, Ordering::Relaxed);
     }
 
-    /// Whether anything of it is in the records.
+    /// Whether the connection or one of its requests is recorded.
     pub(crate) fn has_record(&self) -> bool {
         self.asked.load(Ordering::Relaxed) || self.recorded.load(Ordering::Relaxed)
     }
 
-    /// A request waits for its origin until the returned value is dropped.
+    /// Counts a request as waiting for its origin until the returned value is dropped.
     pub(crate) fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(self.clone())
     }
 
-    /// A piece of an answer was handed on, and is not taken until the returned value is dropped.
+    /// Counts a response frame as unread until the returned value is dropped.
     pub(crate) fn hand_on(self: &Arc<Self>) -> Unread {
         self.unread.fetch_add(1, Ordering::Relaxed);
         Unread(self.clone())
     }
 
-    /// Whether an origin is waited for. Who leaves so many answers unread that the window of a
-    /// connection to an origin is used up waits for itself.
+    /// Whether it is waiting for an origin. With enough unread responses to fill the window of an
+    /// origin's connection, the sandbox is waiting for itself.
     fn awaits_origin(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
             && self.unread.load(Ordering::Relaxed) < MOST_UNREAD
     }
 
-    /// A limit ends the connection; the first one counts.
+    /// A limit ends the connection; the first one is recorded.
     pub(crate) fn end(&self, limit: Reason) {
         let _ = self.limit.set(limit);
     }
 
-    /// Its time is up. Says whether there are requests that can still be answered.
+    /// The connection has reached its maximum age. Returns whether requests can still be answered.
     pub(crate) fn age(&self) -> bool {
         self.end(Reason::TotalTimeout);
         self.aged.cancel();
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Returns when its time is up.
+    /// Returns once the connection has reached its maximum age.
     pub(crate) async fn aged(&self) {
         self.aged.cancelled().await;
     }
 
-    /// The sandbox ended it, if need be with an alert that refuses the certificate.
+    /// The sandbox ended it, perhaps with an alert that rejects the certificate.
     pub(crate) fn closed(&self, alert: Option<&'static str>) {
         self.closed.store(true, Ordering::Relaxed);
         if let Some(alert) = alert {
@@ -105,7 +104,7 @@ impl Activity {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// The alert by which the sandbox refused the certificate.
+    /// The alert with which the sandbox rejected the certificate.
     pub(crate) fn alert(&self) -> Option<&'static str> {
         self.alert.get().copied()
     }
@@ -115,17 +114,17 @@ impl Activity {
         self.limit.get().copied()
     }
 
-    /// Returns when nothing has moved for `time`.
+    /// Returns after `time` without any activity.
     pub(crate) async fn stillness(&self, time: Duration) {
         self.pulse.silence(time).await;
     }
 
-    /// Returns when nothing has moved for `patience` and nobody waits for an origin.
+    /// Returns after `patience` without activity, unless an origin is waited for.
     pub(crate) async fn silence(&self, patience: Duration) {
         loop {
             self.pulse.silence(patience).await;
             if self.awaits_origin() {
-                // The end of the wait is a movement, from which the time is counted anew.
+                // The end of the wait counts as activity and restarts the timer.
                 tokio::time::sleep(patience).await;
             } else if self.pulse.left(patience).is_none() {
                 return;
@@ -145,7 +144,7 @@ impl Drop for Waiting {
     }
 }
 
-/// A piece of an answer that the sandbox has not taken yet.
+/// A response frame that the sandbox has not read yet.
 #[derive(Debug)]
 pub(crate) struct Unread(Arc<Activity>);
 
@@ -162,7 +161,7 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_an_origin_is_not_idle_and_the_time_counts_from_then() {
+    async fn waiting_for_an_origin_is_not_idle_and_restarts_the_timer() {
         let activity = Arc::new(Activity::default());
         let began = Instant::now();
         let waiting = activity.wait();
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_nothing_waits_for_no_origin() {
+    async fn a_client_that_reads_nothing_is_idle() {
         let activity = Arc::new(Activity::default());
         let began = Instant::now();
         let _waiting = activity.wait();

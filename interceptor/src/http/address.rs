@@ -1,5 +1,4 @@
-//! Fits a request to the connection that it goes out on: who it names as the host, and how its body
-//! is framed.
+//! Fits a request to the connection it goes out on: the host it names and how its body is framed.
 
 use std::fmt::Write as _;
 
@@ -12,8 +11,8 @@ use super::trailers::announced;
 use crate::upstream::body::{Carriage, Outgoing};
 use crate::upstream::pool::Key;
 
-/// `Host`, or the authority of an HTTP/2 request: what was judged, with its port where that is not
-/// the scheme's own.
+/// The value of `Host`, or `:authority` in HTTP/2: the judged host, with its port unless it is the
+/// scheme's default.
 fn authority(key: &Key) -> String {
     let mut text = match &key.host {
         Host::Name(name) => {
@@ -31,7 +30,7 @@ fn authority(key: &Key) -> String {
     text
 }
 
-/// Fits the request to the protocol of the connection it goes out on.
+/// Fits the request to the protocol of its connection.
 pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> Result<(), Deny> {
     let malformed = |_| Deny {
         reason: Reason::RequestMalformed,
@@ -39,7 +38,7 @@ pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> R
         filter: Filter::Request,
         rule: None,
         credential: None,
-        message: "the host cannot stand in a request".to_owned(),
+        message: "the host cannot be written in a request".to_owned(),
         nearest: None,
     };
     let authority = authority(key);
@@ -57,14 +56,13 @@ pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> R
         *request.version_mut() = Version::HTTP_2;
     } else {
         let value = HeaderValue::try_from(authority).map_err(|_| malformed(()))?;
-        // A request that was meant for HTTP/2 and is sent again carries scheme and authority in its
-        // target.
+        // A request built for HTTP/2 and sent again has a scheme and an authority in its target.
         if request.uri().authority().is_some() {
             let target = request.uri().path_and_query().cloned();
             *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
         }
         request.headers_mut().insert(HOST, value);
-        // A field that concerns this connection is named as such (RFC 9110 section 10.1.4).
+        // Connection-specific fields are listed in Connection (RFC 9110 section 10.1.4).
         if request.headers().contains_key(TE) && !request.headers().contains_key(CONNECTION) {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
         }
@@ -74,8 +72,8 @@ pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> R
     Ok(())
 }
 
-/// Says how the body is framed where hyper would leave it out: it sends none with GET and HEAD
-/// unless told so, and trailers only behind chunks.
+/// Sets the body's framing where hyper would not: it sends no body with GET and HEAD unless told
+/// to, and trailers only after chunks.
 fn frame(request: &mut Request<Outgoing>) {
     let over = request.body().is_end_stream();
     let unknown = request.body().size_hint().exact().is_none();

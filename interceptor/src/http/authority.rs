@@ -1,5 +1,5 @@
-//! Which host a request is for: the one name that lookup, SNI and authority agree on (attack T1,
-//! H6).
+//! Which host a request is for: the one name that DNS lookup, SNI and authority agree on (attack
+//! T1, H6).
 
 use http::header::HOST;
 use http::request::Parts;
@@ -9,27 +9,26 @@ use interceptor_policy::{Authority, Deny, Host, Reason, Scheme};
 
 use super::refuse::deny::refusal;
 
-/// What the connection knows of the host before any request.
+/// What the connection tells about the host before any request.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    /// How requests arrive.
+    /// The scheme of its requests.
     pub scheme: Scheme,
     /// The port that the sandbox connected to.
     pub port: u16,
-    /// The host the connection is for: the name looked up, else the SNI, else the address connected
-    /// to.
+    /// The host the connection is for: the name looked up, else the SNI, else the address.
     pub host: Host,
-    /// Whether `host` is only an address in the clear, so that the request may name the host.
+    /// Whether `host` is only an address, in plain HTTP, so that the request may name the host.
     pub open: bool,
-    /// The SNI, when it is not `host`: nothing sent here can be right.
+    /// The SNI, if it differs from `host`: every request is then refused.
     pub mismatch: Option<String>,
 }
 
-/// The host that the request is for, and no other.
+/// The one host the request is for.
 ///
 /// # Errors
-/// The refusal: `request_malformed` where the authority has no single reading, `authority_mismatch`
-/// where names differ.
+/// The refusal: `request_malformed` if the authority is ambiguous or invalid, `authority_mismatch`
+/// if names differ.
 pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
     if let Some(sni) = &identity.mismatch {
         return Err(mismatch(format!(
@@ -41,7 +40,7 @@ pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
     }
     let named = named(parts, identity)?;
     let Some(named) = named else {
-        // HTTP/1.0 knows no Host header; the connection's own identity is the only one present.
+        // HTTP/1.0 has no Host header, so only the connection names a host.
         return Ok(identity.host.clone());
     };
     if named.port.unwrap_or(identity.scheme.default_port()) != identity.port && named.port.is_some()
@@ -55,9 +54,9 @@ pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
     if named.host == identity.host {
         return Ok(named.host);
     }
-    // In the clear, to an address: nothing was looked up, and there is no SNI; the name in the
-    // request is the only one present. It is what will be resolved and dialled, never the address.
-    // An address in it must be the one connected to.
+    // Plain HTTP to an address: no name was looked up and there is no SNI, so only the request
+    // names a host. That name is resolved and dialled, never the address. If the request names an
+    // address, it must be the one connected to.
     if identity.open && matches!(named.host, Host::Name(_)) {
         return Ok(named.host);
     }
@@ -68,12 +67,12 @@ pub(crate) fn host(parts: &Parts, identity: &Identity) -> Result<Host, Deny> {
     )))
 }
 
-/// The authority in the request, from its target and its Host header, which must agree.
+/// The authority of the request, from its target and its Host header, which must agree.
 fn named(parts: &Parts, identity: &Identity) -> Result<Option<Authority>, Deny> {
     let scheme = parts.uri.scheme_str().unwrap_or(identity.scheme.as_str());
     if !scheme.eq_ignore_ascii_case(identity.scheme.as_str()) {
         return Err(malformed(format!(
-            "the scheme of the target is not `{}`, that of the connection",
+            "the scheme of the target is not `{}`, the scheme of the connection",
             identity.scheme.as_str()
         )));
     }
@@ -110,7 +109,7 @@ fn header(headers: &HeaderMap, identity: &Identity) -> Result<Option<Authority>,
 }
 
 fn parse(text: &str, uri: Option<&UriAuthority>, identity: &Identity) -> Result<Authority, Deny> {
-    // Nearly every request names the connection's host in its one form, which reads as itself.
+    // Fast path: nearly every request names the connection's host in canonical form.
     if let Host::Name(name) = &identity.host
         && text == name.as_str()
     {
@@ -118,14 +117,11 @@ fn parse(text: &str, uri: Option<&UriAuthority>, identity: &Identity) -> Result<
     }
     if uri.is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(malformed(
-            "the authority of the request holds user information; leave it out".to_owned(),
+            "the authority of the request contains user information; remove it".to_owned(),
         ));
     }
     Authority::parse(text).map_err(|error| {
-        malformed(format!(
-            "the host `{}` of the request is not valid: {error}",
-            text.escape_debug()
-        ))
+        malformed(format!("the request's host `{}` is not valid: {error}", text.escape_debug()))
     })
 }
 

@@ -1,6 +1,6 @@
-//! The two edges of a request under a base URL (`policy::base_url` says what that is): its target,
-//! rewritten before it is judged, and the URLs in its answer, readdressed so that the client stays
-//! where it can go on.
+//! Base URLs (`policy::base_url` explains them) at both ends of a request: its target is rewritten
+//! before it is judged, and URLs in its response are readdressed so that the client follows them
+//! through the proxy.
 
 use http::header::{CONTENT_LOCATION, HeaderName, LINK, LOCATION};
 use http::uri::PathAndQuery;
@@ -9,11 +9,10 @@ use interceptor_policy::{BaseUrl, Deny, Policy, Reason};
 
 use super::refuse::deny::refusal;
 
-/// The target that the origin would have been asked for: the rest of the path, and the query as it
-/// was sent.
+/// The target to ask the origin for: the rest of the path, with the query as sent.
 ///
 /// # Errors
-/// The refusal of a rest that is none.
+/// The refusal, if the rest of the path is not a valid path.
 pub(crate) fn target(based: &BaseUrl, sent: &Uri) -> Result<Uri, Deny> {
     let target = match sent.query() {
         None => PathAndQuery::try_from(based.path.as_str()),
@@ -22,13 +21,13 @@ pub(crate) fn target(based: &BaseUrl, sent: &Uri) -> Result<Uri, Deny> {
     target.map(Uri::from).map_err(|_| {
         refusal(
             Reason::PathAmbiguous,
-            "what follows the service in the path is no path of its own".to_owned(),
+            "the rest of the path, after the service, is not a valid path".to_owned(),
         )
     })
 }
 
-/// Readdresses the URLs of an answer that lead to the service's own hosts: redirects, and the pages
-/// of a list. Others, and those in bodies, stay as they are.
+/// Readdresses URLs in the response headers that lead to the service's own hosts: redirects and
+/// pagination links. Other URLs, and those in bodies, stay as they are.
 pub(crate) fn readdress(headers: &mut HeaderMap, policy: &Policy, based: &BaseUrl) {
     change(headers, &LOCATION, |url| policy.as_base_url(based, url));
     change(headers, &CONTENT_LOCATION, |url| policy.as_base_url(based, url));
@@ -48,7 +47,7 @@ fn change(headers: &mut HeaderMap, name: &HeaderName, new: impl Fn(&str) -> Opti
     }
 }
 
-/// The targets of a `link` field (RFC 8288 section 3) are what stands between angle brackets.
+/// The targets of a `Link` field (RFC 8288 section 3) are in angle brackets.
 fn links(value: &str, new: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut changed = String::new();
     let mut rest = value;

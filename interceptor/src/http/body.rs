@@ -1,4 +1,4 @@
-//! The body of an answer on its way to the sandbox: counted, limited, never collected.
+//! The body of a response on its way to the sandbox: counted and limited, never buffered whole.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,13 +18,13 @@ use super::exchange::{Exchange, TooManyEchoes};
 use super::redact::{self, RedactedBody};
 use crate::upstream::pool::Lease;
 
-/// An error of either body; its text goes to the log only.
+/// An error of either body; its text is only logged.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An answer is cut off.
+/// Why a response is cut off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cut {
-    /// Nothing came for as long as a piece of an answer may take.
+    /// Nothing arrived within the timeout of a response frame.
     #[error("nothing was sent for {0:?}")]
     Silent(Duration),
     /// A new policy does not permit the request.
@@ -32,13 +32,13 @@ pub(crate) enum Cut {
     Policy,
 }
 
-/// Ends a body that stands still. The timer is set when the body is first waited for, and again
-/// only when it has run out although something came meanwhile: not for each piece.
+/// Ends a body that stalls. The timer is set on the first wait. It is reset only if it fires
+/// although data came meanwhile, not for each frame.
 #[derive(Debug)]
 struct Patience {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Since when it is waited for.
+    /// When the current wait began.
     since: Option<Instant>,
 }
 
@@ -57,7 +57,7 @@ impl Patience {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         loop {
             ready!(timer.as_mut().poll(cx));
-            // One that is too far away for the clock does not run out.
+            // If the deadline overflows the clock, the timer never fires, so this is not reached.
             match since.checked_add(idle) {
                 Some(end) if end > Instant::now() => timer.as_mut().reset(end),
                 _ => return Poll::Ready(Cut::Silent(idle)),
@@ -68,52 +68,52 @@ impl Patience {
 
 /// Where a response body comes from.
 pub(crate) enum Source {
-    /// The interceptor's own answer.
+    /// The interceptor's own response.
     Own(Option<Bytes>),
-    /// The origin, unread.
+    /// The origin, passed through.
     Origin(Incoming),
     /// The origin, with real keys replaced.
     Redacted(Box<RedactedBody<Incoming>>),
 }
 
-/// A response body on its way to the sandbox. It owns the exchange: when the body is over, or
-/// nobody wants it any more, the exchange is recorded. A connection to the origin goes back to the
-/// pool only when its response was read to the end.
+/// A response body on its way to the sandbox. It owns the exchange, which is recorded when the body
+/// is over or dropped. The connection to the origin returns to the pool only if its response was
+/// read to the end.
 pub(crate) struct Download {
     source: Source,
     exchange: Option<Exchange>,
     lease: Option<Lease>,
     patience: Patience,
-    /// There while it is the origin that is waited for.
+    /// Present while the origin is waited for.
     waiting: Option<Waiting>,
-    /// There from a piece until the next is asked for: the sandbox has not taken it yet.
+    /// Present from one frame until the next is polled: the sandbox has not read it yet.
     unread: Option<Unread>,
-    /// Whether cookies may be set in its trailers.
+    /// Whether its trailers may set cookies.
     passes_cookies: bool,
 }
 
-/// Takes away what makes the client somebody.
+/// Removes headers that set cookies.
 pub(super) fn remove_cookies(fields: &mut HeaderMap) {
     fields.remove(SET_COOKIE);
     fields.remove("set-cookie2");
 }
 
 impl Download {
-    /// The interceptor's own answer.
+    /// The interceptor's own response.
     pub(crate) fn own(bytes: Bytes, exchange: Exchange) -> Download {
         let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
         Download::new(source, Some(exchange), None, patience)
     }
 
-    /// An answer whose exchange goes on elsewhere.
+    /// A response whose exchange is recorded elsewhere.
     pub(crate) fn unrecorded(bytes: Bytes) -> Download {
         let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
         Download::new(source, None, None, patience)
     }
 
-    /// The origin's answer, each piece of which may take `patience`.
+    /// The origin's response, with a timeout of `patience` per frame.
     pub(crate) fn origin(
         source: Source,
         exchange: Exchange,
@@ -144,13 +144,13 @@ impl Download {
         }
     }
 
-    /// The same, without what sets cookies in its trailers.
+    /// Removes trailers that set cookies.
     pub(crate) fn without_cookies(mut self) -> Download {
         self.passes_cookies = false;
         self
     }
 
-    /// A frame as the sandbox gets it.
+    /// The frame as sent to the sandbox.
     fn passed(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
         if self.passes_cookies || !frame.is_trailers() {
             return frame;
@@ -164,7 +164,7 @@ impl Download {
         }
     }
 
-    /// Notes how many keys were found so far.
+    /// Records how many keys were found so far.
     fn count_echoes(&mut self) -> Result<(), TooManyEchoes> {
         match (&self.source, &mut self.exchange) {
             (Source::Redacted(body), Some(exchange)) => exchange.echoed(body.matches()),
@@ -217,7 +217,7 @@ impl Body for Download {
         };
         this.waiting = None;
         this.patience.moved();
-        // Before what was put in a key's place goes to the sandbox.
+        // Count before the replacement for a key goes to the sandbox.
         let frame = match (frame, this.count_echoes()) {
             (Some(Ok(_)), Err(error)) => Some(Err(BodyError::from(error))),
             (frame, _) => frame.map(|frame| frame.map(|frame| this.passed(frame))),

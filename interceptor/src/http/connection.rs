@@ -1,5 +1,5 @@
-//! One connection from the sandbox, HTTP/1.1 or HTTP/2, served until it ends; `super::serve` takes
-//! its requests.
+//! One connection from the sandbox, HTTP/1.1 or HTTP/2, served until it ends. `super::serve`
+//! handles its requests.
 
 use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
@@ -23,23 +23,23 @@ use super::strict::{Ceilings, Strict};
 use super::unserved::{Unfinished, Watch};
 use crate::proxy::Sandbox;
 
-/// HTTP/2 streams at once on one connection (attack X2).
+/// Maximum concurrent HTTP/2 streams per connection (attack X2).
 pub(super) const STREAMS: u32 = 128;
-/// HTTP/2 flow-control windows towards the sandbox: what it may send before we read.
+/// HTTP/2 flow-control windows towards the sandbox: how much it may send before we read.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
-/// What one HTTP/2 stream may have waiting to be written.
+/// Maximum bytes waiting to be written per HTTP/2 stream.
 const SEND_BUFFER: usize = 256 * 1024;
 /// How far beyond `limits.header_bytes` an HTTP/2 head is still read, so that its refusal can be
-/// explained and recorded: what is more h2 itself answers, with a bare 431.
+/// explained and recorded. Beyond that, h2 itself answers with a bare 431.
 const HEAD_MARGIN: u32 = 448 * 1024;
-/// How long an HTTP/2 connection may take to end after it was told that it is idle.
+/// How long an idle HTTP/2 connection may take to end after its GOAWAY.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a connection without a request may wait for one when another process serves new
-/// connections. To close it at once would lose the request that is on its way.
+/// How long an idle connection may wait for a request once another process serves new connections.
+/// Closing it at once would lose a request already on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
 
-/// Serves HTTP/1.1 until the connection ends. `first` are bytes read from it already.
+/// Serves HTTP/1.1 until the connection ends. `first` holds bytes already read from it.
 pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -59,7 +59,7 @@ where
             }
             tracing::debug!(%error, "a connection ended");
         },
-        // hyper's own time is that between requests; this is for what stands still within one.
+        // hyper's timer covers the time between requests; this one covers a stall within a request.
         () = context.activity.silence(limits.idle_timeout) => {
             context.activity.end(Reason::IdleTimeout);
             tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
@@ -71,20 +71,21 @@ where
             return;
         }
     }
-    // What has become a WebSocket is still this connection, in its place and with its time.
+    // A connection that has become a WebSocket keeps its place and its time limits.
     let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(switched) = switched {
-        let _ = switched.await; // how it ended is in its record
+        let _ = switched.await; // its record says how it ended
     }
 }
 
-/// Serves the requests of an HTTP/1.1 connection: by hyper, which is there while something moves.
+/// Serves the requests of an HTTP/1.1 connection. hyper's state exists only while a request is in
+/// progress.
 async fn served<S>(mut stream: Strict<Stall<S>>, context: &Arc<Context>) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (home, drain) = (Home::new(), context.sandbox.draining());
-    // While the process drains, each answer says that it is the last one of its connection: see
+    // While the process drains, each response says that it is the last on its connection: see
     // `handle`.
     let mut silent = std::pin::pin!(async {
         drain.cancelled().await;
@@ -93,7 +94,7 @@ where
     let mut is_told = false;
     loop {
         let (asked, open) = (context.clone(), home.clone());
-        // Boxed, so that hyper's room for one is a pointer while there is none.
+        // Boxed, so that hyper reserves only a pointer for it while no request is in progress.
         let service = service_fn(move |request| {
             let (context, open) = (asked.clone(), open.open());
             Box::pin(async move {
@@ -129,13 +130,13 @@ where
     }
 }
 
-/// What an HTTP/1.1 connection is set up with that began with these limits.
+/// Configures hyper for an HTTP/1.1 connection that began with these limits.
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let (most_bytes, most_headers) = most(limits);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // The filter limits the time of a head; this one is how long a connection may be idle
+        // The filter limits how long a head may take. This limits how long a connection may be idle
         // between requests.
         .header_read_timeout(limits.idle_timeout)
         .max_headers(count(most_headers).saturating_add(1))
@@ -143,8 +144,8 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-/// The ceilings of the heads of a connection that began with these limits. Asked for each head, so
-/// that a new policy's ceilings hold for connections of before, too.
+/// The limits on heads, for a connection that began with these limits. Read for each head, so that
+/// a new policy applies to open connections too.
 fn ceilings(sandbox: Arc<Sandbox>, began: Limits) -> impl Fn() -> Ceilings {
     let (most_bytes, most_headers) = most(&began);
     move || {
@@ -181,7 +182,7 @@ where
     });
     let connection =
         http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service);
-    // Before the first request hyper would not say GOAWAY, but close.
+    // hyper closes the connection without a GOAWAY if no request has arrived yet.
     let told = async {
         tokio::select! {
             () = drain.cancelled() => {}
@@ -191,16 +192,17 @@ where
     };
     let served = async {
         let mut connection = std::pin::pin!(connection);
-        // Answers to PING move bytes, and a window of zero none: what counts is what moves in the
-        // streams. One that waits for its origin is given up by its own limit, not by this one.
+        // PING acknowledgements move bytes but prove nothing, and a closed window moves none, so
+        // only activity within streams counts. A stream that waits for its origin has its own time
+        // limit.
         let (mut told, mut silent) = (std::pin::pin!(told), std::pin::pin!(activity.silence(idle)));
         let mut is_told = false;
         loop {
             let watched = poll_fn(|cx| watch.watch(cx, |cx| connection.as_mut().poll(cx)));
             tokio::select! {
                 ended = watched => return ended,
-                // Streams that the client opens before it has read the GOAWAY are served too
-                // (RFC 9113 section 6.8).
+                // Streams that the client opens before it reads the GOAWAY are served too (RFC 9113
+                // section 6.8).
                 () = told.as_mut(), if !is_told => {
                     is_told = true;
                     connection.as_mut().graceful_shutdown();
@@ -210,7 +212,7 @@ where
                     activity.end(Reason::IdleTimeout);
                     connection.as_mut().graceful_shutdown();
                     let ended = tokio::time::timeout(FAREWELL, connection).await;
-                    return ended.unwrap_or(Ok(())); // what is not over by then is cut off
+                    return ended.unwrap_or(Ok(())); // anything left by then is cut off
                 }
             }
         }
@@ -222,7 +224,7 @@ where
     }
 }
 
-/// What an HTTP/2 connection is set up with, whose heads may be that long.
+/// Configures hyper for an HTTP/2 connection with heads of at most `most_bytes`.
 fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     builder
@@ -231,8 +233,8 @@ fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        // Beyond this, h2 ends the stream or the connection by itself; between the limit and this
-        // the refusal is explained.
+        // Beyond this, h2 resets the stream or closes the connection on its own. Between the limit
+        // and this, the refusal is explained.
         .max_header_list_size(
             u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN),
         )
@@ -243,8 +245,8 @@ fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
     builder
 }
 
-/// Runs the streams of an HTTP/2 connection as tasks of the sandbox: they end with it, and its end
-/// waits for them, so that none is without its record.
+/// Runs the streams of an HTTP/2 connection as tasks of the sandbox. They end with the sandbox,
+/// which waits for them, so that each is recorded.
 #[derive(Clone)]
 struct Streams(Arc<Sandbox>);
 

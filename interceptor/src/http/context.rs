@@ -1,4 +1,4 @@
-//! What the requests of one connection have in common.
+//! State shared by the requests of one connection.
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -17,16 +17,16 @@ use crate::proxy::Sandbox;
 use crate::proxy::live::Alive;
 use crate::upstream::pool::{ConnectError, Connection, Key};
 
-/// No head has more fields, whatever the policy says: `http::HeaderMap` holds no more, and hyper
-/// makes room for as many as it is told before it reads a head.
+/// Maximum number of header fields, whatever the policy says: `http::HeaderMap` holds no more, and
+/// hyper allocates for its maximum before it reads a head.
 const MOST_HEADERS: u64 = 24_576;
 
-/// A connection to the origin that was begun while the sandbox's own TLS handshake still went on.
+/// A connection to the origin, begun during the TLS handshake with the sandbox.
 #[derive(Debug)]
 pub(crate) struct Early {
-    /// What it may be used for.
+    /// Which requests may use it.
     pub key: Key,
-    /// The dialling.
+    /// The task that dials.
     pub task: JoinHandle<Result<Connection, ConnectError>>,
 }
 
@@ -36,8 +36,8 @@ impl Drop for Early {
     }
 }
 
-/// The most header bytes and fields that a connection which begins with these limits is set up for:
-/// a policy that only goes back to the default is to hold at once.
+/// The maximum header bytes and fields to set up a connection for that begins with these limits. At
+/// least the defaults, so that a policy that returns to them applies to open connections at once.
 pub(super) fn most(limits: &Limits) -> (u64, u64) {
     let default = Limits::default();
     (
@@ -46,7 +46,7 @@ pub(super) fn most(limits: &Limits) -> (u64, u64) {
     )
 }
 
-/// A limit as a count of what is held in memory.
+/// Converts a limit to a number of items or bytes in memory.
 pub(super) fn count(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
@@ -54,41 +54,42 @@ pub(super) fn count(limit: u64) -> usize {
 /// One connection from the sandbox.
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// Whose it is.
+    /// The sandbox it belongs to.
     pub sandbox: Arc<Sandbox>,
     /// The host it is for.
     pub identity: Identity,
-    /// The address the sandbox asked for.
+    /// The address the sandbox connected to.
     pub asked: SocketAddr,
     /// HTTP/1.1 or HTTP/2.
     pub protocol: Protocol,
-    /// What the HTTP/1.1 filter tells.
+    /// Notes from the HTTP/1.1 filter.
     pub notes: Option<Notes>,
     /// Closes it.
     pub close: CancellationToken,
-    /// The limits that it began with: hyper's own ceilings and timers, which stay as they are.
+    /// The limits it began with; hyper's ceilings and timers cannot be changed later.
     pub limits: Limits,
-    /// Has an HTTP/2 connection end when what is under way is done, since its limits hold no more.
+    /// Ends an HTTP/2 connection after the requests in progress, because its limits are outdated.
     pub outdated: CancellationToken,
     /// Its entry among the sandbox's open connections.
     pub _alive: Alive,
     /// Taken by the first request that it fits.
     pub early: Mutex<Option<Early>>,
-    /// Whether what was begun early is counted among the host's requests, before any came.
+    /// Whether the early connection already counts as one of the host's requests, before any has
+    /// arrived.
     pub prepaid: AtomicBool,
-    /// What happens on it.
+    /// Activity on the connection.
     pub activity: Arc<Activity>,
-    /// Makes its record when it is dropped, in case that no request comes.
+    /// Writes a record on drop, if no request ever arrived.
     pub _unasked: Box<dyn Debug + Send + Sync>,
-    /// Cancelled when the connection is over, so that a WebSocket that it became ends with it.
+    /// Cancelled when the connection is over, so that a WebSocket on it ends too.
     pub over: CancellationToken,
-    /// The WebSocket that it became.
+    /// The WebSocket it became.
     pub switched: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Context {
-    /// Whether what cannot be changed on this connection is not what the limits of this moment ask
-    /// for: it ends with the request under way then, and the next one has them.
+    /// Whether the limits now in force need something that cannot be changed on this connection. It
+    /// then ends after the request in progress, and the next connection gets the new limits.
     pub(crate) fn is_outdated(&self) -> bool {
         let (began, now) = (&self.limits, self.sandbox.limits());
         let (bytes, headers) = most(began);
@@ -98,18 +99,18 @@ impl Context {
             || now.total_timeout != began.total_timeout
     }
 
-    /// Whether this request to the connection's own host was counted when its connection was begun;
-    /// true once.
+    /// Whether this request was already counted when its connection was begun early. True at most
+    /// once, and only for the connection's own host.
     pub(crate) fn take_prepaid(&self, key: &Key) -> bool {
         key.host == self.identity.host
             && key.port == self.identity.port
             && self.prepaid.swap(false, Ordering::Relaxed)
     }
 
-    /// The connection begun early, if it is what this request needs.
+    /// The early connection, if it fits this request.
     pub(crate) fn take_early(&self, key: &Key) -> Option<Early> {
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
-        // One of other rules fits no request any more.
+        // An early connection made under other rules fits no request any more.
         drop(early.take_if(|early| early.key.generation() != key.generation()));
         early.take_if(|early| early.key == *key)
     }

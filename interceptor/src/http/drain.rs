@@ -1,4 +1,4 @@
-//! What a client still sends of a body that nobody wants: taken, within bounds.
+//! Reads the rest of an unwanted body, within bounds.
 
 use std::time::Duration;
 
@@ -6,13 +6,14 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-/// How much of a body that the origin no longer wants is still read, and for how long, so that the
-/// answer is not lost to a reset.
+/// How much of an unwanted body is still read, and for how long, so that a reset does not lose the
+/// response.
 pub(crate) const DRAINED: usize = 64 * 1024 * 1024;
 const DRAINING: Duration = Duration::from_secs(5);
 
-/// Takes the rest of a body, within bounds, in a task of its own: closing under it, or resetting
-/// its stream, would lose the answer for clients that send before they read (RFC 9113 section 8.1).
+/// Reads the rest of a body in a task of its own, within bounds. Closing the connection or
+/// resetting the stream would lose the response for clients that send before they read (RFC 9113
+/// section 8.1).
 pub(crate) fn drain_behind(body: Incoming) {
     if body.is_end_stream() {
         return;
@@ -22,7 +23,7 @@ pub(crate) fn drain_behind(body: Incoming) {
     }
 }
 
-/// Takes the rest of a body, within bounds, and returns it as far as no more than `kept` came.
+/// Reads the rest of a body, within bounds. Returns it if it is at most `kept` bytes long.
 pub(crate) async fn drain(mut body: Incoming, kept: usize) -> Vec<u8> {
     let mut call = Vec::new();
     let drained = async {

@@ -1,5 +1,5 @@
-//! One request on its way through the pipeline, as the audit log will tell of it: recorded exactly
-//! once, when it is over, however it ends. An exchange that is dropped (the sandbox hung up, a task
+//! One request on its way through the pipeline, and its audit record: written exactly once, when
+//! the request is over, however it ends. An exchange that is dropped (the sandbox hung up, a task
 //! was cancelled) is recorded as it stands.
 
 use std::fmt;
@@ -22,15 +22,15 @@ use crate::proxy::echoes::MOST;
 use crate::proxy::live::Alive;
 use crate::proxy::quota::Permit;
 
-/// How long a body may take to say how it ended once its request was dropped.
-const LET_GO: Duration = Duration::from_secs(1);
+/// How long a body may take to report how it ended after its request was dropped.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The record of one request, until it is written.
+/// The record of one request until it is written.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// Whose it is: its log of records, its echoes, its tasks.
+    /// The sandbox it belongs to, with its audit log, echo limit and tasks.
     sandbox: Arc<Sandbox>,
-    /// Taken when it is emitted.
+    /// Taken when it is written.
     record: Option<Box<Record>>,
     started: Instant,
     up: Arc<AtomicU64>,
@@ -39,35 +39,36 @@ pub(crate) struct Exchange {
     place: Option<Permit>,
     /// Counts it as in progress.
     in_progress: Opened,
-    /// How long the proxy itself was at it, and since when it is again.
+    /// Time spent in the proxy itself, and when the current stretch began.
     own: Duration,
     running: Option<Instant>,
-    /// What the log says of it belongs to this.
+    /// Log lines about the request belong to this span.
     span: tracing::Span,
-    /// What happens on its connection.
+    /// Activity on its connection.
     activity: Arc<Activity>,
-    /// Its body, from when the request is sent.
+    /// Its body, once the request is being sent.
     sending: Option<Arc<Sending>>,
-    /// Whether the origin may have received anything of it.
+    /// Whether the origin may have received any part of it.
     sent: bool,
-    /// Whether its answer came to its end.
+    /// Whether its response is complete.
     complete: bool,
-    /// Its entry among what is open, and what cuts it off when a new policy does not permit it.
+    /// Its entry in the list of open requests, which cuts it off when a new policy does not permit
+    /// it.
     open: Option<Alive>,
-    /// Waits for that, made when it is first waited for.
+    /// Waits for that cut; created on first use.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-/// The sandbox has seen too many answers that hold a key.
+/// The sandbox has received too many responses that hold a key.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error(
-    "{MOST} answers with a real key were seen within an hour, which is the most; find out what \
-     sends it back"
+    "{MOST} answers with a real key were received within an hour, which is the limit; find out \
+     what returns it"
 )]
 pub(crate) struct TooManyEchoes;
 
 impl Exchange {
-    /// Begins the record of a request. Until a decision is noted it stands as refused: malformed.
+    /// Starts the record of a request. Until a decision is noted, it counts as refused: malformed.
     pub(crate) fn new(
         sandbox: &Arc<Sandbox>,
         protocol: Protocol,
@@ -76,7 +77,7 @@ impl Exchange {
         let record = Record::new(&sandbox.id, RequestId::new(), Kind::Request, Verdict::Deny)
             .reason(Reason::RequestMalformed)
             .protocol(protocol);
-        // Its fields are text in memory: made only where lines of requests are wanted.
+        // A span formats its fields into memory, so it is created only if request lines are logged.
         let span = tracing::info_span!("request", id = %record.id, sandbox = %sandbox.id);
         let now = Instant::now();
         Exchange {
@@ -99,20 +100,20 @@ impl Exchange {
         }
     }
 
-    /// The identity that the answer carries too.
+    /// The request id, which the response carries too.
     pub(crate) fn id(&self) -> RequestId {
         // The record is taken only on drop.
         self.record.as_ref().map(|record| record.id).unwrap_or_else(RequestId::new)
     }
 
-    /// Changes the record.
+    /// Updates the record.
     pub(crate) fn note(&mut self, change: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {
             change(record);
         }
     }
 
-    /// Notes that the request is let through.
+    /// Records that the request is allowed.
     pub(crate) fn allow(&mut self, allow: &Allow) {
         self.note(|record| {
             record.decision = Some(Verdict::Allow);
@@ -122,7 +123,7 @@ impl Exchange {
         });
     }
 
-    /// Notes that it is refused.
+    /// Records that the request is refused.
     pub(crate) fn deny(&mut self, deny: &Deny) {
         self.note(|record| {
             record.decision = Some(Verdict::Deny);
@@ -133,17 +134,17 @@ impl Exchange {
         });
     }
 
-    /// From here on the origin may have received some of it, or, if none was sent after all, not.
+    /// Sets whether the origin may have received any part of the request.
     pub(crate) fn sent(&mut self, sent: bool) {
         self.sent = sent;
     }
 
-    /// Its body is what `sending` tells of.
+    /// Follows the body through `sending`.
     pub(crate) fn sends(&mut self, sending: Arc<Sending>) {
         self.sending = Some(sending);
     }
 
-    /// Its answer came to its end.
+    /// Marks the response as complete.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
         if let Some(sending) = &self.sending {
@@ -151,7 +152,7 @@ impl Exchange {
         }
     }
 
-    /// Notes how it ended, if that is not noted yet: with `reason`, or with what broke its body.
+    /// Records how it ended, unless already known: what broke its body, or else `reason`.
     pub(crate) fn ended(&mut self, reason: Option<Reason>) {
         let broken = self.sending.as_ref().and_then(|sending| sending.broken());
         let reason = broken.map(|broken| broken.ends).or(reason);
@@ -159,7 +160,7 @@ impl Exchange {
         self.note(|record| record.reason = record.reason.or(reason));
     }
 
-    /// Notes that it failed after it was sent: it stays allowed.
+    /// Records a failure. A request that was already sent stays allowed.
     pub(crate) fn failed(&mut self, deny: &Deny, ends: Reason) {
         if !self.sent {
             self.deny(deny);
@@ -170,55 +171,56 @@ impl Exchange {
         });
     }
 
-    /// Keeps a place among the sandbox's requests in progress until the exchange is over.
+    /// Keeps its place among the sandbox's requests in progress until the exchange is over.
     pub(crate) fn hold(&mut self, place: Permit) {
         self.place = Some(place);
     }
 
-    /// What the log says of the request belongs to this span, which carries its id.
+    /// The span of the request's log lines, which carries its id.
     pub(crate) fn span(&self) -> &tracing::Span {
         &self.span
     }
 
-    /// What happens on its connection.
+    /// Activity on its connection.
     pub(crate) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 
-    /// What counts for the sandbox.
+    /// The sandbox's metrics.
     pub(crate) fn metrics(&self) -> &Arc<SandboxMetrics> {
         self.in_progress.metrics()
     }
 
-    /// From here on the time is the origin's, or the sandbox's.
-    pub(crate) fn wait(&mut self) {
+    /// Pauses the proxy's own time: the origin or the sandbox is working now.
+    pub(crate) fn pause(&mut self) {
         if let Some(since) = self.running.take() {
             self.own += since.elapsed();
         }
     }
 
-    /// From here on the time is the proxy's own again.
-    pub(crate) fn go_on(&mut self) {
+    /// Resumes the proxy's own time.
+    pub(crate) fn resume(&mut self) {
         self.running.get_or_insert_with(Instant::now);
     }
 
-    /// The head of the origin's answer goes to the sandbox: what the proxy added to it is known.
+    /// The head of the response goes to the sandbox, so the latency the proxy added is known.
     pub(crate) fn forwarded(&mut self) {
-        self.wait();
+        self.pause();
         self.metrics().added(self.own);
     }
 
-    /// Keeps its entry among what is open until the exchange is over, or cut off by that.
+    /// Keeps its entry in the list of open requests, which may cut it off, until the exchange is
+    /// over.
     pub(crate) fn enter(&mut self, alive: Alive) {
         self.open = Some(alive);
     }
 
-    /// What cuts it off.
+    /// The token that cuts it off.
     pub(crate) fn cut(&self) -> Option<CancellationToken> {
         self.open.as_ref().map(|open| open.token().clone())
     }
 
-    /// Ready when it is cut off.
+    /// Ready once it is cut off.
     pub(crate) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(open) = &self.open else { return Poll::Pending };
         let waiting =
@@ -226,10 +228,10 @@ impl Exchange {
         waiting.as_mut().poll(cx)
     }
 
-    /// Notes how many keys the answer held so far.
+    /// Records how many keys the response has held so far.
     ///
     /// # Errors
-    /// The sandbox has seen too many such answers: this one must end.
+    /// The sandbox has received too many such responses, so this one must end.
     pub(crate) fn echoed(&mut self, keys: u64) -> Result<(), TooManyEchoes> {
         let Some(record) = &mut self.record else { return Ok(()) };
         let Some(fresh) =
@@ -246,22 +248,22 @@ impl Exchange {
         Ok(())
     }
 
-    /// How many keys the answer held so far.
+    /// How many keys the response has held so far.
     pub(crate) fn keys_echoed(&self) -> u64 {
         self.record.as_ref().and_then(|record| record.key_echoed).unwrap_or(0)
     }
 
-    /// Where body bytes from the sandbox are counted.
+    /// The counter of body bytes from the sandbox.
     pub(crate) fn up(&self) -> Arc<AtomicU64> {
         self.up.clone()
     }
 
-    /// Notes bytes to the sandbox that were counted as they went.
+    /// Adds bytes sent to the sandbox that the metrics already count.
     pub(crate) fn note_down(&mut self, bytes: u64) {
         self.down += bytes;
     }
 
-    /// Counts body bytes to the sandbox.
+    /// Counts body bytes sent to the sandbox.
     pub(crate) fn add_down(&mut self, bytes: u64) {
         self.down += bytes;
         self.metrics().down(bytes);
@@ -270,7 +272,7 @@ impl Exchange {
 }
 
 impl Exchange {
-    /// What ended it before it was over.
+    /// Why it ended early.
     fn cause(&self) -> Reason {
         let cut = self.open.as_ref().is_some_and(|open| open.token().is_cancelled());
         match self.activity.limit() {
@@ -281,7 +283,7 @@ impl Exchange {
     }
 }
 
-/// What came of a request, in a line: `allowed GET api.openai.com/v1/models 200 45ms`.
+/// The outcome of a request in one line: `allowed GET api.openai.com/v1/models 200 45ms`.
 struct Summary<'a>(&'a Record);
 
 impl fmt::Display for Summary<'_> {
@@ -308,7 +310,7 @@ impl fmt::Display for Summary<'_> {
     }
 }
 
-/// A record that is complete but for how the request ended, where that is still found out.
+/// A complete record, except that how the request ended may still be unknown.
 struct Ending {
     record: Option<Box<Record>>,
     audit: Audit,
@@ -317,13 +319,13 @@ struct Ending {
 }
 
 impl Ending {
-    /// HTTP/2's library resets a stream whose body breaks the rules, and its request is dropped
-    /// before anybody has read why: the body itself says it, when it is let go of.
+    /// h2 resets a stream whose body breaks the rules and drops its request before anyone has read
+    /// why. The body itself reports the reason when it is dropped.
     async fn of(mut self, body: oneshot::Receiver<bool>, stopping: CancellationToken) {
         let is_malformed = tokio::select! {
             malformed = body => malformed.unwrap_or(false),
             () = stopping.cancelled() => false,
-            () = tokio::time::sleep(LET_GO) => false,
+            () = tokio::time::sleep(REPORT_TIMEOUT) => false,
         };
         if is_malformed && let Some(record) = &mut self.record {
             record.reason = Some(Reason::RequestMalformed);
@@ -361,7 +363,7 @@ impl Drop for Exchange {
         }
         let sent = self.sent;
         self.note(|record| {
-            // What the record says was allowed is what the origin received.
+            // Only what the origin received is recorded as allowed.
             if allowed && !sent {
                 record.decision = Some(Verdict::Deny);
             }

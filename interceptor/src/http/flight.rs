@@ -1,4 +1,4 @@
-//! A judged request on its way to its origin and back, and all that it carries.
+//! A judged request on its way to its origin and back, with everything it needs.
 
 use std::sync::Arc;
 
@@ -12,65 +12,65 @@ use crate::credential::Presented;
 use crate::proxy::Rules;
 use crate::upstream::pool::Key;
 
-/// Where a request leads.
+/// Where a request goes.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    /// How the origin is spoken to.
+    /// The scheme to use with the origin.
     pub scheme: Scheme,
     /// The host.
     pub host: Host,
     /// The port there.
     pub port: u16,
-    /// What the sandbox asked for, and what that stands for, where it asked under a base URL.
+    /// The base URL and the real target, if the sandbox used a base URL.
     pub based: Option<(BaseUrl, Uri)>,
 }
 
 impl Destination {
-    /// The target of a request that leads here, with its query.
+    /// The target of a request that goes here, with its query.
     pub(super) fn uri<'a>(&'a self, parts: &'a Parts) -> &'a Uri {
         self.based.as_ref().map_or(&parts.uri, |(_, uri)| uri)
     }
 }
 
-/// A request that may be forwarded, and the rules it was judged by: one value from here to its end
-/// (attack R9).
+/// A request that may be forwarded, with the rules it was judged by: they stay the same until it
+/// ends (attack R9).
 #[derive(Debug)]
 pub(crate) struct Judged {
     /// The rules.
     pub rules: Arc<Rules>,
-    /// Where it leads.
+    /// Where it goes.
     pub to: Destination,
-    /// What was decided.
+    /// The decision.
     pub allow: Allow,
-    /// Where placeholders stand in the request.
+    /// Where the request has placeholders.
     pub presented: Presented,
 }
 
 /// A judged request.
 #[derive(Debug)]
 pub(crate) struct Flight<'a> {
-    /// The connection that it came on.
+    /// The connection it came on.
     pub context: &'a Context,
-    /// Its head, as it was sent.
+    /// Its head, as sent.
     pub parts: Parts,
-    /// What was judged of it.
+    /// Its judgement.
     pub judged: Judged,
     /// Its record.
     pub exchange: Exchange,
 }
 
 impl Flight<'_> {
-    /// The policy that it was judged by.
+    /// The policy it was judged by.
     pub(super) fn policy(&self) -> &Policy {
         &self.judged.rules.policy
     }
 
-    /// The limits that hold for it.
+    /// The limits that apply to it.
     pub(super) fn limits(&self) -> &Limits {
         self.policy().limits()
     }
 
-    /// Where it leads.
+    /// The host it goes to.
     pub(super) fn host(&self) -> &Host {
         &self.judged.to.host
     }
@@ -80,13 +80,13 @@ impl Flight<'_> {
         self.judged.to.uri(&self.parts)
     }
 
-    /// What a connection for it is kept by.
+    /// The key of its connection in the pool.
     pub(super) fn key(&self) -> Key {
         let Judged { rules, to, allow, .. } = &self.judged;
         Key::new(rules.generation, to.scheme, to.host.clone(), to.port, allow.credential)
     }
 
-    /// Whether the rules that it was judged by still hold.
+    /// Whether the rules it was judged by are still in force.
     pub(super) fn is_current(&self) -> bool {
         self.judged.rules.generation == self.context.sandbox.generation()
     }

@@ -1,4 +1,5 @@
-//! Sends a judged request to its origin: built anew from what was judged, never relayed bytes.
+//! Sends a judged request to its origin. The request is rebuilt from what was judged; its bytes are
+//! never relayed.
 
 use std::sync::Arc;
 
@@ -30,19 +31,19 @@ use crate::tls::refusal::Attempt;
 use crate::upstream::body::Outgoing;
 use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
 
-/// The way to the origin.
+/// The route to the origin.
 #[derive(Debug)]
 struct Way {
-    /// What a connection is kept by.
+    /// The key of its connection in the pool.
     key: Key,
     /// The protocol to switch to.
     switch: Switch,
-    /// Whether to speak HTTP/2, if the origin does. Only HTTP/1.1 has upgrades; everything else
-    /// speaks upstream what the sandbox speaks.
+    /// Whether to use HTTP/2, if the origin supports it. Requests go out in the version they came
+    /// in, except that upgrades exist only in HTTP/1.1.
     h2: bool,
 }
 
-/// What is needed to send a request.
+/// Everything needed to send a request.
 #[derive(Debug)]
 struct Ready {
     head: Parts,
@@ -51,13 +52,13 @@ struct Ready {
     connection: Connection,
 }
 
-/// Sends a request and brings its answer back.
+/// Sends a request and returns its response.
 pub(super) async fn forward(
     mut flight: Flight<'_>,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
 ) -> Response<Download> {
-    // While it waits for its origin, its connection is not idle.
+    // A connection that waits for an origin is not idle.
     let _waiting = flight.exchange.activity().wait();
     let switch = Switch::asked(&flight.parts);
     let h2 = flight.context.protocol == Protocol::H2 && switch == Switch::None;
@@ -80,7 +81,7 @@ pub(super) async fn forward(
     }
 }
 
-/// Makes ready what is needed to send a request.
+/// Prepares everything needed to send a request.
 ///
 /// # Errors
 /// Why it is not sent.
@@ -90,17 +91,17 @@ async fn ready(flight: &mut Flight<'_>, way: &Way, body: &Incoming) -> Result<Re
         flight.judged.rules.keyring.refresh().await;
     }
     let (head, range) = outgoing(flight, &way.switch).map_err(Unsent::from)?;
-    flight.exchange.wait();
+    flight.exchange.pause();
     let connection = match connect(flight, way).await {
         Ok(connection) => connection,
         Err(error) => return Err(Box::new(unreachable(&way.key.host, &error).into())),
     };
-    flight.exchange.go_on();
+    flight.exchange.resume();
     flight.exchange.note(|record| record.ip = Some(connection.address.ip()));
     Ok(Ready { head, range, allowance, connection })
 }
 
-/// Counts a request against the limits of its host, and says what of its body they let through.
+/// Counts a request against the limits of its host, and returns how much body they still allow.
 fn allowance(flight: &Flight<'_>, key: &Key, body: &Incoming) -> Result<Option<Allowance>, Unsent> {
     let limits = flight.limits();
     let (budget, head) =
@@ -125,8 +126,8 @@ fn allowance(flight: &Flight<'_>, key: &Key, body: &Incoming) -> Result<Option<A
     }
 }
 
-/// The head that the origin gets: built from what was judged. With it, the range that it asks for,
-/// where keys are looked for.
+/// Builds the head for the origin from what was judged. Also returns the requested range, if the
+/// response is to be searched for keys.
 fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widened>), Deny> {
     let (parts, judged) = (&flight.parts, &flight.judged);
     let credential = judged.allow.credential;
@@ -138,11 +139,11 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
     head.headers = parts.headers.clone();
     head.uri = target(&judged.allow.path, flight.uri())?;
     strip_hop_by_hop(&mut head.headers);
-    // The proxy itself asks the sandbox to go on, when the origin begins to read.
+    // The proxy itself sends 100 Continue to the sandbox, once the origin begins to read.
     head.headers.remove(EXPECT);
     head.headers.remove(HOST);
     join_cookies(&mut head.headers);
-    // An offer to switch protocols is the connection's own; the one taken up is made anew below.
+    // An upgrade offer applies to one connection only; an accepted one is added again below.
     head.headers.remove(UPGRADE);
     head.headers.remove("http2-settings");
     if let Some(id) = credential {
@@ -159,7 +160,7 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
     let redactor = judged.rules.keyring.redactor().map_err(|error| {
         refusal(
             Reason::UpstreamProtocol,
-            format!("nothing was sent, since the answer could not be searched: {error}"),
+            format!("nothing was sent, because the answer could not be searched for keys: {error}"),
         )
     })?;
     let range = redactor.and_then(|redactor| offers::searchable(&mut head, &redactor));
@@ -170,20 +171,20 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
     Ok((head, range))
 }
 
-/// The refusal of a protocol in which a key that comes back could not be told.
+/// Refuses a protocol in which returned keys could not be found.
 fn unsearchable(host: &Host, protocol: &HeaderValue) -> Deny {
     let protocol = String::from_utf8_lossy(protocol.as_bytes()).into_owned();
     let message = format!(
         "the request was refused: it asks to switch to `{protocol}`, and what `{}` sends in that \
          protocol cannot be searched for the real key; on a host that a credential governs only \
-         `websocket` can be switched to: use a client that speaks it (kubectl 1.31 and later do), \
-         or take the host out of the credential",
+         `websocket` can be switched to: use a client that supports it (kubectl 1.31 or later), \
+         or remove the host from the credential",
         host
     );
     Deny { filter: Filter::Credential, ..refusal(Reason::ProtocolDenied, message) }
 }
 
-/// The path that was judged with the query that was sent, byte for byte.
+/// The path as judged, with the query as sent, byte for byte.
 fn target(path: &JudgedPath, sent: &Uri) -> Result<Uri, Deny> {
     let as_sent = sent.path_and_query().filter(|target| match path {
         JudgedPath::Canonical(path) => target.path() == path.as_str(),
@@ -198,7 +199,7 @@ fn target(path: &JudgedPath, sent: &Uri) -> Result<Uri, Deny> {
                 None => path.to_string(),
             };
             PathAndQuery::try_from(text).map_err(|_| {
-                refusal(Reason::PathAmbiguous, "the path cannot stand in a request".to_owned())
+                refusal(Reason::PathAmbiguous, "the path cannot be written in a request".to_owned())
             })?
         }
     };
@@ -218,7 +219,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 async fn connect(flight: &Flight<'_>, way: &Way) -> Result<Connection, ConnectError> {
     if let Some(mut early) = flight.context.take_early(&way.key) {
-        // It may have failed for a reason that is over by now; then a new attempt gives the answer.
+        // It may have failed for a reason that no longer holds, so try again.
         if let Ok(Ok(connection)) = (&mut early.task).await {
             return Ok(connection);
         }
@@ -234,8 +235,8 @@ fn upload(flight: &mut Flight<'_>, body: Incoming, allowance: Option<Allowance>)
     Upload::new(body, &mut flight.exchange, rules.policy.limits(), allowance, trailers)
 }
 
-/// Sends the request, once more if a kept connection turned out to be closed: before any of it was
-/// sent, or, where that does no harm, before any byte of an answer.
+/// Sends the request. If a pooled connection turns out to be closed, sends it again: if nothing was
+/// sent yet, or, for a safe request without a body, if no byte of a response arrived.
 async fn send(
     flight: &mut Flight<'_>,
     way: &Way,
@@ -255,9 +256,9 @@ async fn send(
             asked_for_certificate: connection.asked_for_certificate,
         };
         flight.exchange.sent(true);
-        flight.exchange.wait();
+        flight.exchange.pause();
         let sent = sending.patiently(pool.send(connection, key, request), &limits).await;
-        flight.exchange.go_on();
+        flight.exchange.resume();
         let failed = match sent.map_err(|impatience| too_slow(&key.host, impatience, &limits))? {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
@@ -266,25 +267,29 @@ async fn send(
             Some(unsent) if used => {
                 flight.exchange.sent(false);
                 request = unsent;
-                flight.exchange.wait();
+                flight.exchange.pause();
                 pool.get(flight.policy(), key, way.h2).await
             }
             None if failed.stale && repeatable && flight.is_current() => {
-                tracing::debug!(host = %key.host, "a kept connection ended, the request is sent again");
+                tracing::debug!(
+                    host = %key.host,
+                    "a pooled connection had ended; sending the request again"
+                );
                 let upload =
                     Upload::empty(&flight.exchange, &limits, sending.clone(), &flight.judged.rules);
                 request = Request::from_parts(outgoing(flight, &way.switch)?.0, Box::new(upload));
-                flight.exchange.wait();
+                flight.exchange.pause();
                 pool.renewed(flight.policy(), key, way.h2).await
             }
             unsent => {
-                // hyper writes no head whose body fails at once; HTTP/2 sends it before the reset.
+                // hyper writes no head if the body fails at once; HTTP/2 sends the head before the
+                // reset.
                 flight.exchange.sent(unsent.is_none() && (over_h2 || sending.head_was_sent()));
                 return Err(broken(&key.host, &failed.error, attempt).into());
             }
         };
         connection = dialled.map_err(|error| unreachable(&key.host, &error))?;
-        flight.exchange.go_on();
+        flight.exchange.resume();
         flight.exchange.note(|record| record.ip = Some(connection.address.ip()));
     }
     let message = format!("`{}` closes every connection at once", key.host);

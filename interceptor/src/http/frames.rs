@@ -1,10 +1,10 @@
-//! Reads along on an HTTP/2 connection: how many heads of requests came whole, and what the library
-//! answers by itself. It sees frame headers (RFC 9113 section 4.1) and a few bytes behind them; it
-//! changes nothing, and holds as much of a connection of any length.
+//! Watches an HTTP/2 connection: how many request heads arrived completely, and what h2 answers on
+//! its own. It reads frame headers (RFC 9113 section 4.1) and a few payload bytes, changes nothing,
+//! and uses constant memory.
 //!
-//! The library resets a stream whose head it does not take, and answers 431 to one that is too
-//! large, without a word to whoever serves. How many such there were is the number of heads less
-//! the number of requests that were served, at a moment when nothing is on its way between the two.
+//! When h2 resets a stream because of its head, or answers an oversized head with 431, it does not
+//! tell the server. The number of such heads is the number of complete heads minus the number of
+//! requests served, taken at a moment when none is in between.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 const HEAD: usize = 9;
-/// The most of a payload that is looked at: a GOAWAY's numbers, a head that is a status alone.
+/// How much of a payload is read: the numbers of a GOAWAY, or a head with only a status.
 const SEEN: usize = 24;
 
 const HEADERS: u8 = 1;
@@ -28,55 +28,55 @@ const END_HEADERS: u8 = 4;
 const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// What was seen of a connection.
+/// What was seen on a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally(Arc<Mutex<Counts>>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Heads that came whole, and requests that were made of them.
+    /// Complete heads, and the requests made from them.
     whole: u64,
     served: u64,
-    /// Heads that were told of already as not served.
+    /// Heads already reported as not served.
     told: u64,
-    /// A head has begun.
+    /// A head has begun and is incomplete.
     begun: bool,
-    /// Bare 431s and refused streams that were not told of yet.
+    /// Bare 431s and refused streams not yet reported.
     too_large: u64,
     refused: u64,
-    /// What is to be written waits for the sandbox: until then the library may read no frame on.
+    /// A write is blocked by the sandbox; until it proceeds, h2 may not read further frames.
     blocked: bool,
-    /// Later streams count no more, and the code that the connection ends with.
+    /// From the GOAWAY: the last stream that counts, and the error code.
     last: Option<u32>,
     code: u32,
 }
 
-/// Heads that came to nothing.
+/// Heads that became no request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unserved {
-    /// Their streams were reset: they break the rules of HTTP.
+    /// Their streams were reset because they violate HTTP.
     pub malformed: u64,
-    /// They were answered 431.
+    /// Answered with 431.
     pub too_large: u64,
-    /// They were more, or larger, than the library has patience for.
+    /// Beyond h2's limits on number or size.
     pub refused: u64,
-    /// The connection ended before they were read, or before they were whole.
+    /// The connection ended before they were read or complete.
     pub unread: u64,
 }
 
 impl Tally {
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        // Nothing panics while it is held; and each field is valid at any time.
+        // Nothing panics while the lock is held, and each field is valid at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request was made of a head.
+    /// A request was made from a head.
     pub(super) fn served(&self) {
         self.lock().served += 1;
     }
 
-    /// What was not served since the last call. To be called when the library has done all it can
-    /// for now: then every whole head that it read is served or answered.
+    /// Heads not served since the last call. Call this when h2 has done all it can for now: every
+    /// complete head it has read is then served or answered.
     pub(super) fn settle(&self) -> Unserved {
         let mut counts = self.lock();
         if counts.blocked || counts.whole == counts.served + counts.told {
@@ -85,13 +85,13 @@ impl Tally {
         counts.take()
     }
 
-    /// What was not served when the connection is over.
+    /// Heads not served by the end of the connection.
     pub(super) fn rest(&self) -> Unserved {
         let mut counts = self.lock();
         let (code, begun) = (counts.code, std::mem::take(&mut counts.begun));
         let mut rest = counts.take();
         match code {
-            // It ended by itself: no rule was broken by what it did not read to the end.
+            // A regular end: heads that h2 did not finish reading broke no rule.
             0 => {
                 rest.unread = rest.malformed + u64::from(begun);
                 rest.malformed = 0;
@@ -127,13 +127,13 @@ struct Frame<'a> {
     seen: &'a [u8],
 }
 
-/// Finds the frames in one direction.
+/// Parses the frames of one direction.
 #[derive(Debug)]
 struct Scan {
-    /// What comes before the first frame.
+    /// Bytes before the first frame.
     skip: usize,
     head: [u8; HEAD],
-    /// How much of a frame's head was read, and how much of its payload is to come.
+    /// How much of the frame's head was read, and how much of its payload is still to come.
     read: usize,
     left: usize,
     seen: [u8; SEEN],
@@ -145,12 +145,12 @@ impl Scan {
         Scan { skip, head: [0; HEAD], read: 0, left: 0, seen: [0; SEEN], kept: 0 }
     }
 
-    /// The stream of a frame of this kind that has begun, and of which more is to come.
+    /// The stream of an incomplete frame of this kind.
     fn within(&self, kind: u8) -> Option<u32> {
         (self.read == HEAD && self.head[3] == kind).then(|| self.stream())
     }
 
-    /// Takes what comes, and shows each frame that ends in it.
+    /// Takes bytes and calls `each` for each frame that ends in them.
     fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame<'_>)) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
@@ -196,14 +196,14 @@ impl Scan {
     }
 }
 
-/// A stream that is read along on.
+/// A stream that is watched.
 #[derive(Debug)]
 pub(super) struct Frames<S> {
     stream: S,
     tally: Tally,
     from: Scan,
     to: Scan,
-    /// The last stream that the sandbox opened, and whether the head of it counts.
+    /// The last stream that the sandbox opened, and whether its head counts.
     opened: u32,
     counts: bool,
 }
@@ -220,7 +220,7 @@ impl<S> Frames<S> {
         let mut tally = self.tally.lock();
         self.from.take(bytes, |frame| {
             match frame.kind {
-                // Of a stream that is open already it is the trailers, which end with the stream.
+                // On a stream that is already open, these are trailers.
                 HEADERS => {
                     *counts = frame.stream > *opened
                         && tally.last.is_none_or(|last| frame.stream <= last);
@@ -233,7 +233,7 @@ impl<S> Frames<S> {
             tally.whole += u64::from(whole && *counts);
             tally.begun = !whole && *counts;
         });
-        // One that is no whole frame yet has begun, too.
+        // An incomplete frame counts as begun, too.
         let partial = self.from.within(HEADERS).filter(|stream| *stream > self.opened);
         tally.begun |= partial.is_some_and(|stream| tally.last.is_none_or(|last| stream <= last));
     }
@@ -243,7 +243,7 @@ impl<S> Frames<S> {
         tally.blocked = false;
         self.to.take(bytes, |frame| match frame.kind {
             HEADERS if frame.flags & (END_STREAM | END_HEADERS) == END_STREAM | END_HEADERS => {
-                // hyper's own answers have a date at least.
+                // hyper's own responses have a date at least.
                 tally.too_large += u64::from(frame.length <= SEEN && is_one_field(frame.seen));
             }
             RST_STREAM if number(frame.seen, 0) == Some(REFUSED_STREAM) => tally.refused += 1,
@@ -265,10 +265,10 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Whether a header block is one field (RFC 7541 section 6): an index, or a literal with the name
-/// of the static table, as a status alone is.
+/// Whether a header block is a single field (RFC 7541 section 6), either indexed or a literal with
+/// a name from the static table. A head with only a status is one.
 fn is_one_field(mut block: &[u8]) -> bool {
-    // The sizes of the dynamic table that may stand before it.
+    // Dynamic table size updates may precede it.
     while let [first, rest @ ..] = block
         && first & 0xe0 == 0x20
     {
@@ -287,7 +287,7 @@ fn is_one_field(mut block: &[u8]) -> bool {
     }
 }
 
-/// What follows a number (RFC 7541 section 5.1) whose first byte has such a prefix.
+/// What follows an integer (RFC 7541 section 5.1) with this first byte and prefix.
 fn after_number(first: u8, prefix: u8, rest: &[u8]) -> Option<&[u8]> {
     if first & prefix != prefix {
         return Some(rest);
@@ -390,7 +390,7 @@ mod tests {
     const BARE: &[u8] = &[0x48, 0x82, 0x68, 0x01];
 
     #[test]
-    fn heads_that_are_not_served_are_told_of_once() {
+    fn unserved_heads_are_reported_once() {
         let came: Vec<_> =
             (0..5).map(|n| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, b"xyz")).collect();
         let went = [
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_and_what_comes_after_a_goodbye_open_no_stream() {
+    fn trailers_and_frames_after_goaway_open_no_stream() {
         let came = [
             frame(HEADERS, END_HEADERS, 1, b"x"),
             frame(HEADERS, END_HEADERS | END_STREAM, 1, b"x"),
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_slowly_settles_nothing() {
+    fn nothing_is_settled_while_a_write_is_blocked() {
         let (frames, tally) = after(&[frame(HEADERS, END_HEADERS, 1, b"x")], &[], 0, 1000);
         let _ = frames.wrote::<()>(Poll::Pending);
         assert_eq!(tally.settle(), Unserved::default());
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_is_never_whole_is_told_of_at_the_end() {
+    fn an_incomplete_head_is_reported_at_the_end() {
         let halves = [
             vec![frame(HEADERS, 0, 1, b"x")],
             vec![frame(HEADERS, END_HEADERS, 1, b"xxxxxxxx")[..12].to_vec()],
@@ -480,7 +480,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_comes_does_any_harm(
+        fn no_input_panics(
             bytes in prop::collection::vec(any::<u8>(), 0..400), pieces in 1_usize..50,
         ) {
             let (mut frames, tally) = Frames::new(());

@@ -1,16 +1,16 @@
-//! Makes a permitted request to a governed host the one that is forwarded: the client's
-//! authentication out, the real key in.
+//! Turns a permitted request to a governed host into the one that is forwarded: removes the
+//! client's authentication and adds the real key.
 //!
-//! A request that comes here was judged: host, method, path and credential are settled. What leaves
-//! has exactly one authentication, in the form in which the client presented the placeholder, or in
-//! the credential's first (git's: Basic). Everything else that could authenticate is gone first,
-//! and what could lead the origin elsewhere: `policy::strip` says what. Hop-by-hop fields go before
-//! that (RFC 9110 7.6.1), so nothing the client lists in `connection` can take away what is set
-//! here. A request that cannot be made so is not forwarded.
+//! A request that arrives here has been judged: host, method, path and credential are settled. What
+//! leaves has exactly one authentication: in the form in which the client presented the
+//! placeholder, or else in the credential's first form (for git: Basic). Before that, every other
+//! authentication is removed, and everything that could lead the origin elsewhere: see
+//! `policy::strip`. Hop-by-hop fields go first (RFC 9110 7.6.1), so that `connection` cannot remove
+//! what is set here. If any of this fails, the request is not forwarded.
 //!
-//! A `sec-websocket-*` field never carries a key (the answer to `sec-websocket-key` is a digest of
-//! it); of `sec-websocket-protocol` those entries are removed in which browsers' clients put a key
-//! of their own.
+//! A `sec-websocket-*` field never carries a key, since the response to `sec-websocket-key` is a
+//! digest of it. Entries of `sec-websocket-protocol` in which browser clients send a key are
+//! removed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::{Keyring, Presented, basic};
 
-/// Fields of one connection, whether `connection` names them or not. `upgrade` is the caller's.
+/// Hop-by-hop fields, whether `connection` names them or not. The caller handles `upgrade`.
 const HOP_BY_HOP: [&str; 7] = [
     "connection",
     "http2-settings",
@@ -36,37 +36,36 @@ const HOP_BY_HOP: [&str; 7] = [
     "transfer-encoding",
 ];
 
-/// What `connection` cannot make hop-by-hop: fields that route or frame the message, and `upgrade`,
-/// which is the caller's.
+/// Fields that `connection` cannot make hop-by-hop, because they route or frame the message; and
+/// `upgrade`, which the caller handles.
 const END_TO_END: [&str; 4] = ["host", "content-length", "content-type", "upgrade"];
 
-/// How the paths of git's smart protocol end.
+/// How paths of git's smart HTTP protocol end.
 const GIT_PATHS: [&str; 3] = ["/info/refs", "/git-upload-pack", "/git-receive-pack"];
 
-/// What a query parameter's value is written with: unreserved characters alone (RFC 3986 2.3).
+/// The characters left as they are in a query value: unreserved ones (RFC 3986 2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why a request cannot carry its credential. It must not be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InjectError {
     /// The keyring does not have the credential.
-    #[error("the credential's key is not there")]
+    #[error("the credential's key is missing")]
     NoKey,
-    /// The key in its form is not a header value.
-    #[error("the credential's form makes no header value of the key")]
+    /// The key in its form is not a valid header value.
+    #[error("the key in the credential's form is not a valid header value")]
     Header,
-    /// The query with the key is none.
-    #[error("the credential's form makes no query of the key")]
+    /// The query with the key is not valid.
+    #[error("the key in the credential's form is not a valid query")]
     Query,
 }
 
-/// Strips every authentication that the client sent and sets the real key.
+/// Removes every authentication that the client sent and sets the real key.
 ///
-/// `presented` is what [`Keyring::presented`] said of this very request, before anything in it was
-/// changed.
+/// `presented` is what [`Keyring::presented`] returned for this request, before it was changed.
 ///
 /// # Errors
-/// The request cannot be made so; nothing of it may be forwarded. See [`InjectError`].
+/// The key cannot be set, so none of the request may be forwarded. See [`InjectError`].
 pub fn inject(
     parts: &mut Parts,
     policy: &Policy,
@@ -106,9 +105,9 @@ pub fn inject(
     Ok(())
 }
 
-/// The form for a request that presents no placeholder: the credential's first; for git's smart
-/// protocol, Basic, if the credential has it. Git asks without credentials until it is told to, and
-/// the forges that take other forms for their APIs take only Basic there
+/// The form for a request without a placeholder: the credential's first, or Basic for git's smart
+/// HTTP protocol, if the credential has it. Git authenticates only when asked to, and forges that
+/// accept other forms for their APIs accept only Basic for git
 /// (<https://git-scm.com/docs/http-protocol>).
 fn unasked<'a>(forms: &'a [Form], path: &str) -> Option<&'a Form> {
     let basic = || forms.iter().find(|form| matches!(form, Form::Basic { .. }));
@@ -116,9 +115,9 @@ fn unasked<'a>(forms: &'a [Form], path: &str) -> Option<&'a Form> {
     git.then(basic).flatten().or(forms.first())
 }
 
-/// Removes the fields that concern one connection only (RFC 9110 7.6.1): those that `connection`
-/// names, `connection` itself and those that are always hop-by-hop. `te: trailers` stays, since it
-/// is how gRPC says that it can read them; `upgrade` stays for the caller to judge.
+/// Removes hop-by-hop fields (RFC 9110 7.6.1): those that `connection` names, `connection` itself
+/// and those that always are. `te: trailers` stays, since gRPC uses it to say that it accepts
+/// trailers. `upgrade` stays for the caller to handle.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -142,14 +141,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes from a request's trailers what authenticates: whoever reads them may merge them into the
-/// headers (RFC 9110 6.5.1).
+/// Removes authentication from a request's trailers, because their recipient may merge them into
+/// the headers (RFC 9110 6.5.1).
 pub fn strip_trailer_authentication(trailers: &mut HeaderMap, policy: &Policy, id: CredentialId) {
     strip_headers(trailers, policy.strip(id));
 }
 
-/// Removes what authenticates, and what could lead the origin to another path or host than the one
-/// that was judged.
+/// Removes authentication, and fields that could lead the origin to another path or host than was
+/// judged.
 fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
     let names: SmallVec<[HeaderName; 4]> =
         headers.keys().filter(|name| strip.header(name.as_str())).cloned().collect();
@@ -167,9 +166,9 @@ fn strip_headers(headers: &mut HeaderMap, strip: &Strip) {
     }
 }
 
-/// A header value that HPACK never indexes (RFC 7541 7.1.3) and `Debug` never shows.
+/// A header value that HPACK never indexes (RFC 7541 7.1.3) and `Debug` never prints.
 fn value(parts: &[&str]) -> Result<HeaderValue, InjectError> {
-    // Checked before, so that the only copy of the key is the one that is sent.
+    // Checked first, so that the key is copied only into the value that is sent.
     let is_visible = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
     if !parts.iter().all(|part| part.bytes().all(is_visible)) {
         return Err(InjectError::Header);
@@ -179,14 +178,14 @@ fn value(parts: &[&str]) -> Result<HeaderValue, InjectError> {
     Ok(value)
 }
 
-/// What stands before and behind the key in Basic credentials.
+/// The bytes before and after the key in Basic credentials.
 struct BasicUser {
     before: Vec<u8>,
     behind: Vec<u8>,
 }
 
-/// The client's own user name, or the password behind the key where it presented the placeholder as
-/// the user name, unless the form fixes the name.
+/// The client's own user name, unless the form fixes one. If the client sent the placeholder as the
+/// user name, its password follows the key.
 fn basic_user(
     headers: &HeaderMap,
     keyring: &Keyring,
@@ -218,8 +217,8 @@ fn basic_value(user: BasicUser, key: &str) -> Result<HeaderValue, InjectError> {
     value(&["Basic ", &encoded])
 }
 
-/// The URI without the query parameters that authenticate, and with the real one behind the others;
-/// the rest byte for byte. `None` where nothing changes.
+/// The URI without query parameters that authenticate, and with the real one appended; all else
+/// stays byte for byte. `None` if nothing changes.
 fn with_query(
     uri: &Uri,
     strip: &Strip,
@@ -231,7 +230,7 @@ fn with_query(
         None if set.is_none() => return Ok(None),
         None => query.to_owned(),
     };
-    // An empty parameter is nothing to keep a `?` or an `&` for, where the key stands alone.
+    // Drop empty parameters, so that no stray `?` or `&` is left.
     if kept.bytes().all(|byte| byte == b'&' || byte == b';') {
         kept.clear();
     }

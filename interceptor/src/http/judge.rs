@@ -1,5 +1,5 @@
-//! Judges a request: which host it is for, where it leads, and whether the rules permit it. Nothing
-//! that is given here is changed.
+//! Judges a request: which host it is for, where it goes, and whether the rules permit it. Changes
+//! nothing it is given.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use super::strict::REFUSED_METHOD;
 use super::strict::head::{self, Refused};
 use crate::proxy::Rules;
 
-/// The refusal that a request of the HTTP/1.1 filter stands for, if it is one.
+/// The HTTP/1.1 filter replaces a refused request with a stand-in. Returns its refusal if this is
+/// one.
 pub(super) fn stand_in(
     rules: &Arc<Rules>,
     context: &Context,
@@ -70,7 +71,7 @@ pub(super) fn judge(
     }
 }
 
-/// The host that the request is for.
+/// The host of the request.
 fn host(rules: &Arc<Rules>, identity: &Identity, parts: &Parts) -> Result<Host, Box<Denied>> {
     let refused = |deny| Denied::new(deny, rules, Some(identity.host.clone()));
     if let Some(deny) = unsound(parts, rules.policy.limits()) {
@@ -78,7 +79,7 @@ fn host(rules: &Arc<Rules>, identity: &Identity, parts: &Parts) -> Result<Host, 
     }
     let host = match authority::host(parts, identity) {
         Ok(host) => host,
-        // CONNECT names another host by its nature; it is refused for what it is.
+        // CONNECT always names another host, and is refused for being CONNECT.
         Err(_) if parts.method == Method::CONNECT => identity.host.clone(),
         Err(deny) => return Err(refused(deny)),
     };
@@ -90,7 +91,7 @@ fn host(rules: &Arc<Rules>, identity: &Identity, parts: &Parts) -> Result<Host, 
     Ok(host)
 }
 
-/// Where it leads: a request under a base URL is from here on one to the host that it stands for,
+/// Where the request goes. A request under a base URL counts as one to the real host from here on,
 /// for rules, records and the origin alike.
 fn destination(
     rules: &Arc<Rules>,
@@ -113,8 +114,7 @@ fn destination(
     }
 }
 
-/// The refusal of a field on a governed host that its servers may read as one that frames a
-/// message.
+/// Refuses a header field on a governed host that its servers may read as message framing.
 fn imitation(policy: &Policy, to: &Destination, headers: &HeaderMap) -> Option<Deny> {
     let framing = headers.keys().find_map(|name| resembles_framing(name.as_str()))?;
     if !policy.is_governed(to.scheme, &to.host, to.port) {
@@ -122,13 +122,13 @@ fn imitation(policy: &Policy, to: &Destination, headers: &HeaderMap) -> Option<D
     }
     let message = format!(
         "the request has a header whose name some servers read as `{framing}`, though it is \
-         spelled otherwise; leave it out"
+         spelled differently; remove it"
     );
     Some(refusal(Reason::RequestMalformed, message))
 }
 
-/// The credentials that a request means. A base URL names one, as a placeholder would; a
-/// placeholder of another contradicts it.
+/// The credentials the request uses. A base URL names one, as a placeholder would; a placeholder
+/// for a different credential contradicts it.
 fn meant<'a>(presented: &'a [CredentialId], to: &Destination) -> Cow<'a, [CredentialId]> {
     match &to.based {
         Some((based, _)) if !presented.contains(&based.credential) => {
@@ -140,7 +140,7 @@ fn meant<'a>(presented: &'a [CredentialId], to: &Destination) -> Cow<'a, [Creden
     }
 }
 
-/// Says of a later policy whether it would have permitted a request.
+/// Tells whether a later policy would have permitted the request.
 pub(super) fn later(
     parts: &Parts,
     judged: &Judged,
@@ -149,12 +149,12 @@ pub(super) fn later(
     let (scheme, port, host) = (to.scheme, to.port, to.host.clone());
     let (method, uri) = (parts.method.clone(), to.uri(parts).clone());
     let overrides: Vec<String> = overrides(parts).map(Cow::into_owned).collect();
-    // By name: what a stream or a WebSocket holds for its life keeps no rules, nor keys, of before.
+    // By name, so that a long stream or WebSocket keeps no old rules or keys alive.
     let before: SmallVec<[Arc<str>; 1]> =
         presented.credentials.iter().map(|id| rules.policy.shared_name(*id)).collect();
     move |policy| {
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
-        // A credential that is gone permits nothing.
+        // Without its credential, the request is not permitted.
         let named = before.iter().map(|name| policy.credential_named(name));
         let Some(presented) = named.collect::<Option<Vec<_>>>() else { return false };
         let decision = policy.decide(&Request {
@@ -170,23 +170,24 @@ pub(super) fn later(
     }
 }
 
-/// The values of the headers and parameters that let a request say that it is of another method.
+/// The values of headers and query parameters that override the request's method.
 fn overrides(parts: &Parts) -> impl Iterator<Item = Cow<'_, str>> {
     let named = parts.headers.iter().filter(|(name, _)| is_method_override(name.as_str()));
-    // A value that is not text allows nothing: it is judged as a method that no rule names.
+    // A value that is not text allows nothing: it counts as a method that no rule names.
     let named = named.map(|(_, value)| Cow::Borrowed(value.to_str().unwrap_or("\u{fffd}")));
     named.chain(query_overrides(parts.uri.query().unwrap_or_default()).map(Cow::Owned))
 }
 
-/// How much a head is: RFC 9113 section 10.5.1 counts 32 bytes for each field; its pseudo-fields
-/// are counted alike.
+/// The size of a head. RFC 9113 section 10.5.1 adds 32 bytes per field, and pseudo-header fields
+/// count alike.
 pub(super) fn head_bytes(headers: &HeaderMap, uri: &Uri) -> u64 {
     let fields: usize =
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     (fields + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 
-/// The refusal of a head that HTTP/1.1's filter would not let through: HTTP/2 has none before it.
+/// Refuses an HTTP/2 head that the HTTP/1.1 filter would not let through; HTTP/2 has no such
+/// filter.
 fn unsound(parts: &Parts, limits: &Limits) -> Option<Deny> {
     if parts.version < Version::HTTP_2 {
         return None;

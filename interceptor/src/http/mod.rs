@@ -1,21 +1,22 @@
-//! The way of a request, one file a step: serve, judge, inject, forward, respond, upgrade; and
-//! refuse, for every "no" on it.
+//! The path of a request, one file per step: serve, judge, inject, forward, respond, upgrade. Every
+//! "no" along the way is in refuse.
 //!
 //! - `connection`: one connection, HTTP/1.1 or HTTP/2, until it ends. `strict` lets only
-//!   well-formed HTTP/1.1 messages reach hyper, and `rest` takes the stream back from it while
-//!   nothing moves; `context` is what its requests have in common; `activity` and `stall` say
-//!   whether it is idle; `frames` and `unserved` see what never becomes a request, for its record.
-//! - `serve`: its requests, each by itself.
+//!   well-formed HTTP/1.1 messages reach hyper, and `rest` takes the stream back from hyper while
+//!   the connection is idle. `context` holds what its requests share. `activity` and `stall` tell
+//!   whether it is idle. `frames` and `unserved` record input that never becomes a request.
+//! - `serve`: its requests, each judged on its own.
 //! - `judge`: which host a request is for (`authority`, `base_url`) and whether it is permitted.
-//! - `flight`: a judged request and all that it carries.
-//! - `forward`: the judged request, sent to its origin: built anew, with the real key ([`inject`]),
-//!   without what would hide an answer from the search (`offers`), fitted to its connection
-//!   (`address`). `upload`, `trailers`, `sending`: its body, counted, limited, never collected.
-//! - `respond`: the answer, brought back, with real keys taken out ([`redact`]). `body`: what of it
-//!   is on its way.
+//! - `flight`: a judged request with everything its forwarding needs.
+//! - `forward`: sends the judged request to its origin. It is rebuilt with the real key
+//!   ([`inject`]), without headers that would hide the response from redaction (`offers`), and for
+//!   the protocol of its connection (`address`). `upload`, `trailers`, `sending`: its body, counted
+//!   and limited, never buffered whole.
+//! - `respond`: brings the response back, with real keys removed ([`redact`]). `body`: its body, as
+//!   it streams.
 //! - `upgrade`: WebSockets and other protocols after their handshake.
-//! - `refuse`: refusals and failures, in JSON, or where a client's own protocol has a place for
-//!   them (`dialect`). `drain` takes what the client still sends.
+//! - `refuse`: refusals and failures, as JSON or in the client's own protocol (`dialect`). `drain`
+//!   reads what the client still sends.
 //! - `exchange`: the audit record of a request.
 
 pub(crate) mod activity;

@@ -1,14 +1,13 @@
-//! What a request offers or asks for that decides whether its answer can be searched for keys:
-//! content codings, compressed messages, ranges, other protocols. Where a sandbox has keys, on
-//! whatever host, what would hide them is not offered; an origin that takes up what was not offered
-//! is refused (`respond`).
+//! What a request offers or asks for that decides whether its response can be searched for keys:
+//! content codings, message compression, ranges, other protocols. If a sandbox has keys, nothing
+//! that would hide them is offered, to any host, and an origin that uses what was not offered is
+//! refused (`respond`).
 //!
 //! # Other protocols
-//! A WebSocket is read frame by frame. Of what else a client may upgrade to (SPDY/3.1 of older
-//! Kubernetes clients, `tcp` of Docker's) nothing is known but its bytes: it is carried to hosts
-//! that get no key, and refused in words on those that do. An offer of another version of HTTP, or
-//! of TLS, is the connection's own and not taken up, as RFC 9110 section 7.8 permits: the answer
-//! says all there is to say without it.
+//! WebSockets are read frame by frame. Other protocols a client may upgrade to (SPDY/3.1 of older
+//! Kubernetes clients, Docker's `tcp`) are opaque bytes: they are relayed to hosts that get no key
+//! and refused with an explanation on those that do. An offer of another HTTP version or of TLS
+//! concerns the connection only and is ignored, as RFC 9110 section 7.8 permits.
 
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
@@ -22,11 +21,11 @@ use interceptor_policy::redact::{Redactor, digests, is_grpc};
 
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// What Azure's storage, and its clients, read before `range`.
+/// Azure storage reads this before `range`, and so do its clients.
 const MS_RANGE: HeaderName = HeaderName::from_static("x-ms-range");
 
-/// What asks for a part or a coding, as letters and digits alone: servers take names with `_` or
-/// `.` for those with `-`, and some know an older `request-range`.
+/// Fields that ask for a range or a coding, reduced to letters and digits: servers may read `_` or
+/// `.` in a name as `-`, and some know an older `request-range`.
 const OFFERS: [&str; 10] = [
     "acceptencoding",
     "aim",
@@ -40,19 +39,19 @@ const OFFERS: [&str; 10] = [
     "xmsrange",
 ];
 
-/// The protocol that a request asks to switch to, besides other versions of HTTP.
+/// The protocol a request asks to switch to, other than HTTP versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Switch {
-    /// To none.
+    /// None.
     None,
-    /// A WebSocket.
+    /// WebSocket.
     WebSocket,
-    /// Something else: the value of `upgrade`.
+    /// Any other: the value of `upgrade`.
     Other(HeaderValue),
 }
 
 impl Switch {
-    /// What the request asks for.
+    /// The protocol the request asks for.
     pub(super) fn asked(parts: &Parts) -> Switch {
         if parts.version != Version::HTTP_11 || !asks_for_upgrade(&parts.headers) {
             return Switch::None;
@@ -69,7 +68,7 @@ impl Switch {
         }
     }
 
-    /// What stands in `upgrade`.
+    /// The value of `upgrade`.
     pub(super) fn value(&self) -> Option<HeaderValue> {
         match self {
             Switch::None => None,
@@ -78,7 +77,7 @@ impl Switch {
         }
     }
 
-    /// Whether an answer switches to what was asked for.
+    /// Whether the response switches to an offered protocol.
     pub(super) fn taken_up(&self, headers: &HeaderMap) -> bool {
         let Some(offered) = self.value() else { return false };
         let mut named = protocols(headers);
@@ -90,8 +89,8 @@ impl Switch {
     }
 }
 
-/// Whether a request asks to switch protocols (RFC 9110 section 7.8), as the HTTP/1.1 filter
-/// understands it.
+/// Whether a request asks to switch protocols (RFC 9110 section 7.8), by the HTTP/1.1 filter's
+/// rule.
 pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
         && headers.get_all(CONNECTION).iter().any(|value| {
@@ -109,13 +108,13 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     values.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty())
 }
 
-/// Whether a protocol is HTTP again, or TLS under it: `h2c`, `HTTP/2.0`, `TLS/1.2`.
+/// Whether a protocol is HTTP itself, or TLS beneath it: `h2c`, `HTTP/2.0`, `TLS/1.2`.
 fn is_own(name: &[u8]) -> bool {
     let name = name.split(|byte| *byte == b'/').next().unwrap_or_default();
     [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
-/// Asks for an answer in which a key can be found. Gives the range that is asked for, if one is.
+/// Asks for a response that can be searched for keys. Returns the range asked for, if any.
 pub(super) fn searchable(head: &mut Parts, redactor: &Redactor) -> Option<Widened> {
     let headers = &mut head.headers;
     let grpc = headers.contains_key(GRPC_ACCEPT_ENCODING) || is_grpc(headers);
@@ -124,7 +123,7 @@ pub(super) fn searchable(head: &mut Parts, redactor: &Redactor) -> Option<Widene
     let condition = headers.get(IF_RANGE).filter(|_| widened.is_some()).cloned();
     let offers: Vec<HeaderName> = headers
         .keys()
-        // `te: trailers` alone is left of that by now.
+        // Only `te: trailers` is left at this point.
         .filter(|name| **name != TE && is_offer(name, widened.is_some()))
         .cloned()
         .collect();
@@ -141,20 +140,20 @@ pub(super) fn searchable(head: &mut Parts, redactor: &Redactor) -> Option<Widene
     Some(widened)
 }
 
-/// Whether a field asks for a part or a coding; or, where a part is asked for, for a digest of it.
+/// Whether a field asks for a range or a coding or, if a range is asked for, for a digest of it.
 fn is_offer(name: &HeaderName, partial: bool) -> bool {
     let folded = || name.as_str().bytes().filter(u8::is_ascii_alphanumeric);
     OFFERS.iter().any(|offer| folded().eq(offer.bytes()))
         || partial && digests::is_asked_for(&folded().map(char::from).collect::<String>())
 }
 
-/// Whether a trailer of a request would be such an offer, if it were merged into the head.
-pub(super) fn is_offered_late(name: &HeaderName) -> bool {
+/// Whether a request trailer would be such an offer if it were merged into the head.
+pub(super) fn is_offer_in_trailer(name: &HeaderName) -> bool {
     is_offer(name, true)
 }
 
-/// The range of a request that can be asked for with what borders it: a single one, where nothing
-/// changes the length. Other methods than GET have none (RFC 9110 section 14.2).
+/// The range of a request, widened to include its surroundings. Only a single range is widened, and
+/// only if redaction keeps lengths. Methods other than GET have no ranges (RFC 9110 section 14.2).
 fn range(headers: &HeaderMap, method: &Method, redactor: &Redactor) -> Option<Widened> {
     let name = if headers.contains_key(MS_RANGE) { MS_RANGE } else { RANGE };
     let mut ranges = headers.get_all(name).iter();
@@ -165,12 +164,12 @@ fn range(headers: &HeaderMap, method: &Method, redactor: &Redactor) -> Option<Wi
     Some(Range::parse(range.as_bytes())?.widened(redactor.reach()))
 }
 
-/// What in an answer hides its content from the search, though nobody offered it.
+/// What hides a response's content from the search although it was not offered.
 pub(super) fn hidden<B>(response: &Response<B>) -> Option<&'static str> {
     let headers = response.headers();
     if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
         return Some(
-            "takes up a WebSocket extension that was not offered, so that it cannot be searched \
+            "uses a WebSocket extension that was not offered, so that it cannot be searched \
              for keys",
         );
     }
@@ -313,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn one_range_is_asked_for_with_what_borders_it_where_that_can_be_cut() {
+    fn a_single_range_is_widened_if_the_response_can_be_cut() {
         let even = redactor("proxy-managed-0f3a9c7be21d");
         let odd = redactor("proxy-managed-0f3a9c7be21d-and-more");
         let fields = |range| [("range", range), ("if-range", "\"tag\"")];

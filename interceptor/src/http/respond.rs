@@ -1,5 +1,5 @@
-//! The origin's answer for the sandbox: what breaks the rules of HTTP or hides from the search for
-//! keys is refused, the rest goes on as it comes.
+//! Returns the origin's response to the sandbox. A response that breaks HTTP, or that cannot be
+//! searched for keys, is refused; the rest is streamed.
 
 use std::time::Duration;
 
@@ -28,29 +28,28 @@ use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;
 use crate::upstream::pool::Lease;
 
-/// What was asked of the origin.
+/// What the origin was asked for.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// The protocol to switch to, with the sandbox's half of the connection.
+    /// The protocol to switch to, and the sandbox's half of the connection.
     pub switch: Switch,
     pub upgrade: Option<OnUpgrade>,
-    /// The range, where keys are looked for.
+    /// The requested range, if the response is searched for keys.
     pub range: Option<Widened>,
-    /// What may still be sent to this host.
+    /// How much may still be sent to this host.
     pub allowance: Option<Allowance>,
 }
 
-/// Passes on what the origin answered.
+/// Passes on the origin's response.
 pub(super) async fn respond(
     mut flight: Flight<'_>,
     mut response: Response<Incoming>,
     lease: Lease,
     asked: Asked,
 ) -> Response<Download> {
-    // A phrase says nothing that the status does not, and is a place for a key to come back in.
+    // A reason phrase adds nothing to the status, and could carry a key.
     response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
-    // An answer that makes the client somebody, or quotes who it is, is the credential's business
-    // alone.
+    // Only a credential whose policy passes cookies may log the client in or echo who it is.
     let credential = flight.judged.allow.credential;
     let cookies = credential.is_none_or(|id| flight.policy().strip(id).passes_cookies());
     if !cookies {
@@ -62,7 +61,7 @@ pub(super) async fn respond(
     };
     let hidden = redactor.as_ref().and_then(|_| offers::hidden(&response));
     if let Some(problem) = unsound(&response).or(hidden) {
-        let message = format!("the answer of `{}` {problem}", flight.host());
+        let message = format!("the answer from `{}` {problem}", flight.host());
         return failed(flight, refusal(Reason::UpstreamProtocol, message).into());
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -90,7 +89,7 @@ pub(super) async fn respond(
     })
 }
 
-/// Goes on in the protocol that was asked for.
+/// Switches to the requested protocol.
 fn switching(
     flight: Flight<'_>,
     response: Response<Incoming>,
@@ -104,14 +103,14 @@ fn switching(
         }
         None => {
             let message =
-                format!("`{}` switched to a protocol that nobody asked for", flight.host());
+                format!("`{}` switched to a protocol that was not requested", flight.host());
             failed(flight, refusal(Reason::UpstreamProtocol, message).into())
         }
     }
 }
 
-/// Takes out of a head what concerns the connection to the origin alone, and what only the
-/// interceptor says.
+/// Removes headers that concern only the connection to the origin, and those that only the
+/// interceptor may set.
 fn tidy(flight: &Flight<'_>, headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(ALT_SVC);
@@ -121,17 +120,17 @@ fn tidy(flight: &Flight<'_>, headers: &mut HeaderMap) {
     }
 }
 
-/// Why an answer is not passed on.
+/// Why a response is not passed on.
 enum Unpassed {
-    /// What was asked for lies beyond the end of what there is, so long.
+    /// The requested range starts beyond the end of the content, of this length.
     Beyond(Option<u64>),
-    /// It cannot be searched for keys, and why.
+    /// It cannot be searched for keys, for this reason.
     Unsearched(String),
-    /// The sandbox has seen too many keys come back.
+    /// Too many keys have come back to the sandbox.
     TooMany(TooManyEchoes),
 }
 
-/// The answer with keys taken out of it.
+/// The response with keys removed.
 async fn searched(
     exchange: &mut Exchange,
     response: Response<Incoming>,
@@ -140,7 +139,7 @@ async fn searched(
     patience: Duration,
 ) -> Result<Response<RedactedBody<Incoming>>, Unpassed> {
     let announced = announced(response.headers());
-    // A decoded body is short or long by its own length, never by that of the encoded bytes.
+    // Decoding changes the length, so the announced length says nothing about the decoded body.
     let coded = is_coded(response.headers());
     let mut response = redactor.answer(response, range).map_err(|error| match error {
         RedactError::Beyond(length) => Unpassed::Beyond(length),
@@ -150,16 +149,16 @@ async fn searched(
         && !response.headers().contains_key(CONTENT_LENGTH)
         && !response.body().is_end_stream()
     {
-        exchange.wait();
+        exchange.pause();
         let read = read_ahead(response.body_mut(), patience).await;
-        exchange.go_on();
+        exchange.resume();
         match read {
             Ok(Some(length)) => {
                 response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
             Ok(None) => {}
             Err(error) => {
-                // Counted, though nothing of it is passed on.
+                // Counted even though none of it is passed on.
                 let _ = exchange.echoed(response.body().matches());
                 return Err(Unpassed::Unsearched(error.to_string()));
             }
@@ -169,12 +168,12 @@ async fn searched(
     Ok(response)
 }
 
-/// The length that an answer announces.
+/// The announced length of a response.
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads a short body before its head goes out.
+/// Reads a short body before its head is sent.
 async fn read_ahead(
     body: &mut RedactedBody<Incoming>,
     patience: Duration,
@@ -194,8 +193,8 @@ async fn read_ahead(
     }
 }
 
-/// What was asked for lies beyond the end of what there is (RFC 9110 section 15.5.17). The
-/// connection to the origin, whose answer to the wider question is not read, is not used again.
+/// Answers that the range starts beyond the end of the content (RFC 9110 section 15.5.17). The
+/// origin's response to the wider range is not read, so its connection is not reused.
 fn beyond(length: Option<u64>, mut exchange: Exchange) -> Response<Download> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -207,13 +206,13 @@ fn beyond(length: Option<u64>, mut exchange: Exchange) -> Response<Download> {
     own(response, exchange)
 }
 
-/// The answer cannot be searched for keys.
+/// Refuses a response that cannot be searched for keys.
 fn unsearched(flight: Flight<'_>, why: &str) -> Response<Download> {
-    let message = format!("the answer of `{}` was not passed on: {why}", flight.host());
+    let message = format!("the answer from `{}` was not passed on: {why}", flight.host());
     failed(flight, refusal(Reason::UpstreamProtocol, message).into())
 }
 
-/// What makes the framing of an answer ambiguous (RFC 9112 section 6.3).
+/// What makes a response's framing ambiguous (RFC 9112 section 6.3).
 fn unsound(response: &Response<Incoming>) -> Option<&'static str> {
     let headers = response.headers();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();

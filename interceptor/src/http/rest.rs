@@ -1,10 +1,10 @@
-//! An HTTP/1.1 connection between its requests: hyper, with 16 KiB of buffers, is there only while
-//! something moves. When nothing has for [`REST`] the stream is taken back from it, and lent to a
-//! new one as soon as the next request begins.
+//! An HTTP/1.1 connection between requests: hyper, with 16 KiB of buffers, exists only while the
+//! connection is active. After [`REST`] without activity the stream is taken back from it, and lent
+//! to a new instance when the next request begins.
 //!
-//! What says that hyper holds nothing that would be lost: no request is open, all that it wrote is
-//! flushed, and the last thing it did was to ask for more where the filter has delivered every byte
-//! that came and the next message has not begun.
+//! hyper holds nothing that could be lost if no request is open, everything it wrote is flushed,
+//! and its last action was to ask for more after the filter had delivered every byte and before the
+//! next message began.
 
 use std::io;
 use std::pin::Pin;
@@ -21,21 +21,21 @@ use super::activity::Activity;
 use super::body::{BodyError, Download};
 use super::strict::Strict;
 
-/// How long nothing must have moved.
+/// How long the connection must have been idle.
 const REST: Duration = Duration::from_millis(250);
-/// The longest time between two looks while something is under way that does not move.
+/// The longest pause between two checks while a request in progress is not moving.
 const MOST_PAUSE: Duration = Duration::from_secs(8);
 
-/// What is known of the stream of a connection while hyper has it.
+/// The state of a connection's stream while hyper has it.
 #[derive(Debug)]
 pub(super) struct Home<S> {
-    /// The stream, once it came back.
+    /// The stream, once it is back.
     stream: Mutex<Option<Strict<S>>>,
-    /// Whether it is to come back; else it ends with whoever has it.
+    /// Whether it should come back; otherwise it is dropped with its borrower.
     wanted: AtomicBool,
-    /// The last thing asked for was more, between messages, and nothing came.
+    /// The last read was between messages, and returned nothing.
     waits: AtomicBool,
-    /// What was written is flushed.
+    /// Everything written is flushed.
     flushed: AtomicBool,
     requests: Arc<AtomicUsize>,
 }
@@ -57,7 +57,7 @@ impl<S> Home<S> {
         Lent { stream: Some(stream), home: self.clone() }
     }
 
-    /// Takes the stream back from what has it, which ends.
+    /// Drops the borrower and takes the stream back from it.
     pub(super) fn take_back(&self, borrower: impl Sized) -> Option<Strict<S>> {
         self.wanted.store(true, Ordering::Relaxed);
         drop(borrower);
@@ -65,7 +65,7 @@ impl<S> Home<S> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// A request is open until the returned value is dropped.
+    /// Counts a request as open until the returned value is dropped.
     pub(super) fn open(&self) -> Open {
         self.requests.fetch_add(1, Ordering::Relaxed);
         Open(self.requests.clone())
@@ -77,8 +77,8 @@ impl<S> Home<S> {
             && self.flushed.load(Ordering::Relaxed)
     }
 
-    /// Returns when the stream may be taken back. All of this is in the task of the connection, so
-    /// that nothing changes before it is.
+    /// Returns when the stream may be taken back. This runs in the connection's task, so nothing
+    /// changes before the caller does so.
     pub(super) async fn rest(&self, activity: &Activity) {
         let mut pause = REST;
         loop {
@@ -92,10 +92,10 @@ impl<S> Home<S> {
     }
 }
 
-/// A stream that is lent.
+/// A stream that is lent out.
 #[derive(Debug)]
 pub(super) struct Lent<S> {
-    /// There until this is dropped.
+    /// Present until this is dropped.
     stream: Option<Strict<S>>,
     home: Arc<Home<S>>,
 }
@@ -170,7 +170,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
     }
 }
 
-/// An open request: from its head until its answer is handed on whole.
+/// An open request: from its head until its response is passed on completely.
 #[derive(Debug)]
 pub(super) struct Open(Arc<AtomicUsize>);
 
@@ -180,7 +180,7 @@ impl Drop for Open {
     }
 }
 
-/// The body of an answer, whose request is open for as long as it is there.
+/// The body of a response, which keeps its request open.
 pub(super) struct Counted {
     pub(super) body: Download,
     pub(super) _open: Open,
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_rests_between_messages_alone_and_comes_back_when_wanted() {
+    async fn a_stream_rests_only_between_messages_and_comes_back_on_request() {
         const REQUEST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let (strict, _notes) = Strict::new(ours, bytes::BytesMut::new(), ceilings);

@@ -1,4 +1,5 @@
-//! What those who wait for an answer must know of the request's body, and how long they wait.
+//! The state of a request body that those who wait for the response must know, and how long they
+//! wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -11,11 +12,11 @@ use super::refuse::deny::refusal;
 use crate::tunnel::pulse::Pulse;
 use crate::words;
 
-/// Why the body ends before its end.
+/// Why the body ended early.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", deny.message)]
 pub(crate) struct Broken {
-    /// What the sandbox is told, where it can still be told.
+    /// What the sandbox is told, if it still can be.
     pub deny: Deny,
     /// What the record says.
     pub ends: Reason,
@@ -25,7 +26,7 @@ impl Broken {
     /// `limits.body_bytes` was reached.
     pub(crate) fn too_large(most: u64) -> Broken {
         let message = format!(
-            "the body goes beyond {}, the most that one request may send; send less, or raise \
+            "the body is larger than {}, the limit for one request; send less, or raise \
              limits.body_bytes",
             words::count(most, "byte")
         );
@@ -36,18 +37,18 @@ impl Broken {
     /// The sandbox sent nothing for `limits.idle_timeout_seconds`.
     pub(crate) fn idle(idle: Duration) -> Broken {
         let message = format!(
-            "nothing of the request's body came for {idle:?}, which is \
+            "no data of the request's body arrived for {idle:?}, which is \
              limits.idle_timeout_seconds; send it without such pauses, or raise the limit"
         );
         let deny = refusal(Reason::LimitExceeded, message);
         Broken { deny: Deny { status: 408, ..deny }, ends: Reason::IdleTimeout }
     }
 
-    /// It is malformed, or the sandbox closed before its end.
+    /// It is malformed, or the sandbox closed the connection early.
     pub(super) fn of(error: &hyper::Error) -> Broken {
         let ends = if is_malformed(error) { Reason::RequestMalformed } else { Reason::Aborted };
         let message =
-            "the body of the request is malformed or broke off; it was not sent to its end";
+            "the body of the request is malformed or was cut short; it was not sent completely";
         Broken { deny: refusal(Reason::RequestMalformed, message.to_owned()), ends }
     }
 }
@@ -58,7 +59,7 @@ impl From<Deny> for Broken {
     }
 }
 
-/// Whether a body broke the rules of its protocol, rather than off.
+/// Whether a body broke the rules of its protocol, rather than being cut short.
 pub(super) fn is_malformed(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -77,24 +78,24 @@ pub(super) fn is_malformed(error: &hyper::Error) -> bool {
     error.is_parse()
 }
 
-/// What those who wait for the answer must know of the body.
+/// State of the request body for those who wait for the response.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
     pub(super) pulse: Pulse,
     /// Nothing more is to be sent.
     done: AtomicBool,
     ended: Notify,
-    /// It is the sandbox that is waited for.
+    /// The sandbox is the one being waited for.
     pub(super) starved: AtomicBool,
-    /// The body was waited for, or began: what came before it is written, or will be.
+    /// The body was polled before or has begun: everything before it is written, or will be.
     pub(super) flushed: AtomicBool,
-    /// The origin answers: from then on its silence, and the sandbox's, are counted there.
+    /// The origin is responding. From then on, the response's timeouts apply to both sides.
     pub(super) answered: AtomicBool,
     pub(super) broken: OnceLock<Broken>,
     gone: Mutex<Gone>,
 }
 
-/// Whether the body was let go of, and whoever waits for that. What is told is whether it broke the
+/// Whether the body was dropped, and who waits for that. The message says whether it broke the
 /// rules of its protocol.
 #[derive(Debug)]
 enum Gone {
@@ -115,10 +116,10 @@ impl Sending {
         self.ended.notify_one();
     }
 
-    /// Tells when it is let go of whether it broke the rules of its protocol.
+    /// Resolves when the body is dropped, to whether it broke the rules of its protocol.
     pub(crate) fn let_go(&self) -> oneshot::Receiver<bool> {
         let (tell, told) = oneshot::channel();
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         match *gone {
             Gone::Yes(malformed) => drop(tell.send(malformed)),
@@ -127,7 +128,7 @@ impl Sending {
         told
     }
 
-    /// It is let go of.
+    /// The body was dropped.
     pub(super) fn gone(&self, malformed: bool) {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         if let Gone::Not(Some(waiting)) = std::mem::replace(&mut *gone, Gone::Yes(malformed)) {
@@ -135,7 +136,7 @@ impl Sending {
         }
     }
 
-    /// Why it ended before its end.
+    /// Why it ended early.
     pub(crate) fn broken(&self) -> Option<&Broken> {
         self.broken.get()
     }
@@ -145,20 +146,22 @@ impl Sending {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// Its answer is over: what of the body is still to come is the sandbox's to send.
+    /// The response is over: from now on only the sandbox is waited for, to send the rest of the
+    /// body.
     pub(crate) fn answer_over(&self) {
         self.answered.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the origin can have received the head, if the connection was HTTP/1.1.
+    /// Whether an HTTP/1.1 origin can have received the head.
     pub(crate) fn head_was_sent(&self) -> bool {
         self.flushed.load(Ordering::Relaxed) || self.broken().is_none()
     }
 
-    /// Waits for `answer` as long as the body moves, then as long as an answer may take.
+    /// Waits for `answer` while the body makes progress, and after its end for as long as a
+    /// response may take.
     ///
     /// # Errors
-    /// The limit that is used up, and whether it is the sandbox that stands still.
+    /// Who was waited for when the limit expired.
     pub(crate) async fn patiently<F: Future>(
         &self,
         answer: F,
@@ -184,12 +187,12 @@ impl Sending {
     }
 }
 
-/// What an answer was waited for in vain.
+/// What was waited for when the limit expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Impatience {
-    /// The origin, which has the whole request.
+    /// The origin's response; the origin has the whole request.
     Response,
-    /// The origin, which does not take the body.
+    /// The origin, which does not read the body.
     Origin,
     /// The sandbox, which does not send the body.
     Sandbox,
@@ -209,7 +212,7 @@ mod tests {
         Limits { idle_timeout: IDLE, response_timeout: RESPONSE, ..Limits::default() }
     }
 
-    /// What is given up on, and when, while `during` happens to the body.
+    /// Who is given up on, and after how long, while `during` acts on the body.
     async fn given_up<F: Future>(during: impl FnOnce(Arc<Sending>) -> F) -> (Impatience, Duration) {
         let (sending, began) = (Arc::new(Sending::default()), Instant::now());
         let happening = async {
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stands_still_is_given_up_by_the_own_limit_and_on_time() {
+    async fn a_stalled_side_is_given_up_on_by_its_own_limit_and_on_time() {
         let (who, took) = given_up(|sending| async move { sending.end() }).await;
         assert!(who == Impatience::Response && about(took, RESPONSE), "{who:?} {took:?}");
         let (who, took) = given_up(|_| async {}).await;
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_counts_from_the_last_movement() {
+    async fn each_activity_restarts_the_timer() {
         let slow = |sending: Arc<Sending>| async move {
             for _ in 0..10 {
                 tokio::time::sleep(IDLE * 9 / 10).await;

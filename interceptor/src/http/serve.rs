@@ -1,4 +1,4 @@
-//! The requests of one connection, each judged by itself (attack H12).
+//! Serves the requests of one connection, judging each on its own (attack H12).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::strict::Upgrade;
 use crate::audit::Protocol;
 use crate::words;
 
-/// One request: from its head to its recorded answer.
+/// Serves one request, from its head to its recorded response.
 pub(super) async fn handle(
     context: Arc<Context>,
     request: Request<Incoming>,
@@ -41,7 +41,7 @@ async fn answered(
     mut request: Request<Incoming>,
     mut exchange: Exchange,
 ) -> Response<Download> {
-    // The filter waits for what becomes of exactly these requests.
+    // The filter waits for the outcome of exactly these requests.
     let wants_upgrade =
         request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
     let upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
@@ -62,7 +62,8 @@ async fn answered(
     response
 }
 
-/// Judges a request, notes what was judged, and gives it a place among those in progress.
+/// Judges a request, records the verdict, and takes one of the sandbox's places for requests in
+/// progress.
 fn admit(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Judged, Box<Denied>> {
     let rules = context.sandbox.rules();
     exchange.note(|record| record.port = Some(context.asked.port()));
@@ -72,7 +73,7 @@ fn admit(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
     }
     exchange.note(|record| {
         record.method = Some(parts.method.as_str().into());
-        // One that is too long to be judged is too long to be kept.
+        // A path too long to be judged is too long to be recorded.
         let most = count(rules.policy.limits().header_bytes);
         let path = Some(parts.uri.path()).filter(|path| !path.is_empty() && path.len() <= most);
         record.path = path.map(Into::into);
@@ -98,7 +99,7 @@ fn admit(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
     }
 }
 
-/// Notes what was judged.
+/// Records what was judged.
 fn note(judged: &Judged, parts: &Parts, exchange: &mut Exchange) {
     let Judged { rules, to, allow, .. } = judged;
     exchange.allow(allow);
@@ -115,7 +116,7 @@ fn note(judged: &Judged, parts: &Parts, exchange: &mut Exchange) {
     });
 }
 
-/// Forwards a request, until a new policy that does not permit it cuts it off.
+/// Forwards a request, unless a new policy that does not permit it cuts it off.
 async fn until_cut(
     mut flight: Flight<'_>,
     body: Incoming,
@@ -130,13 +131,13 @@ async fn until_cut(
     let activity = &flight.context.activity;
     tokio::select! {
         response = forward(flight, body, upgrade) => response,
-        // Dropped with its exchange, which is recorded as it stands.
+        // Dropping it drops its exchange, which is recorded as it stands.
         () = cut.token().cancelled() => cut_off(version, id),
         () = activity.aged() => too_old(version, id),
     }
 }
 
-/// Has a connection end whose limits hold no more, or that is to be the next process's.
+/// Ends a connection whose limits are outdated, or whose successor is served by another process.
 fn end_outdated(context: &Context, response: &mut Response<Download>) {
     let is_outdated = context.is_outdated();
     if context.protocol == Protocol::H2 {

@@ -1,6 +1,6 @@
-//! A stream whose other side must read: a write that stays blocked for the idle limit fails (attack
-//! X3), so that a sandbox that asks and never reads holds its connection, and what waits to be
-//! written, for that long and no longer.
+//! A stream whose peer must read: a write that stays blocked for the idle limit fails (attack X3).
+//! A sandbox that sends requests and never reads keeps its connection and the pending output no
+//! longer than that.
 
 use std::io;
 use std::pin::Pin;
@@ -20,21 +20,21 @@ use crate::tls::alert::certificate_alert;
 pub(crate) struct Stall<S> {
     stream: S,
     idle: Duration,
-    /// What learns of it.
+    /// Told about activity and the end of the stream.
     activity: Arc<Activity>,
     beats: bool,
-    /// There only while a write is blocked.
+    /// Present only while a write is blocked.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stall<S> {
-    /// Writes to `stream` may be blocked for `idle`.
+    /// Fails writes to `stream` that stay blocked for `idle`.
     pub(crate) fn new(stream: S, idle: Duration, activity: Arc<Activity>) -> Stall<S> {
         Stall { stream, idle, activity, beats: false, timer: None }
     }
 
-    /// What is written counts as a movement of the connection: not over HTTP/2, where answers to
-    /// PING are written while its streams stand still.
+    /// Counts writes as activity of the connection. Not for HTTP/2, where PING acknowledgements are
+    /// written while its streams are idle.
     pub(crate) fn beating(mut self) -> Stall<S> {
         self.beats = true;
         self
@@ -74,7 +74,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
             Poll::Ready(Ok(())) if out.filled().len() == before && out.remaining() > 0 => {
                 this.activity.closed(None);
             }
-            // A client may judge the certificate after the handshake, and say so then.
+            // A client may check the certificate after the handshake, and send its alert then.
             Poll::Ready(Err(error)) => this.activity.closed(certificate_alert(error)),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }

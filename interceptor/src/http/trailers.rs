@@ -1,9 +1,10 @@
-//! The trailers of a request: kept, or the request is refused; they never vanish unsaid.
+//! The trailers of a request: sent, or the request is refused, but never dropped silently.
 //!
-//! Whoever reads trailers may merge them into the headers (RFC 9110 section 6.5.1), so what frames
-//! or routes a message is refused there, what authenticates is taken away on governed hosts as it
-//! is from the headers, and a placeholder leaks from there as it does from a header. An HTTP/1.1
-//! connection carries only those that `trailer` announced, since the head is sent before they come.
+//! Their recipient may merge trailers into the headers (RFC 9110 section 6.5.1). So trailers that
+//! frame or route a message are refused, trailers that authenticate are removed on governed hosts
+//! as headers are, and a placeholder in a trailer is misuse as it is in a header. An HTTP/1.1
+//! connection carries only trailers that `trailer` announced, since the head is sent before they
+//! arrive.
 
 use std::sync::Arc;
 
@@ -12,12 +13,12 @@ use http::header::{HeaderName, TRAILER};
 use interceptor_policy::{CredentialId, Deny, Filter, Host, Reason, Scheme, is_method_override};
 
 use super::inject::strip_trailer_authentication;
-use super::offers::is_offered_late;
+use super::offers::is_offer_in_trailer;
 use super::refuse::deny::refusal;
 use crate::proxy::Rules;
 use crate::upstream::body::Carriage;
 
-/// Fields that frame, route or authenticate a message, or that say how it is to be handled.
+/// Fields that frame, route, authenticate or control the handling of a message.
 const NEVER: [&str; 21] = [
     "authorization",
     "cache-control",
@@ -52,19 +53,19 @@ pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Scheme, host and port.
 pub(crate) type Target = (Scheme, Host, u16);
 
-/// What is done with the trailers of one request.
+/// How to handle the trailers of one request.
 #[derive(Debug)]
 pub(crate) struct Trailers {
     rules: Arc<Rules>,
     /// The credential of the request.
     credential: Option<CredentialId>,
-    /// Where it leads; nowhere, if it has none.
+    /// Where the request goes; `None` if it has no trailers.
     to: Option<Target>,
     carriage: Carriage,
 }
 
 impl Trailers {
-    /// For a request that was judged by `rules`.
+    /// For a request judged by `rules`.
     pub(crate) fn new(
         rules: Arc<Rules>,
         credential: Option<CredentialId>,
@@ -73,18 +74,18 @@ impl Trailers {
         Trailers { rules, credential, to, carriage: Carriage::All }
     }
 
-    /// Says what the connection can carry.
+    /// Sets which trailers the connection can carry.
     pub(crate) fn carried(&mut self, carriage: Carriage) {
         self.carriage = carriage;
     }
 
-    /// What is sent of them.
+    /// The trailers to send.
     ///
     /// # Errors
-    /// The refusal, where one may not be sent or would be lost.
+    /// The refusal, if one may not be sent or would be lost.
     pub(crate) fn kept(&self, mut fields: HeaderMap) -> Result<HeaderMap, Deny> {
         let presented = self.rules.keyring.presented(&fields, None);
-        // Asked only now, since hardly any request has trailers.
+        // Looked up only now, since hardly any request has trailers.
         let policy = &self.rules.policy;
         let governing =
             self.to.as_ref().map(|(scheme, host, port)| policy.governing(*scheme, host, *port));
@@ -103,7 +104,7 @@ impl Trailers {
         }
         for name in fields.keys() {
             let never = NEVER.contains(&name.as_str().replace('_', "-").as_str());
-            if never || is_method_override(name.as_str()) || is_offered_late(name) {
+            if never || is_method_override(name.as_str()) || is_offer_in_trailer(name) {
                 return Err(refused(
                     name,
                     "frames, routes or authenticates a message, and belongs in its head",

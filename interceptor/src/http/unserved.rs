@@ -1,5 +1,5 @@
-//! Requests that nobody gets to judge: heads that the HTTP/2 library does not take, and heads that
-//! stand unfinished when their connection ends. Each has its record.
+//! Requests that never reach the judge: heads that h2 rejects, and heads still incomplete when
+//! their connection ends. Each is recorded.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::strict::head::Refused;
 use crate::audit::Protocol;
 use interceptor_policy::{Filter, Reason};
 
-/// Records a request of which nothing is known but that it was refused.
+/// Records a request about which only the refusal is known.
 fn record(context: &Context, protocol: Protocol, reason: Reason, status: Option<u16>) {
     context.activity.request();
     let mut exchange = Exchange::new(&context.sandbox, protocol, &context.activity);
@@ -31,16 +31,16 @@ fn record(context: &Context, protocol: Protocol, reason: Reason, status: Option<
     });
 }
 
-/// What ends a request whose connection ends.
+/// Why a request ended with its connection.
 fn cause(context: &Context) -> Reason {
     context.activity.limit().unwrap_or(Reason::Aborted)
 }
 
-/// The heads on an HTTP/2 connection that the library does not hand on.
+/// Records heads on an HTTP/2 connection that h2 does not pass on.
 pub(super) struct Watch {
     context: Arc<Context>,
     tally: Tally,
-    /// Until then nothing more is read: refusals have their pace, these too.
+    /// Nothing more is read until then, because these refusals are rate-limited too.
     turn: Option<Pin<Box<Sleep>>>,
 }
 
@@ -70,7 +70,7 @@ impl Watch {
         polled
     }
 
-    /// Records each, and says how long it is until the next may be.
+    /// Records each, and returns how long to wait before reading more.
     fn record(&self, unserved: Unserved) -> Duration {
         let Unserved { malformed, too_large, refused, unread } = unserved;
         let too_many = Reason::LimitExceeded;
@@ -82,7 +82,7 @@ impl Watch {
         ];
         let mut turn = Duration::ZERO;
         for (count, reason, status) in kinds {
-            // More than may be open at once nobody has asked at once.
+            // A client cannot have opened more streams at once than the maximum.
             for _ in 0..count.min(u64::from(STREAMS)) {
                 record(&self.context, Protocol::H2, reason, status);
                 turn = self.context.sandbox.refusals.turn();
@@ -95,7 +95,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut rest = self.tally.rest();
-        // The connection's own record says of one that has asked nothing that it asked nothing.
+        // The connection's own record covers a connection without any request.
         if rest == (Unserved { unread: 1, ..Unserved::default() })
             && !self.context.activity.has_record()
         {
@@ -105,8 +105,8 @@ impl Drop for Watch {
     }
 }
 
-/// Records a head on an HTTP/1.1 connection that is not finished when the connection ends, if
-/// requests came before it: else it is the connection's own record that tells.
+/// Records an HTTP/1.1 head still incomplete when its connection ends, if requests came before it.
+/// Otherwise the connection's own record covers it.
 pub(super) struct Unfinished {
     pub context: Arc<Context>,
     pub notes: Notes,

@@ -1,6 +1,6 @@
-//! WebSockets and other upgrades on HTTP/1.1. The handshake takes the way of every request; from
-//! the origin's 101 on the bytes are carried, counted and limited in time, and what an origin sends
-//! is watched for real keys.
+//! WebSockets and other upgrades in HTTP/1.1. The handshake is handled like any request. After the
+//! origin's 101, bytes are relayed, counted and time-limited, and those from the origin are
+//! searched for real keys.
 
 use std::future::poll_fn;
 use std::io;
@@ -32,24 +32,24 @@ use crate::audit::Protocol;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::Carried;
 
-/// Bytes read at once, per direction: while much comes, and while nothing does.
+/// Read buffer per direction, when busy and when idle.
 const BUFFER: usize = 32 * 1024;
 const SMALL_BUFFER: usize = 1024;
 
-/// What is connected, and how it is watched.
+/// Both ends of an upgraded connection, and its guards.
 #[derive(Debug)]
 pub(super) struct Wires {
     /// The sandbox's half.
     pub sandbox: OnUpgrade,
     /// The protocol.
     pub switch: Switch,
-    /// The keys to look for, where there are any.
+    /// The keys to search for, if any.
     pub redactor: Option<Redactor>,
-    /// What may still be sent to this host.
+    /// How much may still be sent to this host.
     pub allowance: Option<Allowance>,
 }
 
-/// Answers 101 and carries the connection until it ends, in a task that the sandbox owns.
+/// Answers 101 and relays until either side ends, in a task owned by the sandbox.
 pub(super) fn switch(
     mut flight: Flight<'_>,
     mut response: Response<Incoming>,
@@ -72,7 +72,7 @@ pub(super) fn switch(
     let Flight { context, mut exchange, .. } = flight;
     exchange.note(|record| {
         record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-        // A handshake that the origin declines is HTTP to its end.
+        // A handshake that the origin declines stays HTTP.
         record.protocol = match switch {
             Switch::WebSocket => Some(Protocol::Ws),
             Switch::Other(_) => Some(Protocol::Tcp),
@@ -93,7 +93,7 @@ pub(super) fn switch(
     switched(response)
 }
 
-/// The head that says so to the sandbox.
+/// The 101 response to the sandbox.
 fn switched(response: Response<Incoming>) -> Response<Download> {
     let (mut head, _) = response.into_parts();
     let protocol = head.headers.get(UPGRADE).cloned();
@@ -105,8 +105,8 @@ fn switched(response: Response<Incoming>) -> Response<Download> {
     Response::from_parts(head, Download::unrecorded(Bytes::new()))
 }
 
-/// What ends an upgraded connection from outside: it is closed as its handshake would be cut off,
-/// or as the connection that it was.
+/// What ends an upgraded connection from outside: whatever would cut off its request or close its
+/// connection.
 struct Ends {
     over: CancellationToken,
     close: CancellationToken,
@@ -121,7 +121,7 @@ struct Open {
     carried: Carried,
 }
 
-/// Carries an upgraded connection to its end, and records it.
+/// Relays an upgraded connection until it ends, and records it.
 async fn carry(open: Open, idle: Duration, ends: Ends, mut exchange: Exchange) {
     let Open { sandbox, origin, guard, carried } = open;
     let Ends { over, close, cut } = ends;
@@ -136,7 +136,7 @@ async fn carry(open: Open, idle: Duration, ends: Ends, mut exchange: Exchange) {
         tracing::debug!(%error, "upgraded connection ended");
         match error.get_ref().and_then(|error| error.downcast_ref::<Ended>()) {
             Some(Ended::Key) => {
-                // It ends in any case; with too many of them the record says so.
+                // It ends either way; past the limit the record says so.
                 let _ = exchange.echoed(1 + exchange.keys_echoed());
             }
             Some(Ended::Broken(_)) => {
@@ -151,7 +151,7 @@ async fn carry(open: Open, idle: Duration, ends: Ends, mut exchange: Exchange) {
     exchange.note_down(carried.down.load(Ordering::Relaxed));
 }
 
-/// Carries both directions, what an origin sends past its guard.
+/// Relays both directions; bytes from the origin pass its guard.
 async fn both_ways(
     sandbox: OnUpgrade,
     origin: OnUpgrade,
@@ -172,7 +172,7 @@ async fn both_ways(
     tokio::try_join!(up, down).map(|_| ())
 }
 
-/// Carries one direction to its end.
+/// Relays one direction to its end.
 async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! The body of a request on its way to the origin: counted, limited, never collected.
+//! The body of a request on its way to the origin: counted and limited, never buffered whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,24 +28,24 @@ use crate::upstream::body::{Carriage, RequestBody};
 /// A request body on its way to the origin.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    /// Taken when nobody wants it any more.
+    /// Taken once nobody needs it any more.
     inner: Option<Incoming>,
     count: Arc<AtomicU64>,
     most: Option<u64>,
     sending: Arc<Sending>,
-    /// What may still be sent to this host.
+    /// How much may still be sent to this host.
     allowance: Option<Allowance>,
     metrics: Arc<SandboxMetrics>,
     activity: Arc<Activity>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     trailers: Trailers,
-    /// An error that waits until what came before it is written.
+    /// An error is held back until the data before it is written.
     held: bool,
 }
 
 impl Upload {
-    /// `exchange` learns of every byte, and so does `allowance`.
+    /// Counts each byte in `exchange` and against `allowance`.
     pub(crate) fn new(
         inner: Incoming,
         exchange: &mut Exchange,
@@ -73,7 +73,8 @@ impl Upload {
         }
     }
 
-    /// None, for a request that is sent again. `sending` told that there was none the first time.
+    /// An empty body, for a request that is sent again. The first attempt had none either, as
+    /// `sending` knows.
     pub(crate) fn empty(
         exchange: &Exchange,
         limits: &Limits,
@@ -96,12 +97,12 @@ impl Upload {
         }
     }
 
-    /// What others know of it.
+    /// The shared state of the body.
     pub(crate) fn sending(&self) -> Arc<Sending> {
         self.sending.clone()
     }
 
-    /// Counts what is to be sent; an error when it may not be.
+    /// Counts bytes to be sent; fails if they exceed a limit.
     fn admit(&self, bytes: u64) -> Result<(), Broken> {
         let sent = self.count.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.sending.pulse.beat();
@@ -133,7 +134,7 @@ impl Upload {
         }
     }
 
-    /// The next piece from the sandbox.
+    /// The next frame from the sandbox.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         let Poll::Ready(next) = Pin::new(inner).poll_frame(cx) else {
@@ -145,7 +146,8 @@ impl Upload {
                     return Poll::Pending;
                 }
                 self.timer = None;
-                // Both sides talk: who of them is silent for too long, the answer's own time says.
+                // Both sides are active, so the response's own timeout decides which is silent too
+                // long.
                 if !self.sending.answered.load(Ordering::Relaxed) {
                     return Poll::Ready(Some(Err(Broken::idle(idle))));
                 }
@@ -160,7 +162,7 @@ impl Upload {
         })
     }
 
-    /// Takes what the sandbox sends anyway, within bounds and without anybody waiting for it.
+    /// Reads what the sandbox still sends, within bounds, in the background.
     fn drain(&mut self) {
         if let Some(inner) = self.inner.take() {
             drain_behind(inner);
@@ -168,7 +170,7 @@ impl Upload {
     }
 }
 
-/// Trailers as they count: RFC 9113 section 6.5.2.
+/// The size of trailers, counted as in RFC 9113 section 6.5.2.
 fn size(fields: &HeaderMap) -> u64 {
     fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 32) as u64).sum()
 }
@@ -204,8 +206,8 @@ impl Body for Upload {
                 if !this.sending.flushed.load(Ordering::Relaxed) {
                     return Poll::Ready(Some(Err(broken.into())));
                 }
-                // What was accepted before is written first: the record says that the origin has
-                // it.
+                // Data accepted before is written first, because the record says that the origin
+                // has it.
                 this.held = true;
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -233,7 +235,7 @@ impl RequestBody for Upload {
 }
 
 impl Upload {
-    /// Whether it has ended by breaking the rules of its protocol, read or not.
+    /// Whether it has broken the rules of its protocol, whether or not that was read.
     fn has_broken_rules(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let Some(inner) = &mut self.inner else { return false };

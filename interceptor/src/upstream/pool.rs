@@ -411,7 +411,7 @@ impl Pool {
     ) -> Result<(Sender, bool), ConnectError> {
         let name = match &key.host {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| {
-                ConnectError::Tls(format!("`{}` cannot stand in a certificate", key.host))
+                ConnectError::Tls(format!("`{}` cannot be written in a certificate", key.host))
             })?,
             Host::Ip(address) => ServerName::from(*address),
         };

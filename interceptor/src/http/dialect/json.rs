@@ -17,14 +17,14 @@ use serde_json::{Map, Value, json};
 
 use super::Asked;
 
-/// The largest body that is looked at for a JSON-RPC call, in bytes.
+/// Maximum size in bytes of a body that is checked for a JSON-RPC call.
 pub(in crate::http) const MOST_CALL: usize = 64 * 1024;
-/// The longest id of a call that is repeated, in bytes.
+/// Maximum length in bytes of a call's id that is echoed.
 const MOST_ID: usize = 256;
-/// "Implementation-defined server-errors" of JSON-RPC begin here; MCP clients show this one.
+/// The implementation-defined server errors of JSON-RPC start here; MCP clients show this one.
 const CODE: i64 = -32_001;
 
-/// Whether a request's body may be a JSON-RPC call that is short enough to be looked at.
+/// Whether a request's body may be a JSON-RPC call short enough to be checked.
 pub(in crate::http) fn may_be_a_call(headers: &HeaderMap) -> bool {
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| {
         let kind =
@@ -37,7 +37,7 @@ pub(in crate::http) fn may_be_a_call(headers: &HeaderMap) -> bool {
     is_json && length.is_some_and(|length: usize| length <= MOST_CALL)
 }
 
-/// Adds what the client looks for.
+/// Adds the members that the client looks for.
 pub(super) fn speak(response: &mut Response<Bytes>, asked: &Asked<'_>, deny: &Deny) {
     let Some(change) = dialect(asked) else { return };
     let Ok(Value::Object(mut body)) = serde_json::from_slice(response.body()) else { return };
@@ -80,7 +80,7 @@ fn string(body: &mut Map<String, Value>, deny: &Deny) {
     }
 }
 
-/// The reason in a list of one error.
+/// The reason as a list with one error.
 fn list(body: &mut Map<String, Value>, deny: &Deny) {
     let error = json!({
         "code": "DENIED",
@@ -91,7 +91,7 @@ fn list(body: &mut Map<String, Value>, deny: &Deny) {
     body.insert("errors".to_owned(), json!([error]));
 }
 
-/// The reason as the answer to a call.
+/// The reason as a JSON-RPC response.
 fn rpc(body: &mut Map<String, Value>, deny: &Deny, id: Value) {
     body.insert("jsonrpc".to_owned(), "2.0".into());
     body.insert("id".to_owned(), id);
@@ -101,8 +101,8 @@ fn rpc(body: &mut Map<String, Value>, deny: &Deny, id: Value) {
     }
 }
 
-/// The id under which a JSON-RPC call is answered: null for a notification, for a batch, and for an
-/// id that is none. `None` where the body is no call.
+/// The id for the response to a JSON-RPC call: null for a notification, a batch or an invalid id.
+/// `None` if the body is no call.
 fn call(body: &[u8]) -> Option<Value> {
     let is_call = |value: &Value| value["jsonrpc"] == "2.0";
     match serde_json::from_slice(body).ok()? {

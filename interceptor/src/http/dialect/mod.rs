@@ -1,14 +1,12 @@
-//! Refusals for clients that show their users nothing of an answer but what their own protocol has
-//! a place for. Status and fields stay those of every refusal; these clients find the reason
-//! besides where they look:
+//! Refusals for clients that show only what their own protocol has a place for. The status and
+//! fields of a refusal stay the same; the reason is added where these clients look:
 //!
-//! - whoever speaks HTTP/1.1 and prints the status line (wget, pip, Maven) reads it there:
-//!   [`phrase`].
-//! - git prints the body of what was refused before anything else, as `remote: …`, if its type is
-//!   `text/plain` (`remote-curl.c`); so does the go command (`cmd/go/internal/web`).
-//! - gRPC clients take `grpc-status` and `grpc-message` before the HTTP status
-//!   (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Responses"), and take
-//!   a body that is no message of theirs for a broken stream: they are told by the head alone.
+//! - HTTP/1.1 clients that print the status line (wget, pip, Maven): [`phrase`].
+//! - git prints a refused response's body first, as `remote: …`, if its type is `text/plain`
+//!   (`remote-curl.c`). So does the go command (`cmd/go/internal/web`).
+//! - gRPC clients prefer `grpc-status` and `grpc-message` to the HTTP status
+//!   (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Responses"). They take any
+//!   body that is not a gRPC message for a broken stream, so they get only a head.
 //! - npm, GraphQL, JSON-RPC, cargo and container engines read members of their own from a JSON
 //!   body: [`json`].
 
@@ -23,20 +21,21 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 pub(super) use json::{MOST_CALL, may_be_a_call};
 
-/// What `grpc-message` escapes: all but space and visible ASCII, and the percent sign itself.
+/// The characters that `grpc-message` escapes: all but space and visible ASCII, and the percent
+/// sign.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
-/// How much of a message a header takes, bytes before escaping: clients limit the size of a head,
-/// often to 8 KiB.
+/// Maximum message bytes in a header, before escaping: clients limit the size of a head, often to 8
+/// KiB.
 const LONGEST: usize = 1000;
 
-/// What a client asked, as far as it tells which client it is.
+/// The parts of a request that identify the client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     /// Its fields.
     pub(super) headers: &'a HeaderMap,
     /// Its target.
     pub(super) uri: &'a Uri,
-    /// Its body, where it [may be a call](may_be_a_call); else nothing.
+    /// Its body, if it [may be a call](may_be_a_call); otherwise empty.
     pub(super) body: &'a [u8],
 }
 
@@ -48,8 +47,8 @@ impl Asked<'_> {
         })
     }
 
-    /// Whether the go command asks a module proxy (<https://go.dev/ref/mod#goproxy-protocol>): it
-    /// has no name of its own.
+    /// Whether the go command is asking a module proxy (<https://go.dev/ref/mod#goproxy-protocol>);
+    /// it sends only the user agent of Go's HTTP library.
     fn is_go_command(&self) -> bool {
         let path = self.uri.path();
         self.begins(USER_AGENT, "go-http-client/")
@@ -60,7 +59,7 @@ impl Asked<'_> {
     }
 }
 
-/// Says the reason where the client that asked so looks for it.
+/// Puts the reason where the client looks for it.
 pub(super) fn speak(response: &mut Response<Bytes>, asked: &Asked<'_>, deny: &Deny) {
     if asked.begins(USER_AGENT, "git/") || asked.is_go_command() {
         response
@@ -81,8 +80,7 @@ pub(super) fn speak(response: &mut Response<Bytes>, asked: &Asked<'_>, deny: &De
     }
 }
 
-/// The gRPC status that says the same
-/// (<https://github.com/grpc/grpc/blob/master/doc/statuscodes.md>).
+/// The equivalent gRPC status (<https://github.com/grpc/grpc/blob/master/doc/statuscodes.md>).
 fn grpc_status(status: StatusCode) -> &'static str {
     match status.as_u16() {
         // PERMISSION_DENIED

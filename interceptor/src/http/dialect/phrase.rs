@@ -1,11 +1,11 @@
-//! The reason phrase of a refusal over HTTP/1 (RFC 9112 section 4): all that wget, pip and many
-//! older clients print.
+//! The reason phrase of a refusal over HTTP/1 (RFC 9112 section 4). wget, pip and many older
+//! clients print nothing else.
 
 use hyper::ext::ReasonPhrase;
 
-/// The most that a phrase has, in bytes: a status line is printed as one line.
+/// Maximum bytes of a phrase: a status line is printed as one line.
 const LONGEST: usize = 240;
-/// The same of a path or a name in it, so that the reason is not pushed out.
+/// Maximum characters of a single word, such as a path, so that it does not crowd out the reason.
 const LONGEST_WORD: usize = 80;
 
 /// The phrase for a refusal with this message.
@@ -22,7 +22,7 @@ pub(in crate::http) fn of(message: &str) -> Option<ReasonPhrase> {
         }
     }
     if phrase.len() > LONGEST {
-        // The first half of a message says what was refused, the second what would permit it.
+        // The first half of a message says what was refused, the second how to permit it.
         let end = phrase[..LONGEST].rfind("; ").or_else(|| phrase[..LONGEST].rfind(' '));
         phrase.truncate(end.unwrap_or(LONGEST));
         phrase.push_str("...");
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_message_is_said_whole() {
+    fn a_short_message_is_kept_whole() {
         assert_eq!(text("a.test port 443 was refused"), "Refused: a.test port 443 was refused");
     }
 }

@@ -1,4 +1,4 @@
-//! Each client finds the reason where it looks, and everyone finds the refusal.
+//! Each client finds the reason where it looks, and every response carries the refusal.
 
 use http::{HeaderName, Version};
 use interceptor_policy::Reason;
@@ -69,7 +69,7 @@ fn grpc_is_told_in_its_own_fields_within_a_bound() {
 }
 
 #[test]
-fn package_managers_of_node_find_a_string() {
+fn node_package_managers_find_a_string() {
     for agent in [
         "npm/10.8.2 node/v20.19.2 linux x64 workspaces/false",
         "pnpm/9.1",

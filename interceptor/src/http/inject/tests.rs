@@ -1,11 +1,11 @@
-//! What an origin receives, byte for byte, whatever a client sent.
+//! What an origin receives, byte for byte, for any client request.
 
 use http::Request;
 
 use super::*;
 use crate::credential::fixture::{compile, credential, key, keyring, policy};
 
-/// A request to be injected into: the names and values of its headers in order, and its target.
+/// A request to inject into: its header names and values in order, and its target.
 fn request(target: &str, headers: &[(&str, String)]) -> Parts {
     let mut builder = Request::builder().method("POST").uri(target);
     for (name, value) in headers {
@@ -71,7 +71,7 @@ fn c4_the_key_takes_the_form_in_which_the_placeholder_was_presented() {
             format!("bearer {ant}"),
             format!("authorization: Bearer {ant_key}"),
         ),
-        // Presented in none of its forms: the first.
+        // Presented in none of its forms: the first is used.
         (
             "anthropic",
             "authorization",
@@ -103,7 +103,7 @@ fn c4_the_key_takes_the_form_in_which_the_placeholder_was_presented() {
             basic_of(&format!("{gh}:x-oauth-basic")),
             format!("authorization: {}", basic_of(&format!("x-access-token:{gh_key}"))),
         ),
-        // No user name is fixed: the client's own, or the place where the placeholder stood.
+        // Without a fixed user name: the client's own, or where the placeholder was.
         (
             "basic",
             "authorization",
@@ -132,7 +132,7 @@ fn c4_the_key_takes_the_form_in_which_the_placeholder_was_presented() {
 }
 
 #[test]
-fn git_that_presents_nothing_gets_basic_and_other_clients_the_first_form() {
+fn git_without_a_placeholder_gets_basic_and_other_clients_the_first_form() {
     let case = Case::new();
     let key = key("github");
     let basic = basic_of(&format!("x-access-token:{key}"));
@@ -147,7 +147,7 @@ fn git_that_presents_nothing_gets_basic_and_other_clients_the_first_form() {
         let parts = case.inject("github", request(target, &[]));
         assert_eq!(parts.headers[AUTHORIZATION], expected, "{target}");
     }
-    // A credential without that form keeps its own, and a form that was presented is kept.
+    // A credential without Basic uses its own form, and a presented form is kept.
     let parts = case.inject("anthropic", request("https://api.anthropic.com/git-upload-pack", &[]));
     assert!(parts.headers.contains_key("x-api-key") && !parts.headers.contains_key(AUTHORIZATION));
     let presented = [("authorization", format!("token {}", case.placeholder("github")))];
@@ -156,7 +156,7 @@ fn git_that_presents_nothing_gets_basic_and_other_clients_the_first_form() {
 }
 
 #[test]
-fn c4_a_placeholder_anywhere_else_stays_what_it_is() {
+fn c4_a_placeholder_anywhere_else_is_left_alone() {
     let case = Case::new();
     let ph = case.placeholder("anthropic");
     let elsewhere = [
@@ -178,7 +178,7 @@ fn c4_a_placeholder_anywhere_else_stays_what_it_is() {
 }
 
 #[test]
-fn c7_an_authentication_of_the_clients_own_never_passes() {
+fn c7_the_clients_own_authentication_never_passes() {
     let case = Case::new();
     let ph = case.placeholder("anthropic");
     let own = |name: &'static str| (name, "own".to_owned());
@@ -224,7 +224,7 @@ fn c7_the_headers_and_parameters_of_every_credential_of_the_host_are_stripped() 
     let second = case.inject("second", request("/a?b=1&second=own", &headers));
     assert_eq!(received(&second), ["x-kept: own"]);
     assert_eq!(second.uri, format!("/a?b=1&second={}", key("second")).as_str());
-    // Of a credential of another host they stay.
+    // Those of another host's credential stay.
     let other = case.inject("anthropic", request("/a?second=x", &headers));
     assert_eq!(received(&other).len(), 5);
     assert_eq!(other.uri, "/a?second=x");
@@ -257,7 +257,7 @@ fn c9_a_query_holds_the_key_once_and_all_else_byte_for_byte() {
             format!("/v1?a=1&{real}"),
         ),
         (format!("/v1?monkey=1&keys=2&key={ph}"), format!("/v1?monkey=1&keys=2&{real}")),
-        // Where a server ends a parameter at `;`, none of the client's own stands behind one.
+        // If a server ends a parameter at `;`, none of the client's own is left after one.
         (format!("/v1?a=1;key=own;b=2&key={ph}"), format!("/v1?a=1;b=2&{real}")),
         (format!("/v1?key=own;key={ph};c"), format!("/v1?c&{real}")),
         (format!("/v1?&a;KEY=own&;key={ph}"), format!("/v1?&a&&{real}")),
@@ -268,7 +268,7 @@ fn c9_a_query_holds_the_key_once_and_all_else_byte_for_byte() {
         assert_eq!(parts.uri.to_string(), expected, "{given}");
         assert!(received(&parts).is_empty());
     }
-    // Presented in the header, the parameter of that name goes all the same.
+    // When the placeholder is in the header, the parameter of that name is removed all the same.
     let parts = case.inject("google", request("/v1?key=own&x=1", &[("x-goog-api-key", ph)]));
     assert_eq!(parts.uri, "/v1?x=1");
     let parts = case.inject("google", request("/v1?key=own", &[]));
@@ -285,7 +285,7 @@ fn c9_a_query_holds_the_key_once_and_all_else_byte_for_byte() {
 }
 
 #[test]
-fn c9_without_its_key_a_request_is_not_made() {
+fn c9_without_its_key_no_request_is_made() {
     let case = Case::new();
     let ph = case.placeholder("google");
     let empty = keyring(&compile("{}"));
@@ -295,7 +295,7 @@ fn c9_without_its_key_a_request_is_not_made() {
         inject(&mut parts, &case.policy, &empty, id, &Presented::default()),
         Err(InjectError::NoKey)
     );
-    // The keyring of another policy has another key at that place.
+    // The keyring of another policy has a different key at this index.
     let other = keyring(&compile(
         r#"{ "credentials": { "google": "a-real-key", "github": "b-real-key" } }"#,
     ));
@@ -312,7 +312,7 @@ fn c9_without_its_key_a_request_is_not_made() {
 }
 
 #[test]
-fn h9_what_connection_names_goes_before_the_key_is_set() {
+fn h9_headers_named_by_connection_are_removed_before_the_key_is_set() {
     let case = Case::new();
     let ph = case.placeholder("anthropic");
     for listed in [
@@ -356,7 +356,7 @@ fn h9_what_connection_names_goes_before_the_key_is_set() {
 }
 
 #[test]
-fn h11_a_websocket_handshake_holds_no_key_of_anybodys() {
+fn h11_a_websocket_handshake_carries_no_key() {
     let case = Case::new();
     let ph = case.placeholder("anthropic");
     let headers = [
@@ -413,7 +413,7 @@ fn h11_a_websocket_handshake_holds_no_key_of_anybodys() {
 }
 
 #[test]
-fn h13_of_trailers_what_authenticates_is_taken_away() {
+fn h13_trailers_that_authenticate_are_removed() {
     let case = Case::new();
     let (policy, id) = (&case.policy, case.policy.credential_named("anthropic").unwrap());
     let mut trailers = HeaderMap::new();

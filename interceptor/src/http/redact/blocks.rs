@@ -1,11 +1,10 @@
-//! Cuts a decoded body anew, so that the pieces a client sees do not follow the pieces in which the
-//! encoded bytes came.
+//! Re-chunks a decoded body, so that the chunks a client sees do not follow those of the encoded
+//! bytes.
 //!
-//! How far a piece of encoded bytes reaches in the decoded ones tells how well those compress, and
-//! so whether a text that the client chose stands elsewhere in the answer, too. So decoded bytes go
-//! on in blocks of one size, counted in the decoded bytes, and the rest goes on at the end or at a
-//! flush: there the sender chose a place in what it wrote, not the encoder one in what it made of
-//! it.
+//! How much a chunk of encoded bytes decodes to tells how well that text compresses, and so whether
+//! a text chosen by the client also appears elsewhere in the response. Decoded bytes are therefore
+//! passed on in blocks of a fixed size. The remainder is passed on at the end or at a flush: the
+//! sender chooses a flush by what it wrote, not by how that was encoded.
 
 use std::fmt;
 use std::io;
@@ -14,35 +13,36 @@ use bytes::{Bytes, BytesMut};
 
 use super::decode::{Coding, Decoding};
 
-/// The size of a block, bytes.
+/// The size of a block in bytes.
 const BLOCK: usize = 4 * 1024;
 
-/// The most bytes of the header of a stored block of brotli.
+/// Maximum bytes in the header of a stored brotli block.
 const HEADER: usize = 4;
 
-/// A body on its way through its decoders, in blocks.
+/// A body passing through its decoders, in blocks.
 pub(super) struct Decoded {
     decoding: Decoding,
     flushes: Flushes,
-    /// Decoded bytes of a block that is not full.
+    /// Decoded bytes that do not fill a block yet.
     held: BytesMut,
 }
 
-/// How a coding shows that its sender flushed it.
+/// How a coding shows that its sender flushed.
 enum Flushes {
-    /// Codings on top of each other: one's flush is not the other's.
+    /// Stacked codings: a flush of one is not a flush of the other.
     Unknown,
-    /// An empty stored block (RFC 1951 3.2.4) ends in these four bytes.
+    /// Flushes end in an empty stored block (RFC 1951 3.2.4), which ends in these four bytes. Holds
+    /// the last four.
     Deflate([u8; 4]),
-    /// An empty metadata block (RFC 7932 9.2) fills the last byte up, or bytes end that are stored
-    /// as they are. The end of the encoded bytes.
+    /// A flush shows as an empty metadata block (RFC 7932 9.2) that pads the last byte, or as the
+    /// end of stored bytes. Holds the end of the encoded bytes.
     Brotli(Vec<u8>),
-    /// A block ends.
+    /// A flush ends a block.
     Zstd(Frames),
 }
 
 impl Decoded {
-    /// Undoes the codings, given in the order in which they were applied.
+    /// Undoes the codings, given in the order they were applied.
     pub(super) fn new(codings: &[Coding]) -> Decoded {
         let flushes = match codings {
             [Coding::Gzip | Coding::Deflate] => Flushes::Deflate([0xff; 4]),
@@ -53,13 +53,13 @@ impl Decoded {
         Decoded { decoding: Decoding::new(codings), flushes, held: BytesMut::new() }
     }
 
-    /// Takes the next bytes of the body. [`Decoded::next`] has said before that it has no more.
+    /// Takes the next bytes of the body. Call it only after [`Decoded::next`] returned `None`.
     pub(super) fn feed(&mut self, wire: Bytes) {
         self.flushes.see(&wire);
         self.decoding.feed(wire);
     }
 
-    /// The next block, or what stands before a flush; `None` when more of the body is needed.
+    /// The next block, or what precedes a flush; `None` if more of the body is needed.
     pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
         while self.held.len() < BLOCK {
             match self.decoding.next()? {
@@ -74,14 +74,14 @@ impl Decoded {
         Ok(Some(self.held.split_to(BLOCK).freeze()))
     }
 
-    /// The body has ended: is it whole? Gives what no block was full of.
+    /// Checks at the end of the body that it is complete. Returns what did not fill a block.
     pub(super) fn finish(&mut self) -> io::Result<Bytes> {
         self.decoding.finish()?;
         Ok(self.held.split().freeze())
     }
 }
 
-/// Shows the codings, never what is held.
+/// Shows the codings, never the content.
 impl fmt::Debug for Decoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.decoding.fmt(f)
@@ -103,12 +103,12 @@ impl Flushes {
         }
     }
 
-    /// Whether the encoded bytes so far, which were decoded to what ends in `text`, end in a flush.
+    /// Whether the encoded bytes so far end in a flush. `text` is the end of what they decode to.
     fn now(&self, text: &[u8]) -> bool {
         match self {
             Flushes::Unknown => false,
             Flushes::Deflate(last) => *last == [0, 0, 0xff, 0xff],
-            // A few bits can be there by chance: so the text has to end as events and lines do.
+            // A few bits can match by chance, so the text must also end as events and lines do.
             Flushes::Brotli(last) => {
                 let padded = last.last_chunk().is_some_and(|last| padded(*last));
                 padded && text.ends_with(b"\n") || stored(last, text)
@@ -118,25 +118,25 @@ impl Flushes {
     }
 }
 
-/// Keeps the last bytes of all.
+/// Keeps the last bytes.
 fn keep<const N: usize>(last: &mut [u8; N], wire: &[u8]) {
     let wire = &wire[wire.len().saturating_sub(N)..];
     last.rotate_left(wire.len());
     last[N - wire.len()..].copy_from_slice(wire);
 }
 
-/// Whether six bits, `000110`, and zeros up to the end of the byte stand at the end.
+/// Whether the bytes end in the six bits `000110` and zeros up to the byte boundary.
 fn padded(last: [u8; 2]) -> bool {
     let bits = u16::from_le_bytes(last);
-    // It ends in the last byte, so it begins in that or in the last bits of the one before.
+    // They end in the last byte, so they begin in it or in the last bits of the byte before.
     (3..=10).any(|from| bits >> from == 6)
 }
 
-/// Whether the encoded bytes end in a whole block that is stored as it is, the end of `text`.
+/// Whether the encoded bytes end in a complete stored block that is the end of `text`.
 fn stored(wire: &[u8], text: &[u8]) -> bool {
     let same = wire.iter().rev().zip(text.iter().rev()).take_while(|(one, other)| one == other);
-    // Its header (RFC 7932 9.2): three bits, sixteen of its length less one, one, and zeros up to
-    // the byte.
+    // Its header (RFC 7932 9.2): three bits, sixteen bits of its length minus one, a one, and zeros
+    // up to the byte boundary.
     let is_header = |header: u32, length: u32| {
         (0..8).any(|zeros| header >> (12 - zeros) == 1 << 19 | (length - 1) << 3)
     };
@@ -161,7 +161,7 @@ struct Frames {
 enum Next {
     #[default]
     Magic,
-    /// Of a frame that is to be skipped.
+    /// Of a skippable frame.
     Size,
     Descriptor,
     Block,
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_padding_of_brotli_is_told_at_every_bit() {
+    fn brotli_padding_is_recognised_at_every_bit() {
         for before in 0..8_u32 {
             for rest in [0_u16, 0xffff] {
                 let bits = rest & ((1 << before) - 1) | 6 << before;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_stored_block_of_brotli_is_told_by_its_header() {
+    fn the_end_of_a_stored_brotli_block_is_recognised_by_its_header() {
         let wire = |length: u32| {
             let header: u32 = (1 << 19 | (length - 1) << 3) << 8 | 0x5a;
             [&[1, 2][..], &header.to_le_bytes(), b"data\n\n"].concat()

@@ -1,4 +1,4 @@
-//! The body of a response of which every real key is replaced, frame by frame.
+//! The body of a response with every real key replaced, frame by frame.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,16 +16,16 @@ use super::blocks::Decoded;
 use super::decode::Coding;
 use super::{BodyError, BoxError};
 
-/// A response body on its way to the sandbox: decoded where it was encoded, every real key
-/// replaced, trailers too.
+/// A response body on its way to the sandbox: decoded if it was encoded, with every real key
+/// replaced, in trailers too.
 pub struct RedactedBody<B> {
     inner: B,
     decoding: Option<Box<Decoded>>,
     search: Search,
     scanner: Arc<Scanner>,
-    /// The part of it that was asked for.
+    /// The requested range of it.
     cut: Option<Cut>,
-    /// What was read before the head went out.
+    /// What was read before the head was sent.
     ready: Bytes,
     /// Keys found in the head and the trailers.
     in_fields: u64,
@@ -33,15 +33,15 @@ pub struct RedactedBody<B> {
 }
 
 enum Stage {
-    /// Nothing is to be done: empty from the start, or there is nothing to find.
+    /// Passed through: empty from the start, or nothing to search for.
     Untouched,
     Flowing,
-    /// The data is out; the trailers, where there are any, come next.
+    /// The data has been sent; trailers, if any, come next.
     Trailers(HeaderMap),
     Done,
 }
 
-/// Shows where the body stands, never what is in it.
+/// Shows the state, never the content.
 impl<B> fmt::Debug for RedactedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedactedBody")
@@ -55,7 +55,7 @@ impl<B: Body<Data = Bytes> + Unpin> RedactedBody<B>
 where
     B::Error: Into<BoxError>,
 {
-    /// `in_head` keys were found in the head, `headers`.
+    /// `in_head` keys were found in `headers`.
     pub(super) fn new(
         inner: B,
         scanner: Arc<Scanner>,
@@ -86,11 +86,11 @@ where
         self.in_fields + self.search.matches()
     }
 
-    /// Reads the body before its head goes out: to its end, or until it is longer than `most`.
-    /// Gives its length if that is the end. What was read comes out afterwards as it would have.
+    /// Reads the body before its head is sent: to its end, or until it is longer than `most`.
+    /// Returns its length if the end was reached. What was read is returned as frames later.
     ///
     /// # Errors
-    /// As reading it has.
+    /// Those of reading the body.
     pub(crate) fn poll_read_ahead(
         &mut self,
         context: &mut Context<'_>,
@@ -115,7 +115,7 @@ where
         Poll::Ready(Ok(ended.then_some(self.ready.len())))
     }
 
-    /// The next piece of what was asked for; `None` at the end.
+    /// The next piece of the requested range; `None` at the end.
     fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             let data = ready!(self.poll_data(context)).transpose()?;
@@ -125,7 +125,7 @@ where
             let mut part = cut.push(data.unwrap_or_default()).map_err(wrong)?;
             if ended {
                 let last = cut.finish().map_err(wrong)?;
-                // What was kept came before, and then nothing else came of the part.
+                // Only one of them is not empty.
                 part = if part.is_empty() { last } else { part };
                 return Poll::Ready((!part.is_empty()).then_some(Ok(part)));
             }
@@ -135,7 +135,7 @@ where
         }
     }
 
-    /// The next piece with something in it; `None` at the end.
+    /// The next non-empty piece; `None` at the end.
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(decoding) = &mut self.decoding
@@ -237,8 +237,8 @@ where
         self.ready.is_empty()
             && match &self.stage {
                 Stage::Untouched => self.inner.is_end_stream(),
-                // A sized body is not polled for its end: to say so is how its connection comes to
-                // be used again.
+                // hyper does not poll a sized body for its end; its connection is reused only if
+                // this says so.
                 Stage::Flowing => {
                     self.decoding.is_none()
                         && self.search.owed() == 0

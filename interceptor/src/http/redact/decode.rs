@@ -1,9 +1,9 @@
-//! Undoes the content codings of a body (RFC 9110 8.4), piece by piece and within bounded memory.
+//! Undoes the content codings of a body (RFC 9110 8.4), piece by piece and in bounded memory.
 //!
-//! Wire bytes go in, decoded pieces of at most [`PIECE`] bytes come out when they are asked for: a
-//! body that decodes to a thousand times its size costs no more memory than any other, and a reader
-//! that does not read stops it. Everything that can be decoded from the bytes so far is given at
-//! once, so that a sender's flush can reach the client (`blocks`).
+//! Encoded bytes go in; decoded pieces of at most [`PIECE`] bytes come out on request. A body that
+//! decodes to a thousand times its size needs no more memory than any other, and a client that does
+//! not read stops it. Everything that can be decoded from the bytes so far is returned at once, so
+//! that a sender's flush reaches the client (`blocks`).
 
 use std::fmt;
 use std::io;
@@ -18,24 +18,24 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use interceptor_policy::redact::RedactError;
 
-/// The most that one piece of decoded body holds, bytes.
+/// Maximum bytes in a decoded piece.
 const PIECE: usize = 32 * 1024;
 
-/// The least room worth decoding into, bytes.
+/// Minimum bytes of room worth decoding into.
 const LEAST_ROOM: usize = 4 * 1024;
 
-/// How many codings may be stacked.
+/// Maximum number of stacked codings.
 const MOST_CODINGS: usize = 3;
 
 /// RFC 9659: a zstd content coding has a window of at most 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// A content coding that can be undone.
+/// A supported content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     /// RFC 1952; several members are one body.
     Gzip,
-    /// RFC 1950, or RFC 1951 without the wrapper, as many senders have it.
+    /// RFC 1950, or RFC 1951 without the wrapper, as many senders use it.
     Deflate,
     /// RFC 7932.
     Brotli,
@@ -43,8 +43,7 @@ pub(crate) enum Coding {
     Zstd,
 }
 
-/// The codings that a response declares, in the order in which they were applied; `identity` left
-/// out.
+/// The codings that a response declares, in the order they were applied, without `identity`.
 pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, RedactError> {
     let mut found = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -74,16 +73,16 @@ pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A body on its way through its decoders.
+/// A body passing through its decoders.
 pub(crate) struct Decoding {
-    /// The one applied last first.
+    /// In the order of decoding: the coding applied last comes first.
     stages: Vec<Stage>,
-    /// Zeroed room for output, from which pieces are split off.
+    /// Zeroed output buffer from which pieces are split off.
     room: BytesMut,
 }
 
 impl Decoding {
-    /// Undoes the codings, given in the order in which they were applied.
+    /// Undoes the codings, given in the order they were applied.
     pub(crate) fn new(codings: &[Coding]) -> Decoding {
         Decoding {
             stages: codings.iter().rev().map(|coding| Stage::new(*coding)).collect(),
@@ -91,14 +90,14 @@ impl Decoding {
         }
     }
 
-    /// Takes the next bytes of the body. [`Decoding::next`] has said before that it has no more.
+    /// Takes the next bytes of the body. Call it only after [`Decoding::next`] returned `None`.
     pub(crate) fn feed(&mut self, wire: Bytes) {
         if let Some(outermost) = self.stages.first_mut() {
             outermost.input = wire;
         }
     }
 
-    /// The next piece, never empty; `None` when more of the body is needed.
+    /// The next piece, never empty; `None` if more of the body is needed.
     pub(crate) fn next(&mut self) -> io::Result<Option<Bytes>> {
         let innermost = self.stages.len().saturating_sub(1);
         let mut level = innermost;
@@ -116,7 +115,7 @@ impl Decoding {
         }
     }
 
-    /// The body has ended: is it whole?
+    /// Checks at the end of the body that it is complete.
     pub(crate) fn finish(&self) -> io::Result<()> {
         if self.stages.iter().any(|stage| stage.progress == Progress::Within) {
             return Err(io::Error::new(
@@ -139,7 +138,7 @@ enum Progress {
     /// Nothing was read yet, or a member has ended and another may follow.
     Before,
     Within,
-    /// Nothing may follow but padding.
+    /// Only padding may follow.
     Ended,
 }
 
@@ -148,9 +147,9 @@ struct Stage {
     decoder: Option<Box<dyn DecodeV2 + Send + Sync>>,
     input: Bytes,
     progress: Progress,
-    /// A member has ended before.
+    /// An earlier member has ended.
     again: bool,
-    /// The output was full, so the decoder may have more without any input.
+    /// The output was full, so the decoder may produce more without input.
     more: bool,
 }
 
@@ -209,8 +208,8 @@ impl Stage {
                     return Err(io::Error::other("the decoder makes no progress"));
                 }
                 Ok(false) => {}
-                // Asked for more output without input, some decoders call it an error that there is
-                // none.
+                // Some decoders report an error when asked for more output without input and there
+                // is none.
                 Err(_) if starved && written == 0 => self.more = false,
                 Err(error) => return Err(error),
             }
@@ -220,19 +219,19 @@ impl Stage {
         }
     }
 
-    /// Drops the zeros that may stand behind the last gzip member, as gzip(1) does. Anything else
-    /// behind the end is no part of any coding.
+    /// Skips zeros after the last gzip member, as gzip(1) does. Anything else after the end is an
+    /// error.
     fn padding(&mut self) -> io::Result<()> {
         let zeros = self.coding == Coding::Gzip && self.input.iter().all(|byte| *byte == 0);
         if !self.input.is_empty() && !zeros {
-            let text = "there is more behind the end of the encoded body";
+            let text = "there is more after the end of the encoded body";
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         self.input.clear();
         Ok(())
     }
 
-    /// There is input for a member not begun: begins it, if it is one and there is enough to tell.
+    /// Begins a member with the input at hand. False if the input is padding instead.
     fn begin(&mut self) -> io::Result<bool> {
         if self.again {
             if self.coding == Coding::Gzip && self.input.first() == Some(&0) {
@@ -245,9 +244,9 @@ impl Stage {
         }
         self.progress = Progress::Within;
         if self.decoder.is_none() {
-            // RFC 1950 2.2: compression method 8. Without a wrapper, a first byte ending so would
-            // begin a stored block with padding that encoders leave zero, or one of the reserved
-            // type.
+            // A zlib header (RFC 1950 2.2) has compression method 8 in its low bits. Raw deflate
+            // with these bits would start with a stored block whose padding is not zero, which
+            // encoders do not write, or with a reserved block type.
             let wrapped =
                 self.input.first().is_some_and(|first| first & 0x0f == 8 && first >> 4 <= 7);
             self.decoder = Some(if wrapped {

@@ -1,7 +1,7 @@
-//! Reads an upgraded connection through its [`StreamGuard`], which says what may be passed on.
+//! Reads an upgraded connection through its [`StreamGuard`], which decides what may be passed on.
 //!
-//! What waits in the guard waits for what follows, but no longer than [`PAUSE`]. A protocol that
-//! the guard does not know is carried only to hosts that get no key (`super::super::offers`).
+//! Bytes held by the guard wait for what follows, but no longer than [`PAUSE`]. A protocol unknown
+//! to the guard is relayed only to hosts that get no key (`super::super::offers`).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,15 +14,15 @@ use interceptor_policy::redact::{Ended, StreamGuard};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How much is read from the origin at once, bytes.
+/// Bytes per read from the origin.
 const PIECE: usize = 16 * 1024;
-/// How long bytes of an unknown protocol wait for what follows: the pieces of what was written at
-/// once come within that, and nobody who types notices. It begins with the last byte that came and
-/// ends whatever the bytes are.
+/// How long bytes of an unknown protocol wait for what follows. The pieces of a single write arrive
+/// within it, and no one notices it while typing. It starts at the last byte and does not depend on
+/// the bytes.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The origin's half of an upgraded connection behind a [`StreamGuard`]: reading it fails with
-/// [`Ended`] as [`io::ErrorKind::InvalidData`] where it must end.
+/// The origin's half of an upgraded connection behind a [`StreamGuard`]. When the guard ends it,
+/// reading fails with [`Ended`] as [`io::ErrorKind::InvalidData`].
 #[derive(Debug)]
 pub struct Guarded<R> {
     origin: R,
@@ -30,12 +30,12 @@ pub struct Guarded<R> {
     ready: Bytes,
     pause: Option<Pin<Box<Sleep>>>,
     ended: bool,
-    /// Why it must end, once what was passed before is out.
+    /// Why it must end, once everything passed before has been read.
     failed: Option<Ended>,
 }
 
 impl<R: AsyncRead + Unpin> Guarded<R> {
-    /// Watches what is read from `origin`.
+    /// Guards what is read from `origin`.
     pub fn new(origin: R, guard: StreamGuard) -> Guarded<R> {
         Guarded { origin, guard, ready: Bytes::new(), pause: None, ended: false, failed: None }
     }
@@ -61,7 +61,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
             if let Some(failed) = this.failed {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, failed)));
             }
-            // On the stack: nothing is held while nothing comes.
+            // On the stack, so that an idle connection holds no buffer.
             let mut scratch = [const { MaybeUninit::<u8>::uninit() }; PIECE];
             let mut scratch = ReadBuf::uninit(&mut scratch);
             match Pin::new(&mut this.origin).poll_read(context, &mut scratch) {

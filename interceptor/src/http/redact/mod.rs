@@ -1,33 +1,33 @@
-//! Takes real keys out of what an origin answers, before the sandbox sees it.
+//! Removes real keys from an origin's responses before the sandbox sees them.
 //!
-//! An origin may give a key back: a debugging endpoint that echoes the request, an error that
-//! quotes a header, a redirect with a key in its query; another port of its host, or a host beside
-//! it, may show it too. So every answer that the proxy opens is searched for every key of the
-//! sandbox, whether a credential governs the host or not, and each key, literal or in the encodings
-//! that `pattern` lists, is replaced by its placeholder: in header values, in the body and in
-//! trailers, while they stream. The search itself is [`interceptor_policy::redact`]; bodies and
-//! connections go through it here. It is the last line, not the only one: a key leaves only for its
-//! own hosts, in one place of a request. A sandbox without keys pays nothing.
+//! An origin may return a key: a debugging endpoint that echoes the request, an error that quotes a
+//! header, a redirect with a key in its query. Another port of the host, or a related host, may
+//! return it too. So every response that the proxy can read is searched for every key of the
+//! sandbox, whether a credential governs the host or not. Each key, literal or in an encoding that
+//! `pattern` lists, is replaced by its placeholder: in header values, body and trailers, as they
+//! stream. The search itself is [`interceptor_policy::redact`]; this module applies it to bodies
+//! and connections. It is the last line of defence, not the only one: a key is sent only to its own
+//! hosts, in one place of a request. A sandbox without keys pays nothing.
 //!
 //! # Content codings
 //! `offers` asks origins for `accept-encoding: identity`, and nothing is encoded again on the way
-//! to the sandbox, which is on this machine. Measured (see `benches/redact.rs`): looking for keys
-//! costs 0.15 to 0.6 CPU seconds for a GiB of most texts and more in texts full of unusual escapes,
-//! undoing gzip about 2, zstd 1.5 and brotli 1.3, and making gzip again about 50. Where an origin
-//! encodes all the same, the body is decoded and goes on as identity: `content-encoding` and what
-//! describes the encoded bytes are removed, also where no body comes (HEAD, 304), and `blocks` cuts
-//! what was decoded anew: how well an answer compresses is not shown. A coding that cannot be
-//! undone cannot be searched and is an error: [`RedactError`].
+//! to the sandbox, which is on the same machine. Measured (see `benches/redact.rs`): searching 1
+//! GiB takes 0.15 to 0.6 CPU seconds for most texts, more for texts full of unusual escapes.
+//! Decoding takes about 2 for gzip, 1.5 for zstd and 1.3 for brotli; encoding gzip again would take
+//! about 50. If an origin encodes a body anyway, it is decoded and passed on as identity.
+//! `content-encoding` and everything that describes the encoded bytes are removed, even without a
+//! body (HEAD, 304), and `blocks` re-chunks the decoded body, so that nothing shows how well a
+//! response compresses. A body whose coding cannot be undone cannot be searched, which is an error:
+//! [`RedactError`].
 //!
 //! # Lengths
-//! Placeholders are as long as their keys where the keys are long enough. What is put in the place
-//! of a shorter one is cut to its length where the length of the body is fixed: where it is
-//! announced and long, where parts of it are promised or asked for, in gRPC messages. So
-//! `content-length` stays true and stays. A short body that is announced, and one that was decoded,
-//! is read before its head goes out (`RedactedBody::poll_read_ahead`) where its length may change;
-//! a long decoded one is delimited by its framing. A body that is empty from the start (an answer
-//! to HEAD, 204, 304) keeps its headers' description of what it would be, unless that is of encoded
-//! bytes.
+//! A placeholder is as long as its key if the key is long enough. The replacement for a shorter key
+//! is cut to the key's length if the length of the body is fixed: if it is announced and long, if
+//! ranges of it are offered or requested, and in gRPC messages. So `content-length` stays correct
+//! and is kept. A short announced body, or a decoded one, whose length may change is read before
+//! its head is sent (`RedactedBody::poll_read_ahead`); a long decoded one is delimited by its
+//! framing. A body that is empty from the start (HEAD, 204, 304) keeps the headers that describe
+//! the full body, unless they describe encoded bytes.
 //!
 //! # Ranges
 //! See `ranges`.
@@ -56,32 +56,32 @@ pub use self::body::RedactedBody;
 pub(crate) use self::decode::is_coded;
 pub use self::guarded::Guarded;
 
-/// A body that is announced as no longer than this is short: it is read before its head goes out
-/// where its length may change.
+/// A body announced as no longer than this is short: if its length may change, it is read before
+/// its head is sent.
 pub(crate) const SHORT: usize = 64 * 1024;
 
-/// What may go wrong below a body, of whatever type.
+/// An error of any type from below a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a redacted body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The origin's body did.
+    /// The origin's body broke off.
     #[error("the origin's body broke off: {0}")]
     Origin(#[source] BoxError),
-    /// What the origin sent is not what its `content-encoding` says.
+    /// The origin's body does not match its `content-encoding`.
     #[error("the origin's body does not decode: {0}")]
     Coding(#[source] io::Error),
-    /// A message in it cannot be searched and passed on.
+    /// A message in it cannot be searched, so it is not passed on.
     #[error(transparent)]
     Message(#[from] MessageError),
 }
 
-/// Redaction of responses, for a [`Redactor`].
+/// Redaction of responses with a [`Redactor`].
 pub trait RedactResponse {
     /// Redacts a response: its headers at once, its body and trailers as they stream.
     ///
-    /// A body that is already at its end is left as it is, with its headers' description of it.
+    /// If the body is already at its end, it and the headers that describe it are left unchanged.
     ///
     /// # Errors
     /// The body has a content coding that cannot be undone; the response must not be passed on (502
@@ -94,10 +94,10 @@ pub trait RedactResponse {
         self.answer(response, None)
     }
 
-    /// As [`RedactResponse::response`], for a request of which this range was asked.
+    /// Like [`RedactResponse::response`], for a request that asked for this range.
     ///
     /// # Errors
-    /// As there, and where the origin sent another part than was asked for.
+    /// The same, or the origin sent a different range than requested.
     fn answer<B>(
         &self,
         response: Response<B>,
@@ -127,7 +127,7 @@ impl RedactResponse for Redactor {
                 return Err(RedactError::Unasked);
             }
             found = self.headers(&mut parts.headers);
-            // A status line's phrase is free text too, and no client needs it (RFC 9110 15).
+            // The reason phrase is free text too, and no client needs it (RFC 9110 15).
             parts.extensions.remove::<hyper::ext::ReasonPhrase>();
             if !scanner.keeps_length() {
                 parts.headers.remove(ACCEPT_RANGES);
@@ -155,11 +155,11 @@ impl RedactResponse for Redactor {
     }
 }
 
-/// What the body of an answer with these headers is searched with.
+/// The scanner for the body of a response with these headers.
 fn for_body<'a>(redactor: &'a Redactor, headers: &HeaderMap, partial: bool) -> &'a Arc<Scanner> {
     let length =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    // How long encoded bytes are decides nothing that can be seen.
+    // The length of encoded bytes must not decide anything visible.
     let length = length.filter(|_| !is_coded(headers));
     let fixed = partial
         || headers.contains_key(ACCEPT_RANGES)
@@ -168,7 +168,7 @@ fn for_body<'a>(redactor: &'a Redactor, headers: &HeaderMap, partial: bool) -> &
     if fixed { redactor.fitted() } else { redactor.scanner() }
 }
 
-/// Makes the headers describe the body that will be sent instead of the one that came.
+/// Makes the headers describe the body that will be sent instead of the one received.
 fn describe(headers: &mut HeaderMap, decoded: bool, keeps_length: bool) {
     if decoded || !keeps_length {
         headers.remove(CONTENT_LENGTH);
@@ -176,11 +176,11 @@ fn describe(headers: &mut HeaderMap, decoded: bool, keeps_length: bool) {
     if !decoded {
         return;
     }
-    // A part of it would be one of the encoded bytes.
+    // Its ranges would be ranges of the encoded bytes.
     headers.remove(ACCEPT_RANGES);
     headers.remove(CONTENT_ENCODING);
     digests::remove(headers);
-    // A strong validator is one of the very bytes (RFC 9110 8.8.1).
+    // A strong validator identifies the exact bytes (RFC 9110 8.8.1).
     if let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) {
         let weak = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat());
         if let Ok(weak) = weak {
@@ -189,8 +189,8 @@ fn describe(headers: &mut HeaderMap, decoded: bool, keeps_length: bool) {
     }
 }
 
-/// Takes the description of encoded bytes away where none are sent (HEAD, 304): how long they are
-/// tells how well they compress, and so whether a text that the client chose stands in them twice.
+/// Removes headers that describe encoded bytes when none are sent (HEAD, 304): their length tells
+/// how well the content compresses, and so whether a text chosen by the client repeats in it.
 fn describe_nothing(headers: &mut HeaderMap) {
     if headers.get(ETAG).is_some_and(|tag| tag.as_bytes().starts_with(b"\"")) {
         headers.remove(ETAG);
@@ -198,8 +198,9 @@ fn describe_nothing(headers: &mut HeaderMap) {
     describe(headers, true, true);
 }
 
-/// Whether an answer is a part of something (RFC 9110 section 14, RFC 3229) that was not asked for
-/// so. A part that is all of it borders nothing: an object's only one by `?partNumber=`.
+/// Whether a response is partial content (RFC 9110 section 14, RFC 3229) without having been
+/// requested. A range that covers the whole content is not partial: an object's only part by
+/// `?partNumber=`.
 fn is_unasked(parts: &http::response::Parts, asked: bool) -> bool {
     let partial = parts.status == StatusCode::PARTIAL_CONTENT;
     let several = |kind: &HeaderValue| {
@@ -207,7 +208,7 @@ fn is_unasked(parts: &http::response::Parts, asked: bool) -> bool {
         kind.trim_ascii().eq_ignore_ascii_case(b"multipart/byteranges")
     };
     let described = parts.headers.contains_key(CONTENT_RANGE);
-    // With 416 it gives the whole length alone.
+    // With 416, it states only the full length.
     let of_nothing = parts.status == StatusCode::RANGE_NOT_SATISFIABLE;
     partial && !asked && !is_whole(&parts.headers)
         || parts.status == StatusCode::IM_USED

@@ -1,4 +1,4 @@
-//! Redaction as a client meets it: whole responses in, whole responses out.
+//! Redaction as a client sees it: whole responses in, whole responses out.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ mod traces;
 
 const KEY: &str = "sk-real+key/0123456789abcdef";
 const PLACEHOLDER: &str = "sk-proxy-managed-5fR2kQ8mXw";
-/// As long as a placeholder of its own, and nothing in it that anybody encodes.
+/// A key as long as its placeholder, without characters that encoders change.
 const EVEN: (&str, &str) = ("billing0key1of2even3length", "proxy-managed-0f3a9c7be21d");
 
 fn redactor() -> Redactor {
@@ -69,7 +69,7 @@ fn encoded(coding: &str, text: &[u8], flush_at: &[usize]) -> Vec<Vec<u8>> {
     }
 }
 
-/// A body of frames that are there, or that arrive.
+/// A body whose frames are already there or arrive later.
 struct Feed(mpsc::UnboundedReceiver<Frame<Bytes>>);
 
 impl Body for Feed {
@@ -112,7 +112,7 @@ where
     response.into_body().collect().await.unwrap().to_bytes().to_vec()
 }
 
-/// What the client has got once nothing more comes without the origin.
+/// What the client has received once nothing more comes without the origin.
 async fn at_once<B: Body<Data = Bytes, Error = BodyError> + Unpin>(body: &mut B) -> Vec<u8> {
     let mut got = Vec::new();
     while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(20), body.frame()).await
@@ -215,9 +215,9 @@ async fn c3_a_header_named_like_a_key_and_a_reason_phrase_are_dropped() {
 }
 
 #[tokio::test]
-async fn an_event_is_passed_on_in_the_instant_it_came() {
+async fn an_event_is_passed_on_at_once() {
     for coding in CODINGS {
-        // The last ends in what the key begins with, and in what its base64 begins with.
+        // The last event ends like the start of the key, and like the start of its base64.
         let events =
             ["data: one\n\n", "data: two sk-\n\n", "data: two and c2st\n\n", "{\"k\":\"sk-\"}"];
         let whole = events.concat();
@@ -268,7 +268,7 @@ async fn a_chunk_without_a_match_is_passed_on_uncopied() {
 }
 
 #[tokio::test]
-async fn a_length_stays_where_every_replacement_is_as_long() {
+async fn a_length_is_kept_if_every_replacement_is_as_long() {
     let text = format!("one {} two", EVEN.0);
     let mut response = Response::new(Full::new(Bytes::from(text.clone())));
     response.headers_mut().insert(CONTENT_LENGTH, text.len().into());
@@ -349,14 +349,14 @@ async fn several_members_are_one_body_and_an_early_end_is_an_error() {
 }
 
 #[tokio::test]
-async fn gzip_padding_is_no_part_of_the_body() {
+async fn gzip_padding_is_not_part_of_the_body() {
     let member = encoded("gzip", b"text", &[]).concat();
     let padded = response("gzip", vec![member, vec![0; 512]]);
     assert_eq!(read(redactor().response(padded).unwrap()).await, b"text");
 }
 
 #[tokio::test]
-async fn rubbish_behind_the_end_is_an_error() {
+async fn garbage_after_the_end_is_an_error() {
     for coding in ["gzip", "deflate", "raw deflate", "br", "zstd"] {
         let whole = encoded(coding, b"text", &[]).concat();
         for rubbish in [&b"sk-real"[..], b"\0\0x"] {
@@ -399,7 +399,7 @@ fn c11_debug_shows_no_key() {
     assert!(!shown.contains("real"), "{shown}");
 }
 
-/// Text in which beginnings, whole keys and their forms are common.
+/// Text in which prefixes, whole keys and their encodings are common.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         Just(KEY.to_owned()),

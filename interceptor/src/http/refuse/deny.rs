@@ -1,8 +1,8 @@
-//! Refusals that the request itself, or what became of it, gives rise to.
+//! Refusals caused by the request itself, or by what happened to it.
 
 use interceptor_policy::{CredentialId, Deny, Filter, Policy, Reason};
 
-/// A refusal that the request itself, or what became of it, gives rise to, rather than a rule.
+/// A refusal caused by the request itself, or by what happened to it, rather than by a rule.
 pub(crate) fn refusal(reason: Reason, message: String) -> Deny {
     Deny {
         reason,
@@ -15,8 +15,7 @@ pub(crate) fn refusal(reason: Reason, message: String) -> Deny {
     }
 }
 
-/// The refusal of a host whose name carries a placeholder: whoever resolves or answers it would
-/// learn of it.
+/// Refuses a host name that contains a placeholder, which its resolvers and servers would learn.
 pub(crate) fn named_placeholder(policy: &Policy, id: CredentialId) -> Deny {
     let message = format!(
         "the request was refused: its host name carries the placeholder of the credential `{}`, \

@@ -1,6 +1,5 @@
-//! The answer to a refused request: JSON that a person or an agent can act on. A view of a
-//! [`Deny`]; it carries nothing of the request but its host, method and path, so that no key can be
-//! reflected.
+//! The response to a refused request: JSON that a person or an agent can act on. It is a view of a
+//! [`Deny`], and repeats only the request's host, method and path, so that no key is reflected.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -11,7 +10,7 @@ use serde::Serialize;
 use super::super::dialect;
 use crate::audit::RequestId;
 
-/// The header that tells a refusal of the interceptor from an answer of the origin.
+/// The header that distinguishes the interceptor's refusals from an origin's responses.
 pub(crate) const DECISION_HEADER: &str = "x-interceptor-decision";
 
 #[derive(Serialize)]
@@ -31,22 +30,22 @@ struct Error<'a> {
     request_id: String,
 }
 
-/// What of the request the answer repeats.
+/// The parts of the request echoed in the response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct About<'a> {
-    /// The host, when it is known.
+    /// The host, if known.
     pub host: Option<&'a str>,
     /// The method as sent.
     pub method: Option<&'a str>,
     /// The path as sent, without query.
     pub path: Option<&'a str>,
-    /// The name of the credential concerned.
+    /// The name of the credential involved.
     pub credential: Option<&'a str>,
-    /// Whether the same request may well pass a second later.
+    /// Whether the same request may succeed a second later.
     pub retry: bool,
 }
 
-/// The answer. `close` says that the connection cannot go on, which only HTTP/1 says in a header.
+/// Builds the response. `close` means that the connection ends; only HTTP/1 says so in a header.
 pub(crate) fn answer(
     deny: &Deny,
     about: About<'_>,
@@ -65,8 +64,8 @@ pub(crate) fn answer(
         rule: deny.rule.as_ref().map(|rule| rule.text.as_str()),
         request_id: id.to_string(),
     };
-    // Strings and an absent value cannot fail to serialise; an empty body would still carry the
-    // status and the header.
+    // Serialising strings and options cannot fail; even with an empty body, status and header would
+    // be sent.
     let mut body = serde_json::to_vec(&Envelope { error }).unwrap_or_default();
     body.push(b'\n');
     let mut response = Response::new(Bytes::from(body));

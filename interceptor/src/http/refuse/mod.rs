@@ -1,10 +1,10 @@
-//! Every "no" that a client is told in HTTP, and its record.
+//! Every "no" that a client is told over HTTP, and its record.
 //!
-//! - [`deny`]: what is refused for the request's own sake, and why.
-//! - [`origin`]: what is said when an origin fails.
-//! - `envelope`: the answer, in JSON.
-//! - here: the answer given, whether nothing was sent yet ([`refuse`], [`unsent`]) or something was
-//!   ([`failed`], [`too_many`], [`cut_off`], [`too_old`]).
+//! - [`deny`]: refusals for the request's own sake.
+//! - [`origin`]: failures of the origin.
+//! - `envelope`: the response, in JSON.
+//! - here: sends the response, whether nothing was sent to the origin yet ([`refuse`], [`unsent`])
+//!   or something was ([`failed`], [`too_many`], [`cut_off`], [`too_old`]).
 
 pub(crate) mod deny;
 pub(super) mod envelope;
@@ -36,7 +36,7 @@ use deny::refusal;
 pub(super) use envelope::DECISION_HEADER;
 use envelope::{About, answer};
 
-/// A refusal, with what is known of the request.
+/// A refusal, with what is known about the request.
 #[derive(Debug)]
 pub(crate) struct Denied {
     /// The refusal.
@@ -45,26 +45,26 @@ pub(crate) struct Denied {
     rules: Arc<Rules>,
     /// The host, once it is known.
     host: Option<Host>,
-    /// The port and target that a request under a base URL stands for.
+    /// The real port and target of a request under a base URL.
     based: Option<(u16, Uri)>,
-    /// Whether the same request may well pass a second later.
+    /// Whether the same request may succeed a second later.
     retry: bool,
 }
 
 impl Denied {
-    /// Of a request for `host`.
+    /// Refuses a request for `host`.
     pub(super) fn new(deny: Deny, rules: &Arc<Rules>, host: Option<Host>) -> Box<Denied> {
         Box::new(Denied { deny, rules: rules.clone(), host, based: None, retry: false })
     }
 
-    /// Of one that leads there.
+    /// Refuses a request for that destination.
     pub(super) fn to(deny: Deny, rules: &Arc<Rules>, to: Destination) -> Box<Denied> {
         let Destination { host, port, based, .. } = to;
         let based = based.map(|(_, uri)| (port, uri));
         Box::new(Denied { deny, rules: rules.clone(), host: Some(host), based, retry: false })
     }
 
-    /// Notes what the request stands for.
+    /// Records the real port and path of a request under a base URL.
     pub(super) fn note(&self, exchange: &mut Exchange) {
         if let Some((port, uri)) = &self.based {
             exchange.note(|record| {
@@ -74,7 +74,7 @@ impl Denied {
         }
     }
 
-    /// The same, where it may well pass a second later.
+    /// Sets whether the same request may succeed a second later.
     pub(super) fn passing(mut self: Box<Self>, retry: bool) -> Box<Denied> {
         self.retry = retry;
         self
@@ -86,7 +86,7 @@ impl Denied {
 pub(super) struct Unsent {
     /// The refusal.
     pub deny: Deny,
-    /// Whether the same request may well pass a second later.
+    /// Whether the same request may succeed a second later.
     pub retry: bool,
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn unsent(flight: Flight<'_>, body: Incoming, why: Unsent) -> R
     refuse(context, parts, body, denied, exchange).await
 }
 
-/// Answers a refusal and notes it.
+/// Sends a refusal and records it.
 pub(super) async fn refuse(
     context: &Context,
     mut parts: Parts,
@@ -141,8 +141,8 @@ pub(super) async fn refuse(
         credential: credential.as_deref(),
         retry,
     };
-    // A client that asked for another protocol has no second request for this connection; Node's
-    // would wait for its end.
+    // A client that asked to upgrade sends no second request on this connection; Node.js would wait
+    // for the connection to end.
     let close = stand_in
         || parts.headers.contains_key(UPGRADE)
         || matches!(
@@ -156,8 +156,8 @@ pub(super) async fn refuse(
     own(response, exchange)
 }
 
-/// Lets go of a head that is too large before its refusal waits for its turn; what says in which
-/// words the client is told is kept.
+/// Frees an oversized head before its refusal waits its turn. Keeps the fields that decide the form
+/// of the response.
 fn shed(parts: &mut Parts) {
     let told = [USER_AGENT, CONTENT_TYPE, TE, CONTENT_LENGTH, EXPECT, UPGRADE];
     let kept = told.into_iter().filter_map(|name| {
@@ -170,9 +170,9 @@ fn shed(parts: &mut Parts) {
     }
 }
 
-/// Takes what the sandbox is sending anyway, within bounds: closing under it would reset the
-/// connection and lose the answer. Returns it where it may be a JSON-RPC call, for the answer's
-/// sake.
+/// Reads what the sandbox is still sending, within bounds: closing early would reset the connection
+/// and lose the response. Returns the body if it may be a JSON-RPC call, which the response must
+/// match.
 async fn take_rest(parts: &Parts, body: Incoming) -> Vec<u8> {
     let announced = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| {
         length
@@ -184,7 +184,7 @@ async fn take_rest(parts: &Parts, body: Incoming) -> Vec<u8> {
     let waits_for_continue = parts.headers.contains_key(EXPECT);
     let may_be_a_call = dialect::may_be_a_call(&parts.headers);
     if parts.version >= Version::HTTP_2 && !(may_be_a_call && announced && !waits_for_continue) {
-        // A stream can be answered while it is still sent to.
+        // An HTTP/2 stream can be answered while the client is still sending.
         drain_behind(body);
         return Vec::new();
     }
@@ -194,28 +194,28 @@ async fn take_rest(parts: &Parts, body: Incoming) -> Vec<u8> {
     drain(body, if may_be_a_call { dialect::MOST_CALL } else { 0 }).await
 }
 
-/// The interceptor's own answer with its record.
+/// A response of the interceptor itself, with its record.
 pub(super) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response<Download> {
     exchange.note(|record| record.status = Some(response.status().as_u16()));
     response.map(|bytes| Download::own(bytes, exchange))
 }
 
-/// Says what became of a request that was let through and not answered. The record may say more
-/// exactly than the answer what it was.
+/// Reports the failure of a request that was allowed. The record may be more specific than the
+/// response.
 pub(super) fn failed(mut flight: Flight<'_>, failure: Broken) -> Response<Download> {
     let Broken { deny, ends } = failure;
     flight.exchange.failed(&deny, ends);
     told(flight, &deny)
 }
 
-/// The sandbox has seen too many keys come back.
+/// Reports that too many keys have come back to the sandbox.
 pub(super) fn too_many(flight: Flight<'_>, error: TooManyEchoes) -> Response<Download> {
-    let message = format!("the answer of `{}` was not passed on: {error}", flight.host());
-    // The origin has received the request, which the policy permits: so it stays recorded.
+    let message = format!("the answer from `{}` was not passed on: {error}", flight.host());
+    // The policy permits the request and the origin received it, so it stays recorded as allowed.
     told(flight, &refusal(Reason::LimitExceeded, message))
 }
 
-/// Tells the sandbox, whatever is recorded.
+/// Tells the sandbox, whatever the record says.
 fn told(flight: Flight<'_>, deny: &Deny) -> Response<Download> {
     let (parts, uri) = (&flight.parts, flight.uri());
     let host = flight.host().to_string();
@@ -228,18 +228,18 @@ fn told(flight: Flight<'_>, deny: &Deny) -> Response<Download> {
         credential,
         retry: false,
     };
-    // As for every refusal, a client that asked for another protocol has no second request for this
+    // As with every refusal, a client that asked to upgrade sends no second request on this
     // connection.
     let close = matches!(deny.reason, Reason::LimitExceeded | Reason::RequestMalformed)
         || parts.headers.contains_key(UPGRADE);
     let mut response = answer(deny, about, flight.exchange.id(), parts.version, close);
-    // What it sent is on its way to the origin.
+    // The body is already on its way to the origin.
     let asked = dialect::Asked { headers: &parts.headers, uri, body: &[] };
     dialect::speak(&mut response, &asked, deny);
     own(response, flight.exchange)
 }
 
-/// The answer to a request that a new policy has cut off before the origin answered.
+/// The response to a request that a new policy cut off before the origin answered.
 pub(super) fn cut_off(version: Version, id: RequestId) -> Response<Download> {
     let message = "the policy was replaced during the request, and the new one does not permit \
                    it; the origin may have received it";
@@ -247,10 +247,10 @@ pub(super) fn cut_off(version: Version, id: RequestId) -> Response<Download> {
     answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
 }
 
-/// The answer to a request whose connection is as old as it may be before the origin answered.
+/// The response to a request whose connection reached its maximum age before the origin answered.
 pub(super) fn too_old(version: Version, id: RequestId) -> Response<Download> {
-    let message = "the connection was as old as limits.total_timeout_seconds permits before the \
-                   origin answered; the origin may have received the request";
+    let message = "the connection reached limits.total_timeout_seconds before the origin answered; \
+                   the origin may have received the request";
     let deny = refusal(Reason::UpstreamTimeout, message.to_owned());
     answer(&deny, About::default(), id, version, true).map(Download::unrecorded)
 }

@@ -1,4 +1,4 @@
-//! What is said when an origin cannot be reached, answers too late, or answers what is no HTTP.
+//! Failures of the origin: it cannot be reached, answers too late, or does not answer in HTTP.
 
 use interceptor_policy::{Deny, Host, Limits, Reason};
 
@@ -7,14 +7,14 @@ use super::deny::refusal;
 use crate::tls::refusal::{self as tls_refusal, Attempt};
 use crate::upstream::pool::ConnectError;
 
-/// What is said when a limit of time is used up before the origin answers.
+/// The failure when a time limit expires before the origin answers.
 pub(in crate::http) fn too_slow(host: &Host, impatience: Impatience, limits: &Limits) -> Broken {
     let timeout = |message| refusal(Reason::UpstreamTimeout, message);
     match impatience {
         Impatience::Sandbox => Broken::idle(limits.idle_timeout),
         Impatience::Origin => {
             let message = format!(
-                "`{host}` took nothing of the request's body for {:?}, which is \
+                "`{host}` read nothing of the request's body for {:?}, which is \
                  limits.idle_timeout_seconds",
                 limits.idle_timeout
             );
@@ -31,7 +31,7 @@ pub(in crate::http) fn too_slow(host: &Host, impatience: Impatience, limits: &Li
     }
 }
 
-/// An origin that no connection leads to.
+/// The refusal when no connection to the origin can be made.
 pub(in crate::http) fn unreachable(host: &Host, error: &ConnectError) -> Deny {
     match error.denied() {
         Some(deny) => deny.clone(),
@@ -39,10 +39,10 @@ pub(in crate::http) fn unreachable(host: &Host, error: &ConnectError) -> Deny {
     }
 }
 
-/// A connection that ended without a valid answer.
+/// The refusal when a connection ends without a valid response.
 pub(in crate::http) fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
     tracing::debug!(%host, %error, "exchange with the origin failed");
-    // In TLS 1.3 an origin refuses the client's certificate, or the lack of one, only after the
+    // In TLS 1.3 an origin rejects the client's certificate, or its absence, only after the
     // handshake.
     let alert = tls_refusal::in_chain(error)
         .filter(|error| matches!(error, rustls::Error::AlertReceived(_)));
@@ -54,7 +54,7 @@ pub(in crate::http) fn broken(host: &Host, error: &hyper::Error, attempt: Attemp
         return refusal(Reason::UpstreamTls, format!("`{host}` could not be reached: {words}"));
     }
     let what = if error.is_parse() {
-        "gave an answer that is not valid HTTP"
+        "sent an answer that is not valid HTTP"
     } else {
         "ended the connection without an answer"
     };

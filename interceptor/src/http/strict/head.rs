@@ -1,5 +1,4 @@
-//! What a request head must look like to be let through (RFC 9112 sections 2 to 6, RFC 9110 section
-//! 5): pure.
+//! The rules for a request head (RFC 9112 sections 2 to 6, RFC 9110 section 5). Pure.
 
 use interceptor_policy::Reason;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use crate::words::count;
 
 use super::REFUSED_METHOD;
 
-/// How long the message is that a head begins.
+/// How a head frames its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// No body.
@@ -28,7 +27,7 @@ pub(crate) struct Refused {
     pub reason: Reason,
     /// Its HTTP status.
     pub status: u16,
-    /// What is wrong, and what would be right.
+    /// What is wrong and how to fix it.
     pub message: String,
 }
 
@@ -65,8 +64,8 @@ impl Refused {
             reason: Reason::LimitExceeded,
             status: Refused::TOO_SLOW,
             message: format!(
-                "the request's head was not whole within {most:?}, which is \
-                 limits.header_timeout_seconds; send it at once, or raise the limit"
+                "the request's head did not arrive within {most:?}, which is \
+                 limits.header_timeout_seconds; send it faster, or raise the limit"
             ),
         }
     }
@@ -83,7 +82,7 @@ impl Refused {
     }
 }
 
-/// RFC 9110 section 5.6.2.
+/// A character of a token (RFC 9110 section 5.6.2).
 const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -105,10 +104,10 @@ const fn is_tchar(byte: u8) -> bool {
         )
 }
 
-/// The longest method let through; the registered ones have at most 17 characters.
+/// The longest method let through; registered ones have at most 17 characters.
 const MOST_METHOD: usize = 32;
 
-/// Checks a whole head, its final empty line included.
+/// Checks a complete head, including its final empty line.
 pub(crate) fn check(head: &[u8], most_headers: usize) -> Result<Framing, Refused> {
     let mut lines = Lines(head.strip_suffix(b"\r\n").unwrap_or(head));
     let version = request_line(lines.next().unwrap_or_default())?;
@@ -153,7 +152,7 @@ enum Version {
 fn request_line(line: &[u8]) -> Result<Version, Refused> {
     let shape = || {
         Refused::malformed(
-            "the request line is not a method, a target and a version with single spaces between",
+            "the request line is not a method, a target and a version separated by single spaces",
         )
     };
     let mut parts = line.split(|byte| *byte == b' ');
@@ -179,13 +178,13 @@ fn request_line(line: &[u8]) -> Result<Version, Refused> {
     }
 }
 
-/// Checks what of a head that HTTP/2 carried hyper takes as it comes, by the same rules.
+/// Checks an HTTP/2 head where hyper is lenient, by the same rules.
 pub(crate) fn parsed(parts: &http::request::Parts) -> Result<(), Refused> {
     let method = parts.method.as_str();
     if method.len() > MOST_METHOD {
         return Err(Refused::malformed("the method is not a token of at most 32 characters"));
     }
-    // CONNECT names no path; it is refused for what it is.
+    // CONNECT has no path; it is refused for being CONNECT.
     if let Some(target) = parts.uri.path_and_query() {
         check_target(method.as_bytes(), target.as_str().as_bytes())?;
     }
@@ -201,25 +200,24 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refused> {
     if let Some(byte) = target.iter().find(|byte| !(0x21..=0x7e).contains(*byte) || **byte == b'#')
     {
         return Err(Refused::path(format!(
-            "the request target holds the byte 0x{byte:02X}, which has no single meaning there; \
+            "the request target contains the byte 0x{byte:02X}, which has no single meaning there; \
              percent-encode it"
         )));
     }
-    // What the HTTP library would answer with an empty 400, it never gets to see.
+    // The HTTP library would answer these with an empty 400, so they are refused first.
     if method == b"CONNECT" && http::Uri::try_from(target).is_err() {
         return Err(Refused::malformed("the target of CONNECT is not a host and a port"));
     }
     if method != b"CONNECT" && !is_target(target) {
         return Err(Refused::path(
             "the request target is neither a path that begins with `/`, `*`, nor an absolute URL, \
-             or holds a character that must be percent-encoded there",
+             or contains a character that must be percent-encoded there",
         ));
     }
     Ok(())
 }
 
-/// Whether a target has one of the forms of RFC 9112 section 3.2 that a request to an origin may
-/// have.
+/// Whether a target has a form of RFC 9112 section 3.2 that is allowed in a request to an origin.
 fn is_target(target: &[u8]) -> bool {
     let parsed = http::Uri::try_from(target);
     match target {
@@ -232,11 +230,11 @@ fn is_target(target: &[u8]) -> bool {
     }
 }
 
-/// Splits one field line into name and value without the white space around it.
+/// Splits a field line into name and value, without surrounding white space.
 pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
     if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
         return Err(Refused::malformed(
-            "a header is folded over two lines, which is obsolete; send it in one",
+            "a header is folded over two lines, which is obsolete; send it on one line",
         ));
     }
     let colon = memchr::memchr(b':', line)
@@ -244,14 +242,14 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().copied().all(is_tchar) {
         return Err(Refused::malformed(
-            "a header name is empty or holds a character that is not allowed",
+            "a header name is empty or contains a character that is not allowed",
         ));
     }
     let value = value.trim_ascii();
-    // RFC 9110 section 5.5: visible characters, spaces, tabs and obs-text; `trim_ascii` may have
-    // removed a bare CR or LF.
+    // RFC 9110 section 5.5 allows visible characters, spaces, tabs and obs-text. `trim_ascii` may
+    // have removed a bare CR or LF, so the untrimmed value is checked.
     if line[colon + 1..].iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
-        return Err(Refused::malformed("a header value holds a control character"));
+        return Err(Refused::malformed("a header value contains a control character"));
     }
     Ok((name, value))
 }
@@ -266,7 +264,7 @@ pub(super) fn chunk_size(text: &[u8]) -> Option<u64> {
         .filter(|size| *size <= i64::MAX as u64)
 }
 
-/// What the head's fields say of its framing.
+/// What the head's fields say about its framing.
 #[derive(Default)]
 struct Fields {
     length: Option<u64>,
@@ -278,7 +276,7 @@ struct Fields {
 
 impl Fields {
     fn see(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
-        // The first letter and the length rule out nearly every header without a comparison.
+        // The length rules out nearly every header without a comparison.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.hosts += 1;
@@ -301,7 +299,7 @@ impl Fields {
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Refused::malformed(
-                        "the only Transfer-Encoding taken is a single `chunked`",
+                        "the only accepted Transfer-Encoding is a single `chunked`",
                     ));
                 }
                 self.chunked = true;
@@ -315,15 +313,15 @@ impl Fields {
         let upgrade = self.upgrade && self.connection_upgrade && version == Version::Http11;
         if upgrade && (self.chunked || self.length.is_some_and(|bytes| bytes > 0)) {
             return Err(Refused::malformed(
-                "a request that asks for an upgrade has a body; send one or the other",
+                "the request has both an upgrade and a body; send one or the other",
             ));
         }
         match (self.length, self.chunked) {
             (Some(_), true) => Err(Refused::malformed(
-                "there are both Content-Length and Transfer-Encoding; send one",
+                "the request has both Content-Length and Transfer-Encoding; send one",
             )),
             (None, true) if version == Version::Http10 => {
-                Err(Refused::malformed("a request of version 1.0 has no Transfer-Encoding"))
+                Err(Refused::malformed("an HTTP/1.0 request cannot have a Transfer-Encoding"))
             }
             (None, true) => Ok(Framing::Chunked),
             (Some(bytes), false) if bytes > 0 => Ok(Framing::Length(bytes)),
@@ -346,9 +344,8 @@ fn length(value: &[u8]) -> Result<u64, Refused> {
         .ok_or_else(|| Refused::malformed("Content-Length is not a plain decimal number"))
 }
 
-/// Whether an unfinished head can no longer become one: a NUL byte, a bare LF, or a first line that
-/// is none.
-pub(crate) fn hopeless(head: &[u8]) -> Option<Refused> {
+/// Why an incomplete head can no longer become valid: a bare LF, or a malformed first line.
+pub(crate) fn cannot_be_head(head: &[u8]) -> Option<Refused> {
     if let Some(at) = memchr::memchr(b'\n', head) {
         if at == 0 || head[at - 1] != b'\r' {
             return Some(Refused::malformed(

@@ -1,12 +1,12 @@
-//! What stands between the sandbox's bytes and hyper on an HTTP/1.1 connection (RFC 9112): it lets
-//! whole, well-formed messages through unchanged and nothing else.
+//! A filter between the sandbox and hyper on HTTP/1.1 connections (RFC 9112): it lets complete,
+//! well-formed messages through unchanged, and nothing else.
 //!
-//! hyper is lenient where a proxy must not be: it drops a fragment from the target, and answers a
-//! malformed head with an empty 400 that nobody can act on and no record knows. Here every head is
-//! held until it is whole and [`head::check`]ed, and a body is followed to its end so that the next
-//! head is known to be one (attack H1, H3, H5). A message that is refused is replaced by a request
-//! that only this module can make, so that the refusal takes the same way as every other: in order,
-//! explained, recorded once; then the connection closes.
+//! hyper is lenient where a proxy must not be: it drops a fragment from the target, and it answers
+//! a malformed head with an empty 400 that nobody can act on and no record mentions. Here every
+//! head is held until it is complete and has passed [`head::check`], and a body is followed to its
+//! end, so that the next head is known to be one (attack H1, H3, H5). A refused message is replaced
+//! by a request that only this module can make. So its refusal is handled like any other: in order,
+//! explained, and recorded once; then the connection closes.
 //!
 //! It decides nothing: hyper parses what is judged and forwarded. This filter can only refuse.
 
@@ -28,7 +28,7 @@ use tokio::time::Sleep;
 
 use head::{Framing, Refused};
 
-/// The method of the request that stands for a refused one. [`head::check`] lets no client send it.
+/// The method of the request that replaces a refused one. [`head::check`] lets no client send it.
 pub(crate) const REFUSED_METHOD: &str = "INTERCEPTOR-REFUSED";
 const STAND_IN: &[u8] = b"INTERCEPTOR-REFUSED / HTTP/1.1\r\nconnection: close\r\n\r\n";
 
@@ -41,11 +41,11 @@ struct Inner {
     refused: Option<Refused>,
     upgrade: Upgrade,
     waiting: Option<Waker>,
-    /// A head has begun and is not whole.
+    /// A head has begun and is incomplete.
     unfinished: bool,
 }
 
-/// What follows a request that asked for an upgrade.
+/// The outcome of a request to upgrade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Upgrade {
     /// Not known yet: nothing is read.
@@ -53,27 +53,27 @@ pub(crate) enum Upgrade {
     Pending,
     /// The origin switched protocols: the bytes are no longer HTTP.
     Switched,
-    /// It did not: what follows is the next request.
+    /// It did not: the next request follows.
     Declined,
 }
 
 impl Notes {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        // Nothing panics while it is held; and each field is valid at any time.
+        // Nothing panics while the lock is held, and each field is valid at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the message was refused for which the stand-in came.
+    /// Why the message behind the stand-in was refused.
     pub(crate) fn refused(&self) -> Option<Refused> {
         self.lock().refused.clone()
     }
 
-    /// Whether a head has begun and is not whole.
+    /// Whether a head has begun and is incomplete.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.lock().unfinished
     }
 
-    /// Says what became of the upgrade that the current request asked for.
+    /// Sets the outcome of the current request's upgrade.
     pub(crate) fn upgrade(&self, outcome: Upgrade) {
         let mut inner = self.lock();
         inner.upgrade = outcome;
@@ -83,38 +83,38 @@ impl Notes {
     }
 }
 
-/// The ceilings of a request head.
+/// Limits on a request head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ceilings {
-    /// Bytes of the head, the request line included.
+    /// Bytes of the head, including the request line.
     pub head_bytes: usize,
     /// Number of header fields.
     pub headers: usize,
-    /// From the first byte of a head to its last.
+    /// Time from the first byte of a head to its last.
     pub time: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Collecting a head in the buffer; so many bytes of it are known to hold no end. The empty
-    /// line that may stand before it has come.
+    /// Collects a head in the buffer. `scanned` bytes are known to hold no end; `skipped` says that
+    /// the empty line allowed before a head has come.
     Head { scanned: usize, skipped: bool },
-    /// So many bytes at the front of the buffer are checked and wait to be read; then comes `next`.
+    /// Delivers `count` checked bytes from the front of the buffer, then continues with `next`.
     Deliver { count: usize, next: Next },
-    /// So many body bytes, then `next`.
+    /// Passes `left` body bytes, then continues with `next`.
     Body { left: u64, next: Next },
-    /// A line of a chunked body (RFC 9112 section 7.1) is collected in the buffer.
+    /// Collects a line of a chunked body (RFC 9112 section 7.1) in the buffer.
     Line(Line),
-    /// A request that asked for an upgrade was delivered; what became of it decides.
+    /// A request to upgrade was delivered; its outcome decides what follows.
     AwaitUpgrade,
     /// Another protocol.
     Raw,
-    /// A refusal stands: nothing more is read.
+    /// After a refusal: nothing more is delivered.
     Closed,
 }
 
 impl State {
-    /// At the beginning of a head.
+    /// The start of a head.
     const HEAD: State = State::Head { scanned: 0, skipped: false };
 }
 
@@ -134,19 +134,18 @@ enum Line {
     ChunkSize,
     /// The CRLF after a chunk's data.
     ChunkEnd,
-    /// A trailer field, or the empty line that ends the message; so many bytes of trailers came
-    /// before.
+    /// A trailer field, or the empty line that ends the message, after this many bytes of trailers.
     Trailer(usize),
 }
 
-/// What is read at once of a head or a line, bytes.
+/// Bytes per read of a head or a line.
 const PIECE: usize = 4096;
-/// A chunk size line is at most 16 hexadecimal digits and CRLF: extensions are refused (attack H1).
+/// A chunk size line is at most 16 hexadecimal digits and CRLF; extensions are refused (attack H1).
 const MOST_CHUNK_LINE: usize = 18;
-/// Trailers of a request, together.
+/// Maximum bytes of a request's trailers.
 const MOST_TRAILERS: usize = 8 * 1024;
 
-/// Says the ceilings of this moment.
+/// Returns the limits now in force.
 struct Current(Box<dyn Fn() -> Ceilings + Send>);
 
 impl fmt::Debug for Current {
@@ -163,13 +162,13 @@ pub(crate) struct Strict<S> {
     state: State,
     notes: Notes,
     ceilings: Current,
-    /// Runs while a head is begun and not whole (slowloris, attack X3).
+    /// Runs while a head is incomplete (slowloris, attack X3).
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Strict<S> {
-    /// Filters `stream`; `first` are bytes that were read from it already. `ceilings` says those of
-    /// the moment, for each head.
+    /// Filters `stream`; `first` holds bytes already read from it. `ceilings` returns the limits
+    /// now in force; it is called for each head.
     pub(crate) fn new(
         stream: S,
         first: BytesMut,
@@ -191,11 +190,11 @@ impl<S> Strict<S> {
         State::Deliver { count: STAND_IN.len(), next: Next::Closed }
     }
 
-    /// Looks for a whole head in the buffer. Gives the next state, or `None` when more bytes are
+    /// Looks for a complete head in the buffer. Returns the next state, or `None` if more bytes are
     /// needed.
     fn head(&mut self, mut scanned: usize, mut skipped: bool) -> Option<State> {
-        // A client may send an empty line before a request line (RFC 9112 section 2.2): one,
-        // however it arrives.
+        // A client may send one empty line before a request line (RFC 9112 section 2.2), in any
+        // pieces.
         if !skipped && scanned < 2 && self.buffer.starts_with(b"\r\n") {
             self.buffer.advance(2);
             (scanned, skipped) = (0, true);
@@ -226,15 +225,15 @@ impl<S> Strict<S> {
         if self.buffer.len() > ceilings.head_bytes {
             return Some(self.refuse(Refused::head_too_large(ceilings.head_bytes)));
         }
-        // What cannot become a head any more is refused now, not when the client gives up waiting.
-        if let Some(refused) = head::hopeless(&self.buffer) {
+        // Refuse now what cannot become a head, instead of waiting for the client to give up.
+        if let Some(refused) = head::cannot_be_head(&self.buffer) {
             return Some(self.refuse(refused));
         }
         self.state = State::Head { scanned: self.buffer.len(), skipped };
         None
     }
 
-    /// Looks for a whole line of a chunked body in the buffer; `None` when more bytes are needed.
+    /// Looks for a complete line of a chunked body in the buffer. `None` if more bytes are needed.
     fn line(&self, line: Line) -> io::Result<Option<State>> {
         let most = match line {
             Line::ChunkSize => MOST_CHUNK_LINE,
@@ -298,8 +297,8 @@ fn give(buffer: &mut BytesMut, out: &mut ReadBuf<'_>, most: usize) -> usize {
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
-    /// Reads more into the buffer; `false` at the end of the stream. Read by way of the stack: the
-    /// buffer is as long as what came, and none is held while nothing comes.
+    /// Reads more into the buffer; `false` at the end of the stream. Reads through the stack, so
+    /// that the buffer is only as long as its content and an idle connection holds none.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut piece = [const { MaybeUninit::<u8>::uninit() }; PIECE];
         let mut piece = ReadBuf::uninit(&mut piece);
@@ -312,7 +311,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         Poll::Ready(Ok(!piece.filled().is_empty()))
     }
 
-    /// Ready when a head that has begun took too long. Between messages there is no hurry here.
+    /// Ready when an incomplete head has taken too long. No timeout applies between messages.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.buffer.is_empty() {
             return Poll::Pending;
@@ -324,13 +323,12 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         self.patience.get_or_insert_with(begin).as_mut().poll(cx)
     }
 
-    /// Whether what came is delivered to its last byte, and the next message has not begun.
+    /// Whether every byte was delivered and the next message has not begun.
     pub(crate) fn is_between_messages(&self) -> bool {
         matches!(self.state, State::Head { .. }) && self.buffer.is_empty()
     }
 
-    /// Ready when the next message begins, the stream ends, or fails; to be called between
-    /// messages.
+    /// Ready when the next message begins, or the stream ends or fails. Call it between messages.
     pub(crate) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_between_messages() {
             ready!(self.poll_fill(cx))?;
@@ -338,15 +336,14 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// The head that was waited for is whole, or refused.
+    /// The head is complete or refused.
     fn whole(&mut self) {
         if self.patience.take().is_some() {
             self.notes.lock().unfinished = false;
         }
     }
 
-    /// Reads at most `most` bytes into `out`: from the buffer while it holds some, then straight
-    /// from the stream.
+    /// Reads at most `most` bytes into `out`: from the buffer first, then directly from the stream.
     fn poll_through(
         &mut self,
         cx: &mut Context<'_>,
@@ -365,7 +362,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
-    /// A step in a head: what is there of it is looked at, or more of it is read.
+    /// One step through a head: checks what has arrived, or reads more.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -386,7 +383,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             self.state = self.refuse(slow);
             return Poll::Ready(Ok(()));
         };
-        // The end of the stream inside a head: the message never came to be, nothing is passed on.
+        // The stream ended inside a head: there is no message, so nothing is passed on.
         if !filled {
             self.notes.lock().unfinished = !self.buffer.is_empty();
             self.state = State::Closed;
@@ -394,7 +391,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// What follows a request that asked for an upgrade.
+    /// What follows a request to upgrade.
     fn poll_upgrade(&self, cx: &Context<'_>) -> Poll<State> {
         let mut notes = self.notes.lock();
         match notes.upgrade {
@@ -418,7 +415,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         if out.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        // Each turn either returns, consumes bytes, or moves to a state that does.
+        // Each iteration returns, consumes bytes, or moves to a state that does.
         loop {
             match this.state {
                 State::Deliver { count, next } => {
@@ -455,8 +452,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                     ready!(this.poll_through(cx, out, u64::MAX))?;
                     return Poll::Ready(Ok(()));
                 }
-                // What still comes is taken and dropped, so that closing does not reset the
-                // connection under the answer.
+                // Input is read and dropped, because a reset on close could lose the response.
                 State::Closed => {
                     this.buffer.clear();
                     if !ready!(this.poll_fill(cx))? {

@@ -4,7 +4,7 @@ use tokio::io::AsyncReadExt as _;
 const CEILINGS: Ceilings =
     Ceilings { head_bytes: 16 * 1024, headers: 100, time: Duration::from_secs(5) };
 
-/// What comes through of `bytes` when they arrive in pieces of `piece` bytes, and what was refused.
+/// What the filter passes of `bytes` when they arrive in pieces of `piece` bytes, and its refusal.
 async fn filtered(bytes: &[u8], piece: usize) -> (io::Result<Vec<u8>>, Option<Refused>) {
     let mut mock = pieces(bytes, piece);
     let (mut strict, notes) = Strict::new(&mut mock, BytesMut::new(), || CEILINGS);
@@ -13,7 +13,7 @@ async fn filtered(bytes: &[u8], piece: usize) -> (io::Result<Vec<u8>>, Option<Re
     (result.map(|_| out), notes.refused())
 }
 
-/// A stream that gives `bytes` in pieces.
+/// A stream that returns `bytes` in pieces.
 fn pieces(bytes: &[u8], piece: usize) -> Pieces {
     Pieces { bytes: bytes.to_vec(), at: 0, piece }
 }
@@ -38,7 +38,7 @@ impl AsyncRead for Pieces {
 }
 
 #[tokio::test]
-async fn each_head_is_held_to_the_ceilings_of_its_moment() {
+async fn each_head_is_checked_against_the_current_limits() {
     let most = Arc::new(std::sync::atomic::AtomicUsize::new(2));
     let now = most.clone();
     let ceilings =
@@ -77,7 +77,7 @@ async fn h5_well_formed_requests_pass_unchanged_however_they_are_cut() {
 }
 
 #[tokio::test]
-async fn one_empty_line_before_a_request_passes_over_and_a_second_is_refused_however_cut() {
+async fn one_empty_line_before_a_request_is_skipped_and_a_second_refused_however_cut() {
     let request = b"\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let both = [&request[..], request].concat();
     let two = [b"\r\n", &request[..]].concat();
@@ -95,7 +95,7 @@ async fn one_empty_line_before_a_request_passes_over_and_a_second_is_refused_how
 }
 
 #[tokio::test]
-async fn h1_h3_h6_what_is_ambiguous_is_refused_and_nothing_of_it_passes() {
+async fn h1_h3_h6_an_ambiguous_head_is_refused_and_none_of_it_passes() {
     let heads: &[(&[u8], u16)] = &[
         (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", 400),

@@ -1,5 +1,5 @@
-//! Parts that nobody asked for, what describes more than is passed on, and what shows how well an
-//! answer compresses.
+//! Unrequested ranges, headers that describe more than is passed on, and what shows how well a
+//! response compresses.
 
 use http::HeaderName;
 use interceptor_policy::redact::ranges::Range;
@@ -20,7 +20,7 @@ fn full() -> Full<Bytes> {
 }
 
 #[test]
-fn a_part_that_nobody_asked_for_is_an_error() {
+fn an_unrequested_part_is_an_error() {
     let range = ("content-range", "bytes 5-16/100");
     let several = ("content-type", "Multipart/ByteRanges; boundary=x");
     for (status, fields) in [
@@ -60,7 +60,7 @@ const DIGESTS: [&str; 10] = [
 ];
 
 #[tokio::test]
-async fn no_digest_of_more_than_a_part_goes_with_it() {
+async fn a_part_carries_no_digest_of_the_whole() {
     let (sender, mut response) = fed("identity");
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     let headers = response.headers_mut();
@@ -88,7 +88,7 @@ async fn no_digest_of_more_than_a_part_goes_with_it() {
 }
 
 #[test]
-fn where_no_body_comes_nothing_describes_encoded_bytes() {
+fn without_a_body_no_header_describes_encoded_bytes() {
     for coding in ["gzip", "br", "x-own", "identity, zstd"] {
         for status in [200, 304] {
             let fields = [
@@ -106,7 +106,7 @@ fn where_no_body_comes_nothing_describes_encoded_bytes() {
     }
 }
 
-/// The sizes of the pieces of an answer of which the encoded bytes come 1,000 at a time.
+/// The sizes of the frames of a response whose encoded bytes arrive 1,000 at a time.
 fn sizes(coding: &str, text: &[u8]) -> Vec<usize> {
     let wire = encoded(coding, text, &[]).concat();
     let (sender, response) = fed(coding);
@@ -115,7 +115,7 @@ fn sizes(coding: &str, text: &[u8]) -> Vec<usize> {
     block_on(async {
         for piece in wire.chunks(1000) {
             sender.send(data(piece)).unwrap();
-            while let Some(frame) = futures_now(&mut body) {
+            while let Some(frame) = frame_now(&mut body) {
                 sizes.push(frame.into_data().unwrap().len());
             }
         }
@@ -127,8 +127,8 @@ fn sizes(coding: &str, text: &[u8]) -> Vec<usize> {
     sizes
 }
 
-/// The next frame, if it is there.
-fn futures_now(body: &mut RedactedBody<Feed>) -> Option<Frame<Bytes>> {
+/// The next frame, if it is ready.
+fn frame_now(body: &mut RedactedBody<Feed>) -> Option<Frame<Bytes>> {
     match Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())) {
         Poll::Ready(frame) => frame.map(|frame| frame.unwrap()),
         Poll::Pending => None,

@@ -1,7 +1,7 @@
-//! What a client sees of two answers that differ only in how far they match a key: every piece,
-//! its size, and after which of the origin's doings it came.
+//! Compares what a client sees of two responses that differ only in how much of a key they match:
+//! every frame, its size, and after which action of the origin it came.
 //!
-//! No runtime is there, so no timer can be set: time is a series of polls.
+//! There is no runtime, so no timer can be set: time is a series of polls.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 
-/// Counts how often the reader is told to look again.
+/// Counts wake-ups of the reader.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -21,7 +21,7 @@ impl Wake for Wakes {
     }
 }
 
-/// Everything that can be seen at one moment.
+/// Everything visible at one moment.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Piece(Vec<u8>),
@@ -30,7 +30,7 @@ enum Seen {
     End,
 }
 
-/// The trace of an answer that the origin writes in these pieces, and silence between them.
+/// The trace of a response that the origin writes in these pieces, pausing between them.
 fn trace(redactor: &Redactor, coding: &str, pieces: &[&[u8]]) -> Vec<Seen> {
     let (sender, response) = fed(coding);
     let mut body = redactor.response(response).unwrap().into_body();
@@ -81,7 +81,7 @@ fn trace(redactor: &Redactor, coding: &str, pieces: &[&[u8]]) -> Vec<Seen> {
     seen
 }
 
-/// How encoders write a key.
+/// The ways encoders write a key.
 fn spelt(way: usize, key: &str) -> Vec<u8> {
     let each = |escape: &dyn Fn(u8) -> String| -> String { key.bytes().map(escape).collect() };
     let lines = |text: &str, width| -> Vec<u8> {
@@ -104,8 +104,8 @@ fn spelt(way: usize, key: &str) -> Vec<u8> {
 const WAYS: usize = 10;
 
 #[test]
-fn nothing_that_can_be_seen_tells_how_far_an_answer_matches() {
-    // The same classes of characters, and no two in one place the same.
+fn nothing_visible_tells_how_much_of_a_key_a_response_matches() {
+    // The same classes of characters, different at every position.
     let other: String = KEY
         .chars()
         .map(|c| match c {
