@@ -318,7 +318,7 @@ fn t4_a_certificate_that_proves_nothing_gets_no_request() {
             );
             let expected = match flaw {
                 Flaw::Expired => "expired on 2020-01-01",
-                Flaw::NotYetValid => "not valid yet, but from 2999-01-01",
+                Flaw::NotYetValid => "not valid before 2999-01-01",
                 Flaw::WrongHost => "is for `elsewhere.test`",
                 Flaw::SelfSigned | Flaw::UntrustedRoot | Flaw::MissingIntermediate => {
                     "--upstream-ca"

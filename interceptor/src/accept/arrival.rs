@@ -1,4 +1,5 @@
-//! What is known of a connection before its requests, and the record of one that never has any.
+//! What is known about a connection before its requests, and the record of a connection without
+//! any.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,20 +14,20 @@ use crate::audit::{Kind, Protocol, Record, RequestId, Verdict};
 use crate::http::activity::Activity;
 use crate::proxy::{Rules, Sandbox};
 
-/// Who closes within this time may have turned away from the certificate; later, it was a
-/// connection that was kept ready and not needed.
+/// A client that closes within this time may have rejected the certificate. Later, it was an unused
+/// connection kept open in advance.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A connection before its first request.
 pub(super) struct Arrival {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) rules: Arc<Rules>,
-    /// The address that the sandbox asked for.
+    /// The address the sandbox connected to.
     pub(super) asked: SocketAddr,
     /// The name it looked up to get that address.
     pub(super) lookup: Option<HostName>,
     pub(super) since: Instant,
-    /// Its record, in case that it never has a request.
+    /// Its record, in case no request ever arrives.
     pub(super) unasked: Unasked,
 }
 
@@ -37,8 +38,8 @@ impl Arrival {
         activity: Arc<Activity>,
     ) -> Arrival {
         let rules = sandbox.rules();
-        // A synthetic address that stands for no name stays an address: one of a special-purpose
-        // range, which policy refuses.
+        // A synthetic address without a name stays an address. It is in a special-purpose range,
+        // which policy refuses.
         let lookup = sandbox.names.name_of(asked.ip());
         let since = Instant::now();
         let host = host(lookup.as_ref(), asked);
@@ -56,18 +57,17 @@ impl Arrival {
         Arrival { sandbox, rules, asked, lookup, since, unasked }
     }
 
-    /// The name looked up, else the address.
+    /// The name looked up, or else the address.
     pub(super) fn host(&self) -> Host {
         host(self.lookup.as_ref(), self.asked)
     }
 
-    /// What happens on it.
+    /// Activity on it.
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.unasked.activity
     }
 
-    /// Notes the host that it turned out to be for. Where names in it differ, nothing that comes
-    /// over it can be right.
+    /// Sets the host it turned out to be for. If its names differ, every request on it is refused.
     pub(super) fn is_for(&mut self, host: &Host, mismatched: bool) {
         self.unasked.decided = match mismatched {
             true => (Verdict::Deny, None, None),
@@ -76,7 +76,7 @@ impl Arrival {
         self.unasked.host = host.clone();
     }
 
-    /// The record that is made of it instead.
+    /// Makes a record for it in place of the one without requests.
     pub(super) fn record(
         &self,
         decision: Verdict,
@@ -87,7 +87,7 @@ impl Arrival {
         self.unasked.record(decision, protocol, host)
     }
 
-    /// Records a connection that is closed without an answer over HTTP.
+    /// Records a connection that is closed without an HTTP response.
     pub(super) fn refused(&self, protocol: Option<Protocol>, host: &Host, deny: &Deny) {
         let record =
             self.record(Verdict::Deny, protocol, host).reason(deny.reason).filter(deny.filter);
@@ -102,8 +102,8 @@ impl Arrival {
         self.unasked.tell(record);
     }
 
-    /// Closes a connection whose refusal is recorded, in the words of its protocol where it has
-    /// some.
+    /// Closes a connection whose refusal is recorded, with an explanation if its protocol has a
+    /// place for one.
     pub(super) async fn explain(
         &self,
         stream: TcpStream,
@@ -133,9 +133,10 @@ fn decided(policy: &Policy, host: &Host, port: u16) -> Decided {
     }
 }
 
-/// The record of a connection that ends before a request: made when this is dropped, whatever drops
-/// it, unless a request came or something else was recorded. The other side may have seen it (a
-/// handshake, a connection begun early), and nobody else tells. It keeps no rules alive.
+/// The record of a connection that ends before any request. It is written on drop, for whatever
+/// reason, unless a request arrived or another record was made. The origin may have seen the
+/// connection (a handshake, an early connection), and no other record would say so. Keeps no rules
+/// alive.
 #[derive(Debug)]
 pub(crate) struct Unasked {
     sandbox: Arc<Sandbox>,
@@ -144,11 +145,11 @@ pub(crate) struct Unasked {
     activity: Arc<Activity>,
     host: Host,
     decided: Decided,
-    /// What it spoke.
+    /// The protocol it spoke.
     pub(super) protocol: Option<Protocol>,
-    /// Whether it is counted among its host's requests already.
+    /// Whether it already counts among its host's requests.
     pub(super) counted: bool,
-    /// The name that the client was shown a certificate for, and what is known of the client.
+    /// The name on the certificate the client received, and the kind of client.
     pub(super) shown: Option<(Host, Client)>,
 }
 
@@ -197,7 +198,7 @@ impl Drop for Unasked {
         record.alert = alert;
         record.ip.get_or_insert(self.asked.ip());
         if verdict == Verdict::Allow && !self.counted {
-            // It counts like a request; what is refused for it is the next one.
+            // It counts like a request; if that exceeds a limit, the next request is refused.
             let _ = self.sandbox.budget.spend(&self.host, 0, &self.sandbox.limits());
         }
         self.tell(record);

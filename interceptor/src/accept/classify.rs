@@ -1,8 +1,8 @@
-//! What protocol a connection speaks, told by its first bytes: pure.
+//! Recognises a connection's protocol by its first bytes. Pure.
 
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The longest method that begins an HTTP/1 request; longer words are something else.
+/// The longest method of an HTTP/1 request; anything longer is another protocol.
 const MOST_METHOD: usize = 32;
 
 /// A protocol.
@@ -10,15 +10,15 @@ const MOST_METHOD: usize = 32;
 pub(crate) enum Spoken {
     /// A TLS handshake record (RFC 8446 section 5.1).
     Tls,
-    /// HTTP/1.0 or 1.1 in the clear.
+    /// HTTP/1.0 or 1.1 without TLS.
     Http1,
-    /// HTTP/2 in the clear, with prior knowledge.
+    /// HTTP/2 without TLS, with prior knowledge.
     Http2,
     /// Something else.
     Other,
 }
 
-/// What `first` begins, or `None` when more bytes are needed to tell.
+/// The protocol that `first` begins, or `None` if more bytes are needed.
 pub(crate) fn classify(first: &[u8]) -> Option<Spoken> {
     match first {
         [] => return None,
@@ -30,7 +30,7 @@ pub(crate) fn classify(first: &[u8]) -> Option<Spoken> {
     if H2_PREFACE.starts_with(&first[..first.len().min(H2_PREFACE.len())]) {
         return (first.len() >= H2_PREFACE.len()).then_some(Spoken::Http2);
     }
-    // An empty line may stand before a request line (RFC 9112 section 2.2).
+    // An empty line may precede a request line (RFC 9112 section 2.2).
     let line = first.strip_prefix(b"\r\n").unwrap_or(first);
     if line.is_empty() || first == b"\r" {
         return None;
@@ -47,13 +47,13 @@ pub(crate) fn classify(first: &[u8]) -> Option<Spoken> {
     }
 }
 
-/// A token (RFC 9110 section 5.6.2), so that the refusal of an odd method can be explained over
-/// HTTP.
+/// Any token character (RFC 9110 section 5.6.2), so that the refusal of an odd method can be
+/// explained over HTTP.
 fn is_method_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A request of Git's own protocol (gitprotocol-pack(5)): a pkt-line that would pass for a method.
+/// A request in Git's own protocol (gitprotocol-pack(5)): a pkt-line that could pass for a method.
 pub(super) fn is_git(first: &[u8]) -> bool {
     let digits = first.get(..4).is_some_and(|length| length.iter().all(u8::is_ascii_hexdigit));
     digits && first[4..].starts_with(b"git-")
@@ -67,17 +67,18 @@ fn target(rest: &[u8]) -> Option<Spoken> {
             let is_http = memchr::memmem::find(&rest[..end], b"HTTP/").is_some();
             Some(if is_http { Spoken::Http1 } else { Spoken::Other })
         }
-        // No request line has them, and who sends them does not wait for its end.
+        // A request line has no control characters, and a client that sends them may be waiting for
+        // an answer.
         None if has_controls(rest) => Some(Spoken::Other),
         None if rest.len() >= MOST_TARGET => Some(Spoken::Http1),
-        // `/` and `http` begin targets and hardly anything else: no need to wait for the whole
-        // line.
+        // Hardly anything but a target begins with `/` or `http`, so there is no need to wait for
+        // the whole line.
         None if rest.starts_with(b"/") || rest.starts_with(b"http") => Some(Spoken::Http1),
         None => None,
     }
 }
 
-/// Whether a line that is not over has control characters, but for the return that may end it.
+/// Whether an incomplete line has control characters, apart from the CR that may end it.
 fn has_controls(line: &[u8]) -> bool {
     line.strip_suffix(b"\r").unwrap_or(line).iter().any(u8::is_ascii_control)
 }
@@ -111,7 +112,7 @@ mod tests {
             (b"00aFgit-receive-pack /x\0host=evil.test\0", Some(Spoken::Other)),
             (b"GET /x\0y", Some(Spoken::Other)),
             (b"QUERY \x01", Some(Spoken::Other)),
-            // Answered over HTTP, which says what is wrong with it.
+            // Answered over HTTP, which can explain what is wrong.
             (b"GET /x\0y HTTP/1.1\r\n", Some(Spoken::Http1)),
             (b"GET /x HTTP/1.1\r", Some(Spoken::Http1)),
             (b"EHLO example.com\r\n", Some(Spoken::Other)),
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn more_bytes_never_change_an_answer() {
+    fn more_bytes_never_change_the_result() {
         for whole in [
             b"GET /path HTTP/1.1\r\nhost: a\r\n\r\n".as_slice(),
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -1,4 +1,4 @@
-//! One redirected connection, from its first bytes to the module that serves it.
+//! One redirected connection, from its first bytes until another module serves it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,16 +26,16 @@ use crate::http::context::{Context, Early};
 use crate::http::{self, activity::Activity};
 use crate::proxy::Sandbox;
 
-/// How long a connection whose time is up may take to tell its requests so.
+/// How long a connection at its maximum age may take to answer its pending requests.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// What is read of a connection at first, bytes.
+/// Size in bytes of the first read.
 const FIRST: usize = 4096;
-/// Where a server would speak first, and how is known, a client is told that it may not, instead of
-/// being left to wait.
+/// How long to wait for the client on a port where the server speaks first. If its greeting format
+/// is known, the client then gets a refusal instead of waiting.
 const GREETING_AWAITED: Duration = Duration::from_secs(2);
 
-/// What is left to do on a connection once it is known what it is: what was needed to learn that is
-/// not kept for as long as it lasts.
+/// The rest of a connection's work once its protocol is known. The state needed to find out is
+/// dropped first.
 pub(super) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves a connection to its end.
@@ -45,7 +45,7 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, stream: TcpStream, asked: Socke
     let arrival = Arrival::new(sandbox.clone(), asked, activity.clone());
     let old = async {
         after(total).await;
-        // Noted before what it ends is dropped, and recorded by that.
+        // Set before the connection is dropped, because its record is written then.
         if activity.age() {
             tokio::time::sleep(LAST_WORDS).await;
         }
@@ -55,12 +55,13 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, stream: TcpStream, asked: Socke
         () = old => tracing::debug!("connection reached limits.total_timeout_seconds"),
     }
     if !activity.has_record() {
-        // As with refusals: a loop of connections that ask nothing must not fill the log.
+        // Rate-limited like refusals: a loop of connections without requests must not flood the
+        // log.
         tokio::time::sleep(sandbox.refusals.turn()).await;
     }
 }
 
-/// Returns after that time; never, when there is none.
+/// Returns after that time; never, if there is none.
 async fn after(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
@@ -80,7 +81,7 @@ async fn attend(arrival: Arrival, mut stream: TcpStream) {
     let mut first = BytesMut::new();
     let spoken = match recognise(&arrival, &mut stream, &mut first).await {
         Ok(Some(spoken)) => spoken,
-        // Closed, or silent for too long, before it said anything.
+        // Closed, or silent for too long, before it sent anything.
         Ok(None) => return,
         Err(error) => {
             tracing::debug!(%error, "connection ended before its protocol was known");
@@ -100,7 +101,7 @@ async fn attend(arrival: Arrival, mut stream: TcpStream) {
     }
 }
 
-/// Serves HTTP in the clear.
+/// Serves HTTP without TLS.
 pub(super) fn clear(
     mut arrival: Arrival,
     stream: TcpStream,
@@ -118,7 +119,8 @@ pub(super) fn clear(
     }
 }
 
-/// Reads until the protocol is known. `None`: the sandbox closed, or said nothing in time.
+/// Reads until the protocol is known. `None` if the sandbox closed the connection or sent nothing
+/// in time.
 async fn recognise(
     arrival: &Arrival,
     stream: &mut TcpStream,
@@ -126,14 +128,14 @@ async fn recognise(
 ) -> io::Result<Option<Spoken>> {
     let limits = arrival.rules.policy.limits();
     let awaits_greeting = native::server_speaks_first(arrival.asked.port());
-    // A connection that is kept for later says nothing yet; what has begun is to go on.
+    // A connection kept open in advance sends nothing yet; once begun, it must proceed.
     let silence = if awaits_greeting {
         GREETING_AWAITED.min(limits.header_timeout)
     } else {
         limits.idle_timeout
     };
     let begins = async {
-        // Who says nothing for long costs no buffer meanwhile.
+        // A silent connection holds no buffer.
         stream.readable().await?;
         first.reserve(FIRST);
         stream.read_buf(first).await
@@ -153,7 +155,7 @@ async fn recognise(
                 return Ok(Some(spoken));
             }
             if stream.read_buf(first).await? == 0 {
-                // It may have said all it wanted to: a half-close after a short message.
+                // It may have sent all it wanted: a half-close after a short message.
                 return Ok(Some(Spoken::Other));
             }
         }
@@ -171,9 +173,9 @@ fn clear_identity(arrival: &Arrival) -> Identity {
     }
 }
 
-/// What the requests of the connection have in common: nothing of the rules that hold now, which
-/// are loaded for each of them, and whose keys are to be gone when others hold. Without an identity
-/// that of a connection in the clear.
+/// The state shared by the connection's requests. It holds no rules: they are loaded for each
+/// request, and old keys must not stay in memory. Without an identity, it is that of a connection
+/// without TLS.
 pub(super) fn context(
     arrival: Arrival,
     identity: Option<Identity>,
@@ -181,7 +183,7 @@ pub(super) fn context(
     early: Option<Early>,
 ) -> Context {
     let identity = identity.unwrap_or_else(|| clear_identity(&arrival));
-    // The host that a request names is judged with the request; here, the one that is certain.
+    // A host named only by a request is judged with the request; this checks the host known now.
     let (host, port, open) = (identity.host.clone(), identity.port, identity.open);
     let permitted = move |policy: &Policy| {
         open || matches!(policy.decide_host(&host, port), Decision::Allow(_))
@@ -206,7 +208,7 @@ pub(super) fn context(
     }
 }
 
-/// Closes with a reset, so that the sandbox sees an error and not an empty answer.
+/// Closes with a reset, so that the sandbox sees an error and not an empty response.
 pub(super) fn reset(stream: TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
         tracing::debug!(%error, "cannot reset the connection; closing it");

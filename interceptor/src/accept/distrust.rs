@@ -1,12 +1,12 @@
-//! A client that does not accept the certificate it is shown: what it said, and what would help.
+//! A client that rejects the certificate it is shown: how it said so, and what would help.
 
 use interceptor_policy::Host;
 use rustls::CipherSuite;
 
 use crate::proxy::warned::Warned;
 
-/// Says that a client did not accept the certificate for `host`: with an alert; or, as it seems,
-/// without, where it closed after the handshake and asked nothing. Once for each kind of client.
+/// Warns that a client rejected the certificate for `host`: with an alert or, apparently, by
+/// closing after the handshake without a request. Warns once per host and kind of client.
 pub(super) fn warn(
     warned: &Warned,
     sandbox: &str,
@@ -23,27 +23,27 @@ pub(super) fn warn(
             sandbox,
             %host,
             alert,
-            "a client does not accept the sandbox's certificate authority: {remedy}"
+            "a client does not accept the sandbox's CA: {remedy}"
         ),
         None => tracing::warn!(
             sandbox,
             %host,
-            "a client closed when it had seen the certificate, and asked nothing; if it complains about \
-             that, it does not accept the sandbox's certificate authority: {remedy}"
+            "a client closed the connection after it received the certificate; if it reports a \
+             certificate error, it does not accept the sandbox's CA: {remedy}"
         ),
     }
 }
 
-/// What a ClientHello tells of the client.
+/// What a ClientHello reveals about the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client {
-    /// It sends values that nobody knows (RFC 8701), as Chromium's library does.
+    /// Sends GREASE values (RFC 8701), as Chromium does.
     Greases,
-    /// Node.js sets its own order of cipher suites.
+    /// Node.js has its own order of cipher suites.
     Node,
-    /// Python's `ssl` sets its own choice of them.
+    /// Python's `ssl` has its own selection of cipher suites.
     Python,
-    /// GnuTLS alone offers `TLS_AES_128_CCM_SHA256` unasked.
+    /// Only GnuTLS offers `TLS_AES_128_CCM_SHA256` by default.
     GnuTls,
     /// Nothing.
     Unknown,
@@ -84,14 +84,14 @@ impl Client {
         }
     }
 
-    /// Whether a client of this kind may refuse the certificate without an alert. Chromium's sends
-    /// one, and opens connections ahead that it does not need.
+    /// Whether such a client may reject the certificate without an alert. Chromium sends one, and
+    /// opens connections in advance that it may not use.
     pub(super) fn closes_without_alert(self) -> bool {
         self != Client::Greases
     }
 }
 
-/// What would make the client trust: its runtime and variable, as far as they can be told.
+/// How to make the client trust the CA, by its runtime as far as it can be recognised.
 fn remedy(alert: &str, client: Client) -> &'static str {
     match (client, alert) {
         (Client::Greases, _) => {
@@ -100,36 +100,36 @@ fn remedy(alert: &str, client: Client) -> &'static str {
         }
         (Client::Node, _) => {
             "it looks like Node.js, which reads `NODE_EXTRA_CA_CERTS` when it starts; if that is \
-             set inside, the program brings roots of its own (an option `ca`): add the file there, \
-             or give the host to `network.passthrough`"
+             set inside, the program has its own roots (an option `ca`): add the file there, or \
+             name the host in `network.passthrough`"
         }
         (Client::Python, _) => {
             "it looks like Python, whose `ssl` reads `SSL_CERT_FILE` and whose requests reads \
-             `REQUESTS_CA_BUNDLE`; if they are set inside, the program brings roots of its own \
-             (often certifi's): name the file by its own option, or give the host to \
+             `REQUESTS_CA_BUNDLE`; if they are set inside, the program has its own roots (often \
+             certifi's): give it the file by its own option, or name the host in \
              `network.passthrough`"
         }
         (Client::GnuTls, _) => {
-            "it looks like a program with GnuTLS (wget, git), which reads the system's bundle; \
+            "it looks like a program that uses GnuTLS (wget, git), which reads the system's bundle; \
              give it the file that `SSL_CERT_FILE` names (wget: `--ca-certificate`, git: \
-             `GIT_SSL_CAINFO`), or the host to `network.passthrough`"
+             `GIT_SSL_CAINFO`), or name the host in `network.passthrough`"
         }
         (_, "bad_certificate") => {
             "it looks like a Go program, which reads `SSL_CERT_FILE`; if that is set inside, the \
-             program brings roots of its own: name them by its own option, or give the host to \
+             program has its own roots: give it the file by its own option, or name the host in \
              `network.passthrough`"
         }
         (_, "certificate_unknown") => {
             "it looks like a Java program, which reads the trust store that `JAVA_TOOL_OPTIONS` \
-             names; if that is set inside, the program brings a trust store of its own: import the \
-             certificate there, or give the host to `network.passthrough`"
+             names; if that is set inside, the program has its own trust store: import the \
+             certificate there, or name the host in `network.passthrough`"
         }
         _ => {
             "the usual variables are `SSL_CERT_FILE` (OpenSSL, Python, Ruby, Rust), \
              `REQUESTS_CA_BUNDLE` (Python's requests), `NODE_EXTRA_CA_CERTS` (Node.js), \
              `CURL_CA_BUNDLE` (curl) and `GIT_SSL_CAINFO` (git); `run` and the container hook set \
-             them inside, with `serve` and `attach` set them from the `env` of the API's answer; a \
-             client with roots of its own needs its own option, a base URL, or the host in \
+             them inside; with `serve` and `attach`, set them from `env` in the API's answer; a \
+             client with its own roots needs its own option, a base URL, or the host in \
              `network.passthrough`"
         }
     }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_told_by_the_cipher_suites_that_it_offers() {
+    fn a_client_is_recognised_by_its_cipher_suites() {
         let client = |suites: &[u16]| {
             Client::of(&suites.iter().copied().map(CipherSuite::from).collect::<Vec<_>>())
         };

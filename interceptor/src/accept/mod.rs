@@ -1,5 +1,5 @@
-//! The first steps of a connection: accepted, its original destination read, its protocol
-//! recognised by its first bytes, and handed on to TLS, HTTP or a tunnel.
+//! The first steps of a connection: accepts it, reads its original destination, recognises its
+//! protocol by its first bytes, and passes it on to TLS, HTTP or a tunnel.
 
 pub(crate) mod arrival;
 mod classify;
@@ -23,11 +23,10 @@ use tokio_util::sync::CancellationToken;
 use crate::proxy::Sandbox;
 use crate::seam::{Destinations, SELF_TEST};
 
-/// After an accept failed for want of something (EMFILE, ENOMEM), so that the loop does not spin
-/// (attack X4).
+/// The pause after a failed accept (EMFILE, ENOMEM), so that the loop does not spin (attack X4).
 const BREATHER: Duration = Duration::from_millis(50);
 
-/// `listen`, to be handed to whoever has the listeners: [`crate::proxy::Accept`].
+/// `listen` as a [`crate::proxy::Accept`], for the owner of the listeners.
 pub fn accept(
     sandbox: Arc<Sandbox>,
     listener: TcpListener,
@@ -38,11 +37,11 @@ pub fn accept(
     Box::pin(listen(sandbox, listener, destinations, token, ends))
 }
 
-/// Accepts connections until the sandbox stops or `ends` is cancelled; what is not accepted then
-/// waits in the listener's backlog for whoever accepts next. Each is served in a task of its own,
-/// within the sandbox's limit: beyond it, one connection a listener waits for its turn, the others
-/// in the listener's backlog. (A turn is taken only for a connection that is there: a listener of
-/// the other family must not sit on one.)
+/// Accepts connections until the sandbox stops or `ends` is cancelled. Connections not accepted by
+/// then stay in the listener's backlog for the next process. Each connection is served in a task of
+/// its own, within the sandbox's limit. Beyond the limit, each listener accepts one more, which
+/// waits for a place; the rest wait in the backlog. (A place is taken only for an accepted
+/// connection, so that an idle listener of the other address family holds none.)
 pub(crate) async fn listen(
     sandbox: Arc<Sandbox>,
     listener: TcpListener,
@@ -69,7 +68,8 @@ pub(crate) async fn listen(
         let mut turn = Box::pin(async move { quota.take().await });
         let place = tokio::select! {
             place = turn.as_mut() => Some(place),
-            // This one is accepted: it waits for its turn beside whoever accepts the others.
+            // This connection is already accepted, so it waits for a place while the next process
+            // accepts others.
             () = ends.cancelled() => None,
             () = stop.cancelled() => return,
         };
@@ -99,8 +99,7 @@ async fn accepted_one(
     destinations: &dyn Destinations,
     token: &str,
 ) {
-    // No record: it was not redirected, so that nobody knows where it was going (attack K12, K14).
-    // It is closed.
+    // Not recorded: it was not redirected, so its destination is unknown (attack K12, K14).
     let asked = match destinations.original(stream.as_fd()) {
         Ok(Some(asked)) => asked,
         Ok(None) => {

@@ -1,13 +1,13 @@
-//! Refusals in the words of protocols that are neither HTTP nor TLS but have a place for a reason.
-//! A client of any other is reset.
+//! Refusals in protocols other than HTTP and TLS that have a place for a reason. Clients of all other
+//! protocols get a reset.
 //!
-//! | client | what it is told |
+//! | client | what it gets |
 //! | --- | --- |
 //! | SSH | `SSH_MSG_DISCONNECT` (RFC 4253 section 11.1), before any key exchange |
 //! | PostgreSQL | `ErrorResponse`, also within TLS (<https://www.postgresql.org/docs/current/protocol-flow.html>) |
 //! | Redis | an error (<https://redis.io/docs/latest/develop/reference/protocol-spec/>) |
 //! | Git | an error line (<https://git-scm.com/docs/gitprotocol-pack>) |
-//! | SMTP, FTP, POP3, IMAP, MySQL | a greeting that refuses: the server speaks first, so the port tells |
+//! | SMTP, FTP, POP3, IMAP, MySQL | a refusal as greeting: the server speaks first, so the port decides |
 
 use std::io;
 use std::time::Duration;
@@ -22,35 +22,34 @@ use super::classify::is_git;
 use super::connection::reset;
 use crate::proxy::Sandbox;
 
-/// How long a client has to listen.
+/// How long telling the client may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long what it still sends is taken, and how much: closing under it would lose what it was
-/// told.
+/// How long and how much further input is read: closing early would lose the message.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
-/// The most of a message that is told, in bytes: one line.
+/// Maximum bytes of a message: one line.
 const LONGEST: usize = 400;
 
 /// A connection that is refused.
 pub(super) struct Refused<'a> {
-    /// Whose it is.
+    /// The sandbox it belongs to.
     pub(super) sandbox: &'a Sandbox,
     /// Where it was going.
     pub(super) host: &'a Host,
     /// The port there.
     pub(super) port: u16,
-    /// What it said.
+    /// The first bytes the client sent.
     pub(super) first: &'a [u8],
     /// Why.
     pub(super) message: &'a str,
 }
 
-/// Whether the servers at this port speak first, and how they would refuse is known.
+/// Whether servers on this port speak first, in a known format.
 pub(super) fn server_speaks_first(port: u16) -> bool {
     greeting(port, "").is_some()
 }
 
-/// Tells the client why, where its protocol has a place for it, and closes.
+/// Tells the client why, if its protocol has a place for it, and closes.
 pub(super) async fn refuse(refused: &Refused<'_>, mut stream: TcpStream) {
     match tokio::time::timeout(PATIENCE, tell(refused, &mut stream)).await {
         Ok(Ok(true)) => {}
@@ -75,7 +74,7 @@ async fn tell(refused: &Refused<'_>, stream: &mut TcpStream) -> io::Result<bool>
     Ok(true)
 }
 
-/// Reads to the end, within a bound.
+/// Reads to the end, within a limit.
 async fn take(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut buffer = [0; 4096];
     let mut taken = 0;
@@ -94,7 +93,7 @@ fn line(message: &str) -> String {
     format!("interceptor: {message}").chars().map(visible).take(LONGEST).collect()
 }
 
-/// What a client that spoke first is answered.
+/// The reply to a client that spoke first.
 fn reply(first: &[u8], message: &str) -> Option<Vec<u8>> {
     if first.starts_with(b"SSH-2.0-") || first.starts_with(b"SSH-1.99-") {
         return Some(ssh(message));
@@ -109,12 +108,12 @@ fn reply(first: &[u8], message: &str) -> Option<Vec<u8>> {
     is_redis.then(|| format!("-ERR {message}\r\n").into_bytes())
 }
 
-/// What a client that waits for a greeting gets instead of one.
+/// What a client that waits for a greeting gets instead.
 fn greeting(port: u16, message: &str) -> Option<Vec<u8>> {
     let text = match port {
-        // "No SMTP service here", and the class of what policy refuses (RFC 5321, RFC 3463).
+        // "No SMTP service here", with the enhanced code for policy refusals (RFC 5321, RFC 3463).
         25 | 587 | 2525 => format!("554 5.7.1 {message}\r\n"),
-        // "Not logged in" (RFC 959): 421, "service not available", is read as a time-out by curl.
+        // "Not logged in" (RFC 959). curl reads 421, "service not available", as a time-out.
         21 => format!("530 {message}\r\n"),
         110 => format!("-ERR {message}\r\n"),
         143 => format!("* BYE {message}\r\n"),
@@ -140,7 +139,8 @@ fn ssh(message: &str) -> Vec<u8> {
         payload.extend((text.len() as u32).to_be_bytes()); // at most LONGEST
         payload.extend(text.as_bytes());
     }
-    // At least four bytes of padding, to a multiple of eight with the five that stand before.
+    // At least four bytes of padding, so that with the five bytes before it the packet's length is
+    // a multiple of eight.
     let padding = 4 + (8 - (5 + payload.len() + 4) % 8) % 8;
     let mut bytes = b"SSH-2.0-Interceptor\r\n".to_vec();
     bytes.extend(((1 + payload.len() + padding) as u32).to_be_bytes());
@@ -154,7 +154,7 @@ fn ssh(message: &str) -> Vec<u8> {
 fn mysql(message: &str) -> Vec<u8> {
     /// `ER_HOST_NOT_PRIVILEGED`
     const NOT_PRIVILEGED: u16 = 1130;
-    let length = (3 + message.len()) as u32; // at most LONGEST and three
+    let length = (3 + message.len()) as u32; // at most LONGEST plus three
     let mut bytes = length.to_le_bytes()[..3].to_vec();
     bytes.extend([0, 0xff]);
     bytes.extend(NOT_PRIVILEGED.to_le_bytes());
@@ -169,7 +169,7 @@ enum Postgres {
     Tls,
     /// It asks for GSSAPI encryption.
     Gss,
-    /// It says who it is.
+    /// It names its user.
     Startup,
 }
 
@@ -180,15 +180,15 @@ impl Postgres {
         match (u32::from_be_bytes(*length), code) {
             (8, 80_877_103) => Some(Postgres::Tls),
             (8, 80_877_104) => Some(Postgres::Gss),
-            // Version 3, with any minor one.
+            // Version 3, any minor version.
             (9..=10_000, code) if code >> 16 == 3 => Some(Postgres::Startup),
             _ => None,
         }
     }
 }
 
-/// Agrees to TLS where the client asks, since many demand it, and refuses whoever then says who it
-/// is: before it has sent a password.
+/// Accepts TLS if the client asks, since many require it, and refuses at the startup message,
+/// before the client has sent a password.
 async fn postgres(
     refused: &Refused<'_>,
     stream: &mut TcpStream,
@@ -224,7 +224,7 @@ async fn postgres(
     }
 }
 
-/// The next message, as far as it tells what it is.
+/// The type of the next message.
 async fn next(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Option<Postgres>> {
     let mut head = [0; 8];
     stream.read_exact(&mut head).await?;
@@ -232,7 +232,7 @@ async fn next(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<
 }
 
 fn error_response(message: &str) -> Vec<u8> {
-    // Severity twice (translated, and not), the SQL state of a server that rejects, the message.
+    // Severity twice (localised and not), the SQLSTATE for a rejected connection, the message.
     let fields = format!("SFATAL\0VFATAL\0C08004\0M{message}\0\0");
     let mut bytes = b"E".to_vec();
     bytes.extend((4 + fields.len() as u32).to_be_bytes());
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_spoke_first_is_known_by_what_it_said() {
+    fn a_client_that_speaks_first_is_recognised_by_its_bytes() {
         for (first, start) in [
             (&b"SSH-2.0-OpenSSH_9.2p1\r\n"[..], Some("SSH-2.0-")),
             (b"*1\r\n$4\r\nPING\r\n", Some("-ERR no\r\n")),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ssh_packet_is_whole_for_every_length_of_message() {
+    fn an_ssh_packet_is_complete_for_every_message_length() {
         for length in 0..64 {
             let bytes = ssh(&"x".repeat(length));
             let packet = bytes.strip_prefix(b"SSH-2.0-Interceptor\r\n").unwrap();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn postgres_is_known_by_its_first_message() {
+    fn postgres_is_recognised_by_its_first_message() {
         let message = |length: u32, code: u32| [length.to_be_bytes(), code.to_be_bytes()].concat();
         assert_eq!(Postgres::read(&message(8, 80_877_103)), Some(Postgres::Tls));
         assert_eq!(Postgres::read(&message(8, 80_877_104)), Some(Postgres::Gss));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_breaks_the_line_it_is_told_in() {
+    fn no_message_breaks_out_of_its_line() {
         let hostile = line("a\r\nb\0c\u{1b}[2J é");
         assert!(hostile.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{hostile}");
         assert!(line(&"é".repeat(10_000)).len() <= LONGEST);

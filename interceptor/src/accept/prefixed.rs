@@ -1,4 +1,4 @@
-//! A stream whose first bytes were read already, to see what it speaks.
+//! A stream whose first bytes were already read to recognise its protocol.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A stream whose first bytes were read already.
+/// A stream whose first bytes were already read.
 pub(super) struct Prefixed {
     pub(super) first: BytesMut,
     pub(super) stream: TcpStream,
@@ -28,7 +28,7 @@ impl AsyncRead for Prefixed {
         out.put_slice(&this.first[..count]);
         this.first.advance(count);
         if this.first.is_empty() {
-            // Its memory is not held for as long as the connection lasts.
+            // Free its memory before the connection ends.
             this.first = BytesMut::new();
         }
         Poll::Ready(Ok(()))

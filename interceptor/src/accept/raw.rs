@@ -1,10 +1,9 @@
-//! Connections that a `tcp://` rule permits: whoever speaks first decides. A client that begins
-//! HTTP is served as one; TLS and everything else is tunnelled unopened, and so is a server that
-//! greets before the client has said anything.
+//! Connections that a `tcp://` rule permits. Who speaks first decides: if the client begins with
+//! HTTP, the connection is served as HTTP. TLS and anything else is tunnelled unopened, and so is a
+//! server that greets first.
 //!
-//! The origin is connected to as soon as the client has not spoken at once, so that a server that
-//! speaks first is heard without waiting for the client: its bytes are what is waited for, not a
-//! time.
+//! If the client does not speak at once, the origin is dialled. So a server that speaks first is
+//! heard without waiting for the client: its bytes are awaited, not a timeout.
 
 use std::future::pending;
 use std::pin::pin;
@@ -27,18 +26,17 @@ use crate::http::refuse::deny::refusal;
 use crate::proxy::budget::Allowance;
 use crate::upstream::Dialed;
 
-/// How long a client has to speak before the origin is connected to: one that speaks HTTP needs no
-/// tunnel.
+/// How long a client has to speak before the origin is dialled: HTTP needs no tunnel.
 const HEAD_START: Duration = Duration::from_millis(50);
-/// How long a client has to go on that has not said enough to tell HTTP from anything else, and to
-/// speak when the origin cannot be reached: HTTP has words for it, all else a reset.
+/// How long to wait for more from a client whose first bytes do not yet show whether it speaks
+/// HTTP, or for any bytes if the origin cannot be reached: HTTP can explain that, other protocols
+/// get a reset.
 const LAST_WORD: Duration = Duration::from_millis(150);
 
-/// A connection to the origin of a tunnel, with what may be sent to it; or why there is none.
+/// A connection to the origin of a tunnel, with how much may be sent to it, or why there is none.
 pub(super) type Way = Result<(Dialed, Option<Allowance>), Box<Deny>>;
 
-/// Takes a connection that a rule permits to be tunnelled to where it is known how to serve it.
-/// `None`: it ended.
+/// Finds out how to serve a connection that a rule permits to be tunnelled. `None` if it ended.
 pub(super) async fn serve(
     mut arrival: Arrival,
     mut stream: TcpStream,
@@ -47,7 +45,7 @@ pub(super) async fn serve(
     let mut first = BytesMut::with_capacity(4096);
     let host = arrival.host();
     let (spoken, way) = meet(&arrival, &host, &mut stream, &mut first).await;
-    // What was spent on the way to the origin counts for the request that comes instead.
+    // A dial for the tunnel counts as the request that arrives instead.
     arrival.unasked.counted = matches!(way, Some(Ok(_)));
     match spoken {
         Spoken::Http1 | Spoken::Http2 => Some(clear(arrival, stream, first, spoken)),
@@ -62,8 +60,8 @@ pub(super) async fn serve(
     }
 }
 
-/// Waits until one side has spoken: what the client speaks, else `Other`, and the way to the origin
-/// where it was looked for.
+/// Waits until either side has spoken. Returns the client's protocol, or `Other`, and the
+/// connection to the origin if one was dialled.
 async fn meet(
     arrival: &Arrival,
     host: &Host,
@@ -80,7 +78,7 @@ async fn meet(
     loop {
         let greeted = async {
             match &way {
-                // Also when it has closed, or failed: the tunnel will tell.
+                // Also if it has closed or failed; the tunnel will notice.
                 Some(Ok((dialed, _))) => drop(dialed.stream.readable().await),
                 _ => pending().await,
             }
@@ -91,10 +89,10 @@ async fn meet(
                     if let Some(spoken) = classify(first) {
                         return (spoken, way);
                     }
-                    // A byte or two may be all that it has to say until it is answered.
+                    // A byte or two may be all it sends until it is answered.
                     deadline = deadline.min(Instant::now() + LAST_WORD);
                 }
-                // It may have said all it wanted to, and still want to hear.
+                // It may have sent all it wanted and still be reading.
                 _ => return (Spoken::Other, way),
             },
             found = &mut finding, if way.is_none() => {
@@ -126,11 +124,11 @@ pub(super) async fn find(arrival: &Arrival, host: &Host) -> Way {
     }
 }
 
-/// Where TLS goes unopened, if it does: to the name that was looked up, or that it asks for, where
-/// a `tcp://` rule or `passthrough` covers that; to an address where a `tcp://` rule covers that.
+/// The host to which TLS is tunnelled unopened, if any. That is the name looked up or in the SNI,
+/// if a `tcp://` rule or `passthrough` covers it, or an address that a `tcp://` rule covers.
 ///
-/// What was looked up and what is asked for inside must be one name (attack T10). No host of a
-/// credential is ever tunnelled.
+/// The name looked up and the SNI must be the same (attack T10). A credential's host is never
+/// tunnelled.
 pub(super) fn unopened(
     policy: &Policy,
     asked: std::net::SocketAddr,
@@ -155,12 +153,12 @@ pub(super) fn unopened(
     (lookup.is_none() && is_raw(policy, &address, port)).then_some(address)
 }
 
-/// Whether a `tcp://` rule permits anything to be sent there.
+/// Whether a `tcp://` rule permits raw TCP to it.
 fn is_raw(policy: &Policy, host: &Host, port: u16) -> bool {
     matches!(policy.decide_raw(host, port), Decision::Allow(_))
 }
 
-/// Whether a policy permits a tunnel: what a later one is asked of those that are open.
+/// Whether a policy permits a tunnel; asked of each new policy for open tunnels.
 pub(super) fn permits(policy: &Policy, host: &Host, port: u16, protocol: Protocol) -> bool {
     matches!(decide(policy, host, port, protocol), Decision::Allow(_))
 }
@@ -190,8 +188,7 @@ mod tests {
         let synthetic = "198.18.0.7";
         type Name = Option<&'static str>;
         let table: &[(&str, u16, Name, Name, Name)] = &[
-            // The address asked for and its port, the name looked up, the name inside: where it
-            // goes unopened.
+            // The address, its port, the name looked up, the SNI: the host it is tunnelled to.
             (synthetic, 6380, Some("cache.test"), Some("cache.test"), Some("cache.test")),
             (synthetic, 6380, Some("cache.test"), None, Some("cache.test")),
             (synthetic, 6380, Some("cache.test"), Some("other.test"), None),
@@ -206,7 +203,7 @@ mod tests {
             (synthetic, 443, Some("pinned.test"), Some("cache.test"), None),
             ("192.0.2.9", 443, None, Some("pinned.test"), Some("pinned.test")),
             (synthetic, 9000, Some("a.wide.test"), None, Some("a.wide.test")),
-            // A host of a credential, at any port.
+            // A credential's host, on any port.
             (synthetic, 443, Some("api.wide.test"), Some("api.wide.test"), None),
             (synthetic, 9000, Some("api.wide.test"), None, None),
             (synthetic, 9000, Some("a.wide.test"), Some("api.wide.test"), None),

@@ -1,5 +1,5 @@
-//! A TLS connection of the sandbox: tunnelled unopened where the policy says so, else terminated
-//! with a certificate for the name that was asked for.
+//! A TLS connection from the sandbox: tunnelled unopened if the policy says so, otherwise
+//! terminated with a certificate for the requested name.
 
 use std::io;
 use std::sync::Arc;
@@ -30,22 +30,21 @@ use crate::tls::hello;
 use crate::tls::server::MintError;
 use crate::upstream::pool::Key;
 
-/// The most that a TLS handshake with the sandbox may take (attack X3); less where
-/// `header_timeout_seconds` is.
+/// The longest that a TLS handshake with the sandbox may take (attack X3), unless
+/// `header_timeout_seconds` is shorter.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// What becomes of a connection, once its ClientHello is known as far as that matters.
+/// How to handle a connection after its ClientHello.
 enum Opening {
-    /// It ended before.
+    /// It ended before that.
     Ended,
-    /// It is carried to this host as it is; so it named it.
+    /// It is tunnelled to this host; `sni` is the name it asked for.
     Unopened { host: Host, sni: Option<HostName> },
     /// It is terminated.
     Terminated,
 }
 
-/// Takes a TLS connection to where it is known how to serve it. `way` is one to the host of the
-/// arrival. `None`: it ended.
+/// Finds out how to serve a TLS connection. `way` leads to the arrival's host. `None` if it ended.
 pub(super) async fn tls(
     mut arrival: Arrival,
     mut stream: TcpStream,
@@ -57,8 +56,8 @@ pub(super) async fn tls(
         Opening::Ended => None,
         Opening::Unopened { host, sni } => {
             let way = way.filter(|_| host == arrival.host());
-            // Unopened, nothing could be explained; and the name would be looked up outside (attack
-            // C1).
+            // An unopened refusal cannot be explained, and the name would be looked up outside
+            // (attack C1).
             let named = sni.as_ref().or(arrival.lookup.as_ref());
             if let Some(id) = named.and_then(|name| arrival.rules.keyring.named_in(name.as_str())) {
                 let deny = named_placeholder(&arrival.rules.policy, id);
@@ -69,14 +68,14 @@ pub(super) async fn tls(
             Some(Box::pin(unless_refused(arrival, stream, first, host, Protocol::Tls, way)))
         }
         Opening::Terminated => {
-            // What was dialled for a tunnel is of no use to HTTP.
+            // HTTP cannot use a connection dialled for a tunnel.
             drop(way);
             terminated(arrival, Prefixed { first, stream }).await
         }
     }
 }
 
-/// How long the sandbox may take for its part.
+/// How long the sandbox's part of the handshake may take.
 fn patience(arrival: &Arrival) -> Duration {
     HANDSHAKE.min(arrival.rules.policy.limits().header_timeout)
 }
@@ -90,8 +89,7 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
     let read = tokio::time::timeout(patience(arrival), hello::server_name(stream, first)).await;
     let sni = match read {
         Ok(Ok(sni)) => sni,
-        // No ClientHello that rustls can read: whatever it is, it may be carried where anything
-        // may.
+        // Not a ClientHello that rustls can read; it may still be tunnelled where anything may.
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData && anything => None,
         ended => {
             if ended.is_err() {
@@ -111,7 +109,7 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
     }
 }
 
-/// Terminates TLS, for the HTTP in it to be served.
+/// Terminates TLS to serve the HTTP inside.
 async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
     let handshake = begun(&arrival, stream).await?;
     let hello = handshake.client_hello();
@@ -122,23 +120,23 @@ async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
     let identity = tls_identity(&arrival, sni.as_deref());
     arrival.is_for(&identity.host, identity.mismatch.is_some());
     let leaf = match (&identity.mismatch, sni.as_deref().map(Host::parse)) {
-        // The handshake is completed for the name asked for, so that the refusal can be explained
+        // The handshake is completed for the requested name, so that the refusal can be explained
         // over HTTP.
         (Some(_), Some(Ok(name))) => name,
         _ => identity.host.clone(),
     };
     let config = config(&arrival, &leaf)?;
-    // What was spent on the way to an address is not spent on the host that was named then.
+    // A dial to the address does not count for a host named only now.
     arrival.unasked.counted &= identity.host == arrival.host();
     let early = early(&arrival, &identity, offers_h2);
     arrival.unasked.counted |= early.is_some();
     arrival.unasked.shown = Some((leaf.clone(), client));
     let stream = match shaken(&arrival, handshake, config).await {
-        // Boxed: what it is handed to has several places for it.
+        // Boxed, because the functions it is passed to hold it in several places.
         Some(Ok(stream)) => Box::new(stream),
         Some(Err(error)) => {
             tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake");
-            // Node.js is gone before the last bytes of the handshake: it has seen the certificate.
+            // Node.js disconnects before the last handshake bytes, having seen the certificate.
             let alert = certificate_alert(&error);
             if alert.is_some() || error.kind() != io::ErrorKind::InvalidData {
                 arrival.activity().closed(alert);
@@ -161,7 +159,7 @@ async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
     }
 }
 
-/// Reads the ClientHello. `None`: the connection ended, or took too long.
+/// Reads the ClientHello. `None` if the connection ended or took too long.
 async fn begun(arrival: &Arrival, stream: Prefixed) -> Option<StartHandshake<Prefixed>> {
     let accepting = LazyConfigAcceptor::new(Acceptor::default(), stream);
     match tokio::time::timeout(patience(arrival), accepting).await {
@@ -178,8 +176,8 @@ async fn begun(arrival: &Arrival, stream: Prefixed) -> Option<StartHandshake<Pre
     }
 }
 
-/// The certificate for `leaf` and what goes with it; refused, or said in the log, where there is
-/// none.
+/// The server configuration for `leaf`. If there is none, the connection is refused, or the error
+/// is logged.
 fn config(arrival: &Arrival, leaf: &Host) -> Option<Arc<ServerConfig>> {
     match arrival.sandbox.certificates.get(leaf) {
         Ok(config) => Some(config),
@@ -195,7 +193,7 @@ fn config(arrival: &Arrival, leaf: &Host) -> Option<Arc<ServerConfig>> {
     }
 }
 
-/// Completes the handshake. `None`: it took too long.
+/// Completes the handshake. `None` if it took too long.
 async fn shaken(
     arrival: &Arrival,
     handshake: StartHandshake<Prefixed>,
@@ -212,7 +210,7 @@ async fn shaken(
 }
 
 fn tls_identity(arrival: &Arrival, sni: Option<&str>) -> Identity {
-    // A server name that is no host name, or an address (RFC 6066 forbids it), names nobody.
+    // An SNI that is not a host name, or is an address (forbidden by RFC 6066), names no host.
     let named = sni.map(|text| match Host::parse(text) {
         Ok(Host::Name(name)) => Ok(name),
         _ => Err(text.to_owned()),
@@ -228,8 +226,7 @@ fn tls_identity(arrival: &Arrival, sni: Option<&str>) -> Identity {
     Identity { scheme: Scheme::Https, port: arrival.asked.port(), host, open: false, mismatch }
 }
 
-/// Begins to connect to the origin while the handshake with the sandbox goes on, where the request
-/// is likely to follow.
+/// Dials the origin during the handshake with the sandbox, if a request is likely to follow.
 fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     let policy = &arrival.rules.policy;
     if identity.mismatch.is_some()
@@ -241,7 +238,7 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     let credential = match policy.governing(Scheme::Https, &identity.host, identity.port)[..] {
         [] => None,
         [only] => Some(only),
-        // Which one is meant is known with the request.
+        // Only the request will show which one is used.
         _ => return None,
     };
     let (generation, host) = (arrival.rules.generation, identity.host.clone());
@@ -250,7 +247,7 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
     if pool.has(&key, h2) {
         return None;
     }
-    // The origin sees a connection, whatever comes of it: it counts as the request that it is for.
+    // The origin sees a connection either way, so it counts as the request it is for.
     if !arrival.unasked.counted {
         arrival.sandbox.budget.spend(&identity.host, 0, policy.limits()).ok()?;
     }

@@ -1,4 +1,4 @@
-//! Connections that are carried unopened, from the decision to the record.
+//! Connections that are tunnelled unopened, from the decision to the record.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::http::activity::Activity;
 use crate::proxy::Sandbox;
 use crate::tunnel::{Carried, carry};
 
-/// Carries what is not opened, where the policy permits it.
+/// Tunnels a connection if the policy permits it, and refuses it otherwise.
 pub(super) async fn unless_refused(
     arrival: Arrival,
     stream: TcpStream,
@@ -38,7 +38,7 @@ pub(super) async fn unless_refused(
     }
 }
 
-/// Carries bytes both ways, unread; by `way` where the origin was connected to already.
+/// Relays bytes both ways, unread; over `way` if the origin was already dialled.
 pub(super) async fn tunnel(
     arrival: Arrival,
     Prefixed { first, stream }: Prefixed,
@@ -78,7 +78,7 @@ pub(super) async fn tunnel(
     let permitted = move |policy: &Policy| raw::permits(policy, &named, port, protocol);
     let _alive = arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted);
     let activity = arrival.activity().clone();
-    // For as long as it lasts it keeps no keys of rules that hold no more.
+    // A tunnel must not keep the keys of old rules in memory.
     drop(arrival);
     let ended = async {
         carried.take_up(first.len() as u64)?;
@@ -95,7 +95,7 @@ pub(super) async fn tunnel(
     }
 }
 
-/// The record of a tunnel: written when it is over, also when its task is cancelled.
+/// The record of a tunnel, written when it ends, even if its task is cancelled.
 struct Entry<'a> {
     record: Option<Record>,
     sandbox: Arc<Sandbox>,

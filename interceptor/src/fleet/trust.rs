@@ -88,7 +88,7 @@ mod tests {
     fn p2_files_are_written_for_all_to_read_and_never_through_a_link() {
         let home = tempfile::tempdir().unwrap();
         let root = home.path().join("trust");
-        let pem = crate::tls::authority::Authority::new("test").unwrap().pem().to_owned();
+        let pem = crate::tls::ca::Ca::new("test").unwrap().pem().to_owned();
         let elsewhere = home.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         let written = write(&root, 7, &pem).unwrap();

@@ -20,7 +20,7 @@ use crate::credential::{HandedKeys, Keyring};
 use crate::dns::Names;
 use crate::ipc::Secret;
 use crate::seam::{Destinations, Listeners};
-use crate::tls::authority::Authority;
+use crate::tls::ca::Ca;
 
 /// The part of a sandbox that does not change during a takeover, apart from policy and keys, which
 /// its daemon holds.
@@ -57,10 +57,10 @@ impl Serving {
     /// What another process needs besides the policy, the listeners and [`Self::hand_over_names`].
     pub fn hand_over(&self) -> HandedSandbox {
         let sandbox = self.sandbox();
-        let authority = sandbox.certificates.authority();
-        let key = Zeroizing::new(STANDARD.encode(&*authority.key_der()));
+        let ca = sandbox.certificates.ca();
+        let key = Zeroizing::new(STANDARD.encode(&*ca.key_der()));
         HandedSandbox {
-            certificate: STANDARD.encode(authority.certificate_der()),
+            certificate: STANDARD.encode(ca.certificate_der()),
             key: Secret::new(&key),
             keyring: sandbox.rules().keyring.hand_over(),
             token: self.listeners().self_test_token.clone(),
@@ -107,11 +107,11 @@ impl HandedSandbox {
         let misfit = |what| ProxyError::Handed { what };
         let certificate = STANDARD.decode(&self.certificate).map_err(|_| misfit("certificate"))?;
         let key = STANDARD.decode(self.key.expose()).map_err(|_| misfit("CA key"))?;
-        let authority = Authority::restore(&certificate, &Zeroizing::new(key))?;
+        let ca = Ca::restore(&certificate, &Zeroizing::new(key))?;
         let rows =
             names.names.into_iter().map(|(name, age)| (name, Duration::from_millis(age))).collect();
         let names_table = Names::restore(rows).ok_or_else(|| misfit("table of names"))?;
-        let kept = Durable { authority, names: names_table, budget: Budget::restore(names.sent) };
+        let kept = Durable { ca, names: names_table, budget: Budget::restore(names.sent) };
         Sandbox::with(runtime, id, policy, keyring, kept)
     }
 }

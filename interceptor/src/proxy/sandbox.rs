@@ -25,7 +25,7 @@ use crate::logging::{self, KeptOut};
 use crate::metrics::SandboxMetrics;
 use crate::seam::{Destinations, HalfOpen, Listeners, Refusals};
 use crate::tls::TlsError;
-use crate::tls::authority::Authority;
+use crate::tls::ca::Ca;
 use crate::tls::client::ClientConfigs;
 use crate::tls::server::ServerConfigs;
 use crate::upstream::Upstream;
@@ -73,18 +73,14 @@ impl Rules {
 
 /// What a sandbox keeps for life, even across processes.
 pub(super) struct Durable {
-    pub(super) authority: Authority,
+    pub(super) ca: Ca,
     pub(super) names: Names,
     pub(super) budget: Budget,
 }
 
 impl Durable {
     fn new(id: &str) -> Result<Self, TlsError> {
-        Ok(Durable {
-            authority: Authority::new(id)?,
-            names: Names::new(),
-            budget: Budget::default(),
-        })
+        Ok(Durable { ca: Ca::new(id)?, names: Names::new(), budget: Budget::default() })
     }
 }
 
@@ -149,7 +145,7 @@ impl Sandbox {
         let metrics = runtime.metrics().sandbox(&id);
         register(&runtime.audit, &id, &limits, &metrics);
         let certificates = ServerConfigs::new(
-            kept.authority,
+            kept.ca,
             limits.mints_per_second,
             limits.mints_burst,
             metrics.clone(),

@@ -1,11 +1,11 @@
-//! What a client's TLS alert says of our certificate.
+//! What a client's TLS alert says about our certificate.
 
 use std::io;
 
 use rustls::AlertDescription;
 
-/// The alert by which a client refused the certificate (RFC 8446 section 6.2), if that is how a
-/// handshake ended.
+/// The alert with which a client rejected the certificate (RFC 8446 section 6.2), if this error is
+/// one.
 pub(crate) fn certificate_alert(error: &io::Error) -> Option<&'static str> {
     let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     let rustls::Error::AlertReceived(alert) = tls else { return None };
@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn only_alerts_about_the_certificate_are_a_refusal_of_it() {
+    fn only_certificate_alerts_count_as_rejection() {
         assert_eq!(received(AlertDescription::UnknownCA), Some("unknown_ca"));
         assert_eq!(received(AlertDescription::CertificateUnknown), Some("certificate_unknown"));
         assert_eq!(received(AlertDescription::HandshakeFailure), None);

@@ -1,7 +1,7 @@
-//! TLS towards origins: verified against the system's roots and `--upstream-ca`, TLS 1.2 or 1.3,
-//! for the name that was judged.
+//! TLS towards origins: TLS 1.2 or 1.3, verified against the system's roots and `--upstream-ca`,
+//! for the judged name.
 //!
-//! There is no switch that turns verification off (attack T4). Sessions are kept per sandbox (K23).
+//! Verification cannot be turned off (attack T4). TLS sessions are kept per sandbox (K23).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use super::verify::Verifier;
 use super::{TlsError, provider};
 use crate::files;
 
-/// The largest file of roots, in bytes: that of a system has a quarter of a megabyte.
+/// Maximum size in bytes of a file of roots; a system's has about a quarter of a megabyte.
 const LARGEST_ROOTS: usize = 16 << 20;
-/// Sessions kept per sandbox.
+/// TLS sessions kept per sandbox.
 const SESSIONS: usize = 128;
 
-/// The verifier of origins' certificates, shared by all sandboxes: it holds no state.
+/// The verifier of origins' certificates, shared by all sandboxes because it has no state.
 pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
     let mut given = Vec::new();
     let mut roots = RootCertStore::empty();
@@ -41,12 +41,12 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
             .collect::<Result<_, _>>()
             .map_err(|error| refused(error.to_string()))?;
         if certificates.is_empty() {
-            return Err(refused("holds no certificate".to_owned()));
+            return Err(refused("it contains no certificate".to_owned()));
         }
         for certificate in certificates {
             roots
                 .add(certificate.clone())
-                .map_err(|_| refused("holds a certificate that cannot be read".to_owned()))?;
+                .map_err(|_| refused("it contains a certificate that cannot be read".to_owned()))?;
             given.push(certificate);
         }
     }
@@ -62,16 +62,16 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
 pub struct ClientConfigs {
     /// Offers HTTP/2 and HTTP/1.1.
     pub h2: Arc<ClientConfig>,
-    /// Offers HTTP/1.1 alone.
+    /// Offers only HTTP/1.1.
     pub h1: Arc<ClientConfig>,
 }
 
 impl ClientConfigs {
-    /// For one sandbox.
+    /// Creates them for one sandbox.
     pub fn new(verifier: Arc<Verifier>) -> Result<ClientConfigs, TlsError> {
         let mut h1 = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            // Webpki's, and exact certificates: see `verify`.
+            // Webpki's verifier, plus exact certificates: see `verify`.
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(NoCertificate));
@@ -85,27 +85,27 @@ impl ClientConfigs {
 }
 
 tokio::task_local! {
-    /// Set by [`NoCertificate`] when the origin of the handshake in progress asks for a client
-    /// certificate.
+    /// Set by [`NoCertificate`] if the origin asks for a client certificate in the current
+    /// handshake.
     static ASKED: Arc<AtomicBool>;
 }
 
-/// Runs a handshake; says beside its outcome whether the origin asked for a client certificate.
+/// Runs a handshake. Also returns whether the origin asked for a client certificate.
 pub(crate) async fn watched<F: Future>(handshake: F) -> (F::Output, bool) {
     let asked = Arc::new(AtomicBool::new(false));
     let output = ASKED.scope(asked.clone(), handshake).await;
     (output, asked.load(Ordering::Relaxed))
 }
 
-/// Presents no certificate, and notes that one was asked for: an origin that then gives up says so
-/// in no certain way. One for all handshakes, since rustls resumes sessions only with the resolver
-/// that they began with.
+/// Presents no certificate, but notes that one was asked for: origins that then fail do not say so
+/// in any one way. One instance for all handshakes, since rustls resumes a session only with the
+/// resolver that began it.
 #[derive(Debug)]
 struct NoCertificate;
 
 impl ResolvesClientCert for NoCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        // Outside a handshake that is watched there is nobody to tell.
+        // Outside a watched handshake nobody needs to know.
         let _ = ASKED.try_with(|asked| asked.store(true, Ordering::Relaxed));
         None
     }

@@ -1,5 +1,5 @@
-//! The ClientHello (RFC 8446 section 4.1.2), read by rustls's own parser from bytes that stay ours:
-//! a passthrough connection must be judged by its name and then handed on unopened.
+//! The ClientHello (RFC 8446 section 4.1.2), parsed by rustls without consuming the bytes: a
+//! passthrough connection is judged by its name and then forwarded unopened.
 
 use std::io;
 
@@ -11,12 +11,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// above 64 KiB.
 const MOST_BYTES: usize = 64 * 1024 + 5;
 
-/// Reads from `stream` into `buffer`, which may hold the first bytes already, until the ClientHello
-/// is whole; gives the server name (RFC 6066 section 3) in it.
+/// Reads from `stream` into `buffer`, which may already hold the first bytes, until the ClientHello
+/// is complete. Returns its server name (RFC 6066 section 3).
 ///
 /// # Errors
-/// `InvalidData` when it is not a ClientHello, `UnexpectedEof` when the stream ends first, or what
-/// reading gives.
+/// `InvalidData` if it is not a ClientHello, `UnexpectedEof` if the stream ends early, or an error
+/// of the stream.
 pub async fn server_name<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,

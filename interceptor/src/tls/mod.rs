@@ -1,14 +1,14 @@
-//! The certificate authority of a sandbox and the TLS configurations of both sides. Only this
-//! module knows rcgen.
+//! The certificate authority (CA) of a sandbox and the TLS configurations of both sides. Only this
+//! module uses rcgen.
 //!
-//! - [`authority`]: the sandbox's CA, its one leaf key, and the minting of leaves.
-//! - [`server`]: one cached server configuration per name, towards the sandbox.
-//! - [`client`]: the verified client configurations, towards origins.
-//! - [`verify`]: who is taken for an origin. `refusal`: why one was not, in words.
-//! - [`hello`]: the ClientHello, read without being consumed.
+//! - [`ca`]: the sandbox's CA, its one leaf key, and the minting of leaves.
+//! - [`server`]: towards the sandbox; one cached server configuration per name.
+//! - [`client`]: towards origins; the verified client configurations.
+//! - [`verify`]: which certificates of origins are accepted. `refusal`: why one was not, in words.
+//! - [`hello`]: the ClientHello, read without consuming it.
 
 pub(crate) mod alert;
-pub mod authority;
+pub mod ca;
 pub mod client;
 pub mod hello;
 pub(crate) mod refusal;
@@ -19,20 +19,20 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// The one cryptographic provider of the process: aws-lc-rs.
+/// The process's one cryptographic provider: aws-lc-rs.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::LazyLock<Arc<CryptoProvider>> =
         std::sync::LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     PROVIDER.clone()
 }
 
-/// What can go wrong while TLS is set up.
+/// What can go wrong when setting up TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A key or certificate could not be made.
     #[error("a certificate could not be made: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// A configuration was refused by the TLS library.
+    /// The TLS library refused a configuration.
     #[error("TLS could not be configured: {0}")]
     Configuration(#[from] rustls::Error),
     /// A file of trusted certificates could not be read.
@@ -43,7 +43,7 @@ pub enum TlsError {
         /// What was wrong with it.
         reason: String,
     },
-    /// There is nothing to verify an origin with.
+    /// There is no root to verify an origin with.
     #[error(
         "no trusted root certificate was found; install ca-certificates or give --upstream-ca FILE"
     )]

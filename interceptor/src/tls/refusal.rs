@@ -1,5 +1,5 @@
-//! Why TLS with an origin failed, in words and with what would help, from what rustls says of it.
-//! The library's own text never gets through: it is for its developers.
+//! Why TLS with an origin failed and what would help, in words, from a rustls error. rustls's own
+//! text is never shown: it is for developers.
 
 use std::io;
 
@@ -9,14 +9,14 @@ use rustls::{
     AlertDescription, CertificateError, Error, ExtendedKeyPurpose, InvalidMessage, PeerIncompatible,
 };
 
-use super::verify::is_authority;
+use super::verify::is_ca_certificate;
 
-/// Names of a certificate that are listed; the rest is counted.
+/// Maximum number of a certificate's names listed; the rest are counted.
 const MOST_NAMES: usize = 5;
-/// Of a name, which the origin chooses.
+/// Maximum characters of a name, which the origin chooses.
 const MOST_NAME: usize = 80;
 
-/// What is known of a handshake beside its error.
+/// What is known about a handshake besides its error.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Attempt {
     /// Whether a credential governs the host, so that it cannot be passed through.
@@ -25,12 +25,12 @@ pub(crate) struct Attempt {
     pub asked_for_certificate: bool,
 }
 
-/// The error of rustls in one of a stream.
+/// The rustls error in a stream's error.
 pub(crate) fn of_io(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref::<Error>()
 }
 
-/// The error of rustls among the causes of another.
+/// The rustls error in an error's chain of causes.
 pub(crate) fn in_chain<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -53,16 +53,16 @@ pub(crate) fn words(error: &io::Error, attempt: Attempt) -> String {
     }
 }
 
-/// Of an origin that takes nobody without a client certificate.
+/// For an origin that requires a client certificate.
 pub(crate) fn certificate_demanded(attempt: Attempt) -> String {
     format!(
-        "it demands a client certificate, and there is none to present; {}",
+        "it requires a client certificate, and there is none to present; {}",
         present_one(attempt)
     )
 }
 
-/// Of an origin that asked for a client certificate in the handshake, and then ended the connection
-/// without an answer.
+/// For an origin that asked for a client certificate and then ended the connection without an
+/// answer.
 pub(crate) fn certificate_missed(attempt: Attempt) -> String {
     format!(
         "it asked for a client certificate, got none, and ended the connection without an answer; \
@@ -73,18 +73,18 @@ pub(crate) fn certificate_missed(attempt: Attempt) -> String {
 
 fn present_one(attempt: Attempt) -> &'static str {
     if attempt.governed {
-        "put a server before it that presents one (a host of a credential cannot be passed through)"
+        "put a proxy in front of it that presents one (a credential's host cannot be passed through)"
     } else {
         "name the host in `network.passthrough`, so that the client can present its own"
     }
 }
 
-/// The end of a sentence that says what to do about an origin that cannot be spoken to.
+/// The end of a sentence that says what to do about an origin that the proxy cannot speak to.
 fn or_pass_through(attempt: Attempt) -> &'static str {
     if attempt.governed {
-        "(as a host of a credential it cannot be named in `network.passthrough`)"
+        "(as a credential's host it cannot be named in `network.passthrough`)"
     } else {
-        "or name it in `network.passthrough`, so that the client speaks TLS with it itself"
+        "or name it in `network.passthrough`, so that the client speaks TLS with it directly"
     }
 }
 
@@ -97,7 +97,7 @@ fn nothing_in_common(attempt: Attempt) -> String {
     )
 }
 
-/// What rustls says, as such a sentence.
+/// The same for a rustls error.
 pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
     match error {
         Error::InvalidCertificate(problem) => of_certificate(problem, attempt),
@@ -113,8 +113,8 @@ pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
                 certificate_demanded(attempt)
             }
             _ => format!(
-                "it speaks a TLS that this proxy does not; bring its TLS configuration up to \
-                 date, {}",
+                "it needs a TLS feature that this proxy does not support; bring its TLS \
+                 configuration up to date, {}",
                 or_pass_through(attempt)
             ),
         },
@@ -123,8 +123,7 @@ pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
             | InvalidMessage::UnknownProtocolVersion
             | InvalidMessage::MessageTooLarge
             | InvalidMessage::InvalidEmptyPayload,
-        ) => "it does not answer in TLS on that port; if it speaks plain HTTP there, ask it by \
-              http://"
+        ) => "it does not speak TLS on that port; if it speaks plain HTTP there, use http://"
             .to_owned(),
         Error::NoCertificatesPresented => "it presented no certificate".to_owned(),
         Error::PeerMisbehaved(_)
@@ -133,7 +132,7 @@ pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
         | Error::InappropriateHandshakeMessage { .. }
         | Error::DecryptError
         | Error::PeerSentOversizedRecord => {
-            format!("it breaks the rules of TLS; repair it, {}", or_pass_through(attempt))
+            format!("it violates the TLS protocol; repair it, {}", or_pass_through(attempt))
         }
         _ => "the TLS handshake with it failed".to_owned(),
     }
@@ -143,8 +142,8 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
     use AlertDescription as Alert;
     match alert {
         Alert::CertificateRequired | Alert::NoCertificate => certificate_demanded(attempt),
-        // What servers of TLS 1.2 say to a client without a certificate (RFC 5246 section 7.4.6),
-        // and to one they dislike.
+        // TLS 1.2 servers send these to a client without a certificate (RFC 5246 section 7.4.6), or
+        // with one they reject.
         Alert::HandshakeFailure
         | Alert::BadCertificate
         | Alert::UnsupportedCertificate
@@ -163,7 +162,7 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
         }
         Alert::AccessDenied => "it refused the TLS handshake: access is denied".to_owned(),
         Alert::InternalError => {
-            "it failed during the TLS handshake: an internal error of its own".to_owned()
+            "it failed during the TLS handshake with an internal error".to_owned()
         }
         alert => format!(
             "it ended the TLS handshake with alert {} (RFC 8446 section 6)",
@@ -175,9 +174,9 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
 #[expect(clippy::too_many_lines, reason = "a table: one arm a problem")]
 fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
     match problem {
-        CertificateError::UnknownIssuer => "its certificate was issued by nobody trusted here; if \
-                                            that is intended, give its CA, or the certificate \
-                                            itself, by --upstream-ca"
+        CertificateError::UnknownIssuer => "its certificate was not issued by a CA trusted here; \
+                                            if that is intended, give its CA, or the certificate \
+                                            itself, with --upstream-ca"
             .to_owned(),
         CertificateError::ExpiredContext { not_after, .. } => {
             format!("its certificate has expired{}; it must be renewed", on(*not_after))
@@ -185,59 +184,56 @@ fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
         CertificateError::Expired => "its certificate has expired; it must be renewed".to_owned(),
         CertificateError::NotValidYetContext { not_before, .. } => {
             format!(
-                "its certificate is not valid yet, but{}; check the clocks of both",
-                from(*not_before)
+                "its certificate is not valid {}; check the clocks of both",
+                before(*not_before)
             )
         }
         CertificateError::NotValidYet => {
             "its certificate is not valid yet; check the clocks of both".to_owned()
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!(
-                "its certificate is for {}, not for the name that was asked for",
-                names(presented)
-            )
+            format!("its certificate is for {}, not for the requested name", names(presented))
         }
         CertificateError::NotValidForName => {
-            "its certificate is not for the name that was asked for".to_owned()
+            "its certificate is not for the requested name".to_owned()
         }
         CertificateError::Revoked => "its certificate was revoked; it must be replaced".to_owned(),
         CertificateError::UnknownRevocationStatus
         | CertificateError::ExpiredRevocationList
         | CertificateError::ExpiredRevocationListContext { .. }
         | CertificateError::InvalidOcspResponse => {
-            "whether its certificate was revoked cannot be told".to_owned()
+            "whether its certificate was revoked is unknown".to_owned()
         }
         CertificateError::BadEncoding => {
             format!(
-                "its certificate is malformed; it must be made anew, {}",
+                "its certificate is malformed; it must be reissued, {}",
                 or_pass_through(attempt)
             )
         }
-        CertificateError::BadSignature => "its certificate was not signed by the CA of its \
-                                           issuer's name that is trusted here; if that is \
-                                           intended, give its CA by --upstream-ca"
+        CertificateError::BadSignature => "its certificate names an issuer that is trusted \
+                                           here, but was not signed by it; if that is intended, \
+                                           give its CA with --upstream-ca"
             .to_owned(),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
-            "its certificate is signed by an algorithm that is not safe any more, or not known \
-             here; it must be made anew (RSA or ECDSA with SHA-256, Ed25519), {}",
+            "its certificate is signed with an algorithm that is no longer secure, or unknown \
+             here; it must be reissued (RSA or ECDSA with SHA-256, Ed25519), {}",
             or_pass_through(attempt)
         ),
         CertificateError::InvalidPurposeContext { presented, .. } => {
             let clients = presented.contains(&ExtendedKeyPurpose::ClientAuth);
             let purpose = if clients { "for clients, not for servers" } else { "not for servers" };
-            format!("its certificate is {purpose} (extended key usage); it must be made anew")
+            format!("its certificate is {purpose} (extended key usage); it must be reissued")
         }
         CertificateError::InvalidPurpose => "its certificate is not for servers (extended key \
-                                             usage); it must be made anew"
+                                             usage); it must be reissued"
             .to_owned(),
         CertificateError::UnhandledCriticalExtension => {
-            "its certificate has a critical extension that is not known here".to_owned()
+            "its certificate has a critical extension that is unknown here".to_owned()
         }
-        CertificateError::Other(other) if is_authority(other) => {
-            "its certificate is that of a CA, not of a server; if it is its own self-signed one, \
-             give exactly that certificate by --upstream-ca"
+        CertificateError::Other(other) if is_ca_certificate(other) => {
+            "its certificate is a CA's, not a server's; if it is self-signed, give exactly that \
+             certificate with --upstream-ca"
                 .to_owned()
         }
         CertificateError::Other(other) => of_path(other),
@@ -245,18 +241,18 @@ fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
     }
 }
 
-/// What webpki says and rustls has no word for.
+/// Webpki errors that rustls has no variant for.
 fn of_path(other: &rustls::OtherError) -> String {
     use webpki::Error;
     match other.0.downcast_ref::<Error>() {
         Some(Error::EndEntityUsedAsCa | Error::PathLenConstraintViolated) => {
-            "its certificate was issued by one that may not issue any".to_owned()
+            "its certificate was issued by a certificate that may not issue any".to_owned()
         }
         Some(Error::NameConstraintViolation) => {
             "its certificate was issued by a CA that may not issue any for that name".to_owned()
         }
         Some(Error::UnsupportedCertVersion) => {
-            "its certificate is of a version before X.509 v3; it must be made anew".to_owned()
+            "its certificate is of a version before X.509 v3; it must be reissued".to_owned()
         }
         Some(
             Error::MaximumSignatureChecksExceeded
@@ -268,12 +264,12 @@ fn of_path(other: &rustls::OtherError) -> String {
             Error::ExtensionValueInvalid
             | Error::MalformedExtensions
             | Error::MalformedDnsIdentifier,
-        ) => "its certificate is malformed; it must be made anew".to_owned(),
+        ) => "its certificate is malformed; it must be reissued".to_owned(),
         _ => "its certificate is not acceptable".to_owned(),
     }
 }
 
-/// The names of a certificate, as rustls describes them, for a person.
+/// The names of a certificate, as rustls formats them, made readable.
 fn names(presented: &[String]) -> String {
     let shown = |text: &String| {
         let name = text
@@ -286,7 +282,7 @@ fn names(presented: &[String]) -> String {
     };
     let all: Vec<String> = presented.iter().filter_map(shown).collect();
     match all.len() {
-        0 => "no host name (what its subject says does not count)".to_owned(),
+        0 => "no host name (the subject does not count)".to_owned(),
         count if count > MOST_NAMES => {
             format!("{} and {} more", all[..MOST_NAMES].join(", "), count - MOST_NAMES)
         }
@@ -298,8 +294,8 @@ fn on(time: UnixTime) -> String {
     date(time).map(|date| format!(" on {date}")).unwrap_or_default()
 }
 
-fn from(time: UnixTime) -> String {
-    date(time).map(|date| format!(" from {date} on")).unwrap_or_else(|| " only later".to_owned())
+fn before(time: UnixTime) -> String {
+    date(time).map(|date| format!("before {date}")).unwrap_or_else(|| "yet".to_owned())
 }
 
 fn date(time: UnixTime) -> Option<String> {
@@ -359,7 +355,11 @@ mod tests {
                 open,
                 "in common",
             ),
-            (Error::PeerMisbehaved(PeerMisbehaved::IllegalTlsInnerPlaintext), open, "rules of TLS"),
+            (
+                Error::PeerMisbehaved(PeerMisbehaved::IllegalTlsInnerPlaintext),
+                open,
+                "violates the TLS",
+            ),
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), open, "http://"),
             (Error::General("secret detail".to_owned()), open, "handshake with it failed"),
             (certificate(CertificateError::UnknownIssuer), open, "--upstream-ca"),
@@ -379,7 +379,7 @@ mod tests {
                     not_before: time(4_102_444_800),
                 }),
                 open,
-                "not valid yet, but from 2100-01-01 on",
+                "not valid before 2100-01-01",
             ),
             (
                 wrong_name(&["DnsName(\"x.test\")", "IpAddress(192.0.2.1)"]),
@@ -391,7 +391,7 @@ mod tests {
             (
                 path(webpki::Error::CaUsedAsEndEntity),
                 open,
-                "exactly that certificate by --upstream-ca",
+                "exactly that certificate with --upstream-ca",
             ),
             (path(webpki::Error::NameConstraintViolation), open, "may not issue any for that name"),
             (path(webpki::Error::UnsupportedCertVersion), open, "v3"),

@@ -1,8 +1,8 @@
-//! TLS towards the sandbox: one server configuration per name, built when the name is first asked
-//! for and then kept, so that a handshake costs no minting and sessions can be resumed.
+//! TLS towards the sandbox. Each name's server configuration is built on first use and cached, so
+//! that later handshakes need no minting and sessions can be resumed.
 //!
-//! Names are bounded twice: minting is rate-limited and the cache is an LRU (attack X1). Sessions
-//! are tickets sealed with a key of this sandbox; rustls resumes a ticket only under the server
+//! Names are bounded twice: minting is rate-limited, and the cache is an LRU (attack X1). Sessions
+//! are tickets encrypted with a key of this sandbox; rustls resumes a ticket only for the server
 //! name it was issued for (T9).
 
 use std::num::NonZeroUsize;
@@ -16,19 +16,19 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
-use super::authority::Authority;
+use super::ca::Ca;
 use super::{TlsError, provider};
 use crate::metrics::{Mint, SandboxMetrics};
 
-/// Names kept per sandbox: about 6 KiB each.
+/// Names cached per sandbox, at about 6 KiB each.
 const NAMES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// A kept leaf is minted anew well before its 90 days are over.
+/// A cached leaf is renewed well before its 90 days are over.
 const RENEWED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Why no configuration was given.
+/// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// The sandbox asks for new names faster than its limit.
+    /// The sandbox requests new names faster than its limit.
     #[error("more than {} a second", crate::words::count(*per_second, "new name"))]
     RateLimited {
         /// The limit.
@@ -39,9 +39,9 @@ pub enum MintError {
     Tls(#[from] TlsError),
 }
 
-/// Mints and keeps the server configurations of one sandbox.
+/// Mints and caches the server configurations of one sandbox.
 pub struct ServerConfigs {
-    authority: Authority,
+    ca: Ca,
     key: Arc<dyn rustls::sign::SigningKey>,
     tickets: Arc<dyn ProducesTickets>,
     state: Mutex<State>,
@@ -63,43 +63,42 @@ impl std::fmt::Debug for ServerConfigs {
 }
 
 impl ServerConfigs {
-    /// For one sandbox's authority; at most `per_second` leaves are minted a second, with a reserve
-    /// of `burst`.
+    /// For one sandbox's CA. At most `per_second` leaves are minted per second, with bursts of up
+    /// to `burst`.
     pub(crate) fn new(
-        authority: Authority,
+        ca: Ca,
         per_second: u64,
         burst: u64,
         metrics: Arc<SandboxMetrics>,
     ) -> Result<ServerConfigs, TlsError> {
-        let key = provider().key_provider.load_private_key(authority.leaf_key())?;
+        let key = provider().key_provider.load_private_key(ca.leaf_key())?;
         let tickets = Ticketer::new()?;
         let (tokens, refilled) = (burst as f64, Instant::now());
         let state = State { configs: LruCache::new(NAMES), tokens, refilled, per_second, burst };
-        Ok(ServerConfigs { authority, key, tickets, state: Mutex::new(state), metrics })
+        Ok(ServerConfigs { ca, key, tickets, state: Mutex::new(state), metrics })
     }
 
-    /// Changes how many leaves may be minted. What was saved up stays, as far as the new reserve
-    /// goes.
+    /// Changes how many leaves may be minted. Saved tokens stay, up to the new burst.
     pub(crate) fn set_rate(&self, per_second: u64, burst: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state.per_second, state.burst) = (per_second, burst);
     }
 
-    /// The authority.
-    pub(crate) fn authority(&self) -> &Authority {
-        &self.authority
+    /// The CA.
+    pub(crate) fn ca(&self) -> &Ca {
+        &self.ca
     }
 
-    /// The authority's public certificate, PEM.
+    /// The CA's public certificate as PEM.
     pub fn ca_pem(&self) -> &str {
-        self.authority.pem()
+        self.ca.pem()
     }
 
-    /// The configuration for a name. The lock is held while a leaf is minted (some 50 µs), so that
-    /// requests for the same new name mint it once.
+    /// The configuration for a name. The lock is held while a leaf is minted (about 50 µs), so that
+    /// concurrent requests for a new name mint it once.
     pub fn get(&self, host: &Host) -> Result<Arc<ServerConfig>, MintError> {
         let now = Instant::now();
-        // A panic inside the lock leaves at worst a missing entry: the cache is as good as before.
+        // After a panic inside the lock, at worst an entry is missing from the cache.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((config, minted)) = state.configs.get(host)
             && now.duration_since(*minted) < RENEWED_AFTER
@@ -122,7 +121,7 @@ impl ServerConfigs {
     }
 
     fn build(&self, host: &Host) -> Result<ServerConfig, TlsError> {
-        let certified = CertifiedKey::new(self.authority.mint(host)?, self.key.clone());
+        let certified = CertifiedKey::new(self.ca.mint(host)?, self.key.clone());
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -139,8 +138,7 @@ mod tests {
     use super::*;
 
     fn configs(per_second: u64, burst: u64) -> ServerConfigs {
-        ServerConfigs::new(Authority::new("test").unwrap(), per_second, burst, Arc::default())
-            .unwrap()
+        ServerConfigs::new(Ca::new("test").unwrap(), per_second, burst, Arc::default()).unwrap()
     }
 
     #[test]
@@ -152,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn x1_a_flood_of_names_is_limited_and_known_names_go_on() {
+    fn x1_a_flood_of_names_is_limited_and_known_names_keep_working() {
         let configs = configs(1, 5);
         let known = Host::parse("known.example.com").unwrap();
         configs.get(&known).unwrap();

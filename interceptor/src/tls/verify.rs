@@ -1,11 +1,11 @@
-//! Verification of origins' certificates: rustls's own, and one thing more. A certificate that
-//! `--upstream-ca` gives is trusted also as the end entity that it is: `openssl req -x509` makes
-//! self-signed ones with `CA:TRUE`, which no path may end in (RFC 5280 section 4.2.1.9), and an
-//! operator who names exactly that certificate means the server that has it.
+//! Verification of origins' certificates: rustls's own, with one addition. A certificate given by
+//! `--upstream-ca` is also trusted as an end-entity certificate. `openssl req -x509` makes
+//! self-signed ones with `CA:TRUE`, which RFC 5280 section 4.2.1.9 does not allow at the end of a
+//! path, but an operator who names exactly that certificate means its server.
 //!
-//! Only the very same bytes count, and only against what a certificate is refused for on account of
-//! its issuer, or of being a CA's. webpki has judged its validity before it says any of that; the
-//! name is checked here, and the handshake proves that the server has the key.
+//! Only identical bytes match, and only when webpki rejected the certificate for its issuer or for
+//! being a CA's. webpki has checked its validity period before that; the name is checked here, and
+//! the handshake proves that the server has the key.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::authority::to_pem;
+use super::ca::to_pem;
 
-/// Verifies the certificates of origins. It holds no state.
+/// Verifies the certificates of origins. It has no state.
 #[derive(Debug)]
 pub struct Verifier {
     roots: Arc<WebPkiServerVerifier>,
-    /// The certificates that the operator gave, as they are encoded.
+    /// The certificates given by the operator, as DER.
     named: HashSet<CertificateDer<'static>>,
     given_pem: Arc<str>,
 }
@@ -36,13 +36,13 @@ impl Verifier {
         Verifier { roots, named: given.into_iter().collect(), given_pem: given_pem.into() }
     }
 
-    /// The certificates that the operator gave, PEM.
+    /// The certificates given by the operator, as PEM.
     pub fn given_pem(&self) -> Arc<str> {
         self.given_pem.clone()
     }
 }
 
-/// Whether a certificate was refused only for who issued it and how, or for being a CA's.
+/// Whether a certificate was rejected only for its issuer or signature, or for being a CA's.
 fn is_about_its_issuer(error: &Error) -> bool {
     let Error::InvalidCertificate(error) = error else { return false };
     match error {
@@ -50,13 +50,13 @@ fn is_about_its_issuer(error: &Error) -> bool {
         | CertificateError::BadSignature
         | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => true,
-        CertificateError::Other(other) => is_authority(other),
+        CertificateError::Other(other) => is_ca_certificate(other),
         _ => false,
     }
 }
 
-/// Whether a certificate was refused for being a CA's.
-pub(super) fn is_authority(error: &rustls::OtherError) -> bool {
+/// Whether a certificate was rejected for being a CA's.
+pub(super) fn is_ca_certificate(error: &rustls::OtherError) -> bool {
     matches!(error.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
@@ -122,7 +122,7 @@ mod tests {
     use super::super::provider;
     use super::*;
 
-    /// What `openssl req -x509` makes, with these years of validity.
+    /// A certificate as made by `openssl req -x509`, valid between these years.
     fn self_signed(name: &str, years: (i32, i32), is_ca: IsCa) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.is_ca = is_ca;
@@ -132,7 +132,7 @@ mod tests {
         params.self_signed(&key).unwrap().der().clone()
     }
 
-    fn authority() -> IsCa {
+    fn any_ca() -> IsCa {
         IsCa::Ca(BasicConstraints::Unconstrained)
     }
 
@@ -147,7 +147,7 @@ mod tests {
         Verifier::new(roots, given.iter().map(|certificate| (*certificate).clone()).collect())
     }
 
-    /// In the year 2026.
+    /// Verifies as of the year 2026.
     fn verify(
         verifier: &Verifier,
         certificate: &CertificateDer<'_>,
@@ -159,12 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn t4_a_certificate_that_was_given_is_the_server_that_it_names_and_no_other() {
+    fn t4_a_given_certificate_is_trusted_for_its_own_name_only() {
         const NAME: &str = "git.corp.test";
-        let own = self_signed(NAME, (2020, 2040), authority());
-        let same_name = self_signed(NAME, (2020, 2040), authority());
-        let expired = self_signed(NAME, (2010, 2020), authority());
-        let early = self_signed(NAME, (2040, 2050), authority());
+        let own = self_signed(NAME, (2020, 2040), any_ca());
+        let same_name = self_signed(NAME, (2020, 2040), any_ca());
+        let expired = self_signed(NAME, (2010, 2020), any_ca());
+        let early = self_signed(NAME, (2040, 2050), any_ca());
         let leaf = self_signed(NAME, (2020, 2040), IsCa::ExplicitNoCa);
         let given = verifier(&[&own, &expired, &early, &leaf]);
         verify(&given, &own, NAME).unwrap();
@@ -179,7 +179,7 @@ mod tests {
         ));
         assert!(matches!(refused(&expired, NAME), CertificateError::ExpiredContext { .. }));
         assert!(matches!(refused(&early, NAME), CertificateError::NotValidYetContext { .. }));
-        // Of the same name and maker, but not the one that was given.
+        // Same name and issuer, but not the given certificate.
         assert!(matches!(refused(&same_name, NAME), CertificateError::Other(_)));
         let mut changed = own.to_vec();
         *changed.last_mut().unwrap() ^= 1;
@@ -187,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn t4_a_leaf_that_was_given_needs_no_issuer_and_makes_none() {
+    fn t4_a_given_leaf_needs_no_issuer_and_vouches_for_no_sibling() {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = authority();
+        params.is_ca = any_ca();
         params.distinguished_name.push(rcgen::DnType::CommonName, "issuer");
         let issuer =
             rcgen::CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

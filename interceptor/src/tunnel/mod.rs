@@ -1,8 +1,8 @@
-//! Raw and passthrough connections: bytes carried both ways, unread, by splice(2), which moves them
-//! between sockets without copying them through user space.
+//! Raw and passthrough connections: relays bytes both ways, unread, with splice(2), which moves
+//! them between sockets without copying them through user space.
 //!
-//! Each direction ends by itself, so that a half-close passes through (RFC 9293 section 3.6); a
-//! failure of either ends both, and so does silence in both for the idle limit.
+//! Each direction ends on its own, so that a half-close passes through (RFC 9293 section 3.6). A
+//! failure in either direction ends both, and so does silence in both for the idle limit.
 
 pub(crate) mod pulse;
 
@@ -24,20 +24,21 @@ use crate::proxy::budget::Allowance;
 use interceptor_policy::Reason;
 use pulse::Pulse;
 
-/// What a pipe may hold, in bytes: larger pipes mean fewer system calls and more kernel memory per
+/// The capacity of a pipe in bytes: larger pipes mean fewer system calls but more kernel memory per
 /// tunnel.
 const PIPE: usize = 256 * 1024;
 
-/// Bytes carried so far, both ways; kept where they are read after the tunnel was cut off, too.
+/// Bytes relayed so far in each direction. Kept outside the tunnel's task, so that they can be read
+/// after it was cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Carried {
     /// From the sandbox.
     pub(crate) up: AtomicU64,
     /// To the sandbox.
     pub(crate) down: AtomicU64,
-    /// Counts for the sandbox, too.
+    /// The sandbox's metrics, which count them too.
     metrics: Arc<SandboxMetrics>,
-    /// What may still be sent to the host.
+    /// How much may still be sent to the host.
     allowance: Option<Allowance>,
     spent: AtomicBool,
     silent: AtomicBool,
@@ -45,15 +46,15 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// Nothing so far.
+    /// Starts at zero.
     pub(crate) fn new(metrics: Arc<SandboxMetrics>, allowance: Option<Allowance>) -> Carried {
         Carried { metrics, allowance, ..Carried::default() }
     }
 
-    /// Counts bytes that are about to be sent to the origin.
+    /// Counts bytes about to be sent to the origin.
     ///
     /// # Errors
-    /// `QuotaExceeded` when they may not be: `limits.bytes_up_per_host`.
+    /// `QuotaExceeded` if they exceed `limits.bytes_up_per_host`.
     pub(crate) fn take_up(&self, bytes: u64) -> io::Result<()> {
         if let Some(Err(exceeded)) = self.allowance.as_ref().map(|allowance| allowance.take(bytes))
         {
@@ -66,10 +67,10 @@ impl Carried {
         Ok(())
     }
 
-    /// Counts bytes to the sandbox.
+    /// Counts bytes sent to the sandbox.
     ///
     /// # Errors
-    /// Never: they are not limited.
+    /// Never: these are not limited.
     pub(crate) fn take_down(&self, bytes: u64) -> io::Result<()> {
         self.pulse.beat();
         self.down.fetch_add(bytes, Ordering::Relaxed);
@@ -77,7 +78,7 @@ impl Carried {
         Ok(())
     }
 
-    /// The limit that ended it: no more may be sent, or nothing moved for too long.
+    /// The limit that ended it: the quota was used up, or it was idle for too long.
     pub(crate) fn limit(&self) -> Option<Reason> {
         if self.spent.load(Ordering::Relaxed) {
             return Some(Reason::LimitExceeded);
@@ -85,7 +86,7 @@ impl Carried {
         self.silent.load(Ordering::Relaxed).then_some(Reason::TunnelIdleTimeout)
     }
 
-    /// Ends when nothing has moved for `idle`, and notes that.
+    /// Fails after `idle` without activity, and records that as the reason.
     pub(crate) async fn silence(&self, idle: Duration) -> io::Result<()> {
         self.pulse.silence(idle).await;
         self.silent.store(true, Ordering::Relaxed);
@@ -93,11 +94,11 @@ impl Carried {
     }
 }
 
-/// Carries bytes between the sandbox and the origin until both have closed, one fails, or nothing
-/// moves for `idle`.
+/// Relays bytes between the sandbox and the origin until both have closed, one fails, or neither
+/// sends anything for `idle`.
 ///
 /// # Errors
-/// `TimedOut` after `idle`, or what the sockets give.
+/// `TimedOut` after `idle`, or an error of the sockets.
 pub(crate) async fn carry(
     sandbox: &TcpStream,
     origin: &TcpStream,
@@ -124,16 +125,16 @@ async fn one_way(
     let (out, into) = pipe()?;
     let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
     loop {
-        // The pipe is empty here, so that "would block" can only be said by the socket.
+        // The pipe is empty here, so only the socket can block.
         let filled = from
             .async_io(Interest::READABLE, || Ok(splice(from, None, &into, None, PIPE, flags)?))
             .await?;
         if filled == 0 {
-            // The peer may have gone already: then there is nobody to tell.
+            // The peer may already be gone.
             let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
             return Ok(());
         }
-        // Counted before it is sent: what may not be is not.
+        // Counted before sending, so that nothing is sent beyond the quota.
         count(filled as u64)?;
         let mut left = filled;
         while left > 0 {
@@ -147,7 +148,7 @@ async fn one_way(
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (out, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // Refused where the user's pipe memory is used up (pipe(7)): the usual 64 KiB do as well.
+    // This fails if the user's pipe memory is used up (pipe(7)); the default 64 KiB work too.
     let _ = fcntl(&into, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
     Ok((out, into))
 }

@@ -1,16 +1,16 @@
-//! When something last moved, and how long nothing has: to the millisecond, for the price of a look
-//! at the clock and a store for each movement.
+//! When the last activity was and how long ago, for the price of a clock read and a store per
+//! activity.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The last movement.
+/// The time of the last activity.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     base: Instant,
-    /// Microseconds from `base` to the last movement.
+    /// Microseconds from `base` to the last activity.
     last: AtomicU64,
 }
 
@@ -21,24 +21,24 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Something moved.
+    /// Notes activity.
     pub(crate) fn beat(&self) {
         let now = u64::try_from(self.base.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// For how long nothing has moved.
+    /// How long there has been no activity.
     pub(crate) fn quiet(&self) -> Duration {
         let last = Duration::from_micros(self.last.load(Ordering::Relaxed));
         self.base.elapsed().saturating_sub(last)
     }
 
-    /// What is left of `patience`; `None` when it is used up.
+    /// What is left of `patience`; `None` if it is used up.
     pub(crate) fn left(&self, patience: Duration) -> Option<Duration> {
         patience.checked_sub(self.quiet()).filter(|left| !left.is_zero())
     }
 
-    /// Returns when nothing has moved for `patience`.
+    /// Returns after `patience` without activity.
     pub(crate) async fn silence(&self, patience: Duration) {
         while let Some(left) = self.left(patience) {
             tokio::time::sleep(left).await;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_noticed_when_it_has_lasted_and_not_before() {
+    async fn silence_is_noticed_on_time_and_not_before() {
         for (patience, moves) in [(4, 0), (300, 7), (7440, 1)] {
             let patience = Duration::from_secs(patience);
             let pulse = Pulse::default();

@@ -14,9 +14,9 @@ async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
     let rule = format!("api.example.com:80:{}", listener.local_addr().unwrap());
     let overrides = [rule.parse().unwrap()].into_iter().collect();
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
-    let authority = crate::tls::authority::Authority::new("pool").unwrap();
+    let ca = crate::tls::ca::Ca::new("pool").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), authority.pem()).unwrap();
+    std::fs::write(file.path(), ca.pem()).unwrap();
     let verifier = crate::tls::client::verifier(&[file.path().to_owned()]).unwrap();
     let metrics = Metrics::new(Audit::discard().unwrap()).sandbox(&"pool".into());
     (Pool::new(generation, upstream, ClientConfigs::new(verifier).unwrap(), metrics), listener)

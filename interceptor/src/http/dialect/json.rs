@@ -1,4 +1,4 @@
-//! Members of a JSON body in which clients look for a reason, beside `error`, which every refusal
+//! Members of a JSON body where clients look for a reason, besides `error`, which every refusal
 //! has.
 //!
 //! | client | where it looks |

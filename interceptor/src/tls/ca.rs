@@ -1,9 +1,8 @@
-//! The certificate authority of one sandbox: made at its start, held in memory only, dropped with
-//! it (attack T6, T7).
+//! The certificate authority (CA) of one sandbox: created with it, held only in memory, dropped
+//! with it (attack T6, T7).
 //!
-//! It may sign end-entity certificates only (path length 0, RFC 5280 section 4.2.1.9), and every
-//! leaf carries exactly one name, a serial number of its own, and the sandbox's one leaf key, never
-//! the authority's.
+//! It can sign only end-entity certificates (path length 0, RFC 5280 section 4.2.1.9). Every leaf
+//! has exactly one name, its own serial number, and the sandbox's one leaf key, never the CA's.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,34 +19,33 @@ use zeroize::Zeroizing;
 
 use super::TlsError;
 
-/// Leaves and authorities are valid from a day ago, so that a client whose clock is behind accepts
-/// them (T13).
+/// Certificates are valid from a day ago, so that a client whose clock is slow accepts them (T13).
 const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
-/// Long enough for a sandbox that lives for years; short-lived by being dropped with it (O8).
-const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// Below the 398 days that Apple's and Chromium's verifiers accept; leaves are minted anew long
-/// before (see `server`).
+/// Long enough for a sandbox that lives for years; in practice it ends with the sandbox (O8).
+const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Below the 398 days that Apple's and Chromium's verifiers accept. Leaves are renewed long before
+/// (see `server`).
 const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// A sandbox's certificate authority and its one leaf key.
-pub struct Authority {
+/// A sandbox's CA and its one leaf key.
+pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
     leaf_key: KeyPair,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for Ca {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Authority").finish_non_exhaustive()
+        formatter.debug_struct("Ca").finish_non_exhaustive()
     }
 }
 
-impl Authority {
-    /// Makes an authority for the sandbox `id`: two ECDSA P-256 keys and a self-signed certificate.
-    pub fn new(id: &str) -> Result<Authority, TlsError> {
+impl Ca {
+    /// Creates a CA for the sandbox `id`: two ECDSA P-256 keys and a self-signed certificate.
+    pub fn new(id: &str) -> Result<Ca, TlsError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = base(AUTHORITY_LIFE)?;
+        let mut params = base(CA_LIFE)?;
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, "interceptor");
         // At most 64 characters (RFC 5280, ub-common-name); ids are ASCII.
@@ -56,7 +54,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?;
-        Ok(Authority {
+        Ok(Ca {
             certificate: certificate.der().clone(),
             pem: certificate.pem(),
             issuer: Issuer::new(params, key),
@@ -64,12 +62,12 @@ impl Authority {
         })
     }
 
-    /// The authority of a sandbox that another process hands over, by what
-    /// [`Self::certificate_der`] and [`Self::key_der`] gave there. Its leaves have a new key.
+    /// Restores the CA of a sandbox handed over by another process, from what
+    /// [`Self::certificate_der`] and [`Self::key_der`] returned there. Its leaves get a new key.
     ///
     /// # Errors
-    /// When either is not what it should be, or they do not belong together.
-    pub(crate) fn restore(certificate: &[u8], key: &[u8]) -> Result<Authority, TlsError> {
+    /// If either is invalid, or they do not match.
+    pub(crate) fn restore(certificate: &[u8], key: &[u8]) -> Result<Ca, TlsError> {
         let key = PrivatePkcs8KeyDer::from(key);
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &rcgen::PKCS_ECDSA_P256_SHA256)?;
         let certificate = CertificateDer::from(certificate.to_vec());
@@ -79,26 +77,25 @@ impl Authority {
         let pem = to_pem(&certificate);
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         let leaf_key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        Ok(Authority { issuer, certificate, pem, leaf_key })
+        Ok(Ca { issuer, certificate, pem, leaf_key })
     }
 
-    /// The certificate, DER.
+    /// The certificate as DER.
     pub(crate) fn certificate_der(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// The authority's own private key, PKCS #8: for the process that takes the sandbox over, and
-    /// nobody else.
+    /// The CA's private key as PKCS #8, only for the process that takes the sandbox over.
     pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.issuer.key().serialize_der())
     }
 
-    /// The public certificate, PEM: all of the authority that ever leaves the proxy's memory.
+    /// The public certificate as PEM. Nothing else of the CA ever leaves the proxy's memory.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// Mints a leaf for one name: the chain to present, leaf first.
+    /// Mints a leaf for one name. Returns the chain to present, leaf first.
     pub(crate) fn mint(&self, host: &Host) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let mut params = base(LEAF_LIFE)?;
         let text = host.to_string();
@@ -107,8 +104,8 @@ impl Authority {
             Host::Ip(address) => SanType::IpAddress(*address),
         }];
         let mut name = DistinguishedName::new();
-        // A common name is at most 64 characters (RFC 5280, ub-common-name); clients read the
-        // alternative name.
+        // A common name has at most 64 characters (RFC 5280, ub-common-name); clients use the
+        // subject alternative name.
         name.push(
             DnType::CommonName,
             if text.len() <= 64 { text } else { "interceptor".to_owned() },
@@ -128,7 +125,7 @@ impl Authority {
     }
 }
 
-/// Whether a certificate holds these bytes, the public key that it is for among them.
+/// Whether a certificate contains these bytes, such as its public key.
 fn contains(certificate: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && certificate.windows(part.len()).any(|window| window == part)
 }
@@ -148,8 +145,9 @@ pub(super) fn to_pem(certificate: &[u8]) -> String {
     pem
 }
 
-/// Validity and a random serial number: rcgen's default serial is a hash of the key, the same for
-/// every leaf here, and NSS refuses two certificates of one issuer with one serial.
+/// Sets the validity and a random serial number. rcgen's default serial is a hash of the key, so
+/// all leaves here would have the same, and NSS refuses two certificates with one issuer and
+/// serial.
 fn base(life: Duration) -> Result<CertificateParams, TlsError> {
     let mut params = CertificateParams::default();
     let now = SystemTime::now();
@@ -173,9 +171,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restored_authority_mints_what_clients_of_the_first_one_trust() {
-        let first = Authority::new("sb-1").unwrap();
-        let restored = Authority::restore(first.certificate_der(), &first.key_der()).unwrap();
+    fn a_restored_ca_mints_leaves_that_clients_of_the_original_trust() {
+        let first = Ca::new("sb-1").unwrap();
+        let restored = Ca::restore(first.certificate_der(), &first.key_der()).unwrap();
         assert_eq!(
             restored.pem().split_whitespace().collect::<String>(),
             first.pem().split_whitespace().collect::<String>()
@@ -194,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_and_a_certificate_that_do_not_belong_together_are_refused() {
-        let (one, other) = (Authority::new("sb-1").unwrap(), Authority::new("sb-2").unwrap());
-        assert!(Authority::restore(one.certificate_der(), &other.key_der()).is_err());
-        assert!(Authority::restore(b"", &one.key_der()).is_err());
-        assert!(Authority::restore(one.certificate_der(), b"").is_err());
+    fn a_key_and_a_certificate_that_do_not_match_are_refused() {
+        let (one, other) = (Ca::new("sb-1").unwrap(), Ca::new("sb-2").unwrap());
+        assert!(Ca::restore(one.certificate_der(), &other.key_der()).is_err());
+        assert!(Ca::restore(b"", &one.key_der()).is_err());
+        assert!(Ca::restore(one.certificate_der(), b"").is_err());
     }
 }
