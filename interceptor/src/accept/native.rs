@@ -1,5 +1,5 @@
-//! Refusals in protocols other than HTTP and TLS that have a place for a reason. Clients of all other
-//! protocols get a reset.
+//! Refusals in protocols other than HTTP and TLS that have a place for a reason. Clients of all
+//! other protocols get a reset.
 //!
 //! | client | what it gets |
 //! | --- | --- |
