@@ -1,6 +1,6 @@
 """Asks a model one question. The key in its environment is a placeholder.
 
-    sudo -E interceptor run --policy ../policies/openai.json -- python3 agent.py
+    sudo interceptor run --policy ../policies/openai.json -- python3 agent.py
 """
 
 import json

@@ -15,6 +15,7 @@
 //!   origin;
 //! - [`inprocess`]: the proxy within the test's own process, without the kernel half, for tests of
 //!   the library;
+//! - [`people`]: users of this machine who call sudo;
 //! - [`measure`]: measuring, for the benchmarks;
 //! - [`wire`]: support for Python programs inside that send what no client sends;
 //! - [`client`]: the client that runs inside a sandbox if a stock client cannot send what a test
@@ -38,6 +39,7 @@ pub mod lab;
 pub mod measure;
 pub mod origin;
 pub mod outcome;
+pub mod people;
 pub mod running;
 pub mod sandbox;
 pub mod wire;

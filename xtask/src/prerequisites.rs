@@ -67,6 +67,8 @@ const FOR_TESTS: &[Package] = &[
     package("postgresql-client", Sign::Program("psql"), "a client"),
     package("nghttp2-client", Sign::Program("nghttp"), "a client of HTTP/2"),
     package("bubblewrap", Sign::Program("bwrap"), "a sandbox inside the sandbox"),
+    package("sudo", Sign::Program("sudo"), "starts the interceptor as people do"),
+    package("passwd", Sign::Program("useradd"), "users for tests"),
     package("procps", Sign::Program("ps"), "looks at processes"),
     package("iproute2", Sign::Program("ip"), "network namespaces"),
     package("gdb", Sign::Program("gcore"), "tries to read the daemon's memory"),

@@ -12,9 +12,9 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use caps::{CapSet, Capability};
 use serde::Serialize;
 
+use super::who;
 use crate::kernel::MINIMUM_KERNEL;
 use crate::privilege;
 use crate::sandbox::user::user_namespaces as user_namespaces_of_users;
@@ -162,22 +162,9 @@ fn kernel_version() -> Check {
 /// The capabilities that `interceptor run` needs.
 fn capabilities() -> Check {
     const NAME: &str = "capabilities";
-    const NEEDED: [Capability; 7] = [
-        Capability::CAP_SYS_ADMIN,
-        Capability::CAP_NET_ADMIN,
-        Capability::CAP_BPF,
-        Capability::CAP_SETUID,
-        Capability::CAP_SETGID,
-        Capability::CAP_SETPCAP,
-        Capability::CAP_MKNOD,
-    ];
-    let missing: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|capability| !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(false))
-        .map(|capability| capability.to_string())
-        .collect();
+    let missing = who::lacking();
     if missing.is_empty() {
-        Check::passed(NAME, true, NEEDED.map(|capability| capability.to_string()).join(", "))
+        Check::passed(NAME, true, who::NEEDED.map(|capability| capability.to_string()).join(", "))
     } else {
         Check::failed(
             NAME,

@@ -31,8 +31,10 @@ pub mod serve;
 mod serve_config;
 pub mod services;
 mod setup;
+mod sudo;
 mod table;
 mod watch;
+mod who;
 
 use std::io;
 use std::path::PathBuf;

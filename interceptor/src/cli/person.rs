@@ -6,21 +6,17 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::files;
+use super::sudo::{self, SudoCall};
 use crate::sandbox::as_user::AsUser;
 use crate::sandbox::user::UserIdentity;
 
-/// The most ancestors among which sudo is looked for.
-const ANCESTORS: usize = 64;
-/// The largest environment that is read, in bytes.
-const MAX_ENVIRONMENT: usize = 4 << 20;
+/// Variables that sudo sets for the user whom the command runs as.
+const REPLACED: [&str; 6] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "MAIL"];
 
 /// The person who typed the command.
 #[derive(Clone, Debug)]
@@ -31,7 +27,7 @@ pub(super) struct Person {
     pub(super) by_sudo: bool,
     /// What sudo was called with, before it dropped or replaced any of it; `None` if that cannot
     /// be known, or nobody called sudo.
-    typed: Option<Vec<(OsString, OsString)>>,
+    call: Option<SudoCall>,
 }
 
 impl Person {
@@ -48,26 +44,61 @@ impl Person {
             Some((uid, gid)) => (uid, Some(gid)),
             None => (nix::unistd::getuid().as_raw(), None),
         };
-        let identity = UserIdentity::of_number(uid, gid).context("cannot tell who you are")?;
-        let typed = sudo.and_then(|_| environment_of_sudo());
-        Ok(Person { identity, by_sudo: sudo.is_some(), typed })
+        let mut identity = UserIdentity::of_number(uid, gid).context("cannot tell who you are")?;
+        let call = sudo.and_then(|_| sudo::call(uid));
+        if let Some(groups) = call.as_ref().and_then(|call| call.groups.as_ref()) {
+            identity.groups.clone_from(groups);
+        }
+        Ok(Person { identity, by_sudo: sudo.is_some(), call })
     }
 
     /// A variable as the person has it: under sudo from sudo's own environment where that can be
     /// read, else from this process's.
     pub(super) fn variable(&self, name: &str) -> Option<OsString> {
-        match &self.typed {
-            Some(typed) => {
-                typed.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        match &self.call {
+            Some(call) => {
+                let mut typed = call.environment.iter();
+                typed.find(|(known, _)| known == name).map(|(_, value)| value.clone())
             }
             None => env::var_os(name),
         }
     }
 
+    /// A variable as this process has it (`sudo NAME=VALUE …`), else as the person has it.
+    pub(super) fn given(&self, name: &str) -> Option<OsString> {
+        env::var_os(name).or_else(|| self.variable(name))
+    }
+
+    /// The environment as if sudo had not been called, with what sudo was told to add.
+    pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
+        let own = env::vars_os();
+        let Some(call) = &self.call else { return own.collect() };
+        let replaced = |name: &OsStr| REPLACED.iter().any(|known| name == OsStr::new(known));
+        let mut all: Vec<(OsString, OsString)> = Vec::new();
+        for (name, value) in
+            own.filter(|(name, _)| !replaced(name)).chain(call.environment.iter().cloned())
+        {
+            if all.iter().all(|(known, _)| *known != name) {
+                all.push((name, value));
+            }
+        }
+        all
+    }
+
+    /// Whether sudo was called with an environment that cannot be read.
+    pub(super) fn lost_environment(&self) -> bool {
+        self.by_sudo && self.call.is_none()
+    }
+
+    /// The umask where the person typed the command, if sudo may have replaced it.
+    pub(super) fn umask(&self) -> Option<u32> {
+        self.call.as_ref()?.umask
+    }
+
     /// The home directory: HOME as the person has it, else the one of the user database.
     pub(super) fn home(&self) -> Option<PathBuf> {
         // Under sudo, HOME of this process may be root's.
-        let own = self.typed.is_some() || !self.by_sudo;
+        let own = !self.lost_environment();
         let variable = own.then(|| self.absolute("HOME")).flatten();
         variable.or_else(|| self.identity.home.as_ref().map(|home| home.0.clone()))
     }
@@ -122,46 +153,9 @@ pub(super) fn caller_of_sudo() -> Option<(u32, u32)> {
     Some((number("SUDO_UID")?, number("SUDO_GID")?)).filter(|_| root)
 }
 
-/// The environment that the nearest sudo among this process's ancestors was started with.
-fn environment_of_sudo() -> Option<Vec<(OsString, OsString)>> {
-    let mut process = nix::unistd::getppid().as_raw();
-    for _ in 0..ANCESTORS {
-        let directory = PathBuf::from(format!("/proc/{process}"));
-        if process <= 1 {
-            return None;
-        }
-        if is_sudo(&fs::read_link(directory.join("exe")).ok()?) {
-            let (bytes, _) = files::read(&directory.join("environ"), MAX_ENVIRONMENT).ok()?;
-            return Some(variables(&bytes));
-        }
-        process = parent(&fs::read_to_string(directory.join("status")).ok()?)?;
-    }
-    None
-}
-
-/// Whether a program is sudo; Debian and Ubuntu also install it as `sudo.ws` and `sudo-rs`.
-fn is_sudo(program: &Path) -> bool {
-    let name = program.file_name().unwrap_or_default().as_bytes();
-    [&b"sudo"[..], b"sudo.ws", b"sudo-rs"].contains(&name)
-}
-
-/// The parent in the text of `/proc/PID/status`.
-fn parent(status: &str) -> Option<i32> {
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
-}
-
-/// The variables in the bytes of `/proc/PID/environ`.
-fn variables(bytes: &[u8]) -> Vec<(OsString, OsString)> {
-    let split = |entry: &[u8]| {
-        let at = entry.iter().position(|byte| *byte == b'=')?;
-        let value = OsStr::from_bytes(&entry[at + 1..]).to_owned();
-        Some((OsString::from_vec(entry[..at].to_vec()), value))
-    };
-    bytes.split(|byte| *byte == 0).filter_map(split).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -171,7 +165,10 @@ mod tests {
         Person {
             identity: UserIdentity::of_number(uid, Some(uid)).unwrap(),
             by_sudo: true,
-            typed: Some(typed.iter().map(pair).collect()),
+            call: Some(SudoCall {
+                environment: typed.iter().map(pair).collect(),
+                ..SudoCall::default()
+            }),
         }
     }
 
@@ -189,13 +186,18 @@ mod tests {
     }
 
     #[test]
-    fn what_sudo_was_called_with_is_read_from_proc() {
-        let read = variables(b"PATH=/a:/b\0EMPTY=\0=odd\0broken\0X=a=b\0");
-        let expected = [("PATH", "/a:/b"), ("EMPTY", ""), ("", "odd"), ("X", "a=b")];
-        let expected = expected.map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(read, expected);
-        assert_eq!(parent("Name:\tsh\nPPid:\t17\nTgid:\t3\n"), Some(17));
-        assert!(is_sudo(Path::new("/usr/bin/sudo")) && !is_sudo(Path::new("/usr/bin/sudoku")));
+    fn what_sudo_replaced_is_as_it_was_and_what_it_was_told_to_add_is_there() {
+        let me = person(54321, &[("PATH", "/mine:/bin"), ("MY_OWN", "1"), ("USER", "me")]);
+        let all = me.environment();
+        let value = |name: &str| {
+            let found = all.iter().filter(|(known, _)| known == name);
+            found.map(|(_, value)| value.to_str().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!((value("PATH"), value("MY_OWN")), (vec!["/mine:/bin"], vec!["1"]));
+        // Set for the tests by cargo, and not by whoever is `me`.
+        assert_eq!(value("CARGO_PKG_NAME"), ["interceptor"]);
+        assert_eq!(me.variable("CARGO_PKG_NAME"), None);
+        assert!(me.given("CARGO_PKG_NAME").is_some() && me.given("MY_OWN").is_some());
     }
 
     #[test]

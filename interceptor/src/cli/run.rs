@@ -1,6 +1,6 @@
 //! `interceptor run`: runs a command in a sandbox whose egress is intercepted.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -12,11 +12,13 @@ use interceptor_policy::Catalogue;
 
 use super::bounds::{self, Bound};
 use super::meanwhile::Meanwhile;
-use super::person::caller_of_sudo;
+use super::person::Person;
+use super::who::{self, Runner};
 use super::{Common, Net, setup};
 use crate::fleet::{CgroupTarget, Enforced, Netns};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
+use crate::notice;
 use crate::proxy::Sandbox;
 use crate::sandbox::handover::Launch;
 use crate::sandbox::resources::{self, Bounded, Resources};
@@ -36,7 +38,7 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = Net::Isolated)]
     net: Net,
     /// The user to run the command as, by name or number, optionally with `:GROUP` [default: the
-    /// user who called sudo, else nobody].
+    /// user who called sudo; for root the owner of the working directory, else nobody].
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Pass in or set this variable; repeatable. By default, variables of services and those with
@@ -105,18 +107,22 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::hold().context("cannot block signals")?;
     setup::log(&common);
     let open_files = launch::harden()?;
-    let identity = UserIdentity::choose(user.as_deref(), caller_of_sudo())?;
+    who::needs_rights()?;
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    let person = Person::invoking()?;
+    let Runner { identity, umask, note } = who::choose(user.as_deref(), &person, &directory)?;
     if nesting {
         nesting_needs(&identity)?;
     }
-    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    note.filter(|_| !common.quiet).into_iter().for_each(notice::info);
     let bundles =
         ca_bundle.iter().map(|path| bundle(path)).collect::<anyhow::Result<Vec<Sent>>>()?;
-    let is_set = |name: &std::ffi::OsStr| std::env::var_os(name).is_some();
+    let caller = person.environment();
+    let is_set = |name: &OsStr| caller.iter().any(|(known, _)| known == name);
     if let Some(why) = env.iter().find_map(|given| environment::objection(given, is_set)) {
         bail!("--env: {why}");
     }
-    let rules = setup::rules(&common)?;
+    let rules = setup::rules_of(&common, &person)?;
     if !common.quiet {
         setup::warn_of_exposed(&rules, &identity);
     }
@@ -171,7 +177,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     unbounded(&sandbox, asked, common.quiet)?;
     let environment = environment::build(
         environment::Sources {
-            inherited: std::env::vars_os().collect(),
+            inherited: caller,
             sandbox: &id,
             identity: &identity,
             placeholders: rules.variables(common.base_urls),
@@ -202,9 +208,10 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         environment: environment.lines,
         directory: Sent(directory),
         identity,
+        umask,
         ca_pem: proxy.trust_pem(),
         hidden: hidden(rules.secret_files, &common),
-        hidden_directories: agent_directory().into_iter().map(Sent).collect(),
+        hidden_directories: agent_directory(&person).into_iter().map(Sent).collect(),
         bundles,
         search_bundles: !no_bundle_search,
         open_files,
@@ -337,8 +344,8 @@ fn hidden(secret_files: Vec<PathBuf>, common: &Common) -> Vec<Sent> {
 }
 
 /// The directory of the caller's SSH agent socket, which gives access to the caller's keys.
-fn agent_directory() -> Option<PathBuf> {
-    let socket = PathBuf::from(std::env::var_os("SSH_AUTH_SOCK")?);
+fn agent_directory(person: &Person) -> Option<PathBuf> {
+    let socket = PathBuf::from(person.variable("SSH_AUTH_SOCK")?);
     let directory = std::fs::canonicalize(socket.parent()?).ok()?;
     // Hidden only if it holds nothing else.
     let own = std::fs::read_dir(&directory).ok()?.count() == 1;

@@ -9,9 +9,10 @@ use anyhow::{Context, bail};
 use interceptor_policy::redact::Redactor;
 use interceptor_policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 
-use super::{Common, policy_file, registries};
+use super::person::Person;
+use super::{Common, policy_file, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
-use crate::credential::{KeyProblem, Keyring};
+use crate::credential::{CREDENTIALS_DIRECTORY, KeyProblem, Keyring};
 use crate::logging;
 use crate::notice;
 use crate::proxy::{Runtime, RuntimeOptions};
@@ -78,13 +79,26 @@ impl LoadedPolicy {
 
 /// Reads the policy (empty without `--policy`), prints its warnings, and loads the keys.
 pub(super) fn rules(common: &Common) -> anyhow::Result<LoadedPolicy> {
-    rules_after(common, None)
+    load(common, None, None)
+}
+
+/// [`rules`], with the variables of keys looked up where the person typed the command.
+pub(super) fn rules_of(common: &Common, person: &Person) -> anyhow::Result<LoadedPolicy> {
+    load(common, None, Some(person))
 }
 
 /// [`rules`], keeping the previous placeholders.
 pub(super) fn rules_after(
     common: &Common,
     previous: Option<&Keyring>,
+) -> anyhow::Result<LoadedPolicy> {
+    load(common, previous, None)
+}
+
+fn load(
+    common: &Common,
+    previous: Option<&Keyring>,
+    person: Option<&Person>,
 ) -> anyhow::Result<LoadedPolicy> {
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
@@ -109,8 +123,15 @@ pub(super) fn rules_after(
              the sandbox, so narrow the rule or leave it out"
         );
     }
-    let keyring = Keyring::load(&policy, previous).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
+    // The services' directory is the operator's to name.
+    let environment = |name: &str| match person {
+        Some(person) if name != CREDENTIALS_DIRECTORY => person.given(name),
+        _ => std::env::var_os(name),
+    };
+    let keyring = Keyring::load_with(&policy, previous, &environment).map_err(|errors| {
+        let mut lines: Vec<String> =
+            errors.iter().map(|error| format!("{name}: {error}")).collect();
+        lines.extend(person.and_then(|person| who::sets_keys(&errors, person)));
         let unset = errors.iter().any(|error| matches!(error.problem, KeyProblem::Unset));
         NoKeys { text: lines.join("\ninterceptor: "), unset }
     })?;

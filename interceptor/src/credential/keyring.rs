@@ -79,6 +79,18 @@ impl Keyring {
         Keyring::load_from(policy.credentials(), previous, &|name| std::env::var_os(name))
     }
 
+    /// As [`Keyring::load`], with variables looked up by `environment`.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`].
+    pub(crate) fn load_with(
+        policy: &Policy,
+        previous: Option<&Keyring>,
+        environment: Environment<'_>,
+    ) -> Result<Keyring, Vec<KeyError>> {
+        Keyring::load_from(policy.credentials(), previous, environment)
+    }
+
     pub(super) fn load_from(
         credentials: &[Credential],
         previous: Option<&Keyring>,

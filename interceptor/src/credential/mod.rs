@@ -26,5 +26,5 @@ pub use self::keyring::Keyring;
 pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;
-pub(crate) use self::source::read as read_key;
+pub(crate) use self::source::{CREDENTIALS_DIRECTORY, read as read_key};
 pub use self::source::{KeyError, KeyLocation};

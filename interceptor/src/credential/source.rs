@@ -19,7 +19,7 @@ use super::key::{KeyProblem, LONGEST, RealKey};
 use crate::files;
 
 /// The variable with systemd's credentials directory.
-const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+pub(crate) const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// A credential's key could not be loaded. Never shows any part of the key.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ impl KeyLocation {
 }
 
 /// Looks up variables for keys and the credentials directory.
-pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The state of a file when its key was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

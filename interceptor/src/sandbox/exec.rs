@@ -3,9 +3,11 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::{AccessFlags, Uid, User, access};
 
 /// Exit status for a failure of interceptor itself.
 pub(crate) const OUR_FAILURE: i32 = 125;
@@ -21,13 +23,15 @@ pub(crate) fn execute(command: &[OsString], environment: &[OsString]) -> (i32, S
     let (Ok(arguments), Ok(environment)) = (c_strings(command), c_strings(environment)) else {
         return (NOT_EXECUTABLE, format!("{shown}: an argument contains a NUL"));
     };
-    let mut worst = Errno::ENOENT;
-    for candidate in candidates(name, environment_path(&environment)) {
-        let Ok(path) = CString::new(candidate.as_os_str().as_bytes()) else { continue };
+    let user = variable(&environment, "USER=").to_string_lossy().into_owned();
+    let path = variable(&environment, "PATH=");
+    let mut worst = (Errno::ENOENT, PathBuf::new());
+    for candidate in candidates(name, path) {
+        let Ok(file) = CString::new(candidate.as_os_str().as_bytes()) else { continue };
         // Only failures return.
-        let Err(error) = nix::unistd::execve(&path, &arguments, &environment);
+        let Err(error) = nix::unistd::execve(&file, &arguments, &environment);
         match error {
-            Errno::ENOEXEC => return run_by_shell(&path, &arguments, &environment, &shown),
+            Errno::ENOEXEC => return run_by_shell(&file, &arguments, &environment, &shown),
             // As execvp(3): continue the search, but remember that a file was there.
             Errno::ENOENT | Errno::ENOTDIR => {
                 if candidate.exists() {
@@ -36,14 +40,59 @@ pub(crate) fn execute(command: &[OsString], environment: &[OsString]) -> (i32, S
                 }
             }
             // The user cannot enter this directory of PATH, so this says nothing about its content.
-            Errno::EACCES if !name.as_bytes().contains(&b'/') && !candidate.exists() => {}
-            other => worst = other,
+            Errno::EACCES
+                if !name.as_bytes().contains(&b'/') && candidate.symlink_metadata().is_err() => {}
+            other => worst = (other, candidate),
         }
     }
     match worst {
-        Errno::ENOENT => (NOT_FOUND, format!("{shown}: command not found")),
-        other => (NOT_EXECUTABLE, format!("{shown}: {}", io::Error::from(other))),
+        (Errno::ENOENT, _) if name.as_bytes().contains(&b'/') => {
+            (NOT_FOUND, format!("{shown}: command not found: there is no such file"))
+        }
+        (Errno::ENOENT, _) => {
+            let path = path.to_string_lossy();
+            (NOT_FOUND, format!("{shown}: command not found on the PATH of {user}, {path}"))
+        }
+        (Errno::EACCES, file) => {
+            let why = forbidden(&file).unwrap_or_else(|| "execute it".to_owned());
+            (NOT_EXECUTABLE, format!("{shown}: {user} may not {why}"))
+        }
+        (other, _) => (NOT_EXECUTABLE, format!("{shown}: {}", io::Error::from(other))),
     }
+}
+
+/// What this process's user may not do with a file or a directory above it, with its mode and
+/// owner.
+fn forbidden(file: &Path) -> Option<String> {
+    let mut file = std::path::absolute(file).ok()?;
+    // At most as many symlinks as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        let above: Vec<&Path> = file.ancestors().skip(1).collect();
+        let closed = above
+            .into_iter()
+            .rev()
+            .find(|directory| access(*directory, AccessFlags::X_OK).is_err());
+        if let Some(directory) = closed {
+            return Some(format!("enter {}{}", directory.display(), rights(directory)));
+        }
+        let Ok(target) = std::fs::read_link(&file) else { break };
+        file = file.parent()?.join(target);
+    }
+    if file.is_dir() {
+        return Some(format!("execute {}: it is a directory", file.display()));
+    }
+    if access(&file, AccessFlags::X_OK).is_err() {
+        return Some(format!("execute {}{}", file.display(), rights(&file)));
+    }
+    Some(format!("execute {}: its file system is mounted noexec", file.display()))
+}
+
+/// The mode and owner of a file, if they can be seen.
+fn rights(path: &Path) -> String {
+    let Ok(status) = path.metadata() else { return String::new() };
+    let owner = User::from_uid(Uid::from_raw(status.uid())).ok().flatten();
+    let owner = owner.map_or_else(|| status.uid().to_string(), |owner| owner.name);
+    format!(", which belongs to {owner} and has mode {:04o}", status.mode() & 0o7777)
 }
 
 /// A file without an interpreter line is a shell script (POSIX 2.9.1.1).
@@ -63,11 +112,11 @@ fn c_strings(strings: &[OsString]) -> Result<Vec<CString>, std::ffi::NulError> {
     strings.iter().map(|string| CString::new(string.as_bytes())).collect()
 }
 
-fn environment_path(environment: &[CString]) -> &OsStr {
-    environment
-        .iter()
-        .find_map(|line| line.as_bytes().strip_prefix(b"PATH="))
-        .map_or(OsStr::new(""), OsStr::from_bytes)
+/// The value of a variable, named with its `=`.
+fn variable<'a>(environment: &'a [CString], name: &str) -> &'a OsStr {
+    let mut values =
+        environment.iter().filter_map(|line| line.as_bytes().strip_prefix(name.as_bytes()));
+    values.next().map_or(OsStr::new(""), OsStr::from_bytes)
 }
 
 /// A name with a slash is a path; otherwise search PATH, where an empty entry is the current
@@ -110,12 +159,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let bad = directory.path().join("script");
         std::fs::write(&bad, "#!/no/such/interpreter\n").unwrap();
-        let run = |name: &str| execute(&[name.into()], &["PATH=/nowhere:/".into()]);
-        assert_eq!(run("no-such-command").0, NOT_FOUND);
+        let run =
+            |name: &str| execute(&[name.into()], &["PATH=/nowhere:/".into(), "USER=lena".into()]);
+        let (status, why) = run("no-such-command");
+        assert_eq!(status, NOT_FOUND);
+        let told = "no-such-command: command not found on the PATH of lena, /nowhere:/";
+        assert_eq!(why, told);
         assert_eq!(run("/no/such/command").0, NOT_FOUND);
         assert_eq!(run("").0, NOT_FOUND);
         assert_eq!(run("/").0, NOT_EXECUTABLE);
-        assert_eq!(run("/etc/passwd").0, NOT_EXECUTABLE);
+        let (status, why) = run("/etc/passwd");
+        assert_eq!(status, NOT_EXECUTABLE);
+        let told = "/etc/passwd: lena may not execute /etc/passwd, which belongs to root and has \
+                    mode 0644";
+        assert_eq!(why, told);
         assert_eq!(run(bad.to_str().unwrap()).0, NOT_EXECUTABLE, "not executable by mode");
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&bad, std::fs::Permissions::from_mode(0o755)).unwrap();

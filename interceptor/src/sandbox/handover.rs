@@ -85,6 +85,8 @@ pub(crate) struct Launch {
     pub(crate) directory: SentPath,
     /// Who runs it.
     pub(crate) identity: UserIdentity,
+    /// Its umask; `None` keeps the supervisor's.
+    pub(crate) umask: Option<u32>,
     /// The sandbox's CA certificate followed by the operator's own roots, PEM.
     pub(crate) ca_pem: String,
     /// Files to hide: the policy document, key files, the audit file.

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir, getpgrp, setpgid, tcsetpgrp};
 
 use super::error::{IoContext, SandboxError};
@@ -256,6 +257,9 @@ fn start(channel: &Channel, prepared: Prepared) -> Result<i32, SandboxError> {
     }
     drop(stdio);
     sys::close_on_exec_above_stdio().context(|| "cannot close inherited descriptors".into())?;
+    if let Some(mask) = launch.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
     let (soft, hard) = launch.open_files;
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
         .context(|| "cannot restore the limit of open files".into())?;

@@ -75,6 +75,17 @@ impl UserIdentity {
         }
     }
 
+    /// The owner of a file: with the groups of the system's database, or the file's if the user is
+    /// not there.
+    pub(crate) fn owner(uid: u32, gid: u32) -> Result<Self, SandboxError> {
+        let known = User::from_uid(Uid::from_raw(uid))
+            .context(|| format!("cannot look up the user {uid}"))?;
+        match known {
+            Some(known) => Self::of(known, None),
+            None => Self::of_number(uid, Some(gid)),
+        }
+    }
+
     fn of(user: User, group: Option<u32>) -> Result<Self, SandboxError> {
         let gid = group.unwrap_or(user.gid.as_raw());
         let name = CString::new(user.name.as_bytes())

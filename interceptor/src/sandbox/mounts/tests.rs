@@ -25,6 +25,7 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         environment: Strings::default(),
         directory: Sent(directory.into()),
         identity: UserIdentity::choose(Some(user), None).unwrap(),
+        umask: None,
         ca_pem: authority.pem(),
         hidden: hidden.iter().cloned().map(Sent).collect(),
         hidden_directories: Vec::new(),

@@ -1,0 +1,147 @@
+//! Users of this machine, for tests of what people type. Each is removed with its value.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held while the user database changes: its tools do not wait for each other.
+static DATABASE: Mutex<()> = Mutex::new(());
+
+/// A user with a home, who may call sudo without a password.
+#[derive(Debug)]
+pub struct Account {
+    name: String,
+    group: String,
+    home: PathBuf,
+    uid: u32,
+    gid: u32,
+}
+
+impl Account {
+    /// Makes a user whose home is below `place`, with a supplementary group of its own.
+    ///
+    /// # Panics
+    /// If useradd or groupadd fail.
+    #[track_caller]
+    pub fn new(place: &Path) -> Account {
+        static ACCOUNTS: AtomicUsize = AtomicUsize::new(0);
+        let number = ACCOUNTS.fetch_add(1, Ordering::SeqCst);
+        let name = format!("lab{}u{number}", std::process::id());
+        let home = place.join(&name);
+        let mut account = Account { group: format!("{name}g"), name, home, uid: 0, gid: 0 };
+        {
+            let _changing = database();
+            run("groupadd", &[&account.group]);
+            let home = account.home.to_str().expect("a plain path");
+            let options =
+                ["-M", "-U", "-s", "/bin/sh", "-d", home, "-G", &account.group, &account.name];
+            run("useradd", &options);
+        }
+        account.uid = account.id(&["-u"]).parse().expect("a number");
+        account.gid = account.id(&["-g"]).parse().expect("a number");
+        account.directory(Path::new(""));
+        let rule = account.rule();
+        fs::write(&rule, format!("{} ALL=(ALL) NOPASSWD: ALL\n", account.name)).expect("a rule");
+        fs::set_permissions(&rule, fs::Permissions::from_mode(0o440)).expect("a rule");
+        account
+    }
+
+    fn rule(&self) -> PathBuf {
+        Path::new("/etc/sudoers.d").join(&self.name)
+    }
+
+    fn id(&self, options: &[&str]) -> String {
+        let output = Command::new("id").args(options).arg(&self.name).output().expect("id");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    /// The login name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The user id.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The home directory.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The ids of all groups, sorted.
+    pub fn groups(&self) -> Vec<u32> {
+        let list = self.id(&["-G"]);
+        let mut groups: Vec<u32> =
+            list.split_whitespace().map(|group| group.parse().expect("a number")).collect();
+        groups.sort_unstable();
+        groups
+    }
+
+    /// Makes a directory of the user's, and those above it, below the home.
+    pub fn directory(&self, below: &Path) -> PathBuf {
+        let path = self.home.join(below);
+        fs::create_dir_all(&path).expect("a directory");
+        for part in path.ancestors().take_while(|part| part.starts_with(&self.home)) {
+            chown(part, Some(self.uid), Some(self.gid)).expect("a directory");
+        }
+        path
+    }
+
+    /// Makes a file of the user's below the home.
+    pub fn file(&self, below: &str, content: &str) -> PathBuf {
+        let path = self.home.join(below);
+        self.directory(Path::new(below).parent().expect("a name"));
+        fs::write(&path, content).expect("a file");
+        chown(&path, Some(self.uid), Some(self.gid)).expect("a file");
+        path
+    }
+
+    /// A shell of the user's in its home, with these words as `$1` and so on. Its environment is
+    /// that of a login.
+    pub fn shell(&self, script: &str, words: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--reuid={}", self.uid)).arg(format!("--regid={}", self.gid));
+        command.args(["--init-groups", "sh", "-c", script, "sh"]).args(words);
+        command.env_clear().current_dir(&self.home).stdin(Stdio::null());
+        command.env("HOME", &self.home).env("USER", &self.name).env("LOGNAME", &self.name);
+        command.env("SHELL", "/bin/sh").env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/games");
+        command.env("LANG", "C.UTF-8").env("TERM", "xterm");
+        command
+    }
+
+    /// Runs a script as [`Account::shell`] to its end.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn run(&self, script: &str, words: &[&str]) -> Output {
+        self.shell(script, words).output().expect("setpriv and sh")
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let _changing = database();
+        let _ = fs::remove_file(self.rule());
+        // A failure to tidy up must not hide why a test failed.
+        for (tool, name) in [("userdel", &self.name), ("groupdel", &self.group)] {
+            let _ = Command::new(tool).arg("-f").arg(name).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+fn database() -> MutexGuard<'static, ()> {
+    DATABASE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[track_caller]
+fn run(tool: &str, arguments: &[&str]) {
+    let output = Command::new(tool).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{tool}: {error}"));
+    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+}
