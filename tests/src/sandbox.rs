@@ -254,7 +254,8 @@ impl<'lab> Sandbox<'lab> {
             process.arg(client()).arg("wrap").arg(&sweep).arg("--");
         }
         process.args(command).current_dir(self.lab.work());
-        process.env_clear().env("HOME", self.lab.work()).envs(self.environment);
+        process.env_clear().env("HOME", self.lab.work());
+        process.env("XDG_STATE_HOME", directory.join("state")).envs(self.environment);
         let piped = self.piped || self.input.is_some();
         process.stdin(if piped { Stdio::piped() } else { Stdio::null() });
         let child = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

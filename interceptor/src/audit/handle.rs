@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use super::queue::Queue;
 use super::sink::Sink;
 use super::writer::{Published, Writer};
-use super::{ChainKey, Record};
+use super::{ChainKey, Observer, Record};
 
 /// How long shutdown waits for a stuck sink.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub struct AuditOptions {
     pub records: usize,
     /// Queued bytes of all sandboxes.
     pub bytes: usize,
+    /// Who owns a file that is created, by user and group, instead of this process.
+    pub owner: Option<(u32, u32)>,
 }
 
 impl Default for AuditOptions {
@@ -38,6 +40,7 @@ impl Default for AuditOptions {
             bytes_per_sandbox: 8 * 1024 * 1024,
             records: 65_536,
             bytes: 64 * 1024 * 1024,
+            owner: None,
         }
     }
 }
@@ -83,6 +86,8 @@ struct Stream {
     queue: Arc<Queue>,
     /// Whether records go only to subscribers.
     is_discarded: bool,
+    /// Whether an observer sees them too.
+    is_observed: AtomicBool,
     followers: broadcast::Sender<Arc<Published>>,
 }
 
@@ -106,7 +111,7 @@ impl Audit {
         options: AuditOptions,
     ) -> Result<Audit, AuditError> {
         let path = path.as_ref();
-        let sink = Sink::open(path)
+        let sink = Sink::open(path, options.owner)
             .map_err(|source| AuditError::Open { path: path.to_owned(), source })?;
         Audit::start(sink, options, None)
     }
@@ -119,7 +124,7 @@ impl Audit {
     ) -> Result<Audit, AuditError> {
         let path = path.as_ref();
         let open = |source| AuditError::Open { path: path.to_owned(), source };
-        let sink = Sink::open(path).map_err(open)?;
+        let sink = Sink::open(path, options.owner).map_err(open)?;
         if !sink.try_lock().map_err(open)? && !chain.wait {
             return Err(AuditError::Taken { path: path.to_owned() });
         }
@@ -155,7 +160,12 @@ impl Audit {
         let is_discarded = sink.is_discard();
         let followers = broadcast::Sender::new(FOLLOW_BEHIND);
         let writer = Writer::new(sink, key, followers.clone(), Arc::clone(&queue));
-        let stream = Stream { queue: Arc::clone(&queue), is_discarded, followers };
+        let stream = Stream {
+            queue: Arc::clone(&queue),
+            is_discarded,
+            is_observed: AtomicBool::new(false),
+            followers,
+        };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(&queue)).map_err(AuditError::Thread)?;
         Ok(Audit(Arc::new(stream)))
@@ -181,10 +191,19 @@ impl Audit {
     /// counted and reported in the stream as the sandbox's `audit_dropped` event.
     pub fn emit(&self, record: Record) {
         // Without a reader, do not wake the writer.
-        if self.0.is_discarded && self.0.followers.receiver_count() == 0 {
+        if self.0.is_discarded
+            && self.0.followers.receiver_count() == 0
+            && !self.0.is_observed.load(Ordering::Relaxed)
+        {
             return;
         }
         self.0.queue.push(record);
+    }
+
+    /// Adds an observer of every record that is emitted later.
+    pub(crate) fn observe(&self, observer: Box<dyn Observer>) {
+        self.0.queue.observe(observer);
+        self.0.is_observed.store(true, Ordering::Relaxed);
     }
 
     /// Reopens the file by its path, after a rotation. Records already queued may go to either

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{AuditOptions, Record};
+use super::{AuditOptions, Observer, Record};
 
 pub(super) struct Queue {
     options: AuditOptions,
@@ -32,6 +32,8 @@ struct QueueState {
     /// The registered sandboxes.
     known: HashMap<Arc<str>, Known>,
     waiters: Vec<oneshot::Sender<()>>,
+    /// Those that the writer does not have yet.
+    observers: Vec<Box<dyn Observer>>,
     reopen: bool,
     closed: bool,
     ended: bool,
@@ -61,6 +63,8 @@ pub(super) struct Batch {
     pub(super) records: Vec<Record>,
     /// Records that did not fit, by sandbox.
     pub(super) dropped: Vec<(Arc<str>, u64)>,
+    /// New observers, which see this batch.
+    pub(super) observers: Vec<Box<dyn Observer>>,
     /// Notified when the batch is written.
     pub(super) waiters: Vec<oneshot::Sender<()>>,
     /// Reopen the file before writing the batch.
@@ -144,6 +148,11 @@ impl Queue {
             self.count(state, &record.sandbox, 1);
         }
         self.wake(guard);
+    }
+
+    /// Adds an observer of the records that are queued later.
+    pub(super) fn observe(&self, observer: Box<dyn Observer>) {
+        self.lock().observers.push(observer);
     }
 
     /// Requests that the file be reopened.
@@ -232,6 +241,7 @@ impl Queue {
         Batch {
             records: std::mem::replace(&mut state.records, spent),
             dropped,
+            observers: std::mem::take(&mut state.observers),
             waiters: std::mem::take(&mut state.waiters),
             reopen: std::mem::take(&mut state.reopen),
             closed: state.closed,

@@ -23,6 +23,8 @@ pub(super) enum Sink {
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
+    /// Whom a file that is created belongs to, by user and group.
+    owner: Option<(u32, u32)>,
     /// The file ends with an incomplete line that could not be removed.
     midline: bool,
 }
@@ -35,17 +37,17 @@ pub(super) struct Short {
 }
 
 impl Sink {
-    pub(super) fn open(path: &Path) -> io::Result<Sink> {
-        let file = append_to(path)?;
+    pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Sink> {
+        let file = append_to(path, owner)?;
         let midline = ends_midline(path, &file);
-        Ok(Sink::File(LogFile { path: path.to_owned(), file, midline }))
+        Ok(Sink::File(LogFile { path: path.to_owned(), file, owner, midline }))
     }
 
     /// A pipe with a possibly slow reader, as standard error may be.
     #[cfg(test)]
     pub(super) fn pipe(writer: io::PipeWriter) -> Sink {
         let file = File::from(std::os::fd::OwnedFd::from(writer));
-        Sink::File(LogFile { path: "a pipe".into(), file, midline: false })
+        Sink::File(LogFile { path: "a pipe".into(), file, owner: None, midline: false })
     }
 
     /// The name for error messages.
@@ -65,7 +67,7 @@ impl Sink {
     /// error. With `alone`, a lock held by another process is an error too.
     pub(super) fn reopen(&mut self, alone: bool) -> io::Result<bool> {
         let Sink::File(log) = self else { return Ok(false) };
-        let file = append_to(&log.path)?;
+        let file = append_to(&log.path, log.owner)?;
         let identity =
             |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         if identity(&file)? == identity(&log.file)? {
@@ -145,12 +147,26 @@ impl LogFile {
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
+fn append_to(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
     // A sandbox may be able to write to the directory: follow no link planted there, and do not
     // block on a pipe.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened =
-        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o600).custom_flags(flags);
+    let created = match owner {
+        None => options.create(true).open(path),
+        // Only a file that this call creates is given away: any other may be another user's.
+        Some((user, group)) => options.clone().create_new(true).open(path).and_then(|file| {
+            std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+            Ok(file)
+        }),
+    };
+    let opened = match created {
+        Err(error) if owner.is_some() && error.kind() == io::ErrorKind::AlreadyExists => {
+            options.open(path)
+        }
+        created => created,
+    };
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => {
             files::unfit("it is a symbolic link, which may lead anywhere: name the file itself")

@@ -14,8 +14,7 @@ use tokio::sync::broadcast;
 use super::chain::{Chain, Position};
 use super::queue::{Batch, Queue};
 use super::sink::{Short, Sink};
-use super::{ChainKey, Kind, Record, RequestId, Verdict, line};
-
+use super::{ChainKey, Kind, Observer, Record, RequestId, Verdict, line};
 use crate::words;
 
 /// The approximate size of a write in bytes, which bounds the buffer.
@@ -80,6 +79,7 @@ pub(super) struct Writer {
     key: Option<ChainKey>,
     chain: Option<Chain>,
     followers: broadcast::Sender<Arc<Published>>,
+    observers: Vec<Box<dyn Observer>>,
     /// The formatted lines of the current piece, and the end of each.
     text: String,
     ends: Vec<usize>,
@@ -110,6 +110,7 @@ impl Writer {
             key,
             chain: None,
             followers,
+            observers: Vec::new(),
             text: String::new(),
             ends: Vec::new(),
             lost: BTreeMap::new(),
@@ -132,7 +133,8 @@ impl Writer {
         loop {
             let batch =
                 queue.take(std::mem::take(&mut spent), (!self.lost.is_empty()).then_some(RETRY));
-            let Batch { mut records, dropped, waiters, reopen, closed } = batch;
+            let Batch { mut records, dropped, observers, waiters, reopen, closed } = batch;
+            self.observers.extend(observers);
             if reopen {
                 self.reopen();
             }
@@ -145,6 +147,7 @@ impl Writer {
             if closed {
                 self.end_chain();
             }
+            self.observers.iter_mut().for_each(|observer| observer.pause(closed));
             for waiter in waiters {
                 let _ = waiter.send(()); // the waiter may be gone
             }
@@ -279,7 +282,7 @@ impl Writer {
     }
 
     fn write(&mut self, records: &[Record]) {
-        if self.sink.is_discard() && self.followers.receiver_count() == 0 {
+        if self.sink.is_discard() && !self.is_followed() {
             return;
         }
         let mut first = 0;
@@ -306,21 +309,26 @@ impl Writer {
             if let Err(short) = written {
                 self.lose(&records[first..next], &short);
             }
-            if self.followers.receiver_count() > 0 {
+            if self.is_followed() {
                 self.publish_piece(&records[first..next]);
             }
             first = next;
         }
     }
 
+    /// Whether anything besides the sink takes the records.
+    fn is_followed(&self) -> bool {
+        !self.observers.is_empty() || self.followers.receiver_count() > 0
+    }
+
     /// Publishes the records of the current piece.
-    fn publish_piece(&self, records: &[Record]) {
+    fn publish_piece(&mut self, records: &[Record]) {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         for (record, (start, end)) in records.iter().zip(starts.zip(&self.ends)) {
             match &self.chain {
-                None => self.tell(record, &self.text[start..end - 1]),
-                // Subscribers get records without the chain's fields.
-                Some(_) => self.publish(record),
+                None => tell(&self.followers, &mut self.observers, record, &self.text[start..*end]),
+                // Others get records without the chain's fields.
+                Some(_) => publish(&self.followers, &mut self.observers, record),
             }
         }
     }
@@ -362,20 +370,26 @@ impl Writer {
                 return;
             }
             self.lost.pop_first();
-            if self.followers.receiver_count() > 0 {
-                self.publish(&record);
+            if self.is_followed() {
+                publish(&self.followers, &mut self.observers, &record);
             }
         }
     }
+}
 
-    fn publish(&self, record: &Record) {
-        let mut json = String::new();
-        line::append(&mut json, record);
-        self.tell(record, &json[..json.len() - 1]);
-    }
+type Followers = broadcast::Sender<Arc<Published>>;
 
-    fn tell(&self, record: &Record, json: &str) {
+fn publish(followers: &Followers, observers: &mut [Box<dyn Observer>], record: &Record) {
+    let mut line = String::new();
+    line::append(&mut line, record);
+    tell(followers, observers, record, &line);
+}
+
+/// Shows a record and its line to everybody but the sink.
+fn tell(followers: &Followers, observers: &mut [Box<dyn Observer>], record: &Record, line: &str) {
+    observers.iter_mut().for_each(|observer| observer.record(record, line));
+    if followers.receiver_count() > 0 {
         // Fails if the last subscriber has just left.
-        let _ = self.followers.send(Arc::new(Published::of(record, json)));
+        let _ = followers.send(Arc::new(Published::of(record, line.trim_end_matches('\n'))));
     }
 }

@@ -49,9 +49,22 @@ pub(super) struct ReplayRecord {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub(super) fn each(path: &Path, mut each: impl FnMut(ReplayRecord) -> bool) -> anyhow::Result<u64> {
+pub(super) fn each(path: &Path, each: impl FnMut(ReplayRecord) -> bool) -> anyhow::Result<u64> {
     let context = || format!("cannot read the audit file {}", path.display());
-    let mut reader = BufReader::new(files::open(path).with_context(context)?.0);
+    each_of(files::open(path).with_context(context)?.0, path, each)
+}
+
+/// As [`each`], with the records of a kept run.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn each_of(
+    file: impl Read,
+    path: &Path,
+    mut each: impl FnMut(ReplayRecord) -> bool,
+) -> anyhow::Result<u64> {
+    let context = || format!("cannot read the audit file {}", path.display());
+    let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     let mut unreadable = 0;
     loop {

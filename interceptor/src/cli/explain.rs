@@ -13,6 +13,7 @@ use interceptor_policy::{
 use serde_json::{Value, json};
 
 use super::audit_file;
+use super::history::PastRun;
 use super::policy_file::{self, printable};
 use super::registries;
 
@@ -24,23 +25,24 @@ use super::registries;
   interceptor explain --policy policy.json \\
     POST http://169.254.169.254/proxy/openai/v1/responses
   interceptor explain --policy policy.json --audit audit.jsonl --id 7x2m4k0qv5s9
+  interceptor explain --last 7x2m4k0qv5s9              (of your last `run`)
 
 Exit status: 0 allowed, 1 denied, 2 no answer (invalid arguments or files).")]
 pub struct Explain {
-    /// The policy document; `-` is standard input.
-    #[arg(long, value_name = "FILE")]
-    policy: PathBuf,
+    /// The policy document; `-` is standard input [with --last: the policy of that run].
+    #[arg(long, value_name = "FILE", required_unless_present = "last")]
+    policy: Option<PathBuf>,
     /// The method, as the client sends it.
-    #[arg(value_name = "METHOD", required_unless_present = "id")]
+    #[arg(value_name = "METHOD", required_unless_present_any = ["id", "last"])]
     method: Option<String>,
     /// The URL (http, https, ws or wss); its path is taken as written.
-    #[arg(value_name = "URL", required_unless_present = "id")]
+    #[arg(value_name = "URL", required_unless_present_any = ["id", "last"])]
     url: Option<String>,
     /// A credential whose placeholder the request carries; repeatable.
-    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["id", "last"])]
     present: Vec<String>,
     /// A header of the request, `NAME: VALUE`. Repeatable.
-    #[arg(short = 'H', long, value_name = "HEADER", conflicts_with = "id")]
+    #[arg(short = 'H', long, value_name = "HEADER", conflicts_with_all = ["id", "last"])]
     header: Vec<String>,
     /// The audit file with the request.
     #[arg(long, value_name = "FILE", requires = "id")]
@@ -48,6 +50,9 @@ pub struct Explain {
     /// The id of the record to explain.
     #[arg(long, value_name = "ID", requires = "audit", conflicts_with_all = ["method", "url"])]
     id: Option<String>,
+    /// Explain the record with this id in your last `run`.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["method", "url", "id", "audit"])]
+    last: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -73,9 +78,23 @@ struct Explanation {
 /// Runs the command.
 pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
-    let policy = policy_file::load(&arguments.policy, &catalogue)?;
-    let explanation = match (&arguments.id, &arguments.audit) {
-        (Some(id), Some(audit)) => recorded(&policy, audit, id)?,
+    let run = arguments.last.as_ref().map(|_| PastRun::last()).transpose()?;
+    let policy = match (&arguments.policy, &run) {
+        (Some(file), _) => policy_file::load(file, &catalogue)?,
+        (None, Some(run)) => run.compiled(&catalogue)?,
+        // Unreachable: clap requires one of the two.
+        (None, None) => bail!("--policy is required"),
+    };
+    let explanation = match (&arguments.id, &arguments.audit, run) {
+        (_, _, Some(run)) => {
+            let id = arguments.last.as_deref().unwrap_or_default();
+            recorded(&policy, &run.path, id, |wanted| {
+                audit_file::each_of(run.records, &run.path, wanted)
+            })?
+        }
+        (Some(id), Some(audit), None) => {
+            recorded(&policy, audit, id, |wanted| audit_file::each(audit, wanted))?
+        }
         _ => asked(&policy, &arguments)?.with_headers(&policy, &arguments.header),
     };
     let mut out = io::stdout().lock();
@@ -241,8 +260,13 @@ fn presented(policy: &Policy, names: &[String]) -> anyhow::Result<Vec<Credential
         .collect()
 }
 
-/// The request in an audit record.
-fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Result<Explanation> {
+/// The request in an audit record; `read` shows every record until it is told to stop.
+fn recorded(
+    policy: &Policy,
+    audit: &std::path::Path,
+    id: &str,
+    read: impl FnOnce(&mut dyn FnMut(audit_file::ReplayRecord) -> bool) -> anyhow::Result<u64>,
+) -> anyhow::Result<Explanation> {
     let mut found = None;
     let mut wanted = |record: audit_file::ReplayRecord| {
         // A connection and its request may share an id; prefer the request.
@@ -251,7 +275,7 @@ fn recorded(policy: &Policy, audit: &std::path::Path, id: &str) -> anyhow::Resul
         }
         found.as_ref().is_none_or(|record| record.kind != "request")
     };
-    audit_file::each(audit, &mut wanted)?;
+    read(&mut wanted)?;
     let record =
         found.with_context(|| format!("{} has no record with this id", audit.display()))?;
     let decision = record.judge(policy).context("a policy does not judge records of this kind")?;

@@ -13,6 +13,7 @@ mod excerpt;
 mod existing;
 pub mod explain;
 pub mod generate;
+mod history;
 
 pub mod install;
 mod meanwhile;
@@ -190,6 +191,12 @@ pub fn main() -> ExitCode {
         notice::error(format_args!("{error:#}"));
         ExitCode::from(failure)
     })
+}
+
+/// Whether to colour what is written to a stream: at a terminal, unless NO_COLOR is set to something
+/// (no-color.org).
+fn colours(stream: &impl io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether a write failed because the reader is gone, as with `| head`; not an error.

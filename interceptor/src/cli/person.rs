@@ -39,6 +39,16 @@ impl Person {
         Person::of(caller_of_sudo())
     }
 
+    /// A caller of sudo with these variables.
+    #[cfg(test)]
+    pub(super) fn with_variables(uid: u32, typed: &[(&str, &str)]) -> Person {
+        let pair = |(name, value): &(&str, &str)| (OsString::from(name), OsString::from(value));
+        let identity = UserIdentity::of_number(uid, Some(uid)).expect("the database can be read");
+        let environment = typed.iter().map(pair).collect();
+        let call = Some(SudoCall { environment, ..SudoCall::default() });
+        Person { identity, by_sudo: true, call }
+    }
+
     fn of(sudo: Option<(u32, u32)>) -> anyhow::Result<Person> {
         let (uid, gid) = match sudo {
             Some((uid, gid)) => (uid, Some(gid)),
@@ -161,15 +171,7 @@ mod tests {
     use super::*;
 
     fn person(uid: u32, typed: &[(&str, &str)]) -> Person {
-        let pair = |(name, value): &(&str, &str)| (OsString::from(name), OsString::from(value));
-        Person {
-            identity: UserIdentity::of_number(uid, Some(uid)).unwrap(),
-            by_sudo: true,
-            call: Some(SudoCall {
-                environment: typed.iter().map(pair).collect(),
-                ..SudoCall::default()
-            }),
-        }
+        Person::with_variables(uid, typed)
     }
 
     #[test]

@@ -10,6 +10,7 @@ use interceptor_policy::{Decision, Reason};
 use serde_json::{Value, json};
 
 use super::audit_file;
+use super::history::PastRun;
 use super::policy_file::{self, printable};
 use super::registries;
 use crate::words;
@@ -19,6 +20,7 @@ use crate::words;
 #[command(after_help = "Examples:
   interceptor replay --policy new.json --audit audit.jsonl
   interceptor replay --policy new.json --audit audit.jsonl --json
+  interceptor replay --policy new.json --last          (your last `run`)
 
 A record has no scheme: port 80 counts as http, others as https. It has no headers and no query \
                         either: what was refused for those is skipped, and counted by its reason.
@@ -29,8 +31,11 @@ pub struct Replay {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     /// The audit file to replay.
-    #[arg(long, value_name = "FILE")]
-    audit: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "last")]
+    audit: Option<PathBuf>,
+    /// Replay the records of your last `run`.
+    #[arg(long, conflicts_with = "audit")]
+    last: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -68,7 +73,7 @@ pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
     let policy = policy_file::load(&arguments.policy, &catalogue)?;
     let mut changes = Changes::default();
-    let unreadable = audit_file::each(&arguments.audit, |record| {
+    let take = |record: audit_file::ReplayRecord| {
         if matches!(record.kind.as_str(), "request" | "connection") {
             let decision = record.permitted().zip(record.judge(&policy));
             changes.add(&record, decision);
@@ -76,7 +81,14 @@ pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
             changes.others += 1;
         }
         true
-    })?;
+    };
+    let unreadable = match &arguments.audit {
+        Some(audit) => audit_file::each(audit, take)?,
+        None => {
+            let run = PastRun::last()?;
+            audit_file::each_of(run.records, &run.path, take)?
+        }
+    };
     if unreadable > 0 {
         changes.skipped.insert("unreadable".to_owned(), unreadable);
     }

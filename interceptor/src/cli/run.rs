@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use interceptor_policy::Catalogue;
 
 use super::bounds::{self, Bound};
+use super::history::{self, History};
 use super::meanwhile::Meanwhile;
 use super::person::Person;
 use super::who::{self, Runner};
@@ -63,6 +64,9 @@ pub struct Run {
     /// the machine's].
     #[arg(long, value_name = "SIZE", value_parser = bounds::memory)]
     memory: Option<Bound>,
+    /// How it is named, and what is remembered of it.
+    #[command(flatten)]
+    history: History,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -101,6 +105,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         no_bundle_search,
         pids_limit,
         memory,
+        history,
         command,
     } = arguments;
     // Before any other thread starts, so that every thread inherits the blocked signals.
@@ -139,9 +144,11 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         stdio::check(descriptor, name)?;
     }
 
-    let id = launch::random_id()?;
+    let id = history.id()?;
     let isolated = net == Net::Isolated;
     let audit = setup::audit(&common, rules.policy.limits())?;
+    history.begin(&audit, &person, &id, &rules, common.quiet);
+    let state = history::hidden_state(&person, &directory)?;
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
     // This thread lives as long as the sandbox and starts its processes; worker threads serve it.
@@ -211,7 +218,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         umask,
         ca_pem: proxy.trust_pem(),
         hidden: hidden(rules.secret_files, &common),
-        hidden_directories: agent_directory(&person).into_iter().map(Sent).collect(),
+        hidden_directories: agent_directory(&person).into_iter().map(Sent).chain(state).collect(),
         bundles,
         search_bundles: !no_bundle_search,
         open_files,

@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 use interceptor_policy::redact::Redactor;
 use interceptor_policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 
-use super::person::Person;
-use super::{Common, policy_file, registries, who};
+use super::person::{self, Person};
+use super::{Common, history, policy_file, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::{CREDENTIALS_DIRECTORY, KeyProblem, Keyring};
 use crate::logging;
@@ -49,6 +49,8 @@ pub(super) struct LoadedPolicy {
     pub(super) key_variables: Vec<String>,
     /// The policy's file, if it contains no key.
     plain: Option<PathBuf>,
+    /// What the history keeps of the policy.
+    pub(super) kept: serde_json::Value,
 }
 
 /// Keys could not be loaded.
@@ -156,7 +158,8 @@ fn load(
             ));
         });
     }
-    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, plain })
+    let kept = history::kept_policy(&name, history::kept_document(&text, &policy, &keyring));
+    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, plain, kept })
 }
 
 /// Warns of key files that the sandbox's user can read on the host, and of directories where it can
@@ -224,20 +227,27 @@ fn invalid(name: &str, problems: &[Problem]) -> anyhow::Error {
 /// Opens the audit log; without `--audit`, records are discarded. Refuses a file to which another
 /// process writes a chain.
 pub(super) fn audit(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
-    open_audit(common, limits, false)
+    // Under sudo the file belongs to whoever called it.
+    open_audit(common, limits, false, person::caller_of_sudo())
 }
 
 /// [`audit`] for a daemon, which waits for its predecessor: a chain has one writer.
 pub(super) fn audit_in_turn(common: &Common, limits: &Limits) -> anyhow::Result<Audit> {
-    open_audit(common, limits, true)
+    open_audit(common, limits, true, None)
 }
 
-fn open_audit(common: &Common, limits: &Limits, wait: bool) -> anyhow::Result<Audit> {
+fn open_audit(
+    common: &Common,
+    limits: &Limits,
+    wait: bool,
+    owner: Option<(u32, u32)>,
+) -> anyhow::Result<Audit> {
     let backlog = usize::try_from(limits.audit_backlog).unwrap_or(usize::MAX);
     let default = AuditOptions::default();
     let options = AuditOptions {
         records_per_sandbox: backlog,
         records: default.records.max(backlog),
+        owner,
         ..default
     };
     let key = common.audit_chain.as_deref().map(ChainKey::read).transpose()?;

@@ -28,5 +28,5 @@ pub(crate) use member::{Known, Member};
 pub(crate) use pins::Pins;
 pub(crate) use place::{Netns, Visit, check_id};
 pub(crate) use predecessor::Predecessor;
-pub(crate) use rules::{LoadedPolicy, Source};
+pub(crate) use rules::{LoadedPolicy, Source, without_keys};
 pub(crate) use stale::{Adopt, sweep};

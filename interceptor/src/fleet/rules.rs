@@ -73,14 +73,14 @@ impl LoadedPolicy {
         let report = check_besides(text, besides, catalogue);
         let Some(policy) = report.policy else { return Err(FleetError::Policy(report.errors)) };
         let keyring = keys(&policy).map_err(FleetError::Policy)?;
-        let shown = shown(text, besides, &keyring);
+        let shown = without_keys(text, besides, &keyring);
         Ok(LoadedPolicy { policy, keyring, shown, warnings: report.warnings, source })
     }
 }
 
 /// The document without its keys. A key in any other field, such as a label, is replaced by its
 /// placeholder.
-fn shown(text: &str, besides: &[&str], keyring: &Keyring) -> Value {
+pub(crate) fn without_keys(text: &str, besides: &[&str], keyring: &Keyring) -> Value {
     let Ok(Value::Object(mut document)) = serde_json::from_str(text) else { return Value::Null };
     besides.iter().for_each(|field| drop(document.remove(*field)));
     let is_source = |key: &Value| key.is_object();

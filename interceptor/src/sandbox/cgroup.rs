@@ -56,10 +56,10 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Creates the cgroup of the sandbox `id` (lower-case letters, digits and dashes), after
+    /// Creates the cgroup of the sandbox `id` (letters, digits, `-` and `_`), after
     /// removing those of dead supervisors.
     pub(crate) fn create(id: &str) -> Result<Self, SandboxError> {
-        debug_assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+        debug_assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
         let parent = mount_point()?.join(PARENT);
         make_directory(&parent)?;
         remove_stale(&parent);

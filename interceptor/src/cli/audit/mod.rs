@@ -5,6 +5,7 @@
 
 mod filter;
 mod follow;
+mod last;
 mod lines;
 mod pattern;
 mod record;
@@ -32,6 +33,8 @@ pub struct Audit {
 enum Command {
     /// Shows the last records, one per line, and follows.
     Tail(Tail),
+    /// Shows the records of your last `run`.
+    Last(last::Last),
     /// Counts requests by decision, sandbox, host and path.
     Stats(stats::Stats),
     /// Verifies the hash chain of audit files and names the first record that breaks it.
@@ -42,6 +45,7 @@ enum Command {
 pub fn run(arguments: Audit) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Tail(arguments) => tail::run(arguments),
+        Command::Last(arguments) => last::run(&arguments),
         Command::Stats(arguments) => stats::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
     }

@@ -1,6 +1,6 @@
 //! `interceptor audit tail`: shows the last records, and follows.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::follow::{Followed, Last, pause};
 use super::lines::Line;
 use super::record::ParsedRecord;
 use super::show;
+use crate::cli::colours;
 use crate::cli::daemon::{self, events};
 use crate::cli::policy_file::printable_json;
 use crate::words;
@@ -74,12 +75,7 @@ impl Tail {
 
 /// Runs the command.
 pub(in crate::cli) fn run(arguments: Tail) -> anyhow::Result<ExitCode> {
-    let printer = Printer {
-        json: arguments.json,
-        colour: !arguments.json
-            && io::stdout().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-    };
+    let printer = Printer::new(arguments.json);
     match (&arguments.file, &arguments.sandbox) {
         (Some(_), _) => from_file(&arguments, &printer),
         (None, Some(sandbox)) => from_daemon(&arguments, sandbox, &printer),
@@ -164,14 +160,23 @@ pub(super) fn query(filter: &Filter) -> Vec<(&'static str, String)> {
     query
 }
 
-struct Printer {
+pub(super) struct Printer {
     json: bool,
     colour: bool,
 }
 
 impl Printer {
+    /// Prints JSON lines, or text, with colours on a terminal.
+    pub(super) fn new(json: bool) -> Printer {
+        Printer { json, colour: !json && colours(&io::stdout()) }
+    }
+
     /// The text to print for a line, if any.
-    fn shown(&self, line: Line, wanted: &impl Fn(&ParsedRecord) -> bool) -> Option<String> {
+    pub(super) fn shown(
+        &self,
+        line: Line,
+        wanted: &impl Fn(&ParsedRecord) -> bool,
+    ) -> Option<String> {
         let bytes = match line {
             Line::Whole(bytes) => bytes,
             Line::TooLong(length) => return self.unreadable(length),
@@ -219,7 +224,7 @@ impl Printer {
     }
 }
 
-fn print(shown: &str) -> io::Result<()> {
+pub(super) fn print(shown: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{shown}")?;
     out.flush()

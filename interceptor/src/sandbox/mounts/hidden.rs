@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use super::super::SandboxError;
 use super::super::error::IoContext;
 use super::super::handover::Launch;
-use super::{bind, make_empty, set_mode, tmpfs};
+use super::{bind, make_empty, pinned, set_mode, tmpfs};
 
 /// The cover of a hidden file: empty and unreadable.
 const COVER: &str = "/run/.hidden";
@@ -30,8 +30,13 @@ const DIRECTORIES: [&str; 8] = [
 const IN_HOME: [&str; 6] =
     [".docker/run", ".docker/desktop", ".colima", ".rd", ".lima", ".orbstack/run"];
 
-/// Covers `files` (each by every path), the directories above, and those the supervisor named.
-pub(super) fn hide(files: &[PathBuf], launch: &Launch) -> Result<(), SandboxError> {
+/// Covers `files` and `directories`, which the supervisor named (each by every path), and the
+/// directories above.
+pub(super) fn hide(
+    files: &[PathBuf],
+    directories: &[PathBuf],
+    launch: &Launch,
+) -> Result<(), SandboxError> {
     let cover = Path::new(COVER);
     make_empty(cover)?;
     set_mode(cover, 0)?;
@@ -48,7 +53,10 @@ pub(super) fn hide(files: &[PathBuf], launch: &Launch) -> Result<(), SandboxErro
     }
     let home =
         launch.identity.home.iter().flat_map(|home| IN_HOME.iter().map(|name| home.0.join(name)));
-    let named = launch.hidden_directories.iter().map(|directory| directory.0.clone());
+    for directory in directories.iter().filter(|directory| directory.is_dir()) {
+        pinned::pin(directory, &launch.identity)?;
+    }
+    let named = directories.iter().cloned();
     for directory in DIRECTORIES.iter().map(PathBuf::from).chain(home).chain(named) {
         let own = launch.directory.0.starts_with(&directory);
         if !own && fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir()) {

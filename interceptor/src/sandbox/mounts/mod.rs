@@ -15,6 +15,7 @@ mod etc;
 mod hidden;
 mod kernel;
 mod packages;
+mod pinned;
 mod root;
 mod run;
 #[cfg(test)]
@@ -48,6 +49,12 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     let hidden: Vec<PathBuf> =
         launch.hidden.iter().flat_map(|file| mountinfo::aliases(&mounts, &file.0)).collect();
 
+    let hidden_directories: Vec<PathBuf> = launch
+        .hidden_directories
+        .iter()
+        .flat_map(|directory| mountinfo::aliases(&mounts, &directory.0))
+        .collect();
+
     // Set exact modes; the command gets its caller's umask back.
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     if launch.identity.is_root() {
@@ -61,7 +68,7 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     devices::replace(console)?;
     run::replace(&launch.directory.0)?;
     etc::install(&trust, resolver.as_deref())?;
-    hidden::hide(&hidden, launch)?;
+    hidden::hide(&hidden, &hidden_directories, launch)?;
     if launch.identity.home.is_none() {
         home(launch)?;
     }

@@ -1,0 +1,141 @@
+//! The directories of the history, and the files of a run that begins.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde_json::Value;
+
+use super::{MOST_RUNS, POLICIES, POLICY, RECORDS, RUNS};
+use crate::cli::person::Person;
+use crate::files;
+
+/// The directories of a person's history, held open.
+pub(super) struct Directories {
+    pub(super) runs: OwnedFd,
+    pub(super) policies: OwnedFd,
+}
+
+/// Opens the files of a run that begins, and removes those of the oldest runs. Returns the file
+/// for its records.
+///
+/// # Errors
+/// If the directories cannot be made, or are not the person's.
+pub(in crate::cli) fn keep(person: &Person, sandbox: &str, policy: &Value) -> io::Result<File> {
+    let stem = format!("{}-{sandbox}", Timestamp::now().strftime("%Y%m%dT%H%M%S.%6fZ"));
+    person.act(|| {
+        let directories = Directories::open(person, true)?;
+        let records = create(&directories.runs, &format!("{stem}{RECORDS}"))?;
+        let mut kept = create(&directories.policies, &format!("{stem}{POLICY}"))?;
+        kept.write_all(policy.to_string().as_bytes())?;
+        prune(&directories.runs, RECORDS)?;
+        prune(&directories.policies, POLICY)?;
+        Ok(records)
+    })
+}
+
+/// The directory of the person's state, without links in its path; made if it is missing. `None` if
+/// there can be none.
+pub(super) fn make_state_directory(person: &Person) -> Option<PathBuf> {
+    let directory = person.state_directory()?;
+    // It may be there and not to be written to.
+    person.act(|| Directories::open(person, true).map(drop)).ok();
+    person.act(|| std::fs::canonicalize(&directory)).ok()
+}
+
+impl Directories {
+    /// Opens them; with `make`, makes those that are missing. With the person's rights.
+    pub(super) fn open(person: &Person, make: bool) -> io::Result<Directories> {
+        let state = person.state_directory().ok_or_else(|| {
+            files::unfit("there is no home directory, and XDG_STATE_HOME names no directory")
+        })?;
+        let (Some(parent), Some(name)) = (state.parent(), state.file_name()) else {
+            return Err(files::unfit("XDG_STATE_HOME names no directory"));
+        };
+        if make {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let parent = open(parent, flags, Mode::empty())?;
+        let own = child(&parent, Path::new(name), make, person)?;
+        let directory = |name: &str| child(&own, Path::new(name), make, person);
+        Ok(Directories { runs: directory(RUNS)?, policies: directory(POLICIES)? })
+    }
+}
+
+/// Opens a directory of the person's, and no link to one.
+fn child(parent: &OwnedFd, name: &Path, make: bool, person: &Person) -> io::Result<OwnedFd> {
+    if make {
+        match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = openat(parent, name, flags, Mode::empty())?;
+    if fstat(&directory)?.st_uid != person.identity.uid {
+        return Err(files::unfit("the directory of the interceptor's state is another user's"));
+    }
+    Ok(directory)
+}
+
+fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlag::O_CREAT
+        | OFlag::O_EXCL
+        | OFlag::O_NOFOLLOW
+        | OFlag::O_WRONLY
+        | OFlag::O_APPEND
+        | OFlag::O_CLOEXEC;
+    Ok(openat(directory, name, flags, Mode::from_bits_truncate(0o600))?.into())
+}
+
+/// The names in a directory that are of runs, oldest first.
+pub(super) fn names(directory: &OwnedFd, ending: &str) -> io::Result<Vec<String>> {
+    let listed = Dir::openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in listed {
+        let entry = entry?;
+        let name = entry.file_name().to_str().unwrap_or_default();
+        if name.strip_suffix(ending).is_some_and(is_stem) {
+            names.push(name.to_owned());
+        }
+    }
+    // The time comes first in a name.
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Whether a name begins like `20260131T120000.123456Z-`, as only the files of runs do.
+fn is_stem(stem: &str) -> bool {
+    let shape = b"dddddddd?dddddd?dddddd??";
+    stem.len() > shape.len()
+        && stem.bytes().zip(shape).all(|(byte, shape)| *shape == b'?' || byte.is_ascii_digit())
+}
+
+/// Removes the oldest files beyond those that are kept.
+fn prune(directory: &OwnedFd, ending: &str) -> io::Result<()> {
+    let names = names(directory, ending)?;
+    let surplus = names.len().saturating_sub(MOST_RUNS);
+    for name in &names[..surplus] {
+        match unlinkat(directory, name.as_str(), UnlinkatFlags::NoRemoveDir) {
+            // Another run that begins may have removed it.
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The path of an open file, for messages.
+pub(super) fn path_of(file: &File) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(link).unwrap_or_else(|_| PathBuf::from("the records of the run"))
+}

@@ -1,0 +1,41 @@
+//! The policy of a run as it is kept: without its keys, and still a policy.
+
+use interceptor_policy::Policy;
+use serde_json::{Map, Value, json};
+
+use crate::credential::Keyring;
+use crate::fleet::without_keys;
+
+/// The document without its keys. A literal key becomes the name of a variable, so that what is
+/// kept can judge requests and be the base of another policy.
+pub(in crate::cli) fn kept_document(text: &str, policy: &Policy, keyring: &Keyring) -> Value {
+    let mut document = without_keys(text, &[], keyring);
+    for (field, is_key) in [("credentials", true), ("credentials_v2", false)] {
+        let Some(Value::Object(credentials)) = document.get_mut(field) else { continue };
+        for (name, credential) in credentials {
+            let key = if is_key { Some(credential) } else { credential.get_mut("key") };
+            if let Some(key) = key.filter(|key| key.is_null()) {
+                *key = json!({ "env": variable(policy, name) });
+            }
+        }
+    }
+    document
+}
+
+/// The variable for the key of a credential: the one that carries its placeholder, or one that is
+/// named after it.
+fn variable(policy: &Policy, name: &str) -> String {
+    let known = policy.credential_named(name).map(|id| policy.credential(id));
+    known.and_then(|credential| credential.env.first().cloned()).unwrap_or_else(|| {
+        let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("{}_API_KEY", name.chars().map(upper).collect::<String>())
+    })
+}
+
+/// What is kept of a policy: its name, and its document.
+pub(in crate::cli) fn kept_policy(name: &str, document: Value) -> Value {
+    let mut kept = Map::new();
+    kept.insert("name".to_owned(), name.into());
+    kept.insert("document".to_owned(), document);
+    Value::Object(kept)
+}

@@ -1,0 +1,80 @@
+//! The options of `run` that name it and say what is remembered of it.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use super::{Keeper, keep, make_state_directory};
+use crate::audit::Audit;
+use crate::cli::person::Person;
+use crate::cli::setup::LoadedPolicy;
+use crate::fleet::check_id;
+use crate::ipc::SentPath as Sent;
+use crate::notice;
+use crate::sandbox::SandboxError;
+use crate::sandbox::launch;
+
+/// How a run is named, and what is remembered of it.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct History {
+    /// The sandbox's name, in records and for other commands [default: random].
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: Option<String>,
+    /// Do not keep the records of this run for `audit last`, `why`, `learn last` and the like.
+    #[arg(long)]
+    no_history: bool,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    check_id(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+impl History {
+    /// The id of the sandbox.
+    pub(in crate::cli) fn id(&self) -> Result<String, SandboxError> {
+        self.name.clone().map_or_else(launch::random_id, Ok)
+    }
+
+    /// Begins to keep the records of the run. A run whose records cannot be kept is warned of.
+    pub(in crate::cli) fn begin(
+        &self,
+        audit: &Audit,
+        person: &Person,
+        sandbox: &str,
+        rules: &LoadedPolicy,
+        quiet: bool,
+    ) {
+        if self.no_history {
+            return;
+        }
+        match keep(person, sandbox, &rules.kept) {
+            Ok(file) => audit.observe(Box::new(Keeper::new(file, sandbox))),
+            Err(_) if quiet => {}
+            Err(error) => notice::warning(format_args!(
+                "the records of this run are not kept for `interceptor audit last`: {error} \
+                 (--no-history keeps none)"
+            )),
+        }
+    }
+}
+
+/// The directory of the person's state, which is hidden in the sandbox. It is made if it is missing,
+/// since the sandbox could make it otherwise.
+///
+/// # Errors
+/// If the command would run in it.
+pub(in crate::cli) fn hidden_state(
+    person: &Person,
+    working_directory: &Path,
+) -> anyhow::Result<Option<Sent>> {
+    let Some(state) = make_state_directory(person) else { return Ok(None) };
+    if working_directory.starts_with(&state) {
+        bail!(
+            "the working directory is in {}, which the interceptor hides from every sandbox; \
+             change to another directory",
+            state.display()
+        );
+    }
+    Ok(Some(Sent(state)))
+}
