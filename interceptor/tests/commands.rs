@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod desk;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use desk::Desk;
 
 const POLICY: &str = r#"{
   "network": { "deny": ["0.0.0.0/0"], "allow": ["api.openai.com", "*.example.com:443", "9.9.9.9", "xn--bcher-kva.test"] },
@@ -19,68 +21,6 @@ const POLICY: &str = r#"{
     "other":  { "key": { "file": "/nonexistent/key" }, "hosts": ["asked.example.com"] }
   }
 }"#;
-
-/// A directory with files, and a home without configuration.
-struct Desk {
-    directory: TempDir,
-}
-
-impl Desk {
-    fn new() -> Desk {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("home")).unwrap();
-        std::fs::create_dir(directory.path().join("profiles.d")).unwrap();
-        Desk { directory }
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).display().to_string()
-    }
-
-    fn run(&self, arguments: &[&str], input: Option<&str>) -> Output {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_interceptor"))
-            .args(arguments)
-            .env_clear()
-            .env("HOME", self.directory.path().join("home"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that does not read its input may close it.
-        let _ = child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes());
-        let output = child.wait_with_output().unwrap();
-        for stream in [&output.stdout, &output.stderr] {
-            assert!(
-                !String::from_utf8_lossy(stream).contains("CANARY"),
-                "{arguments:?} shows the key"
-            );
-        }
-        output
-    }
-
-    fn json(&self, arguments: &[&str]) -> (Value, i32) {
-        let output = self.run(arguments, None);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let value = serde_json::from_str(&text).unwrap_or_else(|error| {
-            panic!("{arguments:?}: {error}: {text:?} {:?}", String::from_utf8_lossy(&output.stderr))
-        });
-        (value, output.status.code().unwrap())
-    }
-
-    fn explain(&self, policy: &Path, rest: &[&str]) -> (Value, i32) {
-        let policy = policy.display().to_string();
-        let arguments: Vec<&str> =
-            ["explain", "--json", "--policy", &policy].iter().chain(rest).copied().collect();
-        self.json(&arguments)
-    }
-}
 
 #[test]
 fn explain_prints_the_decision_and_its_exit_status_tells_it() {

@@ -158,7 +158,7 @@ fn every_error_is_a_problem_document_that_says_what_is_wrong() {
         daemon.call("PUT", &policy, "{").problem(400);
         daemon.call("PUT", &policy, r#"{"cgroup":"/x"}"#).problem(422);
         daemon
-            .call("PUT", &policy, r#"{"network":{"allow":["a"]},"network_profile":"openai"}"#)
+            .call("PUT", &policy, r#"{"network":{"allow":["a"]},"network_profile":[]}"#)
             .problem(422);
         daemon.call("PUT", &format!("{policy}?close=perhaps"), "{}").problem(400);
         daemon.call("PUT", "/v1/sandboxes/nobody/policy", "{}").problem(404);

@@ -278,7 +278,7 @@ fn a_policy_that_does_not_parse_says_where_and_starts_nothing() {
             r#"{ "credentials_v2": { "mine": { "key": "k" } } }"#,
             vec!["/credentials_v2/mine", "hosts"],
         ),
-        (r#"{ "network": {}, "network_profile": "openai" }"#, vec!["network_profile"]),
+        (r#"{ "network": {}, "network_profile": [] }"#, vec!["network_profile"]),
         (r#"{ "network_profile": "no-such-profile" }"#, vec!["/network_profile"]),
     ];
     Lab::test(|lab| {

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Policy;
-use super::catalogue::{Catalogue, Service};
+use super::catalogue::{Catalogue, Profile, Service};
 use super::credential::{Credential, CredentialHost, Form, PlaceholderShape};
 use super::decision::{CredentialId, Rule};
-use super::document::{CredentialDocument, Document, NetworkDocument};
+use super::document::{CredentialDocument, Document, Located, NetworkDocument};
 use super::endpoint::{EndpointRule, Endpoints};
 use super::governance::Governance;
 use super::network::{Network, RuleSet};
@@ -82,37 +82,50 @@ impl Compiler<'_> {
         }
     }
 
+    /// The rules of `network` and of every profile: each allow and each deny of either.
     fn network(&mut self) -> Network {
-        let name = self.document.network_profile.as_deref().unwrap_or("unrestricted");
-        let Some(profile) = self.catalogue.profile(name) else {
-            let names: Vec<&str> = self.catalogue.profiles().map(|(name, _)| name).collect();
-            let hint = did_you_mean(name, names.iter().copied());
-            self.error(
-                "/network_profile",
-                format!("there is no such profile{hint} (there are `{}`)", names.join("`, `")),
-            );
-            // A policy that names an unknown profile permits nothing.
-            return Network { closed: true, ..Network::default() };
-        };
-        if let Some(network) = &self.document.network {
-            return explicit_network(network);
+        let document = self.document;
+        let mut network = document.network.as_ref().map(explicit_network).unwrap_or_default();
+        // With neither `network` nor a profile, the profile is `unrestricted`, which has no rules.
+        for named in &document.network_profile {
+            match self.catalogue.profile(&named.text) {
+                Some(profile) => self.profile(profile, &named.pointer, &mut network),
+                None => {
+                    self.unknown_profile(named);
+                    // A policy that names an unknown profile permits nothing by it.
+                    network.closed = true;
+                }
+            }
         }
+        network
+    }
+
+    fn unknown_profile(&mut self, named: &Located<()>) {
+        let names: Vec<&str> = self.catalogue.profiles().map(|(name, _)| name).collect();
+        let hint = did_you_mean(&named.text, names.iter().copied());
+        let listed = names.join("`, `");
+        self.error(
+            &named.pointer,
+            format!("there is no such profile{hint} (there are `{listed}`)"),
+        );
+    }
+
+    fn profile(&mut self, profile: &Profile, pointer: &str, network: &mut Network) {
         let (allow, closed) = self.catalogue.allow_rules(profile);
-        let mut network = Network { closed, ..Network::default() };
-        let rule = |text: &str| {
-            Arc::new(Rule { text: text.to_owned(), pointer: "/network_profile".to_owned() })
-        };
+        network.closed |= closed;
+        let rule =
+            |text: &str| Arc::new(Rule { text: text.to_owned(), pointer: pointer.to_owned() });
         for (texts, allowed) in [(&allow, true), (&profile.deny, false)] {
             for text in texts {
                 match NetworkRule::parse(text) {
                     Ok((parsed, _)) if allowed => network.add_allow(parsed, rule(text)),
                     Ok((parsed, _)) => network.add_deny(parsed, rule(text)),
-                    Err(error) => self
-                        .error("/network_profile", format!("the profile's rule `{text}`: {error}")),
+                    Err(error) => {
+                        self.error(pointer, format!("the profile's rule `{text}`: {error}"));
+                    }
                 }
             }
         }
-        network
     }
 
     fn credentials(&mut self) -> (Vec<Credential>, Vec<Option<Endpoints>>) {

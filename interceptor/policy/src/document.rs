@@ -27,15 +27,15 @@ pub struct Located<T> {
 /// A policy for the egress of one sandbox.
 #[derive(Clone, Debug, Default, JsonSchema)]
 #[schemars(title = "interceptor policy", deny_unknown_fields)]
-#[schemars(extend("not" = { "required": ["network", "network_profile"] }))]
 pub struct Document {
     /// A label, never acted on.
     #[schemars(with = "Option<String>")]
     pub image: Option<String>,
-    /// Which hosts may be reached. Not together with `network_profile`.
+    /// Which hosts may be reached.
     pub network: Option<NetworkDocument>,
-    /// The name of a profile that says which hosts may be reached.
-    pub network_profile: Option<String>,
+    /// The profile, or profiles, that say which hosts may be reached; joined with `network`.
+    #[schemars(with = "Option<Profiles>")]
+    pub network_profile: Vec<Located<()>>,
     /// Credentials in the simple form: service to key.
     #[schemars(with = "BTreeMap<String, Key>", default)]
     pub credentials: Vec<(String, CredentialDocument)>,
@@ -213,6 +213,17 @@ struct EnvKey {
 struct FileKey {
     /// The file's path.
     file: String,
+}
+
+/// One profile or several.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum Profiles {
+    /// One profile.
+    One(String),
+    /// Several profiles.
+    Several(#[schemars(length(min = 1))] Vec<String>),
 }
 
 /// One variable or several.

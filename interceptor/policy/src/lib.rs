@@ -47,7 +47,7 @@
 //! ```
 //!
 //! # The way through the source
-//! A document goes `json` → `read` → [`Document`] → `compile` (with the [`Catalogue`]) →
+//! A document goes `jsonc` → `json` → `read` → [`Document`] → `compile` (with the [`Catalogue`]) →
 //! [`Policy`]; a request goes through `decide`, which asks `governance` (which credentials),
 //! `network` (which hosts) and `endpoint` (which methods and paths).
 
@@ -68,6 +68,7 @@ mod host;
 mod host_map;
 mod inject;
 mod json;
+mod jsonc;
 mod limits;
 mod lint;
 mod message;
@@ -107,13 +108,14 @@ pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
 pub use json::is_too_deep;
 pub use json::{MAX_BYTES, MAX_DEPTH};
+pub use jsonc::strict_json;
 pub use limits::Limits;
 pub use network_rule::{NetworkRule, RuleError, Target};
 pub use not_json::{not_json, without_place};
 pub use path::{CanonicalPath, PathError};
 pub use pattern::{PathPattern, PatternError};
 pub use problem::Problem;
-pub use problem::{child_pointer, looks_like_key};
+pub use problem::{child_pointer, did_you_mean, looks_like_key};
 pub use report::{Report, check, check_besides};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;

@@ -81,6 +81,7 @@ pub(super) fn lint(document: &Document, policy: &Policy, catalogue: &Catalogue) 
         listed: Targets::of(listed.iter().map(|target| (target, 0))),
         warnings: Vec::new(),
     };
+    linter.profiles();
     linter.network();
     linter.passthrough();
     linter.credentials();
@@ -110,6 +111,26 @@ impl Linter<'_> {
     /// Whether further warnings would be dropped.
     fn is_done(&self) -> bool {
         self.warnings.len() > MAX_PROBLEMS
+    }
+
+    /// Warns of profiles that do nothing beside the others.
+    fn profiles(&mut self) {
+        if !self.policy.network.closed && self.policy.network.catch_all.is_none() {
+            return;
+        }
+        for named in &self.document.network_profile {
+            let profile = self.catalogue.profile(&named.text);
+            let open = profile.is_some_and(|profile| {
+                !self.catalogue.allow_rules(profile).1 && profile.deny.is_empty()
+            });
+            if open {
+                self.warn(
+                    &named.pointer,
+                    "this profile has no rules of its own and adds nothing to the other rules: \
+                     only what those allow may be reached",
+                );
+            }
+        }
     }
 
     fn network(&mut self) {

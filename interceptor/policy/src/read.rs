@@ -9,14 +9,15 @@ use super::document::{
     CredentialDocument, Document, LimitsDocument, Located, NetworkDocument, Parsed,
 };
 use super::json::{self, Kind, Node};
+use super::jsonc::strict_json;
 use super::network_rule::{NetworkRule, Target};
 use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key};
 
 mod credential;
 mod endpoint;
 
-pub(super) const DOCUMENT: [&str; 6] =
-    ["image", "network", "network_profile", "credentials", "credentials_v2", "limits"];
+pub(super) const DOCUMENT: [&str; 7] =
+    ["image", "network", "network_profile", "credentials", "credentials_v2", "limits", "$schema"];
 pub(super) const NETWORK: [&str; 3] = ["allow", "deny", "passthrough"];
 pub(super) const CREDENTIAL: [&str; 7] =
     ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
@@ -48,7 +49,7 @@ pub(super) struct Reading {
 }
 
 impl Document {
-    /// Reads a document.
+    /// Reads a document, which may hold comments and trailing commas.
     ///
     /// # Errors
     /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules
@@ -61,12 +62,17 @@ impl Document {
     }
 }
 
-/// Reads a document.
+/// Reads a document, which may hold comments and trailing commas.
 pub(super) fn read(text: &str) -> Reading {
-    read_besides(text, &[])
+    match strict_json(text) {
+        Ok(json) => read_besides(&json, &[]),
+        Err(problem) => {
+            Reading { document: Document::default(), errors: vec![problem], warnings: Vec::new() }
+        }
+    }
 }
 
-/// Reads a document that shares its outermost object with another reader's fields.
+/// Reads a strictly written document that shares its outermost object with another reader's fields.
 pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> Reading {
     let mut reader = Reader {
         besides,
@@ -218,17 +224,16 @@ impl Reader {
     }
 
     fn document(&mut self, root: &Node<'_>, document: &mut Document) {
-        let Some([image, network, profile, simple, credentials, limits]) =
+        let Some([image, network, profile, simple, credentials, limits, schema]) =
             self.fields(root, "a policy document", DOCUMENT)
         else {
             return;
         };
         document.image = image.and_then(|node| self.string(&node, "`image`"));
-        if let (Some(_), Some(profile)) = (&network, &profile) {
-            self.error(profile, "give either `network` or `network_profile`, not both");
-        }
+        // For editors; nothing reads the schema that it names.
+        schema.and_then(|node| self.string(&node, "`$schema`"));
         document.network = network.and_then(|node| self.network(&node));
-        document.network_profile = profile.and_then(|node| self.string(&node, "`network_profile`"));
+        document.network_profile = profile.map(|node| self.profiles(&node)).unwrap_or_default();
         if let Some(node) = simple {
             for (name, node) in self.members(&node, "`credentials`").into_iter().flatten() {
                 self.check_name(&name, &node);
@@ -287,6 +292,28 @@ impl Reader {
             network.passthrough = self.passthrough(&node);
         }
         Some(network)
+    }
+
+    /// The name of a profile, or a list of names.
+    fn profiles(&mut self, node: &Node<'_>) -> Vec<Located<()>> {
+        let nodes = if node.kind() == Kind::Array {
+            self.elements(node, "`network_profile`").unwrap_or_default()
+        } else {
+            vec![node.clone()]
+        };
+        if nodes.is_empty() {
+            self.error(node, "`network_profile` is empty; name a profile, or remove the field");
+        }
+        let mut names: Vec<Located<()>> = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let Some(text) = self.string(&node, "a profile's name") else { continue };
+            if names.iter().any(|known| known.text == text) {
+                self.error(&node, "this profile is named twice; remove one of the two");
+            } else {
+                names.push(Located { value: (), text, pointer: node.pointer });
+            }
+        }
+        names
     }
 
     fn rules(&mut self, node: &Node<'_>, what: &str) -> Vec<Located<NetworkRule>> {

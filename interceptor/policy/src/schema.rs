@@ -1,7 +1,7 @@
 //! The JSON Schema of the policy document, generated from the types of [`super::document`] and
 //! checked in as `data/policy.schema.json`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::document::Document;
 
@@ -9,6 +9,9 @@ use super::document::Document;
 pub fn json_schema() -> String {
     let mut schema = schemars::schema_for!(Document).to_value();
     forbid_null(&mut schema);
+    // Not a part of the policy: it tells editors where this schema is.
+    schema["properties"]["$schema"] =
+        json!({ "type": "string", "description": "This schema, for editors; otherwise ignored." });
     format!("{schema:#}\n")
 }
 

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use interceptor_policy::{Credential, KeySource, Problem};
+use interceptor_policy::{Credential, KeySource, Problem, strict_json};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -69,7 +69,9 @@ pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
             report.errors.extend(policy.credentials().iter().filter_map(unreadable_key));
         }
         let problems = || report.errors.iter().chain(&report.warnings);
-        let excerpts = Excerpts::of(&text, problems());
+        // Nothing of a comment is shown, since it may hold a key.
+        let plain = strict_json(&text).unwrap_or_else(|_| Zeroizing::new(String::new()));
+        let excerpts = Excerpts::of(&plain, problems());
         let lines = problems().map(|problem| excerpts.of_problem(problem).unwrap_or_default());
         all.push(Checked {
             file: file.display().to_string(),

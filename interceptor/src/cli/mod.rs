@@ -28,6 +28,7 @@ pub mod registries;
 pub mod replay;
 pub mod run;
 pub mod sandbox_init;
+pub mod schema;
 pub mod serve;
 mod serve_config;
 pub mod services;
@@ -67,6 +68,8 @@ pub enum Command {
     Profiles(profiles::Profiles),
     /// Lists the service catalogue, or shows one service.
     Services(services::Services),
+    /// Prints the JSON Schema of the policy document, for editors.
+    Schema(schema::Schema),
     /// Runs a command in a sandbox whose egress is intercepted.
     Run(run::Run),
     /// Enforces a policy on an existing cgroup.
@@ -171,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::run(arguments),
         Command::Profiles(arguments) => profiles::run(arguments),
         Command::Services(arguments) => services::run(arguments),
+        Command::Schema(arguments) => schema::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
         Command::OciHook(arguments) => oci_hook::run(arguments),

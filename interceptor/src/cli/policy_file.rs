@@ -4,7 +4,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use interceptor_policy::{Catalogue, MAX_BYTES, Policy, Problem};
+use interceptor_policy::{Catalogue, MAX_BYTES, Policy, Problem, strict_json};
+use zeroize::Zeroizing;
 
 use crate::audit::steers_or_hides;
 use crate::files;
@@ -35,6 +36,16 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
         Ok(text) => Ok(text),
         Err(_) => bail!("the policy {name} is not UTF-8"),
     }
+}
+
+/// Reads a policy for a reader of strict JSON, such as the daemon: comments and trailing commas are
+/// left out. A text that cannot be a policy is returned as it is, for that reader to refuse.
+///
+/// # Errors
+/// As for [`read`].
+pub(super) fn read_strict(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let text = Zeroizing::new(read(path)?);
+    Ok(strict_json(&text).unwrap_or(text))
 }
 
 /// Reads and compiles a policy.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use interceptor_policy::{Catalogue, Profile};
+use interceptor_policy::{Catalogue, Profile, did_you_mean};
 use serde_json::Value;
 
 use super::registries;
@@ -43,7 +43,8 @@ pub fn run(arguments: Profiles) -> anyhow::Result<ExitCode> {
             Some(profile) => vec![(name, profile)],
             None => {
                 let names: Vec<&str> = catalogue.profiles().map(|(name, _)| name).collect();
-                bail!("unknown profile {name:?}; the profiles are: {}", names.join(", "))
+                let hint = did_you_mean(name, names.iter().copied());
+                bail!("unknown profile {name:?}{hint} (the profiles are: {})", names.join(", "))
             }
         },
     };

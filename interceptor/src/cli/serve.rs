@@ -184,7 +184,10 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         default_policy: common.policy.clone(),
         base_urls: common.base_urls,
         trust: trust.clone(),
-        read: |path| policy_file::read(path).map_err(|error| format!("{error:#}")),
+        read: |path| {
+            let text = policy_file::read_strict(path).map_err(|error| format!("{error:#}"))?;
+            Ok(text.as_str().to_owned())
+        },
     });
     // Fail on an invalid default policy now rather than with the first sandbox.
     fleet.default_rules().context("--policy")?;

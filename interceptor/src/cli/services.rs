@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use interceptor_policy::{Catalogue, Service};
+use interceptor_policy::{Catalogue, Service, did_you_mean};
 use serde_json::Value;
 
 use crate::control::catalogue::{form_text, placeholder, service_json};
@@ -33,7 +33,8 @@ pub fn run(arguments: Services) -> anyhow::Result<ExitCode> {
             None => {
                 let names: Vec<&str> =
                     catalogue.services().map(|service| service.name.as_str()).collect();
-                bail!("unknown service {name:?}; the catalogue has: {}", names.join(", "))
+                let hint = did_you_mean(name, names.iter().copied());
+                bail!("unknown service {name:?}{hint} (the catalogue has: {})", names.join(", "))
             }
         },
     };

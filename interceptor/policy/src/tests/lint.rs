@@ -55,6 +55,7 @@ fn r2_doubtful_rules_are_warned_about() {
         (network(r#""api.test","10.1.2.3/8""#, ""), "/network/allow/1", "the rule covers the whole network"),
         (network(r#""api.test","0x7f.1""#, ""), "/network/allow/1", "canonical form"),
         (r#"{"network":{"allow":["api.test"]},"credentials_v2":{"c":{"key":"k","hosts":["other.test"]}}}"#.to_owned(), "/credentials_v2/c", "refuses every host"),
+        (r#"{"network_profile":["unrestricted","openai"]}"#.to_owned(), "/network_profile/0", "adds nothing"),
         (r#"{"network_profile":"locked-down","credentials":{"openai":"k"}}"#.to_owned(), "/credentials/openai", "refuses every host"),
         (r#"{"credentials_v2":{"c":{"key":"k","hosts":["api.test"],"allow_plaintext":true}}}"#.to_owned(), "/credentials_v2/c/allow_plaintext", "in the clear"),
         (r#"{"credentials_v2":{"c":{"key":"k","hosts":["*.co.uk"]}}}"#.to_owned(), "/credentials_v2/c/hosts/0", "public suffix"),

@@ -6,6 +6,7 @@ mod catalogue;
 mod decide;
 mod document;
 mod host;
+mod jsonc;
 mod laws;
 mod lint;
 mod network;

@@ -472,6 +472,43 @@ fn profiles_decide_like_networks() {
 }
 
 #[test]
+fn profiles_and_network_are_joined_every_allow_and_every_deny_of_either() {
+    let judged = |text: &str, destinations: [&str; 3]| {
+        let policy = policy(text);
+        destinations.map(|destination| judge(&policy, destination))
+    };
+    let hosts = ["api.openai.com", "api.anthropic.com", "own.test"];
+    for (text, expected) in [
+        (r#"{"network_profile":["openai","claude-code"]}"#, ["allow", "allow", "host_denied"]),
+        (
+            r#"{"network_profile":"openai","network":{"allow":["own.test"]}}"#,
+            ["allow", "host_denied", "allow"],
+        ),
+        (
+            r#"{"network_profile":["openai","claude-code"],"network":{"deny":["api.openai.com"]}}"#,
+            ["host_denied", "allow", "host_denied"],
+        ),
+        (
+            r#"{"network_profile":"locked-down","network":{"allow":["own.test"]}}"#,
+            ["host_denied", "host_denied", "allow"],
+        ),
+        // It has no rules of its own: what the other lists say holds.
+        (
+            r#"{"network_profile":["unrestricted","openai"]}"#,
+            ["allow", "host_denied", "host_denied"],
+        ),
+        (r#"{"network_profile":"unrestricted","network":{}}"#, ["allow", "allow", "allow"]),
+    ] {
+        assert_eq!(judged(text, hosts), expected, "{text}");
+    }
+    let policy = policy(r#"{"network_profile":["openai","claude-code"]}"#);
+    let Decision::Allow(allow) = policy.decide_host(&host("api.anthropic.com"), 443) else {
+        panic!("it is refused")
+    };
+    assert_eq!(allow.rule.unwrap().pointer, "/network_profile/1");
+}
+
+#[test]
 fn a_profile_includes_its_groups_and_refuses_the_rest_even_when_they_are_empty() {
     let mut catalogue = Catalogue::builtin();
     catalogue.add_profiles(r#"{"mine":{"description":"d","groups":["registries"]}}"#).unwrap();

@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use http::Method;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::audit::{Filter, Tail};
 use super::daemon::client::{self, Answer, Failure, Question};
@@ -125,7 +124,7 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
 }
 
 fn put(to: &Daemon, id: &str, file: &std::path::Path, close: bool) -> anyhow::Result<()> {
-    let text = Zeroizing::new(policy_file::read(file)?);
+    let text = policy_file::read_strict(file)?;
     let close = if close { "?close=true" } else { "" };
     let path = format!("{}/policy{close}", sandboxes::path(id));
     let body = Some(("application/json", text.as_bytes().to_vec()));

@@ -110,7 +110,7 @@ fn body(arguments: &Create) -> anyhow::Result<Zeroizing<String>> {
     match &arguments.policy {
         None => Ok(Zeroizing::new(Value::Object(fields).to_string())),
         Some(file) => {
-            let document = Zeroizing::new(policy_file::read(file)?);
+            let document = policy_file::read_strict(file)?;
             beside(&fields, &document, file)
         }
     }

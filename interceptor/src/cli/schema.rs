@@ -1,0 +1,19 @@
+//! `interceptor schema`: prints the JSON Schema of the policy document.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// The arguments of `interceptor schema`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  interceptor schema > policy.schema.json
+
+An editor checks a policy against it where the policy says: \
+                        \"$schema\": \"policy.schema.json\"")]
+pub struct Schema {}
+
+/// Runs the command.
+pub fn run(_arguments: Schema) -> anyhow::Result<ExitCode> {
+    io::stdout().lock().write_all(interceptor_policy::json_schema().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
