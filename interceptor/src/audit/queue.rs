@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 
 use super::{AuditOptions, Observer, Record};
 
+/// So many sandboxes may always be known.
+const FEWEST_KNOWN: usize = 64;
+
 pub(super) struct Queue {
     options: AuditOptions,
     state: Mutex<QueueState>,
@@ -29,8 +32,11 @@ struct QueueState {
     records: Vec<Record>,
     bytes: usize,
     shares: HashMap<Arc<str>, Share>,
-    /// The registered sandboxes.
+    /// The registered sandboxes, and some that are gone.
     known: HashMap<Arc<str>, Known>,
+    /// How many may be known before those that are gone are looked for: to look at each new one
+    /// would cost as much as there are.
+    most_known: usize,
     waiters: Vec<oneshot::Sender<()>>,
     /// Those that the writer does not have yet.
     observers: Vec<Box<dyn Observer>>,
@@ -92,7 +98,10 @@ impl Queue {
     /// Gives a sandbox its own limit and a counter of lost records, used while the counter exists.
     pub(super) fn register(&self, sandbox: &Arc<str>, records: usize, lost: &Arc<AtomicU64>) {
         let mut state = self.lock();
-        state.known.retain(|_, known| known.lost.strong_count() > 0);
+        if state.known.len() >= state.most_known {
+            state.known.retain(|_, known| known.lost.strong_count() > 0);
+            state.most_known = FEWEST_KNOWN.max(2 * state.known.len());
+        }
         state.known.insert(Arc::clone(sandbox), Known { records, lost: Arc::downgrade(lost) });
     }
 

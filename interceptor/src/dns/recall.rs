@@ -2,7 +2,6 @@
 //!
 //! Only an optimisation: a forgotten name is queried, or recorded, again.
 
-use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use crate::audit::Verdict;
 use crate::upstream::Existence;
 
 /// The number of names remembered.
-const NAMES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const NAMES: usize = 4096;
 /// A decision on a name is recorded at most once in this time.
 const RECORD_AGAIN: Duration = Duration::from_secs(60);
 /// How long to cache that a name exists.
@@ -34,7 +33,8 @@ pub(super) struct Recall(Mutex<LruCache<Box<str>, Known>>);
 
 impl Recall {
     pub(super) fn new() -> Recall {
-        Recall(Mutex::new(LruCache::new(NAMES)))
+        // With a capacity, it would make room for all of them now.
+        Recall(Mutex::new(LruCache::unbounded()))
     }
 
     /// What is cached about the name.
@@ -68,6 +68,27 @@ impl Recall {
         if let Some(known) = names.get_mut(name) {
             return look(known);
         }
+        if names.len() >= NAMES {
+            names.pop_lru();
+        }
         look(names.get_or_insert_mut(name.into(), Known::default))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_names_are_remembered_and_the_least_recently_used_goes_first() {
+        let recall = Recall::new();
+        for number in 0..NAMES {
+            recall.found(&format!("n{number}.test"), Existence::Yes);
+        }
+        assert_eq!(recall.existence("n0.test"), Some(Existence::Yes));
+        recall.found("one-more.test", Existence::No);
+        assert_eq!(recall.existence("n0.test"), Some(Existence::Yes));
+        assert_eq!(recall.existence("n1.test"), None);
+        assert_eq!(recall.0.lock().unwrap().len(), NAMES);
     }
 }

@@ -1,6 +1,7 @@
 //! Queries over UDP.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,18 +44,16 @@ impl DnsServer {
             (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(WAITING)));
         let telling = Arc::clone(&self);
         let mut telling = std::pin::pin!(telling.tell_unrecorded());
-        // One byte beyond the maximum, so that an oversized query is recognised.
-        let mut buffer = vec![0; MAX_QUERY + 1];
         let mut pause = PAUSE;
         loop {
             while answering.try_join_next().is_some() {}
             let received = tokio::select! {
-                received = socket.recv_from(&mut buffer) => received,
+                received = receive(&socket) => received,
                 () = ends.cancelled() => break,
                 () = telling.as_mut() => break, // which never comes
             };
             match received {
-                Ok((length, client)) => {
+                Ok((query, client)) => {
                     pause = PAUSE;
                     let Ok(place) = Arc::clone(&deciding).try_acquire_owned() else {
                         self.count_lost();
@@ -62,7 +61,6 @@ impl DnsServer {
                     };
                     let (server, socket) = (Arc::clone(&self), Arc::clone(&socket));
                     let waiting = Arc::clone(&waiting);
-                    let query = buffer[..length].to_vec();
                     answering.spawn(async move {
                         let Some(reply) = server.answer_udp(&query).await else { return };
                         drop(place);
@@ -86,5 +84,19 @@ impl DnsServer {
         let answered = async { while answering.join_next().await.is_some() {} };
         // A client without a response retries, and the next process answers.
         let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+    }
+}
+
+/// The next query. There is no buffer while none comes: most sandboxes are silent most of the time.
+async fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
+    loop {
+        socket.readable().await?;
+        // One byte beyond the maximum, so that an oversized query is recognised.
+        let mut buffer = [0; MAX_QUERY + 1];
+        match socket.try_recv_from(&mut buffer) {
+            Ok((length, client)) => return Ok((buffer[..length].to_vec(), client)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
     }
 }

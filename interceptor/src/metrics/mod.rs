@@ -23,13 +23,25 @@ use crate::seam::MapFills;
 pub(crate) use format::Format;
 pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
 
+/// So many sandboxes may always be known.
+const FEWEST_KNOWN: usize = 64;
+
 /// The metrics of this process.
 #[derive(Debug)]
 pub struct Metrics {
-    sandboxes: Mutex<Vec<Weak<SandboxMetrics>>>,
+    sandboxes: Mutex<Known>,
     maps: OnceLock<Arc<dyn MapFills>>,
     audit: Audit,
     started: Instant,
+}
+
+/// The sandboxes, and some that are gone.
+#[derive(Debug, Default)]
+struct Known {
+    all: Vec<Weak<SandboxMetrics>>,
+    /// How many there may be before those that are gone are looked for: to look at each new one
+    /// would cost as much as there are.
+    most: usize,
 }
 
 impl Metrics {
@@ -47,8 +59,14 @@ impl Metrics {
     pub(crate) fn sandbox(&self, id: &Arc<str>) -> Arc<SandboxMetrics> {
         let metrics = Arc::new(SandboxMetrics::new(id));
         let mut sandboxes = self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        sandboxes.retain(|sandbox| sandbox.upgrade().is_some_and(|sandbox| !sandbox.is_retired()));
-        sandboxes.push(Arc::downgrade(&metrics));
+        if sandboxes.all.len() >= sandboxes.most {
+            let is_alive = |sandbox: &Weak<SandboxMetrics>| {
+                sandbox.upgrade().is_some_and(|sandbox| !sandbox.is_retired())
+            };
+            sandboxes.all.retain(is_alive);
+            sandboxes.most = FEWEST_KNOWN.max(2 * sandboxes.all.len());
+        }
+        sandboxes.all.push(Arc::downgrade(&metrics));
         metrics
     }
 
@@ -62,7 +80,7 @@ impl Metrics {
     /// All metrics as OpenMetrics text.
     pub fn encode(&self) -> String {
         let mut sandboxes = BTreeMap::new();
-        for sandbox in self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for sandbox in &self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).all {
             if let Some(sandbox) = sandbox.upgrade().filter(|sandbox| !sandbox.is_retired()) {
                 // With duplicate ids, the newer sandbox wins.
                 sandboxes.insert(sandbox.id().clone(), sandbox);

@@ -25,6 +25,8 @@ pub struct RuntimeOptions {
 pub struct Runtime {
     pub(crate) upstream: Upstream,
     pub(crate) verifier: Arc<Verifier>,
+    /// What sandboxes' TLS configurations towards origins are made from.
+    pub(crate) client: Arc<rustls::ClientConfig>,
     pub(crate) audit: Audit,
     metrics: Metrics,
 }
@@ -38,6 +40,7 @@ impl Runtime {
         let verifier = client::verifier(&options.upstream_ca)?;
         Ok(Arc::new(Runtime {
             upstream: options.upstream,
+            client: client::base(verifier.clone())?,
             verifier,
             metrics: Metrics::new(options.audit.clone()),
             audit: options.audit,

@@ -152,7 +152,7 @@ impl Sandbox {
         )?;
         let upstream = runtime.upstream.separate();
         let rules = Arc::new(Rules::new(policy, keyring));
-        let configs = ClientConfigs::new(runtime.verifier.clone())?;
+        let configs = ClientConfigs::new(runtime.client.clone());
         let pool = Pool::new(rules.generation, upstream.clone(), configs, metrics.clone());
         let connections = Quota::new(limits.connections);
         let requests = Quota::new(limits.requests);
@@ -318,10 +318,14 @@ impl Sandbox {
     pub(super) fn keep_house(&self) {
         let (pool, stop, drain) = (self.pool.clone(), self.stopping(), self.draining());
         self.tasks.spawn(async move {
-            let mut tick = tokio::time::interval(HOUSEKEEPING);
             loop {
+                // Without a connection there is no clock either: most sandboxes are idle.
+                let turn = async {
+                    pool.occupied().await;
+                    tokio::time::sleep(HOUSEKEEPING).await;
+                };
                 tokio::select! {
-                    _ = tick.tick() => pool.expire(),
+                    () = turn => pool.expire(),
                     () = stop.cancelled() => return,
                     () = drain.cancelled() => return,
                 }

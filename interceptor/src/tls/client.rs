@@ -4,8 +4,8 @@
 //! Verification cannot be turned off (attack T4). TLS sessions are kept per sandbox (K23).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::{
     ClientSessionMemoryCache, ResolvesClientCert, Resumption, WebPkiServerVerifier,
@@ -57,30 +57,48 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
     Ok(Arc::new(Verifier::new(roots, given)))
 }
 
-/// The two client configurations of one sandbox.
-#[derive(Clone, Debug)]
-pub struct ClientConfigs {
-    /// Offers HTTP/2 and HTTP/1.1.
-    pub h2: Arc<ClientConfig>,
-    /// Offers only HTTP/1.1.
-    pub h1: Arc<ClientConfig>,
+/// What the configurations of all sandboxes have in common: no sessions, no ALPN.
+pub(crate) fn base(verifier: Arc<Verifier>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut base = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        // Webpki's verifier, plus exact certificates: see `verify`.
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(NoCertificate));
+    base.resumption = Resumption::disabled();
+    Ok(Arc::new(base))
+}
+
+/// The two client configurations of one sandbox, each made when first needed: the room for their
+/// sessions is 14 KiB, and many a sandbox is idle.
+#[derive(Debug)]
+pub(crate) struct ClientConfigs {
+    base: Arc<ClientConfig>,
+    h2: OnceLock<Arc<ClientConfig>>,
+    h1: OnceLock<Arc<ClientConfig>>,
 }
 
 impl ClientConfigs {
-    /// Creates them for one sandbox.
-    pub fn new(verifier: Arc<Verifier>) -> Result<ClientConfigs, TlsError> {
-        let mut h1 = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            // Webpki's verifier, plus exact certificates: see `verify`.
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_client_cert_resolver(Arc::new(NoCertificate));
-        h1.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
-        h1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let mut h2 = h1.clone();
-        h2.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
-        h2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(ClientConfigs { h2: Arc::new(h2), h1: Arc::new(h1) })
+    /// For one sandbox, from [`base`].
+    pub(crate) fn new(base: Arc<ClientConfig>) -> ClientConfigs {
+        ClientConfigs { base, h2: OnceLock::new(), h1: OnceLock::new() }
+    }
+
+    /// Offers HTTP/2 and HTTP/1.1.
+    pub(crate) fn h2(&self) -> &Arc<ClientConfig> {
+        self.h2.get_or_init(|| self.offering(&[b"h2", b"http/1.1"]))
+    }
+
+    /// Offers HTTP/1.1 alone.
+    pub(crate) fn h1(&self) -> &Arc<ClientConfig> {
+        self.h1.get_or_init(|| self.offering(&[b"http/1.1"]))
+    }
+
+    fn offering(&self, names: &[&[u8]]) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.base);
+        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
+        config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
     }
 }
 

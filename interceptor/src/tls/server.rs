@@ -5,7 +5,6 @@
 //! are tickets encrypted with a key of this sandbox; rustls resumes a ticket only for the server
 //! name it was issued for (T9).
 
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use super::{TlsError, provider};
 use crate::metrics::{Mint, SandboxMetrics};
 
 /// Names cached per sandbox, at about 6 KiB each.
-const NAMES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const NAMES: usize = 1024;
 /// A cached leaf is renewed well before its 90 days are over.
 const RENEWED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -74,7 +73,9 @@ impl ServerConfigs {
         let key = provider().key_provider.load_private_key(ca.leaf_key())?;
         let tickets = Ticketer::new()?;
         let (tokens, refilled) = (burst as f64, Instant::now());
-        let state = State { configs: LruCache::new(NAMES), tokens, refilled, per_second, burst };
+        // With a capacity, it would make room for all of them now.
+        let configs = LruCache::unbounded();
+        let state = State { configs, tokens, refilled, per_second, burst };
         Ok(ServerConfigs { ca, key, tickets, state: Mutex::new(state), metrics })
     }
 
@@ -117,6 +118,9 @@ impl ServerConfigs {
         self.metrics.mint(if built.is_ok() { Mint::Minted } else { Mint::Failed });
         let config = Arc::new(built?);
         state.configs.put(host.clone(), (config.clone(), now));
+        if state.configs.len() > NAMES {
+            state.configs.pop_lru();
+        }
         Ok(config)
     }
 
@@ -147,6 +151,15 @@ mod tests {
         let host = Host::parse("api.example.com").unwrap();
         let first = configs.get(&host).unwrap();
         assert!(Arc::ptr_eq(&first, &configs.get(&host).unwrap()));
+    }
+
+    #[test]
+    fn only_so_many_names_are_cached() {
+        let configs = configs(1, u64::MAX);
+        for number in 0..NAMES + 10 {
+            configs.get(&Host::parse(&format!("n{number}.example.com")).unwrap()).unwrap();
+        }
+        assert_eq!(configs.state.lock().unwrap().configs.len(), NAMES);
     }
 
     #[test]

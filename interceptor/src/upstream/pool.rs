@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use interceptor_policy::{Deny, Host, Policy, Reason, Scheme};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 use super::body::Outgoing;
@@ -153,6 +154,8 @@ struct PoolState {
     dialling: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
     /// Origins known to support only one HTTP version.
     only: HashMap<(Host, u16), Version>,
+    /// Nothing was here to expire, and [`Pool::occupied`] waits until something is.
+    is_at_rest: bool,
 }
 
 impl PoolState {
@@ -164,6 +167,7 @@ impl PoolState {
             shared: HashMap::new(),
             dialling: HashMap::new(),
             only: HashMap::new(),
+            is_at_rest: false,
         }
     }
 }
@@ -178,6 +182,7 @@ pub(crate) struct Pool {
     tls: ClientConfigs,
     metrics: Arc<SandboxMetrics>,
     state: Mutex<PoolState>,
+    occupied: Notify,
 }
 
 impl Pool {
@@ -188,7 +193,8 @@ impl Pool {
         tls: ClientConfigs,
         metrics: Arc<SandboxMetrics>,
     ) -> Arc<Pool> {
-        Arc::new(Pool { upstream, tls, metrics, state: Mutex::new(PoolState::new(generation)) })
+        let state = Mutex::new(PoolState::new(generation));
+        Arc::new(Pool { upstream, tls, metrics, state, occupied: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
@@ -254,7 +260,28 @@ impl Pool {
             queue.push_back(idle);
             state.count += 1;
         }
+        self.wake(&mut state);
         self.gauge(&state);
+    }
+
+    /// Returns once there is a connection that may expire.
+    pub(crate) async fn occupied(&self) {
+        let is_empty = {
+            let mut state = self.lock();
+            state.is_at_rest =
+                state.count == 0 && state.shared.is_empty() && state.dialling.is_empty();
+            state.is_at_rest
+        };
+        if is_empty {
+            self.occupied.notified().await;
+        }
+    }
+
+    /// Ends the wait for a connection.
+    fn wake(&self, state: &mut PoolState) {
+        if std::mem::take(&mut state.is_at_rest) {
+            self.occupied.notify_one();
+        }
     }
 
     /// Closes connections idle for too long. Call every few seconds.
@@ -278,7 +305,8 @@ impl Pool {
         let mut state = self.lock();
         // With concurrent replacements, the later one wins.
         if generation > state.generation {
-            *state = PoolState::new(generation);
+            let is_at_rest = state.is_at_rest;
+            *state = PoolState { is_at_rest, ..PoolState::new(generation) };
         }
         self.gauge(&state);
     }
@@ -288,6 +316,7 @@ impl Pool {
         let mut state = self.lock();
         if key.generation() == state.generation {
             state.shared.insert(key.clone(), Shared { sender, address, since: Instant::now() });
+            self.wake(&mut state);
             self.gauge(&state);
         }
     }
@@ -311,7 +340,11 @@ impl Pool {
         if !h2 {
             return self.dial(policy, key, false).await;
         }
-        let lock = self.lock().dialling.entry(key.clone()).or_default().clone();
+        let lock = {
+            let mut state = self.lock();
+            self.wake(&mut state);
+            state.dialling.entry(key.clone()).or_default().clone()
+        };
         let _dialling = lock.lock().await;
         // The previous lock holder may have dialled one, or learned that the origin lacks HTTP/2.
         if let Some(connection) = self.take(key, true) {
@@ -415,7 +448,7 @@ impl Pool {
             })?,
             Host::Ip(address) => ServerName::from(*address),
         };
-        let config = if h2 { &self.tls.h2 } else { &self.tls.h1 };
+        let config = if h2 { self.tls.h2() } else { self.tls.h1() };
         let (stream, asked) =
             watched(TlsConnector::from(config.clone()).connect(name, stream)).await;
         let attempt = Attempt { governed: key.is_governed(), asked_for_certificate: asked };

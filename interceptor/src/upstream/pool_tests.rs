@@ -19,7 +19,8 @@ async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
     std::fs::write(file.path(), ca.pem()).unwrap();
     let verifier = crate::tls::client::verifier(&[file.path().to_owned()]).unwrap();
     let metrics = Metrics::new(Audit::discard().unwrap()).sandbox(&"pool".into());
-    (Pool::new(generation, upstream, ClientConfigs::new(verifier).unwrap(), metrics), listener)
+    let tls = ClientConfigs::new(crate::tls::client::base(verifier).unwrap());
+    (Pool::new(generation, upstream, tls, metrics), listener)
 }
 
 fn key(generation: Generation, credential: Option<usize>) -> Key {
@@ -87,4 +88,31 @@ async fn r9_a_connection_that_is_being_dialled_when_the_rules_are_replaced_is_no
     assert!(pool.take(&new, true).is_some());
     pool.renew(Generation::next());
     assert!(pool.take(&new, true).is_none());
+}
+
+#[tokio::test]
+async fn an_empty_pool_keeps_no_clock() {
+    let generation = Generation::next();
+    let (pool, _listener) = rig(generation).await;
+    let (policy, key) = (policy("{}"), key(generation, None));
+    let mut resting = std::pin::pin!(pool.occupied());
+    assert!(polled(resting.as_mut()).await.is_none());
+    let connection = pool.get(&policy, &key, false).await.unwrap();
+    let under_way = lease(&pool, &key, connection).await;
+    assert!(polled(resting.as_mut()).await.is_none(), "in use, it cannot expire");
+    under_way.give_back();
+    resting.await;
+    pool.occupied().await;
+    pool.renew(Generation::next());
+    let mut resting = std::pin::pin!(pool.occupied());
+    assert!(polled(resting.as_mut()).await.is_none());
+}
+
+/// What a future gives if it is polled now.
+async fn polled<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
 }

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hickory_resolver::config::{
@@ -80,10 +80,11 @@ pub(super) enum ResolveError {
 }
 
 pub(super) struct Resolver {
-    /// The client, or why there is none.
-    client: Result<TokioResolver, String>,
+    /// The client, or why there is none. Made for the first query: its cache alone takes 30 KiB,
+    /// and many a sandbox is idle.
+    client: OnceLock<Result<TokioResolver, String>>,
     /// The client's configuration, to create another without rereading the host's files.
-    config: Result<(ResolverConfig, ResolverOpts), String>,
+    config: Arc<Result<(ResolverConfig, ResolverOpts), String>>,
     hosts: Arc<Hosts>,
 }
 
@@ -108,14 +109,14 @@ impl Resolver {
             }
         };
         let config = config.map(|(config, found)| (config, options(found)));
-        Resolver { client: client(&config), config, hosts: Arc::new(hosts) }
+        Resolver { client: OnceLock::new(), config: Arc::new(config), hosts: Arc::new(hosts) }
     }
 
     /// A copy for the same servers with an empty cache.
     pub(super) fn separate(&self) -> Resolver {
         Resolver {
-            client: client(&self.config),
-            config: self.config.clone(),
+            client: OnceLock::new(),
+            config: Arc::clone(&self.config),
             hosts: Arc::clone(&self.hosts),
         }
     }
@@ -178,8 +179,8 @@ impl Resolver {
         if name.num_labels() < 2 {
             return Err(ResolveError::NoSuchName);
         }
-        let client =
-            self.client.as_ref().map_err(|problem| ResolveError::Failed(problem.clone()))?;
+        let client = self.client.get_or_init(|| client(&self.config));
+        let client = client.as_ref().map_err(|problem| ResolveError::Failed(problem.clone()))?;
         match timeout(TIMEOUT, client.lookup(name.clone(), kind)).await {
             Ok(Ok(found)) => Ok(found.answers().to_vec()),
             Ok(Err(error)) => Err(error.into()),
