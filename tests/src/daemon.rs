@@ -98,6 +98,13 @@ impl<'lab> ToServe<'lab> {
         self
     }
 
+    /// How long it may run, for a measurement that takes longer than a test.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// Logs at the default level instead of trace.
     #[must_use]
     pub fn quiet_log(mut self) -> Self {
@@ -230,6 +237,11 @@ impl<'lab> Daemon<'lab> {
     /// Its control socket.
     pub fn control(&self) -> &Path {
         &self.control
+    }
+
+    /// The directory of its lab.
+    pub fn directory(&self) -> &Path {
+        self.lab.directory()
     }
 
     /// Its process.

@@ -4,7 +4,7 @@
 //! - [`sandbox`]: the real binary, run with a policy and a command; [`running`]: while it runs;
 //!   [`outcome`]: its result;
 //! - [`daemon`]: the real daemon, its control API; [`guest`]: the cgroups it puts under
-//!   enforcement;
+//!   enforcement; [`fleet`]: many of them at once;
 //! - [`origin`]: the "internet": a TLS and a plain HTTP origin that record the requests they
 //!   parsed, and listeners that must receive nothing;
 //! - [`ca`]: the CA that issues the origins' certificates, and certificates nobody should accept;
@@ -32,6 +32,7 @@ pub mod client;
 pub mod clients;
 pub mod container;
 pub mod daemon;
+pub mod fleet;
 pub mod guest;
 pub mod host;
 pub mod inprocess;

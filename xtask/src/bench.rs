@@ -11,7 +11,7 @@ use crate::process::{as_root, cargo, runner, status, succeed};
 
 /// Benchmarks of parts of the product, and those that need the lab.
 const OF_THE_PRODUCT: [&str; 3] = ["decide", "redact", "sandboxes"];
-const OF_THE_LAB: [&str; 2] = ["neighbours", "requests"];
+const OF_THE_LAB: [&str; 3] = ["fleet", "neighbours", "requests"];
 
 /// `bench NAME…` runs one benchmark with the remaining arguments; `bench` runs all.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
@@ -27,7 +27,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         bring(Need::Benches)?;
     }
     // The programs that the lab starts.
-    succeed(cargo(["build", "--release", "-p", "interceptor"]))?;
+    succeed(cargo([
+        "build",
+        "--release",
+        "-p",
+        "interceptor",
+        "-p",
+        "interceptor-tests",
+        "--bins",
+    ]))?;
     let runner = runner(&as_root()?);
     let bench = |name: &str, arguments: &[String]| {
         let package = if OF_THE_LAB.contains(&name) { "interceptor-tests" } else { "interceptor" };

@@ -42,10 +42,19 @@ pub async fn handshake(
 /// When that file cannot be read.
 pub fn config(alpn: &[String]) -> Result<ClientConfig> {
     let file = std::env::var("SSL_CERT_FILE").context("SSL_CERT_FILE is not set")?;
+    let pem = std::fs::read(&file).with_context(|| file.clone())?;
+    trusting(&pem, alpn).with_context(|| file)
+}
+
+/// A configuration that trusts these certificates alone.
+///
+/// # Errors
+/// When they are not PEM.
+pub fn trusting(pem: &[u8], alpn: &[String]) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&file).with_context(|| file.clone())? {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         // System bundles contain the odd certificate that this library cannot use.
-        let _ = roots.add(certificate.with_context(|| file.clone())?);
+        let _ = roots.add(certificate?);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)

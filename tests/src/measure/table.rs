@@ -68,6 +68,11 @@ pub fn median(spread: Option<&Spread>) -> String {
     spread.map_or_else(|| "–".to_owned(), number)
 }
 
+/// A cell with one value, or a dash without.
+pub fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.*}", digits(value)))
+}
+
 /// The number of decimals for about three significant digits.
 fn digits(value: f64) -> usize {
     match value.abs() {
@@ -105,5 +110,6 @@ mod tests {
         assert_eq!(shown(&[]), "–");
         assert_eq!(median(Spread::of(&[9.0, 11.04, 140.0]).as_ref()), "11.0");
         assert_eq!(median(None), "–");
+        assert_eq!((number(Some(12.345)), number(None)), ("12.3".to_owned(), "–".to_owned()));
     }
 }
