@@ -122,6 +122,15 @@ impl From<FleetError> for Problem {
                 "The limit of sandboxes is reached",
                 "remove one, or start the daemon with a larger --max-sandboxes",
             ),
+            FleetError::Exhausted { .. } => {
+                tracing::error!(%error, "request failed");
+                Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "full",
+                    "A limit of the host is reached",
+                    error.to_string(),
+                )
+            }
             FleetError::Kernel(_)
             | FleetError::Sandbox(_)
             | FleetError::Proxy(_)

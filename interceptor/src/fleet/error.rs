@@ -50,6 +50,14 @@ pub(crate) enum FleetError {
     /// The proxy half could not be created.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The host has no more of something.
+    #[error("{what}; {remedy}")]
+    Exhausted {
+        /// What failed.
+        what: String,
+        /// What to raise.
+        remedy: &'static str,
+    },
     /// A system call failed.
     #[error("{what}: {cause}")]
     System {

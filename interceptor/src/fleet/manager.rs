@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::exhausted;
 use super::feed::Feeds;
 use super::{
     Enforced, FleetError, Known, LoadedPolicy, Member, Predecessor, Source, Visit, check_id,
@@ -180,10 +181,11 @@ impl Fleet {
             }
             None => launch::random_id()?.into(),
         };
-        let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())?
+        let visit = Visit::find(&new.cgroup, new.pid, new.netns.as_deref())
+            .map_err(exhausted::explain)?
             .private(new.private_network)?;
         self.take_id(&id, visit.cgroup_id)?;
-        let begun = self.begin(&id, visit, new.rules);
+        let begun = self.begin(&id, visit, new.rules).map_err(exhausted::explain);
         let mut table = self.table();
         match begun {
             Ok(member) => {

@@ -9,6 +9,7 @@
 
 mod enforced;
 mod error;
+mod exhausted;
 mod feed;
 mod manager;
 mod member;
