@@ -1,5 +1,6 @@
 //! The commands, one file each. This file parses the arguments and runs one of them.
 
+mod at_home;
 pub mod attach;
 pub mod audit;
 mod audit_file;

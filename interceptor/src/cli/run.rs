@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use interceptor_policy::Catalogue;
 
+use super::at_home::AtHome;
 use super::bounds::{self, Bound};
 use super::history::{self, History};
 use super::meanwhile::Meanwhile;
@@ -46,6 +47,10 @@ pub struct Run {
     /// secret-sounding names stay outside unless the policy names them.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
+    /// Show this place of the home inside, which is hidden otherwise (keys, logins, histories, …);
+    /// repeatable.
+    #[arg(long, value_name = "PATH")]
+    expose: Vec<PathBuf>,
     /// Also add the sandbox's CA to this bundle of roots (PEM), inside only; repeatable.
     #[arg(long, value_name = "FILE")]
     ca_bundle: Vec<PathBuf>,
@@ -101,6 +106,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         user,
         nesting,
         env,
+        expose,
         ca_bundle,
         no_bundle_search,
         pids_limit,
@@ -127,6 +133,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     if let Some(why) = env.iter().find_map(|given| environment::objection(given, is_set)) {
         bail!("--env: {why}");
     }
+    let at_home = at_home(&person, &identity, &expose, &directory, common.quiet)?;
     let rules = setup::rules_of(&common, &person)?;
     if !common.quiet {
         setup::warn_of_exposed(&rules, &identity);
@@ -219,6 +226,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         ca_pem: proxy.trust_pem(),
         hidden: hidden(rules.secret_files, &common),
         hidden_directories: agent_directory(&person).into_iter().map(Sent).chain(state).collect(),
+        secrets: at_home.sent(),
         bundles,
         search_bundles: !no_bundle_search,
         open_files,
@@ -320,6 +328,35 @@ fn option(resource: Bounded) -> &'static str {
 fn warn(what: &str) {
     // Standard error may be closed or full.
     let _ = writeln!(std::io::stderr(), "interceptor: warning: {what}");
+}
+
+/// What is hidden of the home, but for `--expose`.
+fn at_home(
+    person: &Person,
+    identity: &UserIdentity,
+    expose: &[PathBuf],
+    directory: &Path,
+    quiet: bool,
+) -> anyhow::Result<AtHome> {
+    let mut at_home = AtHome::of(person, identity)?;
+    at_home.expose(expose, directory)?;
+    if quiet {
+        return Ok(at_home);
+    }
+    if let Some((place, what)) = at_home.around(directory) {
+        let place = place.display();
+        notice::warning(format_args!(
+            "the working directory is empty inside, because {place} is hidden ({what}); `--expose \
+             {place}` shows it"
+        ));
+    }
+    for file in at_home.linked() {
+        notice::warning(format_args!(
+            "{} is hidden, but has other hard links, under which the sandbox may read it",
+            file.display()
+        ));
+    }
+    Ok(at_home)
 }
 
 /// Resolves a bundle given by the operator.

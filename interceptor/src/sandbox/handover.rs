@@ -93,6 +93,8 @@ pub(crate) struct Launch {
     pub(crate) hidden: Vec<SentPath>,
     /// Directories to hide.
     pub(crate) hidden_directories: Vec<SentPath>,
+    /// What is hidden of homes.
+    pub(crate) secrets: Secrets,
     /// Bundles of roots named by the operator, symlinks resolved; the sandbox's CA is added to
     /// them.
     pub(crate) bundles: Vec<SentPath>,
@@ -104,6 +106,21 @@ pub(crate) struct Launch {
     pub(crate) shared_network: bool,
     /// Whether processes inside may create user namespaces and mounts in them.
     pub(crate) nesting: bool,
+}
+
+/// What is hidden of homes: places that are empty inside.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Secrets {
+    /// Files and directories, absolute; most do not exist.
+    pub(crate) hidden: Vec<SentPath>,
+    /// This program's own directories, hidden too.
+    pub(crate) own: Vec<SentPath>,
+    /// Those of them to make before, so that nothing inside can.
+    pub(crate) made: Vec<SentPath>,
+    /// The homes, which a cover must never take away as a whole.
+    pub(crate) homes: Vec<SentPath>,
+    /// What is shown although it is inside a hidden directory.
+    pub(crate) shown: Vec<SentPath>,
 }
 
 /// A message from the process inside.

@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use super::super::SandboxError;
 use super::super::error::IoContext;
 use super::super::handover::Launch;
-use super::{bind, make_empty, pinned, set_mode, tmpfs};
+use super::{bind, make_empty, set_mode, tmpfs};
 
 /// The cover of a hidden file: empty and unreadable.
 const COVER: &str = "/run/.hidden";
@@ -53,9 +53,6 @@ pub(super) fn hide(
     }
     let home =
         launch.identity.home.iter().flat_map(|home| IN_HOME.iter().map(|name| home.0.join(name)));
-    for directory in directories.iter().filter(|directory| directory.is_dir()) {
-        pinned::pin(directory, &launch.identity)?;
-    }
     let named = directories.iter().cloned();
     for directory in DIRECTORIES.iter().map(PathBuf::from).chain(home).chain(named) {
         let own = launch.directory.0.starts_with(&directory);

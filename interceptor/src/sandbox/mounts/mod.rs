@@ -2,8 +2,8 @@
 //!
 //! Programs see the same files as outside, with their user's permissions. Replaced are the places
 //! through which a process reaches kernel controls, host services or a real key: `/proc`, `/sys`,
-//! `/dev`, `/run`, mounted cgroups and bpffs wherever they are, the policy and key files. Added are
-//! a resolver configuration and trust files.
+//! `/dev`, `/run`, mounted cgroups and bpffs wherever they are, the policy and key files, and the
+//! secrets in the home. Added are a resolver configuration and trust files.
 //!
 //! Root inside owns most host files and could escape through them (a cron table, a shell start-up
 //! file), so for root everything is read-only except the working directory and the temporary
@@ -13,6 +13,7 @@ mod browsers;
 mod devices;
 mod etc;
 mod hidden;
+mod home;
 mod kernel;
 mod packages;
 mod pinned;
@@ -69,13 +70,16 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     run::replace(&launch.directory.0)?;
     etc::install(&trust, resolver.as_deref())?;
     hidden::hide(&hidden, &hidden_directories, launch)?;
+    let at_home = home::hide(launch)?;
     if launch.identity.home.is_none() {
-        home(launch)?;
+        fallback_home(launch)?;
     }
     // After every step that hides or moves something, because both look at what the command will
     // see.
     packages::cover(launch)?;
     browsers::install(launch);
+    let hidden = hidden_directories.iter().chain(&at_home).map(PathBuf::as_path);
+    pinned::pin(hidden, &launch.identity)?;
     etc::seal(resolver.as_deref())?;
     // The kernel mounts a new /proc in a user namespace only if an uncovered one is visible. Only
     // root could write there what other processes notice, and with nesting the command is not root.
@@ -86,7 +90,7 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     Ok(())
 }
 
-fn home(launch: &Launch) -> Result<(), SandboxError> {
+fn fallback_home(launch: &Launch) -> Result<(), SandboxError> {
     let home = Path::new(FALLBACK_HOME);
     make_directory(home)?;
     let options = format!("mode=700,uid={},gid={}", launch.identity.uid, launch.identity.gid);

@@ -1,28 +1,39 @@
-//! Keeps hidden directories where they are.
+//! Keeps hidden places where they are.
 //!
-//! A mount point cannot be renamed, but a directory above it can: the hidden directory would move
-//! with it, and the command could make another of the same name, which is there when the sandbox is
-//! gone. So each directory above that the command could rename becomes a mount point too.
+//! A mount point cannot be renamed, but a directory above it can: the hidden place would move with
+//! it. The command could then make another of the same name, which is there when the sandbox is
+//! gone, and the next sandbox would look for the secret where it no longer is. So each directory
+//! above that the command could rename becomes a mount point too.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::super::SandboxError;
+use super::super::error::IoContext;
 use super::super::user::UserIdentity;
+use super::super::{SandboxError, mountinfo};
 use super::bind;
 
-/// Keeps `directory` under its path.
-pub(super) fn pin(directory: &Path, identity: &UserIdentity) -> Result<(), SandboxError> {
-    let above: Vec<&Path> = directory.ancestors().skip(1).collect();
+/// Keeps these places under their paths. After all other mounts: a search within one file system
+/// ends at a mount point.
+pub(super) fn pin<'a>(
+    places: impl Iterator<Item = &'a Path>,
+    identity: &UserIdentity,
+) -> Result<(), SandboxError> {
+    let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
     // The topmost first, so that each mount is made in what is visible then.
-    for pair in above.windows(2).rev() {
-        let [ancestor, parent] = pair else { continue };
-        if may_rename(ancestor, parent, identity) {
-            bind(ancestor, ancestor)?;
+    let mut pinned = BTreeSet::new();
+    for place in places {
+        for ancestor in place.ancestors().skip(1) {
+            let Some(parent) = ancestor.parent() else { continue };
+            let is_point = mounts.iter().any(|mount| mount.point == ancestor);
+            if !is_point && may_rename(ancestor, parent, identity) {
+                pinned.insert((ancestor.components().count(), ancestor));
+            }
         }
     }
-    Ok(())
+    pinned.into_iter().try_for_each(|(_, directory)| bind(directory, directory))
 }
 
 /// Whether the user may rename a directory.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::super::handover::Launch;
+use super::super::handover::{Launch, Secrets};
 use super::super::user::UserIdentity;
 use super::prepare;
 use crate::ipc::{SentPath as Sent, Strings};
@@ -29,6 +29,7 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         ca_pem: authority.pem(),
         hidden: hidden.iter().cloned().map(Sent).collect(),
         hidden_directories: Vec::new(),
+        secrets: Secrets::default(),
         bundles: Vec::new(),
         search_bundles: true,
         open_files: (1024, 1024),

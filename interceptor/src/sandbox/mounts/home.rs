@@ -1,0 +1,191 @@
+//! Hides what a home holds of secrets: each place is empty inside, and what is written there
+//! vanishes with the sandbox.
+//!
+//! A place is opened with the user's rights and through symlinks, as programs do, and then covered
+//! wherever its file system shows it.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+
+use super::super::as_user::AsUser;
+use super::super::bundles::path_of;
+use super::super::error::IoContext;
+use super::super::handover::{Launch, Secrets};
+use super::super::{SandboxError, mountinfo};
+use super::{bind, bind_open, make_directory, set_mode, tmpfs};
+use crate::notice;
+
+/// Holds the covers of files; nobody inside may enter it.
+const COVERS: &str = "/run/.home";
+
+/// What belongs to the system; a link in a home that leads there hides nothing.
+const SYSTEM: [&str; 12] = [
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
+    "/var/run",
+];
+
+/// The covered paths.
+#[derive(Debug, Default)]
+struct Covered(Vec<PathBuf>);
+
+/// A place that exists, opened.
+struct Place {
+    file: OwnedFd,
+    status: Metadata,
+    path: PathBuf,
+}
+
+/// Covers the places of a launch, and returns their paths.
+pub(super) fn hide(launch: &Launch) -> Result<Vec<PathBuf>, SandboxError> {
+    let Secrets { hidden, own, homes, shown, .. } = &launch.secrets;
+    make(launch);
+    let (places, kept) = {
+        let Ok(_rights) = AsUser::begin(&launch.identity) else {
+            return Err(SandboxError::Inside("cannot look at the home as its user".into()));
+        };
+        let is_hidden = |path: &Path| {
+            launch.hidden_directories.iter().any(|directory| path.starts_with(&directory.0))
+        };
+        let mut places: Vec<Place> =
+            hidden.iter().chain(own).filter_map(|path| open(&path.0).ok()).collect();
+        places.retain(|place| !is_hidden(&place.path));
+        // What is shown although it is inside of a hidden directory.
+        let kept = shown.iter().filter_map(|path| open(&path.0).ok()).collect::<Vec<Place>>();
+        (places, kept)
+    };
+    let needed = |path: &Path| {
+        let homes = homes.iter().filter_map(|home| fs::canonicalize(&home.0).ok());
+        path == Path::new("/")
+            || homes.into_iter().any(|home| home.starts_with(path))
+            || SYSTEM.iter().any(|system| path.starts_with(system))
+    };
+    make_directory(Path::new(COVERS))?;
+    set_mode(Path::new(COVERS), 0o700)?;
+    let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
+    let mut covered = Covered::default();
+    for place in &places {
+        if needed(&place.path) {
+            notice::warning(format_args!(
+                "a link in the home leads to {}, which is not hidden",
+                place.path.display()
+            ));
+            continue;
+        }
+        cover(launch, place, &mountinfo::aliases(&mounts, &place.path), &mut covered)?;
+    }
+    for place in kept.iter().filter(|place| covered.holds(&place.path)) {
+        show(launch, place)?;
+    }
+    if covered.holds(&launch.directory.0) {
+        // Where the command starts, as empty as all around it.
+        for part in missing(&launch.directory.0) {
+            make_directory(&part)?;
+            give(&part, launch)?;
+        }
+    }
+    Ok(covered.0)
+}
+
+impl Covered {
+    fn holds(&self, path: &Path) -> bool {
+        self.0.iter().any(|covered| path.starts_with(covered))
+    }
+}
+
+/// Makes this program's own directories where there are none, so that nothing inside can make them.
+fn make(launch: &Launch) {
+    let Ok(_rights) = AsUser::begin(&launch.identity) else { return };
+    for path in &launch.secrets.made {
+        for part in missing(&path.0) {
+            // Where the user may not, nothing inside may either.
+            if fs::DirBuilder::new().create(&part).is_ok() {
+                let _ = fs::set_permissions(&part, fs::Permissions::from_mode(0o700));
+            }
+        }
+    }
+}
+
+/// The directories that a path lacks, from the outermost.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let lacks = path.ancestors().take_while(|part| fs::symlink_metadata(part).is_err());
+    let mut missing: Vec<PathBuf> = lacks.map(Path::to_owned).collect();
+    missing.reverse();
+    missing
+}
+
+fn open(path: &Path) -> io::Result<Place> {
+    let file: OwnedFd =
+        fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?.into();
+    let status = File::from(file.try_clone()?).metadata()?;
+    let path = fs::read_link(path_of(&file))?;
+    Ok(Place { file, status, path })
+}
+
+/// Covers a place under each of these paths that leads to it.
+fn cover(
+    launch: &Launch,
+    place: &Place,
+    paths: &[PathBuf],
+    covered: &mut Covered,
+) -> Result<(), SandboxError> {
+    let (is_directory, is_file) = (place.status.is_dir(), place.status.is_file());
+    if !is_directory && !is_file || covered.holds(&place.path) {
+        return Ok(());
+    }
+    let same = |path: &Path| {
+        fs::symlink_metadata(path).is_ok_and(|status| {
+            (status.dev(), status.ino()) == (place.status.dev(), place.status.ino())
+        })
+    };
+    let empty = Path::new(COVERS).join(covered.0.len().to_string());
+    if is_file {
+        File::create(&empty).map(drop).context(|| format!("cannot make {}", empty.display()))?;
+        set_mode(&empty, 0o600)?;
+        give(&empty, launch)?;
+    }
+    let cover = |target: &Path| match is_directory {
+        false => bind(&empty, target),
+        true => {
+            let (uid, gid) = (launch.identity.uid, launch.identity.gid);
+            let options = format!("mode=700,uid={uid},gid={gid}");
+            tmpfs(target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
+        }
+    };
+    let others: Vec<&PathBuf> =
+        paths.iter().filter(|path| **path != place.path && same(path)).collect();
+    // The opened place itself: a path may lead elsewhere by now.
+    cover(&path_of(&place.file))?;
+    covered.0.push(place.path.clone());
+    for other in others {
+        cover(other)?;
+        covered.0.push(other.clone());
+    }
+    Ok(())
+}
+
+/// Shows a place in a covered directory, where it was.
+fn show(launch: &Launch, place: &Place) -> Result<(), SandboxError> {
+    let above = place.path.parent().unwrap_or(Path::new("/"));
+    for part in missing(above) {
+        make_directory(&part)?;
+        give(&part, launch)?;
+    }
+    if place.status.is_dir() {
+        make_directory(&place.path)?;
+    } else {
+        File::create(&place.path)
+            .map(drop)
+            .context(|| format!("cannot make {}", place.path.display()))?;
+    }
+    bind_open(&place.file, &place.path)
+}
+
+fn give(path: &Path, launch: &Launch) -> Result<(), SandboxError> {
+    chown(path, Some(launch.identity.uid), Some(launch.identity.gid))
+        .context(|| format!("cannot give {} away", path.display()))
+}
