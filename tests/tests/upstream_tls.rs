@@ -111,7 +111,7 @@ fn t4_a_self_signed_certificate_that_is_named_is_taken_for_its_server() {
             "for other names",
             &address,
             true,
-            "is for `other.corp.test`, `192.0.2.7`, not for the name",
+            "is for `other.corp.test`, `192.0.2.7`, not for the requested name",
         ),
         ("without names", &nameless, true, "no host name"),
     ];
