@@ -24,7 +24,7 @@ use super::endpoint::Outcome;
 use super::host::Host;
 use super::inject::is_token;
 use super::message;
-use super::network::Verdict;
+use super::network::NetworkVerdict;
 use super::path::CanonicalPath;
 use super::request::{Request, Scheme};
 
@@ -89,7 +89,7 @@ impl Policy {
             return Err(self.taken(host));
         }
         match self.network.judge_address(address, port) {
-            Verdict::Denied(rule) => Err(Deny {
+            NetworkVerdict::Denied(rule) => Err(Deny {
                 rule: Some(Arc::clone(rule)),
                 ..deny(
                     Reason::HostDenied,
@@ -97,12 +97,12 @@ impl Policy {
                     message::address_denied(host, address, rule),
                 )
             }),
-            Verdict::Special(range) => Err(deny(
+            NetworkVerdict::Special(range) => Err(deny(
                 Reason::HostDenied,
                 Filter::Network,
                 message::address_special(host, address, port, range),
             )),
-            Verdict::Allowed(_) | Verdict::NotAllowed(_) => Ok(()),
+            NetworkVerdict::Allowed(_) | NetworkVerdict::NotAllowed(_) => Ok(()),
         }
     }
 
@@ -167,13 +167,17 @@ impl Policy {
             return Err(Box::new(self.taken(host)));
         }
         let (rule, text, nearest) = match self.network.judge(host, port) {
-            Verdict::Allowed(rule) => return Ok(rule.cloned()),
-            Verdict::Denied(rule) => (Some(rule), message::host_denied(host, port, rule), None),
-            Verdict::NotAllowed(rule) => {
+            NetworkVerdict::Allowed(rule) => return Ok(rule.cloned()),
+            NetworkVerdict::Denied(rule) => {
+                (Some(rule), message::host_denied(host, port, rule), None)
+            }
+            NetworkVerdict::NotAllowed(rule) => {
                 let nearest = super::nearest::host(&self.network, host, port);
                 (rule, message::host_not_allowed(host, port, nearest.as_ref()), nearest)
             }
-            Verdict::Special(range) => (None, message::host_special(host, port, range), None),
+            NetworkVerdict::Special(range) => {
+                (None, message::host_special(host, port, range), None)
+            }
         };
         Err(Box::new(Deny {
             rule: rule.cloned(),

@@ -135,7 +135,7 @@ struct Node {
 
 /// The result of a walk.
 #[derive(Clone, Copy, Debug, Default)]
-struct Found {
+struct WalkResult {
     /// The first rule whose path and method match.
     rule: Option<Index>,
     /// The first rule whose path matches.
@@ -201,13 +201,13 @@ impl Endpoints {
 
     /// Judges a method, as sent, and a path.
     pub(super) fn judge(&self, method: &str, path: &CanonicalPath) -> Outcome<'_> {
-        let mut found = Found::default();
+        let mut found = WalkResult::default();
         self.walk(0, Some(&path.as_str()[1..]), 0, method, &mut found);
         let rule = |index: Index| &self.rules[index as usize];
         match found {
-            Found { rule: Some(index), .. } => Outcome::Permitted(rule(index)),
-            Found { path: Some(index), .. } => Outcome::Method(rule(index)),
-            Found { deepest, .. } => Outcome::Path(deepest.map(|(_, index)| rule(index))),
+            WalkResult { rule: Some(index), .. } => Outcome::Permitted(rule(index)),
+            WalkResult { path: Some(index), .. } => Outcome::Method(rule(index)),
+            WalkResult { deepest, .. } => Outcome::Path(deepest.map(|(_, index)| rule(index))),
         }
     }
 
@@ -291,7 +291,14 @@ impl Endpoints {
 
     /// Visits a node with the rest of the path. A tree has one way to each node, so none is visited
     /// twice, and the longest pattern bounds the depth.
-    fn walk(&self, at: usize, rest: Option<&str>, depth: usize, method: &str, found: &mut Found) {
+    fn walk(
+        &self,
+        at: usize,
+        rest: Option<&str>,
+        depth: usize,
+        method: &str,
+        found: &mut WalkResult,
+    ) {
         let node = &self.nodes[at];
         if let Some(first) = node.first
             && found.deepest.is_none_or(|(deepest, index)| {
@@ -321,7 +328,7 @@ impl Endpoints {
     }
 }
 
-impl Found {
+impl WalkResult {
     fn take(&mut self, methods: &Methods, method: &str) {
         lower(&mut self.rule, methods.at(method));
         lower(&mut self.path, methods.first());

@@ -148,7 +148,7 @@ impl RuleSet {
 
 /// The network filter's verdict on a destination.
 #[derive(Clone, Debug)]
-pub(super) enum Verdict<'a> {
+pub(super) enum NetworkVerdict<'a> {
     /// Step 2 (with the rule) or step 4.
     Allowed(Option<&'a Arc<Rule>>),
     /// Step 1.
@@ -188,31 +188,31 @@ impl Network {
     }
 
     /// The four steps, plus the guard for addresses.
-    pub(super) fn judge(&self, host: &Host, port: u16) -> Verdict<'_> {
+    pub(super) fn judge(&self, host: &Host, port: u16) -> NetworkVerdict<'_> {
         if let Some(rule) = self.deny.first(host, port) {
-            return Verdict::Denied(rule);
+            return NetworkVerdict::Denied(rule);
         }
         let allowed = self.allow.first(host, port);
         if allowed.is_none() && (self.closed || self.catch_all.is_some()) {
-            return Verdict::NotAllowed(self.catch_all.as_ref());
+            return NetworkVerdict::NotAllowed(self.catch_all.as_ref());
         }
         match host {
             Host::Ip(address) => match self.guard(*address, port) {
-                Some(range) => Verdict::Special(range),
-                None => Verdict::Allowed(allowed),
+                Some(range) => NetworkVerdict::Special(range),
+                None => NetworkVerdict::Allowed(allowed),
             },
-            Host::Name(_) => Verdict::Allowed(allowed),
+            Host::Name(_) => NetworkVerdict::Allowed(allowed),
         }
     }
 
     /// Judges an address that a permitted host resolved to.
-    pub(super) fn judge_address(&self, address: IpAddr, port: u16) -> Verdict<'_> {
+    pub(super) fn judge_address(&self, address: IpAddr, port: u16) -> NetworkVerdict<'_> {
         if let Some(rule) = self.deny_address(address, port) {
-            return Verdict::Denied(rule);
+            return NetworkVerdict::Denied(rule);
         }
         match self.guard(address, port) {
-            Some(range) => Verdict::Special(range),
-            None => Verdict::Allowed(None),
+            Some(range) => NetworkVerdict::Special(range),
+            None => NetworkVerdict::Allowed(None),
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) const LIMITS: [&str; 15] = [
 ];
 
 /// The result of reading a text.
-pub(super) struct Reading {
+pub(super) struct ReadResult {
     pub(super) document: Document,
     pub(super) errors: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
@@ -55,7 +55,7 @@ impl Document {
     /// Every error in it: syntax, unknown and duplicate fields, values of the wrong type, rules
     /// that are none.
     pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
-        let Reading { document, mut errors, mut warnings } = read(text);
+        let ReadResult { document, mut errors, mut warnings } = read(text);
         bound(&mut errors);
         bound(&mut warnings);
         if errors.is_empty() { Ok(Parsed { document, warnings }) } else { Err(errors) }
@@ -63,17 +63,19 @@ impl Document {
 }
 
 /// Reads a document, which may hold comments and trailing commas.
-pub(super) fn read(text: &str) -> Reading {
+pub(super) fn read(text: &str) -> ReadResult {
     match strict_json(text) {
         Ok(json) => read_besides(&json, &[]),
-        Err(problem) => {
-            Reading { document: Document::default(), errors: vec![problem], warnings: Vec::new() }
-        }
+        Err(problem) => ReadResult {
+            document: Document::default(),
+            errors: vec![problem],
+            warnings: Vec::new(),
+        },
     }
 }
 
 /// Reads a strictly written document that shares its outermost object with another reader's fields.
-pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> Reading {
+pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> ReadResult {
     let mut reader = Reader {
         besides,
         line_starts: std::iter::once(0)
@@ -89,7 +91,7 @@ pub(super) fn read_besides(text: &str, besides: &'static [&'static str]) -> Read
         Err(problem) => reader.errors.push(problem),
     }
     document.lines = reader.lines;
-    Reading { document, errors: reader.errors, warnings: reader.warnings }
+    ReadResult { document, errors: reader.errors, warnings: reader.warnings }
 }
 
 struct Reader {

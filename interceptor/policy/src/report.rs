@@ -6,7 +6,7 @@ use super::compile;
 use super::document::Document;
 use super::lint;
 use super::problem::{Problem, bound};
-use super::read::{self, Reading};
+use super::read::{self, ReadResult};
 
 /// The outcome of a check.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ pub fn check_besides(
     report(read::read_besides(text, besides), catalogue)
 }
 
-fn report(reading: Reading, catalogue: &Catalogue) -> Report {
-    let Reading { document, mut errors, mut warnings } = reading;
+fn report(reading: ReadResult, catalogue: &Catalogue) -> Report {
+    let ReadResult { document, mut errors, mut warnings } = reading;
     let (policy, found) = compile::compile(&document, catalogue);
     // If the document is not an object, there is nothing further to check.
     if !errors.iter().any(|error| error.pointer.is_empty()) {

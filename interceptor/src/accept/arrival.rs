@@ -112,7 +112,8 @@ impl Arrival {
         message: &str,
     ) {
         let port = self.asked.port();
-        let refused = native::Refused { sandbox: &self.sandbox, host, port, first, message };
+        let refused =
+            native::RefusedConnection { sandbox: &self.sandbox, host, port, first, message };
         native::refuse(&refused, stream).await;
     }
 }
@@ -124,9 +125,9 @@ fn host(lookup: Option<&HostName>, asked: SocketAddr) -> Host {
     }
 }
 
-type Decided = (Verdict, Option<Filter>, Option<Arc<Rule>>);
+type HostVerdict = (Verdict, Option<Filter>, Option<Arc<Rule>>);
 
-fn decided(policy: &Policy, host: &Host, port: u16) -> Decided {
+fn decided(policy: &Policy, host: &Host, port: u16) -> HostVerdict {
     match policy.decide_host(host, port) {
         Decision::Allow(allow) => (Verdict::Allow, Some(allow.filter), allow.rule),
         Decision::Deny(deny) => (Verdict::Deny, Some(deny.filter), deny.rule),
@@ -144,7 +145,7 @@ pub(crate) struct Unasked {
     since: Instant,
     activity: Arc<Activity>,
     host: Host,
-    decided: Decided,
+    decided: HostVerdict,
     /// The protocol it spoke.
     pub(super) protocol: Option<Protocol>,
     /// Whether it already counts among its host's requests.

@@ -31,7 +31,7 @@ const LINGER_BYTES: usize = 64 * 1024;
 const LONGEST: usize = 400;
 
 /// A connection that is refused.
-pub(super) struct Refused<'a> {
+pub(super) struct RefusedConnection<'a> {
     /// The sandbox it belongs to.
     pub(super) sandbox: &'a Sandbox,
     /// Where it was going.
@@ -50,7 +50,7 @@ pub(super) fn server_speaks_first(port: u16) -> bool {
 }
 
 /// Tells the client why, if its protocol has a place for it, and closes.
-pub(super) async fn refuse(refused: &Refused<'_>, mut stream: TcpStream) {
+pub(super) async fn refuse(refused: &RefusedConnection<'_>, mut stream: TcpStream) {
     match tokio::time::timeout(PATIENCE, tell(refused, &mut stream)).await {
         Ok(Ok(true)) => {}
         _ => return reset(stream),
@@ -60,7 +60,7 @@ pub(super) async fn refuse(refused: &Refused<'_>, mut stream: TcpStream) {
     }
 }
 
-async fn tell(refused: &Refused<'_>, stream: &mut TcpStream) -> io::Result<bool> {
+async fn tell(refused: &RefusedConnection<'_>, stream: &mut TcpStream) -> io::Result<bool> {
     let message = line(refused.message);
     let words = match refused.first {
         [] => greeting(refused.port, &message),
@@ -190,7 +190,7 @@ impl Postgres {
 /// Accepts TLS if the client asks, since many require it, and refuses at the startup message,
 /// before the client has sent a password.
 async fn postgres(
-    refused: &Refused<'_>,
+    refused: &RefusedConnection<'_>,
     stream: &mut TcpStream,
     mut request: Postgres,
     message: &str,

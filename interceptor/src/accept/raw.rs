@@ -34,7 +34,7 @@ const HEAD_START: Duration = Duration::from_millis(50);
 const LAST_WORD: Duration = Duration::from_millis(150);
 
 /// A connection to the origin of a tunnel, with how much may be sent to it, or why there is none.
-pub(super) type Way = Result<(Dialed, Option<Allowance>), Box<Deny>>;
+pub(super) type DialResult = Result<(Dialed, Option<Allowance>), Box<Deny>>;
 
 /// Finds out how to serve a connection that a rule permits to be tunnelled. `None` if it ended.
 pub(super) async fn serve(
@@ -67,10 +67,10 @@ async fn meet(
     host: &Host,
     stream: &mut TcpStream,
     first: &mut BytesMut,
-) -> (Spoken, Option<Way>) {
+) -> (Spoken, Option<DialResult>) {
     let begun = Instant::now();
     let mut deadline = begun + arrival.rules.policy.limits().header_timeout;
-    let mut way: Option<Way> = None;
+    let mut way: Option<DialResult> = None;
     let mut finding = pin!(async {
         sleep_until(begun + HEAD_START).await;
         find(arrival, host).await
@@ -108,7 +108,7 @@ async fn meet(
 }
 
 /// Connects to the origin of a tunnel.
-pub(super) async fn find(arrival: &Arrival, host: &Host) -> Way {
+pub(super) async fn find(arrival: &Arrival, host: &Host) -> DialResult {
     let policy = &arrival.rules.policy;
     let allowance = arrival
         .sandbox

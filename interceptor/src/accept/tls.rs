@@ -17,7 +17,7 @@ use super::arrival::Arrival;
 use super::connection::{Rest, context, reset};
 use super::distrust::Client;
 use super::prefixed::Prefixed;
-use super::raw::{self, Way};
+use super::raw::{self, DialResult};
 use super::tunnelled::unless_refused;
 use crate::audit::Protocol;
 use crate::http;
@@ -28,14 +28,14 @@ use crate::metrics::{Handshake, Side};
 use crate::tls::alert::certificate_alert;
 use crate::tls::hello;
 use crate::tls::server::MintError;
-use crate::upstream::pool::Key;
+use crate::upstream::pool::PoolKey;
 
 /// The longest that a TLS handshake with the sandbox may take (attack X3), unless
 /// `header_timeout_seconds` is shorter.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How to handle a connection after its ClientHello.
-enum Opening {
+enum HelloOutcome {
     /// It ended before that.
     Ended,
     /// It is tunnelled to this host; `sni` is the name it asked for.
@@ -49,12 +49,12 @@ pub(super) async fn tls(
     mut arrival: Arrival,
     mut stream: TcpStream,
     mut first: BytesMut,
-    way: Option<Way>,
+    way: Option<DialResult>,
 ) -> Option<Rest> {
     arrival.unasked.protocol = Some(Protocol::Tls);
     match opening(&arrival, &mut stream, &mut first).await {
-        Opening::Ended => None,
-        Opening::Unopened { host, sni } => {
+        HelloOutcome::Ended => None,
+        HelloOutcome::Unopened { host, sni } => {
             let way = way.filter(|_| host == arrival.host());
             // An unopened refusal cannot be explained, and the name would be looked up outside
             // (attack C1).
@@ -67,7 +67,7 @@ pub(super) async fn tls(
             }
             Some(Box::pin(unless_refused(arrival, stream, first, host, Protocol::Tls, way)))
         }
-        Opening::Terminated => {
+        HelloOutcome::Terminated => {
             // HTTP cannot use a connection dialled for a tunnel.
             drop(way);
             terminated(arrival, Prefixed { first, stream }).await
@@ -80,10 +80,10 @@ fn patience(arrival: &Arrival) -> Duration {
     HANDSHAKE.min(arrival.rules.policy.limits().header_timeout)
 }
 
-async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut) -> Opening {
+async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut) -> HelloOutcome {
     let policy = &arrival.rules.policy;
     if !policy.may_tunnel_tls() {
-        return Opening::Terminated;
+        return HelloOutcome::Terminated;
     }
     let anything = raw::permits(policy, &arrival.host(), arrival.asked.port(), Protocol::Tcp);
     let read = tokio::time::timeout(patience(arrival), hello::server_name(stream, first)).await;
@@ -96,7 +96,7 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
                 arrival.activity().end(Reason::HeaderTimeout);
             }
             tracing::debug!("TLS connection ended before its ClientHello was complete");
-            return Opening::Ended;
+            return HelloOutcome::Ended;
         }
     };
     let sni = sni.and_then(|name| match Host::parse(&name) {
@@ -104,8 +104,8 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
         _ => None,
     });
     match raw::unopened(policy, arrival.asked, arrival.lookup.as_ref(), sni.as_ref()) {
-        Some(host) => Opening::Unopened { host, sni },
-        None => Opening::Terminated,
+        Some(host) => HelloOutcome::Unopened { host, sni },
+        None => HelloOutcome::Terminated,
     }
 }
 
@@ -242,7 +242,7 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
         _ => return None,
     };
     let (generation, host) = (arrival.rules.generation, identity.host.clone());
-    let key = Key::new(generation, Scheme::Https, host, identity.port, credential);
+    let key = PoolKey::new(generation, Scheme::Https, host, identity.port, credential);
     let pool = arrival.sandbox.pool.clone();
     if pool.has(&key, h2) {
         return None;

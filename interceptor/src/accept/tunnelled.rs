@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::arrival::Arrival;
 use super::connection::reset;
 use super::prefixed::Prefixed;
-use super::raw::{self, Way};
+use super::raw::{self, DialResult};
 use crate::audit::{Protocol, Record, Verdict};
 use crate::http::activity::Activity;
 use crate::proxy::Sandbox;
@@ -25,7 +25,7 @@ pub(super) async fn unless_refused(
     first: BytesMut,
     host: Host,
     protocol: Protocol,
-    way: Option<Way>,
+    way: Option<DialResult>,
 ) {
     match raw::decide(&arrival.rules.policy, &host, arrival.asked.port(), protocol) {
         Decision::Allow(allow) => {
@@ -45,7 +45,7 @@ pub(super) async fn tunnel(
     host: Host,
     protocol: Protocol,
     allow: &Allow,
-    way: Option<Way>,
+    way: Option<DialResult>,
 ) {
     let port = arrival.asked.port();
     let limits = *arrival.rules.policy.limits();
@@ -61,7 +61,7 @@ pub(super) async fn tunnel(
         }
     };
     let carried = Carried::new(arrival.sandbox.metrics.clone(), allowance);
-    let mut entry = Entry {
+    let mut entry = TunnelRecord {
         record: Some(arrival.record(Verdict::Allow, Some(protocol), &host)),
         sandbox: arrival.sandbox.clone(),
         since: arrival.since,
@@ -96,7 +96,7 @@ pub(super) async fn tunnel(
 }
 
 /// The record of a tunnel, written when it ends, even if its task is cancelled.
-struct Entry<'a> {
+struct TunnelRecord<'a> {
     record: Option<Record>,
     sandbox: Arc<Sandbox>,
     since: Instant,
@@ -104,7 +104,7 @@ struct Entry<'a> {
     carried: &'a Carried,
 }
 
-impl Drop for Entry<'_> {
+impl Drop for TunnelRecord<'_> {
     fn drop(&mut self) {
         use std::sync::atomic::Ordering::Relaxed;
         if let Some(record) = self.record.take() {

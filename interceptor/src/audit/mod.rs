@@ -17,7 +17,7 @@ mod sink;
 mod tests;
 mod writer;
 
-pub use chain::{ChainKey, ChainKeyError, Chained, Fault, Flaw, Note, Verifier};
+pub use chain::{ChainKey, ChainKeyError, ChainVerifier, Chained, Fault, Flaw, Note};
 pub use handle::{Audit, AuditError, AuditOptions, ChainOptions};
 pub use id::RequestId;
 pub(crate) use line::steers_or_hides;

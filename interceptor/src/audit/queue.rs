@@ -33,7 +33,7 @@ struct QueueState {
     bytes: usize,
     shares: HashMap<Arc<str>, Share>,
     /// The registered sandboxes, and some that are gone.
-    known: HashMap<Arc<str>, Known>,
+    known: HashMap<Arc<str>, KnownSandbox>,
     /// How many may be known before those that are gone are looked for: to look at each new one
     /// would cost as much as there are.
     most_known: usize,
@@ -50,7 +50,7 @@ struct QueueState {
 }
 
 /// A sandbox with its own limit.
-struct Known {
+struct KnownSandbox {
     records: usize,
     /// Its counter of lost records; gone with the sandbox.
     lost: Weak<AtomicU64>,
@@ -102,7 +102,9 @@ impl Queue {
             state.known.retain(|_, known| known.lost.strong_count() > 0);
             state.most_known = FEWEST_KNOWN.max(2 * state.known.len());
         }
-        state.known.insert(Arc::clone(sandbox), Known { records, lost: Arc::downgrade(lost) });
+        state
+            .known
+            .insert(Arc::clone(sandbox), KnownSandbox { records, lost: Arc::downgrade(lost) });
     }
 
     /// Counts records of a sandbox as lost.

@@ -257,7 +257,7 @@ async fn x7_a_chain_on_a_full_disk_stays_whole_and_the_loss_is_in_it() {
     let (written, dropped) = count(&read(&path));
     assert!(dropped > 0, "nothing was dropped, the test shows nothing");
     assert_eq!(written + dropped, total + 1);
-    let mut verifier = Verifier::new(key);
+    let mut verifier = ChainVerifier::new(key);
     for line in fs::read(&path).unwrap().split_inclusive(|&byte| byte == b'\n') {
         verifier.line(line).unwrap_or_else(|fault| panic!("line {} {}", fault.line, fault.flaw));
     }

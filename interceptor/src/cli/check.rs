@@ -24,7 +24,7 @@ use crate::credential::{KeyProblem, read_key};
   interceptor check policy.json
   interceptor check --json policies/*.json
   generate-policy | interceptor check --skip-keys -")]
-pub struct Check {
+pub struct CheckCommand {
     /// The policy documents; `-` is standard input.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
@@ -48,7 +48,7 @@ struct Checked {
 }
 
 /// Runs the command.
-pub fn run(arguments: Check) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
     let mut all = Vec::new();
     for file in &arguments.files {

@@ -68,7 +68,7 @@ impl Check {
 
 /// The outcome of all checks.
 #[derive(Debug, Serialize)]
-struct Report {
+struct DoctorReport {
     /// Whether `interceptor run` can work.
     ok: bool,
     /// Every check, in order.
@@ -87,7 +87,7 @@ pub fn run(arguments: Doctor) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs every check.
-fn examine() -> Report {
+fn examine() -> DoctorReport {
     let mut checks = vec![kernel_version(), capabilities()];
     checks.extend(hooks::cgroup_and_hooks());
     checks.extend([
@@ -104,11 +104,11 @@ fn examine() -> Report {
         other_families(),
     ]);
     checks.extend(engines::podman());
-    Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
+    DoctorReport { ok: checks.iter().all(|check| check.ok || !check.required), checks }
 }
 
 /// The report as text.
-fn describe(report: &Report) -> String {
+fn describe(report: &DoctorReport) -> String {
     let mut text = String::new();
     let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     for check in &report.checks {
@@ -318,7 +318,7 @@ mod tests {
                 Check::passed("one", true, "fine"),
                 Check::failed("two", required, "amiss", "mend it"),
             ];
-            Report { ok: checks.iter().all(|check| check.ok || !check.required), checks }
+            DoctorReport { ok: checks.iter().all(|check| check.ok || !check.required), checks }
         };
         let text = describe(&report(true));
         assert!(

@@ -128,7 +128,7 @@ struct Walk<'a> {
 }
 
 /// An open list or object.
-struct Open {
+struct OpenValue {
     /// `None` if no position below it is wanted.
     pointer: Option<String>,
     /// The number of names that lead to it.
@@ -140,7 +140,7 @@ struct Open {
 impl<'a> Walk<'a> {
     fn document(&mut self) {
         let bytes = self.text.as_bytes();
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<OpenValue> = Vec::new();
         // The names that lead to the next value, as written; list elements share the list's name.
         let mut names: Vec<&'a str> = Vec::new();
         // In an object, the pointer of the next value, once its name is read.
@@ -152,7 +152,7 @@ impl<'a> Walk<'a> {
             match byte {
                 b' ' | b'\t' | b'\r' | b'\n' | b':' => continue,
                 b',' => {
-                    if let Some(Open { index: Some(index), .. }) = open.last_mut() {
+                    if let Some(OpenValue { index: Some(index), .. }) = open.last_mut() {
                         *index += 1;
                     }
                     continue;
@@ -164,7 +164,7 @@ impl<'a> Walk<'a> {
                 }
                 _ => {}
             }
-            if let (b'"', Some(object @ Open { index: None, .. }), None) =
+            if let (b'"', Some(object @ OpenValue { index: None, .. }), None) =
                 (byte, open.last(), &named)
             {
                 at = string_end(bytes, at);
@@ -172,7 +172,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let pointer = named.take().unwrap_or_else(|| match open.last() {
-                Some(Open { pointer, index: Some(index), .. }) => {
+                Some(OpenValue { pointer, index: Some(index), .. }) => {
                     let pointer = pointer.as_ref().map(|pointer| format!("{pointer}/{index}"));
                     pointer.filter(|pointer| self.wanted.contains(pointer))
                 }
@@ -184,7 +184,7 @@ impl<'a> Walk<'a> {
             match byte {
                 b'{' | b'[' => {
                     let index = (*byte == b'[').then_some(0);
-                    open.push(Open { pointer, depth: names.len(), index });
+                    open.push(OpenValue { pointer, depth: names.len(), index });
                 }
                 _ => at = self.scalar(start, &names),
             }
@@ -194,7 +194,7 @@ impl<'a> Walk<'a> {
     /// Reads a name in an object, quotes included; returns the pointer of its value if wanted.
     fn name(
         &mut self,
-        object: &Open,
+        object: &OpenValue,
         names: &mut Vec<&'a str>,
         quoted: Range<usize>,
     ) -> Option<String> {

@@ -60,7 +60,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Lints policies: every error and warning with its JSON path; exit 1 on an error.
-    Check(check::Check),
+    Check(check::CheckCommand),
     /// Shows what a policy decides for one request, by which filter and rule.
     Explain(explain::Explain),
     /// Shows what a new policy would change for the requests in an audit file.
@@ -90,7 +90,7 @@ pub enum Command {
     /// Checks what this host can do, with a remedy for each failure.
     Doctor(doctor::Doctor),
     /// Reads audit records: follows, counts or verifies them.
-    Audit(audit::Audit),
+    Audit(audit::AuditCommand),
     /// Controls a running `interceptor serve` over its control socket.
     Ctl(ctl::Ctl),
     /// Prints shell completions.

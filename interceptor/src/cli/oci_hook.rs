@@ -17,7 +17,7 @@ use crate::fleet::Pins;
 use crate::oci::config::Config;
 use crate::oci::input::{self, ContainerState, Input};
 use crate::oci::store::{ContainerRecord, Store};
-use crate::oci::talk::{self, Answer, Ask};
+use crate::oci::talk::{self, Ask, Reply};
 use crate::oci::{POLICY, SANDBOX, place, policies, rootfs, seccomp};
 use crate::sandbox::launch;
 
@@ -196,7 +196,7 @@ fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result
     let store = Store::open(&arguments.state)?;
     // From the configuration on disk, which the runtime uses.
     if let Some(id) = config.annotation(SANDBOX) {
-        return ask(&store.entry(id)?.socket(), &attach, &Answer::Enforcing);
+        return ask(&store.entry(id)?.socket(), &attach, &Reply::Enforcing);
     }
     // The engine has no `precreate` stage: the environment stays unchanged.
     let mounted = config.destinations().map(Path::to_owned).collect();
@@ -209,7 +209,7 @@ fn create_runtime(arguments: &OciHook, state: &ContainerState) -> anyhow::Result
     };
     let (id, _, mounts) = start(arguments, &prepare)?;
     let socket = store.entry(&id)?.socket();
-    ask(&socket, &attach, &Answer::Enforcing)?;
+    ask(&socket, &attach, &Reply::Enforcing)?;
     // If this fails, the container does not start, and the supervisor sees it end.
     Ok(rootfs::mount_in(state.pid, &root, &mounts)?)
 }
@@ -223,12 +223,12 @@ fn poststop(arguments: &OciHook, state: &ContainerState) -> anyhow::Result<()> {
         && entry.exists()
         && entry.record().is_none()
     {
-        let _ = ask(&entry.socket(), &Ask::End, &Answer::Ended);
+        let _ = ask(&entry.socket(), &Ask::End, &Reply::Ended);
     }
     for (entry, record) in store.of_container(&state.id) {
         let deadline = Instant::now() + ENDED_WITHIN;
         // It may be exiting already and not answer.
-        while ask(&entry.socket(), &Ask::End, &Answer::Ended).is_err() && entry.exists() {
+        while ask(&entry.socket(), &Ask::End, &Reply::Ended).is_err() && entry.exists() {
             match clean_up(&record) {
                 Ok(()) => entry.remove(),
                 Err(error) if Instant::now() > deadline => return Err(error),
@@ -253,21 +253,21 @@ fn clean_up(record: &ContainerRecord) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(socket: &Path, question: &Ask, wanted: &Answer) -> anyhow::Result<()> {
+fn ask(socket: &Path, question: &Ask, wanted: &Reply) -> anyhow::Result<()> {
     let stream = UnixStream::connect(socket).context("the container's supervisor is gone")?;
     talk::send(&stream, question).context("cannot ask the container's supervisor")?;
     match talk::receive(&stream).context("the container's supervisor did not answer")? {
-        Answer::Failed(why) => bail!("{why}"),
+        Reply::Failed(why) => bail!("{why}"),
         answer if std::mem::discriminant(&answer) == std::mem::discriminant(wanted) => Ok(()),
         _ => bail!("the container's supervisor gave an unexpected answer"),
     }
 }
 
 /// A prepared sandbox: its id, and the container's environment and mounts.
-type Prepared = (String, Vec<String>, Vec<(PathBuf, PathBuf)>);
+type PreparedContainer = (String, Vec<String>, Vec<(PathBuf, PathBuf)>);
 
 /// Starts a supervisor, which outlives this process, and waits for it to prepare a sandbox.
-fn start(arguments: &OciHook, prepare: &Ask) -> anyhow::Result<Prepared> {
+fn start(arguments: &OciHook, prepare: &Ask) -> anyhow::Result<PreparedContainer> {
     let (ours, theirs) = UnixStream::pair().context("cannot create a socket pair")?;
     let log = open_log(arguments)?.map_or_else(Stdio::null, Stdio::from);
     let child = Command::new("/proc/self/exe")
@@ -281,8 +281,8 @@ fn start(arguments: &OciHook, prepare: &Ask) -> anyhow::Result<Prepared> {
     child.context("cannot start the container's supervisor")?;
     talk::send(&ours, prepare).context("cannot ask the container's supervisor")?;
     match talk::receive(&ours).context("the container's supervisor did not answer")? {
-        Answer::Prepared { id, environment, mounts } => Ok((id, environment, mounts)),
-        Answer::Failed(why) => bail!("{why}"),
+        Reply::Prepared { id, environment, mounts } => Ok((id, environment, mounts)),
+        Reply::Failed(why) => bail!("{why}"),
         _ => bail!("the container's supervisor gave an unexpected answer"),
     }
 }

@@ -23,7 +23,7 @@ use crate::kernel::Enforcer;
 use crate::oci::place::ContainerCgroup;
 use crate::oci::rootfs::Rootfs;
 use crate::oci::store::{ContainerRecord, Entry, Store};
-use crate::oci::talk::{self, Answer, Ask};
+use crate::oci::talk::{self, Ask, Reply};
 use crate::proxy::Sandbox;
 use crate::sandbox::trust::TrustFile;
 use crate::sandbox::{cgroup, environment, launch, trust};
@@ -50,7 +50,7 @@ pub(super) fn run(state: &Path, common: Common) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            let _ = talk::send(&hook, &Answer::Failed(format!("{error:#}")));
+            let _ = talk::send(&hook, &Reply::Failed(format!("{error:#}")));
             Err(error)
         }
     }
@@ -97,7 +97,7 @@ fn prepare(
     state: &Path,
     mut common: Common,
     hook: &UnixStream,
-) -> anyhow::Result<(Supervisor, Answer)> {
+) -> anyhow::Result<(Supervisor, Reply)> {
     launch::harden()?;
     let asked: Ask = talk::receive(hook).context("the hook sent no request")?;
     let Ask::Prepare { policy, root, environment, mounted, caller } = asked else {
@@ -137,7 +137,7 @@ fn prepare(
     }
     let listener =
         UnixListener::bind(kept.0.socket()).context("cannot listen for the container's hooks")?;
-    let answer = Answer::Prepared { id: id.clone(), environment, mounts };
+    let answer = Reply::Prepared { id: id.clone(), environment, mounts };
     let supervisor = Supervisor {
         id,
         policy,
@@ -191,10 +191,10 @@ impl Supervisor {
             {
                 (container, pid, own_network)
             }
-            Ask::End => return Ok(talk::send(&stream, &Answer::Ended)?),
+            Ask::End => return Ok(talk::send(&stream, &Reply::Ended)?),
             _ => {
                 let why = "this sandbox was prepared for another container";
-                talk::send(&stream, &Answer::Failed(why.into()))?;
+                talk::send(&stream, &Reply::Failed(why.into()))?;
                 bail!("{}: {why}", self.id);
             }
         };
@@ -213,7 +213,7 @@ impl Supervisor {
         } = self;
         let _entered = tokio.enter();
         let fail = |error: anyhow::Error| {
-            let _ = talk::send(&stream, &Answer::Failed(format!("{error:#}")));
+            let _ = talk::send(&stream, &Reply::Failed(format!("{error:#}")));
             error
         };
         let cgroup =
@@ -235,14 +235,14 @@ impl Supervisor {
         // it.
         let enforced = attach(&to, rules).map_err(fail)?;
         // If the hook is gone, the container does not start, and its cgroup soon empties.
-        let _ = talk::send(&stream, &Answer::Enforcing);
+        let _ = talk::send(&stream, &Reply::Enforcing);
         drop(stream);
         let last = until_the_end(&listener, &cgroup);
         enforced.end(tokio.handle());
         tokio.block_on(audit.shutdown());
         drop((cgroup, kept));
         if let Some(stream) = last {
-            let _ = talk::send(&stream, &Answer::Ended);
+            let _ = talk::send(&stream, &Reply::Ended);
         }
         Ok(())
     }
@@ -333,7 +333,7 @@ fn until_the_end(listener: &UnixListener, cgroup: &ContainerCgroup) -> Option<Un
             Ok(Some((stream, Ask::End))) => asked = Some(stream),
             Ok(Some((stream, _))) => {
                 let _ =
-                    talk::send(&stream, &Answer::Failed("this sandbox has its container".into()));
+                    talk::send(&stream, &Reply::Failed("this sandbox has its container".into()));
             }
             Ok(None) => {}
             // Do not spin on an error.

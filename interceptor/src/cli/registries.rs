@@ -53,21 +53,23 @@ pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
             return Err(error).with_context(|| format!("cannot read {}", directory.display()));
         }
     }
-    catalogue
-        .set_group(GROUP, machine_registries(&Sources::of_this_machine()).into_iter().collect());
+    catalogue.set_group(
+        GROUP,
+        machine_registries(&RegistryConfig::of_this_machine()).into_iter().collect(),
+    );
     Ok(catalogue)
 }
 
 /// Where package managers are configured.
 #[derive(Debug, Default)]
-struct Sources {
+struct RegistryConfig {
     files: Vec<PathBuf>,
     /// Values of environment variables that hold URLs.
     values: Vec<String>,
 }
 
-impl Sources {
-    fn of_this_machine() -> Sources {
+impl RegistryConfig {
+    fn of_this_machine() -> RegistryConfig {
         let mut homes: Vec<PathBuf> = env::var_os("HOME").map(PathBuf::from).into_iter().collect();
         let caller =
             env::var("SUDO_USER").ok().and_then(|name| User::from_name(&name).ok().flatten());
@@ -111,12 +113,12 @@ impl Sources {
             })
             .map(|(_, value)| value)
             .collect();
-        Sources { files, values }
+        RegistryConfig { files, values }
     }
 }
 
 /// The package managers' configured hosts, as network rules.
-fn machine_registries(sources: &Sources) -> BTreeSet<String> {
+fn machine_registries(sources: &RegistryConfig) -> BTreeSet<String> {
     let mut rules = BTreeSet::new();
     for file in &sources.files {
         // Missing, unreadable and non-text files are ignored, as package managers do.
@@ -210,7 +212,7 @@ mod tests {
         ];
         let values =
             vec!["https://variable.example.com/simple https://[2001:db8::1]:8080/x".to_owned()];
-        let rules = machine_registries(&Sources { files, values });
+        let rules = machine_registries(&RegistryConfig { files, values });
         let expected = [
             "[2001:db8::1]:8080",
             "crates.example.com",

@@ -45,7 +45,7 @@ pub struct Replay {
 }
 
 /// What was requested: method (or kind of connection), host, port and path.
-type Subject = (String, String, u16, String);
+type ReplayKey = (String, String, u16, String);
 
 /// One subject whose decision would change.
 #[derive(Default)]
@@ -59,8 +59,8 @@ struct Change {
 /// What would change.
 #[derive(Default)]
 struct Changes {
-    denied: BTreeMap<Subject, Change>,
-    allowed: BTreeMap<Subject, Change>,
+    denied: BTreeMap<ReplayKey, Change>,
+    allowed: BTreeMap<ReplayKey, Change>,
     judged: u64,
     /// Records that cannot be judged again, by reason.
     skipped: BTreeMap<String, u64>,
@@ -136,7 +136,7 @@ impl Changes {
     }
 
     fn as_json(&self) -> Value {
-        let list = |changes: &BTreeMap<Subject, Change>| -> Vec<Value> {
+        let list = |changes: &BTreeMap<ReplayKey, Change>| -> Vec<Value> {
             changes
                 .iter()
                 .map(|((method, host, port, path), change)| {

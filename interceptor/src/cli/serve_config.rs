@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::control::model::{Config, ConfiguredSandbox};
+use crate::control::model::{ConfiguredSandbox, DaemonConfig};
 use crate::files;
 
 /// The largest configuration, in bytes.
@@ -18,10 +18,10 @@ const LONGEST_DRAIN: u64 = 86_400;
 const MOST_SANDBOXES: u32 = 65_536;
 
 /// Reads the configuration.
-pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
+pub(super) fn read(path: &Path) -> anyhow::Result<DaemonConfig> {
     let name = || format!("the configuration {}", path.display());
     let text = files::read_text(path, LARGEST).with_context(name)?;
-    let error = match serde_json::from_str::<Config>(&text) {
+    let error = match serde_json::from_str::<DaemonConfig>(&text) {
         Ok(config) => {
             let wrong = out_of_range(&config);
             if wrong.is_empty() {
@@ -53,7 +53,7 @@ fn wrong(fields: &Map<String, Value>) -> Vec<String> {
                     wrong.extend(of_sandbox(&format!("/sandboxes/{index}"), sandbox));
                 }
             }
-            _ => wrong.extend(alone::<Config>("", field, value, None)),
+            _ => wrong.extend(alone::<DaemonConfig>("", field, value, None)),
         }
     }
     wrong
@@ -87,7 +87,7 @@ fn alone<T: DeserializeOwned>(
     Some(format!("{place}/{field}: {}", without_value(&error)))
 }
 
-fn out_of_range(config: &Config) -> Vec<String> {
+fn out_of_range(config: &DaemonConfig) -> Vec<String> {
     let mut wrong = Vec::new();
     if config.drain.is_some_and(|seconds| seconds > LONGEST_DRAIN) {
         wrong.push(format!("/drain: must be at most {LONGEST_DRAIN} seconds"));
@@ -119,7 +119,7 @@ fn without_value(error: &serde_json::Error) -> String {
 mod tests {
     use super::*;
 
-    fn config(text: &str) -> anyhow::Result<Config> {
+    fn config(text: &str) -> anyhow::Result<DaemonConfig> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         read(file.path())

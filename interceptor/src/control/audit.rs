@@ -14,10 +14,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Control;
 use super::params::{Id, Params, malformed};
-use super::problem::Problem;
-use super::sse::{Events, Gone};
+use super::problem::ApiProblem;
+use super::sse::{EventSender, ReaderGone};
 use crate::audit::{Published, Verdict};
-use crate::fleet::{FeedEvent, Listener};
+use crate::fleet::{FeedEvent, FeedView};
 
 /// Interval of heartbeats on an idle stream.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -53,18 +53,18 @@ pub(super) enum Decision {
     params(("id" = String, Path, description = "The sandbox's id"), Follow),
     responses(
         (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "A filter is not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sandbox", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A filter is not valid", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sandbox", body = ApiProblem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn follow(
     State(control): State<Control>,
     Id(id): Id,
     Params(follow): Params<Follow>,
-) -> Result<Response, Problem> {
-    let (filter, since) = Filter::new(follow)?;
+) -> Result<Response, ApiProblem> {
+    let (filter, since) = StreamFilter::new(follow)?;
     let listener = control.fleet.get(&id)?.feed.listen(since);
-    let (events, answer) = Events::answer();
+    let (events, answer) = EventSender::answer();
     tokio::spawn(async move {
         // Fails only if the reader is gone.
         let _ = send(listener, filter, events).await;
@@ -72,8 +72,12 @@ pub(super) async fn follow(
     Ok(answer)
 }
 
-async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), Gone> {
-    let Listener { recent, coming } = listener;
+async fn send(
+    listener: FeedView,
+    filter: StreamFilter,
+    events: EventSender,
+) -> Result<(), ReaderGone> {
+    let FeedView { recent, coming } = listener;
     // Shows at once that the stream is open.
     events.heartbeat().await?;
     for published in recent.iter().filter(|published| filter.passes(published)) {
@@ -83,7 +87,7 @@ async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), 
         loop {
             let heard = tokio::select! {
                 heard = tokio::time::timeout(HEARTBEAT, coming.recv()) => heard,
-                () = events.gone() => return Err(Gone),
+                () = events.gone() => return Err(ReaderGone),
             };
             match heard {
                 Err(_) => events.heartbeat().await?,
@@ -102,11 +106,11 @@ async fn send(listener: Listener, filter: Filter, events: Events) -> Result<(), 
     events.event("end", None, &json!({ "reason": "the sandbox was removed" }).to_string()).await
 }
 
-async fn record(events: &Events, published: &Arc<Published>) -> Result<(), Gone> {
+async fn record(events: &EventSender, published: &Arc<Published>) -> Result<(), ReaderGone> {
     events.event("record", Some(&published.id.to_string()), &published.json).await
 }
 
-struct Filter {
+struct StreamFilter {
     decision: Option<Verdict>,
     host: Option<Hosts>,
 }
@@ -117,8 +121,8 @@ enum Hosts {
     Below(String),
 }
 
-impl Filter {
-    fn new(follow: Follow) -> Result<(Filter, Option<Timestamp>), Problem> {
+impl StreamFilter {
+    fn new(follow: Follow) -> Result<(StreamFilter, Option<Timestamp>), ApiProblem> {
         let since = match follow.since.as_deref().map(str::parse) {
             None => None,
             Some(Ok(time)) => Some(time),
@@ -145,7 +149,7 @@ impl Filter {
             Decision::Allow => Verdict::Allow,
             Decision::Deny => Verdict::Deny,
         });
-        Ok((Filter { decision, host: host.transpose()? }, since))
+        Ok((StreamFilter { decision, host: host.transpose()? }, since))
     }
 
     fn passes(&self, record: &Published) -> bool {
@@ -169,8 +173,10 @@ mod tests {
     use super::*;
     use crate::audit::{Kind, Record, RequestId};
 
-    fn filter(host: Option<&str>, decision: Option<Decision>) -> Filter {
-        Filter::new(Follow { decision, host: host.map(str::to_owned), since: None }).unwrap().0
+    fn filter(host: Option<&str>, decision: Option<Decision>) -> StreamFilter {
+        StreamFilter::new(Follow { decision, host: host.map(str::to_owned), since: None })
+            .unwrap()
+            .0
     }
 
     #[test]
@@ -199,8 +205,10 @@ mod tests {
             follow(Some("*.1.2.3.4"), None),
             follow(None, Some("yesterday")),
         ] {
-            assert!(Filter::new(wrong).is_err());
+            assert!(StreamFilter::new(wrong).is_err());
         }
-        assert!(Filter::new(follow(None, Some("2030-01-31T12:00:00.5Z"))).unwrap().1.is_some());
+        assert!(
+            StreamFilter::new(follow(None, Some("2030-01-31T12:00:00.5Z"))).unwrap().1.is_some()
+        );
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::Problem;
+use super::ApiProblem;
 
 /// Time limit for a request's head, including the idle time before it, and then for its body.
 pub(super) const ASKED_WITHIN: Duration = Duration::from_secs(10);
@@ -91,7 +91,7 @@ impl Door {
     }
 
     /// Sends the reason and closes the connection; at once if many are being dismissed.
-    pub(super) fn dismiss(&self, mut stream: UnixStream, problem: &Problem) {
+    pub(super) fn dismiss(&self, mut stream: UnixStream, problem: &ApiProblem) {
         let body = serde_json::to_string(problem).unwrap_or_default();
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::FORBIDDEN);
         let answer = format!(

@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 
 use super::Control;
 use super::model::Health;
-use crate::metrics::Format;
+use crate::metrics::ExpositionFormat;
 
 /// Shows that the daemon is up.
 #[utoipa::path(
@@ -36,6 +36,6 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> impl IntoResponse {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let format = Format::accepted(accepts);
+    let format = ExpositionFormat::accepted(accepts);
     ([(header::CONTENT_TYPE, format.media_type())], format.text(control.fleet.metrics()))
 }

@@ -33,7 +33,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ipc::ControlSocket;
-pub(crate) use problem::Problem;
+pub(crate) use problem::ApiProblem;
 pub(crate) use server::serve;
 
 use crate::fleet::Fleet;
@@ -85,9 +85,9 @@ fn described() -> (Router<Control>, utoipa::openapi::OpenApi) {
 /// Runs blocking work on a separate thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
+) -> Result<T, ApiProblem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "request failed");
-        Problem::internal("an internal error; see the daemon's log")
+        ApiProblem::internal("an internal error; see the daemon's log")
     })
 }

@@ -152,7 +152,7 @@ pub(crate) struct Health {
 /// The configuration of the daemon (`serve --config FILE`).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Config {
+pub(crate) struct DaemonConfig {
     /// As `--control`.
     pub(crate) control: Option<PathBuf>,
     /// As `--policy`.

@@ -8,18 +8,18 @@ use interceptor_policy::{MAX_BYTES, not_json};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::Problem;
+use super::ApiProblem;
 
 /// The body as text. It may contain keys and is zeroized on drop.
 pub(super) struct Text(pub(super) Zeroizing<String>);
 
 impl<S: Send + Sync> FromRequest<S> for Text {
-    type Rejection = Problem;
+    type Rejection = ApiProblem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Text, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Text, ApiProblem> {
         let too_large = || {
             let detail = format!("a request may have at most {MAX_BYTES} bytes");
-            Problem::new(
+            ApiProblem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too_large",
                 "The request is too large",
@@ -58,12 +58,12 @@ fn is_too_long(error: &axum::Error) -> bool {
 }
 
 /// The error for an unreadable request.
-pub(super) fn malformed(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
+pub(super) fn malformed(detail: impl Into<String>) -> ApiProblem {
+    ApiProblem::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
 }
 
 /// Rejects a text that is not JSON, as opposed to an invalid document.
-pub(super) fn json(text: &str) -> Result<(), Problem> {
+pub(super) fn json(text: &str) -> Result<(), ApiProblem> {
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(malformed(format!("line {}: {}", error.line(), not_json(text, &error)))),
@@ -74,9 +74,9 @@ pub(super) fn json(text: &str) -> Result<(), Problem> {
 pub(super) struct Id(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = Problem;
+    type Rejection = ApiProblem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, ApiProblem> {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(id)) => Ok(Id(id)),
             // Text that is not UTF-8 is not an id.
@@ -89,9 +89,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
-    type Rejection = Problem;
+    type Rejection = ApiProblem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params<T>, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params<T>, ApiProblem> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(query)) => Ok(Params(query)),
             Err(_) => Err(malformed(

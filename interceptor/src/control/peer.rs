@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::UnixStream;
 
 use super::process::{Process, Program};
-use super::{Control, Problem, bounds};
+use super::{ApiProblem, Control, bounds};
 use crate::fleet::Fleet;
 use crate::kernel;
 use crate::sandbox::cgroup;
@@ -36,10 +36,10 @@ const UNKNOWN: &str = "cannot determine whether it is in a sandbox: its cgroup c
 
 /// The process at the other end.
 #[derive(Clone, Debug)]
-pub(super) struct Peer(Arc<Known>);
+pub(super) struct Peer(Arc<PeerIdentity>);
 
 #[derive(Debug)]
-struct Known {
+struct PeerIdentity {
     uid: u32,
     /// `None` if it exited before it was examined.
     process: Option<Process>,
@@ -86,9 +86,9 @@ impl Peer {
         // it may exec at any moment.
         let root = process.as_ref().filter(|_| uid == 0);
         let program = root.and_then(|process| process.program().ok());
-        let known = Known { uid, process, program, found: Ok(()) };
+        let known = PeerIdentity { uid, process, program, found: Ok(()) };
         let found = known.may_speak(fleet);
-        Ok(Peer(Arc::new(Known { found, ..known })))
+        Ok(Peer(Arc::new(PeerIdentity { found, ..known })))
     }
 
     /// Whether it runs as a permitted user.
@@ -149,7 +149,7 @@ impl Peer {
     }
 }
 
-impl Known {
+impl PeerIdentity {
     fn is_owner(&self) -> bool {
         self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
     }
@@ -205,8 +205,8 @@ pub(super) fn refused(peer: &Peer, title: &'static str, why: &'static str) -> Re
 }
 
 /// The same as a problem document.
-pub(super) fn refusal(title: &'static str, why: &'static str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "peer_refused", title, why)
+pub(super) fn refusal(title: &'static str, why: &'static str) -> ApiProblem {
+    ApiProblem::new(StatusCode::FORBIDDEN, "peer_refused", title, why)
 }
 
 /// Whether a cgroup, as /proc shows it, is at or below one of these, or below those of `interceptor

@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 
 use super::model::SandboxDetails;
 use super::params::{Id, Params, Text, json};
-use super::problem::Problem;
+use super::problem::ApiProblem;
 use super::{Control, blocking, sandboxes};
 
 /// Options for replacing a policy.
@@ -30,10 +30,10 @@ pub(super) struct Replace {
     request_body(content = serde_json::Value, description = "A policy document"),
     responses(
         (status = 200, description = "The policy was replaced", body = SandboxDetails),
-        (status = 400, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sandbox", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The document is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body is not JSON", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such sandbox", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 422, description = "The document is not valid", body = ApiProblem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn replace(
@@ -41,7 +41,7 @@ pub(super) async fn replace(
     Id(id): Id,
     Params(Replace { close }): Params<Replace>,
     Text(text): Text,
-) -> Result<Json<SandboxDetails>, Problem> {
+) -> Result<Json<SandboxDetails>, ApiProblem> {
     control.fleet.get(&id)?;
     json(&text)?;
     let member = blocking(move || control.fleet.replace(&id, &text, close)).await??;

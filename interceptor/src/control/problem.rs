@@ -10,7 +10,8 @@ use crate::fleet::FleetError;
 
 /// An error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Problem {
+#[schema(as = Problem)]
+pub(crate) struct ApiProblem {
     /// The kind of problem, e.g. `urn:interceptor:problem:policy_invalid`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
@@ -34,15 +35,15 @@ pub(crate) struct FieldError {
     pub(crate) detail: String,
 }
 
-impl Problem {
+impl ApiProblem {
     /// A problem of a kind.
     pub(crate) fn new(
         status: StatusCode,
         kind: &str,
         title: &str,
         detail: impl Into<String>,
-    ) -> Problem {
-        Problem {
+    ) -> ApiProblem {
+        ApiProblem {
             kind: format!("urn:interceptor:problem:{kind}"),
             title: title.to_owned(),
             status: status.as_u16(),
@@ -52,26 +53,26 @@ impl Problem {
     }
 
     /// An invalid document, with every error.
-    pub(crate) fn invalid(errors: Vec<FieldError>) -> Problem {
+    pub(crate) fn invalid(errors: Vec<FieldError>) -> ApiProblem {
         let detail = match errors.as_slice() {
             [only] => format!("{}: {}", place(&only.pointer), only.detail),
             several => format!("{} errors, listed in `errors`", several.len()),
         };
         let title = "The document is invalid";
-        Problem {
+        ApiProblem {
             errors,
-            ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail)
+            ..ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail)
         }
     }
 
     /// One error of one field.
-    pub(crate) fn field(pointer: &str, detail: impl Into<String>) -> Problem {
-        Problem::invalid(vec![FieldError { pointer: pointer.to_owned(), detail: detail.into() }])
+    pub(crate) fn field(pointer: &str, detail: impl Into<String>) -> ApiProblem {
+        ApiProblem::invalid(vec![FieldError { pointer: pointer.to_owned(), detail: detail.into() }])
     }
 
     /// An internal failure; details go to the log.
-    pub(crate) fn internal(detail: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The request failed", detail)
+    pub(crate) fn internal(detail: impl Into<String>) -> ApiProblem {
+        ApiProblem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The request failed", detail)
     }
 }
 
@@ -85,38 +86,38 @@ impl From<interceptor_policy::Problem> for FieldError {
     }
 }
 
-impl From<FleetError> for Problem {
-    fn from(error: FleetError) -> Problem {
+impl From<FleetError> for ApiProblem {
+    fn from(error: FleetError) -> ApiProblem {
         let conflict =
-            |kind, title| Problem::new(StatusCode::CONFLICT, kind, title, error.to_string());
+            |kind, title| ApiProblem::new(StatusCode::CONFLICT, kind, title, error.to_string());
         match error {
-            FleetError::NoCgroup(detail) => Problem::field("/cgroup", detail),
+            FleetError::NoCgroup(detail) => ApiProblem::field("/cgroup", detail),
             FleetError::NoNamespace(detail) => {
                 let field = if detail.starts_with("process ") { "/pid" } else { "/netns" };
-                Problem::field(field, detail)
+                ApiProblem::field(field, detail)
             }
-            FleetError::NotPrivate(detail) => Problem::field("/private_network", detail),
-            FleetError::BadId(detail) => Problem::field("/id", detail),
+            FleetError::NotPrivate(detail) => ApiProblem::field("/private_network", detail),
+            FleetError::BadId(detail) => ApiProblem::field("/id", detail),
             FleetError::Policy(problems) => {
-                Problem::invalid(problems.into_iter().map(FieldError::from).collect())
+                ApiProblem::invalid(problems.into_iter().map(FieldError::from).collect())
             }
             FleetError::IdTaken => conflict("id_taken", "The id is taken"),
             FleetError::Taken(_) => {
                 conflict("cgroup_taken", "A policy is already enforced on the cgroup")
             }
-            FleetError::Unknown => Problem::new(
+            FleetError::Unknown => ApiProblem::new(
                 StatusCode::NOT_FOUND,
                 "no_such_sandbox",
                 "There is no such sandbox",
                 "GET /v1/sandboxes lists all sandboxes",
             ),
-            FleetError::Ending => Problem::new(
+            FleetError::Ending => ApiProblem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ending",
                 "The daemon is shutting down",
                 "it accepts no more sandboxes",
             ),
-            FleetError::Kernel(crate::kernel::KernelError::Full { .. }) => Problem::new(
+            FleetError::Kernel(crate::kernel::KernelError::Full { .. }) => ApiProblem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "full",
                 "The limit of sandboxes is reached",
@@ -124,7 +125,7 @@ impl From<FleetError> for Problem {
             ),
             FleetError::Exhausted { .. } => {
                 tracing::error!(%error, "request failed");
-                Problem::new(
+                ApiProblem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "full",
                     "A limit of the host is reached",
@@ -137,7 +138,7 @@ impl From<FleetError> for Problem {
             | FleetError::System { .. } => {
                 let detail = chain(&error);
                 tracing::error!(error = %detail, "request failed");
-                Problem::internal(detail)
+                ApiProblem::internal(detail)
             }
         }
     }
@@ -155,7 +156,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiProblem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self).unwrap_or_default();
@@ -165,15 +166,15 @@ impl IntoResponse for Problem {
 }
 
 /// Nothing is at this path.
-pub(super) async fn no_route() -> Problem {
+pub(super) async fn no_route() -> ApiProblem {
     let detail = "GET /openapi.json describes the API";
-    Problem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path", detail)
+    ApiProblem::new(StatusCode::NOT_FOUND, "no_such_route", "There is nothing at this path", detail)
 }
 
 /// Something is at this path, but not for this method.
-pub(super) async fn no_method() -> Problem {
+pub(super) async fn no_method() -> ApiProblem {
     let detail = "the `allow` header lists the methods it has";
-    Problem::new(
+    ApiProblem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "no_such_method",
         "The resource does not have this method",

@@ -18,7 +18,7 @@ use super::model::{
     TrustFile, Warning,
 };
 use super::params::{Id, Text, json};
-use super::problem::{FieldError, Problem};
+use super::problem::{ApiProblem, FieldError};
 use super::{Control, blocking};
 use crate::fleet::{self, Fleet, FleetError, Member, Source};
 use crate::sandbox::{environment, trust};
@@ -34,16 +34,16 @@ use crate::sandbox::{environment, trust};
     responses(
         (status = 201, description = "The policy is enforced: the self-test from inside passed", body = CreatedSandbox,
          headers(("location" = String, description = "The sandbox's URL path"))),
-        (status = 400, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The cgroup or the id is taken", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The document is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body is not JSON", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 409, description = "The cgroup or the id is taken", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 422, description = "The document is not valid", body = ApiProblem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create(
     State(control): State<Control>,
     Text(text): Text,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiProblem> {
     json(&text)?;
     let member = blocking(move || new_sandbox(&control.fleet, &text)).await??;
     let created = created(&member);
@@ -75,13 +75,13 @@ pub(super) async fn list(State(control): State<Control>) -> Json<SandboxList> {
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 200, description = "The sandbox", body = SandboxDetails),
-        (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is none", body = ApiProblem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn show(
     State(control): State<Control>,
     Id(id): Id,
-) -> Result<Json<SandboxDetails>, Problem> {
+) -> Result<Json<SandboxDetails>, ApiProblem> {
     Ok(Json(details(&*control.fleet.get(&id)?)))
 }
 
@@ -94,21 +94,21 @@ pub(super) async fn show(
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 204, description = "The sandbox was deleted"),
-        (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is none", body = ApiProblem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn remove(
     State(control): State<Control>,
     Id(id): Id,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, ApiProblem> {
     blocking(move || control.fleet.remove(&id)).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Parses and executes the request; reports every error of the document at once.
-fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
+fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, ApiProblem> {
     let mut errors = Vec::new();
-    let mut fields = Fields::default();
+    let mut fields = RequestFields::default();
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
     for (name, value) in &members {
         match name.as_str() {
@@ -158,12 +158,12 @@ fn new_sandbox(fleet: &Fleet, text: &str) -> Result<Arc<Member>, Problem> {
                 rules,
             })?)
         }
-        _ => Err(Problem::invalid(errors)),
+        _ => Err(ApiProblem::invalid(errors)),
     }
 }
 
 #[derive(Default)]
-struct Fields {
+struct RequestFields {
     cgroup: Option<String>,
     pid: Option<i32>,
     netns: Option<String>,

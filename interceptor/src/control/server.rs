@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{ASKED_WITHIN, Door};
 use super::peer::{MAY_NOT, Peer, refusal};
-use super::{Problem, router};
+use super::{ApiProblem, router};
 use crate::fleet::Fleet;
 use crate::ipc::ControlSocket;
 
@@ -133,17 +133,17 @@ impl Peers {
     }
 
     /// Admits an authorised peer if there is room.
-    fn admit(&self, peer: &Peer) -> Result<OwnedSemaphorePermit, Problem> {
+    fn admit(&self, peer: &Peer) -> Result<OwnedSemaphorePermit, ApiProblem> {
         peer.found().map_err(|why| refusal(MAY_NOT, why))?;
         let (title, kind) = ("The control socket is busy", "busy");
         let full = |_| {
             let detail = format!("it already has {CONNECTIONS} connections: close some of them");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail)
+            ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail)
         };
         self.places.clone().try_acquire_owned().map_err(full)
     }
 
-    fn turn_away(&mut self, stream: UnixStream, peer: &Peer, problem: &Problem) {
+    fn turn_away(&mut self, stream: UnixStream, peer: &Peer, problem: &ApiProblem) {
         if let Some(times) = self.door.log() {
             tracing::warn!(%peer, why = problem.detail, times, "refused a peer of the control socket");
         }

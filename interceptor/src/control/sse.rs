@@ -17,29 +17,34 @@ const WAITING: usize = 32;
 
 /// The sending end for a task.
 #[derive(Clone, Debug)]
-pub(super) struct Events(mpsc::Sender<Bytes>);
+pub(super) struct EventSender(mpsc::Sender<Bytes>);
 
 /// The reader is gone.
 #[derive(Debug)]
-pub(super) struct Gone;
+pub(super) struct ReaderGone;
 
-impl Events {
+impl EventSender {
     /// The response and its sending end.
-    pub(super) fn answer() -> (Events, Response) {
+    pub(super) fn answer() -> (EventSender, Response) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let headers =
             [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-        (Events(sender), (headers, Body::new(Stream(receiver))).into_response())
+        (EventSender(sender), (headers, Body::new(EventBody(receiver))).into_response())
     }
 
     /// Sends an event; `data` is one line.
-    pub(super) async fn event(&self, name: &str, id: Option<&str>, data: &str) -> Result<(), Gone> {
+    pub(super) async fn event(
+        &self,
+        name: &str,
+        id: Option<&str>,
+        data: &str,
+    ) -> Result<(), ReaderGone> {
         let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
         self.send(format!("event: {name}\n{id}data: {data}\n\n")).await
     }
 
     /// Sends a comment as a heartbeat.
-    pub(super) async fn heartbeat(&self) -> Result<(), Gone> {
+    pub(super) async fn heartbeat(&self) -> Result<(), ReaderGone> {
         self.send(":\n\n".to_owned()).await
     }
 
@@ -48,14 +53,14 @@ impl Events {
         self.0.closed().await;
     }
 
-    async fn send(&self, text: String) -> Result<(), Gone> {
-        self.0.send(text.into()).await.map_err(|_| Gone)
+    async fn send(&self, text: String) -> Result<(), ReaderGone> {
+        self.0.send(text.into()).await.map_err(|_| ReaderGone)
     }
 }
 
-struct Stream(mpsc::Receiver<Bytes>);
+struct EventBody(mpsc::Receiver<Bytes>);
 
-impl http_body::Body for Stream {
+impl http_body::Body for EventBody {
     type Data = Bytes;
     type Error = Infallible;
 

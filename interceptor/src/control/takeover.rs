@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::peer::{Peer, Successor, refused};
-use super::{Control, Problem};
+use super::{ApiProblem, Control};
 use crate::audit::Record;
 use crate::takeover::{PROTOCOL, give};
 
@@ -22,8 +22,8 @@ use crate::takeover::{PROTOCOL, give};
     tag = "daemon",
     responses(
         (status = 101, description = "The hand-over begins"),
-        (status = 403, description = "The peer is not root, or runs another program", body = Problem, content_type = "application/problem+json"),
-        (status = 426, description = "`Upgrade: interceptor-takeover` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The peer is not root, or runs another program", body = ApiProblem, content_type = "application/problem+json"),
+        (status = 426, description = "`Upgrade: interceptor-takeover` is missing", body = ApiProblem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn take_over(
@@ -42,7 +42,7 @@ pub(super) async fn take_over(
     if request.headers().get(UPGRADE).is_none_or(|asked| asked.as_bytes() != PROTOCOL.as_bytes()) {
         let (title, detail) =
             ("This is no request of its own", format!("ask with `Upgrade: {PROTOCOL}`"));
-        return Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", title, detail)
+        return ApiProblem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", title, detail)
             .into_response();
     }
     let upgrade = hyper::upgrade::on(request);

@@ -12,16 +12,16 @@ use super::placeholder::{PROBE, Placeholder};
 
 /// Finds placeholders, identified by their position in the original list.
 #[derive(Debug)]
-pub(super) struct Finder {
+pub(super) struct PlaceholderFinder {
     automaton: AhoCorasick,
     /// Which placeholder each pattern belongs to.
     owners: Vec<usize>,
 }
 
-impl Finder {
+impl PlaceholderFinder {
     pub(super) fn new<'a>(
         placeholders: impl Iterator<Item = &'a Placeholder>,
-    ) -> Result<Finder, aho_corasick::BuildError> {
+    ) -> Result<PlaceholderFinder, aho_corasick::BuildError> {
         let mut patterns = Vec::new();
         let mut owners = Vec::new();
         for (index, placeholder) in placeholders.enumerate() {
@@ -36,7 +36,7 @@ impl Finder {
             // A DFA of one placeholder takes 200 KiB, and each sandbox has its own.
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(patterns.iter().map(|pattern| &pattern[..]))?;
-        Ok(Finder { automaton, owners })
+        Ok(PlaceholderFinder { automaton, owners })
     }
 
     /// Adds every placeholder in a text to `found`, once each.
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn c4_a_placeholder_is_recognised_however_it_is_dressed() {
         let (one, two) = (drawn(), drawn());
-        let finder = Finder::new([&one, &two].into_iter()).expect("an automaton");
+        let finder = PlaceholderFinder::new([&one, &two].into_iter()).expect("an automaton");
         let text = two.as_str();
         let encode =
             |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn c12_what_only_looks_like_a_placeholder_is_none() {
         let (one, other_sandbox) = (drawn(), drawn());
-        let finder = Finder::new([&one].into_iter()).expect("an automaton");
+        let finder = PlaceholderFinder::new([&one].into_iter()).expect("an automaton");
         let half = one.as_str().len() - 20;
         for text in [
             other_sandbox.as_str(),

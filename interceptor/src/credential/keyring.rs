@@ -16,12 +16,12 @@ use http::HeaderMap;
 use interceptor_policy::redact::{RedactError, Redactor};
 use interceptor_policy::{Credential, CredentialId, Form, Policy};
 
-use super::finder::Finder;
+use super::finder::PlaceholderFinder;
 use super::handed::{HandedKey, HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
-use super::source::{self, Environment, KeyError, KeyLocation, Stamp};
+use super::source::{self, EnvironmentLookup, KeyError, KeyLocation, Stamp};
 use crate::logging;
 
 /// How long the stamps of key files are trusted, in milliseconds.
@@ -32,10 +32,10 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// The keys and placeholders of one sandbox.
 #[derive(Debug)]
 pub struct Keyring {
-    slots: Vec<Slot>,
+    slots: Vec<KeyringEntry>,
     /// Placeholders of removed credentials, which may return.
     retired: Vec<(String, Placeholder)>,
-    finder: Finder,
+    finder: PlaceholderFinder,
     /// Counts rotations, to invalidate the redactor.
     generation: AtomicU64,
     /// The redactor for all keys, with its generation.
@@ -48,7 +48,7 @@ pub struct Keyring {
 
 /// One credential.
 #[derive(Debug)]
-struct Slot {
+struct KeyringEntry {
     name: String,
     env: Vec<String>,
     forms: Vec<Form>,
@@ -86,7 +86,7 @@ impl Keyring {
     pub(crate) fn load_with(
         policy: &Policy,
         previous: Option<&Keyring>,
-        environment: Environment<'_>,
+        environment: EnvironmentLookup<'_>,
     ) -> Result<Keyring, Vec<KeyError>> {
         Keyring::load_from(policy.credentials(), previous, environment)
     }
@@ -94,12 +94,12 @@ impl Keyring {
     pub(super) fn load_from(
         credentials: &[Credential],
         previous: Option<&Keyring>,
-        environment: Environment<'_>,
+        environment: EnvironmentLookup<'_>,
     ) -> Result<Keyring, Vec<KeyError>> {
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         for credential in credentials {
-            match Slot::load(credential, previous, environment) {
+            match KeyringEntry::load(credential, previous, environment) {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -113,24 +113,26 @@ impl Keyring {
     }
 
     fn of(
-        slots: Vec<Slot>,
+        slots: Vec<KeyringEntry>,
         retired: Vec<(String, Placeholder)>,
         errors: Vec<KeyError>,
     ) -> Result<Keyring, Vec<KeyError>> {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let finder = Finder::new(slots.iter().map(|slot| &slot.placeholder)).map_err(|error| {
-            vec![KeyError {
-                credential: slots
-                    .iter()
-                    .map(|slot| slot.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                place: KeyLocation::Document,
-                problem: KeyProblem::Unreadable(std::io::Error::other(error)),
-            }]
-        })?;
+        let finder = PlaceholderFinder::new(slots.iter().map(|slot| &slot.placeholder)).map_err(
+            |error| {
+                vec![KeyError {
+                    credential: slots
+                        .iter()
+                        .map(|slot| slot.name.as_str())
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    place: KeyLocation::Document,
+                    problem: KeyProblem::Unreadable(std::io::Error::other(error)),
+                }]
+            },
+        )?;
         Ok(Keyring {
             slots,
             retired,
@@ -145,7 +147,7 @@ impl Keyring {
 
     /// The keys and placeholders for another process to continue with.
     pub(crate) fn hand_over(&self) -> HandedKeys {
-        let key = |slot: &Slot| {
+        let key = |slot: &KeyringEntry| {
             let keys = slot.keys.load();
             let file = lock(&slot.file);
             let path = file.as_ref().map(|(path, _)| path.as_path());
@@ -181,7 +183,10 @@ impl Keyring {
         for credential in credentials {
             let found = keys.iter().position(|key| key.name == credential.name);
             let handed = found.map(|index| keys.swap_remove(index));
-            match handed.ok_or(KeyProblem::Unset).and_then(|key| Slot::restore(credential, key)) {
+            match handed
+                .ok_or(KeyProblem::Unset)
+                .and_then(|key| KeyringEntry::restore(credential, key))
+            {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -352,7 +357,7 @@ impl Keyring {
         self.slots.iter().filter_map(|slot| self.read_slot(slot, always).err()).collect()
     }
 
-    fn read_slot(&self, slot: &Slot, always: bool) -> Result<(), KeyError> {
+    fn read_slot(&self, slot: &KeyringEntry, always: bool) -> Result<(), KeyError> {
         let rotated = slot.read_again(always).map_err(|(path, problem)| KeyError {
             credential: slot.name.clone(),
             place: KeyLocation::File(path),
@@ -366,7 +371,7 @@ impl Keyring {
     }
 
     /// The known placeholders of credentials not among `slots`.
-    fn retired(&self, slots: &[Slot]) -> Vec<(String, Placeholder)> {
+    fn retired(&self, slots: &[KeyringEntry]) -> Vec<(String, Placeholder)> {
         let known = self.slots.iter().map(|slot| (slot.name.clone(), slot.placeholder.clone()));
         known
             .chain(self.retired.iter().cloned())
@@ -400,12 +405,12 @@ impl logging::Secrets for Keyring {
     }
 }
 
-impl Slot {
+impl KeyringEntry {
     fn load(
         credential: &Credential,
         previous: Option<&Keyring>,
-        environment: Environment<'_>,
-    ) -> Result<Slot, KeyProblem> {
+        environment: EnvironmentLookup<'_>,
+    ) -> Result<KeyringEntry, KeyProblem> {
         let loaded = source::load(&credential.key, environment)?;
         let placeholder = match previous.and_then(|previous| previous.remembered(&credential.name))
         {
@@ -418,7 +423,7 @@ impl Slot {
             .and_then(|previous| previous.slots.iter().find(|slot| slot.name == credential.name));
         let before = before.map(|slot| Arc::clone(&slot.keys.load().current));
         let previous = before.filter(|before| before.expose() != loaded.key.expose());
-        Ok(Slot {
+        Ok(KeyringEntry {
             name: credential.name.clone(),
             env: credential.env.clone(),
             forms: credential.forms.clone(),
@@ -430,12 +435,12 @@ impl Slot {
         })
     }
 
-    fn restore(credential: &Credential, handed: HandedKey) -> Result<Slot, KeyProblem> {
+    fn restore(credential: &Credential, handed: HandedKey) -> Result<KeyringEntry, KeyProblem> {
         let restored = handed.restore()?;
         check(&restored.current, &restored.placeholder)?;
         let keys =
             Keys { current: Arc::new(restored.current), previous: restored.previous.map(Arc::new) };
-        Ok(Slot {
+        Ok(KeyringEntry {
             name: credential.name.clone(),
             env: credential.env.clone(),
             forms: credential.forms.clone(),

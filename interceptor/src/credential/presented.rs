@@ -9,7 +9,7 @@ use interceptor_policy::{CredentialId, Form};
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
 
-use super::finder::Finder;
+use super::finder::PlaceholderFinder;
 
 /// The placeholders in a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
 /// Searches a request's header names and values and its query. `forms` are those of each
 /// credential.
 pub(super) fn look<'a>(
-    finder: &Finder,
+    finder: &PlaceholderFinder,
     forms: &dyn Fn(usize) -> &'a [Form],
     headers: &HeaderMap,
     query: Option<&str>,
@@ -79,7 +79,7 @@ pub(super) fn look<'a>(
 /// The first form in which placeholder `index` appears. Of two forms with the same header, the more
 /// specific one wins.
 fn form(
-    finder: &Finder,
+    finder: &PlaceholderFinder,
     index: usize,
     forms: &[Form],
     headers: &HeaderMap,

@@ -67,7 +67,7 @@ impl KeyLocation {
 }
 
 /// Looks up variables for keys and the credentials directory.
-pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+pub(crate) type EnvironmentLookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The state of a file when its key was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,10 @@ pub(crate) struct Loaded {
 }
 
 /// Reads a key.
-pub(super) fn load(source: &KeySource, environment: Environment<'_>) -> Result<Loaded, KeyProblem> {
+pub(super) fn load(
+    source: &KeySource,
+    environment: EnvironmentLookup<'_>,
+) -> Result<Loaded, KeyProblem> {
     let once =
         |text: Vec<u8>| RealKey::parse(Zeroizing::new(text)).map(|key| Loaded { key, file: None });
     match source {
@@ -125,7 +128,7 @@ pub(crate) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
     Ok(Loaded { key, file: metadata.is_file().then(|| (path.to_owned(), Stamp::of(&metadata))) })
 }
 
-fn located(path: &Path, environment: Environment<'_>) -> PathBuf {
+fn located(path: &Path, environment: EnvironmentLookup<'_>) -> PathBuf {
     match environment(CREDENTIALS_DIRECTORY) {
         Some(directory) if path.is_relative() && !directory.is_empty() => {
             let inside = Path::new(&directory).join(path);

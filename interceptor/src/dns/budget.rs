@@ -7,17 +7,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A token bucket.
-pub(super) struct Budget {
+pub(super) struct TokenBucket {
     burst: f64,
     per_second: f64,
     state: Mutex<(f64, Instant)>,
 }
 
-impl Budget {
+impl TokenBucket {
     /// A bucket of `burst`, refilled at `per_second`.
-    pub(super) fn new(burst: u32, per_second: u32) -> Budget {
+    pub(super) fn new(burst: u32, per_second: u32) -> TokenBucket {
         let burst = f64::from(burst);
-        Budget {
+        TokenBucket {
             burst,
             per_second: f64::from(per_second),
             state: Mutex::new((burst, Instant::now())),
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn x4_a_flood_gets_the_burst_and_then_the_rate() {
-        let budget = Budget::new(10, 2);
+        let budget = TokenBucket::new(10, 2);
         let start = Instant::now();
         let spent = |seconds: u64| {
             (0..100).filter(|_| budget.spend_at(start + Duration::from_secs(seconds))).count()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::budget::Budget;
+use super::budget::TokenBucket;
 use crate::audit::{Audit, Record};
 
 /// Burst and rate per second of recorded lookups, equal to the kernel programs' reports.
@@ -21,7 +21,7 @@ const GATHERED: Duration = Duration::from_secs(1);
 pub(super) struct Ledger {
     sandbox: Arc<str>,
     audit: Audit,
-    pace: Budget,
+    pace: TokenBucket,
     /// Unrecorded lookups not yet reported.
     unrecorded: AtomicU64,
     counted: Notify,
@@ -32,7 +32,7 @@ impl Ledger {
         Ledger {
             sandbox,
             audit,
-            pace: Budget::new(AT_ONCE, PER_SECOND),
+            pace: TokenBucket::new(AT_ONCE, PER_SECOND),
             unrecorded: AtomicU64::new(0),
             counted: Notify::new(),
         }

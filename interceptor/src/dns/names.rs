@@ -44,10 +44,10 @@ struct NameTable {
     permitted: LruCache<HostName, u32>,
     /// The other names. The least recently used is evicted as soon as a slot is needed.
     denied: LruCache<HostName, u32>,
-    slots: Vec<Slot>,
+    slots: Vec<AddressSlot>,
 }
 
-struct Slot {
+struct AddressSlot {
     name: HostName,
     used: Instant,
 }
@@ -85,7 +85,7 @@ impl Names {
             table.slots[slot as usize].used = now;
             return Some(addresses_of(slot));
         }
-        let taken = Slot { name: name.clone(), used: now };
+        let taken = AddressSlot { name: name.clone(), used: now };
         let used = table.slots.len() as u32; // at most SLOTS
         let slot = if used < self.capacity {
             table.slots.push(taken);
@@ -119,8 +119,9 @@ impl Names {
     pub(crate) fn snapshot(&self) -> Vec<(String, Duration)> {
         let table = self.lock();
         let now = Instant::now();
-        let row =
-            |slot: &Slot| (slot.name.as_str().to_owned(), now.saturating_duration_since(slot.used));
+        let row = |slot: &AddressSlot| {
+            (slot.name.as_str().to_owned(), now.saturating_duration_since(slot.used))
+        };
         table.slots.iter().map(row).collect()
     }
 
@@ -137,7 +138,7 @@ impl Names {
             let Ok(Host::Name(name)) = Host::parse(&text) else { return None };
             by_age.push((age, name.clone(), slot));
             // The monotonic clock may not reach back that far after a boot.
-            table.slots.push(Slot { name, used: now.checked_sub(age).unwrap_or(now) });
+            table.slots.push(AddressSlot { name, used: now.checked_sub(age).unwrap_or(now) });
         }
         by_age.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
         for (_, name, slot) in by_age {
@@ -165,7 +166,7 @@ impl Names {
 }
 
 impl NameTable {
-    fn new(slots: Vec<Slot>) -> NameTable {
+    fn new(slots: Vec<AddressSlot>) -> NameTable {
         NameTable { permitted: LruCache::unbounded(), denied: LruCache::unbounded(), slots }
     }
 

@@ -55,7 +55,7 @@ pub(super) enum Malformed {
 
 /// Reads one query.
 pub(super) fn parse(message: &[u8]) -> Result<Question, Malformed> {
-    let mut reader = Reader { rest: message };
+    let mut reader = ByteReader { rest: message };
     let header: [u8; HEADER] = reader.array().ok_or(Malformed::Ignore)?;
     let field = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let (id, flags) = (field(0), field(2));
@@ -105,11 +105,11 @@ struct Options {
     version: u8,
 }
 
-struct Reader<'a> {
+struct ByteReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ByteReader<'a> {
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.rest.split_first_chunk()?;
         self.rest = rest;
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
         let payload = self.u16()?;
         let [_extended_code, version, _flags @ ..] = self.array::<4>()?;
         let length = usize::from(self.u16()?);
-        let mut options = Reader { rest: self.bytes(length)? };
+        let mut options = ByteReader { rest: self.bytes(length)? };
         while !options.rest.is_empty() {
             let _code = options.u16()?;
             let length = usize::from(options.u16()?);

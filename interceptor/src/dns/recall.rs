@@ -24,12 +24,12 @@ const KEEP_NO: Duration = Duration::from_secs(5);
 type Decided = (Verdict, Option<Reason>);
 
 #[derive(Default)]
-struct Known {
+struct KnownName {
     existence: Option<(Existence, Instant)>,
     recorded: Option<(Decided, Instant)>,
 }
 
-pub(super) struct Recall(Mutex<LruCache<Box<str>, Known>>);
+pub(super) struct Recall(Mutex<LruCache<Box<str>, KnownName>>);
 
 impl Recall {
     pub(super) fn new() -> Recall {
@@ -63,7 +63,7 @@ impl Recall {
         })
     }
 
-    fn with<T>(&self, name: &str, look: impl FnOnce(&mut Known) -> T) -> T {
+    fn with<T>(&self, name: &str, look: impl FnOnce(&mut KnownName) -> T) -> T {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = names.get_mut(name) {
             return look(known);
@@ -71,7 +71,7 @@ impl Recall {
         if names.len() >= NAMES {
             names.pop_lru();
         }
-        look(names.get_or_insert_mut(name.into(), Known::default))
+        look(names.get_or_insert_mut(name.into(), KnownName::default))
     }
 }
 

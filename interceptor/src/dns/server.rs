@@ -11,7 +11,7 @@ use interceptor_policy::{Decision, Filter, Host, HostName, Policy, Reason};
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, Why};
-use super::budget::Budget;
+use super::budget::TokenBucket;
 use super::ledger::Ledger;
 use super::names::Names;
 use super::question::{self, Malformed, Question};
@@ -76,7 +76,7 @@ pub struct DnsOptions {
 /// The resolver of one sandbox.
 pub struct DnsServer {
     options: DnsOptions,
-    budget: Budget,
+    budget: TokenBucket,
     recall: Recall,
     ledger: Ledger,
     /// The sandbox's own host name.
@@ -93,7 +93,7 @@ pub(super) struct Reply {
 impl DnsServer {
     /// A resolver; [`DnsServer::serve_udp`] and [`DnsServer::serve_tcp`] run it.
     pub fn new(options: DnsOptions) -> Arc<DnsServer> {
-        let budget = Budget::new(QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND);
+        let budget = TokenBucket::new(QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND);
         let ledger = Ledger::new(Arc::clone(&options.sandbox), options.audit.clone());
         let (recall, own_name) = (Recall::new(), OnceLock::new());
         Arc::new(DnsServer { options, budget, recall, ledger, own_name })

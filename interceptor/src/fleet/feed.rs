@@ -50,7 +50,7 @@ struct History {
 
 /// A follower's view: the kept records, then new ones until the sandbox is gone.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct FeedView {
     /// Kept records, oldest first.
     pub(crate) recent: Vec<Arc<Published>>,
     /// New records; `None` if the sandbox is gone.
@@ -59,14 +59,14 @@ pub(crate) struct Listener {
 
 impl Feed {
     /// Follows from now on, or from `since` as far as records are kept.
-    pub(crate) fn listen(&self, since: Option<Timestamp>) -> Listener {
+    pub(crate) fn listen(&self, since: Option<Timestamp>) -> FeedView {
         let mut state = self.state();
         let kept = state.recent.iter().filter(|kept| since.is_some_and(|since| kept.time >= since));
         let recent = kept.cloned().collect();
         let coming = (!state.is_over).then(|| {
             state.sender.get_or_insert_with(|| broadcast::Sender::new(BEHIND)).subscribe()
         });
-        Listener { recent, coming }
+        FeedView { recent, coming }
     }
 
     /// The number of requests and connections allowed and denied.

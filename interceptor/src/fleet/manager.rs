@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::exhausted;
 use super::feed::Feeds;
 use super::{
-    Enforced, FleetError, Known, LoadedPolicy, Member, Predecessor, Source, Visit, check_id,
+    Enforced, FleetError, LoadedPolicy, Member, MemberDescription, Predecessor, Source, Visit,
+    check_id,
 };
 use crate::audit::Record;
 use crate::files;
@@ -60,14 +61,14 @@ pub(crate) struct Fleet {
 
 #[derive(Debug, Default)]
 struct MemberTable {
-    slots: BTreeMap<Arc<str>, Slot>,
+    slots: BTreeMap<Arc<str>, MemberSlot>,
     is_ending: bool,
     /// Another process is taking over: nothing may be created, changed or removed.
     is_frozen: bool,
 }
 
 #[derive(Debug)]
-enum Slot {
+enum MemberSlot {
     /// The id is reserved; the self-test on this cgroup (by id) has not passed yet.
     Beginning(u64),
     Running(Arc<Member>),
@@ -189,7 +190,7 @@ impl Fleet {
         let mut table = self.table();
         match begun {
             Ok(member) => {
-                table.slots.insert(id, Slot::Running(member.clone()));
+                table.slots.insert(id, MemberSlot::Running(member.clone()));
                 let ends = table.is_ending;
                 drop(table);
                 if ends {
@@ -214,10 +215,10 @@ impl Fleet {
             match table.slots.get(id) {
                 _ if table.is_ending || table.is_frozen => return Err(FleetError::Ending),
                 None => {
-                    table.slots.insert(id.clone(), Slot::Beginning(cgroup_id));
+                    table.slots.insert(id.clone(), MemberSlot::Beginning(cgroup_id));
                     return Ok(());
                 }
-                Some(Slot::Ending(_)) if Instant::now() < patience => {}
+                Some(MemberSlot::Ending(_)) if Instant::now() < patience => {}
                 Some(_) => return Err(FleetError::IdTaken),
             }
             drop(table);
@@ -248,7 +249,7 @@ impl Fleet {
                 return Err(error);
             }
         };
-        let known = Known {
+        let known = MemberDescription {
             id: id.clone(),
             cgroup: visit.cgroup,
             cgroup_id: visit.cgroup_id,
@@ -269,7 +270,7 @@ impl Fleet {
     /// [`FleetError::Unknown`], also while it is being created or removed.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Member>, FleetError> {
         match self.table().slots.get(id) {
-            Some(Slot::Running(member)) => Ok(member.clone()),
+            Some(MemberSlot::Running(member)) => Ok(member.clone()),
             _ => Err(FleetError::Unknown),
         }
     }
@@ -278,8 +279,8 @@ impl Fleet {
     pub(crate) fn list(&self) -> Vec<Arc<Member>> {
         let table = self.table();
         let running = table.slots.values().filter_map(|slot| match slot {
-            Slot::Running(member) => Some(member.clone()),
-            Slot::Beginning(_) | Slot::Ending(_) => None,
+            MemberSlot::Running(member) => Some(member.clone()),
+            MemberSlot::Beginning(_) | MemberSlot::Ending(_) => None,
         });
         running.collect()
     }
@@ -287,9 +288,9 @@ impl Fleet {
     /// The id of every sandbox's cgroup, including those being created or removed.
     pub(crate) fn cgroups(&self) -> Vec<u64> {
         let table = self.table();
-        let number = |slot: &Slot| match slot {
-            Slot::Running(member) => member.cgroup_id,
-            Slot::Beginning(number) | Slot::Ending(number) => *number,
+        let number = |slot: &MemberSlot| match slot {
+            MemberSlot::Running(member) => member.cgroup_id,
+            MemberSlot::Beginning(number) | MemberSlot::Ending(number) => *number,
         };
         table.slots.values().map(number).collect()
     }
@@ -336,11 +337,11 @@ impl Fleet {
             if is_held {
                 return Err(FleetError::Ending);
             }
-            let Slot::Running(member) = slot else {
+            let MemberSlot::Running(member) = slot else {
                 return Err(FleetError::Unknown);
             };
             let member = member.clone();
-            table.slots.insert(key, Slot::Ending(member.cgroup_id));
+            table.slots.insert(key, MemberSlot::Ending(member.cgroup_id));
             member
         };
         member.end(&self.tokio);
@@ -368,7 +369,7 @@ impl Fleet {
             table.is_frozen = true;
         }
         let until = Instant::now() + SETTLED_WITHIN;
-        while self.table().slots.values().any(|slot| !matches!(slot, Slot::Running(_))) {
+        while self.table().slots.values().any(|slot| !matches!(slot, MemberSlot::Running(_))) {
             if Instant::now() > until {
                 self.thaw();
                 return Err(FleetError::Ending);
@@ -438,7 +439,7 @@ impl Fleet {
     /// Adds a sandbox taken over from another process.
     pub(crate) fn adopt(&self, id: &Arc<str>, member: impl FnOnce(Arc<super::Feed>) -> Member) {
         let member = Arc::new(member(self.feeds.open(id)));
-        self.table().slots.insert(id.clone(), Slot::Running(member));
+        self.table().slots.insert(id.clone(), MemberSlot::Running(member));
     }
 
     /// This process's programs, which can also adopt another's.

@@ -32,7 +32,7 @@ pub(crate) struct Member {
     pub(crate) feed: Arc<Feed>,
     pub(super) sandbox: Arc<Sandbox>,
     base_urls: bool,
-    about: Mutex<About>,
+    about: Mutex<PolicyDescription>,
     /// `None` once it is being removed.
     enforced: Mutex<Option<Enforced>>,
     /// Held while the policy is replaced.
@@ -42,7 +42,7 @@ pub(crate) struct Member {
 }
 
 #[derive(Debug)]
-struct About {
+struct PolicyDescription {
     shown: Value,
     warnings: Vec<Problem>,
     source: Source,
@@ -70,7 +70,7 @@ pub(crate) struct Summary {
 
 /// A member's description, apart from its enforcement.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct MemberDescription {
     pub id: Arc<str>,
     pub cgroup: PathBuf,
     /// The cgroup's id in the kernel.
@@ -93,8 +93,8 @@ pub(crate) struct Known {
 
 impl Member {
     /// Builds a member.
-    pub(crate) fn new(known: Known, enforced: Enforced, feed: Arc<Feed>) -> Member {
-        let Known {
+    pub(crate) fn new(known: MemberDescription, enforced: Enforced, feed: Arc<Feed>) -> Member {
+        let MemberDescription {
             id,
             cgroup,
             cgroup_id,
@@ -121,7 +121,14 @@ impl Member {
             base_urls,
             feed,
             sandbox,
-            about: Mutex::new(About { shown, warnings, source, environment, changed, limits }),
+            about: Mutex::new(PolicyDescription {
+                shown,
+                warnings,
+                source,
+                environment,
+                changed,
+                limits,
+            }),
             enforced: Mutex::new(Some(enforced)),
             replacing: Mutex::default(),
             is_reported: AtomicBool::new(false),
@@ -166,7 +173,8 @@ impl Member {
         let limits = *policy.limits();
         enforced.replace(policy, keyring, close)?;
         let changed = Timestamp::now();
-        *lock(&self.about) = About { shown, warnings, source, environment, changed, limits };
+        *lock(&self.about) =
+            PolicyDescription { shown, warnings, source, environment, changed, limits };
         Ok(())
     }
 

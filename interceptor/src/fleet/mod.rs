@@ -23,9 +23,9 @@ mod watch;
 
 pub(crate) use enforced::{CgroupTarget, Enforced};
 pub(crate) use error::FleetError;
-pub(crate) use feed::{Feed, FeedEvent, Listener};
+pub(crate) use feed::{Feed, FeedEvent, FeedView};
 pub(crate) use manager::{Fleet, FleetOptions, NewSandbox};
-pub(crate) use member::{Known, Member};
+pub(crate) use member::{Member, MemberDescription};
 pub(crate) use pins::Pins;
 pub(crate) use place::{Netns, Visit, check_id};
 pub(crate) use predecessor::Predecessor;

@@ -9,11 +9,11 @@ use interceptor_policy::{Deny, Filter, Host, Reason, Scheme};
 
 use super::trailers::announced;
 use crate::upstream::body::{Carriage, Outgoing};
-use crate::upstream::pool::Key;
+use crate::upstream::pool::PoolKey;
 
 /// The value of `Host`, or `:authority` in HTTP/2: the judged host, with its port unless it is the
 /// scheme's default.
-fn authority(key: &Key) -> String {
+fn authority(key: &PoolKey) -> String {
     let mut text = match &key.host {
         Host::Name(name) => {
             let mut text = String::with_capacity(name.as_str().len() + ":65535".len());
@@ -31,7 +31,11 @@ fn authority(key: &Key) -> String {
 }
 
 /// Fits the request to the protocol of its connection.
-pub(super) fn address(request: &mut Request<Outgoing>, key: &Key, h2: bool) -> Result<(), Deny> {
+pub(super) fn address(
+    request: &mut Request<Outgoing>,
+    key: &PoolKey,
+    h2: bool,
+) -> Result<(), Deny> {
     let malformed = |_| Deny {
         reason: Reason::RequestMalformed,
         status: Reason::RequestMalformed.status(),

@@ -15,15 +15,12 @@ use tokio::time::{Instant, Sleep};
 
 use super::activity::{Unread, Waiting};
 use super::exchange::{Exchange, TooManyEchoes};
-use super::redact::{self, RedactedBody};
+use super::redact::{self, BoxError, RedactedBody};
 use crate::upstream::pool::Lease;
-
-/// An error of either body; its text is only logged.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a response is cut off.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Cut {
+pub(crate) enum CutReason {
     /// Nothing arrived within the timeout of a response frame.
     #[error("nothing was sent for {0:?}")]
     Silent(Duration),
@@ -51,7 +48,7 @@ impl Patience {
         self.since = None;
     }
 
-    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<CutReason> {
         let idle = self.idle;
         let since = *self.since.get_or_insert_with(Instant::now);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
@@ -60,14 +57,14 @@ impl Patience {
             // If the deadline overflows the clock, the timer never fires, so this is not reached.
             match since.checked_add(idle) {
                 Some(end) if end > Instant::now() => timer.as_mut().reset(end),
-                _ => return Poll::Ready(Cut::Silent(idle)),
+                _ => return Poll::Ready(CutReason::Silent(idle)),
             }
         }
     }
 }
 
 /// Where a response body comes from.
-pub(crate) enum Source {
+pub(crate) enum BodySource {
     /// The interceptor's own response.
     Own(Option<Bytes>),
     /// The origin, passed through.
@@ -80,7 +77,7 @@ pub(crate) enum Source {
 /// is over or dropped. The connection to the origin returns to the pool only if its response was
 /// read to the end.
 pub(crate) struct Download {
-    source: Source,
+    source: BodySource,
     exchange: Option<Exchange>,
     lease: Option<Lease>,
     patience: Patience,
@@ -101,21 +98,21 @@ pub(super) fn remove_cookies(fields: &mut HeaderMap) {
 impl Download {
     /// The interceptor's own response.
     pub(crate) fn own(bytes: Bytes, exchange: Exchange) -> Download {
-        let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        let source = BodySource::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
         Download::new(source, Some(exchange), None, patience)
     }
 
     /// A response whose exchange is recorded elsewhere.
     pub(crate) fn unrecorded(bytes: Bytes) -> Download {
-        let source = Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        let source = BodySource::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
         Download::new(source, None, None, patience)
     }
 
     /// The origin's response, with a timeout of `patience` per frame.
     pub(crate) fn origin(
-        source: Source,
+        source: BodySource,
         exchange: Exchange,
         lease: Lease,
         patience: Duration,
@@ -128,7 +125,7 @@ impl Download {
     }
 
     fn new(
-        source: Source,
+        source: BodySource,
         exchange: Option<Exchange>,
         lease: Option<Lease>,
         patience: Patience,
@@ -167,7 +164,7 @@ impl Download {
     /// Records how many keys were found so far.
     fn count_echoes(&mut self) -> Result<(), TooManyEchoes> {
         match (&self.source, &mut self.exchange) {
-            (Source::Redacted(body), Some(exchange)) => exchange.echoed(body.matches()),
+            (BodySource::Redacted(body), Some(exchange)) => exchange.echoed(body.matches()),
             _ => Ok(()),
         }
     }
@@ -185,19 +182,19 @@ impl Download {
 
 impl Body for Download {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         this.unread = None;
         let polled = match &mut this.source {
-            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
-            Source::Redacted(body) => {
-                Pin::new(body.as_mut()).poll_frame(cx).map_err(BodyError::from)
+            BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodySource::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
+            BodySource::Redacted(body) => {
+                Pin::new(body.as_mut()).poll_frame(cx).map_err(BoxError::from)
             }
         };
         let Poll::Ready(frame) = polled else {
@@ -206,7 +203,7 @@ impl Body for Download {
             }
             if this.exchange.as_mut().is_some_and(|exchange| exchange.poll_cut(cx).is_ready()) {
                 this.lease = None;
-                return Poll::Ready(Some(Err(Cut::Policy.into())));
+                return Poll::Ready(Some(Err(CutReason::Policy.into())));
             }
             let cut = ready!(this.patience.poll_expired(cx));
             if let Some(mut exchange) = this.exchange.take() {
@@ -219,7 +216,7 @@ impl Body for Download {
         this.patience.moved();
         // Count before the replacement for a key goes to the sandbox.
         let frame = match (frame, this.count_echoes()) {
-            (Some(Ok(_)), Err(error)) => Some(Err(BodyError::from(error))),
+            (Some(Ok(_)), Err(error)) => Some(Err(BoxError::from(error))),
             (frame, _) => frame.map(|frame| frame.map(|frame| this.passed(frame))),
         };
         match &frame {
@@ -251,19 +248,19 @@ impl Body for Download {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Own(bytes) => bytes.is_none(),
-            Source::Origin(body) => body.is_end_stream(),
-            Source::Redacted(body) => body.is_end_stream(),
+            BodySource::Own(bytes) => bytes.is_none(),
+            BodySource::Origin(body) => body.is_end_stream(),
+            BodySource::Redacted(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Own(bytes) => {
+            BodySource::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Source::Origin(body) => body.size_hint(),
-            Source::Redacted(body) => body.size_hint(),
+            BodySource::Origin(body) => body.size_hint(),
+            BodySource::Redacted(body) => body.size_hint(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::strict::Notes;
 use crate::audit::Protocol;
 use crate::proxy::Sandbox;
 use crate::proxy::live::Alive;
-use crate::upstream::pool::{ConnectError, Connection, Key};
+use crate::upstream::pool::{ConnectError, Connection, PoolKey};
 
 /// Maximum number of header fields, whatever the policy says: `http::HeaderMap` holds no more, and
 /// hyper allocates for its maximum before it reads a head.
@@ -25,7 +25,7 @@ const MOST_HEADERS: u64 = 24_576;
 #[derive(Debug)]
 pub(crate) struct Early {
     /// Which requests may use it.
-    pub key: Key,
+    pub key: PoolKey,
     /// The task that dials.
     pub task: JoinHandle<Result<Connection, ConnectError>>,
 }
@@ -101,14 +101,14 @@ impl Context {
 
     /// Whether this request was already counted when its connection was begun early. True at most
     /// once, and only for the connection's own host.
-    pub(crate) fn take_prepaid(&self, key: &Key) -> bool {
+    pub(crate) fn take_prepaid(&self, key: &PoolKey) -> bool {
         key.host == self.identity.host
             && key.port == self.identity.port
             && self.prepaid.swap(false, Ordering::Relaxed)
     }
 
     /// The early connection, if it fits this request.
-    pub(crate) fn take_early(&self, key: &Key) -> Option<Early> {
+    pub(crate) fn take_early(&self, key: &PoolKey) -> Option<Early> {
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
         // An early connection made under other rules fits no request any more.
         drop(early.take_if(|early| early.key.generation() != key.generation()));

@@ -284,11 +284,11 @@ impl Exchange {
 }
 
 /// The outcome of a request in one line: `allowed GET api.openai.com/v1/models 200 45ms`.
-struct Summary<'a>(&'a Record);
+struct SummaryLine<'a>(&'a Record);
 
-impl fmt::Display for Summary<'_> {
+impl fmt::Display for SummaryLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary(record) = self;
+        let SummaryLine(record) = self;
         f.write_str(if record.decision == Some(Verdict::Allow) { "allowed" } else { "refused" })?;
         if let Some(method) = &record.method {
             write!(f, " {method}")?;
@@ -311,14 +311,14 @@ impl fmt::Display for Summary<'_> {
 }
 
 /// A complete record, except that how the request ended may still be unknown.
-struct Ending {
+struct PendingRecord {
     record: Option<Box<Record>>,
     audit: Audit,
     metrics: Arc<SandboxMetrics>,
     span: tracing::Span,
 }
 
-impl Ending {
+impl PendingRecord {
     /// h2 resets a stream whose body breaks the rules and drops its request before anyone has read
     /// why. The body itself reports the reason when it is dropped.
     async fn of(mut self, body: oneshot::Receiver<bool>, stopping: CancellationToken) {
@@ -333,7 +333,7 @@ impl Ending {
     }
 }
 
-impl Drop for Ending {
+impl Drop for PendingRecord {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else { return };
         self.metrics.request(&record);
@@ -348,7 +348,7 @@ impl Drop for Ending {
             up = record.bytes_up,
             down = record.bytes_down,
             "{}",
-            Summary(&record)
+            SummaryLine(&record)
         );
         self.audit.emit(*record);
     }
@@ -377,7 +377,7 @@ impl Drop for Exchange {
             }
             let unclear =
                 record.protocol == Some(Protocol::H2) && record.reason == Some(Reason::Aborted);
-            let ending = Ending {
+            let ending = PendingRecord {
                 record: Some(record),
                 audit: self.sandbox.audit.clone(),
                 metrics: self.metrics().clone(),
@@ -408,13 +408,16 @@ mod tests {
                 .duration(Duration::from_micros(45_678))
         };
         let allowed = record(Verdict::Allow).status(200);
-        assert_eq!(Summary(&allowed).to_string(), "allowed GET api.openai.com/v1/models 200 45ms");
+        assert_eq!(
+            SummaryLine(&allowed).to_string(),
+            "allowed GET api.openai.com/v1/models 200 45ms"
+        );
         let refused = record(Verdict::Deny).status(403).reason(Reason::EndpointDenied);
         assert_eq!(
-            Summary(&refused).to_string(),
+            SummaryLine(&refused).to_string(),
             "refused GET api.openai.com/v1/models 403 45ms: endpoint_denied"
         );
         let bare = Record::new(&"s1".into(), RequestId::new(), Kind::Request, Verdict::Deny);
-        assert_eq!(Summary(&bare).to_string(), "refused");
+        assert_eq!(SummaryLine(&bare).to_string(), "refused");
     }
 }

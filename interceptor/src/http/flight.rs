@@ -10,7 +10,7 @@ use super::context::Context;
 use super::exchange::Exchange;
 use crate::credential::Presented;
 use crate::proxy::Rules;
-use crate::upstream::pool::Key;
+use crate::upstream::pool::PoolKey;
 
 /// Where a request goes.
 #[derive(Debug)]
@@ -81,9 +81,9 @@ impl Flight<'_> {
     }
 
     /// The key of its connection in the pool.
-    pub(super) fn key(&self) -> Key {
+    pub(super) fn key(&self) -> PoolKey {
         let Judged { rules, to, allow, .. } = &self.judged;
-        Key::new(rules.generation, to.scheme, to.host.clone(), to.port, allow.credential)
+        PoolKey::new(rules.generation, to.scheme, to.host.clone(), to.port, allow.credential)
     }
 
     /// Whether the rules it was judged by are still in force.

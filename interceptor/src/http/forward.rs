@@ -21,21 +21,21 @@ use super::offers::{self, Switch};
 use super::refuse::deny::refusal;
 use super::refuse::origin::{broken, too_slow, unreachable};
 use super::refuse::{Unsent, failed, unsent};
-use super::respond::{Asked, respond};
+use super::respond::{Requested, respond};
 use super::sending::{Broken, Sending};
 use super::trailers::Trailers;
 use super::upload::Upload;
 use crate::audit::Protocol;
 use crate::proxy::budget::{Allowance, Exceeded};
-use crate::tls::refusal::Attempt;
+use crate::tls::refusal::HandshakeContext;
 use crate::upstream::body::Outgoing;
-use crate::upstream::pool::{ConnectError, Connection, Key, Lease};
+use crate::upstream::pool::{ConnectError, Connection, Lease, PoolKey};
 
 /// The route to the origin.
 #[derive(Debug)]
-struct Way {
+struct Route {
     /// The key of its connection in the pool.
-    key: Key,
+    key: PoolKey,
     /// The protocol to switch to.
     switch: Switch,
     /// Whether to use HTTP/2, if the origin supports it. Requests go out in the version they came
@@ -62,7 +62,7 @@ pub(super) async fn forward(
     let _waiting = flight.exchange.activity().wait();
     let switch = Switch::asked(&flight.parts);
     let h2 = flight.context.protocol == Protocol::H2 && switch == Switch::None;
-    let way = Way { key: flight.key(), switch, h2 };
+    let way = Route { key: flight.key(), switch, h2 };
     let ready = match ready(&mut flight, &way, &body).await {
         Ok(ready) => ready,
         Err(why) => return unsent(flight, body, *why).await,
@@ -74,7 +74,7 @@ pub(super) async fn forward(
     match send(&mut flight, &way, connection, request, &sending).await {
         Ok((response, lease)) => {
             sending.answered();
-            let asked = Asked { switch: way.switch, upgrade, range, allowance };
+            let asked = Requested { switch: way.switch, upgrade, range, allowance };
             respond(flight, response, lease, asked).await
         }
         Err(failure) => failed(flight, sending.broken().cloned().unwrap_or(failure)),
@@ -85,7 +85,11 @@ pub(super) async fn forward(
 ///
 /// # Errors
 /// Why it is not sent.
-async fn ready(flight: &mut Flight<'_>, way: &Way, body: &Incoming) -> Result<Ready, Box<Unsent>> {
+async fn ready(
+    flight: &mut Flight<'_>,
+    way: &Route,
+    body: &Incoming,
+) -> Result<Ready, Box<Unsent>> {
     let allowance = allowance(flight, &way.key, body)?;
     if flight.judged.allow.credential.is_some() {
         flight.judged.rules.keyring.refresh().await;
@@ -102,7 +106,11 @@ async fn ready(flight: &mut Flight<'_>, way: &Way, body: &Incoming) -> Result<Re
 }
 
 /// Counts a request against the limits of its host, and returns how much body they still allow.
-fn allowance(flight: &Flight<'_>, key: &Key, body: &Incoming) -> Result<Option<Allowance>, Unsent> {
+fn allowance(
+    flight: &Flight<'_>,
+    key: &PoolKey,
+    body: &Incoming,
+) -> Result<Option<Allowance>, Unsent> {
     let limits = flight.limits();
     let (budget, head) =
         (&flight.context.sandbox.budget, head_bytes(&flight.parts.headers, flight.uri()));
@@ -217,7 +225,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-async fn connect(flight: &Flight<'_>, way: &Way) -> Result<Connection, ConnectError> {
+async fn connect(flight: &Flight<'_>, way: &Route) -> Result<Connection, ConnectError> {
     if let Some(mut early) = flight.context.take_early(&way.key) {
         // It may have failed for a reason that no longer holds, so try again.
         if let Ok(Ok(connection)) = (&mut early.task).await {
@@ -239,7 +247,7 @@ fn upload(flight: &mut Flight<'_>, body: Incoming, allowance: Option<Allowance>)
 /// sent yet, or, for a safe request without a body, if no byte of a response arrived.
 async fn send(
     flight: &mut Flight<'_>,
-    way: &Way,
+    way: &Route,
     mut connection: Connection,
     mut request: Request<Outgoing>,
     sending: &Arc<Sending>,
@@ -251,7 +259,7 @@ async fn send(
         let over_h2 = connection.is_h2();
         address(&mut request, key, over_h2)?;
         let used = connection.used;
-        let attempt = Attempt {
+        let attempt = HandshakeContext {
             governed: key.is_governed(),
             asked_for_certificate: connection.asked_for_certificate,
         };

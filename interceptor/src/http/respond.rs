@@ -15,7 +15,7 @@ use interceptor_policy::redact::ranges::Widened;
 use interceptor_policy::redact::{RedactError, Redactor};
 
 use super::base_url::readdress;
-use super::body::{Cut, Download, Source, remove_cookies};
+use super::body::{BodySource, CutReason, Download, remove_cookies};
 use super::exchange::{Exchange, TooManyEchoes};
 use super::flight::Flight;
 use super::inject::strip_hop_by_hop;
@@ -30,7 +30,7 @@ use crate::upstream::pool::Lease;
 
 /// What the origin was asked for.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Requested {
     /// The protocol to switch to, and the sandbox's half of the connection.
     pub switch: Switch,
     pub upgrade: Option<OnUpgrade>,
@@ -45,7 +45,7 @@ pub(super) async fn respond(
     mut flight: Flight<'_>,
     mut response: Response<Incoming>,
     lease: Lease,
-    asked: Asked,
+    asked: Requested,
 ) -> Response<Download> {
     // A reason phrase adds nothing to the status, and could carry a key.
     response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
@@ -71,10 +71,10 @@ pub(super) async fn respond(
     flight.exchange.note(|record| record.status = Some(response.status().as_u16()));
     let patience = flight.limits().response_timeout;
     let response = match redactor {
-        None => response.map(Source::Origin),
+        None => response.map(BodySource::Origin),
         Some(redactor) => {
             match searched(&mut flight.exchange, response, &redactor, asked.range, patience).await {
-                Ok(response) => response.map(|body| Source::Redacted(Box::new(body))),
+                Ok(response) => response.map(|body| BodySource::Redacted(Box::new(body))),
                 Err(Unpassed::Beyond(length)) => return beyond(length, flight.exchange),
                 Err(Unpassed::Unsearched(why)) => return unsearched(flight, &why),
                 Err(Unpassed::TooMany(error)) => return too_many(flight, error),
@@ -93,10 +93,10 @@ pub(super) async fn respond(
 fn switching(
     flight: Flight<'_>,
     response: Response<Incoming>,
-    asked: Asked,
+    asked: Requested,
     redactor: Option<Redactor>,
 ) -> Response<Download> {
-    let Asked { switch: protocol, upgrade, allowance, .. } = asked;
+    let Requested { switch: protocol, upgrade, allowance, .. } = asked;
     match upgrade.filter(|_| protocol.taken_up(response.headers())) {
         Some(sandbox) => {
             switch(flight, response, Wires { sandbox, switch: protocol, redactor, allowance })
@@ -189,7 +189,7 @@ async fn read_ahead(
     });
     tokio::select! {
         read = reading => read,
-        () = pulse.silence(patience) => Err(BodyError::Origin(Box::new(Cut::Silent(patience)))),
+        () = pulse.silence(patience) => Err(BodyError::Origin(Box::new(CutReason::Silent(patience)))),
     }
 }
 

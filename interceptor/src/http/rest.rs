@@ -18,7 +18,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
-use super::body::{BodyError, Download};
+use super::body::Download;
+use super::redact::BoxError;
 use super::strict::Strict;
 
 /// How long the connection must have been idle.
@@ -66,9 +67,9 @@ impl<S> Home<S> {
     }
 
     /// Counts a request as open until the returned value is dropped.
-    pub(super) fn open(&self) -> Open {
+    pub(super) fn open(&self) -> OpenRequest {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        Open(self.requests.clone())
+        OpenRequest(self.requests.clone())
     }
 
     fn rests(&self) -> bool {
@@ -172,9 +173,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
 
 /// An open request: from its head until its response is passed on completely.
 #[derive(Debug)]
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct OpenRequest(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -183,17 +184,17 @@ impl Drop for Open {
 /// The body of a response, which keeps its request open.
 pub(super) struct Counted {
     pub(super) body: Download,
-    pub(super) _open: Open,
+    pub(super) _open: OpenRequest,
 }
 
 impl Body for Counted {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 

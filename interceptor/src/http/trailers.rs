@@ -51,7 +51,7 @@ pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Scheme, host and port.
-pub(crate) type Target = (Scheme, Host, u16);
+pub(crate) type Origin = (Scheme, Host, u16);
 
 /// How to handle the trailers of one request.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(crate) struct Trailers {
     /// The credential of the request.
     credential: Option<CredentialId>,
     /// Where the request goes; `None` if it has no trailers.
-    to: Option<Target>,
+    to: Option<Origin>,
     carriage: Carriage,
 }
 
@@ -69,7 +69,7 @@ impl Trailers {
     pub(crate) fn new(
         rules: Arc<Rules>,
         credential: Option<CredentialId>,
-        to: Option<Target>,
+        to: Option<Origin>,
     ) -> Trailers {
         Trailers { rules, credential, to, carriage: Carriage::All }
     }

@@ -87,7 +87,7 @@ pub(super) fn switch(
         close: context.close.clone(),
         cut: exchange.cut().unwrap_or_default(),
     };
-    let carries = carry(Open { sandbox, origin, guard, carried }, idle, ends, exchange);
+    let carries = carry(Upgraded { sandbox, origin, guard, carried }, idle, ends, exchange);
     let task = context.sandbox.tasks.spawn(carries.instrument(span));
     *context.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     switched(response)
@@ -114,7 +114,7 @@ struct Ends {
 }
 
 /// Both halves of an upgraded connection.
-struct Open {
+struct Upgraded {
     sandbox: OnUpgrade,
     origin: OnUpgrade,
     guard: Option<StreamGuard>,
@@ -122,8 +122,8 @@ struct Open {
 }
 
 /// Relays an upgraded connection until it ends, and records it.
-async fn carry(open: Open, idle: Duration, ends: Ends, mut exchange: Exchange) {
-    let Open { sandbox, origin, guard, carried } = open;
+async fn carry(open: Upgraded, idle: Duration, ends: Ends, mut exchange: Exchange) {
+    let Upgraded { sandbox, origin, guard, carried } = open;
     let Ends { over, close, cut } = ends;
     let ended = tokio::select! {
         ended = both_ways(sandbox, origin, guard, &carried) => ended,

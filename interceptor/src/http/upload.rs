@@ -14,9 +14,9 @@ use interceptor_policy::{Limits, Reason};
 use tokio::time::Sleep;
 
 use super::activity::Activity;
-use super::body::BodyError;
 use super::drain::drain_behind;
 use super::exchange::Exchange;
+use super::redact::BoxError;
 use super::refuse::deny::refusal;
 use super::sending::{Broken, Sending, is_malformed};
 use super::trailers::Trailers;
@@ -177,12 +177,12 @@ fn size(fields: &HeaderMap) -> u64 {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         if this.held
             && let Some(broken) = this.sending.broken()

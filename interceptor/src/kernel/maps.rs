@@ -14,13 +14,13 @@ use interceptor_ebpf::{Endpoint, Flow, Reported, Sandbox};
 
 use super::KernelError;
 
-type Sandboxes = HashMap<MapData, [u32; 2], [u32; Sandbox::WORDS]>;
-type HalfOpen = HashMap<MapData, [u32; 2], [u32; 2]>;
-type Reports = HashMap<MapData, [u32; 2], [u32; Reported::WORDS]>;
-type Flows = HashMap<MapData, [u32; Flow::WORDS], [u32; Endpoint::WORDS]>;
-type Networks = LpmTrie<MapData, [u32; NETWORK_WORDS], u32>;
-type Own = SkStorage<MapData, [u32; 2]>;
-type Accepted = SkStorage<MapData, [u32; Endpoint::WORDS]>;
+type SandboxMap = HashMap<MapData, [u32; 2], [u32; Sandbox::WORDS]>;
+type HalfOpenMap = HashMap<MapData, [u32; 2], [u32; 2]>;
+type ReportMap = HashMap<MapData, [u32; 2], [u32; Reported::WORDS]>;
+type FlowMap = HashMap<MapData, [u32; Flow::WORDS], [u32; Endpoint::WORDS]>;
+type NetworkMap = LpmTrie<MapData, [u32; NETWORK_WORDS], u32>;
+type OwnMap = SkStorage<MapData, [u32; 2]>;
+type AcceptedMap = SkStorage<MapData, [u32; Endpoint::WORDS]>;
 
 /// The maps user space accesses, in the order in which a hand-over passes their descriptors.
 const NAMES: [&str; 7] =
@@ -34,13 +34,13 @@ pub(super) type NetworkKey = (u32, [u32; NETWORK_WORDS]);
 pub(super) struct Maps {
     /// In the order of [`NAMES`]; kept because aya's typed maps do not expose their descriptors.
     descriptors: Vec<OwnedFd>,
-    sandboxes: Mutex<Sandboxes>,
-    half_open: Mutex<HalfOpen>,
-    reported: Mutex<Reports>,
-    flows: Mutex<Flows>,
-    networks: Mutex<Networks>,
-    own: Mutex<Own>,
-    accepted: Accepted,
+    sandboxes: Mutex<SandboxMap>,
+    half_open: Mutex<HalfOpenMap>,
+    reported: Mutex<ReportMap>,
+    flows: Mutex<FlowMap>,
+    networks: Mutex<NetworkMap>,
+    own: Mutex<OwnMap>,
+    accepted: AcceptedMap,
     /// Entries in NETWORKS; counting them in the kernel takes a system call each.
     networks_written: AtomicU64,
 }
@@ -191,7 +191,7 @@ impl Maps {
     }
 
     /// The networks of all sets.
-    pub(super) fn networks(&self) -> MutexGuard<'_, Networks> {
+    pub(super) fn networks(&self) -> MutexGuard<'_, NetworkMap> {
         lock(&self.networks)
     }
 

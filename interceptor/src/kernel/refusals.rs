@@ -24,7 +24,7 @@ use crate::seam::{Cause, Refusal, Refusals};
 const COUNT_AFTER: Duration = Duration::from_secs(1);
 
 /// The receiver of one sandbox's refusals.
-struct Listener {
+struct RefusalReceiver {
     refusals: Arc<dyn Refusals>,
     /// The drop count it was last told.
     dropped: u64,
@@ -32,7 +32,7 @@ struct Listener {
     is_due: bool,
 }
 
-impl Listener {
+impl RefusalReceiver {
     /// Delivers the increase of the drop count.
     fn count(&mut self, dropped: u64) {
         if dropped > self.dropped {
@@ -51,7 +51,7 @@ pub(super) struct Reports {
     ring: Mutex<RingBuf<MapData>>,
     /// The reader thread. Only one may run at a time, across all processes that have the ring.
     reader: Mutex<Option<Reader>>,
-    listeners: Mutex<HashMap<u64, Listener>>,
+    listeners: Mutex<HashMap<u64, RefusalReceiver>>,
     maps: Arc<Maps>,
 }
 
@@ -111,7 +111,7 @@ impl Reports {
     /// Delivers a sandbox's refusals to `refusals` from now on.
     pub(super) fn listen(&self, sandbox: u64, refusals: Arc<dyn Refusals>) {
         let dropped = self.maps.dropped_reports(sandbox);
-        lock(&self.listeners).insert(sandbox, Listener { refusals, dropped, is_due: false });
+        lock(&self.listeners).insert(sandbox, RefusalReceiver { refusals, dropped, is_due: false });
     }
 
     /// Stops delivering a sandbox's refusals; the ring's new reader delivers them.

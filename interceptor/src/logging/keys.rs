@@ -40,7 +40,7 @@ impl Drop for KeptOut {
     }
 }
 
-struct Member {
+struct Registered {
     id: u64,
     secrets: Weak<dyn Secrets>,
     version: u64,
@@ -48,7 +48,7 @@ struct Member {
 
 #[derive(Default)]
 struct Group {
-    members: Vec<Member>,
+    members: Vec<Registered>,
     /// `None` until compiled.
     scanner: Option<Arc<Scanner>>,
 }
@@ -77,7 +77,7 @@ pub(crate) fn keep_out(secrets: &Arc<impl Secrets + 'static>) -> Option<KeptOut>
     let Groups(groups, last) = &mut *groups;
     *last += 1;
     let secrets: Weak<dyn Secrets> = Arc::downgrade(secrets) as _;
-    let member = Member { id: *last, secrets, version: 0 };
+    let member = Registered { id: *last, secrets, version: 0 };
     let place =
         groups.iter().position(|group| group.members.len() < TOGETHER).unwrap_or(groups.len());
     if place == groups.len() {
@@ -93,7 +93,7 @@ pub(crate) fn keep_out(secrets: &Arc<impl Secrets + 'static>) -> Option<KeptOut>
 pub(crate) fn changed() {
     let mut groups = groups();
     for group in &mut groups.0 {
-        let is_old = |member: &Member| {
+        let is_old = |member: &Registered| {
             member.secrets.upgrade().is_none_or(|secrets| secrets.version() != member.version)
         };
         if group.members.iter().any(is_old) {

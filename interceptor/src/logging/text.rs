@@ -22,19 +22,19 @@ impl<'writer> FormatFields<'writer> for Fields {
         mut writer: Writer<'writer>,
         fields: R,
     ) -> fmt::Result {
-        let mut found = Found::default();
+        let mut found = CollectedFields::default();
         fields.record(&mut found);
         writer.write_str(&found.line())
     }
 }
 
 #[derive(Default)]
-struct Found {
+struct CollectedFields {
     message: String,
     others: Vec<(&'static str, String)>,
 }
 
-impl Found {
+impl CollectedFields {
     fn add(&mut self, field: &Field, value: String) {
         match field.name() {
             "message" => self.message = visible(&value),
@@ -60,7 +60,7 @@ impl Found {
     }
 }
 
-impl Visit for Found {
+impl Visit for CollectedFields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.add(field, format!("{value:?}"));
     }

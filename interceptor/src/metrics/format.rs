@@ -4,34 +4,36 @@ use std::borrow::Cow;
 
 /// The format of a scrape's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum ExpositionFormat {
     /// Prometheus text format, version 0.0.4; the default.
     Prometheus,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// The format requested by the `Accept` headers.
-    pub(crate) fn accepted<'a>(mut accepts: impl Iterator<Item = &'a str>) -> Format {
+    pub(crate) fn accepted<'a>(mut accepts: impl Iterator<Item = &'a str>) -> ExpositionFormat {
         let asked = accepts
             .any(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"));
-        if asked { Format::OpenMetrics } else { Format::Prometheus }
+        if asked { ExpositionFormat::OpenMetrics } else { ExpositionFormat::Prometheus }
     }
 
     /// The `Content-Type`.
     pub(crate) fn media_type(self) -> &'static str {
         match self {
-            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ExpositionFormat::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            ExpositionFormat::OpenMetrics => {
+                "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            }
         }
     }
 
     /// Converts an OpenMetrics text to this format.
     pub(crate) fn text(self, open_metrics: String) -> String {
         match self {
-            Format::Prometheus => prometheus(&open_metrics),
-            Format::OpenMetrics => open_metrics,
+            ExpositionFormat::Prometheus => prometheus(&open_metrics),
+            ExpositionFormat::OpenMetrics => open_metrics,
         }
     }
 }
@@ -73,9 +75,12 @@ mod tests {
     fn open_metrics_is_for_those_who_ask() {
         let scraper = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;\
                        q=0.3,*/*;q=0.1";
-        assert_eq!(Format::accepted([scraper].into_iter()), Format::OpenMetrics);
-        assert_eq!(Format::accepted(["*/*"].into_iter()), Format::Prometheus);
-        assert_eq!(Format::accepted(std::iter::empty()), Format::Prometheus);
+        assert_eq!(
+            ExpositionFormat::accepted([scraper].into_iter()),
+            ExpositionFormat::OpenMetrics
+        );
+        assert_eq!(ExpositionFormat::accepted(["*/*"].into_iter()), ExpositionFormat::Prometheus);
+        assert_eq!(ExpositionFormat::accepted(std::iter::empty()), ExpositionFormat::Prometheus);
     }
 
     #[test]
@@ -85,9 +90,9 @@ mod tests {
                             start\n# TYPE i_up_seconds gauge\n# UNIT i_up_seconds \
                             seconds\ni_up_seconds 2.5\n# HELP i_lost Lost ones\n# TYPE i_lost \
                             counter\ni_lost_total 0\n# EOF\n";
-        assert_eq!(Format::OpenMetrics.text(open_metrics.to_owned()), open_metrics);
+        assert_eq!(ExpositionFormat::OpenMetrics.text(open_metrics.to_owned()), open_metrics);
         assert_eq!(
-            Format::Prometheus.text(open_metrics.to_owned()),
+            ExpositionFormat::Prometheus.text(open_metrics.to_owned()),
             "# HELP i_build_info This program\n# TYPE i_build_info \
              gauge\ni_build_info{version=\"1\"} 1\n# HELP i_up_seconds Since the start\n# TYPE \
              i_up_seconds gauge\ni_up_seconds 2.5\n# HELP i_lost_total Lost ones\n# TYPE \

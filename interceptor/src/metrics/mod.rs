@@ -20,7 +20,7 @@ use std::time::Instant;
 use crate::audit::Audit;
 use crate::seam::MapFills;
 
-pub(crate) use format::Format;
+pub(crate) use format::ExpositionFormat;
 pub(crate) use sandbox::{Handshake, Mint, Opened, SandboxMetrics, Side};
 
 /// So many sandboxes may always be known.

@@ -71,7 +71,7 @@ fn directories_in(help: &str) -> Option<Vec<PathBuf>> {
 
 /// A file with our hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hook {
+pub(crate) struct HookFile {
     /// Its path.
     pub(crate) file: PathBuf,
     /// Why the engine would start containers without it.
@@ -79,10 +79,10 @@ pub(crate) struct Hook {
 }
 
 /// The files with our hook: those the engine reads, then unread ones in the usual directories.
-pub(crate) fn hooks(read: &[PathBuf]) -> Vec<Hook> {
-    let mut found: Vec<Hook> = read.iter().flat_map(|directory| hooks_in(directory)).collect();
+pub(crate) fn hooks(read: &[PathBuf]) -> Vec<HookFile> {
+    let mut found: Vec<HookFile> = read.iter().flat_map(|directory| hooks_in(directory)).collect();
     for unread in USUAL.map(PathBuf::from).iter().filter(|usual| !read.contains(usual)) {
-        found.extend(hooks_in(unread).into_iter().map(|hook| Hook {
+        found.extend(hooks_in(unread).into_iter().map(|hook| HookFile {
             fault: Some(format!("{PROGRAM} does not read {}", unread.display())),
             ..hook
         }));
@@ -91,7 +91,7 @@ pub(crate) fn hooks(read: &[PathBuf]) -> Vec<Hook> {
 }
 
 /// The files with our hook in one directory.
-pub(crate) fn hooks_in(directory: &Path) -> Vec<Hook> {
+pub(crate) fn hooks_in(directory: &Path) -> Vec<HookFile> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
@@ -104,7 +104,7 @@ pub(crate) fn hooks_in(directory: &Path) -> Vec<Hook> {
             arguments
                 .iter()
                 .any(|argument| argument == "oci-hook")
-                .then(|| Hook { fault: fault(&value), file })
+                .then(|| HookFile { fault: fault(&value), file })
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, mkdirat};
 
 use super::{Attempt, OciError};
 use crate::sandbox::read_only;
-use crate::sandbox::trust::Found;
+use crate::sandbox::trust::FoundFile;
 
 /// Maximum bundle size; distributions' bundles are about 250 KiB.
 const MAX_FILE: u64 = 16 << 20;
@@ -39,7 +39,7 @@ impl Rootfs {
 
     /// The regular file that `path` leads to in the container: its path without symlinks, and its
     /// content.
-    pub(crate) fn find(&self, path: &Path) -> Option<Found> {
+    pub(crate) fn find(&self, path: &Path) -> Option<FoundFile> {
         let named = self.look_up(path, OFlag::O_PATH).ok()?;
         let shown = PathBuf::from(format!("/proc/self/fd/{}", named.as_raw_fd()));
         if !fs::metadata(&shown).ok()?.is_file() {
@@ -49,7 +49,7 @@ impl Rootfs {
         let path = Path::new("/").join(resolved.strip_prefix(&self.path).ok()?);
         let mut content = Vec::new();
         File::open(&shown).ok()?.take(MAX_FILE).read_to_end(&mut content).ok()?;
-        Some(Found { path, content })
+        Some(FoundFile { path, content })
     }
 
     fn look_up(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {

@@ -51,7 +51,7 @@ pub(crate) enum Ask {
 
 /// A reply from the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub(crate) enum Reply {
     /// To [`Ask::Prepare`].
     Prepared {
         /// The sandbox's id.

@@ -51,7 +51,7 @@ enum What {
 
 /// The reply. The file comes as a descriptor unless there is an error number.
 #[derive(Debug, Serialize, Deserialize)]
-struct Opened {
+struct OpenReply {
     error: Option<i32>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn content_of(process: i32) -> io::Result<OwnedFd> {
 impl Attendant {
     /// Sends a request after the previous answer has arrived: only one is ever outstanding, so a
     /// late answer is never taken for a later request's.
-    fn ask(&mut self, wanted: &Wanted) -> io::Result<(Opened, Vec<OwnedFd>)> {
+    fn ask(&mut self, wanted: &Wanted) -> io::Result<(OpenReply, Vec<OwnedFd>)> {
         if self.is_behind {
             self.answer()?;
             tracing::info!("the attendant process answers again");
@@ -120,8 +120,8 @@ impl Attendant {
         self.answer()
     }
 
-    fn answer(&mut self) -> io::Result<(Opened, Vec<OwnedFd>)> {
-        let answer = self.channel.receive::<Opened>();
+    fn answer(&mut self) -> io::Result<(OpenReply, Vec<OwnedFd>)> {
+        let answer = self.channel.receive::<OpenReply>();
         let answer =
             answer.and_then(|answer| answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
         match &answer {
@@ -177,11 +177,11 @@ pub(crate) fn serve(channel: &Channel) -> Result<i32, SandboxError> {
     while let Ok(Some((wanted, _))) = channel.receive::<Wanted>() {
         let sent = match open(&wanted) {
             Ok(opened) => {
-                channel.send(&Opened { error: None }, &[std::os::fd::AsFd::as_fd(&opened)])
+                channel.send(&OpenReply { error: None }, &[std::os::fd::AsFd::as_fd(&opened)])
             }
             Err(error) => {
                 let number = error.raw_os_error().unwrap_or(libc::EIO);
-                channel.send(&Opened { error: Some(number) }, &[])
+                channel.send(&OpenReply { error: Some(number) }, &[])
             }
         };
         if sent.is_err() {

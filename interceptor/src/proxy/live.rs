@@ -42,9 +42,9 @@ pub(crate) struct Alive {
 
 /// What closes a connection, if a new policy does not permit it. To clone it takes no lock.
 #[derive(Clone)]
-pub(crate) struct Cut(Arc<AnyOpen>);
+pub(crate) struct Revocation(Arc<AnyOpen>);
 
-impl Cut {
+impl Revocation {
     /// What is cancelled then.
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.0.close
@@ -53,8 +53,8 @@ impl Cut {
 
 impl Alive {
     /// What closes it.
-    pub(crate) fn cut(&self) -> Cut {
-        Cut(self.open.clone())
+    pub(crate) fn cut(&self) -> Revocation {
+        Revocation(self.open.clone())
     }
 
     /// What is cancelled when it is to be closed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::audit::Audit;
 use crate::metrics::Metrics;
-use crate::tls::verify::Verifier;
+use crate::tls::verify::CertificateVerifier;
 use crate::tls::{TlsError, client};
 use crate::upstream::Upstream;
 
@@ -24,7 +24,7 @@ pub struct RuntimeOptions {
 #[derive(Debug)]
 pub struct Runtime {
     pub(crate) upstream: Upstream,
-    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) verifier: Arc<CertificateVerifier>,
     /// What sandboxes' TLS configurations towards origins are made from.
     pub(crate) client: Arc<rustls::ClientConfig>,
     pub(crate) audit: Audit,

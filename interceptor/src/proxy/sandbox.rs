@@ -162,7 +162,7 @@ impl Sandbox {
         let dns = DnsServer::new(DnsOptions {
             sandbox: id.clone(),
             names: names.clone(),
-            rules: Arc::new(Shared { rules: rules.clone(), refusals: refusals.clone() }),
+            rules: Arc::new(ResolverRules { rules: rules.clone(), refusals: refusals.clone() }),
             upstream: upstream.clone(),
             audit: runtime.audit.clone(),
             ipv6: true,
@@ -335,12 +335,12 @@ impl Sandbox {
 }
 
 /// The rules as the DNS resolver sees them.
-struct Shared {
+struct ResolverRules {
     rules: Arc<ArcSwap<Rules>>,
     refusals: Arc<Pace>,
 }
 
-impl dns::DnsRules for Shared {
+impl dns::DnsRules for ResolverRules {
     fn policy(&self) -> Arc<Policy> {
         self.rules.load().policy.clone()
     }

@@ -163,14 +163,14 @@ fn only_loopback() -> Result<bool, SandboxError> {
 }
 
 /// A command that is ready to start, with its standard descriptors.
-struct Prepared {
+struct ReadyCommand {
     launch: Launch,
     stdio: Vec<OwnedFd>,
     foreground: bool,
 }
 
 /// Handles orders until the command is to start; `None` if the supervisor hung up.
-fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<Prepared>, SandboxError> {
+fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<ReadyCommand>, SandboxError> {
     let (mut prepared, mut passed) = (None, false);
     loop {
         match channel.receive().context(|| "cannot receive orders".into())? {
@@ -192,7 +192,7 @@ fn wait_for_start(channel: &Channel, ipv6: bool) -> Result<Option<Prepared>, San
             // Nothing starts before the self-test has passed.
             Some((Order::Start { foreground }, _)) if passed => {
                 let Some((launch, stdio)) = prepared else { return Err(untimely()) };
-                return Ok(Some(Prepared { launch, stdio, foreground }));
+                return Ok(Some(ReadyCommand { launch, stdio, foreground }));
             }
             Some(_) => return Err(untimely()),
         }
@@ -245,8 +245,8 @@ fn own_group(foreground: bool) -> io::Result<()> {
 }
 
 /// Drops every privilege and starts the command.
-fn start(channel: &Channel, prepared: Prepared) -> Result<i32, SandboxError> {
-    let Prepared { launch, stdio, foreground } = prepared;
+fn start(channel: &Channel, prepared: ReadyCommand) -> Result<i32, SandboxError> {
+    let ReadyCommand { launch, stdio, foreground } = prepared;
     // Enter it by path, so that it is seen through the sandbox's mounts.
     if chdir(&launch.directory.0).is_err() {
         chdir("/").context(|| "cannot enter /".into())?;

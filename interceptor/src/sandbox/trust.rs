@@ -90,7 +90,7 @@ pub(crate) fn files(ca_pem: &str) -> Vec<TrustFile> {
 
 /// A file found in a container's file system.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundFile {
     /// Its path there, symlinks resolved.
     pub(crate) path: PathBuf,
     /// Its content.
@@ -102,13 +102,13 @@ pub(crate) struct Found {
 /// is not known yet.
 pub(crate) fn container_files(
     ca_pem: Option<&str>,
-    find: impl Fn(&Path) -> Option<Found>,
+    find: impl Fn(&Path) -> Option<FoundFile>,
     mounted: &[PathBuf],
 ) -> Vec<TrustFile> {
-    let look_up = |paths: &[&str]| -> Vec<Found> {
+    let look_up = |paths: &[&str]| -> Vec<FoundFile> {
         paths.iter().filter_map(|path| find(Path::new(path))).collect()
     };
-    let covers = |paths: &[&str], found: &[Found]| {
+    let covers = |paths: &[&str], found: &[FoundFile]| {
         let own = paths.iter().map(PathBuf::from).filter(|path| mounted.contains(path));
         let mut all: Vec<PathBuf> =
             found.iter().map(|found| found.path.clone()).chain(own).collect();

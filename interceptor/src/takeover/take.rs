@@ -15,7 +15,9 @@ use super::{
     HandedMember, PATIENCE, PROTOCOL, TakeoverError, TakeoverReply, TakeoverRequest, VERSION,
 };
 use crate::accept;
-use crate::fleet::{Enforced, Fleet, Known, LoadedPolicy, Member, Pins, Predecessor, Source};
+use crate::fleet::{
+    Enforced, Fleet, LoadedPolicy, Member, MemberDescription, Pins, Predecessor, Source,
+};
 use crate::ipc::ControlSocket;
 use crate::kernel::{Attachment, Inherited, LAYOUT};
 use crate::proxy::{HandedNames, HandedSandbox};
@@ -72,7 +74,7 @@ pub(crate) fn connect(control: &Path) -> Result<Option<Connected>, TakeoverError
 }
 
 /// A sandbox that is prepared here, while the old daemon still serves it.
-struct Prepared {
+struct PreparedSandbox {
     id: Arc<str>,
     cgroup: PathBuf,
     trust: PathBuf,
@@ -126,7 +128,7 @@ pub(crate) fn take(
     for (member, mut enforced) in serving {
         enforced.take_ownership();
         let (created, changed) = member.times;
-        let known = Known {
+        let known = MemberDescription {
             id: member.id.clone(),
             cgroup: member.cgroup,
             cgroup_id: enforced.kernel().0.cgroup_id(),
@@ -144,7 +146,7 @@ pub(crate) fn take(
 }
 
 /// The control socket, the program sets, and the prepared sandboxes.
-type Received = (OwnedFd, Vec<Inherited>, Vec<Prepared>);
+type Received = (OwnedFd, Vec<Inherited>, Vec<PreparedSandbox>);
 
 /// Receives everything up to the moment the other daemon pauses.
 fn heard(channel: &Channel, fleet: &Arc<Fleet>) -> Result<Received, TakeoverError> {
@@ -210,7 +212,7 @@ fn prepare(
     descriptors: Vec<OwnedFd>,
     fleet: &Fleet,
     inherited: &[Inherited],
-) -> Result<Prepared, String> {
+) -> Result<PreparedSandbox, String> {
     crate::fleet::check_id(&handed.id).map_err(|error| error.to_string())?;
     let mut proxy = handed.proxy;
     let source = handed.source.map_or(Source::Given, |path| Source::File(path.0));
@@ -237,7 +239,7 @@ fn prepare(
     let attachment = set.attachment(handed.cgroup_id, &handed.pins.0, cgroup.map(OwnedFd::from));
     let attachment = attachment.map_err(|error| error.to_string())?;
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| error.to_string());
-    Ok(Prepared {
+    Ok(PreparedSandbox {
         id: handed.id.into(),
         cgroup: handed.cgroup.0,
         trust: handed.trust.0,
@@ -253,11 +255,11 @@ fn prepare(
 }
 
 fn serve(
-    member: Prepared,
+    member: PreparedSandbox,
     fleet: &Fleet,
     inherited: &[Inherited],
 ) -> Result<(Serves, Enforced), String> {
-    let Prepared {
+    let PreparedSandbox {
         id,
         cgroup,
         trust,

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
-use super::verify::Verifier;
+use super::verify::CertificateVerifier;
 use super::{TlsError, provider};
 use crate::files;
 
@@ -25,7 +25,7 @@ const LARGEST_ROOTS: usize = 16 << 20;
 const SESSIONS: usize = 128;
 
 /// The verifier of origins' certificates, shared by all sandboxes because it has no state.
-pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
+pub fn verifier(extra: &[PathBuf]) -> Result<Arc<CertificateVerifier>, TlsError> {
     let mut given = Vec::new();
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
@@ -54,11 +54,11 @@ pub fn verifier(extra: &[PathBuf]) -> Result<Arc<Verifier>, TlsError> {
         return Err(TlsError::NoRoots);
     }
     let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
-    Ok(Arc::new(Verifier::new(roots, given)))
+    Ok(Arc::new(CertificateVerifier::new(roots, given)))
 }
 
 /// What the configurations of all sandboxes have in common: no sessions, no ALPN.
-pub(crate) fn base(verifier: Arc<Verifier>) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn base(verifier: Arc<CertificateVerifier>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut base = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         // Webpki's verifier, plus exact certificates: see `verify`.

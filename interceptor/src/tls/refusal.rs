@@ -18,7 +18,7 @@ const MOST_NAME: usize = 80;
 
 /// What is known about a handshake besides its error.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Attempt {
+pub(crate) struct HandshakeContext {
     /// Whether a credential governs the host, so that it cannot be passed through.
     pub governed: bool,
     /// Whether the origin asked for a client certificate.
@@ -45,7 +45,7 @@ pub(crate) fn in_chain<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opti
 }
 
 /// What failed, as a sentence about the origin that begins with "it" or "its".
-pub(crate) fn words(error: &io::Error, attempt: Attempt) -> String {
+pub(crate) fn words(error: &io::Error, attempt: HandshakeContext) -> String {
     match of_io(error) {
         Some(error) => of_tls(error, attempt),
         None if attempt.asked_for_certificate => certificate_missed(attempt),
@@ -54,7 +54,7 @@ pub(crate) fn words(error: &io::Error, attempt: Attempt) -> String {
 }
 
 /// For an origin that requires a client certificate.
-pub(crate) fn certificate_demanded(attempt: Attempt) -> String {
+pub(crate) fn certificate_demanded(attempt: HandshakeContext) -> String {
     format!(
         "it requires a client certificate, and there is none to present; {}",
         present_one(attempt)
@@ -63,7 +63,7 @@ pub(crate) fn certificate_demanded(attempt: Attempt) -> String {
 
 /// For an origin that asked for a client certificate and then ended the connection without an
 /// answer.
-pub(crate) fn certificate_missed(attempt: Attempt) -> String {
+pub(crate) fn certificate_missed(attempt: HandshakeContext) -> String {
     format!(
         "it asked for a client certificate, got none, and ended the connection without an answer; \
          if it needs one, {}",
@@ -71,7 +71,7 @@ pub(crate) fn certificate_missed(attempt: Attempt) -> String {
     )
 }
 
-fn present_one(attempt: Attempt) -> &'static str {
+fn present_one(attempt: HandshakeContext) -> &'static str {
     if attempt.governed {
         "put a proxy in front of it that presents one (a credential's host cannot be passed through)"
     } else {
@@ -80,7 +80,7 @@ fn present_one(attempt: Attempt) -> &'static str {
 }
 
 /// The end of a sentence that says what to do about an origin that the proxy cannot speak to.
-fn or_pass_through(attempt: Attempt) -> &'static str {
+fn or_pass_through(attempt: HandshakeContext) -> &'static str {
     if attempt.governed {
         "(as a credential's host it cannot be named in `network.passthrough`)"
     } else {
@@ -88,7 +88,7 @@ fn or_pass_through(attempt: Attempt) -> &'static str {
     }
 }
 
-fn nothing_in_common(attempt: Attempt) -> String {
+fn nothing_in_common(attempt: HandshakeContext) -> String {
     format!(
         "it has no TLS version and cipher suite in common with this proxy, which speaks TLS 1.3, \
          and TLS 1.2 with ECDHE and AES-GCM or ChaCha20-Poly1305; bring its TLS configuration up \
@@ -98,7 +98,7 @@ fn nothing_in_common(attempt: Attempt) -> String {
 }
 
 /// The same for a rustls error.
-pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
+pub(crate) fn of_tls(error: &Error, attempt: HandshakeContext) -> String {
     match error {
         Error::InvalidCertificate(problem) => of_certificate(problem, attempt),
         Error::AlertReceived(alert) => of_alert(*alert, attempt),
@@ -138,7 +138,7 @@ pub(crate) fn of_tls(error: &Error, attempt: Attempt) -> String {
     }
 }
 
-fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
+fn of_alert(alert: AlertDescription, attempt: HandshakeContext) -> String {
     use AlertDescription as Alert;
     match alert {
         Alert::CertificateRequired | Alert::NoCertificate => certificate_demanded(attempt),
@@ -172,7 +172,7 @@ fn of_alert(alert: AlertDescription, attempt: Attempt) -> String {
 }
 
 #[expect(clippy::too_many_lines, reason = "a table: one arm a problem")]
-fn of_certificate(problem: &CertificateError, attempt: Attempt) -> String {
+fn of_certificate(problem: &CertificateError, attempt: HandshakeContext) -> String {
     match problem {
         CertificateError::UnknownIssuer => "its certificate was not issued by a CA trusted here; \
                                             if that is intended, give its CA, or the certificate \
@@ -312,15 +312,15 @@ mod tests {
 
     use super::*;
 
-    fn said(error: Error, attempt: Attempt) -> String {
+    fn said(error: Error, attempt: HandshakeContext) -> String {
         words(&io::Error::new(io::ErrorKind::InvalidData, error), attempt)
     }
 
     #[test]
     fn t4_each_failure_says_what_it_is_and_what_would_help() {
-        let open = Attempt::default();
-        let asked = Attempt { asked_for_certificate: true, ..open };
-        let governed = Attempt { governed: true, ..open };
+        let open = HandshakeContext::default();
+        let asked = HandshakeContext { asked_for_certificate: true, ..open };
+        let governed = HandshakeContext { governed: true, ..open };
         let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let certificate = |error| Error::InvalidCertificate(error);
         let path = |error: webpki::Error| {

@@ -43,11 +43,11 @@ pub struct ServerConfigs {
     ca: Ca,
     key: Arc<dyn rustls::sign::SigningKey>,
     tickets: Arc<dyn ProducesTickets>,
-    state: Mutex<State>,
+    state: Mutex<MintState>,
     metrics: Arc<SandboxMetrics>,
 }
 
-struct State {
+struct MintState {
     configs: LruCache<Host, (Arc<ServerConfig>, Instant)>,
     tokens: f64,
     refilled: Instant,
@@ -75,7 +75,7 @@ impl ServerConfigs {
         let (tokens, refilled) = (burst as f64, Instant::now());
         // With a capacity, it would make room for all of them now.
         let configs = LruCache::unbounded();
-        let state = State { configs, tokens, refilled, per_second, burst };
+        let state = MintState { configs, tokens, refilled, per_second, burst };
         Ok(ServerConfigs { ca, key, tickets, state: Mutex::new(state), metrics })
     }
 

@@ -20,20 +20,24 @@ use super::ca::to_pem;
 
 /// Verifies the certificates of origins. It has no state.
 #[derive(Debug)]
-pub struct Verifier {
+pub struct CertificateVerifier {
     roots: Arc<WebPkiServerVerifier>,
     /// The certificates given by the operator, as DER.
     named: HashSet<CertificateDer<'static>>,
     given_pem: Arc<str>,
 }
 
-impl Verifier {
+impl CertificateVerifier {
     pub(super) fn new(
         roots: Arc<WebPkiServerVerifier>,
         given: Vec<CertificateDer<'static>>,
-    ) -> Verifier {
+    ) -> CertificateVerifier {
         let given_pem: String = given.iter().map(|certificate| to_pem(certificate)).collect();
-        Verifier { roots, named: given.into_iter().collect(), given_pem: given_pem.into() }
+        CertificateVerifier {
+            roots,
+            named: given.into_iter().collect(),
+            given_pem: given_pem.into(),
+        }
     }
 
     /// The certificates given by the operator, as PEM.
@@ -60,7 +64,7 @@ pub(super) fn is_ca_certificate(error: &rustls::OtherError) -> bool {
     matches!(error.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for CertificateVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -136,7 +140,7 @@ mod tests {
         IsCa::Ca(BasicConstraints::Unconstrained)
     }
 
-    fn verifier(given: &[&CertificateDer<'static>]) -> Verifier {
+    fn verifier(given: &[&CertificateDer<'static>]) -> CertificateVerifier {
         let mut roots = RootCertStore::empty();
         for certificate in given {
             roots.add((*certificate).clone()).unwrap();
@@ -144,12 +148,15 @@ mod tests {
         let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
             .unwrap();
-        Verifier::new(roots, given.iter().map(|certificate| (*certificate).clone()).collect())
+        CertificateVerifier::new(
+            roots,
+            given.iter().map(|certificate| (*certificate).clone()).collect(),
+        )
     }
 
     /// Verifies as of the year 2026.
     fn verify(
-        verifier: &Verifier,
+        verifier: &CertificateVerifier,
         certificate: &CertificateDer<'_>,
         name: &str,
     ) -> Result<(), Error> {

@@ -19,7 +19,7 @@ impl Generation {
 /// The key of a pooled connection. A credential is an index into one policy's list, so the key
 /// includes the generation of its rules.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub(crate) struct PoolKey {
     /// Plain or TLS.
     pub scheme: Scheme,
     /// The judged host, which is resolved, dialled, sent as SNI and verified.
@@ -30,7 +30,7 @@ pub(crate) struct Key {
     generation: Generation,
 }
 
-impl Key {
+impl PoolKey {
     /// The key for a host, with the credential that authenticates requests on the connection.
     pub(crate) fn new(
         generation: Generation,
@@ -38,8 +38,8 @@ impl Key {
         host: Host,
         port: u16,
         credential: Option<CredentialId>,
-    ) -> Key {
-        Key { scheme, host, port, credential, generation }
+    ) -> PoolKey {
+        PoolKey { scheme, host, port, credential, generation }
     }
 
     /// Whether a credential authenticates requests on the connection.

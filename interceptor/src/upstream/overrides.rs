@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// One `--resolve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
-    name: Pattern,
+    name: HostPattern,
     /// The port it applies to; `None` for any.
     port: Option<u16>,
     address: IpAddr,
@@ -19,7 +19,7 @@ pub struct Override {
 
 /// The names it applies to, ordered from the least to the most specific.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Pattern {
+enum HostPattern {
     /// `*`
     Any,
     /// `*.example.com`: any depth below, not the name itself. Contains `.example.com`.
@@ -28,21 +28,23 @@ enum Pattern {
     Exactly(String),
 }
 
-impl Pattern {
+impl HostPattern {
     fn matches(&self, name: &str) -> bool {
         match self {
-            Pattern::Any => true,
-            Pattern::Below(suffix) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
-            Pattern::Exactly(own) => own == name,
+            HostPattern::Any => true,
+            HostPattern::Below(suffix) => {
+                name.len() > suffix.len() && name.ends_with(suffix.as_str())
+            }
+            HostPattern::Exactly(own) => own == name,
         }
     }
 
     /// Larger is more specific.
     fn rank(&self) -> usize {
         match self {
-            Pattern::Any => 0,
-            Pattern::Below(suffix) => suffix.len(),
-            Pattern::Exactly(_) => usize::MAX,
+            HostPattern::Any => 0,
+            HostPattern::Below(suffix) => suffix.len(),
+            HostPattern::Exactly(_) => usize::MAX,
         }
     }
 }
@@ -116,16 +118,16 @@ fn address(text: &str) -> Result<IpAddr, &'static str> {
     }
 }
 
-fn pattern(text: &str) -> Result<Pattern, &'static str> {
+fn pattern(text: &str) -> Result<HostPattern, &'static str> {
     if let Ok(address) = address(text) {
-        return Ok(Pattern::Exactly(address.to_canonical().to_string()));
+        return Ok(HostPattern::Exactly(address.to_canonical().to_string()));
     }
     if text == "*" {
-        return Ok(Pattern::Any);
+        return Ok(HostPattern::Any);
     }
     match text.strip_prefix("*.") {
-        Some(below) => Ok(Pattern::Below(format!(".{}", name(below)?))),
-        None => Ok(Pattern::Exactly(name(text)?)),
+        Some(below) => Ok(HostPattern::Below(format!(".{}", name(below)?))),
+        None => Ok(HostPattern::Exactly(name(text)?)),
     }
 }
 

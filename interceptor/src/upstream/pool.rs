@@ -26,11 +26,11 @@ use super::body::Outgoing;
 use super::forgiving::Forgiving;
 use super::h1::H1;
 pub(crate) use super::h1::SendError;
-pub(crate) use super::key::{Generation, Key};
+pub(crate) use super::key::{Generation, PoolKey};
 use super::{Upstream, UpstreamError};
 use crate::metrics::{Handshake, SandboxMetrics, Side};
 use crate::tls::client::{ClientConfigs, watched};
-use crate::tls::refusal::{self, Attempt};
+use crate::tls::refusal::{self, HandshakeContext};
 
 /// How long to keep an idle connection; most origins keep theirs for 60 s or longer.
 const IDLE: Duration = Duration::from_secs(30);
@@ -112,7 +112,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pool: Arc<Pool>,
-    key: Key,
+    key: PoolKey,
     /// `None` for HTTP/2, which stays in the pool while in use.
     connection: Option<(H1, SocketAddr)>,
 }
@@ -146,12 +146,12 @@ struct Shared {
 struct PoolState {
     /// The current rules' generation: connections of others are neither kept nor handed out.
     generation: Generation,
-    idle: HashMap<Key, VecDeque<Idle>>,
+    idle: HashMap<PoolKey, VecDeque<Idle>>,
     count: usize,
-    shared: HashMap<Key, Shared>,
+    shared: HashMap<PoolKey, Shared>,
     /// Locks held while dialling an HTTP/2 connection, so that others wait instead of opening their
     /// own.
-    dialling: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+    dialling: HashMap<PoolKey, Arc<tokio::sync::Mutex<()>>>,
     /// Origins known to support only one HTTP version.
     only: HashMap<(Host, u16), Version>,
     /// Nothing was here to expire, and [`Pool::occupied`] waits until something is.
@@ -203,7 +203,7 @@ impl Pool {
     }
 
     /// Takes a usable connection from the pool.
-    pub(crate) fn take(&self, key: &Key, h2: bool) -> Option<Connection> {
+    pub(crate) fn take(&self, key: &PoolKey, h2: bool) -> Option<Connection> {
         let mut state = self.lock();
         if key.generation() != state.generation {
             return None;
@@ -244,13 +244,13 @@ impl Pool {
     }
 
     /// Whether the pool probably has a connection for a request.
-    pub(crate) fn has(&self, key: &Key, h2: bool) -> bool {
+    pub(crate) fn has(&self, key: &PoolKey, h2: bool) -> bool {
         let state = self.lock();
         (h2 && state.shared.get(key).is_some_and(|shared| !shared.sender.is_closed()))
             || state.idle.get(key).is_some_and(|queue| !queue.is_empty())
     }
 
-    fn put(&self, key: Key, idle: Idle) {
+    fn put(&self, key: PoolKey, idle: Idle) {
         let mut state = self.lock();
         if key.generation() != state.generation || state.count >= MOST_IDLE {
             return;
@@ -312,7 +312,7 @@ impl Pool {
     }
 
     /// Shares an HTTP/2 connection.
-    fn share(&self, key: &Key, sender: http2::SendRequest<Outgoing>, address: SocketAddr) {
+    fn share(&self, key: &PoolKey, sender: http2::SendRequest<Outgoing>, address: SocketAddr) {
         let mut state = self.lock();
         if key.generation() == state.generation {
             state.shared.insert(key.clone(), Shared { sender, address, since: Instant::now() });
@@ -330,7 +330,7 @@ impl Pool {
     pub(crate) async fn get(
         self: &Arc<Pool>,
         policy: &Policy,
-        key: &Key,
+        key: &PoolKey,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
         if let Some(connection) = self.take(key, h2) {
@@ -357,7 +357,7 @@ impl Pool {
     pub(crate) async fn renewed(
         self: &Arc<Pool>,
         policy: &Policy,
-        key: &Key,
+        key: &PoolKey,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
         self.dial(policy, key, self.speaks(key, h2)).await
@@ -365,7 +365,7 @@ impl Pool {
 
     /// Whether to offer HTTP/2: as wanted, unless the origin is known to support only the other
     /// version.
-    fn speaks(&self, key: &Key, wanted_h2: bool) -> bool {
+    fn speaks(&self, key: &PoolKey, wanted_h2: bool) -> bool {
         if key.scheme == Scheme::Http {
             return false;
         }
@@ -375,7 +375,7 @@ impl Pool {
         }
     }
 
-    fn remember(&self, key: &Key, version: Version) {
+    fn remember(&self, key: &PoolKey, version: Version) {
         let mut state = self.lock();
         if state.only.len() >= MOST_REMEMBERED {
             state.only.clear();
@@ -387,7 +387,7 @@ impl Pool {
     pub(crate) async fn dial(
         self: &Arc<Pool>,
         policy: &Policy,
-        key: &Key,
+        key: &PoolKey,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
         let (sender, address, asked_for_certificate) = match self.handshake(policy, key, h2).await {
@@ -411,7 +411,7 @@ impl Pool {
     async fn handshake(
         &self,
         policy: &Policy,
-        key: &Key,
+        key: &PoolKey,
         h2: bool,
     ) -> Result<(Sender, SocketAddr, bool), ConnectError> {
         let dialed = self.upstream.connect(policy, &key.host, key.port).await?;
@@ -439,7 +439,7 @@ impl Pool {
     async fn tls(
         &self,
         stream: Forgiving<TcpStream>,
-        key: &Key,
+        key: &PoolKey,
         h2: bool,
     ) -> Result<(Sender, bool), ConnectError> {
         let name = match &key.host {
@@ -451,7 +451,8 @@ impl Pool {
         let config = if h2 { self.tls.h2() } else { self.tls.h1() };
         let (stream, asked) =
             watched(TlsConnector::from(config.clone()).connect(name, stream)).await;
-        let attempt = Attempt { governed: key.is_governed(), asked_for_certificate: asked };
+        let attempt =
+            HandshakeContext { governed: key.is_governed(), asked_for_certificate: asked };
         let stream = stream.map_err(|error| explain(&error, attempt))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if !negotiated_h2 {
@@ -483,7 +484,7 @@ impl Pool {
     pub(crate) async fn send(
         self: &Arc<Pool>,
         connection: Connection,
-        key: &Key,
+        key: &PoolKey,
         request: http::Request<Outgoing>,
     ) -> Result<(http::Response<hyper::body::Incoming>, Lease), SendError> {
         let (pool, key, address) = (self.clone(), key.clone(), connection.address);
@@ -511,7 +512,7 @@ impl Connection {
 }
 
 /// Explains a failed TLS handshake.
-fn explain(error: &io::Error, attempt: Attempt) -> ConnectError {
+fn explain(error: &io::Error, attempt: HandshakeContext) -> ConnectError {
     use rustls::{AlertDescription, Error};
     tracing::debug!(%error, "a TLS handshake with an origin failed");
     match refusal::of_io(error) {

@@ -23,13 +23,13 @@ async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
     (Pool::new(generation, upstream, tls, metrics), listener)
 }
 
-fn key(generation: Generation, credential: Option<usize>) -> Key {
+fn key(generation: Generation, credential: Option<usize>) -> PoolKey {
     let host = Host::parse("api.example.com").unwrap();
-    Key::new(generation, Scheme::Http, host, 80, credential.map(CredentialId))
+    PoolKey::new(generation, Scheme::Http, host, 80, credential.map(CredentialId))
 }
 
 /// The lease of a request that is under way on a connection.
-async fn lease(pool: &Arc<Pool>, key: &Key, connection: Connection) -> Lease {
+async fn lease(pool: &Arc<Pool>, key: &PoolKey, connection: Connection) -> Lease {
     let Sender::H1(mut sender) = connection.sender else { panic!("HTTP/2 is shared, not leased") };
     sender.ready().await.unwrap();
     Lease { pool: pool.clone(), key: key.clone(), connection: Some((sender, connection.address)) }

@@ -24,7 +24,7 @@ mod verify;
 
 pub use key::{ChainKey, ChainKeyError};
 pub(super) use seal::{Chain, Position};
-pub use verify::{Chained, Fault, Flaw, Note, Verifier};
+pub use verify::{ChainVerifier, Chained, Fault, Flaw, Note};
 
 /// A MAC, in bytes.
 type Mac = [u8; 32];

@@ -28,7 +28,7 @@ fn emit(audit: &Audit, paths: std::ops::Range<u32>) {
 
 /// What verification says of these files, in this order.
 fn verify(files: &[&[u8]], expect_end: bool) -> Result<(Chained, Vec<Note>), Fault> {
-    let mut verifier = Verifier::new(key());
+    let mut verifier = ChainVerifier::new(key());
     let mut notes = Vec::new();
     for file in files {
         verifier.next_file();
@@ -140,7 +140,7 @@ proptest! {
 
 #[test]
 fn another_key_verifies_nothing() {
-    let mut verifier = Verifier::new(ChainKey::new(&[8; 32]).unwrap());
+    let mut verifier = ChainVerifier::new(ChainKey::new(&[8; 32]).unwrap());
     assert_eq!(verifier.line(lines(&WHOLE)[0]), Err(Fault { line: 1, flaw: Flaw::Altered }));
 }
 

@@ -9,7 +9,7 @@ use super::{ChainKey, ENDED, Mac, ORIGIN, RESUMED, ROTATED, STARTED};
 
 /// Verifies a chain. Feed it all lines in order; stop at the first fault.
 #[derive(Debug)]
-pub struct Verifier {
+pub struct ChainVerifier {
     key: ChainKey,
     /// The MAC and the number of the last line.
     last: Option<(Mac, u64)>,
@@ -117,10 +117,10 @@ struct Content {
     seq: Option<u64>,
 }
 
-impl Verifier {
+impl ChainVerifier {
     /// A verifier for a new chain.
-    pub fn new(key: ChainKey) -> Verifier {
-        Verifier {
+    pub fn new(key: ChainKey) -> ChainVerifier {
+        ChainVerifier {
             key,
             last: None,
             ended: false,

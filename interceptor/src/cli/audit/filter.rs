@@ -9,16 +9,16 @@ use super::record::ParsedRecord;
 
 /// Options that select records. A record must match all of them.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(in crate::cli) struct Filter {
+pub(in crate::cli) struct RecordFilter {
     /// Only records with this decision.
     #[arg(long, value_enum, value_name = "DECISION")]
-    pub(super) decision: Option<Decision>,
+    pub(super) decision: Option<DecisionOption>,
     /// Only records for this host; `*.example.com` matches every name below example.com.
     #[arg(long, value_name = "HOST")]
     pub(super) host: Option<String>,
     /// Only records of this kind.
     #[arg(long, value_enum, value_name = "KIND")]
-    pub(super) kind: Option<Kind>,
+    pub(super) kind: Option<KindOption>,
     /// Only records since this time: 30s, 10m, 2h or 7d ago, or a time such as
     /// 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN")]
@@ -27,26 +27,26 @@ pub(in crate::cli) struct Filter {
 
 /// A decision, as an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Decision {
+pub(super) enum DecisionOption {
     /// Permitted.
     Allow,
     /// Refused.
     Deny,
 }
 
-impl Decision {
+impl DecisionOption {
     /// The name in records.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Decision::Allow => "allow",
-            Decision::Deny => "deny",
+            DecisionOption::Allow => "allow",
+            DecisionOption::Deny => "deny",
         }
     }
 }
 
 /// A kind of record, as an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(super) enum KindOption {
     /// Connections without a request.
     Connection,
     /// DNS lookups.
@@ -57,13 +57,13 @@ pub(super) enum Kind {
     Lifecycle,
 }
 
-impl Kind {
+impl KindOption {
     fn as_str(self) -> &'static str {
         match self {
-            Kind::Connection => "connection",
-            Kind::Dns => "dns",
-            Kind::Request => "request",
-            Kind::Lifecycle => "lifecycle",
+            KindOption::Connection => "connection",
+            KindOption::Dns => "dns",
+            KindOption::Request => "request",
+            KindOption::Lifecycle => "lifecycle",
         }
     }
 }
@@ -102,7 +102,7 @@ pub(super) fn duration(text: &str) -> Option<SignedDuration> {
     Some(SignedDuration::from_secs(i64::from(number) * seconds))
 }
 
-impl Filter {
+impl RecordFilter {
     /// Whether a record matches.
     pub(super) fn wants(&self, record: &ParsedRecord) -> bool {
         self.decision.is_none_or(|wanted| record.decision.as_deref() == Some(wanted.as_str()))
@@ -139,21 +139,23 @@ mod tests {
             kind: "dns".into(),
             ..ParsedRecord::default()
         };
-        let filter =
-            Filter { since: Some("2026-01-31T12:00:00Z".parse().unwrap()), ..Filter::default() };
+        let filter = RecordFilter {
+            since: Some("2026-01-31T12:00:00Z".parse().unwrap()),
+            ..RecordFilter::default()
+        };
         assert!(filter.wants(&record("2026-01-31T12:00:00.000000Z")));
         assert!(
             !filter.wants(&record("2026-01-31T11:59:59.999999Z"))
                 && !filter.wants(&record("yesterday"))
         );
-        let filter = Filter {
+        let filter = RecordFilter {
             since: Some("2h".parse().unwrap()),
-            kind: Some(Kind::Dns),
-            ..Filter::default()
+            kind: Some(KindOption::Dns),
+            ..RecordFilter::default()
         };
         assert!(filter.wants(&record(&Timestamp::now().to_string())));
         assert!(
-            !Filter { kind: Some(Kind::Request), ..filter }
+            !RecordFilter { kind: Some(KindOption::Request), ..filter }
                 .wants(&record(&Timestamp::now().to_string()))
         );
         for wrong in ["", "h", "-3h", "3", "3y", "é", "99999999999h"] {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::filter::Filter;
+use super::filter::RecordFilter;
 use super::follow::Last as LastLines;
 use super::lines::Lines;
 use super::record::ParsedRecord;
@@ -24,7 +24,7 @@ Each `run` keeps its records for the user who started it, also under sudo, unles
 pub(super) struct Last {
     /// Which records.
     #[command(flatten)]
-    filter: Filter,
+    filter: RecordFilter,
     /// How many records to show, the last ones [default: all].
     #[arg(short = 'n', long, value_name = "NUMBER")]
     lines: Option<usize>,

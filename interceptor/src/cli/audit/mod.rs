@@ -16,13 +16,13 @@ mod verify;
 
 use std::process::ExitCode;
 
-pub(super) use self::filter::Filter;
+pub(super) use self::filter::RecordFilter;
 pub(super) use self::tail::{Tail, run as tail};
 
 /// The arguments of `interceptor audit`.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
-pub struct Audit {
+pub struct AuditCommand {
     /// What to do.
     #[command(subcommand)]
     command: Command,
@@ -42,7 +42,7 @@ enum Command {
 }
 
 /// Runs the command.
-pub fn run(arguments: Audit) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: AuditCommand) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Tail(arguments) => tail::run(arguments),
         Command::Last(arguments) => last::run(&arguments),

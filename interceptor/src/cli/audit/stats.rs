@@ -10,7 +10,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::filter::{Filter, Since};
+use super::filter::{RecordFilter, Since};
 use super::lines::{Line, Lines};
 use super::record::ParsedRecord;
 use super::{pattern, show, tail};
@@ -51,7 +51,7 @@ pub(super) struct Stats {
     span: Option<Duration>,
     /// Which records.
     #[command(flatten)]
-    filter: Filter,
+    filter: RecordFilter,
     /// How many rows to show, most frequent first.
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     top: usize,
@@ -84,7 +84,7 @@ struct Count {
 
 /// Everything that was counted.
 #[derive(Debug, Default)]
-struct Counts {
+struct Statistics {
     subjects: HashMap<Subject, Count>,
     /// Records beyond the limit of rows.
     others: u64,
@@ -96,7 +96,7 @@ struct Counts {
 
 /// Runs the command.
 pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
-    let mut counts = Counts::default();
+    let mut counts = Statistics::default();
     let wanted = |record: &ParsedRecord| {
         arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox)
             && arguments.filter.wants(record)
@@ -107,7 +107,7 @@ pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
     if let (true, Some(sandbox)) = (arguments.files.is_empty(), &arguments.sandbox) {
         // Everything kept, unless --since asks for less.
         let since = arguments.filter.since.unwrap_or(Since(Timestamp::UNIX_EPOCH));
-        let query = tail::query(&Filter { since: Some(since), ..arguments.filter.clone() });
+        let query = tail::query(&RecordFilter { since: Some(since), ..arguments.filter.clone() });
         let span = arguments.span.unwrap_or(tail::KEPT_COME);
         let path = events::path(sandbox, &query);
         let outcome = events::follow(&arguments.control, &path, Some(span), |event| {
@@ -146,7 +146,7 @@ fn read(path: &Path, mut each: impl FnMut(Line)) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Counts {
+impl Statistics {
     fn line(&mut self, line: Line, wanted: &impl Fn(&ParsedRecord) -> bool) {
         let record = match line {
             Line::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return,
@@ -277,15 +277,15 @@ fn bounded(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn counted(lines: &[&str]) -> Counts {
-        let mut counts = Counts::default();
+    fn counted(lines: &[&str]) -> Statistics {
+        let mut counts = Statistics::default();
         for line in lines {
             counts.line(Line::Whole(line.as_bytes().to_vec()), &|_| true);
         }
         counts
     }
 
-    fn printed(counts: &Counts, top: usize) -> String {
+    fn printed(counts: &Statistics, top: usize) -> String {
         let mut out = Vec::new();
         counts.print(&mut out, top).unwrap();
         String::from_utf8(out).unwrap()
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_different_paths_does_not_fill_the_memory() {
-        let mut counts = Counts::default();
+        let mut counts = Statistics::default();
         for number in 0..MOST + 10 {
             let record = ParsedRecord {
                 host: Some(format!("h{number}")),

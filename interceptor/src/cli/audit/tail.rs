@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::filter::Filter;
+use super::filter::RecordFilter;
 use super::follow::{Followed, Last, pause};
 use super::lines::Line;
 use super::record::ParsedRecord;
@@ -41,7 +41,7 @@ pub(in crate::cli) struct Tail {
     control: PathBuf,
     /// Which records.
     #[command(flatten)]
-    filter: Filter,
+    filter: RecordFilter,
     /// How many records of FILE to show first [default: 10; all with --since].
     #[arg(short = 'n', long, value_name = "NUMBER")]
     lines: Option<usize>,
@@ -58,7 +58,7 @@ impl Tail {
     pub(in crate::cli) fn of_daemon(
         sandbox: String,
         control: PathBuf,
-        filter: Filter,
+        filter: RecordFilter,
         json: bool,
     ) -> Tail {
         Tail {
@@ -152,7 +152,7 @@ fn from_daemon(arguments: &Tail, sandbox: &str, printer: &Printer) -> anyhow::Re
 }
 
 /// The part of the filter that the daemon applies; the rest is applied here.
-pub(super) fn query(filter: &Filter) -> Vec<(&'static str, String)> {
+pub(super) fn query(filter: &RecordFilter) -> Vec<(&'static str, String)> {
     let mut query = Vec::new();
     query.extend(filter.decision.map(|decision| ("decision", decision.as_str().to_owned())));
     query.extend(filter.host.clone().map(|host| ("host", host)));

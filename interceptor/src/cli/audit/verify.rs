@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::audit::{ChainKey, Chained, Fault, Verifier};
+use crate::audit::{ChainKey, ChainVerifier, Chained, Fault};
 use crate::cli::policy_file::printable;
 use crate::files;
 use crate::words;
@@ -53,7 +53,7 @@ struct Remark {
 
 /// Runs the command.
 pub(super) fn run(arguments: Verify) -> anyhow::Result<ExitCode> {
-    let mut verifier = Verifier::new(ChainKey::read(&arguments.key)?);
+    let mut verifier = ChainVerifier::new(ChainKey::read(&arguments.key)?);
     let mut notes = Vec::new();
     let mut fault = None;
     let mut last = String::new();
@@ -81,7 +81,7 @@ pub(super) fn run(arguments: Verify) -> anyhow::Result<ExitCode> {
 fn check(
     path: &Path,
     name: &str,
-    verifier: &mut Verifier,
+    verifier: &mut ChainVerifier,
     notes: &mut Vec<Remark>,
 ) -> anyhow::Result<Option<Fault>> {
     let context = || format!("cannot read the audit file {}", printable(name));

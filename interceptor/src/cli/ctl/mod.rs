@@ -15,8 +15,8 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::Value;
 
-use super::audit::{Filter, Tail};
-use super::daemon::client::{self, Answer, Failure, Question};
+use super::audit::{RecordFilter, Tail};
+use super::daemon::client::{self, ApiError, ApiRequest, ApiResponse};
 use super::daemon::{SOCKET, block_on, conclude_any};
 use super::policy_file;
 
@@ -50,10 +50,10 @@ pub struct Ctl {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Lists, shows, creates and deletes sandboxes.
-    Sandboxes(sandboxes::Sandboxes),
+    Sandboxes(sandboxes::SandboxesCommand),
     /// Shows or replaces the policy of a sandbox.
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(PolicyCommand),
     /// Follows the audit records of a sandbox.
     Audit {
         /// The sandbox.
@@ -61,7 +61,7 @@ enum Command {
         id: String,
         /// Which records.
         #[command(flatten)]
-        filter: Filter,
+        filter: RecordFilter,
     },
     /// Lists the daemon's network profiles.
     Profiles,
@@ -77,7 +77,7 @@ enum Command {
 
 /// What to do with a policy.
 #[derive(Debug, Subcommand)]
-enum Policy {
+enum PolicyCommand {
     /// Prints the policy without its keys.
     Get {
         /// The sandbox.
@@ -101,11 +101,11 @@ enum Policy {
 /// Runs the command.
 pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
     let Ctl { control, json, command } = arguments;
-    let to = Daemon { control, json };
+    let to = DaemonClient { control, json };
     conclude_any(match command {
         Command::Sandboxes(arguments) => sandboxes::run(&to, arguments),
-        Command::Policy(Policy::Get { id }) => sandboxes::policy(&to, &id),
-        Command::Policy(Policy::Put { id, file, close }) => put(&to, &id, &file, close),
+        Command::Policy(PolicyCommand::Get { id }) => sandboxes::policy(&to, &id),
+        Command::Policy(PolicyCommand::Put { id, file, close }) => put(&to, &id, &file, close),
         Command::Audit { id, filter } => {
             return super::audit::tail(Tail::of_daemon(id, to.control, filter, json));
         }
@@ -117,18 +117,18 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
         }
         Command::Health => to.get("/healthz").and_then(|value| to.print(&value, print::health)),
         Command::Metrics => {
-            to.ask(Question::get("/metrics")).and_then(|answer| Ok(print::raw(&answer.body)?))
+            to.ask(ApiRequest::get("/metrics")).and_then(|answer| Ok(print::raw(&answer.body)?))
         }
         Command::Openapi => to.get("/openapi.json").and_then(|value| to.print(&value, print::json)),
     })
 }
 
-fn put(to: &Daemon, id: &str, file: &std::path::Path, close: bool) -> anyhow::Result<()> {
+fn put(to: &DaemonClient, id: &str, file: &std::path::Path, close: bool) -> anyhow::Result<()> {
     let text = policy_file::read_strict(file)?;
     let close = if close { "?close=true" } else { "" };
     let path = format!("{}/policy{close}", sandboxes::path(id));
     let body = Some(("application/json", text.as_bytes().to_vec()));
-    let value = to.value(Question { method: Method::PUT, path, body })?;
+    let value = to.value(ApiRequest { method: Method::PUT, path, body })?;
     to.print(&value, |out, value| {
         writeln!(out, "{}: policy replaced", print::text(&value["id"]))?;
         print::warnings(out, value)
@@ -136,21 +136,21 @@ fn put(to: &Daemon, id: &str, file: &std::path::Path, close: bool) -> anyhow::Re
 }
 
 /// The daemon, and how to print its responses.
-struct Daemon {
+struct DaemonClient {
     control: PathBuf,
     json: bool,
 }
 
-impl Daemon {
+impl DaemonClient {
     /// Sends a request; an error status is an error.
-    fn ask(&self, question: Question) -> anyhow::Result<Answer> {
+    fn ask(&self, question: ApiRequest) -> anyhow::Result<ApiResponse> {
         Ok(block_on(client::ask(&self.control, question))?)
     }
 
     /// Sends a request and parses the JSON response.
-    fn value(&self, question: Question) -> anyhow::Result<Value> {
+    fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
         let answer = self.ask(question)?;
-        Ok(serde_json::from_slice(&answer.body).map_err(|error| Failure::Malformed {
+        Ok(serde_json::from_slice(&answer.body).map_err(|error| ApiError::Malformed {
             path: self.control.clone(),
             what: format!("its answer is not JSON: {error}"),
         })?)
@@ -158,7 +158,7 @@ impl Daemon {
 
     /// GETs a path.
     fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.value(Question::get(path))
+        self.value(ApiRequest::get(path))
     }
 
     /// Prints a value, as JSON or with `human`.

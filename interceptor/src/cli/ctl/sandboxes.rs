@@ -8,14 +8,14 @@ use http::Method;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{Daemon, print};
-use crate::cli::daemon::client::Question;
+use super::{DaemonClient, print};
+use crate::cli::daemon::client::ApiRequest;
 use crate::cli::daemon::events;
 use crate::cli::policy_file;
 
 /// The arguments of `interceptor ctl sandboxes`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Sandboxes {
+pub(super) struct SandboxesCommand {
     /// What to do [default: list].
     #[command(subcommand)]
     command: Option<Command>,
@@ -67,7 +67,7 @@ struct Create {
 }
 
 /// Runs the command.
-pub(super) fn run(to: &Daemon, arguments: Sandboxes) -> anyhow::Result<()> {
+pub(super) fn run(to: &DaemonClient, arguments: SandboxesCommand) -> anyhow::Result<()> {
     match arguments.command.unwrap_or(Command::List) {
         Command::List => to.print(&to.get("/v1/sandboxes")?, print::sandboxes),
         Command::Show { id } => to.print(&to.get(&path(&id))?, print::sandbox),
@@ -75,11 +75,11 @@ pub(super) fn run(to: &Daemon, arguments: Sandboxes) -> anyhow::Result<()> {
             let body = body(&arguments)?;
             let body = Some(("application/json", body.as_bytes().to_vec()));
             let question =
-                Question { method: Method::POST, path: "/v1/sandboxes".to_owned(), body };
+                ApiRequest { method: Method::POST, path: "/v1/sandboxes".to_owned(), body };
             to.print(&to.value(question)?, print::created)
         }
         Command::Delete { id } => {
-            to.ask(Question { method: Method::DELETE, path: path(&id), body: None })?;
+            to.ask(ApiRequest { method: Method::DELETE, path: path(&id), body: None })?;
             to.print(&serde_json::json!({ "deleted": id }), |out, value| {
                 writeln!(out, "{}: removed", print::text(&value["deleted"]))
             })
@@ -88,7 +88,7 @@ pub(super) fn run(to: &Daemon, arguments: Sandboxes) -> anyhow::Result<()> {
 }
 
 /// Prints the policy of a sandbox.
-pub(super) fn policy(to: &Daemon, id: &str) -> anyhow::Result<()> {
+pub(super) fn policy(to: &DaemonClient, id: &str) -> anyhow::Result<()> {
     let value = to.get(&path(id))?;
     to.print(&value["policy"], print::json)
 }

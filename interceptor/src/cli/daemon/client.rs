@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a request to the daemon failed.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum Failure {
+pub(in crate::cli) enum ApiError {
     /// Nothing answers at the socket.
     #[error("cannot reach the daemon at {path}: {cause}{remedy}", path = path.display())]
     Unreachable {
@@ -58,14 +58,14 @@ pub(in crate::cli) enum Failure {
 
 /// A successful response.
 #[derive(Debug)]
-pub(in crate::cli) struct Answer {
+pub(in crate::cli) struct ApiResponse {
     /// Its body.
     pub(in crate::cli) body: Bytes,
 }
 
 /// A request.
 #[derive(Debug)]
-pub(in crate::cli) struct Question {
+pub(in crate::cli) struct ApiRequest {
     /// The method.
     pub(in crate::cli) method: Method,
     /// The path, with a query or without.
@@ -74,22 +74,25 @@ pub(in crate::cli) struct Question {
     pub(in crate::cli) body: Option<(&'static str, Vec<u8>)>,
 }
 
-impl Question {
+impl ApiRequest {
     /// A GET.
-    pub(in crate::cli) fn get(path: impl Into<String>) -> Question {
-        Question { method: Method::GET, path: path.into(), body: None }
+    pub(in crate::cli) fn get(path: impl Into<String>) -> ApiRequest {
+        ApiRequest { method: Method::GET, path: path.into(), body: None }
     }
 }
 
 /// Sends a request and reads the whole response.
-pub(in crate::cli) async fn ask(socket: &Path, question: Question) -> Result<Answer, Failure> {
-    let malformed = |what: String| Failure::Malformed { path: socket.to_owned(), what };
+pub(in crate::cli) async fn ask(
+    socket: &Path,
+    question: ApiRequest,
+) -> Result<ApiResponse, ApiError> {
+    let malformed = |what: String| ApiError::Malformed { path: socket.to_owned(), what };
     let late = || malformed(format!("no answer within {} seconds", PATIENCE.as_secs()));
     let answer = begin(socket, question).await?;
     let body = Limited::new(answer.into_body(), LONGEST).collect();
     let body = tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())?;
     let body = body.map_err(|error| malformed(error.to_string()))?.to_bytes();
-    Ok(Answer { body })
+    Ok(ApiResponse { body })
 }
 
 /// Connects, waiting if the listen queue is full.
@@ -108,9 +111,9 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
 /// Sends a request and waits for the head of a successful response.
 pub(in crate::cli) async fn begin(
     socket: &Path,
-    question: Question,
-) -> Result<Response<Incoming>, Failure> {
-    let malformed = |what: String| Failure::Malformed { path: socket.to_owned(), what };
+    question: ApiRequest,
+) -> Result<Response<Incoming>, ApiError> {
+    let malformed = |what: String| ApiError::Malformed { path: socket.to_owned(), what };
     let stream = connect(socket).await.map_err(|cause| unreachable(socket, cause))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -132,7 +135,7 @@ pub(in crate::cli) async fn begin(
         .map_err(|_| malformed(format!("no answer within {} seconds", PATIENCE.as_secs())))?
         .map_err(|error| match is_ours(socket) {
             true => malformed(error.to_string()),
-            false => Failure::Foreign { path: socket.to_owned() },
+            false => ApiError::Foreign { path: socket.to_owned() },
         })?;
     if answer.status().is_success() {
         return Ok(answer);
@@ -144,7 +147,7 @@ pub(in crate::cli) async fn begin(
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
-    Err(Failure::Refused(Box::new(DaemonProblem::read(status, &body).at(&question.path))))
+    Err(ApiError::Refused(Box::new(DaemonProblem::read(status, &body).at(&question.path))))
 }
 
 /// Whether this user may use the daemon: root or the socket's owner.
@@ -154,7 +157,7 @@ fn is_ours(socket: &Path) -> bool {
         || std::fs::metadata(socket).is_ok_and(|metadata| metadata.uid() == user.as_raw())
 }
 
-fn unreachable(socket: &Path, cause: io::Error) -> Failure {
+fn unreachable(socket: &Path, cause: io::Error) -> ApiError {
     let remedy = match cause.kind() {
         io::ErrorKind::NotFound => {
             "; start it with `interceptor serve`, or name its socket with --control"
@@ -167,5 +170,5 @@ fn unreachable(socket: &Path, cause: io::Error) -> Failure {
         }
         _ => "",
     };
-    Failure::Unreachable { path: socket.to_owned(), cause, remedy }
+    ApiError::Unreachable { path: socket.to_owned(), cause, remedy }
 }

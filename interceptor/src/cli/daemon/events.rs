@@ -7,7 +7,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::client::{self, Failure, Question};
+use super::client::{self, ApiError, ApiRequest};
 
 /// The largest event accepted, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -44,11 +44,11 @@ pub(in crate::cli) fn follow(
     path: &str,
     limit: Option<Duration>,
     mut each: impl FnMut(Event) -> io::Result<()>,
-) -> Result<(), Failure> {
+) -> Result<(), ApiError> {
     super::block_on(async {
-        let answer = client::begin(socket, Question::get(path)).await?;
+        let answer = client::begin(socket, ApiRequest::get(path)).await?;
         let mut body = answer.into_body();
-        let mut events = Events::default();
+        let mut events = EventParser::default();
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
         let up = async {
             match deadline {
@@ -65,7 +65,7 @@ pub(in crate::cli) fn follow(
                 () = reader_left() => return Ok(()),
             };
             let Some(frame) = frame else { return Ok(()) };
-            let frame = frame.map_err(|error| Failure::Malformed {
+            let frame = frame.map_err(|error| ApiError::Malformed {
                 path: socket.to_owned(),
                 what: format!("the stream broke off: {error}"),
             })?;
@@ -93,7 +93,7 @@ async fn reader_left() {
 
 /// Assembles events from a byte stream.
 #[derive(Default)]
-struct Events {
+struct EventParser {
     line: Vec<u8>,
     name: String,
     data: String,
@@ -101,7 +101,7 @@ struct Events {
     too_long: bool,
 }
 
-impl Events {
+impl EventParser {
     /// The events that these bytes complete.
     fn add(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut complete = Vec::new();
@@ -152,12 +152,12 @@ mod tests {
         let text = ": a comment\n\nevent: record\nid: 1\ndata: {\"a\":1}\n\ndata:{\"b\":\r\ndata: \
                     2}\r\n\r\n: ping\n\ndata: cut";
         for size in 1..text.len() {
-            let mut events = Events::default();
+            let mut events = EventParser::default();
             let found: Vec<Event> =
                 text.as_bytes().chunks(size).flat_map(|piece| events.add(piece)).collect();
             assert_eq!(found, [event("record", "{\"a\":1}"), event("", "{\"b\":\n2}")]);
         }
-        let mut events = Events::default();
+        let mut events = EventParser::default();
         let long = format!("data: {}\n\ndata: x\n\n", "y".repeat(LONGEST));
         assert_eq!(events.add(long.as_bytes()), [event("", "x")]);
     }

@@ -8,22 +8,24 @@ mod problem;
 use std::future::Future;
 use std::process::ExitCode;
 
-use self::client::Failure;
+use self::client::ApiError;
 use crate::notice;
 
 /// The control socket's default path.
 pub(super) const SOCKET: &str = "/run/interceptor/control.sock";
 
 /// Runs a future on a runtime of its own.
-pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) fn block_on<T>(
+    future: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
 /// The exit status of a request. Reports a refusal itself; leaves other errors to the caller.
-pub(super) fn conclude(outcome: Result<(), Failure>) -> anyhow::Result<ExitCode> {
+pub(super) fn conclude(outcome: Result<(), ApiError>) -> anyhow::Result<ExitCode> {
     match outcome {
         // Unwrapped, so that `main` recognises a closed standard output.
-        Err(Failure::Output(error)) => Err(error.into()),
+        Err(ApiError::Output(error)) => Err(error.into()),
         outcome => conclude_any(outcome.map_err(anyhow::Error::from)),
     }
 }
@@ -34,8 +36,8 @@ pub(super) fn conclude_any(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCo
         Ok(()) => return Ok(ExitCode::SUCCESS),
         Err(error) => error,
     };
-    match error.downcast::<Failure>() {
-        Ok(refused @ Failure::Refused(_)) => {
+    match error.downcast::<ApiError>() {
+        Ok(refused @ ApiError::Refused(_)) => {
             notice::error(refused);
             Ok(ExitCode::FAILURE)
         }

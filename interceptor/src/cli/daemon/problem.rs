@@ -15,7 +15,7 @@ const SHOWN: usize = 300;
 #[derive(Debug)]
 pub(in crate::cli) struct DaemonProblem {
     status: StatusCode,
-    document: Option<Document>,
+    document: Option<ProblemDocument>,
     /// The body, if it is not a problem document.
     text: String,
     /// The requested sandbox.
@@ -23,7 +23,7 @@ pub(in crate::cli) struct DaemonProblem {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Document {
+struct ProblemDocument {
     #[serde(default, rename = "type")]
     kind: String,
     #[serde(default)]
@@ -38,7 +38,7 @@ struct Document {
 impl DaemonProblem {
     /// Reads an answer's body.
     pub(super) fn read(status: StatusCode, body: &[u8]) -> DaemonProblem {
-        let document: Option<Document> = serde_json::from_slice(body).ok();
+        let document: Option<ProblemDocument> = serde_json::from_slice(body).ok();
         let text = String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN)]);
         DaemonProblem { status, document, text: text.chars().take(SHOWN).collect(), sandbox: None }
     }

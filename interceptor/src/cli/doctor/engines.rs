@@ -21,7 +21,7 @@ pub(super) fn podman() -> Option<Check> {
     })
 }
 
-fn judge(hooks: &[podman::Hook], read: &[std::path::PathBuf]) -> Check {
+fn judge(hooks: &[podman::HookFile], read: &[std::path::PathBuf]) -> Check {
     const INSTALL: &str = "sudo interceptor install podman";
     let read: Vec<_> = read.iter().map(|directory| directory.display().to_string()).collect();
     let read = read.join(", ");
@@ -31,7 +31,7 @@ fn judge(hooks: &[podman::Hook], read: &[std::path::PathBuf]) -> Check {
         return Check::passed(PROGRAM, false, detail);
     }
     let why = match hooks.first() {
-        Some(podman::Hook { file, fault: Some(fault) }) => {
+        Some(podman::HookFile { file, fault: Some(fault) }) => {
             format!("{} has no effect: {fault}", file.display())
         }
         _ => "no hook is installed".to_owned(),
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn a_hook_without_effect_never_looks_as_if_it_were_in_force() {
         let read = [PathBuf::from("/read")];
-        let hook = |fault: Option<&str>| podman::Hook {
+        let hook = |fault: Option<&str>| podman::HookFile {
             file: "/read/i.json".into(),
             fault: fault.map(str::to_owned),
         };

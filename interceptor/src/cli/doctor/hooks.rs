@@ -22,7 +22,7 @@ pub(super) fn cgroup_and_hooks() -> Vec<Check> {
              boot with systemd.unified_cgroup_hierarchy=1",
         )];
     };
-    match Scratch::make(&mount) {
+    match ScratchCgroup::make(&mount) {
         Ok(scratch) => {
             let mut checks = vec![Check::passed(
                 NAME,
@@ -46,7 +46,7 @@ pub(super) fn cgroup_and_hooks() -> Vec<Check> {
 }
 
 /// Every hook, or why none could be tested.
-fn hooks(scratch: &Scratch) -> Vec<Check> {
+fn hooks(scratch: &ScratchCgroup) -> Vec<Check> {
     let directory = match File::open(&scratch.0) {
         Ok(directory) => directory,
         Err(error) => {
@@ -156,9 +156,9 @@ pub(super) fn with_causes(error: &dyn Error) -> String {
 }
 
 /// A temporary cgroup, removed on drop.
-struct Scratch(PathBuf);
+struct ScratchCgroup(PathBuf);
 
-impl Scratch {
+impl ScratchCgroup {
     fn make(mount: &Path) -> io::Result<Self> {
         let path = mount.join(format!("interceptor-doctor-{}", std::process::id()));
         fs::create_dir(&path)?;
@@ -166,7 +166,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchCgroup {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir(&self.0) {
             notice::warning(format_args!("cannot remove {}: {error}", self.0.display()));
@@ -184,7 +184,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("scratch");
         fs::create_dir(&path).unwrap();
-        let checks = hooks(&Scratch(path));
+        let checks = hooks(&ScratchCgroup(path));
         assert!(checks.iter().all(|check| !check.ok && check.required && check.remedy.is_some()));
         assert!(checks[0].detail.contains("not on a cgroup v2 mount"), "{}", checks[0].detail);
     }

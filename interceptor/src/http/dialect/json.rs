@@ -47,9 +47,9 @@ pub(super) fn speak(response: &mut Response<Bytes>, asked: &Asked<'_>, deny: &De
     *response.body_mut() = Bytes::from(bytes);
 }
 
-type Change = Box<dyn FnOnce(&mut Map<String, Value>, &Deny)>;
+type Edit = Box<dyn FnOnce(&mut Map<String, Value>, &Deny)>;
 
-fn dialect(asked: &Asked<'_>) -> Option<Change> {
+fn dialect(asked: &Asked<'_>) -> Option<Edit> {
     let is = |names: &[&str]| names.iter().any(|name| asked.begins(USER_AGENT, name));
     if is(&["npm/", "pnpm/", "yarn/", "bun/"]) {
         return Some(Box::new(string));
@@ -70,7 +70,7 @@ fn dialect(asked: &Asked<'_>) -> Option<Change> {
         "go-containerregistry",
     ]) || path == "/v2"
         || path.starts_with("/v2/");
-    (graphql || engine || is(&["cargo ", "cargo/"])).then(|| Box::new(list) as Change)
+    (graphql || engine || is(&["cargo ", "cargo/"])).then(|| Box::new(list) as Edit)
 }
 
 /// The reason as a string.

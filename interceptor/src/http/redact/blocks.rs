@@ -20,7 +20,7 @@ const BLOCK: usize = 4 * 1024;
 const HEADER: usize = 4;
 
 /// A body passing through its decoders, in blocks.
-pub(super) struct Decoded {
+pub(super) struct DecodedBody {
     decoding: Decoding,
     flushes: Flushes,
     /// Decoded bytes that do not fill a block yet.
@@ -38,22 +38,22 @@ enum Flushes {
     /// end of stored bytes. Holds the end of the encoded bytes.
     Brotli(Vec<u8>),
     /// A flush ends a block.
-    Zstd(Frames),
+    Zstd(ZstdFrames),
 }
 
-impl Decoded {
+impl DecodedBody {
     /// Undoes the codings, given in the order they were applied.
-    pub(super) fn new(codings: &[Coding]) -> Decoded {
+    pub(super) fn new(codings: &[Coding]) -> DecodedBody {
         let flushes = match codings {
             [Coding::Gzip | Coding::Deflate] => Flushes::Deflate([0xff; 4]),
             [Coding::Brotli] => Flushes::Brotli(vec![0xff; HEADER]),
-            [Coding::Zstd] => Flushes::Zstd(Frames::default()),
+            [Coding::Zstd] => Flushes::Zstd(ZstdFrames::default()),
             _ => Flushes::Unknown,
         };
-        Decoded { decoding: Decoding::new(codings), flushes, held: BytesMut::new() }
+        DecodedBody { decoding: Decoding::new(codings), flushes, held: BytesMut::new() }
     }
 
-    /// Takes the next bytes of the body. Call it only after [`Decoded::next`] returned `None`.
+    /// Takes the next bytes of the body. Call it only after [`DecodedBody::next`] returned `None`.
     pub(super) fn feed(&mut self, wire: Bytes) {
         self.flushes.see(&wire);
         self.decoding.feed(wire);
@@ -82,7 +82,7 @@ impl Decoded {
 }
 
 /// Shows the codings, never the content.
-impl fmt::Debug for Decoded {
+impl fmt::Debug for DecodedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.decoding.fmt(f)
     }
@@ -148,8 +148,8 @@ fn stored(wire: &[u8], text: &[u8]) -> bool {
 
 /// Follows the frames and blocks of zstd (RFC 8878 3.1).
 #[derive(Default)]
-struct Frames {
-    next: Next,
+struct ZstdFrames {
+    next: ZstdField,
     field: [u8; 4],
     have: usize,
     /// Bytes before the next field.
@@ -158,7 +158,7 @@ struct Frames {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Next {
+enum ZstdField {
     #[default]
     Magic,
     /// Of a skippable frame.
@@ -167,7 +167,7 @@ enum Next {
     Block,
 }
 
-impl Frames {
+impl ZstdFrames {
     fn see(&mut self, mut wire: &[u8]) {
         while !wire.is_empty() {
             if self.skip > 0 {
@@ -177,9 +177,9 @@ impl Frames {
                 continue;
             }
             let length = match self.next {
-                Next::Magic | Next::Size => 4,
-                Next::Descriptor => 1,
-                Next::Block => 3,
+                ZstdField::Magic | ZstdField::Size => 4,
+                ZstdField::Descriptor => 1,
+                ZstdField::Block => 3,
             };
             let taken = wire.len().min(length - self.have);
             self.field[self.have..self.have + taken].copy_from_slice(&wire[..taken]);
@@ -195,28 +195,28 @@ impl Frames {
 
     fn read(&mut self, field: u32) {
         self.next = match self.next {
-            Next::Magic if field & 0xffff_fff0 == 0x184d_2a50 => Next::Size,
-            Next::Magic => Next::Descriptor,
-            Next::Size => {
+            ZstdField::Magic if field & 0xffff_fff0 == 0x184d_2a50 => ZstdField::Size,
+            ZstdField::Magic => ZstdField::Descriptor,
+            ZstdField::Size => {
                 self.skip = field.into();
-                Next::Magic
+                ZstdField::Magic
             }
-            Next::Descriptor => {
+            ZstdField::Descriptor => {
                 let single = u64::from(field >> 5 & 1);
                 let dictionary = [0, 1, 2, 4][(field & 3) as usize];
                 let size = [single, 2, 4, 8][(field >> 6 & 3) as usize];
                 self.skip = 1 - single + dictionary + size;
                 self.checksum = field & 4 != 0;
-                Next::Block
+                ZstdField::Block
             }
-            Next::Block => {
+            ZstdField::Block => {
                 let (last, repeated) = (field & 1 == 1, field >> 1 & 3 == 1);
                 self.skip = if repeated { 1 } else { u64::from(field >> 3) };
                 if last {
                     self.skip += if self.checksum { 4 } else { 0 };
-                    Next::Magic
+                    ZstdField::Magic
                 } else {
-                    Next::Block
+                    ZstdField::Block
                 }
             }
         };
@@ -224,7 +224,7 @@ impl Frames {
 
     /// Whether a block has ended and the next has not begun.
     fn between(&self) -> bool {
-        self.skip == 0 && self.have == 0 && matches!(self.next, Next::Block | Next::Magic)
+        self.skip == 0 && self.have == 0 && matches!(self.next, ZstdField::Block | ZstdField::Magic)
     }
 }
 

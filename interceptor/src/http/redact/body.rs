@@ -12,7 +12,7 @@ use interceptor_policy::redact::ranges::Cut;
 use interceptor_policy::redact::scan::Scanner;
 use interceptor_policy::redact::{Search, digests, redact_fields};
 
-use super::blocks::Decoded;
+use super::blocks::DecodedBody;
 use super::decode::Coding;
 use super::{BodyError, BoxError};
 
@@ -20,7 +20,7 @@ use super::{BodyError, BoxError};
 /// replaced, in trailers too.
 pub struct RedactedBody<B> {
     inner: B,
-    decoding: Option<Box<Decoded>>,
+    decoding: Option<Box<DecodedBody>>,
     search: Search,
     scanner: Arc<Scanner>,
     /// The requested range of it.
@@ -71,7 +71,7 @@ where
         };
         RedactedBody {
             inner,
-            decoding: (!codings.is_empty()).then(|| Box::new(Decoded::new(codings))),
+            decoding: (!codings.is_empty()).then(|| Box::new(DecodedBody::new(codings))),
             search: Search::of(headers, &scanner),
             scanner,
             cut,

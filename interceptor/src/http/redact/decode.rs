@@ -76,7 +76,7 @@ pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
 /// A body passing through its decoders.
 pub(crate) struct Decoding {
     /// In the order of decoding: the coding applied last comes first.
-    stages: Vec<Stage>,
+    stages: Vec<DecodeStage>,
     /// Zeroed output buffer from which pieces are split off.
     room: BytesMut,
 }
@@ -85,7 +85,7 @@ impl Decoding {
     /// Undoes the codings, given in the order they were applied.
     pub(crate) fn new(codings: &[Coding]) -> Decoding {
         Decoding {
-            stages: codings.iter().rev().map(|coding| Stage::new(*coding)).collect(),
+            stages: codings.iter().rev().map(|coding| DecodeStage::new(*coding)).collect(),
             room: BytesMut::new(),
         }
     }
@@ -142,7 +142,7 @@ enum Progress {
     Ended,
 }
 
-struct Stage {
+struct DecodeStage {
     coding: Coding,
     decoder: Option<Box<dyn DecodeV2 + Send + Sync>>,
     input: Bytes,
@@ -153,8 +153,8 @@ struct Stage {
     more: bool,
 }
 
-impl Stage {
-    fn new(coding: Coding) -> Stage {
+impl DecodeStage {
+    fn new(coding: Coding) -> DecodeStage {
         let decoder: Option<Box<dyn DecodeV2 + Send + Sync>> = match coding {
             Coding::Gzip => Some(Box::new(GzipDecoder::new())),
             Coding::Brotli => Some(Box::new(BrotliDecoder::new())),
@@ -165,7 +165,7 @@ impl Stage {
             }
             Coding::Deflate => None,
         };
-        Stage {
+        DecodeStage {
             coding,
             decoder,
             input: Bytes::new(),

@@ -15,11 +15,11 @@ pub(crate) const DECISION_HEADER: &str = "x-interceptor-decision";
 
 #[derive(Serialize)]
 struct Envelope<'a> {
-    error: Error<'a>,
+    error: ErrorBody<'a>,
 }
 
 #[derive(Serialize)]
-struct Error<'a> {
+struct ErrorBody<'a> {
     r#type: &'static str,
     message: &'a str,
     host: Option<&'a str>,
@@ -54,7 +54,7 @@ pub(crate) fn answer(
     close: bool,
 ) -> Response<Bytes> {
     let kind = deny.reason.as_str();
-    let error = Error {
+    let error = ErrorBody {
         r#type: kind,
         message: &deny.message,
         host: about.host,

@@ -4,7 +4,7 @@ use interceptor_policy::{Deny, Host, Limits, Reason};
 
 use super::super::sending::{Broken, Impatience};
 use super::deny::refusal;
-use crate::tls::refusal::{self as tls_refusal, Attempt};
+use crate::tls::refusal::{self as tls_refusal, HandshakeContext};
 use crate::upstream::pool::ConnectError;
 
 /// The failure when a time limit expires before the origin answers.
@@ -40,7 +40,11 @@ pub(in crate::http) fn unreachable(host: &Host, error: &ConnectError) -> Deny {
 }
 
 /// The refusal when a connection ends without a valid response.
-pub(in crate::http) fn broken(host: &Host, error: &hyper::Error, attempt: Attempt) -> Deny {
+pub(in crate::http) fn broken(
+    host: &Host,
+    error: &hyper::Error,
+    attempt: HandshakeContext,
+) -> Deny {
     tracing::debug!(%host, %error, "exchange with the origin failed");
     // In TLS 1.3 an origin rejects the client's certificate, or its absence, only after the
     // handshake.

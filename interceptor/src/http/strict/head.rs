@@ -109,9 +109,9 @@ const MOST_METHOD: usize = 32;
 
 /// Checks a complete head, including its final empty line.
 pub(crate) fn check(head: &[u8], most_headers: usize) -> Result<Framing, Refused> {
-    let mut lines = Lines(head.strip_suffix(b"\r\n").unwrap_or(head));
+    let mut lines = HeadLines(head.strip_suffix(b"\r\n").unwrap_or(head));
     let version = request_line(lines.next().unwrap_or_default())?;
-    let mut fields = Fields::default();
+    let mut fields = FramingFields::default();
     let mut count = 0;
     for line in lines {
         count += 1;
@@ -125,9 +125,9 @@ pub(crate) fn check(head: &[u8], most_headers: usize) -> Result<Framing, Refused
 }
 
 /// The lines of a head, split at CRLF; a bare CR or LF stays in a line, where it is refused.
-struct Lines<'a>(&'a [u8]);
+struct HeadLines<'a>(&'a [u8]);
 
-impl<'a> Iterator for Lines<'a> {
+impl<'a> Iterator for HeadLines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -188,7 +188,7 @@ pub(crate) fn parsed(parts: &http::request::Parts) -> Result<(), Refused> {
     if let Some(target) = parts.uri.path_and_query() {
         check_target(method.as_bytes(), target.as_str().as_bytes())?;
     }
-    let mut fields = Fields::default();
+    let mut fields = FramingFields::default();
     for (name, value) in &parts.headers {
         fields.see(name.as_str().as_bytes(), value.as_bytes())?;
     }
@@ -266,7 +266,7 @@ pub(super) fn chunk_size(text: &[u8]) -> Option<u64> {
 
 /// What the head's fields say about its framing.
 #[derive(Default)]
-struct Fields {
+struct FramingFields {
     length: Option<u64>,
     chunked: bool,
     hosts: usize,
@@ -274,7 +274,7 @@ struct Fields {
     connection_upgrade: bool,
 }
 
-impl Fields {
+impl FramingFields {
     fn see(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         // The length rules out nearly every header without a comparison.
         match name.len() {

@@ -104,7 +104,7 @@ enum State {
     /// Passes `left` body bytes, then continues with `next`.
     Body { left: u64, next: Next },
     /// Collects a line of a chunked body (RFC 9112 section 7.1) in the buffer.
-    Line(Line),
+    Line(ChunkLine),
     /// A request to upgrade was delivered; its outcome decides what follows.
     AwaitUpgrade,
     /// Another protocol.
@@ -123,13 +123,13 @@ enum Next {
     Head,
     Body(u64),
     ChunkData(u64),
-    Line(Line),
+    Line(ChunkLine),
     AwaitUpgrade,
     Closed,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Line {
+enum ChunkLine {
     /// `SIZE CRLF`.
     ChunkSize,
     /// The CRLF after a chunk's data.
@@ -211,7 +211,7 @@ impl<S> Strict<S> {
                     let next = match framing {
                         Framing::None => Next::Head,
                         Framing::Length(bytes) => Next::Body(bytes),
-                        Framing::Chunked => Next::Line(Line::ChunkSize),
+                        Framing::Chunked => Next::Line(ChunkLine::ChunkSize),
                         Framing::Upgrade => {
                             self.notes.lock().upgrade = Upgrade::Pending;
                             Next::AwaitUpgrade
@@ -234,11 +234,11 @@ impl<S> Strict<S> {
     }
 
     /// Looks for a complete line of a chunked body in the buffer. `None` if more bytes are needed.
-    fn line(&self, line: Line) -> io::Result<Option<State>> {
+    fn line(&self, line: ChunkLine) -> io::Result<Option<State>> {
         let most = match line {
-            Line::ChunkSize => MOST_CHUNK_LINE,
-            Line::ChunkEnd => 2,
-            Line::Trailer(before) => MOST_TRAILERS.saturating_sub(before),
+            ChunkLine::ChunkSize => MOST_CHUNK_LINE,
+            ChunkLine::ChunkEnd => 2,
+            ChunkLine::Trailer(before) => MOST_TRAILERS.saturating_sub(before),
         };
         let Some(end) = memchr::memchr(b'\n', &self.buffer).map(|at| at + 1) else {
             return if self.buffer.len() >= most {
@@ -251,20 +251,20 @@ impl<S> Strict<S> {
             return Err(malformed("a line of a chunked body does not end in CRLF, or is too long"));
         };
         let next = match line {
-            Line::ChunkSize => {
+            ChunkLine::ChunkSize => {
                 match head::chunk_size(text)
                     .ok_or_else(|| malformed("a chunk size is malformed"))?
                 {
-                    0 => Next::Line(Line::Trailer(0)),
+                    0 => Next::Line(ChunkLine::Trailer(0)),
                     size => Next::ChunkData(size),
                 }
             }
-            Line::ChunkEnd if text.is_empty() => Next::Line(Line::ChunkSize),
-            Line::ChunkEnd => return Err(malformed("a chunk is longer than its size")),
-            Line::Trailer(_) if text.is_empty() => Next::Head,
-            Line::Trailer(before) => {
+            ChunkLine::ChunkEnd if text.is_empty() => Next::Line(ChunkLine::ChunkSize),
+            ChunkLine::ChunkEnd => return Err(malformed("a chunk is longer than its size")),
+            ChunkLine::Trailer(_) if text.is_empty() => Next::Head,
+            ChunkLine::Trailer(before) => {
                 head::field(text).map_err(|_| malformed("a trailer is malformed"))?;
-                Next::Line(Line::Trailer(before + end))
+                Next::Line(ChunkLine::Trailer(before + end))
             }
         };
         Ok(Some(State::Deliver { count: end, next }))
@@ -276,7 +276,7 @@ impl Next {
         match self {
             Next::Head | Next::Body(0) => State::HEAD,
             Next::Body(left) => State::Body { left, next: Next::Head },
-            Next::ChunkData(left) => State::Body { left, next: Next::Line(Line::ChunkEnd) },
+            Next::ChunkData(left) => State::Body { left, next: Next::Line(ChunkLine::ChunkEnd) },
             Next::Line(line) => State::Line(line),
             Next::AwaitUpgrade => State::AwaitUpgrade,
             Next::Closed => State::Closed,

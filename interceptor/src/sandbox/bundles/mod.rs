@@ -109,7 +109,8 @@ pub(super) fn find(
     bounds: Bounds,
 ) -> Vec<Bundle> {
     let until = Instant::now() + bounds.time;
-    let mut finder = Finder { authority, bounds, until, seen: HashSet::new(), found: Vec::new() };
+    let mut finder =
+        BundleFinder { authority, bounds, until, seen: HashSet::new(), found: Vec::new() };
     for file in &places.files {
         if let (Some(directory), Some(name)) = (file.parent(), file.file_name()) {
             let _ = open_root(directory)
@@ -136,7 +137,7 @@ pub(super) fn named(path: &Path, authority: &[CertificateDer<'_>]) -> io::Result
     })
 }
 
-struct Finder<'a> {
+struct BundleFinder<'a> {
     authority: &'a [CertificateDer<'a>],
     bounds: Bounds,
     until: Instant,
@@ -144,7 +145,7 @@ struct Finder<'a> {
     found: Vec<Bundle>,
 }
 
-impl Finder<'_> {
+impl BundleFinder<'_> {
     /// Takes the file `relative` below `root` if it is a bundle of at least `least` certificates.
     fn look_at(&mut self, root: BorrowedFd<'_>, directory: &Path, relative: &Path, least: usize) {
         if self.bounds.bundles == 0 || !self.seen.insert(directory.join(relative)) {
