@@ -34,6 +34,7 @@ pub mod serve;
 mod serve_config;
 pub mod services;
 mod setup;
+mod shown_policy;
 mod sudo;
 mod table;
 mod watch;

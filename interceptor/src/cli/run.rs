@@ -16,13 +16,13 @@ use super::history::{self, History};
 use super::meanwhile::Meanwhile;
 use super::person::Person;
 use super::who::{self, Runner};
-use super::{Common, Net, setup};
+use super::{Common, Net, setup, shown_policy};
 use crate::fleet::{CgroupTarget, Enforced, Netns};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
 use crate::notice;
 use crate::proxy::Sandbox;
-use crate::sandbox::handover::Launch;
+use crate::sandbox::handover::{Launch, ShownPolicy};
 use crate::sandbox::resources::{self, Bounded, Resources};
 use crate::sandbox::signals::Signals;
 use crate::sandbox::user::{UserIdentity, user_namespaces};
@@ -212,6 +212,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         Ok(runtime) => runtime,
         Err(failed) => return Err(loading.end().err().map_or(failed, Into::into)),
     };
+    let policy = shown_policy(&rules);
     let proxy = Sandbox::new(&runtime, &id, rules.policy, rules.keyring)?;
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
         proxy.name_itself(&name);
@@ -224,7 +225,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         identity,
         umask,
         ca_pem: proxy.trust_pem(),
-        hidden: hidden(rules.secret_files, &common),
+        hidden: hidden(rules.secret_files, policy.as_ref(), &common),
+        policy,
         hidden_directories: agent_directory(&person).into_iter().map(Sent).chain(state).collect(),
         secrets: at_home.sent(),
         bundles,
@@ -381,10 +383,20 @@ fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
     }
 }
 
-/// The key files and the audit file, which the sandbox must neither read nor change.
-fn hidden(secret_files: Vec<PathBuf>, common: &Common) -> Vec<Sent> {
+/// The policy's file and its text without keys, if there is one and the other.
+fn shown_policy(rules: &setup::LoadedPolicy) -> Option<ShownPolicy> {
+    let file = rules.file.as_deref()?;
+    let text = shown_policy::masked(file, rules)?;
+    Some(ShownPolicy { path: Sent(file.to_owned()), text })
+}
+
+/// The key files and the audit file, which the sandbox must neither read nor change; the policy
+/// only if it cannot be shown.
+fn hidden(secret_files: Vec<PathBuf>, policy: Option<&ShownPolicy>, common: &Common) -> Vec<Sent> {
     let audit = common.audit.iter().filter_map(|path| setup::regular_file(path));
-    secret_files.into_iter().chain(audit).map(Sent).collect()
+    let is_shown = |file: &PathBuf| policy.is_some_and(|policy| policy.path.0 == *file);
+    let secret = secret_files.into_iter().filter(|file| !is_shown(file));
+    secret.chain(audit).map(Sent).collect()
 }
 
 /// The directory of the caller's SSH agent socket, which gives access to the caller's keys.

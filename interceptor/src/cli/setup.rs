@@ -47,6 +47,8 @@ pub(super) struct LoadedPolicy {
     pub(super) secret_files: Vec<PathBuf>,
     /// Variables of the interceptor's environment that hold real keys.
     pub(super) key_variables: Vec<String>,
+    /// The policy's file, symlinks resolved.
+    pub(super) file: Option<PathBuf>,
     /// The policy's file, if it contains no key.
     plain: Option<PathBuf>,
     /// What the history keeps of the policy.
@@ -141,7 +143,8 @@ fn load(
     let own = common.policy.iter().chain(&common.audit_chain);
     let mut secret_files: Vec<PathBuf> = own.filter_map(|path| regular_file(path)).collect();
     let mut key_variables = Vec::new();
-    let mut plain = common.policy.as_deref().and_then(regular_file);
+    let file = common.policy.as_deref().and_then(regular_file);
+    let mut plain = file.clone();
     for credential in policy.credentials() {
         match &credential.key {
             KeySource::Env(variable) => key_variables.push(variable.clone()),
@@ -159,7 +162,7 @@ fn load(
         });
     }
     let kept = history::kept_policy(&name, history::kept_document(&text, &policy, &keyring));
-    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, plain, kept })
+    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, file, plain, kept })
 }
 
 /// Warns of key files that the sandbox's user can read on the host, and of directories where it can

@@ -89,10 +89,12 @@ pub(crate) struct Launch {
     pub(crate) umask: Option<u32>,
     /// The sandbox's CA certificate followed by the operator's own roots, PEM.
     pub(crate) ca_pem: String,
-    /// Files to hide: the policy document, key files, the audit file.
+    /// Files to hide: key files, the audit file, the policy if it has to be.
     pub(crate) hidden: Vec<SentPath>,
     /// Directories to hide.
     pub(crate) hidden_directories: Vec<SentPath>,
+    /// The policy, if its text without keys is known: shown in a project, else hidden.
+    pub(crate) policy: Option<ShownPolicy>,
     /// What is hidden of homes.
     pub(crate) secrets: Secrets,
     /// Bundles of roots named by the operator, symlinks resolved; the sandbox's CA is added to
@@ -106,6 +108,15 @@ pub(crate) struct Launch {
     pub(crate) shared_network: bool,
     /// Whether processes inside may create user namespaces and mounts in them.
     pub(crate) nesting: bool,
+}
+
+/// A policy as the command may see it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ShownPolicy {
+    /// Its file, symlinks resolved.
+    pub(crate) path: SentPath,
+    /// Its text, with placeholders instead of keys.
+    pub(crate) text: String,
 }
 
 /// What is hidden of homes: places that are empty inside.

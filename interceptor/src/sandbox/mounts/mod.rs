@@ -21,6 +21,7 @@ mod root;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::fs::{self, File};
 use std::io;
@@ -47,8 +48,13 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     let trust = trust::files(&launch.ca_pem);
     let resolver = etc::resolver_target();
     let console = devices::terminal(stdio);
-    let hidden: Vec<PathBuf> =
+    let policy = launch.policy.as_ref().map(|policy| mountinfo::aliases(&mounts, &policy.path.0));
+    let mut hidden: Vec<PathBuf> =
         launch.hidden.iter().flat_map(|file| mountinfo::aliases(&mounts, &file.0)).collect();
+    let shown = launch.policy.as_ref().filter(|_| tree::is_shown(launch));
+    if shown.is_none() {
+        hidden.extend(policy.iter().flatten().cloned());
+    }
 
     let hidden_directories: Vec<PathBuf> = launch
         .hidden_directories
@@ -71,6 +77,10 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     etc::install(&trust, resolver.as_deref())?;
     hidden::hide(&hidden, &hidden_directories, launch)?;
     let at_home = home::hide(launch)?;
+    if let Some(shown) = shown {
+        tree::show(shown, policy.as_deref().unwrap_or_default())?;
+    }
+    tree::ignore(launch)?;
     if launch.identity.home.is_none() {
         fallback_home(launch)?;
     }

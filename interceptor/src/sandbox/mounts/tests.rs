@@ -30,6 +30,7 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         hidden: hidden.iter().cloned().map(Sent).collect(),
         hidden_directories: Vec::new(),
         secrets: Secrets::default(),
+        policy: None,
         bundles: Vec::new(),
         search_bundles: true,
         open_files: (1024, 1024),
