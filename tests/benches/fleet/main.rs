@@ -7,6 +7,7 @@
 mod options;
 mod reading;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -28,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// The creations and removals that a figure is the median of, at most.
 const LATEST: usize = 100;
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
 /// What is measured, by name; without a value where it was not.
 type Measures = Vec<(&'static str, Option<f64>)>;
 
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "this makes cgroups and loads eBPF: it needs root"
     );
+    let _signals = hold_signals()?;
     let lab = Lab::new(&["http/1.1"]);
     let policy = lab.governed(HOST, json!([{ "methods": ["GET"], "paths": ["/bytes/*"] }]));
     let most = options.largest().to_string();
@@ -47,7 +51,11 @@ fn main() -> Result<()> {
     let mut fleet = Fleet::default();
     let mut columns = Vec::new();
     for (size, loaded) in options.sizes() {
-        let created = fleet.grow(&daemon, size, &policy);
+        let mut created = Vec::new();
+        while fleet.guests().len() < size {
+            go_on()?;
+            created.extend(fleet.grow(&daemon, fleet.guests().len() + 1, &policy));
+        }
         let mut measures = vec![("create one, ms", median(&created))];
         measures.extend(idle(&daemon, &empty, size, &options)?);
         if loaded {
@@ -67,23 +75,48 @@ fn main() -> Result<()> {
     report(&columns, &empty, options.json)
 }
 
+/// SIGINT and SIGTERM end the run cleanly: it removes its sandboxes and their cgroups.
+fn hold_signals() -> Result<tokio::runtime::Runtime> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build()?;
+    let entered = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signal = signal(kind)?;
+        runtime.spawn(async move {
+            while signal.recv().await.is_some() {
+                INTERRUPTED.store(true, Ordering::SeqCst);
+            }
+        });
+    }
+    drop(entered);
+    Ok(runtime)
+}
+
+/// An error once the run was interrupted.
+fn go_on() -> Result<()> {
+    anyhow::ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
+    Ok(())
+}
+
 /// What sandboxes cost in which nothing happens.
 fn idle(daemon: &Daemon<'_>, empty: &Reading, size: usize, options: &Options) -> Result<Measures> {
     let now = Reading::take(daemon)?;
     let each = |now: u64, before: u64| Some(now.saturating_sub(before) as f64 / size as f64);
     let kib = |now: u64, before: u64| each(now, before).map(|bytes| bytes / 1024.0);
     let cpu = Reading::cpu(daemon)?;
-    std::thread::sleep(options.idle);
-    let spent = Reading::cpu(daemon)? - cpu;
+    let began = Instant::now();
+    while began.elapsed() < options.idle {
+        go_on()?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (spent, took) = (Reading::cpu(daemon)? - cpu, began.elapsed().as_secs_f64());
     Ok(vec![
         ("idle: memory of the daemon, KiB each", kib(now.memory, empty.memory)),
         ("idle: memory of the kernel, KiB each", kib(now.kernel, empty.kernel)),
         ("idle: trust files, KiB each", kib(now.trust, empty.trust)),
         ("idle: descriptors, each", each(now.descriptors, empty.descriptors)),
-        (
-            "idle: CPU, µs a second each",
-            Some(spent * 1e6 / options.idle.as_secs_f64() / size as f64),
-        ),
+        ("idle: CPU, µs a second each", Some(spent * 1e6 / took / size as f64)),
     ])
 }
 
