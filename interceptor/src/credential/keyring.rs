@@ -21,6 +21,7 @@ use super::handed::{HandedKey, HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
+use super::readers;
 use super::source::{self, EnvironmentLookup, KeyError, KeyLocation, Stamp};
 use crate::logging;
 
@@ -321,7 +322,7 @@ impl Keyring {
             let (keyring, looking) = (Arc::clone(self), looking.clone());
             // A separate thread, because all sandboxes share the runtime's limited blocking
             // threads.
-            let begun = std::thread::Builder::new().name("key-file".to_owned()).spawn(move || {
+            let begun = readers::run(move || {
                 keyring.look(index);
                 drop(looking);
             });

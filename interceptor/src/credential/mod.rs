@@ -16,6 +16,7 @@ mod key;
 mod keyring;
 mod placeholder;
 mod presented;
+mod readers;
 mod source;
 #[cfg(test)]
 mod tests;
