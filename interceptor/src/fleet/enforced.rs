@@ -202,6 +202,11 @@ impl Enforced {
         Ok(self.attachment.report_to(self.serving.sandbox().refusals())?)
     }
 
+    /// Whether the programs of this turn are certainly on the cgroup: [`Attachment::holds`].
+    pub(crate) fn holds(&self, turn: usize) -> bool {
+        self.attachment.holds(turn)
+    }
+
     /// The hooks whose programs somebody else detached from the cgroup.
     pub(crate) fn lost(&self) -> Vec<&'static str> {
         self.attachment.lost()

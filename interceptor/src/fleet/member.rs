@@ -178,6 +178,11 @@ impl Member {
         Ok(())
     }
 
+    /// Whether the programs of this turn are certainly on the cgroup: [`Enforced::holds`].
+    pub(super) fn holds_programs(&self, turn: usize) -> bool {
+        lock(&self.enforced).as_ref().is_some_and(|enforced| enforced.holds(turn))
+    }
+
     /// Raises the alarm, once, if somebody has detached programs from the cgroup.
     pub(super) fn check_programs(&self) {
         let enforced = lock(&self.enforced);
