@@ -3,6 +3,7 @@
 mod base_url;
 mod bounds;
 mod catalogue;
+mod connections;
 mod decide;
 mod document;
 mod host;
@@ -12,6 +13,7 @@ mod lint;
 mod network;
 mod path;
 mod pattern;
+mod profiles;
 mod size;
 mod strip;
 
