@@ -54,3 +54,4 @@ pub mod tls;
 pub(crate) mod tunnel;
 pub mod upstream;
 mod words;
+mod wrapped;

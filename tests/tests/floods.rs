@@ -136,6 +136,26 @@ flood('hpack bomb', h2(), [frame(HEADERS, 1, 1, head() + bomb[:16000])] + [frame
 }
 
 #[test]
+fn x2_heads_that_unfold_cost_bounded_memory() {
+    Lab::test(|lab| {
+        lab.unordered();
+        lab.audit_may_be_lost();
+        // 16 KB that stand for 15,800 fields, for which h2 allocates more than a megabyte.
+        let program = r#"
+bomb = head() + b'\x40' + text(b'x') + text(b'') + b'\xbe' * 15800
+held = []
+for n in range(250):
+    s = h2(); s.sendall(frame(HEADERS, 1, 1, bomb)); held.append(s)
+served('meanwhile')
+for n in range(3):
+    flood('whole', h2(), [b''.join(frame(HEADERS, 5, n, bomb) for n in range(1, 200, 2))])
+for s in held: s.close()
+"#;
+        survives(lab, &policy(lab, json!({ "header_timeout_seconds": 300 })), program);
+    });
+}
+
+#[test]
 fn x2_streams_whose_window_is_zero_are_given_up() {
     Lab::test(|lab| {
         lab.unordered();

@@ -14,24 +14,24 @@ use interceptor_policy::{Limits, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Context, count, most};
-use super::frames::Frames;
+use super::context::{Context, STREAMS, count, most};
+use super::frames::{Frames, Tally, Unfinished};
 use super::rest::{Counted, Home};
 use super::serve::handle;
 use super::stall::Stall;
 use super::strict::{Ceilings, Strict};
-use super::unserved::{Unfinished, Watch};
+use super::unserved::{Cut, Watch, explain};
 use crate::proxy::Sandbox;
 
-/// Maximum concurrent HTTP/2 streams per connection (attack X2).
-pub(super) const STREAMS: u32 = 128;
 /// HTTP/2 flow-control windows towards the sandbox: how much it may send before we read.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Maximum bytes waiting to be written per HTTP/2 stream.
 const SEND_BUFFER: usize = 256 * 1024;
-/// How far beyond `limits.header_bytes` an HTTP/2 head is still read, so that its refusal can be
-/// explained and recorded. Beyond that, h2 itself answers with a bare 431.
+/// How far beyond `limits.header_bytes` h2 still passes on an HTTP/2 head, so that its record has a
+/// method and path. h2 skips up to four times as much and then closes the connection; `frames`
+/// explains both. An incomplete head can cost this sum in bytes plus, in fields of 33 bytes each,
+/// two to four times as much in table entries: about 2 MB.
 const HEAD_MARGIN: u32 = 448 * 1024;
 /// How long an idle HTTP/2 connection may take to end after its GOAWAY.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ where
     context.notes = Some(notes.clone());
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
-    let _unfinished = Unfinished { context: context.clone(), notes };
+    let _cut = Cut { context: context.clone(), notes };
     let (stop, close) = (context.sandbox.stopping(), context.close.clone());
     tokio::select! {
         ended = served(stream, &context) => if let Err(error) = ended {
@@ -173,7 +173,13 @@ where
     let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
     let begun = CancellationToken::new();
     let first = begun.clone();
-    let (stream, tally) = Frames::new(Stall::new(stream, idle, activity.clone()));
+    let (tally, places) = (Tally::default(), context.sandbox.heads.clone());
+    let stream = Frames::new(
+        Stall::new(stream, idle, activity.clone()),
+        tally.clone(),
+        Unfinished::new(places, limits.header_timeout, activity.clone()),
+        explain(context.clone()),
+    );
     let mut watch = Watch::new(context.clone(), tally.clone());
     let service = service_fn(move |request| {
         first.cancel();
@@ -233,8 +239,6 @@ fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        // Beyond this, h2 resets the stream or closes the connection on its own. Between the limit
-        // and this, the refusal is explained.
         .max_header_list_size(
             u32::try_from(most_bytes).unwrap_or(u32::MAX).saturating_add(HEAD_MARGIN),
         )

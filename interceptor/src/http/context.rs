@@ -17,6 +17,8 @@ use crate::proxy::Sandbox;
 use crate::proxy::live::Alive;
 use crate::upstream::pool::{ConnectError, Connection, PoolKey};
 
+/// Maximum concurrent HTTP/2 streams per connection (attack X2).
+pub(super) const STREAMS: u32 = 128;
 /// Maximum number of header fields, whatever the policy says: `http::HeaderMap` holds no more, and
 /// hyper allocates for its maximum before it reads a head.
 const MOST_HEADERS: u64 = 24_576;

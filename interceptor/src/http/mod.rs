@@ -34,6 +34,7 @@ mod forward;
 mod frames;
 pub mod inject;
 mod judge;
+mod linger;
 mod offers;
 pub mod redact;
 pub(crate) mod refuse;

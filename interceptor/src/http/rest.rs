@@ -21,6 +21,7 @@ use super::activity::Activity;
 use super::body::Download;
 use super::redact::BoxError;
 use super::strict::Strict;
+use crate::wrapped::{Data, Wrapper, write_through};
 
 /// How long the connection must have been idle.
 const REST: Duration = Duration::from_millis(250);
@@ -132,44 +133,35 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.home.flushed.store(false, Ordering::Relaxed);
-        this.stream()?.poll_write(cx, bytes)
+impl<S: AsyncRead + AsyncWrite + Unpin> Wrapper for Lent<S> {
+    type Inner = Strict<S>;
+
+    fn inner(&self) -> Option<&Strict<S>> {
+        self.stream.as_ref()
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.home.flushed.store(false, Ordering::Relaxed);
-        this.stream()?.poll_write_vectored(cx, slices)
+    fn inner_mut(&mut self) -> Option<&mut Strict<S>> {
+        self.stream.as_mut()
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    fn on_write(&mut self, cx: &mut Context<'_>, data: Data<'_>) -> Poll<io::Result<usize>> {
+        self.home.flushed.store(false, Ordering::Relaxed);
+        data.write(self.stream()?.get_mut(), cx)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let polled = this.stream()?.poll_flush(cx);
-        this.home.flushed.store(matches!(polled, Poll::Ready(Ok(()))), Ordering::Relaxed);
+    fn on_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.stream()?.poll_flush(cx);
+        self.home.flushed.store(matches!(polled, Poll::Ready(Ok(()))), Ordering::Relaxed);
         polled
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.home.flushed.store(false, Ordering::Relaxed);
-        this.stream()?.poll_shutdown(cx)
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.home.flushed.store(false, Ordering::Relaxed);
+        self.stream()?.poll_shutdown(cx)
     }
 }
+
+write_through!(Lent<S>, S: AsyncRead + AsyncWrite + Unpin);
 
 /// An open request: from its head until its response is passed on completely.
 #[derive(Debug)]

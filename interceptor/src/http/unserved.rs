@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
+use http::Version;
+use interceptor_policy::{Deny, Filter, Reason};
 use tokio::time::Sleep;
 
-use super::connection::STREAMS;
-use super::context::Context;
+use super::context::{Context, STREAMS, count};
 use super::exchange::Exchange;
-use super::frames::{Tally, Unserved};
+use super::frames::{Explain, Tally, Unserved};
+use super::refuse::deny::refusal;
+use super::refuse::envelope::{About, answer};
 use super::strict::Notes;
 use super::strict::head::Refused;
-use crate::audit::Protocol;
-use interceptor_policy::{Filter, Reason};
+use crate::audit::{Protocol, RequestId};
 
 /// Records a request about which only the refusal is known.
-fn record(context: &Context, protocol: Protocol, reason: Reason, status: Option<u16>) {
+fn record(context: &Context, protocol: Protocol, reason: Reason, status: Option<u16>) -> RequestId {
     context.activity.request();
     let mut exchange = Exchange::new(&context.sandbox, protocol, &context.activity);
     exchange.note(|record| {
@@ -29,6 +31,20 @@ fn record(context: &Context, protocol: Protocol, reason: Reason, status: Option<
         record.port = Some(context.asked.port());
         record.status = status;
     });
+    exchange.id()
+}
+
+/// Records a head that h2 rejects as oversized, and responds as to any other refused request.
+pub(super) fn explain(context: Arc<Context>) -> Explain {
+    Box::new(move || {
+        let why = Refused::head_too_large(count(context.sandbox.limits().header_bytes));
+        let id = record(&context, Protocol::H2, why.reason, Some(why.status));
+        let host = context.identity.host.to_string();
+        let deny = Deny { status: why.status, ..refusal(why.reason, why.message) };
+        let about = About { host: Some(&host), ..About::default() };
+        let answer = answer(&deny, about, id, Version::HTTP_2, false);
+        (answer, context.sandbox.refusals.turn())
+    })
 }
 
 /// Why a request ended with its connection.
@@ -61,7 +77,7 @@ impl Watch {
         }
         let polled = connection(cx);
         if polled.is_pending() {
-            let turn = self.record(self.tally.settle());
+            let turn = self.record(self.tally.settle()).max(self.tally.turn());
             if !turn.is_zero() {
                 self.turn = Some(Box::pin(tokio::time::sleep(turn)));
                 cx.waker().wake_by_ref();
@@ -107,12 +123,12 @@ impl Drop for Watch {
 
 /// Records an HTTP/1.1 head still incomplete when its connection ends, if requests came before it.
 /// Otherwise the connection's own record covers it.
-pub(super) struct Unfinished {
+pub(super) struct Cut {
     pub context: Arc<Context>,
     pub notes: Notes,
 }
 
-impl Drop for Unfinished {
+impl Drop for Cut {
     fn drop(&mut self) {
         if self.notes.is_unfinished() && self.context.activity.has_record() {
             record(&self.context, Protocol::H1, cause(&self.context), None);

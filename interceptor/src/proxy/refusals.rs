@@ -15,6 +15,13 @@ const TCP: u32 = 6;
 /// Records a sandbox's kernel refusals in the audit log.
 pub(super) struct Recorded(pub(super) Arc<Sandbox>);
 
+impl Sandbox {
+    /// Records kernel refusals among this sandbox's audit records.
+    pub fn refusals(self: &Arc<Self>) -> Arc<dyn Refusals> {
+        Arc::new(Recorded(Arc::clone(self)))
+    }
+}
+
 impl Refusals for Recorded {
     fn refused(&self, refusal: &Refusal) {
         self.0.audit.emit(record(&self.0, refusal));

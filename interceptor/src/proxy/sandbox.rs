@@ -1,29 +1,28 @@
 //! One sandbox in user space: rules, CA, names, pool, limits, and the tasks that serve it. Dropping
 //! it drops all of that; no other sandbox can reach any of it.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use interceptor_policy::{Host, Limits, Policy};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Runtime;
 use super::budget::Budget;
 use super::echoes::Echoes;
 use super::live::Live;
 use super::pace::Pace;
 use super::quota::Quota;
-use super::refusals::Recorded;
 use super::warned::Warned;
-use super::{Accept, Runtime, Serving};
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
 use crate::logging::{self, KeptOut};
 use crate::metrics::SandboxMetrics;
-use crate::seam::{Destinations, HalfOpen, Listeners, Refusals};
+use crate::seam::HalfOpen;
 use crate::tls::TlsError;
 use crate::tls::ca::Ca;
 use crate::tls::client::ClientConfigs;
@@ -33,6 +32,9 @@ use crate::upstream::pool::{Generation, Pool};
 
 /// How often idle origin connections are checked.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Maximum incomplete HTTP/2 request heads. Each may take about 2 MB, and ordinary clients rarely
+/// send one in several frames.
+const MOST_UNFINISHED_HEADS: usize = 64;
 
 /// Why a sandbox could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,8 @@ pub struct Sandbox {
     pub(crate) connections: Quota,
     /// One slot per request in progress.
     pub(crate) requests: Quota,
+    /// One slot per incomplete HTTP/2 request head.
+    pub(crate) heads: Arc<Semaphore>,
     /// What was sent to each host.
     pub(crate) budget: Budget,
     /// Open connections.
@@ -180,6 +184,7 @@ impl Sandbox {
             pool,
             connections,
             requests,
+            heads: Arc::new(Semaphore::new(MOST_UNFINISHED_HEADS)),
             budget: kept.budget,
             live: Arc::default(),
             echoes: Arc::default(),
@@ -248,11 +253,6 @@ impl Sandbox {
         self.metrics.watch_half_open(gauge);
     }
 
-    /// Records kernel refusals among this sandbox's audit records.
-    pub fn refusals(self: &Arc<Self>) -> Arc<dyn Refusals> {
-        Arc::new(Recorded(Arc::clone(self)))
-    }
-
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
@@ -296,22 +296,6 @@ impl Sandbox {
     pub(super) fn drain(&self) {
         self.drain.cancel();
         self.tasks.close();
-    }
-
-    /// Serves the sandbox's listeners in tasks of the current runtime, until [`Serving::shutdown`]
-    /// or until dropped.
-    ///
-    /// # Errors
-    /// If a socket cannot be registered with the runtime.
-    pub fn serve(
-        self: &Arc<Self>,
-        listeners: Listeners,
-        destinations: Arc<dyn Destinations>,
-        accept: Accept,
-    ) -> io::Result<Serving> {
-        let serving = Serving::begin(self, listeners, destinations, accept)?;
-        self.audit.emit(Record::lifecycle(&self.id, "sandbox_started"));
-        Ok(serving)
     }
 
     /// Closes idle origin connections until the sandbox stops.

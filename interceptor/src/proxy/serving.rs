@@ -46,6 +46,24 @@ impl std::fmt::Debug for Serving {
     }
 }
 
+impl Sandbox {
+    /// Serves the sandbox's listeners in tasks of the current runtime, until [`Serving::shutdown`]
+    /// or until dropped.
+    ///
+    /// # Errors
+    /// If a socket cannot be registered with the runtime.
+    pub fn serve(
+        self: &Arc<Self>,
+        listeners: Listeners,
+        destinations: Arc<dyn Destinations>,
+        accept: Accept,
+    ) -> io::Result<Serving> {
+        let serving = Serving::begin(self, listeners, destinations, accept)?;
+        self.audit.emit(Record::lifecycle(&self.id, "sandbox_started"));
+        Ok(serving)
+    }
+}
+
 impl Serving {
     pub(super) fn begin(
         sandbox: &Arc<Sandbox>,

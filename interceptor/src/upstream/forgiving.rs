@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::wrapped::{Data, Wrapper, inner, write_through};
+
 /// The connection.
 #[derive(Debug)]
 pub(super) struct Forgiving<S> {
@@ -49,54 +51,33 @@ impl<S: AsyncRead + Unpin> AsyncRead for Forgiving<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Forgiving<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.broken {
-            return Poll::Ready(Ok(bytes.len()));
+impl<S: AsyncWrite + Unpin> Wrapper for Forgiving<S> {
+    inner!(stream: S);
+
+    fn on_write(&mut self, cx: &mut Context<'_>, data: Data<'_>) -> Poll<io::Result<usize>> {
+        if self.broken {
+            return Poll::Ready(Ok(data.len()));
         }
-        let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        polled.map(|written| this.forgive(written, bytes.len()))
+        let polled = data.write(&mut self.stream, cx);
+        polled.map(|written| self.forgive(written, data.len()))
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let all = slices.iter().map(|slice| slice.len()).sum();
-        if this.broken {
-            return Poll::Ready(Ok(all));
-        }
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        polled.map(|written| this.forgive(written, all))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.broken {
+    fn on_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.stream).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.broken {
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.stream).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+write_through!(Forgiving<S>, S: AsyncWrite + Unpin);
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, USER_AGENT};
 use interceptor_policy::Deny;
 use serde_json::{Map, Value, json};
 
-use super::Asked;
+use super::asked::Asked;
 
 /// Maximum size in bytes of a body that is checked for a JSON-RPC call.
 pub(in crate::http) const MOST_CALL: usize = 64 * 1024;

@@ -10,15 +10,17 @@
 //! - npm, GraphQL, JSON-RPC, cargo and container engines read members of their own from a JSON
 //!   body: [`json`].
 
+mod asked;
 mod json;
 pub(super) mod phrase;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE, USER_AGENT};
-use http::{Response, StatusCode, Uri};
+use http::header::{CONTENT_TYPE, HeaderValue, TE, USER_AGENT};
+use http::{Response, StatusCode};
 use interceptor_policy::Deny;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+pub(super) use asked::Asked;
 pub(super) use json::{MOST_CALL, may_be_a_call};
 
 /// The characters that `grpc-message` escapes: all but space and visible ASCII, and the percent
@@ -27,37 +29,6 @@ const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 /// Maximum message bytes in a header, before escaping: clients limit the size of a head, often to 8
 /// KiB.
 const LONGEST: usize = 1000;
-
-/// The parts of a request that identify the client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    /// Its fields.
-    pub(super) headers: &'a HeaderMap,
-    /// Its target.
-    pub(super) uri: &'a Uri,
-    /// Its body, if it [may be a call](may_be_a_call); otherwise empty.
-    pub(super) body: &'a [u8],
-}
-
-impl Asked<'_> {
-    fn begins(&self, name: http::HeaderName, start: &str) -> bool {
-        self.headers.get(name).is_some_and(|value| {
-            let head = value.as_bytes().get(..start.len());
-            head.is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
-        })
-    }
-
-    /// Whether the go command is asking a module proxy (<https://go.dev/ref/mod#goproxy-protocol>);
-    /// it sends only the user agent of Go's HTTP library.
-    fn is_go_command(&self) -> bool {
-        let path = self.uri.path();
-        self.begins(USER_AGENT, "go-http-client/")
-            && (path.contains("/@v/")
-                || path.ends_with("/@latest")
-                || path.starts_with("/sumdb/")
-                || self.uri.query().is_some_and(|query| query.contains("go-get=1")))
-    }
-}
 
 /// Puts the reason where the client looks for it.
 pub(super) fn speak(response: &mut Response<Bytes>, asked: &Asked<'_>, deny: &Deny) {

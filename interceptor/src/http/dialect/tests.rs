@@ -149,5 +149,5 @@ fn only_short_json_may_be_a_call() {
     };
     assert!(may("application/json", "100") && may("Application/JSON; charset=utf-8", "65536"));
     assert!(!may("application/json", "65537") && !may("text/plain", "100"));
-    assert!(!may("application/json", "-1") && !may_be_a_call(&HeaderMap::new()));
+    assert!(!may("application/json", "-1") && !may_be_a_call(&http::HeaderMap::new()));
 }

@@ -14,7 +14,7 @@ use interceptor_policy::redact::{Search, digests, redact_fields};
 
 use super::blocks::DecodedBody;
 use super::decode::Coding;
-use super::{BodyError, BoxError};
+use super::error::{BodyError, BoxError};
 
 /// A response body on its way to the sandbox: decoded if it was encoded, with every real key
 /// replaced, in trailers too.

@@ -35,11 +35,11 @@
 mod blocks;
 mod body;
 mod decode;
+mod error;
 mod guarded;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -50,32 +50,16 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use interceptor_policy::redact::ranges::{Found, Widened, is_whole};
 use interceptor_policy::redact::scan::Scanner;
-use interceptor_policy::redact::{MessageError, RedactError, Redactor, digests, is_grpc};
+use interceptor_policy::redact::{RedactError, Redactor, digests, is_grpc};
 
 pub use self::body::RedactedBody;
 pub(crate) use self::decode::is_coded;
+pub use self::error::{BodyError, BoxError};
 pub use self::guarded::Guarded;
 
 /// A body announced as no longer than this is short: if its length may change, it is read before
 /// its head is sent.
 pub(crate) const SHORT: usize = 64 * 1024;
-
-/// An error of any type from below a body.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Why a redacted body broke off.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The origin's body broke off.
-    #[error("the origin's body broke off: {0}")]
-    Origin(#[source] BoxError),
-    /// The origin's body does not match its `content-encoding`.
-    #[error("the origin's body does not decode: {0}")]
-    Coding(#[source] io::Error),
-    /// A message in it cannot be searched, so it is not passed on.
-    #[error(transparent)]
-    Message(#[from] MessageError),
-}
 
 /// Redaction of responses with a [`Redactor`].
 pub trait RedactResponse {

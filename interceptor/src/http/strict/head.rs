@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::words::count;
 
-use super::REFUSED_METHOD;
+/// The method of the request that replaces a refused one. [`check`] lets no client send it.
+pub(crate) const REFUSED_METHOD: &str = "INTERCEPTOR-REFUSED";
 
 /// How a head frames its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

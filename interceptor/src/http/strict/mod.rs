@@ -26,10 +26,11 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::linger::Linger;
+use crate::wrapped::{Wrapper, inner, write_through};
+pub(crate) use head::REFUSED_METHOD;
 use head::{Framing, Refused};
 
-/// The method of the request that replaces a refused one. [`head::check`] lets no client send it.
-pub(crate) const REFUSED_METHOD: &str = "INTERCEPTOR-REFUSED";
 const STAND_IN: &[u8] = b"INTERCEPTOR-REFUSED / HTTP/1.1\r\nconnection: close\r\n\r\n";
 
 /// What the pipeline and the filter of one connection tell each other.
@@ -164,6 +165,8 @@ pub(crate) struct Strict<S> {
     ceilings: Current,
     /// Runs while a head is incomplete (slowloris, attack X3).
     patience: Option<Pin<Box<Sleep>>>,
+    /// Reads on after a refusal, while the connection closes.
+    linger: Option<Linger>,
 }
 
 impl<S> Strict<S> {
@@ -176,11 +179,16 @@ impl<S> Strict<S> {
     ) -> (Strict<S>, Notes) {
         let notes = Notes::default();
         let ceilings = Current(Box::new(ceilings));
-        let state = State::HEAD;
-        (
-            Strict { stream, buffer: first, state, notes: notes.clone(), ceilings, patience: None },
-            notes,
-        )
+        let strict = Strict {
+            stream,
+            buffer: first,
+            state: State::HEAD,
+            notes: notes.clone(),
+            ceilings,
+            patience: None,
+            linger: None,
+        };
+        (strict, notes)
     }
 
     fn refuse(&mut self, refused: Refused) -> State {
@@ -464,32 +472,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
+impl<S: AsyncRead + AsyncWrite + Unpin> Wrapper for Strict<S> {
+    inner!(stream: S);
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if self.notes.lock().refused.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.linger.get_or_insert_with(Linger::new).poll(&mut self.stream, cx)
     }
 }
+
+write_through!(Strict<S>, S: AsyncRead + AsyncWrite + Unpin);
