@@ -2,28 +2,23 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use interceptor_policy::{Decision, Policy, Reason, Scheme};
+use interceptor_policy::{Decision, Reason};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::arrival::Arrival;
 use super::classify::{Spoken, classify};
 use super::native;
-use super::prefixed::Prefixed;
 use super::raw;
+use super::serve::{Rest, clear};
 use super::tls::tls;
 use super::tunnelled::unless_refused;
 use crate::audit::Protocol;
-use crate::http::authority::Identity;
-use crate::http::context::{Context, Early};
-use crate::http::{self, activity::Activity};
+use crate::http::activity::Activity;
 use crate::proxy::Sandbox;
 
 /// How long a connection at its maximum age may take to answer its pending requests.
@@ -33,10 +28,6 @@ const FIRST: usize = 4096;
 /// How long to wait for the client on a port where the server speaks first. If its greeting format
 /// is known, the client then gets a refusal instead of waiting.
 const GREETING_AWAITED: Duration = Duration::from_secs(2);
-
-/// The rest of a connection's work once its protocol is known. The state needed to find out is
-/// dropped first.
-pub(super) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(sandbox: Arc<Sandbox>, stream: TcpStream, asked: SocketAddr) {
@@ -101,24 +92,6 @@ async fn attend(arrival: Arrival, mut stream: TcpStream) {
     }
 }
 
-/// Serves HTTP without TLS.
-pub(super) fn clear(
-    mut arrival: Arrival,
-    stream: TcpStream,
-    first: BytesMut,
-    spoken: Spoken,
-) -> Rest {
-    if spoken == Spoken::Http2 {
-        arrival.unasked.protocol = Some(Protocol::H2);
-        let context = context(arrival, None, Protocol::H2, None);
-        Box::pin(http::connection::h2(Prefixed { first, stream }, context))
-    } else {
-        arrival.unasked.protocol = Some(Protocol::H1);
-        let context = context(arrival, None, Protocol::H1, None);
-        Box::pin(http::connection::h1(stream, first, context))
-    }
-}
-
 /// Reads until the protocol is known. `None` if the sandbox closed the connection or sent nothing
 /// in time.
 async fn recognise(
@@ -161,56 +134,4 @@ async fn recognise(
         }
     };
     tokio::time::timeout(limits.header_timeout, more).await.unwrap_or(Ok(Some(Spoken::Other)))
-}
-
-fn clear_identity(arrival: &Arrival) -> Identity {
-    Identity {
-        scheme: Scheme::Http,
-        port: arrival.asked.port(),
-        host: arrival.host(),
-        open: arrival.lookup.is_none(),
-        mismatch: None,
-    }
-}
-
-/// The state shared by the connection's requests. It holds no rules: they are loaded for each
-/// request, and old keys must not stay in memory. Without an identity, it is that of a connection
-/// without TLS.
-pub(super) fn context(
-    arrival: Arrival,
-    identity: Option<Identity>,
-    protocol: Protocol,
-    early: Option<Early>,
-) -> Context {
-    let identity = identity.unwrap_or_else(|| clear_identity(&arrival));
-    // A host named only by a request is judged with the request; this checks the host known now.
-    let (host, port, open) = (identity.host.clone(), identity.port, identity.open);
-    let permitted = move |policy: &Policy| {
-        open || matches!(policy.decide_host(&host, port), Decision::Allow(_))
-    };
-    let close = CancellationToken::new();
-    Context {
-        _alive: arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted),
-        close,
-        limits: *arrival.rules.policy.limits(),
-        outdated: CancellationToken::new(),
-        over: arrival.sandbox.stopping().child_token(),
-        prepaid: AtomicBool::new(arrival.unasked.counted),
-        activity: arrival.activity().clone(),
-        _unasked: Box::new(arrival.unasked),
-        sandbox: arrival.sandbox,
-        identity,
-        asked: arrival.asked,
-        protocol,
-        notes: None,
-        early: Mutex::new(early),
-        switched: Mutex::default(),
-    }
-}
-
-/// Closes with a reset, so that the sandbox sees an error and not an empty response.
-pub(super) fn reset(stream: TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        tracing::debug!(%error, "cannot reset the connection; closing it");
-    }
 }

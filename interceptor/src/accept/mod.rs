@@ -8,8 +8,11 @@ mod distrust;
 mod native;
 mod prefixed;
 mod raw;
+mod reset;
+mod serve;
 mod tls;
 mod tunnelled;
+mod way;
 
 use std::os::fd::AsFd as _;
 use std::pin::Pin;

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::classify::is_git;
-use super::connection::reset;
+use super::reset::reset;
 use crate::proxy::Sandbox;
 
 /// How long telling the client may take.

@@ -14,11 +14,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::arrival::Arrival;
-use super::connection::{Rest, context, reset};
 use super::distrust::Client;
 use super::prefixed::Prefixed;
-use super::raw::{self, DialResult};
+use super::reset::reset;
+use super::serve::{Rest, context};
 use super::tunnelled::unless_refused;
+use super::way::{self, DialResult};
 use crate::audit::Protocol;
 use crate::http;
 use crate::http::authority::Identity;
@@ -85,7 +86,7 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
     if !policy.may_tunnel_tls() {
         return HelloOutcome::Terminated;
     }
-    let anything = raw::permits(policy, &arrival.host(), arrival.asked.port(), Protocol::Tcp);
+    let anything = way::permits(policy, &arrival.host(), arrival.asked.port(), Protocol::Tcp);
     let read = tokio::time::timeout(patience(arrival), hello::server_name(stream, first)).await;
     let sni = match read {
         Ok(Ok(sni)) => sni,
@@ -103,7 +104,7 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
         Ok(Host::Name(name)) => Some(name),
         _ => None,
     });
-    match raw::unopened(policy, arrival.asked, arrival.lookup.as_ref(), sni.as_ref()) {
+    match way::unopened(policy, arrival.asked, arrival.lookup.as_ref(), sni.as_ref()) {
         Some(host) => HelloOutcome::Unopened { host, sni },
         None => HelloOutcome::Terminated,
     }

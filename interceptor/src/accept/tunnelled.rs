@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::arrival::Arrival;
-use super::connection::reset;
 use super::prefixed::Prefixed;
-use super::raw::{self, DialResult};
+use super::reset::reset;
+use super::way::{self, DialResult};
 use crate::audit::{Protocol, Record, Verdict};
 use crate::http::activity::Activity;
 use crate::proxy::Sandbox;
@@ -27,7 +27,7 @@ pub(super) async fn unless_refused(
     protocol: Protocol,
     way: Option<DialResult>,
 ) {
-    match raw::decide(&arrival.rules.policy, &host, arrival.asked.port(), protocol) {
+    match way::decide(&arrival.rules.policy, &host, arrival.asked.port(), protocol) {
         Decision::Allow(allow) => {
             tunnel(arrival, Prefixed { first, stream }, host, protocol, &allow, way).await;
         }
@@ -51,7 +51,7 @@ pub(super) async fn tunnel(
     let limits = *arrival.rules.policy.limits();
     let way = match way {
         Some(way) => way,
-        None => raw::find(&arrival, &host).await,
+        None => way::find(&arrival, &host).await,
     };
     let (mut dialed, allowance) = match way {
         Ok(way) => way,
@@ -75,7 +75,7 @@ pub(super) async fn tunnel(
     }
     let close = CancellationToken::new();
     let named = host.clone();
-    let permitted = move |policy: &Policy| raw::permits(policy, &named, port, protocol);
+    let permitted = move |policy: &Policy| way::permits(policy, &named, port, protocol);
     let _alive = arrival.sandbox.live.enter(&arrival.rules.policy, close.clone(), permitted);
     let activity = arrival.activity().clone();
     // A tunnel must not keep the keys of old rules in memory.

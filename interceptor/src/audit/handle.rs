@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use super::queue::Queue;
+use super::queue::{AuditOptions, Queue};
 use super::sink::Sink;
 use super::writer::{Published, Writer};
 use super::{ChainKey, Observer, Record};
@@ -17,33 +17,6 @@ use super::{ChainKey, Observer, Record};
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How many records a subscriber may lag before it skips some.
 const FOLLOW_BEHIND: usize = 1024;
-
-/// Limits of the queue between emitters and the writer. Records beyond them are counted as lost.
-#[derive(Clone, Copy, Debug)]
-pub struct AuditOptions {
-    /// Queued records per sandbox.
-    pub records_per_sandbox: usize,
-    /// Queued bytes per sandbox.
-    pub bytes_per_sandbox: usize,
-    /// Queued records of all sandboxes.
-    pub records: usize,
-    /// Queued bytes of all sandboxes.
-    pub bytes: usize,
-    /// Who owns a file that is created, by user and group, instead of this process.
-    pub owner: Option<(u32, u32)>,
-}
-
-impl Default for AuditOptions {
-    fn default() -> AuditOptions {
-        AuditOptions {
-            records_per_sandbox: 8192,
-            bytes_per_sandbox: 8 * 1024 * 1024,
-            records: 65_536,
-            bytes: 64 * 1024 * 1024,
-            owner: None,
-        }
-    }
-}
 
 /// Makes the stream a hash chain, for `interceptor audit verify`.
 #[derive(Clone, Debug)]

@@ -18,9 +18,10 @@ mod tests;
 mod writer;
 
 pub use chain::{ChainKey, ChainKeyError, ChainVerifier, Chained, Fault, Flaw, Note};
-pub use handle::{Audit, AuditError, AuditOptions, ChainOptions};
+pub use handle::{Audit, AuditError, ChainOptions};
 pub use id::RequestId;
 pub(crate) use line::steers_or_hides;
 pub(crate) use observer::Observer;
+pub use queue::AuditOptions;
 pub use record::{Kind, Protocol, Record, Verdict};
 pub use writer::Published;

@@ -11,7 +11,34 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{AuditOptions, Observer, Record};
+use super::{Observer, Record};
+
+/// Limits of the queue between emitters and the writer. Records beyond them are counted as lost.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditOptions {
+    /// Queued records per sandbox.
+    pub records_per_sandbox: usize,
+    /// Queued bytes per sandbox.
+    pub bytes_per_sandbox: usize,
+    /// Queued records of all sandboxes.
+    pub records: usize,
+    /// Queued bytes of all sandboxes.
+    pub bytes: usize,
+    /// Who owns a file that is created, by user and group, instead of this process.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Default for AuditOptions {
+    fn default() -> AuditOptions {
+        AuditOptions {
+            records_per_sandbox: 8192,
+            bytes_per_sandbox: 8 * 1024 * 1024,
+            records: 65_536,
+            bytes: 64 * 1024 * 1024,
+            owner: None,
+        }
+    }
+}
 
 /// So many sandboxes may always be known.
 const FEWEST_KNOWN: usize = 64;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
 /// The arguments of `interceptor completions`.
@@ -19,15 +19,15 @@ pub struct Completions {
     shell: Shell,
 }
 
-/// Runs the command.
-pub fn run(arguments: Completions) -> anyhow::Result<ExitCode> {
-    io::stdout().lock().write_all(&text(arguments.shell))?;
+/// Runs the command; `all` is the whole command line.
+pub fn run(arguments: Completions, all: Command) -> anyhow::Result<ExitCode> {
+    io::stdout().lock().write_all(&text(arguments.shell, all))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The completions of one shell.
-pub(super) fn text(shell: Shell) -> Vec<u8> {
+pub(super) fn text(shell: Shell, mut all: Command) -> Vec<u8> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut super::Cli::command(), "interceptor", &mut text);
+    clap_complete::generate(shell, &mut all, "interceptor", &mut text);
     text
 }

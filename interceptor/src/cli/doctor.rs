@@ -3,6 +3,7 @@
 //! It tests features rather than versions: every hook is loaded and attached to a temporary cgroup.
 //! The exit status is 1 if `interceptor run` cannot work.
 
+mod check;
 mod engines;
 mod hooks;
 
@@ -19,6 +20,7 @@ use crate::kernel::MINIMUM_KERNEL;
 use crate::privilege;
 use crate::sandbox::user::user_namespaces as user_namespaces_of_users;
 use crate::words;
+use check::Check;
 
 /// The arguments of `interceptor doctor`.
 #[derive(Debug, clap::Args)]
@@ -27,43 +29,6 @@ pub struct Doctor {
     /// …]}.
     #[arg(long)]
     json: bool,
-}
-
-/// A check and its result.
-#[derive(Debug, Serialize)]
-struct Check {
-    /// What was checked.
-    name: String,
-    /// Whether it passed.
-    ok: bool,
-    /// Whether `interceptor run` needs it.
-    required: bool,
-    /// The finding.
-    detail: String,
-    /// What to do about a failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
-}
-
-impl Check {
-    fn passed(name: impl Into<String>, required: bool, detail: impl Into<String>) -> Self {
-        Self { name: name.into(), ok: true, required, detail: detail.into(), remedy: None }
-    }
-
-    fn failed(
-        name: impl Into<String>,
-        required: bool,
-        detail: impl Into<String>,
-        remedy: &str,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            ok: false,
-            required,
-            detail: detail.into(),
-            remedy: Some(remedy.to_owned()),
-        }
-    }
 }
 
 /// The outcome of all checks.

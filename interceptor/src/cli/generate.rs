@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
 use super::completions;
@@ -18,8 +18,8 @@ pub struct Generate {
     to: PathBuf,
 }
 
-/// Runs the command.
-pub fn run(arguments: Generate) -> anyhow::Result<ExitCode> {
+/// Runs the command; `all` is the whole command line.
+pub fn run(arguments: Generate, all: &Command) -> anyhow::Result<ExitCode> {
     let below = |name: &str| -> anyhow::Result<PathBuf> {
         let directory = arguments.to.join(name);
         fs::create_dir_all(&directory)
@@ -33,12 +33,12 @@ pub fn run(arguments: Generate) -> anyhow::Result<ExitCode> {
         (Shell::Fish, "interceptor.fish"),
     ] {
         let path = directory.join(name);
-        fs::write(&path, completions::text(shell))
+        fs::write(&path, completions::text(shell, all.clone()))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let directory = below("man")?;
     // One page per command, such as `interceptor-audit-tail.1`; hidden commands have none.
-    clap_mangen::generate_to(super::Cli::command(), &directory)
+    clap_mangen::generate_to(all.clone(), &directory)
         .with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
     Ok(ExitCode::SUCCESS)
 }

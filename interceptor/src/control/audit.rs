@@ -12,9 +12,9 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
-use super::Control;
 use super::params::{Id, Params, malformed};
 use super::problem::ApiProblem;
+use super::shared::Control;
 use super::sse::{EventSender, ReaderGone};
 use crate::audit::{Published, Verdict};
 use crate::fleet::{FeedEvent, FeedView};

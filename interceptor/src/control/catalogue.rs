@@ -5,7 +5,7 @@ use axum::extract::State;
 use interceptor_policy::{Catalogue, Form, Profile, Service};
 use serde_json::{Value, json};
 
-use super::Control;
+use super::shared::Control;
 
 /// The network profiles.
 #[utoipa::path(

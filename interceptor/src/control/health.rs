@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 
-use super::Control;
 use super::model::Health;
+use super::shared::Control;
 use crate::metrics::ExpositionFormat;
 
 /// Shows that the daemon is up.

@@ -20,6 +20,7 @@ mod problem;
 mod process;
 mod sandboxes;
 mod server;
+mod shared;
 mod sse;
 mod takeover;
 
@@ -35,21 +36,12 @@ use utoipa_axum::routes;
 use crate::ipc::ControlSocket;
 pub(crate) use problem::ApiProblem;
 pub(crate) use server::serve;
+use shared::Control;
 
 use crate::fleet::Fleet;
 
 /// The default path of the control socket.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/interceptor/control.sock";
-
-/// The state shared by all handlers.
-#[derive(Clone, Debug)]
-pub(crate) struct Control {
-    fleet: Arc<Fleet>,
-    socket: Arc<ControlSocket>,
-    openapi: Arc<str>,
-    /// Other programs that may take over.
-    successors: Arc<[PathBuf]>,
-}
 
 /// The API.
 pub(crate) fn router(
@@ -80,14 +72,4 @@ fn described() -> (Router<Control>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::metrics))
         .routes(routes!(takeover::take_over))
         .split_for_parts()
-}
-
-/// Runs blocking work on a separate thread.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiProblem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "request failed");
-        ApiProblem::internal("an internal error; see the daemon's log")
-    })
 }

@@ -7,7 +7,7 @@ use interceptor_policy::json_schema;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{Info, OpenApi};
 
-use super::Control;
+use super::shared::Control;
 
 /// The document as text.
 pub(super) fn document(mut described: OpenApi) -> String {

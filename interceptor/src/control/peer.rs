@@ -21,7 +21,8 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::UnixStream;
 
 use super::process::{Process, Program};
-use super::{ApiProblem, Control, bounds};
+use super::shared::{Control, blocking};
+use super::{ApiProblem, bounds};
 use crate::fleet::Fleet;
 use crate::kernel;
 use crate::sandbox::cgroup;
@@ -190,7 +191,7 @@ pub(super) async fn admit(
     next: Next,
 ) -> Response {
     let (fleet, judged) = (control.fleet.clone(), peer.clone());
-    match super::blocking(move || judged.0.may_speak_still(&fleet)).await {
+    match blocking(move || judged.0.may_speak_still(&fleet)).await {
         Ok(Ok(())) => next.run(request.map(bounds::timely)).await,
         Ok(Err(why)) => refused(&peer, MAY_NOT, why),
         Err(problem) => problem.into_response(),

@@ -8,7 +8,8 @@ use utoipa::IntoParams;
 use super::model::SandboxDetails;
 use super::params::{Id, Params, Text, json};
 use super::problem::ApiProblem;
-use super::{Control, blocking, sandboxes};
+use super::sandboxes;
+use super::shared::{Control, blocking};
 
 /// Options for replacing a policy.
 #[derive(Debug, Deserialize, IntoParams)]

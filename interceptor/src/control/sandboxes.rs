@@ -19,7 +19,7 @@ use super::model::{
 };
 use super::params::{Id, Text, json};
 use super::problem::{ApiProblem, FieldError};
-use super::{Control, blocking};
+use super::shared::{Control, blocking};
 use crate::fleet::{self, Fleet, FleetError, Member, Source};
 use crate::sandbox::{environment, trust};
 

@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use super::ApiProblem;
 use super::peer::{Peer, Successor, refused};
-use super::{ApiProblem, Control};
+use super::shared::{Control, blocking};
 use crate::audit::Record;
 use crate::takeover::{PROTOCOL, give};
 
@@ -32,7 +33,7 @@ pub(super) async fn take_over(
     request: Request,
 ) -> Response {
     let (asking, fleet, named) = (peer.clone(), control.fleet.clone(), control.successors.clone());
-    let successor = match super::blocking(move || asking.may_take_over(&fleet, &named)).await {
+    let successor = match blocking(move || asking.may_take_over(&fleet, &named)).await {
         Ok(Ok(successor)) => successor,
         Ok(Err(why)) => {
             return refused(&peer, "This process may not take the sandboxes over", why);
@@ -64,7 +65,7 @@ pub(super) async fn take_over(
             stream.set_nonblocking(false)?;
             Ok(stream)
         });
-        let given = super::blocking(move || match stream {
+        let given = blocking(move || match stream {
             Ok(stream) => {
                 tell(&control, &successor);
                 give(stream, &control.fleet, &control.socket).map_err(|error| error.to_string())

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exhausted;
 use super::feed::Feeds;
+use super::watch::watch;
 use super::{
     Enforced, FleetError, LoadedPolicy, Member, MemberDescription, Predecessor, Source, Visit,
     check_id,
@@ -22,8 +23,6 @@ use crate::kernel::Enforcer;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
 
-/// How long a takeover waits for sandboxes that are being created or removed.
-const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a reload waits for the files of one sandbox.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait for the id of a sandbox that is being removed.
@@ -53,22 +52,22 @@ pub(crate) struct FleetOptions {
 pub(crate) struct Fleet {
     options: FleetOptions,
     table: Mutex<MemberTable>,
-    feeds: Arc<Feeds>,
+    pub(super) feeds: Arc<Feeds>,
     tokio: Handle,
-    hurry: CancellationToken,
-    predecessor: OnceLock<Predecessor>,
+    pub(super) hurry: CancellationToken,
+    pub(super) predecessor: OnceLock<Predecessor>,
 }
 
 #[derive(Debug, Default)]
-struct MemberTable {
-    slots: BTreeMap<Arc<str>, MemberSlot>,
-    is_ending: bool,
+pub(super) struct MemberTable {
+    pub(super) slots: BTreeMap<Arc<str>, MemberSlot>,
+    pub(super) is_ending: bool,
     /// Another process is taking over: nothing may be created, changed or removed.
-    is_frozen: bool,
+    pub(super) is_frozen: bool,
 }
 
 #[derive(Debug)]
-enum MemberSlot {
+pub(super) enum MemberSlot {
     /// The id is reserved; the self-test on this cgroup (by id) has not passed yet.
     Beginning(u64),
     Running(Arc<Member>),
@@ -114,7 +113,7 @@ impl Fleet {
             hurry: CancellationToken::new(),
             predecessor: OnceLock::new(),
         });
-        tokio::spawn(super::watch::watch(Arc::downgrade(&fleet)));
+        tokio::spawn(watch(Arc::downgrade(&fleet), Fleet::list, Fleet::cgroup_gone));
         // Subscribed now, so that no record of the first sandbox is missed.
         let (feeds, stream) = (fleet.feeds.clone(), fleet.options.runtime.audit.subscribe());
         tokio::spawn(async move { feeds.pass_on(stream).await });
@@ -353,60 +352,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Freezes the fleet for a takeover and waits for pending changes. Blocks.
-    ///
-    /// # Errors
-    /// [`FleetError::Ending`], also if another takeover is in progress or pending changes do not
-    /// finish.
-    pub(crate) fn freeze(&self) -> Result<Vec<Arc<Member>>, FleetError> {
-        // The end of this daemon would cut off what its own predecessor still drains.
-        self.outlive_predecessor(false);
-        {
-            let mut table = self.table();
-            if table.is_ending || table.is_frozen {
-                return Err(FleetError::Ending);
-            }
-            table.is_frozen = true;
-        }
-        let until = Instant::now() + SETTLED_WITHIN;
-        while self.table().slots.values().any(|slot| !matches!(slot, MemberSlot::Running(_))) {
-            if Instant::now() > until {
-                self.thaw();
-                return Err(FleetError::Ending);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(self.list())
-    }
-
-    /// Undoes [`Self::freeze`].
-    pub(crate) fn thaw(&self) {
-        self.table().is_frozen = false;
-    }
-
-    /// Commits the handover: the sandboxes now belong to another process. `false` if this daemon
-    /// has begun to shut down.
-    pub(crate) fn commit_handover(&self) -> bool {
-        let mut table = self.table();
-        let parts = table.is_frozen && !table.is_ending;
-        table.is_ending = true;
-        parts
-    }
-
-    /// Cancelled to end draining connections at once: the new process died or asked for it.
-    pub(crate) fn hurry(&self) -> CancellationToken {
-        self.hurry.clone()
-    }
-
-    /// Remembers the daemon that handed these sandboxes over and still drains its connections.
-    pub(crate) fn follow(&self, predecessor: Predecessor) {
-        // There is at most one, because only an empty fleet takes over.
-        let _ = self.predecessor.set(predecessor);
-    }
-
     /// Makes the previous daemon end, so that no request is judged by outdated rules: at once, or
     /// after it has drained. Blocks until then.
-    fn outlive_predecessor(&self, at_once: bool) {
+    pub(super) fn outlive_predecessor(&self, at_once: bool) {
         if let Some(predecessor) = self.predecessor.get() {
             if at_once {
                 predecessor.hurry();
@@ -425,21 +373,6 @@ impl Fleet {
                 member.end(&self.tokio);
             }
         }
-    }
-
-    /// After a handover: lets open connections finish, for at most `patience`. The programs stay.
-    pub(crate) async fn drain(&self, patience: Duration) {
-        let mut draining = tokio::task::JoinSet::new();
-        for enforced in self.list().iter().filter_map(|member| member.take()) {
-            draining.spawn(enforced.drain(patience, self.hurry()));
-        }
-        while draining.join_next().await.is_some() {}
-    }
-
-    /// Adds a sandbox taken over from another process.
-    pub(crate) fn adopt(&self, id: &Arc<str>, member: impl FnOnce(Arc<super::Feed>) -> Member) {
-        let member = Arc::new(member(self.feeds.open(id)));
-        self.table().slots.insert(id.clone(), MemberSlot::Running(member));
     }
 
     /// This process's programs, which can also adopt another's.
@@ -491,7 +424,7 @@ impl Fleet {
     }
 
     /// Removes a sandbox whose cgroup is gone.
-    pub(super) fn cgroup_gone(&self, member: &Member) {
+    fn cgroup_gone(&self, member: &Member) {
         tracing::info!(sandbox = %member.id, cgroup = %member.cgroup.display(), "cgroup gone; sandbox removed");
         self.options.runtime.audit.emit(Record::lifecycle(&member.id, "cgroup_removed"));
         // Unknown: somebody else has just removed it.
@@ -499,7 +432,7 @@ impl Fleet {
     }
 
     /// Every step leaves the table consistent.
-    fn table(&self) -> MutexGuard<'_, MemberTable> {
+    pub(super) fn table(&self) -> MutexGuard<'_, MemberTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,6 +18,7 @@ mod place;
 mod predecessor;
 mod rules;
 mod stale;
+mod succession;
 mod trust;
 mod watch;
 

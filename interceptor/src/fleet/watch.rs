@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Fleet, Member};
+use super::Member;
 
 /// How often each cgroup is checked. The checks are spread over [`PARTS`] slices, so that a thousand
 /// do not hog a processor. Each looks at a quarter of the programs: the kernel takes all of them off
@@ -13,19 +13,24 @@ use super::{Fleet, Member};
 const EVERY: Duration = Duration::from_secs(1);
 const PARTS: usize = 10;
 
-/// Runs until the fleet is dropped.
-pub(super) async fn watch(fleet: Weak<Fleet>) {
+/// Runs until the fleet is dropped. `list` returns its members, and `gone` is called for each whose
+/// cgroup is gone.
+pub(super) async fn watch<F: Send + Sync + 'static>(
+    fleet: Weak<F>,
+    list: fn(&F) -> Vec<Arc<Member>>,
+    gone: fn(&F, &Member),
+) {
     let mut tick = tokio::time::interval(EVERY / PARTS as u32);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for turn in 0.. {
-        let Some(members) = fleet.upgrade().map(|fleet| fleet.list()) else { return };
+        let Some(members) = fleet.upgrade().map(|fleet| list(&fleet)) else { return };
         let mut parts = in_parts(members).into_iter();
         for _ in 0..PARTS {
             tick.tick().await;
             let Some(part) = parts.next() else { continue };
             let Some(fleet) = fleet.upgrade() else { return };
-            if let Err(error) = tokio::task::spawn_blocking(move || look(&fleet, &part, turn)).await
-            {
+            let look = move || look(&part, turn, |member| gone(&fleet, member));
+            if let Err(error) = tokio::task::spawn_blocking(look).await {
                 tracing::error!(%error, "cannot look for removed cgroups");
             }
         }
@@ -43,13 +48,13 @@ fn in_parts<T>(mut all: Vec<T>) -> Vec<Vec<T>> {
     parts
 }
 
-fn look(fleet: &Arc<Fleet>, members: &[Arc<Member>], turn: usize) {
+fn look(members: &[Arc<Member>], turn: usize, gone: impl Fn(&Member)) {
     for member in members {
         if member.holds_programs(turn) {
             continue;
         }
         if is_gone(member) {
-            fleet.cgroup_gone(member);
+            gone(member);
         } else {
             member.check_programs();
         }

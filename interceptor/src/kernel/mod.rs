@@ -24,6 +24,7 @@ mod existing;
 mod fill;
 mod hooks;
 mod inherited;
+mod load;
 mod maps;
 mod networks;
 mod numbers;

@@ -15,29 +15,14 @@ use nix::unistd::Pid;
 
 use super::SandboxError;
 use super::error::IoContext;
+pub(super) use super::hierarchy::PARENT;
+use super::hierarchy::make_directory;
+pub(crate) use super::hierarchy::{add, mount_point};
 use super::mountinfo;
 use super::resources::{self, Bounded, Resources, V1Cgroup};
 
-/// The parent directory of all our cgroups, below the mount.
-pub(super) const PARENT: &str = "interceptor";
 /// How long a killed cgroup may take to become empty: its processes must be reaped first.
 const EMPTY_WITHIN: Duration = Duration::from_secs(5);
-
-/// The mount point of cgroup v2.
-pub(crate) fn mount_point() -> Result<PathBuf, SandboxError> {
-    let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
-    // Prefer the whole tree to a bind mount of a part of it, and skip a mount that a later one
-    // covers.
-    let visible = |point: &Path| point.join("cgroup.procs").exists();
-    let found = mounts.iter().filter(|mount| mount.kind == "cgroup2" && visible(&mount.point));
-    let found = found.min_by_key(|mount| mount.root != Path::new("/"));
-    found.map(|mount| mount.point.clone()).ok_or_else(|| SandboxError::Missing {
-        what: "cgroup v2 is not mounted".into(),
-        remedy: "mount it with `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 \
-                 /sys/fs/cgroup/unified`"
-            .into(),
-    })
-}
 
 /// The kernel's id of a cgroup (`bpf_get_current_cgroup_id`): the inode number of its directory.
 pub(crate) fn id_of(path: &Path) -> Result<u64, SandboxError> {
@@ -136,13 +121,6 @@ impl Drop for Cgroup {
     }
 }
 
-/// Moves a process into the cgroup at `path`.
-pub(crate) fn add(path: &Path, process: Pid) -> Result<(), SandboxError> {
-    let file = path.join("cgroup.procs");
-    fs::write(&file, process.to_string())
-        .context(|| format!("cannot move process {process} into the cgroup {}", path.display()))
-}
-
 /// The processes of a cgroup and its descendants.
 pub(crate) fn processes(path: &Path) -> io::Result<Vec<Pid>> {
     let mut found: Vec<Pid> = fs::read_to_string(path.join("cgroup.procs"))?
@@ -156,13 +134,6 @@ pub(crate) fn processes(path: &Path) -> io::Result<Vec<Pid>> {
         }
     }
     Ok(found)
-}
-
-pub(super) fn make_directory(path: &Path) -> Result<(), SandboxError> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.context(|| format!("cannot make the cgroup {}", path.display())),
-    }
 }
 
 /// Kills everything in a cgroup and removes it with its descendants.

@@ -17,6 +17,7 @@ pub(crate) mod environment;
 mod error;
 mod exec;
 pub(crate) mod handover;
+mod hierarchy;
 pub(crate) mod init;
 mod java;
 pub(crate) mod launch;

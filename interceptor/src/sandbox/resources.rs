@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use super::SandboxError;
-use super::cgroup::{self, PARENT};
+use super::hierarchy::{self, PARENT};
 use super::mountinfo::{self, Mount};
 
 /// Default limit of processes and threads: enough for parallel builds.
@@ -60,7 +60,7 @@ impl V1Cgroup {
 
     /// Moves a process in.
     pub(super) fn add(&self, process: Pid) -> Result<(), SandboxError> {
-        let added = cgroup::add(&self.path, process);
+        let added = hierarchy::add(&self.path, process);
         if self.optional { Ok(()) } else { added }
     }
 }
@@ -184,7 +184,7 @@ fn in_version_1(
         // Controllers may share a hierarchy.
         Some(known) => known.optional &= optional,
         None => {
-            cgroup::make_directory(&parent).map_err(io::Error::other)?;
+            hierarchy::make_directory(&parent).map_err(io::Error::other)?;
             fs::create_dir(&path)?;
             beside.push(V1Cgroup { path: path.clone(), optional });
         }
@@ -238,7 +238,7 @@ pub(crate) fn most_memory() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
     // Absent in the root cgroup; `max` means unlimited.
-    let container = cgroup::mount_point().ok().and_then(|mount| {
+    let container = hierarchy::mount_point().ok().and_then(|mount| {
         fs::read_to_string(mount.join("memory.max")).ok()?.trim().parse::<u64>().ok()
     });
     Some(container.map_or(machine, |container| container.min(machine)) / 4 * 3)

@@ -7,15 +7,16 @@
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
-};
+use seccompiler::{BpfProgram, SeccompCmpOp, SeccompRule};
 
 use super::SandboxError;
 
 mod nesting;
+mod rules;
 mod set_id;
+
+pub(crate) use rules::argument;
+use rules::{build, unconditional};
 
 /// Permitted socket families: unix(7), ip(7), ipv6(7), and rtnetlink of netlink(7).
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -112,21 +113,6 @@ pub(crate) fn apply(options: FilterOptions) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// A program that fails the calls in `rules` with `errno`.
-fn build(errno: i32, rules: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, String> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    // The compiled program kills callers that use another architecture's system calls (i386 on
-    // x86_64).
-    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
-        .and_then(BpfProgram::try_from)
-        .map_err(|error| error.to_string())
-}
-
-/// Rules that match whatever the arguments.
-fn unconditional(calls: &[i64]) -> BTreeMap<i64, Vec<SeccompRule>> {
-    calls.iter().map(|call| (*call, Vec::new())).collect()
-}
-
 /// One program per errno, since a program has one action. The last one installed runs first.
 fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
     let rules = || -> Result<_, seccompiler::BackendError> {
@@ -188,16 +174,6 @@ fn programs(nesting: bool) -> Result<Vec<BpfProgram>, String> {
     Ok(programs)
 }
 
-pub(crate) fn argument(
-    index: u8,
-    operator: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompCondition, seccompiler::BackendError> {
-    // These arguments are all `int`: the kernel ignores the register's upper half, and so must the
-    // filter.
-    SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
-}
-
 fn equals(index: u8, value: libc::c_ulong) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![argument(index, SeccompCmpOp::Eq, value)?])
 }
@@ -226,6 +202,8 @@ fn architecture_specific() -> &'static [i64] {
 /// would have a second number that no rule names.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn foreign_numbers() -> Option<BpfProgram> {
+    use seccompiler::sock_filter;
+
     const X32_BIT: u32 = 0x4000_0000;
     const OFFSET_OF_NUMBER: u32 = 0;
     let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };

@@ -6,19 +6,19 @@
 
 mod print;
 mod sandboxes;
+mod to;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use http::Method;
-use serde_json::Value;
 
 use super::audit::{RecordFilter, Tail};
-use super::daemon::client::{self, ApiError, ApiRequest, ApiResponse};
-use super::daemon::{SOCKET, block_on, conclude_any};
+use super::daemon::client::ApiRequest;
+use super::daemon::{SOCKET, conclude_any};
 use super::policy_file;
+use to::DaemonClient;
 
 /// The arguments of `interceptor ctl`.
 #[derive(Debug, clap::Args)]
@@ -133,42 +133,4 @@ fn put(to: &DaemonClient, id: &str, file: &std::path::Path, close: bool) -> anyh
         writeln!(out, "{}: policy replaced", print::text(&value["id"]))?;
         print::warnings(out, value)
     })
-}
-
-/// The daemon, and how to print its responses.
-struct DaemonClient {
-    control: PathBuf,
-    json: bool,
-}
-
-impl DaemonClient {
-    /// Sends a request; an error status is an error.
-    fn ask(&self, question: ApiRequest) -> anyhow::Result<ApiResponse> {
-        Ok(block_on(client::ask(&self.control, question))?)
-    }
-
-    /// Sends a request and parses the JSON response.
-    fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
-        let answer = self.ask(question)?;
-        Ok(serde_json::from_slice(&answer.body).map_err(|error| ApiError::Malformed {
-            path: self.control.clone(),
-            what: format!("its answer is not JSON: {error}"),
-        })?)
-    }
-
-    /// GETs a path.
-    fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.value(ApiRequest::get(path))
-    }
-
-    /// Prints a value, as JSON or with `human`.
-    fn print(
-        &self,
-        value: &Value,
-        human: impl FnOnce(&mut dyn Write, &Value) -> io::Result<()>,
-    ) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.json { print::json(&mut out, value) } else { human(&mut out, value) }?;
-        Ok(out.flush()?)
-    }
 }

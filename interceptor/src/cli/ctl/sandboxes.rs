@@ -8,7 +8,8 @@ use http::Method;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{DaemonClient, print};
+use super::print;
+use super::to::DaemonClient;
 use crate::cli::daemon::client::ApiRequest;
 use crate::cli::daemon::events;
 use crate::cli::policy_file;

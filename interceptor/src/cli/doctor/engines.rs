@@ -2,7 +2,7 @@
 
 use crate::oci::podman::{self, PROGRAM};
 
-use super::Check;
+use super::check::Check;
 
 /// Podman, if installed.
 pub(super) fn podman() -> Option<Check> {

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Check;
+use super::check::Check;
 use crate::kernel::{self, KernelError};
 use crate::notice;
 

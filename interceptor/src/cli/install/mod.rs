@@ -2,11 +2,12 @@
 //! proves that it works.
 
 mod proof;
+mod scratch;
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -149,23 +150,4 @@ fn check_place(executable: &Path) -> anyhow::Result<()> {
 fn make(directory: &Path, mode: u32) -> anyhow::Result<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(mode).create(directory);
     made.with_context(|| format!("cannot make {}", directory.display()))
-}
-
-/// A directory, removed on drop.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let gone =
-            if self.0.is_dir() { fs::remove_dir_all(&self.0) } else { fs::remove_file(&self.0) };
-        if let Err(error) = gone
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            let _ = writeln!(
-                std::io::stderr(),
-                "interceptor: {} is left behind: {error}",
-                self.0.display()
-            );
-        }
-    }
 }

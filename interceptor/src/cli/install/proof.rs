@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::Scratch;
+use super::scratch::Scratch;
 use crate::oci::POLICY;
 use crate::oci::podman::{POLICIES, PROGRAM};
 

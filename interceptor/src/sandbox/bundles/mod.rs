@@ -8,6 +8,7 @@
 //! contains the file's certificates and nothing else. The search is bounded in files, bytes and
 //! time.
 
+mod names;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use nix::sys::stat::{SFlag, fstat};
 use rustls::pki_types::CertificateDer;
 
 use super::trust::{certificates, pem};
+use names::{ENDINGS, KNOWN, is_bundle, is_known};
 pub(super) use places::Places;
 
 /// A bundle that was found.
@@ -60,28 +62,6 @@ const DEPTH: usize = 8;
 const DEPTH_IN_PACKAGES: usize = 3;
 /// Mozilla's roots are 230 KiB.
 const MAX_FILE: u64 = 4 << 20;
-
-/// Known bundles of packages, below a package directory.
-const KNOWN: [&str; 14] = [
-    "certifi/cacert.pem",
-    "pip/_vendor/certifi/cacert.pem",
-    "pip/_vendor/requests/cacert.pem",
-    "pipenv/patched/pip/_vendor/certifi/cacert.pem",
-    "conda/_vendor/certifi/cacert.pem",
-    "requests/cacert.pem",
-    "botocore/cacert.pem",
-    "botocore/vendored/requests/cacert.pem",
-    "awscli/botocore/cacert.pem",
-    "stripe/data/ca-certificates.crt",
-    "grpc/_cython/_credentials/roots.pem",
-    "httplib2/cacerts.txt",
-    "dropbox/trusted-certs.crt",
-    "braintree/ssl/api_braintreegateway_com.ca.crt",
-];
-
-/// File endings of bundles, and words of which a bundle's name contains at least one.
-const ENDINGS: [&str; 4] = [".pem", ".crt", ".cer", "cacerts.txt"];
-const WORDS: [&str; 6] = ["cacert", "ca-", "ca_", "root", "bundle", "trust"];
 
 /// Directories that belong to packages; elsewhere a file with few certificates may be the user's
 /// own.
@@ -197,21 +177,6 @@ fn may_be_bundle(name: &OsStr) -> bool {
         let (name, ending) = (name.as_bytes(), ending.as_bytes());
         name.len() >= ending.len() && name[name.len() - ending.len()..].eq_ignore_ascii_case(ending)
     })
-}
-
-/// Whether a path looks like a bundle's.
-fn is_bundle(path: &Path) -> bool {
-    is_known(path) || path.file_name().is_some_and(is_name)
-}
-
-fn is_known(path: &Path) -> bool {
-    KNOWN.iter().any(|known| path.ends_with(known))
-}
-
-fn is_name(name: &OsStr) -> bool {
-    let name = name.to_string_lossy().to_ascii_lowercase();
-    ENDINGS.iter().any(|ending| name.ends_with(ending))
-        && WORDS.iter().any(|word| name.contains(word))
 }
 
 fn is_packages(path: &Path) -> bool {

@@ -8,6 +8,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::names::is_bundle;
+
 /// Interpreters that indicate packages beside a directory of programs.
 const INTERPRETERS: [&str; 6] = ["python3", "python", "pypy3", "node", "bun", "ruby"];
 /// System directories, which are no package directories by themselves.
@@ -133,7 +135,7 @@ impl Places {
             argument.as_bytes().split(|byte| !plain(byte)).filter(|text| text.contains(&b'/'));
         for text in whole.into_iter().chain(parts.take(MOST)) {
             let path = directory.join(OsStr::from_bytes(text));
-            if super::is_bundle(&path) {
+            if is_bundle(&path) {
                 self.add_file(&path);
             } else if path.is_dir() {
                 self.add_other(&path);

@@ -24,7 +24,7 @@ use super::super::environment::FALLBACK_HOME;
 use super::super::handover::Launch;
 use super::super::{SandboxError, nss, sys, trust};
 use super::super::{bundles::path_of, error::IoContext};
-use super::{bind, bind_read_only, fresh, make_directory, make_file, set_mode, tmpfs};
+use super::steps::{bind, bind_read_only, fresh, make_directory, make_file, set_mode, tmpfs};
 
 /// The database, to be shown in the home directory, and the additions to policies.
 const DATABASE: &str = "/run/.nssdb";

@@ -11,7 +11,7 @@ use nix::unistd::{Group, isatty};
 
 use super::super::SandboxError;
 use super::super::error::IoContext;
-use super::{bind_open, fresh, make_directory, make_empty, open_path, tmpfs};
+use super::steps::{bind_open, fresh, make_directory, make_empty, open_path, tmpfs};
 
 /// Name, major and minor number (Documentation/admin-guide/devices.txt of the kernel).
 const DEVICES: [(&str, u64, u64); 6] = [

@@ -9,7 +9,7 @@ use super::super::SandboxError;
 use super::super::error::IoContext;
 use super::super::sys;
 use super::super::trust::{self, TrustFile};
-use super::{bind, bind_read_only, make_directory, make_file, tmpfs};
+use super::steps::{bind, bind_read_only, make_directory, make_file, tmpfs};
 
 /// Any address works, because port 53 of every address reaches the proxy's resolver.
 const RESOLVER: &str = "# The sandbox's resolver is the interceptor's.\nnameserver 198.18.0.2\n";

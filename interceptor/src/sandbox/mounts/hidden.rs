@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use super::super::SandboxError;
 use super::super::error::IoContext;
 use super::super::handover::Launch;
-use super::{bind, make_empty, set_mode, tmpfs};
+use super::steps::{bind, make_empty, set_mode, tmpfs};
 
 /// The cover of a hidden file: empty and unreadable.
 const COVER: &str = "/run/.hidden";

@@ -17,7 +17,7 @@ use super::super::bundles::path_of;
 use super::super::error::IoContext;
 use super::super::handover::{Launch, Secrets};
 use super::super::{SandboxError, mountinfo};
-use super::{bind, bind_open, make_directory, set_mode, tmpfs};
+use super::steps::{bind, bind_open, make_directory, set_mode, tmpfs};
 use crate::notice;
 
 /// Holds the covers of files; nobody inside may enter it.

@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use super::super::SandboxError;
 use super::super::error::IoContext;
 use super::super::mountinfo::Mount;
-use super::{bind, bind_read_only, fresh, tmpfs};
+use super::steps::{bind, bind_read_only, fresh, tmpfs};
 
 /// File systems that control the kernel or show the host's processes; unmounted wherever they are.
 const CONTROLS: [&str; 17] = [

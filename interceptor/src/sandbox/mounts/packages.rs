@@ -10,7 +10,7 @@ use super::super::bundles::{self, Bundle, Places};
 use super::super::error::IoContext;
 use super::super::handover::Launch;
 use super::super::{SandboxError, sys, trust};
-use super::{bind, make_directory, make_file, tmpfs};
+use super::steps::{bind, make_directory, make_file, tmpfs};
 
 /// Below the trust directory.
 const DIRECTORY: &str = "packages";

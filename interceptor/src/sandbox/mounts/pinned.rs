@@ -13,7 +13,7 @@ use std::path::Path;
 use super::super::error::IoContext;
 use super::super::user::UserIdentity;
 use super::super::{SandboxError, mountinfo};
-use super::bind;
+use super::steps::bind;
 
 /// Keeps these places under their paths. After all other mounts: a search within one file system
 /// ends at a mount point.

@@ -10,7 +10,7 @@ use super::super::SandboxError;
 use super::super::error::IoContext;
 use super::super::mountinfo::Mount;
 use super::super::sys;
-use super::{bind_open, fresh, make_directory, open_path, tmpfs};
+use super::steps::{bind_open, fresh, make_directory, open_path, tmpfs};
 use crate::notice;
 
 /// Holds the changes to root's home until the sandbox ends; a later mount covers this directory.

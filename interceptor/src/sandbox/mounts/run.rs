@@ -10,7 +10,7 @@ use nix::mount::MsFlags;
 
 use super::super::SandboxError;
 use super::super::error::IoContext;
-use super::{bind_open, make_directory, open_path, set_mode, tmpfs};
+use super::steps::{bind_open, make_directory, open_path, set_mode, tmpfs};
 
 /// Entries that hold programs or removable disks, never sockets.
 const KEPT: [&str; 6] =

@@ -17,7 +17,7 @@ use super::super::bundles::path_of;
 use super::super::error::IoContext;
 use super::super::handover::{Launch, ShownPolicy};
 use super::super::{SandboxError, sys};
-use super::{bind, make_file, set_mode};
+use super::steps::{bind, make_file, set_mode};
 
 /// What the policy reads as.
 const POLICY: &str = "/run/.policy";

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{BackendError, BpfProgram, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-use super::{argument, build, unconditional};
+use super::rules::{argument, build, unconditional};
 
 /// The two bits.
 const BITS: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];

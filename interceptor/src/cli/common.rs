@@ -1,0 +1,78 @@
+//! What several commands share: options, exit statuses, and how they print.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::logging::Format;
+
+/// The options that `run`, `attach` and `serve` share.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The policy document; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Write audit records to this file, one JSON object per line; `-` is standard error.
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+    /// Make the audit log a hash chain, keyed with this file (32 bytes or more), for `interceptor
+    /// audit verify`.
+    #[arg(long, value_name = "KEYFILE", requires = "audit")]
+    pub audit_chain: Option<PathBuf>,
+    /// Certificates (PEM) to trust for upstream connections, in addition to the system's roots;
+    /// repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub upstream_ca: Vec<PathBuf>,
+    /// Dial this address instead of resolving the name: `NAME[:PORT]:ADDR[:PORT]`; NAME may be
+    /// `*.example.com`; repeatable.
+    #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
+    pub resolve: Vec<String>,
+    /// The format of the log on standard error [default: text]; `RUST_LOG` selects what it
+    /// contains.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<Format>,
+    /// For clients that cannot trust the sandbox's CA: set services' base URL variables
+    /// (OPENAI_BASE_URL, ANTHROPIC_BASE_URL, …) to http://169.254.169.254/proxy/SERVICE/….
+    #[arg(long)]
+    pub base_urls: bool,
+    /// Print machine-readable output.
+    #[arg(long)]
+    pub json: bool,
+    /// Log more to standard error; repeatable.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Log only errors.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// The sandbox's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Net {
+    /// Its own network namespace, with only `lo`.
+    Isolated,
+    /// The host's network.
+    Host,
+}
+
+/// Whether to colour what is written to a stream: at a terminal, unless NO_COLOR is set to something
+/// (no-color.org).
+pub(super) fn colours(stream: &impl io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether a write failed because the reader is gone, as with `| head`; not an error.
+pub(super) fn reader_is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// The exit status of a command that reports a verdict. It holds even if nobody reads the output,
+/// so that a refusal never looks like success.
+pub(super) fn verdict(printed: io::Result<()>, status: u8) -> anyhow::Result<ExitCode> {
+    match printed {
+        Err(error) if !reader_is_gone(&error) => Err(error.into()),
+        _ => Ok(ExitCode::from(status)),
+    }
+}

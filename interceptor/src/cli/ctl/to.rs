@@ -1,0 +1,48 @@
+//! The daemon that is asked, and how its responses are printed.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::super::daemon::block_on;
+use super::super::daemon::client::{self, ApiError, ApiRequest, ApiResponse};
+use super::print;
+
+/// The daemon, and how to print its responses.
+pub(super) struct DaemonClient {
+    pub(super) control: PathBuf,
+    pub(super) json: bool,
+}
+
+impl DaemonClient {
+    /// Sends a request; an error status is an error.
+    pub(super) fn ask(&self, question: ApiRequest) -> anyhow::Result<ApiResponse> {
+        Ok(block_on(client::ask(&self.control, question))?)
+    }
+
+    /// Sends a request and parses the JSON response.
+    pub(super) fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
+        let answer = self.ask(question)?;
+        Ok(serde_json::from_slice(&answer.body).map_err(|error| ApiError::Malformed {
+            path: self.control.clone(),
+            what: format!("its answer is not JSON: {error}"),
+        })?)
+    }
+
+    /// GETs a path.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.value(ApiRequest::get(path))
+    }
+
+    /// Prints a value, as JSON or with `human`.
+    pub(super) fn print(
+        &self,
+        value: &Value,
+        human: impl FnOnce(&mut dyn Write, &Value) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json { print::json(&mut out, value) } else { human(&mut out, value) }?;
+        Ok(out.flush()?)
+    }
+}
