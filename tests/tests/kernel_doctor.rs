@@ -104,6 +104,20 @@ fn o6_what_run_needs_and_is_missing_is_a_failure_with_its_remedy() {
 }
 
 #[test]
+fn the_cgroup_mount_that_enforcement_uses_is_the_one_that_is_checked() {
+    // A part of the tree is mounted first, the whole of it last.
+    let (code, report) = doctor(
+        "mount -t tmpfs none /mnt; mkdir /mnt/part /mnt/whole
+         set -- $(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts)
+         child=$(find $1 -mindepth 1 -maxdepth 1 -type d | head -n 1); mount --bind $child /mnt/part
+         umount -l \"$@\"; mount -t cgroup2 none /mnt/whole; exec $DOCTOR",
+    );
+    assert_eq!(code, Some(0), "{report:#}");
+    let detail = check(&report, "cgroup v2")["detail"].as_str().unwrap();
+    assert!(detail.starts_with("/mnt/whole, "), "{detail}");
+}
+
+#[test]
 fn o6_what_run_can_do_without_is_a_warning_with_its_remedy() {
     let table = [
         (

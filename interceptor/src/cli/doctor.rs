@@ -310,7 +310,7 @@ mod tests {
                 hook.name
             );
         }
-        let mount = hooks::mounted("cgroup2").unwrap();
+        let mount = crate::sandbox::cgroup::mount_point().unwrap();
         assert!(!mount.join(format!("interceptor-doctor-{}", std::process::id())).exists());
     }
 }

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use super::check::Check;
 use crate::kernel::{self, KernelError};
 use crate::notice;
+use crate::sandbox::cgroup;
 
 /// The cgroup v2 mount, and every hook on a temporary cgroup.
 pub(super) fn cgroup_and_hooks() -> Vec<Check> {
     const NAME: &str = "cgroup v2";
-    let Some(mount) = mounted("cgroup2") else {
+    // The mount that `run` and `attach` use, which need not be the first.
+    let Ok(mount) = cgroup::mount_point() else {
         return vec![Check::failed(
             NAME,
             true,
