@@ -6,9 +6,9 @@
 //!
 //! - [`kernel`]: loads and attaches the eBPF programs; the only module that knows aya.
 //! - `sandbox`: cgroup, namespaces, trust bundle, and launching the command.
-//! - [`dns`]: names ↔ synthetic addresses.
+//! - `dns`: names ↔ synthetic addresses.
 //! - [`accept`]: the listener, the original destination, and protocol detection.
-//! - [`tls`]: the sandbox's certificate authority and the TLS configurations of both sides.
+//! - `tls`: the sandbox's certificate authority and the TLS configurations of both sides.
 //! - [`http`]: serve → judge → inject → forward → respond (→ upgrade); refuse.
 //! - `tunnel`: raw and passthrough connections.
 //! - [`upstream`]: resolve, guard, dial, pool.
@@ -27,6 +27,8 @@
 
 // Two modules wrap system calls that have no safe wrapper: `sandbox::sys` and `kernel::sys`.
 #![deny(unsafe_code)]
+// What only this crate can reach is `pub(crate)`, so that the compiler finds what nobody uses.
+#![warn(unreachable_pub)]
 // Tests may be long; clippy.toml limits everything else.
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
@@ -35,7 +37,7 @@ pub mod audit;
 pub mod cli;
 pub(crate) mod control;
 pub mod credential;
-pub mod dns;
+pub(crate) mod dns;
 mod files;
 pub(crate) mod fleet;
 pub mod http;
@@ -50,7 +52,7 @@ pub mod proxy;
 pub(crate) mod sandbox;
 pub mod seam;
 pub(crate) mod takeover;
-pub mod tls;
+pub(crate) mod tls;
 pub(crate) mod tunnel;
 pub mod upstream;
 mod words;

@@ -9,6 +9,7 @@ use anyhow::Context;
 use interceptor_policy::{CanonicalPath, Decision, Filter, Host, Policy, Reason, Request, Scheme};
 use serde::Deserialize;
 
+use crate::dns::is_synthetic;
 use crate::files;
 
 /// The longest line read as a record, in bytes.
@@ -194,15 +195,5 @@ impl ReplayRecord {
         let plain = self.port == Some(80)
             || self.reason.as_deref() == Some(Reason::PlaintextDenied.as_str());
         if plain { Scheme::Http } else { Scheme::Https }
-    }
-}
-
-/// Whether the address is one of our synthetic ones, which tell nothing about the real destination.
-fn is_synthetic(address: std::net::IpAddr) -> bool {
-    match address {
-        std::net::IpAddr::V4(address) => {
-            address.octets()[0] == 198 && address.octets()[1] & 0xfe == 18
-        }
-        std::net::IpAddr::V6(address) => address.segments()[..3] == [0x2001, 2, 0],
     }
 }

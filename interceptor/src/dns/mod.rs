@@ -17,5 +17,5 @@ mod tcp;
 mod tests;
 mod udp;
 
-pub use names::Names;
-pub use server::{DnsOptions, DnsRules, DnsServer};
+pub(crate) use names::{Names, is_synthetic};
+pub(crate) use server::{DnsOptions, DnsRules, DnsServer};

@@ -31,7 +31,7 @@ const CAPACITY: u32 = 32_768;
 const RETENTION: Duration = Duration::from_secs(3600);
 
 /// Which synthetic address stands for which name, for one sandbox.
-pub struct Names {
+pub(crate) struct Names {
     table: Mutex<NameTable>,
     capacity: u32,
 }
@@ -54,7 +54,7 @@ struct AddressSlot {
 
 impl Names {
     /// An empty table.
-    pub fn new() -> Names {
+    pub(crate) fn new() -> Names {
         Names::with_capacity(CAPACITY)
     }
 
@@ -64,7 +64,7 @@ impl Names {
 
     /// The stable addresses that stand for `name`. `permits` tells whether the current policy
     /// permits a name. `None` if every slot belongs to a permitted name used within the last hour.
-    pub fn addresses(
+    pub(crate) fn addresses(
         &self,
         name: &HostName,
         permits: impl Fn(&HostName) -> bool,
@@ -100,7 +100,7 @@ impl Names {
     }
 
     /// The name that `address` stands for; `None` if it was not assigned.
-    pub fn name_of(&self, address: IpAddr) -> Option<HostName> {
+    pub(crate) fn name_of(&self, address: IpAddr) -> Option<HostName> {
         self.name_of_at(address, Instant::now())
     }
 
@@ -148,15 +148,6 @@ impl Names {
             }
         }
         Some(Names { table: Mutex::new(table), capacity: CAPACITY })
-    }
-
-    /// Whether `address` is in a synthetic range, assigned or not. Such an address is never
-    /// dialled.
-    pub fn is_synthetic(&self, address: IpAddr) -> bool {
-        match address.to_canonical() {
-            IpAddr::V4(address) => address.to_bits() & V4_MASK == V4,
-            IpAddr::V6(address) => address.to_bits() & V6_MASK == V6,
-        }
     }
 
     // After a panic under the lock, at worst a name is missing.
@@ -226,6 +217,15 @@ fn slot_of(address: IpAddr) -> Option<u32> {
         IpAddr::V6(address) => u32::try_from(address.to_bits().checked_sub(V6)?).ok()?,
     };
     offset.checked_sub(RESERVED).filter(|&slot| slot < SLOTS)
+}
+
+/// Whether `address` is in a synthetic range, assigned or not. Such an address tells nothing about
+/// the real destination.
+pub(crate) fn is_synthetic(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_bits() & V4_MASK == V4,
+        IpAddr::V6(address) => address.to_bits() & V6_MASK == V6,
+    }
 }
 
 #[cfg(test)]

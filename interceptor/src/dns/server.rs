@@ -45,7 +45,7 @@ const FORWARDED: [RecordType; 10] = [
 ];
 
 /// The sandbox's current rules, which may be replaced at any time.
-pub trait DnsRules: Send + Sync + 'static {
+pub(crate) trait DnsRules: Send + Sync + 'static {
     /// The policy in force.
     fn policy(&self) -> Arc<Policy>;
     /// Whether a name contains a placeholder or its random part, in any case.
@@ -56,7 +56,7 @@ pub trait DnsRules: Send + Sync + 'static {
 }
 
 /// The parts of a [`DnsServer`].
-pub struct DnsOptions {
+pub(crate) struct DnsOptions {
     /// The sandbox's name in records.
     pub sandbox: Arc<str>,
     /// The sandbox's table of names.
@@ -74,7 +74,7 @@ pub struct DnsOptions {
 }
 
 /// The resolver of one sandbox.
-pub struct DnsServer {
+pub(crate) struct DnsServer {
     options: DnsOptions,
     budget: TokenBucket,
     recall: Recall,
@@ -92,7 +92,7 @@ pub(super) struct Reply {
 
 impl DnsServer {
     /// A resolver; [`DnsServer::serve_udp`] and [`DnsServer::serve_tcp`] run it.
-    pub fn new(options: DnsOptions) -> Arc<DnsServer> {
+    pub(crate) fn new(options: DnsOptions) -> Arc<DnsServer> {
         let budget = TokenBucket::new(QUESTIONS_AT_ONCE, QUESTIONS_PER_SECOND);
         let ledger = Ledger::new(Arc::clone(&options.sandbox), options.audit.clone());
         let (recall, own_name) = (Recall::new(), OnceLock::new());

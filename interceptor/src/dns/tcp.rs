@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(10);
 impl DnsServer {
     /// Answers the queries of one connection until the client closes it, idles, or violates the
     /// protocol.
-    pub async fn serve_tcp<S>(self: Arc<Self>, stream: S) -> io::Result<()>
+    pub(crate) async fn serve_tcp<S>(self: Arc<Self>, stream: S) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

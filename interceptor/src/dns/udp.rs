@@ -24,19 +24,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl DnsServer {
-    /// Answers queries on `socket` until the future is dropped. Retries after socket errors:
-    /// without its resolver, a sandbox has no names.
-    pub async fn serve_udp(self: Arc<Self>, socket: UdpSocket) {
-        self.serve_udp_until(socket, CancellationToken::new()).await;
-    }
-
-    /// Like [`Self::serve_udp`]. When `ends` is cancelled, stops receiving, leaving later queries
-    /// to the next process, and returns when those in flight are answered or late.
-    pub(crate) async fn serve_udp_until(
-        self: Arc<Self>,
-        socket: UdpSocket,
-        ends: CancellationToken,
-    ) {
+    /// Answers queries on `socket`. Retries after socket errors: without its resolver, a sandbox
+    /// has no names. When `ends` is cancelled, stops receiving, leaving later queries to the next
+    /// process, and returns when those in flight are answered or late.
+    pub(crate) async fn serve_udp(self: Arc<Self>, socket: UdpSocket, ends: CancellationToken) {
         let socket = Arc::new(socket);
         // Dropped with this future, and its tasks with it.
         let mut answering: JoinSet<()> = JoinSet::new();

@@ -48,7 +48,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 
 /// Why a request cannot carry its credential. It must not be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InjectError {
+pub(crate) enum InjectError {
     /// The keyring does not have the credential.
     #[error("the credential's key is missing")]
     NoKey,
@@ -66,7 +66,7 @@ pub enum InjectError {
 ///
 /// # Errors
 /// The key cannot be set, so none of the request may be forwarded. See [`InjectError`].
-pub fn inject(
+pub(crate) fn inject(
     parts: &mut Parts,
     policy: &Policy,
     keyring: &Keyring,
@@ -118,7 +118,7 @@ fn unasked<'a>(forms: &'a [Form], path: &str) -> Option<&'a Form> {
 /// Removes hop-by-hop fields (RFC 9110 7.6.1): those that `connection` names, `connection` itself
 /// and those that always are. `te: trailers` stays, since gRPC uses it to say that it accepts
 /// trailers. `upgrade` stays for the caller to handle.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -143,7 +143,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes authentication from a request's trailers, because their recipient may merge them into
 /// the headers (RFC 9110 6.5.1).
-pub fn strip_trailer_authentication(trailers: &mut HeaderMap, policy: &Policy, id: CredentialId) {
+pub(crate) fn strip_trailer_authentication(
+    trailers: &mut HeaderMap,
+    policy: &Policy,
+    id: CredentialId,
+) {
     strip_headers(trailers, policy.strip(id));
 }
 

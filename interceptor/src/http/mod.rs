@@ -32,7 +32,7 @@ pub(crate) mod exchange;
 mod flight;
 mod forward;
 mod frames;
-pub mod inject;
+pub(crate) mod inject;
 mod judge;
 mod linger;
 mod offers;

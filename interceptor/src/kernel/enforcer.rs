@@ -134,27 +134,10 @@ impl Enforcer {
         self.attach_beside(cgroup.as_fd(), enforcement, cgroup::refuse_second)
     }
 
-    /// Takes a cgroup over from a dead interceptor that left its programs pinned in `pins`.
-    /// Attaches the new programs before it removes the old ones. Nothing gets out in between, since
-    /// each set refuses the other's listener.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::attach`]; the old programs then stay.
-    pub fn attach_over(
-        &self,
-        cgroup: impl AsFd,
-        enforcement: &Enforcement,
-        pins: &Path,
-    ) -> Result<Attachment, KernelError> {
-        let attachment = self.attach_beside(cgroup.as_fd(), enforcement, |_| Ok(()))?;
-        remove_pins(pins)?;
-        Ok(attachment)
-    }
-
     /// As [`Self::attach`], and pins the programs under the new directory `pins`, so that they
     /// outlive this process. `stale` are the pin directories dead interceptors left for the same
-    /// cgroup: their programs are removed once the new ones are pinned.
+    /// cgroup: their programs are removed once the new ones are pinned. Nothing gets out in between,
+    /// since each set refuses the other's listener.
     ///
     /// # Errors
     ///

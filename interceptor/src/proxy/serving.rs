@@ -135,7 +135,7 @@ impl Serving {
             let pause = self.pause.clone();
             self.acceptors.spawn(self.sandbox.tasks.track_future(async move {
                 tokio::select! {
-                    () = dns.serve_udp_until(socket, pause) => {}
+                    () = dns.serve_udp(socket, pause) => {}
                     () = stop.cancelled() => {}
                 }
             }));

@@ -28,7 +28,7 @@ const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// A sandbox's CA and its one leaf key.
-pub struct Ca {
+pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Ca {
 
 impl Ca {
     /// Creates a CA for the sandbox `id`: two ECDSA P-256 keys and a self-signed certificate.
-    pub fn new(id: &str) -> Result<Ca, TlsError> {
+    pub(crate) fn new(id: &str) -> Result<Ca, TlsError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let mut params = base(CA_LIFE)?;
         let mut name = DistinguishedName::new();
@@ -91,7 +91,7 @@ impl Ca {
     }
 
     /// The public certificate as PEM. Nothing else of the CA ever leaves the proxy's memory.
-    pub fn pem(&self) -> &str {
+    pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 

@@ -25,7 +25,7 @@ const LARGEST_ROOTS: usize = 16 << 20;
 const SESSIONS: usize = 128;
 
 /// The verifier of origins' certificates, shared by all sandboxes because it has no state.
-pub fn verifier(extra: &[PathBuf]) -> Result<Arc<CertificateVerifier>, TlsError> {
+pub(crate) fn verifier(extra: &[PathBuf]) -> Result<Arc<CertificateVerifier>, TlsError> {
     let mut given = Vec::new();
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();

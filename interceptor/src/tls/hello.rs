@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 64 * 1024 + 5;
 /// # Errors
 /// `InvalidData` if it is not a ClientHello, `UnexpectedEof` if the stream ends early, or an error
 /// of the stream.
-pub async fn server_name<S: AsyncRead + Unpin>(
+pub(crate) async fn server_name<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
 ) -> io::Result<Option<String>> {

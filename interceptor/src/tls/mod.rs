@@ -8,12 +8,12 @@
 //! - [`hello`]: the ClientHello, read without consuming it.
 
 pub(crate) mod alert;
-pub mod ca;
-pub mod client;
-pub mod hello;
+pub(crate) mod ca;
+pub(crate) mod client;
+pub(crate) mod hello;
 pub(crate) mod refusal;
-pub mod server;
-pub mod verify;
+pub(crate) mod server;
+pub(crate) mod verify;
 
 use std::sync::Arc;
 

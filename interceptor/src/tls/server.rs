@@ -26,7 +26,7 @@ const RENEWED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum MintError {
+pub(crate) enum MintError {
     /// The sandbox requests new names faster than its limit.
     #[error("more than {} a second", crate::words::count(*per_second, "new name"))]
     RateLimited {
@@ -39,7 +39,7 @@ pub enum MintError {
 }
 
 /// Mints and caches the server configurations of one sandbox.
-pub struct ServerConfigs {
+pub(crate) struct ServerConfigs {
     ca: Ca,
     key: Arc<dyn rustls::sign::SigningKey>,
     tickets: Arc<dyn ProducesTickets>,
@@ -91,13 +91,13 @@ impl ServerConfigs {
     }
 
     /// The CA's public certificate as PEM.
-    pub fn ca_pem(&self) -> &str {
+    pub(crate) fn ca_pem(&self) -> &str {
         self.ca.pem()
     }
 
     /// The configuration for a name. The lock is held while a leaf is minted (about 50 µs), so that
     /// concurrent requests for a new name mint it once.
-    pub fn get(&self, host: &Host) -> Result<Arc<ServerConfig>, MintError> {
+    pub(crate) fn get(&self, host: &Host) -> Result<Arc<ServerConfig>, MintError> {
         let now = Instant::now();
         // After a panic inside the lock, at worst an entry is missing from the cache.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

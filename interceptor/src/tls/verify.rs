@@ -20,7 +20,7 @@ use super::ca::to_pem;
 
 /// Verifies the certificates of origins. It has no state.
 #[derive(Debug)]
-pub struct CertificateVerifier {
+pub(crate) struct CertificateVerifier {
     roots: Arc<WebPkiServerVerifier>,
     /// The certificates given by the operator, as DER.
     named: HashSet<CertificateDer<'static>>,
@@ -41,7 +41,7 @@ impl CertificateVerifier {
     }
 
     /// The certificates given by the operator, as PEM.
-    pub fn given_pem(&self) -> Arc<str> {
+    pub(crate) fn given_pem(&self) -> Arc<str> {
         self.given_pem.clone()
     }
 }

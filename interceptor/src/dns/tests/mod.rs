@@ -146,6 +146,6 @@ fn extended(answer: &Message) -> Option<(u16, String)> {
 
 fn synthetic(lab: &Lab, answer: &Message, name: &str) {
     let [address] = addresses(answer)[..] else { panic!("{name}: {answer:?}") };
-    assert!(lab.names.is_synthetic(address), "{name}: {address}");
+    assert!(is_synthetic(address), "{name}: {address}");
     assert_eq!(lab.names.name_of(address).unwrap().as_str(), name);
 }

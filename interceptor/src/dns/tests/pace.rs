@@ -1,6 +1,7 @@
 //! A sandbox that asks as fast as it can.
 
 use super::*;
+use tokio_util::sync::CancellationToken;
 
 /// How many records tell of a look-up, and how many look-ups the others tell of.
 async fn told(lab: &Lab) -> (usize, u64) {
@@ -57,7 +58,7 @@ async fn refusals_that_wait_for_their_turn_keep_nobody_else_waiting() {
     *lab.rules.turn.lock().unwrap() = Duration::from_secs(3600);
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let serving = tokio::spawn(Arc::clone(&lab.server).serve_udp(socket));
+    let serving = tokio::spawn(Arc::clone(&lab.server).serve_udp(socket, CancellationToken::new()));
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(address).await.unwrap();
     for number in 0..2000 {

@@ -1,13 +1,14 @@
 //! Datagrams and streams.
 
 use super::*;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn over_udp_a_client_that_vanishes_or_floods_does_not_stop_the_resolver() {
     let lab = Lab::new(ALLOWING).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let serving = tokio::spawn(Arc::clone(&lab.server).serve_udp(socket));
+    let serving = tokio::spawn(Arc::clone(&lab.server).serve_udp(socket, CancellationToken::new()));
     let plain = query(&[b"api", b"example", b"com"], 1);
     for _ in 0..20 {
         // Gone before the answer comes: the kernel reports that to the resolver's socket.

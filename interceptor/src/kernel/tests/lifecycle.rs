@@ -159,16 +159,17 @@ fn k18_pinned_programs_stand_when_the_interceptor_is_gone_and_are_taken_over() {
     let ports = rig.listen();
     let error = rig.attach(&second, &enforcement(&ports)).unwrap_err();
     assert!(matches!(error, KernelError::AlreadyEnforced { .. }), "{error}");
-    let mut attachment =
-        second.attach_over(File::open(&rig.cgroup).unwrap(), &enforcement(&ports), &pins).unwrap();
+    let (wanted, next) = (enforcement(&ports), pins.with_file_name("next"));
+    let cgroup = File::open(&rig.cgroup).unwrap();
+    let stale = [pins.clone()];
+    let attachment = second.attach_pinned(cgroup, &wanted, &next, &stale).unwrap();
     assert!(!pins.exists());
     ports.mark(&attachment);
     works(&second, &ports);
-    attachment.pin(&pins).unwrap();
-    assert_eq!(std::fs::read_dir(&pins).unwrap().count(), crate::kernel::HOOKS.len());
+    assert_eq!(std::fs::read_dir(&next).unwrap().count(), crate::kernel::HOOKS.len());
     // A normal end leaves nothing behind, nor does a removal after another crash.
     drop(attachment);
-    assert!(!pins.exists());
+    assert!(!next.exists());
     let mut attachment = rig.attach(&second, &enforcement(&ports)).unwrap();
     attachment.pin(&pins).unwrap();
     attachment.keep_programs();
