@@ -36,6 +36,7 @@ mod serve_config;
 pub mod services;
 mod setup;
 mod shown_policy;
+mod stable;
 mod sudo;
 mod table;
 mod watch;

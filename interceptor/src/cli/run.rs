@@ -15,6 +15,7 @@ use super::bounds::{self, Bound};
 use super::history::{self, History};
 use super::meanwhile::Meanwhile;
 use super::person::Person;
+use super::stable::Typed;
 use super::who::{self, Runner};
 use super::{Common, Net, setup, shown_policy};
 use crate::fleet::{CgroupTarget, Enforced, Netns};
@@ -51,6 +52,9 @@ pub struct Run {
     /// repeatable.
     #[arg(long, value_name = "PATH")]
     expose: Vec<PathBuf>,
+    /// Use new placeholders, not those of earlier runs with this policy.
+    #[arg(long)]
+    fresh_placeholders: bool,
     /// Also add the sandbox's CA to this bundle of roots (PEM), inside only; repeatable.
     #[arg(long, value_name = "FILE")]
     ca_bundle: Vec<PathBuf>,
@@ -107,6 +111,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         nesting,
         env,
         expose,
+        fresh_placeholders,
         ca_bundle,
         no_bundle_search,
         pids_limit,
@@ -134,7 +139,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         bail!("--env: {why}");
     }
     let at_home = at_home(&person, &identity, &expose, &directory, common.quiet)?;
-    let rules = setup::rules_of(&common, &person)?;
+    let typed = Typed { person: &person, runner: identity.uid, fresh: fresh_placeholders };
+    let rules = setup::rules_of(&common, &typed)?;
     if !common.quiet {
         setup::warn_of_exposed(&rules, &identity);
     }

@@ -9,7 +9,8 @@ use anyhow::{Context, bail};
 use interceptor_policy::redact::Redactor;
 use interceptor_policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
 
-use super::person::{self, Person};
+use super::person;
+use super::stable::Typed;
 use super::{Common, history, policy_file, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::{CREDENTIALS_DIRECTORY, KeyProblem, Keyring};
@@ -87,8 +88,8 @@ pub(super) fn rules(common: &Common) -> anyhow::Result<LoadedPolicy> {
 }
 
 /// [`rules`], with the variables of keys looked up where the person typed the command.
-pub(super) fn rules_of(common: &Common, person: &Person) -> anyhow::Result<LoadedPolicy> {
-    load(common, None, Some(person))
+pub(super) fn rules_of(common: &Common, typed: &Typed<'_>) -> anyhow::Result<LoadedPolicy> {
+    load(common, None, Some(typed))
 }
 
 /// [`rules`], keeping the previous placeholders.
@@ -102,8 +103,9 @@ pub(super) fn rules_after(
 fn load(
     common: &Common,
     previous: Option<&Keyring>,
-    person: Option<&Person>,
+    typed: Option<&Typed<'_>>,
 ) -> anyhow::Result<LoadedPolicy> {
+    let person = typed.map(|typed| typed.person);
     let (text, name) = match &common.policy {
         None => ("{}".to_owned(), String::from("the default policy")),
         Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
@@ -132,7 +134,11 @@ fn load(
         Some(person) if name != CREDENTIALS_DIRECTORY => person.given(name),
         _ => std::env::var_os(name),
     };
-    let keyring = Keyring::load_with(&policy, previous, &environment).map_err(|errors| {
+    let file = common.policy.as_deref().and_then(regular_file);
+    let seed = typed.filter(|_| !policy.credentials().is_empty());
+    let seed = seed.and_then(|typed| typed.seed(file.as_deref(), &text));
+    let keyring = Keyring::load_with(&policy, previous, &environment, seed.as_ref());
+    let keyring = keyring.map_err(|errors| {
         let mut lines: Vec<String> =
             errors.iter().map(|error| format!("{name}: {error}")).collect();
         lines.extend(person.and_then(|person| who::sets_keys(&errors, person)));
@@ -143,7 +149,6 @@ fn load(
     let own = common.policy.iter().chain(&common.audit_chain);
     let mut secret_files: Vec<PathBuf> = own.filter_map(|path| regular_file(path)).collect();
     let mut key_variables = Vec::new();
-    let file = common.policy.as_deref().and_then(regular_file);
     let mut plain = file.clone();
     for credential in policy.credentials() {
         match &credential.key {

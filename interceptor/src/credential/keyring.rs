@@ -1,8 +1,8 @@
 //! The keys of one sandbox, and their placeholders inside it.
 //!
-//! A placeholder is generated when a credential first appears and kept under its name while the
-//! sandbox lives, across policy reloads; the key behind it may rotate at any time. Key files are
-//! checked when used, at most once a second (one `stat` per file, on a short-lived thread, since a
+//! A placeholder is generated or derived when a credential first appears and kept under its name
+//! while the sandbox lives, across policy reloads; the key behind it may rotate at any time. Key
+//! files are checked when used, at most once a second (one `stat` per file, on a short-lived thread, since a
 //! file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation the previous
 //! key is still redacted from responses, since an origin may quote it for a while.
 
@@ -22,6 +22,7 @@ use super::key::{KeyProblem, RealKey};
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::readers;
+use super::seed::Seed;
 use super::source::{self, EnvironmentLookup, KeyError, KeyLocation, Stamp};
 use crate::logging;
 
@@ -80,7 +81,8 @@ impl Keyring {
         Keyring::load_from(policy.credentials(), previous, &|name| std::env::var_os(name))
     }
 
-    /// As [`Keyring::load`], with variables looked up by `environment`.
+    /// As [`Keyring::load`], with variables looked up by `environment`, and placeholders derived
+    /// from a seed.
     ///
     /// # Errors
     /// As [`Keyring::load`].
@@ -88,8 +90,9 @@ impl Keyring {
         policy: &Policy,
         previous: Option<&Keyring>,
         environment: EnvironmentLookup<'_>,
+        seed: Option<&Seed>,
     ) -> Result<Keyring, Vec<KeyError>> {
-        Keyring::load_from(policy.credentials(), previous, environment)
+        Keyring::load_all(policy.credentials(), previous, environment, seed)
     }
 
     pub(super) fn load_from(
@@ -97,10 +100,19 @@ impl Keyring {
         previous: Option<&Keyring>,
         environment: EnvironmentLookup<'_>,
     ) -> Result<Keyring, Vec<KeyError>> {
+        Keyring::load_all(credentials, previous, environment, None)
+    }
+
+    fn load_all(
+        credentials: &[Credential],
+        previous: Option<&Keyring>,
+        environment: EnvironmentLookup<'_>,
+        seed: Option<&Seed>,
+    ) -> Result<Keyring, Vec<KeyError>> {
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         for credential in credentials {
-            match KeyringEntry::load(credential, previous, environment) {
+            match KeyringEntry::load(credential, previous, environment, seed) {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -411,12 +423,15 @@ impl KeyringEntry {
         credential: &Credential,
         previous: Option<&Keyring>,
         environment: EnvironmentLookup<'_>,
+        seed: Option<&Seed>,
     ) -> Result<KeyringEntry, KeyProblem> {
         let loaded = source::load(&credential.key, environment)?;
-        let placeholder = match previous.and_then(|previous| previous.remembered(&credential.name))
-        {
-            Some(placeholder) => placeholder.clone(),
-            None => Placeholder::draw(&credential.placeholder, &loaded.key)
+        let shape = &credential.placeholder;
+        let remembered = previous.and_then(|previous| previous.remembered(&credential.name));
+        let placeholder = match (remembered, seed) {
+            (Some(placeholder), _) => placeholder.clone(),
+            (None, Some(seed)) => Placeholder::derive(shape, &loaded.key, seed, &credential.name),
+            (None, None) => Placeholder::draw(shape, &loaded.key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
         check(&loaded.key, &placeholder)?;

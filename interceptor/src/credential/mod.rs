@@ -17,6 +17,7 @@ mod keyring;
 mod placeholder;
 mod presented;
 mod readers;
+mod seed;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -27,5 +28,6 @@ pub use self::keyring::Keyring;
 pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;
+pub(crate) use self::seed::{SECRET, Seed};
 pub(crate) use self::source::{CREDENTIALS_DIRECTORY, read as read_key};
 pub use self::source::{KeyError, KeyLocation};

@@ -1,12 +1,14 @@
 //! The stand-in for a real key inside the sandbox: shaped like the service's keys, worthless, and
 //! recognisable.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use aws_lc_rs::rand;
 use interceptor_policy::PlaceholderShape;
 
 use super::key::RealKey;
+use super::seed::Seed;
 
 /// How many characters of the random part identify a placeholder: enough to rule out collisions (at
 /// least 96 bits in hexadecimal, 124 with case folded).
@@ -15,7 +17,8 @@ pub(crate) const PROBE: usize = 24;
 /// The maximum length of a placeholder that matches its key's length, in bytes.
 const LONGEST_ALIKE: usize = 512;
 
-/// A placeholder, generated once per sandbox and credential, and stable while the sandbox lives.
+/// A placeholder: derived, or generated once per sandbox and credential, and stable while the
+/// sandbox lives.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Placeholder {
     text: String,
@@ -39,6 +42,32 @@ impl Placeholder {
     /// # Errors
     /// The system gave no random bytes.
     pub fn draw(shape: &PlaceholderShape, key: &RealKey) -> Result<Placeholder, NoRandomness> {
+        Placeholder::of(shape, key, || {
+            let mut bytes = [0_u8; 32];
+            rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+            Ok(bytes)
+        })
+    }
+
+    /// The placeholder that a credential always has with this seed.
+    pub(super) fn derive(
+        shape: &PlaceholderShape,
+        key: &RealKey,
+        seed: &Seed,
+        credential: &str,
+    ) -> Placeholder {
+        let mut blocks = seed.blocks(credential);
+        let made: Result<_, Infallible> = Placeholder::of(shape, key, || Ok(blocks()));
+        match made {
+            Ok(placeholder) => placeholder,
+        }
+    }
+
+    fn of<E>(
+        shape: &PlaceholderShape,
+        key: &RealKey,
+        mut blocks: impl FnMut() -> Result<[u8; 32], E>,
+    ) -> Result<Placeholder, E> {
         let around = shape.prefix.len() + shape.suffix.len();
         let alike = key.length().min(LONGEST_ALIKE).saturating_sub(around);
         let mut text = String::with_capacity(key.length().max(around + shape.random));
@@ -48,8 +77,7 @@ impl Placeholder {
         let fair = 256 - 256 % characters.len();
         let mut missing = if alike >= shape.random.min(PROBE) { alike } else { shape.random };
         while missing > 0 {
-            let mut bytes = [0_u8; 64];
-            rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+            let bytes = blocks()?;
             for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < fair).take(missing)
             {
                 text.push(char::from(characters[byte % characters.len()]));
@@ -132,6 +160,18 @@ mod tests {
             assert_eq!(drawn.probe(), &random[..PROBE]);
             assert!(seen.insert(drawn.probe().to_owned()), "drawn twice");
         }
+    }
+
+    #[test]
+    fn a_derived_placeholder_stays_when_the_key_rotates() {
+        let shape = PlaceholderShape::default();
+        let seed = Seed::new(&[7; 32], 1000, b"file");
+        let derive = |length, name| Placeholder::derive(&shape, &key(length), &seed, name);
+        let one = derive(164, "own");
+        assert_eq!(one, derive(164, "own"));
+        assert_eq!(one.as_str().len(), 164);
+        assert_ne!(one.probe(), derive(164, "other").probe());
+        assert_eq!(one.probe(), derive(80, "own").probe());
     }
 
     #[test]

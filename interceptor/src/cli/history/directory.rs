@@ -44,7 +44,7 @@ pub(in crate::cli) fn keep(person: &Person, sandbox: &str, policy: &Value) -> io
 
 /// The directory of the person's state, without links in its path; made if it is missing. `None` if
 /// there can be none.
-pub(super) fn make_state_directory(person: &Person) -> Option<PathBuf> {
+pub(in crate::cli) fn make_state_directory(person: &Person) -> Option<PathBuf> {
     let directory = person.state_directory()?;
     // It may be there and not to be written to.
     person.act(|| Directories::open(person, true).map(drop)).ok();

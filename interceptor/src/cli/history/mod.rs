@@ -12,7 +12,8 @@ mod past;
 #[cfg(test)]
 mod tests;
 
-use directory::{keep, make_state_directory};
+use directory::keep;
+pub(super) use directory::make_state_directory;
 pub(super) use document::{kept_document, kept_policy};
 use keeper::Keeper;
 pub(super) use options::{History, hidden_state};
