@@ -64,7 +64,10 @@ pub(super) fn host_special(host: &Host, port: u16, range: &SpecialRange) -> Stri
 
 pub(super) fn taken(host: &Host, services: &[&str]) -> String {
     format!(
-        "{host} was refused: where the policy has credentials, the address 169.254.169.254 is the interceptor's own and leads nowhere else, whatever the network rules say; it serves http://169.254.169.254/proxy/SERVICE/… (or SERVICE@HOST for another of its hosts), and the services of this policy are `{}`",
+        "{host} was refused: where the policy has credentials, the address 169.254.169.254 is the \
+         interceptor's own and leads nowhere else, whatever the network rules say; it serves \
+         http://169.254.169.254/proxy/SERVICE/… (or SERVICE@HOST for another of its hosts), and \
+         the services of this policy are `{}`",
         services.join("`, `")
     )
 }

@@ -110,8 +110,8 @@ fn remedy(alert: &str, client: Client) -> &'static str {
              `network.passthrough`"
         }
         (Client::GnuTls, _) => {
-            "it looks like a program that uses GnuTLS (wget, git), which reads the system's bundle; \
-             give it the file that `SSL_CERT_FILE` names (wget: `--ca-certificate`, git: \
+            "it looks like a program that uses GnuTLS (wget, git), which reads the system's \
+             bundle; give it the file that `SSL_CERT_FILE` names (wget: `--ca-certificate`, git: \
              `GIT_SSL_CAINFO`), or name the host in `network.passthrough`"
         }
         (_, "bad_certificate") => {

@@ -86,7 +86,9 @@ pub(super) async fn tunnel(
         carry(&stream, &dialed.stream, &carried, limits.tunnel_idle_timeout).await
     };
     tokio::select! {
-        ended = ended => if let Err(error) = ended { tracing::debug!(%host, %error, "a tunnel ended") },
+        ended = ended => if let Err(error) = ended {
+            tracing::debug!(%host, %error, "a tunnel ended");
+        },
         () = close.cancelled() => {
             activity.end(Reason::HostDenied);
             tracing::debug!(%host, "a tunnel was closed: a new policy does not permit it");

@@ -139,7 +139,11 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
         Some(common) => Ok(setup::rules_after(&common, Some(&*keyring))),
     });
     let Some(read) = read else {
-        tracing::error!(sandbox = %id, "reading its files takes too long; keeping the previous policy and keys until they arrive");
+        tracing::error!(
+            sandbox = %id,
+            "reading its files takes too long; keeping the previous policy and keys until they \
+             arrive"
+        );
         return;
     };
     let replaced = match read {
@@ -154,7 +158,11 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
     match replaced {
         Ok(()) => tracing::info!(sandbox = %id, "policy reloaded"),
         Err(error) => {
-            tracing::error!(sandbox = %id, error = format!("{error:#}"), "cannot reload the policy; keeping the previous one");
+            tracing::error!(
+                sandbox = %id,
+                error = format!("{error:#}"),
+                "cannot reload the policy; keeping the previous one"
+            );
         }
     }
 }

@@ -52,9 +52,24 @@ pub(super) enum Decision {
     tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox's id"), Follow),
     responses(
-        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "A filter is not valid", body = ApiProblem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sandbox", body = ApiProblem, content_type = "application/problem+json"),
+        (
+            status = 200,
+            description = "Server-sent events",
+            body = String,
+            content_type = "text/event-stream",
+        ),
+        (
+            status = 400,
+            description = "A filter is not valid",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 404,
+            description = "There is no such sandbox",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
     )
 )]
 pub(super) async fn follow(

@@ -31,10 +31,30 @@ pub(super) struct Replace {
     request_body(content = serde_json::Value, description = "A policy document"),
     responses(
         (status = 200, description = "The policy was replaced", body = SandboxDetails),
-        (status = 400, description = "The body is not JSON", body = ApiProblem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such sandbox", body = ApiProblem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ApiProblem, content_type = "application/problem+json"),
-        (status = 422, description = "The document is not valid", body = ApiProblem, content_type = "application/problem+json"),
+        (
+            status = 400,
+            description = "The body is not JSON",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 404,
+            description = "There is no such sandbox",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 413,
+            description = "The body is too large",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 422,
+            description = "The document is not valid",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
     )
 )]
 pub(super) async fn replace(

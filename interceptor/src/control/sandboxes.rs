@@ -34,10 +34,30 @@ use crate::sandbox::{environment, trust};
     responses(
         (status = 201, description = "The policy is enforced: the self-test from inside passed", body = CreatedSandbox,
          headers(("location" = String, description = "The sandbox's URL path"))),
-        (status = 400, description = "The body is not JSON", body = ApiProblem, content_type = "application/problem+json"),
-        (status = 409, description = "The cgroup or the id is taken", body = ApiProblem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ApiProblem, content_type = "application/problem+json"),
-        (status = 422, description = "The document is not valid", body = ApiProblem, content_type = "application/problem+json"),
+        (
+            status = 400,
+            description = "The body is not JSON",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 409,
+            description = "The cgroup or the id is taken",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 413,
+            description = "The body is too large",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 422,
+            description = "The document is not valid",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
     )
 )]
 pub(super) async fn create(
@@ -75,7 +95,12 @@ pub(super) async fn list(State(control): State<Control>) -> Json<SandboxList> {
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 200, description = "The sandbox", body = SandboxDetails),
-        (status = 404, description = "There is none", body = ApiProblem, content_type = "application/problem+json"),
+        (
+            status = 404,
+            description = "There is none",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
     )
 )]
 pub(super) async fn show(
@@ -94,7 +119,12 @@ pub(super) async fn show(
     params(("id" = String, Path, description = "The sandbox's id")),
     responses(
         (status = 204, description = "The sandbox was deleted"),
-        (status = 404, description = "There is none", body = ApiProblem, content_type = "application/problem+json"),
+        (
+            status = 404,
+            description = "There is none",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
     )
 )]
 pub(super) async fn remove(

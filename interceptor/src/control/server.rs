@@ -145,7 +145,12 @@ impl Peers {
 
     fn turn_away(&mut self, stream: UnixStream, peer: &Peer, problem: &ApiProblem) {
         if let Some(times) = self.door.log() {
-            tracing::warn!(%peer, why = problem.detail, times, "refused a peer of the control socket");
+            tracing::warn!(
+                %peer,
+                why = problem.detail,
+                times,
+                "refused a peer of the control socket"
+            );
         }
         // Other users get no reason.
         if peer.is_owner() {

@@ -122,7 +122,10 @@ pub(crate) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
         _ => KeyProblem::Unreadable(error),
     })?;
     if metadata.is_file() && metadata.mode() & 0o007 != 0 {
-        tracing::warn!(path = %path.display(), "every user of this machine can read or write the key file");
+        tracing::warn!(
+            path = %path.display(),
+            "every user of this machine can read or write the key file"
+        );
     }
     let key = RealKey::parse(text)?;
     Ok(Loaded { key, file: metadata.is_file().then(|| (path.to_owned(), Stamp::of(&metadata))) })

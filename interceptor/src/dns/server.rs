@@ -394,7 +394,10 @@ fn reason_of(why: Why) -> Reason {
 
 /// The records of the queried type and the CNAMEs that lead to them, with the name as queried.
 fn forward(question: &Question, records: Vec<Record>) -> Vec<Record> {
-    let wanted = |record: &Record| matches!(record.record_type(), kind if kind == question.kind || kind == RecordType::CNAME);
+    let wanted = |record: &Record| {
+        let kind = record.record_type();
+        kind == question.kind || kind == RecordType::CNAME
+    };
     let named = |mut record: Record| {
         if record.name == question.name {
             record.name = question.name.clone();

@@ -236,7 +236,11 @@ impl Fleet {
         let options = &self.options;
         let enforced =
             Enforced::enter(&options.runtime, &options.enforcer, id, &visit, (policy, keyring))?;
-        tracing::info!(sandbox = %id, cgroup = %visit.cgroup.display(), "self-test passed; enforcing");
+        tracing::info!(
+            sandbox = %id,
+            cgroup = %visit.cgroup.display(),
+            "self-test passed; enforcing"
+        );
         let trust = match super::trust::write(
             &options.trust,
             visit.cgroup_id,
@@ -400,7 +404,11 @@ impl Fleet {
         for member in self.list() {
             let (fleet, of) = (self.clone(), member.clone());
             if files::within(READ_WITHIN, move || fleet.reload_one(&of)).is_none() {
-                tracing::error!(sandbox = %member.id, "reading its files takes too long; keeping the previous policy and keys until they arrive");
+                tracing::error!(
+                    sandbox = %member.id,
+                    "reading its files takes too long; keeping the previous policy and keys until \
+                     they arrive"
+                );
             }
         }
     }
@@ -414,18 +422,31 @@ impl Fleet {
                     tracing::info!(sandbox = %member.id, file = %path.display(), "policy reloaded")
                 }
                 Err(error) => {
-                    tracing::error!(sandbox = %member.id, file = %path.display(), %error, "cannot reload the policy; keeping the previous one");
+                    tracing::error!(
+                        sandbox = %member.id,
+                        file = %path.display(),
+                        %error,
+                        "cannot reload the policy; keeping the previous one"
+                    );
                 }
             }
         }
         for error in member.sandbox.keyring().reload() {
-            tracing::error!(sandbox = %member.id, %error, "cannot reload a key file; keeping the previous key");
+            tracing::error!(
+                sandbox = %member.id,
+                %error,
+                "cannot reload a key file; keeping the previous key"
+            );
         }
     }
 
     /// Removes a sandbox whose cgroup is gone.
     fn cgroup_gone(&self, member: &Member) {
-        tracing::info!(sandbox = %member.id, cgroup = %member.cgroup.display(), "cgroup gone; sandbox removed");
+        tracing::info!(
+            sandbox = %member.id,
+            cgroup = %member.cgroup.display(),
+            "cgroup gone; sandbox removed"
+        );
         self.options.runtime.audit.emit(Record::lifecycle(&member.id, "cgroup_removed"));
         // Unknown: somebody else has just removed it.
         let _ = self.remove(&member.id);

@@ -21,7 +21,11 @@ impl Predecessor {
     pub(crate) fn at(channel: Channel) -> Self {
         // No timeout: it may drain as long as it likes, and its death closes the channel.
         if let Err(error) = channel.set_patience(None) {
-            tracing::warn!(%error, "cannot wait indefinitely for the previous daemon; it may be taken for dead too early");
+            tracing::warn!(
+                %error,
+                "cannot wait indefinitely for the previous daemon; it may be taken for dead too \
+                 early"
+            );
         }
         Predecessor { channel, is_gone: Mutex::new(false) }
     }

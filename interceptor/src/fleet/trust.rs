@@ -51,7 +51,11 @@ fn write_files(directory: &Path, ca_pem: &str) -> Result<(), FleetError> {
 pub(super) fn remove(directory: &Path) {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::warn!(directory = %directory.display(), %error, "cannot remove the trust files");
+            tracing::warn!(
+                directory = %directory.display(),
+                %error,
+                "cannot remove the trust files"
+            );
         }
         _ => {}
     }

@@ -20,7 +20,10 @@ const BACKLOG: i32 = 128;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
     /// A living daemon listens there.
-    #[error("another daemon listens on {path}: stop it first, or choose another path with --control", path = path.display())]
+    #[error(
+        "another daemon listens on {path}: stop it first, or choose another path with --control",
+        path = path.display()
+    )]
     Taken {
         /// The socket.
         path: PathBuf,
@@ -84,7 +87,10 @@ impl ControlSocket {
             }
             Ok(_) => match UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    tracing::info!(path = %path.display(), "removing the socket of a crashed daemon");
+                    tracing::info!(
+                        path = %path.display(),
+                        "removing the socket of a crashed daemon"
+                    );
                     fs::remove_file(path)
                         .map_err(|cause| system("remove the stale socket", path, cause))?;
                 }

@@ -166,7 +166,10 @@ impl Attachment {
         self.keeps_programs = false;
         // Without the thread, refusals are recorded when the sandbox ends.
         if let Err(error) = self.reports.begin() {
-            tracing::warn!(%error, "cannot read kernel refusals now; they will be recorded when the sandbox ends");
+            tracing::warn!(
+                %error,
+                "cannot read kernel refusals now; they will be recorded when the sandbox ends"
+            );
         }
     }
 

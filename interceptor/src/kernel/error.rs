@@ -104,7 +104,10 @@ pub enum KernelError {
         source: Box<ProgramError>,
     },
     /// All sandbox slots of the maps are taken.
-    #[error("this process already enforces {}, the most its maps hold", words::count(*sandboxes, "sandbox"))]
+    #[error(
+        "this process already enforces {}, the most its maps hold",
+        words::count(*sandboxes, "sandbox")
+    )]
     Full {
         /// How many.
         sandboxes: u32,

@@ -132,7 +132,14 @@ mod tests {
     fn fields_are_written_as_people_read_them() {
         let path = std::path::Path::new("/a b");
         let line = logged(|| {
-            tracing::info!(sandbox = %"sb-1", path = %path.display(), pid = 7, r#type = "x", on = true, "begun");
+            tracing::info!(
+                sandbox = %"sb-1",
+                path = %path.display(),
+                pid = 7,
+                r#type = "x",
+                on = true,
+                "begun"
+            );
         });
         assert_eq!(line, " INFO begun sandbox=sb-1 path=\"/a b\" pid=7 type=x on=true\n");
         let none: Option<&str> = None;

@@ -19,7 +19,8 @@ const MOST_HOSTS: usize = 32 * 1024;
 pub(crate) enum Exceeded {
     /// `requests_per_second_per_host`.
     #[error(
-        "more than {} a second for this host; slow down, or raise limits.requests_per_second_per_host",
+        "more than {} a second for this host; slow down, or raise \
+         limits.requests_per_second_per_host",
         words::count(*.0, "request")
     )]
     Rate(u64),

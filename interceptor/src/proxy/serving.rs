@@ -159,7 +159,10 @@ impl Serving {
         tokio::select! {
             () = self.sandbox.tasks.wait() => {}
             () = tokio::time::sleep(patience) => {
-                tracing::info!(sandbox = %self.sandbox.id, "closing connections that did not end within {patience:?}");
+                tracing::info!(
+                    sandbox = %self.sandbox.id,
+                    "closing connections that did not end within {patience:?}"
+                );
             }
             () = hurry.cancelled() => {}
         }

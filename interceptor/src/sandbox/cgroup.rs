@@ -110,7 +110,11 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
-            tracing::warn!(cgroup = %self.path.display(), %error, "cannot remove the sandbox's cgroup");
+            tracing::warn!(
+                cgroup = %self.path.display(),
+                %error,
+                "cannot remove the sandbox's cgroup"
+            );
         }
         for beside in &self.beside {
             if let Err(error) = remove(beside.path()) {
@@ -179,10 +183,17 @@ fn remove_stale(parent: &Path) {
         }
         match remove(&entry.path()) {
             Ok(()) => {
-                tracing::info!(cgroup = %entry.path().display(), "removed the cgroup of a crashed interceptor")
+                tracing::info!(
+                    cgroup = %entry.path().display(),
+                    "removed the cgroup of a crashed interceptor"
+                )
             }
             Err(error) => {
-                tracing::warn!(cgroup = %entry.path().display(), %error, "cannot remove a stale cgroup")
+                tracing::warn!(
+                    cgroup = %entry.path().display(),
+                    %error,
+                    "cannot remove a stale cgroup"
+                )
             }
         }
     }

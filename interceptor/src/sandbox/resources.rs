@@ -113,7 +113,11 @@ impl Resources {
                 Err(_) => in_version_1(path, mounts, controller, bound, beside),
             };
             if let Err(error) = set {
-                tracing::info!(controller = controller.name(), %error, "a controller cannot be used");
+                tracing::info!(
+                    controller = controller.name(),
+                    %error,
+                    "a controller cannot be used"
+                );
                 match controller {
                     Controller::Cpu => {}
                     Controller::Memory => missing.push(Bounded::Memory),

@@ -64,7 +64,11 @@ pub(crate) fn give(
                 if paused { enforced.resume() } else { Ok(()) }
             });
             if let Some(Err(error)) = resumed {
-                tracing::error!(sandbox = %member.id, %error, "cannot accept new connections again");
+                tracing::error!(
+                    sandbox = %member.id,
+                    %error,
+                    "cannot accept new connections again"
+                );
             }
         }
         fleet.thaw();

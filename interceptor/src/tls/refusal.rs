@@ -73,7 +73,8 @@ pub(crate) fn certificate_missed(attempt: HandshakeContext) -> String {
 
 fn present_one(attempt: HandshakeContext) -> &'static str {
     if attempt.governed {
-        "put a proxy in front of it that presents one (a credential's host cannot be passed through)"
+        "put a proxy in front of it that presents one (a credential's host cannot be passed \
+         through)"
     } else {
         "name the host in `network.passthrough`, so that the client can present its own"
     }

@@ -129,7 +129,10 @@ impl Resolver {
         let (four, six) = tokio::select! {
             // Wait only briefly for IPv6: some name servers never answer for it.
             answer = &mut four => match answer {
-                Ok(found) => (Ok(found), timeout(IPV6_DELAY, six).await.unwrap_or(Err(ResolveError::Timeout))),
+                Ok(found) => {
+                let six = timeout(IPV6_DELAY, six).await;
+                (Ok(found), six.unwrap_or(Err(ResolveError::Timeout)))
+            }
                 Err(error) => (Err(error), six.await),
             },
             answer = &mut six => (four.await, answer),

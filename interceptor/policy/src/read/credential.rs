@@ -103,7 +103,8 @@ impl Reader {
             Some(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 self.error(
                     node,
-                    "the key has a character that is not allowed in a header: a key is visible ASCII",
+                    "the key has a character that is not allowed in a header: a key is visible \
+                     ASCII",
                 );
             }
             Some(key) => return Some(KeySource::Literal(LiteralKey::new(key.to_owned()))),
