@@ -54,6 +54,15 @@ pub(crate) fn error(text: impl std::fmt::Display) {
     say(Level::Error, &text.to_string());
 }
 
+/// Prints an error of several lines as it is; as one where lines are JSON objects.
+pub(crate) fn report(text: impl std::fmt::Display) {
+    if JSON.load(Ordering::Relaxed) {
+        return error(text);
+    }
+    // Standard error may be closed or full.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints an alarm: a sandbox may not be enforced.
 pub(crate) fn alarm(text: impl std::fmt::Display) {
     say(Level::Alarm, &text.to_string());

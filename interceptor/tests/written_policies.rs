@@ -81,3 +81,98 @@ fn a_misspelt_name_gets_the_nearest_one() {
         assert!(said.contains(meant), "{said}");
     }
 }
+
+#[test]
+fn check_refuses_what_run_refuses_of_keys_and_warns_of_what_is_careless() {
+    let desk = Desk::new();
+    let policy = |key: &str| {
+        format!(
+            r#"{{ "network": {{ "allow": ["api.openai.com"] }}, "credentials_v2": {{ "openai":
+               {{ "key": {key}, "endpoints": [{{ "methods": ["GET"], "paths": ["/v1/models/*"] }}] }} }} }}"#
+        )
+    };
+    let found = |text: &str, kind: &str| {
+        let file = desk.file("p.json", text).display().to_string();
+        let (seen, code) = desk.json(&["check", "--json", &file]);
+        let first = seen[kind][0].clone();
+        (code, first["path"].clone(), first["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let key = "/credentials_v2/openai/key";
+    let two = desk.file("two", "sk-CANARY-one\nsk-CANARY-two\n");
+    let empty = desk.file("empty", "\n");
+    for file in [&two, &empty] {
+        let (code, path, message) = found(&policy(&json!({ "file": file }).to_string()), "errors");
+        assert_eq!((code, path), (1, json!(key)), "{message}");
+    }
+    let fine = desk.file("fine", "sk-CANARY-one\n");
+    let mode = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&fine, mode).unwrap();
+    };
+    let text = policy(&json!({ "file": fine }).to_string());
+    mode(0o600);
+    let (code, _, message) = found(&text, "warnings");
+    assert_eq!((code, message.as_str()), (0, ""));
+    mode(0o644);
+    let (code, path, message) = found(&text, "warnings");
+    assert_eq!((code, path), (0, json!(key)), "{message}");
+    assert!(message.contains("every user of this machine can read"), "{message}");
+    let (_, path, message) = found(&policy("\"sk-CANARY\""), "warnings");
+    assert_eq!(path, json!(key), "{message}");
+    let (_, path, message) = found("{}", "warnings");
+    assert!(path == json!("") && message.contains("permits everything"), "{message}");
+}
+
+#[test]
+fn agents_are_listed_and_shown() {
+    let desk = Desk::new();
+    let (seen, _) = desk.json(&["agents", "--json"]);
+    let names: Vec<&str> =
+        seen.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["claude-code", "codex", "gemini-cli", "opencode", "aider", "copilot-cli"]);
+    let (seen, _) = desk.json(&["agents", "codex", "--json"]);
+    assert_eq!(seen[0]["credentials"][0]["service"], "openai");
+    assert_eq!(seen[0]["credentials"][0]["hosts"], json!(["api.openai.com"]));
+    let shown = desk.run(&["agents", "codex"], None);
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("GET|POST /v1/responses"));
+    let wrong = desk.run(&["agents", "claude"], None);
+    assert_eq!(wrong.status.code(), Some(2));
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert!(said.contains("did you mean `claude-code`?"), "{said}");
+}
+
+#[test]
+fn init_writes_what_it_finds_and_never_over_a_file() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.directory.path().join(".git")).unwrap();
+    let remote = "[remote \"origin\"]\n\turl = git@github.com:o/r.git\n";
+    desk.file(".git/config", remote);
+    let keys = [("OPENAI_API_KEY", "sk-CANARY-one"), ("GH_TOKEN", "ghp_CANARY")];
+    let made = desk.run_with(&keys, &["init"], None);
+    let out = String::from_utf8(made.stdout).unwrap();
+    assert_eq!(made.status.code(), Some(0), "{out}{}", String::from_utf8_lossy(&made.stderr));
+    assert!(out.contains("wrote ") && out.contains("sudo interceptor run -- COMMAND"), "{out}");
+    let text = std::fs::read_to_string(desk.path("interceptor.jsonc")).unwrap();
+    for part in ["\"OPENAI_API_KEY\"", "\"GH_TOKEN\"", "\"/repos/o/r\"", "tcp://github.com:22"] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(!text.contains("CANARY"), "{text}");
+    let checked = desk.run_with(&keys, &["check", "interceptor.jsonc"], None);
+    assert!(checked.status.success(), "{checked:?}");
+    let trusted = desk.path("home/.local/state/interceptor/trusted");
+    assert_eq!(std::fs::read_to_string(&trusted).unwrap().lines().count(), 1);
+    for arguments in [&["init"][..], &["init", "codex"]] {
+        let refused = desk.run_with(&keys, arguments, None);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && said.contains("--force"), "{said}");
+    }
+    let forced = desk.run_with(&keys, &["init", "--force", "codex"], None);
+    assert!(forced.status.success(), "{forced:?}");
+    let text = std::fs::read_to_string(desk.path("interceptor.jsonc")).unwrap();
+    assert!(text.contains("OpenAI Codex CLI") && !text.contains("GH_TOKEN"), "{text}");
+    desk.file("interceptor.jsonc", "{ \"netwrok\": {} }");
+    let wrong = desk.run(&["trust", "interceptor.jsonc"], None);
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(1), "{said}");
+    assert!(said.contains("interceptor.jsonc:1: error: unknown field `netwrok`"), "{said}");
+}

@@ -99,7 +99,10 @@ fn a_path_that_is_not_an_appendable_file_is_refused_before_the_start() {
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for audit in [pipe.as_path(), Path::new("/dev/zero"), home.path()] {
         let mut command = Command::new(binary("interceptor"));
-        command.args(["run", "--audit"]).arg(audit).args(["--", "echo", "it began"]);
+        command
+            .args(["run", "--profile", "unrestricted", "--audit"])
+            .arg(audit)
+            .args(["--", "echo", "it began"]);
         let output = command.output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0), "{error}");

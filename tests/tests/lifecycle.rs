@@ -267,7 +267,7 @@ fn k18_a_stopped_interceptor_means_no_egress() {
 #[test]
 fn a_policy_that_does_not_parse_says_where_and_starts_nothing() {
     let table = [
-        ("{", vec![".json:1: this is not valid JSON"]),
+        ("{", vec![".json:1: error: this is not valid JSON"]),
         (r#"{ "netwrok": {} }"#, vec!["netwrok"]),
         (r#"{ "network": { "allow": ["10.0.0.0/33"] } }"#, vec!["/network/allow/0"]),
         (

@@ -149,7 +149,19 @@ fn k24_run_in_the_hosts_namespace_reaches_nothing_of_it() {
     assert_eq!(said(host.command(PYTHON).args(["-c", WAYS])), OUT, "without a wall");
     for user in ["nobody", "root"] {
         let mut run = host.command(binary("interceptor"));
-        run.args(["run", "--net", "host", "--user", user, "--", PYTHON, "-c", WAYS]);
+        run.args([
+            "run",
+            "--profile",
+            "unrestricted",
+            "--net",
+            "host",
+            "--user",
+            user,
+            "--",
+            PYTHON,
+            "-c",
+            WAYS,
+        ]);
         assert_eq!(said(&mut run), REFUSED, "{user}");
     }
     // A namespace that `run` makes is the sandbox's own, on the same host.
@@ -157,7 +169,7 @@ fn k24_run_in_the_hosts_namespace_reaches_nothing_of_it() {
     let script = "python3 -m http.server --bind 127.0.0.1 9099 >/dev/null 2>&1 & \
                   until curl -s -o /dev/null http://127.0.0.1:9099/; do sleep 0.05; done; echo own; python3 -c \"$0\"";
     let mut run = host.command(binary("interceptor"));
-    run.args(["run", "--", "sh", "-c", script, &own]);
+    run.args(["run", "-q", "--profile", "unrestricted", "--", "sh", "-c", script, &own]);
     assert_eq!(said(&mut run), format!("own\n{REFUSED}end\n"));
 }
 
@@ -178,7 +190,19 @@ while True:
     );
     fs::write(&found, "").unwrap();
     let mut run = host.command(binary("interceptor"));
-    run.args(["run", "--net", "host", "--user", "root", "--", PYTHON, "-c", &program]);
+    run.args([
+        "run",
+        "--profile",
+        "unrestricted",
+        "--net",
+        "host",
+        "--user",
+        "root",
+        "--",
+        PYTHON,
+        "-c",
+        &program,
+    ]);
     let mut run = Member(run.current_dir(directory.path()).stdout(Stdio::piped()).spawn().unwrap());
     BufReader::new(run.0.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
     let mut pipe = run.0.stdout.take().unwrap();

@@ -14,6 +14,9 @@ const SEEN: &str = "id -u; id -g; id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' ';
                     stat -c %a .; printenv PATH HOME USER LOGNAME SHELL LANG LC_TIME TERM MY_OWN; \
                     command -v own-tool; ulimit -n";
 
+/// The policy that permits any public host.
+const OPEN: &str = "--profile=unrestricted";
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -27,7 +30,7 @@ fn out(output: &Output) -> String {
 /// `interceptor run` with these words, typed by root without sudo.
 fn by_root(directory: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(binary("interceptor"));
-    command.arg("run").args(words).current_dir(directory).env_remove("SUDO_UID");
+    command.args(["run", OPEN]).args(words).current_dir(directory).env_remove("SUDO_UID");
     command.env_remove("SUDO_GID").env_remove("RUST_LOG").env("PATH", "/usr/bin:/bin");
     command
 }
@@ -45,18 +48,20 @@ fn a_command_sees_what_it_sees_when_typed_alone() {
         assert!(alone.contains("tools/own-tool") && alone.contains("a b=c"), "{alone}");
         let interceptor = binary("interceptor");
         let interceptor = interceptor.to_str().unwrap();
-        let typed = ["sudo", interceptor, "run", "--", "sh", "-c", SEEN];
+        let typed = ["sudo", interceptor, "run", OPEN, "--", "sh", "-c", SEEN];
         let through = account.run(script, &typed);
         assert_eq!(out(&through), alone, "{}", text(&through.stderr));
         assert_eq!(text(&through.stderr), "");
         // What sudo was told to set is there; the PATH is the user's also to find the command.
-        let typed = ["sudo", "MY_OWN=by-sudo", interceptor, "run", "--", "own-tool"];
+        let typed = ["sudo", "MY_OWN=by-sudo", interceptor, "run", OPEN, "--", "own-tool"];
         assert_eq!(out(&account.run(script, &typed)), "the own tool\n");
-        let typed = ["sudo", "MY_OWN=by-sudo", interceptor, "run", "--", "printenv", "MY_OWN"];
+        let typed =
+            ["sudo", "MY_OWN=by-sudo", interceptor, "run", OPEN, "--", "printenv", "MY_OWN"];
         assert_eq!(out(&account.run(script, &typed)), "by-sudo\n");
         // Groups that the user has put down stay down.
         let down = format!(
-            "exec setpriv --reuid={0} --regid={0} --clear-groups sh -c 'sudo {interceptor} run -- \
+            "exec setpriv --reuid={0} --regid={0} --clear-groups sh -c 'sudo {interceptor} run \
+             {OPEN} -- \
              id -G; exit $?'",
             account.uid()
         );
@@ -133,7 +138,7 @@ fn a_process_that_calls_itself_sudo_is_not_believed() {
         chown(&own, Some(account.uid()), None).unwrap();
         fs::set_permissions(&own, fs::Permissions::from_mode(0o4755)).unwrap();
         let interceptor = binary("interceptor");
-        let show = "-- sh -c 'id -un; printenv PLANTED'";
+        let show = "--profile=unrestricted -- sh -c 'id -un; printenv PLANTED'";
         let script = format!("{} run {show}; exit $?", interceptor.display());
         let mut fake = Command::new(&own);
         fake.args(["-c", &script]).env("PLANTED", "x").env("SUDO_UID", account.uid().to_string());
@@ -144,7 +149,7 @@ fn a_process_that_calls_itself_sudo_is_not_believed() {
         // An outer sudo of somebody else's is not this user's.
         let other = Account::new(lab.directory());
         let inner = format!(
-            "SUDO_UID={0} SUDO_GID={0} {1} run -- sh -c 'id -un; printenv SECRET_NOTE; true'",
+            "SUDO_UID={0} SUDO_GID={0} {1} run {OPEN} -- sh -c 'id -un; printenv SECRET_NOTE; true'",
             account.uid(),
             interceptor.display()
         );
@@ -164,7 +169,7 @@ fn what_cannot_be_started_is_explained_with_whom_and_why() {
         let interceptor = binary("interceptor");
         let run = |command: &str| {
             let script = format!(
-                "PATH=$HOME/bin:/usr/bin:/bin; sudo {} run -- {command}; exit $?",
+                "PATH=$HOME/bin:/usr/bin:/bin; sudo {} run {OPEN} -- {command}; exit $?",
                 interceptor.display()
             );
             let output = account.run(&script, &[]);
@@ -199,7 +204,8 @@ fn what_cannot_be_started_is_explained_with_whom_and_why() {
         );
         assert!(status == Some(126) && said.contains(&why), "{said}");
 
-        let unprivileged = account.run(&format!("{} run -- true", interceptor.display()), &[]);
+        let unprivileged =
+            account.run(&format!("{} run {OPEN} -- true", interceptor.display()), &[]);
         let said = text(&unprivileged.stderr);
         assert_eq!(unprivileged.status.code(), Some(125), "{said}");
         assert!(

@@ -25,6 +25,9 @@ fn out(output: &Output) -> String {
     text(&output.stdout)
 }
 
+/// The policy that permits any public host.
+const OPEN: &str = "--profile=unrestricted";
+
 /// `sudo interceptor run OPTIONS -- sh -c SCRIPT`, typed by the user in its home.
 fn run(account: &Account, options: &[&str], script: &str) -> Output {
     run_in(account, ".", options, script)
@@ -32,7 +35,7 @@ fn run(account: &Account, options: &[&str], script: &str) -> Output {
 
 fn run_in(account: &Account, directory: &str, options: &[&str], script: &str) -> Output {
     let interceptor = binary("interceptor");
-    let before = ["sudo", interceptor.to_str().unwrap(), "run"];
+    let before = ["sudo", interceptor.to_str().unwrap(), "run", OPEN];
     let words = [&[directory], &before[..], options, &["--", "sh", "-c", script]].concat();
     account.run("cd \"$1\"; shift; \"$@\"; exit $?", &words)
 }
@@ -137,7 +140,7 @@ fn a_secret_is_hidden_whatever_the_way_to_it() {
             let mut command = Command::new("unshare");
             command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
             command.args([home, &twice]).arg(account.uid().to_string()).arg("sudo");
-            command.arg(&interceptor).args(["run", "--", "sh", "-c", &search]);
+            command.arg(&interceptor).args(["run", OPEN, "--", "sh", "-c", &search]);
             command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", set);
             let output = command.output().unwrap();
             assert_eq!(out(&output), "no secret", "{}", text(&output.stderr));
@@ -186,7 +189,7 @@ fn nothing_inside_makes_what_the_interceptor_keeps_for_its_user() {
         out(&run(&account, &[], forge));
         // Root without sudo, in this user's home.
         let mut root = Command::new(binary("interceptor"));
-        root.args(["run", "--", "sh", "-c", forge]).current_dir(account.home());
+        root.args(["run", OPEN, "--", "sh", "-c", forge]).current_dir(account.home());
         out(&root.env_remove("SUDO_UID").output().unwrap());
         // What `mv` could not rename it may have copied: elsewhere, where nothing looks for it.
         let places = [".local", ".config"].map(|place| account.home().join(place));

@@ -54,6 +54,7 @@
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 mod address;
+mod agents;
 mod base_url;
 mod catalogue;
 mod compile;
@@ -92,6 +93,7 @@ use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
+pub use agents::{Agent, AgentCredential, AgentEndpoint, agents};
 pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
 pub use credential::{

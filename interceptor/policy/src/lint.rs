@@ -15,6 +15,9 @@ use super::overlap::Targets;
 use super::problem::{MAX_PROBLEMS, Problem};
 
 mod endpoints;
+mod habits;
+
+pub(super) use habits::habits;
 
 /// A host where anybody can leave or fetch data.
 struct Relay {

@@ -19,10 +19,10 @@ pub struct Report {
     pub warnings: Vec<Problem>,
 }
 
-/// Checks the text of a policy: errors in single fields, contradictions between fields, and lints.
-/// Does not read key sources.
+/// Checks the text of a policy file: errors in single fields, contradictions between fields, and
+/// lints. Does not read key sources.
 pub fn check(text: &str, catalogue: &Catalogue) -> Report {
-    report(read::read(text), catalogue)
+    report(read::read(text), catalogue, true)
 }
 
 /// As [`check`], for a document that shares its outermost object with another reader's fields,
@@ -32,10 +32,10 @@ pub fn check_besides(
     besides: &'static [&'static str],
     catalogue: &Catalogue,
 ) -> Report {
-    report(read::read_besides(text, besides), catalogue)
+    report(read::read_besides(text, besides), catalogue, false)
 }
 
-fn report(reading: ReadResult, catalogue: &Catalogue) -> Report {
+fn report(reading: ReadResult, catalogue: &Catalogue, of_file: bool) -> Report {
     let ReadResult { document, mut errors, mut warnings } = reading;
     let (policy, found) = compile::compile(&document, catalogue);
     // If the document is not an object, there is nothing further to check.
@@ -45,6 +45,7 @@ fn report(reading: ReadResult, catalogue: &Catalogue) -> Report {
     let policy = errors.is_empty().then_some(policy);
     if let Some(policy) = &policy {
         warnings.extend(lint::lint(&document, policy, catalogue));
+        warnings.extend(of_file.then(|| lint::habits(&document, policy)).into_iter().flatten());
     }
     for problems in [&mut errors, &mut warnings] {
         problems.iter_mut().for_each(|problem| place(problem, &document));

@@ -4,19 +4,18 @@
 //! It also tries the sources of keys, so that an unset variable or a missing file is an error here,
 //! not when the sandbox starts. No key is kept or printed.
 
-use std::env;
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use interceptor_policy::{Credential, KeySource, Problem, strict_json};
+use interceptor_policy::{Credential, Document, KeySource, Policy, Problem, Report};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::excerpt::Excerpts;
-use super::policy_file::{self, printable};
-use super::registries;
-use crate::credential::{KeyProblem, read_key};
+use super::person::Person;
+use super::{findings, policy_file, registries};
+use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyLocation, KeyProblem, Keyring};
 
 /// The arguments of `interceptor check`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +41,7 @@ pub struct CheckCommand {
 /// The findings in one file.
 struct Checked {
     file: String,
-    lines: Vec<String>,
+    text: Zeroizing<String>,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
 }
@@ -50,35 +49,28 @@ struct Checked {
 /// Runs the command.
 pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
+    let person = Person::invoking()?;
     let mut all = Vec::new();
     for file in &arguments.files {
+        let name = file.display().to_string();
         let text = match policy_file::read(file) {
             Ok(text) => Zeroizing::new(text),
             Err(error) => {
-                all.push(Checked {
-                    file: file.display().to_string(),
-                    lines: vec![String::new()],
-                    errors: vec![Problem::new("", unreadable(&error))],
-                    warnings: Vec::new(),
-                });
+                let errors = vec![Problem::new("", unreadable(&error))];
+                let text = Zeroizing::default();
+                all.push(Checked { file: name, text, errors, warnings: Vec::new() });
                 continue;
             }
         };
-        let mut report = interceptor_policy::check(&text, &catalogue);
-        if let Some(policy) = report.policy.as_ref().filter(|_| !arguments.skip_keys) {
-            report.errors.extend(policy.credentials().iter().filter_map(unreadable_key));
+        let Report { policy, mut errors, mut warnings } =
+            interceptor_policy::check(&text, &catalogue);
+        if let Some(policy) = policy.filter(|_| !arguments.skip_keys) {
+            let lines = Document::parse(&text).map(|parsed| parsed.document).unwrap_or_default();
+            let at = |problem: Problem| Problem { line: lines.line(&problem.pointer), ..problem };
+            errors.extend(unreadable_keys(&policy, &person).into_iter().map(at));
+            warnings.extend(policy.credentials().iter().filter_map(exposed_key).map(at));
         }
-        let problems = || report.errors.iter().chain(&report.warnings);
-        // Nothing of a comment is shown, since it may hold a key.
-        let plain = strict_json(&text).unwrap_or_else(|_| Zeroizing::new(String::new()));
-        let excerpts = Excerpts::of(&plain, problems());
-        let lines = problems().map(|problem| excerpts.of_problem(problem).unwrap_or_default());
-        all.push(Checked {
-            file: file.display().to_string(),
-            lines: lines.collect(),
-            errors: report.errors,
-            warnings: report.warnings,
-        });
+        all.push(Checked { file: name, text, errors, warnings });
     }
     let mut out = io::stdout().lock();
     let printed =
@@ -95,32 +87,48 @@ fn unreadable(error: &anyhow::Error) -> String {
     }
 }
 
-/// A problem with the source of a key, as far as this process can tell.
-fn unreadable_key(credential: &Credential) -> Option<Problem> {
-    let message = match &credential.key {
-        KeySource::Literal(_) => return None,
-        KeySource::Env(name) => match env::var_os(name).map(|value| value.is_empty()) {
-            None => format!(
-                "the variable `{name}` is not set; set it where the interceptor runs (--skip-keys \
-                 leaves this check out)"
-            ),
-            Some(true) => format!("the variable `{name}` is empty"),
-            Some(false) => return None,
-        },
-        KeySource::File(path) => {
-            let path_text = path.display();
-            match read_key(path) {
-                Ok(_) => return None,
-                Err(KeyProblem::Unreadable(error)) if error.kind() == ErrorKind::NotFound => {
-                    format!(
-                        "the file {path_text} does not exist (--skip-keys leaves this check out)"
-                    )
-                }
-                Err(problem) => format!("the file {path_text} {problem}"),
-            }
-        }
+/// What `run` would say of the keys, as far as this process can tell.
+fn unreadable_keys(policy: &Policy, person: &Person) -> Vec<Problem> {
+    const LEFT_OUT: &str = "(--skip-keys leaves this check out)";
+    let variable = |name: &str| match name {
+        CREDENTIALS_DIRECTORY => std::env::var_os(name),
+        name => person.given(name),
     };
-    Some(Problem::new(credential.key_pointer.clone(), message))
+    let Err(errors) = Keyring::load_with(policy, None, &variable, None) else { return Vec::new() };
+    let problem = |error: KeyError| {
+        let id = policy.credential_named(&error.credential);
+        let pointer = id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
+        let message = match (&error.place, &error.problem) {
+            (KeyLocation::Variable(name), KeyProblem::Unset) => {
+                format!(
+                    "the variable `{name}` is not set; set it where the interceptor runs {LEFT_OUT}"
+                )
+            }
+            (KeyLocation::File(path), KeyProblem::Unreadable(why))
+                if why.kind() == ErrorKind::NotFound =>
+            {
+                format!("the file {} does not exist {LEFT_OUT}", path.display())
+            }
+            (KeyLocation::Variable(name), problem) => format!("the variable `{name}` {problem}"),
+            (KeyLocation::File(path), problem) => format!("the file {} {problem}", path.display()),
+            (KeyLocation::Document, problem) => format!("the key {problem}"),
+        };
+        Problem::new(pointer, message)
+    };
+    errors.into_iter().map(problem).collect()
+}
+
+/// A key file that every user of the machine can read.
+fn exposed_key(credential: &Credential) -> Option<Problem> {
+    let KeySource::File(path) = &credential.key else { return None };
+    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
+    let name = path.display();
+    (metadata.mode() & 0o007 != 0).then(|| {
+        Problem::new(
+            credential.key_pointer.clone(),
+            format!("every user of this machine can read or write {name}; run: chmod 600 {name}"),
+        )
+    })
 }
 
 fn as_json(all: &[Checked]) -> Value {
@@ -143,42 +151,8 @@ fn as_json(all: &[Checked]) -> Value {
 }
 
 fn print(out: &mut impl Write, all: &[Checked]) -> io::Result<()> {
-    for checked in all {
-        let kinds =
-            std::iter::repeat_n("error", checked.errors.len()).chain(std::iter::repeat("warning"));
-        let problems =
-            checked.errors.iter().chain(&checked.warnings).zip(kinds).zip(&checked.lines);
-        for ((problem, kind), line) in problems {
-            let place = problem.line.map_or_else(String::new, |line| format!(":{line}"));
-            writeln!(
-                out,
-                "{}{place}: {kind}: {}",
-                printable(&checked.file),
-                printable(&problem.message)
-            )?;
-            if !problem.pointer.is_empty() {
-                writeln!(out, "    at {}", printable(&problem.pointer))?;
-            }
-            if !line.is_empty() {
-                writeln!(out, "    | {}", printable(line))?;
-            }
-        }
-        let (errors, warnings) = (checked.errors.len(), checked.warnings.len());
-        writeln!(
-            out,
-            "{}: {}, {}",
-            printable(&checked.file),
-            count(errors, "error"),
-            count(warnings, "warning")
-        )?;
-    }
-    Ok(())
-}
-
-fn count(number: usize, noun: &str) -> String {
-    match number {
-        0 => format!("no {noun}s"),
-        1 => format!("1 {noun}"),
-        number => format!("{number} {noun}s"),
-    }
+    all.iter().try_for_each(|checked| {
+        let Checked { file, text, errors, warnings } = checked;
+        findings::print(out, file, text, errors, warnings)
+    })
 }

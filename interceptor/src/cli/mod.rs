@@ -1,5 +1,7 @@
 //! The commands, one file each. This file parses the arguments and runs one of them.
 
+mod additions;
+pub mod agents;
 mod at_home;
 pub mod attach;
 pub mod audit;
@@ -10,18 +12,22 @@ mod common;
 pub mod completions;
 pub mod ctl;
 mod daemon;
+mod discovery;
 pub mod doctor;
 mod excerpt;
 mod existing;
 pub mod explain;
+mod findings;
 pub mod generate;
 mod history;
 
+pub mod init;
 pub mod install;
 mod meanwhile;
 mod notify;
 pub mod oci_hook;
 mod oci_supervisor;
+mod permits;
 #[allow(dead_code, reason = "the commands that keep files for a person come next")]
 mod person;
 pub mod policy_file;
@@ -39,8 +45,11 @@ mod shown_policy;
 mod stable;
 mod sudo;
 mod table;
+pub mod trust;
 mod watch;
+mod which;
 mod who;
+mod written;
 
 use std::process::ExitCode;
 
@@ -68,6 +77,12 @@ pub enum Command {
     Explain(explain::Explain),
     /// Shows what a new policy would change for the requests in an audit file.
     Replay(replay::Replay),
+    /// Writes a policy from what is here: agents, keys, git remotes.
+    Init(init::Init),
+    /// Trusts the content of a policy that `run` finds by itself.
+    Trust(trust::Trust),
+    /// Lists the command-line agents that are known, or shows one.
+    Agents(agents::Agents),
     /// Lists the network profiles, or shows one.
     Profiles(profiles::Profiles),
     /// Lists the service catalogue, or shows one service.
@@ -136,6 +151,9 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),
+        Command::Init(arguments) => init::run(arguments),
+        Command::Trust(arguments) => trust::run(arguments),
+        Command::Agents(arguments) => agents::run(arguments),
         Command::Profiles(arguments) => profiles::run(arguments),
         Command::Services(arguments) => services::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
@@ -156,7 +174,10 @@ pub fn main() -> ExitCode {
         if !enforces && error.downcast_ref().is_some_and(reader_is_gone) {
             return ExitCode::SUCCESS;
         }
-        notice::error(format_args!("{error:#}"));
+        match error.downcast_ref::<findings::Invalid>() {
+            Some(invalid) => notice::report(invalid),
+            None => notice::error(format_args!("{error:#}")),
+        }
         ExitCode::from(failure)
     })
 }

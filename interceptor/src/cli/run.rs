@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,8 +17,9 @@ use super::history::{self, History};
 use super::meanwhile::Meanwhile;
 use super::person::Person;
 use super::stable::Typed;
+use super::which::Which;
 use super::who::{self, Runner};
-use super::{Common, Net, setup, shown_policy};
+use super::{Common, Net, discovery, registries, setup, shown_policy};
 use crate::fleet::{CgroupTarget, Enforced, Netns};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::kernel::Enforcer;
@@ -73,6 +75,9 @@ pub struct Run {
     /// the machine's].
     #[arg(long, value_name = "SIZE", value_parser = bounds::memory)]
     memory: Option<Bound>,
+    /// Which policy it has.
+    #[command(flatten)]
+    which: Which,
     /// How it is named, and what is remembered of it.
     #[command(flatten)]
     history: History,
@@ -87,7 +92,9 @@ Examples:
   sudo interceptor \
      run --policy p.json --audit audit.jsonl -- \\
     curl https://api.example.com/v1/models
-  sudo interceptor run -- bash                  (no keys, any public host)
+  sudo interceptor run --agent claude-code -- claude
+  sudo interceptor run --allow api.example.com --key openai -- my-agent
+  sudo interceptor run --profile unrestricted -- bash  (any public host)
   sudo interceptor run --nesting --policy p.json -- claude  (has a sandbox)
   sudo interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
 
@@ -116,6 +123,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         no_bundle_search,
         pids_limit,
         memory,
+        which,
         history,
         command,
     } = arguments;
@@ -139,8 +147,11 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         bail!("--env: {why}");
     }
     let at_home = at_home(&person, &identity, &expose, &directory, common.quiet)?;
+    let catalogue = registries::catalogue(None)?;
+    let (written, variables) = which.choose(&common, &person, &directory, &catalogue)?;
+    let env = with_defaults(env, variables);
     let typed = Typed { person: &person, runner: identity.uid, fresh: fresh_placeholders };
-    let rules = setup::rules_of(&common, &typed)?;
+    let rules = setup::rules_of(&common, written, &typed)?;
     if !common.quiet {
         setup::warn_of_exposed(&rules, &identity);
     }
@@ -162,6 +173,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let audit = setup::audit(&common, rules.policy.limits())?;
     history.begin(&audit, &person, &id, &rules, common.quiet);
     let state = history::hidden_state(&person, &directory)?;
+    let settings = discovery::hidden_settings(&person, &directory)?;
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
     // This thread lives as long as the sandbox and starts its processes; worker threads serve it.
@@ -233,7 +245,12 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         ca_pem: proxy.trust_pem(),
         hidden: hidden(rules.secret_files, policy.as_ref(), &common),
         policy,
-        hidden_directories: agent_directory(&person).into_iter().map(Sent).chain(state).collect(),
+        hidden_directories: agent_directory(&person)
+            .into_iter()
+            .map(Sent)
+            .chain(state)
+            .chain(settings)
+            .collect(),
         secrets: at_home.sent(),
         bundles,
         search_bundles: !no_bundle_search,
@@ -260,6 +277,15 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     }
     // Exit statuses have eight bits.
     Ok(ExitCode::from(status as u8))
+}
+
+/// The variables given by name, with those of `defaults` (`NAME=VALUE`) that are not.
+fn with_defaults(mut given: Vec<OsString>, defaults: Vec<OsString>) -> Vec<OsString> {
+    let name =
+        |text: &OsString| text.as_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let known: Vec<_> = given.iter().map(name).collect();
+    given.extend(defaults.into_iter().filter(|default| !known.contains(&name(default))));
+    given
 }
 
 /// Warns of resources that cannot be limited.

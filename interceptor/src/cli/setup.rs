@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use interceptor_policy::redact::Redactor;
-use interceptor_policy::{BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem};
+use interceptor_policy::{
+    BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem, strict_json,
+};
 
 use super::person;
 use super::stable::Typed;
-use super::{Common, history, policy_file, registries, who};
+use super::written::Written;
+use super::{Common, findings, history, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::{CREDENTIALS_DIRECTORY, KeyProblem, Keyring};
 use crate::logging;
@@ -52,6 +55,8 @@ pub(super) struct LoadedPolicy {
     pub(super) file: Option<PathBuf>,
     /// The policy's file, if it contains no key.
     plain: Option<PathBuf>,
+    /// The policy's file, if its content was trusted: a changed one does not hold.
+    trusted: Option<PathBuf>,
     /// What the history keeps of the policy.
     pub(super) kept: serde_json::Value,
 }
@@ -84,12 +89,17 @@ impl LoadedPolicy {
 
 /// Reads the policy (empty without `--policy`), prints its warnings, and loads the keys.
 pub(super) fn rules(common: &Common) -> anyhow::Result<LoadedPolicy> {
-    load(common, None, None)
+    load(common, Written::of(common)?, None, None)
 }
 
-/// [`rules`], with the variables of keys looked up where the person typed the command.
-pub(super) fn rules_of(common: &Common, typed: &Typed<'_>) -> anyhow::Result<LoadedPolicy> {
-    load(common, None, Some(typed))
+/// The rules of a policy, with the variables of keys looked up where the person typed the command.
+/// What is wrong is said as `check` says it.
+pub(super) fn rules_of(
+    common: &Common,
+    written: Written,
+    typed: &Typed<'_>,
+) -> anyhow::Result<LoadedPolicy> {
+    load(common, written, None, Some(typed))
 }
 
 /// [`rules`], keeping the previous placeholders.
@@ -97,44 +107,35 @@ pub(super) fn rules_after(
     common: &Common,
     previous: Option<&Keyring>,
 ) -> anyhow::Result<LoadedPolicy> {
-    load(common, previous, None)
+    load(common, Written::of(common)?, previous, None)
 }
 
 fn load(
     common: &Common,
+    written: Written,
     previous: Option<&Keyring>,
     typed: Option<&Typed<'_>>,
 ) -> anyhow::Result<LoadedPolicy> {
     let person = typed.map(|typed| typed.person);
-    let (text, name) = match &common.policy {
-        None => ("{}".to_owned(), String::from("the default policy")),
-        Some(path) if path == Path::new("-") => (policy_file::read(path)?, "standard input".into()),
-        Some(path) => (policy_file::read(path)?, path.display().to_string()),
-    };
+    let Written { name, text, file, is_trusted } = written;
     let report = interceptor_policy::check(&text, &registries::catalogue(None)?);
-    let policy = report.policy.ok_or_else(|| invalid(&name, &report.errors))?;
+    let policy = report.policy.ok_or_else(|| match person {
+        Some(_) => findings::invalid(&name, &text, &report.errors),
+        None => invalid(&name, &report.errors),
+    })?;
     if !common.quiet {
         // Only the document's own warnings; `check` reports those about rules.
         for warning in Document::parse(&text).iter().flat_map(|parsed| &parsed.warnings) {
             notice::warning(describe(&name, warning));
         }
     }
-    let denied = |network: &ipnet::IpNet| network.contains(&std::net::IpAddr::V4(BASE_URL_ADDRESS));
-    if let Some(network) =
-        policy.denied_networks().iter().find(|network| common.base_urls && denied(network))
-    {
-        anyhow::bail!(
-            "{name}: --base-urls needs {BASE_URL_ADDRESS}, which the deny rule `{network}` closes \
-             to every connection; where a policy has credentials that address never leads out of \
-             the sandbox, so narrow the rule or leave it out"
-        );
-    }
+    base_urls_fit(common, &name, &policy)?;
     // The services' directory is the operator's to name.
     let environment = |name: &str| match person {
         Some(person) if name != CREDENTIALS_DIRECTORY => person.given(name),
         _ => std::env::var_os(name),
     };
-    let file = common.policy.as_deref().and_then(regular_file);
+    let file = file.as_deref().and_then(regular_file);
     let seed = typed.filter(|_| !policy.credentials().is_empty());
     let seed = seed.and_then(|typed| typed.seed(file.as_deref(), &text));
     let keyring = Keyring::load_with(&policy, previous, &environment, seed.as_ref());
@@ -146,9 +147,10 @@ fn load(
         NoKeys { text: lines.join("\ninterceptor: "), unset }
     })?;
 
-    let own = common.policy.iter().chain(&common.audit_chain);
+    let own = file.iter().chain(&common.audit_chain);
     let mut secret_files: Vec<PathBuf> = own.filter_map(|path| regular_file(path)).collect();
     let mut key_variables = Vec::new();
+    let trusted = file.clone().filter(|_| is_trusted);
     let mut plain = file.clone();
     for credential in policy.credentials() {
         match &credential.key {
@@ -166,8 +168,24 @@ fn load(
             ));
         });
     }
-    let kept = history::kept_policy(&name, history::kept_document(&text, &policy, &keyring));
-    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, file, plain, kept })
+    let strict = strict_json(&text).unwrap_or_default();
+    let kept = history::kept_policy(&name, history::kept_document(&strict, &policy, &keyring));
+    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, file, plain, trusted, kept })
+}
+
+/// Checks that base URLs can work under a policy.
+fn base_urls_fit(common: &Common, name: &str, policy: &Policy) -> anyhow::Result<()> {
+    let denied = |network: &ipnet::IpNet| network.contains(&std::net::IpAddr::V4(BASE_URL_ADDRESS));
+    if let Some(network) =
+        policy.denied_networks().iter().find(|network| common.base_urls && denied(network))
+    {
+        bail!(
+            "{name}: --base-urls needs {BASE_URL_ADDRESS}, which the deny rule `{network}` closes \
+             to every connection; where a policy has credentials that address never leads out of \
+             the sandbox, so narrow the rule or leave it out"
+        );
+    }
+    Ok(())
 }
 
 /// Warns of key files that the sandbox's user can read on the host, and of directories where it can
@@ -198,6 +216,9 @@ pub(super) fn warn_of_exposed(rules: &LoadedPolicy, identity: &UserIdentity) {
                 "the sandbox's user can read {name} outside the sandbox, and inside if the file \
                  is replaced during the run; run: {chown}chmod 600 {name}"
             ));
+        }
+        if rules.trusted.as_ref() == Some(file) {
+            continue;
         }
         if let Some(directory) = file.ancestors().skip(1).find(|directory| may(directory, 0o2)) {
             notice::warning(format_args!(

@@ -29,5 +29,5 @@ pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;
 pub(crate) use self::seed::{SECRET, Seed};
-pub(crate) use self::source::{CREDENTIALS_DIRECTORY, read as read_key};
+pub(crate) use self::source::CREDENTIALS_DIRECTORY;
 pub use self::source::{KeyError, KeyLocation};

@@ -23,8 +23,8 @@ fn check_reports_every_error_with_its_pointer_and_exits_1() {
         .collect();
     assert_eq!(paths, ["/netwrok", "/credentials_v2/openai/endpoints/0/paths/1"]);
     assert_eq!(seen["warnings"], json!([]));
-    let good =
-        desk.file("good.json", r#"{"credentials_v2":{"openai":{"key":"k","endpoints":[]}}}"#);
+    let good = desk
+        .file("good.json", r#"{"credentials_v2":{"openai":{"key":"sk-CANARY","endpoints":[]}}}"#);
     let (seen, code) =
         desk.json(&["check", "--json", &good.display().to_string(), &bad.display().to_string()]);
     assert_eq!(code, 1);

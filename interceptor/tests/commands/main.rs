@@ -131,7 +131,7 @@ fn every_command_has_completions_and_a_manual_page() {
         );
     }
     // Internal commands have no manual page.
-    assert!(page("interceptor-init").is_err() && page("interceptor-generate").is_err());
+    assert!(page("interceptor-sandbox-init").is_err() && page("interceptor-generate").is_err());
     assert!(page("interceptor-audit-verify").unwrap().contains("\\-\\-expect\\-end"));
     for (shell, file) in
         [("bash", "interceptor.bash"), ("zsh", "_interceptor"), ("fish", "interceptor.fish")]

@@ -1,10 +1,10 @@
 //! The warnings of `check` (attack R2, R5, R10, C2, C6).
 
-use super::super::{Catalogue, check};
+use super::super::{Catalogue, check, check_besides};
 
 /// The pointers of a document's warnings.
 fn warned(text: &str) -> Vec<(String, String)> {
-    let report = check(text, &Catalogue::builtin());
+    let report = check_besides(text, &[], &Catalogue::builtin());
     assert_eq!(report.errors, [], "{text}");
     report.warnings.into_iter().map(|problem| (problem.pointer, problem.message)).collect()
 }
@@ -85,6 +85,51 @@ fn r2_doubtful_rules_are_warned_about() {
             assert!(found, "{text}: {seen:#?}");
         }
     }
+}
+
+#[test]
+fn a_file_is_warned_of_open_policies_literal_keys_and_keys_without_rules() {
+    let openai = |credential: &str| {
+        format!(
+            r#"{{"network":{{"allow":["api.openai.com"]}},"credentials_v2":{{"openai":{credential}}}}}"#
+        )
+    };
+    for (text, pointer, says) in [
+        ("{}".to_owned(), "", "permits everything"),
+        (r#"{"network":{}}"#.to_owned(), "/network", "permits everything"),
+        (
+            r#"{"network_profile":"unrestricted"}"#.to_owned(),
+            "/network_profile",
+            "permits everything",
+        ),
+        (r#"{"network":{"deny":["a.test"]}}"#.to_owned(), "/network/deny", "every public host"),
+        (r#"{"network":{"allow":["*"]}}"#.to_owned(), "/network/allow/0", "every public host"),
+        (
+            r#"{"credentials_v2":{"openai":{"key":{"env":"A"},"endpoints":[]}}}"#.to_owned(),
+            "",
+            "nothing limits which hosts",
+        ),
+        (openai(r#"{"key":{"env":"A"}}"#), "/credentials_v2/openai", "without `endpoints`"),
+        (
+            openai(r#"{"key":"sk-CANARY","endpoints":[{"methods":[],"paths":["/v1"]}]}"#),
+            "/credentials_v2/openai/key",
+            "stands in the policy itself",
+        ),
+        (
+            r#"{"credentials":{"openai":"sk-CANARY"}}"#.to_owned(),
+            "/credentials/openai",
+            "stands in",
+        ),
+    ] {
+        let report = check(&text, &Catalogue::builtin());
+        let found = report.warnings.iter().any(|warning| {
+            warning.pointer == pointer && warning.message.contains(says) && warning.line == Some(1)
+        });
+        assert!(found, "{text}: {:?}", report.warnings);
+    }
+    let good =
+        openai(r#"{"key":{"env":"A"},"endpoints":[{"methods":["GET"],"paths":["/v1/models/*"]}]}"#);
+    assert_eq!(check(&good, &Catalogue::builtin()).warnings, []);
 }
 
 #[test]

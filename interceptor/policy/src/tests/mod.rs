@@ -1,5 +1,6 @@
 //! The policy as its users see it: documents in, decisions out.
 
+mod agents;
 mod base_url;
 mod bounds;
 mod catalogue;

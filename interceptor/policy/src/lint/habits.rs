@@ -1,0 +1,52 @@
+//! Warnings about policies in files: what is valid, and what people should not get used to. A
+//! program that sends a document over the API has its reasons, so it is not warned.
+
+use crate::Policy;
+use crate::credential::KeySource;
+use crate::document::Document;
+use crate::problem::Problem;
+
+/// Every such warning about a policy that compiled.
+pub(crate) fn habits(document: &Document, policy: &Policy) -> Vec<Problem> {
+    let mut warnings: Vec<Problem> = openness(document, policy).into_iter().collect();
+    for (name, written) in document.credentials.iter().chain(&document.credentials_v2) {
+        let Some(id) = policy.credential_named(name) else { continue };
+        let credential = policy.credential(id);
+        if matches!(credential.key, KeySource::Literal(_)) {
+            warnings.push(Problem::new(
+                credential.key_pointer.clone(),
+                "the key stands in the policy itself: whoever reads the file has it; write \
+                 {\"env\": NAME} or {\"file\": PATH}",
+            ));
+        }
+        if written.endpoints.is_none() {
+            warnings.push(Problem::new(
+                written.pointer.clone(),
+                "without `endpoints` this key permits any request to its hosts, also those that \
+                 delete or make keys",
+            ));
+        }
+    }
+    warnings
+}
+
+/// The warning about a policy that limits no host.
+fn openness(document: &Document, policy: &Policy) -> Option<Problem> {
+    if policy.network.closed || policy.network.catch_all.is_some() {
+        return None;
+    }
+    let pointer = match (&document.network, document.network_profile.first()) {
+        // A list of deny rules has a warning of its own.
+        (Some(network), _) if !network.deny.is_empty() => return None,
+        (Some(_), _) => "/network",
+        (None, Some(named)) => &named.pointer,
+        (None, None) => "",
+    };
+    let message = if policy.credentials.is_empty() {
+        "this policy permits everything that is public: any host, any request"
+    } else {
+        "nothing limits which hosts may be reached: any public host may; name them in \
+         \"network\", or a profile"
+    };
+    Some(Problem::new(pointer, message))
+}

@@ -1,0 +1,256 @@
+//! `interceptor trust`: records that the user wants what a policy file says, by its SHA-256.
+//!
+//! A policy that `run` finds by itself may have come with somebody else's project, or have been
+//! changed by what ran there. It holds only if the user has trusted its content. What is trusted is
+//! listed in `$XDG_STATE_HOME/interceptor/trusted`, which no sandbox can see.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use aws_lc_rs::digest::{SHA256, digest};
+use interceptor_policy::{Catalogue, Document, Report};
+
+use super::person::Person;
+use super::policy_file::printable;
+use super::written::Written;
+use super::{discovery, findings, permits, registries};
+use crate::files;
+
+/// The list, below the person's state.
+const TRUSTED: &str = "trusted";
+/// The longest list, in bytes.
+const MAX_LIST: u64 = 4 << 20;
+
+/// The arguments of `interceptor trust`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  interceptor trust
+  interceptor trust project/interceptor.jsonc
+
+A policy that `run` finds in the working directory, or above it, holds only while its content is \
+                        one that you have trusted. A policy given with --policy needs no trust.")]
+pub struct Trust {
+    /// The policy [default: interceptor.json or interceptor.jsonc here or above].
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(arguments: Trust) -> anyhow::Result<ExitCode> {
+    let person = Person::invoking()?;
+    let path = match arguments.file {
+        Some(file) => std::path::absolute(file)?,
+        None => {
+            let directory = std::env::current_dir().context("cannot find the working directory")?;
+            match discovery::nearest(&person, &directory)? {
+                Some(path) => path,
+                None => bail!(
+                    "there is no interceptor.json or interceptor.jsonc here or above; name a file"
+                ),
+            }
+        }
+    };
+    let written = discovery::read(&person, &path)?;
+    let catalogue = registries::catalogue(None)?;
+    let report = interceptor_policy::check(&written.text, &catalogue);
+    if !report.errors.is_empty() {
+        findings::print(
+            &mut io::stderr().lock(),
+            &written.name,
+            &written.text,
+            &report.errors,
+            &[],
+        )?;
+        return Ok(ExitCode::from(1));
+    }
+    record(&person, &path, &written.text)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "trusted: {}; it permits", printable(&written.name))?;
+    for line in permitted(&written, &report, &catalogue) {
+        writeln!(out, "  {line}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Accepts a policy that was found, if the user has trusted its content.
+///
+/// # Errors
+/// If not: with what it would permit, and the command that trusts it.
+pub(super) fn require(
+    person: &Person,
+    written: Written,
+    catalogue: &Catalogue,
+) -> anyhow::Result<Written> {
+    let Some(path) = written.file.as_deref() else { return Ok(written) };
+    let listed = list(person).context("cannot read which policies are trusted")?;
+    let hash = hash(&written.text);
+    if listed.lines().any(|line| line.split_whitespace().next() == Some(&hash)) {
+        return Ok(Written { is_trusted: true, ..written });
+    }
+    let shown = shown(path);
+    let report = interceptor_policy::check(&written.text, catalogue);
+    if !report.errors.is_empty() {
+        return Err(findings::invalid(&written.name, &written.text, &report.errors));
+    }
+    let known = listed.lines().any(|line| line.split_once("  ").is_some_and(|(_, at)| at == shown));
+    let what = if known { "has changed since you trusted it" } else { "is not trusted yet" };
+    let mut lines = vec![format!("{shown} {what}. It would permit")];
+    lines.extend(permitted(&written, &report, catalogue).iter().map(|line| format!("  {line}")));
+    lines.push("If you want that, type".to_owned());
+    lines.push(format!("  interceptor trust {}", quoted(path)));
+    bail!("{}", lines.join("\n"))
+}
+
+/// Records that the person trusts this content of the file.
+///
+/// # Errors
+/// If the list cannot be written.
+pub(super) fn record(person: &Person, path: &Path, text: &str) -> anyhow::Result<()> {
+    let hash = hash(text);
+    let listed = list(person).context("cannot read which policies are trusted")?;
+    let line = format!("{hash}  {}", shown(path));
+    if listed.lines().any(|known| known == line) {
+        return Ok(());
+    }
+    let written = person.act(|| {
+        let list = path_of_list(person)?;
+        if let Some(directory) = list.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let mut file = options.open(&list)?;
+        own(&file, person)?;
+        file.write_all(format!("{line}\n").as_bytes())?;
+        file.sync_all()
+    });
+    written.context("cannot record that the policy is trusted")
+}
+
+/// The text of the list, empty if there is none.
+fn list(person: &Person) -> io::Result<String> {
+    person.act(|| {
+        let Ok(list) = path_of_list(person) else { return Ok(String::new()) };
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&list) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+            opened => opened?,
+        };
+        own(&file, person)?;
+        let mut text = String::new();
+        if file.take(MAX_LIST + 1).read_to_string(&mut text)? as u64 > MAX_LIST {
+            return Err(files::unfit("the list of trusted policies is too long; remove it"));
+        }
+        Ok(text)
+    })
+}
+
+/// Checks that a list is a file that only the person can write.
+fn own(file: &std::fs::File, person: &Person) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let owner = metadata.uid() == person.identity.uid && metadata.mode() & 0o022 == 0;
+    match metadata.is_file() && owner {
+        true => Ok(()),
+        false => Err(files::unfit("others can write the list of trusted policies; remove it")),
+    }
+}
+
+fn path_of_list(person: &Person) -> io::Result<PathBuf> {
+    let state = person.state_directory();
+    state.map(|state| state.join(TRUSTED)).ok_or_else(|| {
+        files::unfit("there is no home directory, and XDG_STATE_HOME names no directory")
+    })
+}
+
+/// What a valid policy permits.
+fn permitted(written: &Written, report: &Report, catalogue: &Catalogue) -> Vec<String> {
+    match (Document::parse(&written.text), &report.policy) {
+        (Ok(parsed), Some(policy)) => permits::permits(&parsed.document, policy, catalogue),
+        _ => Vec::new(),
+    }
+}
+
+fn hash(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A path on one line.
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string())
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", printable(&text).replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    use super::*;
+
+    const USER: u32 = 54321;
+
+    fn home() -> (tempfile::TempDir, Person) {
+        let home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        chown(home.path(), Some(USER), Some(USER)).unwrap();
+        let person = Person::with_variables(USER, &[("HOME", home.path().to_str().unwrap())]);
+        (home, person)
+    }
+
+    fn found(text: &str) -> Written {
+        let file = Some(PathBuf::from("/p/interceptor.json"));
+        Written { file, ..Written::without_file("/p/interceptor.json", text.to_owned()) }
+    }
+
+    #[test]
+    fn only_content_that_was_trusted_holds_and_the_list_is_the_persons() {
+        let (home, person) = home();
+        let catalogue = Catalogue::builtin();
+        let text = r#"{"network":{"allow":["a.test"]}}"#;
+        let error = require(&person, found(text), &catalogue).unwrap_err().to_string();
+        assert!(error.contains("not trusted yet") && error.contains("hosts: a.test"), "{error}");
+        assert!(error.ends_with("  interceptor trust /p/interceptor.json"), "{error}");
+        record(&person, Path::new("/p/interceptor.json"), text).unwrap();
+        record(&person, Path::new("/p/interceptor.json"), text).unwrap();
+        assert!(require(&person, found(text), &catalogue).unwrap().is_trusted);
+        let list = home.path().join(".local/state/interceptor/trusted");
+        let metadata = fs::metadata(&list).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (USER, 0o600));
+        assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 1);
+        let error = require(&person, found("{ }"), &catalogue).unwrap_err().to_string();
+        assert!(error.contains("has changed since you trusted it"), "{error}");
+        let error = require(&person, found("{"), &catalogue).unwrap_err().to_string();
+        assert!(error.contains("/p/interceptor.json:1: error: "), "{error}");
+    }
+
+    #[test]
+    fn a_list_that_others_can_write_counts_for_nothing() {
+        let (home, person) = home();
+        let catalogue = Catalogue::builtin();
+        record(&person, Path::new("/p/interceptor.json"), "{}").unwrap();
+        let list = home.path().join(".local/state/interceptor/trusted");
+        fs::set_permissions(&list, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(require(&person, found("{}"), &catalogue).is_err());
+        let elsewhere = home.path().join("elsewhere");
+        fs::rename(&list, &elsewhere).unwrap();
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o600)).unwrap();
+        symlink(&elsewhere, &list).unwrap();
+        assert!(require(&person, found("{}"), &catalogue).is_err());
+        assert!(record(&person, Path::new("/p/x"), "{ }").is_err());
+        assert_eq!(quoted(Path::new("/a b/it's")), "'/a b/it'\\''s'");
+    }
+}
