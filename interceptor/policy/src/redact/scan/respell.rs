@@ -42,9 +42,9 @@ pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], patt
     for (at, (raw, byte)) in order.iter().zip(with.iter()).enumerate() {
         match respelt(raw, *byte) {
             Some(escape) => out.extend_from_slice(&escape),
-            // A different base64 character does no harm to the text after it; an additional one
-            // would.
-            None if pattern.kind == Kind::Base64 => out.extend_from_slice(raw),
+            // A different base64 character (`\/`) does no harm to the text after it; an additional
+            // one would.
+            None if pattern.kind == Kind::Base64 && raw.len() == 2 => out.extend_from_slice(raw),
             None => {
                 out.push(*byte);
                 spare += raw.len() - 1;
