@@ -130,7 +130,7 @@ fn run(bencher: Bencher<'_, '_>, keys: usize, text: &[u8], coding: &'static str,
 type Text = (&'static str, fn() -> Vec<u8>);
 
 /// Texts without keys; some are full of escapes.
-const TEXTS: [Text; 12] = [
+const TEXTS: [Text; 19] = [
     ("json", json),
     ("json_escapes", || {
         repeated(
@@ -166,6 +166,43 @@ const TEXTS: [Text; 12] = [
         )
     }),
     ("source", || repeated(include_str!("redact.rs"))),
+    ("json_in_json", || {
+        repeated(
+            r#"{"arguments":"{\"path\":\"src\/main.rs\",\"text\":\"fn main() {\\n    run();\\n}\"}"}"#,
+        )
+    }),
+    ("json_html", || {
+        repeated(
+            r#"{"html":"\u003cp class=\"a\"\u003eFish \u0026amp; chips\u003c/p\u003e and more"}"#,
+        )
+    }),
+    ("html_numeric", || {
+        repeated(
+            "<p>&#1055;&#1088;&#1080;&#1074;&#1077;&#1090;, &#x43a;&#x430;&#x43a; it&#8217;s</p>",
+        )
+    }),
+    ("form_json", || {
+        repeated("a=%7B%22name%22%3A%22Jane%22%2C%22n%22%3A12%2C%22list%22%3A%5B1%2C2%5D%7D&")
+    }),
+    ("url_cyrillic", || {
+        repeated("https://ru.wikipedia.org/wiki/%D0%97%D0%B0%D0%B3%D0%BB%D0%B0%D0%B2%D0%BD\n")
+    }),
+    ("hex_dump", || {
+        let lines = random();
+        let lines = lines.as_chunks::<16>().0.iter();
+        let line = |bytes: &[u8; 16]| {
+            bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>()
+                + "|................|\n"
+        };
+        lines.map(line).flat_map(String::into_bytes).take(SIZE).collect()
+    }),
+    ("digests", || {
+        let digits = |byte: u8| format!("{byte:02x}").into_bytes();
+        let lines = random();
+        let lines = lines.as_chunks::<32>().0.iter();
+        let line = |bytes: &[u8; 32]| [bytes.map(digits).concat(), b"\n".to_vec()].concat();
+        lines.flat_map(line).take(SIZE).collect()
+    }),
     ("numbers", || repeated("1712345678,20.53,2026-11-29 12:34:56,73,0x41,-17.25\n")),
 ];
 

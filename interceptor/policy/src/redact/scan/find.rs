@@ -10,8 +10,7 @@ use std::ops::Range;
 use super::escape::{Decoded, Reading, introducers, may_escape, read, unescape};
 use super::grams::Hit;
 use super::look::{look_for_escapes, spelt};
-use super::pattern::Kind;
-use super::run::{break_length, escaped_break_length, is_separator};
+use super::run::{break_length, escaped_break_length};
 use super::{LEVELS, Scanner};
 
 /// A whole key in a text.
@@ -76,14 +75,20 @@ impl Scanner {
 
     fn search(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
         self.plain(text, reading, level, found);
-        self.separated(text, found);
+        self.separated(text, (reading, level), found);
         if level < LEVELS {
             self.escaped(text, reading, level, found);
         }
     }
 
     /// Searches for spellings without separators, with line breaks and at most the usual escapes.
-    fn plain(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
+    pub(super) fn plain(
+        &self,
+        text: &[u8],
+        reading: Reading,
+        level: usize,
+        found: &mut Vec<Match>,
+    ) {
         let mut done = 0;
         self.grams.each(text, |hit| {
             if !self.stands(text, hit) {
@@ -94,28 +99,37 @@ impl Scanner {
             } else {
                 None
             };
-            match whole {
-                Some(hit) => {
-                    let known = found.last().is_some_and(|last| {
-                        (last.start, last.end, last.pattern) == (hit.start, hit.end, hit.pattern)
-                    });
-                    if !known {
-                        found.push(hit);
-                    }
+            if let Some(hit) = whole {
+                let known = found.last().is_some_and(|last| {
+                    (last.start, last.end, last.pattern) == (hit.start, hit.end, hit.pattern)
+                });
+                if !known {
+                    found.push(hit);
                 }
-                // The rest may be escaped.
-                None if level < LEVELS && hit.at >= done => {
-                    let least = done.max(hit.at.saturating_sub(self.most));
-                    let run = self.classes.run_before(text, hit.at, least)
-                        ..self.classes.run_behind(text, hit.at);
-                    done = run.end;
-                    if may_escape(&text[run.clone()]) {
-                        self.undone(text, run, reading, level, found);
-                    }
-                }
-                None => {}
+            }
+            // The rest may be escaped, or more of it.
+            if level < LEVELS && hit.at >= done {
+                done = self.run_undone(text, hit.at, done, (reading, level), found);
             }
         });
+    }
+
+    /// Searches the run around `at` with its escapes undone. Returns its end.
+    pub(super) fn run_undone(
+        &self,
+        text: &[u8],
+        at: usize,
+        done: usize,
+        (reading, level): (Reading, usize),
+        found: &mut Vec<Match>,
+    ) -> usize {
+        let least = done.max(at.saturating_sub(self.most));
+        let run = self.classes.run_before(text, at, least)..self.classes.run_behind(text, at);
+        let end = run.end;
+        if may_escape(&text[run.clone()]) {
+            self.undone(text, run, reading, level, found);
+        }
+        end
     }
 
     /// Whether a sample really is the one its hash suggests.
@@ -135,6 +149,13 @@ impl Scanner {
             };
         }
         true
+    }
+
+    /// Whether these bytes are a sample of a pattern. Exact, unlike their hash.
+    pub(super) fn is_sample(&self, bytes: &[u8]) -> bool {
+        let mut stands = false;
+        self.grams.look(bytes, 0, &mut |hit| stands |= self.stands(bytes, hit));
+        stands
     }
 
     /// Searches a run with its escapes undone.
@@ -198,65 +219,9 @@ impl Scanner {
         Some(Match { start: *places.first()?, end: here, pattern, spans: Some(spans) })
     }
 
-    /// Searches hexadecimal bytes, or groups of them, with separators.
-    fn separated(&self, text: &[u8], found: &mut Vec<Match>) {
-        let every = self.look_every;
-        let (mut from, mut done) = (0, 0);
-        let mut look = |at: usize| {
-            let window = text.get(at..).and_then(|rest| rest.first_chunk());
-            if at >= done
-                && window.is_some_and(|window| self.classes.looks_separated(window) != 0)
-                && self.classes.are_bytes(text, at, self.least_separated, &self.stands)
-            {
-                let (start, end) = self.classes.separated(text, at, done);
-                self.digits(text, start..end, found);
-                done = end;
-            }
-        };
-        while let Some(block) = text.get(from..from + every * 7 + 8) {
-            let mut any = 0;
-            for sample in 0..8 {
-                let window = block[sample * every..].first_chunk();
-                any |= window.map_or(0, |window| self.classes.looks_separated(window));
-            }
-            if any != 0 {
-                (0..8).for_each(|sample| look(from + sample * every));
-            }
-            from += every * 8;
-        }
-        (from..text.len()).step_by(every).for_each(look);
-    }
-
-    /// Extracts the hexadecimal digits alone.
-    fn digits(&self, text: &[u8], part: Range<usize>, found: &mut Vec<Match>) {
-        if part.len() <= self.shortest * 2 {
-            return;
-        }
-        let mut digits = Decoded::default();
-        let mut at = part.start;
-        while at < part.end {
-            if text[at] == b'0' && matches!(text[..part.end].get(at + 1), Some(b'x' | b'X')) {
-                at += 2;
-                continue;
-            }
-            if text[at].is_ascii_hexdigit() {
-                digits.push(text[at], at, at + 1);
-            }
-            at += 1;
-        }
-        if digits.bytes.len() == part.len() {
-            return;
-        }
-        let mut inner = Vec::new();
-        self.plain(&digits.bytes, Reading::All, LEVELS, &mut inner);
-        inner.retain(|hit| self.patterns[hit.pattern].kind == Kind::Hexadecimal);
-        let outer = inner.into_iter().map(|hit| hit.outside(&digits, 0));
-        found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
-    }
-
     /// Searches text with its escapes undone.
     fn escaped(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
-        let (mut next, mut done) = (0, 0);
+        let (mut next, mut done, mut tested) = (0, 0, 0);
         look_for_escapes(text, self.every_escape, |at| {
             if at < next {
                 return;
@@ -271,6 +236,10 @@ impl Scanner {
                 _ => self.classes.separates(text, at, byte),
             };
             if !between && !self.tells(text, at..at + length, byte) {
+                return;
+            }
+            let least = std::mem::replace(&mut tested, at + 1);
+            if !self.every_escape && !self.may_spell(text, at, byte, least) {
                 return;
             }
             let least = done.max(at.saturating_sub(self.most));
@@ -301,7 +270,7 @@ impl Scanner {
             (_, Some(b'%' | b'&' | b'\\')) => true,
             (b'%', Some(next)) => next.is_ascii_hexdigit() || matches!(next, b'u' | b'U'),
             (b'&', Some(next)) => {
-                escape[0] != b'&' && (next.is_ascii_alphabetic() || *next == b'#')
+                escape != b"&amp;" && (next.is_ascii_alphabetic() || *next == b'#')
             }
             (b'\\', Some(next)) => next.is_ascii_graphic(),
             _ => true,
@@ -316,15 +285,4 @@ fn is_no_ascii(text: &[u8]) -> bool {
         [b'\\', b'u', first, ..] => !matches!(first, b'0' | b'{'),
         _ => false,
     }
-}
-
-/// Whether the digits form whole bytes between separators, with at least one separator.
-fn separated_in_pairs(text: &[u8], hit: &Match) -> bool {
-    let spans = hit.spans.as_deref().unwrap_or_default();
-    let mut gaps = spans.windows(2).zip(1..).filter(|(pair, _)| pair[0].end != pair[1].start);
-    gaps.all(|(pair, digits)| {
-        let gap = &text[pair[0].end..pair[1].start];
-        let gap = gap.strip_suffix(b"0x").or(gap.strip_suffix(b"0X")).unwrap_or(gap);
-        digits % 2 == 0 && is_separator(gap)
-    })
 }

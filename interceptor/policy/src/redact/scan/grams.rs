@@ -128,6 +128,12 @@ impl Grams {
         (((word | CASE) & self.mask).wrapping_mul(self.factor) >> self.shift) as usize
     }
 
+    /// The length of the last stretch of a long pattern that may be wrapped, which all samples are
+    /// taken from.
+    pub(super) fn stretch(&self) -> usize {
+        2 * self.reach - 1
+    }
+
     /// The length of a sample.
     pub(super) fn width(&self) -> usize {
         self.width
@@ -179,7 +185,8 @@ impl Grams {
         }
     }
 
-    fn look(&self, text: &[u8], from: usize, at: &mut impl FnMut(Hit)) {
+    /// Calls `at` if the sample at `from` may be part of a pattern.
+    pub(super) fn look(&self, text: &[u8], from: usize, at: &mut impl FnMut(Hit)) {
         let word = word(&text[from..text.len().min(from + 8)]);
         let hash = self.hash(word);
         if (self.bits[hash >> 3] >> (hash & 7)) & 1 == 0 {

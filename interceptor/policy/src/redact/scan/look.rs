@@ -7,6 +7,8 @@
 
 use memchr::memchr3;
 
+use super::run::may_separate;
+
 /// The number of bytes compared without a branch.
 const BLOCK: usize = 64;
 /// After this many blocks without an escape, the search is for a single one.
@@ -35,7 +37,8 @@ pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usiz
             while found != 0 {
                 let place = found.trailing_zeros() as usize & (BLOCK - 1);
                 let near = std::array::from_fn(|byte| block[place + byte]);
-                if may_tell(near) {
+                let reasons = reasons(near);
+                if reasons != 0 && !is_dismissed(text, from + place, reasons) {
                     at(from + place);
                 }
                 found &= found - 1;
@@ -43,7 +46,9 @@ pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usiz
             from += BLOCK;
         }
         if empty < EMPTY && from < text.len() {
-            if begins(text[from]) && (every || may_tell(at_the_ends(text, from))) {
+            let reasons = || reasons(at_the_ends(text, from));
+            let matters = |reasons| reasons != 0 && !is_dismissed(text, from, reasons);
+            if begins(text[from]) && (every || matters(reasons())) {
                 at(from);
             }
             from += 1;
@@ -54,14 +59,16 @@ pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usiz
 /// A block with the bytes around it.
 type Block = [u8; BLOCK + 5];
 
-/// One bit for each byte of a block that begins an escape, except `\"`, `\n`, `%c3` and the like.
+/// One bit for each byte of a block that begins an escape, except those of bytes beyond ASCII
+/// (`%c3`), `\"`, `\n` and the like.
 #[inline(always)]
 fn candidates(block: &Block) -> u64 {
     each(block, |[_, _, this, next, _, _]| {
-        // The letters from `a` to `t` are the 20 least.
-        let letter = (next.wrapping_add(0x80 - b'a') as i8) <= i8::MIN + 19;
+        // Of either case, the letters from `a` to `t` are the 20 least.
+        let letter = ((next | 0x20).wrapping_add(0x80 - b'a') as i8) <= i8::MIN + 19;
+        let common = letter | (next & 0xfe == b'8') | (next == b'"');
         let escape = (this == b'\\') | (this == b'%');
-        escape & !letter & (next != b'"') | (this == b'&')
+        escape & !common | (this == b'&')
     })
 }
 
@@ -111,16 +118,90 @@ pub(super) fn spelt(byte: u8) -> &'static [&'static [u8]] {
     }
 }
 
-/// Whether the escape that begins in the middle may be part of a key of usual characters.
+/// Why the escape that begins in the middle may be part of a key of usual characters; zero if it
+/// cannot be.
 #[inline(always)]
-fn may_tell([two, one, this, first, second]: [u8; 5]) -> bool {
+fn reasons([two, one, this, first, second]: [u8; 5]) -> u8 {
     let kind = usize::from(this & 3);
     BEFORE[usize::from(one)]
         & BEFORE_THAT[usize::from(two)]
         & NEXT[kind][usize::from(first)]
         & SECOND[kind][usize::from(second)]
-        != 0
 }
+
+/// Whether an escape is dismissed by more of the bytes around it.
+#[inline]
+fn is_dismissed(text: &[u8], at: usize, reasons: u8) -> bool {
+    let separates = reasons & SEPARATOR != 0 && may_separate(text, at);
+    if reasons == SEPARATOR && !separates {
+        return true;
+    }
+    let kept = |value: u8| match VALUES[usize::from(value)] {
+        Value::Key => true,
+        Value::Separator => separates,
+        Value::Other => false,
+    };
+    match &text[at..] {
+        [b'%', high, low, ..]
+        | [b'\\', b'x', high, low, ..]
+        | [b'\\', b'u', b'0', b'0', high, low, ..] => {
+            let value = HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)];
+            HEX[usize::from(*high)] | HEX[usize::from(*low)] < 16 && !kept(value)
+        }
+        [b'&', b'#', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b';', ..] => {
+            !kept((tens - b'0') * 10 + ones - b'0')
+        }
+        // Not ASCII.
+        [b'&', b'#', b'1'..=b'9', rest @ ..] => {
+            rest.first_chunk::<3>().is_some_and(|rest| rest.iter().all(u8::is_ascii_digit))
+        }
+        [b'&', b'#', b'x', b'1'..=b'9' | b'a'..=b'f' | b'A'..=b'F', rest @ ..] => {
+            rest.first_chunk::<2>().is_some_and(|rest| rest.iter().all(u8::is_ascii_hexdigit))
+        }
+        [b'&', b'a', b'm', b'p', b';', next, ..] => {
+            !next.is_ascii_alphanumeric() && *next != b'#' && !begins(*next)
+        }
+        _ => false,
+    }
+}
+
+/// What a character may be in a spelling of a key.
+#[derive(Clone, Copy)]
+enum Value {
+    /// One of the key's, or one of a further escape.
+    Key,
+    /// A separator of hexadecimal bytes, and nothing else.
+    Separator,
+    Other,
+}
+
+static VALUES: [Value; 256] = {
+    let mut values = [Value::Other; 256];
+    let mut at = 0;
+    while at < 128 {
+        values[at] = match at as u8 {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => Value::Key,
+            b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=' => Value::Key,
+            b'%' | b'\\' | b'&' | b'#' | 0 => Value::Key,
+            b' ' | b':' | b',' | b';' | b'\t' | b'\n' | b'\r' => Value::Separator,
+            _ => Value::Other,
+        };
+        at += 1;
+    }
+    values
+};
+
+/// The values of hexadecimal digits; more than 15 for other bytes.
+pub(super) static HEX: [u8; 256] = {
+    let mut values = [0xff; 256];
+    let mut at = 0;
+    while at < 16 {
+        values[b"0123456789abcdef"[at] as usize] = at as u8;
+        values[b"0123456789ABCDEF"[at] as usize] = at as u8;
+        at += 1;
+    }
+    values
+};
 
 /// The bytes around `at`; zeros beyond the ends.
 #[cold]
@@ -152,16 +233,17 @@ static BEFORE_THAT: Reasons = with([OTHERS | DOUBLED; 256], SEPARATOR, b"234567"
 
 /// By the byte after the introducer. The first bit means that it matters whatever follows.
 static NEXT: [Reasons; 3] = {
-    let mut next = [[SEPARATOR; 256]; 3];
-    let percent = with(next[PERCENT], 0x01, b"46uU");
-    let percent = with(with(percent, 0x02, b"2"), 0x04, b"3");
-    next[PERCENT] = with(with(percent, 0x08, b"57"), 0x10, b"0");
-    let backslash = with(next[BACKSLASH], 0x01, b"01234567xU#%&+,-.:;=^_`{|}~[]()<>*!?$@");
+    let mut next = [[0; 256]; 3];
+    let percent = with(next[PERCENT], 0x01 | SEPARATOR, b"46uU");
+    let percent = with(with(percent, 0x02 | SEPARATOR, b"2"), 0x04 | SEPARATOR, b"3");
+    next[PERCENT] = with(with(percent, 0x08 | SEPARATOR, b"57"), 0x10 | SEPARATOR, b"0");
+    let backslash = with(next[BACKSLASH], SEPARATOR, b"\\u01234567xU#%&+,-.:;=^_`{|}~[]()<>*!?$@");
+    let backslash = with(backslash, 0x01, b"01234567xU#%&+,-.:;=^_`{|}~[]()<>*!?$@");
     next[BACKSLASH] = with(with(backslash, 0x02, b"u"), DOUBLED, b"/");
-    let ampersand = with(next[AMPERSAND], 0x01, b"#");
-    let ampersand = with(with(ampersand, 0x02, b"p"), 0x04, b"sl");
-    let ampersand = with(with(ampersand, 0x08, b"e"), 0x10, b"Un");
-    next[AMPERSAND] = with(ampersand, 0x04, b"ba");
+    let ampersand = with(next[AMPERSAND], SEPARATOR, b"#cplsTNUa");
+    let ampersand = with(with(ampersand, 0x01, b"#"), 0x02, b"p");
+    let ampersand = with(with(ampersand, 0x04, b"slba"), 0x08, b"e");
+    next[AMPERSAND] = with(ampersand, 0x10, b"Un");
     next
 };
 
@@ -169,12 +251,12 @@ static NEXT: [Reasons; 3] = {
 static SECOND: [Reasons; 3] = {
     let mut second = [[0x01 | SEPARATOR | DOUBLED; 256]; 3];
     // Of those that begin with 2: `#`, `%`, `&`, `-` and `.`; the digits; not the brackets.
-    let percent = with(with(second[PERCENT], 0x02, b"356dDeE"), 0x04, DIGITS);
+    let percent = with(second[PERCENT], 0x02, b"356dDeE");
+    let percent = with(percent, 0x04, DIGITS);
     second[PERCENT] = with(with(percent, 0x08, b"0123456789acefACEF"), 0x10, b"0");
     second[BACKSLASH] = with(second[BACKSLASH], 0x02, b"0{");
-    let ampersand = with(with(second[AMPERSAND], 0x02, b"le"), 0x04, b"o");
-    let ampersand = with(with(ampersand, 0x08, b"q"), 0x10, b"nu");
-    second[AMPERSAND] = with(ampersand, 0x04, b"sm");
+    let ampersand = with(with(second[AMPERSAND], 0x02, b"le"), 0x04, b"osm");
+    second[AMPERSAND] = with(with(ampersand, 0x08, b"q"), 0x10, b"nu");
     second
 };
 

@@ -19,9 +19,11 @@ mod escape;
 mod find;
 mod grams;
 mod look;
+mod near;
 pub mod pattern;
 mod respell;
 mod run;
+mod separated;
 #[cfg(test)]
 mod tests;
 mod wide;
@@ -60,6 +62,8 @@ pub struct Scanner {
     lowered: Vec<Zeroizing<Vec<u8>>>,
     /// The bytes that a spelling can contain once its escapes are undone.
     stands: [bool; 256],
+    /// The same, or in what is still escaped, or between hexadecimal bytes.
+    occurs: [bool; 256],
     /// Whether keys contain characters that begin escapes.
     own_escapes: bool,
     /// Whether keys contain unusual characters, so that any escape matters.
@@ -73,8 +77,6 @@ pub struct Scanner {
     wide_every: usize,
     /// The distances at which hexadecimal bytes with separators are searched for.
     look_every: usize,
-    /// The shortest spelling in hexadecimal bytes with separators.
-    least_separated: usize,
     keeps_length: bool,
 }
 
@@ -105,20 +107,24 @@ impl Scanner {
             shortest = shortest.min(key.len());
             keeps_length &= key.len() == placeholder.len();
         }
+        let classes = Classes::new(unusual);
+        let occurs = std::array::from_fn(|byte| {
+            stands[byte] || classes.is_among(byte as u8) || b"{};".contains(&(byte as u8))
+        });
         let most = (longest * STRETCH * 2).max(LEAST_HELD).next_power_of_two();
         Scanner {
             grams: Grams::new(&patterns),
-            classes: Classes::new(unusual),
+            classes,
             lowered,
             stands,
+            occurs,
             own_escapes,
             every_escape: unusual || own_escapes,
             shortest: patterns.iter().map(|form| form.find.len()).min().unwrap_or(0),
             longest: most / 2,
             most,
-            wide_every: shortest.saturating_mul(2).saturating_sub(8).clamp(1, 64),
-            look_every: shortest.saturating_mul(2).saturating_sub(7).clamp(1, 64),
-            least_separated: shortest.saturating_mul(2).saturating_add(1),
+            wide_every: shortest.saturating_mul(2).saturating_sub(8).clamp(1, 128),
+            look_every: shortest.saturating_mul(2).saturating_sub(7).clamp(1, 128),
             keeps_length,
             patterns,
         }

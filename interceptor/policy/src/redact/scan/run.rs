@@ -24,7 +24,7 @@ pub(super) struct Classes {
 const INDENT: usize = 32;
 
 /// The longest separator.
-const LONGEST_SEPARATOR: usize = 6;
+pub(super) const LONGEST_SEPARATOR: usize = 6;
 
 impl Classes {
     /// The usual alphabet of keys plus that of escapes, or all of visible ASCII.
@@ -201,54 +201,32 @@ impl Classes {
         among * u8::from(octal != 0)
     }
 
-    /// Whether a hexadecimal byte ends at `at` and a separator may follow.
+    /// Whether `byte` may separate hexadecimal bytes at `at`.
     pub(super) fn separates(&self, text: &[u8], at: usize, byte: u8) -> bool {
-        // An escape's own digits do not count; the digit that it may stand for does.
-        let of_escape = matches!(&text[..at], [.., b'%', _, _] | [.., b'\\', b'u', _, _, _, _]);
-        self.is(byte, SEPARATOR) && ends_in_pair(&text[..at]) && !of_escape
+        self.is(byte, SEPARATOR) && may_separate(text, at)
     }
 
-    /// Whether `at` is within at least `least` bytes of hexadecimal bytes with separators, all of
-    /// characters for which `stands` holds; the first and last may be cut.
-    pub(super) fn are_bytes(
-        &self,
-        text: &[u8],
-        at: usize,
-        least: usize,
-        stands: &[bool; 256],
-    ) -> bool {
-        let is_hex = |byte: &u8| self.is(*byte, HEX);
-        let between = |byte: &u8| self.is(*byte, AMONG) && !is_hex(byte);
-        let fits = |digits: &[u8]| digits == b"0" || pairs_stand(digits, stands);
-        let first =
-            at - text[..at].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
-        // A spelling may begin or end within any group, so extend both ways to the end of the first
-        // group that does not consist of bytes.
-        let mut end = first;
-        while end - first < least {
-            let group =
-                end + text[end..].iter().take(least).take_while(|byte| is_hex(byte)).count();
-            let next = group + text[group..].iter().take_while(|byte| between(byte)).count();
-            if next == end || (end > first && !fits(&text[end..group])) {
-                end = group;
-                break;
-            }
-            end = next;
-        }
-        let mut start = first;
-        while end - start < least {
-            let group = start - text[..start].iter().rev().take_while(|byte| between(byte)).count();
-            let digits =
-                text[..group].iter().rev().take(least).take_while(|byte| is_hex(byte)).count();
-            if group - digits == start {
-                break;
-            }
-            start = group - digits;
-            if !fits(&text[start..group]) {
+    /// The length of what stands between two hexadecimal digits at `at`, a little more than the
+    /// longest at most.
+    pub(super) fn gap(&self, text: &[u8], at: usize) -> usize {
+        let mut end = at;
+        while let Some(byte) = text.get(end)
+            && end <= at + LONGEST_SEPARATOR + 2
+        {
+            if *byte == b'0' && matches!(text.get(end + 1), Some(b'x' | b'X')) {
+                end += 2;
+            } else if self.is(*byte, AMONG) && !self.is(*byte, HEX) {
+                end += 1;
+            } else {
                 break;
             }
         }
-        end - start >= least
+        end - at
+    }
+
+    /// Whether a byte may stand among hexadecimal bytes with separators.
+    pub(super) fn is_among(&self, byte: u8) -> bool {
+        self.is(byte, AMONG)
     }
 
     /// The stretch of hexadecimal bytes with separators that contains `at`.
@@ -269,6 +247,14 @@ pub(super) fn is_separator(between: &[u8]) -> bool {
 /// Whether a byte is in the usual alphabet of keys, which includes base64 and hexadecimal.
 pub(super) fn usual(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
+}
+
+/// Whether a hexadecimal byte ends at `at`, so that a separator may follow.
+pub(super) fn may_separate(text: &[u8], at: usize) -> bool {
+    let digits = &text[..at];
+    // An escape's own digits do not count; the digit that it may stand for does.
+    let of_escape = matches!(digits, [.., b'%', _, _] | [.., b'\\', b'u', _, _, _, _]);
+    ends_in_pair(digits) && !of_escape
 }
 
 /// The first digit of a visible character's code is from 2 to 7.
@@ -336,14 +322,6 @@ fn braces(text: &[u8]) -> Option<usize> {
     let digits = count_back(&text[inside.saturating_sub(8)..inside], |b| b.is_ascii_hexdigit());
     let open = inside - digits;
     (digits > 0 && opens(&text[..open])).then_some(digits + 2)
-}
-
-/// Whether hexadecimal digits are those of characters for which `stands` holds.
-fn pairs_stand(digits: &[u8], stands: &[bool; 256]) -> bool {
-    let value = |digit: u8| (digit & 15) + if digit >= b'A' { 9 } else { 0 };
-    let (pairs, odd) = digits.as_chunks::<2>();
-    odd.is_empty()
-        && pairs.iter().all(|[high, low]| stands[usize::from(value(*high) << 4 | value(*low))])
 }
 
 pub(super) fn count_back(text: &[u8], mut fits: impl FnMut(u8) -> bool) -> usize {

@@ -77,6 +77,41 @@ fn keys_of_every_length_are_found_everywhere_in_a_long_text() {
     }
 }
 
+/// Whatever the length of the key, where the spelling begins and what else is in the text.
+#[test]
+fn keys_of_every_length_are_found_in_every_spelling() {
+    let long = KEY.repeat(2);
+    for length in 8..=80 {
+        let key = &long[long.len() - length..];
+        let scanner = Scanner::new([(key.as_bytes(), PLACEHOLDER.as_bytes())].into_iter());
+        for (name, spelling) in spellings(key) {
+            for before in (0..5).chain([length % 64, 70 + length]) {
+                let text = [&b"x".repeat(before)[..], b"\"", &spelling, b"\" %41 \\u0041"].concat();
+                let shown = String::from_utf8_lossy(&text);
+                assert!(scanner.replace(&text).is_some(), "{name}, {length}, {before}: {shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn escapes_within_escapes_and_separators_of_several_parts_are_found() {
+    let scanner = scanner();
+    let bytes = |between: &str| hex(KEY, 1, between, false);
+    for text in [
+        each(KEY, |c| format!("&#38;#{};", c as u32)),
+        each(KEY, |c| format!("%5Cu%7B{:x}%7D", c as u32)),
+        each(KEY, |c| format!("%%3{}{:x}", c as u32 >> 4, c as u32 & 15)),
+        bytes("%2C%20"),
+        bytes("\\\\\\n"),
+        bytes("_").replace("_3", "_%2533").replace("_6d_4c", "_6d_4%63"),
+        bytes("%3A").replacen("73", "7\\u0033", 1),
+    ] {
+        let found = scanner.replace(around(text.as_bytes()).as_slice());
+        assert!(found.is_some(), "{text}");
+    }
+}
+
 #[test]
 fn a_replacement_reads_as_the_placeholder() {
     let scanner = scanner();
@@ -111,6 +146,20 @@ fn a_replacement_reads_as_the_placeholder() {
     let out = scanner.replace(json.as_bytes()).unwrap();
     let expected = format!("{{\"key\":\"{PLACEHOLDER}-\"}}");
     assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn nothing_is_left_of_base64_in_escapes_that_cannot_be_written_anew() {
+    let scanner = scanner();
+    let encoded = STANDARD.encode(KEY);
+    for text in [
+        each(&encoded, |c| format!("\\{:03o}", c as u32)),
+        each(&encoded, |c| format!("&#37;{:02x}", c as u32)),
+    ] {
+        let out = scanner.replace(text.as_bytes()).unwrap();
+        assert_eq!(out.len(), text.len());
+        assert_eq!(scanner.replace(&out), None, "{}", String::from_utf8_lossy(&out));
+    }
 }
 
 #[test]

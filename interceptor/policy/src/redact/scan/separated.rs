@@ -1,0 +1,169 @@
+//! Finds hexadecimal bytes, or groups of them, with separators.
+//!
+//! A few bytes at regular distances show where such bytes may be. From there they are read for as
+//! long as every group may be part of a key, which in dumps, dates and numbers is a group or two.
+//! They are searched where the digits contain a sample of a key ([`super::grams`]).
+
+use std::ops::Range;
+
+use super::escape::{Decoded, Reading};
+use super::find::Match;
+use super::look::HEX;
+use super::pattern::Kind;
+use super::run::{LONGEST_SEPARATOR, is_separator};
+use super::{LEVELS, Scanner};
+
+/// The longest gap between two digits: a separator and `0x`.
+pub(super) const GAP: usize = LONGEST_SEPARATOR + 2;
+
+/// What stretch of hexadecimal bytes was read.
+struct Walked {
+    /// A key that contains the beginning, if there is one, has its digits in the stretch.
+    known: bool,
+    /// No key begins before this, unless it ends before it too.
+    end: usize,
+}
+
+impl Scanner {
+    /// Searches hexadecimal bytes, or groups of them, with separators.
+    pub(super) fn separated(
+        &self,
+        text: &[u8],
+        (reading, level): (Reading, usize),
+        found: &mut Vec<Match>,
+    ) {
+        let every = self.look_every;
+        let (mut from, mut done) = (0, 0);
+        let mut look = |at: usize| {
+            let window = text.get(at..).and_then(|rest| rest.first_chunk());
+            if at < done || !window.is_some_and(|window| self.classes.looks_separated(window) != 0)
+            {
+                return;
+            }
+            let walked = self.walk(text, at);
+            done = walked.end;
+            if walked.known {
+                let around = &text[..text.len().min(at + self.most)];
+                let least = at.saturating_sub(self.most);
+                let (start, end) = self.classes.separated(around, at, least);
+                self.digits(around, start..end, found);
+                done = end.min(at + self.longest);
+                // More of it may be escaped.
+                if level < LEVELS {
+                    self.run_undone(text, at, 0, (reading, level), found);
+                }
+            }
+        };
+        while let Some(block) = text.get(from..from + every * 7 + 8) {
+            let mut any = 0;
+            for sample in 0..8 {
+                let window = block[sample * every..].first_chunk();
+                any |= window.map_or(0, |window| self.classes.looks_separated(window));
+            }
+            if any != 0 {
+                (0..8).for_each(|sample| look(from + sample * every));
+            }
+            from += every * 8;
+        }
+        (from..text.len()).step_by(every).for_each(look);
+    }
+
+    /// Reads hexadecimal bytes with separators from the middle of one on.
+    fn walk(&self, text: &[u8], from: usize) -> Walked {
+        let mut digits = Digits::new(self);
+        let (mut at, mut group, mut high) = (from, from, 0);
+        // Whether the bytes that begin at the group's first or second digit may stand in a key. The
+        // first group may begin within a byte.
+        let mut fits = [true, true];
+        loop {
+            let digit = text.get(at).copied().unwrap_or_default();
+            let low = HEX[usize::from(digit)];
+            let prefix = digit == b'0' && matches!(text.get(at + 1), Some(b'x' | b'X'));
+            if low > 15 || prefix {
+                let gap = self.classes.gap(text, at);
+                if !fits[(at - group) & 1] || gap == 0 || gap > GAP {
+                    break;
+                }
+                at += gap;
+                (group, fits) = (at, [true, false]);
+                continue;
+            }
+            if at > group {
+                fits[(at - group - 1) & 1] &= self.stands[usize::from(high << 4 | low)];
+            }
+            if digits.push(self, digit) {
+                return Walked { known: true, end: at };
+            }
+            if !fits[0] && !fits[1] {
+                break;
+            }
+            high = low;
+            at += 1;
+        }
+        Walked { known: false, end: group.max(at.saturating_sub(self.longest)) }
+    }
+
+    /// Extracts the hexadecimal digits alone.
+    fn digits(&self, text: &[u8], part: Range<usize>, found: &mut Vec<Match>) {
+        if part.len() <= self.shortest * 2 {
+            return;
+        }
+        let mut digits = Decoded::default();
+        let mut at = part.start;
+        while at < part.end {
+            if text[at] == b'0' && matches!(text[..part.end].get(at + 1), Some(b'x' | b'X')) {
+                at += 2;
+                continue;
+            }
+            if text[at].is_ascii_hexdigit() {
+                digits.push(text[at], at, at + 1);
+            }
+            at += 1;
+        }
+        if digits.bytes.len() == part.len() {
+            return;
+        }
+        let mut inner = Vec::new();
+        self.plain(&digits.bytes, Reading::All, LEVELS, &mut inner);
+        inner.retain(|hit| self.patterns[hit.pattern].kind == Kind::Hexadecimal);
+        let outer = inner.into_iter().map(|hit| hit.outside(&digits, 0));
+        found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
+    }
+}
+
+/// The last digits read.
+struct Digits {
+    last: u64,
+    /// How many more are read before they are compared with the samples.
+    left: usize,
+}
+
+impl Digits {
+    fn new(scanner: &Scanner) -> Digits {
+        Digits { last: 0, left: scanner.grams.width() }
+    }
+
+    /// Takes the next digit. Returns whether the last ones are a sample of a key; any stretch of
+    /// the digits of a key that the samples are taken from contains digits compared.
+    fn push(&mut self, scanner: &Scanner, digit: u8) -> bool {
+        self.last = self.last >> 8 | u64::from(digit) << 56;
+        self.left -= 1;
+        if self.left > 0 {
+            return false;
+        }
+        self.left = scanner.grams.stretch() - scanner.grams.width() + 1;
+        let last = self.last.to_le_bytes();
+        scanner.is_sample(&last[last.len() - scanner.grams.width()..])
+    }
+}
+
+/// Whether the digits form whole bytes between separators, with at least one separator.
+fn separated_in_pairs(text: &[u8], hit: &Match) -> bool {
+    let spans = hit.spans.as_deref().unwrap_or_default();
+    let mut gaps = spans.windows(2).zip(1..).filter(|(pair, _)| pair[0].end != pair[1].start);
+    gaps.all(|(pair, digits)| {
+        let gap = &text[pair[0].end..pair[1].start];
+        let gap = gap.strip_suffix(b"0x").or(gap.strip_suffix(b"0X")).unwrap_or(gap);
+        digits % 2 == 0 && is_separator(gap)
+    })
+}
