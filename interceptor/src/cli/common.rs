@@ -57,8 +57,8 @@ pub enum Net {
     Host,
 }
 
-/// Whether to colour what is written to a stream: at a terminal, unless NO_COLOR is set to something
-/// (no-color.org).
+/// Whether to colour what is written to a stream: at a terminal, unless NO_COLOR is set and not
+/// empty (no-color.org).
 pub(super) fn colours(stream: &impl io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -173,13 +173,8 @@ where
     let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
     let begun = CancellationToken::new();
     let first = begun.clone();
-    let (tally, places) = (Tally::default(), context.sandbox.heads.clone());
-    let stream = Frames::new(
-        Stall::new(stream, idle, activity.clone()),
-        tally.clone(),
-        Unfinished::new(places, limits.header_timeout, activity.clone()),
-        explain(context.clone()),
-    );
+    let tally = Tally::default();
+    let stream = watched(Stall::new(stream, idle, activity.clone()), &context, &tally);
     let mut watch = Watch::new(context.clone(), tally.clone());
     let service = service_fn(move |request| {
         first.cancel();
@@ -228,6 +223,13 @@ where
         () = stop.cancelled() => {}
         () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
     }
+}
+
+/// Watches the frames of an HTTP/2 connection.
+fn watched<S>(stream: S, context: &Arc<Context>, tally: &Tally) -> Frames<S> {
+    let (places, time) = (context.sandbox.heads.clone(), context.limits.header_timeout);
+    let unfinished = Unfinished::new(places, time, context.activity.clone());
+    Frames::new(stream, tally.clone(), unfinished, explain(context.clone()))
 }
 
 /// Configures hyper for an HTTP/2 connection with heads of at most `most_bytes`.
