@@ -112,10 +112,10 @@ fn a_policy_in_the_project_reads_as_it_is_without_its_keys_and_cannot_be_changed
         let account = Account::new(lab.directory());
         repository(&account);
         let key = lab.another_key();
-        let escaped = policy(&json!(key)).replacen('"', "\"", 1);
+        let plain = policy(&json!(key));
         // In the file once more, as JSON may also write it.
         let spelt: String = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
-        let content = escaped.replacen("{\n", &format!("{{\n  \"image\": \"{spelt}\",\n"), 1);
+        let content = plain.replacen("{\n", &format!("{{\n  \"image\": \"{spelt}\",\n"), 1);
         let file = account.file("project/policy.json", &content);
         let script = "cat policy.json; printenv OWN_API_KEY; \
                       { echo x > policy.json || rm -f policy.json || mv policy.json x || \
