@@ -97,7 +97,8 @@ fn the_key_of_the_placeholders_is_its_users_alone() {
         let names: Vec<_> = beside.map(|entry| entry.file_name().into_string().unwrap()).collect();
         assert_eq!(names.iter().filter(|name| name.contains("key")).count(), 1, "{names:?}");
 
-        // A file that others could have written is closed; what is no key of the user's is not used.
+        // A file that others could have written is closed; what is no key of the user's is not
+        // used.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(placeholders(&account, "key-a", &own), first);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -2,9 +2,9 @@
 //!
 //! A placeholder is generated or derived when a credential first appears and kept under its name
 //! while the sandbox lives, across policy reloads; the key behind it may rotate at any time. Key
-//! files are checked when used, at most once a second (one `stat` per file, on a short-lived thread, since a
-//! file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation the previous
-//! key is still redacted from responses, since an origin may quote it for a while.
+//! files are checked when used, at most once a second (one `stat` per file, on a short-lived
+//! thread, since a file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation
+//! the previous key is still redacted from responses, since an origin may quote it for a while.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::Member;
 
-/// How often each cgroup is checked. The checks are spread over [`PARTS`] slices, so that a thousand
-/// do not hog a processor. Each looks at a quarter of the programs: the kernel takes all of them off
-/// a cgroup that is removed, and one that somebody detached is missed within four checks.
+/// How often each cgroup is checked. The checks are spread over [`PARTS`] slices, so that a
+/// thousand do not hog a processor. Each looks at a quarter of the programs: the kernel detaches
+/// all of them from a removed cgroup, and a single detached program is noticed within four checks.
 const EVERY: Duration = Duration::from_secs(1);
 const PARTS: usize = 10;
 

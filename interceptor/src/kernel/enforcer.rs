@@ -136,8 +136,8 @@ impl Enforcer {
 
     /// As [`Self::attach`], and pins the programs under the new directory `pins`, so that they
     /// outlive this process. `stale` are the pin directories dead interceptors left for the same
-    /// cgroup: their programs are removed once the new ones are pinned. Nothing gets out in between,
-    /// since each set refuses the other's listener.
+    /// cgroup: their programs are removed once the new ones are pinned. Nothing gets out in
+    /// between, since each set refuses the other's listener.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The client that runs inside a sandbox if a stock client cannot send what a test needs: planned
-//! requests on one or many connections ([`fetch`]), steady requests from many sandboxes ([`paced`]),
-//! verbatim bytes ([`raw`]), and the wrapper around other commands that afterwards collects
-//! everything the sandbox could read ([`sweep`]).
+//! requests on one or many connections ([`fetch`]), steady requests from many sandboxes
+//! ([`paced`]), verbatim bytes ([`raw`]), and the wrapper around other commands that afterwards
+//! collects everything the sandbox could read ([`sweep`]).
 
 pub mod fetch;
 pub mod paced;

@@ -59,8 +59,8 @@ impl History {
     }
 }
 
-/// The directory of the person's state, which is hidden in the sandbox. It is made if it is missing,
-/// since the sandbox could make it otherwise.
+/// The directory of the person's state, which is hidden in the sandbox. It is made if it is
+/// missing, since the sandbox could make it otherwise.
 ///
 /// # Errors
 /// If the command would run in it.
