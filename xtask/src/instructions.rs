@@ -1,9 +1,11 @@
-//! `cargo xtask bench instructions [--accept]`: counts the instructions of the hot paths with
-//! valgrind, and compares them with `interceptor/instructions/figures.txt`.
+//! `cargo xtask bench instructions [--requests] [--accept]`: counts the instructions of the hot
+//! paths with valgrind, and compares them with `interceptor/instructions/figures.txt` or, those of
+//! whole requests, with `requests.txt` there.
 //!
-//! Counts are the same on every run of a build: a `getrandom` loaded before libc's fixes hash
-//! seeds, there is one thread, and nothing reads a clock. Libraries choose code by CPU features;
-//! the figures are for AVX2, the most that valgrind supports.
+//! Counts are the same on every run of a build, those of requests within a thousandth: a
+//! `getrandom` loaded before libc's fixes hash seeds, one thread is counted, and no timer is waited
+//! for. Libraries choose code by CPU features; the figures are for AVX2, the most that valgrind
+//! supports.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,40 +30,59 @@ ssize_t getrandom(void *buffer, size_t length, unsigned flags) {
 }
 ";
 
-/// Counts, then compares the figures or, with `--accept`, writes them.
+/// Counts, then compares the figures or, with `--accept`, writes them. With `--requests`, counts
+/// whole requests.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let accept = match arguments {
-        [] => false,
-        [only] if only == "--accept" => true,
-        other => bail!("bench instructions takes --accept alone, not {other:?}"),
+    let (mut accept, mut requests) = (false, false);
+    for argument in arguments {
+        match argument.as_str() {
+            "--accept" => accept = true,
+            "--requests" => requests = true,
+            other => bail!("bench instructions takes --requests and --accept, not {other}"),
+        }
+    }
+    let (program, file) = if requests {
+        (build_requests()?, "interceptor/instructions/requests.txt")
+    } else {
+        let pieces = ["--release", "-p", "instructions", "--no-default-features"];
+        succeed(cargo([&["build", "--quiet"][..], &pieces].concat()))?;
+        (built("release", "instructions")?, "interceptor/instructions/figures.txt")
     };
-    succeed(cargo(["build", "--quiet", "--release", "-p", "instructions"]))?;
-    let program = built("release", "instructions")?;
     let seeds = fixed_seeds(&program)?;
     let names = Command::new(&program).output().context("listing the pieces")?;
     let mut counted = BTreeMap::new();
     for name in String::from_utf8_lossy(&names.stdout).lines() {
-        counted.insert(name.to_owned(), count(&program, &seeds, name)?);
+        if name.starts_with("request_") == requests {
+            counted.insert(name.to_owned(), count(&program, &seeds, name)?);
+        }
     }
-    let figures = workspace().join("interceptor/instructions/figures.txt");
+    let figures = workspace().join(file);
     if accept {
         let text = counted.iter().fold(String::new(), |mut text, (name, count)| {
             let _ = writeln!(text, "{name} {count}");
             text
         });
-        return fs::write(&figures, text).context("writing interceptor/instructions/figures.txt");
+        return fs::write(&figures, text).with_context(|| format!("writing {file}"));
     }
-    let known =
-        fs::read_to_string(&figures).context("reading interceptor/instructions/figures.txt")?;
+    let known = fs::read_to_string(&figures).with_context(|| format!("reading {file}"))?;
     let (table, moved) = compared(&known, &counted);
     print!("{table}");
     if moved {
-        bail!(
-            "figures moved by more than {TOLERANCE} %: `cargo xtask bench instructions --accept` \
-             accepts them"
-        );
+        bail!("figures of {file} moved by more than {TOLERANCE} %: --accept accepts them");
     }
     Ok(())
+}
+
+/// Builds the program with the whole interceptor. A release of that takes long; its dependencies
+/// are optimised for the tests too, so only its own crate is built here.
+fn build_requests() -> Result<std::path::PathBuf> {
+    let optimised =
+        ["opt-level=1", "codegen-units=4", "debug-assertions=false", "overflow-checks=false"];
+    let optimised = optimised.map(|one| format!("--config=profile.dev.package.interceptor.{one}"));
+    let mut build = cargo(["build", "--quiet", "-p", "instructions"]);
+    build.args(optimised);
+    succeed(build)?;
+    built("debug", "instructions")
 }
 
 /// A table of all pieces, and whether one of them moved by more than the tolerance, is new or gone.
@@ -94,6 +115,18 @@ fn compared(known: &str, counted: &BTreeMap<String, u64>) -> (String, bool) {
         let _ = writeln!(table, "{name:28} {before:>12} → GONE");
     }
     (table, moved)
+}
+
+/// Counts the pieces of a program that have not been counted yet.
+fn count_all(program: &Path, counted: &mut BTreeMap<String, u64>) -> Result<()> {
+    let seeds = fixed_seeds(program)?;
+    let names = Command::new(program).output().context("listing the pieces")?;
+    for name in String::from_utf8_lossy(&names.stdout).lines() {
+        if !counted.contains_key(name) {
+            counted.insert(name.to_owned(), count(program, &seeds, name)?);
+        }
+    }
+    Ok(())
 }
 
 /// Builds the library that fixes the seeds, beside the program.

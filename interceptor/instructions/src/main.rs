@@ -1,6 +1,9 @@
 //! The pieces whose instructions are counted, by name: `instructions PIECE` does one once, and
 //! without a name their names are printed. Valgrind counts inside [`measured`] alone.
 
+#[cfg(feature = "requests")]
+mod request;
+
 use std::hint::black_box;
 
 use bytes::Bytes;
@@ -18,9 +21,18 @@ const PIECES: [Piece; 5] = [
     ("decide_denied", || decide("/v2/nothing/here")),
 ];
 
+#[cfg(feature = "requests")]
+const REQUESTS: [Piece; 3] = [
+    ("request_http1", || request::http1(0)),
+    ("request_http1_beside_200_sandboxes", || request::http1(200)),
+    ("request_http2", request::http2),
+];
+#[cfg(not(feature = "requests"))]
+const REQUESTS: [Piece; 0] = [];
+
 fn main() {
     let piece = std::env::args().nth(1);
-    for (name, run) in PIECES {
+    for (name, run) in PIECES.into_iter().chain(REQUESTS) {
         match &piece {
             None => println!("{name}"),
             Some(piece) if piece == name => run(),

@@ -5,6 +5,7 @@ pub(crate) mod arrival;
 mod classify;
 mod connection;
 mod distrust;
+mod in_memory;
 mod native;
 mod prefixed;
 mod raw;
@@ -23,6 +24,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+#[doc(hidden)]
+pub use self::in_memory::serve_in_memory;
 use crate::proxy::Sandbox;
 use crate::seam::{Destinations, SELF_TEST};
 

@@ -64,7 +64,6 @@ impl H1 {
     }
 
     /// Waits until the connection accepts a request.
-    #[cfg(test)]
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
         self.sender.ready().await
     }

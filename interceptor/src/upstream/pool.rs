@@ -18,6 +18,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use interceptor_policy::{Deny, Host, Policy, Reason, Scheme};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
@@ -455,26 +456,28 @@ impl Pool {
             HandshakeContext { governed: key.is_governed(), asked_for_certificate: asked };
         let stream = stream.map_err(|error| explain(&error, attempt))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        if !negotiated_h2 {
-            return Ok((Sender::H1(H1::handshake(stream).await?), asked));
-        }
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(64 * 1024)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .handshake(TokioIo::new(stream))
-            .await?;
-        // Ends when the last sender is dropped: the pool's and those of open streams.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
+        Ok((speak(stream, negotiated_h2).await?, asked))
+    }
+
+    /// Keeps a connection that was not dialled.
+    pub(crate) async fn adopt<S>(
+        &self,
+        key: PoolKey,
+        stream: S,
+        address: SocketAddr,
+        h2: bool,
+    ) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match speak(stream, h2).await? {
+            Sender::H1(mut sender) => {
+                sender.ready().await?;
+                self.put(key, Idle { sender, address, since: Instant::now() });
             }
-        });
-        Ok((Sender::H2(sender), asked))
+            Sender::H2(sender) => self.share(&key, sender, address),
+        }
+        Ok(())
     }
 
     /// Sends a request. On success, give the lease back once the response is read.
@@ -509,6 +512,33 @@ impl Connection {
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self.sender, Sender::H2(_))
     }
+}
+
+/// Begins HTTP on a connection.
+async fn speak<S>(stream: S, h2: bool) -> hyper::Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if !h2 {
+        return Ok(Sender::H1(H1::handshake(stream).await?));
+    }
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(64 * 1024)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .handshake(TokioIo::new(stream))
+        .await?;
+    // Ends when the last sender is dropped: the pool's and those of open streams.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    Ok(Sender::H2(sender))
 }
 
 /// Explains a failed TLS handshake.
