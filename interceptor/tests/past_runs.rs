@@ -130,3 +130,124 @@ fn without_a_run_the_commands_say_what_keeps_one() {
         assert!(err(&output).contains("no run is kept"), "{}", err(&output));
     }
 }
+
+#[test]
+fn why_explains_the_last_refusal_in_full() {
+    let home = Home::new();
+    let mut look_up = request("five", "deny", "", "");
+    look_up["kind"] = "dns".into();
+    let mut limit = request("three", "deny", "GET", "/v1/models");
+    limit["type"] = "limit_exceeded".into();
+    let records = [
+        request("one", "allow", "GET", "/v1/models"),
+        limit,
+        request("two", "deny", "POST", "/v1/models"),
+        request("four", "allow", "GET", "/v1/models"),
+        look_up,
+    ];
+    home.keep(1, &records, &policy(&["GET"]));
+    let shown = home.run(&["why"]);
+    assert_eq!(shown.status.code(), Some(0), "{}", err(&shown));
+    let shown = out(&shown);
+    for expected in [
+        "refused  POST api.test/v1/models\n",
+        "  id          two\n",
+        "  type        endpoint_denied (filter: endpoint)\n",
+        "  credential  own\n",
+        "  policy      policy.json\n",
+        "  because     POST /v1/models was refused by the endpoint rules of the\n",
+        "  to permit   add \"POST\" to /credentials_v2/own/endpoints/0/methods\n",
+    ] {
+        assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");
+    }
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    let json: Value = serde_json::from_str(&out(&home.run(&["why", "two", "--json"]))).unwrap();
+    assert_eq!(json["edit"], "add \"POST\" to /credentials_v2/own/endpoints/0/methods");
+
+    // A refusal that no rule permits, of the last run that has it.
+    home.keep(2, &[request("six", "allow", "GET", "/v1/models")], &policy(&["GET"]));
+    let shown = out(&home.run(&["why", "three"]));
+    assert!(shown.contains("a limit of the sandbox was reached"), "{shown}");
+    assert!(shown.contains("to do       raise the limit"), "{shown}");
+    let clean = out(&home.run(&["why"]));
+    assert!(clean.contains("Nothing was refused in the last run, and 1 request was"), "{clean}");
+    let unknown = home.run(&["why", "seven"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(err(&unknown).contains("none of the 2 runs"), "{}", err(&unknown));
+}
+
+#[test]
+fn o2_why_steers_no_terminal() {
+    let home = Home::new();
+    let hostile = "/\u{1b}[2J\nfake\u{202e}\u{9b}31m";
+    let mut record = request("one", "deny", hostile, hostile);
+    record["host"] = hostile.into();
+    record["rule"] = hostile.into();
+    home.keep(1, &[record], &policy(&["GET"]));
+    for command in [&["why"][..], &["why", "--json"]] {
+        let shown = out(&home.run(command));
+        let steers = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!shown.chars().any(steers), "{shown:?}");
+        assert!(!shown.lines().any(|line| line.starts_with("fake")), "{shown}");
+    }
+}
+
+#[test]
+fn a_policy_is_learnt_from_the_last_run_and_replay_changes_nothing() {
+    let home = Home::new();
+    let records = [
+        request("one", "allow", "GET", "/v1/models/1234567"),
+        request("two", "deny", "POST", "/v1/models"),
+    ];
+    let mut base = policy(&["GET"]);
+    base["limits"] = json!({ "requests": 7 });
+    home.keep(1, &records, &base);
+    let learnt = home.run(&["learn", "last", "-o", "interceptor.jsonc"]);
+    assert_eq!(learnt.status.code(), Some(0), "{}", err(&learnt));
+    assert_eq!(err(&learnt), "interceptor: wrote interceptor.jsonc\n");
+    let text = std::fs::read_to_string(home.directory.path().join("interceptor.jsonc")).unwrap();
+    assert!(text.contains("\n        // once, 2026-01-31 12:00\n"), "{text}");
+    assert!(text.contains("\"/v1/models/*\"") && text.contains("\"OWN_KEY\""), "{text}");
+    let replay = home.run(&["replay", "--policy", "interceptor.jsonc", "--last"]);
+    assert_eq!(replay.status.code(), Some(0), "{}{}", out(&replay), err(&replay));
+    let check = home.run(&["check", "interceptor.jsonc", "--skip-keys"]);
+    assert_eq!(check.status.code(), Some(0), "{}{}", out(&check), err(&check));
+
+    // Never over a file, unless that is asked for.
+    let again = home.run(&["learn", "last", "-o", "interceptor.jsonc"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(err(&again).contains("--force"), "{}", err(&again));
+    let json = ["learn", "last", "-o", "interceptor.jsonc", "--force", "--json"];
+    assert_eq!(home.run(&json).status.code(), Some(0));
+    let text = std::fs::read_to_string(home.directory.path().join("interceptor.jsonc")).unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["limits"], json!({ "requests": 7 }));
+    let own = &document["credentials_v2"]["own"];
+    assert_eq!(own["endpoints"], json!([{ "methods": ["GET"], "paths": ["/v1/models/*"] }]));
+
+    // From a file, with a base, and with what was refused.
+    let audit: String = records.iter().map(|record| format!("{record}\n")).collect();
+    home.file("audit.jsonl", &audit);
+    home.file("base.json", &base.to_string());
+    let wider = ["learn", "audit.jsonl", "--policy", "base.json", "--json", "--include-refused"];
+    let wider: Value = serde_json::from_str(&out(&home.run(&wider))).unwrap();
+    let rules = &wider["credentials_v2"]["own"]["endpoints"];
+    assert_eq!(rules[1], json!({ "methods": ["POST"], "paths": ["/v1/models"] }));
+}
+
+#[test]
+fn what_cannot_be_learnt_is_told() {
+    let home = Home::new();
+    let both = [
+        request("one", "allow", "GET", "/v1/models"),
+        request("two", "deny", "GET", "/v1/models"),
+        json!({ "unreadable": true }),
+    ];
+    home.keep(1, &both, &policy(&["GET"]));
+    let learnt = home.run(&["learn", "last"]);
+    assert_eq!(learnt.status.code(), Some(1), "{}", err(&learnt));
+    assert!(out(&learnt).contains("\"/v1/models\""), "{}", out(&learnt));
+    let expected = "GET api.test:443/v1/models was refused, and the policy permits it";
+    assert!(err(&learnt).contains(expected), "{}", err(&learnt));
+    assert!(err(&learnt).contains("1 line unreadable"), "{}", err(&learnt));
+}

@@ -259,3 +259,10 @@ pub enum Decision {
     /// Refuse it.
     Deny(Deny),
 }
+
+impl Decision {
+    /// Whether it permits.
+    pub const fn is_allow(&self) -> bool {
+        matches!(self, Decision::Allow(_))
+    }
+}

@@ -110,6 +110,6 @@ fn case(method: &str) -> String {
 }
 
 /// A pattern that matches the path. Characters that are special or invalid in patterns become `?`.
-fn literal_pattern(path: &CanonicalPath) -> String {
+pub(super) fn literal_pattern(path: &CanonicalPath) -> String {
     path.as_str().replace(['*', '[', ']', '{', '}', '"'], "?")
 }

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use interceptor_policy::{
-    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Request,
-    Scheme, is_method_override, query_overrides, resembles_framing,
+    Authority, BaseUrl, CredentialId, Decision, Filter, Form, Host, Policy, Reason, Recorded,
+    Request, Scheme, is_method_override, query_overrides, resembles_framing,
 };
 use serde_json::{Value, json};
 
@@ -265,10 +265,10 @@ fn recorded(
     policy: &Policy,
     audit: &std::path::Path,
     id: &str,
-    read: impl FnOnce(&mut dyn FnMut(audit_file::ReplayRecord) -> bool) -> anyhow::Result<u64>,
+    read: impl FnOnce(&mut dyn FnMut(Recorded) -> bool) -> anyhow::Result<u64>,
 ) -> anyhow::Result<Explanation> {
     let mut found = None;
-    let mut wanted = |record: audit_file::ReplayRecord| {
+    let mut wanted = |record: Recorded| {
         // A connection and its request may share an id; prefer the request.
         if record.id == id && (found.is_none() || record.kind == "request") {
             found = Some(record);

@@ -23,6 +23,7 @@ mod history;
 
 pub mod init;
 pub mod install;
+pub mod learn;
 mod meanwhile;
 mod notify;
 pub mod oci_hook;
@@ -44,11 +45,13 @@ mod setup;
 mod shown_policy;
 mod stable;
 mod sudo;
+mod summary;
 mod table;
 pub mod trust;
 mod watch;
 mod which;
 mod who;
+pub mod why;
 mod written;
 
 use std::process::ExitCode;
@@ -83,6 +86,10 @@ pub enum Command {
     Trust(trust::Trust),
     /// Lists the command-line agents that are known, or shows one.
     Agents(agents::Agents),
+    /// Explains the last refusal of your last `run`.
+    Why(why::Why),
+    /// Writes the smallest policy that permits what was recorded as permitted.
+    Learn(learn::Learn),
     /// Lists the network profiles, or shows one.
     Profiles(profiles::Profiles),
     /// Lists the service catalogue, or shows one service.
@@ -154,6 +161,8 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(arguments),
         Command::Trust(arguments) => trust::run(arguments),
         Command::Agents(arguments) => agents::run(arguments),
+        Command::Why(arguments) => why::run(arguments),
+        Command::Learn(arguments) => learn::run(arguments),
         Command::Profiles(arguments) => profiles::run(arguments),
         Command::Services(arguments) => services::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),

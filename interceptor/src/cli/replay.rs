@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use interceptor_policy::{Decision, Reason};
+use interceptor_policy::{Decision, Reason, Recorded};
 use serde_json::{Value, json};
 
 use super::audit_file;
@@ -73,7 +73,7 @@ pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
     let policy = policy_file::load(&arguments.policy, &catalogue)?;
     let mut changes = Changes::default();
-    let take = |record: audit_file::ReplayRecord| {
+    let take = |record: Recorded| {
         if matches!(record.kind.as_str(), "request" | "connection") {
             let decision = record.permitted().zip(record.judge(&policy));
             changes.add(&record, decision);
@@ -103,7 +103,7 @@ pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
 }
 
 impl Changes {
-    fn add(&mut self, record: &audit_file::ReplayRecord, decision: Option<(bool, Decision)>) {
+    fn add(&mut self, record: &Recorded, decision: Option<(bool, Decision)>) {
         let Some((permitted, decision)) = decision else {
             let known = Reason::ALL.into_iter().map(Reason::as_str);
             let why = known.into_iter().find(|known| Some(*known) == record.reason.as_deref());

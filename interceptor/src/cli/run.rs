@@ -14,11 +14,14 @@ use interceptor_policy::Catalogue;
 use super::at_home::AtHome;
 use super::bounds::{self, Bound};
 use super::history::{self, History};
+use super::learn::Learning;
 use super::meanwhile::Meanwhile;
 use super::person::Person;
 use super::stable::Typed;
+use super::summary::Summary;
 use super::which::Which;
 use super::who::{self, Runner};
+use super::written::Written;
 use super::{Common, Net, discovery, registries, setup, shown_policy};
 use crate::fleet::{CgroupTarget, Enforced, Netns};
 use crate::ipc::{SentPath as Sent, Strings};
@@ -81,6 +84,12 @@ pub struct Run {
     /// How it is named, and what is remembered of it.
     #[command(flatten)]
     history: History,
+    /// What is said of it.
+    #[command(flatten)]
+    summary: Summary,
+    /// Whether a policy is learnt from it.
+    #[command(flatten)]
+    learning: Learning,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -97,6 +106,7 @@ Examples:
   sudo interceptor run --profile unrestricted -- bash  (any public host)
   sudo interceptor run --nesting --policy p.json -- claude  (has a sandbox)
   sudo interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
+  sudo interceptor run --learn -- my-agent      (writes interceptor.jsonc)
 
 Without --nesting a command cannot create user namespaces. A program with a sandbox of its own \
      then reports that this is not permitted: turn that sandbox off (chromium --no-sandbox), or \
@@ -125,6 +135,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         memory,
         which,
         history,
+        summary,
+        learning,
         command,
     } = arguments;
     // Before any other thread starts, so that every thread inherits the blocked signals.
@@ -147,8 +159,12 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         bail!("--env: {why}");
     }
     let at_home = at_home(&person, &identity, &expose, &directory, common.quiet)?;
+    let taught = learning.document(&caller)?;
     let catalogue = registries::catalogue(None)?;
-    let (written, variables) = which.choose(&common, &person, &directory, &catalogue)?;
+    let (written, variables) = match &taught {
+        Some(document) => (Written::without_file("--learn", document.to_string()), Vec::new()),
+        None => which.choose(&common, &person, &directory, &catalogue)?,
+    };
     let env = with_defaults(env, variables);
     let typed = Typed { person: &person, runner: identity.uid, fresh: fresh_placeholders };
     let rules = setup::rules_of(&common, written, &typed)?;
@@ -172,6 +188,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let isolated = net == Net::Isolated;
     let audit = setup::audit(&common, rules.policy.limits())?;
     history.begin(&audit, &person, &id, &rules, common.quiet);
+    let learner = learning.begin(&audit, &person, taught)?;
+    let summary = summary.begin(&audit, &common, &rules);
     let state = history::hidden_state(&person, &directory)?;
     let settings = discovery::hidden_settings(&person, &directory)?;
     let rotated = audit.clone();
@@ -219,7 +237,13 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         },
         |value| rules.hold_key(value),
     );
-    tell_unpassed(&environment, common.quiet);
+    match &summary {
+        Some(summary) => {
+            let unpassed = not_passed(&environment.withheld, &environment.with_key);
+            summary.before(&id, &identity.name, &unpassed);
+        }
+        None => tell_unpassed(&environment, common.quiet),
+    }
     let place = CgroupTarget {
         cgroup: sandbox.cgroup().path(),
         cgroup_id: sandbox.cgroup().id(),
@@ -272,6 +296,10 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     enforced.end(tokio.handle());
     tokio.block_on(audit.shutdown());
     let (status, reached) = ended?;
+    summary.into_iter().for_each(|summary| summary.after(history.is_kept()));
+    if let Some(learner) = learner {
+        learner.end(&person)?;
+    }
     if !common.quiet {
         tell_reached(reached);
     }

@@ -17,5 +17,5 @@ mod tcp;
 mod tests;
 mod udp;
 
-pub(crate) use names::{Names, is_synthetic};
+pub(crate) use names::Names;
 pub(crate) use server::{DnsOptions, DnsRules, DnsServer};

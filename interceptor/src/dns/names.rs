@@ -14,10 +14,8 @@ use lru::LruCache;
 
 /// 198.18.0.0/15.
 const V4: u32 = u32::from_be_bytes([198, 18, 0, 0]);
-const V4_MASK: u32 = u32::MAX << 17;
 /// 2001:2::/48.
 const V6: u128 = 0x2001_0002 << 96;
-const V6_MASK: u128 = u128::MAX << 80;
 
 /// The first and last 256 addresses are reserved (self-test, resolver).
 const RESERVED: u32 = 256;
@@ -217,15 +215,6 @@ fn slot_of(address: IpAddr) -> Option<u32> {
         IpAddr::V6(address) => u32::try_from(address.to_bits().checked_sub(V6)?).ok()?,
     };
     offset.checked_sub(RESERVED).filter(|&slot| slot < SLOTS)
-}
-
-/// Whether `address` is in a synthetic range, assigned or not. Such an address tells nothing about
-/// the real destination.
-pub(crate) fn is_synthetic(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_bits() & V4_MASK == V4,
-        IpAddr::V6(address) => address.to_bits() & V6_MASK == V6,
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -31,6 +32,7 @@ const LONGEST: usize = 512;
   interceptor audit stats audit.jsonl
   interceptor audit stats audit.jsonl.1 audit.jsonl --decision deny --top 5
   interceptor audit stats audit.jsonl --since 24h --json
+  interceptor audit stats audit.jsonl --by host,credential
   sudo interceptor audit stats --sandbox web         (from the daemon's memory)
 
 Paths that differ only in what looks like an identifier are counted together: \
@@ -52,6 +54,9 @@ pub(super) struct Stats {
     /// Which records.
     #[command(flatten)]
     filter: RecordFilter,
+    /// Count together what agrees in these fields, e.g. host,credential [default: all of them].
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FIELD")]
+    by: Vec<By>,
     /// How many rows to show, most frequent first.
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     top: usize,
@@ -65,15 +70,72 @@ fn time(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "a time such as 30s, 10m or 2h".to_owned())
 }
 
+/// A field of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// Permitted or refused.
+    Decision,
+    /// Why it was refused, or how it ended.
+    Type,
+    /// The sandbox.
+    Sandbox,
+    /// The credential concerned.
+    Credential,
+    /// The method, or the protocol.
+    Method,
+    /// The destination.
+    Host,
+    /// The path.
+    Path,
+}
+
+impl By {
+    /// Every field, in the order of the columns.
+    const ALL: [By; 7] =
+        [By::Decision, By::Type, By::Sandbox, By::Credential, By::Method, By::Host, By::Path];
+
+    fn name(self) -> &'static str {
+        match self {
+            By::Decision => "decision",
+            By::Type => "type",
+            By::Sandbox => "sandbox",
+            By::Credential => "credential",
+            By::Method => "method",
+            By::Host => "host",
+            By::Path => "path",
+        }
+    }
+
+    /// The columns for what was asked for.
+    fn columns(asked: &[By]) -> Vec<By> {
+        By::ALL.into_iter().filter(|field| asked.is_empty() || asked.contains(field)).collect()
+    }
+}
+
 /// The key of a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Subject {
     sandbox: String,
     decision: String,
     reason: String,
+    credential: String,
     host: String,
     method: String,
     path: String,
+}
+
+impl Subject {
+    fn field(&self, field: By) -> &str {
+        match field {
+            By::Decision => &self.decision,
+            By::Type => &self.reason,
+            By::Sandbox => &self.sandbox,
+            By::Credential => &self.credential,
+            By::Method => &self.method,
+            By::Host => &self.host,
+            By::Path => &self.path,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,8 +145,10 @@ struct Count {
 }
 
 /// Everything that was counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Statistics {
+    /// The fields that rows differ in.
+    columns: Vec<By>,
     subjects: HashMap<Subject, Count>,
     /// Records beyond the limit of rows.
     others: u64,
@@ -96,7 +160,7 @@ struct Statistics {
 
 /// Runs the command.
 pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
-    let mut counts = Statistics::default();
+    let mut counts = Statistics::by(&arguments.by);
     let wanted = |record: &ParsedRecord| {
         arguments.sandbox.as_ref().is_none_or(|id| *id == record.sandbox)
             && arguments.filter.wants(record)
@@ -147,6 +211,17 @@ fn read(path: &Path, mut each: impl FnMut(Line)) -> anyhow::Result<()> {
 }
 
 impl Statistics {
+    fn by(asked: &[By]) -> Statistics {
+        Statistics {
+            columns: By::columns(asked),
+            subjects: HashMap::new(),
+            others: 0,
+            records: 0,
+            unreadable: 0,
+            dropped: 0,
+        }
+    }
+
     fn line(&mut self, line: Line, wanted: &impl Fn(&ParsedRecord) -> bool) {
         let record = match line {
             Line::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return,
@@ -168,16 +243,21 @@ impl Statistics {
     fn add(&mut self, record: &ParsedRecord) {
         self.records += 1;
         self.dropped = self.dropped.saturating_add(record.dropped.unwrap_or(0));
-        let text = |text: Option<&str>| bounded(text.unwrap_or_default());
+        let text = |field: By, text: Option<&str>| match self.columns.contains(&field) {
+            true => bounded(text.unwrap_or_default()),
+            false => String::new(),
+        };
         let method =
             record.method.as_deref().or(record.protocol.as_deref()).unwrap_or(&record.kind);
+        let path = pattern::of(record.path.as_deref().unwrap_or_default());
         let subject = Subject {
-            sandbox: bounded(&record.sandbox),
-            decision: text(record.decision.as_deref()),
-            reason: text(record.reason.as_deref()),
-            host: bounded(record.destination()),
-            method: bounded(method),
-            path: bounded(&pattern::of(record.path.as_deref().unwrap_or_default())),
+            sandbox: text(By::Sandbox, Some(&record.sandbox)),
+            decision: text(By::Decision, record.decision.as_deref()),
+            reason: text(By::Type, record.reason.as_deref()),
+            credential: text(By::Credential, record.credential.as_deref()),
+            host: text(By::Host, Some(record.destination())),
+            method: text(By::Method, Some(method)),
+            path: text(By::Path, Some(&path)),
         };
         if self.subjects.len() >= MOST && !self.subjects.contains_key(&subject) {
             self.others += 1;
@@ -211,18 +291,22 @@ impl Statistics {
             .rows(top)
             .into_iter()
             .map(|(subject, count)| {
-                let Subject { sandbox, decision, reason, host, method, path } = subject;
-                let decision = if decision.is_empty() { "-" } else { decision };
-                let cells =
-                    [&count.records.to_string(), decision, reason, sandbox, method, host, path];
-                let mut row: Vec<String> = cells.iter().map(|cell| show::short(cell)).collect();
+                let cell = |field: &By| match (field, subject.field(*field)) {
+                    (By::Decision, "") => "-".to_owned(),
+                    (_, text) => show::short(text),
+                };
+                let mut row = vec![count.records.to_string()];
+                row.extend(self.columns.iter().map(cell));
                 row.push(show::time(&count.last));
                 row
             })
             .collect();
         if !rows.is_empty() {
-            let heading =
-                ["COUNT", "DECISION", "TYPE", "SANDBOX", "METHOD", "HOST", "PATH", "LAST"];
+            let columns: Vec<String> =
+                self.columns.iter().map(|field| field.name().to_uppercase()).collect();
+            let mut heading = vec!["COUNT"];
+            heading.extend(columns.iter().map(String::as_str));
+            heading.push("LAST");
             table::print(out, &heading, &rows, &[0])?;
         }
         let hidden = self.subjects.len().saturating_sub(rows.len());
@@ -246,11 +330,11 @@ impl Statistics {
             .into_iter()
             .map(|(subject, count)| {
                 let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-                json!({
-                    "sandbox": text(&subject.sandbox), "decision": text(&subject.decision), "type": text(&subject.reason),
-                    "host": text(&subject.host), "method": text(&subject.method), "path": text(&subject.path),
-                    "count": count.records, "last": text(&count.last),
-                })
+                let mut row = json!({ "count": count.records, "last": text(&count.last) });
+                for field in &self.columns {
+                    row[field.name()] = text(subject.field(*field)).into();
+                }
+                row
             })
             .collect();
         json!({
@@ -278,7 +362,7 @@ mod tests {
     use super::*;
 
     fn counted(lines: &[&str]) -> Statistics {
-        let mut counts = Statistics::default();
+        let mut counts = Statistics::by(&[]);
         for line in lines {
             counts.line(Line::Whole(line.as_bytes().to_vec()), &|_| true);
         }
@@ -311,9 +395,11 @@ mod tests {
         let counts = counted(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(
             printed(&counts, 2),
-            "COUNT  DECISION  TYPE  SANDBOX  METHOD  HOST    PATH      LAST\n    \
-             2  deny            s1       GET     h.test  /files/*  2026-01-31T12:00:09.000Z\n    \
-             3  allow           s1       GET     h.test  /models   2026-01-31T12:00:04.000Z\n\
+            "COUNT  DECISION  TYPE  SANDBOX  CREDENTIAL  METHOD  HOST    PATH      LAST\n    \
+             2  deny            s1                   GET     h.test  /files/*  \
+             2026-01-31T12:00:09.000Z\n    \
+             3  allow           s1                   GET     h.test  /models   \
+             2026-01-31T12:00:04.000Z\n\
              6 records; 1 row not shown (--top); 1 line unreadable as a record; 7 records lost before being written\n"
         );
         let value = counts.as_json(20);
@@ -322,6 +408,29 @@ mod tests {
             (&json!(2), &json!("/files/*"))
         );
         assert_eq!((&value["unreadable_lines"], &value["dropped"]), (&json!(1), &json!(7)));
+    }
+
+    #[test]
+    fn rows_are_those_that_were_asked_for() {
+        let line = |credential: &str, path: &str| {
+            format!(
+                r#"{{"ts":"2026-01-31T12:00:00.000000Z","sandbox":"s1","kind":"request","decision":"allow","credential":"{credential}","host":"h.test","method":"GET","path":"{path}"}}"#
+            )
+        };
+        let mut counts = Statistics::by(&[By::Credential, By::Host]);
+        for text in [line("one", "/a"), line("one", "/b"), line("two", "/a")] {
+            counts.line(Line::Whole(text.into_bytes()), &|_| true);
+        }
+        let text = printed(&counts, 20);
+        assert_eq!(
+            text,
+            "COUNT  CREDENTIAL  HOST    LAST\n    2  one         h.test  \
+             2026-01-31T12:00:00.000Z\n    1  two         h.test  2026-01-31T12:00:00.000Z\n\
+             3 records\n"
+        );
+        let rows = counts.as_json(20)["rows"].clone();
+        assert_eq!(rows[0]["credential"], "one");
+        assert!(rows[0].get("path").is_none(), "{rows}");
     }
 
     #[test]
@@ -337,7 +446,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_different_paths_does_not_fill_the_memory() {
-        let mut counts = Statistics::default();
+        let mut counts = Statistics::by(&[]);
         for number in 0..MOST + 10 {
             let record = ParsedRecord {
                 host: Some(format!("h{number}")),

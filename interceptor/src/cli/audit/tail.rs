@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::filter::RecordFilter;
+use jiff::Timestamp;
+
+use super::filter::{RecordFilter, Since};
 use super::follow::{Followed, Last, pause};
 use super::lines::Line;
 use super::record::ParsedRecord;
@@ -54,13 +56,14 @@ pub(in crate::cli) struct Tail {
 }
 
 impl Tail {
-    /// Follows a sandbox of the daemon.
+    /// Shows what the daemon keeps of a sandbox, unless the filter asks for less, and follows.
     pub(in crate::cli) fn of_daemon(
         sandbox: String,
         control: PathBuf,
-        filter: RecordFilter,
+        mut filter: RecordFilter,
         json: bool,
     ) -> Tail {
+        filter.since.get_or_insert(Since(Timestamp::UNIX_EPOCH));
         Tail {
             file: None,
             sandbox: Some(sandbox),

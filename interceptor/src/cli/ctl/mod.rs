@@ -54,7 +54,7 @@ enum Command {
     /// Shows or replaces the policy of a sandbox.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Follows the audit records of a sandbox.
+    /// Shows the audit records of a sandbox that the daemon keeps, and follows.
     Audit {
         /// The sandbox.
         #[arg(value_name = "ID")]

@@ -36,6 +36,11 @@ impl History {
         self.name.clone().map_or_else(launch::random_id, Ok)
     }
 
+    /// Whether the records are kept.
+    pub(in crate::cli) fn is_kept(&self) -> bool {
+        !self.no_history
+    }
+
     /// Begins to keep the records of the run. A run whose records cannot be kept is warned of.
     pub(in crate::cli) fn begin(
         &self,

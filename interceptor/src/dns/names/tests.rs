@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use interceptor_policy::is_synthetic;
+
 use super::*;
 
 fn name(text: &str) -> HostName {
