@@ -147,7 +147,8 @@ fn as_json(all: &[Checked]) -> Value {
             .flat_map(|checked| select(checked).iter().map(|problem| entry(checked, problem)))
             .collect()
     };
-    json!({ "errors": list(|checked| &checked.errors), "warnings": list(|checked| &checked.warnings) })
+    let (errors, warnings) = (list(|checked| &checked.errors), list(|checked| &checked.warnings));
+    json!({ "errors": errors, "warnings": warnings })
 }
 
 fn print(out: &mut impl Write, all: &[Checked]) -> io::Result<()> {

@@ -42,7 +42,7 @@ fn hosts(document: &Document, catalogue: &Catalogue) -> String {
     if let Some(network) = &document.network {
         listed.extend(network.allow.iter().map(|rule| rule.text.clone()));
         closed |= !network.allow.is_empty()
-            || network.deny.iter().any(|rule| texts(&[rule.clone()]).iter().any(is_catch_all));
+            || network.deny.iter().any(|rule| is_catch_all(&rule.text.as_str()));
     }
     for named in &document.network_profile {
         let Some(profile) = catalogue.profile(&named.text) else { continue };
