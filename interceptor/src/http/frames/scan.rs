@@ -1,5 +1,5 @@
-//! Parses HTTP/2 frames (RFC 9113 section 4.1) from a byte stream in constant memory: their headers,
-//! and the first bytes of each payload.
+//! Parses HTTP/2 frames (RFC 9113 section 4.1) from a byte stream in constant memory: their
+//! headers, and the first bytes of each payload.
 
 /// The client's connection preface.
 pub(super) const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();

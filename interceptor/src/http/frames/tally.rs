@@ -1,8 +1,8 @@
 //! Counts the heads on an HTTP/2 connection, and what became of them.
 //!
 //! When h2 resets a stream because of its head, it does not tell the server. The number of such
-//! heads is the number of complete heads minus the number of requests served or answered here, taken
-//! at a moment when none is in between.
+//! heads is the number of complete heads minus the number of requests served or answered here,
+//! taken at a moment when none is in between.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -31,8 +31,8 @@ impl Window {
         self.reserve < RESERVE
     }
 
-    /// Withholds part of an increment of the connection's window. Leaves at least one byte, since an
-    /// increment of zero is an error (RFC 9113 section 6.9).
+    /// Withholds part of an increment of the connection's window. Leaves at least one byte, since
+    /// an increment of zero is an error (RFC 9113 section 6.9).
     pub(super) fn withhold(&mut self, increment: &mut [u8; 4]) {
         let granted = u32::from_be_bytes(*increment) & 0x7fff_ffff;
         let withheld = (RESERVE - self.reserve).min(granted.saturating_sub(1));

@@ -50,8 +50,8 @@ enum Read {
 }
 
 impl Scanner {
-    /// Whether the escape of `byte` at `at`, or one that begins directly before it but not before `least`,
-    /// may be the first in the last stretch of a key.
+    /// Whether the escape of `byte` at `at`, or one that begins directly before it but not before
+    /// `least`, may be the first in the last stretch of a key.
     pub(super) fn may_spell(&self, text: &[u8], at: usize, byte: u8, least: usize) -> bool {
         // A separator stands behind a digit, or behind another one.
         if !self.stands[usize::from(byte)]
@@ -234,8 +234,8 @@ impl Scanner {
     }
 }
 
-/// Whether what begins like an escape but is none will be none when the escapes behind it are undone
-/// either: what would have to change is not escaped.
+/// Whether what begins like an escape but is none will be none when the escapes behind it are
+/// undone either: what would have to change is not escaped.
 fn never_an_escape(text: &[u8]) -> bool {
     let text = &text[introducers(text) - 1..];
     let literal = |byte: &u8| byte.is_ascii_alphanumeric() || b"#{;".contains(byte);
