@@ -117,18 +117,6 @@ fn compared(known: &str, counted: &BTreeMap<String, u64>) -> (String, bool) {
     (table, moved)
 }
 
-/// Counts the pieces of a program that have not been counted yet.
-fn count_all(program: &Path, counted: &mut BTreeMap<String, u64>) -> Result<()> {
-    let seeds = fixed_seeds(program)?;
-    let names = Command::new(program).output().context("listing the pieces")?;
-    for name in String::from_utf8_lossy(&names.stdout).lines() {
-        if !counted.contains_key(name) {
-            counted.insert(name.to_owned(), count(program, &seeds, name)?);
-        }
-    }
-    Ok(())
-}
-
 /// Builds the library that fixes the seeds, beside the program.
 fn fixed_seeds(program: &Path) -> Result<std::path::PathBuf> {
     let source = program.with_extension("getrandom.c");
