@@ -36,8 +36,7 @@ impl Scanner {
         let (mut from, mut done) = (0, 0);
         let mut look = |at: usize| {
             let window = text.get(at..).and_then(|rest| rest.first_chunk());
-            if at < done || !window.is_some_and(|window| self.classes.looks_separated(window) != 0)
-            {
+            if at < done || window.is_none_or(|window| self.classes.looks_separated(window) == 0) {
                 return;
             }
             let walked = self.walk(text, at);

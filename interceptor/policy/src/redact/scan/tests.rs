@@ -429,7 +429,9 @@ proptest! {
         cut in any::<usize>(),
     ) {
         for key in [KEY, "AB/+=cd//EF++gh==0123/4567+89", "/+/+/+/+/+/+/+/+/+/+/+/+"] {
-            let scanner = Arc::new(Scanner::new([(key.as_bytes(), &vec![b'p'; key.len()][..])].into_iter()));
+            let placeholder = vec![b'p'; key.len()];
+            let pair = (key.as_bytes(), &placeholder[..]);
+            let scanner = Arc::new(Scanner::new([pair].into_iter()));
             for form in [key.to_owned(), STANDARD.encode(format!("x{key}"))] {
                 let lines = form.as_bytes().chunks(if form == key { 1000 } else { width });
                 let mut choices = choices.iter().cycle();
@@ -442,7 +444,8 @@ proptest! {
                         _ => char::from(*byte).to_string(),
                     }
                 };
-                let lines: Vec<String> = lines.map(|line| line.iter().map(&mut escaped).collect()).collect();
+                let lines = lines.map(|line| line.iter().map(&mut escaped).collect());
+                let lines: Vec<String> = lines.collect();
                 for end in ["\r\n", "%0A", "\\n"] {
                     let text = around(lines.join(end).as_bytes());
                     let (out, matches) = stream(&scanner, &text, &[cut % text.len()]);
