@@ -1,5 +1,5 @@
-//! Audit records read back: what was asked, and whether it was permitted. Only what a policy needs to
-//! judge the request again is kept.
+//! Audit records read back: what was asked, and whether it was permitted. Only what a policy needs
+//! to judge the request again is kept.
 
 use std::net::IpAddr;
 

@@ -47,8 +47,8 @@ impl Learnt {
     }
 }
 
-/// Learns a policy. `base` is the document that credentials and everything but rules are taken from.
-/// With `include_refused`, what was refused for want of a rule is permitted too.
+/// Learns a policy. `base` is the document that credentials and everything but rules are taken
+/// from. With `include_refused`, what was refused for want of a rule is permitted too.
 ///
 /// # Errors
 /// If the base is not a policy, or what was learnt is none, as with more rules than a document may

@@ -250,8 +250,11 @@ mod tests {
         for agent in agents() {
             for found in [
                 here(&[], &[]),
-                here(&[("openai", "OPENAI_API_KEY"), ("github", "GH_TOKEN")], &[remote.clone()]),
-                here(&[("google", "GEMINI_API_KEY")], &[ssh.clone()]),
+                here(
+                    &[("openai", "OPENAI_API_KEY"), ("github", "GH_TOKEN")],
+                    std::slice::from_ref(&remote),
+                ),
+                here(&[("google", "GEMINI_API_KEY")], std::slice::from_ref(&ssh)),
             ] {
                 let text = policy(&[agent], true, &found, &catalogue);
                 let report = check(&text, &catalogue);

@@ -1,5 +1,5 @@
-//! `interceptor run --learn`: runs with any public host permitted and the keys that are set governed
-//! without rules, and writes the policy that the run needed.
+//! `interceptor run --learn`: runs with any public host permitted and the keys that are set
+//! governed without rules, and writes the policy that the run needed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! What `run` says at a terminal: one line before the command, and afterwards what was permitted and
-//! what was refused, with the edits that would permit it.
+//! What `run` says at a terminal: one line before the command, and afterwards what was permitted
+//! and what was refused, with the edits that would permit it.
 //!
 //! Hosts, methods and paths come from the sandbox: nothing of them may steer the terminal.
 
