@@ -42,9 +42,7 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.characters()
-            .iter()
-            .try_for_each(|&character| fmt::Write::write_char(f, char::from(character)))
+        f.write_str(str::from_utf8(&self.characters()).unwrap_or_default())
     }
 }
 

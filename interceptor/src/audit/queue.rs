@@ -84,8 +84,9 @@ struct KnownSandbox {
 }
 
 /// One sandbox's queued records, and those lost since the last batch.
-#[derive(Default)]
 struct Share {
+    /// How many records it may hold.
+    most: usize,
     records: usize,
     bytes: usize,
     dropped: u64,
@@ -132,6 +133,9 @@ impl Queue {
         state
             .known
             .insert(Arc::clone(sandbox), KnownSandbox { records, lost: Arc::downgrade(lost) });
+        if let Some(share) = state.shares.get_mut(sandbox) {
+            share.most = records;
+        }
     }
 
     /// Counts records of a sandbox as lost.
@@ -164,15 +168,12 @@ impl Queue {
         if state.closed {
             return;
         }
-        if !state.shares.contains_key(&record.sandbox) {
-            state.shares.insert(Arc::clone(&record.sandbox), Share::default());
-        }
-        let most = state
-            .known
-            .get(&record.sandbox)
-            .map_or(self.options.records_per_sandbox, |known| known.records);
-        let Some(share) = state.shares.get_mut(&record.sandbox) else { return };
-        let fits = share.records < most
+        let share = state.shares.entry(Arc::clone(&record.sandbox)).or_insert_with(|| {
+            let known = state.known.get(&record.sandbox);
+            let most = known.map_or(self.options.records_per_sandbox, |known| known.records);
+            Share { most, records: 0, bytes: 0, dropped: 0 }
+        });
+        let fits = share.records < share.most
             && share.bytes + size <= self.options.bytes_per_sandbox
             && state.records.len() < self.options.records
             && state.bytes + size <= self.options.bytes;

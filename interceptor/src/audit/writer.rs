@@ -19,8 +19,8 @@ use crate::words;
 
 /// The approximate size of a write in bytes, which bounds the buffer.
 const PIECE: usize = 256 * 1024;
-/// How long records gather after a batch.
-const GATHER: Duration = Duration::from_millis(1);
+/// How long records gather after a batch: under load each batch costs a wake-up and a write.
+const GATHER: Duration = Duration::from_millis(5);
 /// Retry interval for reporting lost records while the sink fails.
 const RETRY: Duration = Duration::from_secs(1);
 /// Interval between log messages about a failing sink.
