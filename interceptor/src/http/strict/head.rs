@@ -83,6 +83,17 @@ impl Refused {
     }
 }
 
+/// Which bytes may stand in a token: looked up for each byte of each header name.
+const TCHARS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = is_tchar(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
 /// A character of a token (RFC 9110 section 5.6.2).
 const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
@@ -135,8 +146,9 @@ impl<'a> Iterator for HeadLines<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let (line, rest) = match memchr::memmem::find(self.0, b"\r\n") {
-            Some(at) => (&self.0[..at], &self.0[at + 2..]),
+        let mut feeds = memchr::memchr_iter(b'\n', self.0);
+        let (line, rest) = match feeds.find(|&at| at > 0 && self.0[at - 1] == b'\r') {
+            Some(at) => (&self.0[..at - 1], &self.0[at + 1..]),
             None => (self.0, &[][..]),
         };
         self.0 = rest;
@@ -241,7 +253,7 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
     let colon = memchr::memchr(b':', line)
         .ok_or_else(|| Refused::malformed("a header line has no colon"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().copied().all(is_tchar) {
+    if name.is_empty() || !name.iter().all(|byte| TCHARS[usize::from(*byte)]) {
         return Err(Refused::malformed(
             "a header name is empty or contains a character that is not allowed",
         ));
@@ -249,7 +261,9 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
     let value = value.trim_ascii();
     // RFC 9110 section 5.5 allows visible characters, spaces, tabs and obs-text. `trim_ascii` may
     // have removed a bare CR or LF, so the untrimmed value is checked.
-    if line[colon + 1..].iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+    // Without an early end, many bytes are looked at together.
+    let is_control = |byte: u8| (byte < 0x20 && byte != b'\t') || byte == 0x7f;
+    if line[colon + 1..].iter().fold(false, |found, byte| found | is_control(*byte)) {
         return Err(Refused::malformed("a header value contains a control character"));
     }
     Ok((name, value))

@@ -18,11 +18,12 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use memchr::memmem::Finder;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -30,6 +31,9 @@ use super::linger::Linger;
 use crate::wrapped::{Wrapper, inner, write_through};
 pub(crate) use head::REFUSED_METHOD;
 use head::{Framing, Refused};
+
+/// The end of a head. Made once, because making it costs more than looking for it.
+static HEAD_END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 const STAND_IN: &[u8] = b"INTERCEPTOR-REFUSED / HTTP/1.1\r\nconnection: close\r\n\r\n";
 
@@ -209,7 +213,7 @@ impl<S> Strict<S> {
         }
         let ceilings = self.ceilings.0();
         let from = scanned.saturating_sub(3).min(self.buffer.len());
-        if let Some(at) = memchr::memmem::find(&self.buffer[from..], b"\r\n\r\n") {
+        if let Some(at) = HEAD_END.find(&self.buffer[from..]) {
             let end = from + at + 4;
             if end > ceilings.head_bytes {
                 return Some(self.refuse(Refused::head_too_large(ceilings.head_bytes)));
