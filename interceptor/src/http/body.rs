@@ -5,10 +5,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use interceptor_policy::Reason;
 use interceptor_policy::redact::MessageError;
 use tokio::time::{Instant, Sleep};
@@ -16,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use super::activity::{Unread, Waiting};
 use super::exchange::{Exchange, TooManyEchoes};
 use super::redact::{self, BoxError, RedactedBody};
-use crate::upstream::pool::Lease;
+use crate::upstream::pool::Answer;
 
 /// Why a response is cut off.
 #[derive(Debug, thiserror::Error)]
@@ -68,18 +67,16 @@ pub(crate) enum BodySource {
     /// The interceptor's own response.
     Own(Option<Bytes>),
     /// The origin, passed through.
-    Origin(Incoming),
+    Origin(Answer),
     /// The origin, with real keys replaced.
-    Redacted(Box<RedactedBody<Incoming>>),
+    Redacted(Box<RedactedBody<Answer>>),
 }
 
 /// A response body on its way to the sandbox. It owns the exchange, which is recorded when the body
-/// is over or dropped. The connection to the origin returns to the pool only if its response was
-/// read to the end.
+/// is over or dropped.
 pub(crate) struct Download {
     source: BodySource,
     exchange: Option<Exchange>,
-    lease: Option<Lease>,
     patience: Patience,
     /// Present while the origin is waited for.
     waiting: Option<Waiting>,
@@ -89,10 +86,13 @@ pub(crate) struct Download {
     passes_cookies: bool,
 }
 
+/// The older form of `set-cookie` (RFC 2965).
+const SET_COOKIE2: HeaderName = HeaderName::from_static("set-cookie2");
+
 /// Removes headers that set cookies.
 pub(super) fn remove_cookies(fields: &mut HeaderMap) {
     fields.remove(SET_COOKIE);
-    fields.remove("set-cookie2");
+    fields.remove(SET_COOKIE2);
 }
 
 impl Download {
@@ -100,45 +100,27 @@ impl Download {
     pub(crate) fn own(bytes: Bytes, exchange: Exchange) -> Download {
         let source = BodySource::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
-        Download::new(source, Some(exchange), None, patience)
+        Download::new(source, Some(exchange), patience)
     }
 
     /// A response whose exchange is recorded elsewhere.
     pub(crate) fn unrecorded(bytes: Bytes) -> Download {
         let source = BodySource::Own(Some(bytes).filter(|bytes| !bytes.is_empty()));
         let patience = Patience::new(Duration::MAX);
-        Download::new(source, None, None, patience)
+        Download::new(source, None, patience)
     }
 
     /// The origin's response, with a timeout of `patience` per frame.
-    pub(crate) fn origin(
-        source: BodySource,
-        exchange: Exchange,
-        lease: Lease,
-        patience: Duration,
-    ) -> Download {
-        let mut body = Download::new(source, Some(exchange), Some(lease), Patience::new(patience));
+    pub(crate) fn origin(source: BodySource, exchange: Exchange, patience: Duration) -> Download {
+        let mut body = Download::new(source, Some(exchange), Patience::new(patience));
         if body.is_end_stream() {
             body.finish();
         }
         body
     }
 
-    fn new(
-        source: BodySource,
-        exchange: Option<Exchange>,
-        lease: Option<Lease>,
-        patience: Patience,
-    ) -> Download {
-        Download {
-            source,
-            exchange,
-            lease,
-            patience,
-            waiting: None,
-            unread: None,
-            passes_cookies: true,
-        }
+    fn new(source: BodySource, exchange: Option<Exchange>, patience: Patience) -> Download {
+        Download { source, exchange, patience, waiting: None, unread: None, passes_cookies: true }
     }
 
     /// Removes trailers that set cookies.
@@ -171,9 +153,6 @@ impl Download {
 
     /// The body is complete.
     fn finish(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
         if let Some(mut exchange) = self.exchange.take() {
             exchange.complete();
         }
@@ -202,14 +181,14 @@ impl Body for Download {
                 this.waiting = this.exchange.as_ref().map(|exchange| exchange.activity().wait());
             }
             if this.exchange.as_mut().is_some_and(|exchange| exchange.poll_cut(cx).is_ready()) {
-                this.lease = None;
+                this.source = BodySource::Own(None);
                 return Poll::Ready(Some(Err(CutReason::Policy.into())));
             }
             let cut = ready!(this.patience.poll_expired(cx));
             if let Some(mut exchange) = this.exchange.take() {
                 exchange.ended(Some(Reason::ResponseTimeout));
             }
-            this.lease = None;
+            this.source = BodySource::Own(None);
             return Poll::Ready(Some(Err(cut.into())));
         };
         this.waiting = None;
@@ -239,7 +218,7 @@ impl Body for Download {
                     };
                     exchange.ended(Some(reason));
                 }
-                this.lease = None;
+                this.source = BodySource::Own(None);
             }
             None => this.finish(),
         }

@@ -2,6 +2,7 @@
 //! handles its requests.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use interceptor_policy::{Limits, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::aside::Aside;
 use super::context::{Context, STREAMS, count, most};
 use super::frames::{Frames, Tally, Unfinished};
 use super::rest::{Counted, Home};
@@ -52,24 +54,24 @@ where
     let _over = context.over.clone().drop_guard();
     let _cut = Cut { context: context.clone(), notes };
     let (stop, close) = (context.sandbox.stopping(), context.close.clone());
-    tokio::select! {
-        ended = served(stream, &context) => if let Err(error) = ended {
-            if error.is_timeout() {
+    let ends = Aside::new(async {
+        tokio::select! {
+            () = context.activity.silence(limits.idle_timeout) => {
                 context.activity.end(Reason::IdleTimeout);
+                tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
             }
+            () = stop.cancelled() => {}
+            () = close.cancelled() => {
+                tracing::debug!("a connection was closed: a new policy does not permit its host");
+            }
+        }
+    });
+    tokio::select! {
+        biased;
+        ended = served(stream, &context) => if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended");
         },
-        // hyper's timer covers the time between requests; this one covers a stall within a request.
-        () = context.activity.silence(limits.idle_timeout) => {
-            context.activity.end(Reason::IdleTimeout);
-            tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
-            return;
-        }
-        () = stop.cancelled() => return,
-        () = close.cancelled() => {
-            tracing::debug!("a connection was closed: a new policy does not permit its host");
-            return;
-        }
+        () = ends => return,
     }
     // A connection that has become a WebSocket keeps its place and its time limits.
     let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -110,13 +112,19 @@ where
             connection.as_mut().graceful_shutdown();
             return connection.await;
         }
+        let still = Aside::new(async {
+            tokio::select! {
+                () = silent.as_mut() => true,
+                () = home.rest(&context.activity) => false,
+            }
+        });
         tokio::select! {
+            biased;
             ended = connection.as_mut() => return ended,
-            () = silent.as_mut() => {
+            is_last = still => if is_last {
                 connection.as_mut().graceful_shutdown();
                 return connection.await;
             }
-            () = home.rest(&context.activity) => {}
         }
         let Some(mut idle) = home.take_back(connection) else { return Ok(()) };
         tokio::select! {
@@ -135,10 +143,9 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     let (most_bytes, most_headers) = most(limits);
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        // The filter limits how long a head may take. This limits how long a connection may be idle
-        // between requests.
-        .header_read_timeout(limits.idle_timeout)
+        // The filter limits how long a head may take, and `Activity::silence` how long a connection
+        // may be idle between requests.
+        .header_read_timeout(None)
         .max_headers(count(most_headers).saturating_add(1))
         .max_header_size(count(most_bytes).saturating_add(1024));
     builder
@@ -169,17 +176,20 @@ where
     let context = Arc::new(context);
     let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
     let close = context.close.clone();
-    let streams = Streams(context.sandbox.clone());
+    let streams = Streams::new(context.sandbox.clone());
     let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
     let begun = CancellationToken::new();
-    let first = begun.clone();
+    let (first, is_begun) = (begun.clone(), AtomicBool::new(false));
     let tally = Tally::default();
     let stream = watched(Stall::new(stream, idle, activity.clone()), &context, &tally);
     let mut watch = Watch::new(context.clone(), tally.clone());
     let service = service_fn(move |request| {
-        first.cancel();
+        if !is_begun.swap(true, Ordering::Relaxed) {
+            first.cancel();
+        }
         tally.served();
-        handle(context.clone(), request)
+        // Boxed, because a stream moves several times on its way to its task.
+        Box::pin(handle(context.clone(), request))
     });
     let connection =
         http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service);
@@ -196,19 +206,20 @@ where
         // PING acknowledgements move bytes but prove nothing, and a closed window moves none, so
         // only activity within streams counts. A stream that waits for its origin has its own time
         // limit.
-        let (mut told, mut silent) = (std::pin::pin!(told), std::pin::pin!(activity.silence(idle)));
+        let (mut told, mut silent) = (Aside::new(told), Aside::new(activity.silence(idle)));
         let mut is_told = false;
         loop {
             let watched = poll_fn(|cx| watch.watch(cx, |cx| connection.as_mut().poll(cx)));
             tokio::select! {
+                biased;
                 ended = watched => return ended,
                 // Streams that the client opens before it reads the GOAWAY are served too (RFC 9113
                 // section 6.8).
-                () = told.as_mut(), if !is_told => {
+                () = &mut told, if !is_told => {
                     is_told = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = silent.as_mut() => {
+                () = &mut silent => {
                     tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
                     activity.end(Reason::IdleTimeout);
                     connection.as_mut().graceful_shutdown();
@@ -218,10 +229,18 @@ where
             }
         }
     };
+    let ends = Aside::new(async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = close.cancelled() => {
+                tracing::debug!("a connection was closed: a new policy does not permit its host");
+            }
+        }
+    });
     tokio::select! {
+        biased;
         ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
-        () = stop.cancelled() => {}
-        () = close.cancelled() => tracing::debug!("a connection was closed: a new policy does not permit its host"),
+        () = ends => {}
     }
 }
 
@@ -254,16 +273,28 @@ fn http2_builder(streams: Streams, most_bytes: u64) -> http2::Builder<Streams> {
 /// Runs the streams of an HTTP/2 connection as tasks of the sandbox. They end with the sandbox,
 /// which waits for them, so that each is recorded.
 #[derive(Clone)]
-struct Streams(Arc<Sandbox>);
+struct Streams {
+    sandbox: Arc<Sandbox>,
+    /// The connection's own: one for all connections would be locked by all at once.
+    stop: Arc<CancellationToken>,
+}
+
+impl Streams {
+    fn new(sandbox: Arc<Sandbox>) -> Streams {
+        let stop = Arc::new(sandbox.stopping().child_token());
+        Streams { sandbox, stop }
+    }
+}
 
 impl<F> Executor<F> for Streams
 where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let stop = self.0.stopping();
-        self.0.tasks.spawn(async move {
+        let stop = self.stop.clone();
+        self.sandbox.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 _ = stream => {}
                 () = stop.cancelled() => {}
             }

@@ -25,13 +25,16 @@ use crate::proxy::quota::Permit;
 /// How long a body may take to report how it ended after its request was dropped.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The record of one request until it is written.
+/// The record of one request until it is written. Boxed, because it moves many times.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct Exchange(Box<State>);
+
+#[derive(Debug)]
+struct State {
     /// The sandbox it belongs to, with its audit log, echo limit and tasks.
     sandbox: Arc<Sandbox>,
     /// Taken when it is written.
-    record: Option<Box<Record>>,
+    record: Option<Record>,
     started: Instant,
     up: Arc<AtomicU64>,
     down: u64,
@@ -80,9 +83,9 @@ impl Exchange {
         // A span formats its fields into memory, so it is created only if request lines are logged.
         let span = tracing::info_span!("request", id = %record.id, sandbox = %sandbox.id);
         let now = Instant::now();
-        Exchange {
+        Exchange(Box::new(State {
             sandbox: sandbox.clone(),
-            record: Some(Box::new(record)),
+            record: Some(record),
             started: now,
             up: Arc::default(),
             down: 0,
@@ -97,18 +100,18 @@ impl Exchange {
             complete: false,
             open: None,
             cut: None,
-        }
+        }))
     }
 
     /// The request id, which the response carries too.
     pub(crate) fn id(&self) -> RequestId {
         // The record is taken only on drop.
-        self.record.as_ref().map(|record| record.id).unwrap_or_else(RequestId::new)
+        self.0.record.as_ref().map(|record| record.id).unwrap_or_else(RequestId::new)
     }
 
     /// Updates the record.
     pub(crate) fn note(&mut self, change: impl FnOnce(&mut Record)) {
-        if let Some(record) = &mut self.record {
+        if let Some(record) = &mut self.0.record {
             change(record);
         }
     }
@@ -136,33 +139,33 @@ impl Exchange {
 
     /// Sets whether the origin may have received any part of the request.
     pub(crate) fn sent(&mut self, sent: bool) {
-        self.sent = sent;
+        self.0.sent = sent;
     }
 
     /// Follows the body through `sending`.
     pub(crate) fn sends(&mut self, sending: Arc<Sending>) {
-        self.sending = Some(sending);
+        self.0.sending = Some(sending);
     }
 
     /// Marks the response as complete.
     pub(crate) fn complete(&mut self) {
-        self.complete = true;
-        if let Some(sending) = &self.sending {
+        self.0.complete = true;
+        if let Some(sending) = &self.0.sending {
             sending.answer_over();
         }
     }
 
     /// Records how it ended, unless already known: what broke its body, or else `reason`.
     pub(crate) fn ended(&mut self, reason: Option<Reason>) {
-        let broken = self.sending.as_ref().and_then(|sending| sending.broken());
+        let broken = self.0.sending.as_ref().and_then(|sending| sending.broken());
         let reason = broken.map(|broken| broken.ends).or(reason);
-        self.complete = true;
+        self.0.complete = true;
         self.note(|record| record.reason = record.reason.or(reason));
     }
 
     /// Records a failure. A request that was already sent stays allowed.
     pub(crate) fn failed(&mut self, deny: &Deny, ends: Reason) {
-        if !self.sent {
+        if !self.0.sent {
             self.deny(deny);
         }
         self.note(|record| {
@@ -173,58 +176,58 @@ impl Exchange {
 
     /// Keeps its place among the sandbox's requests in progress until the exchange is over.
     pub(crate) fn hold(&mut self, place: Permit) {
-        self.place = Some(place);
+        self.0.place = Some(place);
     }
 
     /// The span of the request's log lines, which carries its id.
     pub(crate) fn span(&self) -> &tracing::Span {
-        &self.span
+        &self.0.span
     }
 
     /// Activity on its connection.
     pub(crate) fn activity(&self) -> &Arc<Activity> {
-        &self.activity
+        &self.0.activity
     }
 
     /// The sandbox's metrics.
     pub(crate) fn metrics(&self) -> &Arc<SandboxMetrics> {
-        self.in_progress.metrics()
+        self.0.in_progress.metrics()
     }
 
     /// Pauses the proxy's own time: the origin or the sandbox is working now.
     pub(crate) fn pause(&mut self) {
-        if let Some(since) = self.running.take() {
-            self.own += since.elapsed();
+        if let Some(since) = self.0.running.take() {
+            self.0.own += since.elapsed();
         }
     }
 
     /// Resumes the proxy's own time.
     pub(crate) fn resume(&mut self) {
-        self.running.get_or_insert_with(Instant::now);
+        self.0.running.get_or_insert_with(Instant::now);
     }
 
     /// The head of the response goes to the sandbox, so the latency the proxy added is known.
     pub(crate) fn forwarded(&mut self) {
         self.pause();
-        self.metrics().added(self.own);
+        self.metrics().added(self.0.own);
     }
 
     /// Keeps its entry in the list of open requests, which may cut it off, until the exchange is
     /// over.
     pub(crate) fn enter(&mut self, alive: Alive) {
-        self.open = Some(alive);
+        self.0.open = Some(alive);
     }
 
     /// The token that cuts it off.
     pub(crate) fn cut(&self) -> Option<CancellationToken> {
-        self.open.as_ref().map(|open| open.token().clone())
+        self.0.open.as_ref().map(|open| open.token().clone())
     }
 
     /// Ready once it is cut off.
     pub(crate) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(open) = &self.open else { return Poll::Pending };
-        let waiting =
-            self.cut.get_or_insert_with(|| Box::pin(open.token().clone().cancelled_owned()));
+        let State { open, cut, .. } = &mut *self.0;
+        let Some(open) = open else { return Poll::Pending };
+        let waiting = cut.get_or_insert_with(|| Box::pin(open.token().clone().cancelled_owned()));
         waiting.as_mut().poll(cx)
     }
 
@@ -233,7 +236,7 @@ impl Exchange {
     /// # Errors
     /// The sandbox has received too many such responses, so this one must end.
     pub(crate) fn echoed(&mut self, keys: u64) -> Result<(), TooManyEchoes> {
-        let Some(record) = &mut self.record else { return Ok(()) };
+        let Some(record) = &mut self.0.record else { return Ok(()) };
         let Some(fresh) =
             keys.checked_sub(record.key_echoed.unwrap_or(0)).filter(|fresh| *fresh > 0)
         else {
@@ -241,7 +244,7 @@ impl Exchange {
         };
         let first = record.key_echoed.replace(keys).is_none();
         self.metrics().keys_echoed(fresh);
-        if first && !self.sandbox.echoes.admit() {
+        if first && !self.0.sandbox.echoes.admit() {
             self.note(|record| record.reason = Some(Reason::LimitExceeded));
             return Err(TooManyEchoes);
         }
@@ -250,32 +253,32 @@ impl Exchange {
 
     /// How many keys the response has held so far.
     pub(crate) fn keys_echoed(&self) -> u64 {
-        self.record.as_ref().and_then(|record| record.key_echoed).unwrap_or(0)
+        self.0.record.as_ref().and_then(|record| record.key_echoed).unwrap_or(0)
     }
 
     /// The counter of body bytes from the sandbox.
     pub(crate) fn up(&self) -> Arc<AtomicU64> {
-        self.up.clone()
+        self.0.up.clone()
     }
 
     /// Adds bytes sent to the sandbox that the metrics already count.
     pub(crate) fn note_down(&mut self, bytes: u64) {
-        self.down += bytes;
+        self.0.down += bytes;
     }
 
     /// Counts body bytes sent to the sandbox.
     pub(crate) fn add_down(&mut self, bytes: u64) {
-        self.down += bytes;
+        self.0.down += bytes;
         self.metrics().down(bytes);
-        self.activity.beat();
+        self.0.activity.beat();
     }
 }
 
 impl Exchange {
     /// Why it ended early.
     fn cause(&self) -> Reason {
-        let cut = self.open.as_ref().is_some_and(|open| open.token().is_cancelled());
-        match self.activity.limit() {
+        let cut = self.0.open.as_ref().is_some_and(|open| open.token().is_cancelled());
+        match self.0.activity.limit() {
             _ if cut => Reason::HostDenied,
             Some(limit) => limit,
             None => Reason::Aborted,
@@ -312,7 +315,7 @@ impl fmt::Display for SummaryLine<'_> {
 
 /// A complete record, except that how the request ended may still be unknown.
 struct PendingRecord {
-    record: Option<Box<Record>>,
+    record: Option<Record>,
     audit: Audit,
     metrics: Arc<SandboxMetrics>,
     span: tracing::Span,
@@ -350,28 +353,28 @@ impl Drop for PendingRecord {
             "{}",
             SummaryLine(&record)
         );
-        self.audit.emit(*record);
+        self.audit.emit(record);
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         let allowed =
-            self.record.as_ref().is_some_and(|record| record.decision == Some(Verdict::Allow));
-        if allowed && !self.complete {
+            self.0.record.as_ref().is_some_and(|record| record.decision == Some(Verdict::Allow));
+        if allowed && !self.0.complete {
             self.ended(Some(self.cause()));
         }
-        let sent = self.sent;
+        let sent = self.0.sent;
         self.note(|record| {
             // Only what the origin received is recorded as allowed.
             if allowed && !sent {
                 record.decision = Some(Verdict::Deny);
             }
         });
-        if let Some(mut record) = self.record.take() {
-            record.bytes_up = Some(self.up.load(Ordering::Relaxed));
-            record.bytes_down = Some(self.down);
-            record.duration = Some(self.started.elapsed());
+        if let Some(mut record) = self.0.record.take() {
+            record.bytes_up = Some(self.0.up.load(Ordering::Relaxed));
+            record.bytes_down = Some(self.0.down);
+            record.duration = Some(self.0.started.elapsed());
             if record.key_echoed.is_some() {
                 record.reason.get_or_insert(Reason::KeyEchoed);
             }
@@ -379,16 +382,16 @@ impl Drop for Exchange {
                 record.protocol == Some(Protocol::H2) && record.reason == Some(Reason::Aborted);
             let ending = PendingRecord {
                 record: Some(record),
-                audit: self.sandbox.audit.clone(),
+                audit: self.0.sandbox.audit.clone(),
                 metrics: self.metrics().clone(),
-                span: self.span.clone(),
+                span: self.0.span.clone(),
             };
             if unclear
-                && let Some(body) = self.sending.as_ref().map(|sending| sending.let_go())
+                && let Some(body) = self.0.sending.as_ref().map(|sending| sending.let_go())
                 && let Ok(runtime) = tokio::runtime::Handle::try_current()
             {
-                let stopping = self.sandbox.stopping();
-                self.sandbox.tasks.spawn_on(ending.of(body, stopping), &runtime);
+                let stopping = self.0.sandbox.stopping();
+                self.0.sandbox.tasks.spawn_on(ending.of(body, stopping), &runtime);
             }
         }
     }

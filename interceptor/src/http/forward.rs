@@ -29,7 +29,7 @@ use crate::audit::Protocol;
 use crate::proxy::budget::{Allowance, Exceeded};
 use crate::tls::refusal::HandshakeContext;
 use crate::upstream::body::Outgoing;
-use crate::upstream::pool::{ConnectError, Connection, Lease, PoolKey};
+use crate::upstream::pool::{Answer, ConnectError, Connection, PoolKey};
 
 /// The route to the origin.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ struct Ready {
 
 /// Sends a request and returns its response.
 pub(super) async fn forward(
-    mut flight: Flight<'_>,
+    mut flight: Box<Flight<'_>>,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
 ) -> Response<Download> {
@@ -65,17 +65,17 @@ pub(super) async fn forward(
     let way = Route { key: flight.key(), switch, h2 };
     let ready = match ready(&mut flight, &way, &body).await {
         Ok(ready) => ready,
-        Err(why) => return unsent(flight, body, *why).await,
+        Err(why) => return Box::pin(unsent(*flight, body, *why)).await,
     };
     let Ready { head, range, allowance, connection } = ready;
     let upload = upload(&mut flight, body, allowance.clone());
     let sending = upload.sending();
     let request: Request<Outgoing> = Request::from_parts(head, Box::new(upload));
     match send(&mut flight, &way, connection, request, &sending).await {
-        Ok((response, lease)) => {
+        Ok(response) => {
             sending.answered();
             let asked = Requested { switch: way.switch, upgrade, range, allowance };
-            respond(flight, response, lease, asked).await
+            respond(flight, response, asked).await
         }
         Err(failure) => failed(flight, sending.broken().cloned().unwrap_or(failure)),
     }
@@ -153,7 +153,6 @@ fn outgoing(flight: &Flight<'_>, switch: &Switch) -> Result<(Parts, Option<Widen
     join_cookies(&mut head.headers);
     // An upgrade offer applies to one connection only; an accepted one is added again below.
     head.headers.remove(UPGRADE);
-    head.headers.remove("http2-settings");
     if let Some(id) = credential {
         let rules = &judged.rules;
         inject(&mut head, &rules.policy, &rules.keyring, id, &judged.presented).map_err(
@@ -251,7 +250,7 @@ async fn send(
     mut connection: Connection,
     mut request: Request<Outgoing>,
     sending: &Arc<Sending>,
-) -> Result<(Response<Incoming>, Lease), Broken> {
+) -> Result<Response<Answer>, Broken> {
     let (pool, key) = (&flight.context.sandbox.pool, &way.key);
     let limits = *flight.limits();
     let repeatable = request.method().is_safe() && request.body().is_end_stream();

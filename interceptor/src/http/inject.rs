@@ -119,6 +119,12 @@ fn unasked<'a>(forms: &'a [Form], path: &str) -> Option<&'a Form> {
 /// and those that always are. `te: trailers` stays, since gRPC uses it to say that it accepts
 /// trailers. `upgrade` stays for the caller to handle.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let own: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| HOP_BY_HOP.contains(&name.as_str())).cloned().collect();
+    // `connection` and `te` are among them.
+    if own.is_empty() {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -133,8 +139,6 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     });
     named.iter().for_each(|name| drop(headers.remove(name)));
-    let own: SmallVec<[HeaderName; 4]> =
-        headers.keys().filter(|name| HOP_BY_HOP.contains(&name.as_str())).cloned().collect();
     own.iter().for_each(|name| drop(headers.remove(name)));
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));

@@ -21,6 +21,7 @@
 
 pub(crate) mod activity;
 mod address;
+mod aside;
 pub(crate) mod authority;
 pub(crate) mod base_url;
 pub(crate) mod body;

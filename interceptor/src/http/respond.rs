@@ -8,7 +8,7 @@ use http::header::{
     ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
 };
 use http::{Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use interceptor_policy::Reason;
 use interceptor_policy::redact::ranges::Widened;
@@ -26,7 +26,7 @@ use super::refuse::{DECISION_HEADER, failed, own, too_many};
 use super::upgrade::{Wires, switch};
 use crate::proxy::budget::Allowance;
 use crate::tunnel::pulse::Pulse;
-use crate::upstream::pool::Lease;
+use crate::upstream::pool::Answer;
 
 /// What the origin was asked for.
 #[derive(Debug)]
@@ -42,9 +42,8 @@ pub(super) struct Requested {
 
 /// Passes on the origin's response.
 pub(super) async fn respond(
-    mut flight: Flight<'_>,
-    mut response: Response<Incoming>,
-    lease: Lease,
+    mut flight: Box<Flight<'_>>,
+    mut response: Response<Answer>,
     asked: Requested,
 ) -> Response<Download> {
     // A reason phrase adds nothing to the status, and could carry a key.
@@ -84,15 +83,15 @@ pub(super) async fn respond(
     let mut exchange = flight.exchange;
     exchange.forwarded();
     response.map(|source| {
-        let body = Download::origin(source, exchange, lease, patience);
+        let body = Download::origin(source, exchange, patience);
         if cookies { body } else { body.without_cookies() }
     })
 }
 
 /// Switches to the requested protocol.
 fn switching(
-    flight: Flight<'_>,
-    response: Response<Incoming>,
+    flight: Box<Flight<'_>>,
+    response: Response<Answer>,
     asked: Requested,
     redactor: Option<Redactor>,
 ) -> Response<Download> {
@@ -133,11 +132,11 @@ enum Unpassed {
 /// The response with keys removed.
 async fn searched(
     exchange: &mut Exchange,
-    response: Response<Incoming>,
+    response: Response<Answer>,
     redactor: &Redactor,
     range: Option<Widened>,
     patience: Duration,
-) -> Result<Response<RedactedBody<Incoming>>, Unpassed> {
+) -> Result<Response<RedactedBody<Answer>>, Unpassed> {
     let announced = announced(response.headers());
     // Decoding changes the length, so the announced length says nothing about the decoded body.
     let coded = is_coded(response.headers());
@@ -150,7 +149,7 @@ async fn searched(
         && !response.body().is_end_stream()
     {
         exchange.pause();
-        let read = read_ahead(response.body_mut(), patience).await;
+        let read = Box::pin(read_ahead(response.body_mut(), patience)).await;
         exchange.resume();
         match read {
             Ok(Some(length)) => {
@@ -175,7 +174,7 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
 
 /// Reads a short body before its head is sent.
 async fn read_ahead(
-    body: &mut RedactedBody<Incoming>,
+    body: &mut RedactedBody<Answer>,
     patience: Duration,
 ) -> Result<Option<usize>, BodyError> {
     let (mut read, mut length, pulse) = (BytesMut::new(), 0, Pulse::default());
@@ -207,13 +206,13 @@ fn beyond(length: Option<u64>, mut exchange: Exchange) -> Response<Download> {
 }
 
 /// Refuses a response that cannot be searched for keys.
-fn unsearched(flight: Flight<'_>, why: &str) -> Response<Download> {
+fn unsearched(flight: Box<Flight<'_>>, why: &str) -> Response<Download> {
     let message = format!("the answer from `{}` was not passed on: {why}", flight.host());
     failed(flight, refusal(Reason::UpstreamProtocol, message).into())
 }
 
 /// What makes a response's framing ambiguous (RFC 9112 section 6.3).
-fn unsound(response: &Response<Incoming>) -> Option<&'static str> {
+fn unsound(response: &Response<Answer>) -> Option<&'static str> {
     let headers = response.headers();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next();

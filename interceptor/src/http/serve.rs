@@ -33,7 +33,10 @@ pub(super) async fn handle(
     context.activity.request();
     let exchange = Exchange::new(&context.sandbox, context.protocol, &context.activity);
     let span = exchange.span().clone();
-    Ok(answered(context, request, exchange).instrument(span).await)
+    if span.is_none() {
+        return Ok(answered(context, request, exchange).await);
+    }
+    Ok(Box::pin(answered(context, request, exchange).instrument(span)).await)
 }
 
 async fn answered(
@@ -48,17 +51,20 @@ async fn answered(
     let (parts, body) = request.into_parts();
     let mut response = match admit(&context, &parts, &mut exchange) {
         Ok(judged) => {
-            let flight = Flight { context: &context, parts, judged, exchange };
+            let flight = Box::new(Flight { context: &context, parts, judged, exchange });
             until_cut(flight, body, upgrade).await
         }
-        Err(denied) => refuse(&context, parts, body, denied, exchange).await,
+        Err(denied) => {
+            let response = Box::pin(refuse(&context, parts, body, denied, exchange)).await;
+            context.activity.beat();
+            response
+        }
     };
     end_outdated(&context, &mut response);
     if wants_upgrade && let Some(notes) = &context.notes {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         notes.upgrade(if switched { Upgrade::Switched } else { Upgrade::Declined });
     }
-    context.activity.beat();
     response
 }
 
@@ -118,7 +124,7 @@ fn note(judged: &Judged, parts: &Parts, exchange: &mut Exchange) {
 
 /// Forwards a request, unless a new policy that does not permit it cuts it off.
 async fn until_cut(
-    mut flight: Flight<'_>,
+    mut flight: Box<Flight<'_>>,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
 ) -> Response<Download> {

@@ -24,6 +24,8 @@ pub(crate) struct Stall<S> {
     /// Told about activity and the end of the stream.
     activity: Arc<Activity>,
     beats: bool,
+    /// Something was written since the last flush.
+    unflushed: bool,
     /// Present only while a write is blocked.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Stall<S> {
 impl<S> Stall<S> {
     /// Fails writes to `stream` that stay blocked for `idle`.
     pub(crate) fn new(stream: S, idle: Duration, activity: Arc<Activity>) -> Stall<S> {
-        Stall { stream, idle, activity, beats: false, timer: None }
+        Stall { stream, idle, activity, beats: false, unflushed: false, timer: None }
     }
 
     /// Counts writes as activity of the connection. Not for HTTP/2, where PING acknowledgements are
@@ -47,7 +49,8 @@ impl<S> Stall<S> {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            if self.beats {
+            // A flush of nothing moves nothing.
+            if self.beats && self.unflushed {
                 self.activity.beat();
             }
             self.timer = None;
@@ -88,12 +91,15 @@ impl<S: AsyncWrite + Unpin> Wrapper for Stall<S> {
 
     fn on_write(&mut self, cx: &mut Context<'_>, data: Data<'_>) -> Poll<io::Result<usize>> {
         let polled = data.write(&mut self.stream, cx);
+        self.unflushed = true;
         self.watched(cx, polled)
     }
 
     fn on_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watched(cx, polled)
+        let polled = self.watched(cx, polled);
+        self.unflushed &= polled.is_pending();
+        polled
     }
 
     fn on_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use interceptor_policy::Reason;
@@ -31,6 +30,7 @@ use super::refuse::too_many;
 use crate::audit::Protocol;
 use crate::proxy::budget::Allowance;
 use crate::tunnel::Carried;
+use crate::upstream::pool::Answer;
 
 /// Read buffer per direction, when busy and when idle.
 const BUFFER: usize = 32 * 1024;
@@ -51,8 +51,8 @@ pub(super) struct Wires {
 
 /// Answers 101 and relays until either side ends, in a task owned by the sandbox.
 pub(super) fn switch(
-    mut flight: Flight<'_>,
-    mut response: Response<Incoming>,
+    mut flight: Box<Flight<'_>>,
+    mut response: Response<Answer>,
     wires: Wires,
 ) -> Response<Download> {
     let Wires { sandbox, switch, redactor, allowance } = wires;
@@ -69,7 +69,7 @@ pub(super) fn switch(
         });
     }
     let idle = flight.limits().tunnel_idle_timeout;
-    let Flight { context, mut exchange, .. } = flight;
+    let Flight { context, mut exchange, .. } = *flight;
     exchange.note(|record| {
         record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         // A handshake that the origin declines stays HTTP.
@@ -94,7 +94,7 @@ pub(super) fn switch(
 }
 
 /// The 101 response to the sandbox.
-fn switched(response: Response<Incoming>) -> Response<Download> {
+fn switched(response: Response<Answer>) -> Response<Download> {
     let (mut head, _) = response.into_parts();
     let protocol = head.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut head.headers);

@@ -3,14 +3,23 @@
 //! An origin may close a kept connection at any moment, even while a request is in transit (RFC
 //! 9112 section 9.3.1). If it closes before the first byte of a response, a safe request can be
 //! retried.
+//!
+//! A connection has no task of its own: whoever waits for a response drives it, so that an exchange
+//! wakes one task, not two. It gets one when nobody may drive it any more: the request's body
+//! outlasts the response's head, protocols are switched, or the connection is dropped, so that it
+//! closes in good order.
 
+use std::fmt;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -26,46 +35,114 @@ pub(crate) struct SendError {
     pub error: hyper::Error,
     /// The request, if none of it was sent: it can be retried on another connection.
     pub unsent: Option<Request<Outgoing>>,
-    /// Whether a reused connection ended before the first byte of this response.
+    /// Whether a connection like a new one may bring a response: a reused one ended before the
+    /// first byte of this one, or this one had more header fields than were expected.
     pub stale: bool,
+    /// Whether it had more header fields than were expected.
+    pub many_fields: bool,
 }
 
-/// The sending half.
-#[derive(Debug)]
-pub(super) struct H1 {
-    sender: http1::SendRequest<Outgoing>,
-    heard: Arc<AtomicBool>,
+/// How many header fields a response may have where an origin was found to send many. Elsewhere
+/// hyper's own limit of 100 holds, because a limit of one's own costs four allocations a response.
+const MANY_FIELDS: usize = 256;
+
+/// What moves a connection when it is polled.
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is seen of a connection from outside hyper.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Data arrived since the last request.
+    heard: AtomicBool,
+    /// A request's body is not over.
+    sending: AtomicBool,
+}
+
+/// A connection.
+pub(crate) struct H1 {
+    sender: http1::SendRequest<Sent>,
+    seen: Arc<Seen>,
+    /// `None` once it has ended or has a task of its own.
+    driver: Option<Driver>,
+    many_fields: bool,
+}
+
+impl fmt::Debug for H1 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("H1").field("seen", &self.seen).finish_non_exhaustive()
+    }
 }
 
 impl H1 {
-    /// Begins HTTP/1.1 on a connection.
-    pub(super) async fn handshake<S>(stream: S) -> hyper::Result<H1>
+    /// Begins HTTP/1.1 on a connection to an origin that is known to send many header fields, or
+    /// not.
+    pub(super) async fn handshake<S>(stream: S, many_fields: bool) -> hyper::Result<H1>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let heard = Arc::new(AtomicBool::new(false));
-        let stream = TokioIo::new(Listening { stream, heard: heard.clone() });
-        let (sender, connection) = http1::Builder::new().max_headers(256).handshake(stream).await?;
+        let seen = Arc::new(Seen::default());
+        let stream = TokioIo::new(Listening { stream, seen: seen.clone() });
+        let mut builder = http1::Builder::new();
+        if many_fields {
+            builder.max_headers(MANY_FIELDS);
+        }
+        let (sender, connection) = builder.handshake(stream).await?;
         // Ends when the sender is dropped and the response read, or when the origin closes.
-        tokio::spawn(async move {
+        let driver = Box::pin(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(H1 { sender, heard })
+        Ok(H1 { sender, seen, driver: Some(driver), many_fields })
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    /// Moves the connection as far as it goes.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+    }
+
+    /// Whether whoever uses it must drive it.
+    pub(super) fn is_driven(&self) -> bool {
+        self.driver.is_some()
+    }
+
+    /// Whether it is known to be closed.
+    pub(super) fn has_ended(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Gives the connection a task of its own.
+    fn release(&mut self) {
+        if let Some(driver) = self.driver.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(driver);
+        }
+    }
+
+    /// Whether it can take a request now. Notices what the origin did while it was idle.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
         self.sender.is_ready()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    /// Whether it is closed. Notices what the origin did while it was idle.
+    pub(super) fn is_closed(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
         self.sender.is_closed()
     }
 
     /// Waits until the connection accepts a request.
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
-        self.sender.ready().await
+        poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        })
+        .await
     }
 
     /// Sends a request. `used` tells that the connection has carried one before.
@@ -74,16 +151,84 @@ impl H1 {
         request: Request<Outgoing>,
         used: bool,
     ) -> Result<Response<Incoming>, SendError> {
-        self.heard.store(false, Ordering::Relaxed);
-        self.sender.try_send_request(request).await.map_err(|mut failed| {
-            let unsent = failed.take_message();
-            let error = failed.into_error();
-            let stale = used
-                && unsent.is_none()
-                && has_ended(&error)
-                && !self.heard.load(Ordering::Relaxed);
-            SendError { error, unsent, stale }
+        self.seen.heard.store(false, Ordering::Relaxed);
+        self.seen.sending.store(!request.body().is_end_stream(), Ordering::Relaxed);
+        let end = End(self.seen.clone());
+        let request = request.map(|body| Sent { body, _end: end });
+        let mut sent = pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        let response = poll_fn(|cx| {
+            // Only the connection brings a response: to be woken by it is enough.
+            if let Some(connection) = driver {
+                if connection.as_mut().poll(cx).is_ready() {
+                    *driver = None;
+                }
+                return sent.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            }
+            sent.as_mut().poll(cx)
         })
+        .await;
+        match response {
+            Ok(response) => {
+                if self.seen.sending.load(Ordering::Relaxed)
+                    || response.status() == StatusCode::SWITCHING_PROTOCOLS
+                {
+                    self.release();
+                }
+                Ok(response)
+            }
+            Err(mut failed) => {
+                let unsent = failed.take_message().map(|request| request.map(|sent| sent.body));
+                let error = failed.into_error();
+                let stale = used
+                    && unsent.is_none()
+                    && has_ended(&error)
+                    && !self.seen.heard.load(Ordering::Relaxed);
+                let many_fields = error.is_parse_too_large() && !self.many_fields;
+                Err(SendError { error, unsent, stale: stale || many_fields, many_fields })
+            }
+        }
+    }
+}
+
+impl Drop for H1 {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// A request's body that tells when the connection is done with it.
+struct Sent {
+    body: Outgoing,
+    _end: End,
+}
+
+/// Tells it when dropped.
+struct End(Arc<Seen>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.sending.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = <Outgoing as Body>::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -111,7 +256,7 @@ fn has_ended(error: &hyper::Error) -> bool {
 #[derive(Debug)]
 struct Listening<S> {
     stream: S,
-    heard: Arc<AtomicBool>,
+    seen: Arc<Seen>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
@@ -124,7 +269,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
         let before = out.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, out);
         if out.filled().len() > before {
-            this.heard.store(true, Ordering::Relaxed);
+            this.seen.heard.store(true, Ordering::Relaxed);
         }
         polled
     }
@@ -135,3 +280,7 @@ impl<S: AsyncWrite + Unpin> Wrapper for Listening<S> {
 }
 
 write_through!(Listening<S>, S: AsyncWrite + Unpin);
+
+#[cfg(test)]
+#[path = "h1_tests.rs"]
+mod tests;

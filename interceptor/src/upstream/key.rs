@@ -1,5 +1,6 @@
 //! Pool keys, and the generation of the rules that a connection was made under.
 
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use interceptor_policy::{CredentialId, Host, Scheme};
@@ -18,7 +19,7 @@ impl Generation {
 
 /// The key of a pooled connection. A credential is an index into one policy's list, so the key
 /// includes the generation of its rules.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolKey {
     /// Plain or TLS.
     pub scheme: Scheme,
@@ -28,6 +29,15 @@ pub(crate) struct PoolKey {
     pub port: u16,
     credential: Option<CredentialId>,
     generation: Generation,
+}
+
+/// By what nearly always tells keys apart.
+impl Hash for PoolKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.host.hash(state);
+        let credential = self.credential.map_or(0, |id| id.0 + 1);
+        state.write_u64((credential as u64) << 16 | u64::from(self.port));
+    }
 }
 
 impl PoolKey {

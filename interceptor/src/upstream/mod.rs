@@ -5,6 +5,7 @@
 //! dialled. Each sandbox has its own [`Upstream`], so that no other sandbox can tell which names it
 //! has resolved (attack K23).
 
+mod answer;
 pub(crate) mod body;
 mod dial;
 mod error;

@@ -7,7 +7,7 @@
 //! It keeps only connections made under the current rules. A connection in use or being dialled
 //! when the rules are replaced serves its request and is not kept afterwards.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
+use super::answer::{Driving, Leased};
 use super::body::Outgoing;
 use super::forgiving::Forgiving;
 use super::h1::H1;
@@ -92,7 +93,7 @@ impl ConnectError {
 /// A connection to send one request on.
 #[derive(Debug)]
 enum Sender {
-    H1(H1),
+    H1(Box<H1>),
     H2(http2::SendRequest<Outgoing>),
 }
 
@@ -108,30 +109,34 @@ pub(crate) struct Connection {
     pub asked_for_certificate: bool,
 }
 
-/// A connection in use. Returned to the pool once its response is read to the end, otherwise
-/// closed.
+/// An HTTP/1.1 connection in use. Returned to the pool once its response is read to the end,
+/// otherwise closed.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pool: Arc<Pool>,
-    key: PoolKey,
-    /// `None` for HTTP/2, which stays in the pool while in use.
-    connection: Option<(H1, SocketAddr)>,
+    idle: Idle,
 }
 
-impl Lease {
-    /// Returns the connection, after its response was read to the end.
-    pub(crate) fn give_back(mut self) {
-        if let Some((sender, address)) = self.connection.take()
-            && !sender.is_closed()
-        {
-            self.pool.put(self.key, Idle { sender, address, since: Instant::now() });
+impl Leased for Lease {
+    fn driven(&mut self) -> Option<&mut H1> {
+        Some(&mut *self.idle.sender).filter(|connection| connection.is_driven())
+    }
+
+    fn give_back(mut self) {
+        if !self.idle.sender.has_ended() {
+            self.idle.since = Instant::now();
+            self.pool.put(self.idle);
         }
     }
 }
 
+/// A response's body, which gives its connection back to the pool at its end.
+pub(crate) type Answer = Driving<Lease>;
+
 #[derive(Debug)]
 struct Idle {
-    sender: H1,
+    sender: Box<H1>,
+    key: PoolKey,
     address: SocketAddr,
     since: Instant,
 }
@@ -157,6 +162,8 @@ struct PoolState {
     only: HashMap<(Host, u16), Version>,
     /// Nothing was here to expire, and [`Pool::occupied`] waits until something is.
     is_at_rest: bool,
+    /// Origins known to send many header fields.
+    many_fields: HashSet<(Host, u16)>,
 }
 
 impl PoolState {
@@ -169,6 +176,7 @@ impl PoolState {
             dialling: HashMap::new(),
             only: HashMap::new(),
             is_at_rest: false,
+            many_fields: HashSet::new(),
         }
     }
 }
@@ -224,12 +232,9 @@ impl Pool {
             state.shared.remove(key);
             self.gauge(&state);
         }
-        let PoolState { idle, count, shared, .. } = &mut *state;
-        let queue = idle.get_mut(key)?;
+        drop(state);
         // The most recently used one is the least likely to be closed.
-        while let Some(idle) = queue.pop_back() {
-            *count -= 1;
-            self.metrics.pool_idle(*count + shared.len());
+        while let Some(mut idle) = self.pop(key) {
             if idle.since.elapsed() < IDLE && idle.sender.is_ready() {
                 self.metrics.pool_reused();
                 return Some(Connection {
@@ -240,8 +245,21 @@ impl Pool {
                 });
             }
         }
-        idle.remove(key);
         None
+    }
+
+    fn pop(&self, key: &PoolKey) -> Option<Idle> {
+        let mut state = self.lock();
+        if key.generation() != state.generation {
+            return None;
+        }
+        let popped = state.idle.get_mut(key)?.pop_back();
+        match &popped {
+            Some(_) => state.count -= 1,
+            None => drop(state.idle.remove(key)),
+        }
+        self.gauge(&state);
+        popped
     }
 
     /// Whether the pool probably has a connection for a request.
@@ -251,12 +269,12 @@ impl Pool {
             || state.idle.get(key).is_some_and(|queue| !queue.is_empty())
     }
 
-    fn put(&self, key: PoolKey, idle: Idle) {
+    fn put(&self, idle: Idle) {
         let mut state = self.lock();
-        if key.generation() != state.generation || state.count >= MOST_IDLE {
+        if idle.key.generation() != state.generation || state.count >= MOST_IDLE {
             return;
         }
-        let queue = state.idle.entry(key).or_default();
+        let queue = state.idle.entry(idle.key.clone()).or_default();
         if queue.len() < MOST_PER_KEY {
             queue.push_back(idle);
             state.count += 1;
@@ -291,7 +309,7 @@ impl Pool {
         let PoolState { idle, count, shared, dialling, .. } = &mut *state;
         idle.retain(|_, queue| {
             let before = queue.len();
-            queue.retain(|idle| idle.since.elapsed() < IDLE && !idle.sender.is_closed());
+            queue.retain_mut(|idle| idle.since.elapsed() < IDLE && !idle.sender.is_closed());
             *count -= before - queue.len();
             !queue.is_empty()
         });
@@ -339,7 +357,7 @@ impl Pool {
         }
         let h2 = self.speaks(key, h2);
         if !h2 {
-            return self.dial(policy, key, false).await;
+            return Box::pin(self.dial(policy, key, false)).await;
         }
         let lock = {
             let mut state = self.lock();
@@ -351,7 +369,7 @@ impl Pool {
         if let Some(connection) = self.take(key, true) {
             return Ok(connection);
         }
-        self.dial(policy, key, self.speaks(key, true)).await
+        Box::pin(self.dial(policy, key, self.speaks(key, true))).await
     }
 
     /// A new connection for a request that failed on a pooled one.
@@ -361,7 +379,7 @@ impl Pool {
         key: &PoolKey,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
-        self.dial(policy, key, self.speaks(key, h2)).await
+        Box::pin(self.dial(policy, key, self.speaks(key, h2))).await
     }
 
     /// Whether to offer HTTP/2: as wanted, unless the origin is known to support only the other
@@ -382,6 +400,28 @@ impl Pool {
             state.only.clear();
         }
         state.only.insert((key.host.clone(), key.port), version);
+    }
+
+    /// Begins HTTP/1.1 on a connection.
+    async fn h1<S>(&self, stream: S, key: &PoolKey) -> hyper::Result<Sender>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let origin = (key.host.clone(), key.port);
+        let many_fields = self.lock().many_fields.contains(&origin);
+        Ok(Sender::H1(Box::new(H1::handshake(stream, many_fields).await?)))
+    }
+
+    fn remember_many_fields(&self, key: &PoolKey) {
+        let mut state = self.lock();
+        if state.many_fields.len() >= MOST_REMEMBERED {
+            state.many_fields.clear();
+        }
+        state.many_fields.insert((key.host.clone(), key.port));
+        if let Some(queue) = state.idle.remove(key) {
+            state.count -= queue.len();
+            self.gauge(&state);
+        }
     }
 
     /// Dials a new connection, and shares it if it uses HTTP/2.
@@ -419,7 +459,7 @@ impl Pool {
         let stream = Forgiving::new(dialed.stream);
         let handshake = async {
             match key.scheme {
-                Scheme::Http => Ok((Sender::H1(H1::handshake(stream).await?), false)),
+                Scheme::Http => Ok((self.h1(stream, key).await?, false)),
                 Scheme::Https => self.tls(stream, key, h2).await,
             }
         };
@@ -456,7 +496,10 @@ impl Pool {
             HandshakeContext { governed: key.is_governed(), asked_for_certificate: asked };
         let stream = stream.map_err(|error| explain(&error, attempt))?;
         let negotiated_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((speak(stream, negotiated_h2).await?, asked))
+        if negotiated_h2 {
+            return Ok((h2_sender(stream).await?, asked));
+        }
+        Ok((self.h1(stream, key).await?, asked))
     }
 
     /// Keeps a connection that was not dialled.
@@ -470,17 +513,18 @@ impl Pool {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match speak(stream, h2).await? {
+        let sender = if h2 { h2_sender(stream).await? } else { self.h1(stream, &key).await? };
+        match sender {
             Sender::H1(mut sender) => {
                 sender.ready().await?;
-                self.put(key, Idle { sender, address, since: Instant::now() });
+                self.put(Idle { sender, key, address, since: Instant::now() });
             }
             Sender::H2(sender) => self.share(&key, sender, address),
         }
         Ok(())
     }
 
-    /// Sends a request. On success, give the lease back once the response is read.
+    /// Sends a request. Its connection is used again once the response is read to the end.
     ///
     /// # Errors
     /// Tells whether the request may be retried on another connection.
@@ -489,18 +533,30 @@ impl Pool {
         connection: Connection,
         key: &PoolKey,
         request: http::Request<Outgoing>,
-    ) -> Result<(http::Response<hyper::body::Incoming>, Lease), SendError> {
-        let (pool, key, address) = (self.clone(), key.clone(), connection.address);
+    ) -> Result<http::Response<Answer>, SendError> {
         match connection.sender {
             Sender::H1(mut sender) => {
-                let response = sender.send(request, connection.used).await?;
-                Ok((response, Lease { pool, key, connection: Some((sender, address)) }))
+                let response = sender.send(request, connection.used).await;
+                let response = response.inspect_err(|failed| {
+                    if failed.many_fields {
+                        self.remember_many_fields(key);
+                    }
+                })?;
+                let (key, address) = (key.clone(), connection.address);
+                let idle = Idle { sender, key, address, since: Instant::now() };
+                let lease = Lease { pool: self.clone(), idle };
+                Ok(response.map(|body| Answer::new(body, Some(lease))))
             }
             Sender::H2(mut sender) => match sender.try_send_request(request).await {
-                Ok(response) => Ok((response, Lease { pool, key, connection: None })),
+                Ok(response) => Ok(response.map(|body| Answer::new(body, None))),
                 Err(mut failed) => {
                     let unsent = failed.take_message();
-                    Err(SendError { error: failed.into_error(), unsent, stale: false })
+                    Err(SendError {
+                        error: failed.into_error(),
+                        unsent,
+                        stale: false,
+                        many_fields: false,
+                    })
                 }
             },
         }
@@ -515,13 +571,10 @@ impl Connection {
 }
 
 /// Begins HTTP on a connection.
-async fn speak<S>(stream: S, h2: bool) -> hyper::Result<Sender>
+async fn h2_sender<S>(stream: S) -> hyper::Result<Sender>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !h2 {
-        return Ok(Sender::H1(H1::handshake(stream).await?));
-    }
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

@@ -32,7 +32,9 @@ fn key(generation: Generation, credential: Option<usize>) -> PoolKey {
 async fn lease(pool: &Arc<Pool>, key: &PoolKey, connection: Connection) -> Lease {
     let Sender::H1(mut sender) = connection.sender else { panic!("HTTP/2 is shared, not leased") };
     sender.ready().await.unwrap();
-    Lease { pool: pool.clone(), key: key.clone(), connection: Some((sender, connection.address)) }
+    let idle =
+        Idle { sender, key: key.clone(), address: connection.address, since: Instant::now() };
+    Lease { pool: pool.clone(), idle }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! [`Deny`], and repeats only the request's host, method and path, so that no key is reflected.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode, Version};
 use interceptor_policy::Deny;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::super::dialect;
 use crate::audit::RequestId;
 
 /// The header that distinguishes the interceptor's refusals from an origin's responses.
-pub(crate) const DECISION_HEADER: &str = "x-interceptor-decision";
+pub(crate) const DECISION_HEADER: HeaderName = HeaderName::from_static("x-interceptor-decision");
 
 #[derive(Serialize)]
 struct Envelope<'a> {

@@ -202,21 +202,21 @@ pub(super) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response
 
 /// Reports the failure of a request that was allowed. The record may be more specific than the
 /// response.
-pub(super) fn failed(mut flight: Flight<'_>, failure: Broken) -> Response<Download> {
+pub(super) fn failed(mut flight: Box<Flight<'_>>, failure: Broken) -> Response<Download> {
     let Broken { deny, ends } = failure;
     flight.exchange.failed(&deny, ends);
     told(flight, &deny)
 }
 
 /// Reports that too many keys have come back to the sandbox.
-pub(super) fn too_many(flight: Flight<'_>, error: TooManyEchoes) -> Response<Download> {
+pub(super) fn too_many(flight: Box<Flight<'_>>, error: TooManyEchoes) -> Response<Download> {
     let message = format!("the answer from `{}` was not passed on: {error}", flight.host());
     // The policy permits the request and the origin received it, so it stays recorded as allowed.
     told(flight, &refusal(Reason::LimitExceeded, message))
 }
 
 /// Tells the sandbox, whatever the record says.
-fn told(flight: Flight<'_>, deny: &Deny) -> Response<Download> {
+fn told(flight: Box<Flight<'_>>, deny: &Deny) -> Response<Download> {
     let (parts, uri) = (&flight.parts, flight.uri());
     let host = flight.host().to_string();
     let credential =

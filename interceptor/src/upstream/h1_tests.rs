@@ -1,0 +1,150 @@
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::mpsc;
+
+use super::super::body::{Carriage, RequestBody};
+use super::*;
+
+/// A body that is as long as somebody sends.
+#[derive(Debug)]
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_closed() && self.0.is_empty()
+    }
+}
+
+impl RequestBody for Pieces {
+    fn carried(&mut self, _: Carriage) {}
+}
+
+fn request() -> (mpsc::Sender<Bytes>, Request<Outgoing>) {
+    let (send, pieces) = mpsc::channel(1);
+    let body: Outgoing = Box::new(Pieces(pieces));
+    (send, Request::post("/").header("host", "a").body(body).unwrap())
+}
+
+fn empty() -> Request<Outgoing> {
+    let (_, request) = request();
+    request
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// A connection, and its origin.
+async fn connection(many_fields: bool) -> (H1, DuplexStream) {
+    let (ours, origin) = duplex(1024);
+    (H1::handshake(ours, many_fields).await.unwrap(), origin)
+}
+
+/// Reads a head.
+async fn head(origin: &mut DuplexStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(origin.read_u8().await.unwrap());
+    }
+    head
+}
+
+async fn whole(h1: &mut H1, response: Response<Incoming>) -> Bytes {
+    let mut body = response.into_body();
+    let mut all = Vec::new();
+    loop {
+        let frame = poll_fn(|cx| {
+            h1.drive(cx);
+            Pin::new(&mut body).poll_frame(cx)
+        });
+        match frame.await {
+            Some(frame) => all.extend_from_slice(frame.unwrap().data_ref().unwrap()),
+            None => return all.into(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_response_drives_its_connection() {
+    let (mut h1, mut origin) = connection(false).await;
+    for round in 0..3 {
+        assert!(round == 0 || h1.is_ready());
+        let serve = async {
+            head(&mut origin).await;
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 4096\r\n\r\n";
+            origin.write_all(response).await.unwrap();
+            origin.write_all(&[b'x'; 4096]).await.unwrap();
+        };
+        let ask = async {
+            let response = h1.send(empty(), round > 0).await.unwrap();
+            whole(&mut h1, response).await
+        };
+        let ((), body) = tokio::join!(serve, ask);
+        assert_eq!(body, [b'x'; 4096][..]);
+        assert_eq!(tasks(), 0);
+    }
+    // What the origin does to one that is idle is noticed before it is used again.
+    assert!(!h1.is_closed());
+    drop(origin);
+    assert!(h1.is_closed() && !h1.is_ready());
+}
+
+#[tokio::test]
+async fn a_body_that_outlasts_the_head_of_its_response_goes_on_unread() {
+    let (mut h1, mut origin) = connection(false).await;
+    let (pieces, request) = request();
+    let early = async {
+        head(&mut origin).await;
+        origin.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await.unwrap();
+    };
+    let ((), response) = tokio::join!(early, h1.send(request, false));
+    let response = response.unwrap();
+    assert!(!h1.is_driven(), "nobody need read the response for its request to be sent");
+    for _ in 0..16 {
+        pieces.send(Bytes::from_static(&[b'x'; 1024])).await.unwrap();
+        let mut chunk = [0; "400\r\n".len() + 1024 + "\r\n".len()];
+        origin.read_exact(&mut chunk).await.unwrap();
+    }
+    drop(pieces);
+    origin.write_all(b"ok").await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dropped_closes_in_good_order() {
+    let (h1, mut origin) = connection(false).await;
+    drop(h1);
+    assert_eq!(origin.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn many_header_fields_are_asked_for_again_and_then_taken() {
+    let fields = |number| {
+        let fields: String = (0..number).map(|field| format!("x-{field}: 1\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{fields}\r\n")
+    };
+    for (many, sent, passes) in [(false, 99, true), (false, 150, false), (true, 150, true)] {
+        let (mut h1, mut origin) = connection(many).await;
+        let text = fields(sent);
+        let serve = async {
+            head(&mut origin).await;
+            // What is refused is not read to its end.
+            assert!(origin.write_all(text.as_bytes()).await.is_ok() || !passes);
+        };
+        let ((), response) = tokio::join!(serve, h1.send(empty(), false));
+        match response {
+            Ok(response) => assert!(passes && response.headers().len() == sent + 1),
+            Err(failed) => assert!(!passes && failed.many_fields && failed.stale),
+        }
+    }
+}
