@@ -442,10 +442,12 @@ fn ctl_makes_shows_changes_and_removes_sandboxes_of_the_real_daemon() {
             .args(daemon.arguments(&["ctl", "audit", "web", "--kind", "request"]))
             .stdout(Stdio::piped());
         let mut follow = Ended(follow.spawn().unwrap());
-        let mut lines = BufReader::new(follow.0.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(follow.0.stdout.take().unwrap()).lines();
         let deadline = Instant::now() + PATIENCE;
         let followed = std::thread::scope(|scope| {
-            let first = scope.spawn(move || lines.next().unwrap().unwrap());
+            // What is kept comes first.
+            let second = |line: &String| line.contains("denied.test/second");
+            let first = scope.spawn(move || lines.map(Result::unwrap).find(second).unwrap());
             // It must be following by then, so repeat requests until it reports one.
             while !first.is_finished() && Instant::now() < deadline {
                 daemon.shell("curl -s http://denied.test/second");

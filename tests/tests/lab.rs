@@ -181,7 +181,10 @@ fn a_command_that_fails_is_swept_too() {
     let outcome = lab.sandbox(&json!({})).shell("exit 3");
     assert_eq!((outcome.code(), lab.judge()), (Some(3), vec![]));
     let sweep = std::fs::read_dir(lab.work()).unwrap().map(|entry| entry.unwrap().path());
-    let sweep: Vec<_> = sweep.filter(|path| path.extension().is_none()).collect();
+    let is_sweep = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sweep-"))
+    };
+    let sweep: Vec<_> = sweep.filter(is_sweep).collect();
     assert_eq!(sweep.len(), 1, "{sweep:?}");
     std::fs::write(&sweep[0], "\n== /proc/net/dev\n eth0: 1\n").unwrap();
     assert!(lab.judge()[0].contains("network device \"eth0\""), "{:?}", lab.judge());

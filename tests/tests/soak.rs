@@ -130,7 +130,7 @@ impl Daemon {
 
     /// One request to the control API: status and body.
     fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let body = body.to_string();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let head = format!(
@@ -138,10 +138,12 @@ impl Daemon {
              application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(body.as_bytes()).unwrap();
+        // In one piece: a server that closes before it has read a body resets the connection.
+        stream.write_all((head + &body).as_bytes()).unwrap();
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        if let Err(error) = stream.read_to_string(&mut answer) {
+            panic!("{method} {path}: {error} after {answer:?}");
+        }
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, serde_json::from_str(body).unwrap_or(Value::Null))

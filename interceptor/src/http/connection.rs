@@ -53,17 +53,13 @@ where
     let context = Arc::new(context);
     let _over = context.over.clone().drop_guard();
     let _cut = Cut { context: context.clone(), notes };
-    let (stop, close) = (context.sandbox.stopping(), context.close.clone());
     let ends = Aside::new(async {
         tokio::select! {
             () = context.activity.silence(limits.idle_timeout) => {
                 context.activity.end(Reason::IdleTimeout);
                 tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
             }
-            () = stop.cancelled() => {}
-            () = close.cancelled() => {
-                tracing::debug!("a connection was closed: a new policy does not permit its host");
-            }
+            () = ordered_to_end(context.sandbox.stopping(), context.close.clone()) => {}
         }
     });
     tokio::select! {
@@ -174,8 +170,8 @@ where
     let (most_bytes, _) = most(&limits);
     let outdated = context.outdated.clone();
     let context = Arc::new(context);
-    let (stop, drain) = (context.sandbox.stopping(), context.sandbox.draining());
-    let close = context.close.clone();
+    let drain = context.sandbox.draining();
+    let ends = ordered_to_end(context.sandbox.stopping(), context.close.clone());
     let streams = Streams::new(context.sandbox.clone());
     let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
     let begun = CancellationToken::new();
@@ -229,18 +225,21 @@ where
             }
         }
     };
-    let ends = Aside::new(async {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = close.cancelled() => {
-                tracing::debug!("a connection was closed: a new policy does not permit its host");
-            }
-        }
-    });
+    let ends = Aside::new(ends);
     tokio::select! {
         biased;
         ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
         () = ends => {}
+    }
+}
+
+/// Waits until the connection must end because the sandbox does or a new policy says so.
+async fn ordered_to_end(stop: CancellationToken, close: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = close.cancelled() => {
+            tracing::debug!("a connection was closed: a new policy does not permit its host");
+        }
     }
 }
 

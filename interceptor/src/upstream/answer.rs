@@ -1,5 +1,5 @@
-//! The body of an origin's response, which drives its connection while it is read, and gives it back
-//! to the pool at its end.
+//! The body of an origin's response, which drives its connection while it is read, and gives it
+//! back to the pool at its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};

@@ -35,16 +35,13 @@ pub(crate) struct SendError {
     pub error: hyper::Error,
     /// The request, if none of it was sent: it can be retried on another connection.
     pub unsent: Option<Request<Outgoing>>,
-    /// Whether a connection like a new one may bring a response: a reused one ended before the
-    /// first byte of this one, or this one had more header fields than were expected.
+    /// Whether a new connection may bring a response: a reused one ended before the first byte of
+    /// this one.
     pub stale: bool,
-    /// Whether it had more header fields than were expected.
-    pub many_fields: bool,
 }
 
-/// How many header fields a response may have where an origin was found to send many. Elsewhere
-/// hyper's own limit of 100 holds, because a limit of one's own costs four allocations a response.
-const MANY_FIELDS: usize = 256;
+/// How many header fields a response may have.
+const MOST_FIELDS: usize = 256;
 
 /// What moves a connection when it is polled.
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -64,7 +61,6 @@ pub(crate) struct H1 {
     seen: Arc<Seen>,
     /// `None` once it has ended or has a task of its own.
     driver: Option<Driver>,
-    many_fields: bool,
 }
 
 impl fmt::Debug for H1 {
@@ -74,26 +70,22 @@ impl fmt::Debug for H1 {
 }
 
 impl H1 {
-    /// Begins HTTP/1.1 on a connection to an origin that is known to send many header fields, or
-    /// not.
-    pub(super) async fn handshake<S>(stream: S, many_fields: bool) -> hyper::Result<H1>
+    /// Begins HTTP/1.1 on a connection.
+    pub(super) async fn handshake<S>(stream: S) -> hyper::Result<H1>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let seen = Arc::new(Seen::default());
         let stream = TokioIo::new(Listening { stream, seen: seen.clone() });
-        let mut builder = http1::Builder::new();
-        if many_fields {
-            builder.max_headers(MANY_FIELDS);
-        }
-        let (sender, connection) = builder.handshake(stream).await?;
+        let (sender, connection) =
+            http1::Builder::new().max_headers(MOST_FIELDS).handshake(stream).await?;
         // Ends when the sender is dropped and the response read, or when the origin closes.
         let driver = Box::pin(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(H1 { sender, seen, driver: Some(driver), many_fields })
+        Ok(H1 { sender, seen, driver: Some(driver) })
     }
 
     /// Moves the connection as far as it goes.
@@ -184,8 +176,7 @@ impl H1 {
                     && unsent.is_none()
                     && has_ended(&error)
                     && !self.seen.heard.load(Ordering::Relaxed);
-                let many_fields = error.is_parse_too_large() && !self.many_fields;
-                Err(SendError { error, unsent, stale: stale || many_fields, many_fields })
+                Err(SendError { error, unsent, stale })
             }
         }
     }

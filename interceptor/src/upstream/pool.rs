@@ -7,7 +7,7 @@
 //! It keeps only connections made under the current rules. A connection in use or being dialled
 //! when the rules are replaced serves its request and is not kept afterwards.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -162,8 +162,6 @@ struct PoolState {
     only: HashMap<(Host, u16), Version>,
     /// Nothing was here to expire, and [`Pool::occupied`] waits until something is.
     is_at_rest: bool,
-    /// Origins known to send many header fields.
-    many_fields: HashSet<(Host, u16)>,
 }
 
 impl PoolState {
@@ -176,7 +174,6 @@ impl PoolState {
             dialling: HashMap::new(),
             only: HashMap::new(),
             is_at_rest: false,
-            many_fields: HashSet::new(),
         }
     }
 }
@@ -402,28 +399,6 @@ impl Pool {
         state.only.insert((key.host.clone(), key.port), version);
     }
 
-    /// Begins HTTP/1.1 on a connection.
-    async fn h1<S>(&self, stream: S, key: &PoolKey) -> hyper::Result<Sender>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let origin = (key.host.clone(), key.port);
-        let many_fields = self.lock().many_fields.contains(&origin);
-        Ok(Sender::H1(Box::new(H1::handshake(stream, many_fields).await?)))
-    }
-
-    fn remember_many_fields(&self, key: &PoolKey) {
-        let mut state = self.lock();
-        if state.many_fields.len() >= MOST_REMEMBERED {
-            state.many_fields.clear();
-        }
-        state.many_fields.insert((key.host.clone(), key.port));
-        if let Some(queue) = state.idle.remove(key) {
-            state.count -= queue.len();
-            self.gauge(&state);
-        }
-    }
-
     /// Dials a new connection, and shares it if it uses HTTP/2.
     pub(crate) async fn dial(
         self: &Arc<Pool>,
@@ -459,7 +434,7 @@ impl Pool {
         let stream = Forgiving::new(dialed.stream);
         let handshake = async {
             match key.scheme {
-                Scheme::Http => Ok((self.h1(stream, key).await?, false)),
+                Scheme::Http => Ok((h1_sender(stream).await?, false)),
                 Scheme::Https => self.tls(stream, key, h2).await,
             }
         };
@@ -499,7 +474,7 @@ impl Pool {
         if negotiated_h2 {
             return Ok((h2_sender(stream).await?, asked));
         }
-        Ok((self.h1(stream, key).await?, asked))
+        Ok((h1_sender(stream).await?, asked))
     }
 
     /// Keeps a connection that was not dialled.
@@ -513,7 +488,7 @@ impl Pool {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let sender = if h2 { h2_sender(stream).await? } else { self.h1(stream, &key).await? };
+        let sender = if h2 { h2_sender(stream).await? } else { h1_sender(stream).await? };
         match sender {
             Sender::H1(mut sender) => {
                 sender.ready().await?;
@@ -536,12 +511,7 @@ impl Pool {
     ) -> Result<http::Response<Answer>, SendError> {
         match connection.sender {
             Sender::H1(mut sender) => {
-                let response = sender.send(request, connection.used).await;
-                let response = response.inspect_err(|failed| {
-                    if failed.many_fields {
-                        self.remember_many_fields(key);
-                    }
-                })?;
+                let response = sender.send(request, connection.used).await?;
                 let (key, address) = (key.clone(), connection.address);
                 let idle = Idle { sender, key, address, since: Instant::now() };
                 let lease = Lease { pool: self.clone(), idle };
@@ -551,12 +521,7 @@ impl Pool {
                 Ok(response) => Ok(response.map(|body| Answer::new(body, None))),
                 Err(mut failed) => {
                     let unsent = failed.take_message();
-                    Err(SendError {
-                        error: failed.into_error(),
-                        unsent,
-                        stale: false,
-                        many_fields: false,
-                    })
+                    Err(SendError { error: failed.into_error(), unsent, stale: false })
                 }
             },
         }
@@ -568,6 +533,14 @@ impl Connection {
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self.sender, Sender::H2(_))
     }
+}
+
+/// Begins HTTP/1.1 on a connection.
+async fn h1_sender<S>(stream: S) -> hyper::Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Ok(Sender::H1(Box::new(H1::handshake(stream).await?)))
 }
 
 /// Begins HTTP on a connection.

@@ -111,15 +111,20 @@ impl Lab {
         let runs = self.runs.lock().expect("no test thread panicked");
         let records =
             || runs.iter().flat_map(|run| &run.audit).filter(|record| record.kind == "request");
-        let mut allowed: Vec<String> =
-            records().filter(|r| r.is_request("allow")).map(Record::line).collect();
+        let mut allowed: Vec<String> = records()
+            .filter(|r| r.is_request("allow") && !is_given_up(r))
+            .map(Record::line)
+            .collect();
         allowed
             .retain(|line| !leniency.unseen.iter().any(|host| line.contains(&format!(" {host}/"))));
         // If the origin's answer to a permitted request fails, the record is a refusal for the
-        // origin's fault, and the origin may or may not have parsed the request.
+        // origin's fault, and the origin may or may not have parsed the request. The same holds if
+        // the client gave up before the answer.
         let failed = |record: &&Record| {
+            let reason = record.reason.as_deref();
             record.is_request("deny")
-                && record.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"))
+                && reason.is_some_and(|reason| reason.starts_with("upstream_"))
+                || is_given_up(record)
         };
         let mut faults: BTreeMap<String, usize> = BTreeMap::new();
         for record in records().filter(failed) {
@@ -161,6 +166,13 @@ impl Lab {
             ));
         }
     }
+}
+
+/// Whether the client gave a permitted request up before it was answered.
+fn is_given_up(record: &Record) -> bool {
+    record.is_request("allow")
+        && record.reason.as_deref() == Some("aborted")
+        && record.status.is_none()
 }
 
 /// Something that a sandbox left behind.

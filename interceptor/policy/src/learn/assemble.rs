@@ -60,7 +60,7 @@ impl<'a> Draft<'a> {
             refused,
         };
         draft.credentials(base, catalogue)?;
-        draft.endpoints(catalogue)?;
+        draft.endpoints(base, catalogue)?;
         draft.network(observed, base_policy, catalogue)?;
         draft.comment_on_all();
         Ok(draft)
@@ -90,7 +90,11 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds the endpoint rules of each credential.
-    fn endpoints(&mut self, catalogue: &Catalogue) -> Result<(), Vec<Problem>> {
+    fn endpoints(
+        &mut self,
+        base: Option<&Value>,
+        catalogue: &Catalogue,
+    ) -> Result<(), Vec<Problem>> {
         let policy = compiled(&self.document, catalogue)?;
         // What the network refuses reaches no endpoint rule.
         let reached: BTreeSet<_> =
@@ -110,6 +114,7 @@ impl<'a> Draft<'a> {
                 .refused
                 .iter()
                 .filter(|subject| reached.contains(&(&subject.host, subject.port)))
+                .filter(|subject| !judged_by_another(subject, &credential.name, base, catalogue))
                 .filter_map(|subject| call(subject, &policy, id))
                 .filter(|call| !permitted.contains_key(call))
                 .collect();
@@ -227,6 +232,21 @@ impl<'a> Draft<'a> {
         }
         !allowed.is_empty()
     }
+}
+
+/// Whether the request presented a credential other than this one, so that this one's rules do not
+/// judge it: what the base or the catalogue knows can be made part of the policy.
+fn judged_by_another(
+    subject: &Subject,
+    credential: &str,
+    base: Option<&Value>,
+    catalogue: &Catalogue,
+) -> bool {
+    let Some(name) = subject.credential.as_deref().filter(|name| *name != credential) else {
+        return false;
+    };
+    let in_base = |field: &str| base.and_then(|base| base.get(field)?.get(name)).is_some();
+    in_base("credentials_v2") || in_base("credentials") || catalogue.service(name).is_some()
 }
 
 /// The method and path of a request that the credential's rules judge.
