@@ -1,6 +1,8 @@
 //! The HTTP/1.1 filter: hyper and an independent reader based on httparse see the same requests in
 //! its output, and the output is the same however the input is cut.
 
+#[path = "../src/http/linger.rs"]
+mod linger;
 #[allow(dead_code, reason = "the target uses a part")]
 #[path = "../src/http/strict/mod.rs"]
 mod strict;

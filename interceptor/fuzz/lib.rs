@@ -23,3 +23,6 @@ mod sandbox;
 #[allow(dead_code, reason = "the targets use a part")]
 #[path = "../src/words.rs"]
 mod words;
+#[allow(dead_code, unused_macros, unused_imports, reason = "the targets use a part")]
+#[path = "../src/wrapped.rs"]
+mod wrapped;

@@ -9,7 +9,7 @@
 //! - `judge`: which host a request is for (`authority`, `base_url`) and whether it is permitted.
 //! - `flight`: a judged request with everything its forwarding needs.
 //! - `forward`: sends the judged request to its origin. It is rebuilt with the real key
-//!   ([`inject`]), without headers that would hide the response from redaction (`offers`), and for
+//!   (`inject`), without headers that would hide the response from redaction (`offers`), and for
 //!   the protocol of its connection (`address`). `upload`, `trailers`, `sending`: its body, counted
 //!   and limited, never buffered whole.
 //! - `respond`: brings the response back, with real keys removed ([`redact`]). `body`: its body, as

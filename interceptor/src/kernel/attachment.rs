@@ -118,7 +118,7 @@ impl Attachment {
     /// Pins the programs under a new directory, which must be on a bpffs (see [`super::bpffs`]), so
     /// that they stay on the cgroup when this process dies. Dropping the attachment still detaches
     /// them and removes the directory; after a crash, [`super::remove_pins`] or
-    /// [`super::Enforcer::attach_over`] does.
+    /// [`super::Enforcer::attach_pinned`] does.
     ///
     /// # Errors
     ///
