@@ -182,7 +182,8 @@ fn a_command_that_fails_is_swept_too() {
     assert_eq!((outcome.code(), lab.judge()), (Some(3), vec![]));
     let sweep = std::fs::read_dir(lab.work()).unwrap().map(|entry| entry.unwrap().path());
     let is_sweep = |path: &std::path::PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sweep-"))
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("sweep-") && path.extension().is_none()
     };
     let sweep: Vec<_> = sweep.filter(is_sweep).collect();
     assert_eq!(sweep.len(), 1, "{sweep:?}");

@@ -24,7 +24,10 @@ const FILE: &str = "interceptor.jsonc";
 pub(in crate::cli) struct Learning {
     /// Permit any public host and the keys that are set, and write the policy that the command
     /// needed [to interceptor.jsonc, without -o].
-    #[arg(long, conflicts_with = "policy")]
+    #[arg(
+        long,
+        conflicts_with_all = ["policy", "agent", "allow", "deny", "profile", "key"]
+    )]
     learn: bool,
     /// Where to write it.
     #[command(flatten)]
