@@ -20,6 +20,15 @@ use crate::recorded::{Subject, Traffic};
 /// The fields that are learnt anew.
 const LEARNT: [&str; 4] = ["network", "network_profile", "credentials", "credentials_v2"];
 
+/// What is to be learnt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Aim {
+    /// Permit what was refused for want of a rule.
+    pub(super) include_refused: bool,
+    /// Permit what was permitted even where that covers something refused.
+    pub(super) wide: bool,
+}
+
 /// A document, and what it was made from.
 pub(super) struct Draft<'a> {
     pub(super) document: Value,
@@ -34,10 +43,10 @@ impl<'a> Draft<'a> {
         base: Option<&Value>,
         base_policy: Option<&Policy>,
         catalogue: &Catalogue,
-        include_refused: bool,
+        aim: Aim,
     ) -> Result<Draft<'a>, Vec<Problem>> {
         let included = |verdict: Verdict| {
-            verdict == Verdict::Permitted || (include_refused && verdict == Verdict::Unlisted)
+            verdict == Verdict::Permitted || (aim.include_refused && verdict == Verdict::Unlisted)
         };
         let mut permitted: Vec<(&Subject, &Usage)> = Vec::new();
         let mut refused = Vec::new();
@@ -60,7 +69,7 @@ impl<'a> Draft<'a> {
             refused,
         };
         draft.credentials(base, catalogue)?;
-        draft.endpoints(base, catalogue)?;
+        draft.endpoints(base, catalogue, aim.wide)?;
         draft.network(observed, base_policy, catalogue)?;
         draft.comment_on_all();
         Ok(draft)
@@ -94,6 +103,7 @@ impl<'a> Draft<'a> {
         &mut self,
         base: Option<&Value>,
         catalogue: &Catalogue,
+        wide: bool,
     ) -> Result<(), Vec<Problem>> {
         let policy = compiled(&self.document, catalogue)?;
         // What the network refuses reaches no endpoint rule.
@@ -118,7 +128,7 @@ impl<'a> Draft<'a> {
                 .filter_map(|subject| call(subject, &policy, id))
                 .filter(|call| !permitted.contains_key(call))
                 .collect();
-            let rules = rules::rules(&permitted, &refused);
+            let rules = rules::rules(&permitted, &refused, wide);
             let pointer = child_pointer("/credentials_v2", &credential.name);
             self.comment_on_rules(&format!("{pointer}/endpoints"), &rules);
             let endpoints: Vec<Value> = rules

@@ -59,9 +59,27 @@ pub fn learn(
     catalogue: &Catalogue,
     include_refused: bool,
 ) -> Result<Learnt, Vec<Problem>> {
+    let learnt = attempt(observed, base, catalogue, include_refused, false)?;
+    if learnt.unkept.iter().all(|(_, permitted)| !permitted) {
+        return Ok(learnt);
+    }
+    // Rules may have been narrowed by what other credentials of the base refuse anyway.
+    let wider = attempt(observed, base, catalogue, include_refused, true)?;
+    Ok(if wider.unkept.is_empty() { wider } else { learnt })
+}
+
+/// Learns a policy once. With `wide`, a permitted request gets a rule even where that covers
+/// something refused.
+fn attempt(
+    observed: &Observations,
+    base: Option<&Value>,
+    catalogue: &Catalogue,
+    include_refused: bool,
+    wide: bool,
+) -> Result<Learnt, Vec<Problem>> {
     let base_policy = base.map(|base| compiled(base, catalogue)).transpose()?;
-    let mut draft =
-        assemble::Draft::new(observed, base, base_policy.as_ref(), catalogue, include_refused)?;
+    let aim = assemble::Aim { include_refused, wide };
+    let mut draft = assemble::Draft::new(observed, base, base_policy.as_ref(), catalogue, aim)?;
     let mut policy = compiled(&draft.document, catalogue)?;
     // What is refused by more than a missing rule needs a part of the base.
     let allowed: Vec<&Subject> =

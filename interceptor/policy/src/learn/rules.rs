@@ -21,10 +21,11 @@ pub(super) struct LearntRule {
 /// The patterns chosen for one method, or for any.
 type Chosen = BTreeMap<String, PathPattern>;
 
-/// The rules for a credential.
+/// The rules for a credential. With `wide`, every path that was permitted gets one.
 pub(super) fn rules(
     permitted: &BTreeMap<Call<'_>, Usage>,
     refused: &BTreeSet<Call<'_>>,
+    wide: bool,
 ) -> Vec<LearntRule> {
     let paths: BTreeSet<&CanonicalPath> = permitted.keys().map(|(_, path)| path).collect();
     let templates = template::templates(&paths);
@@ -45,7 +46,7 @@ pub(super) fn rules(
             .filter(|(other, _)| method.as_deref().is_none_or(|method| method == *other))
             .map(|(_, path)| path)
             .collect();
-        let patterns = choose(&paths, &refused, &templates);
+        let patterns = choose(&paths, &refused, &templates, wide);
         chosen.insert(method, needed(patterns, &paths));
     }
     let mut methods: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -75,11 +76,12 @@ pub(super) fn rules(
 }
 
 /// A pattern for each path, the most general that matches nothing refused. A path for which there
-/// is none is left out.
+/// is none is left out or, with `wide`, gets the one that matches the least.
 fn choose(
     paths: &[&CanonicalPath],
     refused: &[&CanonicalPath],
     templates: &HashMap<&CanonicalPath, Vec<String>>,
+    wide: bool,
 ) -> Chosen {
     let mut chosen = Chosen::new();
     let mut known: HashMap<String, Option<PathPattern>> = HashMap::new();
@@ -92,7 +94,15 @@ fn choose(
                 .or_insert_with(|| PathPattern::parse(text).ok().filter(fits));
             pattern.clone().filter(|pattern| pattern.matches(path))
         });
-        let pattern = general.or_else(|| template::exact(path).find(fits));
+        let least = || {
+            let covered =
+                |pattern: &PathPattern| refused.iter().filter(|path| pattern.matches(path)).count();
+            let own = texts.iter().filter_map(|text| PathPattern::parse(text).ok());
+            own.filter(|pattern| pattern.matches(path)).min_by_key(covered)
+        };
+        let pattern = general
+            .or_else(|| template::exact(path).find(fits))
+            .or_else(|| wide.then(least).flatten());
         chosen.extend(pattern.map(|pattern| (pattern.as_str().to_owned(), pattern)));
     }
     chosen
