@@ -7,6 +7,21 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Output as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The standard output of a command that succeeded.
+///
+/// # Panics
+/// If it failed, with all that it said.
+#[track_caller]
+pub fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
 /// Held while the user database changes: its tools do not wait for each other.
 static DATABASE: Mutex<()> = Mutex::new(());
 

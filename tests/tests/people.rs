@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use interceptor_tests::lab::Lab;
-use interceptor_tests::people::Account;
+use interceptor_tests::people::{Account, out, text};
 use interceptor_tests::sandbox::binary;
 
 /// What a command sees of who it is and where.
@@ -16,16 +16,6 @@ const SEEN: &str = "id -u; id -g; id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' ';
 
 /// The policy that permits any public host.
 const OPEN: &str = "--profile=unrestricted";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
 
 /// `interceptor run` with these words, typed by root without sudo.
 fn by_root(directory: &Path, words: &[&str]) -> Command {

@@ -5,19 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use interceptor_tests::lab::Lab;
-use interceptor_tests::people::Account;
+use interceptor_tests::people::{Account, out, text};
 use interceptor_tests::sandbox::binary;
 use serde_json::{Value, json};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
 
 /// A repository below the home with one commit.
 fn repository(account: &Account) {
@@ -34,7 +24,9 @@ fn run(account: &Account, directory: &str, script: &str) -> Output {
     let home = account.home().join("project");
     let (policy, audit) = (home.join("policy.json"), home.join("audit.jsonl"));
     let policy = ["--policy", policy.to_str().unwrap(), "--audit", audit.to_str().unwrap()];
-    let before = [directory, "sudo", interceptor.to_str().unwrap(), "run", "-q"];
+    // What an option adds must not show in the file.
+    let added = "--allow=added.test";
+    let before = [directory, "sudo", interceptor.to_str().unwrap(), "run", "-q", added];
     let words = [&before[..], &policy, &["--", "sh", "-c", script]].concat();
     account
         .run("export OWN_API_KEY=key-from-environment; cd \"$1\"; shift; \"$@\"; exit $?", &words)

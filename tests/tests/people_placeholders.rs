@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use interceptor_tests::lab::Lab;
-use interceptor_tests::people::Account;
+use interceptor_tests::people::{Account, out, text};
 use interceptor_tests::sandbox::binary;
 
 const POLICY: &str = r#"{ "credentials_v2": {
@@ -15,16 +15,6 @@ const POLICY: &str = r#"{ "credentials_v2": {
 } }"#;
 
 const SHOW: &str = "printenv ONE_API_KEY TWO_API_KEY";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
 
 fn command(account: &Account, key: &str, options: &[&str], script: &str) -> Command {
     let interceptor = binary("interceptor");

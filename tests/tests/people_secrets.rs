@@ -7,23 +7,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output};
 
 use interceptor_tests::lab::Lab;
-use interceptor_tests::people::Account;
+use interceptor_tests::people::{Account, out, text};
 use interceptor_tests::sandbox::binary;
 
 const SECRET: &str = "the-secret-of-this-test";
 
 /// Prints every readable file below the directories given that holds the secret.
 const SEARCH: &str = "grep -rl the-secret-of-this-test \"$@\" 2>/dev/null | sort; true";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
 
 /// The policy that permits any public host.
 const OPEN: &str = "--profile=unrestricted";

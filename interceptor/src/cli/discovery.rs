@@ -141,7 +141,7 @@ pub(super) fn hidden_settings(
 pub(super) fn read(person: &Person, path: &Path) -> anyhow::Result<Written> {
     let text = Zeroizing::new(person.act(|| Ok(policy_file::read(path)))??);
     let name = path.display().to_string();
-    Ok(Written { name, text, file: Some(path.to_owned()), is_trusted: false })
+    Ok(Written { name, text, own: None, file: Some(path.to_owned()), is_trusted: false })
 }
 
 fn exists(person: &Person, path: &Path) -> anyhow::Result<bool> {

@@ -29,7 +29,6 @@ mod notify;
 pub mod oci_hook;
 mod oci_supervisor;
 mod permits;
-#[allow(dead_code, reason = "the commands that keep files for a person come next")]
 mod person;
 pub mod policy_file;
 pub mod profiles;

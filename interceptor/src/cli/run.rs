@@ -446,7 +446,7 @@ fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
 /// The policy's file and its text without keys, if there is one and the other.
 fn shown_policy(rules: &setup::LoadedPolicy) -> Option<ShownPolicy> {
     let file = rules.file.as_deref()?;
-    let text = shown_policy::masked(file, rules)?;
+    let text = shown_policy::masked(rules)?;
     Some(ShownPolicy { path: Sent(file.to_owned()), text })
 }
 

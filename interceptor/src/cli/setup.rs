@@ -10,6 +10,7 @@ use interceptor_policy::redact::Redactor;
 use interceptor_policy::{
     BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem, strict_json,
 };
+use zeroize::Zeroizing;
 
 use super::person;
 use super::stable::Typed;
@@ -51,6 +52,8 @@ pub(super) struct LoadedPolicy {
     pub(super) secret_files: Vec<PathBuf>,
     /// Variables of the interceptor's environment that hold real keys.
     pub(super) key_variables: Vec<String>,
+    /// The text of the policy's file as it was read; it may hold keys.
+    pub(super) text: Zeroizing<String>,
     /// The policy's file, symlinks resolved.
     pub(super) file: Option<PathBuf>,
     /// The policy's file, if it contains no key.
@@ -117,7 +120,7 @@ fn load(
     typed: Option<&Typed<'_>>,
 ) -> anyhow::Result<LoadedPolicy> {
     let person = typed.map(|typed| typed.person);
-    let Written { name, text, file, is_trusted } = written;
+    let Written { name, text, own: as_read, file, is_trusted } = written;
     let report = interceptor_policy::check(&text, &registries::catalogue(None)?);
     let policy = report.policy.ok_or_else(|| match person {
         Some(_) => findings::invalid(&name, &text, &report.errors),
@@ -170,7 +173,17 @@ fn load(
     }
     let strict = strict_json(&text).unwrap_or_default();
     let kept = history::kept_policy(&name, history::kept_document(&strict, &policy, &keyring));
-    Ok(LoadedPolicy { policy, keyring, secret_files, key_variables, file, plain, trusted, kept })
+    Ok(LoadedPolicy {
+        policy,
+        keyring,
+        secret_files,
+        key_variables,
+        text: as_read.unwrap_or(text),
+        file,
+        plain,
+        trusted,
+        kept,
+    })
 }
 
 /// Checks that base URLs can work under a policy.

@@ -1,19 +1,15 @@
 //! The policy as the sandbox sees it, so that tools that walk a project find an ordinary file: its
 //! own text, with every key replaced by its placeholder.
 
-use std::path::Path;
-
 use interceptor_policy::{Document, KeySource};
-use zeroize::Zeroizing;
 
-use super::policy_file;
 use super::setup::LoadedPolicy;
 
-/// The text of a policy's file without keys; `None` in doubt.
-pub(super) fn masked(file: &Path, rules: &LoadedPolicy) -> Option<String> {
-    let text = Zeroizing::new(policy_file::read(file).ok()?);
-    let document = Document::parse(&text).ok()?.document;
-    // The file may have changed since the keys were loaded.
+/// The text of the policy's file without keys; `None` in doubt. It is the text that was read with
+/// the policy: the file may be another by now, and one that its user may not read.
+pub(super) fn masked(rules: &LoadedPolicy) -> Option<String> {
+    let text = &rules.text;
+    let document = Document::parse(text).ok()?.document;
     let known = |key: &KeySource| match key {
         KeySource::Literal(key) => rules.hold_key(key.expose().as_bytes()),
         _ => true,

@@ -165,7 +165,7 @@ fn join(written: Written, additions: &Additions, catalogue: &Catalogue) -> anyho
     if let Err(errors) = parsed {
         return Err(findings::invalid("the policy with the options", &text, &errors));
     }
-    Ok(Written { text, ..written })
+    Ok(Written { text, own: Some(written.text), ..written })
 }
 
 #[cfg(test)]

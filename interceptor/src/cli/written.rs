@@ -13,6 +13,8 @@ pub(super) struct Written {
     pub(super) name: String,
     /// The document; it may hold keys.
     pub(super) text: Zeroizing<String>,
+    /// The text of its file, where options have added to the document.
+    pub(super) own: Option<Zeroizing<String>>,
     /// Its file, if it has one.
     pub(super) file: Option<PathBuf>,
     /// Whether the user trusted exactly this content, so that a changed file does not hold.
@@ -23,7 +25,7 @@ impl Written {
     /// A policy without a file.
     pub(super) fn without_file(name: &str, text: String) -> Written {
         let text = Zeroizing::new(text);
-        Written { name: name.to_owned(), text, file: None, is_trusted: false }
+        Written { name: name.to_owned(), text, own: None, file: None, is_trusted: false }
     }
 
     /// The policy in a file; `-` is standard input.
@@ -36,7 +38,7 @@ impl Written {
             Written { text, ..Written::without_file("standard input", String::new()) }
         } else {
             let name = path.display().to_string();
-            Written { name, text, file: Some(path.to_owned()), is_trusted: false }
+            Written { name, text, own: None, file: Some(path.to_owned()), is_trusted: false }
         })
     }
 
