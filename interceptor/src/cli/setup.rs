@@ -163,13 +163,7 @@ fn load(
         }
     }
     if !common.quiet {
-        secret_files.iter().filter(|file| has_other_names(file)).for_each(|file| {
-            notice::warning(format_args!(
-                "{} has other hard links; the sandbox cannot read it under this name, but may be \
-                 able to under another",
-                file.display()
-            ));
-        });
+        warn_of_links(&secret_files);
     }
     let strict = strict_json(&text).unwrap_or_default();
     let kept = history::kept_policy(&name, history::kept_document(&strict, &policy, &keyring));
@@ -184,6 +178,17 @@ fn load(
         trusted,
         kept,
     })
+}
+
+/// Warns of files that can be read under another name.
+fn warn_of_links(secret_files: &[PathBuf]) {
+    for file in secret_files.iter().filter(|file| has_other_names(file)) {
+        notice::warning(format_args!(
+            "{} has other hard links; the sandbox cannot read it under this name, but may be able \
+             to under another",
+            file.display()
+        ));
+    }
 }
 
 /// Checks that base URLs can work under a policy.
