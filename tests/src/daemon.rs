@@ -281,12 +281,23 @@ impl<'lab> Daemon<'lab> {
     /// Puts a fresh cgroup under enforcement with this policy.
     #[track_caller]
     pub fn guest(&self, policy: &Value) -> Guest<'lab> {
+        self.try_guest(policy).unwrap_or_else(|refused| panic!("{refused:?}"))
+    }
+
+    /// Like [`Self::guest`], but returns the daemon's answer if that is a refusal.
+    ///
+    /// # Errors
+    /// If the daemon refuses.
+    #[track_caller]
+    pub fn try_guest(&self, policy: &Value) -> Result<Guest<'lab>, Answered> {
         let cgroup = Cgroup::new();
         let mut body = policy.clone();
         body["cgroup"] = json!(cgroup.path());
         let made = self.call("POST", "/v1/sandboxes", &body.to_string());
-        assert_eq!(made.status, 201, "{made:?}");
-        Guest::new(self.lab, self.heard.clone(), cgroup, &made.json())
+        if made.status != 201 {
+            return Err(made);
+        }
+        Ok(Guest::new(self.lab, self.heard.clone(), cgroup, &made.json()))
     }
 
     /// The guest that an answer describes, on this cgroup.

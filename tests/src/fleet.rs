@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::client::paced::{Load, Place, Plan, READY, Report};
-use crate::daemon::{Daemon, Guest};
+use crate::daemon::{Answered, Daemon, Guest};
 use crate::sandbox::client;
 
 /// The sandboxes of one daemon. Dropping it removes their cgroups.
@@ -20,13 +20,20 @@ impl<'lab> Fleet<'lab> {
     /// Creates sandboxes until there are `number`; returns the time that each took.
     #[track_caller]
     pub fn grow(&mut self, daemon: &Daemon<'lab>, number: usize, policy: &Value) -> Vec<Duration> {
-        let mut times = Vec::new();
-        while self.guests.len() < number {
-            let began = Instant::now();
-            self.guests.push(daemon.guest(policy));
-            times.push(began.elapsed());
-        }
-        times
+        let missing = self.guests.len()..number;
+        let one = |_| self.add(daemon, policy).unwrap_or_else(|refused| panic!("{refused:?}"));
+        missing.map(one).collect()
+    }
+
+    /// Creates one more sandbox; returns the time that it took.
+    ///
+    /// # Errors
+    /// The daemon's answer, if it refuses.
+    #[track_caller]
+    pub fn add(&mut self, daemon: &Daemon<'lab>, policy: &Value) -> Result<Duration, Answered> {
+        let began = Instant::now();
+        self.guests.push(daemon.try_guest(policy)?);
+        Ok(began.elapsed())
     }
 
     /// Removes sandboxes until `number` are left; returns the time that each took.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use interceptor_tests::Lab;
 use interceptor_tests::client::paced::Load;
-use interceptor_tests::daemon::Daemon;
+use interceptor_tests::daemon::{Answered, Daemon};
 use interceptor_tests::fleet::Fleet;
 use interceptor_tests::measure::spread::percentile;
 use interceptor_tests::measure::table::{Table, number};
@@ -50,15 +50,24 @@ fn main() -> Result<()> {
     let empty = Reading::take(&daemon)?;
     let mut fleet = Fleet::default();
     let mut columns = Vec::new();
+    let mut full = None;
     for (size, loaded) in options.sizes() {
+        let before = fleet.guests().len();
         let mut created = Vec::new();
-        while fleet.guests().len() < size {
+        while full.is_none() && fleet.guests().len() < size {
             go_on()?;
-            created.extend(fleet.grow(&daemon, fleet.guests().len() + 1, &policy));
+            match fleet.add(&daemon, &policy) {
+                Ok(took) => created.push(took),
+                Err(refused) => full = Some(end(&refused, fleet.guests().len())?),
+            }
+        }
+        let size = fleet.guests().len();
+        if size == before {
+            break;
         }
         let mut measures = vec![("create one, ms", median(&created))];
         measures.extend(idle(&daemon, &empty, size, &options)?);
-        if loaded {
+        if loaded && full.is_none() {
             measures.extend(busy(&lab, &daemon, &fleet, &options)?);
         }
         eprintln!("{size} sandboxes measured");
@@ -72,7 +81,16 @@ fn main() -> Result<()> {
     if let Some((_, measures)) = columns.last_mut() {
         measures.extend([("remove one, ms", removed), ("end of the daemon, s", Some(all))]);
     }
-    report(&columns, &empty, options.json)
+    report(&columns, &empty, options.json)?;
+    full.iter().for_each(|end| eprintln!("{end}"));
+    Ok(())
+}
+
+/// What to say where the daemon takes no further sandbox because a limit of the host is reached.
+fn end(refused: &Answered, size: usize) -> Result<String> {
+    anyhow::ensure!(refused.status == 503, "{refused:?}");
+    let problem: Value = serde_json::from_str(&refused.body)?;
+    Ok(format!("It ends at {size} sandboxes here: {}", problem["detail"].as_str().unwrap_or("?")))
 }
 
 /// SIGINT and SIGTERM end the run cleanly: it removes its sandboxes and their cgroups.
