@@ -4,6 +4,7 @@
 pub(crate) mod arrival;
 mod classify;
 mod connection;
+mod corked;
 mod distrust;
 mod in_memory;
 mod native;

@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::arrival::Arrival;
+use super::corked::Corked;
 use super::distrust::Client;
 use super::prefixed::Prefixed;
 use super::reset::reset;
@@ -71,7 +72,7 @@ pub(super) async fn tls(
         HelloOutcome::Terminated => {
             // HTTP cannot use a connection dialled for a tunnel.
             drop(way);
-            terminated(arrival, Prefixed { first, stream }).await
+            terminated(arrival, Corked::new(Prefixed { first, stream })).await
         }
     }
 }
@@ -111,7 +112,7 @@ async fn opening(arrival: &Arrival, stream: &mut TcpStream, first: &mut BytesMut
 }
 
 /// Terminates TLS to serve the HTTP inside.
-async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
+async fn terminated(mut arrival: Arrival, stream: Corked) -> Option<Rest> {
     let handshake = begun(&arrival, stream).await?;
     let hello = handshake.client_hello();
     let offers_h2 =
@@ -134,7 +135,10 @@ async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
     arrival.unasked.shown = Some((leaf.clone(), client));
     let stream = match shaken(&arrival, handshake, config).await {
         // Boxed, because the functions it is passed to hold it in several places.
-        Some(Ok(stream)) => Box::new(stream),
+        Some(Ok(mut stream)) => {
+            stream.get_mut().0.end_handshake();
+            Box::new(stream)
+        }
         Some(Err(error)) => {
             tracing::debug!(host = %leaf, %error, "client aborted the TLS handshake");
             // Node.js disconnects before the last handshake bytes, having seen the certificate.
@@ -161,7 +165,7 @@ async fn terminated(mut arrival: Arrival, stream: Prefixed) -> Option<Rest> {
 }
 
 /// Reads the ClientHello. `None` if the connection ended or took too long.
-async fn begun(arrival: &Arrival, stream: Prefixed) -> Option<StartHandshake<Prefixed>> {
+async fn begun(arrival: &Arrival, stream: Corked) -> Option<StartHandshake<Corked>> {
     let accepting = LazyConfigAcceptor::new(Acceptor::default(), stream);
     match tokio::time::timeout(patience(arrival), accepting).await {
         Ok(Ok(handshake)) => Some(handshake),
@@ -197,9 +201,9 @@ fn config(arrival: &Arrival, leaf: &Host) -> Option<Arc<ServerConfig>> {
 /// Completes the handshake. `None` if it took too long.
 async fn shaken(
     arrival: &Arrival,
-    handshake: StartHandshake<Prefixed>,
+    handshake: StartHandshake<Corked>,
     config: Arc<ServerConfig>,
-) -> Option<io::Result<TlsStream<Prefixed>>> {
+) -> Option<io::Result<TlsStream<Corked>>> {
     let shaken = tokio::time::timeout(patience(arrival), handshake.into_stream(config)).await;
     let end = match &shaken {
         Ok(Ok(_)) => Handshake::Done,
