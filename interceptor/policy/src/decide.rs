@@ -57,7 +57,7 @@ impl Policy {
         if let Err(deny) = self.judge_network(host, port) {
             return Decision::Deny(*deny);
         }
-        let rule = self.network.allow_tcp.first(host, port);
+        let rule = self.network.allow_tcp.permitting(host, port);
         match rule {
             Some(rule) if !self.governance.names(host) => Decision::Allow(Allow {
                 filter: Filter::Network,
@@ -173,7 +173,11 @@ impl Policy {
             }
             NetworkVerdict::NotAllowed(rule) => {
                 let nearest = super::nearest::host(&self.network, host, port);
-                (rule, message::host_not_allowed(host, port, nearest.as_ref()), nearest)
+                let text = match host.is_own_host() {
+                    true => message::own_host(host, port, self.network.is_open()),
+                    false => message::host_not_allowed(host, port, nearest.as_ref()),
+                };
+                (rule, text, nearest)
             }
             NetworkVerdict::Special(range) => {
                 (None, message::host_special(host, port, range), None)

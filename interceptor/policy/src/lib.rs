@@ -79,6 +79,7 @@ mod network;
 mod network_rule;
 mod not_json;
 mod overlap;
+mod own_host;
 mod path;
 mod pattern;
 mod permit;

@@ -172,8 +172,10 @@ impl Linter<'_> {
             return true;
         }
         let covering = network.allow.covering(&rule.value);
+        let covers = |other: &Target| !rule.value.names_own_host() || *other == rule.value.target;
         let mut wider = covering.into_iter().filter(|(other, (parsed, _))| {
             *other != index
+                && covers(&parsed.target)
                 && (parsed.tcp || !rule.value.tcp)
                 && (*other < index || *parsed != rule.value)
         });
@@ -363,7 +365,13 @@ impl Linter<'_> {
         if !network.deny.covering(&rule).is_empty() {
             return false;
         }
-        if !network.closed && network.catch_all.is_none() {
+        if rule.names_own_host() {
+            return network
+                .allow
+                .iter()
+                .any(|(other, _)| other.target == rule.target && other.port == rule.port);
+        }
+        if network.is_open() {
             return true;
         }
         let port = |other: &NetworkRule| other.port.is_none() || other.port == rule.port;

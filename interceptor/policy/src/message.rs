@@ -48,6 +48,21 @@ pub(super) fn host_not_allowed(host: &Host, port: u16, nearest: Option<&NearMiss
     }
 }
 
+pub(super) fn own_host(host: &Host, port: u16, is_open: bool) -> String {
+    let beside =
+        if is_open { ", with \"*\" beside it so that all else stays permitted" } else { "" };
+    format!(
+        "{host} port {port} was refused by the network policy: the name stands for the loopback \
+         services of the host itself, which no wildcard covers; to permit this one, {}{beside}",
+        add_own_host(host, port)
+    )
+}
+
+/// The edit that permits a service of the host itself.
+pub(super) fn add_own_host(host: &Host, port: u16) -> String {
+    format!("add \"{}\" to /network/allow", bracketed(host, port))
+}
+
 /// The edit that permits a host if no rule is near.
 pub(super) fn add_allow(host: &Host) -> String {
     format!("add \"{host}\" to /network/allow")

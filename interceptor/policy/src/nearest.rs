@@ -18,6 +18,11 @@ const MAX_SPELLING: usize = 64;
 
 /// The allow rule nearest to a destination that no rule matches.
 pub(super) fn host(network: &Network, host: &Host, port: u16) -> Option<NearMiss> {
+    if let Some(name) = host.name().filter(|name| name.is_own_host()) {
+        let (_, rule) = network.allow.named(name.as_str(), false)?;
+        let edit = message::add_own_host(host, port);
+        return Some(NearMiss { rule: Arc::clone(rule), failed: "port", edit });
+    }
     if let Some((_, rule)) = network.allow.at_any_port(host) {
         return Some(NearMiss {
             edit: format!(

@@ -87,6 +87,18 @@ impl RuleSet {
         self.lowest(|visit| self.map.matching(host, visit), port)
     }
 
+    /// The first rule that permits it. A name of the host itself needs a rule of its own, with the
+    /// port.
+    pub(super) fn permitting(&self, host: &Host, port: u16) -> Option<&Arc<Rule>> {
+        match host {
+            Host::Name(name) if name.is_own_host() => {
+                let ports = self.map.name(name.as_str())?;
+                ports.each.get(&port).map(|index| self.rule(*index))
+            }
+            host => self.first(host, port),
+        }
+    }
+
     /// The first address rule that contains this address itself; embedded addresses do not count.
     fn first_covering(&self, address: IpAddr, port: u16) -> Option<&Arc<Rule>> {
         self.lowest(|visit| self.map.nets(address, visit), port)
@@ -132,6 +144,15 @@ impl RuleSet {
             found.extend(rule.port.and_then(|port| ports.each.get(&port).copied()));
         });
         found.into_iter().map(|index| (index as usize, &self.rules[index as usize])).collect()
+    }
+
+    /// The ports at which a rule permits the name: `None` for all of them.
+    fn permitted_ports(&self, name: &HostName) -> Option<Vec<u16>> {
+        if name.is_own_host() {
+            let ports = self.map.name(name.as_str());
+            return Some(ports.into_iter().flat_map(|ports| ports.each.keys().copied()).collect());
+        }
+        self.ports(&Host::Name(name.clone()))
     }
 
     /// The ports at which a rule matches the name: `None` for all of them.
@@ -187,13 +208,18 @@ impl Network {
         }
     }
 
+    /// Whether what no rule matches is permitted.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed && self.catch_all.is_none()
+    }
+
     /// The four steps, plus the guard for addresses.
     pub(super) fn judge(&self, host: &Host, port: u16) -> NetworkVerdict<'_> {
         if let Some(rule) = self.deny.first(host, port) {
             return NetworkVerdict::Denied(rule);
         }
-        let allowed = self.allow.first(host, port);
-        if allowed.is_none() && (self.closed || self.catch_all.is_some()) {
+        let allowed = self.allow.permitting(host, port);
+        if allowed.is_none() && (!self.is_open() || host.is_own_host()) {
             return NetworkVerdict::NotAllowed(self.catch_all.as_ref());
         }
         match host {
@@ -239,10 +265,10 @@ impl Network {
     pub(super) fn may_resolve(&self, name: &HostName) -> bool {
         let host = Host::Name(name.clone());
         let Some(denied) = self.deny.ports(&host) else { return false };
-        if !self.closed && self.catch_all.is_none() {
+        if self.is_open() && !name.is_own_host() {
             return true;
         }
-        match self.allow.ports(&host) {
+        match self.allow.permitted_ports(name) {
             None => true,
             Some(allowed) => allowed.iter().any(|port| !denied.contains(port)),
         }

@@ -173,6 +173,9 @@ fn host(policy: &Policy, document: &Value, deny: &Deny, subject: &Subject) -> Op
     match (address, &deny.nearest) {
         // An allow list closes what was open: everything stays permitted beside the address.
         _ if is_open => Step::append(ALLOW, "*"),
+        _ if subject.host.is_own_host() => {
+            Step::append(ALLOW, bracketed(&subject.host, subject.port))
+        }
         (Some(address), _) => Step::append(ALLOW, address.to_string()),
         (None, Some(near)) if near.failed == "port" => {
             Step::append(ALLOW, bracketed(&subject.host, subject.port))

@@ -270,6 +270,7 @@ impl Reader {
         let mut network = NetworkDocument::default();
         if let Some(node) = allow {
             network.allow = self.rules(&node, "`allow`");
+            self.own_host_needs_port(&mut network.allow);
             if node.elements().is_some_and(|elements| elements.is_empty()) {
                 self.warn(
                     &node,
@@ -294,6 +295,25 @@ impl Reader {
             network.passthrough = self.passthrough(&node);
         }
         Some(network)
+    }
+
+    /// Leaves out rules that name the host itself without a port.
+    fn own_host_needs_port(&mut self, rules: &mut Vec<Located<NetworkRule>>) {
+        rules.retain(|rule| {
+            let is_sound = rule.value.port.is_some() || !rule.value.names_own_host();
+            if !is_sound {
+                let message = format!(
+                    "`{}` stands for the loopback services of the host itself: name the port of \
+                     the one that is meant",
+                    rule.text
+                );
+                self.errors.push(Problem {
+                    line: self.lines.get(&rule.pointer).copied(),
+                    ..Problem::new(rule.pointer.clone(), message)
+                });
+            }
+            is_sound
+        });
     }
 
     /// The name of a profile, or a list of names.

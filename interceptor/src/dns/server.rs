@@ -244,8 +244,8 @@ impl DnsServer {
         if !FORWARDED.contains(&question.kind) {
             return Answer::nothing();
         }
-        // The operator overrides its address: no name server is asked about it.
-        if self.options.upstream.is_overridden(name) {
+        // No name server is asked about it.
+        if self.options.upstream.is_known(name) {
             self.record(name.as_str(), Verdict::Allow, None);
             return Answer::nothing();
         }

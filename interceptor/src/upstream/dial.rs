@@ -28,7 +28,7 @@ pub(super) enum DialError {
     Timeout,
 }
 
-/// Connects to the first of `addresses` that answers, alternating families, within `limit`.
+/// Connects to the first of `addresses` that answers, in their order, within `limit`.
 pub(super) async fn dial(
     addresses: Vec<SocketAddr>,
     limit: Duration,
@@ -37,7 +37,7 @@ pub(super) async fn dial(
     // Dropping the set aborts the attempts that lost.
     let mut attempts = JoinSet::new();
     let mut errors = Vec::new();
-    for address in interleave(addresses) {
+    for address in addresses {
         attempts.spawn(async move { (address, connect(address).await) });
         let next = (Instant::now() + STAGGER).min(deadline);
         // Until the next attempt is due: after the delay, or when no attempt is left.
@@ -85,7 +85,7 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Alternates IPv6 and IPv4, IPv6 first, keeping the order within each family.
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+pub(super) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let (six, four): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv6);
     let (mut six, mut four) = (six.into_iter(), four.into_iter());
     let mut ordered = Vec::new();

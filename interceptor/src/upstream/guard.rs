@@ -25,7 +25,8 @@ pub(super) fn permitted(
     keep(addresses.into_iter().map(|address| SocketAddr::new(address.to_canonical(), port)), judge)
 }
 
-/// The same for the operator's `--resolve` addresses. These may be special-purpose ones, so only a
+/// The same for the operator's `--resolve` addresses, and for loopback under the names of this host
+/// itself. These may be special-purpose ones, so only a
 /// deny rule that names the address, at the port the sandbox asked for, refuses one.
 pub(super) fn overridden(
     policy: &Policy,

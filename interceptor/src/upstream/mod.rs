@@ -21,7 +21,7 @@ pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,15 +100,16 @@ impl Upstream {
         }))
     }
 
-    /// Whether the operator overrides some port of `name`.
-    pub(crate) fn is_overridden(&self, name: &HostName) -> bool {
-        self.0.overrides.has(name.as_str())
+    /// Whether `name` is known without a name server: the operator overrides some port of it, or it
+    /// stands for this host.
+    pub(crate) fn is_known(&self, name: &HostName) -> bool {
+        name.is_own_host() || self.0.overrides.has(name.as_str())
     }
 
-    /// Whether a name exists; an overridden one does. This queries a name server, so call it only
+    /// Whether a name exists; a known one does. This queries a name server, so call it only
     /// for names that the policy may permit.
     pub async fn exists(&self, name: &HostName) -> Existence {
-        if self.is_overridden(name) {
+        if self.is_known(name) {
             return Existence::Yes;
         }
         self.0.resolver.exists(name.as_str()).await
@@ -128,6 +129,7 @@ impl Upstream {
 
     /// Connects to `host`: resolves it, judges every address, and dials those that `policy`
     /// permits, alternating families (RFC 8305). An address literal is judged and dialled directly.
+    /// A name of this host itself is not resolved: it stands for loopback.
     /// The policy must already have permitted `host`.
     pub async fn connect(
         &self,
@@ -152,16 +154,22 @@ impl Upstream {
         }
     }
 
-    /// The addresses of `host` that may be dialled; never empty.
+    /// The addresses of `host` that may be dialled, in the order to dial them; never empty.
     async fn addresses(
         &self,
         policy: &Policy,
         host: &Host,
         port: u16,
     ) -> Result<Vec<SocketAddr>, UpstreamError> {
+        if host.is_own_host() {
+            let overrides = self.0.overrides.addresses_of_exactly(&host.to_string(), port);
+            let addresses = if overrides.is_empty() { loopback(port) } else { overrides };
+            // Its rule permits what loopback is refused for otherwise.
+            return guard::overridden(policy, host, port, addresses);
+        }
         let instead = self.0.overrides.addresses(&host.to_string(), port);
         if !instead.is_empty() {
-            return guard::overridden(policy, host, port, instead);
+            return guard::overridden(policy, host, port, instead).map(dial::interleave);
         }
         let found = match host {
             Host::Ip(address) => vec![*address],
@@ -177,8 +185,13 @@ impl Upstream {
                 })?
             }
         };
-        guard::permitted(policy, host, port, found)
+        guard::permitted(policy, host, port, found).map(dial::interleave)
     }
+}
+
+/// Where services of this host listen.
+fn loopback(port: u16) -> Vec<SocketAddr> {
+    vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }
 
 impl std::fmt::Debug for Upstream {

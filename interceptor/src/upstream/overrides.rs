@@ -171,6 +171,13 @@ impl Overrides {
             .collect()
     }
 
+    /// As [`Overrides::addresses`], without patterns.
+    pub(crate) fn addresses_of_exactly(&self, name: &str, port: u16) -> Vec<SocketAddr> {
+        let exact = |own: &&Override| matches!(own.name, HostPattern::Exactly(_));
+        let exact = self.0.iter().filter(exact).cloned().collect::<Overrides>();
+        exact.addresses(name, port)
+    }
+
     /// Whether some port of `name` is overridden, so that the name exists without being looked up.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|own| own.name.matches(name))

@@ -367,3 +367,50 @@ async fn k23_what_one_sandbox_looked_up_another_does_not_find_in_its_cache() {
     assert_eq!(second.exists(&name).await, Existence::Yes);
     assert_eq!(server.log().len(), 2, "the second asks for itself");
 }
+
+#[tokio::test]
+async fn the_host_itself_is_loopback_whatever_name_servers_and_patterns_say() {
+    let server = TestNameServer::start(|_, kind| Says::addresses(60, kind, &["192.0.2.1"])).await;
+    let upstream = overriding(&["*:192.0.2.7", "*.internal:192.0.2.8"], &server);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for name in ["host.interceptor.internal", "HOST.docker.internal.", "host.containers.internal"] {
+        let bare = name.trim_end_matches('.');
+        let policy = policy(&format!(r#"{{"network":{{"allow":["{bare}:{port}"]}}}}"#));
+        let dialed = upstream.connect(&policy, &host(name), port).await.unwrap();
+        assert_eq!(dialed.address, listener.local_addr().unwrap());
+        assert_eq!(upstream.exists(host(name).name().unwrap()).await, Existence::Yes);
+    }
+    assert!(server.log().is_empty());
+}
+
+#[tokio::test]
+async fn the_host_itself_is_tried_at_both_loopback_addresses_and_refused_by_a_deny_rule() {
+    let server = TestNameServer::start(|_, kind| Says::addresses(60, kind, &[])).await;
+    let upstream = asking(&server);
+    let own = host("host.interceptor.internal");
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let permits = |deny: &str| {
+        let allow = format!("host.interceptor.internal:{port}");
+        policy(&format!(r#"{{"network":{{"allow":["{allow}"],"deny":[{deny}]}}}}"#))
+    };
+    let dialed = upstream.connect(&permits(""), &own, port).await.unwrap();
+    assert_eq!(dialed.address, listener.local_addr().unwrap());
+    let denied = permits(r#""127.0.0.0/8","::1""#);
+    let error = upstream.connect(&denied, &own, port).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::HostDenied);
+    drop(listener);
+    let error = upstream.connect(&permits(""), &own, port).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::UpstreamUnreachable);
+    let both = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+    assert!(both.iter().all(|address| error.to_string().contains(address)), "{error}");
+    // The operator may name another address.
+    let elsewhere = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let port = elsewhere.local_addr().unwrap().port();
+    let upstream = overriding(&["host.interceptor.internal:127.0.0.2"], &server);
+    let policy =
+        policy(&format!(r#"{{"network":{{"allow":["host.interceptor.internal:{port}"]}}}}"#));
+    let dialed = upstream.connect(&policy, &own, port).await.unwrap();
+    assert_eq!(dialed.address, elsewhere.local_addr().unwrap());
+}

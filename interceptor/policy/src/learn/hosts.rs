@@ -81,7 +81,7 @@ pub(super) fn hosts(
         let elsewhere = refused.iter().any(|one| {
             one.host == *host && one.address.is_none() && !used.ports.contains_key(&one.port)
         });
-        let usual = used.ports.keys().all(|port| USUAL.contains(port));
+        let usual = !host.is_own_host() && used.ports.keys().all(|port| USUAL.contains(port));
         if usual && !elsewhere && !used.ports.is_empty() {
             let mut usage = Usage::default();
             used.ports.values().for_each(|one| usage.add(one));

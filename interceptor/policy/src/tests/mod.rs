@@ -13,6 +13,7 @@ mod laws;
 mod learn;
 mod lint;
 mod network;
+mod own_host;
 mod path;
 mod pattern;
 mod permit;
