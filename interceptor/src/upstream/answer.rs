@@ -59,14 +59,10 @@ impl<L: Leased + Unpin> Body for Driving<L> {
         let polled = match this.lease.as_mut().and_then(L::driven) {
             None => Pin::new(&mut this.body).poll_frame(cx),
             Some(connection) => {
-                // Only the connection brings more: to be woken by it is enough.
-                let mut quiet = Context::from_waker(Waker::noop());
-                let mut polled = Pin::new(&mut this.body).poll_frame(&mut quiet);
-                if polled.is_pending() {
-                    connection.drive(cx);
-                    polled = Pin::new(&mut this.body).poll_frame(&mut quiet);
-                }
-                polled
+                let body = &mut this.body;
+                connection.attend(cx, || {
+                    Pin::new(&mut *body).poll_frame(&mut Context::from_waker(Waker::noop()))
+                })
             }
         };
         match &polled {

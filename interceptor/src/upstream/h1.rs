@@ -25,6 +25,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::bell::Bell;
 use super::body::Outgoing;
 use crate::wrapped::{Wrapper, inner, write_through};
 
@@ -61,6 +62,7 @@ pub(crate) struct H1 {
     seen: Arc<Seen>,
     /// `None` once it has ended or has a task of its own.
     driver: Option<Driver>,
+    bell: Bell,
 }
 
 impl fmt::Debug for H1 {
@@ -85,16 +87,18 @@ impl H1 {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(H1 { sender, seen, driver: Some(driver) })
+        Ok(H1 { sender, seen, driver: Some(driver), bell: Bell::new() })
     }
 
-    /// Moves the connection as far as it goes.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver
-            && driver.as_mut().poll(cx).is_ready()
-        {
-            self.driver = None;
-        }
+    /// Asks, and drives the connection, until there is an answer. `ask` needs no waker: only the
+    /// connection brings an answer.
+    pub(super) fn attend<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        ask: impl FnMut() -> Poll<T>,
+    ) -> Poll<T> {
+        let driver = &mut self.driver;
+        self.bell.attend(cx, ask, |cx| drive(driver, cx))
     }
 
     /// Whether whoever uses it must drive it.
@@ -118,20 +122,26 @@ impl H1 {
 
     /// Whether it can take a request now. Notices what the origin did while it was idle.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.look();
         self.sender.is_ready()
     }
 
     /// Whether it is closed. Notices what the origin did while it was idle.
     pub(super) fn is_closed(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.look();
         self.sender.is_closed()
+    }
+
+    /// Moves it as far as it goes now. Nobody is woken when it could go on.
+    fn look(&mut self) {
+        self.bell.forget();
+        drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
     }
 
     /// Waits until the connection accepts a request.
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
         poll_fn(|cx| {
-            self.drive(cx);
+            drive(&mut self.driver, cx);
             self.sender.poll_ready(cx)
         })
         .await
@@ -148,16 +158,14 @@ impl H1 {
         let end = End(self.seen.clone());
         let request = request.map(|body| Sent { body, _end: end });
         let mut sent = pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
+        let (driver, bell) = (&mut self.driver, &mut self.bell);
         let response = poll_fn(|cx| {
-            // Only the connection brings a response: to be woken by it is enough.
-            if let Some(connection) = driver {
-                if connection.as_mut().poll(cx).is_ready() {
-                    *driver = None;
-                }
-                return sent.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if driver.is_none() {
+                return sent.as_mut().poll(cx);
             }
-            sent.as_mut().poll(cx)
+            // Only the connection brings a response: to be woken by it is enough.
+            let ask = || sent.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            bell.attend(cx, ask, |cx| drive(driver, cx))
         })
         .await;
         match response {
@@ -185,6 +193,15 @@ impl H1 {
 impl Drop for H1 {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// Moves a connection as far as it goes.
+fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
+    if let Some(connection) = driver
+        && connection.as_mut().poll(cx).is_ready()
+    {
+        *driver = None;
     }
 }
 

@@ -1,3 +1,6 @@
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::mpsc;
@@ -64,8 +67,9 @@ async fn whole(h1: &mut H1, response: Response<Incoming>) -> Bytes {
     let mut all = Vec::new();
     loop {
         let frame = poll_fn(|cx| {
-            h1.drive(cx);
-            Pin::new(&mut body).poll_frame(cx)
+            h1.attend(cx, || {
+                Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
+            })
         });
         match frame.await {
             Some(frame) => all.extend_from_slice(frame.unwrap().data_ref().unwrap()),
@@ -97,6 +101,47 @@ async fn whoever_waits_for_a_response_drives_its_connection() {
     assert!(!h1.is_closed());
     drop(origin);
     assert!(h1.is_closed() && !h1.is_ready());
+}
+
+/// Counts how often it wakes.
+#[derive(Debug, Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_is_there_wakes_nobody() {
+    let (mut h1, mut origin) = connection().await;
+    for round in 0..3 {
+        let wakes = Arc::new(Wakes::default());
+        let waker = wakes.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        assert!(round == 0 || h1.is_ready());
+        let response = {
+            let mut sent = pin!(h1.send(empty(), round > 0));
+            assert!(sent.as_mut().poll(&mut cx).is_pending());
+            head(&mut origin).await;
+            assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            origin.write_all(response).await.unwrap();
+            let Poll::Ready(Ok(response)) = sent.as_mut().poll(&mut cx) else { panic!("is there") };
+            response
+        };
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "that the origin has written");
+        let mut body = response.into_body();
+        let mut frame = || {
+            h1.attend(&mut cx, || {
+                Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
+            })
+        };
+        assert!(matches!(frame(), Poll::Ready(Some(Ok(_)))));
+        assert!(matches!(frame(), Poll::Ready(None)));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! has resolved (attack K23).
 
 mod answer;
+mod bell;
 pub(crate) mod body;
 mod dial;
 mod error;
