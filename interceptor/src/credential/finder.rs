@@ -8,11 +8,14 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use interceptor_policy::redact::scan::pattern::forms;
 use interceptor_policy::redact::scan::{LEVELS, Reading, may_escape, unescape};
 
+use super::glance::Glance;
 use super::placeholder::{PROBE, Placeholder};
 
 /// Finds placeholders, identified by their position in the original list.
 #[derive(Debug)]
 pub(super) struct PlaceholderFinder {
+    /// What the automaton need not look at.
+    glance: Glance,
     automaton: AhoCorasick,
     /// Which placeholder each pattern belongs to.
     owners: Vec<usize>,
@@ -30,13 +33,14 @@ impl PlaceholderFinder {
                 owners.push(index);
             }
         }
+        let glance = Glance::new(patterns.iter().map(|pattern| &pattern[..]));
         let automaton = AhoCorasickBuilder::new()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::LeftmostFirst)
             // A DFA of one placeholder takes 200 KiB, and each sandbox has its own.
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(patterns.iter().map(|pattern| &pattern[..]))?;
-        Ok(PlaceholderFinder { automaton, owners })
+        Ok(PlaceholderFinder { glance, automaton, owners })
     }
 
     /// Adds every placeholder in a text to `found`, once each.
@@ -63,8 +67,10 @@ impl PlaceholderFinder {
             if text.len() < PROBE || self.owners.is_empty() {
                 return;
             }
-            for hit in self.automaton.find_iter(text) {
-                found(self.owners[hit.pattern().as_usize()]);
+            if self.glance.may_hold(text) {
+                for hit in self.automaton.find_iter(text) {
+                    found(self.owners[hit.pattern().as_usize()]);
+                }
             }
             if !may_escape(text) {
                 return;
@@ -127,6 +133,20 @@ mod tests {
             let mut found = Vec::new();
             finder.find(dressed.as_bytes(), &mut found);
             assert_eq!(found, [1], "{dressed}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_is_recognised_at_every_place_of_a_text() {
+        let (one, two) = (drawn(), drawn());
+        let finder = PlaceholderFinder::new([&one, &two].into_iter()).expect("an automaton");
+        for encoded in [two.as_str().to_owned(), STANDARD.encode(two.as_str())] {
+            for before in 0..100 {
+                let text = [&".".repeat(before)[..], &encoded, &".".repeat(before % 7)].concat();
+                let mut found = Vec::new();
+                finder.find(text.as_bytes(), &mut found);
+                assert_eq!(found, [1], "{text}");
+            }
         }
     }
 

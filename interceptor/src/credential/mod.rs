@@ -11,6 +11,7 @@
 mod finder;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod glance;
 mod handed;
 mod key;
 mod keyring;
