@@ -16,7 +16,7 @@ static KEYS: LazyLock<[RandomState; 2]> =
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-const LENGTH: usize = 26;
+pub(super) const LENGTH: usize = 26;
 
 impl RequestId {
     /// A new id.
@@ -29,20 +29,20 @@ impl RequestId {
         RequestId(u128::from(high) << 64 | u128::from(low))
     }
 
-    fn characters(self) -> [u8; LENGTH] {
-        let mut text = [0; LENGTH];
+    /// Its characters, in `room`.
+    pub(super) fn text(self, room: &mut [u8; LENGTH]) -> &str {
         let mut rest = self.0;
-        for place in text.iter_mut().rev() {
+        for place in room.iter_mut().rev() {
             *place = ALPHABET[(rest & 31) as usize];
             rest >>= 5;
         }
-        text
+        str::from_utf8(room).unwrap_or_default()
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(&self.characters()).unwrap_or_default())
+        f.write_str(self.text(&mut [0; LENGTH]))
     }
 }
 

@@ -5,18 +5,49 @@
 //! invisible. Parsing restores the original text.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Record;
+use super::id::LENGTH;
+
+/// The second of the record before, as it is written: most records share it with the next.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    second: Option<i64>,
+    text: String,
+}
+
+impl Clock {
+    /// Appends a time, to the microsecond.
+    fn append(&mut self, out: &mut String, time: Timestamp) {
+        let (second, Ok(fraction)) = (time.as_second(), u64::try_from(time.subsec_microsecond()))
+        else {
+            // Before 1970. Writing to a String cannot fail, here and below.
+            let _ = write!(out, "{time:.6}");
+            return;
+        };
+        if self.second != Some(second) {
+            self.text.clear();
+            let _ = write!(self.text, "{time:.0}");
+            self.second = Some(second);
+        }
+        out.push_str(self.text.trim_end_matches('Z'));
+        out.push('.');
+        digits(out, fraction, 6);
+        out.push('Z');
+    }
+}
 
 /// Appends `record` and a line feed to `out`.
-pub(super) fn append(out: &mut String, record: &Record) {
+pub(super) fn append(out: &mut String, clock: &mut Clock, record: &Record) {
     out.push_str("{\"ts\":\"");
-    // Writing to a String cannot fail, here and below.
-    let _ = write!(out, "{:.6}", record.time);
+    clock.append(out, record.time);
     out.push('"');
     text(out, "sandbox", &record.sandbox);
-    let _ = write!(out, ",\"id\":\"{}\"", record.id);
+    word(out, "id", record.id.text(&mut [0; LENGTH]));
     word(out, "kind", record.kind.as_str());
     if let Some(decision) = record.decision {
         word(out, "decision", decision.as_str());
@@ -37,10 +68,10 @@ pub(super) fn append(out: &mut String, record: &Record) {
         text(out, "host", host);
     }
     if let Some(ip) = record.ip {
-        let _ = write!(out, ",\"ip\":\"{}\"", ip.to_canonical());
+        address(out, ip.to_canonical());
     }
     if let Some(port) = record.port {
-        let _ = write!(out, ",\"port\":{port}");
+        number(out, "port", port.into());
     }
     if let Some(protocol) = record.protocol {
         word(out, "protocol", protocol.as_str());
@@ -50,7 +81,7 @@ pub(super) fn append(out: &mut String, record: &Record) {
         word(out, "alert", alert);
     }
     if let Some(dropped) = record.dropped {
-        let _ = write!(out, ",\"dropped\":{dropped}");
+        number(out, "dropped", dropped);
     }
     if let Some(message) = &record.message {
         text(out, "message", message);
@@ -67,30 +98,66 @@ fn request(out: &mut String, record: &Record) {
         text(out, "path", path);
     }
     if let Some(status) = record.status {
-        let _ = write!(out, ",\"status\":{status}");
+        number(out, "status", status.into());
     }
     if let Some(bytes) = record.bytes_up {
-        let _ = write!(out, ",\"bytes_up\":{bytes}");
+        number(out, "bytes_up", bytes);
     }
     if let Some(bytes) = record.bytes_down {
-        let _ = write!(out, ",\"bytes_down\":{bytes}");
+        number(out, "bytes_down", bytes);
     }
     if let Some(duration) = record.duration {
-        let _ = write!(out, ",\"duration_ms\":{}", Milliseconds(duration));
+        milliseconds(out, duration);
     }
     if let Some(keys) = record.key_echoed {
-        let _ = write!(out, ",\"key_echoed\":{keys}");
+        number(out, "key_echoed", keys);
     }
 }
 
 /// A duration in milliseconds to the microsecond, e.g. `12.345`.
-struct Milliseconds(Duration);
+fn milliseconds(out: &mut String, duration: Duration) {
+    let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    number(out, "duration_ms", microseconds / 1000);
+    out.push('.');
+    digits(out, microseconds % 1000, 3);
+}
 
-impl std::fmt::Display for Milliseconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let microseconds = self.0.as_micros();
-        write!(f, "{}.{:03}", microseconds / 1000, microseconds % 1000)
+fn address(out: &mut String, address: IpAddr) {
+    out.push_str(",\"ip\":\"");
+    match address {
+        IpAddr::V4(v4) => {
+            for (place, octet) in v4.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push('.');
+                }
+                digits(out, octet.into(), 1);
+            }
+        }
+        IpAddr::V6(v6) => {
+            let _ = write!(out, "{v6}");
+        }
     }
+    out.push('"');
+}
+
+fn number(out: &mut String, name: &str, value: u64) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":");
+    digits(out, value, 1);
+}
+
+/// Appends a number, with zeros before it if it has fewer digits than `least`. Formatting takes
+/// several times as long.
+fn digits(out: &mut String, value: u64, least: usize) {
+    const MOST: usize = 20;
+    let (mut room, mut first, mut rest) = ([b'0'; MOST], MOST, value);
+    while rest > 0 || MOST - first < least {
+        first -= 1;
+        room[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.push_str(str::from_utf8(&room[first..]).unwrap_or_default());
 }
 
 /// A field with one of our own names as its value, which needs no escaping.
@@ -161,7 +228,7 @@ mod tests {
 
     fn line(record: &Record) -> String {
         let mut out = String::new();
-        append(&mut out, record);
+        append(&mut out, &mut Clock::default(), record);
         out
     }
 
@@ -200,6 +267,25 @@ mod tests {
                  ,\"status\":403,\"bytes_up\":17,\"bytes_down\":0,\"duration_ms\":12.345}}\n"
             )
         );
+    }
+
+    #[test]
+    fn times_and_numbers_are_written_as_they_are_formatted() {
+        let (mut clock, mut out) = (Clock::default(), String::new());
+        let second = 1_780_000_000_i64;
+        for (second, nanosecond) in
+            [(second, 0), (second, 999_999_999), (second + 1, 1000), (0, 0), (-5, -123_456_789)]
+        {
+            let time = Timestamp::new(second, nanosecond).unwrap();
+            out.clear();
+            clock.append(&mut out, time);
+            assert_eq!(out, format!("{time:.6}"));
+        }
+        for value in [0, 7, 10, 999, 1000, u64::MAX] {
+            out.clear();
+            digits(&mut out, value, 3);
+            assert_eq!(out, format!("{value:03}"));
+        }
     }
 
     #[test]

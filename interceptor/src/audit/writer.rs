@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::chain::{Chain, Position};
+use super::line::{self, Clock};
 use super::queue::{Batch, Queue};
 use super::sink::{Short, Sink};
-use super::{ChainKey, Kind, Observer, Record, RequestId, Verdict, line};
+use super::{ChainKey, Kind, Observer, Record, RequestId, Verdict};
 use crate::words;
 
 /// The approximate size of a write in bytes, which bounds the buffer.
@@ -82,6 +83,7 @@ pub(super) struct Writer {
     observers: Vec<Box<dyn Observer>>,
     /// The formatted lines of the current piece, and the end of each.
     text: String,
+    clock: Clock,
     ends: Vec<usize>,
     /// Lost records not yet reported, by sandbox.
     lost: BTreeMap<Arc<str>, u64>,
@@ -112,6 +114,7 @@ impl Writer {
             followers,
             observers: Vec::new(),
             text: String::new(),
+            clock: Clock::default(),
             ends: Vec::new(),
             lost: BTreeMap::new(),
             complained: None,
@@ -265,7 +268,7 @@ impl Writer {
     /// Appends a record to the current piece.
     fn append(&mut self, record: &Record) {
         let start = self.text.len();
-        line::append(&mut self.text, record);
+        line::append(&mut self.text, &mut self.clock, record);
         if let Some(chain) = &mut self.chain {
             chain.seal(&mut self.text, start);
         }
@@ -381,7 +384,7 @@ type Followers = broadcast::Sender<Arc<Published>>;
 
 fn publish(followers: &Followers, observers: &mut [Box<dyn Observer>], record: &Record) {
     let mut line = String::new();
-    line::append(&mut line, record);
+    line::append(&mut line, &mut Clock::default(), record);
     tell(followers, observers, record, &line);
 }
 

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 
 use super::{ChainKey, ENDED, Mac, NO_SANDBOX, ORIGIN, RESUMED, ROTATED, STARTED};
-use crate::audit::{Record, line};
+use crate::audit::Record;
+use crate::audit::line::{self, Clock};
 
 /// How the next file, or part of a file, begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,11 @@ impl Chain {
 
     fn own(&mut self, event: &'static str, previous: Option<Mac>) -> String {
         let mut text = String::new();
-        line::append(&mut text, &Record::lifecycle(&NO_SANDBOX.into(), event));
+        line::append(
+            &mut text,
+            &mut Clock::default(),
+            &Record::lifecycle(&NO_SANDBOX.into(), event),
+        );
         if let Some(previous) = previous {
             text.truncate(text.len() - END.len());
             text.push_str(",\"prev\":\"");
