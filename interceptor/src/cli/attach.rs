@@ -99,6 +99,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
         return Err(failed);
     }
     existing::warn_of_packet_sockets(&visit.cgroup, has_devices, common.quiet);
+    runtime.warm();
 
     announce(&common, &id, &visit.cgroup, &enforced.ca_pem, placeholders)?;
     let mut alarmed = false;

@@ -130,6 +130,10 @@ const OWN_FAILURE: u8 = 125;
 /// Parses the arguments, runs the command, and maps its outcome to an exit status: an error of the
 /// interceptor itself is 125 for `run`, otherwise 2, like clap's usage errors.
 pub fn main() -> ExitCode {
+    // Part of every start of a sandbox, so it does without a parser for all the commands.
+    if std::env::args_os().skip(1).eq([sandbox_init::NAME]) {
+        return sandbox_init::start();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

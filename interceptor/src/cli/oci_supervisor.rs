@@ -297,6 +297,7 @@ fn attach(to: &Attaching<'_>, rules: LoadedPolicy) -> anyhow::Result<Enforced> {
     visitor.self_test(SELF_TEST, &enforced.token)?;
     drop(visitor);
     enforced.record_refusals()?;
+    runtime.warm();
     // Fill the files that are already mounted in the container.
     to.entry.write_trust(&trust_files(
         to.root,

@@ -144,6 +144,18 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     setup::log(&common);
     let open_files = launch::harden()?;
     who::needs_rights()?;
+    // The slowest steps, in threads of their own: the kernel verifies the programs, and moves the
+    // sandbox's first process into its cgroup.
+    let loading = Meanwhile::begin("loading", Enforcer::load)?;
+    let (id, isolated) = (history.id()?, net == Net::Isolated);
+    let making = {
+        let id = id.clone();
+        let bounds = Resources {
+            processes: pids_limit.map_or(Some(resources::PROCESSES), |Bound(bound)| bound),
+            memory: memory.map_or_else(resources::most_memory, |Bound(bound)| bound),
+        };
+        Meanwhile::begin("making", move || launch::LaunchedSandbox::make(&id, isolated, &bounds))?
+    };
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let person = Person::invoking()?;
     let Runner { identity, umask, note } = who::choose(user.as_deref(), &person, &directory)?;
@@ -184,8 +196,6 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         stdio::check(descriptor, name)?;
     }
 
-    let id = history.id()?;
-    let isolated = net == Net::Isolated;
     let audit = setup::audit(&common, rules.policy.limits())?;
     history.begin(&audit, &person, &id, &rules, common.quiet);
     let learner = learning.begin(&audit, &person, taught)?;
@@ -200,21 +210,9 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the proxy")?;
     let _entered = tokio.enter();
-    // In parallel, the slowest steps: the kernel verifies the programs, and the roots are read.
-    let loading = Meanwhile::begin("loading", Enforcer::load)?;
-    let reading = {
-        let (common, audit, handle) = (common.clone(), audit.clone(), tokio.handle().clone());
-        Meanwhile::begin("reading", move || {
-            let _entered = handle.enter();
-            setup::runtime(&common, audit)
-        })?
-    };
+    let runtime = setup::runtime(&common, audit.clone())?;
 
-    let bounds = Resources {
-        processes: pids_limit.map_or(Some(resources::PROCESSES), |Bound(bound)| bound),
-        memory: memory.map_or_else(resources::most_memory, |Bound(bound)| bound),
-    };
-    let (mut sandbox, sockets) = match launch::LaunchedSandbox::make(&id, isolated, &bounds) {
+    let (mut sandbox, sockets) = match making.end() {
         Ok(made) => made,
         // A process that cannot load programs cannot create a cgroup either; the kernel's error is
         // clearer.
@@ -249,10 +247,6 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         cgroup_id: sandbox.cgroup().id(),
         // Private because `make` created it, whatever devices it has.
         netns: if isolated { Netns::Private } else { Netns::Shared },
-    };
-    let runtime = match reading.end() {
-        Ok(runtime) => runtime,
-        Err(failed) => return Err(loading.end().err().map_or(failed, Into::into)),
     };
     let policy = shown_policy(&rules);
     let proxy = Sandbox::new(&runtime, &id, rules.policy, rules.keyring)?;
@@ -290,6 +284,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     sandbox.self_test(SELF_TEST, &enforced.token)?;
     enforced.record_refusals()?;
     tracing::info!(sandbox = %id, %user, "self-test passed; starting the command");
+    launch::give_back_memory();
+    runtime.warm();
 
     // Once its processes are gone, tear down the rest in order.
     let ended = sandbox.run(descriptors, &signals);

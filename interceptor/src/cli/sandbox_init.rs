@@ -10,8 +10,16 @@ use crate::sandbox;
 #[derive(Debug, clap::Args)]
 pub struct SandboxInit {}
 
+/// What the command is called.
+pub(super) const NAME: &str = "sandbox-init";
+
 /// Runs the command.
 pub fn run(_arguments: SandboxInit) -> anyhow::Result<ExitCode> {
+    Ok(start())
+}
+
+/// Runs the command, which has no arguments.
+pub(super) fn start() -> ExitCode {
     // Exit statuses have eight bits.
-    Ok(ExitCode::from(sandbox::init::main(attendant::serve) as u8))
+    ExitCode::from(sandbox::init::main(attendant::serve) as u8)
 }

@@ -177,8 +177,10 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the proxy")?;
     let _entered = tokio.enter();
+    let runtime = setup::runtime(&common, audit.clone())?;
+    runtime.warm();
     let fleet = Fleet::new(FleetOptions {
-        runtime: setup::runtime(&common, audit.clone())?,
+        runtime,
         enforcer,
         catalogue: registries::catalogue(None)?,
         default_policy: common.policy.clone(),

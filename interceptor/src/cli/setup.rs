@@ -21,8 +21,8 @@ use crate::credential::{CREDENTIALS_DIRECTORY, KeyProblem, Keyring};
 use crate::logging;
 use crate::notice;
 use crate::proxy::{Runtime, RuntimeOptions};
-use crate::sandbox::environment;
 use crate::sandbox::user::UserIdentity;
+use crate::sandbox::{environment, launch};
 use crate::upstream::{OverrideError, Overrides, Upstream, UpstreamOptions};
 
 /// Names of standard error for `--audit`.
@@ -318,7 +318,9 @@ pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runti
     let overrides = overrides.context("--resolve")?;
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
     let options = RuntimeOptions { upstream, upstream_ca: common.upstream_ca.clone(), audit };
-    Runtime::new(options).with_context(|| {
-        if common.upstream_ca.is_empty() { "upstream roots" } else { "--upstream-ca" }
-    })
+    let runtime = Runtime::new(options).with_context(|| {
+        if common.upstream_ca.is_empty() { "upstream TLS" } else { "--upstream-ca" }
+    })?;
+    runtime.tidy_with(launch::give_back_memory);
+    Ok(runtime)
 }

@@ -11,6 +11,7 @@ mod refusals;
 mod runtime;
 mod sandbox;
 mod serving;
+pub(crate) mod tidy;
 pub(crate) mod warned;
 
 pub use handed::{HandedNames, HandedSandbox};

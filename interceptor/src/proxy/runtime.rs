@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::Builder;
 
+use super::tidy::Tidy;
 use crate::audit::Audit;
 use crate::metrics::Metrics;
 use crate::tls::verify::CertificateVerifier;
@@ -29,13 +31,14 @@ pub struct Runtime {
     pub(crate) client: Arc<rustls::ClientConfig>,
     pub(crate) audit: Audit,
     metrics: Metrics,
+    pub(crate) tidy: Arc<Tidy>,
 }
 
 impl Runtime {
-    /// Reads the trusted roots.
+    /// Reads the roots given; the system's are read when they are needed.
     ///
     /// # Errors
-    /// If a root file cannot be read, or there are no roots.
+    /// If a root file cannot be read.
     pub fn new(options: RuntimeOptions) -> Result<Arc<Runtime>, TlsError> {
         let verifier = client::verifier(&options.upstream_ca)?;
         Ok(Arc::new(Runtime {
@@ -44,7 +47,21 @@ impl Runtime {
             verifier,
             metrics: Metrics::new(options.audit.clone()),
             audit: options.audit,
+            tidy: Arc::default(),
         }))
+    }
+
+    /// Reads the system's roots in the background, so that the first origin does not wait for them.
+    /// Call it once nothing else is in a hurry.
+    pub fn warm(&self) {
+        let verifier = self.verifier.clone();
+        // Without the thread, the first origin waits.
+        let _ = Builder::new().name("roots".to_owned()).spawn(move || verifier.warm());
+    }
+
+    /// Calls `give_back` whenever memory can be given back to the system.
+    pub fn tidy_with(&self, give_back: fn()) {
+        self.tidy.with(give_back);
     }
 
     /// This process's metrics.

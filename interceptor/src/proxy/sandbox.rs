@@ -16,6 +16,7 @@ use super::echoes::Echoes;
 use super::live::Live;
 use super::pace::Pace;
 use super::quota::Quota;
+use super::tidy::Tidy;
 use super::warned::Warned;
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
@@ -118,6 +119,7 @@ pub struct Sandbox {
     pub(crate) distrust: Warned,
     pub(crate) metrics: Arc<SandboxMetrics>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) tidy: Arc<Tidy>,
     stop: CancellationToken,
     drain: CancellationToken,
 }
@@ -192,6 +194,7 @@ impl Sandbox {
             distrust: Warned::default(),
             metrics,
             tasks: TaskTracker::new(),
+            tidy: runtime.tidy.clone(),
             stop: CancellationToken::new(),
             drain: CancellationToken::new(),
         }))

@@ -268,7 +268,12 @@ fn start(channel: &Channel, prepared: ReadyCommand) -> Result<i32, SandboxError>
     die_with_parent()?;
 
     match sys::fork().context(|| "cannot start the command".into())? {
-        Some(command) => reaper::wait(channel, command),
+        Some(command) => {
+            // It stays as long as the command, and needs nothing of what it prepared.
+            drop(launch);
+            sys::give_back_memory();
+            reaper::wait(channel, command)
+        }
         None => {
             let ready = own_group(foreground);
             let ready =

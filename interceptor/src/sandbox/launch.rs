@@ -48,6 +48,11 @@ pub(crate) fn harden() -> Result<(u64, u64), SandboxError> {
     Ok(before)
 }
 
+/// Gives memory that is free back to the system.
+pub(crate) fn give_back_memory() {
+    sys::give_back_memory();
+}
+
 /// Starts a new session and closes all but the standard descriptors, for a process that outlives
 /// its starter: the starter's caller waits until every inherited descriptor is closed.
 pub(crate) fn detach() -> Result<(), SandboxError> {

@@ -31,6 +31,15 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Gives memory that is free back to the system, as far as the C library can.
+pub(crate) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches only what is free, under the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// Reads up to `buffer.len()` bytes and the descriptors that came with them (SCM_RIGHTS, unix(7)),
 /// close-on-exec.
 pub(crate) fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {

@@ -24,15 +24,11 @@ const LARGEST_ROOTS: usize = 16 << 20;
 /// TLS sessions kept per sandbox.
 const SESSIONS: usize = 128;
 
-/// The verifier of origins' certificates, shared by all sandboxes because it has no state.
+/// The verifier of origins' certificates, shared by all sandboxes because it has no state. It reads
+/// the files given now, and the system's roots when they are needed.
 pub(crate) fn verifier(extra: &[PathBuf]) -> Result<Arc<CertificateVerifier>, TlsError> {
     let mut given = Vec::new();
     let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in &native.errors {
-        tracing::warn!(%error, "cannot read a system root certificate");
-    }
-    roots.add_parsable_certificates(native.certs);
     for path in extra {
         let refused = |reason: String| TlsError::Roots { path: path.clone(), reason };
         let (pem, _) =
@@ -50,11 +46,24 @@ pub(crate) fn verifier(extra: &[PathBuf]) -> Result<Arc<CertificateVerifier>, Tl
             given.push(certificate);
         }
     }
-    if roots.is_empty() {
-        return Err(TlsError::NoRoots);
+    Ok(Arc::new(CertificateVerifier::new(move || with_systems(roots), given)))
+}
+
+/// Verifies against these roots and the system's. `None`, and a warning, if there are none.
+fn with_systems(mut roots: RootCertStore) -> Option<Arc<WebPkiServerVerifier>> {
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::warn!(%error, "cannot read a system root certificate");
     }
-    let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
-    Ok(Arc::new(CertificateVerifier::new(roots, given)))
+    roots.add_parsable_certificates(native.certs);
+    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    if built.is_err() {
+        tracing::warn!(
+            "no trusted root certificate was found, so no origin is trusted; install \
+             ca-certificates or give --upstream-ca FILE"
+        );
+    }
+    built.ok()
 }
 
 /// What the configurations of all sandboxes have in common: no sessions, no ALPN.

@@ -59,12 +59,4 @@ pub enum TlsError {
         /// What was wrong with it.
         reason: String,
     },
-    /// There is no root to verify an origin with.
-    #[error(
-        "no trusted root certificate was found; install ca-certificates or give --upstream-ca FILE"
-    )]
-    NoRoots,
-    /// The verifier could not be built.
-    #[error("the certificate verifier could not be built: {0}")]
-    Verifier(#[from] rustls::client::VerifierBuilderError),
 }

@@ -8,36 +8,59 @@
 //! the handshake proves that the server has the key.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::ca::to_pem;
+use super::provider;
+
+/// Verifies against roots; `None` if there are none.
+type Roots = Option<Arc<WebPkiServerVerifier>>;
 
 /// Verifies the certificates of origins. It has no state.
-#[derive(Debug)]
 pub(crate) struct CertificateVerifier {
-    roots: Arc<WebPkiServerVerifier>,
+    /// Made for the first origin: to read a system's roots takes longer than a sandbox's start.
+    roots: LazyLock<Roots, Box<dyn FnOnce() -> Roots + Send>>,
     /// The certificates given by the operator, as DER.
     named: HashSet<CertificateDer<'static>>,
     given_pem: Arc<str>,
 }
 
+impl fmt::Debug for CertificateVerifier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("CertificateVerifier").finish_non_exhaustive()
+    }
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
+}
+
 impl CertificateVerifier {
+    /// Trusts what `roots` returns, and the certificates that were `given`.
     pub(super) fn new(
-        roots: Arc<WebPkiServerVerifier>,
+        roots: impl FnOnce() -> Roots + Send + 'static,
         given: Vec<CertificateDer<'static>>,
     ) -> CertificateVerifier {
         let given_pem: String = given.iter().map(|certificate| to_pem(certificate)).collect();
+        let roots: Box<dyn FnOnce() -> Roots + Send> = Box::new(roots);
         CertificateVerifier {
-            roots,
+            roots: LazyLock::new(roots),
             named: given.into_iter().collect(),
             given_pem: given_pem.into(),
         }
+    }
+
+    /// Reads the roots now, so that the first origin does not wait for it.
+    pub(crate) fn warm(&self) {
+        LazyLock::force(&self.roots);
     }
 
     /// The certificates given by the operator, as PEM.
@@ -73,13 +96,11 @@ impl ServerCertVerifier for CertificateVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.roots.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
+        let Some(roots) = &*self.roots else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        let verified =
+            roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
             Err(error) if is_about_its_issuer(&error) && self.named.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
@@ -95,7 +116,7 @@ impl ServerCertVerifier for CertificateVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.roots.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &algorithms())
     }
 
     fn verify_tls13_signature(
@@ -104,15 +125,11 @@ impl ServerCertVerifier for CertificateVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.roots.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.roots.supported_verify_schemes()
-    }
-
-    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-        self.roots.root_hint_subjects()
+        algorithms().supported_schemes()
     }
 }
 
@@ -149,7 +166,7 @@ mod tests {
             .build()
             .unwrap();
         CertificateVerifier::new(
-            roots,
+            move || Some(roots),
             given.iter().map(|certificate| (*certificate).clone()).collect(),
         )
     }

@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -23,8 +23,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{SFlag, fstat};
+use nix::dir::{Dir, Type};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstat, fstatat};
 use rustls::pki_types::CertificateDer;
 
 use super::trust::{certificates, pem};
@@ -81,6 +82,9 @@ const SKIPPED: [&str; 9] = [
     ".ruff_cache",
     ".pytest_cache",
 ];
+
+/// Endings of directories that describe Python packages: half of the directories beside them.
+const METADATA: [&str; 2] = [".dist-info", ".egg-info"];
 
 /// Searches these places with this thread's rights.
 pub(super) fn find(
@@ -147,19 +151,22 @@ impl BundleFinder<'_> {
         let mut waiting = VecDeque::from([(PathBuf::new(), 0)]);
         while let Some((below, level)) = waiting.pop_front() {
             let opened = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
-            let Ok(opened) = open_below(root.as_fd(), opened, OFlag::O_DIRECTORY) else { continue };
-            let Ok(entries) = fs::read_dir(path_of(&opened)) else { continue };
-            for entry in entries.flatten() {
+            let opened = open_below(root.as_fd(), opened, OFlag::O_DIRECTORY);
+            let Ok(mut entries) = opened.and_then(Dir::from_fd) else { continue };
+            for entry in entries.iter().flatten() {
                 if self.bounds.entries == 0 || Instant::now() >= self.until {
                     return;
                 }
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name == "." || name == ".." {
+                    continue;
+                }
                 self.bounds.entries -= 1;
-                let (Ok(kind), name) = (entry.file_type(), entry.file_name()) else { continue };
-                if kind.is_dir() && level < depth && !SKIPPED.iter().any(|skipped| name == *skipped)
-                {
-                    waiting.push_back((below.join(&name), level + 1));
-                } else if kind.is_file() && may_be_bundle(&name) {
-                    let path = below.join(&name);
+                let kind = entry.file_type().or_else(|| type_of(root.as_fd(), &below.join(name)));
+                if kind == Some(Type::Directory) && level < depth && !is_skipped(name) {
+                    waiting.push_back((below.join(name), level + 1));
+                } else if kind == Some(Type::File) && may_be_bundle(name) {
+                    let path = below.join(name);
                     let whole = directory.join(&path);
                     if is_bundle(&whole) {
                         let sure = is_known(&whole) || is_packages(&whole);
@@ -169,6 +176,22 @@ impl BundleFinder<'_> {
             }
         }
     }
+}
+
+/// The type of a file whose directory does not tell it; `None` if it is none that matters.
+fn type_of(root: BorrowedFd<'_>, path: &Path) -> Option<Type> {
+    let status = fstatat(root, path, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+    match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFDIR => Some(Type::Directory),
+        SFlag::S_IFREG => Some(Type::File),
+        _ => None,
+    }
+}
+
+/// Whether a directory of this name is left out.
+fn is_skipped(name: &OsStr) -> bool {
+    SKIPPED.iter().any(|skipped| name == *skipped)
+        || METADATA.iter().any(|ending| name.as_bytes().ends_with(ending.as_bytes()))
 }
 
 /// Whether a file of this name can be a bundle. Few can, and the walk meets mostly files.
