@@ -60,35 +60,41 @@ async fn after(time: Option<Duration>) {
     }
 }
 
-async fn attend(arrival: Arrival, mut stream: TcpStream) {
+/// Finds out how to serve a connection, then serves it. What the first needs is in memory of its
+/// own, which is given back before the second begins.
+fn attend(arrival: Arrival, stream: TcpStream) -> impl Future<Output = ()> + Send {
+    let finding = Box::pin(find_out(arrival, stream));
+    async move {
+        if let Some(rest) = finding.await {
+            rest.await;
+        }
+    }
+}
+
+/// Finds out how to serve a connection. `None` if it ended.
+async fn find_out(arrival: Arrival, mut stream: TcpStream) -> Option<Rest> {
     if let Decision::Allow(allow) =
         arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port())
     {
-        if let Some(rest) = Box::pin(raw::serve(arrival, stream, allow)).await {
-            rest.await;
-        }
-        return;
+        return raw::serve(arrival, stream, allow).await;
     }
     let mut first = BytesMut::new();
     let spoken = match recognise(&arrival, &mut stream, &mut first).await {
         Ok(Some(spoken)) => spoken,
         // Closed, or silent for too long, before it sent anything.
-        Ok(None) => return,
+        Ok(None) => return None,
         Err(error) => {
             tracing::debug!(%error, "connection ended before its protocol was known");
-            return;
+            return None;
         }
     };
-    let rest = match spoken {
+    match spoken {
         Spoken::Tls => Box::pin(tls(arrival, stream, first, None)).await,
         Spoken::Http1 | Spoken::Http2 => Some(clear(arrival, stream, first, spoken)),
         Spoken::Other => {
             let host = arrival.host();
-            Some(Box::pin(unless_refused(arrival, stream, first, host, Protocol::Tcp, None)) as Rest)
+            Some(Box::pin(unless_refused(arrival, stream, first, host, Protocol::Tcp, None)))
         }
-    };
-    if let Some(rest) = rest {
-        rest.await;
     }
 }
 

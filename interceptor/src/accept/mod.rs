@@ -82,7 +82,7 @@ pub(crate) async fn listen(
         };
         let open = sandbox.metrics.open_connection();
         let (sandbox, destinations, token) = (sandbox.clone(), destinations.clone(), token.clone());
-        let stop = stop.clone();
+        let (stop, tidy) = (stop.clone(), sandbox.tidy.clone());
         sandbox.tasks.clone().spawn(async move {
             let place = match place {
                 Some(place) => place,
@@ -96,6 +96,7 @@ pub(crate) async fn listen(
                 () = accepted_one(sandbox, stream, &*destinations, &token) => {}
                 () = stop.cancelled() => {}
             }
+            tidy.rested();
         });
     }
 }
@@ -128,7 +129,7 @@ async fn accepted_one(
         return;
     }
     if asked.port() == 53 {
-        if let Err(error) = sandbox.dns.clone().serve_tcp(stream).await {
+        if let Err(error) = Box::pin(sandbox.dns.clone().serve_tcp(stream)).await {
             tracing::debug!(%error, "DNS connection ended");
         }
         return;

@@ -42,7 +42,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const LAST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Serves HTTP/1.1 until the connection ends. `first` holds bytes already read from it.
-pub(crate) async fn h1<S>(stream: S, first: BytesMut, mut context: Context)
+///
+/// What it needs is made here rather than in the future, which then is small while it waits: a
+/// future keeps room for its arguments besides what is made of them.
+pub(crate) fn h1<S>(
+    stream: S,
+    first: BytesMut,
+    mut context: Context,
+) -> impl Future<Output = ()> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -51,34 +58,41 @@ where
     let (stream, notes) = Strict::new(stream, first, ceilings(context.sandbox.clone(), limits));
     context.notes = Some(notes.clone());
     let context = Arc::new(context);
-    let _over = context.over.clone().drop_guard();
-    let _cut = Cut { context: context.clone(), notes };
-    let ends = Aside::new(async {
+    let over = context.over.clone().drop_guard();
+    let ends = Aside::new(idle_or_ordered(context.clone()));
+    // Boxed, because it is moved to hyper and back.
+    let (stream, cut) = (Box::new(stream), Cut { context, notes });
+    async move {
+        let (_over, cut) = (over, cut);
         tokio::select! {
-            () = context.activity.silence(limits.idle_timeout) => {
-                context.activity.end(Reason::IdleTimeout);
-                tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
-            }
-            () = ordered_to_end(context.sandbox.stopping(), context.close.clone()) => {}
+            biased;
+            ended = served(stream, &cut.context) => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended");
+            },
+            () = ends => return,
         }
-    });
-    tokio::select! {
-        biased;
-        ended = served(stream, &context) => if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended");
-        },
-        () = ends => return,
+        // A connection that has become a WebSocket keeps its place and its time limits.
+        let switched = cut.context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(switched) = switched {
+            let _ = switched.await; // its record says how it ended
+        }
     }
-    // A connection that has become a WebSocket keeps its place and its time limits.
-    let switched = context.switched.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(switched) = switched {
-        let _ = switched.await; // its record says how it ended
+}
+
+/// Waits until an HTTP/1.1 connection must end: it was silent for too long, or is ordered to.
+async fn idle_or_ordered(context: Arc<Context>) {
+    tokio::select! {
+        () = context.activity.silence(context.limits.idle_timeout) => {
+            context.activity.end(Reason::IdleTimeout);
+            tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+        }
+        () = ordered_to_end(context.sandbox.stopping(), context.close.clone()) => {}
     }
 }
 
 /// Serves the requests of an HTTP/1.1 connection. hyper's state exists only while a request is in
 /// progress.
-async fn served<S>(mut stream: Strict<Stall<S>>, context: &Arc<Context>) -> hyper::Result<()>
+async fn served<S>(mut stream: Box<Strict<Stall<S>>>, context: &Arc<Context>) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -123,6 +137,7 @@ where
             }
         }
         let Some(mut idle) = home.take_back(connection) else { return Ok(()) };
+        context.sandbox.tidy.rested();
         tokio::select! {
             begun = poll_fn(|cx| idle.poll_begun(cx)) => if let Err(error) = begun {
                 tracing::debug!(%error, "an idle connection ended");
@@ -161,8 +176,8 @@ fn ceilings(sandbox: Arc<Sandbox>, began: Limits) -> impl Fn() -> Ceilings {
     }
 }
 
-/// Serves HTTP/2 until the connection ends.
-pub(crate) async fn h2<S>(stream: S, context: Context)
+/// Serves HTTP/2 until the connection ends. As [`h1`], it makes what it needs beforehand.
+pub(crate) fn h2<S>(stream: S, context: Context) -> impl Future<Output = ()> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -171,14 +186,14 @@ where
     let outdated = context.outdated.clone();
     let context = Arc::new(context);
     let drain = context.sandbox.draining();
-    let ends = ordered_to_end(context.sandbox.stopping(), context.close.clone());
+    let ends = Aside::new(ordered_to_end(context.sandbox.stopping(), context.close.clone()));
     let streams = Streams::new(context.sandbox.clone());
     let (activity, idle) = (context.activity.clone(), limits.idle_timeout);
     let begun = CancellationToken::new();
     let (first, is_begun) = (begun.clone(), AtomicBool::new(false));
     let tally = Tally::default();
     let stream = watched(Stall::new(stream, idle, activity.clone()), &context, &tally);
-    let mut watch = Watch::new(context.clone(), tally.clone());
+    let watch = Watch::new(context.clone(), tally.clone());
     let service = service_fn(move |request| {
         if !is_begun.swap(true, Ordering::Relaxed) {
             first.cancel();
@@ -187,49 +202,53 @@ where
         // Boxed, because a stream moves several times on its way to its task.
         Box::pin(handle(context.clone(), request))
     });
-    let connection =
-        http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service);
+    let connection = Box::pin(
+        http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service),
+    );
     // hyper closes the connection without a GOAWAY if no request has arrived yet.
-    let told = async {
+    let told = async move {
         tokio::select! {
             () = drain.cancelled() => {}
             () = outdated.cancelled() => return,
         }
         let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
     };
-    let served = async {
-        let mut connection = std::pin::pin!(connection);
-        // PING acknowledgements move bytes but prove nothing, and a closed window moves none, so
-        // only activity within streams counts. A stream that waits for its origin has its own time
-        // limit.
-        let (mut told, mut silent) = (Aside::new(told), Aside::new(activity.silence(idle)));
-        let mut is_told = false;
-        loop {
-            let watched = poll_fn(|cx| watch.watch(cx, |cx| connection.as_mut().poll(cx)));
-            tokio::select! {
-                biased;
-                ended = watched => return ended,
-                // Streams that the client opens before it reads the GOAWAY are served too (RFC 9113
-                // section 6.8).
-                () = &mut told, if !is_told => {
-                    is_told = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = &mut silent => {
-                    tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
-                    activity.end(Reason::IdleTimeout);
-                    connection.as_mut().graceful_shutdown();
-                    let ended = tokio::time::timeout(FAREWELL, connection).await;
-                    return ended.unwrap_or(Ok(())); // anything left by then is cut off
+    let (mut told, is_silent) = (Aside::new(told), activity.clone());
+    // PING acknowledgements move bytes but prove nothing, and a closed window moves none, so only
+    // activity within streams counts. A stream that waits for its origin has its own time limit.
+    let mut silent = Aside::new(async move { is_silent.silence(idle).await });
+    async move {
+        let (mut watch, mut connection) = (watch, connection);
+        let served = async {
+            let mut is_told = false;
+            loop {
+                let watched = poll_fn(|cx| watch.watch(cx, |cx| connection.as_mut().poll(cx)));
+                tokio::select! {
+                    biased;
+                    ended = watched => return ended,
+                    // Streams that the client opens before it reads the GOAWAY are served too (RFC
+                    // 9113 section 6.8).
+                    () = &mut told, if !is_told => {
+                        is_told = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = &mut silent => {
+                        tracing::debug!("a connection was silent for limits.idle_timeout_seconds");
+                        activity.end(Reason::IdleTimeout);
+                        connection.as_mut().graceful_shutdown();
+                        let ended = tokio::time::timeout(FAREWELL, connection.as_mut()).await;
+                        return ended.unwrap_or(Ok(())); // anything left by then is cut off
+                    }
                 }
             }
+        };
+        tokio::select! {
+            biased;
+            ended = served => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended");
+            },
+            () = ends => {}
         }
-    };
-    let ends = Aside::new(ends);
-    tokio::select! {
-        biased;
-        ended = served => if let Err(error) = ended { tracing::debug!(%error, "a connection ended") },
-        () = ends => {}
     }
 }
 

@@ -32,7 +32,7 @@ const MOST_PAUSE: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub(super) struct Home<S> {
     /// The stream, once it is back.
-    stream: Mutex<Option<Strict<S>>>,
+    stream: Mutex<Option<Box<Strict<S>>>>,
     /// Whether it should come back; otherwise it is dropped with its borrower.
     wanted: AtomicBool,
     /// The last read was between messages, and returned nothing.
@@ -54,13 +54,13 @@ impl<S> Home<S> {
     }
 
     /// Lends the stream out.
-    pub(super) fn lend(self: &Arc<Self>, stream: Strict<S>) -> Lent<S> {
+    pub(super) fn lend(self: &Arc<Self>, stream: Box<Strict<S>>) -> Lent<S> {
         self.waits.store(false, Ordering::Relaxed);
         Lent { stream: Some(stream), home: self.clone() }
     }
 
     /// Drops the borrower and takes the stream back from it.
-    pub(super) fn take_back(&self, borrower: impl Sized) -> Option<Strict<S>> {
+    pub(super) fn take_back(&self, borrower: impl Sized) -> Option<Box<Strict<S>>> {
         self.wanted.store(true, Ordering::Relaxed);
         drop(borrower);
         self.wanted.store(false, Ordering::Relaxed);
@@ -98,7 +98,7 @@ impl<S> Home<S> {
 #[derive(Debug)]
 pub(super) struct Lent<S> {
     /// Present until this is dropped.
-    stream: Option<Strict<S>>,
+    stream: Option<Box<Strict<S>>>,
     home: Arc<Home<S>>,
 }
 
@@ -115,7 +115,7 @@ impl<S> Lent<S> {
     where
         S: Unpin,
     {
-        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.stream.as_deref_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -127,7 +127,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = this.stream()?.poll_read(cx, out);
-        let between = this.stream.as_ref().is_some_and(Strict::is_between_messages);
+        let between = this.stream.as_deref().is_some_and(Strict::is_between_messages);
         this.home.waits.store(polled.is_pending() && between, Ordering::Relaxed);
         polled
     }
@@ -137,11 +137,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wrapper for Lent<S> {
     type Inner = Strict<S>;
 
     fn inner(&self) -> Option<&Strict<S>> {
-        self.stream.as_ref()
+        self.stream.as_deref()
     }
 
     fn inner_mut(&mut self) -> Option<&mut Strict<S>> {
-        self.stream.as_mut()
+        self.stream.as_deref_mut()
     }
 
     fn on_write(&mut self, cx: &mut Context<'_>, data: Data<'_>) -> Poll<io::Result<usize>> {
@@ -218,7 +218,7 @@ mod tests {
         let (home, activity) = (Home::new(), Activity::default());
         let rests = async || tokio::time::timeout(REST * 64, home.rest(&activity)).await.is_ok();
         let mut room = [0; 1024];
-        let mut lent = home.lend(strict);
+        let mut lent = home.lend(Box::new(strict));
         assert!(!rests().await, "nobody has asked for more");
         theirs.write_all(REQUEST).await.unwrap();
         assert_eq!(lent.read(&mut room).await.unwrap(), REQUEST.len());
