@@ -157,6 +157,7 @@ fn idle(enforcer: &Enforcer) -> Result<(), Box<dyn std::error::Error>> {
     let _entered = tokio.enter();
     let upstream = Upstream::new(UpstreamOptions::default());
     let runtime = Runtime::new(RuntimeOptions {
+        roots: Vec::new(),
         upstream,
         upstream_ca: Vec::new(),
         audit: Audit::discard()?,

@@ -239,6 +239,11 @@ impl<'lab> Daemon<'lab> {
         &self.control
     }
 
+    /// Its socket for members (`--group`).
+    pub fn members(&self) -> PathBuf {
+        self.control.with_file_name("run.sock")
+    }
+
     /// The directory of its lab.
     pub fn directory(&self) -> &Path {
         self.lab.directory()

@@ -49,7 +49,7 @@ pub fn runtime(lab: &Lab, audit: Audit, names: &[&str]) -> Arc<Runtime> {
     let overrides: Overrides = overrides.into_iter().collect();
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
     let upstream_ca = vec![lab.directory().join("upstream-ca.pem")];
-    Runtime::new(RuntimeOptions { upstream, upstream_ca, audit }).expect("a runtime")
+    Runtime::new(RuntimeOptions { upstream, upstream_ca, roots: vec![], audit }).expect("a runtime")
 }
 
 /// A sandbox being served.

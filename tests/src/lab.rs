@@ -9,12 +9,13 @@
 //!   order.
 
 mod oracles;
+mod road;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,12 +26,15 @@ use tokio_rustls::server::TlsStream;
 use crate::audit::Record;
 use crate::ca::{Ca, Flaw};
 use crate::canary;
-use crate::daemon::ToServe;
+use crate::daemon::{Daemon, ToServe};
 use crate::origin::listen::{Listener, Recorder};
 use crate::origin::names::NameServer;
 use crate::origin::record::Seen;
 use crate::origin::{Origin, Shared};
+use crate::people::Account;
 use crate::sandbox::Sandbox;
+
+pub use self::road::{Member, Road};
 
 /// One test's world.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct Lab {
     /// Every policy of the test, as text.
     policies: Mutex<Vec<String>>,
     leniency: Mutex<Leniency>,
+    /// Whose sandboxes the daemon makes; unset where they are root's.
+    member: OnceLock<Member>,
 }
 
 /// What the oracles need to know about one run.
@@ -92,8 +98,59 @@ impl Lab {
         );
         let lab = Lab::new(&["h2", "http/1.1"]);
         body(&lab);
-        let problems = lab.judge();
+        lab.objections();
+    }
+
+    /// Runs a test twice: its sandboxes are made by `interceptor run` as root, and then by the
+    /// daemon, for an ordinary user.
+    ///
+    /// # Panics
+    /// As [`Lab::test`].
+    #[track_caller]
+    pub fn test_on_both_roads(body: impl Fn(&Lab)) {
+        Lab::test(&body);
+        eprintln!("the same, without sudo:");
+        Lab::test_without_sudo(body);
+    }
+
+    /// Runs a test whose sandboxes the daemon makes, for an ordinary user.
+    ///
+    /// # Panics
+    /// As [`Lab::test`].
+    #[track_caller]
+    pub fn test_without_sudo(body: impl FnOnce(&Lab)) {
+        Lab::test(|lab| {
+            let account = Account::new(lab.directory());
+            let daemon = lab.daemon_for(&account);
+            assert!(lab.member.set(Member::of(&account, &daemon)).is_ok(), "there is one already");
+            body(lab);
+            daemon.finish();
+        });
+    }
+
+    #[track_caller]
+    fn objections(&self) {
+        let problems = self.judge();
         assert!(problems.is_empty(), "the oracles object:\n{}", problems.join("\n"));
+    }
+
+    /// A daemon that makes sandboxes for this user, by any policy of the user's own.
+    #[track_caller]
+    pub fn daemon_for(&self, account: &Account) -> Daemon<'_> {
+        let access = json!([{ "group": account.group(), "own_policies": "any-address" }]);
+        let config = json!({ "group": account.group(), "access": access });
+        let config = self.secret_file("daemon-members.json", &config.to_string());
+        self.daemon().option("--config").option(config).start()
+    }
+
+    /// Whose sandboxes the daemon makes; `None` where they are root's.
+    pub fn member(&self) -> Option<&Member> {
+        self.member.get()
+    }
+
+    /// The road of the sandboxes.
+    pub fn road(&self) -> Road {
+        if self.member.get().is_some() { Road::Daemon } else { Road::Root }
     }
 
     /// A lab without the oracles, for the demonstration. `protocols`: what the TLS origin offers by
@@ -121,6 +178,7 @@ impl Lab {
             runs: Mutex::default(),
             policies: Mutex::default(),
             leniency: Mutex::default(),
+            member: OnceLock::new(),
             runtime,
             directory,
             ca,

@@ -78,6 +78,16 @@ impl Account {
         &self.name
     }
 
+    /// The name of the supplementary group.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The group id.
+    pub fn gid(&self) -> u32 {
+        self.gid
+    }
+
     /// The user id.
     pub fn uid(&self) -> u32 {
         self.uid

@@ -48,19 +48,25 @@ impl Running<'_> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Every descendant process of the interceptor.
+    /// Every process of the sandbox besides the interceptor's own, which without sudo makes none
+    /// itself: then those that the daemon started for all sandboxes.
     pub fn descendants(&self) -> Vec<Pid> {
-        let parents: Vec<(i32, i32)> =
-            processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-        let mut found = vec![self.pid().as_raw()];
-        let mut next = 0;
-        while let Some(&pid) = found.get(next) {
-            found.extend(
-                parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child),
-            );
-            next += 1;
+        match self.lab.member() {
+            None => descendants(self.pid()),
+            Some(member) => {
+                let own = member.supervisors();
+                own.iter().flat_map(|pid| descendants(*pid).into_iter().chain([*pid])).collect()
+            }
         }
-        found[1..].iter().map(|&pid| Pid::from_raw(pid)).collect()
+    }
+
+    /// The process that holds the keys and serves the sandbox, which without sudo is one of the
+    /// daemon's.
+    pub fn proxy(&self) -> Pid {
+        match self.lab.member() {
+            None => self.pid(),
+            Some(member) => *member.supervisors().first().expect("the daemon has one"),
+        }
     }
 
     /// The interceptor's peak resident memory so far, in bytes.
@@ -177,13 +183,26 @@ pub fn begun(sweep: &Path) -> PathBuf {
     name.into()
 }
 
+/// Every descendant of a process.
+pub fn descendants(of: Pid) -> Vec<Pid> {
+    let parents: Vec<(i32, i32)> =
+        processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut found = vec![of.as_raw()];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child));
+        next += 1;
+    }
+    found[1..].iter().map(|&pid| Pid::from_raw(pid)).collect()
+}
+
 /// The process ids of this host.
 pub fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn parent(pid: i32) -> Option<i32> {
+pub(crate) fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may contain anything.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

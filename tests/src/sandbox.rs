@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::fetch::{Plan, Report};
-use crate::lab::{Lab, Sweep};
+use crate::lab::{Lab, Road, Sweep};
 use crate::outcome::Outcome;
 use crate::running::{Output, Running};
 
@@ -86,10 +86,13 @@ impl<'lab> Sandbox<'lab> {
         self
     }
 
-    /// `--user USER`.
+    /// `--user USER`. Without sudo, the user is always the member.
     #[must_use]
     pub fn user(self, user: &str) -> Self {
-        self.option("--user").option(user)
+        match self.lab.road() {
+            Road::Root => self.option("--user").option(user),
+            Road::Daemon => self,
+        }
     }
 
     /// `--net host`.
@@ -221,9 +224,12 @@ impl<'lab> Sandbox<'lab> {
         let audit = directory.join(format!("audit-{number}.jsonl"));
         let sweep = self.lab.work().join(format!("sweep-{number}"));
         let binary = binary("interceptor");
+        let mut process = match self.lab.member() {
+            None => Command::new("env"),
+            Some(member) => member.command("env"),
+        };
         // The parent of the tests may ignore signals (a background job, nohup), and a command
         // inherits that.
-        let mut process = Command::new("env");
         process.arg("--default-signal");
         match self.resolver {
             None => {
@@ -244,6 +250,14 @@ impl<'lab> Sandbox<'lab> {
             }
         }
         process.arg("run").arg("--policy").arg(policy);
+        let mut state = directory.join("state");
+        if let Some(member) = self.lab.member() {
+            process.arg("--daemon").arg(member.socket());
+            state = member.own_directory(directory, "member-state");
+            member.own_file(&audit);
+            // What root keeps for the test the member keeps here.
+            member.own_secrets(directory);
+        }
         process.arg("--audit").arg(self.audit.as_deref().unwrap_or(audit.as_os_str()));
         process
             .arg("--upstream-ca")
@@ -255,7 +269,7 @@ impl<'lab> Sandbox<'lab> {
         }
         process.args(command).current_dir(self.lab.work());
         process.env_clear().env("HOME", self.lab.work());
-        process.env("XDG_STATE_HOME", directory.join("state")).envs(self.environment);
+        process.env("XDG_STATE_HOME", state).envs(self.environment);
         let piped = self.piped || self.input.is_some();
         process.stdin(if piped { Stdio::piped() } else { Stdio::null() });
         let child = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

@@ -205,7 +205,7 @@ fn o3_c11_a_crash_leaves_no_core_with_a_key() {
 
 #[test]
 fn c11_no_process_of_the_machine_shows_the_key_in_its_environment_or_arguments() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let mut running = lab.sandbox(&policy(lab)).at_origin(HOST).open_stdin().start(&[
             "sh",
             "-c",

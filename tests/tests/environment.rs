@@ -15,7 +15,7 @@ fn variables(outcome: &Outcome) -> BTreeMap<String, String> {
 
 #[test]
 fn c11_secrets_that_the_policy_does_not_name_stay_outside_and_are_named_once() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let other = lab.another_key();
         let sandbox = || {
             let sandbox = lab.sandbox(&lab.governed(HOST, json!([]))).bare().quiet_log();
@@ -50,7 +50,7 @@ fn c11_secrets_that_the_policy_does_not_name_stay_outside_and_are_named_once() {
 
 #[test]
 fn c11_a_variable_is_passed_or_set_by_name_but_never_a_key_of_the_policy() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let sandbox = lab.sandbox(&lab.governed(HOST, json!([]))).bare().quiet_log();
         let sandbox = sandbox.env("GH_TOKEN", "own").env("COPY_TOKEN", lab.key());
         let given = ["GH_TOKEN", "COPY_TOKEN", "DEPLOY_TOKEN=set=here", "LAB_API_KEY=own"];

@@ -16,7 +16,7 @@ fn policy(lab: &Lab) -> Value {
 
 #[test]
 fn k1_no_socket_family_but_the_four_that_are_harmless() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let program = "
 import socket
 allowed = {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6}
@@ -38,7 +38,7 @@ print('done')
 /// `kill(0)` signals the whole process group, and no namespace stops it.
 #[test]
 fn k_a_signal_to_the_own_process_group_stays_in_the_sandbox() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         for host_net in [false, true] {
             let sandbox = lab.sandbox(&policy(lab)).bare().quiet_log().user("root");
             let sandbox = if host_net { sandbox.host_net() } else { sandbox };
@@ -51,7 +51,7 @@ fn k_a_signal_to_the_own_process_group_stays_in_the_sandbox() {
 
 #[test]
 fn k1_k6_k10_system_calls_that_go_round_the_hooks_are_refused() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         // By number, because no library offers them: x86-64, then aarch64 if they differ.
         let program = "
 import ctypes, errno, platform
@@ -77,7 +77,7 @@ if not arm:
 
 #[test]
 fn k9_a_process_cannot_leave_its_cgroup() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let script = "
 for file in $(find /sys/fs/cgroup -name cgroup.procs 2>/dev/null | head -200); \
                       do
@@ -97,7 +97,7 @@ true";
 
 #[test]
 fn k11_the_hosts_abstract_sockets_are_not_the_sandboxs() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let name = format!("interceptor-lab-{}", std::process::id());
         let listener =
             UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
@@ -153,7 +153,7 @@ fn k14_two_sandboxes_at_once_never_get_each_others_key_or_policy() {
 
 #[test]
 fn k14_connections_that_reset_at_once_do_not_confuse_the_others() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         lab.unordered();
         let program = format!(
             r#"
@@ -191,7 +191,7 @@ print(good)
 
 #[test]
 fn k5_fast_open_and_nonblocking_connects_are_redirected_too() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let program = format!(
             r#"
 import socket, ssl
@@ -225,7 +225,7 @@ print(s.recv(100).split(b'\r\n')[0])
 
 #[test]
 fn k12_the_listeners_own_port_is_no_way_out() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         // A direct connection to the interceptor's listening port is not a redirected connection.
         let program = "
 import socket

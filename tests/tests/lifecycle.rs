@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use interceptor_tests::Lab;
 use interceptor_tests::running::{Running, processes};
 use interceptor_tests::sandbox::binary;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn policy(lab: &Lab) -> Value {
 
 #[test]
 fn the_exit_status_of_the_command_is_passed_on() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         for status in [0, 1, 7, 124, 255] {
             let outcome = lab.sandbox(&policy(lab)).bare().shell(&format!("exit {status}"));
             assert_eq!(outcome.code(), Some(status), "{}", outcome.tail());
@@ -32,7 +32,7 @@ fn the_exit_status_of_the_command_is_passed_on() {
 
 #[test]
 fn a_command_that_is_missing_or_not_executable_is_126_or_127() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let outcome = lab.sandbox(&policy(lab)).bare().run(&["no-such-command-anywhere"]);
         assert_eq!(outcome.code(), Some(127), "{}", outcome.tail());
         assert!(outcome.err().contains("no-such-command-anywhere"), "{}", outcome.tail());
@@ -45,7 +45,7 @@ fn a_command_that_is_missing_or_not_executable_is_126_or_127() {
 
 #[test]
 fn a_command_ended_by_a_signal_says_so() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         for (signal, number) in [("TERM", 15), ("KILL", 9), ("SEGV", 11)] {
             let outcome = lab.sandbox(&policy(lab)).bare().shell(&format!("kill -{signal} $$"));
             let told = outcome.code() == Some(128 + number) || outcome.signal() == Some(number);
@@ -56,7 +56,7 @@ fn a_command_ended_by_a_signal_says_so() {
 
 #[test]
 fn signals_reach_the_command() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         for (signal, name) in [
             (Signal::SIGTERM, "TERM"),
             (Signal::SIGINT, "INT"),
@@ -82,7 +82,7 @@ fn signals_reach_the_command() {
 
 #[test]
 fn standard_streams_are_the_commands_own() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let outcome = lab
             .sandbox(&policy(lab))
             .bare()
@@ -99,7 +99,7 @@ fn standard_streams_are_the_commands_own() {
 
 #[test]
 fn the_command_runs_unprivileged_in_namespaces_of_its_own() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let script = "id -u; grep -E 'NoNewPrivs|CapEff|CapBnd|CapPrm|Seccomp:' \
                       /proc/self/status; ls -l /proc/self/fd | wc -l; readlink /proc/self/ns/net \
                       /proc/self/ns/mnt /proc/self/ns/pid; ls /proc | grep -cE '^[0-9]+$'";
@@ -202,7 +202,7 @@ fn mounts() -> Vec<String> {
 
 #[test]
 fn nothing_is_left_after_a_normal_end() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let script = "(sleep 1000 &) ; setsid sleep 1000 & echo ready; read end";
         let mut running =
             lab.sandbox(&policy(lab)).bare().open_stdin().start(&["sh", "-c", script]);
@@ -217,7 +217,7 @@ fn nothing_is_left_after_a_normal_end() {
 
 #[test]
 fn k18_nothing_gets_out_and_little_is_left_after_a_killed_interceptor() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         lab.audit_may_be_lost();
         let script = format!(
             "echo ready; while :; do curl -sS --max-time 1 https://evil.test/ http://{HOST}/; \
@@ -243,7 +243,7 @@ fn k18_nothing_gets_out_and_little_is_left_after_a_killed_interceptor() {
 
 #[test]
 fn k18_a_stopped_interceptor_means_no_egress() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         lab.audit_may_be_lost();
         let script = format!(
             "echo ready; read go; curl -sS --max-time 2 https://{HOST}/x; echo status $?; read end"
@@ -255,11 +255,12 @@ fn k18_a_stopped_interceptor_means_no_egress() {
             .open_stdin()
             .start(&["sh", "-c", &script]);
         running.wait_for("ready");
-        running.signal(Signal::SIGSTOP);
+        let proxy = running.proxy();
+        kill(proxy, Signal::SIGSTOP).unwrap();
         running.write(b"go\n");
         running.wait_for("status 28");
         assert_eq!(lab.seen().len(), 0);
-        running.signal(Signal::SIGKILL);
+        kill(proxy, Signal::SIGKILL).unwrap();
         running.finish();
     });
 }

@@ -56,7 +56,7 @@ def as_root(flags, do):
 
 #[test]
 fn an_agents_own_sandbox_starts_inside_and_uses_the_key() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let policy = policy(lab);
         let bubblewrap = "bwrap --ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-user \
                           --unshare-pid --unshare-ipc --unshare-uts --hostname x";
@@ -105,7 +105,7 @@ fn options_that_cannot_work_are_rejected_before_the_start() {
 
 #[test]
 fn k25_no_cover_comes_off_for_the_root_of_a_user_namespace() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         // A key that only the cover keeps from the sandbox's user, beside files that it may change.
         let key = lab.work().join("readable.key");
         fs::write(&key, lab.key()).unwrap();
@@ -184,7 +184,7 @@ print('done')
 
 #[test]
 fn k25_no_namespace_inside_has_a_way_out() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let program = format!(
             r#"{ROOT}
 import subprocess
@@ -234,7 +234,7 @@ print('done')
 
 #[test]
 fn k25_the_kernels_switches_stay_out_of_reach_of_the_root_of_a_user_namespace() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let program = format!(
             r#"{ROOT}
 import glob, stat

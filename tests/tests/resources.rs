@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use interceptor_tests::cage::PYTHON;
+use interceptor_tests::lab::Road;
 use interceptor_tests::running::Running;
 use interceptor_tests::sandbox::Sandbox;
 use interceptor_tests::{Lab, Outcome};
@@ -61,7 +62,7 @@ const MEMORY: [&str; 2] = ["memory.max", "memory.limit_in_bytes"];
 fn id(run: &Running<'_>) -> String {
     run.wait_for("sb-");
     let all: Vec<PathBuf> = cgroups("sb-");
-    let own = run.pid().to_string();
+    let own = run.proxy().to_string();
     let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     let names: Vec<String> = all.iter().map(name).collect();
     let found = names.iter().find(|name| name.split('.').nth(1) == Some(&own)).unwrap();
@@ -75,7 +76,7 @@ fn nothing_is_left(id: &str) {
 
 #[test]
 fn processes_and_memory_are_bounded_without_being_asked_for_and_as_asked_for() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let machine = fs::read_to_string("/proc/meminfo").unwrap();
         let machine: u64 =
             machine.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024;
@@ -103,13 +104,23 @@ fn processes_and_memory_are_bounded_without_being_asked_for_and_as_asked_for() {
             read(&["--pids-limit", "300", "--memory", "512m"]),
             (Some(300), Some(512 << 20))
         );
-        let (processes, memory) = read(&["--pids-limit", "none", "--memory", "none"]);
-        // A controller that others use exists, without a limit.
-        assert!(
-            processes.is_none() && memory.is_none_or(|memory| memory > machine),
-            "{processes:?} {memory:?}"
-        );
-        for wrong in [["--pids-limit", "0"], ["--memory", "lots"]] {
+        let mut wrong = vec![["--pids-limit", "0"], ["--memory", "lots"]];
+        match lab.road() {
+            Road::Root => {
+                let (processes, memory) = read(&["--pids-limit", "none", "--memory", "none"]);
+                // A controller that others use exists, without a limit.
+                assert!(
+                    processes.is_none() && memory.is_none_or(|memory| memory > machine),
+                    "{processes:?} {memory:?}"
+                );
+            }
+            // Nobody gets more than anybody without asking root.
+            Road::Daemon => {
+                wrong.extend([["--pids-limit", "none"], ["--pids-limit", "5000"]]);
+                wrong.extend([["--memory", "none"], ["--memory", "1000t"]]);
+            }
+        }
+        for wrong in wrong {
             let outcome =
                 wrong.iter().fold(lab.sandbox(&policy(lab)).bare(), |all, one| all.option(*one));
             let outcome = outcome.run(&["true"]);
@@ -158,7 +169,7 @@ while True:
 
 #[test]
 fn a_bomb_of_memory_ends_itself_and_the_proxy_serves_on() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         let policy = policy(lab);
         let run = |script: &str, bomb: &str| -> Outcome {
             let run = sandbox(lab, &policy).bare().option("--memory").option("200m");
@@ -180,7 +191,7 @@ fn a_bomb_of_memory_ends_itself_and_the_proxy_serves_on() {
 
 #[test]
 fn a_bomb_of_descriptors_leaves_the_proxy_and_the_others_theirs() {
-    Lab::test(|lab| {
+    Lab::test_on_both_roads(|lab| {
         lab.unordered();
         let policy = policy(lab);
         // As many files, pipes and sockets as each of many processes gets; connections to the

@@ -117,7 +117,8 @@ fn shared() -> Arc<Runtime> {
     let name_servers = NameServers::These(Vec::new());
     let upstream = Upstream::new(UpstreamOptions { name_servers, ..UpstreamOptions::default() });
     let audit = Audit::discard().expect("a thread");
-    Runtime::new(RuntimeOptions { upstream, upstream_ca: Vec::new(), audit }).expect("roots")
+    Runtime::new(RuntimeOptions { upstream, upstream_ca: Vec::new(), roots: Vec::new(), audit })
+        .expect("roots")
 }
 
 /// A sandbox with one credential, whose placeholder is the same in each run.

@@ -41,6 +41,16 @@ pub(crate) fn special(address: IpAddr) -> Option<&'static SpecialRange> {
     TABLE.iter().find(|range| range.net.contains(&address)).filter(|range| !range.global)
 }
 
+/// Whether a network holds an address that is not globally reachable. One that is embedded in an
+/// address of it needs a rule that covers it too.
+pub(crate) fn holds_special(net: IpNet) -> bool {
+    let net = canonical_net(net);
+    let special = |range: &&SpecialRange| !range.global;
+    let inside = TABLE.iter().filter(special).any(|range| net.contains(&range.net));
+    let around = TABLE.iter().find(|range| range.net.contains(&net));
+    inside || around.is_some_and(|range| !range.global)
+}
+
 /// An address and the addresses embedded in it: a packet to the first may reach any of the others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Views {
@@ -107,4 +117,30 @@ pub(crate) fn loopback_nets() -> [IpNet; 2] {
         IpNet::from(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
         IpNet::from(ipnet::Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
     ]
+}
+
+#[cfg(test)]
+mod special_tests {
+    use super::*;
+
+    #[test]
+    fn p8_a_network_holds_special_addresses_if_it_lies_in_them_or_around_them() {
+        let holds = |text: &str| holds_special(text.parse().unwrap());
+        for text in [
+            "10.1.0.0/16",
+            "127.0.0.1/32",
+            "0.0.0.0/0",
+            "8.0.0.0/5",
+            "169.254.169.254/32",
+            "::/0",
+            "fd00::1/128",
+            "::ffff:10.0.0.0/104",
+            "2002:a00:1::/48",
+        ] {
+            assert!(holds(text), "{text}");
+        }
+        for text in ["8.8.8.0/24", "1.1.1.1/32", "2606:4700::/32", "192.0.0.9/32"] {
+            assert!(!holds(text), "{text}");
+        }
+    }
 }

@@ -253,6 +253,12 @@ impl Policy {
         self.network.denied_networks()
     }
 
+    /// The allow rules that name addresses which are not public, or the host itself, as they are
+    /// written.
+    pub fn allowed_special(&self) -> Vec<String> {
+        self.network.allowed_special()
+    }
+
     /// The loopback networks that allow rules name, at any port; the proxy judges the port. They
     /// only matter if the sandbox shares the host's network.
     pub fn allowed_loopback(&self) -> Vec<IpNet> {

@@ -286,6 +286,16 @@ impl Network {
             .collect()
     }
 
+    /// The allow rules that name addresses which are not public, or the host itself.
+    pub(super) fn allowed_special(&self) -> Vec<String> {
+        let special = |rule: &NetworkRule| match rule.target {
+            Target::Net(net) => address::holds_special(net),
+            _ => rule.names_own_host(),
+        };
+        let rules = self.allow.iter().filter(|(rule, _)| special(rule));
+        rules.map(|(_, rule)| rule.text.to_string()).collect()
+    }
+
     /// The loopback networks that allow rules name, at any port.
     pub(super) fn allowed_loopback(&self) -> Vec<IpNet> {
         let mut allowed: Vec<IpNet> = Vec::new();

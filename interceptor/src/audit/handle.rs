@@ -1,6 +1,7 @@
 //! The handle through which records are emitted.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,12 +71,12 @@ impl Audit {
         Audit::to_file_with(path, AuditOptions::default())
     }
 
-    #[cfg(test)]
-    pub(super) fn to_pipe(
-        writer: io::PipeWriter,
+    /// Writes to a pipe, whose reader may be slow or gone.
+    pub(crate) fn to_pipe(
+        writer: impl Into<OwnedFd>,
         options: AuditOptions,
     ) -> Result<Audit, AuditError> {
-        Audit::start(Sink::pipe(writer), options, None)
+        Audit::start(Sink::pipe(writer.into()), options, None)
     }
 
     /// [`Audit::to_file`] with custom limits.

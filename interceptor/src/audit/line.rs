@@ -43,6 +43,11 @@ impl Clock {
 
 /// Appends `record` and a line feed to `out`.
 pub(super) fn append(out: &mut String, clock: &mut Clock, record: &Record) {
+    if let Some(line) = &record.line {
+        out.push_str(line);
+        out.push('\n');
+        return;
+    }
     out.push_str("{\"ts\":\"");
     clock.append(out, record.time);
     out.push('"');

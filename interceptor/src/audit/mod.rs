@@ -11,6 +11,7 @@ mod id;
 mod line;
 mod observer;
 mod queue;
+mod received;
 mod record;
 mod sink;
 #[cfg(test)]

@@ -138,6 +138,8 @@ pub struct Record {
     pub dropped: Option<u64>,
     /// Details of an event: for `takeover_begun`, the process that asked for it.
     pub message: Option<Box<str>>,
+    /// The line itself, without a line feed, of a record that another process made.
+    pub(super) line: Option<Box<str>>,
 }
 
 impl Record {
@@ -177,7 +179,7 @@ impl Record {
         }
     }
 
-    fn empty(sandbox: &Arc<str>, id: RequestId, kind: Kind) -> Record {
+    pub(super) fn empty(sandbox: &Arc<str>, id: RequestId, kind: Kind) -> Record {
         Record {
             time: Timestamp::now(),
             sandbox: Arc::clone(sandbox),
@@ -203,6 +205,7 @@ impl Record {
             alert: None,
             dropped: None,
             message: None,
+            line: None,
         }
     }
 
@@ -214,6 +217,7 @@ impl Record {
             + text(self.method.as_deref())
             + text(self.path.as_deref())
             + text(self.message.as_deref())
+            + text(self.line.as_deref())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,9 +45,8 @@ impl Sink {
     }
 
     /// A pipe with a possibly slow reader, as standard error may be.
-    #[cfg(test)]
-    pub(super) fn pipe(writer: io::PipeWriter) -> Sink {
-        let file = File::from(std::os::fd::OwnedFd::from(writer));
+    pub(super) fn pipe(writer: OwnedFd) -> Sink {
+        let file = File::from(writer);
         Sink::File(LogFile { path: "a pipe".into(), file, owner: None, midline: false })
     }
 

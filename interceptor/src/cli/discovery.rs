@@ -36,18 +36,11 @@ pub(super) fn is_name(policy: &Path) -> bool {
 /// If there is none, or it cannot be read.
 pub(super) fn named(person: &Person, name: &Path) -> anyhow::Result<Written> {
     let name = name.to_string_lossy();
-    let directories: Vec<PathBuf> = person
-        .config_directory()
-        .map(|directory| directory.join(POLICIES))
-        .into_iter()
-        .chain([PathBuf::from(SYSTEM)])
-        .collect();
+    let own = person.config_directory().map(|directory| directory.join(POLICIES));
+    let directories: Vec<PathBuf> = own.into_iter().chain([PathBuf::from(SYSTEM)]).collect();
     for directory in &directories {
-        for ending in ENDINGS {
-            let path = directory.join(format!("{name}.{ending}"));
-            if exists(person, &path)? {
-                return read(person, &path);
-            }
+        if let Some(path) = file_in(person, directory, &name)? {
+            return read(person, &path);
         }
     }
     let known: Vec<String> =
@@ -60,6 +53,32 @@ pub(super) fn named(person: &Person, name: &Path) -> anyhow::Result<Written> {
          --policy ./{name}",
         places.join(" or ")
     )
+}
+
+/// The person's own policy of this name.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn own(person: &Person, name: &Path) -> anyhow::Result<Option<Written>> {
+    let Some(settings) = person.config_directory() else { return Ok(None) };
+    let file = file_in(person, &settings.join(POLICIES), &name.to_string_lossy())?;
+    file.map(|path| read(person, &path)).transpose()
+}
+
+/// The system's policy of this name, for root.
+pub(super) fn of_the_system(name: &str) -> Option<PathBuf> {
+    let files = ENDINGS.iter().map(|ending| Path::new(SYSTEM).join(format!("{name}.{ending}")));
+    files.into_iter().find(|path| path.is_file())
+}
+
+fn file_in(person: &Person, directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>> {
+    for ending in ENDINGS {
+        let path = directory.join(format!("{name}.{ending}"));
+        if exists(person, &path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// The names of the policies in a directory.

@@ -25,11 +25,14 @@ pub mod init;
 pub mod install;
 pub mod learn;
 mod meanwhile;
+pub mod members;
 mod notify;
 pub mod oci_hook;
 mod oci_supervisor;
+mod perform;
 mod permits;
 mod person;
+mod plan;
 pub mod policy_file;
 pub mod profiles;
 pub mod registries;
@@ -46,6 +49,7 @@ mod stable;
 mod sudo;
 mod summary;
 mod table;
+mod told;
 pub mod trust;
 mod watch;
 mod which;
@@ -106,6 +110,12 @@ pub enum Command {
     /// The first process of a sandbox; started by `run`, not by people.
     #[command(hide = true)]
     SandboxInit(sandbox_init::SandboxInit),
+    /// Accepts members' connections; started by `serve`, not by people.
+    #[command(hide = true)]
+    MemberDoor(members::door::MemberDoor),
+    /// Makes one member's sandbox; started by `serve`, not by people.
+    #[command(hide = true)]
+    MemberRun(members::supervisor::MemberRun),
     /// Configures a container engine to call the hook, and proves it with a container.
     Install(install::Install),
     /// Tries to get out of a container; started by `install`, not by people.
@@ -156,6 +166,8 @@ pub fn main() -> ExitCode {
             | Command::Attach(_)
             | Command::Serve(_)
             | Command::OciHook(_)
+            | Command::MemberDoor(_)
+            | Command::MemberRun(_)
     );
     let outcome = match cli.command {
         Command::Check(arguments) => check::run(arguments),
@@ -174,6 +186,8 @@ pub fn main() -> ExitCode {
         Command::OciHook(arguments) => oci_hook::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::SandboxInit(arguments) => sandbox_init::run(arguments),
+        Command::MemberDoor(arguments) => members::door::run(arguments),
+        Command::MemberRun(arguments) => members::supervisor::run(arguments),
         Command::Install(arguments) => install::run(arguments),
         Command::Prove(arguments) => install::prove(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),

@@ -32,6 +32,27 @@ const MAX_FILE: usize = 1 << 20;
 /// # Errors
 /// If a given directory, or a file in it, cannot be read or is invalid.
 pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
+    let mut catalogue = with_profiles(profiles_dir)?;
+    catalogue.set_group(GROUP, hosts());
+    Ok(catalogue)
+}
+
+/// The catalogue with the operator's profiles, and with the registries of another machine's user.
+///
+/// # Errors
+/// As [`catalogue`].
+pub(super) fn with_hosts(registries: Vec<String>) -> anyhow::Result<Catalogue> {
+    let mut catalogue = with_profiles(None)?;
+    catalogue.set_group(GROUP, registries);
+    Ok(catalogue)
+}
+
+/// The hosts of the registries that package managers are configured with, as network rules.
+pub(super) fn hosts() -> Vec<String> {
+    machine_registries(&RegistryConfig::of_this_machine()).into_iter().collect()
+}
+
+fn with_profiles(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
     let mut catalogue = Catalogue::builtin();
     let directory = profiles_dir.unwrap_or(Path::new(PROFILES_DIR));
     match fs::read_dir(directory) {
@@ -53,10 +74,6 @@ pub fn catalogue(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
             return Err(error).with_context(|| format!("cannot read {}", directory.display()));
         }
     }
-    catalogue.set_group(
-        GROUP,
-        machine_registries(&RegistryConfig::of_this_machine()).into_iter().collect(),
-    );
     Ok(catalogue)
 }
 

@@ -2,38 +2,39 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use interceptor_policy::Catalogue;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{Mode, umask};
 
 use super::at_home::AtHome;
 use super::bounds::{self, Bound};
 use super::history::{self, History};
 use super::learn::Learning;
-use super::meanwhile::Meanwhile;
+use super::members::{self, Asking, Judged};
+use super::perform::{self, Begun};
 use super::person::Person;
+use super::plan::{self, Asked, Plan};
+use super::setup::LoadedPolicy;
 use super::stable::Typed;
 use super::summary::Summary;
-use super::which::Which;
+use super::told::Told;
+use super::which::{Chosen, Which};
 use super::who::{self, Runner};
 use super::written::Written;
 use super::{Common, Net, discovery, registries, setup, shown_policy};
-use crate::fleet::{CgroupTarget, Enforced, Netns};
+use crate::audit::Audit;
 use crate::ipc::{SentPath as Sent, Strings};
-use crate::kernel::Enforcer;
 use crate::notice;
-use crate::proxy::Sandbox;
-use crate::sandbox::handover::{Launch, ShownPolicy};
-use crate::sandbox::resources::{self, Bounded, Resources};
-use crate::sandbox::signals::Signals;
-use crate::sandbox::user::{UserIdentity, user_namespaces};
+use crate::sandbox::handover::ShownPolicy;
+use crate::sandbox::resources::Bounded;
+use crate::sandbox::signals::{Signals, ignored_by_this_process};
+use crate::sandbox::user::UserIdentity;
 use crate::sandbox::{environment, launch, stdio};
-use crate::seam::SELF_TEST;
 
 /// The arguments of `interceptor run`.
 #[derive(Debug, clap::Args)]
@@ -78,6 +79,9 @@ pub struct Run {
     /// the machine's].
     #[arg(long, value_name = "SIZE", value_parser = bounds::memory)]
     memory: Option<Bound>,
+    /// The daemon's socket, for users without root's rights [default: /run/interceptor/run.sock].
+    #[arg(long, value_name = "PATH")]
+    daemon: Option<PathBuf>,
     /// Which policy it has.
     #[command(flatten)]
     which: Which,
@@ -116,10 +120,7 @@ The exit status is the command's own; 128 plus the signal's number if a signal k
      it was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";
 
 /// Runs the command.
-#[expect(
-    clippy::too_many_lines,
-    reason = "the steps of a start and an end, in the order that they need"
-)]
+#[expect(clippy::too_many_lines, reason = "what is found out about a run, in the order of its use")]
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let Run {
         common,
@@ -133,6 +134,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         no_bundle_search,
         pids_limit,
         memory,
+        daemon,
         which,
         history,
         summary,
@@ -142,25 +144,27 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     // Before any other thread starts, so that every thread inherits the blocked signals.
     let mut signals = Signals::hold().context("cannot block signals")?;
     setup::log(&common);
-    let open_files = launch::harden()?;
-    who::needs_rights()?;
-    // The slowest steps, in threads of their own: the kernel verifies the programs, and moves the
-    // sandbox's first process into its cgroup.
-    let loading = Meanwhile::begin("loading", Enforcer::load)?;
-    let (id, isolated) = (history.id()?, net == Net::Isolated);
-    let making = {
-        let id = id.clone();
-        let bounds = Resources {
-            processes: pids_limit.map_or(Some(resources::PROCESSES), |Bound(bound)| bound),
-            memory: memory.map_or_else(resources::most_memory, |Bound(bound)| bound),
-        };
-        Meanwhile::begin("making", move || launch::LaunchedSandbox::make(&id, isolated, &bounds))?
+    // Without root's rights, the daemon makes the sandbox.
+    let member = members::connect(daemon.as_deref())?;
+    let open_files = match member {
+        Some(_) => getrlimit(Resource::RLIMIT_NOFILE)?,
+        None => launch::harden()?,
     };
+    if member.is_none() {
+        who::needs_rights()?;
+    }
+    let (id, isolated) = (history.id()?, net == Net::Isolated);
+    let (processes, memory) = (Asked::of(pids_limit), Asked::of(memory));
+    let begin = || Begun::begin(&id, isolated, plan::resources_asked(processes, memory));
+    let begun = member.is_none().then(begin).transpose()?;
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let person = Person::invoking()?;
-    let Runner { identity, umask, note } = who::choose(user.as_deref(), &person, &directory)?;
+    let Runner { identity, umask: mask, note } = who::choose(user.as_deref(), &person, &directory)?;
+    if member.is_some() && identity.uid != person.identity.uid {
+        bail!("--user: without sudo, the command runs as you");
+    }
     if nesting {
-        nesting_needs(&identity)?;
+        perform::nesting_needs(&identity)?;
     }
     note.filter(|_| !common.quiet).into_iter().for_each(notice::info);
     let bundles =
@@ -173,96 +177,60 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let at_home = at_home(&person, &identity, &expose, &directory, common.quiet)?;
     let taught = learning.document(&caller)?;
     let catalogue = registries::catalogue(None)?;
-    let (written, variables) = match &taught {
-        Some(document) => (Written::without_file("--learn", document.to_string()), Vec::new()),
-        None => which.choose(&common, &person, &directory, &catalogue)?,
+    let (chosen, variables) = match (&taught, &member) {
+        (Some(document), _) => {
+            (Chosen::Text(Written::without_file("--learn", document.to_string())), Vec::new())
+        }
+        (None, Some(_)) => which.choose_by_daemon(&common, &person, &directory, &catalogue)?,
+        (None, None) => {
+            let (written, variables) = which.choose(&common, &person, &directory, &catalogue)?;
+            (Chosen::Text(written), variables)
+        }
     };
-    let env = with_defaults(env, variables);
     let typed = Typed { person: &person, runner: identity.uid, fresh: fresh_placeholders };
-    let rules = setup::rules_of(&common, written, &typed)?;
-    if !common.quiet {
-        setup::warn_of_exposed(&rules, &identity);
+    let judged = match chosen {
+        Chosen::Text(written) => Judged::By(Box::new(setup::rules_of(&common, written, &typed)?)),
+        Chosen::Operators(name) => Judged::ByOperators { secret: typed.secret(), name },
+    };
+    // A member's own files are the member's to read; what is hidden inside is hidden all the same.
+    if let (Judged::By(rules), false, None) = (&judged, common.quiet, &member) {
+        setup::warn_of_exposed(rules, &identity);
     }
 
     // A policy read from standard input leaves nothing there for the command.
     let from_stdin = common.policy.as_deref() == Some(Path::new("-"));
     let null = File::open("/dev/null").context("cannot open /dev/null")?;
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let descriptors =
+    let standard =
         [if from_stdin { null.as_fd() } else { input.as_fd() }, output.as_fd(), error.as_fd()];
-    for (descriptor, name) in
-        descriptors.iter().zip(["standard input", "standard output", "standard error"])
-    {
-        stdio::check(descriptor, name)?;
-    }
+    stdio::check_all(standard)?;
 
-    let audit = setup::audit(&common, rules.policy.limits())?;
-    history.begin(&audit, &person, &id, &rules, common.quiet);
+    let audit = setup::audit(&common, &judged.limits())?;
+    let kept = judged.kept();
+    history.begin(&audit, &person, &id, &kept, common.quiet);
     let learner = learning.begin(&audit, &person, taught)?;
-    let summary = summary.begin(&audit, &common, &rules);
+    let summary = summary.begin(&audit, &common, kept);
     let state = history::hidden_state(&person, &directory)?;
     let settings = discovery::hidden_settings(&person, &directory)?;
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
-    // This thread lives as long as the sandbox and starts its processes; worker threads serve it.
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the proxy")?;
-    let _entered = tokio.enter();
-    let runtime = setup::runtime(&common, audit.clone())?;
-
-    let (mut sandbox, sockets) = match making.end() {
-        Ok(made) => made,
-        // A process that cannot load programs cannot create a cgroup either; the kernel's error is
-        // clearer.
-        Err(failed) => return Err(loading.end().err().map_or_else(|| failed.into(), Into::into)),
-    };
-    let asked = |resource: Bounded| match resource {
-        Bounded::Processes => pids_limit.is_some(),
-        Bounded::Memory => memory.is_some(),
-    };
-    unbounded(&sandbox, asked, common.quiet)?;
-    let environment = environment::build(
-        environment::Sources {
-            inherited: caller,
-            sandbox: &id,
-            identity: &identity,
-            placeholders: rules.variables(common.base_urls),
-            key_variables: rules.key_variables.clone(),
-            service_variables: service_variables(),
-            given: env,
-        },
-        |value| rules.hold_key(value),
-    );
-    match &summary {
-        Some(summary) => {
-            let unpassed = not_passed(&environment.withheld, &environment.with_key);
-            summary.before(&id, &identity.name, &unpassed);
-        }
-        None => tell_unpassed(&environment, common.quiet),
-    }
-    let place = CgroupTarget {
-        cgroup: sandbox.cgroup().path(),
-        cgroup_id: sandbox.cgroup().id(),
-        // Private because `make` created it, whatever devices it has.
-        netns: if isolated { Netns::Private } else { Netns::Shared },
-    };
-    let policy = shown_policy(&rules);
-    let proxy = Sandbox::new(&runtime, &id, rules.policy, rules.keyring)?;
-    if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
-        proxy.name_itself(&name);
-    }
-    let user = identity.name.clone();
-    let launch = Launch {
+    let told = Told { summary, id: id.clone(), user: identity.name.clone(), quiet: common.quiet };
+    let plan = Plan {
+        id,
+        isolated,
+        nesting,
+        processes,
+        memory,
         command: Strings(command),
-        environment: environment.lines,
+        environment: plan::lines(caller),
+        given: Strings(with_defaults(env, variables)),
         directory: Sent(directory),
-        identity,
-        umask,
-        ca_pem: proxy.trust_pem(),
-        hidden: hidden(rules.secret_files, policy.as_ref(), &common),
-        policy,
+        umask: mask.or_else(|| member.as_ref().map(|_| own_umask())),
+        ignored: member.is_some().then(ignored_by_this_process).transpose()?,
+        base_urls: common.base_urls,
+        quiet: common.quiet,
+        bundles,
+        search_bundles: !no_bundle_search,
         hidden_directories: agent_directory(&person)
             .into_iter()
             .map(Sent)
@@ -270,37 +238,72 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             .chain(settings)
             .collect(),
         secrets: at_home.sent(),
-        bundles,
-        search_bundles: !no_bundle_search,
-        open_files,
-        shared_network: !isolated,
-        nesting,
     };
-    // Only the first process exists yet; it prepares the command's view while enforcement starts.
-    sandbox.prepare(launch, descriptors)?;
-    let enforcer = loading.end()?;
-    let mut enforced = Enforced::begin(&runtime, &enforcer, proxy, &place, sockets, None)?;
-    sandbox.hold_links()?;
-    sandbox.self_test(SELF_TEST, &enforced.token)?;
-    enforced.record_refusals()?;
-    tracing::info!(sandbox = %id, %user, "self-test passed; starting the command");
-    launch::give_back_memory();
-    runtime.warm();
-
-    // Once its processes are gone, tear down the rest in order.
-    let ended = sandbox.run(descriptors, &signals);
-    enforced.end(tokio.handle());
-    tokio.block_on(audit.shutdown());
-    let (status, reached) = ended?;
-    summary.into_iter().for_each(|summary| summary.after(history.is_kept()));
+    let before = |withheld: &[String], with_key: &[String]| told.before(withheld, with_key);
+    let (status, reached) = match (member, begun, judged) {
+        (Some(daemon), _, judged) => {
+            let hidden = audit_file(&common).map(Sent).collect();
+            let (common, signals, audit) = (&common, &signals, &audit);
+            Asking { plan, judged, common, hidden, standard, signals, audit }.run(daemon, before)?
+        }
+        (None, Some(begun), Judged::By(rules)) => {
+            let (signals, rules) = (&signals, for_sandbox(*rules, &common));
+            let run = perform::Run {
+                plan,
+                identity,
+                rules,
+                open_files,
+                limits: None,
+                descriptors: standard,
+                signals,
+                caller: None,
+            };
+            by_root(run, begun, &common, &audit, before)?
+        }
+        (None, ..) => bail!("only the daemon has policies that its caller cannot read"),
+    };
+    told.after(history.is_kept());
     if let Some(learner) = learner {
         learner.end(&person)?;
     }
-    if !common.quiet {
-        tell_reached(reached);
-    }
+    told.reached(&reached);
     // Exit statuses have eight bits.
     Ok(ExitCode::from(status as u8))
+}
+
+/// Runs the command with this process's own rights.
+fn by_root(
+    run: perform::Run<'_>,
+    begun: Begun,
+    common: &Common,
+    audit: &Audit,
+    before: impl FnOnce(&[String], &[String]),
+) -> anyhow::Result<(i32, Vec<Bounded>)> {
+    // This thread lives as long as the sandbox and starts its processes; worker threads serve it.
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the proxy")?;
+    let _entered = tokio.enter();
+    let runtime = setup::runtime(common, audit.clone())?;
+    perform::perform(run, begun, &runtime, audit, |environment| {
+        before(&environment.withheld, &environment.with_key);
+    })
+}
+
+/// What a sandbox is judged by, and what of it is hidden inside.
+fn for_sandbox(rules: LoadedPolicy, common: &Common) -> perform::Rules {
+    let shown = shown_policy(&rules);
+    let LoadedPolicy { policy, keyring, key_variables, secret_files, .. } = rules;
+    let hidden = hidden(secret_files, shown.as_ref(), common);
+    perform::Rules { policy, keyring, key_variables, hidden, shown }
+}
+
+/// This process's umask.
+fn own_umask() -> u32 {
+    let own = umask(Mode::empty());
+    umask(own);
+    own.bits()
 }
 
 /// The variables given by name, with those of `defaults` (`NAME=VALUE`) that are not.
@@ -310,82 +313,6 @@ fn with_defaults(mut given: Vec<OsString>, defaults: Vec<OsString>) -> Vec<OsStr
     let known: Vec<_> = given.iter().map(name).collect();
     given.extend(defaults.into_iter().filter(|default| !known.contains(&name(default))));
     given
-}
-
-/// Warns of resources that cannot be limited.
-///
-/// # Errors
-/// If a requested limit is among them.
-fn unbounded(
-    sandbox: &launch::LaunchedSandbox,
-    asked: impl Fn(Bounded) -> bool,
-    quiet: bool,
-) -> anyhow::Result<()> {
-    const WHY: &str =
-        "no cgroup file system that is mounted here has the controller and lets it be used";
-    for resource in sandbox.unbounded() {
-        match asked(*resource) {
-            true => bail!("{}: {WHY}", option(*resource)),
-            false if quiet => {}
-            false => warn(&format!("the sandbox's {resource} cannot be limited: {WHY}")),
-        }
-    }
-    Ok(())
-}
-
-/// Reports the limits that the sandbox reached.
-fn tell_reached(reached: impl IntoIterator<Item = Bounded>) {
-    for resource in reached {
-        let what = match resource {
-            Bounded::Processes => "more were refused",
-            Bounded::Memory => "processes were killed",
-        };
-        warn(&format!(
-            "the sandbox reached its limit of {resource}, and {what}; see {}",
-            option(resource)
-        ));
-    }
-}
-
-/// The variables of the catalogue's services.
-fn service_variables() -> Vec<String> {
-    Catalogue::builtin().services().flat_map(|service| service.env.clone()).collect()
-}
-
-/// Reports the variables that stay outside.
-fn tell_unpassed(environment: &environment::Environment, quiet: bool) {
-    let unpassed = not_passed(&environment.withheld, &environment.with_key);
-    if !quiet && !unpassed.is_empty() {
-        let _ = writeln!(std::io::stderr(), "interceptor: not passed in, {unpassed}");
-    }
-}
-
-/// The variables that stay outside, and why.
-fn not_passed(withheld: &[String], with_key: &[String]) -> String {
-    let mut reasons = Vec::new();
-    if !withheld.is_empty() {
-        reasons.push(format!(
-            "since the policy names no credential for it: {} (`--env NAME` passes one)",
-            withheld.join(", ")
-        ));
-    }
-    if !with_key.is_empty() {
-        reasons.push(format!("since it holds a real key of the policy: {}", with_key.join(", ")));
-    }
-    reasons.join("; ")
-}
-
-/// The option that sets the limit.
-fn option(resource: Bounded) -> &'static str {
-    match resource {
-        Bounded::Processes => "--pids-limit",
-        Bounded::Memory => "--memory",
-    }
-}
-
-fn warn(what: &str) {
-    // Standard error may be closed or full.
-    let _ = writeln!(std::io::stderr(), "interceptor: warning: {what}");
 }
 
 /// What is hidden of the home, but for `--expose`.
@@ -423,24 +350,8 @@ fn bundle(path: &Path) -> anyhow::Result<Sent> {
     found.map(Sent).with_context(|| format!("--ca-bundle {}", path.display()))
 }
 
-/// Checks that nested sandboxes can work for this user on this machine.
-fn nesting_needs(identity: &UserIdentity) -> anyhow::Result<()> {
-    if identity.is_root() {
-        // Mapping user 0 into a namespace needs a capability that no sandbox has
-        // (user_namespaces(7)).
-        bail!(
-            "--nesting: root without capabilities cannot use user namespaces; choose another \
-             --user"
-        );
-    }
-    match user_namespaces() {
-        Ok(_) => Ok(()),
-        Err((why, remedy)) => bail!("--nesting: {why}: {remedy}"),
-    }
-}
-
 /// The policy's file and its text without keys, if there is one and the other.
-fn shown_policy(rules: &setup::LoadedPolicy) -> Option<ShownPolicy> {
+fn shown_policy(rules: &LoadedPolicy) -> Option<ShownPolicy> {
     let file = rules.file.as_deref()?;
     let text = shown_policy::masked(rules)?;
     Some(ShownPolicy { path: Sent(file.to_owned()), text })
@@ -449,10 +360,15 @@ fn shown_policy(rules: &setup::LoadedPolicy) -> Option<ShownPolicy> {
 /// The key files and the audit file, which the sandbox must neither read nor change; the policy
 /// only if it cannot be shown.
 fn hidden(secret_files: Vec<PathBuf>, policy: Option<&ShownPolicy>, common: &Common) -> Vec<Sent> {
-    let audit = common.audit.iter().filter_map(|path| setup::regular_file(path));
+    let audit = audit_file(common);
     let is_shown = |file: &PathBuf| policy.is_some_and(|policy| policy.path.0 == *file);
     let secret = secret_files.into_iter().filter(|file| !is_shown(file));
     secret.chain(audit).map(Sent).collect()
+}
+
+/// The audit file.
+fn audit_file(common: &Common) -> impl Iterator<Item = PathBuf> {
+    common.audit.iter().filter_map(|path| setup::regular_file(path))
 }
 
 /// The directory of the caller's SSH agent socket, which gives access to the caller's keys.

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{self, notify};
-use super::{Common, policy_file, registries, serve_config, setup};
+use super::{Common, members, policy_file, registries, serve_config, setup};
 use crate::audit::{Audit, Record};
 use crate::control::model::ConfiguredSandbox;
 use crate::control::{self, DEFAULT_SOCKET};
@@ -73,6 +73,10 @@ pub struct Serve {
     /// /run/interceptor-trust].
     #[arg(long, value_name = "DIR")]
     trust_dir: Option<PathBuf>,
+    /// Let the members of this group use `interceptor run` without sudo, through the socket
+    /// `run.sock` beside the control socket.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// The maximum number of sandboxes [default: 1024]; each costs 16 KiB of kernel memory.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_sandboxes: Option<u32>,
@@ -98,7 +102,7 @@ The configuration:
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
                     readable (a list), successor (a list), adopt, drain, base_urls, log_format, \
-                    trust_dir, max_sandboxes and sandboxes. Each sandbox has a cgroup and, \
+                    trust_dir, group, access, max_sandboxes and sandboxes. Each sandbox has a cgroup and, \
                     optionally, id, pid, netns, private_network and policy (a file; the default \
                     policy if absent). Relative paths are those of the working directory.
 
@@ -122,6 +126,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         readable,
         successor,
         trust_dir,
+        group,
         max_sandboxes,
     } = arguments;
     // Before any other thread starts, so that every thread inherits the blocked signals.
@@ -168,9 +173,18 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     if !readable.is_empty() {
         readable.extend(successors.iter().map(|program| directory(program)));
     }
+    let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
+    let access = config.access.is_some();
+    let doorway = match group.or(config.group) {
+        Some(group) => {
+            let rules = members::access::rules(config.access)?;
+            Some(members::open(&path, &group, rules, &common, sandboxes)?)
+        }
+        None if access => bail!("`access` needs `group`, whose members may connect (or --group)"),
+        None => None,
+    };
     confine(&common, &path, &trust, &readable)?;
     let audit = setup::audit_in_turn(&common, &Limits::default())?;
-    let sandboxes = max_sandboxes.or(config.max_sandboxes).unwrap_or(SANDBOXES);
     let enforcer = Enforcer::load_with(LoadOptions { sandboxes, ..LoadOptions::default() })?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -224,6 +238,9 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     wait(&signals, &fleet, &audit)?;
     notify("STOPPING=1");
     stop.cancel();
+    if let Some(doorway) = doorway.filter(|_| socket.is_handed()) {
+        doorway.leave();
+    }
     tokio.block_on(async {
         if socket.is_handed() {
             if !common.quiet {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use interceptor_policy::redact::Redactor;
 use interceptor_policy::{
     BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem, strict_json,
 };
@@ -31,14 +30,18 @@ const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
 /// Logs to standard error: errors and the interceptor's own warnings, more with `-v`, only errors
 /// with `-q`; `RUST_LOG` overrides all.
 pub(super) fn log(common: &Common) {
-    let level = match (common.quiet, common.verbose) {
+    logging::start(common.log_format.unwrap_or_default(), level(common));
+}
+
+/// What is logged unless `RUST_LOG` says otherwise, in its syntax.
+pub(super) fn level(common: &Common) -> &'static str {
+    match (common.quiet, common.verbose) {
         (true, _) => "error",
         (false, 0) => "error,interceptor=warn",
         (false, 1) => "interceptor=info",
         (false, 2) => "interceptor=debug",
         (false, _) => "trace",
-    };
-    logging::start(common.log_format.unwrap_or_default(), level);
+    }
 }
 
 /// A policy with its keys, and the host files that hold them.
@@ -52,6 +55,8 @@ pub(super) struct LoadedPolicy {
     pub(super) secret_files: Vec<PathBuf>,
     /// Variables of the interceptor's environment that hold real keys.
     pub(super) key_variables: Vec<String>,
+    /// The document that was compiled; it may hold keys.
+    pub(super) document: Zeroizing<String>,
     /// The text of the policy's file as it was read; it may hold keys.
     pub(super) text: Zeroizing<String>,
     /// The policy's file, symlinks resolved.
@@ -83,10 +88,7 @@ impl LoadedPolicy {
     /// Whether a text contains a real key, literally or in an encoding that redaction knows.
     /// Returns `true` if in doubt.
     pub(super) fn hold_key(&self, text: &[u8]) -> bool {
-        let holds = |redactor: Option<Redactor>| {
-            redactor.is_some_and(|redactor| redactor.text(text).is_some())
-        };
-        self.keyring.redactor().map_or(true, holds)
+        self.keyring.may_hold(text)
     }
 }
 
@@ -172,7 +174,8 @@ fn load(
         keyring,
         secret_files,
         key_variables,
-        text: as_read.unwrap_or(text),
+        text: as_read.unwrap_or_else(|| text.clone()),
+        document: text,
         file,
         plain,
         trusted,
@@ -317,7 +320,12 @@ pub(super) fn runtime(common: &Common, audit: Audit) -> anyhow::Result<Arc<Runti
         common.resolve.iter().map(|text| text.parse()).collect();
     let overrides = overrides.context("--resolve")?;
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
-    let options = RuntimeOptions { upstream, upstream_ca: common.upstream_ca.clone(), audit };
+    let options = RuntimeOptions {
+        upstream,
+        upstream_ca: common.upstream_ca.clone(),
+        roots: Vec::new(),
+        audit,
+    };
     let runtime = Runtime::new(options).with_context(|| {
         if common.upstream_ca.is_empty() { "upstream TLS" } else { "--upstream-ca" }
     })?;

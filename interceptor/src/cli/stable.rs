@@ -33,22 +33,28 @@ impl Typed<'_> {
     /// The source of the placeholders for a policy: its file, or its text if it has none. `None` if
     /// they are to be new, or no key can be kept for the person.
     pub(super) fn seed(&self, file: Option<&Path>, text: &str) -> Option<Seed> {
-        if self.fresh {
-            return None;
-        }
-        let secret = match secret(self.person) {
-            Ok(secret) => secret,
-            Err(error) => {
-                tracing::info!(%error, "no key for stable placeholders; they are new");
-                return None;
-            }
-        };
+        let secret = self.secret()?;
         let policy = match file {
             Some(file) => [b"file\0", file.as_os_str().as_bytes()].concat(),
             None => [b"text\0", text.as_bytes()].concat(),
         };
         let policy = Zeroizing::new(policy);
         Some(Seed::new(&secret, self.runner, &policy))
+    }
+
+    /// The key that placeholders are derived from. `None` if they are to be new, or no key can be
+    /// kept for the person.
+    pub(super) fn secret(&self) -> Option<Zeroizing<[u8; SECRET]>> {
+        if self.fresh {
+            return None;
+        }
+        match secret(self.person) {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                tracing::info!(%error, "no key for stable placeholders; they are new");
+                None
+            }
+        }
     }
 }
 

@@ -44,7 +44,44 @@ pub(super) struct Which {
     key: Vec<String>,
 }
 
+/// The policy of a run.
+pub(super) enum Chosen {
+    /// One whose text is known.
+    Text(Written),
+    /// The operator's of this name, which only the daemon can read.
+    Operators(String),
+}
+
 impl Which {
+    /// As [`Which::choose`], for a run by the daemon: a name that is none of the person's own
+    /// policies is one of the operator's.
+    ///
+    /// # Errors
+    /// As [`Which::choose`], or if an option would change the operator's policy.
+    pub(super) fn choose_by_daemon(
+        &self,
+        common: &Common,
+        person: &Person,
+        directory: &Path,
+        catalogue: &Catalogue,
+    ) -> anyhow::Result<(Chosen, Vec<OsString>)> {
+        if let Some(name) = common.policy.as_ref().filter(|name| discovery::is_name(name)) {
+            let own = discovery::own(person, name)?;
+            let additions = self.additions(person, catalogue)?;
+            let shown = name.display();
+            return match own {
+                Some(own) => Ok((Chosen::Text(join(own, &additions, catalogue)?), Vec::new())),
+                None if !additions.is_empty() => bail!(
+                    "there is no policy {shown} of yours, and nothing can be added to the \
+                     operator's: leave out --allow, --deny, --profile and --key"
+                ),
+                None => Ok((Chosen::Operators(name.to_string_lossy().into_owned()), Vec::new())),
+            };
+        }
+        let (written, variables) = self.choose(common, person, directory, catalogue)?;
+        Ok((Chosen::Text(written), variables))
+    }
+
     /// The policy, and the variables that its agent needs (`NAME=VALUE`).
     ///
     /// # Errors

@@ -118,6 +118,7 @@ pub(super) fn needs_rights() -> anyhow::Result<()> {
     }
     bail!(
         "run needs root, which sets up the sandbox; the command itself runs as you. Type: sudo \
-         interceptor run … (missing: {missing})"
+         interceptor run …; or, once, for runs without sudo: sudo interceptor install daemon \
+         (missing: {missing})"
     );
 }

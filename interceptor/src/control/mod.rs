@@ -34,7 +34,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ipc::ControlSocket;
+pub(crate) use peer::outside_sandboxes;
 pub(crate) use problem::ApiProblem;
+pub(crate) use process::Process;
 pub(crate) use server::serve;
 use shared::Control;
 

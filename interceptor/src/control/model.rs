@@ -186,9 +186,60 @@ pub(crate) struct DaemonConfig {
     pub(crate) trust_dir: Option<PathBuf>,
     /// As `--max-sandboxes`.
     pub(crate) max_sandboxes: Option<u32>,
+    /// As `--group`.
+    pub(crate) group: Option<String>,
+    /// Which members may use which policies. Default: every member brings policies.
+    pub(crate) access: Option<Vec<AccessRule>>,
     /// Sandboxes to start before the daemon reports that it is ready.
     #[serde(default)]
     pub(crate) sandboxes: Vec<ConfiguredSandbox>,
+}
+
+/// What the members of a group may do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessRule {
+    /// The group.
+    pub(crate) group: String,
+    /// The operator's policies that they may use, by name.
+    #[serde(default)]
+    pub(crate) policies: Vec<String>,
+    /// Whether they may bring policies of their own.
+    #[serde(default)]
+    pub(crate) own_policies: OwnPolicies,
+}
+
+/// Whether members may bring policies of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum OwnPolicies {
+    /// `false`.
+    #[default]
+    No,
+    /// `true`: those that reach public addresses only.
+    Public,
+    /// `"any-address"`: also with other addresses, `--resolve` and `--upstream-ca`.
+    AnyAddress,
+}
+
+impl Serialize for OwnPolicies {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            OwnPolicies::No => serializer.serialize_bool(false),
+            OwnPolicies::Public => serializer.serialize_bool(true),
+            OwnPolicies::AnyAddress => serializer.serialize_str("any-address"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OwnPolicies {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Bool(false) => Ok(OwnPolicies::No),
+            Value::Bool(true) => Ok(OwnPolicies::Public),
+            Value::String(text) if text == "any-address" => Ok(OwnPolicies::AnyAddress),
+            _ => Err(serde::de::Error::custom("must be true, false or \"any-address\"")),
+        }
+    }
 }
 
 /// A sandbox of the configuration.

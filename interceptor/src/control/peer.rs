@@ -164,21 +164,33 @@ impl PeerIdentity {
         if !self.is_owner() {
             return Err("only root and the daemon's own user may");
         }
-        let path = self.process.as_ref().ok_or(ENDED)?.cgroup().map_err(|_| ENDED)?;
-        let mount = cgroup::mount_point().map_err(|_| ENDED)?;
-        if lives_below(&mount, &path, &fleet.cgroups()).map_err(|_| UNKNOWN)? {
-            return Err(LIVES);
-        }
-        // Sandboxes of other interceptors (`attach`, hooks, a second daemon, crashed ones) are not
-        // in our table, but the kernel knows them.
-        let own = mount.join(path.strip_prefix("/").unwrap_or(&path));
-        match kernel::is_enforced(&own) {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(LIVES),
-            Err(error) => {
-                tracing::debug!(%error, "cannot tell whether a peer is in a sandbox");
-                Err(UNKNOWN)
-            }
+        outside(self.process.as_ref().ok_or(ENDED)?, &fleet.cgroups())
+    }
+}
+
+/// Whether a process is outside every sandbox, by what the kernel knows.
+///
+/// # Errors
+/// Why it is not, or why that cannot be told.
+pub(crate) fn outside_sandboxes(process: &Process) -> Result<(), &'static str> {
+    outside(process, &[])
+}
+
+fn outside(process: &Process, enforced: &[u64]) -> Result<(), &'static str> {
+    let path = process.cgroup().map_err(|_| ENDED)?;
+    let mount = cgroup::mount_point().map_err(|_| ENDED)?;
+    if lives_below(&mount, &path, enforced).map_err(|_| UNKNOWN)? {
+        return Err(LIVES);
+    }
+    // Sandboxes of other interceptors (`attach`, hooks, a second daemon, crashed ones) are not in
+    // our table, but the kernel knows them.
+    let own = mount.join(path.strip_prefix("/").unwrap_or(&path));
+    match kernel::is_enforced(&own) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(LIVES),
+        Err(error) => {
+            tracing::debug!(%error, "cannot tell whether a peer is in a sandbox");
+            Err(UNKNOWN)
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::sandbox::sys;
 
 /// A specific process, alive or not.
 #[derive(Debug)]
-pub(super) struct Process(OwnedFd);
+pub(crate) struct Process(OwnedFd);
 
 /// A program file, identified by inode rather than path.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Process {
     ///
     /// # Errors
     /// If it has exited.
-    pub(super) fn of(stream: &impl AsFd, number: Option<i32>) -> io::Result<Process> {
+    pub(crate) fn of(stream: &impl AsFd, number: Option<i32>) -> io::Result<Process> {
         match getsockopt(stream, sockopt::PeerPidfd) {
             Ok(held) => Ok(Process(held)),
             Err(Errno::ENOPROTOOPT) => Process::numbered(number.ok_or_else(gone)?),
@@ -48,7 +48,7 @@ impl Process {
     ///
     /// # Errors
     /// If it has exited or has no PID here; errors of `look`.
-    pub(super) fn look<T>(&self, look: impl FnOnce(i32) -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn look<T>(&self, look: impl FnOnce(i32) -> io::Result<T>) -> io::Result<T> {
         let found = look(self.number()?)?;
         // A PID is reused only after its process is gone, so it was this process's while we looked.
         if self.is_alive()? { Ok(found) } else { Err(gone()) }
@@ -75,7 +75,7 @@ impl Process {
     ///
     /// # Errors
     /// As of [`Process::look`].
-    pub(super) fn cgroup(&self) -> io::Result<PathBuf> {
+    pub(crate) fn cgroup(&self) -> io::Result<PathBuf> {
         let text = self.look(|number| fs::read_to_string(format!("/proc/{number}/cgroup")))?;
         let path = text.lines().find_map(|line| line.strip_prefix("0::"));
         path.map(PathBuf::from).ok_or_else(gone)

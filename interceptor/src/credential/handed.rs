@@ -40,6 +40,13 @@ pub(crate) struct HandedKeys {
     pub(super) retired: Vec<(String, HandedPlaceholder)>,
 }
 
+impl HandedKeys {
+    /// Forgets where the keys came from: they are never read again.
+    pub(crate) fn forget_files(&mut self) {
+        self.keys.iter_mut().for_each(|key| key.file = None);
+    }
+}
+
 impl HandedPlaceholder {
     pub(super) fn of(placeholder: &Placeholder) -> Self {
         let (random, probe) = placeholder.probe_place();

@@ -274,6 +274,15 @@ impl Keyring {
         self.compiled().map(Some)
     }
 
+    /// Whether a text contains a real key, literally or in an encoding that redaction knows; `true`
+    /// if in doubt.
+    pub(crate) fn may_hold(&self, text: &[u8]) -> bool {
+        let holds = |redactor: Option<Redactor>| {
+            redactor.is_some_and(|redactor| redactor.text(text).is_some())
+        };
+        self.redactor().map_or(true, holds)
+    }
+
     fn compiled(&self) -> Result<Redactor, RedactError> {
         let current = || {
             let generation = self.generation.load(Ordering::Acquire);

@@ -92,7 +92,8 @@ impl Placeholder {
     /// Restores another process's placeholder from its text and the offset and length of its probe.
     /// `None` if those do not fit the text.
     pub(super) fn restore(text: String, random: usize, probe: usize) -> Option<Placeholder> {
-        (probe > 0 && text.get(random..random.checked_add(probe)?).is_some())
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (plain && probe > 0 && text.get(random..random.checked_add(probe)?).is_some())
             .then_some(Placeholder { text, random, probe })
     }
 

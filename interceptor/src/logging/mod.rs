@@ -43,6 +43,15 @@ pub(crate) enum Format {
 /// already started.
 pub(crate) fn start(format: Format, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    start_filtered(format, filter);
+}
+
+/// As [`start`], but filtered by `level` alone, which may be anything.
+pub(crate) fn start_at(format: Format, level: &str) {
+    start_filtered(format, EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("error")));
+}
+
+fn start_filtered(format: Format, filter: EnvFilter) {
     notice::set_json(format == Format::Json);
     if format == Format::Json {
         // A panic is also one JSON line.

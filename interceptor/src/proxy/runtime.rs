@@ -18,6 +18,8 @@ pub struct RuntimeOptions {
     pub upstream: Upstream,
     /// PEM files with roots trusted for upstream connections, besides the system's.
     pub upstream_ca: Vec<PathBuf>,
+    /// The same as PEM text.
+    pub roots: Vec<Vec<u8>>,
     /// The audit log.
     pub audit: Audit,
 }
@@ -40,7 +42,7 @@ impl Runtime {
     /// # Errors
     /// If a root file cannot be read.
     pub fn new(options: RuntimeOptions) -> Result<Arc<Runtime>, TlsError> {
-        let verifier = client::verifier(&options.upstream_ca)?;
+        let verifier = client::verifier(&options.upstream_ca, &options.roots)?;
         Ok(Arc::new(Runtime {
             upstream: options.upstream,
             client: client::base(verifier.clone())?,

@@ -17,6 +17,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::as_user::AsUser;
+use super::rlimits::ResourceLimits;
 use super::sys;
 use super::user::UserIdentity;
 use crate::ipc::{SentPath, Strings};
@@ -104,10 +106,23 @@ pub(crate) struct Launch {
     pub(crate) search_bundles: bool,
     /// The limit of open files to restore: soft and hard.
     pub(crate) open_files: (u64, u64),
+    /// The other limits to set; `None` keeps the supervisor's.
+    pub(crate) limits: Option<ResourceLimits>,
+    /// The signals that the command ignores from its start; `None` for the supervisor's.
+    pub(crate) ignored: Option<Vec<i32>>,
+    /// Whether the user chose the paths, so that they are opened with the user's rights alone.
+    pub(crate) users_paths: bool,
     /// Whether it uses the host's network namespace.
     pub(crate) shared_network: bool,
     /// Whether processes inside may create user namespaces and mounts in them.
     pub(crate) nesting: bool,
+}
+
+impl Launch {
+    /// Takes on the user's rights to files while the value lives, where the user chose the paths.
+    pub(super) fn rights(&self) -> io::Result<Option<AsUser>> {
+        if self.users_paths { AsUser::begin(&self.identity) } else { Ok(None) }
+    }
 }
 
 /// A policy as the command may see it.
@@ -192,6 +207,11 @@ impl Channel {
     /// The timeout of [`Channel::receive`]; `None` waits forever.
     pub(crate) fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
         self.stream.set_read_timeout(patience)
+    }
+
+    /// The timeout of [`Channel::send`]; `None` waits forever.
+    pub(crate) fn set_send_patience(&self, patience: Option<Duration>) -> io::Result<()> {
+        self.stream.set_write_timeout(patience)
     }
 
     /// Sends a message and at most [`sys::MAX_DESCRIPTORS`] descriptors.

@@ -244,13 +244,37 @@ fn own_group(foreground: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the command its signals' dispositions: Rust ignores SIGPIPE, and whoever started the
+/// supervisor may ignore others than the caller does.
+fn dispositions(ignored: Option<&[i32]>) -> io::Result<()> {
+    for signal in Signal::iterator().filter(|_| ignored.is_some()) {
+        match signal {
+            Signal::SIGKILL | Signal::SIGSTOP => {}
+            _ if ignored.is_some_and(|all| all.contains(&(signal as i32))) => sys::ignore(signal)?,
+            _ => sys::default_disposition(signal)?,
+        }
+    }
+    sys::default_disposition(Signal::SIGPIPE)
+}
+
+/// Enters the working directory by path, so that it is seen through the sandbox's mounts.
+fn enter(launch: &Launch) -> Result<(), SandboxError> {
+    let entered = {
+        let rights = launch.rights().context(|| "cannot take on the user's rights".into())?;
+        let entered = chdir(&launch.directory.0);
+        drop(rights);
+        entered
+    };
+    match entered {
+        Ok(()) => Ok(()),
+        Err(_) => chdir("/").context(|| "cannot enter /".into()),
+    }
+}
+
 /// Drops every privilege and starts the command.
 fn start(channel: &Channel, prepared: ReadyCommand) -> Result<i32, SandboxError> {
     let ReadyCommand { launch, stdio, foreground } = prepared;
-    // Enter it by path, so that it is seen through the sandbox's mounts.
-    if chdir(&launch.directory.0).is_err() {
-        chdir("/").context(|| "cannot enter /".into())?;
-    }
+    enter(&launch)?;
     for (standard, descriptor) in (0..).zip(&stdio) {
         sys::duplicate_onto(descriptor.as_fd(), standard)
             .context(|| "cannot set the standard descriptors".into())?;
@@ -259,6 +283,9 @@ fn start(channel: &Channel, prepared: ReadyCommand) -> Result<i32, SandboxError>
     sys::close_on_exec_above_stdio().context(|| "cannot close inherited descriptors".into())?;
     if let Some(mask) = launch.umask {
         umask(Mode::from_bits_truncate(mask));
+    }
+    if let Some(limits) = &launch.limits {
+        limits.apply()?;
     }
     let (soft, hard) = launch.open_files;
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
@@ -276,9 +303,9 @@ fn start(channel: &Channel, prepared: ReadyCommand) -> Result<i32, SandboxError>
         }
         None => {
             let ready = own_group(foreground);
+            let ready = ready.and_then(|()| dispositions(launch.ignored.as_deref()));
             let ready =
                 ready.and_then(|()| SigSet::all().thread_unblock().map_err(io::Error::from));
-            let ready = ready.and_then(|()| sys::default_disposition(Signal::SIGPIPE));
             let (status, why) = match ready {
                 Ok(()) => exec::execute(&launch.command.0, &launch.environment.0),
                 Err(error) => (

@@ -18,6 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use super::SandboxError;
+use super::caller::{Ask, Caller};
 use super::cgroup::{self, Cgroup};
 use super::error::IoContext;
 use super::handover::{Begin, Channel, InitEvent, Launch, Order};
@@ -38,9 +39,7 @@ const OPEN_FILES: u64 = 1 << 20;
 /// of its user (attack O3), and the highest possible limit of open files. Returns the original file
 /// limit: soft and hard.
 pub(crate) fn harden() -> Result<(u64, u64), SandboxError> {
-    nix::sys::prctl::set_dumpable(false)
-        .context(|| "cannot forbid inspection of this process".into())?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())?;
+    forbid_inspection()?;
     let before = getrlimit(Resource::RLIMIT_NOFILE)
         .context(|| "cannot read the limit of open files".into())?;
     let raised = setrlimit(Resource::RLIMIT_NOFILE, before.1, before.1);
@@ -51,6 +50,13 @@ pub(crate) fn harden() -> Result<(u64, u64), SandboxError> {
 /// Gives memory that is free back to the system.
 pub(crate) fn give_back_memory() {
     sys::give_back_memory();
+}
+
+/// Forbids core dumps of this process, and its inspection by others of its user.
+pub(crate) fn forbid_inspection() -> Result<(), SandboxError> {
+    nix::sys::prctl::set_dumpable(false)
+        .context(|| "cannot forbid inspection of this process".into())?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context(|| "cannot forbid core dumps".into())
 }
 
 /// Starts a new session and closes all but the standard descriptors, for a process that outlives
@@ -249,38 +255,48 @@ impl LaunchedSandbox {
     }
 
     /// Starts the prepared command, waits for its end, and returns the exit status and the resource
-    /// limits it hit. `stdio` are the descriptors it was prepared with.
+    /// limits it hit. `stdio` are the descriptors it was prepared with; `caller` typed the command
+    /// if this process's own caller did not, and the command ends with it.
     pub(crate) fn run(
         mut self,
         stdio: [BorrowedFd<'_>; 3],
         signals: &Signals,
+        caller: Option<&dyn Caller>,
     ) -> Result<(i32, Vec<Bounded>), SandboxError> {
         let terminal = Terminal::open();
         // If another part of the pipeline, such as a pager, may need the terminal, leave it there
         // until the command does.
-        let foreground =
-            terminal.is_ours() && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok());
+        let foreground = terminal.is_ours()
+            && stdio[..2].iter().all(|standard| tcgetpgrp(standard).is_ok())
+            && caller.is_none_or(Caller::is_in_foreground);
         self.inside.order(&Order::Start { foreground }, &[])?;
-        let status = self.supervise(signals, &terminal);
+        let status = self.supervise(signals, caller, &terminal);
         let reached = self.cgroup.reached();
         drop(self);
         terminal.take_back();
         Ok((status?, reached))
     }
 
-    fn supervise(&mut self, signals: &Signals, terminal: &Terminal) -> Result<i32, SandboxError> {
+    fn supervise(
+        &mut self,
+        signals: &Signals,
+        caller: Option<&dyn Caller>,
+        terminal: &Terminal,
+    ) -> Result<i32, SandboxError> {
         let channel = &self.inside.channel;
         channel.set_patience(None).context(|| "cannot clear a timeout".into())?;
         loop {
-            let mut watched = [
+            let mut watched = vec![
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.inside.channel.as_fd(), PollFlags::POLLIN),
             ];
+            watched.extend(caller.map(|caller| PollFd::new(caller.as_fd(), PollFlags::POLLIN)));
             match poll(&mut watched, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context(|| "cannot wait for the command".into()),
             }
             let reported = watched[1].any().unwrap_or(false);
+            let asked = watched.get(2).is_some_and(|caller| caller.any().unwrap_or(false));
             for (signal, group) in signals.take().context(|| "cannot read signals".into())? {
                 // If the command has just ended, the next event says so.
                 let channel = &self.inside.channel;
@@ -290,8 +306,14 @@ impl LaunchedSandbox {
                     (_, false) => channel.send(&Order::Signal(signal as i32), &[]),
                 };
             }
+            if let (true, Some(caller)) = (asked, caller) {
+                self.obey(caller, terminal)?;
+            }
             if reported {
                 match self.inside.channel.receive() {
+                    Ok(Some((InitEvent::Stopped(signal), _))) if caller.is_some() => {
+                        caller.into_iter().for_each(|caller| caller.stopped(signal));
+                    }
                     Ok(Some((InitEvent::Stopped(signal), _))) => {
                         let needs_it =
                             [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal);
@@ -313,6 +335,20 @@ impl LaunchedSandbox {
                 }
             }
         }
+    }
+}
+
+impl LaunchedSandbox {
+    /// Does what the caller asks for. If the command has just ended, the next event says so.
+    fn obey(&self, caller: &dyn Caller, terminal: &Terminal) -> Result<(), SandboxError> {
+        let channel = &self.inside.channel;
+        let asked = caller.next().context(|| "whoever started the command has gone".into())?;
+        let _ = match asked {
+            Ask::Lend => terminal.lend(channel),
+            Ask::Signal(signal, true) => channel.send(&Order::GroupSignal(signal as i32), &[]),
+            Ask::Signal(signal, false) => channel.send(&Order::Signal(signal as i32), &[]),
+        };
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub(crate) mod as_user;
 mod bundles;
+pub(crate) mod caller;
 pub(crate) mod cgroup;
 pub(crate) mod environment;
 mod error;
@@ -30,6 +31,7 @@ mod outer;
 pub(crate) mod privileges;
 mod reaper;
 pub(crate) mod resources;
+pub(crate) mod rlimits;
 pub(crate) mod seccomp;
 mod selftest;
 pub(crate) mod signals;

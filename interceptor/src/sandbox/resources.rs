@@ -18,7 +18,7 @@ use super::mountinfo::{self, Mount};
 pub(crate) const PROCESSES: u64 = 4096;
 
 /// A sandbox's resource limits. `None` means unlimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Resources {
     /// Processes and threads.
     pub(crate) processes: Option<u64>,
@@ -27,7 +27,7 @@ pub(crate) struct Resources {
 }
 
 /// A resource that can be limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Bounded {
     /// [`Resources::processes`].
     Processes,

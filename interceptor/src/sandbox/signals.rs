@@ -86,15 +86,26 @@ impl AsFd for Signals {
     }
 }
 
-/// The signals this process was started with as ignored.
+/// The numbers of all signals that this process was started with as ignored. SIGPIPE, which Rust
+/// ignores, is none of them.
+pub(crate) fn ignored_by_this_process() -> io::Result<Vec<i32>> {
+    let mask = ignored_mask()?;
+    let all = Signal::iterator().map(|signal| signal as i32);
+    let ignored = all.filter(|number| mask >> (number - 1) & 1 == 1);
+    Ok(ignored.filter(|number| *number != Signal::SIGPIPE as i32).collect())
+}
+
+/// The signals to pass on that this process was started with as ignored.
 fn ignored() -> io::Result<Vec<Signal>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .ok_or_else(|| io::Error::other("/proc/self/status has no SigIgn"))?;
+    let mask = ignored_mask()?;
     Ok(PASSED_ON.into_iter().filter(|signal| mask >> (*signal as i32 - 1) & 1 == 1).collect())
+}
+
+fn ignored_mask() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .ok_or_else(|| io::Error::other("/proc/self/status has no SigIgn"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! passed as descriptor 0 is a way out that no hook sees (attack K7). Files, terminals, pipes and
 //! unix sockets are fine.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::stat::{SFlag, fstat};
 use socket2::{Domain, SockRef};
@@ -13,7 +13,7 @@ use super::SandboxError;
 use super::error::IoContext;
 
 /// Refuses a descriptor that leads out of the sandbox. `name` is its name in messages.
-pub(crate) fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxError> {
+fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxError> {
     let status = fstat(&descriptor).context(|| format!("cannot examine {name}"))?;
     let kind = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
     if kind == SFlag::S_IFSOCK {
@@ -35,6 +35,12 @@ pub(crate) fn check(descriptor: impl AsFd, name: &str) -> Result<(), SandboxErro
         "{name} is neither a file, a terminal, a pipe nor a unix socket: it could lead out of the \
          sandbox"
     )))
+}
+
+/// Refuses standard descriptors of which one leads out of the sandbox.
+pub(crate) fn check_all(descriptors: [BorrowedFd<'_>; 3]) -> Result<(), SandboxError> {
+    let names = ["standard input", "standard output", "standard error"];
+    descriptors.iter().zip(names).try_for_each(|(descriptor, name)| check(descriptor, name))
 }
 
 #[cfg(test)]

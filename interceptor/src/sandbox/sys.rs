@@ -130,6 +130,35 @@ pub(crate) fn default_disposition(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets the nice value of this process (setpriority(2)).
+pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    answer(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }.into())
+}
+
+/// The size of a terminal's window: rows, columns, and pixels across and down.
+pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> io::Result<libc::winsize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel writes a `winsize` to the pointer, which is valid during the call.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    answer(result.into()).map(|()| size)
+}
+
+/// Sets the size of a terminal's window.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> io::Result<()> {
+    // SAFETY: the kernel reads a `winsize` from the pointer, which is valid during the call.
+    let result =
+        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size)) };
+    answer(result.into())
+}
+
+/// Ignores a signal, as programs inherit.
+pub(crate) fn ignore(signal: Signal) -> io::Result<()> {
+    // SAFETY: installs no handler.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
 /// Drops a capability (by number) from the bounding set.
 pub(crate) fn drop_from_bounding_set(capability: u8) -> io::Result<()> {
     // SAFETY: takes numbers only.

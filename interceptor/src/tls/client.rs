@@ -25,14 +25,24 @@ const LARGEST_ROOTS: usize = 16 << 20;
 const SESSIONS: usize = 128;
 
 /// The verifier of origins' certificates, shared by all sandboxes because it has no state. It reads
-/// the files given now, and the system's roots when they are needed.
-pub(crate) fn verifier(extra: &[PathBuf]) -> Result<Arc<CertificateVerifier>, TlsError> {
+/// the files given now, and the system's roots when they are needed. It trusts those, and the roots
+/// in the files and texts (PEM).
+pub(crate) fn verifier(
+    paths: &[PathBuf],
+    texts: &[Vec<u8>],
+) -> Result<Arc<CertificateVerifier>, TlsError> {
     let mut given = Vec::new();
     let mut roots = RootCertStore::empty();
-    for path in extra {
+    let mut extra = Vec::new();
+    for path in paths {
+        let read = files::read(path, LARGEST_ROOTS);
+        let (pem, _) = read
+            .map_err(|error| TlsError::Roots { path: path.clone(), reason: error.to_string() })?;
+        extra.push((path.clone(), pem.to_vec()));
+    }
+    extra.extend(texts.iter().map(|pem| (PathBuf::from("--upstream-ca"), pem.clone())));
+    for (path, pem) in extra {
         let refused = |reason: String| TlsError::Roots { path: path.clone(), reason };
-        let (pem, _) =
-            files::read(path, LARGEST_ROOTS).map_err(|error| refused(error.to_string()))?;
         let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<_, _>>()
             .map_err(|error| refused(error.to_string()))?;

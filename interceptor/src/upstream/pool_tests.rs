@@ -17,7 +17,7 @@ async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
     let ca = crate::tls::ca::Ca::new("pool").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), ca.pem()).unwrap();
-    let verifier = crate::tls::client::verifier(&[file.path().to_owned()]).unwrap();
+    let verifier = crate::tls::client::verifier(&[file.path().to_owned()], &[]).unwrap();
     let metrics = Metrics::new(Audit::discard().unwrap()).sandbox(&"pool".into());
     let tls = ClientConfigs::new(crate::tls::client::base(verifier).unwrap());
     (Pool::new(generation, upstream, tls, metrics), listener)

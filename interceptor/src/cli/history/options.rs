@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::bail;
+use serde_json::Value;
 
 use super::{Keeper, keep, make_state_directory};
 use crate::audit::Audit;
 use crate::cli::person::Person;
-use crate::cli::setup::LoadedPolicy;
 use crate::fleet::check_id;
 use crate::ipc::SentPath as Sent;
 use crate::notice;
@@ -47,13 +47,13 @@ impl History {
         audit: &Audit,
         person: &Person,
         sandbox: &str,
-        rules: &LoadedPolicy,
+        kept: &Value,
         quiet: bool,
     ) {
         if self.no_history {
             return;
         }
-        match keep(person, sandbox, &rules.kept) {
+        match keep(person, sandbox, kept) {
             Ok(file) => audit.observe(Box::new(Keeper::new(file, sandbox))),
             Err(_) if quiet => {}
             Err(error) => notice::warning(format_args!(

@@ -89,6 +89,9 @@ impl PastRun {
         let (name, document) = self
             .policy()
             .with_context(|| format!("the policy of this run was not kept: {again}"))?;
+        if document.is_null() {
+            bail!("the policy of this run ({name}) is the operator's, and was not kept: {again}");
+        }
         let report = interceptor_policy::check(&document.to_string(), catalogue);
         report.policy.with_context(|| {
             let errors: Vec<String> = report.errors.iter().map(describe).collect();

@@ -1,6 +1,8 @@
 //! `interceptor install`: configures a container engine to call the hook, shows what it writes, and
-//! proves that it works.
+//! proves that it works; or sets the host up for `run` without sudo.
 
+mod daemon;
+mod place;
 mod proof;
 mod scratch;
 
@@ -20,42 +22,54 @@ pub use proof::{Prove, prove};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Install {
-    /// The container engine.
+    /// What to set up.
     #[arg(value_enum)]
-    engine: Engine,
+    what: Installed,
     /// Show what would be written, without writing.
     #[arg(long)]
     dry_run: bool,
-    /// Remove the hook; policies and records stay.
+    /// Undo it; policies and records stay.
     #[arg(long, conflicts_with = "dry_run")]
     uninstall: bool,
 }
 
-/// A container engine.
+/// What can be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Engine {
+pub enum Installed {
+    /// The daemon, for `interceptor run` without sudo.
+    Daemon,
     /// Podman, as root.
     Podman,
 }
 
 const EXAMPLES: &str = "\
 Examples:
+  sudo interceptor install daemon --dry-run
+  sudo interceptor install daemon
   sudo interceptor install podman --dry-run
   sudo interceptor install podman
   sudo podman run --network none --annotation io.interceptor.policy=agent \\
     IMAGE COMMAND
 
-It asks the engine where it reads hooks from, because an engine starts containers without a hook \
+For an engine, it asks where it reads hooks from, because an engine starts containers without a hook \
                         that it does not find. Then it starts a container that must be refused \
                         egress, and exits with 1 if that cannot be shown.";
 
 /// Runs the command.
 pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
-    let Engine::Podman = arguments.engine;
-    if !nix::unistd::geteuid().is_root() {
-        bail!("the hook works for root's containers only: run as root, for instance with sudo");
-    }
     let mut output = std::io::stdout().lock();
+    let is_root = nix::unistd::geteuid().is_root();
+    match arguments.what {
+        Installed::Daemon if !is_root && !arguments.dry_run => {
+            bail!("only root can set up the daemon: type sudo interceptor install daemon")
+        }
+        Installed::Daemon if arguments.uninstall => return daemon::uninstall(&mut output),
+        Installed::Daemon => return daemon::install(&mut output, arguments.dry_run),
+        Installed::Podman if !is_root => {
+            bail!("the hook works for root's containers only: run as root, for instance with sudo")
+        }
+        Installed::Podman => {}
+    }
     let read = podman::directories()?;
     if arguments.uninstall {
         let hooks = podman::hooks(&read);
@@ -105,7 +119,7 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
 /// Writes the hook file and creates the directories it names.
 fn install(output: &mut impl Write, directory: &Path, dry_run: bool) -> anyhow::Result<()> {
     let executable = std::env::current_exe().context("cannot find the path of this program")?;
-    check_place(&executable)?;
+    place::check(&executable, "root's hook")?;
     let file = directory.join(FILE);
     let content = format!("{:#}\n", podman::hook_file(&executable));
     let verb = if dry_run { "would write" } else { "writing" };
@@ -126,25 +140,6 @@ fn install(output: &mut impl Write, directory: &Path, dry_run: bool) -> anyhow::
         let _ = fs::remove_file(&partial);
     }
     written.with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// A user who can change or move the program could bypass the hook.
-fn check_place(executable: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    for part in executable.ancestors() {
-        let metadata =
-            fs::metadata(part).with_context(|| format!("cannot examine {}", part.display()))?;
-        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
-        if metadata.uid() != 0 || (metadata.mode() & 0o022 != 0 && !sticky) {
-            bail!(
-                "{} can be changed by others than root, and would be root's hook: install it \
-                 first (install -m 755 {} /usr/local/bin/), and call that one",
-                part.display(),
-                executable.display()
-            );
-        }
-    }
-    Ok(())
 }
 
 fn make(directory: &Path, mode: u32) -> anyhow::Result<()> {

@@ -16,7 +16,6 @@ use serde_json::Value;
 
 use self::tally::{Refusal, Tally, Watcher};
 use super::policy_file::printable;
-use super::setup::LoadedPolicy;
 use super::{Common, colours, registries};
 use crate::audit::Audit;
 use crate::words;
@@ -56,12 +55,7 @@ pub(super) struct Shown {
 
 impl Summary {
     /// Begins to count what is permitted and refused, if there will be a summary.
-    pub(super) fn begin(
-        &self,
-        audit: &Audit,
-        common: &Common,
-        rules: &LoadedPolicy,
-    ) -> Option<Shown> {
+    pub(super) fn begin(&self, audit: &Audit, common: &Common, policy: Value) -> Option<Shown> {
         let shown = match self.summary.unwrap_or(When::Auto) {
             When::Always => true,
             When::Auto => io::stderr().is_terminal() && !common.quiet,
@@ -73,7 +67,7 @@ impl Summary {
         let tally = Arc::new(Mutex::new(Tally::default()));
         audit.observe(Box::new(Watcher(Arc::clone(&tally))));
         let colour = colours(&io::stderr());
-        Some(Shown { tally, policy: rules.kept.clone(), colour })
+        Some(Shown { tally, policy, colour })
     }
 }
 
@@ -94,6 +88,8 @@ impl Shown {
         let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         // Without the operator's profiles the edits would be judged by another policy.
         let catalogue = registries::catalogue(None).ok();
+        // The operator's policy is not the user's to read, let alone to edit.
+        let catalogue = catalogue.filter(|_| !self.policy["document"].is_null());
         let document = &self.policy["document"];
         let edit = |record: &Recorded| edit_for(document, catalogue.as_ref()?, record);
         say(&summary(&tally, edit, self.colour, is_kept));

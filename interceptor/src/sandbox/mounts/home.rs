@@ -83,10 +83,7 @@ pub(super) fn hide(launch: &Launch) -> Result<Vec<PathBuf>, SandboxError> {
     }
     if covered.holds(&launch.directory.0) {
         // Where the command starts, as empty as all around it.
-        for part in missing(&launch.directory.0) {
-            make_directory(&part)?;
-            give(&part, launch)?;
-        }
+        make_missing(&launch.directory.0, launch)?;
     }
     Ok(covered.0)
 }
@@ -171,18 +168,29 @@ fn cover(
 /// Shows a place in a covered directory, where it was.
 fn show(launch: &Launch, place: &Place) -> Result<(), SandboxError> {
     let above = place.path.parent().unwrap_or(Path::new("/"));
-    for part in missing(above) {
-        make_directory(&part)?;
-        give(&part, launch)?;
-    }
-    if place.status.is_dir() {
-        make_directory(&place.path)?;
-    } else {
-        File::create(&place.path)
-            .map(drop)
-            .context(|| format!("cannot make {}", place.path.display()))?;
+    make_missing(above, launch)?;
+    {
+        let _rights = rights(launch)?;
+        if place.status.is_dir() {
+            make_directory(&place.path)?;
+        } else {
+            File::create(&place.path)
+                .map(drop)
+                .context(|| format!("cannot make {}", place.path.display()))?;
+        }
     }
     bind_open(&place.file, &place.path)
+}
+
+/// Makes the directories that a path in a covered place lacks, as the user who owns the cover: the
+/// user can change where the path leads meanwhile.
+fn make_missing(path: &Path, launch: &Launch) -> Result<(), SandboxError> {
+    let _rights = rights(launch)?;
+    missing(path).iter().try_for_each(|part| make_directory(part))
+}
+
+fn rights(launch: &Launch) -> Result<Option<AsUser>, SandboxError> {
+    AsUser::begin(&launch.identity).context(|| "cannot take on the user's rights".into())
 }
 
 fn give(path: &Path, launch: &Launch) -> Result<(), SandboxError> {

@@ -73,7 +73,7 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     }
     kernel::replace(&mounts)?;
     devices::replace(console)?;
-    run::replace(&launch.directory.0)?;
+    run::replace(launch)?;
     etc::install(&trust, resolver.as_deref())?;
     hidden::hide(&hidden, &hidden_directories, launch)?;
     let at_home = home::hide(launch)?;

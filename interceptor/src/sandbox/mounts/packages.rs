@@ -21,7 +21,10 @@ pub(super) fn cover(launch: &Launch) -> Result<(), SandboxError> {
     let authority = trust::certificates(launch.ca_pem.as_bytes());
     let mut found = Vec::new();
     for path in &launch.bundles {
-        let bundle = bundles::named(&path.0, &authority).context(|| {
+        let rights = launch.rights().context(|| "cannot take on the user's rights".into())?;
+        let bundle = bundles::named(&path.0, &authority);
+        drop(rights);
+        let bundle = bundle.context(|| {
             format!("cannot add the sandbox's authority to the bundle {}", path.0.display())
         })?;
         found.push(bundle);

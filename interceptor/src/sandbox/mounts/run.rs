@@ -10,6 +10,7 @@ use nix::mount::MsFlags;
 
 use super::super::SandboxError;
 use super::super::error::IoContext;
+use super::super::handover::Launch;
 use super::steps::{bind_open, make_directory, open_path, set_mode, tmpfs};
 
 /// Entries that hold programs or removable disks, never sockets.
@@ -23,8 +24,8 @@ enum RunEntry {
 
 /// Replaces `/run`, and `/var/run` if it is a separate directory. The working directory stays
 /// reachable.
-pub(super) fn replace(directory: &Path) -> Result<(), SandboxError> {
-    let run = Path::new("/run");
+pub(super) fn replace(launch: &Launch) -> Result<(), SandboxError> {
+    let (run, directory) = (Path::new("/run"), launch.directory.0.as_path());
     let mut kept = Vec::new();
     for name in KEPT {
         let path = run.join(name);
@@ -36,8 +37,10 @@ pub(super) fn replace(directory: &Path) -> Result<(), SandboxError> {
         }
     }
     if directory.starts_with(run) && directory != run {
-        let open =
-            open_path(directory).context(|| format!("cannot open {}", directory.display()))?;
+        let rights = launch.rights().context(|| "cannot take on the user's rights".into())?;
+        let open = open_path(directory);
+        drop(rights);
+        let open = open.context(|| format!("cannot open {}", directory.display()))?;
         kept.push((directory.to_owned(), RunEntry::Directory(open)));
     }
 

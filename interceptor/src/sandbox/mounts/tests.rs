@@ -34,6 +34,9 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
         bundles: Vec::new(),
         search_bundles: true,
         open_files: (1024, 1024),
+        limits: None,
+        ignored: None,
+        users_paths: false,
         shared_network: false,
         nesting: false,
     }
