@@ -135,8 +135,10 @@ async fn until_cut(
     flight.exchange.enter(alive);
     let (version, id) = (flight.parts.version, flight.exchange.id());
     let activity = &flight.context.activity;
+    // Boxed, so that it is copied once: what awaits this holds, and moves, all that it awaits.
+    let forwarded = Box::pin(forward(flight, body, upgrade));
     tokio::select! {
-        response = forward(flight, body, upgrade) => response,
+        response = forwarded => response,
         // Dropping it drops its exchange, which is recorded as it stands.
         () = cut.token().cancelled() => cut_off(version, id),
         () = activity.aged() => too_old(version, id),
