@@ -15,7 +15,7 @@
 //!   origin;
 //! - [`inprocess`]: the proxy within the test's own process, without the kernel half, for tests of
 //!   the library;
-//! - [`people`]: users of this machine who call sudo;
+//! - [`people`]: users of this machine who call sudo; [`conversing`]: their runs;
 //! - [`measure`]: measuring, for the benchmarks;
 //! - [`wire`]: support for Python programs inside that send what no client sends;
 //! - [`client`]: the client that runs inside a sandbox if a stock client cannot send what a test
@@ -31,6 +31,7 @@ pub mod canary;
 pub mod client;
 pub mod clients;
 pub mod container;
+pub mod conversing;
 pub mod daemon;
 pub mod fleet;
 pub mod guest;

@@ -54,3 +54,43 @@ fn a_daemon_without_open_files_names_the_limit_and_goes_on() {
         daemon.finish();
     });
 }
+
+/// Asks on ever more connections, and keeps each, until the daemon cannot accept another.
+const CROWD: &str = "import json, socket, sys
+held, said = [], []
+for _ in range(120):
+    s = socket.socket(socket.AF_UNIX); s.settimeout(5)
+    s.connect(sys.argv[1])
+    s.sendall(b'GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')
+    try: said.append(s.recv(10000).decode())
+    except TimeoutError: break
+    held.append(s)
+print(json.dumps(said))";
+
+#[test]
+fn a_living_peer_is_told_what_the_daemon_lacks_and_not_that_it_has_exited() {
+    Lab::test(|lab| {
+        let daemon = lab.daemon().at_origin(HOST).quiet_log().under(&[
+            "/usr/bin/setpriv",
+            "--bounding-set",
+            "-sys_resource",
+            "/usr/bin/prlimit",
+            FILES,
+        ]);
+        let daemon = daemon.start();
+        let mut crowd = std::process::Command::new("python3");
+        let output = crowd.args(["-c", CROWD]).arg(daemon.control()).output().unwrap();
+        let said: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(said[0].starts_with("HTTP/1.1 200"), "{}", said[0]);
+        let refused: Vec<&String> =
+            said.iter().filter(|answer| !answer.starts_with("HTTP/1.1 200")).collect();
+        assert!(!refused.is_empty(), "{} were served", said.len());
+        for answer in refused {
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+            assert!(answer.contains("failed to look at it"), "{answer}");
+        }
+        // With descriptors again, it serves again.
+        assert!(daemon.ids().is_empty());
+        daemon.finish();
+    });
+}

@@ -36,15 +36,13 @@ pub(super) fn is_name(policy: &Path) -> bool {
 /// If there is none, or it cannot be read.
 pub(super) fn named(person: &Person, name: &Path) -> anyhow::Result<Written> {
     let name = name.to_string_lossy();
-    let own = person.config_directory().map(|directory| directory.join(POLICIES));
-    let directories: Vec<PathBuf> = own.into_iter().chain([PathBuf::from(SYSTEM)]).collect();
+    let directories = directories(person);
     for directory in &directories {
         if let Some(path) = file_in(person, directory, &name)? {
             return read(person, &path);
         }
     }
-    let known: Vec<String> =
-        directories.iter().flat_map(|directory| names(person, directory)).collect();
+    let known = known(person);
     let hint = did_you_mean(&name, known.iter().map(String::as_str));
     let places: Vec<String> =
         directories.iter().map(|directory| directory.display().to_string()).collect();
@@ -79,6 +77,20 @@ fn file_in(person: &Person, directory: &Path, name: &str) -> anyhow::Result<Opti
         }
     }
     Ok(None)
+}
+
+/// The names of all policies that the person may name.
+pub(super) fn known(person: &Person) -> Vec<String> {
+    let mut known: Vec<String> =
+        directories(person).iter().flat_map(|directory| names(person, directory)).collect();
+    known.sort();
+    known.dedup();
+    known
+}
+
+fn directories(person: &Person) -> Vec<PathBuf> {
+    let own = person.config_directory().map(|directory| directory.join(POLICIES));
+    own.into_iter().chain([PathBuf::from(SYSTEM)]).collect()
 }
 
 /// The names of the policies in a directory.

@@ -24,6 +24,7 @@ mod history;
 pub mod init;
 pub mod install;
 pub mod learn;
+mod live;
 mod meanwhile;
 pub mod members;
 mod notify;
@@ -35,6 +36,7 @@ mod person;
 mod plan;
 pub mod policy_file;
 pub mod profiles;
+pub mod ps;
 pub mod registries;
 pub mod replay;
 pub mod run;
@@ -54,6 +56,7 @@ pub mod trust;
 mod watch;
 mod which;
 mod who;
+mod whom;
 pub mod why;
 mod written;
 
@@ -101,6 +104,8 @@ pub enum Command {
     Schema(schema::Schema),
     /// Runs a command in a sandbox whose egress is intercepted.
     Run(run::Run),
+    /// Lists your runs.
+    Ps(ps::Ps),
     /// Enforces a policy on an existing cgroup.
     Attach(attach::Attach),
     /// Enforces policies on containers before they start; an OCI hook, called by container engines.
@@ -125,7 +130,7 @@ pub enum Command {
     Doctor(doctor::Doctor),
     /// Reads audit records: follows, counts or verifies them.
     Audit(audit::AuditCommand),
-    /// Controls a running `interceptor serve` over its control socket.
+    /// Controls one of your runs, or the sandboxes of a running `interceptor serve`.
     Ctl(ctl::Ctl),
     /// Prints shell completions.
     Completions(completions::Completions),
@@ -144,9 +149,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().skip(1).eq([sandbox_init::NAME]) {
         return sandbox_init::start();
     }
-    if std::env::args_os().skip(1).eq([members::supervisor::NAME]) {
-        return members::supervisor::start();
-    }
+
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -185,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::Services(arguments) => services::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Run(arguments) => run::run(arguments),
+        Command::Ps(arguments) => ps::run(arguments),
         Command::Attach(arguments) => attach::run(arguments),
         Command::OciHook(arguments) => oci_hook::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use interceptor_policy::{Catalogue, Policy};
 
+use super::live::{self, Hidden, Inside, Live, Parts, Reachable};
 use super::meanwhile::Meanwhile;
 use super::plan::Plan;
 use crate::audit::Audit;
@@ -28,12 +29,10 @@ use crate::sandbox::signals::Signals;
 use crate::sandbox::user::{UserIdentity, user_namespaces};
 use crate::seam::SELF_TEST;
 
-/// The slowest step, begun as early as possible: the kernel verifies the programs.
-pub(super) struct Loading(Meanwhile<Result<Enforcer, KernelError>>);
-
-/// The two slowest steps: beside [`Loading`], the sandbox's first process is moved into its cgroup.
+/// The slowest steps, begun as early as possible: the kernel verifies the programs, and the
+/// sandbox's first process is moved into its cgroup.
 pub(super) struct Begun {
-    loading: Loading,
+    loading: Meanwhile<Result<Enforcer, KernelError>>,
     making: Meanwhile<Result<(LaunchedSandbox, Sockets), SandboxError>>,
 }
 
@@ -63,28 +62,18 @@ pub(super) struct Run<'a> {
     pub(super) signals: &'a Signals,
     /// Who typed it, if not this process's own caller. Then the user chose the paths.
     pub(super) caller: Option<&'a dyn Caller>,
+    /// What makes it reachable while it runs.
+    pub(super) reachable: Option<Reachable>,
 }
 
-impl Loading {
+impl Begun {
     /// Begins.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(super) fn begin() -> anyhow::Result<Loading> {
-        Meanwhile::begin("loading", Enforcer::load).map(Loading)
-    }
-
-    /// Begins to make the sandbox.
-    ///
-    /// # Errors
-    /// As [`Loading::begin`].
-    pub(super) fn make(
-        self,
-        id: &str,
-        isolated: bool,
-        resources: Resources,
-    ) -> anyhow::Result<Begun> {
-        let (loading, id) = (self, id.to_owned());
+    pub(super) fn begin(id: &str, isolated: bool, resources: Resources) -> anyhow::Result<Begun> {
+        let loading = Meanwhile::begin("loading", Enforcer::load)?;
+        let id = id.to_owned();
         let making =
             Meanwhile::begin("making", move || LaunchedSandbox::make(&id, isolated, &resources))?;
         Ok(Begun { loading, making })
@@ -103,8 +92,9 @@ pub(super) fn perform(
     audit: &Audit,
     before: impl FnOnce(&Environment),
 ) -> anyhow::Result<(i32, Vec<Bounded>)> {
-    let Run { plan, identity, rules, open_files, limits, descriptors, signals, caller } = run;
-    let Begun { loading: Loading(loading), making } = begun;
+    let Run { plan, identity, rules, open_files, limits, descriptors, signals, .. } = run;
+    let (caller, reachable) = (run.caller, run.reachable);
+    let Begun { loading, making } = begun;
     let (mut sandbox, sockets) = match making.end() {
         Ok(made) => made,
         // A process that cannot load programs cannot create a cgroup either; the kernel's error is
@@ -114,6 +104,13 @@ pub(super) fn perform(
     unbounded(&sandbox, &plan)?;
     let environment = environment(&plan, &identity, &rules);
     before(&environment);
+    let inside = Inside {
+        command: live::command_line(&plan.command.0, &rules.keyring),
+        hidden: Hidden::of(&rules.hidden, &plan.hidden_directories, &plan.secrets),
+        environment: environment.lines.clone(),
+        runner: identity.clone(),
+        base_urls: plan.base_urls,
+    };
     let Rules { policy, keyring, hidden, shown, .. } = rules;
     let proxy = Sandbox::new(runtime, &plan.id, policy, keyring)?;
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
@@ -151,6 +148,17 @@ pub(super) fn perform(
     sandbox.hold_links()?;
     sandbox.self_test(SELF_TEST, &enforced.token)?;
     enforced.record_refusals()?;
+    let live = Live::begin(
+        reachable,
+        Parts {
+            id: id.as_str().into(),
+            cgroup: (cgroup, cgroup_id),
+            runtime: runtime.clone(),
+            enforcer,
+            enforced,
+            inside,
+        },
+    );
     tracing::info!(sandbox = %id, %user, "self-test passed; starting the command");
     launch::give_back_memory();
     runtime.warm();
@@ -158,7 +166,7 @@ pub(super) fn perform(
     // Once its processes are gone, tear down the rest in order.
     let ended = sandbox.run(descriptors, signals, caller);
     let tokio = tokio::runtime::Handle::current();
-    enforced.end(&tokio);
+    live.end(&tokio);
     tokio.block_on(audit.shutdown());
     Ok(ended?)
 }

@@ -39,6 +39,15 @@ impl Person {
         Person::of(caller_of_sudo())
     }
 
+    /// Somebody else than the user of this process, with these variables.
+    pub(super) fn of_member(
+        identity: &UserIdentity,
+        environment: Vec<(OsString, OsString)>,
+    ) -> Person {
+        let call = Some(SudoCall { environment, ..SudoCall::default() });
+        Person { identity: identity.clone(), by_sudo: false, call }
+    }
+
     /// A caller of sudo with these variables.
     #[cfg(test)]
     pub(super) fn with_variables(uid: u32, typed: &[(&str, &str)]) -> Person {
@@ -132,16 +141,7 @@ impl Person {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send,
     ) -> io::Result<T> {
-        if self.identity.is_root() || !nix::unistd::geteuid().is_root() {
-            return work();
-        }
-        std::thread::scope(|scope| {
-            let acting = scope.spawn(|| {
-                let _as_user = AsUser::begin(&self.identity)?;
-                work()
-            });
-            acting.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-        })
+        act_as(&self.identity, work)
     }
 
     /// The base directory that a variable names, which must be absolute, or the default below the
@@ -154,6 +154,27 @@ impl Person {
     fn absolute(&self, variable: &str) -> Option<PathBuf> {
         self.variable(variable).map(PathBuf::from).filter(|path| path.is_absolute())
     }
+}
+
+/// Does work on files with a user's rights, on a thread of its own where they differ from this
+/// process's.
+///
+/// # Errors
+/// What `work` fails with, or if the rights cannot be taken on.
+pub(super) fn act_as<T: Send>(
+    identity: &UserIdentity,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    if identity.is_root() || !nix::unistd::geteuid().is_root() {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let acting = scope.spawn(|| {
+            let _as_user = AsUser::begin(identity)?;
+            work()
+        });
+        acting.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
 }
 
 /// The user and group in SUDO_UID and SUDO_GID, which only root is believed.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit};
@@ -15,8 +16,9 @@ use super::at_home::AtHome;
 use super::bounds::{self, Bound};
 use super::history::{self, History};
 use super::learn::Learning;
+use super::live::{self, LiveOptions, Origin};
 use super::members::{self, Asking, Judged};
-use super::perform::{self, Begun, Loading};
+use super::perform::{self, Begun};
 use super::person::Person;
 use super::plan::{self, Asked, Plan};
 use super::setup::LoadedPolicy;
@@ -35,6 +37,9 @@ use crate::sandbox::resources::Bounded;
 use crate::sandbox::signals::{Signals, ignored_by_this_process};
 use crate::sandbox::user::UserIdentity;
 use crate::sandbox::{environment, launch, stdio};
+
+/// How long to wait at the end for what cannot be cut off.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// The arguments of `interceptor run`.
 #[derive(Debug, clap::Args)]
@@ -94,6 +99,9 @@ pub struct Run {
     /// Whether a policy is learnt from it.
     #[command(flatten)]
     learning: Learning,
+    /// Whether its policy follows its file.
+    #[command(flatten)]
+    live: LiveOptions,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -139,6 +147,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         history,
         summary,
         learning,
+        live,
         command,
     } = arguments;
     // Before any other thread starts, so that every thread inherits the blocked signals.
@@ -155,8 +164,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     }
     let (id, isolated) = (history.id()?, net == Net::Isolated);
     let (processes, memory) = (Asked::of(pids_limit), Asked::of(memory));
-    let resources = plan::resources_asked(processes, memory);
-    let begin = || Loading::begin()?.make(&id, isolated, resources);
+    let begin = || Begun::begin(&id, isolated, plan::resources_asked(processes, memory));
     let begun = member.is_none().then(begin).transpose()?;
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let person = Person::invoking()?;
@@ -189,6 +197,10 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         }
     };
     let typed = Typed { person: &person, runner: identity.uid, fresh: fresh_placeholders };
+    let origin = match &chosen {
+        Chosen::Text(written) => Origin::of(written)?,
+        Chosen::Operators(_) => Origin::default(),
+    };
     let judged = match chosen {
         Chosen::Text(written) => Judged::By(Box::new(setup::rules_of(&common, written, &typed)?)),
         Chosen::Operators(name) => Judged::ByOperators { secret: typed.secret(), name },
@@ -213,6 +225,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let summary = summary.begin(&audit, &common, kept);
     let state = history::hidden_state(&person, &directory)?;
     let settings = discovery::hidden_settings(&person, &directory)?;
+    let sockets = live::hidden_sockets(&person, &directory)?;
     let rotated = audit.clone();
     signals.on_hangup(move || rotated.reopen());
     let told = Told { summary, id: id.clone(), user: identity.name.clone(), quiet: common.quiet };
@@ -237,6 +250,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             .map(Sent)
             .chain(state)
             .chain(settings)
+            .chain(sockets)
             .collect(),
         secrets: at_home.sent(),
     };
@@ -248,6 +262,15 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             Asking { plan, judged, common, hidden, standard, signals, audit }.run(daemon, before)?
         }
         (None, Some(begun), Judged::By(rules)) => {
+            let beginning = live::Beginning {
+                origin,
+                which,
+                person: person.clone(),
+                catalogue,
+                fresh: fresh_placeholders,
+                quiet: common.quiet,
+            };
+            let reachable = Some(live.reachable(beginning, &rules));
             let (signals, rules) = (&signals, for_sandbox(*rules, &common));
             let run = perform::Run {
                 plan,
@@ -258,6 +281,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
                 descriptors: standard,
                 signals,
                 caller: None,
+                reachable,
             };
             by_root(run, begun, &common, &audit, before)?
         }
@@ -285,11 +309,15 @@ fn by_root(
         .enable_all()
         .build()
         .context("cannot start the proxy")?;
-    let _entered = tokio.enter();
+    let entered = tokio.enter();
     let runtime = setup::runtime(common, audit.clone())?;
-    perform::perform(run, begun, &runtime, audit, |environment| {
+    let ended = perform::perform(run, begun, &runtime, audit, |environment| {
         before(&environment.withheld, &environment.with_key);
-    })
+    });
+    drop(entered);
+    // A visitor's request may wait for a file that never comes.
+    tokio.shutdown_timeout(FAREWELL);
+    ended
 }
 
 /// What a sandbox is judged by, and what of it is hidden inside.

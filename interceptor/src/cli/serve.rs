@@ -17,7 +17,7 @@ use super::notify::{self, notify};
 use super::{Common, members, policy_file, registries, serve_config, setup};
 use crate::audit::{Audit, Record};
 use crate::control::model::ConfiguredSandbox;
-use crate::control::{self, DEFAULT_SOCKET};
+use crate::control::{self, DEFAULT_SOCKET, Scope};
 use crate::fleet::{Adopt, Fleet, FleetOptions, NewSandbox, Visit, sweep};
 use crate::ipc::ControlSocket;
 use crate::kernel::{self, Enforcer, LoadOptions};
@@ -200,6 +200,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         default_policy: common.policy.clone(),
         base_urls: common.base_urls,
         trust: trust.clone(),
+        owner: nix::unistd::geteuid().as_raw(),
+        given: None,
         read: |path| {
             let text = policy_file::read_strict(path).map_err(|error| format!("{error:#}"))?;
             Ok(text.as_str().to_owned())
@@ -227,8 +229,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     }
     let stop = CancellationToken::new();
     let socket = Arc::new(socket);
-    let serving =
-        tokio.spawn(control::serve(socket.clone(), fleet.clone(), successors, stop.clone()));
+    let scope = Scope::Daemon { successors };
+    let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), scope, stop.clone()));
     announce(&common, &path, &fleet)?;
     notify(&format!(
         "READY=1\nMAINPID={}\nSTATUS={} at start",

@@ -17,6 +17,7 @@ use super::written::Written;
 use super::{Common, findings, history, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
 use crate::credential::{CREDENTIALS_DIRECTORY, KeyProblem, Keyring};
+use crate::fleet::without_keys;
 use crate::logging;
 use crate::notice;
 use crate::proxy::{Runtime, RuntimeOptions};
@@ -47,6 +48,8 @@ pub(super) fn level(common: &Common) -> &'static str {
 /// A policy with its keys, and the host files that hold them.
 #[derive(Debug)]
 pub(super) struct LoadedPolicy {
+    /// What messages call it.
+    pub(super) name: String,
     /// The compiled policy.
     pub(super) policy: Policy,
     /// The real keys and their placeholders.
@@ -67,6 +70,10 @@ pub(super) struct LoadedPolicy {
     trusted: Option<PathBuf>,
     /// What the history keeps of the policy.
     pub(super) kept: serde_json::Value,
+    /// What the control API shows of the policy.
+    pub(super) shown: serde_json::Value,
+    /// The warnings of `check`.
+    pub(super) warnings: Vec<Problem>,
 }
 
 /// Keys could not be loaded.
@@ -168,8 +175,10 @@ fn load(
         warn_of_links(&secret_files);
     }
     let strict = strict_json(&text).unwrap_or_default();
+    let shown = without_keys(&strict, &[], &keyring);
     let kept = history::kept_policy(&name, history::kept_document(&strict, &policy, &keyring));
     Ok(LoadedPolicy {
+        name,
         policy,
         keyring,
         secret_files,
@@ -180,6 +189,8 @@ fn load(
         plain,
         trusted,
         kept,
+        shown,
+        warnings: report.warnings,
     })
 }
 

@@ -4,7 +4,7 @@
 //! changed by what ran there. It holds only if the user has trusted its content. What is trusted is
 //! listed in `$XDG_STATE_HOME/interceptor/trusted`, which no sandbox can see.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use interceptor_policy::{Catalogue, Document, Report};
+use jiff::Timestamp;
 
 use super::person::Person;
 use super::policy_file::printable;
@@ -110,25 +111,54 @@ pub(super) fn require(
 /// # Errors
 /// If the list cannot be written.
 pub(super) fn record(person: &Person, path: &Path, text: &str) -> anyhow::Result<()> {
-    let hash = hash(text);
-    let listed = list(person).context("cannot read which policies are trusted")?;
-    let line = format!("{hash}  {}", shown(path));
-    if listed.lines().any(|known| known == line) {
-        return Ok(());
-    }
+    let (hash, path) = (hash(text), shown(path));
     let written = person.act(|| {
-        let list = path_of_list(person)?;
-        if let Some(directory) = list.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let place = path_of_list(person)?;
+        let directory = place.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        // Held until the end, so that nothing is lost where two write at once.
+        let held = File::open(directory)?;
+        held.lock()?;
+        let listed = list(person)?;
+        let is_known = |line: &&str| {
+            line.starts_with(&hash) && line.split_once("  ").is_some_and(|(_, at)| at == path)
+        };
+        let mut text = String::new();
+        for line in listed.lines().filter(|line| !is_known(line)) {
+            text.push_str(line);
+            text.push('\n');
         }
+        // The time tells a running sandbox that this was said again.
+        text.push_str(&format!("{hash} {:.6}  {path}\n", Timestamp::now()));
+        let new = directory.join(format!("{TRUSTED}.{}", std::process::id()));
         let mut options = OpenOptions::new();
-        options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let mut file = options.open(&list)?;
-        own(&file, person)?;
-        file.write_all(format!("{line}\n").as_bytes())?;
-        file.sync_all()
+        options.create_new(true).write(true).mode(0o600);
+        let mut file = options.open(&new)?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let written = written.and_then(|()| fs::rename(&new, &place));
+        written.inspect_err(|_| drop(fs::remove_file(&new)))
     });
     written.context("cannot record that the policy is trusted")
+}
+
+/// Whether the person has said since then that this content is trusted. What was trusted before
+/// does not count: the sandbox may have put an older content back.
+///
+/// # Errors
+/// If the list cannot be read.
+pub(super) fn is_trusted_since(person: &Person, text: &str, since: Timestamp) -> io::Result<bool> {
+    let hash = hash(text);
+    let told = |line: &str| {
+        let (told, _) = line.split_once("  ")?;
+        let (known, time) = told.split_once(' ')?;
+        (known == hash).then_some(time.parse::<Timestamp>().ok()?)
+    };
+    Ok(list(person)?.lines().filter_map(told).any(|time| time > since))
+}
+
+/// The directory of the list, which changes with it.
+pub(super) fn directory(person: &Person) -> Option<PathBuf> {
+    path_of_list(person).ok()?.parent().map(Path::to_owned)
 }
 
 /// The text of the list, empty if there is none.
@@ -150,7 +180,7 @@ fn list(person: &Person) -> io::Result<String> {
 }
 
 /// Checks that a list is a file that only the person can write.
-fn own(file: &std::fs::File, person: &Person) -> io::Result<()> {
+fn own(file: &File, person: &Person) -> io::Result<()> {
     let metadata = file.metadata()?;
     let owner = metadata.uid() == person.identity.uid && metadata.mode() & 0o022 == 0;
     match metadata.is_file() && owner {
@@ -179,12 +209,12 @@ fn hash(text: &str) -> String {
 }
 
 /// A path on one line.
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
     if text.chars().all(plain) {
@@ -196,7 +226,6 @@ fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
     use super::*;
@@ -230,6 +259,13 @@ mod tests {
         let list = home.path().join(".local/state/interceptor/trusted");
         let metadata = fs::metadata(&list).unwrap();
         assert_eq!((metadata.uid(), metadata.mode() & 0o777), (USER, 0o600));
+        assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 1);
+        // Said again, it is listed once, with its new time.
+        let before = Timestamp::now();
+        assert!(!is_trusted_since(&person, text, before).unwrap());
+        record(&person, Path::new("/p/interceptor.json"), text).unwrap();
+        assert!(is_trusted_since(&person, text, before).unwrap());
+        assert!(!is_trusted_since(&person, "{ }", before).unwrap());
         assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 1);
         let error = require(&person, found("{ }"), &catalogue).unwrap_err().to_string();
         assert!(error.contains("has changed since you trusted it"), "{error}");

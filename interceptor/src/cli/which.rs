@@ -118,6 +118,19 @@ impl Which {
         Ok((join(base, &additions, catalogue)?, variables))
     }
 
+    /// A later text of the policy's file, with what the options add to it.
+    ///
+    /// # Errors
+    /// If the text is no policy, or an option does not fit any more.
+    pub(super) fn again(
+        &self,
+        written: Written,
+        person: &Person,
+        catalogue: &Catalogue,
+    ) -> anyhow::Result<Written> {
+        join(written, &self.additions(person, catalogue)?, catalogue)
+    }
+
     /// What the options add, checked by itself.
     fn additions(&self, person: &Person, catalogue: &Catalogue) -> anyhow::Result<Additions> {
         for (option, rules) in [("--allow", &self.allow), ("--deny", &self.deny)] {

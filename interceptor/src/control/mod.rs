@@ -45,14 +45,27 @@ use crate::fleet::Fleet;
 /// The default path of the control socket.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/interceptor/control.sock";
 
+/// What a control socket is for.
+#[derive(Debug)]
+pub(crate) enum Scope {
+    /// A daemon: sandboxes come and go, and another daemon may take them over, also if it runs one
+    /// of these programs.
+    Daemon {
+        /// Other programs that may take over.
+        successors: Vec<PathBuf>,
+    },
+    /// A `run`, which has one sandbox until its command ends.
+    Run,
+}
+
 /// The API.
-pub(crate) fn router(
-    fleet: Arc<Fleet>,
-    socket: Arc<ControlSocket>,
-    successors: Vec<PathBuf>,
-) -> Router {
-    let (router, described) = described();
-    let (openapi, successors) = (openapi::document(described).into(), successors.into());
+pub(crate) fn router(fleet: Arc<Fleet>, socket: Arc<ControlSocket>, scope: Scope) -> Router {
+    let (router, described) = described(&scope);
+    let successors = match scope {
+        Scope::Daemon { successors } => successors.into(),
+        Scope::Run => Arc::default(),
+    };
+    let openapi = openapi::document(described).into();
     let control = Control { fleet, socket, openapi, successors };
     router
         .route("/openapi.json", get(openapi::serve))
@@ -62,16 +75,22 @@ pub(crate) fn router(
         .with_state(control)
 }
 
-fn described() -> (Router<Control>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::new()
-        .routes(routes!(sandboxes::create, sandboxes::list))
-        .routes(routes!(sandboxes::show, sandboxes::remove))
+fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
+    let router = match scope {
+        Scope::Daemon { .. } => OpenApiRouter::new()
+            .routes(routes!(sandboxes::create, sandboxes::list))
+            .routes(routes!(sandboxes::show, sandboxes::remove))
+            .routes(routes!(takeover::take_over)),
+        Scope::Run => {
+            OpenApiRouter::new().routes(routes!(sandboxes::list)).routes(routes!(sandboxes::show))
+        }
+    };
+    router
         .routes(routes!(policy::replace))
         .routes(routes!(audit::follow))
         .routes(routes!(catalogue::profiles))
         .routes(routes!(catalogue::services))
         .routes(routes!(health::alive))
         .routes(routes!(health::metrics))
-        .routes(routes!(takeover::take_over))
         .split_for_parts()
 }

@@ -94,6 +94,15 @@ pub(crate) struct SandboxSummary {
     pub(crate) id: String,
     /// The directory of its cgroup.
     pub(crate) cgroup: String,
+    /// The user who runs its command; for a `run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// Its command line, without keys; for a `run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<String>,
+    /// What its policy is called; for a `run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy_name: Option<String>,
     /// When it was put under enforcement (RFC 3339).
     pub(crate) created: String,
     /// When its policy was last replaced.

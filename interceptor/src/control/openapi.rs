@@ -49,9 +49,15 @@ fn add_policy(document: &mut Value, mut policy: Value) {
         schemas[name] = definition;
     }
     let content = |name| json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
-    document["paths"]["/v1/sandboxes"]["post"]["requestBody"]["content"] = content("NewSandbox");
-    document["paths"]["/v1/sandboxes/{id}/policy"]["put"]["requestBody"]["content"] =
-        content("Policy");
+    for (path, method, name) in
+        [("/v1/sandboxes", "post", "NewSandbox"), ("/v1/sandboxes/{id}/policy", "put", "Policy")]
+    {
+        // A `run` makes no sandboxes.
+        let asked = document["paths"][path].get_mut(method);
+        if let Some(body) = asked.and_then(|asked| asked.get_mut("requestBody")) {
+            body["content"] = content(name);
+        }
+    }
 }
 
 /// Rewrites references in the schema for the document.
@@ -75,11 +81,25 @@ pub(super) async fn serve(State(control): State<Control>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Scope;
     use super::*;
 
     #[test]
+    fn what_a_run_cannot_do_is_not_described() {
+        let document = document(super::super::described(&Scope::Run).1);
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        assert!(!paths.contains_key("/v1/takeover"));
+        let methods =
+            |path: &str| paths[path].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(methods("/v1/sandboxes"), ["get"]);
+        assert_eq!(methods("/v1/sandboxes/{id}"), ["get"]);
+        assert_eq!(methods("/v1/sandboxes/{id}/policy"), ["put"]);
+    }
+
+    #[test]
     fn the_document_is_whole_and_every_reference_in_it_leads_somewhere() {
-        let text = document(super::super::described().1);
+        let text = document(super::super::described(&Scope::Daemon { successors: Vec::new() }).1);
         let document: Value = serde_json::from_str(&text).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         for path in [

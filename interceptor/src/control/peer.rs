@@ -33,6 +33,8 @@ const ENDED: &str =
     "cannot determine whether it is in a sandbox: it has exited, or /proc does not show it";
 
 const LIVES: &str = "it is in a sandbox, and a sandbox cannot control its own policy";
+const UNSEEN: &str = "cannot determine whether it is in a sandbox: the daemon failed to look at it, \
+                      perhaps because the host lacks descriptors or memory; try again";
 const UNKNOWN: &str = "cannot determine whether it is in a sandbox: its cgroup cannot be examined";
 
 /// The process at the other end.
@@ -42,8 +44,10 @@ pub(super) struct Peer(Arc<PeerIdentity>);
 #[derive(Debug)]
 struct PeerIdentity {
     uid: u32,
-    /// `None` if it exited before it was examined.
-    process: Option<Process>,
+    /// Whether it runs as a permitted user.
+    is_owner: bool,
+    /// Or why there is none.
+    process: Result<Process, &'static str>,
     /// The program it ran at that time.
     program: Option<OwnedFd>,
     /// Why it was rejected then, if it was.
@@ -67,7 +71,7 @@ impl fmt::Display for Successor {
 impl fmt::Display for Peer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "uid {}", self.0.uid)?;
-        match self.0.process.as_ref().and_then(|process| process.number().ok()) {
+        match self.0.process.as_ref().ok().and_then(|process| process.number().ok()) {
             Some(number) => write!(formatter, ", pid {number}"),
             None => formatter.write_str(", which has exited"),
         }
@@ -82,19 +86,33 @@ impl Peer {
     pub(super) fn judge(stream: &UnixStream, fleet: &Fleet) -> io::Result<Peer> {
         let credentials = stream.peer_cred()?;
         let uid = credentials.uid();
-        let process = Process::of(stream, credentials.pid().filter(|pid| *pid > 0)).ok();
+        let process = Process::of(stream, credentials.pid().filter(|pid| *pid > 0));
+        let process = process.map_err(|error| match error.raw_os_error() {
+            // Also of a process that was waited for before the connection was accepted.
+            Some(libc::ESRCH | libc::EINVAL | libc::ENODATA) | None => ENDED,
+            Some(_) => {
+                tracing::debug!(%error, "cannot hold a peer of the control socket");
+                UNSEEN
+            }
+        });
         // Only root may take over, and only if it still runs the same program. Checked first, since
         // it may exec at any moment.
-        let root = process.as_ref().filter(|_| uid == 0);
+        let root = process.as_ref().ok().filter(|_| uid == 0);
         let program = root.and_then(|process| process.program().ok());
-        let known = PeerIdentity { uid, process, program, found: Ok(()) };
+        let is_owner = uid == 0 || uid == fleet.owner();
+        let known = PeerIdentity { uid, is_owner, process, program, found: Ok(()) };
         let found = known.may_speak(fleet);
         Ok(Peer(Arc::new(PeerIdentity { found, ..known })))
     }
 
     /// Whether it runs as a permitted user.
     pub(super) fn is_owner(&self) -> bool {
-        self.0.is_owner()
+        self.0.is_owner
+    }
+
+    /// The user it runs as.
+    pub(super) fn uid(&self) -> u32 {
+        self.0.uid
     }
 
     /// The verdict when it connected, which is final if negative.
@@ -116,7 +134,7 @@ impl Peer {
         if self.0.uid != 0 {
             return Err("only root may");
         }
-        let (Some(process), Some(before)) = (&self.0.process, &self.0.program) else {
+        let (Ok(process), Some(before)) = (&self.0.process, &self.0.program) else {
             return Err("cannot determine which program it runs");
         };
         let unknown = |_| "cannot determine which program it runs";
@@ -151,20 +169,16 @@ impl Peer {
 }
 
 impl PeerIdentity {
-    fn is_owner(&self) -> bool {
-        self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
-    }
-
     /// The verdict when it connected, or now.
     fn may_speak_still(&self, fleet: &Fleet) -> Result<(), &'static str> {
         self.found.and_then(|()| self.may_speak(fleet))
     }
 
     fn may_speak(&self, fleet: &Fleet) -> Result<(), &'static str> {
-        if !self.is_owner() {
+        if !self.is_owner {
             return Err("only root and the daemon's own user may");
         }
-        outside(self.process.as_ref().ok_or(ENDED)?, &fleet.cgroups())
+        outside(self.process.as_ref().map_err(|why| *why)?, &fleet.cgroups())
     }
 }
 
@@ -177,8 +191,11 @@ pub(crate) fn outside_sandboxes(process: &Process) -> Result<(), &'static str> {
 }
 
 fn outside(process: &Process, enforced: &[u64]) -> Result<(), &'static str> {
-    let path = process.cgroup().map_err(|_| ENDED)?;
-    let mount = cgroup::mount_point().map_err(|_| ENDED)?;
+    let path = process.cgroup().map_err(|error| unseen(process, &error))?;
+    let mount = cgroup::mount_point().map_err(|error| {
+        tracing::debug!(%error, "cannot tell where cgroups are");
+        UNSEEN
+    })?;
     if lives_below(&mount, &path, enforced).map_err(|_| UNKNOWN)? {
         return Err(LIVES);
     }
@@ -195,6 +212,15 @@ fn outside(process: &Process, enforced: &[u64]) -> Result<(), &'static str> {
     }
 }
 
+/// Why a process could not be looked at: only one that has exited is said to have.
+fn unseen(process: &Process, error: &io::Error) -> &'static str {
+    if process.is_alive().unwrap_or(true) {
+        tracing::debug!(%error, "cannot look at a living peer of the control socket");
+        return UNSEEN;
+    }
+    ENDED
+}
+
 /// Refuses every request from a process in a sandbox: root in a container can open the socket too.
 pub(super) async fn admit(
     State(control): State<Control>,
@@ -203,22 +229,34 @@ pub(super) async fn admit(
     next: Next,
 ) -> Response {
     let (fleet, judged) = (control.fleet.clone(), peer.clone());
-    match blocking(move || judged.0.may_speak_still(&fleet)).await {
-        Ok(Ok(())) => next.run(request.map(bounds::timely)).await,
+    let answer = match blocking(move || judged.0.may_speak_still(&fleet)).await {
+        Ok(Ok(())) => {
+            let (head, body) = request.into_parts();
+            let (body, unread) = bounds::timely(body);
+            let answer = next.run(Request::from_parts(head, body)).await;
+            unread.drain().await;
+            return answer;
+        }
         Ok(Err(why)) => refused(&peer, MAY_NOT, why),
         Err(problem) => problem.into_response(),
-    }
+    };
+    bounds::drain(request.into_body()).await;
+    answer
 }
 
 /// The response to a peer that may not make this request.
 pub(super) fn refused(peer: &Peer, title: &'static str, why: &'static str) -> Response {
-    let pid = peer.0.process.as_ref().and_then(|process| process.number().ok());
+    let pid = peer.0.process.as_ref().ok().and_then(|process| process.number().ok());
     tracing::warn!(uid = peer.0.uid, pid, why, "refused a peer of the control socket");
     refusal(title, why).into_response()
 }
 
 /// The same as a problem document.
 pub(super) fn refusal(title: &'static str, why: &'static str) -> ApiProblem {
+    if why == UNSEEN {
+        let title = "The peer cannot be examined";
+        return ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, why);
+    }
     ApiProblem::new(StatusCode::FORBIDDEN, "peer_refused", title, why)
 }
 

@@ -1,12 +1,13 @@
 //! `/v1/sandboxes/{id}/policy`: replaces the whole policy of a running sandbox.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::model::SandboxDetails;
 use super::params::{Id, Params, Text, json};
+use super::peer::Peer;
 use super::problem::ApiProblem;
 use super::sandboxes;
 use super::shared::{Control, blocking};
@@ -59,12 +60,14 @@ pub(super) struct Replace {
 )]
 pub(super) async fn replace(
     State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Id(id): Id,
     Params(Replace { close }): Params<Replace>,
     Text(text): Text,
 ) -> Result<Json<SandboxDetails>, ApiProblem> {
     control.fleet.get(&id)?;
     json(&text)?;
-    let member = blocking(move || control.fleet.replace(&id, &text, close)).await??;
+    let uid = peer.uid();
+    let member = blocking(move || control.fleet.replace(&id, &text, close, uid)).await??;
     Ok(Json(sandboxes::details(&member)))
 }

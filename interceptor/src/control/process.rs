@@ -6,6 +6,8 @@ use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +16,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 use crate::files;
 use crate::privilege::attendant;
 use crate::sandbox::sys;
+
+/// How long to wait before each further look at a living process that could not be looked at.
+const AGAIN: [Duration; 3] =
+    [Duration::from_millis(1), Duration::from_millis(20), Duration::from_millis(200)];
 
 /// A specific process, alive or not.
 #[derive(Debug)]
@@ -65,20 +71,39 @@ impl Process {
         number.filter(|number| *number > 0).ok_or_else(gone)
     }
 
-    fn is_alive(&self) -> io::Result<bool> {
+    /// Whether it has not exited.
+    ///
+    /// # Errors
+    /// As of poll(2).
+    pub(super) fn is_alive(&self) -> io::Result<bool> {
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        // A pidfd is readable once the last thread has exited.
-        Ok(poll(&mut polled, PollTimeout::ZERO)? == 0)
+        loop {
+            // A pidfd is readable once the last thread has exited.
+            match poll(&mut polled, PollTimeout::ZERO) {
+                Err(Errno::EINTR) => {}
+                polled => return Ok(polled? == 0),
+            }
+        }
     }
 
-    /// Its cgroup, as /proc shows it.
+    /// Its cgroup, as /proc shows it. Blocks briefly where it lives and that cannot be read, for
+    /// instance for want of memory.
     ///
     /// # Errors
     /// As of [`Process::look`].
     pub(crate) fn cgroup(&self) -> io::Result<PathBuf> {
-        let text = self.look(|number| fs::read_to_string(format!("/proc/{number}/cgroup")))?;
-        let path = text.lines().find_map(|line| line.strip_prefix("0::"));
-        path.map(PathBuf::from).ok_or_else(gone)
+        let read = || {
+            let text = self.look(|number| fs::read_to_string(format!("/proc/{number}/cgroup")))?;
+            let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+            path.map(PathBuf::from).ok_or_else(gone)
+        };
+        for wait in AGAIN {
+            match read() {
+                Err(_) if self.is_alive().unwrap_or(true) => thread::sleep(wait),
+                read => return read,
+            }
+        }
+        read()
     }
 
     /// A descriptor that identifies the program it runs, independent of its mounts.

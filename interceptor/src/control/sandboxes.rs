@@ -231,9 +231,18 @@ fn created(member: &Member) -> CreatedSandbox {
 fn summary(member: &Member) -> SandboxSummary {
     let about = member.summary();
     let (allowed, denied) = member.feed.counts();
+    let run = member.run.as_ref();
+    let policy_name = run.map(|run| match &about.source {
+        Source::File(path) => path.display().to_string(),
+        Source::Given if about.changed == member.created => run.policy.clone(),
+        Source::Given => "given by ctl".to_owned(),
+    });
     SandboxSummary {
         id: member.id.to_string(),
         cgroup: member.cgroup.display().to_string(),
+        user: run.map(|run| run.user.clone()),
+        command: run.map(|run| run.command.clone()),
+        policy_name,
         created: format!("{:.6}", member.created),
         policy_changed: format!("{:.6}", about.changed),
         policy_file: match about.source {

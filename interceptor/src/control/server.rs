@@ -3,8 +3,8 @@
 //! Unauthorised peers are dismissed on accept, and the number of others is limited, so that neither
 //! can use up the descriptors that sandboxes' connections need.
 
+use std::cell::LazyCell;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{ASKED_WITHIN, Door};
 use super::peer::{MAY_NOT, Peer, refusal};
-use super::{ApiProblem, router};
+use super::{ApiProblem, Scope, router};
 use crate::fleet::Fleet;
 use crate::ipc::ControlSocket;
 
@@ -32,15 +32,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// The maximum number of connections.
 const CONNECTIONS: u32 = 128;
 
-/// Serves until `stop` is cancelled, then shuts down gracefully. `successors` are other programs
-/// that may take over.
+/// Serves until `stop` is cancelled, then shuts down gracefully.
 ///
 /// # Errors
 /// If the socket cannot be used.
 pub(crate) async fn serve(
     socket: Arc<ControlSocket>,
     fleet: Arc<Fleet>,
-    successors: Vec<PathBuf>,
+    scope: Scope,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
@@ -51,7 +50,8 @@ pub(crate) async fn serve(
         places: places.clone(),
         door: Door::new(),
     };
-    let router = router(fleet, socket, successors);
+    // Most runs have no visitors.
+    let router = LazyCell::new(move || router(fleet, socket, scope));
     loop {
         let (stream, peer, place) = tokio::select! {
             biased;

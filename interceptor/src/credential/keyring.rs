@@ -158,6 +158,14 @@ impl Keyring {
         })
     }
 
+    /// The same keys, whose files are never read again: for keys that were read with less than this
+    /// process's rights.
+    #[must_use]
+    pub(crate) fn read_once(self) -> Keyring {
+        self.slots.iter().for_each(|slot| *lock(&slot.file) = None);
+        self
+    }
+
     /// The keys and placeholders for another process to continue with.
     pub(crate) fn hand_over(&self) -> HandedKeys {
         let key = |slot: &KeyringEntry| {

@@ -74,7 +74,7 @@ impl Feed {
         (self.allowed.load(Ordering::Relaxed), self.denied.load(Ordering::Relaxed))
     }
 
-    fn hear(&self, published: &Arc<Published>) {
+    pub(super) fn hear(&self, published: &Arc<Published>) {
         if published.kind != Kind::Dns {
             match published.decision {
                 Some(Verdict::Allow) => self.allowed.fetch_add(1, Ordering::Relaxed),

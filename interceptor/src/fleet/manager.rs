@@ -18,6 +18,7 @@ use super::{
     check_id,
 };
 use crate::audit::Record;
+use crate::credential::Keyring;
 use crate::files;
 use crate::kernel::Enforcer;
 use crate::proxy::Runtime;
@@ -45,6 +46,20 @@ pub(crate) struct FleetOptions {
     pub(crate) base_urls: bool,
     /// How a policy file is read.
     pub(crate) read: fn(&std::path::Path) -> Result<String, String>,
+    /// The user who may use the control socket besides root.
+    pub(crate) owner: u32,
+    /// How a document is read that came in a request, if not with this process's rights and
+    /// environment.
+    pub(crate) given: Option<Arc<dyn GivenPolicies>>,
+}
+
+/// Reads documents that came in requests.
+pub(crate) trait GivenPolicies: std::fmt::Debug + Send + Sync {
+    /// As [`LoadedPolicy::read`], on behalf of this user.
+    ///
+    /// # Errors
+    /// As [`LoadedPolicy::read`].
+    fn read(&self, text: &str, previous: &Keyring, uid: u32) -> Result<LoadedPolicy, FleetError>;
 }
 
 /// The sandboxes of one daemon.
@@ -105,19 +120,29 @@ impl Fleet {
 
     /// An empty fleet; spawns its background tasks on the current runtime.
     pub(crate) fn new(options: FleetOptions) -> Arc<Fleet> {
-        let fleet = Arc::new(Fleet {
+        let fleet = Fleet::idle(options);
+        tokio::spawn(watch(Arc::downgrade(&fleet), Fleet::list, Fleet::cgroup_gone));
+        // Subscribed now, so that no record of the first sandbox is missed.
+        let (feeds, stream) = (fleet.feeds.clone(), fleet.options.runtime.audit.subscribe());
+        tokio::spawn(async move { feeds.pass_on(stream).await });
+        fleet
+    }
+
+    /// An empty fleet without background tasks.
+    pub(super) fn idle(options: FleetOptions) -> Arc<Fleet> {
+        Arc::new(Fleet {
             options,
             table: Mutex::default(),
             feeds: Arc::default(),
             tokio: Handle::current(),
             hurry: CancellationToken::new(),
             predecessor: OnceLock::new(),
-        });
-        tokio::spawn(watch(Arc::downgrade(&fleet), Fleet::list, Fleet::cgroup_gone));
-        // Subscribed now, so that no record of the first sandbox is missed.
-        let (feeds, stream) = (fleet.feeds.clone(), fleet.options.runtime.audit.subscribe());
-        tokio::spawn(async move { feeds.pass_on(stream).await });
-        fleet
+        })
+    }
+
+    /// The user who may use the control socket besides root.
+    pub(crate) fn owner(&self) -> u32 {
+        self.options.owner
     }
 
     /// The shared part of the proxy.
@@ -161,7 +186,7 @@ impl Fleet {
     pub(crate) fn rules_of_file(
         &self,
         path: PathBuf,
-        previous: Option<&crate::credential::Keyring>,
+        previous: Option<&Keyring>,
     ) -> Result<LoadedPolicy, FleetError> {
         let text = (self.options.read)(&path).map_err(|message| {
             FleetError::Policy(vec![interceptor_policy::Problem::new("", message)])
@@ -263,6 +288,7 @@ impl Fleet {
             source,
             created: Timestamp::now(),
             changed: None,
+            run: None,
         };
         Ok(Arc::new(Member::new(known, enforced, feed)))
     }
@@ -298,8 +324,7 @@ impl Fleet {
         table.slots.values().map(number).collect()
     }
 
-    /// Replaces a policy with the text read by [`LoadedPolicy::read`]; placeholders stay. Blocks
-    /// briefly.
+    /// Replaces a policy with the text that a user gave; placeholders stay. Blocks briefly.
     ///
     /// # Errors
     /// [`FleetError::Unknown`], or if the policy is invalid or the kernel refuses it; nothing has
@@ -309,12 +334,16 @@ impl Fleet {
         id: &str,
         text: &str,
         close: bool,
+        uid: u32,
     ) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
         self.outlive_predecessor(close);
         let catalogue = &self.options.catalogue;
         member.replace(
-            |keyring| LoadedPolicy::read(text, &[], Source::Given, catalogue, Some(keyring)),
+            |keyring| match &self.options.given {
+                Some(given) => given.read(text, keyring, uid),
+                None => LoadedPolicy::read(text, &[], Source::Given, catalogue, Some(keyring)),
+            },
             close,
         )?;
         tracing::info!(sandbox = %id, close, "policy replaced");

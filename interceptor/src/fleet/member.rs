@@ -30,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) trust: PathBuf,
     /// Its audit records.
     pub(crate) feed: Arc<Feed>,
+    /// What is known of it if it is a `run`.
+    pub(crate) run: Option<RunDescription>,
     pub(super) sandbox: Arc<Sandbox>,
     base_urls: bool,
     about: Mutex<PolicyDescription>,
@@ -49,6 +51,17 @@ struct PolicyDescription {
     environment: Vec<(String, String)>,
     changed: Timestamp,
     limits: Limits,
+}
+
+/// What is known of a `run`.
+#[derive(Clone, Debug)]
+pub(crate) struct RunDescription {
+    /// The user who runs the command.
+    pub(crate) user: String,
+    /// The command line, without keys.
+    pub(crate) command: String,
+    /// What its first policy is called.
+    pub(crate) policy: String,
 }
 
 /// The changeable part of a sandbox's description.
@@ -89,6 +102,8 @@ pub(crate) struct MemberDescription {
     pub created: Timestamp,
     /// When its policy was last replaced.
     pub changed: Option<Timestamp>,
+    /// What is known of it if it is a `run`.
+    pub run: Option<RunDescription>,
 }
 
 impl Member {
@@ -105,6 +120,7 @@ impl Member {
             source,
             created,
             changed,
+            run,
         } = known;
         let changed = changed.unwrap_or(created);
         let sandbox = enforced.sandbox().clone();
@@ -120,6 +136,7 @@ impl Member {
             trust,
             base_urls,
             feed,
+            run,
             sandbox,
             about: Mutex::new(PolicyDescription {
                 shown,
@@ -151,7 +168,7 @@ impl Member {
     /// Replaces the policy: `read` builds the new rules from the current keyring, and nothing else
     /// replaces them meanwhile. However long that takes (a key may be on a hanging mount), the
     /// sandbox can still be inspected and removed.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         &self,
         read: impl FnOnce(&crate::credential::Keyring) -> Result<LoadedPolicy, FleetError>,
         close: bool,
@@ -212,7 +229,10 @@ impl Member {
     pub(super) fn end(&self, tokio: &Handle) {
         if let Some(enforced) = lock(&self.enforced).take() {
             enforced.end(tokio);
-            super::trust::remove(&self.trust);
+            // Those of a `run` are inside of it.
+            if self.run.is_none() {
+                super::trust::remove(&self.trust);
+            }
         }
     }
 }

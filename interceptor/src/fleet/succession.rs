@@ -72,9 +72,13 @@ impl Fleet {
         while draining.join_next().await.is_some() {}
     }
 
+    /// Adds a sandbox that is under enforcement.
+    pub(super) fn add(&self, member: Arc<Member>) {
+        self.table().slots.insert(member.id.clone(), MemberSlot::Running(member));
+    }
+
     /// Adds a sandbox taken over from another process.
     pub(crate) fn adopt(&self, id: &Arc<str>, member: impl FnOnce(Arc<super::Feed>) -> Member) {
-        let member = Arc::new(member(self.feeds.open(id)));
-        self.table().slots.insert(id.clone(), MemberSlot::Running(member));
+        self.add(Arc::new(member(self.feeds.open(id))));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ pub(crate) enum SocketError {
 pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// What holds the directory open that the path goes through, if anything.
+    directory: Option<OwnedFd>,
     /// Device and inode of the file.
     file: (u64, u64),
     /// Another process listens there now and owns the file.
@@ -119,10 +121,35 @@ impl ControlSocket {
         ControlSocket {
             listener,
             path: path.to_owned(),
+            directory: None,
             file,
             handed: CancellationToken::new(),
             successor: Mutex::default(),
         }
+    }
+
+    /// Listens in a directory that is open, which must be the caller's alone. No path is resolved,
+    /// and nobody finds the socket before it listens.
+    ///
+    /// # Errors
+    /// As of bind(2), listen(2) and rename(2).
+    pub(crate) fn bind_in(directory: OwnedFd, name: &str) -> io::Result<ControlSocket> {
+        let within = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        let (unborn, path) = (within.join(format!(".{name}")), within.join(name));
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        fchmod(socket.as_fd(), Mode::from_bits_truncate(0o600))?;
+        socket.bind(&SockAddr::unix(&unborn)?)?;
+        let listens = || {
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            let metadata = fs::symlink_metadata(&unborn)?;
+            fs::rename(&unborn, &path)?;
+            io::Result::Ok((metadata.dev(), metadata.ino()))
+        };
+        let file = listens().inspect_err(|_| drop(fs::remove_file(&unborn)))?;
+        let mut socket = ControlSocket::of(socket.into(), &path, file);
+        socket.directory = Some(directory);
+        Ok(socket)
     }
 
     /// Adopts another process's socket.

@@ -10,6 +10,7 @@
 //! This module knows neither the policy nor the proxy: it takes plain values, and the commands
 //! connect the parts.
 
+pub(crate) mod access;
 pub(crate) mod as_user;
 mod bundles;
 pub(crate) mod caller;

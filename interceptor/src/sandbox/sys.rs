@@ -4,8 +4,10 @@
 
 #![expect(unsafe_code, reason = "system calls that no safe crate wraps")]
 
+use std::ffi::{CStr, CString};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -59,6 +61,30 @@ pub(crate) fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usi
         }
     }
     Ok((message.bytes, descriptors))
+}
+
+/// The value of an extended attribute of the file that a path leads to; `None` if it has none, or
+/// its file system knows no such attribute.
+pub(crate) fn extended_attribute(path: &Path, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // XATTR_SIZE_MAX of linux/limits.h.
+    let mut value = vec![0; 1 << 16];
+    // SAFETY: both strings end with NUL, and the buffer has the length that is given.
+    let length = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    match usize::try_from(length) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(_) => match io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => {
+                Ok(None)
+            }
+            error => Err(error),
+        },
+    }
 }
 
 /// Closes every descriptor above standard error. For the start of a process, before it has opened
@@ -195,7 +221,7 @@ pub(crate) fn set_mount_attributes(
     clear: u64,
     recursive: bool,
 ) -> io::Result<()> {
-    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
     let attributes = MountAttributes { set, clear, propagation: 0, userns: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: both pointers are valid during the call, and the size is that of the attributes.

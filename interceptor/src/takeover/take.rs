@@ -139,6 +139,7 @@ pub(crate) fn take(
             source: member.source,
             created,
             changed,
+            run: None,
         };
         fleet.adopt(&member.id, |feed| Member::new(known, enforced, feed));
     }

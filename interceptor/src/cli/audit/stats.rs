@@ -15,9 +15,10 @@ use super::filter::{RecordFilter, Since};
 use super::lines::{Line, Lines};
 use super::record::ParsedRecord;
 use super::{pattern, show, tail};
-use crate::cli::daemon::{self, events};
+use crate::cli::daemon::events;
 use crate::cli::policy_file::printable_json;
 use crate::cli::table;
+use crate::cli::whom::Whom;
 use crate::files;
 use crate::words;
 
@@ -42,12 +43,13 @@ pub(super) struct Stats {
     /// The audit files; `-` is standard input.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Only this sandbox; without FILE, from the daemon that serves it.
+    /// Only this sandbox; without FILE, from the run or the daemon that serves it.
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
-    /// The daemon's control socket.
-    #[arg(long, value_name = "PATH", default_value = daemon::SOCKET)]
-    control: PathBuf,
+    /// The control socket [default: that of your run with this ID, else
+    /// /run/interceptor/control.sock].
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// How long to count the daemon's records, e.g. 10m [default: only those it has kept].
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     span: Option<Duration>,
@@ -174,7 +176,8 @@ pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
         let query = tail::query(&RecordFilter { since: Some(since), ..arguments.filter.clone() });
         let span = arguments.span.unwrap_or(tail::KEPT_COME);
         let path = events::path(sandbox, &query);
-        let outcome = events::follow(&arguments.control, &path, Some(span), |event| {
+        let whom = Whom::has(arguments.control.clone(), sandbox)?;
+        let outcome = events::follow(&whom.socket, &path, Some(span), |event| {
             match event.name.as_str() {
                 "dropped" => counts.lost(&event.data),
                 "end" => {}
@@ -183,7 +186,7 @@ pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
             Ok(())
         });
         if outcome.is_err() {
-            return daemon::conclude(outcome);
+            return whom.conclude(sandbox, outcome);
         }
     }
     let mut out = io::stdout().lock();

@@ -13,8 +13,9 @@ use super::lines::Line;
 use super::record::ParsedRecord;
 use super::show;
 use crate::cli::colours;
-use crate::cli::daemon::{self, events};
+use crate::cli::daemon::events;
 use crate::cli::policy_file::printable_json;
+use crate::cli::whom::Whom;
 use crate::words;
 
 /// Time limit for receiving the records that the daemon has kept.
@@ -35,12 +36,13 @@ pub(in crate::cli) struct Tail {
     /// The audit file.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Only this sandbox; without FILE, from the daemon that serves it.
+    /// Only this sandbox; without FILE, from the run or the daemon that serves it.
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
-    /// The daemon's control socket.
-    #[arg(long, value_name = "PATH", default_value = daemon::SOCKET)]
-    control: PathBuf,
+    /// The control socket [default: that of your run with this ID, else
+    /// /run/interceptor/control.sock].
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// Which records.
     #[command(flatten)]
     filter: RecordFilter,
@@ -59,7 +61,7 @@ impl Tail {
     /// Shows what the daemon keeps of a sandbox, unless the filter asks for less, and follows.
     pub(in crate::cli) fn of_daemon(
         sandbox: String,
-        control: PathBuf,
+        control: Option<PathBuf>,
         mut filter: RecordFilter,
         json: bool,
     ) -> Tail {
@@ -136,22 +138,22 @@ fn from_daemon(arguments: &Tail, sandbox: &str, printer: &Printer) -> anyhow::Re
     let wanted = |record: &ParsedRecord| arguments.filter.wants(record);
     let path = events::path(sandbox, &query(&arguments.filter));
     let limit = arguments.no_follow.then_some(KEPT_COME);
-    daemon::conclude(events::follow(&arguments.control, &path, limit, |event| {
-        match event.name.as_str() {
-            "dropped" => {
-                let lost = printer.lost(&event.data);
-                lost.map_or(Ok(()), |lost| print(&lost))
-            }
-            "end" => {
-                let _ = writeln!(io::stderr(), "interceptor: the sandbox was removed");
-                Ok(())
-            }
-            _ => {
-                let shown = printer.shown(Line::Whole(event.data.into_bytes()), &wanted);
-                shown.map_or(Ok(()), |shown| print(&shown))
-            }
+    let whom = Whom::has(arguments.control.clone(), sandbox)?;
+    let followed = events::follow(&whom.socket, &path, limit, |event| match event.name.as_str() {
+        "dropped" => {
+            let lost = printer.lost(&event.data);
+            lost.map_or(Ok(()), |lost| print(&lost))
         }
-    }))
+        "end" => {
+            let _ = writeln!(io::stderr(), "interceptor: the sandbox was removed");
+            Ok(())
+        }
+        _ => {
+            let shown = printer.shown(Line::Whole(event.data.into_bytes()), &wanted);
+            shown.map_or(Ok(()), |shown| print(&shown))
+        }
+    });
+    whom.conclude(sandbox, followed)
 }
 
 /// The part of the filter that the daemon applies; the rest is applied here.

@@ -1,6 +1,7 @@
-//! `interceptor ctl`: controls a running `interceptor serve` over its control socket.
+//! `interceptor ctl`: controls a running `interceptor serve`, or one of the user's own runs, over
+//! its control socket.
 //!
-//! A thin client that prints the daemon's responses as tables, or unchanged with `--json`. Keys
+//! A thin client that prints the responses as tables, or unchanged with `--json`. Keys
 //! reach the daemon in a policy document, from a file or standard input, never as an argument. No
 //! response contains a key.
 
@@ -16,8 +17,9 @@ use http::Method;
 
 use super::audit::{RecordFilter, Tail};
 use super::daemon::client::ApiRequest;
-use super::daemon::{SOCKET, conclude_any};
+use super::daemon::conclude_any;
 use super::policy_file;
+use super::whom::Whom;
 use to::DaemonClient;
 
 /// The arguments of `interceptor ctl`.
@@ -25,6 +27,8 @@ use to::DaemonClient;
 #[command(
     arg_required_else_help = true,
     after_help = "Examples:
+  interceptor ctl audit my-run            (a run of yours, see interceptor ps)
+  interceptor ctl policy put my-run policy.json
   sudo interceptor ctl sandboxes
   sudo interceptor ctl sandboxes create --policy p.json \\
     --cgroup /sys/fs/cgroup/agents.slice
@@ -35,9 +39,10 @@ use to::DaemonClient;
 Exit status: 0 done, 1 the daemon refused, 2 it cannot be reached or the arguments are invalid."
 )]
 pub struct Ctl {
-    /// The daemon's control socket.
-    #[arg(long, value_name = "PATH", default_value = SOCKET, global = true)]
-    control: PathBuf,
+    /// The control socket [default: that of your run with the given ID, else
+    /// /run/interceptor/control.sock].
+    #[arg(long, value_name = "PATH", global = true)]
+    control: Option<PathBuf>,
     /// Print the daemon's response as JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -101,14 +106,27 @@ enum PolicyCommand {
 /// Runs the command.
 pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
     let Ctl { control, json, command } = arguments;
-    let to = DaemonClient { control, json };
+    let of = |id: &str| -> anyhow::Result<DaemonClient> {
+        Ok(DaemonClient { whom: Whom::has(control.clone(), id)?, json })
+    };
     conclude_any(match command {
-        Command::Sandboxes(arguments) => sandboxes::run(&to, arguments),
-        Command::Policy(PolicyCommand::Get { id }) => sandboxes::policy(&to, &id),
-        Command::Policy(PolicyCommand::Put { id, file, close }) => put(&to, &id, &file, close),
-        Command::Audit { id, filter } => {
-            return super::audit::tail(Tail::of_daemon(id, to.control, filter, json));
+        Command::Sandboxes(arguments) => sandboxes::run(control, json, arguments),
+        Command::Policy(PolicyCommand::Get { id }) => {
+            of(&id).and_then(|to| to.whom.explain(&id, sandboxes::policy(&to, &id)))
         }
+        Command::Policy(PolicyCommand::Put { id, file, close }) => {
+            of(&id).and_then(|to| to.whom.explain(&id, put(&to, &id, &file, close)))
+        }
+        Command::Audit { id, filter } => {
+            return super::audit::tail(Tail::of_daemon(id, control, filter, json));
+        }
+        command => of_daemon(&DaemonClient { whom: Whom::daemon(control), json }, &command),
+    })
+}
+
+/// What only the daemon is asked.
+fn of_daemon(to: &DaemonClient, command: &Command) -> anyhow::Result<()> {
+    match command {
         Command::Profiles => {
             to.get("/v1/network-profiles").and_then(|value| to.print(&value, print::profiles))
         }
@@ -119,8 +137,9 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
         Command::Metrics => {
             to.ask(ApiRequest::get("/metrics")).and_then(|answer| Ok(print::raw(&answer.body)?))
         }
-        Command::Openapi => to.get("/openapi.json").and_then(|value| to.print(&value, print::json)),
-    })
+        // The others have a sandbox.
+        _ => to.get("/openapi.json").and_then(|value| to.print(&value, print::json)),
+    }
 }
 
 fn put(to: &DaemonClient, id: &str, file: &std::path::Path, close: bool) -> anyhow::Result<()> {

@@ -12,7 +12,8 @@ use super::print;
 use super::to::DaemonClient;
 use crate::cli::daemon::client::ApiRequest;
 use crate::cli::daemon::events;
-use crate::cli::policy_file;
+use crate::cli::whom::{self, Whom};
+use crate::cli::{policy_file, ps};
 
 /// The arguments of `interceptor ctl sandboxes`.
 #[derive(Debug, clap::Args)]
@@ -68,11 +69,25 @@ struct Create {
 }
 
 /// Runs the command.
-pub(super) fn run(to: &DaemonClient, arguments: SandboxesCommand) -> anyhow::Result<()> {
+pub(super) fn run(
+    control: Option<PathBuf>,
+    json: bool,
+    arguments: SandboxesCommand,
+) -> anyhow::Result<()> {
+    let of = |id: &str| -> anyhow::Result<DaemonClient> {
+        Ok(DaemonClient { whom: Whom::has(control.clone(), id)?, json })
+    };
     match arguments.command.unwrap_or(Command::List) {
-        Command::List => to.print(&to.get("/v1/sandboxes")?, print::sandboxes),
-        Command::Show { id } => to.print(&to.get(&path(&id))?, print::sandbox),
+        Command::List => {
+            let list = list(control.clone(), json)?;
+            DaemonClient { whom: Whom::daemon(control), json }.print(&list, print::sandboxes)
+        }
+        Command::Show { id } => {
+            let to = of(&id)?;
+            to.print(&to.whom.explain(&id, to.get(&path(&id)))?, print::sandbox)
+        }
         Command::Create(arguments) => {
+            let to = DaemonClient { whom: Whom::daemon(control), json };
             let body = body(&arguments)?;
             let body = Some(("application/json", body.as_bytes().to_vec()));
             let question =
@@ -80,12 +95,36 @@ pub(super) fn run(to: &DaemonClient, arguments: SandboxesCommand) -> anyhow::Res
             to.print(&to.value(question)?, print::created)
         }
         Command::Delete { id } => {
+            let to = of(&id)?;
+            if to.whom.run.is_some() {
+                bail!("{id} is a run of yours, which ends with its command: end that");
+            }
             to.ask(ApiRequest { method: Method::DELETE, path: path(&id), body: None })?;
             to.print(&serde_json::json!({ "deleted": id }), |out, value| {
                 writeln!(out, "{}: removed", print::text(&value["deleted"]))
             })
         }
     }
+}
+
+/// The daemon's sandboxes, and the user's own runs where no socket is named.
+fn list(control: Option<PathBuf>, json: bool) -> anyhow::Result<Value> {
+    let runs = match control {
+        Some(_) => Vec::new(),
+        None => ps::ask(whom::own_runs()?),
+    };
+    let answer = DaemonClient { whom: Whom::daemon(control), json }.get("/v1/sandboxes");
+    let mut list = match answer {
+        Ok(list) => list,
+        // Most users have none, or not a say in it.
+        Err(_) if !runs.is_empty() => serde_json::json!({ "sandboxes": [] }),
+        Err(error) => return Err(error),
+    };
+    if let Some(sandboxes) = list["sandboxes"].as_array_mut() {
+        sandboxes.extend(runs);
+        sandboxes.sort_by(|one, other| one["id"].as_str().cmp(&other["id"].as_str()));
+    }
+    Ok(list)
 }
 
 /// Prints the policy of a sandbox.

@@ -1,31 +1,31 @@
 //! The daemon that is asked, and how its responses are printed.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::super::daemon::block_on;
 use super::super::daemon::client::{self, ApiError, ApiRequest, ApiResponse};
 use super::print;
+use crate::cli::whom::Whom;
 
 /// The daemon, and how to print its responses.
 pub(super) struct DaemonClient {
-    pub(super) control: PathBuf,
+    pub(super) whom: Whom,
     pub(super) json: bool,
 }
 
 impl DaemonClient {
     /// Sends a request; an error status is an error.
     pub(super) fn ask(&self, question: ApiRequest) -> anyhow::Result<ApiResponse> {
-        Ok(block_on(client::ask(&self.control, question))?)
+        Ok(block_on(client::ask(&self.whom.socket, question))?)
     }
 
     /// Sends a request and parses the JSON response.
     pub(super) fn value(&self, question: ApiRequest) -> anyhow::Result<Value> {
         let answer = self.ask(question)?;
         Ok(serde_json::from_slice(&answer.body).map_err(|error| ApiError::Malformed {
-            path: self.control.clone(),
+            path: self.whom.socket.clone(),
             what: format!("its answer is not JSON: {error}"),
         })?)
     }

@@ -22,26 +22,16 @@ pub(super) fn block_on<T>(
 }
 
 /// The exit status of a request. Reports a refusal itself; leaves other errors to the caller.
-pub(super) fn conclude(outcome: Result<(), ApiError>) -> anyhow::Result<ExitCode> {
-    match outcome {
-        // Unwrapped, so that `main` recognises a closed standard output.
-        Err(ApiError::Output(error)) => Err(error.into()),
-        outcome => conclude_any(outcome.map_err(anyhow::Error::from)),
-    }
-}
-
-/// The same for an error that may be another than the daemon's.
 pub(super) fn conclude_any(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     let error = match outcome {
         Ok(()) => return Ok(ExitCode::SUCCESS),
         Err(error) => error,
     };
-    match error.downcast::<ApiError>() {
-        Ok(refused @ ApiError::Refused(_)) => {
+    match error.downcast_ref::<ApiError>() {
+        Some(refused @ ApiError::Refused(_)) => {
             notice::error(refused);
             Ok(ExitCode::FAILURE)
         }
-        Ok(other) => Err(other.into()),
-        Err(error) => Err(error),
+        _ => Err(error),
     }
 }

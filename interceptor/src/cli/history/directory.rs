@@ -54,25 +54,39 @@ pub(in crate::cli) fn make_state_directory(person: &Person) -> Option<PathBuf> {
 impl Directories {
     /// Opens them; with `make`, makes those that are missing. With the person's rights.
     pub(super) fn open(person: &Person, make: bool) -> io::Result<Directories> {
-        let state = person.state_directory().ok_or_else(|| {
-            files::unfit("there is no home directory, and XDG_STATE_HOME names no directory")
-        })?;
-        let (Some(parent), Some(name)) = (state.parent(), state.file_name()) else {
-            return Err(files::unfit("XDG_STATE_HOME names no directory"));
-        };
-        if make {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-        }
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let parent = open(parent, flags, Mode::empty())?;
-        let own = child(&parent, Path::new(name), make, person)?;
+        let own = state(person, make)?;
         let directory = |name: &str| child(&own, Path::new(name), make, person);
         Ok(Directories { runs: directory(RUNS)?, policies: directory(POLICIES)? })
     }
 }
 
+/// Opens the directory of the person's state; with `make`, makes it if it is missing. With the
+/// person's rights.
+///
+/// # Errors
+/// If there is none, or it is another user's.
+pub(in crate::cli) fn state(person: &Person, make: bool) -> io::Result<OwnedFd> {
+    let state = person.state_directory().ok_or_else(|| {
+        files::unfit("there is no home directory, and XDG_STATE_HOME names no directory")
+    })?;
+    let (Some(parent), Some(name)) = (state.parent(), state.file_name()) else {
+        return Err(files::unfit("XDG_STATE_HOME names no directory"));
+    };
+    if make {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let parent = open(parent, flags, Mode::empty())?;
+    child(&parent, Path::new(name), make, person)
+}
+
 /// Opens a directory of the person's, and no link to one.
-fn child(parent: &OwnedFd, name: &Path, make: bool, person: &Person) -> io::Result<OwnedFd> {
+pub(in crate::cli) fn child(
+    parent: &OwnedFd,
+    name: &Path,
+    make: bool,
+    person: &Person,
+) -> io::Result<OwnedFd> {
     if make {
         match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
             Ok(()) | Err(Errno::EEXIST) => {}

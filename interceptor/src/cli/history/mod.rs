@@ -13,7 +13,7 @@ mod past;
 mod tests;
 
 use directory::keep;
-pub(super) use directory::make_state_directory;
+pub(super) use directory::{child, make_state_directory, state};
 pub(super) use document::{kept_document, kept_policy};
 use keeper::Keeper;
 pub(super) use options::{History, hidden_state};

@@ -16,18 +16,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use interceptor_policy::strict_json;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{SFlag, fstat};
+use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::judged::{self, Judgement};
-use super::wire::{Admitted, DESCRIPTORS, Event, Log, Request, VERSION, Wish, tell};
+use super::wire::{Admitted, DESCRIPTORS, Event, Log, Request, VERSION, Wanted, Wish, tell};
 use crate::audit::{Audit, AuditOptions};
-use crate::cli::perform::{self, Loading};
+use crate::cli::live::Reachable;
+use crate::cli::perform::{self, Begun};
+use crate::cli::person::Person;
 use crate::cli::plan::{Asked, Plan};
-use crate::fleet::check_id;
+use crate::fleet::{check_id, without_keys};
 use crate::ipc::SentPath;
 use crate::logging::{self, Format};
-use crate::notice;
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::as_user::AsUser;
 use crate::sandbox::caller::{Ask, Caller};
@@ -49,26 +53,8 @@ const MOST_PATHS: usize = 4096;
 #[derive(Debug, clap::Args)]
 pub struct MemberRun {}
 
-/// What the command is called.
-pub(in crate::cli) const NAME: &str = "member-run";
-
 /// Runs the process.
-///
-/// # Errors
-/// If the daemon does not say for whom.
 pub fn run(_arguments: MemberRun) -> anyhow::Result<ExitCode> {
-    supervise()
-}
-
-/// Runs the process, which has no arguments.
-pub(in crate::cli) fn start() -> ExitCode {
-    supervise().unwrap_or_else(|error| {
-        notice::error(format_args!("{error:#}"));
-        ExitCode::FAILURE
-    })
-}
-
-fn supervise() -> anyhow::Result<ExitCode> {
     let signals = Signals::hold().context("cannot block signals")?;
     // When what accepts connections ends, however it does, so does the sandbox.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("cannot watch the daemon")?;
@@ -81,9 +67,7 @@ fn supervise() -> anyhow::Result<ExitCode> {
     let member = Channel::from_descriptor(connection);
     member.set_patience(Some(PATIENCE)).context("cannot set a timeout")?;
     member.set_send_patience(Some(PATIENCE)).context("cannot set a timeout")?;
-    // While the member's process reads its policy.
-    let loading = Loading::begin()?;
-    if let Err(error) = serve(&member, &admitted, signals, loading) {
+    if let Err(error) = serve(&member, &admitted, signals) {
         tell(&member, &Event::Failed(format!("{error:#}")));
     }
     Ok(ExitCode::SUCCESS)
@@ -147,12 +131,7 @@ impl Descriptors {
 }
 
 /// Reads the request, and does what it asks for.
-fn serve(
-    member: &Channel,
-    admitted: &Admitted,
-    signals: Signals,
-    loading: Loading,
-) -> anyhow::Result<()> {
+fn serve(member: &Channel, admitted: &Admitted, signals: Signals) -> anyhow::Result<()> {
     let deadline = Deadline::begin().context("cannot start a thread")?;
     let received = member.receive::<Request>().context("the request cannot be read")?;
     let (request, descriptors) = received.context("there is no request")?;
@@ -166,11 +145,15 @@ fn serve(
     let Request { mut plan, policy, hidden, resolve, upstream_ca, log, foreground, .. } = request;
     let identity = identity(admitted, &plan)?;
     check(&mut plan, admitted, &identity, &hidden, &descriptors.directory)?;
+    let (name, text) = match &policy {
+        Wanted::Named { name, .. } => (name.clone(), None),
+        Wanted::Own(own) => (own.name.clone(), Some(Zeroizing::new(own.text.expose().to_owned()))),
+    };
     let asked = judged::Asked { resolve: &resolve, upstream_ca: &upstream_ca };
     let Judgement { mut rules, own } =
         judged::judge(policy, &admitted.grants, &asked, identity.uid)?;
     rules.hidden.extend(hidden);
-    let begun = loading.make(&plan.id, plan.isolated, plan.resources())?;
+    let begun = Begun::begin(&plan.id, plan.isolated, plan.resources())?;
     take_over(&descriptors)?;
     // Of a policy that the member may not read, the log would tell.
     let log = if own { log } else { Log { filter: "error,interceptor=warn".into(), ..log } };
@@ -190,6 +173,11 @@ fn serve(
     let _entered = tokio.enter();
     let runtime = runtime(admitted, &resolve, upstream_ca, audit.clone())?;
     let caller = Remote { member, foreground };
+    // Nothing of an operator's policy is shown.
+    let document = text.and_then(|text| strict_json(&text).ok());
+    let shown = document.map_or(Value::Null, |text| without_keys(&text, &[], &rules.keyring));
+    let person = Person::of_member(&identity, plan.variables());
+    let reachable = Some(Reachable::of_member(person, name, shown, plan.quiet));
     let run = perform::Run {
         plan,
         identity,
@@ -199,6 +187,7 @@ fn serve(
         descriptors: standard.each_ref().map(AsFd::as_fd),
         signals: &signals,
         caller: Some(&caller),
+        reachable,
     };
     let (status, reached) = perform::perform(run, begun, &runtime, &audit, |environment| {
         let (withheld, with_key) = (environment.withheld.clone(), environment.with_key.clone());

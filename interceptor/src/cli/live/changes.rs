@@ -1,0 +1,129 @@
+//! What differs between two policies, in one line for people.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::cli::policy_file::printable;
+
+/// The longest line, in characters.
+const LONGEST: usize = 300;
+
+/// The differences of two documents without keys.
+pub(super) fn between(old: &Value, new: &Value) -> String {
+    let mut parts = Vec::new();
+    let network = |document: &Value, list: &str| texts(&document["network"][list]);
+    for (list, name) in [("allow", "allow"), ("deny", "deny"), ("passthrough", "passthrough")] {
+        parts.extend(listed(name, &network(old, list), &network(new, list)));
+    }
+    let profiles = |document: &Value| texts(&document["network_profile"]);
+    parts.extend(listed("profile", &profiles(old), &profiles(new)));
+    parts.extend(credentials(&all_credentials(old), &all_credentials(new)));
+    let empty = Map::new();
+    let fields = |document: &'_ Value| document.as_object().cloned().unwrap_or_default();
+    let (before, after) = (fields(old), fields(new));
+    let known = ["network", "network_profile", "credentials", "credentials_v2", "$schema"];
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for name in names.into_iter().filter(|name| !known.contains(&name.as_str())) {
+        if before.get(name) != after.get(name) {
+            parts.push(format!("{name} changed"));
+        }
+    }
+    let rest = |document: &Value| {
+        let mut rest = document["network"].as_object().unwrap_or(&empty).clone();
+        ["allow", "deny", "passthrough"].iter().for_each(|list| drop(rest.remove(*list)));
+        rest
+    };
+    if rest(old) != rest(new) {
+        parts.push("network changed".to_owned());
+    }
+    if parts.is_empty() {
+        return "no rule differs".to_owned();
+    }
+    short(&printable(&parts.join("; ")))
+}
+
+/// A list's own differences: `allow +a -b`.
+fn listed(name: &str, old: &BTreeSet<String>, new: &BTreeSet<String>) -> Option<String> {
+    let more = new.difference(old).map(|text| format!("+{text}"));
+    let less = old.difference(new).map(|text| format!("-{text}"));
+    let all: Vec<String> = more.chain(less).collect();
+    (!all.is_empty()).then(|| format!("{name} {}", all.join(" ")))
+}
+
+fn credentials(old: &Map<String, Value>, new: &Map<String, Value>) -> Option<String> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let told = names.into_iter().filter_map(|name| match (old.get(name), new.get(name)) {
+        (None, Some(_)) => Some(format!("+{name}")),
+        (Some(_), None) => Some(format!("-{name}")),
+        (before, after) => (before != after).then(|| format!("{name} (changed)")),
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| format!("credentials {}", told.join(" ")))
+}
+
+/// The credentials of both fields, by name.
+fn all_credentials(document: &Value) -> Map<String, Value> {
+    let mut all = Map::new();
+    if let Some(simple) = document["credentials"].as_object() {
+        all.extend(simple.iter().map(|(name, key)| {
+            (name.clone(), Value::Object(Map::from_iter([("key".to_owned(), key.clone())])))
+        }));
+    }
+    all.extend(document["credentials_v2"].as_object().cloned().unwrap_or_default());
+    all
+}
+
+/// The texts of a list, or of one alone.
+fn texts(list: &Value) -> BTreeSet<String> {
+    let one = list.as_str().into_iter().map(str::to_owned);
+    let all = list.as_array().into_iter().flatten();
+    one.chain(all.map(|text| text.as_str().map_or_else(|| text.to_string(), str::to_owned)))
+        .collect()
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_difference_is_named_once() {
+        let old = json!({
+            "network": { "allow": ["a.test", "b.test"], "deny": ["*"] },
+            "network_profile": "openai",
+            "credentials": { "openai": null },
+            "credentials_v2": { "own": { "key": null, "endpoints": [] } },
+        });
+        let new = json!({
+            "network": { "allow": ["b.test", "c.test"], "deny": ["*"], "passthrough": ["p.test"] },
+            "network_profile": ["openai", "github"],
+            "credentials_v2": { "own": { "key": null }, "github": { "key": { "env": "T" } } },
+            "limits": { "requests": 3 },
+        });
+        assert_eq!(
+            between(&old, &new),
+            "allow +c.test -a.test; passthrough +p.test; profile +github; credentials +github \
+             -openai own (changed); limits changed"
+        );
+        assert_eq!(between(&old, &old), "no rule differs");
+        assert_eq!(between(&json!({}), &json!({ "network": {} })), "no rule differs");
+    }
+
+    #[test]
+    fn what_a_policy_holds_neither_steers_the_terminal_nor_fills_it() {
+        let many: Vec<String> = (0..1000).map(|number| format!("h{number}.test")).collect();
+        let new = json!({ "network": { "allow": many }, "\u{1b}[2J": 1 });
+        let line = between(&json!({}), &new);
+        assert!(line.chars().count() <= LONGEST + 1 && !line.contains('\u{1b}'), "{line}");
+        assert!(between(&json!({}), &json!({ "\u{1b}[2J": 1 })).contains("\\u{1b}"));
+    }
+}

@@ -1,0 +1,244 @@
+//! Loads what becomes the policy of a sandbox that runs: what its file holds by now, or a document
+//! that its user gave.
+//!
+//! Nothing that is loaded may hold a key that the sandbox can read: what is hidden inside was
+//! settled when it started.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use interceptor_policy::{Catalogue, KeySource, Policy, Problem, strict_json};
+use serde_json::Value;
+
+use crate::cli::person::{Person, act_as};
+use crate::cli::stable::Typed;
+use crate::cli::which::Which;
+use crate::cli::written::Written;
+use crate::credential::{CREDENTIALS_DIRECTORY, Keyring};
+use crate::fleet::{FleetError, GivenPolicies, LoadedPolicy, Source, without_keys};
+use crate::ipc::{SentPath as Sent, Strings};
+use crate::sandbox::handover::Secrets;
+use crate::sandbox::user::UserIdentity;
+
+/// How a running sandbox gets another policy.
+#[derive(Debug)]
+pub(in crate::cli) struct Loader {
+    /// The options that made the first policy, or added to it.
+    pub(in crate::cli) which: Which,
+    /// Who typed the command.
+    pub(in crate::cli) person: Person,
+    /// Who runs the command inside.
+    pub(in crate::cli) runner: UserIdentity,
+    /// The service catalogue and profiles.
+    pub(in crate::cli) catalogue: Catalogue,
+    /// Whether the placeholders are new ones.
+    pub(in crate::cli) fresh: bool,
+    /// What is hidden inside.
+    pub(in crate::cli) hidden: Hidden,
+    /// The command's variables.
+    pub(in crate::cli) environment: Strings,
+    /// The device and inode of the policy's file when the sandbox started, which is covered inside.
+    pub(in crate::cli) covered: Option<(u64, u64)>,
+}
+
+/// What is hidden inside, without links.
+#[derive(Debug)]
+pub(in crate::cli) struct Hidden {
+    hidden: Vec<PathBuf>,
+    shown: Vec<PathBuf>,
+}
+
+impl Hidden {
+    /// Of these files, directories and secrets.
+    pub(in crate::cli) fn of(files: &[Sent], directories: &[Sent], secrets: &Secrets) -> Hidden {
+        let resolved = |paths: &[Sent]| {
+            // What does not exist is not hidden.
+            paths.iter().filter_map(|path| fs::canonicalize(&path.0).ok()).collect::<Vec<_>>()
+        };
+        let mut hidden = Vec::new();
+        // All of it, but for the working directory.
+        if !std::env::current_dir().is_ok_and(|directory| directory.starts_with("/run")) {
+            hidden.push(PathBuf::from("/run"));
+        }
+        for paths in [files, directories, &secrets.hidden, &secrets.own] {
+            hidden.extend(resolved(paths));
+        }
+        Hidden { hidden, shown: resolved(&secrets.shown) }
+    }
+
+    fn holds(&self, path: &Path) -> bool {
+        let among = |places: &[PathBuf]| places.iter().any(|place| path.starts_with(place));
+        among(&self.hidden) && !among(&self.shown)
+    }
+}
+
+/// With whose rights key files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rights {
+    /// This process's.
+    Own,
+    /// Those of the person who typed the command.
+    Person,
+}
+
+impl Loader {
+    /// Loads what a file holds, with what the options add to it.
+    ///
+    /// # Errors
+    /// As [`LoadedPolicy::read`].
+    pub(super) fn file(
+        &self,
+        path: &Path,
+        text: &str,
+        previous: &Keyring,
+        rights: Rights,
+    ) -> Result<LoadedPolicy, FleetError> {
+        let checked = interceptor_policy::check(text, &self.catalogue);
+        if checked.policy.is_none() {
+            // With the lines of the file.
+            return Err(FleetError::Policy(checked.errors));
+        }
+        let name = path.display().to_string();
+        let written = Written::without_file(&name, text.to_owned());
+        let joined = self.which.again(written, &self.person, &self.catalogue);
+        let joined = joined.map_err(|error| invalid(format!("{error:#}")))?;
+        self.load(&joined.text, Source::File(path.to_owned()), previous, rights)
+    }
+
+    /// What would be shown of a document with what the options add to it; `None` if they do not
+    /// fit.
+    pub(super) fn shown(&self, document: &str, keyring: &Keyring) -> Option<Value> {
+        let written = Written::without_file("", document.to_owned());
+        let joined = self.which.again(written, &self.person, &self.catalogue).ok()?;
+        Some(without_keys(&strict_json(&joined.text).ok()?, &[], keyring))
+    }
+
+    fn load(
+        &self,
+        text: &str,
+        source: Source,
+        previous: &Keyring,
+        rights: Rights,
+    ) -> Result<LoadedPolicy, FleetError> {
+        let strict = strict_json(text).map_err(|problem| FleetError::Policy(vec![problem]))?;
+        let file = match &source {
+            Source::File(path) => fs::canonicalize(path).ok(),
+            Source::Given => None,
+        };
+        LoadedPolicy::with_keys(&strict, &[], source, &self.catalogue, |policy| {
+            let keyring = self.keys(policy, file.as_deref(), text, previous, rights)?;
+            self.is_secret(policy, &keyring, file.as_deref())?;
+            Ok(keyring)
+        })
+    }
+
+    fn keys(
+        &self,
+        policy: &Policy,
+        file: Option<&Path>,
+        text: &str,
+        previous: &Keyring,
+        rights: Rights,
+    ) -> Result<Keyring, Vec<Problem>> {
+        let typed = Typed { person: &self.person, runner: self.runner.uid, fresh: self.fresh };
+        let seed = file.and_then(|file| typed.seed(Some(file), text));
+        let load = || {
+            let environment = |name: &str| match (name, rights) {
+                (CREDENTIALS_DIRECTORY, Rights::Own) => std::env::var_os(name),
+                (CREDENTIALS_DIRECTORY, Rights::Person) => None,
+                _ => self.person.given(name),
+            };
+            Keyring::load_with(policy, Some(previous), &environment, seed.as_ref())
+        };
+        let loaded = match rights {
+            Rights::Own => load(),
+            // A file that is the person's may be another by the next time.
+            Rights::Person => self
+                .person
+                .act(|| Ok(load()))
+                .map_err(|error| vec![Problem::new("", error.to_string())])?
+                .map(Keyring::read_once),
+        };
+        loaded.map_err(|errors| {
+            errors
+                .into_iter()
+                .map(|error| Problem::new(pointer(policy, &error.credential), error.to_string()))
+                .collect()
+        })
+    }
+
+    /// Refuses a key that the sandbox can read.
+    fn is_secret(
+        &self,
+        policy: &Policy,
+        keyring: &Keyring,
+        file: Option<&Path>,
+    ) -> Result<(), Vec<Problem>> {
+        const AGAIN: &str = "start it again with this policy, and it will be hidden";
+        let mut problems = Vec::new();
+        for credential in policy.credentials() {
+            let (path, what) = match &credential.key {
+                KeySource::Env(_) => continue,
+                KeySource::File(path) => (path.as_path(), "the key's file"),
+                KeySource::Literal(_) => match file {
+                    Some(file) if !self.is_covered(file) => (file, "the policy's file"),
+                    _ => continue,
+                },
+            };
+            if self.is_visible(path) {
+                let why =
+                    format!("the running sandbox can read {what}, {}: {AGAIN}", path.display());
+                problems.push(Problem::new(pointer(policy, &credential.name), why));
+            }
+        }
+        match keyring.redactor() {
+            Ok(None) => {}
+            Ok(Some(redactor)) => {
+                use std::os::unix::ffi::OsStrExt as _;
+                let mut lines = self.environment.0.iter();
+                if let Some(line) = lines.find(|line| redactor.text(line.as_bytes()).is_some()) {
+                    let name = line.to_string_lossy();
+                    let name = name.split('=').next().unwrap_or_default();
+                    let why = format!("the running sandbox has one of the keys in {name}: {AGAIN}");
+                    problems.push(Problem::new("", why));
+                }
+            }
+            Err(error) => problems.push(Problem::new("", error.to_string())),
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Whether this is the file that was covered when the sandbox started: one that an editor put
+    /// in its place is not.
+    fn is_covered(&self, file: &Path) -> bool {
+        let now = fs::metadata(file).map(|found| (found.dev(), found.ino())).ok();
+        self.covered.is_some() && self.covered == now
+    }
+
+    /// Whether the command can read a file.
+    fn is_visible(&self, path: &Path) -> bool {
+        let resolved = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if self.hidden.holds(&resolved) {
+            return false;
+        }
+        self.runner.is_root()
+            || act_as(&self.runner, || fs::File::open(&resolved).map(drop)).is_ok()
+    }
+}
+
+impl GivenPolicies for Loader {
+    fn read(&self, text: &str, previous: &Keyring, uid: u32) -> Result<LoadedPolicy, FleetError> {
+        let rights = if uid == 0 { Rights::Own } else { Rights::Person };
+        self.load(text, Source::Given, previous, rights)
+    }
+}
+
+fn invalid(message: String) -> FleetError {
+    FleetError::Policy(vec![Problem::new("", message)])
+}
+
+fn pointer(policy: &Policy, credential: &str) -> String {
+    let id = policy.credential_named(credential);
+    id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default()
+}

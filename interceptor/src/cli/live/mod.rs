@@ -1,0 +1,376 @@
+//! A `run` while it lives: its user reaches it by `ps` and `ctl`, over a control socket of its own,
+//! and its policy follows the file that it came from.
+//!
+//! Neither is within the sandbox's reach: the socket's directory is hidden inside, a peer from any
+//! sandbox is refused, and a policy that the sandbox's user could have written takes effect only
+//! when the person says so outside.
+
+mod changes;
+mod guarded;
+mod loader;
+pub(super) mod place;
+mod watch;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use interceptor_policy::{Catalogue, Problem};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+pub(super) use self::loader::Hidden;
+use self::loader::Loader;
+use self::watch::{Watch, Watched};
+use super::person::Person;
+use super::setup::LoadedPolicy;
+use super::which::Which;
+use super::written::Written;
+use crate::control::{self, Scope};
+use crate::credential::Keyring;
+use crate::fleet::{
+    self, Enforced, Fleet, FleetError, FleetOptions, GivenPolicies, Member, MemberDescription,
+    RunDescription, Source,
+};
+use crate::ipc::{SentPath as Sent, Strings};
+use crate::kernel::Enforcer;
+use crate::notice;
+use crate::proxy::Runtime;
+use crate::sandbox::trust;
+use crate::sandbox::user::UserIdentity;
+
+/// How long the end of a run waits for visitors of its socket.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// The options of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct LiveOptions {
+    /// Do not read the policy's file again when it changes.
+    #[arg(long)]
+    no_watch: bool,
+}
+
+/// Where a policy came from, before it was loaded.
+#[derive(Default)]
+pub(super) struct Origin(Option<(PathBuf, bool)>);
+
+impl Origin {
+    /// Of a policy as it was written.
+    ///
+    /// # Errors
+    /// If the working directory cannot be found.
+    pub(super) fn of(written: &Written) -> anyhow::Result<Origin> {
+        let path = written.file.as_deref().map(std::path::absolute).transpose()?;
+        Ok(Origin(path.map(|path| (path, written.is_trusted))))
+    }
+
+    /// The file that may change; `None` if it is none, such as a pipe.
+    pub(super) fn file(self, rules: &LoadedPolicy) -> Option<PolicyFile> {
+        let (path, is_found) = self.0.filter(|_| rules.file.is_some())?;
+        Some(PolicyFile { path, is_found, text: rules.text.clone() })
+    }
+}
+
+/// The file that a policy came from.
+pub(super) struct PolicyFile {
+    /// Its absolute path, with links.
+    pub(super) path: PathBuf,
+    /// Whether it was found and not named.
+    pub(super) is_found: bool,
+    /// Its text as it was read.
+    pub(super) text: Zeroizing<String>,
+}
+
+/// What is known of a run before it is made.
+pub(super) struct Beginning {
+    /// Where the policy came from.
+    pub(super) origin: Origin,
+    /// The options that made the policy, or added to it.
+    pub(super) which: Which,
+    /// Who typed the command.
+    pub(super) person: Person,
+    /// The service catalogue and profiles.
+    pub(super) catalogue: Catalogue,
+    /// Whether the placeholders are new ones.
+    pub(super) fresh: bool,
+    /// Whether to say only what is wrong.
+    pub(super) quiet: bool,
+}
+
+/// What makes a run reachable.
+pub(super) struct Reachable {
+    beginning: Beginning,
+    /// What the policy is called.
+    name: String,
+    /// The policy as it is shown.
+    shown: Value,
+    /// What `check` would warn of.
+    warnings: Vec<Problem>,
+    /// The policy's file, if it is watched.
+    file: Option<PolicyFile>,
+    /// The file's device and inode.
+    covered: Option<(u64, u64)>,
+    /// Whether the user may change the policy.
+    is_changeable: bool,
+}
+
+/// The policy of a run that a daemon made for its user is settled when it starts: what the user may
+/// have is judged then.
+#[derive(Debug)]
+struct Settled;
+
+impl GivenPolicies for Settled {
+    fn read(&self, _: &str, _: &Keyring, _: u32) -> Result<fleet::LoadedPolicy, FleetError> {
+        let why = "the policy of a run without sudo is settled when it starts: end it, and start \
+                   it again with another";
+        Err(FleetError::Policy(vec![Problem::new("", why)]))
+    }
+}
+
+impl Reachable {
+    /// Of a run that a daemon makes for its user.
+    pub(super) fn of_member(person: Person, name: String, shown: Value, quiet: bool) -> Reachable {
+        let beginning = Beginning {
+            origin: Origin::default(),
+            which: Which::default(),
+            person,
+            catalogue: Catalogue::builtin(),
+            fresh: true,
+            quiet,
+        };
+        Reachable {
+            beginning,
+            name,
+            shown,
+            warnings: Vec::new(),
+            file: None,
+            covered: None,
+            is_changeable: false,
+        }
+    }
+}
+
+/// What is inside of a run.
+pub(super) struct Inside {
+    /// The command line, without keys.
+    pub(super) command: String,
+    /// What is hidden.
+    pub(super) hidden: Hidden,
+    /// The command's variables.
+    pub(super) environment: Strings,
+    /// Who runs it.
+    pub(super) runner: UserIdentity,
+    /// Whether base URLs are set.
+    pub(super) base_urls: bool,
+}
+
+/// What a run consists of.
+pub(super) struct Parts {
+    /// The sandbox's id.
+    pub(super) id: Arc<str>,
+    /// Its cgroup, and that cgroup's id.
+    pub(super) cgroup: (PathBuf, u64),
+    /// The shared part of the proxy.
+    pub(super) runtime: Arc<Runtime>,
+    /// The kernel's programs.
+    pub(super) enforcer: Enforcer,
+    /// The sandbox under enforcement.
+    pub(super) enforced: Enforced,
+    /// What is inside of it.
+    pub(super) inside: Inside,
+}
+
+/// A run that can be reached, or at least ended.
+pub(super) enum Live {
+    /// It can be reached.
+    Reached(Reached),
+    /// It cannot; with what enforces it.
+    Enforced(Box<(Enforced, Enforcer)>),
+}
+
+/// A run that can be reached.
+pub(super) struct Reached {
+    fleet: Arc<Fleet>,
+    member: Arc<Member>,
+    /// Ends with this value.
+    _watch: Option<Watch>,
+    serving: Option<JoinHandle<io::Result<()>>>,
+    stop: CancellationToken,
+}
+
+impl LiveOptions {
+    /// What makes a run with these rules reachable.
+    pub(super) fn reachable(&self, beginning: Beginning, rules: &LoadedPolicy) -> Reachable {
+        let mut beginning = beginning;
+        let file = std::mem::take(&mut beginning.origin).file(rules);
+        Reachable {
+            name: rules.name.clone(),
+            shown: rules.shown.clone(),
+            warnings: rules.warnings.clone(),
+            file: file.filter(|_| !self.no_watch),
+            covered: identity_of(rules.file.as_deref()),
+            is_changeable: true,
+            beginning,
+        }
+    }
+}
+
+impl Live {
+    /// Makes the run reachable. What fails of it is warned of: the sandbox is enforced all the
+    /// same. Call it within a tokio runtime, before the command starts.
+    pub(super) fn begin(reachable: Option<Reachable>, parts: Parts) -> Live {
+        match reachable {
+            Some(reachable) => Live::Reached(Reached::begin(reachable, parts)),
+            None => Live::Enforced(Box::new((parts.enforced, parts.enforcer))),
+        }
+    }
+
+    /// Ends the enforcement, once the command has ended. Blocks meanwhile.
+    pub(super) fn end(self, tokio: &Handle) {
+        match self {
+            Live::Reached(reached) => reached.end(tokio),
+            Live::Enforced(enforced) => enforced.0.end(tokio),
+        }
+    }
+}
+
+impl Reached {
+    fn begin(reachable: Reachable, parts: Parts) -> Reached {
+        let Reachable { beginning, name, shown, warnings, file, covered, is_changeable } =
+            reachable;
+        let Beginning { which, person, catalogue, fresh, quiet, .. } = beginning;
+        let Parts { id, cgroup, runtime, enforcer, enforced, inside } = parts;
+        let Inside { command, hidden, environment, runner, base_urls } = inside;
+        let run = RunDescription { user: runner.name.clone(), command, policy: name };
+        let loader =
+            Loader { which, person, runner, catalogue, fresh, hidden, environment, covered };
+        let loader = Arc::new(loader);
+        let trust = PathBuf::from(trust::DIRECTORY);
+        let options = FleetOptions {
+            runtime,
+            enforcer,
+            catalogue: loader.catalogue.clone(),
+            default_policy: None,
+            trust: trust.clone(),
+            base_urls,
+            read: |_| Err("a run has no default policy".to_owned()),
+            owner: loader.person.identity.uid,
+            given: match is_changeable {
+                true => Some(loader.clone()),
+                false => Some(Arc::new(Settled)),
+            },
+        };
+        let known = MemberDescription {
+            id,
+            cgroup: cgroup.0,
+            cgroup_id: cgroup.1,
+            trust,
+            base_urls,
+            shown,
+            warnings,
+            source: match &file {
+                Some(file) => Source::File(file.path.clone()),
+                None => Source::Given,
+            },
+            created: Timestamp::now(),
+            changed: None,
+            run: Some(run),
+        };
+        let (fleet, member) = Fleet::of_run(options, known, enforced);
+        let stop = CancellationToken::new();
+        let serving = serve(&loader.person, &fleet, &member.id, &stop, quiet);
+        let watch = file.and_then(|file| {
+            let PolicyFile { path, is_found, text } = file;
+            let member = member.clone();
+            let begun = Watch::begin(Watched { path, is_found, text, member, loader, quiet });
+            begun
+                .inspect_err(|error| {
+                    notice::warning(format_args!("changes of the policy are not noticed: {error}"));
+                })
+                .ok()
+        });
+        Reached { fleet, member, _watch: watch, serving, stop }
+    }
+
+    /// Ends the enforcement, and then the socket.
+    fn end(self, tokio: &Handle) {
+        // Unknown: it has never been removed by anybody else.
+        let _ = self.fleet.remove(&self.member.id);
+        self.stop.cancel();
+        if let Some(serving) = self.serving {
+            // Followers of the records have been told; others are cut off.
+            let _ = tokio.block_on(async { tokio::time::timeout(FAREWELL, serving).await });
+        }
+    }
+}
+
+/// Serves the run's control socket.
+fn serve(
+    person: &Person,
+    fleet: &Arc<Fleet>,
+    id: &str,
+    stop: &CancellationToken,
+    quiet: bool,
+) -> Option<JoinHandle<io::Result<()>>> {
+    match place::bind(person, id) {
+        Ok(socket) => {
+            let served = control::serve(Arc::new(socket), fleet.clone(), Scope::Run, stop.clone());
+            Some(tokio::spawn(served))
+        }
+        Err(error) => {
+            if !quiet {
+                notice::warning(format_args!(
+                    "`interceptor ps` and `ctl` do not reach this run: {error}"
+                ));
+            }
+            None
+        }
+    }
+}
+
+/// The device and inode of a file.
+pub(super) fn identity_of(file: Option<&Path>) -> Option<(u64, u64)> {
+    file.and_then(|file| std::fs::metadata(file).ok()).map(|found| (found.dev(), found.ino()))
+}
+
+/// A command line in words, without keys.
+pub(super) fn command_line(command: &[OsString], keyring: &Keyring) -> String {
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let line = words.join(" ");
+    match keyring.redactor() {
+        Ok(None) => line,
+        Ok(Some(redactor)) => match redactor.text(line.as_bytes()) {
+            None => line,
+            Some(masked) => String::from_utf8_lossy(&masked).into_owned(),
+        },
+        Err(_) => String::new(),
+    }
+}
+
+/// The directory of the control sockets, which is hidden in the sandbox. It is made if it is
+/// missing, since the sandbox could make it otherwise.
+///
+/// # Errors
+/// If the command would run in it.
+pub(super) fn hidden_sockets(
+    person: &Person,
+    working_directory: &Path,
+) -> anyhow::Result<Option<Sent>> {
+    let Some(directory) = place::make(person) else { return Ok(None) };
+    if working_directory.starts_with(&directory) {
+        bail!(
+            "the working directory is in {}, which the interceptor hides from every sandbox; \
+             change to another directory",
+            directory.display()
+        );
+    }
+    Ok(Some(Sent(directory)))
+}
