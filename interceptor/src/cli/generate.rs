@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Command;
-use clap_complete::Shell;
 
-use super::completions;
+use super::completions::{self, Shell};
 
 /// The arguments of `interceptor generate`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +32,7 @@ pub fn run(arguments: Generate, all: &Command) -> anyhow::Result<ExitCode> {
         (Shell::Fish, "interceptor.fish"),
     ] {
         let path = directory.join(name);
-        fs::write(&path, completions::text(shell, all.clone()))
+        fs::write(&path, completions::text(shell))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let directory = below("man")?;

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod audit;
 mod audit_file;
 mod bounds;
+mod candidates;
 pub mod check;
 mod common;
 pub mod completions;
@@ -149,7 +150,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().skip(1).eq([sandbox_init::NAME]) {
         return sandbox_init::start();
     }
-
+    completions::answer(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -200,7 +201,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Audit(arguments) => audit::run(arguments),
         Command::Ctl(arguments) => ctl::run(arguments),
-        Command::Completions(arguments) => completions::run(arguments, Cli::command()),
+        Command::Completions(arguments) => completions::run(arguments),
         Command::Generate(arguments) => generate::run(arguments, &Cli::command()),
     };
     outcome.unwrap_or_else(|error| {
