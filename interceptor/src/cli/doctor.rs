@@ -3,6 +3,7 @@
 //! It tests features rather than versions: every hook is loaded and attached to a temporary cgroup.
 //! The exit status is 1 if `interceptor run` cannot work.
 
+mod agent;
 mod check;
 mod engines;
 mod hooks;
@@ -29,6 +30,10 @@ pub struct Doctor {
     /// …]}.
     #[arg(long)]
     json: bool,
+    /// Check instead whether what this agent uses trusts the certificates that a sandbox sees; see
+    /// `interceptor agents`.
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
 }
 
 /// The outcome of all checks.
@@ -42,9 +47,15 @@ struct DoctorReport {
 
 /// Runs the command.
 pub fn run(arguments: Doctor) -> anyhow::Result<ExitCode> {
-    let report = examine();
-    let mut text =
-        if arguments.json { serde_json::to_string_pretty(&report)? } else { describe(&report) };
+    let report = match &arguments.agent {
+        None => examine(),
+        Some(agent) => DoctorReport::of(agent::checks(agent)?),
+    };
+    let mut text = match (arguments.json, &arguments.agent) {
+        (true, _) => serde_json::to_string_pretty(&report)?,
+        (false, None) => describe(&report),
+        (false, Some(_)) => list(&report),
+    };
     if arguments.json {
         text.push('\n');
     }
@@ -69,11 +80,17 @@ fn examine() -> DoctorReport {
         other_families(),
     ]);
     checks.extend(engines::podman());
-    DoctorReport { ok: checks.iter().all(|check| check.ok || !check.required), checks }
+    DoctorReport::of(checks)
 }
 
-/// The report as text.
-fn describe(report: &DoctorReport) -> String {
+impl DoctorReport {
+    fn of(checks: Vec<Check>) -> DoctorReport {
+        DoctorReport { ok: checks.iter().all(|check| check.ok || !check.required), checks }
+    }
+}
+
+/// The checks as text.
+fn list(report: &DoctorReport) -> String {
     let mut text = String::new();
     let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     for check in &report.checks {
@@ -88,6 +105,12 @@ fn describe(report: &DoctorReport) -> String {
             let _ = writeln!(text, "{:width$}        remedy: {remedy}", "");
         }
     }
+    text
+}
+
+/// The report as text.
+fn describe(report: &DoctorReport) -> String {
+    let mut text = list(report);
     let failed = report.checks.iter().filter(|check| !check.ok && check.required).count();
     let _ = match failed {
         0 => writeln!(text, "\n`interceptor run` works on this host"),
