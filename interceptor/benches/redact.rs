@@ -130,7 +130,7 @@ fn run(bencher: Bencher<'_, '_>, keys: usize, text: &[u8], coding: &'static str,
 type Text = (&'static str, fn() -> Vec<u8>);
 
 /// Texts without keys; some are full of escapes.
-const TEXTS: [Text; 19] = [
+const TEXTS: [Text; 24] = [
     ("json", json),
     ("json_escapes", || {
         repeated(
@@ -203,6 +203,12 @@ const TEXTS: [Text; 19] = [
         let line = |bytes: &[u8; 32]| [bytes.map(digits).concat(), b"\n".to_vec()].concat();
         lines.flat_map(line).take(SIZE).collect()
     }),
+    // The dearest that are known. Who chooses an answer may choose these.
+    ("percent", || repeated("%41")),
+    ("percent_twice", || repeated("%2541")),
+    ("references", || repeated("&#65;")),
+    ("hex_escapes", || repeated(r"\x61")),
+    ("hex_text", || repeated("61 62 ")),
     ("numbers", || repeated("1712345678,20.53,2026-11-29 12:34:56,73,0x41,-17.25\n")),
 ];
 

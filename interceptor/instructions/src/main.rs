@@ -13,10 +13,16 @@ use interceptor_policy::{Catalogue, Document, Host, Policy, Request, Scheme};
 
 type Piece = (&'static str, fn());
 
-const PIECES: [Piece; 5] = [
+const PIECES: [Piece; 10] = [
     ("redact_json_1_mib", || redact(&repeated(JSON))),
     ("redact_escaped_json_1_mib", || redact(&repeated(ESCAPED))),
     ("redact_random_1_mib", || redact(&random())),
+    // The dearest texts that are known. Who chooses an answer may choose these.
+    ("redact_percent_1_mib", || redact(&repeated("%41"))),
+    ("redact_percent_twice_1_mib", || redact(&repeated("%2541"))),
+    ("redact_references_1_mib", || redact(&repeated("&#65;"))),
+    ("redact_hex_escapes_1_mib", || redact(&repeated(r"\x61"))),
+    ("redact_hex_text_1_mib", || redact(&repeated("61 62 "))),
     ("decide_allowed", || decide("/v1/r96/items/42")),
     ("decide_denied", || decide("/v2/nothing/here")),
 ];

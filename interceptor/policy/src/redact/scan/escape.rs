@@ -3,8 +3,20 @@
 
 use std::ops::Range;
 
-use memchr::memchr3_iter;
+use memchr::{memchr3, memchr3_iter};
 use zeroize::Zeroizing;
+
+/// The values of hexadecimal digits; more than 15 for other bytes.
+pub(super) static HEX: [u8; 256] = {
+    let mut values = [0xff; 256];
+    let mut at = 0;
+    while at < 16 {
+        values[b"0123456789abcdef"[at] as usize] = at as u8;
+        values[b"0123456789ABCDEF"[at] as usize] = at as u8;
+        at += 1;
+    }
+    values
+};
 
 /// Which escapes are undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +78,85 @@ pub fn unescape(text: &[u8], reading: Reading) -> Decoded {
     decoded
 }
 
+/// The bytes that are compared at once.
+pub(super) const WORD: usize = 8;
+pub(super) const ONES: u64 = u64::MAX / 0xff;
+pub(super) const HIGH: u64 = 0x80 * ONES;
+
+/// The position of the first byte in a word that begins an escape, or its length.
+pub(super) fn next_in(word: [u8; WORD]) -> usize {
+    let word = u64::from_le_bytes(word);
+    // The lowest bit set is right; those above it need not be.
+    let equal = |byte: u8| {
+        let zero = word ^ (u64::from(byte) * ONES);
+        zero.wrapping_sub(ONES) & !zero
+    };
+    let any = (equal(b'%') | equal(b'\\') | equal(b'&')) & HIGH;
+    any.trailing_zeros() as usize / 8
+}
+
+/// The position of the next byte that begins an escape.
+pub(super) fn next_escape(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    // Near ones are found sooner than a function is called.
+    while at < 4 * WORD {
+        let Some(word) = text[at..].first_chunk() else {
+            let begins = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
+            return Some(at + text[at..].iter().position(begins)?);
+        };
+        let next = next_in(*word);
+        at += next;
+        if next < WORD {
+            return Some(at);
+        }
+    }
+    Some(at + memchr3(b'%', b'\\', b'&', &text[at..])?)
+}
+
 /// Whether the text may contain an escape.
 pub fn may_escape(text: &[u8]) -> bool {
-    memchr::memchr3(b'%', b'\\', b'&', text).is_some()
+    memchr3(b'%', b'\\', b'&', text).is_some()
 }
 
 /// The length of an escape's introducer; a run of backslashes counts as one introducer.
 pub(super) fn introducers(text: &[u8]) -> usize {
     match text {
-        [b'\\', ..] => text.iter().take_while(|byte| **byte == b'\\').count(),
+        [b'\\', b'\\', ..] => text.iter().take_while(|byte| **byte == b'\\').count(),
         _ => 1,
     }
 }
 
 /// The escape at the start of `text`: the byte it stands for, and its length.
+#[inline]
 pub(super) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
+    if reading == Reading::All {
+        // What dense texts consist of, first.
+        match *text {
+            [b'%', high, low, ..] => {
+                let (high, low) = (HEX[usize::from(high)], HEX[usize::from(low)]);
+                if high | low < 16 {
+                    return Some((high << 4 | low, 3));
+                }
+            }
+            [b'\\', b'x', high, low, ..] => {
+                let (high, low) = (HEX[usize::from(high)], HEX[usize::from(low)]);
+                if high | low < 16 {
+                    return byte(u32::from(high << 4 | low)).map(|byte| (byte, 4));
+                }
+            }
+            [b'\\', b'u', first, second, high, low, ..] => {
+                let (high, low) = (HEX[usize::from(high)], HEX[usize::from(low)]);
+                if (first, second) == (b'0', b'0') && high | low < 16 {
+                    return byte(u32::from(high << 4 | low)).map(|byte| (byte, 6));
+                }
+            }
+            _ => {}
+        }
+    }
+    read_any(text, reading)
+}
+
+fn read_any(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
     let all = reading == Reading::All;
     match text {
         [b'%', rest @ ..] if all || reading == Reading::Percent => after_percent(rest),
@@ -99,8 +175,8 @@ pub(super) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
 
 fn after_percent(rest: &[u8]) -> Option<(u8, usize)> {
     match rest {
-        [b'u' | b'U', digits @ ..] => Some((byte(number(digits.get(..4)?, 16)?)?, 6)),
-        [high, low, ..] => Some((nibble(*high)? << 4 | nibble(*low)?, 3)),
+        [b'u' | b'U', digits @ ..] => Some((byte(hexadecimal(digits.get(..4)?)?)?, 6)),
+        [high, low, ..] => Some((hexadecimal(&[*high, *low])? as u8, 3)),
         _ => None,
     }
 }
@@ -109,13 +185,12 @@ fn after_percent(rest: &[u8]) -> Option<(u8, usize)> {
 fn after_backslash(rest: &[u8], before: usize) -> Option<(u8, usize)> {
     let (kind, digits) = rest.split_first()?;
     let fixed = |length: usize| {
-        let value = number(digits.get(..length)?, 16)?;
+        let value = hexadecimal(digits.get(..length)?)?;
         Some((byte(value)?, before + 1 + length))
     };
     match kind {
         b'u' | b'x' if digits.first() == Some(&b'{') => {
-            let length = count(&digits[1..], 8, |byte| byte.is_ascii_hexdigit());
-            let value = number(&digits[1..1 + length], 16)?;
+            let (value, length) = number(&digits[1..], 8, 16)?;
             (digits.get(1 + length) == Some(&b'}')).then_some(())?;
             Some((byte(value)?, before + 3 + length))
         }
@@ -127,8 +202,8 @@ fn after_backslash(rest: &[u8], before: usize) -> Option<(u8, usize)> {
         b't' => Some((b'\t', before + 1)),
         b'0'..=b'7' => {
             let most = if *kind <= b'3' { 3 } else { 2 };
-            let length = count(rest, most, |byte| matches!(byte, b'0'..=b'7'));
-            Some((byte(number(&rest[..length], 8)?)?, before + length))
+            let (value, length) = number(rest, most, 8)?;
+            Some((byte(value)?, before + length))
         }
         other if other.is_ascii_punctuation() => Some((*other, before + 1)),
         _ => None,
@@ -137,6 +212,9 @@ fn after_backslash(rest: &[u8], before: usize) -> Option<(u8, usize)> {
 
 /// The escape after `&`. `&amp;#43;`, escaped twice, is read at once.
 fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
+    if !rest.first().is_some_and(|first| first.is_ascii_alphabetic() || *first == b'#') {
+        return None;
+    }
     let mut before = 0;
     while before < 4 * 8 && rest[before..].starts_with(b"amp;") {
         before += 4;
@@ -144,22 +222,25 @@ fn after_ampersand(rest: &[u8]) -> Option<(u8, usize)> {
     let inner = |rest: &[u8]| {
         let (value, length, radix) = match rest {
             [b'#', b'x' | b'X', digits @ ..] => {
-                let length = count(digits, 8, |byte| byte.is_ascii_hexdigit());
-                (number(&digits[..length], 16)?, 2 + length, 16)
+                let (value, length) = number(digits, 8, 16)?;
+                (value, 2 + length, 16)
             }
             [b'#', digits @ ..] => {
-                let length = count(digits, 8, |byte| byte.is_ascii_digit());
-                (number(&digits[..length], 10)?, 1 + length, 10)
+                let (value, length) = number(digits, 8, 10)?;
+                (value, 1 + length, 10)
             }
             _ => {
-                let length = count(rest, 20, |byte| byte.is_ascii_alphabetic());
+                let letters = rest.iter().take(20).take_while(|byte| byte.is_ascii_alphabetic());
+                let length = letters.count();
+                // Cheaper than the name.
+                (rest.get(length) == Some(&b';')).then_some(())?;
                 (named(&rest[..length])?.into(), length, 0)
             }
         };
         match rest.get(length) {
             Some(b';') => Some((byte(value)?, length + 1)),
             // Browsers end a number at any character that is not a digit (HTML 13.2.5.80).
-            next if radix > 0 && !next.is_some_and(|next| char::from(*next).is_digit(radix)) => {
+            next if radix > 0 && next.is_none_or(|next| HEX[usize::from(*next)] >= radix) => {
                 Some((byte(value)?, length))
             }
             _ => None,
@@ -209,19 +290,27 @@ fn named(name: &[u8]) -> Option<u8> {
     })
 }
 
-fn count(text: &[u8], most: usize, fits: impl Fn(&u8) -> bool) -> usize {
-    text.iter().take(most).take_while(|byte| fits(byte)).count()
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|digit| digit as u8)
-}
-
-fn number(digits: &[u8], radix: u32) -> Option<u32> {
+/// The value of up to eight digits.
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
     let add = |sum: u32, digit: &u8| {
-        sum.checked_mul(radix)?.checked_add(char::from(*digit).to_digit(radix)?)
+        let value = HEX[usize::from(*digit)];
+        (value < 16).then_some(sum << 4 | u32::from(value))
     };
     (!digits.is_empty()).then(|| digits.iter().try_fold(0, add)).flatten()
+}
+
+/// The number that `text` begins with, at most eight digits; and the number of digits.
+fn number(text: &[u8], most: usize, radix: u8) -> Option<(u32, usize)> {
+    let (mut value, mut length) = (0, 0);
+    for byte in text.iter().take(most) {
+        let digit = HEX[usize::from(*byte)];
+        if digit >= radix {
+            break;
+        }
+        value = value * u32::from(radix) + u32::from(digit);
+        length += 1;
+    }
+    (length > 0).then_some((value, length))
 }
 
 /// An ASCII code point.

@@ -1,15 +1,15 @@
 //! Finds every spelling of every key in a text.
 //!
 //! It searches the text as it is; then the digits alone where separated hexadecimal bytes seem to
-//! be; then, around each escape of a character that keys may contain, the run with its escapes
-//! undone, and in that the same again. Each part of a text is read once at each of at most
-//! [`LEVELS`](super::LEVELS) depths, whatever it contains.
+//! be; then each run with escapes ([`super::escaped`]) with its escapes undone, if that shows part
+//! of a key ([`super::layers`]), and in that the same again. Each part of a text is read once at
+//! each of at most [`LEVELS`](super::LEVELS) depths, whatever it contains.
 
 use std::ops::Range;
 
-use super::escape::{Decoded, Reading, introducers, may_escape, read, unescape};
+use super::escape::{Decoded, Reading, may_escape, read, unescape};
 use super::grams::Hit;
-use super::look::{look_for_escapes, spelt};
+use super::layers::Layers;
 use super::run::{break_length, escaped_break_length};
 use super::{LEVELS, Scanner};
 
@@ -133,7 +133,7 @@ impl Scanner {
     }
 
     /// Whether a sample really is the one its hash suggests.
-    fn stands(&self, text: &[u8], hit: Hit) -> bool {
+    pub(super) fn stands(&self, text: &[u8], hit: Hit) -> bool {
         let pattern = &self.patterns[hit.pattern];
         let (mut here, end) = (hit.at + hit.skip, hit.at + self.grams.width());
         for expected in &pattern.find[hit.offset..] {
@@ -221,68 +221,16 @@ impl Scanner {
 
     /// Searches text with its escapes undone.
     fn escaped(&self, text: &[u8], reading: Reading, level: usize, found: &mut Vec<Match>) {
-        let (mut next, mut done, mut tested) = (0, 0, 0);
-        look_for_escapes(text, self.every_escape, |at| {
-            if at < next {
-                return;
+        let mut layers = Layers::default();
+        let mut shown = false;
+        self.each_escaped_run(text, reading, &mut |run| {
+            if self.run_shows(text, run.clone(), (reading, level), &mut layers) {
+                shown = true;
+                self.undone(text, run, reading, level, found);
             }
-            if is_no_ascii(&text[at..]) {
-                return;
-            }
-            next = at + introducers(&text[at..]);
-            let Some((byte, length)) = read(&text[at..], reading) else { return };
-            let between = match byte {
-                b'\n' | b'\r' if self.classes.may_break(text, at) => true,
-                _ => self.classes.separates(text, at, byte),
-            };
-            if !between && !self.tells(text, at..at + length, byte) {
-                return;
-            }
-            let least = std::mem::replace(&mut tested, at + 1);
-            if !self.every_escape && !self.may_spell(text, at, byte, least) {
-                return;
-            }
-            let least = done.max(at.saturating_sub(self.most));
-            let start = self.classes.run_before(text, at, least);
-            let end = self.classes.run_behind(text, at);
-            (next, done) = (end, end);
-            self.undone(text, start..end, reading, level, found);
         });
-    }
-
-    /// Whether an escape for `byte` may be part of a key.
-    fn tells(&self, text: &[u8], escape: Range<usize>, byte: u8) -> bool {
-        let (before, behind) = text.split_at(escape.end);
-        let escape = &before[escape.start..];
-        if !self.stands[usize::from(byte)] {
-            return false;
+        if shown {
+            layers.wipe();
         }
-        if self.every_escape {
-            // `&amp;` is undone together with the text after it if they form another escape.
-            return escape[0] != b'&' || byte != b'&' || self.own_escapes;
-        }
-        let usual = || spelt(byte).iter().any(|spelt| spelt.eq_ignore_ascii_case(escape));
-        match (byte, behind.first()) {
-            (b'/', _) if before[..before.len() - escape.len()].ends_with(b"\\") => true,
-            (b'/' | b'+' | b'=', _) => !usual(),
-            // A byte that cannot start a further escape cannot be part of a spelling.
-            (b'%' | b'&' | b'\\', None) => false,
-            (_, Some(b'%' | b'&' | b'\\')) => true,
-            (b'%', Some(next)) => next.is_ascii_hexdigit() || matches!(next, b'u' | b'U'),
-            (b'&', Some(next)) => {
-                escape != b"&amp;" && (next.is_ascii_alphabetic() || *next == b'#')
-            }
-            (b'\\', Some(next)) => next.is_ascii_graphic(),
-            _ => true,
-        }
-    }
-}
-
-/// Whether this is `\u` with a non-ASCII character, of which texts in most languages are full.
-fn is_no_ascii(text: &[u8]) -> bool {
-    match text {
-        [b'\\', b'u', b'0', b'0', third, ..] => *third >= b'8',
-        [b'\\', b'u', first, ..] => !matches!(first, b'0' | b'{'),
-        _ => false,
     }
 }

@@ -14,7 +14,6 @@ use std::hash::{BuildHasher, RandomState};
 
 use zeroize::Zeroizing;
 
-use super::look::spelt;
 use super::pattern::{Kind, Pattern};
 
 /// The number of samples tested before a branch.
@@ -200,6 +199,17 @@ impl Grams {
                 at(Hit { at: from, pattern: entry.pattern as usize, offset, skip });
             }
         }
+    }
+}
+
+/// The ways a character may be written in otherwise plain text: what URL and JSON encoders do to
+/// the three base64 characters that are neither letters nor digits.
+pub(super) fn spelt(byte: u8) -> &'static [&'static [u8]] {
+    match byte {
+        b'/' => &[b"/", br"\/", b"%2f"],
+        b'+' => &[b"+", b"%2b"],
+        b'=' => &[b"=", b"%3d"],
+        _ => &[],
     }
 }
 

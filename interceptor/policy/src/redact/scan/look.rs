@@ -2,11 +2,12 @@
 //!
 //! The bytes around an escape dismiss most escapes of usual texts, without a branch:
 //! - those of characters that no key contains (`\n`, `\"`, `%20`, `\u00e9`, `&nbsp;`);
-//! - those of the few characters that encoders escape in otherwise plain text ([`spelt`]):
-//!   [`super::grams`] knows these spellings as they are.
+//! - those of the few characters that encoders escape in otherwise plain text, which
+//!   [`super::grams`] knows as they are.
 
 use memchr::memchr3;
 
+use super::escape::HEX;
 use super::run::may_separate;
 
 /// The number of bytes compared without a branch.
@@ -17,8 +18,8 @@ const EMPTY: usize = 8;
 const MANY: u32 = 3;
 
 /// Calls `at` with the position of each escape that may matter, left to right; with `every`, of
-/// each escape. Of several backslashes the last counts.
-pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usize)) {
+/// each escape. Of several backslashes the last counts. It goes on where `at` says.
+pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usize) -> usize) {
     let mut from = 0;
     while let Some(first) = text.get(from..).and_then(|rest| memchr3(b'%', b'\\', b'&', rest)) {
         from += first;
@@ -34,24 +35,27 @@ pub(super) fn look_for_escapes(text: &[u8], every: bool, mut at: impl FnMut(usiz
             if found.count_ones() >= MANY && block[first + 2] == b'\\' {
                 found &= !backslashes(block);
             }
-            while found != 0 {
+            let mut next = from;
+            while found != 0 && next < from + BLOCK {
                 let place = found.trailing_zeros() as usize & (BLOCK - 1);
                 let near = std::array::from_fn(|byte| block[place + byte]);
                 let reasons = reasons(near);
-                if reasons != 0 && !is_dismissed(text, from + place, reasons) {
-                    at(from + place);
+                if from + place >= next
+                    && reasons != 0
+                    && !is_dismissed(text, from + place, reasons)
+                {
+                    next = at(from + place);
                 }
                 found &= found - 1;
             }
-            from += BLOCK;
+            from = next.max(from + BLOCK);
         }
         if empty < EMPTY && from < text.len() {
             let reasons = || reasons(at_the_ends(text, from));
             let matters = |reasons| reasons != 0 && !is_dismissed(text, from, reasons);
-            if begins(text[from]) && (every || matters(reasons())) {
-                at(from);
-            }
-            from += 1;
+            let next =
+                if begins(text[from]) && (every || matters(reasons())) { at(from) } else { 0 };
+            from = next.max(from + 1);
         }
     }
 }
@@ -105,17 +109,6 @@ fn each(block: &Block, holds: impl Fn([u8; 6]) -> bool) -> u64 {
 #[inline(always)]
 fn begins(byte: u8) -> bool {
     (byte == b'%') | (byte == b'\\') | (byte == b'&')
-}
-
-/// The ways a character may be written in otherwise plain text: what URL and JSON encoders do to
-/// the three base64 characters that are neither letters nor digits.
-pub(super) fn spelt(byte: u8) -> &'static [&'static [u8]] {
-    match byte {
-        b'/' => &[b"/", br"\/", b"%2f"],
-        b'+' => &[b"+", b"%2b"],
-        b'=' => &[b"=", b"%3d"],
-        _ => &[],
-    }
 }
 
 /// Why the escape that begins in the middle may be part of a key of usual characters; zero if it
@@ -191,18 +184,6 @@ static VALUES: [Value; 256] = {
     values
 };
 
-/// The values of hexadecimal digits; more than 15 for other bytes.
-pub(super) static HEX: [u8; 256] = {
-    let mut values = [0xff; 256];
-    let mut at = 0;
-    while at < 16 {
-        values[b"0123456789abcdef"[at] as usize] = at as u8;
-        values[b"0123456789ABCDEF"[at] as usize] = at as u8;
-        at += 1;
-    }
-    values
-};
-
 /// The bytes around `at`; zeros beyond the ends.
 #[cold]
 fn at_the_ends(text: &[u8], at: usize) -> [u8; 5] {
@@ -273,12 +254,16 @@ const fn with(mut reasons: Reasons, bits: u8, bytes: &[u8]) -> Reasons {
 #[cfg(test)]
 mod tests {
     use super::super::escape::{Reading, read};
+    use super::super::grams::spelt;
     use super::super::run::usual;
     use super::*;
 
     fn seen(text: &str) -> Vec<usize> {
         let mut seen = Vec::new();
-        look_for_escapes(text.as_bytes(), false, |at| seen.push(at));
+        look_for_escapes(text.as_bytes(), false, |at| {
+            seen.push(at);
+            at
+        });
         seen
     }
 

@@ -16,14 +16,16 @@
 //! (`wide`).
 
 mod escape;
+mod escaped;
 mod find;
 mod grams;
+mod layers;
 mod look;
-mod near;
 pub mod pattern;
 mod respell;
 mod run;
 mod separated;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod wide;
@@ -35,6 +37,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 pub use self::escape::{Reading, may_escape, unescape};
+use self::escaped::words_in;
 use self::find::Match;
 use self::grams::Grams;
 use self::pattern::{Kind, Pattern, forms};
@@ -62,13 +65,13 @@ pub struct Scanner {
     lowered: Vec<Zeroizing<Vec<u8>>>,
     /// The bytes that a spelling can contain once its escapes are undone.
     stands: [bool; 256],
-    /// The same, or in what is still escaped, or between hexadecimal bytes.
-    occurs: [bool; 256],
     /// Whether keys contain characters that begin escapes.
     own_escapes: bool,
     /// Whether keys contain unusual characters, so that any escape matters.
     every_escape: bool,
     shortest: usize,
+    /// How many aligned words of visible bytes in a row the shortest spelling contains.
+    words: usize,
     /// The longest spelling that is found: half of `most`.
     longest: usize,
     /// The most bytes held. A power of two, which reveals next to nothing about the keys.
@@ -108,19 +111,17 @@ impl Scanner {
             keeps_length &= key.len() == placeholder.len();
         }
         let classes = Classes::new(unusual);
-        let occurs = std::array::from_fn(|byte| {
-            stands[byte] || classes.is_among(byte as u8) || b"{};".contains(&(byte as u8))
-        });
         let most = (longest * STRETCH * 2).max(LEAST_HELD).next_power_of_two();
+        let least = patterns.iter().map(|form| form.find.len()).min().unwrap_or(0);
         Scanner {
             grams: Grams::new(&patterns),
             classes,
             lowered,
             stands,
-            occurs,
             own_escapes,
             every_escape: unusual || own_escapes,
-            shortest: patterns.iter().map(|form| form.find.len()).min().unwrap_or(0),
+            shortest: least,
+            words: words_in(least),
             longest: most / 2,
             most,
             wide_every: shortest.saturating_mul(2).saturating_sub(8).clamp(1, 128),

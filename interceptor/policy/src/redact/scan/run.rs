@@ -18,6 +18,7 @@ const AMONG: u8 = 16;
 #[derive(Debug)]
 pub(super) struct Classes {
     table: [u8; 256],
+    least_visible: u8,
 }
 
 /// The most by which a line inside a spelling may be indented: [`super::CONTEXT`] has room for it.
@@ -49,11 +50,21 @@ impl Classes {
                 *class |= AMONG;
             }
         }
-        Classes { table }
+        Classes { table, least_visible: if every_visible { b'!' } else { b'#' } }
     }
 
     fn is(&self, byte: u8, class: u8) -> bool {
         self.table[usize::from(byte)] & class != 0
+    }
+
+    /// The least of the bytes that a run consists of, line breaks aside.
+    pub(super) fn least_visible(&self) -> u8 {
+        self.least_visible
+    }
+
+    /// Whether a byte is among those, or any other of ASCII that is no less.
+    pub(super) fn is_visible(&self, byte: u8) -> bool {
+        (self.least_visible..=0x7f).contains(&byte)
     }
 
     /// The start of the suffix of `text` that must wait for more; at most `most` bytes.
@@ -103,7 +114,11 @@ impl Classes {
     pub(super) fn run_behind(&self, text: &[u8], from: usize) -> usize {
         let mut at = from;
         while let Some(byte) = text.get(at) {
-            if self.is(*byte, CORE) {
+            if let Some(eight) = text[at..].first_chunk::<8>()
+                && eight.iter().fold(CORE, |all, byte| all & self.table[usize::from(*byte)]) != 0
+            {
+                at += 8;
+            } else if self.is(*byte, CORE) || (*byte == b'}' && braces(&text[..=at]).is_some()) {
                 at += 1;
             } else if *byte == b'{' && opens(&text[..at + 1]) {
                 let digits =

@@ -6,9 +6,8 @@
 
 use std::ops::Range;
 
-use super::escape::{Decoded, Reading};
+use super::escape::{Decoded, HEX, Reading};
 use super::find::Match;
-use super::look::HEX;
 use super::pattern::Kind;
 use super::run::{LONGEST_SEPARATOR, is_separator};
 use super::{LEVELS, Scanner};
@@ -16,12 +15,15 @@ use super::{LEVELS, Scanner};
 /// The longest gap between two digits: a separator and `0x`.
 pub(super) const GAP: usize = LONGEST_SEPARATOR + 2;
 
-/// What stretch of hexadecimal bytes was read.
-struct Walked {
-    /// A key that contains the beginning, if there is one, has its digits in the stretch.
-    known: bool,
-    /// No key begins before this, unless it ends before it too.
-    end: usize,
+/// After this many digits of characters of keys, the text is read to the end of the stretch.
+const FEW: usize = 24;
+
+/// What a stretch of hexadecimal bytes shows.
+enum Walked {
+    /// A sample of a key, in the digits before this.
+    Sample(usize),
+    /// Nothing: no key begins before this, unless it ends before it too.
+    Nothing(usize),
 }
 
 impl Scanner {
@@ -32,6 +34,21 @@ impl Scanner {
         (reading, level): (Reading, usize),
         found: &mut Vec<Match>,
     ) {
+        self.each_separated(text, |at| {
+            let around = &text[..text.len().min(at + self.most)];
+            let (start, end) = self.classes.separated(around, at, at.saturating_sub(self.most));
+            self.digits(around, start..end, found);
+            // More of it may be escaped.
+            if level < LEVELS {
+                self.run_undone(text, at, 0, (reading, level), found);
+            }
+            end.min(at + self.longest)
+        });
+    }
+
+    /// Calls `known` with a position in each stretch of hexadecimal bytes in whose digits a sample
+    /// of a key is. It returns where to go on.
+    pub(super) fn each_separated(&self, text: &[u8], mut known: impl FnMut(usize) -> usize) {
         let every = self.look_every;
         let (mut from, mut done) = (0, 0);
         let mut look = |at: usize| {
@@ -39,19 +56,10 @@ impl Scanner {
             if at < done || window.is_none_or(|window| self.classes.looks_separated(window) == 0) {
                 return;
             }
-            let walked = self.walk(text, at);
-            done = walked.end;
-            if walked.known {
-                let around = &text[..text.len().min(at + self.most)];
-                let least = at.saturating_sub(self.most);
-                let (start, end) = self.classes.separated(around, at, least);
-                self.digits(around, start..end, found);
-                done = end.min(at + self.longest);
-                // More of it may be escaped.
-                if level < LEVELS {
-                    self.run_undone(text, at, 0, (reading, level), found);
-                }
-            }
+            done = match self.walk(text, at) {
+                Walked::Sample(end) => known(end),
+                Walked::Nothing(end) => end,
+            };
         };
         while let Some(block) = text.get(from..from + every * 7 + 8) {
             let mut any = 0;
@@ -67,21 +75,24 @@ impl Scanner {
         (from..text.len()).step_by(every).for_each(look);
     }
 
-    /// Reads hexadecimal bytes with separators from the middle of one on.
+    /// Reads hexadecimal bytes with separators from the middle of one on, for as long as every
+    /// group may be part of a key. If many digits are, it reads on to the end, so that no digit is
+    /// read often.
     fn walk(&self, text: &[u8], from: usize) -> Walked {
         let mut digits = Digits::new(self);
         let (mut at, mut group, mut high) = (from, from, 0);
         // Whether the bytes that begin at the group's first or second digit may stand in a key. The
         // first group may begin within a byte.
         let mut fits = [true, true];
-        loop {
+        let mut few = FEW;
+        while few > 0 {
             let digit = text.get(at).copied().unwrap_or_default();
             let low = HEX[usize::from(digit)];
             let prefix = digit == b'0' && matches!(text.get(at + 1), Some(b'x' | b'X'));
             if low > 15 || prefix {
                 let gap = self.classes.gap(text, at);
                 if !fits[(at - group) & 1] || gap == 0 || gap > GAP {
-                    break;
+                    return Walked::Nothing(group);
                 }
                 at += gap;
                 (group, fits) = (at, [true, false]);
@@ -90,16 +101,29 @@ impl Scanner {
             if at > group {
                 fits[(at - group - 1) & 1] &= self.stands[usize::from(high << 4 | low)];
             }
+            at += 1;
             if digits.push(self, digit) {
-                return Walked { known: true, end: at };
+                return Walked::Sample(at);
             }
             if !fits[0] && !fits[1] {
-                break;
+                return Walked::Nothing(group);
             }
             high = low;
-            at += 1;
+            few -= 1;
         }
-        Walked { known: false, end: group.max(at.saturating_sub(self.longest)) }
+        loop {
+            match text.get(at) {
+                Some(b'0') if matches!(text.get(at + 1), Some(b'x' | b'X')) => at += 2,
+                Some(digit) if HEX[usize::from(*digit)] < 16 => {
+                    at += 1;
+                    if digits.push(self, *digit) {
+                        return Walked::Sample(at);
+                    }
+                }
+                Some(other) if self.classes.is_among(*other) => at += 1,
+                _ => return Walked::Nothing(at),
+            }
+        }
     }
 
     /// Extracts the hexadecimal digits alone.

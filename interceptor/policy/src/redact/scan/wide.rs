@@ -4,11 +4,12 @@
 
 use std::ops::Range;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::Scanner;
 use super::escape::Decoded;
 use super::find::Match;
+use super::layers::Layers;
 use super::run::count_back;
 
 const EVEN: u64 = u64::MAX / 0xffff * 0xff;
@@ -18,6 +19,7 @@ impl Scanner {
     pub(super) fn wide(&self, text: &[u8], found: &mut Vec<Match>) {
         let every = self.wide_every;
         let (mut from, mut done) = (0, 0);
+        let mut layers = Layers::default();
         let mut look = |at: usize| {
             let window = text.get(at..).and_then(|rest| rest.first_chunk());
             if at < done || !window.is_some_and(looks_wide) {
@@ -25,7 +27,7 @@ impl Scanner {
             }
             let run = run_through(text, at, done);
             done = run.end.max(at + 1);
-            self.run(text, run, found);
+            self.run(text, run, &mut layers, found);
         };
         while let Some(block) = text.get(from..from + every * 7 + 8) {
             let mut any = false;
@@ -41,15 +43,28 @@ impl Scanner {
         (from..text.len()).step_by(every).for_each(look);
     }
 
-    fn run(&self, text: &[u8], run: Range<usize>, found: &mut Vec<Match>) {
-        if run.len() / 2 + 1 < self.shortest {
+    fn run(&self, text: &[u8], run: Range<usize>, layers: &mut Layers, found: &mut Vec<Match>) {
+        let mut rest = run.start + usize::from(text[run.start] == 0)..run.end;
+        // In pieces that overlap by the longest spelling, so that one that shows something costs
+        // little more than the others.
+        while rest.len().div_ceil(2) >= self.shortest {
+            let part = rest.start..rest.end.min(rest.start + 4 * self.most);
+            self.part(text, part.clone(), layers, found);
+            rest.start = if part.end == rest.end { rest.end } else { part.end - 2 * self.longest };
+        }
+    }
+
+    /// Searches a part that begins with a character and has a NUL behind each.
+    fn part(&self, text: &[u8], part: Range<usize>, layers: &mut Layers, found: &mut Vec<Match>) {
+        let mut narrow: Vec<u8> = text[part.clone()].iter().step_by(2).copied().collect();
+        if !self.shows(&narrow, layers) {
             return;
         }
+        narrow.zeroize();
+        layers.wipe();
         let mut narrow = Decoded::default();
-        for at in run {
-            if text[at] != 0 {
-                narrow.push(text[at], at, at + 1);
-            }
+        for at in part.step_by(2) {
+            narrow.push(text[at], at, at + 1);
         }
         let mut inner = Vec::new();
         self.narrow(&narrow.bytes, &mut inner);
