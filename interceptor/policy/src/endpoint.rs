@@ -29,17 +29,17 @@ impl EndpointRule {
 }
 
 /// Index of a rule in [`Endpoints::rules`].
-type Index = u32;
+type EndpointIndex = u32;
 
 /// The rules that end at one node, by method.
 #[derive(Clone, Debug, Default)]
 struct Methods {
-    any: Option<Index>,
-    each: HashMap<String, Index>,
+    any: Option<EndpointIndex>,
+    each: HashMap<String, EndpointIndex>,
 }
 
 impl Methods {
-    fn add(&mut self, methods: &[String], index: Index) {
+    fn add(&mut self, methods: &[String], index: EndpointIndex) {
         if methods.is_empty() {
             self.any.get_or_insert(index);
         }
@@ -48,14 +48,14 @@ impl Methods {
         }
     }
 
-    fn at(&self, method: &str) -> Option<Index> {
+    fn at(&self, method: &str) -> Option<EndpointIndex> {
         match (self.any, self.each.get(method).copied()) {
             (Some(any), Some(each)) => Some(any.min(each)),
             (any, each) => any.or(each),
         }
     }
 
-    fn first(&self) -> Option<Index> {
+    fn first(&self) -> Option<EndpointIndex> {
         self.any.into_iter().chain(self.each.values().copied()).min()
     }
 }
@@ -120,7 +120,7 @@ impl<V> Globs<V> {
 
 /// A node of the tree.
 #[derive(Clone, Debug, Default)]
-struct Node {
+struct Branch {
     literals: HashMap<Box<str>, usize>,
     star: Option<usize>,
     globs: Globs<usize>,
@@ -130,18 +130,18 @@ struct Node {
     below: Methods,
     deep: Globs<Methods>,
     /// The first rule at or below this node.
-    first: Option<Index>,
+    first: Option<EndpointIndex>,
 }
 
 /// The result of a walk.
 #[derive(Clone, Copy, Debug, Default)]
 struct WalkResult {
     /// The first rule whose path and method match.
-    rule: Option<Index>,
+    rule: Option<EndpointIndex>,
     /// The first rule whose path matches.
-    path: Option<Index>,
+    path: Option<EndpointIndex>,
     /// The first rule at the deepest node reached, and its depth.
-    deepest: Option<(usize, Index)>,
+    deepest: Option<(usize, EndpointIndex)>,
 }
 
 /// The rules' verdict on a method and a path.
@@ -159,21 +159,21 @@ pub(super) enum Outcome<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Endpoints {
     rules: Vec<EndpointRule>,
-    nodes: Vec<Node>,
+    nodes: Vec<Branch>,
 }
 
 impl Endpoints {
     pub(super) fn new(rules: Vec<EndpointRule>) -> Endpoints {
-        let mut endpoints = Endpoints { rules: Vec::new(), nodes: vec![Node::default()] };
+        let mut endpoints = Endpoints { rules: Vec::new(), nodes: vec![Branch::default()] };
         for (index, rule) in rules.iter().enumerate() {
             // A document of 1 MiB cannot hold more rules than this can count.
-            endpoints.insert(Index::try_from(index).unwrap_or(Index::MAX), rule);
+            endpoints.insert(EndpointIndex::try_from(index).unwrap_or(EndpointIndex::MAX), rule);
         }
         endpoints.rules = rules;
         endpoints
     }
 
-    fn insert(&mut self, index: Index, rule: &EndpointRule) {
+    fn insert(&mut self, index: EndpointIndex, rule: &EndpointRule) {
         let mut at = 0;
         self.nodes[at].first.get_or_insert(index);
         for segment in &rule.pattern.segments {
@@ -185,7 +185,7 @@ impl Endpoints {
                 Segment::Glob(glob) => *node.globs.entry(glob, || fresh),
             };
             if at == fresh {
-                self.nodes.push(Node { first: Some(index), ..Node::default() });
+                self.nodes.push(Branch { first: Some(index), ..Branch::default() });
             }
         }
         let node = &mut self.nodes[at];
@@ -203,7 +203,7 @@ impl Endpoints {
     pub(super) fn judge(&self, method: &str, path: &CanonicalPath) -> Outcome<'_> {
         let mut found = WalkResult::default();
         self.walk(0, Some(&path.as_str()[1..]), 0, method, &mut found);
-        let rule = |index: Index| &self.rules[index as usize];
+        let rule = |index: EndpointIndex| &self.rules[index as usize];
         match found {
             WalkResult { rule: Some(index), .. } => Outcome::Permitted(rule(index)),
             WalkResult { path: Some(index), .. } => Outcome::Method(rule(index)),
@@ -221,7 +221,7 @@ impl Endpoints {
     /// one.
     pub(super) fn shadow(&self, index: usize) -> Option<&EndpointRule> {
         let rule = self.rules.get(index)?;
-        let mut shadows: Vec<Option<Index>> =
+        let mut shadows: Vec<Option<EndpointIndex>> =
             if rule.methods.is_empty() { vec![None] } else { vec![None; rule.methods.len()] };
         let mut take = |methods: &Methods| {
             for (position, shadow) in shadows.iter_mut().enumerate() {
@@ -231,7 +231,8 @@ impl Endpoints {
             }
         };
         self.covering(0, &rule.pattern, 0, &mut take);
-        let last = shadows.into_iter().collect::<Option<Vec<Index>>>()?.into_iter().max()?;
+        let last =
+            shadows.into_iter().collect::<Option<Vec<EndpointIndex>>>()?.into_iter().max()?;
         self.rules.get(last as usize)
     }
 
@@ -335,7 +336,7 @@ impl WalkResult {
     }
 }
 
-fn lower(known: &mut Option<Index>, index: Option<Index>) {
+fn lower(known: &mut Option<EndpointIndex>, index: Option<EndpointIndex>) {
     if let Some(index) = index {
         *known = Some(known.map_or(index, |known| known.min(index)));
     }

@@ -22,17 +22,17 @@ use super::host_map::HostMap;
 use super::network_rule::{NetworkRule, Target};
 
 /// Index of a rule in [`RuleSet::rules`].
-type Index = u32;
+type RuleIndex = u32;
 
 /// The rules for one target: the first for every port, and the first for each port.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
-    any: Option<Index>,
-    each: HashMap<u16, Index>,
+    any: Option<RuleIndex>,
+    each: HashMap<u16, RuleIndex>,
 }
 
 impl Ports {
-    fn add(&mut self, port: Option<u16>, index: Index) {
+    fn add(&mut self, port: Option<u16>, index: RuleIndex) {
         match port {
             None => {
                 self.any.get_or_insert(index);
@@ -43,14 +43,14 @@ impl Ports {
         }
     }
 
-    fn at(&self, port: u16) -> Option<Index> {
+    fn at(&self, port: u16) -> Option<RuleIndex> {
         match (self.any, self.each.get(&port).copied()) {
             (Some(any), Some(each)) => Some(any.min(each)),
             (any, each) => any.or(each),
         }
     }
 
-    fn first(&self) -> Option<Index> {
+    fn first(&self) -> Option<RuleIndex> {
         self.any.into_iter().chain(self.each.values().copied()).min()
     }
 }
@@ -65,7 +65,7 @@ pub(super) struct RuleSet {
 impl RuleSet {
     pub(super) fn add(&mut self, parsed: NetworkRule, rule: Arc<Rule>) {
         // A document of 1 MiB cannot hold more rules than this can count.
-        let index = Index::try_from(self.rules.len()).unwrap_or(Index::MAX);
+        let index = RuleIndex::try_from(self.rules.len()).unwrap_or(RuleIndex::MAX);
         self.map.entry(&parsed.target).add(parsed.port, index);
         self.rules.push((parsed, rule));
     }
@@ -78,7 +78,7 @@ impl RuleSet {
         self.rules.is_empty()
     }
 
-    fn rule(&self, index: Index) -> &Arc<Rule> {
+    fn rule(&self, index: RuleIndex) -> &Arc<Rule> {
         &self.rules[index as usize].1
     }
 
@@ -109,7 +109,7 @@ impl RuleSet {
         matching: impl FnOnce(&mut dyn FnMut(&'a Ports)),
         port: u16,
     ) -> Option<&'a Arc<Rule>> {
-        let mut lowest: Option<Index> = None;
+        let mut lowest: Option<RuleIndex> = None;
         matching(&mut |ports: &Ports| {
             if let Some(index) = ports.at(port) {
                 lowest = Some(lowest.map_or(index, |known| known.min(index)));
@@ -126,7 +126,7 @@ impl RuleSet {
 
     /// A rule that matches the host at another port.
     pub(super) fn at_any_port(&self, host: &Host) -> Option<&(NetworkRule, Arc<Rule>)> {
-        let mut lowest: Option<Index> = None;
+        let mut lowest: Option<RuleIndex> = None;
         self.map.matching(host, |ports| {
             if let Some(index) = ports.first() {
                 lowest = Some(lowest.map_or(index, |known| known.min(index)));

@@ -115,14 +115,14 @@ fn behind<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
 pub struct Messages {
     scrub: Scrub,
     seam: Seam,
-    at: At,
+    at: Awaited,
     keeps_length: bool,
     /// The number of keys cut by the end of a message.
     over_ends: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum At {
+enum Awaited {
     /// This many bytes of the prefix have arrived.
     Prefix([u8; PREFIX], usize),
     /// This many bytes of the message are still to come.
@@ -136,7 +136,7 @@ impl Messages {
         Messages {
             scrub: Scrub::new(Arc::clone(scanner)),
             seam: Seam::new(Arc::clone(scanner)),
-            at: At::Prefix([0; PREFIX], 0),
+            at: Awaited::Prefix([0; PREFIX], 0),
             keeps_length: scanner.keeps_length(),
             over_ends: 0,
         }
@@ -146,12 +146,12 @@ impl Messages {
         let mut out = Vec::new();
         while !chunk.is_empty() {
             match self.at {
-                At::Text => out.push(self.scrub.push(std::mem::take(&mut chunk))),
-                At::Prefix(_, 0) if chunk[0] & !TRAILERS == COMPRESSED => {
+                Awaited::Text => out.push(self.scrub.push(std::mem::take(&mut chunk))),
+                Awaited::Prefix(_, 0) if chunk[0] & !TRAILERS == COMPRESSED => {
                     return Err(MessageError::Compressed);
                 }
-                At::Prefix(_, 0) if chunk[0] & !TRAILERS != 0 => self.at = At::Text,
-                At::Prefix(mut prefix, there) => {
+                Awaited::Prefix(_, 0) if chunk[0] & !TRAILERS != 0 => self.at = Awaited::Text,
+                Awaited::Prefix(mut prefix, there) => {
                     let part = chunk.split_to(chunk.len().min(PREFIX - there));
                     let filled = there + part.len();
                     prefix[there..filled].copy_from_slice(&part);
@@ -161,10 +161,10 @@ impl Messages {
                             let [_, length @ ..] = prefix;
                             self.message(u32::from_be_bytes(length))
                         }
-                        filled => At::Prefix(prefix, filled),
+                        filled => Awaited::Prefix(prefix, filled),
                     };
                 }
-                At::Message(left) => {
+                Awaited::Message(left) => {
                     let part = chunk
                         .split_to(chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                     let left = left - u32::try_from(part.len()).unwrap_or(left);
@@ -191,12 +191,12 @@ impl Messages {
     }
 
     /// The state with this many bytes of a message still to come.
-    fn message(&mut self, left: u32) -> At {
+    fn message(&mut self, left: u32) -> Awaited {
         if left > 0 {
-            return At::Message(left);
+            return Awaited::Message(left);
         }
         self.seam.end();
-        At::Prefix([0; PREFIX], 0)
+        Awaited::Prefix([0; PREFIX], 0)
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Frames {
     seam: Seam,
     /// The same for control frames, which may come between the frames of a message.
     controls: Seam,
-    at: At,
+    at: Pending,
     /// The message in progress.
     message: Option<Message>,
     out: BytesMut,
@@ -50,7 +50,7 @@ struct Message {
 }
 
 #[derive(Debug)]
-enum At {
+enum Pending {
     /// The header, as far as it has arrived.
     Header([u8; LONGEST_HEADER], usize),
     /// This many payload bytes of a message's last frame are still to come; its header has passed.
@@ -75,7 +75,7 @@ impl Frames {
             scrub: Scrub::new(Arc::clone(scanner)),
             seam: Seam::new(Arc::clone(scanner)),
             controls: Seam::new(Arc::clone(scanner)),
-            at: At::Header([0; LONGEST_HEADER], 0),
+            at: Pending::Header([0; LONGEST_HEADER], 0),
             message: None,
             out: BytesMut::new(),
         }
@@ -85,28 +85,28 @@ impl Frames {
     pub(crate) fn push(&mut self, mut chunk: Bytes) -> Result<Bytes, Ended> {
         while !chunk.is_empty() {
             match &mut self.at {
-                At::Header(bytes, there) => {
+                Pending::Header(bytes, there) => {
                     bytes[*there] = chunk.split_to(1)[0];
                     *there += 1;
                     if let Some(header) = header(&bytes[..*there])? {
                         self.begin(header)?;
                     }
                 }
-                At::Last(left) => {
+                Pending::Last(left) => {
                     let part = take(&mut chunk, left);
                     let over = *left == 0;
                     self.payload(part, over)?;
                 }
-                At::Part(left) => {
+                Pending::Part(left) => {
                     let part = take(&mut chunk, left);
                     let over = *left == 0;
                     let passed = self.searched(part)?;
                     self.fragment(&passed);
                     if over {
-                        self.at = At::Header([0; LONGEST_HEADER], 0);
+                        self.at = Pending::Header([0; LONGEST_HEADER], 0);
                     }
                 }
-                At::Control { length, payload, .. } => {
+                Pending::Control { length, payload, .. } => {
                     let missing = length.saturating_sub(payload.len()).min(chunk.len());
                     payload.extend_from_slice(&chunk.split_to(missing));
                     if payload.len() == *length {
@@ -130,7 +130,7 @@ impl Frames {
             return Err(Ended::Key);
         }
         match self.at {
-            At::Last(_) => self.out.extend_from_slice(&held),
+            Pending::Last(_) => self.out.extend_from_slice(&held),
             _ => self.fragment(&held),
         }
         Ok(self.out.split().freeze())
@@ -142,7 +142,7 @@ impl Frames {
         if opcode & 0x8 != 0 {
             // `header` has checked that it is short.
             let length = usize::try_from(length).unwrap_or(LONGEST_CONTROL).min(LONGEST_CONTROL);
-            self.at = At::Control { opcode, length, payload: BytesMut::with_capacity(length) };
+            self.at = Pending::Control { opcode, length, payload: BytesMut::with_capacity(length) };
             return if length == 0 { self.control() } else { Ok(()) };
         }
         let message = match (self.message, opcode) {
@@ -155,8 +155,11 @@ impl Frames {
         };
         if !last {
             self.message = Some(message);
-            self.at =
-                if length == 0 { At::Header([0; LONGEST_HEADER], 0) } else { At::Part(length) };
+            self.at = if length == 0 {
+                Pending::Header([0; LONGEST_HEADER], 0)
+            } else {
+                Pending::Part(length)
+            };
             return Ok(());
         }
         self.message = None;
@@ -165,7 +168,7 @@ impl Frames {
         let whole = whole.ok_or(Ended::Broken("has an invalid length"))?;
         let opcode = if message.begun { CONTINUATION } else { message.opcode };
         put_header(&mut self.out, FIN | opcode, whole);
-        self.at = At::Last(length);
+        self.at = Pending::Last(length);
         if length == 0 { self.payload(Bytes::new(), true) } else { Ok(()) }
     }
 
@@ -177,7 +180,7 @@ impl Frames {
             let held = self.scrub.boundary();
             self.out.extend_from_slice(&held);
             self.seam.end();
-            self.at = At::Header([0; LONGEST_HEADER], 0);
+            self.at = Pending::Header([0; LONGEST_HEADER], 0);
             self.checked()?;
         }
         Ok(())
@@ -207,8 +210,8 @@ impl Frames {
 
     /// Handles a complete control frame.
     fn control(&mut self) -> Result<(), Ended> {
-        let at = std::mem::replace(&mut self.at, At::Header([0; LONGEST_HEADER], 0));
-        let At::Control { opcode, payload, .. } = at else { return Ok(()) };
+        let at = std::mem::replace(&mut self.at, Pending::Header([0; LONGEST_HEADER], 0));
+        let Pending::Control { opcode, payload, .. } = at else { return Ok(()) };
         let over_ends = self.controls.completes(&payload);
         self.controls.end();
         if over_ends || self.scanner.replace(&payload).is_some() {

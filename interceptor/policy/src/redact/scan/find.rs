@@ -141,10 +141,10 @@ impl Scanner {
                 break;
             }
             let rest = text.get(here..).unwrap_or_default();
-            let literal = rest.first().is_some_and(|byte| pattern.kind.same(*byte, *expected));
+            let literal = rest.first().is_some_and(|byte| pattern.encoding.same(*byte, *expected));
             here += match read(rest, Reading::All) {
                 _ if literal => 1,
-                Some((byte, length)) if pattern.kind.same(byte, *expected) => length,
+                Some((byte, length)) if pattern.encoding.same(byte, *expected) => length,
                 _ => return false,
             };
         }
@@ -178,19 +178,19 @@ impl Scanner {
 
     /// The match whose character `offset` is at `at`.
     fn around(&self, text: &[u8], at: usize, pattern: usize, offset: usize) -> Option<Match> {
-        let (find, kind) = (&self.patterns[pattern].find[..], self.patterns[pattern].kind);
+        let (find, encoding) = (&self.patterns[pattern].find[..], self.patterns[pattern].encoding);
         let start = at.checked_sub(offset);
-        if let Some(start) = start.filter(|start| kind.begins(&text[*start..], find)) {
+        if let Some(start) = start.filter(|start| encoding.begins(&text[*start..], find)) {
             return Some(Match { start, end: start + find.len(), pattern, spans: None });
         }
-        let same = |pair: &(&u8, &u8)| kind.same(*pair.0, *pair.1);
+        let same = |pair: &(&u8, &u8)| encoding.same(*pair.0, *pair.1);
         let stands = |at: usize, index: usize| {
-            text.get(at).is_some_and(|byte| kind.same(*byte, find[index]))
+            text.get(at).is_some_and(|byte| encoding.same(*byte, find[index]))
         };
         let behind = text[at..].iter().zip(&find[offset..]).take_while(same).count();
         let before =
             text[..at].iter().rev().zip(find[..offset].iter().rev()).take_while(same).count();
-        if !kind.wraps() || before + behind < self.grams.reach() {
+        if !encoding.wraps() || before + behind < self.grams.reach() {
             return None;
         }
         let mut places = vec![0; find.len()];

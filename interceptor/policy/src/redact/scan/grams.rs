@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use zeroize::Zeroizing;
 
-use super::pattern::{Kind, Pattern};
+use super::pattern::{Encoding, Pattern};
 
 /// The number of samples tested before a branch.
 const BLOCK: usize = 8;
@@ -74,13 +74,13 @@ impl Grams {
     pub(super) fn new(patterns: &[Pattern]) -> Grams {
         let piece = |pattern: &Pattern| {
             let length = pattern.find.len();
-            if pattern.kind.wraps() { length.div_ceil(2) } else { length }
+            if pattern.encoding.wraps() { length.div_ceil(2) } else { length }
         };
         let reach = patterns.iter().map(piece).min().unwrap_or(LINE).clamp(1, LINE);
         let width = (reach / 2).clamp(1, 8);
         let mut samples = Vec::new();
         for (pattern, number) in patterns.iter().zip(0..) {
-            let stretch = if pattern.kind.wraps() { 2 * reach - 1 } else { reach };
+            let stretch = if pattern.encoding.wraps() { 2 * reach - 1 } else { reach };
             let from = pattern.find.len().saturating_sub(stretch);
             spellings(pattern, from, width, |gram, offset, skip| {
                 samples.push((gram, number, offset, skip))
@@ -232,7 +232,7 @@ fn spellings(
 ) {
     let literals = |at: usize| pattern.find[at..].first_chunk::<1>();
     let ways = |at: usize| -> Vec<&[u8]> {
-        let usual = if pattern.kind == Kind::Wide { &[] } else { spelt(pattern.find[at]) };
+        let usual = if pattern.encoding == Encoding::Wide { &[] } else { spelt(pattern.find[at]) };
         if usual.is_empty() {
             literals(at).into_iter().map(|one| &one[..]).collect()
         } else {

@@ -40,7 +40,7 @@ pub use self::escape::{Reading, may_escape, unescape};
 use self::escaped::words_in;
 use self::find::Match;
 use self::grams::Grams;
-use self::pattern::{Kind, Pattern, forms};
+use self::pattern::{Encoding, Pattern, forms};
 use self::run::{Classes, usual};
 
 /// How many layers of escapes are undone.
@@ -96,7 +96,7 @@ impl Scanner {
         }
         for (key, placeholder) in keys {
             let new = forms(key, placeholder);
-            for form in new.iter().filter(|form| form.kind != Kind::Wide) {
+            for form in new.iter().filter(|form| form.encoding != Encoding::Wide) {
                 let lower = Zeroizing::new(form.find.to_ascii_lowercase());
                 if !lowered.contains(&lower) {
                     lowered.push(lower);

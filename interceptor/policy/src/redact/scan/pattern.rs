@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 
 type Text = Zeroizing<Vec<u8>>;
 
-/// The kind of a spelling, which decides what may stand between its characters.
+/// How a spelling is encoded, which decides what may stand between its characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Encoding {
     /// The key itself.
     Literal,
     /// UTF-16: its characters with a NUL between each two, which both byte orders contain.
@@ -27,21 +27,21 @@ pub enum Kind {
     Hexadecimal,
 }
 
-impl Kind {
+impl Encoding {
     /// Whether encoders wrap it.
     pub fn wraps(self) -> bool {
-        matches!(self, Kind::Base64 | Kind::Hexadecimal)
+        matches!(self, Encoding::Base64 | Encoding::Hexadecimal)
     }
 
     /// Whether `byte` in a text matches the character `expected` of a spelling.
     pub fn same(self, byte: u8, expected: u8) -> bool {
-        byte == expected || (self == Kind::Hexadecimal && byte.eq_ignore_ascii_case(&expected))
+        byte == expected || (self == Encoding::Hexadecimal && byte.eq_ignore_ascii_case(&expected))
     }
 
     /// Whether `text` begins with this spelling.
     pub fn begins(self, text: &[u8], find: &[u8]) -> bool {
         match self {
-            Kind::Hexadecimal => {
+            Encoding::Hexadecimal => {
                 text.get(..find.len()).is_some_and(|text| text.eq_ignore_ascii_case(find))
             }
             _ => text.starts_with(find),
@@ -55,15 +55,15 @@ pub struct Pattern {
     pub find: Text,
     /// The same spelling of the placeholder; of the same length if the two themselves are.
     pub replacement: Text,
-    /// The kind of spelling.
-    pub kind: Kind,
+    /// How it is encoded.
+    pub encoding: Encoding,
 }
 
 impl Pattern {
     /// The replacement for `raw`, a match, in upper case if `raw` is upper-case hexadecimal.
     pub fn replacement(&self, raw: &[u8]) -> Cow<'_, [u8]> {
         let upper = |byte: &u8| matches!(byte, b'A'..=b'F');
-        if self.kind == Kind::Hexadecimal && raw.iter().any(upper) {
+        if self.encoding == Encoding::Hexadecimal && raw.iter().any(upper) {
             return Cow::Owned(self.replacement.to_ascii_uppercase());
         }
         Cow::Borrowed(&self.replacement)
@@ -74,13 +74,13 @@ impl Pattern {
 /// first, without duplicates.
 pub fn forms(key: &[u8], placeholder: &[u8]) -> Vec<Pattern> {
     let mut found: Vec<Pattern> = Vec::new();
-    let mut add = |kind, find: Text, replacement: Text| {
+    let mut add = |encoding, find: Text, replacement: Text| {
         if !find.is_empty() && found.iter().all(|known| *known.find != *find) {
-            found.push(Pattern { find, replacement, kind });
+            found.push(Pattern { find, replacement, encoding });
         }
     };
     let plain = |text: &[u8]| Zeroizing::new(text.to_vec());
-    add(Kind::Literal, plain(key), plain(placeholder));
+    add(Encoding::Literal, plain(key), plain(placeholder));
     let mut inner = vec![(plain(key), plain(placeholder)), (wide(key), wide(placeholder))];
     let percents = [(UPPER, &b"-._~"[..]), (LOWER, b"-._~"), (UPPER, b"-._")];
     let percents = percents.map(|(digits, kept)| percent(key, digits, kept));
@@ -96,12 +96,12 @@ pub fn forms(key: &[u8], placeholder: &[u8]) -> Vec<Pattern> {
         for encoder in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
             for alignment in 0..3 {
                 let encode = |text| base64_inside(&encoder, alignment, text);
-                add(Kind::Base64, encode(key), encode(placeholder));
+                add(Encoding::Base64, encode(key), encode(placeholder));
             }
         }
     }
-    add(Kind::Hexadecimal, hexadecimal(key), hexadecimal(placeholder));
-    add(Kind::Wide, wide(key), wide(placeholder));
+    add(Encoding::Hexadecimal, hexadecimal(key), hexadecimal(placeholder));
+    add(Encoding::Wide, wide(key), wide(placeholder));
     found
 }
 

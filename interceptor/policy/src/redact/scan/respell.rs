@@ -11,7 +11,7 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::escape::{Reading, may_escape, unescape};
-use super::pattern::{Kind, Pattern};
+use super::pattern::{Encoding, Pattern};
 use super::wide;
 
 /// Appends to `out` the replacement for a match whose characters are at `spans` of `text`.
@@ -44,7 +44,9 @@ pub(super) fn write(out: &mut Vec<u8>, text: &[u8], spans: &[Range<usize>], patt
             Some(escape) => out.extend_from_slice(&escape),
             // A different base64 character (`\/`) does no harm to the text after it; an additional
             // one would.
-            None if pattern.kind == Kind::Base64 && raw.len() == 2 => out.extend_from_slice(raw),
+            None if pattern.encoding == Encoding::Base64 && raw.len() == 2 => {
+                out.extend_from_slice(raw)
+            }
             None => {
                 out.push(*byte);
                 spare += raw.len() - 1;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::escape::{Decoded, HEX, Reading};
 use super::find::Match;
-use super::pattern::Kind;
+use super::pattern::Encoding;
 use super::run::{LONGEST_SEPARATOR, is_separator};
 use super::{LEVELS, Scanner};
 
@@ -148,7 +148,7 @@ impl Scanner {
         }
         let mut inner = Vec::new();
         self.plain(&digits.bytes, Reading::All, LEVELS, &mut inner);
-        inner.retain(|hit| self.patterns[hit.pattern].kind == Kind::Hexadecimal);
+        inner.retain(|hit| self.patterns[hit.pattern].encoding == Encoding::Hexadecimal);
         let outer = inner.into_iter().map(|hit| hit.outside(&digits, 0));
         found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
     }
