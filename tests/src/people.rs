@@ -107,6 +107,13 @@ impl Account {
         groups
     }
 
+    /// Makes the user a member of another user's supplementary group too.
+    #[track_caller]
+    pub fn join(&self, other: &Account) {
+        let _changing = database();
+        run("usermod", &["-aG", &other.group, &self.name]);
+    }
+
     /// Makes a directory of the user's, and those above it, below the home.
     pub fn directory(&self, below: &Path) -> PathBuf {
         let path = self.home.join(below);

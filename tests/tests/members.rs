@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use interceptor_tests::daemon::Daemon;
 use interceptor_tests::host::on_a_host;
@@ -301,11 +301,7 @@ fn a_run_ends_with_the_daemon_and_what_the_daemon_is_for_is_said() {
         running.arg(&program).args(["run", "--daemon"]).arg(&socket);
         running.args(["--profile", "unrestricted", "--", "sh", "-c"]);
         running.arg("trap '' TERM; echo ready; while :; do sleep 1; done");
-        let mut running = running
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(running.stdout.as_mut().unwrap(), &mut ready).unwrap();
         daemon.running().signal(Signal::SIGTERM);
@@ -365,4 +361,30 @@ echo '-- end'
     assert!(again.contains("600 root root /run/interceptor/control.sock"), "{said}");
     assert_eq!(after("run"), "reader");
     assert!(after("uninstall").contains("removed the group interceptor"), "{said}");
+}
+
+#[test]
+fn a_members_sandbox_goes_on_over_a_takeover_and_new_ones_are_the_next_daemons() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let access = json!([{ "group": account.group(), "own_policies": true }]);
+        let first = daemon(lab, &account, &access);
+        let mut running = account.shell("exec \"$@\"", &[]);
+        running.arg(binary("interceptor")).args(["run", "--daemon"]).arg(first.members());
+        running.args(["--profile", "unrestricted", "--", "sh", "-c", "echo ready; read x; exit 7"]);
+        running.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = running.spawn().unwrap();
+        std::io::Read::read_exact(running.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+        let config = lab.directory().join("daemon-access.json");
+        let second = lab.daemon().quiet_log().control(first.control().to_owned());
+        let second = second.option("--takeover").option("--config").option(config).start();
+        let words = ["--profile", "unrestricted", "--", "true"];
+        out(&run(&account, &second, &words));
+        assert!(running.try_wait().unwrap().is_none(), "it goes on");
+        drop(running.stdin.take());
+        assert_eq!(running.wait().unwrap().code(), Some(7));
+        first.finish();
+        out(&run(&account, &second, &words));
+        second.finish();
+    });
 }

@@ -1,4 +1,5 @@
-//! The README from its first command to a refusal, as a newcomer types it, on a host of its own.
+//! The README from its first command to a refusal, as a newcomer types it, on a host of its own:
+//! an ordinary user, for whom the daemon makes the sandbox.
 
 use interceptor_tests::host::{after, blocks, on_a_host};
 
@@ -22,10 +23,19 @@ fn the_commands_of_the_readme_show_its_refusal() {
         .collect();
     let policy = blocks("README.md", "One policy, one refusal").join("\n");
     assert!(install.len() >= 2 && policy.contains("interceptor run"), "{install:?} {policy}");
-    let script = format!(
-        "{}\nexport OPENAI_API_KEY=sk-CANARY-0123456789abcdef\ncat > my_agent.py \
+    let reader = format!(
+        "export OPENAI_API_KEY=sk-CANARY-0123456789abcdef\ncat > my_agent.py \
          <<'AGENT'\n{AGENT}\nAGENT\necho '-- refusal'\n{policy}\necho '-- records'\ncat \
-         audit.jsonl\necho '-- end'",
+         audit.jsonl\necho '-- end'"
+    );
+    // No systemd runs here, so the daemon is started as `install daemon` says.
+    let script = format!(
+        "useradd -M reader; export USER=reader SUDO_USER=reader; {}\n\
+         interceptor serve -q --json --config /etc/interceptor/config.json > said & daemon=$!\n\
+         until grep -q control said; do sleep 0.05; done; chown -R reader .\n\
+         cat > reader.sh <<'READER'\n{reader}\nREADER\n\
+         setpriv --reuid=reader --regid=reader --init-groups env HOME=$PWD sh -e reader.sh\n\
+         kill $daemon; wait $daemon",
         install.join("\n")
     );
     let (success, text) = on_a_host(&script);

@@ -150,6 +150,9 @@ pub fn main() -> ExitCode {
     if std::env::args_os().skip(1).eq([sandbox_init::NAME]) {
         return sandbox_init::start();
     }
+    if std::env::args_os().skip(1).eq([members::supervisor::NAME]) {
+        return members::supervisor::start();
+    }
     completions::answer(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -29,10 +29,12 @@ use crate::sandbox::signals::Signals;
 use crate::sandbox::user::{UserIdentity, user_namespaces};
 use crate::seam::SELF_TEST;
 
-/// The slowest steps, begun as early as possible: the kernel verifies the programs, and the
-/// sandbox's first process is moved into its cgroup.
+/// The slowest step, begun as early as possible: the kernel verifies the programs.
+pub(super) struct Loading(Meanwhile<Result<Enforcer, KernelError>>);
+
+/// The two slowest steps: beside [`Loading`], the sandbox's first process is moved into its cgroup.
 pub(super) struct Begun {
-    loading: Meanwhile<Result<Enforcer, KernelError>>,
+    loading: Loading,
     making: Meanwhile<Result<(LaunchedSandbox, Sockets), SandboxError>>,
 }
 
@@ -66,14 +68,26 @@ pub(super) struct Run<'a> {
     pub(super) reachable: Option<Reachable>,
 }
 
-impl Begun {
+impl Loading {
     /// Begins.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(super) fn begin(id: &str, isolated: bool, resources: Resources) -> anyhow::Result<Begun> {
-        let loading = Meanwhile::begin("loading", Enforcer::load)?;
-        let id = id.to_owned();
+    pub(super) fn begin() -> anyhow::Result<Loading> {
+        Meanwhile::begin("loading", Enforcer::load).map(Loading)
+    }
+
+    /// Begins to make the sandbox.
+    ///
+    /// # Errors
+    /// As [`Loading::begin`].
+    pub(super) fn make(
+        self,
+        id: &str,
+        isolated: bool,
+        resources: Resources,
+    ) -> anyhow::Result<Begun> {
+        let (loading, id) = (self, id.to_owned());
         let making =
             Meanwhile::begin("making", move || LaunchedSandbox::make(&id, isolated, &resources))?;
         Ok(Begun { loading, making })
@@ -94,7 +108,7 @@ pub(super) fn perform(
 ) -> anyhow::Result<(i32, Vec<Bounded>)> {
     let Run { plan, identity, rules, open_files, limits, descriptors, signals, .. } = run;
     let (caller, reachable) = (run.caller, run.reachable);
-    let Begun { loading, making } = begun;
+    let Begun { loading: Loading(loading), making } = begun;
     let (mut sandbox, sockets) = match making.end() {
         Ok(made) => made,
         // A process that cannot load programs cannot create a cgroup either; the kernel's error is

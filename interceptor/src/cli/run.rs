@@ -18,7 +18,7 @@ use super::history::{self, History};
 use super::learn::Learning;
 use super::live::{self, LiveOptions, Origin};
 use super::members::{self, Asking, Judged};
-use super::perform::{self, Begun};
+use super::perform::{self, Begun, Loading};
 use super::person::Person;
 use super::plan::{self, Asked, Plan};
 use super::setup::LoadedPolicy;
@@ -164,7 +164,8 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     }
     let (id, isolated) = (history.id()?, net == Net::Isolated);
     let (processes, memory) = (Asked::of(pids_limit), Asked::of(memory));
-    let begin = || Begun::begin(&id, isolated, plan::resources_asked(processes, memory));
+    let resources = plan::resources_asked(processes, memory);
+    let begin = || Loading::begin()?.make(&id, isolated, resources);
     let begun = member.is_none().then(begin).transpose()?;
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let person = Person::invoking()?;

@@ -28,6 +28,10 @@ use crate::sandbox::launch;
 
 /// How many sandboxes one user may have at once.
 const MOST_OF_ONE: usize = 32;
+/// How many sandboxes one user may start at once.
+const BURST: f64 = 32.0;
+/// How many one user may start in a second, on average.
+const RATE: f64 = 10.0;
 /// How many connections are accepted in one turn.
 const ONE_TURN: usize = 64;
 /// The pause after a failed accept, so that the loop does not spin.
@@ -52,7 +56,8 @@ pub fn run(_arguments: MemberDoor) -> anyhow::Result<ExitCode> {
     let listener: Option<OwnedFd> = descriptors.into_iter().next();
     let listener = UnixListener::from(listener.context("the daemon sent no socket")?);
     listener.set_nonblocking(true).context("cannot listen")?;
-    Door { opening, listener: Some(listener), running: HashMap::new() }.keep(&channel)?;
+    Door { opening, listener: Some(listener), running: HashMap::new(), starts: HashMap::new() }
+        .keep(&channel)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,6 +67,8 @@ struct Door {
     listener: Option<UnixListener>,
     /// The processes of sandboxes, with their users.
     running: HashMap<Pid, u32>,
+    /// How many sandboxes users may start, and when that was counted.
+    starts: HashMap<u32, (f64, Instant)>,
 }
 
 impl Door {
@@ -145,6 +152,19 @@ impl Door {
         }
     }
 
+    /// Counts a start, if the user may start one now.
+    fn may_start(&mut self, user: u32) -> bool {
+        let now = Instant::now();
+        let filled = |(left, at): (f64, Instant)| {
+            (left + now.duration_since(at).as_secs_f64() * RATE).min(BURST)
+        };
+        self.starts.retain(|_, start| filled(*start) < BURST);
+        let left = self.starts.get(&user).map_or(BURST, |start| filled(*start));
+        let may = left >= 1.0;
+        self.starts.insert(user, (if may { left - 1.0 } else { left }, now));
+        may
+    }
+
     fn admit(&mut self, connection: UnixStream) {
         let admitted = self.judge(&connection);
         let connection = OwnedFd::from(connection);
@@ -163,7 +183,7 @@ impl Door {
         }
     }
 
-    fn judge(&self, connection: &UnixStream) -> Result<Admitted, String> {
+    fn judge(&mut self, connection: &UnixStream) -> Result<Admitted, String> {
         let uid = peer::user(connection).map_err(|error| error.to_string())?;
         if uid == 0 {
             return Err("root needs no daemon for this".to_owned());
@@ -174,6 +194,9 @@ impl Door {
         }
         if self.running.len() >= self.opening.sandboxes {
             return Err("the daemon has as many sandboxes as it may have".to_owned());
+        }
+        if !self.may_start(uid) {
+            return Err("you start sandboxes faster than the daemon makes them: wait".to_owned());
         }
         let peer::Member { uid, gid, groups, limits, bounds } =
             peer::examine(connection, self.opening.group)?;

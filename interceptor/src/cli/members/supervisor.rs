@@ -26,12 +26,13 @@ use super::judged::{self, Judgement};
 use super::wire::{Admitted, DESCRIPTORS, Event, Log, Request, VERSION, Wanted, Wish, tell};
 use crate::audit::{Audit, AuditOptions};
 use crate::cli::live::Reachable;
-use crate::cli::perform::{self, Begun};
+use crate::cli::perform::{self, Loading};
 use crate::cli::person::Person;
 use crate::cli::plan::{Asked, Plan};
 use crate::fleet::{check_id, without_keys};
 use crate::ipc::SentPath;
 use crate::logging::{self, Format};
+use crate::notice;
 use crate::proxy::{Runtime, RuntimeOptions};
 use crate::sandbox::as_user::AsUser;
 use crate::sandbox::caller::{Ask, Caller};
@@ -53,8 +54,26 @@ const MOST_PATHS: usize = 4096;
 #[derive(Debug, clap::Args)]
 pub struct MemberRun {}
 
+/// What the command is called.
+pub(in crate::cli) const NAME: &str = "member-run";
+
 /// Runs the process.
+///
+/// # Errors
+/// If the daemon does not say for whom.
 pub fn run(_arguments: MemberRun) -> anyhow::Result<ExitCode> {
+    supervise()
+}
+
+/// Runs the process, which has no arguments.
+pub(in crate::cli) fn start() -> ExitCode {
+    supervise().unwrap_or_else(|error| {
+        notice::error(format_args!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn supervise() -> anyhow::Result<ExitCode> {
     let signals = Signals::hold().context("cannot block signals")?;
     // When what accepts connections ends, however it does, so does the sandbox.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("cannot watch the daemon")?;
@@ -67,7 +86,9 @@ pub fn run(_arguments: MemberRun) -> anyhow::Result<ExitCode> {
     let member = Channel::from_descriptor(connection);
     member.set_patience(Some(PATIENCE)).context("cannot set a timeout")?;
     member.set_send_patience(Some(PATIENCE)).context("cannot set a timeout")?;
-    if let Err(error) = serve(&member, &admitted, signals) {
+    // While the member's process reads its policy.
+    let loading = Loading::begin()?;
+    if let Err(error) = serve(&member, &admitted, signals, loading) {
         tell(&member, &Event::Failed(format!("{error:#}")));
     }
     Ok(ExitCode::SUCCESS)
@@ -131,7 +152,12 @@ impl Descriptors {
 }
 
 /// Reads the request, and does what it asks for.
-fn serve(member: &Channel, admitted: &Admitted, signals: Signals) -> anyhow::Result<()> {
+fn serve(
+    member: &Channel,
+    admitted: &Admitted,
+    signals: Signals,
+    loading: Loading,
+) -> anyhow::Result<()> {
     let deadline = Deadline::begin().context("cannot start a thread")?;
     let received = member.receive::<Request>().context("the request cannot be read")?;
     let (request, descriptors) = received.context("there is no request")?;
@@ -153,7 +179,7 @@ fn serve(member: &Channel, admitted: &Admitted, signals: Signals) -> anyhow::Res
     let Judgement { mut rules, own } =
         judged::judge(policy, &admitted.grants, &asked, identity.uid)?;
     rules.hidden.extend(hidden);
-    let begun = Begun::begin(&plan.id, plan.isolated, plan.resources())?;
+    let begun = loading.make(&plan.id, plan.isolated, plan.resources())?;
     take_over(&descriptors)?;
     // Of a policy that the member may not read, the log would tell.
     let log = if own { log } else { Log { filter: "error,interceptor=warn".into(), ..log } };
