@@ -179,7 +179,21 @@ pub fn main() -> ExitCode {
             | Command::MemberDoor(_)
             | Command::MemberRun(_)
     );
-    let outcome = match cli.command {
+    dispatch(cli.command).unwrap_or_else(|error| {
+        if !enforces && error.downcast_ref().is_some_and(reader_is_gone) {
+            return ExitCode::SUCCESS;
+        }
+        match error.downcast_ref::<findings::Invalid>() {
+            Some(invalid) => notice::report(invalid),
+            None => notice::error(format_args!("{error:#}")),
+        }
+        ExitCode::from(failure)
+    })
+}
+
+/// Runs a command.
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),
@@ -206,17 +220,7 @@ pub fn main() -> ExitCode {
         Command::Ctl(arguments) => ctl::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Generate(arguments) => generate::run(arguments, &Cli::command()),
-    };
-    outcome.unwrap_or_else(|error| {
-        if !enforces && error.downcast_ref().is_some_and(reader_is_gone) {
-            return ExitCode::SUCCESS;
-        }
-        match error.downcast_ref::<findings::Invalid>() {
-            Some(invalid) => notice::report(invalid),
-            None => notice::error(format_args!("{error:#}")),
-        }
-        ExitCode::from(failure)
-    })
+    }
 }
 
 #[cfg(test)]

@@ -205,15 +205,8 @@ where
     let connection = Box::pin(
         http2_builder(streams, most_bytes).serve_connection(TokioIo::new(stream), service),
     );
-    // hyper closes the connection without a GOAWAY if no request has arrived yet.
-    let told = async move {
-        tokio::select! {
-            () = drain.cancelled() => {}
-            () = outdated.cancelled() => return,
-        }
-        let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
-    };
-    let (mut told, is_silent) = (Aside::new(told), activity.clone());
+    let mut told = Aside::new(told_to_end(drain, outdated, begun));
+    let is_silent = activity.clone();
     // PING acknowledgements move bytes but prove nothing, and a closed window moves none, so only
     // activity within streams counts. A stream that waits for its origin has its own time limit.
     let mut silent = Aside::new(async move { is_silent.silence(idle).await });
@@ -250,6 +243,21 @@ where
             () = ends => {}
         }
     }
+}
+
+/// Waits until an HTTP/2 connection must say that its requests are the last: another process serves
+/// the sandbox, or its limits are outdated. hyper closes the connection without a GOAWAY if no
+/// request has `begun` yet.
+async fn told_to_end(
+    drain: CancellationToken,
+    outdated: CancellationToken,
+    begun: CancellationToken,
+) {
+    tokio::select! {
+        () = drain.cancelled() => {}
+        () = outdated.cancelled() => return,
+    }
+    let _ = tokio::time::timeout(LAST_REQUEST, begun.cancelled()).await;
 }
 
 /// Waits until the connection must end because the sandbox does or a new policy says so.
