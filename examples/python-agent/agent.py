@@ -1,6 +1,6 @@
 """Asks a model one question. The key in its environment is a placeholder.
 
-    sudo interceptor run --policy ../policies/openai.json -- python3 agent.py
+    interceptor run --policy ../policies/openai.json -- python3 agent.py
 """
 
 import json

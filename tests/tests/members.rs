@@ -77,11 +77,11 @@ fn a_command_sees_what_it_sees_when_typed_alone() {
         fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
         account.directory(Path::new("project/deep"));
         let before = "umask 007; cd project/deep; ulimit -Sn 77; ulimit -Hn 99; ulimit -c 0; ulimit \
-                      -p 3000; ulimit -t 1000; trap '' USR1 HUP; renice -n 3 $$ >/dev/null; \
+                      -p 3000; ulimit -t 1000; trap '' USR1 HUP; renice -n 19 $$ >/dev/null; \
                       PATH=$HOME/tools:$PATH; export PATH LC_TIME=C MY_OWN='a b=c';";
         let alone = account.run(&format!("{before} \"$@\"; exit $?"), &["sh", "-c", SEEN]);
         let alone = out(&alone);
-        let there = ["tools/own-tool", "a b=c", "\n3\n", "77", "99"];
+        let there = ["tools/own-tool", "a b=c", "\n19\n", "77", "99"];
         assert!(there.iter().all(|part| alone.contains(part)), "{alone}");
         let words = ["--profile", "unrestricted", "--", "sh", "-c", SEEN];
         let through = shell(&account, &daemon, before, &words);

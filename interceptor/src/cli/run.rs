@@ -109,16 +109,18 @@ pub struct Run {
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo interceptor run --policy p.json -- my-agent --task fix-the-tests
-  sudo interceptor \
+  interceptor run --policy p.json -- my-agent --task fix-the-tests
+  interceptor \
      run --policy p.json --audit audit.jsonl -- \\
     curl https://api.example.com/v1/models
-  sudo interceptor run --agent claude-code -- claude
-  sudo interceptor run --allow api.example.com --key openai -- my-agent
-  sudo interceptor run --profile unrestricted -- bash  (any public host)
-  sudo interceptor run --nesting --policy p.json -- claude  (has a sandbox)
-  sudo interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
-  sudo interceptor run --learn -- my-agent      (writes interceptor.jsonc)
+  interceptor run --agent claude-code -- claude
+  interceptor run --allow api.example.com --key openai -- my-agent
+  interceptor run --profile unrestricted -- bash  (any public host)
+  interceptor run --nesting --policy p.json -- claude  (has a sandbox)
+  interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
+  interceptor run --learn -- my-agent           (writes interceptor.jsonc)
+
+Without the daemon (see interceptor install), type sudo interceptor run.
 
 Without --nesting a command cannot create user namespaces. A program with a sandbox of its own \
      then reports that this is not permitted: turn that sandbox off (chromium --no-sandbox), or \

@@ -107,7 +107,7 @@ mod tests {
         let limits = ResourceLimits::of(&directory).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!((limits.open_files(), limits.nice), ((77, 77), 7));
+        assert_eq!((limits.open_files(), limits.nice), ((77, 77), (own.nice + 7).min(19)));
     }
 
     #[test]

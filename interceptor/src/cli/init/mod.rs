@@ -15,7 +15,7 @@ use interceptor_policy::{Agent, Document};
 
 use super::person::Person;
 use super::policy_file::printable;
-use super::{agents, discovery, findings, permits, registries, trust};
+use super::{agents, discovery, findings, members, permits, registries, trust};
 use look::Surroundings;
 
 /// The file that is written.
@@ -71,7 +71,7 @@ pub fn run(arguments: Init) -> anyhow::Result<ExitCode> {
     }
     writeln!(out, "now type")?;
     for agent in &used {
-        let mut words = String::from("sudo interceptor run");
+        let mut words = String::from(members::typed());
         for variable in agents::variables(agent, &person) {
             words.push_str(&format!(" --env {}", variable.to_string_lossy()));
         }
@@ -79,7 +79,7 @@ pub fn run(arguments: Init) -> anyhow::Result<ExitCode> {
         writeln!(out, "  {words} -- {command}")?;
     }
     if used.is_empty() {
-        writeln!(out, "  sudo interceptor run -- COMMAND")?;
+        writeln!(out, "  {} -- COMMAND", members::typed())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -78,6 +78,15 @@ pub(in crate::cli) fn connect(given: Option<&Path>) -> anyhow::Result<Option<Con
     Ok(Some(Connection(Channel::from_descriptor(stream.into()))))
 }
 
+/// How `run` is typed here: without sudo where there is a daemon.
+pub(in crate::cli) fn typed() -> &'static str {
+    // A user who may not enter its directory cannot tell.
+    match Path::new(SOCKET).exists() {
+        true => "interceptor run",
+        false => "sudo interceptor run",
+    }
+}
+
 /// The group of the socket, or of its directory.
 fn group_of(path: &Path) -> String {
     let number =
@@ -106,7 +115,7 @@ impl Connection {
         relay.iter_mut().for_each(Relay::give_away);
         let keeping = keep(reader.into(), audit.clone())?;
         let mut run = Running { daemon: &self.0, relay, foreground };
-        let ended = run.to_its_end(signals, before);
+        let ended = run.until_the_end(signals, before);
         let relay = run.relay;
         // The records end with the process that makes them.
         drop(keeping.join());
@@ -165,7 +174,7 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    fn to_its_end(
+    fn until_the_end(
         &mut self,
         signals: &Signals,
         before: impl FnOnce(&[String], &[String]),

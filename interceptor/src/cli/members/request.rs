@@ -35,7 +35,7 @@ impl Judged {
     /// Its limits, where they are known.
     pub(in crate::cli) fn limits(&self) -> Limits {
         match self {
-            Judged::By(rules) => rules.policy.limits().clone(),
+            Judged::By(rules) => *rules.policy.limits(),
             Judged::ByOperators { .. } => Limits::default(),
         }
     }
