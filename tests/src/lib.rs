@@ -16,6 +16,7 @@
 //! - [`inprocess`]: the proxy within the test's own process, without the kernel half, for tests of
 //!   the library;
 //! - [`people`]: users of this machine who call sudo; [`conversing`]: their runs;
+//! - [`proxies`]: real proxies between the interceptor and the origins;
 //! - [`measure`]: measuring, for the benchmarks;
 //! - [`wire`]: support for Python programs inside that send what no client sends;
 //! - [`client`]: the client that runs inside a sandbox if a stock client cannot send what a test
@@ -42,6 +43,7 @@ pub mod measure;
 pub mod origin;
 pub mod outcome;
 pub mod people;
+pub mod proxies;
 pub mod running;
 pub mod sandbox;
 pub mod wire;

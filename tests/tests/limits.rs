@@ -340,7 +340,7 @@ fn open_connections_are_held_to_new_limits_and_keep_nothing_of_old_keys() {
         let replace = |limits: Value| {
             let before = Arc::downgrade(&sandbox.keyring());
             let (policy, keys) = inprocess::rules(&policy(&lab, limits));
-            sandbox.replace(policy, keys);
+            sandbox.replace(policy, keys).unwrap();
             before
         };
         // No body, so that each answer ends with its head.
@@ -394,7 +394,7 @@ fn a_connection_whose_timers_or_room_are_of_before_ends_with_the_request_under_w
             let served = Served::start(&runtime, "one", &policy(&lab, json!({})));
             let replace = |limits: &Value| {
                 let (policy, keys) = inprocess::rules(&policy(&lab, limits.clone()));
-                served.serving.sandbox().replace(policy, keys);
+                served.serving.sandbox().replace(policy, keys).unwrap();
             };
             let few = request("/status/204", 1);
             let mut stream = connect(served.tls, HOST, served.trust()).await.unwrap();

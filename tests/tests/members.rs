@@ -252,6 +252,7 @@ fn p8_policies_of_a_member_reach_public_addresses_only_unless_the_operator_says_
             vec!["--allow", "host.interceptor.internal:8080"],
             vec!["--allow", "plain.test", "--resolve", &plain],
             vec!["--allow", "plain.test", "--upstream-ca", ca],
+            vec!["--allow", "plain.test", "--upstream-proxy", "http://127.0.0.1:1"],
         ];
         for words in &special {
             let output = run(&account, &public, &[&words[..], &["--", "true"]].concat());

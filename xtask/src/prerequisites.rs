@@ -66,6 +66,8 @@ const FOR_TESTS: &[Package] = &[
     package("openssh-client", Sign::Program("ssh"), "a client"),
     package("postgresql-client", Sign::Program("psql"), "a client"),
     package("nghttp2-client", Sign::Program("nghttp"), "a client of HTTP/2"),
+    package("squid", Sign::Program("squid"), "an upstream proxy"),
+    package("tinyproxy", Sign::Program("tinyproxy"), "an upstream proxy"),
     package("bubblewrap", Sign::Program("bwrap"), "a sandbox inside the sandbox"),
     package("sudo", Sign::Program("sudo"), "starts the interceptor as people do"),
     package("passwd", Sign::Program("useradd"), "users for tests"),

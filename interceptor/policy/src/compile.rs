@@ -11,13 +11,14 @@ use super::Policy;
 use super::catalogue::{Catalogue, Profile, Service};
 use super::credential::{Credential, CredentialHost, Form, PlaceholderShape};
 use super::decision::{CredentialId, Rule};
-use super::document::{CredentialDocument, Document, Located, NetworkDocument};
+use super::document::{CredentialDocument, Document, Located, NetworkDocument, UpstreamDocument};
 use super::endpoint::{EndpointRule, Endpoints};
 use super::governance::Governance;
 use super::network::{Network, RuleSet};
 use super::network_rule::{NetworkRule, Target};
 use super::overlap::Targets;
 use super::problem::{MAX_PROBLEMS, Problem, did_you_mean};
+use super::way_out::{NoProxy, WayOut};
 
 impl Policy {
     /// Compiles a document.
@@ -49,6 +50,7 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
         );
     }
     let limits = document.limits.limits();
+    let way_out = document.upstream.as_ref().map(way_out).unwrap_or_default();
     drop(governed);
     let strips = credentials.iter().map(|_| std::sync::OnceLock::new()).collect();
     let names = by_name(&credentials);
@@ -64,6 +66,7 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
         shared_names,
         strips,
         limits,
+        way_out,
     };
     (policy, compiler.errors)
 }
@@ -191,6 +194,20 @@ impl Compiler<'_> {
             credential.name
         );
         self.error(pointer, message);
+    }
+}
+
+fn way_out(written: &UpstreamDocument) -> WayOut {
+    let located = |rule: &Located<NetworkRule>| {
+        Arc::new(Rule { text: rule.text.clone(), pointer: rule.pointer.clone() })
+    };
+    let rules = written.no_proxy.iter().map(|rule| (&rule.value, located(rule)));
+    WayOut {
+        proxy: written.proxy.as_ref().map(|proxy| proxy.value.clone()),
+        proxy_auth: written.proxy_auth.clone(),
+        proxy_resolves: written.proxy_resolves,
+        no_proxy: NoProxy::of(rules),
+        ca: written.ca.iter().map(|file| file.value.clone()).collect(),
     }
 }
 

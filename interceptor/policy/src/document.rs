@@ -2,6 +2,7 @@
 //! known. The JSON Schema (`data/policy.schema.json`) is generated from these types.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -12,6 +13,7 @@ use super::limits::Limits;
 use super::network_rule::NetworkRule;
 use super::pattern::PathPattern;
 use super::problem::Problem;
+use super::way_out::Proxy;
 
 /// A value and where the document has it.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Document {
     /// The profile, or profiles, that say which hosts may be reached; joined with `network`.
     #[schemars(with = "Option<Profiles>")]
     pub network_profile: Vec<Located<()>>,
+    /// How origins are reached: by a proxy, with further roots.
+    pub upstream: Option<UpstreamDocument>,
     /// Credentials in the simple form: service to key.
     #[schemars(with = "BTreeMap<String, Key>", default)]
     pub credentials: Vec<(String, CredentialDocument)>,
@@ -65,6 +69,28 @@ pub struct NetworkDocument {
     /// Hosts whose TLS is tunnelled unopened: names or `*.name`, each with an optional port.
     #[schemars(with = "Vec<String>", default)]
     pub passthrough: Vec<Located<NetworkRule>>,
+}
+
+/// `upstream`.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct UpstreamDocument {
+    /// The proxy by which origins are reached, `http://HOST:PORT` or `https://HOST:PORT`; or
+    /// `environment`: the one in HTTPS_PROXY and HTTP_PROXY of whoever runs the interceptor.
+    #[schemars(with = "Option<String>")]
+    pub proxy: Option<Located<Proxy>>,
+    /// The credential for the proxy, or where it is: `user:password` or `Bearer TOKEN`.
+    #[schemars(with = "Option<Key>")]
+    pub proxy_auth: Option<KeySource>,
+    /// Whether the proxy resolves names. Rules for addresses then do not hold for what it reaches.
+    #[schemars(with = "bool", default)]
+    pub proxy_resolves: bool,
+    /// Hosts that are reached without the proxy, in the form of network rules.
+    #[schemars(with = "Vec<String>", default)]
+    pub no_proxy: Vec<Located<NetworkRule>>,
+    /// Files (PEM) with roots that are trusted beside the system's, for origins and the proxy.
+    #[schemars(with = "Vec<String>", default)]
+    pub ca: Vec<Located<PathBuf>>,
 }
 
 /// A credential.

@@ -84,6 +84,7 @@ mod path;
 mod pattern;
 mod permit;
 mod problem;
+mod proxy_url;
 mod read;
 mod recorded;
 pub mod redact;
@@ -91,6 +92,7 @@ mod report;
 mod request;
 mod schema;
 mod strip;
+mod way_out;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -108,7 +110,7 @@ pub use decision::{
 };
 pub use document::{
     CredentialDocument, Document, EndpointDocument, LimitsDocument, Located, NetworkDocument,
-    Parsed,
+    Parsed, UpstreamDocument,
 };
 pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
@@ -124,11 +126,13 @@ pub use pattern::{PathPattern, PatternError};
 pub use permit::Edit;
 pub use problem::Problem;
 pub use problem::{child_pointer, did_you_mean, looks_like_key};
+pub use proxy_url::{ProxyUrl, ProxyUrlError};
 pub use recorded::{Recorded, Subject, Traffic, is_synthetic};
 pub use report::{Report, check, check_besides};
 pub use request::{Request, Scheme};
 pub use schema::json_schema;
 pub use strip::{Keeps, Strip, is_method_override, query_overrides, resembles_framing};
+pub use way_out::{Direct, NoProxy, Proxy, WayOut, is_localhost};
 
 use endpoint::Endpoints;
 use governance::Governance;
@@ -150,6 +154,7 @@ pub struct Policy {
     /// By credential; built on first use.
     strips: Vec<OnceLock<Strip>>,
     limits: Limits,
+    way_out: WayOut,
 }
 
 impl Policy {
@@ -196,6 +201,18 @@ impl Policy {
     /// The ceilings of the sandbox.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// How origins are reached.
+    pub fn way_out(&self) -> &WayOut {
+        &self.way_out
+    }
+
+    /// The same policy with another proxy in the place of its own.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Proxy) -> Policy {
+        self.way_out.replace_proxy(proxy);
+        self
     }
 
     /// Whether any port of the name could be permitted. Only then may a DNS query for it leave the

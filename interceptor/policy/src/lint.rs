@@ -16,6 +16,7 @@ use super::problem::{MAX_PROBLEMS, Problem};
 
 mod endpoints;
 mod habits;
+mod upstream;
 
 pub(super) use habits::habits;
 
@@ -89,6 +90,7 @@ pub(super) fn lint(document: &Document, policy: &Policy, catalogue: &Catalogue) 
     linter.passthrough();
     linter.credentials();
     endpoints::lint(&mut linter);
+    upstream::lint(&mut linter);
     linter.warnings
 }
 

@@ -15,9 +15,19 @@ use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key}
 
 mod credential;
 mod endpoint;
+mod upstream;
 
-pub(super) const DOCUMENT: [&str; 7] =
-    ["image", "network", "network_profile", "credentials", "credentials_v2", "limits", "$schema"];
+pub(super) const DOCUMENT: [&str; 8] = [
+    "image",
+    "network",
+    "network_profile",
+    "upstream",
+    "credentials",
+    "credentials_v2",
+    "limits",
+    "$schema",
+];
+pub(super) const UPSTREAM: [&str; 5] = ["proxy", "proxy_auth", "proxy_resolves", "no_proxy", "ca"];
 pub(super) const NETWORK: [&str; 3] = ["allow", "deny", "passthrough"];
 pub(super) const CREDENTIAL: [&str; 7] =
     ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
@@ -226,7 +236,7 @@ impl Reader {
     }
 
     fn document(&mut self, root: &Node<'_>, document: &mut Document) {
-        let Some([image, network, profile, simple, credentials, limits, schema]) =
+        let Some([image, network, profile, upstream, simple, credentials, limits, schema]) =
             self.fields(root, "a policy document", DOCUMENT)
         else {
             return;
@@ -236,6 +246,7 @@ impl Reader {
         schema.and_then(|node| self.string(&node, "`$schema`"));
         document.network = network.and_then(|node| self.network(&node));
         document.network_profile = profile.map(|node| self.profiles(&node)).unwrap_or_default();
+        document.upstream = upstream.and_then(|node| self.upstream(&node));
         if let Some(node) = simple {
             for (name, node) in self.members(&node, "`credentials`").into_iter().flatten() {
                 self.check_name(&name, &node);

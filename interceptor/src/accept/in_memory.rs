@@ -41,7 +41,7 @@ where
     let credential = rules.policy.governing(scheme, &host, port).first().copied();
     let key = PoolKey::new(rules.generation, scheme, host.clone(), port, credential);
     drop(rules);
-    sandbox.pool.adopt(key, origin, ASKED, h2).await?;
+    sandbox.pool.adopt(key, origin, Some(ASKED), h2).await?;
     let arrival = Arrival::new(sandbox, ASKED, Arc::<Activity>::default());
     let identity = Identity { scheme, port, host, open: false, mismatch: None };
     let protocol = if h2 { Protocol::H2 } else { Protocol::H1 };

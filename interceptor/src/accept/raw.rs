@@ -71,10 +71,11 @@ async fn meet(
         find(arrival, host).await
     });
     loop {
+        let is_looking = way.is_none();
         let greeted = async {
-            match &way {
+            match &mut way {
                 // Also if it has closed or failed; the tunnel will notice.
-                Some(Ok((dialed, _))) => drop(dialed.stream.readable().await),
+                Some(Ok((dialed, _))) => dialed.stream.readable().await,
                 _ => pending().await,
             }
         };
@@ -90,7 +91,7 @@ async fn meet(
                 // It may have sent all it wanted and still be reading.
                 _ => return (Spoken::Other, way),
             },
-            found = &mut finding, if way.is_none() => {
+            found = &mut finding, if is_looking => {
                 if found.is_err() {
                     deadline = deadline.min(Instant::now() + LAST_WORD);
                 }

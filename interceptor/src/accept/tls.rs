@@ -257,6 +257,6 @@ fn early(arrival: &Arrival, identity: &Identity, h2: bool) -> Option<Early> {
         arrival.sandbox.budget.spend(&identity.host, 0, policy.limits()).ok()?;
     }
     let (rules, wanted) = (arrival.rules.clone(), key.clone());
-    let task = tokio::spawn(async move { pool.get(&rules.policy, &wanted, h2).await });
+    let task = tokio::spawn(async move { pool.get(rules.terms(), &wanted, h2).await });
     Some(Early { key, task })
 }

@@ -16,7 +16,8 @@ use super::way::{self, DialResult};
 use crate::audit::{Protocol, Record, Verdict};
 use crate::http::activity::Activity;
 use crate::proxy::Sandbox;
-use crate::tunnel::{Carried, carry};
+use crate::tunnel::{Carried, carry, carry_wrapped};
+use crate::upstream::Wire;
 
 /// Tunnels a connection if the policy permits it, and refuses it otherwise.
 pub(super) async fn unless_refused(
@@ -41,7 +42,7 @@ pub(super) async fn unless_refused(
 /// Relays bytes both ways, unread; over `way` if the origin was already dialled.
 pub(super) async fn tunnel(
     arrival: Arrival,
-    Prefixed { first, stream }: Prefixed,
+    Prefixed { first, mut stream }: Prefixed,
     host: Host,
     protocol: Protocol,
     allow: &Allow,
@@ -71,7 +72,7 @@ pub(super) async fn tunnel(
     if let Some(record) = &mut entry.record {
         record.filter = Some(allow.filter);
         record.rule = allow.rule.clone();
-        record.ip = Some(dialed.address.ip());
+        record.ip = dialed.address.map(|address| address.ip());
     }
     let close = CancellationToken::new();
     let named = host.clone();
@@ -83,7 +84,12 @@ pub(super) async fn tunnel(
     let ended = async {
         carried.take_up(first.len() as u64)?;
         dialed.stream.write_all(&first).await?;
-        carry(&stream, &dialed.stream, &carried, limits.tunnel_idle_timeout).await
+        dialed.stream.flush().await?;
+        let idle = limits.tunnel_idle_timeout;
+        match &mut dialed.stream {
+            Wire::Tcp(origin) => carry(&stream, origin, &carried, idle).await,
+            wrapped => carry_wrapped(&mut stream, wrapped, &carried, idle).await,
+        }
     };
     tokio::select! {
         ended = ended => if let Err(error) = ended {

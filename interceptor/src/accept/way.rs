@@ -1,6 +1,6 @@
 //! Whether a connection may be tunnelled, and the way to its origin.
 
-use interceptor_policy::{Decision, Deny, Host, HostName, Policy, Reason};
+use interceptor_policy::{Decision, Deny, Host, HostName, Policy, Reason, Scheme};
 
 use super::arrival::Arrival;
 use crate::audit::Protocol;
@@ -19,7 +19,9 @@ pub(super) async fn find(arrival: &Arrival, host: &Host) -> DialResult {
         .budget
         .spend(host, 0, policy.limits())
         .map_err(|exceeded| refusal(Reason::LimitExceeded, exceeded.to_string()))?;
-    match arrival.sandbox.upstream.connect(policy, host, arrival.asked.port()).await {
+    let (terms, port) = (arrival.rules.terms(), arrival.asked.port());
+    // What is tunnelled goes the way of TLS, whatever it is.
+    match arrival.sandbox.upstream.connect(terms, Scheme::Https, host, port).await {
         Ok(dialed) => Ok((dialed, allowance)),
         Err(error) => Err(Box::new(match error.deny() {
             Some(deny) => deny.clone(),

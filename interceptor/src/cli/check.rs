@@ -9,12 +9,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use interceptor_policy::{Credential, Document, KeySource, Policy, Problem, Report};
+use interceptor_policy::{Document, KeySource, Policy, Problem, Report};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::person::Person;
-use super::{findings, policy_file, registries};
+use super::{findings, policy_file, registries, road};
 use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyLocation, KeyProblem, Keyring};
 
 /// The arguments of `interceptor check`.
@@ -44,6 +44,8 @@ struct Checked {
     text: Zeroizing<String>,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// How its origins are reached, if by a proxy.
+    way_out: Option<String>,
 }
 
 /// Runs the command.
@@ -58,19 +60,24 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
             Err(error) => {
                 let errors = vec![Problem::new("", unreadable(&error))];
                 let text = Zeroizing::default();
-                all.push(Checked { file: name, text, errors, warnings: Vec::new() });
+                let warnings = Vec::new();
+                all.push(Checked { file: name, text, errors, warnings, way_out: None });
                 continue;
             }
         };
         let Report { policy, mut errors, mut warnings } =
             interceptor_policy::check(&text, &catalogue);
+        let way_out = policy.as_ref().and_then(|policy| road::way_out(policy, &person));
         if let Some(policy) = policy.filter(|_| !arguments.skip_keys) {
             let lines = Document::parse(&text).map(|parsed| parsed.document).unwrap_or_default();
             let at = |problem: Problem| Problem { line: lines.line(&problem.pointer), ..problem };
             errors.extend(unreadable_keys(&policy, &person).into_iter().map(at));
-            warnings.extend(policy.credentials().iter().filter_map(exposed_key).map(at));
+            let keys = policy.credentials().iter().map(|one| (&one.key, one.key_pointer.as_str()));
+            let auth = policy.way_out().proxy_auth.as_ref();
+            let keys = keys.chain(auth.map(|auth| (auth, "/upstream/proxy_auth")));
+            warnings.extend(keys.filter_map(exposed_key).map(at));
         }
-        all.push(Checked { file: name, text, errors, warnings });
+        all.push(Checked { file: name, text, errors, warnings, way_out });
     }
     let mut out = io::stdout().lock();
     let printed =
@@ -96,8 +103,7 @@ fn unreadable_keys(policy: &Policy, person: &Person) -> Vec<Problem> {
     };
     let Err(errors) = Keyring::load_with(policy, None, &variable, None) else { return Vec::new() };
     let problem = |error: KeyError| {
-        let id = policy.credential_named(&error.credential);
-        let pointer = id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
+        let pointer = error.pointer(policy);
         let message = match (&error.place, &error.problem) {
             (KeyLocation::Variable(name), KeyProblem::Unset) => {
                 format!(
@@ -119,13 +125,13 @@ fn unreadable_keys(policy: &Policy, person: &Person) -> Vec<Problem> {
 }
 
 /// A key file that every user of the machine can read.
-fn exposed_key(credential: &Credential) -> Option<Problem> {
-    let KeySource::File(path) = &credential.key else { return None };
+fn exposed_key((key, pointer): (&KeySource, &str)) -> Option<Problem> {
+    let KeySource::File(path) = key else { return None };
     let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
     let name = path.display();
     (metadata.mode() & 0o007 != 0).then(|| {
         Problem::new(
-            credential.key_pointer.clone(),
+            pointer,
             format!("every user of this machine can read or write {name}; run: chmod 600 {name}"),
         )
     })
@@ -148,12 +154,26 @@ fn as_json(all: &[Checked]) -> Value {
             .collect()
     };
     let (errors, warnings) = (list(|checked| &checked.errors), list(|checked| &checked.warnings));
-    json!({ "errors": errors, "warnings": warnings })
+    let mut found = json!({ "errors": errors, "warnings": warnings });
+    let ways: Vec<&String> = all.iter().filter_map(|checked| checked.way_out.as_ref()).collect();
+    if !ways.is_empty() {
+        found["way_out"] = json!(ways);
+    }
+    found
 }
 
 fn print(out: &mut impl Write, all: &[Checked]) -> io::Result<()> {
     all.iter().try_for_each(|checked| {
-        let Checked { file, text, errors, warnings } = checked;
-        findings::print(out, file, text, errors, warnings)
+        let Checked { file, text, errors, warnings, way_out } = checked;
+        findings::print(out, file, text, errors, warnings)?;
+        match way_out {
+            Some(way_out) => writeln!(
+                out,
+                "{}: origins are reached {}",
+                policy_file::printable(file),
+                policy_file::printable(way_out)
+            ),
+            None => Ok(()),
+        }
     })
 }

@@ -1,10 +1,14 @@
 //! What several commands share: options, exit statuses, and how they print.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use interceptor_policy::{Proxy, ProxyUrlError};
 
 use crate::logging::Format;
 
@@ -29,6 +33,10 @@ pub struct Common {
     /// `*.example.com`; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     pub resolve: Vec<String>,
+    /// Reach origins by this proxy, `http://HOST:PORT` or `https://HOST:PORT`, or by those of
+    /// HTTPS_PROXY and HTTP_PROXY (`environment`), in place of the policy's `upstream.proxy`.
+    #[arg(long, value_name = "URL")]
+    pub upstream_proxy: Option<ProxyOption>,
     /// The format of the log on standard error [default: text]; `RUST_LOG` selects what it
     /// contains.
     #[arg(long, value_enum, value_name = "FORMAT")]
@@ -46,6 +54,30 @@ pub struct Common {
     /// Log only errors.
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+/// The proxy of `--upstream-proxy`. An invalid one is refused later, and not by the parser of
+/// options, which would repeat it: it may hold a password.
+#[derive(Clone, Debug)]
+pub struct ProxyOption(Result<Proxy, ProxyUrlError>);
+
+impl FromStr for ProxyOption {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<ProxyOption, Infallible> {
+        Ok(ProxyOption(Proxy::parse(text)))
+    }
+}
+
+impl Common {
+    /// The proxy that takes the place of the policies' own.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(super) fn proxy(&self) -> anyhow::Result<Option<Proxy>> {
+        let proxy = self.upstream_proxy.clone().map(|option| option.0);
+        proxy.transpose().context("--upstream-proxy")
+    }
 }
 
 /// The sandbox's network.

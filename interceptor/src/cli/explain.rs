@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 
 use super::audit_file;
 use super::history::PastRun;
+use super::person::Person;
 use super::policy_file::{self, printable};
 use super::registries;
+use super::road::Road;
 
 /// The arguments of `interceptor explain`.
 #[derive(Debug, clap::Args)]
@@ -97,11 +99,19 @@ pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
         }
         _ => asked(&policy, &arguments)?.with_headers(&policy, &arguments.header),
     };
+    let road = explanation.road(&policy)?;
     let mut out = io::stdout().lock();
     let printed = if arguments.json {
-        writeln!(out, "{}", explanation.as_json(&policy))
+        let mut object = explanation.as_json(&policy);
+        if let Some(road) = road.filter(|road| !matches!(road, Road::Plain)) {
+            object["road"] = road.as_json();
+        }
+        writeln!(out, "{object}")
     } else {
-        explanation.print(&mut out, &policy)
+        explanation.print(&mut out, &policy).and_then(|()| match road.and_then(|r| r.words()) {
+            Some(words) => writeln!(out, "  road        {}", printable(&words)),
+            None => Ok(()),
+        })
     };
     super::verdict(printed, u8::from(matches!(explanation.decision, Decision::Deny(_))))
 }
@@ -292,6 +302,14 @@ fn recorded(
 }
 
 impl Explanation {
+    /// How a permitted request reaches its origin.
+    fn road(&self, policy: &Policy) -> anyhow::Result<Option<Road>> {
+        let (Decision::Allow(_), Some(host)) = (&self.decision, &self.host) else {
+            return Ok(None);
+        };
+        Ok(Some(Road::of(policy, &Person::invoking()?, self.scheme, (host, self.port))?))
+    }
+
     /// Adds the request's headers, any of which may cause a refusal.
     fn with_headers(mut self, policy: &Policy, headers: &[String]) -> Explanation {
         let name = |header: &String| {

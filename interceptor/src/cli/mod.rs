@@ -40,6 +40,7 @@ pub mod profiles;
 pub mod ps;
 pub mod registries;
 pub mod replay;
+mod road;
 pub mod run;
 pub mod sandbox_init;
 pub mod schema;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::common::ProxyOption;
 use super::{Common, oci_supervisor};
 use crate::fleet::Pins;
 use crate::oci::config::Config;
@@ -45,6 +46,9 @@ pub struct OciHook {
     /// Dial this address instead of resolving the name; repeatable.
     #[arg(long, value_name = "NAME[:PORT]:ADDR[:PORT]")]
     resolve: Vec<String>,
+    /// Reach origins by this proxy, in place of the policy's `upstream.proxy`.
+    #[arg(long, value_name = "URL")]
+    upstream_proxy: Option<ProxyOption>,
     /// Also start containers whose privileges let them undo the enforcement.
     #[arg(long)]
     allow_privileged: bool,
@@ -93,6 +97,7 @@ fn common(arguments: &OciHook) -> Common {
         audit: arguments.audit.clone(),
         upstream_ca: arguments.upstream_ca.clone(),
         resolve: arguments.resolve.clone(),
+        upstream_proxy: arguments.upstream_proxy.clone(),
         json: false,
         verbose: 0,
         quiet: false,

@@ -29,10 +29,33 @@ pub(super) fn permits(document: &Document, policy: &Policy, catalogue: &Catalogu
         let written = written.iter().find(|(name, _)| *name == credential.name);
         lines.push(about(credential, written.map(|(_, written)| written), catalogue));
     }
+    lines.extend(way_out(document));
     let more = lines.len().saturating_sub(LINES);
     lines.truncate(LINES);
     lines.iter_mut().for_each(|line| *line = short(&printable(line)));
     lines.extend((more > 0).then(|| format!("and {more} more")));
+    lines
+}
+
+/// How origins are reached, if otherwise than usual.
+fn way_out(document: &Document) -> Vec<String> {
+    let Some(upstream) = &document.upstream else { return Vec::new() };
+    let mut lines = Vec::new();
+    if let Some(proxy) = &upstream.proxy {
+        let auth = match &upstream.proxy_auth {
+            None => String::new(),
+            Some(KeySource::Literal(_)) => ", with the credential in the file".to_owned(),
+            Some(KeySource::Env(name)) => format!(", with the credential in {name}"),
+            Some(KeySource::File(path)) => {
+                format!(", with the credential in the file {}", path.display())
+            }
+        };
+        lines.push(format!("by the proxy: {}{auth}", proxy.text));
+    }
+    if !upstream.ca.is_empty() {
+        let files: Vec<&str> = upstream.ca.iter().map(|file| file.text.as_str()).collect();
+        lines.push(format!("trusted for origins: the roots in {}", files.join(", ")));
+    }
     lines
 }
 

@@ -270,6 +270,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
                 which,
                 person: person.clone(),
                 catalogue,
+                proxy: common.proxy()?,
                 fresh: fresh_placeholders,
                 quiet: common.quiet,
             };

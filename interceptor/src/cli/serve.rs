@@ -101,8 +101,9 @@ The configuration:
 /// The help text after the examples.
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
-                    readable (a list), successor (a list), adopt, drain, base_urls, log_format, \
-                    trust_dir, group, access, max_sandboxes and sandboxes. Each sandbox has a cgroup and, \
+                    upstream_proxy, readable (a list), successor (a list), adopt, drain, base_urls, \
+                    log_format, trust_dir, group, access, max_sandboxes and sandboxes. Each sandbox \
+                    has a cgroup and, \
                     optionally, id, pid, netns, private_network and policy (a file; the default \
                     policy if absent). Relative paths are those of the working directory.
 
@@ -152,6 +153,8 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     common.audit_chain = common.audit_chain.or(config.audit_chain);
     common.upstream_ca = [config.upstream_ca, common.upstream_ca].concat();
     common.resolve = [common.resolve, config.resolve].concat();
+    let Ok(configured) = config.upstream_proxy.as_deref().map(str::parse).transpose();
+    common.upstream_proxy = common.upstream_proxy.or(configured);
     // Paths are passed on to sandboxes and clients, so they must not depend on the working
     // directory.
     common.policy = common.policy.map(absolute).transpose()?;
@@ -199,6 +202,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         catalogue: registries::catalogue(None)?,
         default_policy: common.policy.clone(),
         base_urls: common.base_urls,
+        proxy: common.proxy()?,
         trust: trust.clone(),
         owner: nix::unistd::geteuid().as_raw(),
         given: None,

@@ -1,17 +1,18 @@
 //! Set-up shared by `run`, `attach` and `serve`: reads the policy and its keys, opens the audit
 //! log, creates the proxy's shared state.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use interceptor_policy::{
-    BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem, strict_json,
+    BASE_URL_ADDRESS, Document, KeySource, Limits, Policy, Problem, Proxy, strict_json,
 };
 use zeroize::Zeroizing;
 
-use super::person;
+use super::person::{self, Person};
 use super::stable::Typed;
 use super::written::Written;
 use super::{Common, findings, history, registries, who};
@@ -135,6 +136,7 @@ fn load(
         Some(_) => findings::invalid(&name, &text, &report.errors),
         None => invalid(&name, &report.errors),
     })?;
+    let policy = common.proxy()?.into_iter().fold(policy, Policy::with_proxy);
     if !common.quiet {
         // Only the document's own warnings; `check` reports those about rules.
         for warning in Document::parse(&text).iter().flat_map(|parsed| &parsed.warnings) {
@@ -142,11 +144,8 @@ fn load(
         }
     }
     base_urls_fit(common, &name, &policy)?;
-    // The services' directory is the operator's to name.
-    let environment = |name: &str| match person {
-        Some(person) if name != CREDENTIALS_DIRECTORY => person.given(name),
-        _ => std::env::var_os(name),
-    };
+    let caller = caller(person, &policy)?;
+    let environment = |name: &str| variable(name, person, caller.as_ref());
     let file = file.as_deref().and_then(regular_file);
     let seed = typed.filter(|_| !policy.credentials().is_empty());
     let seed = seed.and_then(|typed| typed.seed(file.as_deref(), &text));
@@ -164,8 +163,8 @@ fn load(
     let mut key_variables = Vec::new();
     let trusted = file.clone().filter(|_| is_trusted);
     let mut plain = file.clone();
-    for credential in policy.credentials() {
-        match &credential.key {
+    for key in secrets(&policy) {
+        match key {
             KeySource::Env(variable) => key_variables.push(variable.clone()),
             KeySource::File(path) => secret_files.extend(regular_file(path)),
             KeySource::Literal(_) => plain = None,
@@ -192,6 +191,35 @@ fn load(
         shown,
         warnings: report.warnings,
     })
+}
+
+/// Who called sudo, where a policy needs the variables of proxies, which sudo drops.
+fn caller(person: Option<&Person>, policy: &Policy) -> anyhow::Result<Option<Person>> {
+    match (person, &policy.way_out().proxy) {
+        (None, Some(Proxy::Environment)) => Person::invoking().map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// A variable for keys and proxies.
+fn variable(name: &str, person: Option<&Person>, caller: Option<&Person>) -> Option<OsString> {
+    let found = match person {
+        // The services' directory is the operator's to name.
+        Some(person) if name != CREDENTIALS_DIRECTORY => person.given(name),
+        _ => std::env::var_os(name),
+    };
+    found.or_else(|| caller.filter(|_| is_proxy(name))?.given(name))
+}
+
+/// Where the secrets of a policy are.
+pub(super) fn secrets(policy: &Policy) -> impl Iterator<Item = &KeySource> {
+    let keys = policy.credentials().iter().map(|credential| &credential.key);
+    keys.chain(&policy.way_out().proxy_auth)
+}
+
+/// Whether a variable names a proxy, or what goes without one.
+fn is_proxy(variable: &str) -> bool {
+    variable.to_ascii_lowercase().ends_with("_proxy")
 }
 
 /// Warns of files that can be read under another name.

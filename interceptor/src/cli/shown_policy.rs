@@ -15,7 +15,8 @@ pub(super) fn masked(rules: &LoadedPolicy) -> Option<String> {
         _ => true,
     };
     let all = document.credentials.iter().chain(&document.credentials_v2);
-    if !all.filter_map(|(_, credential)| credential.key.as_ref()).all(known) {
+    let auth = document.upstream.iter().filter_map(|upstream| upstream.proxy_auth.as_ref());
+    if !all.filter_map(|(_, credential)| credential.key.as_ref()).chain(auth).all(known) {
         return None;
     }
     let Some(redactor) = rules.keyring.redactor().ok()? else { return Some(text.to_string()) };

@@ -176,6 +176,8 @@ pub(crate) struct DaemonConfig {
     /// As `--resolve`.
     #[serde(default)]
     pub(crate) resolve: Vec<String>,
+    /// As `--upstream-proxy`.
+    pub(crate) upstream_proxy: Option<String>,
     /// As `--successor`.
     #[serde(default)]
     pub(crate) successor: Vec<PathBuf>,

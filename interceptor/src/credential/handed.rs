@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::key::{KeyProblem, RealKey};
+use super::key::{Content, KeyProblem, RealKey};
 use super::placeholder::Placeholder;
 use crate::ipc::{Secret, SentPath};
 
@@ -38,12 +38,40 @@ pub(crate) struct HandedPlaceholder {
 pub(crate) struct HandedKeys {
     pub(super) keys: Vec<HandedKey>,
     pub(super) retired: Vec<(String, HandedPlaceholder)>,
+    /// The way out, as loaded.
+    #[serde(default)]
+    pub(super) outward: HandedOutward,
+}
+
+/// The way out of a sandbox, as loaded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct HandedOutward {
+    pub(super) https: Option<HandedGateway>,
+    pub(super) http: Option<HandedGateway>,
+    pub(super) no_proxy: Vec<String>,
+    pub(super) proxy_resolves: bool,
+    pub(super) roots: Vec<(String, Vec<u8>)>,
+}
+
+impl HandedOutward {
+    /// The credentials of the proxies.
+    pub(super) fn keys(&mut self) -> impl Iterator<Item = &mut HandedKey> {
+        let gateways = self.https.iter_mut().chain(&mut self.http);
+        gateways.filter_map(|gateway| gateway.auth.as_mut())
+    }
+}
+
+/// A proxy, and the credential for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HandedGateway {
+    pub(super) url: String,
+    pub(super) auth: Option<HandedKey>,
 }
 
 impl HandedKeys {
     /// Forgets where the keys came from: they are never read again.
     pub(crate) fn forget_files(&mut self) {
-        self.keys.iter_mut().for_each(|key| key.file = None);
+        self.keys.iter_mut().chain(self.outward.keys()).for_each(|key| key.file = None);
     }
 }
 
@@ -78,9 +106,10 @@ impl HandedKey {
     }
 
     /// The placeholder, the keys (the current one first), and the file.
-    pub(super) fn restore(self) -> Result<Restored, KeyProblem> {
-        let parse =
-            |secret: Secret| RealKey::parse(Zeroizing::new(secret.expose().as_bytes().to_vec()));
+    pub(super) fn restore(self, content: Content) -> Result<Restored, KeyProblem> {
+        let parse = |secret: Secret| {
+            RealKey::parse_as(content, Zeroizing::new(secret.expose().as_bytes().to_vec()))
+        };
         let misfit = || KeyProblem::Unreadable(std::io::ErrorKind::InvalidData.into());
         Ok(Restored {
             placeholder: self.placeholder.restore().ok_or_else(misfit)?,

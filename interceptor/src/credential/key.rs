@@ -3,6 +3,9 @@
 use std::fmt;
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use interceptor_policy::ProxyUrlError;
 use zeroize::Zeroizing;
 
 /// The minimum length of a key in bytes. A shorter one occurs in ordinary text, and redacting it
@@ -13,8 +16,22 @@ pub const SHORTEST: usize = 4;
 pub const LONGEST: usize = 8 * 1024;
 
 /// A key: visible ASCII, [`SHORTEST`] to [`LONGEST`] bytes, so that it fits a header value or query
-/// unescaped.
+/// unescaped. The credential of an upstream proxy is one too, by rules of its own.
 pub struct RealKey(Zeroizing<String>);
+
+/// What a secret is, and so what it may contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The key of a credential.
+    Key,
+    /// The credential of an upstream proxy: `user:password` or `Bearer TOKEN`.
+    ProxyAuth,
+}
+
+/// What precedes the token in a proxy's credential.
+const BEARER: &str = "Bearer ";
+/// The shortest password that is searched for without its user: shorter ones are ordinary words.
+const SHORTEST_PASSWORD: usize = 8;
 
 /// A problem with a key or its source. Never shows any part of the key.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +60,15 @@ pub enum KeyProblem {
          a key is visible ASCII alone (a scheme such as `Bearer` belongs to `inject`)"
     )]
     Character(usize),
+    /// It is no credential of a proxy.
+    #[error("is neither `user:password` nor `Bearer TOKEN`")]
+    NotProxyAuth,
+    /// It is not the URL of a proxy.
+    #[error("does not name a proxy: {0}")]
+    Proxy(ProxyUrlError),
+    /// It is not a file of roots.
+    #[error("has no certificate in it (PEM)")]
+    NoCertificate,
     /// Its placeholder contains it.
     #[error("is part of its own placeholder, so the two cannot be distinguished")]
     InPlaceholder,
@@ -71,6 +97,68 @@ impl RealKey {
         }
         let key: String = bytes.iter().copied().map(char::from).collect();
         Ok(RealKey(Zeroizing::new(key)))
+    }
+
+    /// Parses a secret of that kind.
+    ///
+    /// # Errors
+    /// If it is not valid; see [`KeyProblem`].
+    pub(super) fn parse_as(
+        content: Content,
+        text: Zeroizing<Vec<u8>>,
+    ) -> Result<RealKey, KeyProblem> {
+        match content {
+            Content::Key => RealKey::parse(text),
+            Content::ProxyAuth => RealKey::parse_proxy_auth(&text),
+        }
+    }
+
+    /// Parses the credential of a proxy, which stands in one line.
+    fn parse_proxy_auth(text: &[u8]) -> Result<RealKey, KeyProblem> {
+        let text = std::str::from_utf8(text).map_err(|_| KeyProblem::NotProxyAuth)?;
+        let text =
+            text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+        if text.is_empty() {
+            return Err(KeyProblem::Empty);
+        }
+        if text.len() > LONGEST {
+            return Err(KeyProblem::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(KeyProblem::NotProxyAuth);
+        }
+        let secret = match text.strip_prefix(BEARER) {
+            Some(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => token,
+            None if text.contains(':') => text,
+            _ => return Err(KeyProblem::NotProxyAuth),
+        };
+        if secret.len() < SHORTEST {
+            return Err(KeyProblem::TooShort);
+        }
+        Ok(RealKey(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The value of `proxy-authorization` (RFC 9110 section 11.7.1) for the credential of a proxy.
+    pub(super) fn authorization(&self) -> Zeroizing<String> {
+        if self.0.starts_with(BEARER) {
+            return self.0.clone();
+        }
+        let encoded = Zeroizing::new(STANDARD.encode(self.0.as_bytes()));
+        Zeroizing::new(format!("Basic {}", encoded.as_str()))
+    }
+
+    /// What is searched for, so that it is found whatever stands around it.
+    pub(super) fn searched(&self, content: Content) -> impl Iterator<Item = &str> {
+        let whole = self.0.as_str();
+        let (first, second) = match content {
+            Content::Key => (whole, None),
+            Content::ProxyAuth => match whole.strip_prefix(BEARER) {
+                Some(token) => (token, None),
+                None => (whole, whole.split_once(':').map(|(_, password)| password)),
+            },
+        };
+        let second = second.filter(|password| password.len() >= SHORTEST_PASSWORD);
+        std::iter::once(first).chain(second)
     }
 
     /// The key itself. Call only to inject it into a request or to search for it in a response.
@@ -141,6 +229,45 @@ mod tests {
             parse(br#"a"b'c\d,e;f=g"#).expect("quotes are no trouble").expose(),
             r#"a"b'c\d,e;f=g"#
         );
+    }
+
+    #[test]
+    fn the_credential_of_a_proxy_is_a_user_and_a_password_or_a_token() {
+        let parse = |text: &[u8]| RealKey::parse_proxy_auth(text);
+        for (text, header, searched) in [
+            ("me:s3cret", "Basic bWU6czNjcmV0", &["me:s3cret"][..]),
+            (
+                "me:a long s3cret\n",
+                "Basic bWU6YSBsb25nIHMzY3JldA==",
+                &["me:a long s3cret", "a long s3cret"],
+            ),
+            ("me:\u{e4}:b\r\n", "Basic bWU6w6Q6Yg==", &["me:\u{e4}:b"]),
+            ("Bearer abc.DEF-123", "Bearer abc.DEF-123", &["abc.DEF-123"]),
+            ("Bearer:xyz", "Basic QmVhcmVyOnh5eg==", &["Bearer:xyz"]),
+        ] {
+            let auth = parse(text.as_bytes()).expect(text);
+            assert_eq!(auth.authorization().as_str(), header);
+            assert_eq!(auth.searched(Content::ProxyAuth).collect::<Vec<_>>(), searched);
+            assert_eq!(format!("{auth:?}"), "RealKey(…)");
+        }
+        let long = ["me:", &"x".repeat(LONGEST)].concat();
+        for (text, problem) in [
+            (&b""[..], "Empty"),
+            (b"\n", "Empty"),
+            (b"secret", "NotProxyAuth"),
+            (b"Basic bWU6czNjcmV0", "NotProxyAuth"),
+            (b"Bearer ", "TooShort"),
+            (b"Bearer a b", "NotProxyAuth"),
+            (b"a:b", "TooShort"),
+            (b"me:secret\r\nx-evil: 1", "NotProxyAuth"),
+            (b"me:secret\n\n", "NotProxyAuth"),
+            (b"me:\xff\xff", "NotProxyAuth"),
+            (long.as_bytes(), "TooLong"),
+        ] {
+            let error = parse(text).expect_err("refused");
+            assert_eq!(format!("{error:?}"), problem, "{}", text.escape_ascii());
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
     }
 
     #[test]

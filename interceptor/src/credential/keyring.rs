@@ -6,24 +6,25 @@
 //! thread, since a file may be on a mount that hangs), and by [`Keyring::reload`]. After a rotation
 //! the previous key is still redacted from responses, since an origin may quote it for a while.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 use interceptor_policy::redact::{RedactError, Redactor};
-use interceptor_policy::{Credential, CredentialId, Form, Policy};
+use interceptor_policy::{Credential, CredentialId, Policy, WayOut};
 
+use super::entry::{KeyringEntry, Keys, lock};
 use super::finder::PlaceholderFinder;
-use super::handed::{HandedKey, HandedKeys, HandedPlaceholder};
+use super::handed::{HandedKeys, HandedPlaceholder};
 use super::key::{KeyProblem, RealKey};
+use super::outward::Outward;
 use super::placeholder::{PROBE, Placeholder};
 use super::presented::{self, Presented};
 use super::readers;
 use super::seed::Seed;
-use super::source::{self, EnvironmentLookup, KeyError, KeyLocation, Stamp};
+use super::source::{EnvironmentLookup, KeyError, KeyLocation};
 use crate::logging;
 
 /// How long the stamps of key files are trusted, in milliseconds.
@@ -37,6 +38,8 @@ pub struct Keyring {
     slots: Vec<KeyringEntry>,
     /// Placeholders of removed credentials, which may return.
     retired: Vec<(String, Placeholder)>,
+    /// The way out, with the credentials of its proxies.
+    outward: Outward,
     finder: PlaceholderFinder,
     /// Counts rotations, to invalidate the redactor.
     generation: AtomicU64,
@@ -48,28 +51,6 @@ pub struct Keyring {
     checked_ms: AtomicU64,
 }
 
-/// One credential.
-#[derive(Debug)]
-struct KeyringEntry {
-    name: String,
-    env: Vec<String>,
-    forms: Vec<Form>,
-    placeholder: Placeholder,
-    keys: ArcSwap<Keys>,
-    /// The file to reread its key from, and its stamp when last read.
-    file: Mutex<Option<(PathBuf, Option<Stamp>)>>,
-    /// Held while reading the file, which may block forever.
-    reading: Mutex<()>,
-    /// Whether a thread is checking the file.
-    is_looked_at: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Keys {
-    current: Arc<RealKey>,
-    previous: Option<Arc<RealKey>>,
-}
-
 impl Keyring {
     /// Loads the key of every credential of a policy, and generates the placeholders that
     /// `previous` lacks.
@@ -78,7 +59,7 @@ impl Keyring {
     /// Every key that could not be loaded, with its credential and source; none shows any part of a
     /// key.
     pub fn load(policy: &Policy, previous: Option<&Keyring>) -> Result<Keyring, Vec<KeyError>> {
-        Keyring::load_from(policy.credentials(), previous, &|name| std::env::var_os(name))
+        Keyring::load_with(policy, previous, &|name| std::env::var_os(name), None)
     }
 
     /// As [`Keyring::load`], with variables looked up by `environment`, and placeholders derived
@@ -92,19 +73,12 @@ impl Keyring {
         environment: EnvironmentLookup<'_>,
         seed: Option<&Seed>,
     ) -> Result<Keyring, Vec<KeyError>> {
-        Keyring::load_all(policy.credentials(), previous, environment, seed)
-    }
-
-    pub(super) fn load_from(
-        credentials: &[Credential],
-        previous: Option<&Keyring>,
-        environment: EnvironmentLookup<'_>,
-    ) -> Result<Keyring, Vec<KeyError>> {
-        Keyring::load_all(credentials, previous, environment, None)
+        Keyring::load_all(policy.credentials(), policy.way_out(), previous, environment, seed)
     }
 
     fn load_all(
         credentials: &[Credential],
+        way_out: &WayOut,
         previous: Option<&Keyring>,
         environment: EnvironmentLookup<'_>,
         seed: Option<&Seed>,
@@ -112,7 +86,10 @@ impl Keyring {
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         for credential in credentials {
-            match KeyringEntry::load(credential, previous, environment, seed) {
+            let name = credential.name.as_str();
+            let remembered = previous.and_then(|previous| previous.remembered(name));
+            let before = previous.and_then(|previous| previous.entry(name));
+            match KeyringEntry::load(credential, remembered, before, environment, seed) {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => errors.push(KeyError {
                     credential: credential.name.clone(),
@@ -122,12 +99,18 @@ impl Keyring {
             }
         }
         let retired = previous.map(|previous| previous.retired(&slots)).unwrap_or_default();
-        Keyring::of(slots, retired, errors)
+        let before = previous.map(|previous| &previous.outward);
+        let outward = Outward::load(way_out, before, environment).unwrap_or_else(|problems| {
+            errors.extend(problems);
+            Outward::default()
+        });
+        Keyring::of(slots, retired, outward, errors)
     }
 
     fn of(
         slots: Vec<KeyringEntry>,
         retired: Vec<(String, Placeholder)>,
+        outward: Outward,
         errors: Vec<KeyError>,
     ) -> Result<Keyring, Vec<KeyError>> {
         if !errors.is_empty() {
@@ -149,6 +132,7 @@ impl Keyring {
         Ok(Keyring {
             slots,
             retired,
+            outward,
             finder,
             generation: AtomicU64::new(0),
             redactor: ArcSwapOption::empty(),
@@ -162,30 +146,19 @@ impl Keyring {
     /// process's rights.
     #[must_use]
     pub(crate) fn read_once(self) -> Keyring {
-        self.slots.iter().for_each(|slot| *lock(&slot.file) = None);
+        self.entries().for_each(|slot| *lock(&slot.file) = None);
         self
     }
 
     /// The keys and placeholders for another process to continue with.
     pub(crate) fn hand_over(&self) -> HandedKeys {
-        let key = |slot: &KeyringEntry| {
-            let keys = slot.keys.load();
-            let file = lock(&slot.file);
-            let path = file.as_ref().map(|(path, _)| path.as_path());
-            HandedKey::of(
-                &slot.name,
-                &slot.placeholder,
-                &keys.current,
-                keys.previous.as_deref(),
-                path,
-            )
-        };
         let retired = |(name, placeholder): &(String, Placeholder)| {
             (name.clone(), HandedPlaceholder::of(placeholder))
         };
         HandedKeys {
-            keys: self.slots.iter().map(key).collect(),
+            keys: self.slots.iter().map(KeyringEntry::hand_over).collect(),
             retired: self.retired.iter().map(retired).collect(),
+            outward: self.outward.hand_over(),
         }
     }
 
@@ -198,7 +171,7 @@ impl Keyring {
         credentials: &[Credential],
         handed: HandedKeys,
     ) -> Result<Keyring, Vec<KeyError>> {
-        let HandedKeys { mut keys, retired } = handed;
+        let HandedKeys { mut keys, retired, outward } = handed;
         let mut slots = Vec::with_capacity(credentials.len());
         let mut errors = Vec::new();
         for credential in credentials {
@@ -219,7 +192,11 @@ impl Keyring {
         let known = retired.into_iter();
         let known =
             known.filter_map(|(name, placeholder)| Some((name, placeholder.restore()?))).collect();
-        Keyring::of(slots, known, errors)
+        let outward = Outward::restore(outward).unwrap_or_else(|problem| {
+            errors.push(problem);
+            Outward::default()
+        });
+        Keyring::of(slots, known, outward, errors)
     }
 
     /// The sandbox's variables and their placeholders.
@@ -276,7 +253,7 @@ impl Keyring {
     /// # Errors
     /// [`RedactError::TooManyKeys`]
     pub fn redactor(&self) -> Result<Option<Redactor>, RedactError> {
-        if self.slots.is_empty() {
+        if self.entries().next().is_none() {
             return Ok(None);
         }
         self.compiled().map(Some)
@@ -307,18 +284,26 @@ impl Keyring {
             Ok(redactor) => return Ok(redactor),
             Err(generation) => generation,
         };
-        let keys: Vec<(Arc<Keys>, &Placeholder)> =
-            self.slots.iter().map(|slot| (slot.keys.load_full(), &slot.placeholder)).collect();
-        let pairs = keys.iter().flat_map(|(keys, placeholder)| {
+        let keys: Vec<(Arc<Keys>, &KeyringEntry)> =
+            self.entries().map(|slot| (slot.keys.load_full(), slot)).collect();
+        let pairs = keys.iter().flat_map(|(keys, slot)| {
             let known = [Some(&keys.current), keys.previous.as_ref()];
-            known
-                .into_iter()
-                .flatten()
-                .map(|key| (key.expose().as_bytes(), placeholder.as_str().as_bytes()))
+            let searched = known.into_iter().flatten().flat_map(|key| key.searched(slot.content));
+            searched.map(|text| (text.as_bytes(), slot.placeholder.as_str().as_bytes()))
         });
         let redactor = Redactor::of(pairs)?;
         self.redactor.store(Some(Arc::new((generation, redactor.clone()))));
         Ok(redactor)
+    }
+
+    /// The way out, as loaded.
+    pub(crate) fn outward(&self) -> &Outward {
+        &self.outward
+    }
+
+    /// Every secret: the keys, and the credentials of proxies.
+    fn entries(&self) -> impl Iterator<Item = &KeyringEntry> {
+        self.slots.iter().chain(self.outward.entries())
     }
 
     /// Rereads every key file, changed or not.
@@ -344,7 +329,7 @@ impl Keyring {
             return;
         }
         let (looking, mut all) = tokio::sync::mpsc::channel::<()>(1);
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (index, slot) in self.entries().enumerate() {
             if lock(&slot.file).is_none() || slot.is_looked_at.swap(true, Ordering::AcqRel) {
                 continue;
             }
@@ -373,7 +358,7 @@ impl Keyring {
     }
 
     fn look(&self, index: usize) {
-        let Some(slot) = self.slots.get(index) else { return };
+        let Some(slot) = self.entries().nth(index) else { return };
         match self.read_slot(slot, false) {
             Ok(()) => {}
             Err(error) => {
@@ -384,7 +369,7 @@ impl Keyring {
     }
 
     fn read_again(&self, always: bool) -> Vec<KeyError> {
-        self.slots.iter().filter_map(|slot| self.read_slot(slot, always).err()).collect()
+        self.entries().filter_map(|slot| self.read_slot(slot, always).err()).collect()
     }
 
     fn read_slot(&self, slot: &KeyringEntry, always: bool) -> Result<(), KeyError> {
@@ -398,6 +383,11 @@ impl Keyring {
             logging::changed();
         }
         Ok(())
+    }
+
+    /// The credential of this name.
+    fn entry(&self, name: &str) -> Option<&KeyringEntry> {
+        self.slots.iter().find(|slot| slot.name == name)
     }
 
     /// The known placeholders of credentials not among `slots`.
@@ -422,10 +412,11 @@ impl Keyring {
 impl logging::Secrets for Keyring {
     /// Checks no key file, since that may itself log.
     fn each(&self, tell: &mut dyn FnMut(&[u8], &[u8])) {
-        for slot in &self.slots {
+        for slot in self.entries() {
             let keys = slot.keys.load();
             for key in std::iter::once(&keys.current).chain(&keys.previous) {
-                tell(key.expose().as_bytes(), slot.placeholder.as_str().as_bytes());
+                let place = slot.placeholder.as_str().as_bytes();
+                key.searched(slot.content).for_each(|text| tell(text.as_bytes(), place));
             }
         }
     }
@@ -433,97 +424,4 @@ impl logging::Secrets for Keyring {
     fn version(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
-}
-
-impl KeyringEntry {
-    fn load(
-        credential: &Credential,
-        previous: Option<&Keyring>,
-        environment: EnvironmentLookup<'_>,
-        seed: Option<&Seed>,
-    ) -> Result<KeyringEntry, KeyProblem> {
-        let loaded = source::load(&credential.key, environment)?;
-        let shape = &credential.placeholder;
-        let remembered = previous.and_then(|previous| previous.remembered(&credential.name));
-        let placeholder = match (remembered, seed) {
-            (Some(placeholder), _) => placeholder.clone(),
-            (None, Some(seed)) => Placeholder::derive(shape, &loaded.key, seed, &credential.name),
-            (None, None) => Placeholder::draw(shape, &loaded.key)
-                .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
-        };
-        check(&loaded.key, &placeholder)?;
-        let before = previous
-            .and_then(|previous| previous.slots.iter().find(|slot| slot.name == credential.name));
-        let before = before.map(|slot| Arc::clone(&slot.keys.load().current));
-        let previous = before.filter(|before| before.expose() != loaded.key.expose());
-        Ok(KeyringEntry {
-            name: credential.name.clone(),
-            env: credential.env.clone(),
-            forms: credential.forms.clone(),
-            placeholder,
-            keys: ArcSwap::from_pointee(Keys { current: Arc::new(loaded.key), previous }),
-            file: Mutex::new(loaded.file.map(|(path, stamp)| (path, Some(stamp)))),
-            reading: Mutex::default(),
-            is_looked_at: AtomicBool::new(false),
-        })
-    }
-
-    fn restore(credential: &Credential, handed: HandedKey) -> Result<KeyringEntry, KeyProblem> {
-        let restored = handed.restore()?;
-        check(&restored.current, &restored.placeholder)?;
-        let keys =
-            Keys { current: Arc::new(restored.current), previous: restored.previous.map(Arc::new) };
-        Ok(KeyringEntry {
-            name: credential.name.clone(),
-            env: credential.env.clone(),
-            forms: credential.forms.clone(),
-            placeholder: restored.placeholder,
-            keys: ArcSwap::from_pointee(keys),
-            // Without a stamp, the next check reads it.
-            file: Mutex::new(restored.file.map(|path| (path, None))),
-            reading: Mutex::default(),
-            is_looked_at: AtomicBool::new(false),
-        })
-    }
-
-    /// Rereads the file, if there is one, when it has changed or `always`; returns whether the key
-    /// changed.
-    fn read_again(&self, always: bool) -> Result<bool, (PathBuf, KeyProblem)> {
-        let _reading = lock(&self.reading);
-        let Some((path, known)) = lock(&self.file).clone() else { return Ok(false) };
-        let now = Stamp::now(&path);
-        if !always && now == known {
-            return Ok(false);
-        }
-        let note = |stamp: Option<Stamp>| *lock(&self.file) = Some((path.clone(), stamp));
-        // Even after a failure, the same file is not read and reported twice.
-        note(now);
-        let loaded = source::read(&path)
-            .and_then(|loaded| check(&loaded.key, &self.placeholder).map(|()| loaded))
-            .map_err(|problem| (path.clone(), problem))?;
-        if let Some((_, read)) = loaded.file {
-            note(Some(read));
-        }
-        let before = self.keys.load();
-        if before.current.expose() == loaded.key.expose() {
-            return Ok(false);
-        }
-        let previous = Some(Arc::clone(&before.current));
-        self.keys.store(Arc::new(Keys { current: Arc::new(loaded.key), previous }));
-        Ok(true)
-    }
-}
-
-/// Rejects a key that its placeholder contains: redaction would insert the key itself.
-fn check(key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
-    if placeholder.as_str().contains(key.expose()) {
-        Err(KeyProblem::InPlaceholder)
-    } else {
-        Ok(())
-    }
-}
-
-/// Data behind these locks is consistent at every step, so a poisoned lock is safe to use.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,7 @@
 //! The HTTP library does not zeroize the header value or query that carries a key to the origin;
 //! these live until the request is written. To cover them, the process makes itself undumpable.
 
+mod entry;
 mod finder;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -15,6 +16,7 @@ mod glance;
 mod handed;
 mod key;
 mod keyring;
+mod outward;
 mod placeholder;
 mod presented;
 mod readers;
@@ -26,6 +28,7 @@ mod tests;
 pub(crate) use self::handed::HandedKeys;
 pub use self::key::{KeyProblem, LONGEST, RealKey, SHORTEST};
 pub use self::keyring::Keyring;
+pub(crate) use self::outward::{Gateway, no_proxy_for, proxy_for};
 pub use self::placeholder::{NoRandomness, Placeholder};
 pub use self::presented::Presented;
 pub(crate) use self::presented::basic;

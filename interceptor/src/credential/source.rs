@@ -12,26 +12,56 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use interceptor_policy::KeySource;
+use interceptor_policy::{KeySource, Policy};
 use zeroize::Zeroizing;
 
-use super::key::{KeyProblem, LONGEST, RealKey};
+use super::key::{Content, KeyProblem, LONGEST, RealKey};
 use crate::files;
 
 /// The variable with systemd's credentials directory.
 pub(crate) const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
+/// The names of what is read, as the document has them.
+pub(super) const PROXY: &str = "upstream.proxy";
+pub(super) const PROXY_AUTH: &str = "upstream.proxy_auth";
+pub(super) const CA: &str = "upstream.ca";
+
 /// A credential's key could not be loaded. Never shows any part of the key.
 #[derive(Debug, thiserror::Error)]
-#[error("the key of credential `{credential}`, {place}, {problem}")]
+#[error("{}, {place}, {problem}", subject(credential))]
 pub struct KeyError {
-    /// The credential's name in the policy.
+    /// The credential's name in the policy, or the field of `upstream`.
     pub credential: String,
     /// The source of its key.
     pub place: KeyLocation,
     /// What is wrong.
     #[source]
     pub problem: KeyProblem,
+}
+
+/// Whether a name is that of a field of `upstream`.
+fn is_of_upstream(name: &str) -> bool {
+    name == PROXY || name == PROXY_AUTH || name.starts_with(CA)
+}
+
+fn subject(credential: &str) -> String {
+    match is_of_upstream(credential) {
+        true => format!("`{credential}`"),
+        false => format!("the key of credential `{credential}`"),
+    }
+}
+
+impl KeyError {
+    /// The JSON pointer to what could not be loaded.
+    pub(crate) fn pointer(&self, policy: &Policy) -> String {
+        match policy.credential_named(&self.credential) {
+            Some(id) => policy.credential(id).key_pointer.clone(),
+            None if is_of_upstream(&self.credential) => {
+                format!("/{}", self.credential.replace('.', "/"))
+            }
+            None => String::new(),
+        }
+    }
 }
 
 /// The source of a key.
@@ -100,22 +130,25 @@ pub(crate) struct Loaded {
     pub(super) file: Option<(PathBuf, Stamp)>,
 }
 
-/// Reads a key.
+/// Reads a secret of that kind.
 pub(super) fn load(
+    content: Content,
     source: &KeySource,
     environment: EnvironmentLookup<'_>,
 ) -> Result<Loaded, KeyProblem> {
-    let once =
-        |text: Vec<u8>| RealKey::parse(Zeroizing::new(text)).map(|key| Loaded { key, file: None });
+    let once = |text: Vec<u8>| {
+        let key = RealKey::parse_as(content, Zeroizing::new(text))?;
+        Ok(Loaded { key, file: None })
+    };
     match source {
         KeySource::Literal(key) => once(key.expose().as_bytes().to_vec()),
         KeySource::Env(name) => once(environment(name).ok_or(KeyProblem::Unset)?.into_vec()),
-        KeySource::File(path) => read(&located(path, environment)),
+        KeySource::File(path) => read(content, &located(path, environment)),
     }
 }
 
-/// Reads a key from a file. A shell's pipe can be read only once.
-pub(crate) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
+/// Reads a secret of that kind from a file. A shell's pipe can be read only once.
+pub(crate) fn read(content: Content, path: &Path) -> Result<Loaded, KeyProblem> {
     // The longest key and a line end.
     let (text, metadata) = files::read(path, LONGEST + 2).map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => KeyProblem::TooLong,
@@ -127,7 +160,7 @@ pub(crate) fn read(path: &Path) -> Result<Loaded, KeyProblem> {
             "every user of this machine can read or write the key file"
         );
     }
-    let key = RealKey::parse(text)?;
+    let key = RealKey::parse_as(content, text)?;
     Ok(Loaded { key, file: metadata.is_file().then(|| (path.to_owned(), Stamp::of(&metadata))) })
 }
 
@@ -161,7 +194,7 @@ mod tests {
             (KeySource::File(path), "sk-from-file"),
         ] {
             assert_eq!(
-                load(&source, &environment)
+                load(Content::Key, &source, &environment)
                     .map(|loaded| loaded.key.expose().to_owned())
                     .ok()
                     .as_deref(),
@@ -177,12 +210,12 @@ mod tests {
         let environment = |name: &str| {
             (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().as_os_str().to_owned())
         };
-        let loaded = load(&KeySource::File("openai".into()), &environment)
+        let loaded = load(Content::Key, &KeySource::File("openai".into()), &environment)
             .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(loaded.key.expose(), "sk-credential");
         assert_eq!(loaded.file.map(|(path, _)| path), Some(directory.path().join("openai")));
         assert!(matches!(
-            load(&KeySource::File("no-such-credential".into()), &environment),
+            load(Content::Key, &KeySource::File("no-such-credential".into()), &environment),
             Err(KeyProblem::Unreadable(_))
         ));
     }
@@ -209,7 +242,7 @@ mod tests {
             ),
             (KeySource::File(directory.path().to_owned()), "cannot be read: Is a directory"),
         ] {
-            let problem = load(&source, &environment).err().expect("refused");
+            let problem = load(Content::Key, &source, &environment).err().expect("refused");
             let error =
                 KeyError { credential: "billing".into(), place: KeyLocation::of(&source), problem };
             let shown = format!("{error} {error:?}");

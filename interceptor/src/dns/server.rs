@@ -48,6 +48,10 @@ const FORWARDED: [RecordType; 10] = [
 pub(crate) trait DnsRules: Send + Sync + 'static {
     /// The policy in force.
     fn policy(&self) -> Arc<Policy>;
+    /// Whether an upstream proxy resolves a name, so that no name server here is asked about it.
+    fn resolves_elsewhere(&self, _: &HostName) -> bool {
+        false
+    }
     /// Whether a name contains a placeholder or its random part, in any case.
     fn carries_placeholder(&self, name: &str) -> bool;
     /// Queues among the sandbox's refusals of all protocols and returns the delay, which is usually
@@ -221,6 +225,9 @@ impl DnsServer {
 
     /// Whether a permitted name exists, if it may be queried.
     async fn existence(&self, name: &HostName) -> Option<Existence> {
+        if self.options.rules.resolves_elsewhere(name) {
+            return Some(Existence::Yes);
+        }
         if let Some(known) = self.recall.existence(name.as_str()) {
             return Some(known);
         }
@@ -245,7 +252,7 @@ impl DnsServer {
             return Answer::nothing();
         }
         // No name server is asked about it.
-        if self.options.upstream.is_known(name) {
+        if self.options.upstream.is_known(name) || self.options.rules.resolves_elsewhere(name) {
             self.record(name.as_str(), Verdict::Allow, None);
             return Answer::nothing();
         }

@@ -169,16 +169,19 @@ impl Enforced {
     /// otherwise they finish under the rules they began with.
     ///
     /// # Errors
-    /// If the kernel refuses the new networks; the old rules stay in force.
+    /// If the kernel refuses the new networks, or the policy's roots cannot be used; the old rules
+    /// stay in force.
     pub(crate) fn replace(
         &mut self,
         policy: Policy,
         keyring: Keyring,
         close: bool,
     ) -> Result<(), FleetError> {
-        self.attachment.set_networks(&policy.denied_networks(), &policy.allowed_loopback())?;
         let sandbox = self.serving.sandbox();
-        sandbox.replace(policy, keyring);
+        let rules = sandbox.prepare(policy, keyring)?;
+        let policy = &rules.policy;
+        self.attachment.set_networks(&policy.denied_networks(), &policy.allowed_loopback())?;
+        sandbox.put(rules);
         if close {
             sandbox.close_forbidden();
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use interceptor_policy::Catalogue;
+use interceptor_policy::{Catalogue, Proxy};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,8 @@ use super::exhausted;
 use super::feed::Feeds;
 use super::watch::watch;
 use super::{
-    Enforced, FleetError, LoadedPolicy, Member, MemberDescription, Predecessor, Source, Visit,
-    check_id,
+    Compiling, Enforced, FleetError, LoadedPolicy, Member, MemberDescription, Predecessor, Source,
+    Visit, check_id,
 };
 use crate::audit::Record;
 use crate::credential::Keyring;
@@ -44,6 +44,8 @@ pub(crate) struct FleetOptions {
     pub(crate) trust: PathBuf,
     /// Whether the sandboxes' variables include base URLs (`--base-urls`).
     pub(crate) base_urls: bool,
+    /// The upstream proxy in place of the policies' own (`--upstream-proxy`).
+    pub(crate) proxy: Option<Proxy>,
     /// How a policy file is read.
     pub(crate) read: fn(&std::path::Path) -> Result<String, String>,
     /// The user who may use the control socket besides root.
@@ -150,6 +152,12 @@ impl Fleet {
         &self.options.runtime
     }
 
+    /// What policies are compiled with.
+    pub(crate) fn compiling(&self) -> Compiling<'_> {
+        let FleetOptions { catalogue, proxy, .. } = &self.options;
+        Compiling { catalogue, proxy: proxy.as_ref() }
+    }
+
     /// The service catalogue and profiles.
     pub(crate) fn catalogue(&self) -> &Catalogue {
         &self.options.catalogue
@@ -164,7 +172,7 @@ impl Fleet {
         text: &str,
         besides: &'static [&'static str],
     ) -> Result<LoadedPolicy, FleetError> {
-        LoadedPolicy::read(text, besides, Source::Given, &self.options.catalogue, None)
+        LoadedPolicy::read(text, besides, Source::Given, self.compiling(), None)
     }
 
     /// The rules for sandboxes created without a policy: the default policy file as it is now.
@@ -191,7 +199,7 @@ impl Fleet {
         let text = (self.options.read)(&path).map_err(|message| {
             FleetError::Policy(vec![interceptor_policy::Problem::new("", message)])
         })?;
-        LoadedPolicy::read(&text, &[], Source::File(path), &self.options.catalogue, previous)
+        LoadedPolicy::read(&text, &[], Source::File(path), self.compiling(), previous)
     }
 
     /// Enforces on a cgroup and tests it from inside. Blocks meanwhile.
@@ -338,11 +346,11 @@ impl Fleet {
     ) -> Result<Arc<Member>, FleetError> {
         let member = self.get(id)?;
         self.outlive_predecessor(close);
-        let catalogue = &self.options.catalogue;
+        let compiling = self.compiling();
         member.replace(
             |keyring| match &self.options.given {
                 Some(given) => given.read(text, keyring, uid),
-                None => LoadedPolicy::read(text, &[], Source::Given, catalogue, Some(keyring)),
+                None => LoadedPolicy::read(text, &[], Source::Given, compiling, Some(keyring)),
             },
             close,
         )?;

@@ -31,5 +31,5 @@ pub(crate) use member::{Member, MemberDescription, RunDescription};
 pub(crate) use pins::Pins;
 pub(crate) use place::{Netns, Visit, check_id};
 pub(crate) use predecessor::Predecessor;
-pub(crate) use rules::{LoadedPolicy, Source, without_keys};
+pub(crate) use rules::{Compiling, LoadedPolicy, Source, without_keys};
 pub(crate) use stale::{Adopt, sweep};

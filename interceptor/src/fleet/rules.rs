@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use interceptor_policy::{Catalogue, Policy, Problem, check_besides};
+use interceptor_policy::{Catalogue, Policy, Problem, Proxy, check_besides};
 use serde_json::Value;
 
 use super::FleetError;
@@ -15,6 +15,15 @@ pub(crate) enum Source {
     Given,
     /// This file, which SIGHUP reloads.
     File(PathBuf),
+}
+
+/// What a policy is compiled with, besides its text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compiling<'a> {
+    /// The services and profiles.
+    pub(crate) catalogue: &'a Catalogue,
+    /// The upstream proxy in place of the policy's own.
+    pub(crate) proxy: Option<&'a Proxy>,
 }
 
 /// A policy with its keys, and the form of it that may be shown.
@@ -42,15 +51,13 @@ impl LoadedPolicy {
         text: &str,
         besides: &'static [&'static str],
         source: Source,
-        catalogue: &Catalogue,
+        compiling: Compiling<'_>,
         previous: Option<&Keyring>,
     ) -> Result<LoadedPolicy, FleetError> {
-        LoadedPolicy::with_keys(text, besides, source, catalogue, |policy| {
+        LoadedPolicy::with_keys(text, besides, source, compiling, |policy| {
             Keyring::load(policy, previous).map_err(|errors| {
                 let problem = |error: crate::credential::KeyError| {
-                    let id = policy.credential_named(&error.credential);
-                    let pointer =
-                        id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default();
+                    let pointer = error.pointer(policy);
                     let place = match error.problem {
                         KeyProblem::Unset => " in the daemon's environment",
                         _ => "",
@@ -67,11 +74,12 @@ impl LoadedPolicy {
         text: &str,
         besides: &'static [&'static str],
         source: Source,
-        catalogue: &Catalogue,
+        compiling: Compiling<'_>,
         keys: impl FnOnce(&Policy) -> Result<Keyring, Vec<Problem>>,
     ) -> Result<LoadedPolicy, FleetError> {
-        let report = check_besides(text, besides, catalogue);
+        let report = check_besides(text, besides, compiling.catalogue);
         let Some(policy) = report.policy else { return Err(FleetError::Policy(report.errors)) };
+        let policy = compiling.proxy.cloned().into_iter().fold(policy, Policy::with_proxy);
         let keyring = keys(&policy).map_err(FleetError::Policy)?;
         let shown = without_keys(text, besides, &keyring);
         Ok(LoadedPolicy { policy, keyring, shown, warnings: report.warnings, source })
@@ -94,6 +102,11 @@ pub(crate) fn without_keys(text: &str, besides: &[&str], keyring: &Keyring) -> V
             }
         }
     }
+    if let Some(auth) = document.get_mut("upstream").and_then(|out| out.get_mut("proxy_auth"))
+        && !is_source(auth)
+    {
+        *auth = Value::Null;
+    }
     let plain = Value::Object(document);
     match keyring.redactor() {
         Ok(None) => plain,
@@ -110,7 +123,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<LoadedPolicy, FleetError> {
-        LoadedPolicy::read(text, &["cgroup"], Source::Given, &Catalogue::builtin(), None)
+        let compiling = Compiling { catalogue: &Catalogue::builtin(), proxy: None };
+        LoadedPolicy::read(text, &["cgroup"], Source::Given, compiling, None)
     }
 
     #[test]

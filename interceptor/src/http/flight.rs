@@ -10,6 +10,7 @@ use super::context::Context;
 use super::exchange::Exchange;
 use crate::credential::Presented;
 use crate::proxy::Rules;
+use crate::upstream::Terms;
 use crate::upstream::pool::PoolKey;
 
 /// Where a request goes.
@@ -63,6 +64,11 @@ impl Flight<'_> {
     /// The policy it was judged by.
     pub(super) fn policy(&self) -> &Policy {
         &self.judged.rules.policy
+    }
+
+    /// By what its connection is judged.
+    pub(super) fn terms(&self) -> Terms<'_> {
+        self.judged.rules.terms()
     }
 
     /// The limits that apply to it.

@@ -101,7 +101,7 @@ async fn ready(
         Err(error) => return Err(Box::new(unreachable(&way.key.host, &error).into())),
     };
     flight.exchange.resume();
-    flight.exchange.note(|record| record.ip = Some(connection.address.ip()));
+    flight.exchange.note(|record| record.ip = connection.address.map(|address| address.ip()));
     Ok(Ready { head, range, allowance, connection })
 }
 
@@ -231,7 +231,7 @@ async fn connect(flight: &Flight<'_>, way: &Route) -> Result<Connection, Connect
             return Ok(connection);
         }
     }
-    flight.context.sandbox.pool.get(flight.policy(), &way.key, way.h2).await
+    flight.context.sandbox.pool.get(flight.terms(), &way.key, way.h2).await
 }
 
 /// The body of a request.
@@ -275,7 +275,7 @@ async fn send(
                 flight.exchange.sent(false);
                 request = unsent;
                 flight.exchange.pause();
-                pool.get(flight.policy(), key, way.h2).await
+                pool.get(flight.terms(), key, way.h2).await
             }
             None if failed.stale && repeatable && flight.is_current() => {
                 tracing::debug!(
@@ -286,7 +286,7 @@ async fn send(
                     Upload::empty(&flight.exchange, &limits, sending.clone(), &flight.judged.rules);
                 request = Request::from_parts(outgoing(flight, &way.switch)?.0, Box::new(upload));
                 flight.exchange.pause();
-                pool.renewed(flight.policy(), key, way.h2).await
+                pool.renewed(flight.terms(), key, way.h2).await
             }
             unsent => {
                 // hyper writes no head if the body fails at once; HTTP/2 sends the head before the
@@ -297,7 +297,7 @@ async fn send(
         };
         connection = dialled.map_err(|error| unreachable(&key.host, &error))?;
         flight.exchange.resume();
-        flight.exchange.note(|record| record.ip = Some(connection.address.ip()));
+        flight.exchange.note(|record| record.ip = connection.address.map(|address| address.ip()));
     }
     let message = format!("`{}` closes every connection at once", key.host);
     Err(refusal(Reason::UpstreamUnreachable, message).into())

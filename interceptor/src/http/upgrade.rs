@@ -2,9 +2,7 @@
 //! origin's 101, bytes are relayed, counted and time-limited, and those from the origin are
 //! searched for real keys.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +14,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use interceptor_policy::Reason;
 use interceptor_policy::redact::{Ended, Redactor, StreamGuard};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -29,12 +26,8 @@ use super::redact::Guarded;
 use super::refuse::too_many;
 use crate::audit::Protocol;
 use crate::proxy::budget::Allowance;
-use crate::tunnel::Carried;
+use crate::tunnel::{Carried, one_way_wrapped};
 use crate::upstream::pool::Answer;
-
-/// Read buffer per direction, when busy and when idle.
-const BUFFER: usize = 32 * 1024;
-const SMALL_BUFFER: usize = 1024;
 
 /// Both ends of an upgraded connection, and its guards.
 #[derive(Debug)]
@@ -161,43 +154,15 @@ async fn both_ways(
     let (sandbox, origin) = tokio::try_join!(sandbox, origin).map_err(io::Error::other)?;
     let (from_sandbox, to_sandbox) = tokio::io::split(TokioIo::new(sandbox));
     let (from_origin, to_origin) = tokio::io::split(TokioIo::new(origin));
-    let up = one_way(from_sandbox, to_origin, |bytes| carried.take_up(bytes));
+    let up = one_way_wrapped(from_sandbox, to_origin, |bytes| carried.take_up(bytes));
     let count = |bytes| carried.take_down(bytes);
     let down = async {
         match guard {
-            Some(guard) => one_way(Guarded::new(from_origin, guard), to_sandbox, count).await,
-            None => one_way(from_origin, to_sandbox, count).await,
+            Some(guard) => {
+                one_way_wrapped(Guarded::new(from_origin, guard), to_sandbox, count).await
+            }
+            None => one_way_wrapped(from_origin, to_sandbox, count).await,
         }
     };
     tokio::try_join!(up, down).map(|_| ())
-}
-
-/// Relays one direction to its end.
-async fn one_way(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    count: impl Fn(u64) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; SMALL_BUFFER];
-    loop {
-        let read = poll_fn(|cx| {
-            let mut room = ReadBuf::new(&mut buffer);
-            let polled = Pin::new(&mut from).poll_read(cx, &mut room);
-            let read = room.filled().len();
-            if polled.is_pending() && buffer.len() > SMALL_BUFFER {
-                buffer = vec![0; SMALL_BUFFER];
-            }
-            polled.map_ok(|()| read)
-        })
-        .await?;
-        if read == 0 {
-            return to.shutdown().await;
-        }
-        count(read as u64)?;
-        to.write_all(&buffer[..read]).await?;
-        to.flush().await?;
-        if read == SMALL_BUFFER && read == buffer.len() {
-            buffer = vec![0; BUFFER];
-        }
-    }
 }

@@ -8,6 +8,8 @@ pub(crate) mod live;
 pub(crate) mod pace;
 pub(crate) mod quota;
 mod refusals;
+mod road;
+mod rules;
 mod runtime;
 mod sandbox;
 mod serving;
@@ -15,6 +17,7 @@ pub(crate) mod tidy;
 pub(crate) mod warned;
 
 pub use handed::{HandedNames, HandedSandbox};
+pub use rules::Rules;
 pub use runtime::{Runtime, RuntimeOptions};
-pub use sandbox::{ProxyError, Rules, Sandbox};
+pub use sandbox::{ProxyError, Sandbox};
 pub use serving::{Accept, Serving};

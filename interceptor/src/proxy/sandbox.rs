@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use interceptor_policy::{Host, Limits, Policy};
+use interceptor_policy::{Host, HostName, Limits, Policy};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Runtime;
 use super::budget::Budget;
 use super::echoes::Echoes;
 use super::live::Live;
@@ -18,15 +17,14 @@ use super::pace::Pace;
 use super::quota::Quota;
 use super::tidy::Tidy;
 use super::warned::Warned;
+use super::{Rules, Runtime};
 use crate::audit::{Audit, Record};
 use crate::credential::Keyring;
 use crate::dns::{self, DnsOptions, DnsServer, Names};
-use crate::logging::{self, KeptOut};
 use crate::metrics::SandboxMetrics;
 use crate::seam::HalfOpen;
 use crate::tls::TlsError;
 use crate::tls::ca::Ca;
-use crate::tls::client::ClientConfigs;
 use crate::tls::server::ServerConfigs;
 use crate::upstream::Upstream;
 use crate::upstream::pool::{Generation, Pool};
@@ -51,29 +49,6 @@ pub enum ProxyError {
     },
 }
 
-/// What requests are judged by: replaced as one value, so that no request mixes one policy with
-/// another's keys.
-#[derive(Debug)]
-pub struct Rules {
-    /// The compiled policy.
-    pub policy: Arc<Policy>,
-    /// Its real keys and their placeholders.
-    pub keyring: Arc<Keyring>,
-    pub(crate) generation: Generation,
-    /// Redacts the keys from the log while this value exists: while in force, and for requests that
-    /// began under it.
-    _kept_out: Option<KeptOut>,
-}
-
-impl Rules {
-    pub(crate) fn new(policy: Policy, keyring: Keyring) -> Rules {
-        let generation = Generation::next();
-        let keyring = Arc::new(keyring);
-        let kept_out = logging::keep_out(&keyring);
-        Rules { policy: Arc::new(policy), keyring, generation, _kept_out: kept_out }
-    }
-}
-
 /// What a sandbox keeps for life, even across processes.
 pub(super) struct Durable {
     pub(super) ca: Ca,
@@ -91,6 +66,7 @@ impl Durable {
 #[derive(Debug)]
 pub struct Sandbox {
     pub(crate) id: Arc<str>,
+    runtime: Arc<Runtime>,
     rules: Arc<ArcSwap<Rules>>,
     /// The upstream, with a cache of its own.
     pub(crate) upstream: Upstream,
@@ -98,7 +74,7 @@ pub struct Sandbox {
     pub(crate) names: Arc<Names>,
     pub(crate) dns: Arc<DnsServer>,
     pub(crate) certificates: ServerConfigs,
-    /// The operator's own roots, PEM.
+    /// The operator's own roots, PEM, and those of the policy that it began with.
     operator_roots: Arc<str>,
     pub(crate) pool: Arc<Pool>,
     /// One slot per connection.
@@ -157,9 +133,9 @@ impl Sandbox {
             metrics.clone(),
         )?;
         let upstream = runtime.upstream.separate();
-        let rules = Arc::new(Rules::new(policy, keyring));
-        let configs = ClientConfigs::new(runtime.client.clone());
-        let pool = Pool::new(rules.generation, upstream.clone(), configs, metrics.clone());
+        let rules = Arc::new(Rules::new(runtime, policy, keyring)?);
+        let operator_roots = rules.given_roots.clone();
+        let pool = Pool::new(rules.generation, upstream.clone(), metrics.clone());
         let connections = Quota::new(limits.connections);
         let requests = Quota::new(limits.requests);
         let rules = Arc::new(ArcSwap::new(rules));
@@ -177,12 +153,13 @@ impl Sandbox {
         Ok(Arc::new(Sandbox {
             dns,
             id,
+            runtime: runtime.clone(),
             rules,
             upstream,
             audit: runtime.audit.clone(),
             names,
             certificates,
-            operator_roots: runtime.verifier.given_pem(),
+            operator_roots,
             pool,
             connections,
             requests,
@@ -218,13 +195,30 @@ impl Sandbox {
 
     /// Atomically replaces policy and keys: open requests finish under their old rules, new ones
     /// use the new rules. Closes idle origin connections.
-    pub fn replace(&self, policy: Policy, keyring: Keyring) {
-        let limits = policy.limits();
+    ///
+    /// # Errors
+    /// If the roots that the policy names cannot be used; nothing has changed then.
+    pub fn replace(&self, policy: Policy, keyring: Keyring) -> Result<(), ProxyError> {
+        self.put(self.prepare(policy, keyring)?);
+        Ok(())
+    }
+
+    /// The rules for [`Sandbox::put`].
+    ///
+    /// # Errors
+    /// If the roots that the policy names cannot be used.
+    pub(crate) fn prepare(&self, policy: Policy, keyring: Keyring) -> Result<Rules, ProxyError> {
+        Ok(Rules::new(&self.runtime, policy, keyring)?)
+    }
+
+    /// As [`Sandbox::replace`].
+    pub(crate) fn put(&self, rules: Rules) {
+        let rules = Arc::new(rules);
+        let limits = rules.policy.limits();
         self.connections.set(limits.connections);
         self.requests.set(limits.requests);
         self.certificates.set_rate(limits.mints_per_second, limits.mints_burst);
         register(&self.audit, &self.id, limits, &self.metrics);
-        let rules = Arc::new(Rules::new(policy, keyring));
         let generation = rules.generation;
         self.rules.store(rules);
         self.live.relax();
@@ -330,6 +324,10 @@ struct ResolverRules {
 impl dns::DnsRules for ResolverRules {
     fn policy(&self) -> Arc<Policy> {
         self.rules.load().policy.clone()
+    }
+
+    fn resolves_elsewhere(&self, name: &HostName) -> bool {
+        self.rules.load().road.resolves_elsewhere(name)
     }
 
     fn carries_placeholder(&self, name: &str) -> bool {

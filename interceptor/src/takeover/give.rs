@@ -221,6 +221,9 @@ fn with_stand_ins(mut policy: Value) -> Value {
         let keys = credentials.values_mut().filter_map(|credential| credential.get_mut("key"));
         keys.filter(|key| key.is_null()).for_each(|key| *key = NO_KEY.into());
     }
+    if let Some(auth) = policy.pointer_mut("/upstream/proxy_auth").filter(|auth| auth.is_null()) {
+        *auth = NO_KEY.into();
+    }
     policy
 }
 
@@ -254,6 +257,7 @@ mod tests {
     fn a_document_without_keys_is_valid_with_stand_ins() {
         let shown = serde_json::json!({
             "credentials": { "openai": null },
+            "upstream": { "proxy": "http://proxy.corp:3128", "proxy_auth": null },
             "credentials_v2": {
                 "one": { "key": null, "hosts": ["a.example"] },
                 "two": { "key": { "env": "TWO" }, "hosts": ["b.example"] },

@@ -43,20 +43,41 @@ pub(crate) fn verifier(
     extra.extend(texts.iter().map(|pem| (PathBuf::from("--upstream-ca"), pem.clone())));
     for (path, pem) in extra {
         let refused = |reason: String| TlsError::Roots { path: path.clone(), reason };
-        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| refused(error.to_string()))?;
-        if certificates.is_empty() {
-            return Err(refused("it contains no certificate".to_owned()));
-        }
-        for certificate in certificates {
-            roots
-                .add(certificate.clone())
-                .map_err(|_| refused("it contains a certificate that cannot be read".to_owned()))?;
-            given.push(certificate);
-        }
+        given.extend(add(&mut roots, &pem).map_err(refused)?);
     }
     Ok(Arc::new(CertificateVerifier::new(move || with_systems(roots), given)))
+}
+
+/// Verifies by further roots too: the name of each file, and its content.
+pub(crate) fn with_roots<'a>(
+    base: &Arc<CertificateVerifier>,
+    extra: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Result<Arc<CertificateVerifier>, TlsError> {
+    let mut given = Vec::new();
+    let mut roots = RootCertStore::empty();
+    for (name, pem) in extra {
+        let refused = |reason| TlsError::Roots { path: name.into(), reason };
+        given.extend(add(&mut roots, pem).map_err(refused)?);
+    }
+    let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    let roots = roots.map_err(|error| rustls::Error::General(error.to_string()))?;
+    Ok(Arc::new(CertificateVerifier::beside(base.clone(), roots, given)))
+}
+
+/// Adds the certificates of a file; returns them, or what is wrong.
+fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    if certificates.is_empty() {
+        return Err("it contains no certificate".to_owned());
+    }
+    for certificate in &certificates {
+        roots
+            .add(certificate.clone())
+            .map_err(|_| "it contains a certificate that cannot be read".to_owned())?;
+    }
+    Ok(certificates)
 }
 
 /// Verifies against these roots and the system's. `None`, and a warning, if there are none.

@@ -31,6 +31,8 @@ pub(crate) struct CertificateVerifier {
     /// The certificates given by the operator, as DER.
     named: HashSet<CertificateDer<'static>>,
     given_pem: Arc<str>,
+    /// Asked about what these roots do not know.
+    base: Option<Arc<CertificateVerifier>>,
 }
 
 impl fmt::Debug for CertificateVerifier {
@@ -55,7 +57,19 @@ impl CertificateVerifier {
             roots: LazyLock::new(roots),
             named: given.into_iter().collect(),
             given_pem: given_pem.into(),
+            base: None,
         }
+    }
+
+    /// Trusts these roots and certificates too, beside what another trusts.
+    pub(super) fn beside(
+        base: Arc<CertificateVerifier>,
+        roots: Arc<WebPkiServerVerifier>,
+        given: Vec<CertificateDer<'static>>,
+    ) -> CertificateVerifier {
+        let own = CertificateVerifier::new(move || Some(roots), given);
+        let given_pem = [&*base.given_pem, &*own.given_pem].concat().into();
+        CertificateVerifier { given_pem, base: Some(base), ..own }
     }
 
     /// Reads the roots now, so that the first origin does not wait for it.
@@ -106,6 +120,16 @@ impl ServerCertVerifier for CertificateVerifier {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
+            Err(error) if is_about_its_issuer(&error) => match &self.base {
+                None => Err(error),
+                Some(base) => base.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    server_name,
+                    ocsp_response,
+                    now,
+                ),
+            },
             verified => verified,
         }
     }
@@ -208,6 +232,23 @@ mod tests {
         let mut changed = own.to_vec();
         *changed.last_mut().unwrap() ^= 1;
         assert!(verify(&given, &CertificateDer::from(changed), NAME).is_err());
+    }
+
+    #[test]
+    fn t4_roots_beside_others_add_to_them_and_take_nothing_away() {
+        let [system, own, stranger] =
+            ["a.test", "b.test", "c.test"].map(|name| self_signed(name, (2020, 2040), any_ca()));
+        let base = Arc::new(verifier(&[&system]));
+        let mut roots = RootCertStore::empty();
+        roots.add(own.clone()).unwrap();
+        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        let both = CertificateVerifier::beside(base, roots.build().unwrap(), vec![own.clone()]);
+        verify(&both, &system, "a.test").unwrap();
+        verify(&both, &own, "b.test").unwrap();
+        for (certificate, name) in [(&stranger, "c.test"), (&own, "a.test"), (&system, "b.test")] {
+            assert!(verify(&both, certificate, name).is_err(), "{name}");
+        }
+        assert_eq!(both.given_pem().matches("BEGIN CERTIFICATE").count(), 2);
     }
 
     #[test]

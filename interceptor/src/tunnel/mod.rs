@@ -5,6 +5,7 @@
 //! failure in either direction ends both, and so does silence in both for the idle limit.
 
 pub(crate) mod pulse;
+mod wrapped;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,7 @@ use crate::metrics::SandboxMetrics;
 use crate::proxy::budget::Allowance;
 use interceptor_policy::Reason;
 use pulse::Pulse;
+pub(crate) use wrapped::{carry_wrapped, one_way_wrapped};
 
 /// The capacity of a pipe in bytes: larger pipes mean fewer system calls but more kernel memory per
 /// tunnel.

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use interceptor_policy::{Deny, Reason};
 
+use super::attempts::list;
+use super::proxy::ProxyProblem;
+
 /// Why [`Upstream::connect`](super::Upstream::connect) failed. The text may be shown to the
 /// sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,14 @@ pub enum UpstreamError {
         /// Each address dialled, with its error.
         attempts: Vec<(SocketAddr, io::Error)>,
     },
+    /// The upstream proxy opened no tunnel.
+    #[error("the upstream proxy {proxy} {problem}")]
+    Proxy {
+        /// Its URL, which holds no credential.
+        proxy: String,
+        /// What it did instead.
+        problem: ProxyProblem,
+    },
     /// No address answered in time.
     #[error("{host} did not answer on port {port} within {} s", limit.as_secs_f32())]
     Timeout {
@@ -73,6 +84,7 @@ impl UpstreamError {
             | UpstreamError::NoAddresses { .. }
             | UpstreamError::Lookup { .. }
             | UpstreamError::Unreachable { .. } => Reason::UpstreamUnreachable,
+            UpstreamError::Proxy { problem, .. } => problem.reason(),
             UpstreamError::LookupTimeout { .. } | UpstreamError::Timeout { .. } => {
                 Reason::UpstreamTimeout
             }
@@ -86,10 +98,4 @@ impl UpstreamError {
             _ => None,
         }
     }
-}
-
-fn list(attempts: &[(SocketAddr, io::Error)]) -> String {
-    let each: Vec<String> =
-        attempts.iter().map(|(address, error)| format!("{address}: {error}")).collect();
-    each.join("; ")
 }

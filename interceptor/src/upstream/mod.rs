@@ -6,6 +6,7 @@
 //! has resolved (attack K23).
 
 mod answer;
+mod attempts;
 mod bell;
 pub(crate) mod body;
 mod dial;
@@ -16,29 +17,42 @@ mod h1;
 mod key;
 mod overrides;
 pub(crate) mod pool;
+mod proxy;
+#[cfg(test)]
+mod proxy_tests;
 mod resolve;
+mod road;
 #[cfg(test)]
 pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Record, RecordType};
-use tokio::net::TcpStream;
-use tokio::time::Instant;
+use rustls::pki_types::ServerName;
+use tokio::time::{Instant, timeout_at};
 
 use dial::DialError;
 pub use error::UpstreamError;
-use interceptor_policy::{Host, HostName, Policy};
+use interceptor_policy::{Host, HostName, Policy, ProxyUrl, Scheme, is_localhost};
 pub use overrides::{Override, OverrideError, Overrides};
+pub use proxy::ProxyProblem;
+use proxy::TunnelEnd;
 pub use resolve::{Existence, LookupFailure, NameServers};
 use resolve::{ResolveError, Resolver};
+pub(crate) use road::{Authorization, AuthorizationValue, ProxyServer, Road, Terms};
+pub(crate) use wire::Wire;
 
 /// Time limit for connecting, including the lookup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit for an upstream proxy, once it is connected to: it has to connect too.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many addresses of a host a proxy is asked for.
+const MOST_TUNNELS: usize = 3;
 
 /// How to reach origins.
 #[derive(Clone, Debug)]
@@ -49,6 +63,8 @@ pub struct UpstreamOptions {
     pub name_servers: NameServers,
     /// Time limit for connecting, including the lookup. Default: 10 s.
     pub connect_timeout: Duration,
+    /// Time limit for the answers of an upstream proxy. Default: 20 s.
+    pub proxy_timeout: Duration,
 }
 
 impl Default for UpstreamOptions {
@@ -57,6 +73,7 @@ impl Default for UpstreamOptions {
             overrides: Overrides::default(),
             name_servers: NameServers::System,
             connect_timeout: CONNECT_TIMEOUT,
+            proxy_timeout: PROXY_TIMEOUT,
         }
     }
 }
@@ -69,15 +86,16 @@ struct Inner {
     overrides: Arc<Overrides>,
     resolver: Resolver,
     connect_timeout: Duration,
+    proxy_timeout: Duration,
 }
 
-/// A connection to an origin: TCP, with Nagle's algorithm off and keep-alive on.
+/// A connection to an origin: TCP, with Nagle's algorithm off and keep-alive on, or a tunnel.
 #[derive(Debug)]
-pub struct Dialed {
+pub(crate) struct Dialed {
     /// The connection.
-    pub stream: TcpStream,
-    /// The address that was judged and dialled.
-    pub address: SocketAddr,
+    pub(crate) stream: Wire,
+    /// The address that was judged and dialled; `None` if a proxy resolved the name.
+    pub(crate) address: Option<SocketAddr>,
 }
 
 impl Upstream {
@@ -88,6 +106,7 @@ impl Upstream {
             overrides: Arc::new(options.overrides),
             resolver: Resolver::new(&options.name_servers),
             connect_timeout: options.connect_timeout,
+            proxy_timeout: options.proxy_timeout,
         }))
     }
 
@@ -98,6 +117,7 @@ impl Upstream {
             overrides: Arc::clone(&self.0.overrides),
             resolver: self.0.resolver.separate(),
             connect_timeout: self.0.connect_timeout,
+            proxy_timeout: self.0.proxy_timeout,
         }))
     }
 
@@ -128,31 +148,137 @@ impl Upstream {
         }
     }
 
-    /// Connects to `host`: resolves it, judges every address, and dials those that `policy`
+    /// Connects to `host`: resolves it, judges every address, and dials those that the policy
     /// permits, alternating families (RFC 8305). An address literal is judged and dialled directly.
     /// A name of this host itself is not resolved: it stands for loopback.
-    /// The policy must already have permitted `host`.
-    pub async fn connect(
+    /// With a proxy on the road, the proxy is asked for a tunnel to such an address instead. The
+    /// policy must already have permitted `host`.
+    pub(crate) async fn connect(
         &self,
-        policy: &Policy,
+        terms: Terms<'_>,
+        scheme: Scheme,
         host: &Host,
         port: u16,
     ) -> Result<Dialed, UpstreamError> {
+        let Terms { policy, road } = terms;
         let limit = self.0.connect_timeout;
         let deadline = Instant::now() + limit;
         let timeout = || UpstreamError::Timeout { host: host.to_string(), port, limit };
-        let addresses =
-            match tokio::time::timeout_at(deadline, self.addresses(policy, host, port)).await {
-                Ok(addresses) => addresses?,
-                Err(_) => return Err(UpstreamError::LookupTimeout { host: host.to_string() }),
-            };
+        let proxy = road.proxy(scheme, host, port);
+        if let (Some(proxy), Some(name)) = (proxy, host.name())
+            && road.proxy_resolves
+            && self.0.overrides.addresses(name.as_str(), port).is_empty()
+        {
+            if is_localhost(name) {
+                guard::permitted(policy, host, port, vec![Ipv4Addr::LOCALHOST.into()])?;
+            }
+            return self.tunnel(proxy, road, &[TunnelEnd::Name(name, port)]).await;
+        }
+        let addresses = match timeout_at(deadline, self.addresses(policy, host, port)).await {
+            Ok(addresses) => addresses?,
+            Err(_) => return Err(UpstreamError::LookupTimeout { host: host.to_string() }),
+        };
+        if let Some(proxy) = proxy.filter(|_| !road.is_direct(&addresses)) {
+            let (four, six): (Vec<_>, Vec<_>) =
+                addresses.into_iter().partition(SocketAddr::is_ipv4);
+            // Few proxies have IPv6, and none says so before it is asked.
+            let ends: Vec<_> = four.into_iter().chain(six).map(TunnelEnd::Address).collect();
+            return self.tunnel(proxy, road, &ends).await;
+        }
         match dial::dial(addresses, deadline.saturating_duration_since(Instant::now())).await {
-            Ok((stream, address)) => Ok(Dialed { stream, address }),
+            Ok((stream, address)) => {
+                Ok(Dialed { stream: Wire::Tcp(stream), address: Some(address) })
+            }
             Err(DialError::Timeout) => Err(timeout()),
             Err(DialError::Failed(attempts)) => {
                 Err(UpstreamError::Unreachable { host: host.to_string(), attempts })
             }
         }
+    }
+
+    /// A tunnel by a proxy to the first of these ends that it can reach.
+    async fn tunnel(
+        &self,
+        proxy: &ProxyServer,
+        road: &Road,
+        ends: &[TunnelEnd<'_>],
+    ) -> Result<Dialed, UpstreamError> {
+        let deadline = Instant::now() + self.0.connect_timeout + self.0.proxy_timeout;
+        let mut problem = ProxyProblem::Closed;
+        for end in ends.iter().take(MOST_TUNNELS) {
+            match self.ask(proxy, road, *end, deadline).await {
+                Ok(stream) => {
+                    let address = match end {
+                        TunnelEnd::Address(address) => Some(*address),
+                        TunnelEnd::Name(..) => None,
+                    };
+                    return Ok(Dialed { stream, address });
+                }
+                Err(failed) => problem = failed,
+            }
+            if !matches!(problem, ProxyProblem::Unable(_)) {
+                break;
+            }
+        }
+        tracing::debug!(proxy = %proxy.url, %problem, "an upstream proxy opened no tunnel");
+        Err(UpstreamError::Proxy { proxy: proxy.url.to_string(), problem })
+    }
+
+    /// Asks a proxy for a tunnel.
+    async fn ask(
+        &self,
+        proxy: &ProxyServer,
+        road: &Road,
+        end: TunnelEnd<'_>,
+        deadline: Instant,
+    ) -> Result<Wire, ProxyProblem> {
+        let url = &proxy.url;
+        let limit = self.0.connect_timeout;
+        let found = timeout_at(deadline, self.proxy_addresses(url)).await;
+        let addresses = found.map_err(|_| ProxyProblem::Timeout(limit))??;
+        let left = limit.min(deadline.saturating_duration_since(Instant::now()));
+        let stream = match dial::dial(dial::interleave(addresses), left).await {
+            Ok((stream, _)) => stream,
+            Err(DialError::Timeout) => return Err(ProxyProblem::Timeout(limit)),
+            Err(DialError::Failed(attempts)) => return Err(ProxyProblem::Unreachable(attempts)),
+        };
+        let limit = self.0.proxy_timeout;
+        let asked = async {
+            let mut wire = match url.scheme {
+                Scheme::Http => Wire::Tcp(stream),
+                Scheme::Https => proxy::secure(stream, server_name(url)?, road.tls.h1()).await?,
+            };
+            let authorization = match &proxy.auth {
+                Some(auth) => auth.value().await,
+                None => None,
+            };
+            proxy::connect(&mut wire, end, authorization).await?;
+            Ok::<_, ProxyProblem>(wire)
+        };
+        let deadline = deadline.min(Instant::now() + limit);
+        timeout_at(deadline, asked).await.unwrap_or(Err(ProxyProblem::Timeout(limit)))
+    }
+
+    /// The addresses of a proxy. The operator names it, so that they are not judged.
+    async fn proxy_addresses(&self, url: &ProxyUrl) -> Result<Vec<SocketAddr>, ProxyProblem> {
+        let instead = self.0.overrides.addresses_of_exactly(&url.host.to_string(), url.port);
+        if !instead.is_empty() {
+            return Ok(instead);
+        }
+        let found = match &url.host {
+            Host::Ip(address) => vec![*address],
+            Host::Name(name) => {
+                let words = |error| match error {
+                    ResolveError::NoSuchName => "its name does not exist (NXDOMAIN)".to_owned(),
+                    ResolveError::NoAddresses => "its name has no address".to_owned(),
+                    ResolveError::Timeout => "no name server answered in time".to_owned(),
+                    ResolveError::Failed(problem) => problem,
+                };
+                let found = self.0.resolver.addresses(name.as_str()).await;
+                found.map_err(|error| ProxyProblem::Lookup(words(error)))?
+            }
+        };
+        Ok(found.into_iter().map(|address| SocketAddr::new(address, url.port)).collect())
     }
 
     /// The addresses of `host` that may be dialled, in the order to dial them; never empty.
@@ -187,6 +313,18 @@ impl Upstream {
             }
         };
         guard::permitted(policy, host, port, found).map(dial::interleave)
+    }
+}
+
+/// The name in the certificate of a proxy.
+fn server_name(url: &ProxyUrl) -> Result<ServerName<'static>, ProxyProblem> {
+    const PROBLEM: &str = "has a name that cannot be written in a certificate";
+    match &url.host {
+        Host::Name(name) => {
+            let name = ServerName::try_from(name.as_str().to_owned());
+            name.map_err(|_| ProxyProblem::Tls(PROBLEM))
+        }
+        Host::Ip(address) => Ok(ServerName::from(*address)),
     }
 }
 

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 use http::Version;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use interceptor_policy::{Deny, Host, Policy, Reason, Scheme};
+use interceptor_policy::{Deny, Host, Reason, Scheme};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
@@ -29,9 +28,9 @@ use super::forgiving::Forgiving;
 use super::h1::H1;
 pub(crate) use super::h1::SendError;
 pub(crate) use super::key::{Generation, PoolKey};
-use super::{Upstream, UpstreamError};
+use super::{Terms, Upstream, UpstreamError, Wire};
 use crate::metrics::{Handshake, SandboxMetrics, Side};
-use crate::tls::client::{ClientConfigs, watched};
+use crate::tls::client::watched;
 use crate::tls::refusal::{self, HandshakeContext};
 
 /// How long to keep an idle connection; most origins keep theirs for 60 s or longer.
@@ -101,8 +100,8 @@ enum Sender {
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: Sender,
-    /// The address dialled.
-    pub address: SocketAddr,
+    /// The address that it leads to; `None` if a proxy resolved the name.
+    pub address: Option<SocketAddr>,
     /// Whether it has carried a request before, so that the origin may have closed it meanwhile.
     pub used: bool,
     /// Whether the origin requested a client certificate, which it did not get.
@@ -137,14 +136,14 @@ pub(crate) type Answer = Driving<Lease>;
 struct Idle {
     sender: Box<H1>,
     key: PoolKey,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     since: Instant,
 }
 
 #[derive(Debug)]
 struct Shared {
     sender: http2::SendRequest<Outgoing>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     since: Instant,
 }
 
@@ -185,7 +184,6 @@ const MOST_REMEMBERED: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Pool {
     upstream: Upstream,
-    tls: ClientConfigs,
     metrics: Arc<SandboxMetrics>,
     state: Mutex<PoolState>,
     occupied: Notify,
@@ -196,11 +194,10 @@ impl Pool {
     pub(crate) fn new(
         generation: Generation,
         upstream: Upstream,
-        tls: ClientConfigs,
         metrics: Arc<SandboxMetrics>,
     ) -> Arc<Pool> {
         let state = Mutex::new(PoolState::new(generation));
-        Arc::new(Pool { upstream, tls, metrics, state, occupied: Notify::new() })
+        Arc::new(Pool { upstream, metrics, state, occupied: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
@@ -328,7 +325,12 @@ impl Pool {
     }
 
     /// Shares an HTTP/2 connection.
-    fn share(&self, key: &PoolKey, sender: http2::SendRequest<Outgoing>, address: SocketAddr) {
+    fn share(
+        &self,
+        key: &PoolKey,
+        sender: http2::SendRequest<Outgoing>,
+        address: Option<SocketAddr>,
+    ) {
         let mut state = self.lock();
         if key.generation() == state.generation {
             state.shared.insert(key.clone(), Shared { sender, address, since: Instant::now() });
@@ -345,7 +347,7 @@ impl Pool {
     /// A connection for a request, pooled or new.
     pub(crate) async fn get(
         self: &Arc<Pool>,
-        policy: &Policy,
+        terms: Terms<'_>,
         key: &PoolKey,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
@@ -354,7 +356,7 @@ impl Pool {
         }
         let h2 = self.speaks(key, h2);
         if !h2 {
-            return Box::pin(self.dial(policy, key, false)).await;
+            return Box::pin(self.dial(terms, key, false)).await;
         }
         let lock = {
             let mut state = self.lock();
@@ -366,17 +368,17 @@ impl Pool {
         if let Some(connection) = self.take(key, true) {
             return Ok(connection);
         }
-        Box::pin(self.dial(policy, key, self.speaks(key, true))).await
+        Box::pin(self.dial(terms, key, self.speaks(key, true))).await
     }
 
     /// A new connection for a request that failed on a pooled one.
     pub(crate) async fn renewed(
         self: &Arc<Pool>,
-        policy: &Policy,
+        terms: Terms<'_>,
         key: &PoolKey,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
-        Box::pin(self.dial(policy, key, self.speaks(key, h2))).await
+        Box::pin(self.dial(terms, key, self.speaks(key, h2))).await
     }
 
     /// Whether to offer HTTP/2: as wanted, unless the origin is known to support only the other
@@ -402,16 +404,16 @@ impl Pool {
     /// Dials a new connection, and shares it if it uses HTTP/2.
     pub(crate) async fn dial(
         self: &Arc<Pool>,
-        policy: &Policy,
+        terms: Terms<'_>,
         key: &PoolKey,
         h2: bool,
     ) -> Result<Connection, ConnectError> {
-        let (sender, address, asked_for_certificate) = match self.handshake(policy, key, h2).await {
+        let (sender, address, asked_for_certificate) = match self.handshake(terms, key, h2).await {
             // The origin lacks HTTP/1.1 (RFC 7301 section 3.2): use HTTP/2, whatever the sandbox
             // uses.
             Err(ConnectError::NoCommonVersion) if !h2 => {
                 self.remember(key, Version::HTTP_2);
-                self.handshake(policy, key, true).await?
+                self.handshake(terms, key, true).await?
             }
             shaken => shaken?,
         };
@@ -426,16 +428,16 @@ impl Pool {
 
     async fn handshake(
         &self,
-        policy: &Policy,
+        terms: Terms<'_>,
         key: &PoolKey,
         h2: bool,
-    ) -> Result<(Sender, SocketAddr, bool), ConnectError> {
-        let dialed = self.upstream.connect(policy, &key.host, key.port).await?;
+    ) -> Result<(Sender, Option<SocketAddr>, bool), ConnectError> {
+        let dialed = self.upstream.connect(terms, key.scheme, &key.host, key.port).await?;
         let stream = Forgiving::new(dialed.stream);
         let handshake = async {
             match key.scheme {
                 Scheme::Http => Ok((h1_sender(stream).await?, false)),
-                Scheme::Https => self.tls(stream, key, h2).await,
+                Scheme::Https => Self::tls(terms, stream, key, h2).await,
             }
         };
         let shaken = tokio::time::timeout(HANDSHAKE, handshake).await;
@@ -453,8 +455,8 @@ impl Pool {
 
     /// The connection, and whether the origin requested a client certificate.
     async fn tls(
-        &self,
-        stream: Forgiving<TcpStream>,
+        terms: Terms<'_>,
+        stream: Forgiving<Wire>,
         key: &PoolKey,
         h2: bool,
     ) -> Result<(Sender, bool), ConnectError> {
@@ -464,7 +466,8 @@ impl Pool {
             })?,
             Host::Ip(address) => ServerName::from(*address),
         };
-        let config = if h2 { self.tls.h2() } else { self.tls.h1() };
+        let tls = &terms.road.tls;
+        let config = if h2 { tls.h2() } else { tls.h1() };
         let (stream, asked) =
             watched(TlsConnector::from(config.clone()).connect(name, stream)).await;
         let attempt =
@@ -482,7 +485,7 @@ impl Pool {
         &self,
         key: PoolKey,
         stream: S,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         h2: bool,
     ) -> hyper::Result<()>
     where

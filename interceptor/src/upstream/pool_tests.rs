@@ -6,7 +6,7 @@ use super::*;
 use crate::audit::Audit;
 use crate::metrics::Metrics;
 use crate::upstream::UpstreamOptions;
-use crate::upstream::test_support::policy;
+use crate::upstream::test_support::{policy, road};
 
 /// A pool whose every dial goes to a listener that takes whatever comes, and that listener.
 async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
@@ -14,13 +14,8 @@ async fn rig(generation: Generation) -> (Arc<Pool>, TcpListener) {
     let rule = format!("api.example.com:80:{}", listener.local_addr().unwrap());
     let overrides = [rule.parse().unwrap()].into_iter().collect();
     let upstream = Upstream::new(UpstreamOptions { overrides, ..UpstreamOptions::default() });
-    let ca = crate::tls::ca::Ca::new("pool").unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), ca.pem()).unwrap();
-    let verifier = crate::tls::client::verifier(&[file.path().to_owned()], &[]).unwrap();
     let metrics = Metrics::new(Audit::discard().unwrap()).sandbox(&"pool".into());
-    let tls = ClientConfigs::new(crate::tls::client::base(verifier).unwrap());
-    (Pool::new(generation, upstream, tls, metrics), listener)
+    (Pool::new(generation, upstream, metrics), listener)
 }
 
 fn key(generation: Generation, credential: Option<usize>) -> PoolKey {
@@ -41,9 +36,9 @@ async fn lease(pool: &Arc<Pool>, key: &PoolKey, connection: Connection) -> Lease
 async fn r9_a_connection_in_use_when_the_rules_are_replaced_is_not_kept() {
     let [before, after] = [Generation::next(), Generation::next()];
     let (pool, listener) = rig(before).await;
-    let policy = policy("{}");
+    let (policy, way) = (policy("{}"), road());
     let old = key(before, Some(0));
-    let connection = pool.get(&policy, &old, false).await.unwrap();
+    let connection = pool.get(Terms { policy: &policy, road: &way }, &old, false).await.unwrap();
     let (mut origin, _) = listener.accept().await.unwrap();
     lease(&pool, &old, connection).await.give_back();
     // Without a replacement it is kept, and for this key alone.
@@ -68,9 +63,12 @@ async fn r9_a_connection_in_use_when_the_rules_are_replaced_is_not_kept() {
 async fn r9_a_connection_that_is_being_dialled_when_the_rules_are_replaced_is_not_kept() {
     let [before, after] = [Generation::next(), Generation::next()];
     let (pool, listener) = rig(before).await;
-    let policy = policy("{}");
+    let (policy, way) = (policy("{}"), road());
     let old = key(before, None);
-    let (dialled, ()) = tokio::join!(pool.get(&policy, &old, false), async { pool.renew(after) });
+    let (dialled, ()) =
+        tokio::join!(pool.get(Terms { policy: &policy, road: &way }, &old, false), async {
+            pool.renew(after)
+        });
     lease(&pool, &old, dialled.unwrap()).await.give_back();
     assert!(pool.take(&key(after, None), false).is_none() && pool.take(&old, false).is_none());
     assert_eq!(pool.lock().count, 0);
@@ -79,7 +77,7 @@ async fn r9_a_connection_that_is_being_dialled_when_the_rules_are_replaced_is_no
     let (stream, _other) = tokio::io::duplex(1024);
     let (sender, _connection) =
         http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
-    let address = "192.0.2.1:443".parse().unwrap();
+    let address = "192.0.2.1:443".parse().ok();
     pool.share(&old, sender.clone(), address);
     assert!(pool.lock().shared.is_empty());
     let new = key(after, None);
@@ -96,10 +94,10 @@ async fn r9_a_connection_that_is_being_dialled_when_the_rules_are_replaced_is_no
 async fn an_empty_pool_keeps_no_clock() {
     let generation = Generation::next();
     let (pool, _listener) = rig(generation).await;
-    let (policy, key) = (policy("{}"), key(generation, None));
+    let (policy, way, key) = (policy("{}"), road(), key(generation, None));
     let mut resting = std::pin::pin!(pool.occupied());
     assert!(polled(resting.as_mut()).await.is_none());
-    let connection = pool.get(&policy, &key, false).await.unwrap();
+    let connection = pool.get(Terms { policy: &policy, road: &way }, &key, false).await.unwrap();
     let under_way = lease(&pool, &key, connection).await;
     assert!(polled(resting.as_mut()).await.is_none(), "in use, it cannot expire");
     under_way.give_back();

@@ -9,6 +9,10 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use interceptor_policy::{Catalogue, Document, Policy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
+
+use super::Road;
+use crate::tls::ca::Ca;
+use crate::tls::client::{self, ClientConfigs};
 use tokio::task::JoinSet;
 
 pub(crate) fn policy(json: &str) -> Policy {
@@ -130,4 +134,18 @@ fn answer(
     }
     let bytes = message.to_vec().unwrap();
     if bytes.len() <= limit { Some(bytes) } else { message.truncate().to_vec().ok() }
+}
+
+/// Verifies by a root that nobody uses.
+pub(crate) fn tls() -> ClientConfigs {
+    let ca = Ca::new("nobody").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ca.pem()).unwrap();
+    let verifier = client::verifier(&[file.path().to_owned()], &[]).unwrap();
+    ClientConfigs::new(client::base(verifier).unwrap())
+}
+
+/// The road without a proxy.
+pub(crate) fn road() -> Road {
+    Road::direct(tls())
 }

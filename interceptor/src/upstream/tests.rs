@@ -8,7 +8,7 @@ use hickory_proto::rr::{Name, RData};
 use interceptor_policy::Reason;
 use tokio::net::TcpListener;
 
-use super::test_support::{Says, TestNameServer, policy};
+use super::test_support::{Says, TestNameServer, policy, road};
 use super::*;
 
 fn unrestricted() -> Policy {
@@ -32,6 +32,16 @@ fn overriding(overrides: &[&str], server: &TestNameServer) -> Upstream {
         name_servers: NameServers::These(vec![server.address]),
         ..UpstreamOptions::default()
     })
+}
+
+/// Connects directly.
+async fn connect(
+    upstream: &Upstream,
+    policy: &Policy,
+    host: &Host,
+    port: u16,
+) -> Result<Dialed, UpstreamError> {
+    upstream.connect(Terms { policy, road: &road() }, Scheme::Https, host, port).await
 }
 
 /// The same port on two loopback addresses.
@@ -61,9 +71,10 @@ async fn a_permitted_name_is_resolved_and_dialled_and_the_answer_is_kept_for_its
     let policy = policy(r#"{"network":{"allow":["api.example.com","127.0.0.1"]}}"#);
     let port = listener.local_addr().unwrap().port();
     for _ in 0..3 {
-        let dialed = upstream.connect(&policy, &host("API.example.com"), port).await.unwrap();
-        assert_eq!(dialed.address, listener.local_addr().unwrap());
-        assert_eq!(dialed.stream.peer_addr().unwrap(), dialed.address);
+        let dialed = connect(&upstream, &policy, &host("API.example.com"), port).await.unwrap();
+        assert_eq!(dialed.address, listener.local_addr().ok());
+        let Wire::Tcp(stream) = &dialed.stream else { panic!("{dialed:?}") };
+        assert_eq!(stream.peer_addr().ok(), dialed.address);
     }
     assert_eq!(upstream.exists(host("api.example.com").name().unwrap()).await, Existence::Yes);
     let mut log = server.log();
@@ -108,16 +119,15 @@ async fn d3_a_name_that_points_inside_is_refused_whatever_the_spelling() {
     ] {
         let server =
             TestNameServer::start(move |_, kind| Says::addresses(60, kind, &[address])).await;
-        let error = asking(&server)
-            .connect(&unrestricted(), &host("evil.example.com"), 80)
-            .await
-            .unwrap_err();
+        let upstream = asking(&server);
+        let evil = host("evil.example.com");
+        let error = connect(&upstream, &unrestricted(), &evil, 80).await.unwrap_err();
         assert_eq!(error.reason(), Reason::HostDenied, "{address}: {error}");
         let text = error.to_string();
         assert!(text.contains("evil.example.com"), "{text}");
         // r7: the same as a literal.
         let literal = Host::Ip(address.parse().unwrap());
-        let error = asking(&server).connect(&unrestricted(), &literal, 80).await.unwrap_err();
+        let error = connect(&asking(&server), &unrestricted(), &literal, 80).await.unwrap_err();
         assert_eq!(error.reason(), Reason::HostDenied, "{address} as a literal: {error}");
     }
 }
@@ -135,8 +145,8 @@ async fn d3_of_a_mixed_answer_only_the_permitted_addresses_are_dialled() {
     let upstream = asking(&server);
     let policy = policy(r#"{"network":{"allow":["mixed.example.com","127.0.0.2"]}}"#);
     for _ in 0..20 {
-        let dialed = upstream.connect(&policy, &host("mixed.example.com"), port).await.unwrap();
-        assert_eq!(dialed.address.ip(), "127.0.0.2".parse::<IpAddr>().unwrap());
+        let dialed = connect(&upstream, &policy, &host("mixed.example.com"), port).await.unwrap();
+        assert_eq!(dialed.address.unwrap().ip(), "127.0.0.2".parse::<IpAddr>().unwrap());
     }
     assert!(was_reached(&permitted).await);
     assert!(!was_reached(&forbidden).await);
@@ -159,9 +169,9 @@ async fn d3_a_name_that_changes_between_lookups_is_judged_anew_at_each_dial() {
     let accepting = tokio::spawn(async move { while permitted.accept().await.is_ok() {} });
     let (mut dialled, mut refused) = (0, 0);
     for _ in 0..1000 {
-        match upstream.connect(&policy, &host("rebind.example.com"), port).await {
+        match connect(&upstream, &policy, &host("rebind.example.com"), port).await {
             Ok(dialed) => {
-                assert_eq!(dialed.address.ip(), "127.0.0.2".parse::<IpAddr>().unwrap());
+                assert_eq!(dialed.address.unwrap().ip(), "127.0.0.2".parse::<IpAddr>().unwrap());
                 dialled += 1;
             }
             Err(error) => {
@@ -189,21 +199,18 @@ async fn d3_a_chain_of_aliases_into_the_intranet_is_refused() {
         if name == "intranet.example.net" {
             return Says::Records(
                 60,
-                vec![RData::A("10.9.9.9".parse::<std::net::Ipv4Addr>().unwrap().into())],
+                vec![RData::A("10.9.9.9".parse::<Ipv4Addr>().unwrap().into())],
             );
         }
         Says::Whole(vec![
             Record::from_rdata(owner, 60, RData::CNAME(CNAME(next.clone()))),
-            Record::from_rdata(
-                next,
-                60,
-                RData::A("10.9.9.9".parse::<std::net::Ipv4Addr>().unwrap().into()),
-            ),
+            Record::from_rdata(next, 60, RData::A("10.9.9.9".parse::<Ipv4Addr>().unwrap().into())),
         ])
     })
     .await;
-    let error =
-        asking(&server).connect(&unrestricted(), &host("alias.example.com"), 80).await.unwrap_err();
+    let error = connect(&asking(&server), &unrestricted(), &host("alias.example.com"), 80)
+        .await
+        .unwrap_err();
     assert_eq!(error.reason(), Reason::HostDenied, "{error}");
     assert!(error.to_string().contains("10.9.9.9"), "{error}");
 }
@@ -214,12 +221,13 @@ async fn an_override_is_dialled_without_a_lookup_and_without_the_guard() {
     let address = listener.local_addr().unwrap();
     let server = TestNameServer::start(|_, _| Says::Code(ResponseCode::NXDomain)).await;
     let upstream = overriding(&[&format!("*.example.com:443:{address}")], &server);
-    let dialed = upstream.connect(&unrestricted(), &host("api.example.com"), 443).await.unwrap();
-    assert_eq!(dialed.address, address);
+    let dialed = connect(&upstream, &unrestricted(), &host("api.example.com"), 443).await.unwrap();
+    assert_eq!(dialed.address, Some(address));
     assert_eq!(upstream.exists(host("api.example.com").name().unwrap()).await, Existence::Yes);
     assert_eq!(server.log(), []);
     // Another port of the name is not overridden.
-    let error = upstream.connect(&unrestricted(), &host("api.example.com"), 80).await.unwrap_err();
+    let error =
+        connect(&upstream, &unrestricted(), &host("api.example.com"), 80).await.unwrap_err();
     assert!(matches!(error, UpstreamError::NoSuchName { .. }), "{error}");
 }
 
@@ -235,7 +243,7 @@ async fn an_override_is_not_exempt_from_a_deny_rule_that_names_the_address() {
     ] {
         // Nobody listens on port 1: where it is dialled, it is refused.
         let error =
-            upstream.connect(&policy(rules), &host("api.example.com"), 1).await.unwrap_err();
+            connect(&upstream, &policy(rules), &host("api.example.com"), 1).await.unwrap_err();
         assert_eq!(error.reason() == Reason::HostDenied, denied, "{rules}: {error}");
     }
 }
@@ -293,7 +301,7 @@ async fn what_cannot_be_found_or_reached_says_so() {
         ),
     ] {
         let start = Instant::now();
-        let error = upstream.connect(&policy, &host(name), 1).await.unwrap_err();
+        let error = connect(&upstream, &policy, &host(name), 1).await.unwrap_err();
         assert_eq!(error.reason(), reason, "{error}");
         assert!(error.to_string().contains(text), "{error}");
         assert!(start.elapsed() < Duration::from_secs(20), "{name} took {:?}", start.elapsed());
@@ -314,7 +322,8 @@ async fn without_a_name_server_lookups_fail_and_say_so() {
         ..UpstreamOptions::default()
     };
     let upstream = Upstream::new(options);
-    let error = upstream.connect(&unrestricted(), &host("api.example.com"), 443).await.unwrap_err();
+    let error =
+        connect(&upstream, &unrestricted(), &host("api.example.com"), 443).await.unwrap_err();
     assert_eq!(error.reason(), Reason::UpstreamUnreachable);
     assert!(error.to_string().contains("no usable name server"), "{error}");
     assert_eq!(
@@ -334,7 +343,7 @@ async fn a_name_server_that_never_answers_for_ipv6_does_not_delay_ipv4() {
     let policy = policy(r#"{"network":{"allow":["api.example.com","127.0.0.1"]}}"#);
     let start = Instant::now();
     let port = listener.local_addr().unwrap().port();
-    asking(&server).connect(&policy, &host("api.example.com"), port).await.unwrap();
+    connect(&asking(&server), &policy, &host("api.example.com"), port).await.unwrap();
     assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
 }
 
@@ -343,14 +352,14 @@ async fn d9_a_single_label_is_never_asked_for_outside() {
     let server = TestNameServer::start(|_, kind| Says::addresses(60, kind, &["192.0.2.1"])).await;
     let upstream = asking(&server);
     for name in ["intranet", "wpad", "com"] {
-        let error = upstream.connect(&unrestricted(), &host(name), 80).await.unwrap_err();
+        let error = connect(&upstream, &unrestricted(), &host(name), 80).await.unwrap_err();
         assert!(matches!(error, UpstreamError::NoSuchName { .. }), "{error}");
         assert_eq!(upstream.exists(host(name).name().unwrap()).await, Existence::No);
     }
     assert_eq!(server.log(), []);
     // The host's own hosts file is read, and what it says is judged like anything else.
     let system = Upstream::new(UpstreamOptions::default());
-    let error = system.connect(&unrestricted(), &host("localhost"), 80).await.unwrap_err();
+    let error = connect(&system, &unrestricted(), &host("localhost"), 80).await.unwrap_err();
     assert_eq!(error.reason(), Reason::HostDenied, "{error}");
 }
 
@@ -377,8 +386,8 @@ async fn the_host_itself_is_loopback_whatever_name_servers_and_patterns_say() {
     for name in ["host.interceptor.internal", "HOST.docker.internal.", "host.containers.internal"] {
         let bare = name.trim_end_matches('.');
         let policy = policy(&format!(r#"{{"network":{{"allow":["{bare}:{port}"]}}}}"#));
-        let dialed = upstream.connect(&policy, &host(name), port).await.unwrap();
-        assert_eq!(dialed.address, listener.local_addr().unwrap());
+        let dialed = connect(&upstream, &policy, &host(name), port).await.unwrap();
+        assert_eq!(dialed.address, listener.local_addr().ok());
         assert_eq!(upstream.exists(host(name).name().unwrap()).await, Existence::Yes);
     }
     assert!(server.log().is_empty());
@@ -395,13 +404,13 @@ async fn the_host_itself_is_tried_at_both_loopback_addresses_and_refused_by_a_de
         let allow = format!("host.interceptor.internal:{port}");
         policy(&format!(r#"{{"network":{{"allow":["{allow}"],"deny":[{deny}]}}}}"#))
     };
-    let dialed = upstream.connect(&permits(""), &own, port).await.unwrap();
-    assert_eq!(dialed.address, listener.local_addr().unwrap());
+    let dialed = connect(&upstream, &permits(""), &own, port).await.unwrap();
+    assert_eq!(dialed.address, listener.local_addr().ok());
     let denied = permits(r#""127.0.0.0/8","::1""#);
-    let error = upstream.connect(&denied, &own, port).await.unwrap_err();
+    let error = connect(&upstream, &denied, &own, port).await.unwrap_err();
     assert_eq!(error.reason(), Reason::HostDenied);
     drop(listener);
-    let error = upstream.connect(&permits(""), &own, port).await.unwrap_err();
+    let error = connect(&upstream, &permits(""), &own, port).await.unwrap_err();
     assert_eq!(error.reason(), Reason::UpstreamUnreachable);
     let both = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
     assert!(both.iter().all(|address| error.to_string().contains(address)), "{error}");
@@ -411,6 +420,6 @@ async fn the_host_itself_is_tried_at_both_loopback_addresses_and_refused_by_a_de
     let upstream = overriding(&["host.interceptor.internal:127.0.0.2"], &server);
     let policy =
         policy(&format!(r#"{{"network":{{"allow":["host.interceptor.internal:{port}"]}}}}"#));
-    let dialed = upstream.connect(&policy, &own, port).await.unwrap();
-    assert_eq!(dialed.address, elsewhere.local_addr().unwrap());
+    let dialed = connect(&upstream, &policy, &own, port).await.unwrap();
+    assert_eq!(dialed.address, elsewhere.local_addr().ok());
 }

@@ -8,6 +8,7 @@ mod check;
 mod desk;
 mod explain;
 mod records;
+mod way_out;
 
 use std::process::{Command, Stdio};
 

@@ -27,6 +27,13 @@ pub(crate) fn habits(document: &Document, policy: &Policy) -> Vec<Problem> {
             ));
         }
     }
+    if let Some(KeySource::Literal(_)) = policy.way_out().proxy_auth {
+        warnings.push(Problem::new(
+            "/upstream/proxy_auth",
+            "the credential of the proxy stands in the policy itself: whoever reads the file has \
+             it; write {\"env\": NAME} or {\"file\": PATH}",
+        ));
+    }
     warnings
 }
 

@@ -44,12 +44,22 @@ impl Reader {
     }
 
     pub(super) fn key(&mut self, node: &Node<'_>) -> Option<KeySource> {
+        self.secret(node, "a key", Reader::literal_key)
+    }
+
+    /// A secret, or where it is; `literal` reads one that is written here.
+    pub(super) fn secret(
+        &mut self,
+        node: &Node<'_>,
+        what: &str,
+        literal: fn(&mut Reader, &Node<'_>) -> Option<KeySource>,
+    ) -> Option<KeySource> {
         self.locate(node);
         match node.kind() {
-            Kind::String => self.literal_key(node),
+            Kind::String => literal(self, node),
             Kind::Object => {
                 let known = self.errors.len();
-                let [env, file] = self.fields(node, "a key", ["env", "file"])?;
+                let [env, file] = self.fields(node, what, ["env", "file"])?;
                 match (env, file) {
                     (Some(env), None) => {
                         let name = self.string(&env, "`env`")?;
@@ -76,8 +86,10 @@ impl Reader {
                     _ => {
                         self.error(
                             node,
-                            "a key is a string, {\"env\": NAME} or {\"file\": PATH}: give one of \
-                             the two fields",
+                            format!(
+                                "{what} is a string, {{\"env\": NAME}} or {{\"file\": PATH}}: give \
+                                 one of the two fields"
+                            ),
                         );
                         None
                     }
@@ -87,7 +99,7 @@ impl Reader {
                 self.error(
                     node,
                     format!(
-                        "a key is a string, {{\"env\": NAME}} or {{\"file\": PATH}}, not {kind}"
+                        "{what} is a string, {{\"env\": NAME}} or {{\"file\": PATH}}, not {kind}"
                     ),
                 );
                 None

@@ -172,6 +172,7 @@ fn the_schema_lists_the_fields_that_the_reader_accepts() {
     assert_eq!(fields(&definitions["EndpointDocument"]), known(&read::ENDPOINT));
     assert_eq!(fields(&definitions["InjectDocument"]), known(&read::INJECT));
     assert_eq!(fields(&definitions["LimitsDocument"]), known(&read::LIMITS));
+    assert_eq!(fields(&definitions["UpstreamDocument"]), known(&read::UPSTREAM));
     assert_eq!(definitions["CredentialDocument"]["required"], serde_json::json!(["key"]));
     assert_eq!(
         definitions["EndpointDocument"]["required"],

@@ -20,6 +20,7 @@ mod permit;
 mod profiles;
 mod size;
 mod strip;
+mod way_out;
 
 use super::{
     Authority, Catalogue, CredentialId, Decision, Document, Host, Policy, Request, Scheme,

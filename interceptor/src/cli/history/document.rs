@@ -19,6 +19,9 @@ pub(in crate::cli) fn kept_document(text: &str, policy: &Policy, keyring: &Keyri
             }
         }
     }
+    if let Some(auth) = document.pointer_mut("/upstream/proxy_auth").filter(|auth| auth.is_null()) {
+        *auth = json!({ "env": "UPSTREAM_PROXY_AUTH" });
+    }
     document
 }
 

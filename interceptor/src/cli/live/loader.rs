@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use interceptor_policy::{Catalogue, KeySource, Policy, Problem, strict_json};
+use interceptor_policy::{Catalogue, KeySource, Policy, Problem, Proxy, strict_json};
 use serde_json::Value;
 
 use crate::cli::person::{Person, act_as};
@@ -16,7 +16,7 @@ use crate::cli::stable::Typed;
 use crate::cli::which::Which;
 use crate::cli::written::Written;
 use crate::credential::{CREDENTIALS_DIRECTORY, Keyring};
-use crate::fleet::{FleetError, GivenPolicies, LoadedPolicy, Source, without_keys};
+use crate::fleet::{Compiling, FleetError, GivenPolicies, LoadedPolicy, Source, without_keys};
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::sandbox::handover::Secrets;
 use crate::sandbox::user::UserIdentity;
@@ -32,6 +32,8 @@ pub(in crate::cli) struct Loader {
     pub(in crate::cli) runner: UserIdentity,
     /// The service catalogue and profiles.
     pub(in crate::cli) catalogue: Catalogue,
+    /// The upstream proxy in place of a policy's own.
+    pub(in crate::cli) proxy: Option<Proxy>,
     /// Whether the placeholders are new ones.
     pub(in crate::cli) fresh: bool,
     /// What is hidden inside.
@@ -126,7 +128,8 @@ impl Loader {
             Source::File(path) => fs::canonicalize(path).ok(),
             Source::Given => None,
         };
-        LoadedPolicy::with_keys(&strict, &[], source, &self.catalogue, |policy| {
+        let compiling = Compiling { catalogue: &self.catalogue, proxy: self.proxy.as_ref() };
+        LoadedPolicy::with_keys(&strict, &[], source, compiling, |policy| {
             let keyring = self.keys(policy, file.as_deref(), text, previous, rights)?;
             self.is_secret(policy, &keyring, file.as_deref())?;
             Ok(keyring)
@@ -163,7 +166,7 @@ impl Loader {
         loaded.map_err(|errors| {
             errors
                 .into_iter()
-                .map(|error| Problem::new(pointer(policy, &error.credential), error.to_string()))
+                .map(|error| Problem::new(error.pointer(policy), error.to_string()))
                 .collect()
         })
     }
@@ -177,8 +180,10 @@ impl Loader {
     ) -> Result<(), Vec<Problem>> {
         const AGAIN: &str = "start it again with this policy, and it will be hidden";
         let mut problems = Vec::new();
-        for credential in policy.credentials() {
-            let (path, what) = match &credential.key {
+        let keys = policy.credentials().iter().map(|one| (&one.key, one.key_pointer.as_str()));
+        let auth = policy.way_out().proxy_auth.as_ref().map(|auth| (auth, "/upstream/proxy_auth"));
+        for (key, pointer) in keys.chain(auth) {
+            let (path, what) = match key {
                 KeySource::Env(_) => continue,
                 KeySource::File(path) => (path.as_path(), "the key's file"),
                 KeySource::Literal(_) => match file {
@@ -189,7 +194,7 @@ impl Loader {
             if self.is_visible(path) {
                 let why =
                     format!("the running sandbox can read {what}, {}: {AGAIN}", path.display());
-                problems.push(Problem::new(pointer(policy, &credential.name), why));
+                problems.push(Problem::new(pointer, why));
             }
         }
         match keyring.redactor() {
@@ -236,9 +241,4 @@ impl GivenPolicies for Loader {
 
 fn invalid(message: String) -> FleetError {
     FleetError::Policy(vec![Problem::new("", message)])
-}
-
-fn pointer(policy: &Policy, credential: &str) -> String {
-    let id = policy.credential_named(credential);
-    id.map(|id| policy.credential(id).key_pointer.clone()).unwrap_or_default()
 }

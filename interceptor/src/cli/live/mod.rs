@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use interceptor_policy::{Catalogue, Problem};
+use interceptor_policy::{Catalogue, Problem, Proxy};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -99,6 +99,8 @@ pub(super) struct Beginning {
     pub(super) person: Person,
     /// The service catalogue and profiles.
     pub(super) catalogue: Catalogue,
+    /// The upstream proxy in place of a policy's own.
+    pub(super) proxy: Option<Proxy>,
     /// Whether the placeholders are new ones.
     pub(super) fresh: bool,
     /// Whether to say only what is wrong.
@@ -143,6 +145,7 @@ impl Reachable {
             which: Which::default(),
             person,
             catalogue: Catalogue::builtin(),
+            proxy: None,
             fresh: true,
             quiet,
         };
@@ -246,12 +249,12 @@ impl Reached {
     fn begin(reachable: Reachable, parts: Parts) -> Reached {
         let Reachable { beginning, name, shown, warnings, file, covered, is_changeable } =
             reachable;
-        let Beginning { which, person, catalogue, fresh, quiet, .. } = beginning;
+        let Beginning { which, person, catalogue, proxy, fresh, quiet, .. } = beginning;
         let Parts { id, cgroup, runtime, enforcer, enforced, inside } = parts;
         let Inside { command, hidden, environment, runner, base_urls } = inside;
         let run = RunDescription { user: runner.name.clone(), command, policy: name };
         let loader =
-            Loader { which, person, runner, catalogue, fresh, hidden, environment, covered };
+            Loader { which, person, runner, catalogue, proxy, fresh, hidden, environment, covered };
         let loader = Arc::new(loader);
         let trust = PathBuf::from(trust::DIRECTORY);
         let options = FleetOptions {
@@ -261,6 +264,7 @@ impl Reached {
             default_policy: None,
             trust: trust.clone(),
             base_urls,
+            proxy: loader.proxy.clone(),
             read: |_| Err("a run has no default policy".to_owned()),
             owner: loader.person.identity.uid,
             given: match is_changeable {

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use interceptor_policy::{Document, KeySource, Policy};
+use interceptor_policy::{Document, KeySource};
 
 use super::access::Grants;
 use super::wire::{OwnPolicy, Wanted};
@@ -75,21 +75,27 @@ pub(super) fn judge(
             );
             let rules = own(*policy)?;
             if grants.own < OwnPolicies::AnyAddress {
-                public_only(&rules.policy, asked)?;
+                public_only(&rules, asked)?;
             }
             Ok(Judgement { rules, own: true })
         }
     }
 }
 
-/// Checks that a policy and its options reach public addresses only.
-fn public_only(policy: &Policy, asked: &Asked<'_>) -> anyhow::Result<()> {
+/// Checks that a policy and its options reach public addresses only, and nothing by another way.
+fn public_only(rules: &Rules, asked: &Asked<'_>) -> anyhow::Result<()> {
     const OPERATOR: &str = "the operator can permit it (`own_policies`: \"any-address\")";
     ensure!(
         asked.resolve.is_empty() && asked.upstream_ca.is_empty(),
         "--resolve and --upstream-ca are not yours to use without sudo; {OPERATOR}"
     );
-    let special = policy.allowed_special();
+    // What the member's process has read counts, whatever the policy says.
+    ensure!(
+        rules.keyring.outward().is_usual(),
+        "the policy's `upstream` (and --upstream-proxy) is not yours to use without sudo; \
+         {OPERATOR}"
+    );
+    let special = rules.policy.allowed_special();
     if !special.is_empty() {
         bail!(
             "the policy allows addresses that are not public, which is not yours to do without \
@@ -142,8 +148,8 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
         .map_err(|errors| anyhow::anyhow!(joined(&errors)))?;
     let mut hidden = vec![SentPath(file)];
     let mut key_variables = Vec::new();
-    for credential in policy.credentials() {
-        match &credential.key {
+    for key in setup::secrets(&policy) {
+        match key {
             KeySource::Env(variable) => key_variables.push(variable.clone()),
             KeySource::File(path) => hidden.extend(setup::regular_file(path).map(SentPath)),
             KeySource::Literal(_) => {}

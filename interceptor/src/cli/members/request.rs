@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use anyhow::bail;
 use interceptor_policy::Limits;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -102,6 +103,9 @@ impl Asking<'_> {
         before: impl FnOnce(&[String], &[String]),
     ) -> anyhow::Result<(i32, Vec<Bounded>)> {
         let Asking { plan, judged, common, hidden, standard, signals, audit } = self;
+        if let (Judged::ByOperators { name, .. }, Some(_)) = (&judged, &common.upstream_proxy) {
+            bail!("--upstream-proxy cannot be used with the operator's policy {name}");
+        }
         let upstream_ca = certificates(&common.upstream_ca)?;
         // It holds keys; only now, since /proc/self, as in `/dev/fd/3`, is root's from here on.
         launch::forbid_inspection()?;

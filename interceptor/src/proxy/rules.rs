@@ -1,0 +1,54 @@
+//! What requests are judged by.
+
+use std::sync::Arc;
+
+use interceptor_policy::Policy;
+
+use super::{Runtime, road};
+use crate::credential::Keyring;
+use crate::logging::{self, KeptOut};
+use crate::tls::TlsError;
+use crate::upstream::pool::Generation;
+use crate::upstream::{Road, Terms};
+
+/// What requests are judged by: replaced as one value, so that no request mixes one policy with
+/// another's keys.
+#[derive(Debug)]
+pub struct Rules {
+    /// The compiled policy.
+    pub policy: Arc<Policy>,
+    /// Its real keys and their placeholders.
+    pub keyring: Arc<Keyring>,
+    /// How origins are reached.
+    pub(crate) road: Road,
+    /// The roots that the operator and the policy name, PEM.
+    pub(crate) given_roots: Arc<str>,
+    pub(crate) generation: Generation,
+    /// Redacts the keys from the log while this value exists: while in force, and for requests that
+    /// began under it.
+    _kept_out: Option<KeptOut>,
+}
+
+impl Rules {
+    /// From a policy and its keys.
+    ///
+    /// # Errors
+    /// If the roots that the policy names cannot be used.
+    pub(crate) fn new(
+        runtime: &Runtime,
+        policy: Policy,
+        keyring: Keyring,
+    ) -> Result<Rules, TlsError> {
+        let generation = Generation::next();
+        let keyring = Arc::new(keyring);
+        let (road, given_roots) = road::of(runtime, &keyring)?;
+        let kept_out = logging::keep_out(&keyring);
+        let policy = Arc::new(policy);
+        Ok(Rules { policy, keyring, road, given_roots, generation, _kept_out: kept_out })
+    }
+
+    /// By what connections are judged, and the road that they take.
+    pub(crate) fn terms(&self) -> Terms<'_> {
+        Terms { policy: &self.policy, road: &self.road }
+    }
+}

@@ -1,0 +1,82 @@
+//! The road to origins: directly, or by a proxy that the operator names. Nothing here dials.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use interceptor_policy::{Host, HostName, NoProxy, Policy, ProxyUrl, Scheme};
+use zeroize::Zeroizing;
+
+use crate::tls::client::ClientConfigs;
+
+/// The value of `proxy-authorization`, once it is known.
+pub(crate) type AuthorizationValue<'a> =
+    Pin<Box<dyn Future<Output = Option<Zeroizing<String>>> + Send + 'a>>;
+
+/// The credential for a proxy, wherever it is kept.
+pub(crate) trait Authorization: fmt::Debug + Send + Sync {
+    /// The value of `proxy-authorization`.
+    fn value(&self) -> AuthorizationValue<'_>;
+}
+
+/// A proxy.
+#[derive(Debug)]
+pub(crate) struct ProxyServer {
+    /// Its URL.
+    pub(crate) url: ProxyUrl,
+    /// The credential for it.
+    pub(crate) auth: Option<Arc<dyn Authorization>>,
+}
+
+/// The road of one sandbox, under one set of rules.
+#[derive(Debug)]
+pub(crate) struct Road {
+    /// The proxy for everything but plain HTTP.
+    pub(crate) https: Option<ProxyServer>,
+    /// The proxy for plain HTTP.
+    pub(crate) http: Option<ProxyServer>,
+    /// What is reached without it.
+    pub(crate) no_proxy: NoProxy,
+    /// Whether the proxy resolves names.
+    pub(crate) proxy_resolves: bool,
+    /// TLS with origins and proxies.
+    pub(crate) tls: ClientConfigs,
+}
+
+impl Road {
+    /// Without a proxy.
+    pub(crate) fn direct(tls: ClientConfigs) -> Road {
+        let no_proxy = NoProxy::default();
+        Road { https: None, http: None, no_proxy, proxy_resolves: false, tls }
+    }
+
+    /// The proxy for a host, unless what it resolves to is reached without one.
+    pub(super) fn proxy(&self, scheme: Scheme, host: &Host, port: u16) -> Option<&ProxyServer> {
+        let proxy = match scheme {
+            Scheme::Http => self.http.as_ref(),
+            Scheme::Https => self.https.as_ref(),
+        }?;
+        let is_direct = host.is_own_host() || self.no_proxy.covering(host, port).is_some();
+        (!is_direct).then_some(proxy)
+    }
+
+    /// Whether all these addresses are reached without the proxy.
+    pub(super) fn is_direct(&self, addresses: &[SocketAddr]) -> bool {
+        addresses.iter().all(|at| self.no_proxy.covers_address(at.ip(), at.port()))
+    }
+
+    /// Whether it is the proxy that resolves a name, so that no name server here is asked about it.
+    pub(crate) fn resolves_elsewhere(&self, name: &HostName) -> bool {
+        self.proxy_resolves && self.proxy(Scheme::Https, &Host::Name(name.clone()), 443).is_some()
+    }
+}
+
+/// By what a connection is judged, and the road that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms<'a> {
+    /// The policy.
+    pub(crate) policy: &'a Policy,
+    /// The road.
+    pub(crate) road: &'a Road,
+}
