@@ -127,7 +127,7 @@ fn without_a_run_the_commands_say_what_keeps_one() {
     for command in [&["audit", "last"][..], &["explain", "--last", "x"], &replay] {
         let output = home.run(command);
         assert_eq!(output.status.code(), Some(2), "{command:?}");
-        assert!(err(&output).contains("no run is kept"), "{}", err(&output));
+        assert!(err(&output).contains("no records of a run are kept"), "{}", err(&output));
     }
 }
 
@@ -247,7 +247,7 @@ fn what_cannot_be_learnt_is_told() {
     let learnt = home.run(&["learn", "last"]);
     assert_eq!(learnt.status.code(), Some(1), "{}", err(&learnt));
     assert!(out(&learnt).contains("\"/v1/models\""), "{}", out(&learnt));
-    let expected = "GET api.test:443/v1/models was refused, and the policy permits it";
+    let expected = "GET api.test:443/v1/models was refused, but the policy permits it";
     assert!(err(&learnt).contains(expected), "{}", err(&learnt));
-    assert!(err(&learnt).contains("1 line unreadable"), "{}", err(&learnt));
+    assert!(err(&learnt).contains("1 line skipped"), "{}", err(&learnt));
 }

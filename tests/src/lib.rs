@@ -24,6 +24,7 @@
 //!
 //! Everything listens on loopback addresses and its own ports, so tests can run in parallel.
 
+pub mod agents;
 pub mod audit;
 pub mod bpf;
 pub mod ca;

@@ -34,10 +34,7 @@ fn podman_as_the_page_says_is_under_enforcement_and_shows_it() {
     let (success, text) = on_a_host(&script);
     assert!(success, "{text}");
     let installed = after(&text, "install");
-    assert!(
-        installed.contains("proved: a container under a policy was refused an egress"),
-        "{text}"
-    );
+    assert!(installed.contains("proved: a container under a policy was refused egress"), "{text}");
     assert!(
         installed.contains("writing /usr/share/containers/oci/hooks.d/interceptor.json"),
         "{text}"
@@ -137,7 +134,7 @@ fn where_the_hook_has_no_effect_everything_says_so() {
     // Podman ignores a hook whose program is missing.
     let moved = after(&text, "moved");
     assert!(moved.contains("does not exist") && moved.contains("nothing answered"), "{text}");
-    assert!(after(&text, "own").contains("can be changed by others than root"), "{text}");
+    assert!(after(&text, "own").contains("users other than root can change"), "{text}");
     assert_eq!(
         after(&text, "uninstalled"),
         "removed /etc/containers/oci/hooks.d/interceptor.json",

@@ -61,7 +61,7 @@ fn c11_a_variable_is_passed_or_set_by_name_but_never_a_key_of_the_policy() {
         assert_eq!((seen["GH_TOKEN"].as_str(), seen["DEPLOY_TOKEN"].as_str()), ("own", "set=here"));
         assert!(!seen.contains_key("COPY_TOKEN"), "{seen:?}");
         assert!(seen["LAB_API_KEY"].contains("proxy-managed"), "{seen:?}");
-        let line = "not passed in, since it holds a real key of the policy: COPY_TOKEN\n";
+        let line = "not passed in: COPY_TOKEN (with a real key of the policy)\n";
         assert!(outcome.err().contains(line), "{}", outcome.err());
         assert!(!outcome.err().contains(lab.key()), "{}", outcome.err());
     });

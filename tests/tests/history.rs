@@ -76,7 +76,7 @@ fn a_run_without_a_history_leaves_none() {
         assert_eq!(files(&state.join("interceptor/runs")), Vec::<PathBuf>::new());
         let (code, shown) = command(&state, &["audit", "last"]);
         assert_eq!(code, Some(2));
-        assert!(shown.contains("no run is kept"), "{shown}");
+        assert!(shown.contains("no records of a run are kept"), "{shown}");
     });
 }
 

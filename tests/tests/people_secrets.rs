@@ -212,9 +212,9 @@ fn expose_shows_one_place_and_nothing_else() {
         let two = set(&["./.netrc", "./.config/gh/hosts.yml"]);
         assert_eq!(seen(&["--expose", ".netrc", "--expose", ".config/gh"]), two);
         let refused = [
-            ("notes.txt", "not among what is hidden"),
-            (".", "not among what is hidden"),
-            ("/", "not among what is hidden"),
+            ("notes.txt", "this is not a hidden place"),
+            (".", "this is not a hidden place"),
+            ("/", "this is not a hidden place"),
             (".local/state/interceptor/trusted", "never shown"),
             (".config/interceptor", "never shown"),
         ];

@@ -1,5 +1,6 @@
 //! `cargo xtask COMMAND`: the project's only script language. One file a command.
 
+mod agents;
 mod bench;
 mod cross;
 mod dist;
@@ -31,6 +32,7 @@ cargo xtask COMMAND [ARG…]
                     Debian), or listed
   test --prerequisites
                       only that, for the tests and for `.ci/run`
+  agents              drives the real command-line agents, Aider with its heavy wheels too
   ebpf [--check]      builds the eBPF object; --check compares it with the one that is checked in
   cross               checks that the product compiles for aarch64
   fuzz [--seconds N] [TARGET…]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         "run" => run::run(rest),
         "test" => test::run(rest),
+        "agents" => agents::run(),
         "ebpf" => ebpf::run(rest).map(|()| ExitCode::SUCCESS),
         "cross" => cross::run().map(|()| ExitCode::SUCCESS),
         "dist" => dist::run(rest),

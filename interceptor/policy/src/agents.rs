@@ -13,20 +13,56 @@ pub struct Agent {
     pub name: String,
     /// What people call it.
     pub title: String,
+    /// The package and version that what follows was read from and tried with.
+    pub package: String,
     /// The commands that start it.
     pub commands: Vec<String>,
-    /// Hosts that it needs besides those of its credentials, as network rules.
-    pub hosts: Vec<String>,
+    /// Hosts that it needs besides those of its credentials.
+    pub hosts: Vec<AgentHost>,
+    /// What it asks for, is refused, and works without.
+    pub refused: Vec<AgentRefusal>,
     /// The services that it can use; it needs one of them.
     pub credentials: Vec<AgentCredential>,
     /// Variables that it gets inside, unless they are set already.
-    pub variables: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, AgentVariable>,
     /// Files and directories in the home where it keeps settings and state.
     pub files: Vec<String>,
     /// Whether it needs `--nesting` for its own sandbox, and what turns that off.
     pub nesting: String,
     /// Where each field comes from.
     pub sources: BTreeMap<String, String>,
+}
+
+/// A host that an agent calls.
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentHost {
+    /// The network rule.
+    pub host: String,
+    /// What calls it, and where that is said.
+    pub source: String,
+}
+
+/// What an agent asks for and works without.
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentRefusal {
+    /// The host; `registries` for that of a package registry.
+    pub host: String,
+    /// Prefixes of the path.
+    pub paths: Vec<String>,
+    /// Why it asks, what would stop it, and where that is said.
+    pub source: String,
+}
+
+/// A variable that an agent gets.
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentVariable {
+    /// Its value.
+    pub value: String,
+    /// What it does, and where that is said.
+    pub source: String,
 }
 
 /// A credential as an agent uses it.
@@ -53,6 +89,8 @@ pub struct AgentEndpoint {
     pub methods: Vec<String>,
     /// Prefixes or globs of the path.
     pub paths: Vec<String>,
+    /// What sends such requests, and where that is said.
+    pub source: String,
 }
 
 #[derive(Deserialize)]

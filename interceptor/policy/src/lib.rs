@@ -99,7 +99,9 @@ use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
-pub use agents::{Agent, AgentCredential, AgentEndpoint, agents};
+pub use agents::{
+    Agent, AgentCredential, AgentEndpoint, AgentHost, AgentRefusal, AgentVariable, agents,
+};
 pub use base_url::{BASE_URL_ADDRESS, BaseUrl};
 pub use catalogue::{Catalogue, CatalogueError, Profile, Service};
 pub use credential::{
@@ -125,7 +127,7 @@ pub use path::{CanonicalPath, PathError};
 pub use pattern::{PathPattern, PatternError};
 pub use permit::Edit;
 pub use problem::Problem;
-pub use problem::{child_pointer, did_you_mean, looks_like_key};
+pub use problem::{child_pointer, did_you_mean, looks_like_key, nearest_word};
 pub use proxy_url::{ProxyUrl, ProxyUrlError};
 pub use recorded::{Recorded, Subject, Traffic, is_synthetic};
 pub use report::{Report, check, check_besides};

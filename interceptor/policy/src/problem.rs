@@ -78,7 +78,7 @@ pub fn looks_like_key(name: &str) -> bool {
 }
 
 /// The candidate that `word` most likely misspells, if one is close enough to suggest.
-pub(crate) fn nearest_word<'a>(
+pub fn nearest_word<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -1,5 +1,5 @@
-//! Adds network rules, profiles and keys to the text of a policy. What may hold a key is not taken
-//! apart: values are copied as they are written.
+//! Adds network rules, profiles and keys to the text of a policy. Values that may hold a key are
+//! copied as text and never parsed.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,25 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-/// Where a key is.
+/// Where a key comes from.
 #[derive(Clone, Debug)]
 pub(super) enum KeyFrom {
-    /// In this variable.
+    /// A variable.
     Variable(String),
-    /// In this file.
+    /// A file.
     File(String),
 }
 
 /// What is added to a policy.
 #[derive(Debug, Default)]
 pub(super) struct Additions {
-    /// Network rules that permit.
+    /// Allow rules.
     pub(super) allow: Vec<String>,
-    /// Network rules that refuse.
+    /// Deny rules.
     pub(super) deny: Vec<String>,
     /// Names of profiles.
     pub(super) profiles: Vec<String>,
-    /// Names of credentials, with their keys.
+    /// Credentials by name, with where their keys come from.
     pub(super) keys: Vec<(String, KeyFrom)>,
 }
 
@@ -43,7 +43,7 @@ type Fields<'a> = BTreeMap<String, &'a RawValue>;
 /// A valid document (strict JSON) with the additions.
 ///
 /// # Errors
-/// If it is not an object, or a field in it is not what it should be.
+/// If it is not an object, or a field has the wrong type.
 pub(super) fn joined(
     document: &str,
     additions: &Additions,
@@ -51,7 +51,7 @@ pub(super) fn joined(
     let mut fields: Fields<'_> = serde_json::from_str(document)?;
     let network = network(&fields, additions)?;
     let profiles = profiles(&fields, additions)?;
-    // What holds keys is built in memory that is wiped.
+    // Text that holds keys is built in memory that is wiped.
     let (simple, credentials) = credentials(&fields, additions)?;
     let own = [
         ("network", network.as_ref()),
@@ -69,7 +69,7 @@ pub(super) fn joined(
     written(&fields)
 }
 
-/// The fields as text, in memory that is not moved while it grows.
+/// The fields as text, allocated up front: growing would leave copies of keys behind.
 fn written(fields: &Fields<'_>) -> Result<Zeroizing<String>, serde_json::Error> {
     let length: usize =
         fields.iter().map(|(name, value)| 6 * name.len() + value.get().len() + 4).sum();
@@ -129,7 +129,7 @@ fn profiles(
     Ok(Some(Zeroizing::new(Value::from(names).to_string())))
 }
 
-/// The short form without those that get another key, and the long form with them.
+/// `credentials` without those whose key is replaced, and `credentials_v2` with them.
 type Credentials = (Option<Zeroizing<String>>, Option<Zeroizing<String>>);
 
 fn credentials(

@@ -1,12 +1,12 @@
-//! `interceptor agents`: lists the command-line agents that are known, or shows one; and the policy
-//! of each.
+//! `interceptor agents`: lists the known command-line agents, or shows one. Also makes the policy
+//! of an agent.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use interceptor_policy::{Agent, AgentCredential, Catalogue, did_you_mean};
+use interceptor_policy::{Agent, AgentCredential, AgentEndpoint, Catalogue, did_you_mean};
 use serde_json::{Map, Value, json};
 
 use super::person::Person;
@@ -66,13 +66,13 @@ pub(super) fn known(name: &str) -> anyhow::Result<&'static Agent> {
     Ok(agent)
 }
 
-/// The variables that an agent gets, without those that the person has set.
+/// The variables that an agent gets, except those that the person has set.
 pub(super) fn variables(agent: &Agent, person: &Person) -> Vec<OsString> {
     let unset = agent.variables.iter().filter(|(name, _)| person.given(name).is_none());
-    unset.map(|(name, value)| format!("{name}={value}").into()).collect()
+    unset.map(|(name, variable)| format!("{name}={}", variable.value).into()).collect()
 }
 
-/// The variables in which the key of a credential may be.
+/// The variables that may hold the key of a credential.
 pub(super) fn key_variables<'a>(
     credential: &'a AgentCredential,
     catalogue: &'a Catalogue,
@@ -91,7 +91,7 @@ pub(super) fn hosts<'a>(credential: &'a AgentCredential, catalogue: &'a Catalogu
     }
 }
 
-/// An agent's credential as a policy has it, with its key in this variable.
+/// An agent's credential in a policy, with its key in this variable.
 pub(super) fn credential(credential: &AgentCredential, variable: &str) -> Value {
     let mut written = Map::new();
     written.insert("key".to_owned(), json!({ "env": variable }));
@@ -100,21 +100,27 @@ pub(super) fn credential(credential: &AgentCredential, variable: &str) -> Value 
             written.insert(field.to_owned(), json!(values));
         }
     }
-    written.insert("endpoints".to_owned(), json!(credential.endpoints));
+    written.insert("endpoints".to_owned(), credential.endpoints.iter().map(rule).collect());
     Value::Object(written)
 }
 
-/// The policy of an agent: its hosts, and its credentials as far as there is a key for them.
+/// An agent's endpoint rule as a policy has it.
+pub(super) fn rule(rule: &AgentEndpoint) -> Value {
+    json!({ "methods": rule.methods, "paths": rule.paths })
+}
+
+/// The policy of an agent: its hosts, and each of its credentials that has a key. `keys` are the
+/// services whose keys come from options.
 ///
 /// # Errors
-/// If there is none. `keys` are the services whose keys are given otherwise.
+/// If no credential has a key.
 pub(super) fn policy(
     agent: &Agent,
     person: &Person,
     catalogue: &Catalogue,
     keys: &[&str],
 ) -> anyhow::Result<Written> {
-    let mut allow: Vec<&str> = agent.hosts.iter().map(String::as_str).collect();
+    let mut allow: Vec<&str> = agent.hosts.iter().map(|own| own.host.as_str()).collect();
     let mut credentials = Map::new();
     for used in &agent.credentials {
         let variables = key_variables(used, catalogue);
@@ -159,8 +165,10 @@ fn as_json(agent: &Agent, catalogue: &Catalogue) -> Value {
     json!({
         "name": agent.name,
         "title": agent.title,
+        "package": agent.package,
         "commands": agent.commands,
         "hosts": agent.hosts,
+        "refused": agent.refused,
         "credentials": agent.credentials.iter().map(credential).collect::<Vec<_>>(),
         "variables": agent.variables,
         "files": agent.files,
@@ -171,8 +179,12 @@ fn as_json(agent: &Agent, catalogue: &Catalogue) -> Value {
 
 fn show(out: &mut impl Write, agent: &Agent, catalogue: &Catalogue) -> io::Result<()> {
     writeln!(out, "{}: {} ({})", agent.name, agent.title, agent.commands.join(", "))?;
-    for host in &agent.hosts {
-        writeln!(out, "  host        {host}")?;
+    writeln!(out, "  checked     {}", agent.package)?;
+    for own in &agent.hosts {
+        writeln!(out, "  host        {}: {}", own.host, own.source)?;
+    }
+    for other in &agent.refused {
+        writeln!(out, "  refused     {} {}: {}", other.host, other.paths.join(" "), other.source)?;
     }
     for used in &agent.credentials {
         let variables = key_variables(used, catalogue).join(", ");
@@ -181,11 +193,12 @@ fn show(out: &mut impl Write, agent: &Agent, catalogue: &Catalogue) -> io::Resul
             writeln!(out, "    host      {host}")?;
         }
         for rule in &used.endpoints {
-            writeln!(out, "    permits   {} {}", rule.methods.join("|"), rule.paths.join(" "))?;
+            let (methods, paths) = (rule.methods.join("|"), rule.paths.join(" "));
+            writeln!(out, "    permits   {methods} {paths}: {}", rule.source)?;
         }
     }
-    for (name, value) in &agent.variables {
-        writeln!(out, "  variable    {name}={value}")?;
+    for (name, variable) in &agent.variables {
+        writeln!(out, "  variable    {name}={}: {}", variable.value, variable.source)?;
     }
     for file in &agent.files {
         writeln!(out, "  file        ~/{file}")?;

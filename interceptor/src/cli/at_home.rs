@@ -1,5 +1,5 @@
-//! What stays hidden of the homes of those who have to do with a run (`data/home.json`), and what
-//! `--expose` shows of it.
+//! The places hidden in the homes of the person who typed `run` and of the user who runs the
+//! command (`data/home.json`), and what `--expose` shows again.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -30,7 +30,7 @@ struct Group {
     paths: Vec<PathBuf>,
 }
 
-/// A place that a variable names, instead of or besides the one in the home.
+/// A place that a variable names, in addition to the one in the home.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Moved {
@@ -38,8 +38,7 @@ struct Moved {
     below: PathBuf,
 }
 
-/// Directories of the XDG Base Directory Specification: their variable, and where they are in a
-/// home.
+/// The base directories of the XDG specification: variable, and default below the home.
 const XDG: [(&str, &str); 4] = [
     ("XDG_CONFIG_HOME", ".config"),
     ("XDG_DATA_HOME", ".local/share"),
@@ -47,19 +46,21 @@ const XDG: [(&str, &str); 4] = [
     ("XDG_CACHE_HOME", ".cache"),
 ];
 
-/// What is hidden from a run, with what it is.
+/// What is hidden from a run.
 #[derive(Debug)]
 pub(super) struct AtHome {
+    /// Each place, with what it is.
     hidden: Vec<(PathBuf, String)>,
+    /// This program's own directories.
     own: Vec<PathBuf>,
-    /// Those of `own` that the user who runs the command could make.
+    /// Those of `own` that the user who runs the command could create.
     made: Vec<PathBuf>,
     homes: Vec<PathBuf>,
     shown: Vec<PathBuf>,
 }
 
 impl AtHome {
-    /// The places in the homes of the person who typed the command and of the user who runs it.
+    /// Collects the places in the homes of the person and of the user who runs the command.
     ///
     /// # Errors
     /// If the embedded list is broken.
@@ -108,7 +109,7 @@ impl AtHome {
         Ok(AtHome { hidden, own, made, homes, shown: Vec::new() })
     }
 
-    /// Shows these places after all.
+    /// Shows these places again.
     ///
     /// # Errors
     /// If one is not hidden, or is this program's own.
@@ -120,15 +121,15 @@ impl AtHome {
             let path = plain(&path);
             let shown = path.display();
             if self.own.iter().any(|own| is_in(&path, own)) {
-                bail!("--expose {shown}: what interceptor itself keeps is never shown inside");
+                bail!("--expose {shown}: interceptor's own files are never shown inside");
             }
             let above_home = self.homes.iter().any(|home| is_in(home, &path));
             let whole = |place: &Path| is_in(place, &path);
             let inside = |place: &Path| is_in(&path, place);
             if above_home || !self.hidden.iter().any(|(place, _)| whole(place) || inside(place)) {
                 bail!(
-                    "--expose {shown}: that is not among what is hidden; name one place, such as \
-                     ~/.ssh or ~/.netrc"
+                    "--expose {shown}: this is not a hidden place; name one, such as ~/.ssh or \
+                     ~/.netrc"
                 );
             }
             self.hidden.retain(|(place, _)| !whole(place));
@@ -147,7 +148,7 @@ impl AtHome {
         around.map(|(place, what)| (place.as_path(), what.as_str()))
     }
 
-    /// Hidden files that have other names, under which the sandbox may read them.
+    /// Hidden files with other hard links, through which the sandbox may read them.
     pub(super) fn linked(&self) -> impl Iterator<Item = &Path> {
         use std::os::unix::fs::MetadataExt;
         let places = self.hidden.iter().map(|(place, _)| place.as_path());
@@ -156,7 +157,7 @@ impl AtHome {
         })
     }
 
-    /// As the process inside needs it.
+    /// The form that the process inside needs.
     pub(super) fn sent(self) -> Secrets {
         let sent = |paths: Vec<PathBuf>| paths.into_iter().map(SentPath).collect();
         Secrets {
@@ -169,14 +170,14 @@ impl AtHome {
     }
 }
 
-/// Whether a path is the other or below it, by its text or where symlinks lead.
+/// Whether a path is the other or below it, as text or with symlinks resolved.
 fn is_in(path: &Path, other: &Path) -> bool {
     let resolved = |path| std::fs::canonicalize(path);
     path.starts_with(other)
         || resolved(path).is_ok_and(|path| resolved(other).is_ok_and(|o| path.starts_with(o)))
 }
 
-/// A path without `.` and `..`, by its text alone.
+/// A path without `.` and `..`, resolved as text.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {

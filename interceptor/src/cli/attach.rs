@@ -10,7 +10,8 @@ use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::meanwhile::Meanwhile;
-use super::{Common, existing, setup, watch};
+use super::person::Person;
+use super::{Common, existing, setup, watch, who};
 use crate::files;
 use crate::fleet::{Enforced, Netns, Visit};
 use crate::kernel::{Enforcer, Wall};
@@ -63,11 +64,11 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     // Before any other thread starts, so that every thread inherits the blocked signals.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot block signals")?;
-    setup::log(&common);
-    launch::harden()?;
+    prepare(&common)?;
     let visit = Visit::find(&cgroup, pid, None).and_then(|visit| visit.private(private_network));
     let visit = visit.with_context(|| cgroup.display().to_string())?;
-    let rules = setup::rules(&common)?;
+    let person = Person::invoking()?;
+    let rules = setup::rules_for(&common, &person)?;
     let placeholders = rules.variables(common.base_urls);
 
     let audit = setup::audit(&common, rules.policy.limits())?;
@@ -115,7 +116,7 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
         match signal {
             Signal::SIGHUP => {
                 audit.reopen();
-                reload(&common, &id, &mut enforced);
+                reload(&common, &person, &id, &mut enforced);
             }
             end => break end,
         }
@@ -126,18 +127,25 @@ pub fn run(arguments: Attach) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Starts the log, hardens this process, and checks its rights.
+fn prepare(common: &Common) -> anyhow::Result<()> {
+    setup::log(common);
+    launch::harden()?;
+    who::needs_rights_to_attach()
+}
+
 /// Rereads the policy and the keys. Errors are logged, and nothing changes.
-fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
+fn reload(common: &Common, person: &Person, id: &str, enforced: &mut Enforced) {
     let again = match common.policy.as_deref() {
         // Standard input cannot be read twice; only key files are left to reread.
         None => None,
         Some(path) if path == Path::new("-") => None,
         Some(_) => Some(common.clone()),
     };
-    let keyring = enforced.sandbox().keyring();
+    let (keyring, person) = (enforced.sandbox().keyring(), person.clone());
     let read = files::within(READ_WITHIN, move || match again {
         None => Err(keyring.reload()),
-        Some(common) => Ok(setup::rules_after(&common, Some(&*keyring))),
+        Some(common) => Ok(setup::rules_after(&common, &person, &keyring)),
     });
     let Some(read) = read else {
         tracing::error!(
@@ -149,7 +157,13 @@ fn reload(common: &Common, id: &str, enforced: &mut Enforced) {
     };
     let replaced = match read {
         Err(errors) => {
-            errors.iter().for_each(|error| tracing::error!(sandbox = %id, %error, "cannot reload a key file; keeping the previous key"));
+            for error in errors {
+                tracing::error!(
+                    sandbox = %id,
+                    %error,
+                    "cannot reload a key file; keeping the previous key"
+                );
+            }
             return;
         }
         Ok(rules) => {
@@ -180,7 +194,9 @@ fn announce(
     if common.json {
         let env: serde_json::Map<String, serde_json::Value> =
             placeholders.into_iter().map(|(name, value)| (name, value.into())).collect();
-        let line = serde_json::json!({ "id": id, "cgroup": cgroup.to_string_lossy(), "ca_pem": ca_pem, "env": env });
+        let line = serde_json::json!({
+            "id": id, "cgroup": cgroup.to_string_lossy(), "ca_pem": ca_pem, "env": env,
+        });
         writeln!(output, "{line}")?;
     } else if !common.quiet {
         writeln!(output, "{id}: enforcing on {}", cgroup.display())?;

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bound(pub(super) Option<u64>);
 
-/// With fewer processes than the sandbox itself needs, commands would fail obscurely.
+/// The sandbox itself needs a few processes; with fewer, commands would fail obscurely.
 const FEWEST_PROCESSES: u64 = 8;
 /// Likewise for memory.
 const LEAST_MEMORY: u64 = 16 << 20;

@@ -4,36 +4,41 @@
 //! It also tries the sources of keys, so that an unset variable or a missing file is an error here,
 //! not when the sandbox starts. No key is kept or printed.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context, bail};
 use interceptor_policy::{Document, KeySource, Policy, Problem, Report};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::key_problems::{self, is_missing};
 use super::person::Person;
-use super::{findings, policy_file, registries, road};
-use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyLocation, KeyProblem, Keyring};
+use super::written::Written;
+use super::{discovery, findings, given, policy_file, registries, road};
+use crate::credential::{CREDENTIALS_DIRECTORY, Keyring};
 
 /// The arguments of `interceptor check`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  interceptor check                       (the policy that `run` would find)
   interceptor check policy.json
   interceptor check --json policies/*.json
   generate-policy | interceptor check --skip-keys -")]
 pub struct CheckCommand {
-    /// The policy documents; `-` is standard input.
-    #[arg(value_name = "FILE", required = true)]
+    /// The policies: files, names as for `run`, or `-` for standard input [default:
+    /// interceptor.json or interceptor.jsonc here or above].
+    #[arg(value_name = "FILE|NAME")]
     files: Vec<PathBuf>,
     /// Print one JSON object: {"errors": [...], "warnings": [...]}.
     #[arg(long)]
     json: bool,
-    /// Do not check that keys given by `env` and `file` can be read.
+    /// Do not read the keys that `env` and `file` name.
     #[arg(long)]
     skip_keys: bool,
-    /// The directory of the operator's own profiles.
+    /// The operator's own profiles [default: /etc/interceptor/profiles.d].
     #[arg(long, value_name = "DIR")]
     profiles_dir: Option<PathBuf>,
 }
@@ -53,15 +58,21 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
     let person = Person::invoking()?;
     let mut all = Vec::new();
-    for file in &arguments.files {
-        let name = file.display().to_string();
-        let text = match policy_file::read(file) {
-            Ok(text) => Zeroizing::new(text),
+    let files = match arguments.files.is_empty() {
+        true => vec![found(&person)?],
+        false => arguments.files,
+    };
+    for file in &files {
+        let given = file.display().to_string();
+        let (name, text) = match given::read_or_file(&person, file) {
+            // Standard input is called as it was given.
+            Ok(Written { file: None, text, .. }) => (given, text),
+            Ok(Written { name, text, .. }) => (name, text),
             Err(error) => {
                 let errors = vec![Problem::new("", unreadable(&error))];
                 let text = Zeroizing::default();
                 let warnings = Vec::new();
-                all.push(Checked { file: name, text, errors, warnings, way_out: None });
+                all.push(Checked { file: given, text, errors, warnings, way_out: None });
                 continue;
             }
         };
@@ -86,42 +97,37 @@ pub fn run(arguments: CheckCommand) -> anyhow::Result<ExitCode> {
     super::verdict(printed, u8::from(failed))
 }
 
+/// The policy that `run` would find.
+fn found(person: &Person) -> anyhow::Result<PathBuf> {
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    match discovery::nearest(person, &directory)? {
+        Some(path) => Ok(path),
+        None => {
+            bail!("there is no interceptor.json or interceptor.jsonc here or above; name a file")
+        }
+    }
+}
+
 /// Why a file cannot be read, without its name, which precedes the message.
 fn unreadable(error: &anyhow::Error) -> String {
     match error.root_cause().downcast_ref::<io::Error>() {
         Some(cause) => format!("cannot read the file: {cause}"),
-        None => "the file is not UTF-8".to_owned(),
+        None => error.root_cause().to_string(),
     }
 }
 
-/// What `run` would say of the keys, as far as this process can tell.
+/// The problems that `run` would find with the keys, as far as this process can tell.
 fn unreadable_keys(policy: &Policy, person: &Person) -> Vec<Problem> {
-    const LEFT_OUT: &str = "(--skip-keys leaves this check out)";
     let variable = |name: &str| match name {
         CREDENTIALS_DIRECTORY => std::env::var_os(name),
         name => person.given(name),
     };
     let Err(errors) = Keyring::load_with(policy, None, &variable, None) else { return Vec::new() };
-    let problem = |error: KeyError| {
-        let pointer = error.pointer(policy);
-        let message = match (&error.place, &error.problem) {
-            (KeyLocation::Variable(name), KeyProblem::Unset) => {
-                format!(
-                    "the variable `{name}` is not set; set it where the interceptor runs {LEFT_OUT}"
-                )
-            }
-            (KeyLocation::File(path), KeyProblem::Unreadable(why))
-                if why.kind() == ErrorKind::NotFound =>
-            {
-                format!("the file {} does not exist {LEFT_OUT}", path.display())
-            }
-            (KeyLocation::Variable(name), problem) => format!("the variable `{name}` {problem}"),
-            (KeyLocation::File(path), problem) => format!("the file {} {problem}", path.display()),
-            (KeyLocation::Document, problem) => format!("the key {problem}"),
-        };
-        Problem::new(pointer, message)
-    };
-    errors.into_iter().map(problem).collect()
+    let mut problems = key_problems::problems(policy, &errors);
+    for (problem, _) in problems.iter_mut().zip(&errors).filter(|(_, error)| is_missing(error)) {
+        problem.message.push_str(" (--skip-keys leaves this check out)");
+    }
+    problems
 }
 
 /// A key file that every user of the machine can read.

@@ -1,4 +1,4 @@
-//! What several commands share: options, exit statuses, and how they print.
+//! Options, exit statuses and colours that several commands share.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,8 +15,9 @@ use crate::logging::Format;
 /// The options that `run`, `attach` and `serve` share.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// The policy document; `-` is standard input.
-    #[arg(long, value_name = "FILE")]
+    /// The policy: a file, `-` for standard input, or the name of one in
+    /// ~/.config/interceptor/policies or /etc/interceptor/policies.
+    #[arg(long, value_name = "FILE|NAME")]
     pub policy: Option<PathBuf>,
     /// Write audit records to this file, one JSON object per line; `-` is standard error.
     #[arg(long, value_name = "FILE")]

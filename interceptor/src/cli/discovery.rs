@@ -1,5 +1,5 @@
-//! Where a person's policies are: by name in the person's and the system's directory, or in the
-//! working directory and those above it. All are read with the person's rights.
+//! Where a person's policies are: by name in the person's and the operator's directory, or in the
+//! working directory and those above it. All but the operator's are read with the person's rights.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -15,11 +15,11 @@ use super::policy_file;
 use super::written::Written;
 use crate::ipc::SentPath;
 
-/// The names of a policy that is found by itself.
+/// The names under which `run` finds a policy by itself.
 pub(super) const FOUND: [&str; 2] = ["interceptor.json", "interceptor.jsonc"];
-/// The endings of a named policy.
+/// The extensions of a named policy.
 const ENDINGS: [&str; 2] = ["json", "jsonc"];
-/// The system's named policies.
+/// The operator's named policies.
 const SYSTEM: &str = "/etc/interceptor/policies";
 /// The directory of named policies, below the person's settings.
 const POLICIES: &str = "policies";
@@ -30,25 +30,55 @@ pub(super) fn is_name(policy: &Path) -> bool {
     !text.is_empty() && text != "-" && !text.contains(['/', '.'])
 }
 
-/// The policy of this name.
+/// A directory of named policies.
+struct NamedPolicies<'a> {
+    path: PathBuf,
+    /// The person whose directory it is; `None` for the operator's, which this process reads.
+    person: Option<&'a Person>,
+}
+
+/// The policy of this name: the person's own, else the operator's.
 ///
 /// # Errors
 /// If there is none, or it cannot be read.
 pub(super) fn named(person: &Person, name: &Path) -> anyhow::Result<Written> {
-    let name = name.to_string_lossy();
     let directories = directories(person);
-    for directory in &directories {
-        if let Some(path) = file_in(person, directory, &name)? {
-            return read(person, &path);
+    let (path, found_in) = path_of(&name.to_string_lossy(), &directories)?;
+    match found_in.person {
+        Some(person) => read(person, &path),
+        None => Written::read(&path),
+    }
+}
+
+/// The path of the operator's policy of this name.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn of_operator(name: &Path) -> anyhow::Result<PathBuf> {
+    let directories = [operators()];
+    path_of(&name.to_string_lossy(), &directories).map(|(path, _)| path)
+}
+
+fn operators() -> NamedPolicies<'static> {
+    NamedPolicies { path: PathBuf::from(SYSTEM), person: None }
+}
+
+/// The path of the policy of this name, in the first directory that has it.
+fn path_of<'a, 'p>(
+    name: &str,
+    directories: &'a [NamedPolicies<'p>],
+) -> anyhow::Result<(PathBuf, &'a NamedPolicies<'p>)> {
+    for directory in directories {
+        if let Some(path) = directory.file(name)? {
+            return Ok((path, directory));
         }
     }
-    let known = known(person);
-    let hint = did_you_mean(&name, known.iter().map(String::as_str));
+    let known: Vec<String> = directories.iter().flat_map(NamedPolicies::names).collect();
+    let hint = did_you_mean(name, known.iter().map(String::as_str));
     let places: Vec<String> =
-        directories.iter().map(|directory| directory.display().to_string()).collect();
+        directories.iter().map(|directory| directory.path.display().to_string()).collect();
     bail!(
-        "there is no policy {name:?} in {}{hint}; a file is named with a slash or a dot: \
-         --policy ./{name}",
+        "there is no policy {name:?} in {}{hint}; a file is named with a slash or a dot: ./{name}",
         places.join(" or ")
     )
 }
@@ -59,56 +89,71 @@ pub(super) fn named(person: &Person, name: &Path) -> anyhow::Result<Written> {
 /// If it cannot be read.
 pub(super) fn own(person: &Person, name: &Path) -> anyhow::Result<Option<Written>> {
     let Some(settings) = person.config_directory() else { return Ok(None) };
-    let file = file_in(person, &settings.join(POLICIES), &name.to_string_lossy())?;
+    let directory = NamedPolicies { path: settings.join(POLICIES), person: Some(person) };
+    let file = directory.file(&name.to_string_lossy())?;
     file.map(|path| read(person, &path)).transpose()
 }
 
 /// The system's policy of this name, for root.
 pub(super) fn of_the_system(name: &str) -> Option<PathBuf> {
-    let files = ENDINGS.iter().map(|ending| Path::new(SYSTEM).join(format!("{name}.{ending}")));
-    files.into_iter().find(|path| path.is_file())
+    operators().file(name).ok().flatten()
 }
 
-fn file_in(person: &Person, directory: &Path, name: &str) -> anyhow::Result<Option<PathBuf>> {
-    for ending in ENDINGS {
-        let path = directory.join(format!("{name}.{ending}"));
-        if exists(person, &path)? {
-            return Ok(Some(path));
+impl NamedPolicies<'_> {
+    /// The file of the policy of this name.
+    fn file(&self, name: &str) -> anyhow::Result<Option<PathBuf>> {
+        for ending in ENDINGS {
+            let path = self.path.join(format!("{name}.{ending}"));
+            if exists(self.person, &path)? {
+                return Ok(Some(path));
+            }
         }
+        Ok(None)
     }
-    Ok(None)
+
+    /// The names in it.
+    fn names(&self) -> Vec<String> {
+        let listed = look(self.person, || {
+            let entries = std::fs::read_dir(&self.path)?.filter_map(Result::ok);
+            let policies = entries.map(|entry| entry.path()).filter(|path| {
+                path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+            });
+            Ok(policies.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned)).collect())
+        });
+        listed.unwrap_or_default()
+    }
 }
 
 /// The names of all policies that the person may name.
 pub(super) fn known(person: &Person) -> Vec<String> {
     let mut known: Vec<String> =
-        directories(person).iter().flat_map(|directory| names(person, directory)).collect();
+        directories(person).iter().flat_map(NamedPolicies::names).collect();
     known.sort();
     known.dedup();
     known
 }
 
-fn directories(person: &Person) -> Vec<PathBuf> {
+fn directories(person: &Person) -> Vec<NamedPolicies<'_>> {
     let own = person.config_directory().map(|directory| directory.join(POLICIES));
-    own.into_iter().chain([PathBuf::from(SYSTEM)]).collect()
+    let own = own.map(|path| NamedPolicies { path, person: Some(person) });
+    own.into_iter().chain([operators()]).collect()
 }
 
-/// The names of the policies in a directory.
-fn names(person: &Person, directory: &Path) -> Vec<String> {
-    let listed = person.act(|| {
-        let entries = std::fs::read_dir(directory)?.filter_map(Result::ok);
-        let policies = entries.map(|entry| entry.path()).filter(|path| {
-            path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
-        });
-        Ok(policies.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned)).collect())
-    });
-    listed.unwrap_or_default()
+/// Does work with a person's rights, or with this process's.
+fn look<T: Send>(
+    person: Option<&Person>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    match person {
+        Some(person) => person.act(work),
+        None => work(),
+    }
 }
 
 /// The policy file in a directory, or in the nearest one above it; not above the person's home.
 ///
 /// # Errors
-/// If that cannot be told.
+/// If a directory cannot be searched, or has both files.
 pub(super) fn nearest(person: &Person, from: &Path) -> anyhow::Result<Option<PathBuf>> {
     let home = person.home().map(|home| std::fs::canonicalize(&home).unwrap_or(home));
     let above = |directory: &Path| {
@@ -118,7 +163,7 @@ pub(super) fn nearest(person: &Person, from: &Path) -> anyhow::Result<Option<Pat
         let mut found = Vec::new();
         for name in FOUND {
             let path = directory.join(name);
-            if exists(person, &path)? {
+            if exists(Some(person), &path)? {
                 found.push(path);
             }
         }
@@ -135,8 +180,8 @@ pub(super) fn nearest(person: &Person, from: &Path) -> anyhow::Result<Option<Pat
     Ok(None)
 }
 
-/// The person's named policies, which are hidden in the sandbox: what runs there must not write the
-/// policy of a later run. The directory is made if it is missing, since the sandbox could make it.
+/// The directory of the person's named policies, which is hidden in the sandbox: what runs there
+/// must not write the policy of a later run. Created if missing, since the sandbox could create it.
 ///
 /// # Errors
 /// If the command would run in it.
@@ -149,7 +194,7 @@ pub(super) fn hidden_settings(
         DirBuilder::new().recursive(true).mode(0o700).create(&settings).ok();
         std::fs::canonicalize(&settings)
     });
-    // Where the person can make nothing, the command cannot either.
+    // What the person cannot create, the command cannot either.
     let Ok(settings) = made else { return Ok(None) };
     // The usual place is hidden with the other secrets of the home.
     if person.home().is_some_and(|home| settings == home.join(".config/interceptor")) {
@@ -175,13 +220,13 @@ pub(super) fn read(person: &Person, path: &Path) -> anyhow::Result<Written> {
     Ok(Written { name, text, own: None, file: Some(path.to_owned()), is_trusted: false })
 }
 
-fn exists(person: &Person, path: &Path) -> anyhow::Result<bool> {
-    match person.act(|| std::fs::metadata(path)) {
+fn exists(person: Option<&Person>, path: &Path) -> anyhow::Result<bool> {
+    match look(person, || std::fs::metadata(path)) {
         Ok(_) => Ok(true),
         Err(error)
             if matches!(
                 error.kind(),
-                // What the person may not see is no policy of that person's.
+                // A file that the person cannot reach is not that person's policy.
                 io::ErrorKind::NotFound
                     | io::ErrorKind::NotADirectory
                     | io::ErrorKind::PermissionDenied

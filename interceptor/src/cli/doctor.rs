@@ -123,7 +123,7 @@ fn describe(report: &DoctorReport) -> String {
     text
 }
 
-/// The kernel's release. Not required: the hooks themselves are tried.
+/// The kernel's release. Not required, because the hooks themselves are tested.
 fn kernel_version() -> Check {
     const NAME: &str = "kernel";
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

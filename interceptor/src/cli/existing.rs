@@ -31,7 +31,7 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
     };
     let (number, foreign) = (existing.sockets, existing.foreign);
     if number > 0 {
-        let born = match foreign {
+        let unseen = match foreign {
             0 => String::new(),
             foreign => {
                 format!(
@@ -44,7 +44,7 @@ pub(super) fn settle(wall: &Wall<'_>, kill: bool, quiet: bool) -> anyhow::Result
             quiet,
             &format!(
                 "{} of {} connected before the attach: traffic over loopback continues, traffic \
-                 through a network device is stopped{born}; --kill-existing closes them",
+                 through a network device is stopped{unseen}; --kill-existing closes them",
                 words::count(number as u64, "socket"),
                 wall.cgroup.display()
             ),

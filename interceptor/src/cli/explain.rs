@@ -12,12 +12,11 @@ use interceptor_policy::{
 };
 use serde_json::{Value, json};
 
-use super::audit_file;
 use super::history::PastRun;
 use super::person::Person;
-use super::policy_file::{self, printable};
-use super::registries;
+use super::policy_file::printable;
 use super::road::Road;
+use super::{audit_file, given, registries};
 
 /// The arguments of `interceptor explain`.
 #[derive(Debug, clap::Args)]
@@ -31,8 +30,9 @@ use super::road::Road;
 
 Exit status: 0 allowed, 1 denied, 2 no answer (invalid arguments or files).")]
 pub struct Explain {
-    /// The policy document; `-` is standard input [with --last: the policy of that run].
-    #[arg(long, value_name = "FILE", required_unless_present = "last")]
+    /// The policy: a file, a name as for `run`, or `-` for standard input [with --last: the policy
+    /// of that run].
+    #[arg(long, value_name = "FILE|NAME", required_unless_present = "last")]
     policy: Option<PathBuf>,
     /// The method, as the client sends it.
     #[arg(value_name = "METHOD", required_unless_present_any = ["id", "last"])]
@@ -46,7 +46,7 @@ pub struct Explain {
     /// A header of the request, `NAME: VALUE`. Repeatable.
     #[arg(short = 'H', long, value_name = "HEADER", conflicts_with_all = ["id", "last"])]
     header: Vec<String>,
-    /// The audit file with the request.
+    /// The audit file that has the request.
     #[arg(long, value_name = "FILE", requires = "id")]
     audit: Option<PathBuf>,
     /// The id of the record to explain.
@@ -82,7 +82,7 @@ pub fn run(arguments: Explain) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
     let run = arguments.last.as_ref().map(|_| PastRun::last()).transpose()?;
     let policy = match (&arguments.policy, &run) {
-        (Some(file), _) => policy_file::load(file, &catalogue)?,
+        (Some(given), _) => given::load(given, &catalogue)?,
         (None, Some(run)) => run.compiled(&catalogue)?,
         // Unreachable: clap requires one of the two.
         (None, None) => bail!("--policy is required"),
@@ -166,7 +166,7 @@ fn asked(policy: &Policy, arguments: &Explain) -> anyhow::Result<Explanation> {
                 overrides: &overrides,
                 presented: &presented,
             };
-            // The proxy refuses an invalid request target before it asks the policy.
+            // The proxy refuses an invalid request target before it consults the policy.
             let decision = match target_problem(path, query.as_deref()) {
                 Some(message) => path_ambiguous(message),
                 None => policy.decide(&request),
@@ -270,7 +270,7 @@ fn presented(policy: &Policy, names: &[String]) -> anyhow::Result<Vec<Credential
         .collect()
 }
 
-/// The request in an audit record; `read` shows every record until it is told to stop.
+/// The request in an audit record. `read` yields records until the callback returns `false`.
 fn recorded(
     policy: &Policy,
     audit: &std::path::Path,
@@ -310,7 +310,7 @@ impl Explanation {
         Ok(Some(Road::of(policy, &Person::invoking()?, self.scheme, (host, self.port))?))
     }
 
-    /// Adds the request's headers, any of which may cause a refusal.
+    /// Adds the request's headers; each may cause a refusal.
     fn with_headers(mut self, policy: &Policy, headers: &[String]) -> Explanation {
         let name = |header: &String| {
             header.split(':').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -414,7 +414,8 @@ impl Explanation {
                 target.push_str(&format!("{name}={MASK}"));
             }
         }
-        json!({ "method": self.method, "url": format!("{}://{authority}{target}", self.scheme.as_str()), "headers": headers })
+        let url = format!("{}://{authority}{target}", self.scheme.as_str());
+        json!({ "method": self.method, "url": url, "headers": headers })
     }
 
     /// The host, with its port unless it is the scheme's default.

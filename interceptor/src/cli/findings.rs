@@ -1,5 +1,5 @@
-//! Errors and warnings about a policy as `check` prints them: the place, the pointer, and the line
-//! with whatever may be a key masked.
+//! Errors and warnings about a policy as `check` prints them: file and line, JSON pointer, and an
+//! excerpt with everything that may be a key masked.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::excerpt::Excerpts;
 use super::policy_file::printable;
 
-/// A policy is not valid. Says so as `check` does.
+/// A policy is not valid. The message is that of `check`.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(super) struct Invalid {
@@ -18,14 +18,25 @@ pub(super) struct Invalid {
 
 /// The error about a policy with these errors.
 pub(super) fn invalid(name: &str, text: &str, errors: &[Problem]) -> anyhow::Error {
+    invalid_with(name, text, errors, None)
+}
+
+/// The same, with what to do about them.
+pub(super) fn invalid_with(
+    name: &str,
+    text: &str,
+    errors: &[Problem],
+    remedy: Option<String>,
+) -> anyhow::Error {
     let mut out = Vec::new();
     // Writing to memory does not fail.
     let _ = print(&mut out, name, text, errors, &[]);
-    let text = String::from_utf8_lossy(&out).trim_end().to_owned();
+    let mut text = String::from_utf8_lossy(&out).trim_end().to_owned();
+    text.extend(remedy.map(|remedy| format!("\ninterceptor: {remedy}")));
     Invalid { text }.into()
 }
 
-/// Prints the errors and warnings about a text, and how many they are.
+/// Prints the errors and warnings about a text, and their number.
 ///
 /// # Errors
 /// If they cannot be written.
@@ -36,7 +47,7 @@ pub(super) fn print(
     errors: &[Problem],
     warnings: &[Problem],
 ) -> io::Result<()> {
-    // Nothing of a comment is shown, since it may hold a key.
+    // Comments are never shown: they may hold keys.
     let plain = strict_json(text).unwrap_or_else(|_| Zeroizing::new(String::new()));
     let excerpts = Excerpts::of(&plain, errors.iter().chain(warnings));
     let kinds = std::iter::repeat_n("error", errors.len()).chain(std::iter::repeat("warning"));

@@ -20,10 +20,11 @@ mod existing;
 pub mod explain;
 mod findings;
 pub mod generate;
+mod given;
 mod history;
-
 pub mod init;
 pub mod install;
+mod key_problems;
 pub mod learn;
 mod live;
 mod meanwhile;
@@ -65,6 +66,7 @@ mod written;
 use std::process::ExitCode;
 
 use crate::notice;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use common::{Common, Net};
@@ -88,15 +90,15 @@ pub enum Command {
     Explain(explain::Explain),
     /// Shows what a new policy would change for the requests in an audit file.
     Replay(replay::Replay),
-    /// Writes a policy from what is here: agents, keys, git remotes.
+    /// Writes a policy for the agents, keys and git remotes found here.
     Init(init::Init),
     /// Trusts the content of a policy that `run` finds by itself.
     Trust(trust::Trust),
-    /// Lists the command-line agents that are known, or shows one.
+    /// Lists the known command-line agents, or shows one.
     Agents(agents::Agents),
     /// Explains the last refusal of your last `run`.
     Why(why::Why),
-    /// Writes the smallest policy that permits what was recorded as permitted.
+    /// Writes the smallest policy that permits what a run was permitted.
     Learn(learn::Learn),
     /// Lists the network profiles, or shows one.
     Profiles(profiles::Profiles),
@@ -157,13 +159,7 @@ pub fn main() -> ExitCode {
     completions::answer(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // `run` passes on the command's status, so its own usage errors use 125.
-            let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
-            let failure = if is_run { OWN_FAILURE } else { 2 };
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return usage(error),
     };
     let failure = if matches!(cli.command, Command::Run(_) | Command::SandboxInit(_)) {
         OWN_FAILURE
@@ -222,6 +218,37 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Completions(arguments) => completions::run(arguments),
         Command::Generate(arguments) => generate::run(arguments, &Cli::command()),
     }
+}
+
+/// Prints what clap says instead of running a command: an error, or help.
+fn usage(error: clap::Error) -> ExitCode {
+    // `run` passes on the command's status, so its own usage errors use 125.
+    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+    let failure = if is_run { OWN_FAILURE } else { 2 };
+    let error = with_hint(error);
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS }
+}
+
+/// Adds a suggestion for a mistyped command: clap makes none for words that are short, or whose
+/// letters are in another order.
+fn with_hint(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return error;
+    }
+    // Below a command, its own commands are meant.
+    let all = Cli::command();
+    let words = std::env::args_os().skip(1).take_while(|word| *word != *typed.as_str());
+    let within = words.fold(&all, |within, word| within.find_subcommand(&word).unwrap_or(within));
+    let names = within.get_subcommands().filter(|command| !command.is_hide_set());
+    let nearest = interceptor_policy::nearest_word(typed, names.map(clap::Command::get_name));
+    if let Some(nearest) = nearest.map(str::to_owned) {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![nearest]));
+    }
+    error
 }
 
 #[cfg(test)]

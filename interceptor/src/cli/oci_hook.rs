@@ -36,7 +36,7 @@ pub struct OciHook {
     /// Write audit records of all containers to this file, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
-    /// Write errors and the supervisors' log (level set by RUST_LOG) to this file [default: none].
+    /// Write errors and the supervisors' log to this file; RUST_LOG sets the level [default: none].
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Certificates (PEM) to trust for upstream connections, in addition to the system's roots;
@@ -49,7 +49,7 @@ pub struct OciHook {
     /// Reach origins by this proxy, in place of the policy's `upstream.proxy`.
     #[arg(long, value_name = "URL")]
     upstream_proxy: Option<ProxyOption>,
-    /// Also start containers whose privileges let them undo the enforcement.
+    /// Also start containers whose privileges let them remove the enforcement.
     #[arg(long)]
     allow_privileged: bool,
     /// Run as the supervisor of one container; started by the hook itself.
@@ -67,7 +67,7 @@ Container engines call it, not people. `interceptor install podman` tells the en
 
 Its standard input tells it the stage: precreate, createRuntime or poststop. If it fails, the \
                         container does not start. For engines without the precreate stage, it \
-                        makes a seccomp profile that permits only sockets under enforcement:
+                        makes a seccomp profile that permits only sockets that the hooks cover:
 
   interceptor oci-hook < /usr/share/containers/seccomp.json \\
     > /etc/interceptor/seccomp.json";

@@ -67,7 +67,7 @@ fn take_hook() -> io::Result<UnixStream> {
 /// A prepared sandbox that awaits its container.
 struct Supervisor {
     id: String,
-    /// The policy that the container requested, and must request again.
+    /// The policy that the container requested; the attach must request the same.
     policy: PathBuf,
     root: PathBuf,
     mounted: Vec<PathBuf>,

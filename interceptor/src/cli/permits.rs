@@ -1,4 +1,4 @@
-//! What a policy permits, in a few lines for people who decide whether they want that.
+//! What a policy permits, in a few lines for people who must decide whether to trust it.
 
 use interceptor_policy::{
     Catalogue, Credential, CredentialDocument, Document, KeySource, Located, NetworkRule, Policy,
@@ -6,11 +6,11 @@ use interceptor_policy::{
 
 use super::policy_file::printable;
 
-/// The most lines, and the most characters of one.
+/// The maximum number of lines, and of characters in each.
 const LINES: usize = 40;
 const WIDTH: usize = 300;
 
-/// The lines about a document that compiled to a policy.
+/// Describes a document that compiled to a policy.
 pub(super) fn permits(document: &Document, policy: &Policy, catalogue: &Catalogue) -> Vec<String> {
     let mut lines = vec![format!("hosts: {}", hosts(document, catalogue))];
     let network = document.network.as_ref();
@@ -88,7 +88,7 @@ fn texts(rules: &[Located<NetworkRule>]) -> Vec<&str> {
     rules.iter().map(|rule| rule.text.as_str()).collect()
 }
 
-/// One credential: where its key comes from, where it goes, and for what.
+/// One credential: the source of its key, its hosts, and the requests it permits.
 fn about(
     credential: &Credential,
     written: Option<&CredentialDocument>,

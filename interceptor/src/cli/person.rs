@@ -1,8 +1,8 @@
 //! The person who typed a command: under sudo the user who called it, else the user of this
-//! process; and the directories where that person keeps what is theirs.
+//! process; and that person's directories.
 //!
 //! Files below these directories are read and written with the person's rights ([`Person::act`]),
-//! so that no link in them leads root elsewhere, and what is made there belongs to the person.
+//! so that a symlink cannot lead root elsewhere, and new files belong to the person.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -21,12 +21,12 @@ const REPLACED: [&str; 6] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "MAIL"]
 /// The person who typed the command.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
-    /// The person's ids, groups, name and home, as the system's database has them.
+    /// The person's ids, groups, name and home from the user database.
     pub(super) identity: UserIdentity,
     /// Whether the person called sudo.
     pub(super) by_sudo: bool,
-    /// What sudo was called with, before it dropped or replaced any of it; `None` if that cannot
-    /// be known, or nobody called sudo.
+    /// What sudo was called with, before it dropped or replaced anything; `None` without sudo, or
+    /// if this cannot be known.
     call: Option<SudoCall>,
 }
 
@@ -34,7 +34,7 @@ impl Person {
     /// The person who typed this command.
     ///
     /// # Errors
-    /// If the system's database of users cannot be read.
+    /// If the user database cannot be read.
     pub(super) fn invoking() -> anyhow::Result<Person> {
         Person::of(caller_of_sudo())
     }
@@ -71,8 +71,8 @@ impl Person {
         Ok(Person { identity, by_sudo: sudo.is_some(), call })
     }
 
-    /// A variable as the person has it: under sudo from sudo's own environment where that can be
-    /// read, else from this process's.
+    /// A variable as the person set it: under sudo from sudo's own environment if that can be read,
+    /// else from this process's.
     pub(super) fn variable(&self, name: &str) -> Option<OsString> {
         match &self.call {
             Some(call) => {
@@ -83,12 +83,12 @@ impl Person {
         }
     }
 
-    /// A variable as this process has it (`sudo NAME=VALUE …`), else as the person has it.
+    /// A variable of this process (`sudo NAME=VALUE …`), else the person's.
     pub(super) fn given(&self, name: &str) -> Option<OsString> {
         env::var_os(name).or_else(|| self.variable(name))
     }
 
-    /// The environment as if sudo had not been called, with what sudo was told to add.
+    /// The environment as if sudo had not been called, plus what sudo was told to set.
     pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
         let own = env::vars_os();
         let Some(call) = &self.call else { return own.collect() };
@@ -104,7 +104,7 @@ impl Person {
         all
     }
 
-    /// Whether sudo was called with an environment that cannot be read.
+    /// Whether sudo was called and its environment cannot be read.
     pub(super) fn lost_environment(&self) -> bool {
         self.by_sudo && self.call.is_none()
     }
@@ -122,21 +122,21 @@ impl Person {
         variable.or_else(|| self.identity.home.as_ref().map(|home| home.0.clone()))
     }
 
-    /// Where the person's settings of this program are: `$XDG_CONFIG_HOME/interceptor`.
+    /// The person's settings of this program: `$XDG_CONFIG_HOME/interceptor`.
     pub(super) fn config_directory(&self) -> Option<PathBuf> {
         self.directory("XDG_CONFIG_HOME", ".config")
     }
 
-    /// Where this program keeps what it remembers for the person: `$XDG_STATE_HOME/interceptor`.
+    /// This program's state for the person: `$XDG_STATE_HOME/interceptor`.
     pub(super) fn state_directory(&self) -> Option<PathBuf> {
         self.directory("XDG_STATE_HOME", ".local/state")
     }
 
-    /// Does work on files with the person's rights, on a thread of its own where they differ from
-    /// this process's.
+    /// Does work on files with the person's rights; on a separate thread if they differ from this
+    /// process's.
     ///
     /// # Errors
-    /// What `work` fails with, or if the rights cannot be taken on.
+    /// Those of `work`, or if the process cannot take on the person's rights.
     pub(super) fn act<T: Send>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send,
@@ -156,11 +156,11 @@ impl Person {
     }
 }
 
-/// Does work on files with a user's rights, on a thread of its own where they differ from this
+/// Does work on files with a user's rights; on a separate thread if they differ from this
 /// process's.
 ///
 /// # Errors
-/// What `work` fails with, or if the rights cannot be taken on.
+/// Those of `work`, or if the process cannot take on the user's rights.
 pub(super) fn act_as<T: Send>(
     identity: &UserIdentity,
     work: impl FnOnce() -> io::Result<T> + Send,
@@ -177,7 +177,7 @@ pub(super) fn act_as<T: Send>(
     })
 }
 
-/// The user and group in SUDO_UID and SUDO_GID, which only root is believed.
+/// The user and group in SUDO_UID and SUDO_GID, believed only if this process is root's.
 pub(super) fn caller_of_sudo() -> Option<(u32, u32)> {
     let number = |name| env::var(name).ok()?.parse().ok();
     let root = nix::unistd::getuid().is_root();

@@ -1,11 +1,10 @@
-//! Reads policies from a file or standard input and compiles them against the catalogue.
+//! Reads policies from a file or standard input, and shows text safely.
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use interceptor_policy::{Catalogue, MAX_BYTES, Policy, Problem, strict_json};
-use zeroize::Zeroizing;
+use interceptor_policy::{MAX_BYTES, Problem};
 
 use crate::audit::steers_or_hides;
 use crate::files;
@@ -35,33 +34,6 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         Err(_) => bail!("the policy {name} is not UTF-8"),
-    }
-}
-
-/// Reads a policy for a reader of strict JSON, such as the daemon: comments and trailing commas are
-/// left out. A text that cannot be a policy is returned as it is, for that reader to refuse.
-///
-/// # Errors
-/// As for [`read`].
-pub(super) fn read_strict(path: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let text = Zeroizing::new(read(path)?);
-    Ok(strict_json(&text).unwrap_or(text))
-}
-
-/// Reads and compiles a policy.
-///
-/// # Errors
-/// If it cannot be read, or is invalid: then with every error, one per line.
-pub fn load(path: &Path, catalogue: &Catalogue) -> anyhow::Result<Policy> {
-    let text = read(path)?;
-    let report = interceptor_policy::check(&text, catalogue);
-    match report.policy {
-        Some(policy) => Ok(policy),
-        None => {
-            let lines: Vec<String> =
-                report.errors.iter().map(|problem| format!("  {}", describe(problem))).collect();
-            bail!("the policy {} is not valid:\n{}", path.display(), lines.join("\n"))
-        }
     }
 }
 

@@ -17,8 +17,8 @@ use crate::control::catalogue::profile_json;
   interceptor profiles
   interceptor profiles data-science
 
-The group `registries` holds the hosts named in this machine's pip, npm and cargo configuration. \
-                        To add to it, or to add profiles, put a file like this into profiles.d:
+The group `registries` has the hosts of this machine's pip, npm and cargo configuration. To add \
+                        to it, or to add profiles, put a file like this into profiles.d:
 
   { \"registries\": { \"description\": \"ours\",
                     \"allow\": [\"packages.example.com\"] } }")]

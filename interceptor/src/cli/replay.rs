@@ -9,10 +9,9 @@ use std::process::ExitCode;
 use interceptor_policy::{Decision, Reason, Recorded};
 use serde_json::{Value, json};
 
-use super::audit_file;
 use super::history::PastRun;
-use super::policy_file::{self, printable};
-use super::registries;
+use super::policy_file::printable;
+use super::{audit_file, given, registries};
 use crate::words;
 
 /// The arguments of `interceptor replay`.
@@ -22,13 +21,14 @@ use crate::words;
   interceptor replay --policy new.json --audit audit.jsonl --json
   interceptor replay --policy new.json --last          (your last `run`)
 
-A record has no scheme: port 80 counts as http, others as https. It has no headers and no query \
-                        either: what was refused for those is skipped, and counted by its reason.
+A record has no scheme: port 80 counts as http, all others as https. It has no headers and no \
+                        query either: requests refused for those are skipped, and counted by \
+                        reason.
 
 Exit status: 0 nothing would change, 1 something would, 2 no answer (invalid arguments or files).")]
 pub struct Replay {
-    /// The new policy document; `-` is standard input.
-    #[arg(long, value_name = "FILE")]
+    /// The new policy: a file, a name as for `run`, or `-` for standard input.
+    #[arg(long, value_name = "FILE|NAME")]
     policy: PathBuf,
     /// The audit file to replay.
     #[arg(long, value_name = "FILE", required_unless_present = "last")]
@@ -51,7 +51,7 @@ type ReplayKey = (String, String, u16, String);
 #[derive(Default)]
 struct Change {
     records: u64,
-    /// Why it would be denied.
+    /// Why it would be denied now.
     message: Option<String>,
     reason: Option<&'static str>,
 }
@@ -71,7 +71,7 @@ struct Changes {
 /// Runs the command.
 pub fn run(arguments: Replay) -> anyhow::Result<ExitCode> {
     let catalogue = registries::catalogue(arguments.profiles_dir.as_deref())?;
-    let policy = policy_file::load(&arguments.policy, &catalogue)?;
+    let policy = given::load(&arguments.policy, &catalogue)?;
     let mut changes = Changes::default();
     let take = |record: Recorded| {
         if matches!(record.kind.as_str(), "request" | "connection") {

@@ -59,8 +59,7 @@ pub struct Run {
     /// secret-sounding names stay outside unless the policy names them.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
-    /// Show this place of the home inside, which is hidden otherwise (keys, logins, histories, …);
-    /// repeatable.
+    /// Show a hidden place of the home inside (keys, logins, histories, …); repeatable.
     #[arg(long, value_name = "PATH")]
     expose: Vec<PathBuf>,
     /// Use new placeholders, not those of earlier runs with this policy.
@@ -69,7 +68,7 @@ pub struct Run {
     /// Also add the sandbox's CA to this bundle of roots (PEM), inside only; repeatable.
     #[arg(long, value_name = "FILE")]
     ca_bundle: Vec<PathBuf>,
-    /// Do not cover bundles of roots that packages bring (certifi, botocore, Stripe, …). A covered
+    /// Do not cover the root bundles that packages bring (certifi, botocore, Stripe, …). A covered
     /// bundle cannot be removed or upgraded inside.
     #[arg(long)]
     no_bundle_search: bool,
@@ -80,23 +79,23 @@ pub struct Run {
     /// Limit the number of processes and threads inside, or `none` [default: 4096].
     #[arg(long, value_name = "NUMBER", value_parser = bounds::processes)]
     pids_limit: Option<Bound>,
-    /// Limit their memory: bytes, or a number with k, m or g, or `none` [default: three quarters of
-    /// the machine's].
+    /// Limit the sandbox's memory: bytes, a number with k, m or g, or `none` [default: three
+    /// quarters of the machine's].
     #[arg(long, value_name = "SIZE", value_parser = bounds::memory)]
     memory: Option<Bound>,
     /// The daemon's socket, for users without root's rights [default: /run/interceptor/run.sock].
     #[arg(long, value_name = "PATH")]
     daemon: Option<PathBuf>,
-    /// Which policy it has.
+    /// Which policy applies.
     #[command(flatten)]
     which: Which,
-    /// How it is named, and what is remembered of it.
+    /// Its name, and whether its records are kept.
     #[command(flatten)]
     history: History,
-    /// What is said of it.
+    /// What is printed about it.
     #[command(flatten)]
     summary: Summary,
-    /// Whether a policy is learnt from it.
+    /// Whether to learn a policy from it.
     #[command(flatten)]
     learning: Learning,
     /// Whether its policy follows its file.
@@ -339,7 +338,7 @@ fn own_umask() -> u32 {
     own.bits()
 }
 
-/// The variables given by name, with those of `defaults` (`NAME=VALUE`) that are not.
+/// The given variables, plus those of `defaults` (`NAME=VALUE`) that were not given.
 fn with_defaults(mut given: Vec<OsString>, defaults: Vec<OsString>) -> Vec<OsString> {
     let name =
         |text: &OsString| text.as_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
@@ -348,7 +347,7 @@ fn with_defaults(mut given: Vec<OsString>, defaults: Vec<OsString>) -> Vec<OsStr
     given
 }
 
-/// What is hidden of the home, but for `--expose`.
+/// What is hidden of the home, except for `--expose`.
 fn at_home(
     person: &Person,
     identity: &UserIdentity,
@@ -370,7 +369,7 @@ fn at_home(
     }
     for file in at_home.linked() {
         notice::warning(format_args!(
-            "{} is hidden, but has other hard links, under which the sandbox may read it",
+            "{} is hidden, but has other hard links, through which the sandbox may read it",
             file.display()
         ));
     }
@@ -383,15 +382,15 @@ fn bundle(path: &Path) -> anyhow::Result<Sent> {
     found.map(Sent).with_context(|| format!("--ca-bundle {}", path.display()))
 }
 
-/// The policy's file and its text without keys, if there is one and the other.
+/// The policy's file and its text without keys, if it has both.
 fn shown_policy(rules: &LoadedPolicy) -> Option<ShownPolicy> {
     let file = rules.file.as_deref()?;
     let text = shown_policy::masked(rules)?;
     Some(ShownPolicy { path: Sent(file.to_owned()), text })
 }
 
-/// The key files and the audit file, which the sandbox must neither read nor change; the policy
-/// only if it cannot be shown.
+/// The key files and the audit file, which the sandbox must neither read nor change; also the
+/// policy, if it cannot be shown.
 fn hidden(secret_files: Vec<PathBuf>, policy: Option<&ShownPolicy>, common: &Common) -> Vec<Sent> {
     let audit = audit_file(common);
     let is_shown = |file: &PathBuf| policy.is_some_and(|policy| policy.path.0 == *file);

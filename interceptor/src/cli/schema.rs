@@ -8,8 +8,7 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   interceptor schema > policy.schema.json
 
-An editor checks a policy against it where the policy says: \
-                        \"$schema\": \"policy.schema.json\"")]
+Editors check a policy that names it: \"$schema\": \"policy.schema.json\"")]
 pub struct Schema {}
 
 /// Runs the command.

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{self, notify};
-use super::{Common, members, policy_file, registries, serve_config, setup};
+use super::{Common, discovery, given, members, registries, serve_config, setup};
 use crate::audit::{Audit, Record};
 use crate::control::model::ConfiguredSandbox;
 use crate::control::{self, DEFAULT_SOCKET, Scope};
@@ -45,12 +45,12 @@ pub struct Serve {
     /// The control socket [default: /run/interceptor/control.sock].
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// A configuration (JSON): options, and sandboxes to enforce from the start. Options given here
-    /// win over it.
+    /// A configuration (JSON): options, and sandboxes to enforce from the start. Command-line
+    /// options take precedence.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take over all sandboxes from the daemon at the control socket, which finishes its requests
-    /// and exits; no connection is refused meanwhile. Without such a daemon, start normally.
+    /// and exits. No connection is refused meanwhile. If there is no such daemon, start normally.
     #[arg(long)]
     takeover: bool,
     /// Which sandboxes of a killed daemon to keep: `all`, `none`, or ids separated by commas
@@ -103,9 +103,9 @@ const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
                     upstream_proxy, readable (a list), successor (a list), adopt, drain, base_urls, \
                     log_format, trust_dir, group, access, max_sandboxes and sandboxes. Each sandbox \
-                    has a cgroup and, \
-                    optionally, id, pid, netns, private_network and policy (a file; the default \
-                    policy if absent). Relative paths are those of the working directory.
+                    has a cgroup and, optionally, id, pid, netns, private_network and policy (a \
+                    file, or the name of one in /etc/interceptor/policies; the default policy if \
+                    absent). Relative paths are those of the working directory.
 
 It prints one line when it is ready. SIGHUP reloads policies and keys and reopens the audit file. \
                     SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET \
@@ -157,7 +157,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     common.upstream_proxy = common.upstream_proxy.or(configured);
     // Paths are passed on to sandboxes and clients, so they must not depend on the working
     // directory.
-    common.policy = common.policy.map(absolute).transpose()?;
+    common.policy = common.policy.map(policy_path).transpose()?;
     common.audit = common.audit.map(absolute).transpose()?;
     common.audit_chain = common.audit_chain.map(absolute).transpose()?;
     common.upstream_ca = all_absolute(common.upstream_ca)?;
@@ -167,7 +167,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
 
     let path = absolute(control.or(config.control).unwrap_or_else(|| DEFAULT_SOCKET.into()))?;
     let before = if takeover { takeover::connect(&path).context("--takeover")? } else { None };
-    // First, so that a second daemon fails before it changes anything.
+    // Bound first, so that a second daemon fails before it changes anything.
     let socket = if before.is_none() { Some(ControlSocket::bind(&path)?) } else { None };
     // Before any other thread starts, and after everything that needs start-up privileges.
     let trust = absolute(trust_dir.or(config.trust_dir).unwrap_or_else(|| TRUST.into()))?;
@@ -207,7 +207,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         owner: nix::unistd::geteuid().as_raw(),
         given: None,
         read: |path| {
-            let text = policy_file::read_strict(path).map_err(|error| format!("{error:#}"))?;
+            let text = given::read_strict(path).map_err(|error| format!("{error:#}"))?;
             Ok(text.as_str().to_owned())
         },
     });
@@ -273,6 +273,11 @@ fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
     }
     std::path::absolute(&path)
         .with_context(|| format!("cannot resolve the path {}", path.display()))
+}
+
+/// The absolute path of a policy, which may be given by its name.
+fn policy_path(policy: PathBuf) -> anyhow::Result<PathBuf> {
+    if discovery::is_name(&policy) { discovery::of_operator(&policy) } else { absolute(policy) }
 }
 
 fn all_absolute(paths: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
@@ -346,7 +351,7 @@ fn begin(fleet: &Arc<Fleet>, sandboxes: Vec<ConfiguredSandbox>) -> anyhow::Resul
         let ConfiguredSandbox { id, cgroup, pid, netns, private_network, policy } = sandbox;
         let place = format!("/sandboxes/{index} of the configuration, {}", cgroup.display());
         let made = || {
-            let rules = match policy.map(absolute).transpose()? {
+            let rules = match policy.map(policy_path).transpose()? {
                 Some(path) => fleet
                     .rules_of_file(path.clone(), None)
                     .with_context(|| path.display().to_string())?,

@@ -98,8 +98,8 @@ fn out_of_range(config: &DaemonConfig) -> Vec<String> {
     wrong
 }
 
-/// `invalid type: string "…", expected …`, ``unknown variant `…`, expected …``: the value may be
-/// secret, and is left out.
+/// `invalid type: string "…", expected …`, ``unknown variant `…`, expected …``: without the value,
+/// which may be secret.
 fn without_value(error: &serde_json::Error) -> String {
     let what = interceptor_policy::without_place(error);
     if let Some((_, expected)) =

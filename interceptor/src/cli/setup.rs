@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 use super::person::{self, Person};
 use super::stable::Typed;
 use super::written::Written;
-use super::{Common, findings, history, registries, who};
+use super::{Common, findings, given, history, key_problems, registries, who};
 use crate::audit::{Audit, AuditOptions, ChainKey, ChainOptions};
-use crate::credential::{CREDENTIALS_DIRECTORY, KeyProblem, Keyring};
+use crate::credential::{CREDENTIALS_DIRECTORY, KeyError, KeyProblem, Keyring};
 use crate::fleet::without_keys;
 use crate::logging;
 use crate::notice;
@@ -67,7 +67,7 @@ pub(super) struct LoadedPolicy {
     pub(super) file: Option<PathBuf>,
     /// The policy's file, if it contains no key.
     plain: Option<PathBuf>,
-    /// The policy's file, if its content was trusted: a changed one does not hold.
+    /// The policy's file, if its content was trusted: a changed file is not used.
     trusted: Option<PathBuf>,
     /// What the history keeps of the policy.
     pub(super) kept: serde_json::Value,
@@ -77,7 +77,7 @@ pub(super) struct LoadedPolicy {
     pub(super) warnings: Vec<Problem>,
 }
 
-/// Keys could not be loaded.
+/// Keys could not be loaded, and nobody typed a command.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(super) struct NoKeys {
@@ -85,6 +85,14 @@ pub(super) struct NoKeys {
     text: String,
     /// Whether one is in an unset variable.
     pub(super) unset: bool,
+}
+
+impl NoKeys {
+    fn of(name: &str, errors: &[KeyError]) -> NoKeys {
+        let lines: Vec<String> = errors.iter().map(|error| format!("{name}: {error}")).collect();
+        let unset = errors.iter().any(|error| matches!(error.problem, KeyProblem::Unset));
+        NoKeys { text: lines.join("\ninterceptor: "), unset }
+    }
 }
 
 impl LoadedPolicy {
@@ -102,34 +110,49 @@ impl LoadedPolicy {
 
 /// Reads the policy (empty without `--policy`), prints its warnings, and loads the keys.
 pub(super) fn rules(common: &Common) -> anyhow::Result<LoadedPolicy> {
-    load(common, Written::of(common)?, None, None)
+    load(common, given::of(common)?, &Loading::default())
 }
 
-/// The rules of a policy, with the variables of keys looked up where the person typed the command.
-/// What is wrong is said as `check` says it.
+/// The rules of the policy that a person named, with the variables of keys looked up where the
+/// command was typed.
+pub(super) fn rules_for(common: &Common, person: &Person) -> anyhow::Result<LoadedPolicy> {
+    let loading = Loading { person: Some(person), ..Loading::default() };
+    load(common, given::of(common)?, &loading)
+}
+
+/// The same for `run`, whose placeholders are stable.
 pub(super) fn rules_of(
     common: &Common,
     written: Written,
     typed: &Typed<'_>,
 ) -> anyhow::Result<LoadedPolicy> {
-    load(common, written, None, Some(typed))
+    let loading = Loading { person: Some(typed.person), typed: Some(typed), previous: None };
+    load(common, written, &loading)
 }
 
-/// [`rules`], keeping the previous placeholders.
+/// [`rules_for`], keeping the previous placeholders.
 pub(super) fn rules_after(
     common: &Common,
-    previous: Option<&Keyring>,
+    person: &Person,
+    previous: &Keyring,
 ) -> anyhow::Result<LoadedPolicy> {
-    load(common, Written::of(common)?, previous, None)
+    let loading = Loading { person: Some(person), typed: None, previous: Some(previous) };
+    load(common, given::of(common)?, &loading)
 }
 
-fn load(
-    common: &Common,
-    written: Written,
-    previous: Option<&Keyring>,
-    typed: Option<&Typed<'_>>,
-) -> anyhow::Result<LoadedPolicy> {
-    let person = typed.map(|typed| typed.person);
+/// For whom a policy is loaded.
+#[derive(Default)]
+struct Loading<'a> {
+    /// The person who typed the command: what is wrong is said as `check` says it.
+    person: Option<&'a Person>,
+    /// A run, whose placeholders are stable.
+    typed: Option<&'a Typed<'a>>,
+    /// The keys so far, whose placeholders are kept.
+    previous: Option<&'a Keyring>,
+}
+
+fn load(common: &Common, written: Written, loading: &Loading<'_>) -> anyhow::Result<LoadedPolicy> {
+    let Loading { person, typed, previous } = *loading;
     let Written { name, text, own: as_read, file, is_trusted } = written;
     let report = interceptor_policy::check(&text, &registries::catalogue(None)?);
     let policy = report.policy.ok_or_else(|| match person {
@@ -150,12 +173,12 @@ fn load(
     let seed = typed.filter(|_| !policy.credentials().is_empty());
     let seed = seed.and_then(|typed| typed.seed(file.as_deref(), &text));
     let keyring = Keyring::load_with(&policy, previous, &environment, seed.as_ref());
-    let keyring = keyring.map_err(|errors| {
-        let mut lines: Vec<String> =
-            errors.iter().map(|error| format!("{name}: {error}")).collect();
-        lines.extend(person.and_then(|person| who::sets_keys(&errors, person)));
-        let unset = errors.iter().any(|error| matches!(error.problem, KeyProblem::Unset));
-        NoKeys { text: lines.join("\ninterceptor: "), unset }
+    let keyring = keyring.map_err(|errors| match person {
+        Some(person) => {
+            let own = as_read.as_ref().unwrap_or(&text);
+            key_problems::invalid(&name, own, &policy, &errors, who::sets_keys(&errors, person))
+        }
+        None => NoKeys::of(&name, &errors).into(),
     })?;
 
     let own = file.iter().chain(&common.audit_chain);
@@ -241,8 +264,8 @@ fn base_urls_fit(common: &Common, name: &str, policy: &Policy) -> anyhow::Result
     {
         bail!(
             "{name}: --base-urls needs {BASE_URL_ADDRESS}, which the deny rule `{network}` closes \
-             to every connection; where a policy has credentials that address never leads out of \
-             the sandbox, so narrow the rule or leave it out"
+             to every connection; that address never leads out of the sandbox of a policy with \
+             credentials, so narrow the rule or leave it out"
         );
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! The policy as the sandbox sees it, so that tools that walk a project find an ordinary file: its
-//! own text, with every key replaced by its placeholder.
+//! The policy as the sandbox sees it: its own text, with every key replaced by its placeholder, so
+//! that tools that walk a project find an ordinary file.
 
 use interceptor_policy::{Document, KeySource};
 
 use super::setup::LoadedPolicy;
 
 /// The text of the policy's file without keys; `None` in doubt. It is the text that was read with
-/// the policy: the file may be another by now, and one that its user may not read.
+/// the policy: by now the file may be a different one, which its user may not read.
 pub(super) fn masked(rules: &LoadedPolicy) -> Option<String> {
     let text = &rules.text;
     let document = Document::parse(text).ok()?.document;

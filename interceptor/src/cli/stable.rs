@@ -30,8 +30,8 @@ pub(super) struct Typed<'a> {
 }
 
 impl Typed<'_> {
-    /// The source of the placeholders for a policy: its file, or its text if it has none. `None` if
-    /// they are to be new, or no key can be kept for the person.
+    /// The seed of the placeholders for a policy: its file, or its text if it has none. `None` if
+    /// new ones are wanted, or no key can be kept for the person.
     pub(super) fn seed(&self, file: Option<&Path>, text: &str) -> Option<Seed> {
         let secret = self.secret()?;
         let policy = match file {
@@ -58,7 +58,7 @@ impl Typed<'_> {
     }
 }
 
-/// The person's key, made with the first run.
+/// The person's key, created by the first run.
 fn secret(person: &Person) -> io::Result<Zeroizing<[u8; SECRET]>> {
     let directory = history::make_state_directory(person)
         .ok_or_else(|| files::unfit("there is no directory for the interceptor's state"))?;
@@ -78,7 +78,7 @@ fn read(path: &Path, person: &Person) -> io::Result<Zeroizing<[u8; SECRET]>> {
     let status = file.metadata()?;
     let fits = status.is_file() && status.len() == SECRET as u64;
     if !fits || status.uid() != person.identity.uid {
-        return Err(files::unfit("the key of the placeholders is not a key of its user's"));
+        return Err(files::unfit("the key of the placeholders is damaged or another user's"));
     }
     if status.mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
@@ -88,7 +88,7 @@ fn read(path: &Path, person: &Person) -> io::Result<Zeroizing<[u8; SECRET]>> {
     Ok(secret)
 }
 
-/// Writes a new key, unless another run does so at the same time.
+/// Writes a new key, unless another run has done so meanwhile.
 fn make(path: &Path) -> io::Result<()> {
     let mut secret = Zeroizing::new([0; SECRET]);
     rand::fill(&mut *secret).map_err(|_| io::Error::other("the system has no random bytes"))?;
@@ -97,7 +97,7 @@ fn make(path: &Path) -> io::Result<()> {
         file.write_all(&*secret)?;
         file.sync_all()
     });
-    // Only a whole key gets the name.
+    // The name appears only with a complete key.
     let named = written.and_then(|()| match fs::hard_link(&whole, path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         other => other,

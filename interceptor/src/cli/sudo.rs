@@ -1,5 +1,6 @@
-//! What sudo was called with. It drops and replaces variables, and changes groups and umask; its
-//! own process still shows the first, and the process that called it the rest (proc(5)).
+//! What sudo was called with. It drops and replaces variables, and changes groups and umask. Its
+//! own process still has the variables, and the process that called it the groups and umask
+//! (proc(5)).
 //!
 //! Only a process that is really sudo, and really this user's, is believed: an ancestor of this
 //! process with root's rights, started by the user, whose program is a set-user-id file of root's.
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 
-/// The most ancestors among which sudo is looked for.
+/// How many ancestors are searched for sudo.
 const ANCESTORS: usize = 64;
 /// The largest environment that is read, in bytes.
 const MAX_ENVIRONMENT: usize = 4 << 20;
@@ -37,11 +38,12 @@ pub(super) fn call(user: u32) -> Option<SudoCall> {
         left = left.checked_sub(1)?;
         process = Process::open(process.parent()?)?;
     }
-    // The nearest one alone counts: another further up may be somebody else's.
+    // Only the nearest counts: one further up may be somebody else's.
     if !process.is_of(user) {
         return None;
     }
     let environment = process.environment()?;
+    let own = process.umask();
     // With a terminal of its own, sudo is two processes.
     while left > 0 && process.is_sudo() {
         left -= 1;
@@ -51,12 +53,21 @@ pub(super) fn call(user: u32) -> Option<SudoCall> {
     let caller = Some(process).filter(|caller| caller.ids("Uid:") == [user; 4]);
     Some(SudoCall {
         environment,
-        umask: caller.as_ref().and_then(Process::umask),
+        umask: caller.as_ref().and_then(Process::umask).map(|caller| called_with(caller, own)),
         groups: caller.map(|caller| caller.ids("Groups:")),
     })
 }
 
-/// A process, held by its directory in `/proc`, which no other process can take over.
+/// The umask that sudo was called with. sudo adds bits to it, usually 022, and keeps the result.
+/// Its parent called it, unless a shell executed sudo in its own place: then the parent's umask
+/// does not explain sudo's, and sudo's, which is at least as strict, is taken.
+fn called_with(parent: u32, sudo: Option<u32>) -> u32 {
+    /// What sudo adds (sudoers(5), `umask`).
+    const ADDED: u32 = 0o022;
+    sudo.filter(|sudo| parent | ADDED != *sudo).unwrap_or(parent)
+}
+
+/// A process, held by its directory in `/proc`, so that a reused id cannot be mistaken for it.
 struct Process {
     directory: File,
     status: String,
@@ -89,7 +100,7 @@ impl Process {
         u32::from_str_radix(self.field("Umask:")?, 8).ok()
     }
 
-    /// Whether its program is sudo, which only root can have installed.
+    /// Whether its program is sudo, installed by root.
     fn is_sudo(&self) -> bool {
         let program = below(&self.directory, "exe");
         let installed = fs::metadata(&program).is_ok_and(|file| {
@@ -138,6 +149,21 @@ mod tests {
         let read = variables(b"PATH=/a:/b\0EMPTY=\0=odd\0broken\0X=a=b\0");
         let expected = [("PATH", "/a:/b"), ("EMPTY", ""), ("X", "a=b")];
         assert_eq!(read, expected.map(|(name, value)| (name.into(), value.into())));
+    }
+
+    #[test]
+    fn a_umask_that_does_not_explain_sudos_is_not_the_callers() {
+        for (parent, sudo, expected) in [
+            (0o002, Some(0o022), 0o002),
+            (0o077, Some(0o077), 0o077),
+            // A shell with 077 or 007 executed sudo; its parent has another.
+            (0o022, Some(0o077), 0o077),
+            (0o022, Some(0o027), 0o027),
+            (0o077, Some(0o022), 0o022),
+            (0o002, None, 0o002),
+        ] {
+            assert_eq!(called_with(parent, sudo), expected, "{parent:o} {sudo:?}");
+        }
     }
 
     #[test]

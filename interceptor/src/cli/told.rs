@@ -28,7 +28,7 @@ impl Told {
             Some(summary) => summary.before(&self.id, &self.user, &unpassed),
             None if self.quiet || unpassed.is_empty() => {}
             None => {
-                let _ = writeln!(std::io::stderr(), "interceptor: not passed in, {unpassed}");
+                let _ = writeln!(std::io::stderr(), "interceptor: not passed in: {unpassed}");
             }
         }
     }
@@ -58,12 +58,12 @@ fn not_passed(withheld: &[String], with_key: &[String]) -> String {
     let mut reasons = Vec::new();
     if !withheld.is_empty() {
         reasons.push(format!(
-            "since the policy names no credential for it: {} (`--env NAME` passes one)",
+            "{} (no credential of the policy; `--env NAME` passes one)",
             withheld.join(", ")
         ));
     }
     if !with_key.is_empty() {
-        reasons.push(format!("since it holds a real key of the policy: {}", with_key.join(", ")));
+        reasons.push(format!("{} (with a real key of the policy)", with_key.join(", ")));
     }
     reasons.join("; ")
 }

@@ -1,8 +1,8 @@
 //! `interceptor trust`: records that the user wants what a policy file says, by its SHA-256.
 //!
-//! A policy that `run` finds by itself may have come with somebody else's project, or have been
-//! changed by what ran there. It holds only if the user has trusted its content. What is trusted is
-//! listed in `$XDG_STATE_HOME/interceptor/trusted`, which no sandbox can see.
+//! A policy that `run` finds by itself may have come with somebody else's project, or may have been
+//! changed by what ran there. It is used only if the user has trusted its content. The hashes are
+//! in `$XDG_STATE_HOME/interceptor/trusted`, which no sandbox can see.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -32,7 +32,7 @@ const MAX_LIST: u64 = 4 << 20;
   interceptor trust
   interceptor trust project/interceptor.jsonc
 
-A policy that `run` finds in the working directory, or above it, holds only while its content is \
+A policy that `run` finds in the working directory, or above it, is used only while its content is \
                         one that you have trusted. A policy given with --policy needs no trust.")]
 pub struct Trust {
     /// The policy [default: interceptor.json or interceptor.jsonc here or above].
@@ -77,10 +77,10 @@ pub fn run(arguments: Trust) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Accepts a policy that was found, if the user has trusted its content.
+/// Accepts a policy that was found if the user has trusted its content.
 ///
 /// # Errors
-/// If not: with what it would permit, and the command that trusts it.
+/// Otherwise: with what it would permit, and the command that trusts it.
 pub(super) fn require(
     person: &Person,
     written: Written,
@@ -179,7 +179,7 @@ fn list(person: &Person) -> io::Result<String> {
     })
 }
 
-/// Checks that a list is a file that only the person can write.
+/// Checks that the list is a file that only the person can write.
 fn own(file: &File, person: &Person) -> io::Result<()> {
     let metadata = file.metadata()?;
     let owner = metadata.uid() == person.identity.uid && metadata.mode() & 0o022 == 0;
@@ -208,12 +208,12 @@ fn hash(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A path on one line.
+/// A path, safe for a terminal.
 pub(super) fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell.
 pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);

@@ -1,5 +1,5 @@
-//! Waits for the end of an attachment and checks that its programs are still attached: root on the
-//! host can detach them silently.
+//! Waits for the signal that ends an attachment. Meanwhile checks that its programs are still
+//! attached: root on the host can detach them silently.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

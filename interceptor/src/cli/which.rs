@@ -1,5 +1,5 @@
-//! Which policy a run has: a file, a name, an agent's, or one that is found, with what the options
-//! add to it.
+//! Chooses the policy of a run: a file, a name, an agent's, or one that is found; and adds what the
+//! options say.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,11 +14,11 @@ use super::person::Person;
 use super::written::Written;
 use super::{Common, agents, discovery, findings, trust};
 
-/// What to type where there is no policy.
+/// What to type if there is no policy.
 const NOTHING: &str = "\
-there is no policy: no --policy FILE or NAME, no interceptor.json or interceptor.jsonc here or \
-     above. Type one of
-  interceptor init                    (writes interceptor.jsonc from what is here)
+there is no policy: no --policy, and no interceptor.json or
+interceptor.jsonc here or above. Type one of
+  interceptor init                 (writes interceptor.jsonc for what it finds)
   interceptor run --agent claude-code -- …   (see interceptor agents)
   interceptor run --allow api.example.com --key openai -- …
   interceptor run --profile unrestricted -- …   (any public host, no keys)";
@@ -26,7 +26,7 @@ there is no policy: no --policy FILE or NAME, no interceptor.json or interceptor
 /// The options of `run` that make a policy, or add to one.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Which {
-    /// Use the policy of this agent, see `interceptor agents`.
+    /// Use the policy of this agent; `interceptor agents` lists them.
     #[arg(long, value_name = "NAME", conflicts_with = "policy")]
     agent: Option<String>,
     /// Also permit this host (a network rule, as `*.example.com:443`); repeatable.
@@ -35,10 +35,10 @@ pub(super) struct Which {
     /// Also refuse this host; repeatable.
     #[arg(long, value_name = "RULE")]
     deny: Vec<String>,
-    /// Also permit the hosts of this profile, see `interceptor profiles`; repeatable.
+    /// Also permit the hosts of this profile, listed by `interceptor profiles`; repeatable.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
-    /// Also use the key of this service, from its own variable, from another or from a file;
+    /// Also use the key of this service, from its own variable, another variable or a file;
     /// repeatable.
     #[arg(long, value_name = "SERVICE[=env:NAME|=file:PATH]")]
     key: Vec<String>,
@@ -82,10 +82,10 @@ impl Which {
         Ok((Chosen::Text(written), variables))
     }
 
-    /// The policy, and the variables that its agent needs (`NAME=VALUE`).
+    /// The policy, and the variables that the agent needs (`NAME=VALUE`).
     ///
     /// # Errors
-    /// If there is none, it is not trusted, or an option does not fit.
+    /// If there is none, it is not trusted, or an option is invalid.
     pub(super) fn choose(
         &self,
         common: &Common,
@@ -131,32 +131,33 @@ impl Which {
         join(written, &self.additions(person, catalogue)?, catalogue)
     }
 
-    /// What the options add, checked by itself.
+    /// What the options add, each checked on its own.
     fn additions(&self, person: &Person, catalogue: &Catalogue) -> anyhow::Result<Additions> {
+        let mut errors: Vec<String> = Vec::new();
         for (option, rules) in [("--allow", &self.allow), ("--deny", &self.deny)] {
             for rule in rules {
-                NetworkRule::parse(rule).with_context(|| format!("{option} {rule}"))?;
+                let wrong = NetworkRule::parse(rule).err();
+                errors.extend(wrong.map(|error| format!("{option} {rule}: {error}")));
             }
         }
-        for name in &self.profile {
-            if catalogue.profile(name).is_none() {
-                let names: Vec<&str> = catalogue.profiles().map(|(name, _)| name).collect();
-                let hint = did_you_mean(name, names.iter().copied());
-                let listed = names.join(", ");
-                bail!("--profile: unknown profile {name:?}{hint} (the profiles are: {listed})");
+        let unknown = self.profile.iter().filter(|name| catalogue.profile(name).is_none());
+        errors.extend(unknown.map(|name| unknown_profile(name, catalogue)));
+        let mut keys = Vec::new();
+        for key in &self.key {
+            match key_from(key, person, catalogue) {
+                Ok(key) => keys.push(key),
+                Err(error) => errors.push(error.to_string()),
             }
         }
-        let keys = self.key.iter().map(|key| key_from(key, person, catalogue));
-        Ok(Additions {
-            allow: self.allow.clone(),
-            deny: self.deny.clone(),
-            profiles: self.profile.clone(),
-            keys: keys.collect::<anyhow::Result<_>>()?,
-        })
+        if !errors.is_empty() {
+            bail!(errors.join("\ninterceptor: "));
+        }
+        let (allow, deny) = (self.allow.clone(), self.deny.clone());
+        Ok(Additions { allow, deny, profiles: self.profile.clone(), keys })
     }
 }
 
-/// A service and where its key is. Nothing behind the `=` is repeated, since it may be a key.
+/// A service and the source of its key. Nothing after the `=` is repeated: it may be a key.
 fn key_from(
     text: &str,
     person: &Person,
@@ -189,12 +190,19 @@ fn key_from(
     Ok((service.to_owned(), from))
 }
 
+fn unknown_profile(name: &str, catalogue: &Catalogue) -> String {
+    let names: Vec<&str> = catalogue.profiles().map(|(name, _)| name).collect();
+    let hint = did_you_mean(name, names.iter().copied());
+    let listed = names.join(", ");
+    format!("--profile: unknown profile {name:?}{hint} (the profiles are: {listed})")
+}
+
 fn unknown_service(name: &str, catalogue: &Catalogue) -> anyhow::Error {
     let hint = did_you_mean(name, catalogue.services().map(|service| service.name.as_str()));
     anyhow::anyhow!("--key: unknown service {name:?}{hint} (see interceptor services)")
 }
 
-/// The policy with what the options add. Its own errors come first, with its own lines.
+/// The policy with what the options add. Its own errors are reported first, with its own lines.
 fn join(written: Written, additions: &Additions, catalogue: &Catalogue) -> anyhow::Result<Written> {
     if additions.is_empty() {
         return Ok(written);
@@ -303,5 +311,13 @@ mod tests {
             let error = format!("{:#}", chosen(&which, policy).unwrap_err());
             assert!(error.contains(says) && !error.contains("CANARY"), "{error}");
         }
+        let all = Which {
+            allow: strings(&["a b", "c d"]),
+            profile: strings(&["opnai"]),
+            key: strings(&["opnai", "openai=sk-CANARY"]),
+            ..Which::default()
+        };
+        let error = format!("{:#}", chosen(&all, "{}").unwrap_err());
+        assert_eq!(error.lines().count(), 5, "{error}");
     }
 }

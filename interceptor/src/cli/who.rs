@@ -1,5 +1,5 @@
 //! Who runs the command of `run`: `--user` if given, else the person who called sudo, else, for
-//! root, the owner of the working directory. And what is said where that does not work.
+//! root, the owner of the working directory. Also the messages if that does not work.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +31,7 @@ pub(super) struct Runner {
     pub(super) identity: UserIdentity,
     /// The umask to give the command; `None` keeps this process's.
     pub(super) umask: Option<u32>,
-    /// What to say about a choice that nobody made.
+    /// What to say about a choice that the user did not make.
     pub(super) note: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn choose(
     }
     if !person.identity.is_root() {
         let mut identity = person.identity.clone();
-        // As the person has set it, where that is a directory.
+        // The person's own HOME, if it is a directory.
         identity.home = person.home().filter(|home| home.is_dir()).map(SentPath);
         return Ok(Runner { identity, umask: person.umask(), note: None });
     }
@@ -64,14 +64,14 @@ pub(super) fn choose(
         }
     };
     let note = format!(
-        "you are root without a user who called sudo: the command runs as {}, {why} (--user \
-         chooses)",
+        "you are root, and no user called sudo: the command runs as {}, {why} (--user chooses \
+         another)",
         identity.name
     );
     Ok(Runner { identity, umask: None, note: Some(note) })
 }
 
-/// How to get the unset variables of keys past sudo; `None` if sudo is not to blame.
+/// How to get unset key variables past sudo; `None` if sudo is not the cause.
 pub(super) fn sets_keys(errors: &[KeyError], person: &Person) -> Option<String> {
     let unset = errors.iter().filter_map(|error| match &error.place {
         KeyLocation::Variable(name) if matches!(error.problem, KeyProblem::Unset) => {
@@ -98,6 +98,21 @@ pub(super) fn lacking() -> Vec<String> {
     let has =
         |needed: &&Capability| caps::has_cap(None, CapSet::Effective, **needed).unwrap_or(false);
     NEEDED.iter().filter(|needed| !has(needed)).map(Capability::to_string).collect()
+}
+
+/// Refuses to go on without the rights that `attach` needs.
+///
+/// # Errors
+/// What is missing, and what to type.
+pub(super) fn needs_rights_to_attach() -> anyhow::Result<()> {
+    let missing = lacking();
+    if missing.is_empty() || nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!(
+        "attach needs root, which loads its programs. Type: sudo interceptor attach … (missing: {})",
+        missing.join(", ")
+    );
 }
 
 /// Refuses to go on without the rights that `run` needs.

@@ -23,7 +23,7 @@ Each `run` keeps its records for the user who started it, unless it is given --n
 
 Exit status: 0 explained or nothing was refused, 2 no answer (no such record, no run).")]
 pub struct Why {
-    /// The id of a record, as a refusal shows it [default: the last refusal of the last run].
+    /// The id of a record, as shown in the refusal [default: the last refusal of the last run].
     #[arg(value_name = "ID")]
     id: Option<String>,
     /// Print one JSON object.
@@ -31,13 +31,13 @@ pub struct Why {
     json: bool,
 }
 
-/// A record, and the run that it is of.
+/// A record, and its run.
 struct Found {
     run: PastRun,
     record: Recorded,
 }
 
-/// What the last run was, if nothing in it was refused.
+/// A run in which nothing was refused.
 struct Clean {
     permitted: u64,
     records: u64,
@@ -71,8 +71,8 @@ pub fn run(arguments: Why) -> anyhow::Result<ExitCode> {
     super::verdict(printed, 0)
 }
 
-/// The last refusal of the last run. A refused look-up counts if nothing else was refused, since a
-/// refused request follows most.
+/// The last refusal of the last run. A refused look-up counts only if nothing else was refused:
+/// most are followed by a refused request.
 fn last_refusal() -> anyhow::Result<Result<Found, Clean>> {
     let mut run = PastRun::last()?;
     let mut last: Option<Recorded> = None;
@@ -98,7 +98,7 @@ fn last_refusal() -> anyhow::Result<Result<Found, Clean>> {
     })
 }
 
-/// The record with this id, in the last run that has it.
+/// The record with this id, from the newest run that has it.
 fn with_id(id: &str) -> anyhow::Result<Found> {
     let mut runs = 0_u64;
     for run in PastRun::newest_first()? {
@@ -132,7 +132,7 @@ impl Clean {
             0 => "The last run has no records: its sandbox asked for nothing.".to_owned(),
             _ => format!(
                 "Nothing was refused in the last run, and {} permitted. `interceptor audit last` \
-                 shows all of it, also what came to nothing for another reason.",
+                 shows all of it, including what failed for another reason.",
                 match self.permitted {
                     1 => "1 request was".to_owned(),
                     number => format!("{number} requests were"),
@@ -143,11 +143,11 @@ impl Clean {
     }
 }
 
-/// Why a record is what it is.
+/// The explanation of a record.
 struct Explained {
     /// The refusal, if the policy of the run still refuses it.
     deny: Option<Deny>,
-    /// In words.
+    /// The reason in words.
     because: String,
     edit: Option<Edit>,
     /// What to do where no edit helps.
@@ -164,7 +164,7 @@ impl Explained {
             _ => None,
         };
         let reason = reason_of(record);
-        // Another reason than the policy's: a limit, the origin, HTTP itself.
+        // The policy refuses it for another reason than the one recorded.
         let deny = deny.filter(|deny| Some(deny.reason) == reason);
         let because = match (&deny, reason) {
             (Some(deny), _) => deny.message.clone(),
@@ -243,7 +243,7 @@ fn reason_of(record: &Recorded) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
 }
 
-/// What a reason means, where the policy does not say more.
+/// The meaning of a reason, if the policy does not say more.
 fn meaning(reason: Reason) -> &'static str {
     match reason {
         Reason::HostDenied => "the network rules did not permit the destination, or its address",
@@ -268,22 +268,22 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::KeyEchoed => "the answer held a real key, which was replaced or cut off",
         Reason::NoRequest => "the connection ended before it carried a request",
         Reason::CertificateRejected => "the client refused the sandbox's certificate",
-        Reason::Aborted => "the sandbox gave the request up",
+        Reason::Aborted => "the sandbox abandoned the request",
         Reason::HeaderTimeout => "the head of the request took too long",
-        Reason::IdleTimeout => "nothing moved for too long",
+        Reason::IdleTimeout => "the connection was idle for too long",
         Reason::ResponseTimeout => "the origin took too long to answer",
         Reason::TunnelIdleTimeout => "the tunnel was silent for too long",
-        Reason::TotalTimeout => "the connection lived as long as it may",
+        Reason::TotalTimeout => "the connection reached its maximum age",
     }
 }
 
-/// What helps where no edit of the rules does.
+/// What helps if no edit of the rules does.
 fn advice(reason: Reason) -> Option<&'static str> {
     Some(match reason {
         Reason::CredentialMisuse => {
             "send the placeholder only to the credential's hosts, or add the host to its `hosts`"
         }
-        Reason::CredentialAmbiguous => "send the placeholder of the credential that is meant",
+        Reason::CredentialAmbiguous => "send the placeholder of exactly one credential",
         Reason::LimitExceeded
         | Reason::HeaderTimeout
         | Reason::IdleTimeout
@@ -295,8 +295,8 @@ fn advice(reason: Reason) -> Option<&'static str> {
             "make the client trust the sandbox's CA (`docs/clients.md`), or name the host in \
              `passthrough`"
         }
-        Reason::PathAmbiguous => "send the path in its plain form",
-        Reason::AuthorityMismatch => "ask the host by one name",
+        Reason::PathAmbiguous => "send the path without escapes, `..` and the like",
+        Reason::AuthorityMismatch => "use one name for the host throughout",
         _ => return None,
     })
 }

@@ -1,23 +1,23 @@
-//! A policy as it was written: its text, and where that comes from.
+//! The text of a policy, and where it comes from.
 
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{Common, policy_file};
+use super::policy_file;
 
 /// The text of a policy.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// What messages call it.
+    /// Its name in messages.
     pub(super) name: String,
     /// The document; it may hold keys.
     pub(super) text: Zeroizing<String>,
-    /// The text of its file, where options have added to the document.
+    /// The text of its file, if options have added to the document.
     pub(super) own: Option<Zeroizing<String>>,
     /// Its file, if it has one.
     pub(super) file: Option<PathBuf>,
-    /// Whether the user trusted exactly this content, so that a changed file does not hold.
+    /// Whether it was found and its content is trusted: a changed file is not used.
     pub(super) is_trusted: bool,
 }
 
@@ -40,16 +40,5 @@ impl Written {
             let name = path.display().to_string();
             Written { name, text, own: None, file: Some(path.to_owned()), is_trusted: false }
         })
-    }
-
-    /// The policy that `--policy` names as a file, or an empty one.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(super) fn of(common: &Common) -> anyhow::Result<Written> {
-        match &common.policy {
-            None => Ok(Written::without_file("the default policy", "{}".to_owned())),
-            Some(path) => Written::read(path),
-        }
     }
 }

@@ -48,8 +48,8 @@ impl Pins {
                 Err(fs::TryLockError::WouldBlock) => {
                     let message = "an `interceptor attach` or `interceptor serve` already \
                                    enforces a policy on this cgroup: remove that sandbox \
-                                   (`interceptor ctl sandboxes delete ID`) or stop that process \
-                                   first";
+                                   (`interceptor ctl sandboxes delete ID`), stop that process, \
+                                   or replace that daemon with `interceptor serve --takeover`";
                     return Err(FleetError::Taken(message.to_owned()));
                 }
                 Err(fs::TryLockError::Error(error)) => {

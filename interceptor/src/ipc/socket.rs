@@ -21,7 +21,8 @@ const BACKLOG: i32 = 128;
 pub(crate) enum SocketError {
     /// A living daemon listens there.
     #[error(
-        "another daemon listens on {path}: stop it first, or choose another path with --control",
+        "another daemon listens on {path}: take over its sandboxes with `interceptor serve \
+         --takeover`, stop it first, or choose another path with --control",
         path = path.display()
     )]
     Taken {

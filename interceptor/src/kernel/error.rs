@@ -87,8 +87,9 @@ pub enum KernelError {
     /// An interceptor already enforces a policy on a cgroup above or below.
     #[error(
         "an interceptor already enforces a policy on {place}, and a cgroup with all cgroups below \
-         it can have only one: remove that sandbox (`interceptor ctl sandboxes delete ID`, or \
-         stop its `interceptor attach`), or use another cgroup"
+         it can have only one: remove that sandbox (`interceptor ctl sandboxes delete ID`), stop \
+         its `interceptor attach`, replace its daemon with `interceptor serve --takeover`, or use \
+         another cgroup"
     )]
     AlreadyEnforced {
         /// The cgroup, relative to the given one.

@@ -2,6 +2,7 @@
 //! are installed, and its programs built, once, outside any sandbox; inside, nothing is installed.
 //! [`conversation`] is their conversation with the origin.
 
+pub mod agents;
 pub mod conversation;
 mod prepared;
 

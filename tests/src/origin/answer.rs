@@ -19,7 +19,7 @@
 //! | `/eager` | 200 at once, and the request's body is read meanwhile |
 //! | `/ws` | a WebSocket that echoes |
 //! | `/OWNER/NAME.git/…` | a repository, once the test has set some (module `git`) |
-//! | `/v1/…` of a model's API | an answer as that API gives it ([`super::api`]) |
+//! | `/v1/…` of a model's API | an answer as that API gives it ([`super::api`]), on a WebSocket too |
 //! | a path of [`Shared::files`] | that file |
 //! | anything else | 200 and a JSON object that names the request |
 //!
@@ -62,6 +62,12 @@ pub(crate) async fn answer(
     let (kind, argument) =
         path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
     let count = argument.parse().unwrap_or(0_u64);
+    if request.headers().contains_key("sec-websocket-key") && path == "/v1/responses" {
+        let mut refusal = Response::new(Frames::full("no WebSockets here\n"));
+        *refusal.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        let refuses = shared.refuses_websockets.load(Ordering::SeqCst);
+        return if refuses { refusal } else { websocket::upgrade(request) };
+    }
     match kind {
         "ws" => return websocket::upgrade(request),
         "early" => {
@@ -229,7 +235,7 @@ fn file(path: &str, shared: &Shared) -> Option<Response<Frames>> {
     Some(response)
 }
 
-fn host<B>(request: &Request<B>) -> String {
+pub(super) fn host<B>(request: &Request<B>) -> String {
     let host = request.headers().get("host").and_then(|value| value.to_str().ok());
     request
         .uri()

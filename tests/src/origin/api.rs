@@ -1,6 +1,10 @@
-//! Answers of the OpenAI and Anthropic APIs, enough for their official clients, whole and as
-//! server-sent events. If the model's name ends in `-gated`, the events after the first wait for
-//! the test's gate, so that a test can show that the first arrived before the last was sent.
+//! Answers of the OpenAI, Anthropic and Gemini APIs, enough for their official clients and for
+//! command-line agents, whole, as server-sent events, and as messages of a WebSocket. If the
+//! model's name ends in `-gated`, the events after the first wait for the test's gate, so that a
+//! test can show that the first arrived before the last was sent.
+
+mod copilot;
+mod google;
 
 use std::sync::Arc;
 
@@ -20,24 +24,52 @@ pub(super) fn answer(
     body: &[u8],
     shared: &Arc<Shared>,
 ) -> Option<http::Response<Frames>> {
+    if let Some(known) = copilot::answer(host, path) {
+        return Some(whole_answer(&known));
+    }
     let asked: Value = serde_json::from_slice(body).ok()?;
     let (whole, events): (Value, Vec<String>) = match (host, path) {
-        ("api.openai.com", "/v1/chat/completions") if asked["messages"].is_array() => {
+        ("api.openai.com", "/v1/chat/completions")
+        | ("api.githubcopilot.com", "/chat/completions")
+            if asked["messages"].is_array() =>
+        {
             openai(&asked)
         }
         ("api.openai.com", "/v1/responses") if !asked["input"].is_null() => openai_response(&asked),
         ("api.anthropic.com", "/v1/messages") if asked["messages"].is_array() => anthropic(&asked),
+        ("generativelanguage.googleapis.com", _) => google::answer(path, &asked)?,
         _ => return None,
     };
-    let (kind, frames) = if asked["stream"] == true {
-        let gated = asked["model"].as_str().is_some_and(|model| model.ends_with("-gated"));
-        ("text/event-stream; charset=utf-8", stream(events, gated, shared.clone()))
-    } else {
-        ("application/json", Frames::full(whole.to_string()))
-    };
+    let streams = asked["stream"] == true || path.ends_with(":streamGenerateContent");
+    if !streams {
+        return Some(whole_answer(&whole));
+    }
+    let gated = asked["model"].as_str().is_some_and(|model| model.ends_with("-gated"));
+    Some(typed("text/event-stream; charset=utf-8", stream(events, gated, shared.clone())))
+}
+
+fn whole_answer(answer: &Value) -> http::Response<Frames> {
+    typed("application/json", Frames::full(answer.to_string()))
+}
+
+fn typed(kind: &'static str, frames: Frames) -> http::Response<Frames> {
     let mut response = http::Response::new(frames);
     response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
-    Some(response)
+    response
+}
+
+/// The messages that answer one of the client's on a WebSocket, where an API has one
+/// (<https://platform.openai.com/docs/guides/websocket-mode>).
+pub(super) fn messages(host: &str, path: &str, message: &[u8]) -> Option<Vec<String>> {
+    let asked: Value = serde_json::from_slice(message).ok()?;
+    let wanted = (host, path) == ("api.openai.com", "/v1/responses");
+    if !wanted || asked["type"] != "response.create" {
+        return None;
+    }
+    let data = |event: &String| {
+        event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned)
+    };
+    Some(openai_response(&asked).1.iter().filter_map(data).collect())
 }
 
 fn stream(events: Vec<String>, gated: bool, shared: Arc<Shared>) -> Frames {
@@ -99,6 +131,9 @@ fn openai_response(asked: &Value) -> (Value, Vec<String>) {
             "id": "resp_lab", "object": "response", "created_at": 1_700_000_000, "status": status, "model": asked["model"],
             "error": null, "incomplete_details": null, "instructions": null, "metadata": {}, "output": output,
             "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
+            "usage": { "input_tokens": 1, "input_tokens_details": { "cached_tokens": 0 },
+                       "output_tokens": 3, "output_tokens_details": { "reasoning_tokens": 0 },
+                       "total_tokens": 4 },
         })
     };
     let whole = response("completed", vec![message(&TEXT.concat(), "completed")]);
@@ -113,6 +148,8 @@ fn openai_response(asked: &Value) -> (Value, Vec<String>) {
         json!({ "type": "response.output_text.delta", "item_id": "msg_lab", "output_index": 0, "content_index": 0,
                 "delta": text, "logprobs": [] })
     }));
+    let item = message(&TEXT.concat(), "completed");
+    told.push(json!({ "type": "response.output_item.done", "output_index": 0, "item": item }));
     told.push(json!({ "type": "response.completed", "response": whole }));
     let events = told.into_iter().enumerate().map(|(number, mut event)| {
         event["sequence_number"] = number.into();

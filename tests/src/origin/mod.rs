@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use hyper::body::{Body as _, Incoming};
@@ -46,6 +46,8 @@ pub struct Shared {
     pub vanished: AtomicUsize,
     /// The directory of the repositories served at `/OWNER/NAME.git/`, and the token they require.
     pub repositories: OnceLock<(PathBuf, String)>,
+    /// Whether the API of models opens no WebSocket.
+    pub refuses_websockets: AtomicBool,
     /// Files served at their paths, with precedence: media type and content.
     pub files: Mutex<HashMap<String, (&'static str, Vec<u8>)>>,
 }

@@ -1,4 +1,4 @@
-//! An echoing WebSocket (RFC 6455), for unfragmented messages only.
+//! A WebSocket (RFC 6455) that echoes, or answers as a model's API, for unfragmented messages only.
 
 use std::io;
 
@@ -40,9 +40,11 @@ pub(super) fn upgrade(request: Request<Incoming>) -> Response<Frames> {
         return response;
     };
     let accept = http::HeaderValue::from_str(&accept(key)).expect("base64 is visible ASCII");
+    let (host, path) = (super::answer::host(&request), request.uri().path().to_owned());
     tokio::spawn(async move {
         if let Ok(upgraded) = hyper::upgrade::on(request).await {
-            let _ = echo(TokioIo::new(upgraded), head).await;
+            let answers = |message: &[u8]| super::api::messages(&host, &path, message);
+            let _ = echo(TokioIo::new(upgraded), head, answers).await;
         }
     });
     let mut response = Response::new(Frames::full(""));
@@ -54,11 +56,21 @@ pub(super) fn upgrade(request: Request<Incoming>) -> Response<Frames> {
     response
 }
 
-/// Echoes messages until the peer closes. Answers the message `head` with the fields of the
-/// handshake.
-async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: String) -> io::Result<()> {
+/// Echoes messages until the peer closes, but for those that an API answers. Answers the message
+/// `head` with the fields of the handshake.
+async fn echo(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    head: String,
+    answers: impl Fn(&[u8]) -> Option<Vec<String>>,
+) -> io::Result<()> {
     loop {
         let (opcode, payload) = read_message(&mut stream).await?;
+        if let Some(messages) = answers(&payload) {
+            for message in messages {
+                write_message(&mut stream, TEXT, message.as_bytes(), None).await?;
+            }
+            continue;
+        }
         match opcode {
             TEXT if payload == b"head" => {
                 write_message(&mut stream, TEXT, head.as_bytes(), None).await?

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::super::{Catalogue, agents, check};
+use super::super::{AgentEndpoint, Catalogue, agents, check};
 
 #[test]
 fn every_agent_makes_a_policy_without_errors_and_says_where_it_comes_from() {
@@ -13,13 +13,16 @@ fn every_agent_makes_a_policy_without_errors_and_says_where_it_comes_from() {
     let catalogue = Catalogue::builtin();
     for agent in agents() {
         let mut credentials = Map::new();
-        let mut hosts: Vec<String> = agent.hosts.clone();
+        let mut hosts: Vec<String> = agent.hosts.iter().map(|own| own.host.clone()).collect();
         for credential in &agent.credentials {
             let service = catalogue.service(&credential.service).unwrap();
             let own = &credential.hosts;
             hosts.extend(if own.is_empty() { &service.host_texts } else { own }.iter().cloned());
             assert!(!credential.endpoints.is_empty(), "{}", agent.name);
-            let mut written = json!({ "key": "k", "endpoints": credential.endpoints });
+            let rule =
+                |rule: &AgentEndpoint| json!({ "methods": rule.methods, "paths": rule.paths });
+            let endpoints: Vec<Value> = credential.endpoints.iter().map(rule).collect();
+            let mut written = json!({ "key": "k", "endpoints": endpoints });
             if !own.is_empty() {
                 written["hosts"] = json!(own);
             }
@@ -34,8 +37,14 @@ fn every_agent_makes_a_policy_without_errors_and_says_where_it_comes_from() {
         assert!(!agent.title.is_empty() && !agent.commands.is_empty(), "{}", agent.name);
         assert!(!agent.files.is_empty() && !agent.nesting.is_empty(), "{}", agent.name);
         let sources: HashSet<&str> = agent.sources.keys().map(String::as_str).collect();
-        let fields = ["hosts", "credentials", "variables", "files", "nesting"];
-        assert_eq!(sources, HashSet::from(fields), "{}", agent.name);
+        assert_eq!(sources, HashSet::from(["credentials", "files", "nesting"]), "{}", agent.name);
         assert!(agent.sources.values().all(|source| source.starts_with("https://")));
+        let endpoints = agent.credentials.iter().flat_map(|credential| &credential.endpoints);
+        let said = endpoints.map(|rule| &rule.source);
+        let said = said.chain(agent.hosts.iter().map(|own| &own.source));
+        let said = said.chain(agent.refused.iter().map(|refused| &refused.source));
+        let mut said = said.chain(agent.variables.values().map(|variable| &variable.source));
+        assert!(said.all(|source| !source.is_empty()), "{}", agent.name);
+        assert!(agent.package.contains(' '), "{}", agent.name);
     }
 }

@@ -19,7 +19,7 @@ pub(in crate::cli) struct RecordFilter {
     /// Only records of this kind.
     #[arg(long, value_enum, value_name = "KIND")]
     pub(super) kind: Option<KindOption>,
-    /// Only records since this time: 30s, 10m, 2h or 7d ago, or a time such as
+    /// Only records since this time: an age (30s, 10m, 2h, 7d), or a time such as
     /// 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN")]
     pub(super) since: Option<Since>,

@@ -16,7 +16,7 @@ use crate::files;
 /// Polling interval in milliseconds.
 const INTERVAL: u16 = 200;
 
-/// A file being followed.
+/// A file that is followed.
 pub(super) struct Followed {
     path: PathBuf,
     reader: BufReader<File>,
@@ -45,8 +45,8 @@ impl Followed {
         self.lines.rest()
     }
 
-    /// Checks whether the file was replaced or truncated. Call when [`Followed::next`] has nothing
-    /// more. Returns the rest of the old file's unfinished line.
+    /// Checks whether the file was replaced or truncated. Call when [`Followed::next`] has returned
+    /// `None`. Returns the rest of the old file's unfinished line.
     pub(super) fn turn(&mut self) -> io::Result<Option<Line>> {
         let own = self.reader.get_ref().metadata()?;
         match fs::metadata(&self.path) {

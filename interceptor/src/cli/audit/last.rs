@@ -19,13 +19,13 @@ use crate::cli::history::PastRun;
   interceptor audit last --decision deny
   interceptor audit last --json | jq -r .host | sort | uniq -c
 
-Each `run` keeps its records for the user who started it, also under sudo, unless it is given \
+Each `run` keeps its records for the user who started it, also under sudo, except with \
                         --no-history.")]
 pub(super) struct Last {
     /// Which records.
     #[command(flatten)]
     filter: RecordFilter,
-    /// How many records to show, the last ones [default: all].
+    /// Show only the last NUMBER records [default: all].
     #[arg(short = 'n', long, value_name = "NUMBER")]
     lines: Option<usize>,
     /// Print the records as JSON lines, unchanged.
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Last) -> anyhow::Result<ExitCode> {
     loop {
         let line = lines.next(&mut reader).with_context(context)?;
         let ended = line.is_none();
-        // The line that a running sandbox writes just now is not whole yet.
+        // A running sandbox may be writing a line, which is incomplete.
         if let Some(shown) = line.and_then(|line| printer.shown(line, &wanted)) {
             match arguments.lines {
                 None => print(&shown)?,

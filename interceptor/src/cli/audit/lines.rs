@@ -19,7 +19,7 @@ pub(super) enum Line {
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     part: Vec<u8>,
-    /// Bytes of the current line dropped from `part`.
+    /// Bytes of the current line that were not kept in `part`.
     left_out: u64,
 }
 

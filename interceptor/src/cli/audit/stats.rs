@@ -22,7 +22,7 @@ use crate::cli::whom::Whom;
 use crate::files;
 use crate::words;
 
-/// The most rows counted separately; the rest are counted together.
+/// The maximum number of rows counted separately; the rest are counted together.
 const MOST: usize = 50_000;
 /// Longer texts are cut to this many bytes before rows are compared.
 const LONGEST: usize = 512;
@@ -38,7 +38,9 @@ const LONGEST: usize = 512;
 
 Paths that differ only in what looks like an identifier are counted together: \
                         /v1/files/file-a1b2c3d4 as /v1/files/*.")]
-#[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["files", "sandbox"])))]
+#[command(group(
+    clap::ArgGroup::new("source").required(true).multiple(true).args(["files", "sandbox"])
+))]
 pub(super) struct Stats {
     /// The audit files; `-` is standard input.
     #[arg(value_name = "FILE")]
@@ -50,13 +52,13 @@ pub(super) struct Stats {
     /// /run/interceptor/control.sock].
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// How long to count the daemon's records, e.g. 10m [default: only those it has kept].
+    /// Also count new records for this time, e.g. 10m [default: only those that are kept].
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     span: Option<Duration>,
     /// Which records.
     #[command(flatten)]
     filter: RecordFilter,
-    /// Count together what agrees in these fields, e.g. host,credential [default: all of them].
+    /// Group by these fields, e.g. host,credential [default: all of them].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FIELD")]
     by: Vec<By>,
     /// How many rows to show, most frequent first.
@@ -146,10 +148,10 @@ struct Count {
     last: String,
 }
 
-/// Everything that was counted.
+/// All counts.
 #[derive(Debug)]
 struct Statistics {
-    /// The fields that rows differ in.
+    /// The fields that distinguish rows.
     columns: Vec<By>,
     subjects: HashMap<Subject, Count>,
     /// Records beyond the limit of rows.
@@ -171,7 +173,7 @@ pub(super) fn run(arguments: Stats) -> anyhow::Result<ExitCode> {
         read(path, |line| counts.line(line, &wanted))?;
     }
     if let (true, Some(sandbox)) = (arguments.files.is_empty(), &arguments.sandbox) {
-        // Everything kept, unless --since asks for less.
+        // All kept records, unless --since asks for fewer.
         let since = arguments.filter.since.unwrap_or(Since(Timestamp::UNIX_EPOCH));
         let query = tail::query(&RecordFilter { since: Some(since), ..arguments.filter.clone() });
         let span = arguments.span.unwrap_or(tail::KEPT_COME);

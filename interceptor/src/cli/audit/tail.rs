@@ -31,7 +31,9 @@ pub(super) const KEPT_COME: Duration = Duration::from_secs(2);
 
 It follows the file until interrupted, across rotations too. Characters that could control the \
                         terminal are shown as escapes.")]
-#[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["file", "sandbox"])))]
+#[command(group(
+    clap::ArgGroup::new("source").required(true).multiple(true).args(["file", "sandbox"])
+))]
 pub(in crate::cli) struct Tail {
     /// The audit file.
     #[arg(value_name = "FILE")]
@@ -58,7 +60,8 @@ pub(in crate::cli) struct Tail {
 }
 
 impl Tail {
-    /// Shows what the daemon keeps of a sandbox, unless the filter asks for less, and follows.
+    /// Shows the records that the daemon has kept of a sandbox, unless the filter asks for fewer,
+    /// and follows.
     pub(in crate::cli) fn of_daemon(
         sandbox: String,
         control: Option<PathBuf>,
@@ -111,7 +114,7 @@ fn from_file(arguments: &Tail, printer: &Printer) -> anyhow::Result<ExitCode> {
     }
     last.take().try_for_each(|shown| print(&shown))?;
     if arguments.no_follow {
-        // The last line stays unfinished.
+        // The last line may be unfinished.
         if let Some(shown) = followed.rest().and_then(|line| printer.shown(line, &wanted)) {
             print(&shown)?;
         }
@@ -198,7 +201,7 @@ impl Printer {
         if !self.json {
             return Some(show::line(&record, self.colour));
         }
-        // Our own records need no more escaping; files from elsewhere may.
+        // Our own records are escaped already; files from elsewhere may not be.
         Some(printable_json(&String::from_utf8(bytes).ok()?))
     }
 

@@ -22,11 +22,12 @@ const LONGEST: u64 = 1 << 20;
   interceptor audit verify --key chain.key audit.jsonl.1 audit.jsonl
   interceptor audit verify --key chain.key --expect-end audit.jsonl
 
-Name rotated files from the oldest to the newest. The first record that was altered, removed, \
-                        reordered, repeated or inserted is named. Records cut off at the end \
-                        cannot be noticed while the log is being written: once the interceptor \
-                        has stopped, --expect-end demands its closing record. Whoever has the \
-                        key can forge a chain, so keep it away from the log files.
+Name rotated files from the oldest to the newest. It names the first record that was altered, \
+                        removed, reordered, repeated or inserted. It cannot detect records cut \
+                        off at the end while the log is still being written: once the \
+                        interceptor has stopped, --expect-end demands its closing record. \
+                        Whoever has the key can forge a chain, so keep it away from the log \
+                        files.
 
 Exit status: 0 unaltered, 1 altered, 2 no answer (a file cannot be read).")]
 pub(super) struct Verify {
@@ -44,7 +45,7 @@ pub(super) struct Verify {
     files: Vec<PathBuf>,
 }
 
-/// A note on the chain, and its place.
+/// A note on the chain, with its location.
 struct Remark {
     file: String,
     line: u64,
@@ -152,7 +153,10 @@ fn print_json(
             json!({ "whole": true, "records": records, "ended": ended, "notes": notes })
         }
         Err(Fault { line, flaw }) => {
-            json!({ "whole": false, "file": last, "line": line, "message": format!("line {line} {flaw}"), "notes": notes })
+            let message = format!("line {line} {flaw}");
+            json!({
+                "whole": false, "file": last, "line": line, "message": message, "notes": notes,
+            })
         }
     };
     writeln!(out, "{value}")

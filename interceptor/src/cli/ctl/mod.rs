@@ -18,7 +18,7 @@ use http::Method;
 use super::audit::{RecordFilter, Tail};
 use super::daemon::client::ApiRequest;
 use super::daemon::conclude_any;
-use super::policy_file;
+use super::given;
 use super::whom::Whom;
 use to::DaemonClient;
 
@@ -94,8 +94,8 @@ enum PolicyCommand {
         /// The sandbox.
         #[arg(value_name = "ID")]
         id: String,
-        /// The policy document; `-` is standard input.
-        #[arg(value_name = "FILE")]
+        /// The policy: a file, a name as for `run`, or `-` for standard input.
+        #[arg(value_name = "FILE|NAME")]
         file: PathBuf,
         /// Close connections that the new policy does not permit.
         #[arg(long)]
@@ -143,7 +143,7 @@ fn of_daemon(to: &DaemonClient, command: &Command) -> anyhow::Result<()> {
 }
 
 fn put(to: &DaemonClient, id: &str, file: &std::path::Path, close: bool) -> anyhow::Result<()> {
-    let text = policy_file::read_strict(file)?;
+    let text = given::read_strict(file)?;
     let close = if close { "?close=true" } else { "" };
     let path = format!("{}/policy{close}", sandboxes::path(id));
     let body = Some(("application/json", text.as_bytes().to_vec()));

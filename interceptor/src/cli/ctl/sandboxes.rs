@@ -13,7 +13,7 @@ use super::to::DaemonClient;
 use crate::cli::daemon::client::ApiRequest;
 use crate::cli::daemon::events;
 use crate::cli::whom::{self, Whom};
-use crate::cli::{policy_file, ps};
+use crate::cli::{given, ps};
 
 /// The arguments of `interceptor ctl sandboxes`.
 #[derive(Debug, clap::Args)]
@@ -50,8 +50,9 @@ struct Create {
     /// The cgroup: a directory in a cgroup v2 mount, or a path relative to the mount.
     #[arg(long, value_name = "PATH")]
     cgroup: String,
-    /// The policy document; `-` is standard input [default: the daemon's own].
-    #[arg(long, value_name = "FILE")]
+    /// The policy: a file, a name as for `run`, or `-` for standard input [default: the daemon's
+    /// own].
+    #[arg(long, value_name = "FILE|NAME")]
     policy: Option<PathBuf>,
     /// A process of the cgroup in the sandbox's network namespace.
     #[arg(long, value_name = "PID")]
@@ -150,14 +151,14 @@ fn body(arguments: &Create) -> anyhow::Result<Zeroizing<String>> {
     match &arguments.policy {
         None => Ok(Zeroizing::new(Value::Object(fields).to_string())),
         Some(file) => {
-            let document = policy_file::read_strict(file)?;
+            let document = given::read_strict(file)?;
             beside(&fields, &document, file)
         }
     }
 }
 
-/// Inserts fields before the document's own. Its text stays unchanged, so that the daemon's errors
-/// match it.
+/// Inserts fields before the document's own. Its text stays unchanged, so that the positions in the
+/// daemon's errors match.
 fn beside(
     fields: &Map<String, Value>,
     document: &str,

@@ -1,5 +1,5 @@
-//! The daemon as `ctl` and `audit` reach it: requests over its control socket, and what their
-//! outcome means for the exit status.
+//! How `ctl` and `audit` reach the daemon: requests over its control socket, and the exit status
+//! for each outcome.
 
 pub(super) mod client;
 pub(super) mod events;

@@ -71,7 +71,7 @@ impl fmt::Display for DaemonProblem {
         if let Some(detail) = &document.detail {
             write!(f, ": {}", printable(detail))?;
         }
-        // The detail already contains a single error and its location.
+        // A single error is already in the detail, with its location.
         let told = |error: &Value| {
             let detail = document.detail.as_deref().unwrap_or_default();
             document.errors.len() == 1

@@ -90,7 +90,7 @@ pub(super) fn bpffs() -> Check {
     }
 }
 
-/// Kernel BTF is reported because users ask; the programs do not need it.
+/// Kernel BTF: reported because users ask; the programs do not need it.
 pub(super) fn btf() -> Check {
     const NAME: &str = "kernel BTF";
     let present = Path::new("/sys/kernel/btf/vmlinux").exists();

@@ -1,4 +1,4 @@
-//! The directories of the history, and the files of a run that begins.
+//! The directories of the history, and the files of a new run.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
@@ -24,11 +24,11 @@ pub(super) struct Directories {
     pub(super) policies: OwnedFd,
 }
 
-/// Opens the files of a run that begins, and removes those of the oldest runs. Returns the file
-/// for its records.
+/// Creates the files of a new run, and removes those of the oldest runs. Returns the file for its
+/// records.
 ///
 /// # Errors
-/// If the directories cannot be made, or are not the person's.
+/// If the directories cannot be created, or are not the person's.
 pub(in crate::cli) fn keep(person: &Person, sandbox: &str, policy: &Value) -> io::Result<File> {
     let stem = format!("{}-{sandbox}", Timestamp::now().strftime("%Y%m%dT%H%M%S.%6fZ"));
     person.act(|| {
@@ -42,17 +42,17 @@ pub(in crate::cli) fn keep(person: &Person, sandbox: &str, policy: &Value) -> io
     })
 }
 
-/// The directory of the person's state, without links in its path; made if it is missing. `None` if
-/// there can be none.
+/// The directory of the person's state, with symlinks resolved; created if missing. `None` if there
+/// can be none.
 pub(in crate::cli) fn make_state_directory(person: &Person) -> Option<PathBuf> {
     let directory = person.state_directory()?;
-    // It may be there and not to be written to.
+    // It may exist and not be writable.
     person.act(|| Directories::open(person, true).map(drop)).ok();
     person.act(|| std::fs::canonicalize(&directory)).ok()
 }
 
 impl Directories {
-    /// Opens them; with `make`, makes those that are missing. With the person's rights.
+    /// Opens them, and with `make` creates those that are missing. Call with the person's rights.
     pub(super) fn open(person: &Person, make: bool) -> io::Result<Directories> {
         let own = state(person, make)?;
         let directory = |name: &str| child(&own, Path::new(name), make, person);
@@ -60,7 +60,7 @@ impl Directories {
     }
 }
 
-/// Opens the directory of the person's state; with `make`, makes it if it is missing. With the
+/// Opens the directory of the person's state; with `make`, creates it if missing. Call with the
 /// person's rights.
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub(in crate::cli) fn state(person: &Person, make: bool) -> io::Result<OwnedFd> 
     child(&parent, Path::new(name), make, person)
 }
 
-/// Opens a directory of the person's, and no link to one.
+/// Opens a directory of the person's; a symlink is refused.
 pub(in crate::cli) fn child(
     parent: &OwnedFd,
     name: &Path,
@@ -111,7 +111,7 @@ fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
     Ok(openat(directory, name, flags, Mode::from_bits_truncate(0o600))?.into())
 }
 
-/// The names in a directory that are of runs, oldest first.
+/// The names of runs' files in a directory, oldest first.
 pub(super) fn names(directory: &OwnedFd, ending: &str) -> io::Result<Vec<String>> {
     let listed = Dir::openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut names = Vec::new();
@@ -122,25 +122,25 @@ pub(super) fn names(directory: &OwnedFd, ending: &str) -> io::Result<Vec<String>
             names.push(name.to_owned());
         }
     }
-    // The time comes first in a name.
+    // A name begins with the time.
     names.sort_unstable();
     Ok(names)
 }
 
-/// Whether a name begins like `20260131T120000.123456Z-`, as only the files of runs do.
+/// Whether a name begins like `20260131T120000.123456Z-`, as the files of runs do.
 fn is_stem(stem: &str) -> bool {
     let shape = b"dddddddd?dddddd?dddddd??";
     stem.len() > shape.len()
         && stem.bytes().zip(shape).all(|(byte, shape)| *shape == b'?' || byte.is_ascii_digit())
 }
 
-/// Removes the oldest files beyond those that are kept.
+/// Removes all but the newest files.
 fn prune(directory: &OwnedFd, ending: &str) -> io::Result<()> {
     let names = names(directory, ending)?;
     let surplus = names.len().saturating_sub(MOST_RUNS);
     for name in &names[..surplus] {
         match unlinkat(directory, name.as_str(), UnlinkatFlags::NoRemoveDir) {
-            // Another run that begins may have removed it.
+            // Another run that starts may have removed it.
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! The policy of a run as it is kept: without its keys, and still a policy.
+//! The policy of a run as it is kept: without keys, but still a valid policy.
 
 use interceptor_policy::Policy;
 use serde_json::{Map, Value, json};
@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::credential::Keyring;
 use crate::fleet::without_keys;
 
-/// The document without its keys. A literal key becomes the name of a variable, so that what is
-/// kept can judge requests and be the base of another policy.
+/// The document without its keys. A literal key is replaced by the name of a variable, so that the
+/// document still judges requests and can be the base of another policy.
 pub(in crate::cli) fn kept_document(text: &str, policy: &Policy, keyring: &Keyring) -> Value {
     let mut document = without_keys(text, &[], keyring);
     for (field, is_key) in [("credentials", true), ("credentials_v2", false)] {
@@ -25,8 +25,8 @@ pub(in crate::cli) fn kept_document(text: &str, policy: &Policy, keyring: &Keyri
     document
 }
 
-/// The variable for the key of a credential: the one that carries its placeholder, or one that is
-/// named after it.
+/// The variable for the key of a credential: the one that carries its placeholder, or one named
+/// after the credential.
 fn variable(policy: &Policy, name: &str) -> String {
     let known = policy.credential_named(name).map(|id| policy.credential(id));
     known.and_then(|credential| credential.env.first().cloned()).unwrap_or_else(|| {
@@ -35,7 +35,7 @@ fn variable(policy: &Policy, name: &str) -> String {
     })
 }
 
-/// What is kept of a policy: its name, and its document.
+/// What is kept of a policy: its name and its document.
 pub(in crate::cli) fn kept_policy(name: &str, document: Value) -> Value {
     let mut kept = Map::new();
     kept.insert("name".to_owned(), name.into());

@@ -10,18 +10,18 @@ use super::MOST_BYTES;
 use crate::audit::{Observer, Record, RequestId};
 use crate::notice;
 
-/// How much is gathered for one write, in bytes.
+/// How many bytes are buffered for one write.
 const PIECE: usize = 256 * 1024;
 
 /// Keeps the records of one run, up to a limit: the sandbox decides how many there are.
 pub(in crate::cli) struct Keeper {
     file: File,
     sandbox: String,
-    /// Whole lines that are not written yet.
+    /// Complete lines that are not written yet.
     buffer: Vec<u8>,
     /// How many records are in `buffer`.
     waiting: u64,
-    /// How many more bytes are kept.
+    /// How many more bytes will be kept.
     left: u64,
     /// How many records are not kept.
     lost: u64,
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps the records of `sandbox` in an empty file.
+    /// Keeps the records of `sandbox` in an empty file, up to the limit.
     pub(in crate::cli) fn new(file: File, sandbox: &str) -> Keeper {
         Keeper {
             file,
@@ -54,12 +54,12 @@ impl Keeper {
         }
         let before = self.file.stream_position();
         if let Err(error) = self.file.write_all(&self.buffer) {
-            // The records of a line that was cut would be read as none; without it, as all.
+            // Remove a partial line: it would count as an unreadable record.
             let _ = before.and_then(|before| self.file.set_len(before));
             self.failed = true;
             self.lost += self.waiting;
             notice::warning(format_args!(
-                "the records of this run are not all kept for `interceptor audit last`: {error}"
+                "cannot keep all records of this run for `interceptor audit last`: {error}"
             ));
         }
         self.buffer.clear();
@@ -92,7 +92,7 @@ impl Observer for Keeper {
                 }
             }
             _ => {
-                // Once full, also for shorter records: what is kept has no gaps.
+                // Once one record is left out, all later ones are, so that there are no gaps.
                 self.left = 0;
                 self.lost += 1;
             }

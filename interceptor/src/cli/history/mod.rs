@@ -1,8 +1,8 @@
-//! What `run` remembers for its user: the audit records of the last runs, and the policy that each
-//! was judged by, so that later commands need neither a path nor sudo.
+//! What `run` keeps for its user: the audit records of the last runs, and the policy of each, so
+//! that later commands need neither a path nor sudo.
 //!
 //! Both are below `$XDG_STATE_HOME/interceptor`, which no sandbox can see. Everything there is
-//! opened with the user's rights and without following links.
+//! opened with the user's rights and without following symlinks.
 
 mod directory;
 mod document;
@@ -25,11 +25,11 @@ const RUNS: &str = "runs";
 const POLICIES: &str = "run-policies";
 /// How many runs are kept.
 const MOST_RUNS: usize = 20;
-/// How much of a run's records is kept, in bytes.
+/// How many bytes of a run's records are kept.
 const MOST_BYTES: u64 = 32 << 20;
 /// The largest policy that is kept, in bytes.
 const MOST_POLICY: usize = 4 << 20;
-/// How the name of a file of records ends.
+/// The suffix of a file of records.
 const RECORDS: &str = ".jsonl";
-/// How the name of a policy ends.
+/// The suffix of a policy.
 const POLICY: &str = ".json";

@@ -1,4 +1,4 @@
-//! The options of `run` that name it and say what is remembered of it.
+//! The options of `run` that set its name and whether its records are kept.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::notice;
 use crate::sandbox::SandboxError;
 use crate::sandbox::launch;
 
-/// How a run is named, and what is remembered of it.
+/// A run's name, and whether its records are kept.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct History {
     /// The sandbox's name, in records and for other commands [default: random].
@@ -41,7 +41,7 @@ impl History {
         !self.no_history
     }
 
-    /// Begins to keep the records of the run. A run whose records cannot be kept is warned of.
+    /// Starts to keep the records of the run; warns if that is not possible.
     pub(in crate::cli) fn begin(
         &self,
         audit: &Audit,
@@ -57,15 +57,15 @@ impl History {
             Ok(file) => audit.observe(Box::new(Keeper::new(file, sandbox))),
             Err(_) if quiet => {}
             Err(error) => notice::warning(format_args!(
-                "the records of this run are not kept for `interceptor audit last`: {error} \
+                "cannot keep the records of this run for `interceptor audit last`: {error} \
                  (--no-history keeps none)"
             )),
         }
     }
 }
 
-/// The directory of the person's state, which is hidden in the sandbox. It is made if it is
-/// missing, since the sandbox could make it otherwise.
+/// The directory of the person's state, which is hidden in the sandbox. Created if missing, since
+/// the sandbox could create it.
 ///
 /// # Errors
 /// If the command would run in it.

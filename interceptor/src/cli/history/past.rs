@@ -1,4 +1,4 @@
-//! Runs that were kept, read back.
+//! Reads kept runs.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -37,13 +37,13 @@ impl PastRun {
         match PastRun::newest_first()?.next() {
             Some(run) => run,
             None => bail!(
-                "no run is kept: `interceptor run` keeps the records of each, unless it is given \
-                 --no-history, for the user who started it"
+                "no records of a run are kept for this user: `interceptor run` keeps them, except \
+                 with --no-history"
             ),
         }
     }
 
-    /// Every run that is kept, the last one first.
+    /// Every kept run, newest first.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -71,7 +71,7 @@ impl PastRun {
     fn open(directories: &Directories, name: &str) -> io::Result<PastRun> {
         let records = regular(&directories.runs, name)?;
         let stem = name.strip_suffix(RECORDS).unwrap_or(name);
-        // A run of which only the records are left is still worth reading.
+        // The records alone are still worth reading.
         let policy = read(&directories.policies, &format!("{stem}{POLICY}")).ok();
         let policy = policy.and_then(|mut kept| {
             let name = kept["name"].as_str()?.to_owned();
@@ -83,7 +83,7 @@ impl PastRun {
     /// The policy that judged the run.
     ///
     /// # Errors
-    /// If it was not kept, or is no policy any more, as when a profile that it names is gone.
+    /// If it was not kept, or is no longer valid, for example because a profile is gone.
     pub(in crate::cli) fn compiled(&self, catalogue: &Catalogue) -> anyhow::Result<Policy> {
         let again = "name the policy with --policy";
         let (name, document) = self
@@ -96,7 +96,7 @@ impl PastRun {
         report.policy.with_context(|| {
             let errors: Vec<String> = report.errors.iter().map(describe).collect();
             format!(
-                "the policy of this run ({name}) is not valid any more: {}; {again}",
+                "the policy of this run ({name}) is no longer valid: {}; {again}",
                 errors.join("; ")
             )
         })
@@ -114,7 +114,7 @@ fn read(directory: &OwnedFd, name: &str) -> io::Result<Value> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-/// Opens a regular file, and no link to one.
+/// Opens a regular file; a symlink is refused.
 pub(super) fn regular(directory: &OwnedFd, name: &str) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = File::from(openat(directory, name, flags, Mode::empty())?);

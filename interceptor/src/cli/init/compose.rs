@@ -1,4 +1,4 @@
-//! The text of a policy, with comments.
+//! Composes the text of a policy, with comments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use interceptor_policy::{Agent, Catalogue};
 use serde_json::{Value, json};
 
 use super::look::{Remote, Surroundings};
-use crate::cli::agents::key_variables;
+use crate::cli::agents::{self, key_variables};
 
 /// A credential of the policy.
 #[derive(Default)]
@@ -17,12 +17,12 @@ struct Used {
     /// Hosts and variables other than the service's own.
     hosts: Vec<String>,
     env: Vec<String>,
-    /// The rules, each with whom it is for.
+    /// The rules, each with who needs it.
     endpoints: Vec<(String, Value)>,
 }
 
-/// The policy for these agents. `asked`: the user named the agent, so that it is written for it
-/// even where no key is set yet.
+/// The policy for these agents. `asked`: the user named the agent, so its credential is written
+/// even if no key is set yet.
 pub(super) fn policy(
     agents: &[&Agent],
     asked: bool,
@@ -36,8 +36,8 @@ pub(super) fn policy(
     if !titles.is_empty() {
         let _ = writeln!(out, "// Written by `interceptor init` for: {}.", titles.join(", "));
     }
-    out.push_str("// After a change, `interceptor check` finds mistakes and `interceptor trust`\n");
-    out.push_str("// makes it hold.\n{\n");
+    out.push_str("// After a change, run `interceptor check` to find mistakes, and `interceptor\n");
+    out.push_str("// trust` so that `run` uses it again.\n{\n");
     network(&mut out, agents, &credentials, here, catalogue);
     if !credentials.is_empty() {
         out.push_str("  // Inside, the variables hold placeholders; the keys stay outside.\n");
@@ -86,7 +86,7 @@ fn credentials(
             add(&mut entry.hosts, &used.hosts);
             add(&mut entry.env, &used.env);
             for rule in &used.endpoints {
-                let rule = json!({ "methods": rule.methods, "paths": rule.paths });
+                let rule = agents::rule(rule);
                 if entry.endpoints.iter().all(|(_, known)| *known != rule) {
                     entry.endpoints.push((agent.title.clone(), rule));
                 }
@@ -124,7 +124,7 @@ fn add(known: &mut Vec<String>, more: &[String]) {
     }
 }
 
-/// Git and the API of one repository on GitHub.
+/// Rules for git and the API of one repository on GitHub.
 fn repository(remote: &Remote) -> [(String, Value); 2] {
     let path = &remote.path;
     let whom = format!("the git remote {}", remote.name);
@@ -168,7 +168,8 @@ fn network(
         group(out, service.map_or(name, |service| &service.title), own);
     }
     for agent in agents {
-        group(out, &agent.title, &agent.hosts);
+        let own: Vec<String> = agent.hosts.iter().map(|own| own.host.clone()).collect();
+        group(out, &agent.title, &own);
     }
     for remote in &here.remotes {
         let why = format!("the git remote {}", plain(&remote.name));
@@ -182,12 +183,12 @@ fn network(
         }
     }
     out.push_str(
-        "    ],\n    // Nothing else. For package registries and more: interceptor \
-                  profiles.\n    \"deny\": [\"*\"],\n  },\n",
+        "    ],\n    // Nothing else. For package registries and more, see: interceptor \
+                  profiles\n    \"deny\": [\"*\"],\n  },\n",
     );
 }
 
-/// A remote's name, fit for a comment.
+/// A remote's name without characters that could end a comment.
 fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-/".contains(*c)).collect()
 }
@@ -217,7 +218,7 @@ fn credential(out: &mut String, service: &str, used: &Used) {
     out.push_str("    },\n");
 }
 
-/// A title, fit for a comment.
+/// A title without characters that could end a comment.
 fn plain_title(title: &str) -> String {
     title.chars().filter(|c| !c.is_control()).collect()
 }

@@ -1,5 +1,5 @@
-//! What is here: agents on the PATH, variables with keys, remotes of the git repository. Nothing is
-//! run, and no value of a variable is kept.
+//! Looks around: agents on the PATH, variables with keys, remotes of the git repository. Runs
+//! nothing and keeps no variable's value.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,17 +12,17 @@ use crate::cli::agents::key_variables;
 use crate::cli::person::Person;
 use crate::files;
 
-/// The largest file of git's that is read, in bytes.
+/// The largest git file that is read, in bytes.
 const MAX_GIT: usize = 1 << 20;
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
-    /// Agents that are installed.
+    /// Installed agents.
     pub(super) agents: Vec<&'static Agent>,
-    /// Services, with the variable that is set.
+    /// Services whose key is in a variable, with that variable.
     pub(super) keys: BTreeMap<String, String>,
-    /// Variables that are set, of services and agents.
+    /// Every variable of services and agents that is set.
     pub(super) set: Vec<String>,
     /// The remotes of the repository.
     pub(super) remotes: Vec<Remote>,
@@ -35,7 +35,7 @@ pub(super) struct Remote {
     pub(super) name: String,
     /// Its host, as a network rule.
     pub(super) host: String,
-    /// The path behind the host, without `.git` at its end.
+    /// The path after the host, without a final `.git`.
     pub(super) path: String,
     /// Whether it is reached by SSH.
     pub(super) by_ssh: bool,
@@ -66,7 +66,7 @@ impl Surroundings {
     }
 }
 
-/// Whether the person can type this command.
+/// Whether this command is on the person's PATH.
 fn on_path(person: &Person, name: &str) -> bool {
     let path = person.variable("PATH").unwrap_or_default();
     let found = person.act(|| {
@@ -90,7 +90,7 @@ fn git_config(person: &Person, directory: &Path) -> io::Result<String> {
     })
 }
 
-/// The repository that a `.git` file of a further work tree, or of a submodule, names.
+/// The repository that the `.git` file of a linked work tree or submodule names.
 fn of_work_tree(file: &Path) -> io::Result<PathBuf> {
     let text = files::read_text(file, MAX_GIT)?;
     let named = text.trim().strip_prefix("gitdir: ").unwrap_or_default();

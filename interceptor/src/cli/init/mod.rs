@@ -1,5 +1,5 @@
-//! `interceptor init`: writes a policy from what is here: agents, keys, git remotes. It asks
-//! nothing, reads no key, and trusts what it wrote.
+//! `interceptor init`: writes a policy for the agents, keys and git remotes that it finds. It asks
+//! no questions, reads no key, and trusts what it wrote.
 
 mod compose;
 mod look;
@@ -28,13 +28,13 @@ const NAME: &str = "interceptor.jsonc";
   interceptor init claude-code
   interceptor init --force codex
 
-Without AGENT, the policy is for every agent that is installed and every key of the service \
-                        catalogue that is set here.")]
+Without AGENT, the policy is for every installed agent and every service of the catalogue whose \
+                        variable is set.")]
 pub struct Init {
-    /// Write it for this agent, see `interceptor agents`.
+    /// Write it for this agent; `interceptor agents` lists them.
     #[arg(value_name = "AGENT")]
     agent: Option<String>,
-    /// Replace an interceptor.jsonc that is there.
+    /// Replace an existing interceptor.jsonc.
     #[arg(long)]
     force: bool,
 }
@@ -67,7 +67,7 @@ pub fn run(arguments: Init) -> anyhow::Result<ExitCode> {
         }
     }
     for variable in compose::unset(&used, asked.is_some(), &here, &catalogue) {
-        writeln!(out, "set {variable} first: it is where the key is read from")?;
+        writeln!(out, "set {variable} first: the key is read from it")?;
     }
     writeln!(out, "now type")?;
     for agent in &used {
@@ -91,8 +91,8 @@ fn write(person: &Person, path: &Path, text: &str, force: bool) -> anyhow::Resul
         match name == NAME {
             _ if !is_there => {}
             true if force => {}
-            true => bail!("{} is there already; --force replaces it", other.display()),
-            false => bail!("{} is there already; remove it first", other.display()),
+            true => bail!("{} exists already; --force replaces it", other.display()),
+            false => bail!("{} exists already; remove it first", other.display()),
         }
     }
     let written = person.act(|| {

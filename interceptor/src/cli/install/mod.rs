@@ -51,9 +51,9 @@ Examples:
   sudo podman run --network none --annotation io.interceptor.policy=agent \\
     IMAGE COMMAND
 
-For an engine, it asks where it reads hooks from, because an engine starts containers without a hook \
-                        that it does not find. Then it starts a container that must be refused \
-                        egress, and exits with 1 if that cannot be shown.";
+For an engine, it asks where it reads hooks from, because an engine that finds no hook starts \
+                        containers without it. Then it starts a container that must be refused \
+                        egress, and exits with 1 if it is not.";
 
 /// Runs the command.
 pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
@@ -102,13 +102,13 @@ pub fn run(arguments: Install) -> anyhow::Result<ExitCode> {
     output.flush()?;
     match proof::of_podman() {
         Ok(shown) => {
-            writeln!(output, "proved: a container under a policy was refused an egress: {shown}")?;
+            writeln!(output, "proved: a container under a policy was refused egress: {shown}")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
             let _ = writeln!(
                 std::io::stderr(),
-                "interceptor: NOT proved: a container that must be refused an egress was not: \
+                "interceptor: NOT proved: a container that must be refused egress was not: \
                  {error:#}"
             );
             Ok(ExitCode::FAILURE)
@@ -144,5 +144,5 @@ fn install(output: &mut impl Write, directory: &Path, dry_run: bool) -> anyhow::
 
 fn make(directory: &Path, mode: u32) -> anyhow::Result<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(mode).create(directory);
-    made.with_context(|| format!("cannot make {}", directory.display()))
+    made.with_context(|| format!("cannot create {}", directory.display()))
 }

@@ -17,8 +17,8 @@ pub(super) fn check(executable: &Path, what: &str) -> anyhow::Result<()> {
         let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
         if metadata.uid() != 0 || (metadata.mode() & 0o022 != 0 && !sticky) {
             bail!(
-                "{} can be changed by others than root, and would be {what}: install it \
-                 first (install -m 755 {} /usr/local/bin/), and call that one",
+                "users other than root can change {}, and it would be {what}: install it first \
+                 (install -m 755 {} /usr/local/bin/), and call that one",
                 part.display(),
                 executable.display()
             );

@@ -1,4 +1,4 @@
-//! Files and directories that are removed again.
+//! Temporary files and directories.
 
 use std::fs;
 use std::io::Write as _;

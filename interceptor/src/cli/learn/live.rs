@@ -1,5 +1,5 @@
-//! `interceptor run --learn`: runs with any public host permitted and the keys that are set
-//! governed without rules, and writes the policy that the run needed.
+//! `interceptor run --learn`: runs with every public host permitted and every key that is set
+//! governed without endpoint rules, and writes the policy that the run needed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ const FILE: &str = "interceptor.jsonc";
 /// The options of `run`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Learning {
-    /// Permit any public host and the keys that are set, and write the policy that the command
-    /// needed [to interceptor.jsonc, without -o].
+    /// Permit every public host and every key that is set, and write the policy that the command
+    /// needed, to interceptor.jsonc or the file of -o.
     #[arg(
         long,
         conflicts_with_all = ["policy", "agent", "allow", "deny", "profile", "key"]
@@ -34,7 +34,7 @@ pub(in crate::cli) struct Learning {
     output: Output,
 }
 
-/// A run from which a policy is learnt.
+/// Learns a policy from a run.
 pub(in crate::cli) struct Learner {
     observed: Arc<Mutex<Observations>>,
     /// The policy of the run, without keys.
@@ -42,14 +42,14 @@ pub(in crate::cli) struct Learner {
     place: Place,
 }
 
-/// Takes the records of a running sandbox.
+/// Receives the records of a running sandbox.
 struct Watcher(Arc<Mutex<Observations>>);
 
 impl Learning {
-    /// The document that a learning run is judged by; `None` if this run does not learn.
+    /// The policy of a learning run; `None` if this run does not learn.
     ///
     /// # Errors
-    /// If an option is given that only a learning run has, or the profiles cannot be read.
+    /// If an option needs --learn, or the profiles cannot be read.
     pub(in crate::cli) fn document(
         &self,
         environment: &[(OsString, OsString)],
@@ -61,7 +61,7 @@ impl Learning {
         Ok(Some(open_document(&registries::catalogue(None)?, environment)))
     }
 
-    /// Begins to learn. The directory of the file is opened now, since the sandbox may change it
+    /// Starts to learn. Opens the directory of the file now, because the sandbox may replace it
     /// later.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Learning {
 }
 
 impl Learner {
-    /// Writes the policy, once no more records come.
+    /// Writes the policy; call after the last record.
     ///
     /// # Errors
     /// If there is none, or it cannot be written.
@@ -100,7 +100,7 @@ impl Learner {
 
 impl Observer for Watcher {
     fn record(&mut self, record: &Record, line: &str) {
-        // Look-ups and events teach nothing.
+        // Nothing is learnt from look-ups and events.
         let decides = record.decision.is_some() && record.kind != crate::audit::Kind::Dns;
         if let Some(record) = decides.then(|| serde_json::from_str(line).ok()).flatten() {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).add(&record);
@@ -110,8 +110,8 @@ impl Observer for Watcher {
     fn pause(&mut self, _ended: bool) {}
 }
 
-/// A document that permits any public host, and governs the hosts of each service whose variable is
-/// set.
+/// A document that permits every public host, and governs the hosts of each service whose variable
+/// is set.
 fn open_document(catalogue: &Catalogue, environment: &[(OsString, OsString)]) -> Value {
     let is_set = |name: &str| {
         environment.iter().any(|(known, value)| known == OsStr::new(name) && !value.is_empty())
@@ -119,7 +119,7 @@ fn open_document(catalogue: &Catalogue, environment: &[(OsString, OsString)]) ->
     let mut credentials = Map::new();
     let mut taken: Vec<&str> = Vec::new();
     for service in catalogue.services() {
-        // A variable carries one placeholder.
+        // One variable can carry one placeholder only.
         let own = service.env.iter().all(|variable| !taken.contains(&variable.as_str()));
         if let Some(variable) = service.env.iter().find(|variable| own && is_set(variable)) {
             taken.extend(service.env.iter().map(String::as_str));

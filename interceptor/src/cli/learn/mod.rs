@@ -15,8 +15,8 @@ pub(super) use self::live::Learning;
 use self::output::Output;
 use super::history::PastRun;
 use super::person::Person;
-use super::policy_file::{self, describe, printable};
-use super::{audit_file, registries, trust};
+use super::policy_file::{describe, printable};
+use super::{audit_file, given, registries, trust};
 use crate::notice;
 use crate::words;
 
@@ -34,19 +34,19 @@ Hosts come from all records, endpoint rules from the requests that a credential 
                         Segments of paths that look like identifiers, or that vary, become `*`. \
                         `replay` of the learnt policy over the same records changes nothing.
 
-Exit status: 0 learnt, 1 learnt but for what it names, 2 nothing learnt.")]
+Exit status: 0 learnt, 1 learnt except for the requests named, 2 nothing learnt.")]
 pub struct Learn {
     /// The audit file, or `last` for your last `run`.
     #[arg(value_name = "AUDIT")]
     audit: PathBuf,
-    /// The policy to take credentials, limits and the like from [with `last`: the one of that run,
-    /// else the catalogue of services].
-    #[arg(long, value_name = "BASE")]
+    /// The policy to take credentials, limits and the like from [default: with `last`, the policy
+    /// of that run; otherwise the service catalogue].
+    #[arg(long, value_name = "FILE|NAME")]
     policy: Option<PathBuf>,
-    /// Where to write it [default: standard output].
+    /// Where to write the policy [default: standard output].
     #[command(flatten)]
     output: Output,
-    /// Also permit what was refused for want of a rule.
+    /// Also permit what was refused because no rule allowed it.
     #[arg(long)]
     include_refused: bool,
     /// Write JSON, without comments.
@@ -88,13 +88,13 @@ pub fn run(arguments: Learn) -> anyhow::Result<ExitCode> {
 
 /// The document of a policy.
 fn document(path: &Path) -> anyhow::Result<Value> {
-    let text = policy_file::read(path)?;
+    let text = given::read_strict(path)?;
     serde_json::from_str(&text).map_err(|_| {
         anyhow::anyhow!("the policy {} is not JSON; `interceptor check` says where", path.display())
     })
 }
 
-/// Counts the records that `read` shows.
+/// Adds the records that `read` yields.
 fn observe(
     observed: &mut Observations,
     read: impl FnOnce(&mut dyn FnMut(interceptor_policy::Recorded) -> bool) -> anyhow::Result<u64>,
@@ -104,14 +104,12 @@ fn observe(
         true
     })?;
     if unreadable > 0 {
-        notice::warning(format_args!(
-            "{} unreadable as a record",
-            words::count(unreadable, "line")
-        ));
+        let lines = words::count(unreadable, "line");
+        notice::warning(format_args!("{lines} skipped: not an audit record"));
     }
     if observed.left_out > 0 {
         notice::warning(format_args!(
-            "there are too many different requests: {} left out, which the policy may refuse",
+            "too many different requests: {} left out, which the policy may refuse",
             words::count(observed.left_out, "record")
         ));
     }
@@ -135,17 +133,17 @@ pub(super) fn learnt(
     };
     interceptor_policy::learn(observed, base, catalogue, include_refused)
         .map_err(list)
-        .context("what was learnt is not a valid policy:")
+        .context("the learnt policy is not valid:")
 }
 
-/// Warns of what the policy decides otherwise than was recorded; returns how much that is.
+/// Warns of requests that the policy decides differently from the records; returns their number.
 pub(super) fn tell_unkept(learnt: &Learnt) -> usize {
     for (subject, permitted) in learnt.unkept.iter().take(MOST_SHOWN) {
         let was = if *permitted { "permitted" } else { "refused" };
         let now = if *permitted { "refuses" } else { "permits" };
         let what = format!("{} {}:{}{}", subject.method, subject.host, subject.port, subject.path);
         notice::warning(format_args!(
-            "{} was {was}, and the policy {now} it: no rules fit all of the records (see --policy)",
+            "{} was {was}, but the policy {now} it: no rules fit all of the records (see --policy)",
             printable(what.trim())
         ));
     }

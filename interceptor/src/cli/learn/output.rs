@@ -1,5 +1,5 @@
-//! Where a learnt policy is written: a file of the person's, whatever the sandbox made of the
-//! directory in the meantime.
+//! Writes a learnt policy to a file of the person's, whatever the sandbox has done to the directory
+//! in the meantime.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::cli::person::Person;
 use crate::files;
 
-/// The options that say where.
+/// The options that set the file.
 #[derive(Clone, Debug, clap::Args)]
 pub(in crate::cli) struct Output {
     /// Write the learnt policy to this file, which must not exist.
@@ -26,7 +26,7 @@ pub(in crate::cli) struct Output {
     force: bool,
 }
 
-/// A directory that is held open, and a name in it.
+/// An open directory, and a name in it.
 #[derive(Debug)]
 pub(in crate::cli) struct Place {
     directory: OwnedFd,
@@ -44,10 +44,10 @@ impl Output {
     /// Opens the directory of `file` with the person's rights.
     ///
     /// # Errors
-    /// If there is none, or the file exists and is not to be replaced.
+    /// If there is no such directory, or the file exists and is not to be replaced.
     pub(in crate::cli) fn place(&self, person: &Person, file: &Path) -> anyhow::Result<Place> {
         let context = || format!("cannot write {}", file.display());
-        let name = file.file_name().context("a file has a name").with_context(context)?;
+        let name = file.file_name().context("it has no file name").with_context(context)?;
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let directory = person.act(|| {
@@ -77,7 +77,7 @@ impl Place {
         fstatat(&self.directory, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW) != Err(Errno::ENOENT)
     }
 
-    /// Writes the file as the person's: a new one, or in place of the old one. Links are replaced,
+    /// Writes the file with the person's rights, or replaces the old one. A symlink is replaced,
     /// not followed.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Place {
     fn create(&self, name: &Path, text: &str) -> io::Result<()> {
         let flags =
             OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        // Only the person reads it: a base may have had a literal key.
+        // Readable only by the person: the base may have had a literal key.
         let opened = openat(&self.directory, name, flags, Mode::from_bits_truncate(0o600));
         let mut file = File::from(opened.map_err(|error| match error {
             Errno::EEXIST => files::unfit("it exists already; --force replaces it"),

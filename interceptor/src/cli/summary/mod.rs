@@ -1,7 +1,7 @@
-//! What `run` says at a terminal: one line before the command, and afterwards what was permitted
-//! and what was refused, with the edits that would permit it.
+//! What `run` prints at a terminal: one line before the command, and afterwards what was permitted
+//! and refused, with the edits that would permit it.
 //!
-//! Hosts, methods and paths come from the sandbox: nothing of them may steer the terminal.
+//! Hosts, methods and paths come from the sandbox, so they are escaped for the terminal.
 
 mod tally;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use super::{Common, colours, registries};
 use crate::audit::Audit;
 use crate::words;
 
-/// The width that lines are written for.
+/// The width of lines.
 const WIDTH: usize = 80;
 /// How many refusals are shown.
 const MOST_SHOWN: usize = 20;
@@ -28,7 +28,7 @@ const MOST_SHOWN: usize = 20;
 /// The option of `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Summary {
-    /// Say at standard error what the sandbox is, and at the end what was allowed and refused
+    /// Print to standard error what the sandbox is and, at the end, what was allowed and refused
     /// [default: auto, at a terminal].
     #[arg(long, value_enum, value_name = "WHEN")]
     summary: Option<When>,
@@ -37,7 +37,7 @@ pub(super) struct Summary {
 /// When the summary is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum When {
-    /// Also where standard error is no terminal.
+    /// Even if standard error is not a terminal.
     Always,
     /// At a terminal.
     Auto,
@@ -45,7 +45,7 @@ enum When {
     Never,
 }
 
-/// A run of which a summary will be shown.
+/// A run whose summary will be shown.
 pub(super) struct Shown {
     tally: Arc<Mutex<Tally>>,
     /// The name of the policy, and its document without keys.
@@ -54,7 +54,7 @@ pub(super) struct Shown {
 }
 
 impl Summary {
-    /// Begins to count what is permitted and refused, if there will be a summary.
+    /// Starts to count what is permitted and refused, if there will be a summary.
     pub(super) fn begin(&self, audit: &Audit, common: &Common, policy: Value) -> Option<Shown> {
         let shown = match self.summary.unwrap_or(When::Auto) {
             When::Always => true,
@@ -72,21 +72,21 @@ impl Summary {
 }
 
 impl Shown {
-    /// Says what the sandbox is. `outside` is what was taken out of its environment, in words.
+    /// Prints what the sandbox is. `outside` says what was left out of its environment.
     pub(super) fn before(&self, sandbox: &str, user: &str, outside: &str) {
         let policy = self.policy["name"].as_str().unwrap_or_default();
         let mut text = format!("interceptor: sandbox {sandbox}, user {user}, policy {policy}");
         if !outside.is_empty() {
-            text.push_str("; not passed in, ");
+            text.push_str("; not passed in: ");
             text.push_str(outside);
         }
         say(&wrapped(&printable(&text), 0, 4));
     }
 
-    /// Says what was permitted and refused, once no more records come.
+    /// Prints what was permitted and refused; call after the last record.
     pub(super) fn after(&self, is_kept: bool) {
         let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without the operator's profiles the edits would be judged by another policy.
+        // Without the operator's profiles, edits would be judged under another policy.
         let catalogue = registries::catalogue(None).ok();
         // The operator's policy is not the user's to read, let alone to edit.
         let catalogue = catalogue.filter(|_| !self.policy["document"].is_null());
@@ -96,7 +96,7 @@ impl Shown {
     }
 }
 
-/// A record of a refusal that names no host has its address for one.
+/// The record, with its address as the host if it names none.
 pub(super) fn with_host(record: &Recorded) -> Recorded {
     let mut record = record.clone();
     if record.host.is_none() {
@@ -105,7 +105,7 @@ pub(super) fn with_host(record: &Recorded) -> Recorded {
     record
 }
 
-/// The edit that would permit what a record tells of, under the document of its policy.
+/// The edit of the policy document that would permit what a record describes.
 pub(super) fn edit_for(document: &Value, catalogue: &Catalogue, record: &Recorded) -> Option<Edit> {
     Edit::permitting(document, catalogue, &with_host(record).subject()?)
 }
@@ -195,8 +195,8 @@ fn cut(text: &str, columns: usize) -> String {
     }
 }
 
-/// A paragraph in lines of [`WIDTH`], with a line feed at its end. What has no blank is not broken,
-/// so that it can be copied.
+/// A paragraph wrapped at [`WIDTH`], with a final line feed. A word is never broken, so that it can
+/// be copied.
 pub(super) fn wrapped(text: &str, first: usize, then: usize) -> String {
     let mut out = " ".repeat(first);
     let mut column = first;

@@ -7,9 +7,9 @@ use interceptor_policy::{Reason, Recorded};
 
 use crate::audit::{Kind, Observer, Record, Verdict};
 
-/// How many different refusals are told apart.
+/// How many different refusals are distinguished.
 const MOST: usize = 500;
-/// The longest path that tells refusals apart, in bytes.
+/// How much of a path distinguishes refusals, in bytes.
 const LONGEST: usize = 2048;
 
 /// Counts of one run.
@@ -17,18 +17,18 @@ const LONGEST: usize = 2048;
 pub(super) struct Tally {
     /// Requests and tunnels that were permitted.
     pub(super) allowed: u64,
-    /// Refusals beyond those that are told apart.
+    /// Refusals beyond those that are distinguished.
     pub(super) others: u64,
     refusals: HashMap<Key, Refusal>,
 }
 
-/// One refusal, however often it came.
+/// One refusal, however often it happened.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) count: u64,
     /// Its first record.
     pub(super) record: Recorded,
-    /// Which of the refusals it was.
+    /// Its position among the refusals.
     order: usize,
 }
 
@@ -47,7 +47,7 @@ impl Tally {
     fn add(&mut self, record: &Record, line: &str) {
         match (record.decision, record.kind) {
             (Some(Verdict::Allow), Kind::Request) => self.allowed += 1,
-            // A connection that brought no request says how it ended.
+            // The record of a connection without a request says how it ended.
             (Some(Verdict::Allow), Kind::Connection) if record.reason.is_none() => {
                 self.allowed += 1;
             }
@@ -80,8 +80,7 @@ impl Tally {
         }
     }
 
-    /// The refusals, in their order. A refused look-up is left out where what followed it was
-    /// refused too.
+    /// The refusals, in order. A refused look-up is left out if what followed it was refused too.
     pub(super) fn refusals(&self) -> Vec<&Refusal> {
         let followed =
             |host: &str| self.refusals.keys().any(|key| key.kind != Kind::Dns && key.host == host);
