@@ -36,9 +36,31 @@ impl Conversing {
     #[track_caller]
     pub fn start(account: &Account, before: &str, options: &[&str], said: &Path) -> Conversing {
         let interceptor = binary("interceptor");
-        let mut words = vec!["sudo", interceptor.to_str().expect("a plain path"), "run"];
-        words.extend(options);
-        words.extend(["--", "sh", "-c", SHELL]);
+        let words = ["sudo", interceptor.to_str().expect("a plain path"), "run"];
+        Conversing::typed(account, before, &[&words, options].concat(), said)
+    }
+
+    /// The same without sudo, through the daemon at this socket.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn start_by(
+        account: &Account,
+        socket: &Path,
+        before: &str,
+        options: &[&str],
+        said: &Path,
+    ) -> Conversing {
+        let interceptor = binary("interceptor");
+        let words = [interceptor.to_str().expect("a plain path"), "run", "--daemon"];
+        let socket = [socket.to_str().expect("a plain path")];
+        Conversing::typed(account, before, &[&words, &socket[..], options].concat(), said)
+    }
+
+    #[track_caller]
+    fn typed(account: &Account, before: &str, words: &[&str], said: &Path) -> Conversing {
+        let words = [words, &["--", "sh", "-c", SHELL]].concat();
         let mut command = account.shell(&format!("{before}; \"$@\"; exit $?"), &words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(fs::File::create(said).expect("a file"));

@@ -305,3 +305,53 @@ fn a_user_gives_no_policy_that_reads_what_only_root_may() {
         run.end();
     });
 }
+
+#[test]
+fn a_run_without_sudo_is_listed_too_and_its_policy_is_settled() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        let (runtime, before) = runtime(&account, "runtime");
+        let config = json!({
+            "group": account.group(),
+            "access": [{ "group": account.group(), "own_policies": true }],
+        });
+        let config = lab.secret_file("daemon-access.json", &config.to_string());
+        let daemon = lab.daemon().quiet_log().option("--config").option(config).start();
+        let key = lab.another_key();
+        let policy = account.file(
+            "policy.json",
+            &json!({ "network": { "allow": ["own.test"] }, "credentials_v2": { "lab": {
+                "key": key, "hosts": ["own.test"], "env": "LAB_API_KEY" } } })
+            .to_string(),
+        );
+        let name = account.name();
+        let options = ["-q", "--name", name, "--policy", policy.to_str().unwrap()];
+        let said = lab.directory().join("said");
+        let mut run = Conversing::start_by(&account, &daemon.members(), &before, &options, &said);
+        assert_eq!(run.verdict("other.test"), "host_denied");
+        let (status, listed) = typed(&account, &before, &["ps"]);
+        assert_eq!(status, Some(0), "{listed}");
+        let row = listed.lines().nth(1).unwrap_or_else(|| panic!("{listed}"));
+        assert!(row.starts_with(name) && row.contains("policy.json"), "{listed}");
+        let (_, shown) = typed(&account, &before, &["ctl", "policy", "get", name]);
+        assert!(shown.contains("own.test") && !shown.contains(&key), "{shown}");
+        let (status, records) = typed(
+            &account,
+            &before,
+            &["audit", "tail", "--sandbox", name, "--since", "1h", "--no-follow", "--json"],
+        );
+        assert!(status == Some(0) && records.contains("host_denied"), "{records}");
+        let wide = account.file("wide.json", "{}");
+        let (status, told) =
+            typed(&account, &before, &["ctl", "policy", "put", name, wide.to_str().unwrap()]);
+        assert!(status == Some(1) && told.contains("is settled when it starts"), "{told}");
+        assert_eq!(run.verdict("other.test"), "host_denied");
+        // Inside, neither the socket is there nor another way to it.
+        let hidden = runtime.join("interceptor");
+        assert_eq!(sockets(&hidden).len(), 1);
+        assert_eq!(run.inside(&format!("ls -A {}", hidden.display())), "");
+        run.end();
+        assert_eq!(fs::read_dir(&hidden).unwrap().count(), 0);
+        daemon.finish();
+    });
+}

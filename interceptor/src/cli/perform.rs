@@ -65,7 +65,7 @@ pub(super) struct Run<'a> {
     /// Who typed it, if not this process's own caller. Then the user chose the paths.
     pub(super) caller: Option<&'a dyn Caller>,
     /// What makes it reachable while it runs.
-    pub(super) reachable: Option<Reachable>,
+    pub(super) reachable: Reachable,
 }
 
 impl Loading {

@@ -273,7 +273,7 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
                 fresh: fresh_placeholders,
                 quiet: common.quiet,
             };
-            let reachable = Some(live.reachable(beginning, &rules));
+            let reachable = live.reachable(beginning, &rules);
             let (signals, rules) = (&signals, for_sandbox(*rules, &common));
             let run = perform::Run {
                 plan,

@@ -14,8 +14,8 @@ use super::exhausted;
 use super::feed::Feeds;
 use super::watch::watch;
 use super::{
-    Compiling, Enforced, FleetError, LoadedPolicy, Member, MemberDescription, Predecessor, Source,
-    Visit, check_id,
+    Compiling, Enforced, FleetError, GivenPolicies, LoadedPolicy, Member, MemberDescription,
+    Predecessor, Source, Visit, check_id,
 };
 use crate::audit::Record;
 use crate::credential::Keyring;
@@ -53,15 +53,6 @@ pub(crate) struct FleetOptions {
     /// How a document is read that came in a request, if not with this process's rights and
     /// environment.
     pub(crate) given: Option<Arc<dyn GivenPolicies>>,
-}
-
-/// Reads documents that came in requests.
-pub(crate) trait GivenPolicies: std::fmt::Debug + Send + Sync {
-    /// As [`LoadedPolicy::read`], on behalf of this user.
-    ///
-    /// # Errors
-    /// As [`LoadedPolicy::read`].
-    fn read(&self, text: &str, previous: &Keyring, uid: u32) -> Result<LoadedPolicy, FleetError>;
 }
 
 /// The sandboxes of one daemon.

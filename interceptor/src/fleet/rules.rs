@@ -41,6 +41,15 @@ pub(crate) struct LoadedPolicy {
     pub(crate) source: Source,
 }
 
+/// Reads documents that came in requests.
+pub(crate) trait GivenPolicies: std::fmt::Debug + Send + Sync {
+    /// As [`LoadedPolicy::read`], on behalf of this user.
+    ///
+    /// # Errors
+    /// As [`LoadedPolicy::read`].
+    fn read(&self, text: &str, previous: &Keyring, uid: u32) -> Result<LoadedPolicy, FleetError>;
+}
+
 impl LoadedPolicy {
     /// Compiles a document and reads its keys. The top-level fields `besides` are not the policy's
     /// and are ignored. Credentials keep their placeholders from `previous`.

@@ -191,16 +191,8 @@ pub(super) struct Parts {
     pub(super) inside: Inside,
 }
 
-/// A run that can be reached, or at least ended.
-pub(super) enum Live {
-    /// It can be reached.
-    Reached(Reached),
-    /// It cannot; with what enforces it.
-    Enforced(Box<(Enforced, Enforcer)>),
-}
-
 /// A run that can be reached.
-pub(super) struct Reached {
+pub(super) struct Live {
     fleet: Arc<Fleet>,
     member: Arc<Member>,
     /// Ends with this value.
@@ -229,24 +221,7 @@ impl LiveOptions {
 impl Live {
     /// Makes the run reachable. What fails of it is warned of: the sandbox is enforced all the
     /// same. Call it within a tokio runtime, before the command starts.
-    pub(super) fn begin(reachable: Option<Reachable>, parts: Parts) -> Live {
-        match reachable {
-            Some(reachable) => Live::Reached(Reached::begin(reachable, parts)),
-            None => Live::Enforced(Box::new((parts.enforced, parts.enforcer))),
-        }
-    }
-
-    /// Ends the enforcement, once the command has ended. Blocks meanwhile.
-    pub(super) fn end(self, tokio: &Handle) {
-        match self {
-            Live::Reached(reached) => reached.end(tokio),
-            Live::Enforced(enforced) => enforced.0.end(tokio),
-        }
-    }
-}
-
-impl Reached {
-    fn begin(reachable: Reachable, parts: Parts) -> Reached {
+    pub(super) fn begin(reachable: Reachable, parts: Parts) -> Live {
         let Reachable { beginning, name, shown, warnings, file, covered, is_changeable } =
             reachable;
         let Beginning { which, person, catalogue, proxy, fresh, quiet, .. } = beginning;
@@ -301,11 +276,11 @@ impl Reached {
                 })
                 .ok()
         });
-        Reached { fleet, member, _watch: watch, serving, stop }
+        Live { fleet, member, _watch: watch, serving, stop }
     }
 
-    /// Ends the enforcement, and then the socket.
-    fn end(self, tokio: &Handle) {
+    /// Ends the enforcement, once the command has ended, and then the socket. Blocks meanwhile.
+    pub(super) fn end(self, tokio: &Handle) {
         // Unknown: it has never been removed by anybody else.
         let _ = self.fleet.remove(&self.member.id);
         self.stop.cancel();

@@ -203,7 +203,7 @@ fn serve(
     let document = text.and_then(|text| strict_json(&text).ok());
     let shown = document.map_or(Value::Null, |text| without_keys(&text, &[], &rules.keyring));
     let person = Person::of_member(&identity, plan.variables());
-    let reachable = Some(Reachable::of_member(person, name, shown, plan.quiet));
+    let reachable = Reachable::of_member(person, name, shown, plan.quiet);
     let run = perform::Run {
         plan,
         identity,
