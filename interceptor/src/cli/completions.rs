@@ -41,7 +41,7 @@ pub(super) enum Shell {
     Fish,
     /// PowerShell.
     #[value(name = "powershell")]
-    PowerShell,
+    Power,
     /// zsh.
     Zsh,
 }
@@ -134,7 +134,7 @@ pub(super) fn text(shell: Shell) -> Vec<u8> {
             let engine = engine.replace(FISH_LINE, &format!("{FISH_LINE}{FISH_CONDITION}"));
             text = format!("{FISH}{engine}").into_bytes();
         }
-        Shell::Elvish | Shell::PowerShell => {}
+        Shell::Elvish | Shell::Power => {}
     }
     text
 }
