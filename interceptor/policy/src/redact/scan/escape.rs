@@ -138,6 +138,11 @@ pub(super) fn read(text: &[u8], reading: Reading) -> Option<(u8, usize)> {
                     return Some((high << 4 | low, 3));
                 }
             }
+            // What begins like an escape only.
+            [b'&', b'#', next, ..] if !next.is_ascii_digit() && !matches!(next, b'x' | b'X') => {
+                return None;
+            }
+            [b'&', next, ..] if !next.is_ascii_alphabetic() && next != b'#' => return None,
             [b'\\', b'x', high, low, ..] => {
                 let (high, low) = (HEX[usize::from(high)], HEX[usize::from(low)]);
                 if high | low < 16 {

@@ -103,6 +103,7 @@ fn undo(text: &[u8], reading: Reading, out: &mut Vec<u8>) {
     let into = &mut out[from..];
     let (mut at, mut end) = (0, 0);
     let percent = matches!(reading, Reading::All | Reading::Percent);
+    let backslash = matches!(reading, Reading::All | Reading::Backslash);
     while let Some(byte) = text.get(at) {
         // The shortest escape, of which a text can have the most.
         if percent
@@ -112,6 +113,17 @@ fn undo(text: &[u8], reading: Reading, out: &mut Vec<u8>) {
             into[end] = HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)];
             end += 1;
             at += 3;
+        } else if backslash
+            && let Some(escape @ [b'\\', b'x', high, low]) = text[at..].first_chunk()
+            && HEX[usize::from(*high)] | HEX[usize::from(*low)] < 16
+        {
+            // Beyond ASCII it stays as it is. Nothing can guess which it is, so no branch.
+            let value = HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)];
+            let ascii = value.is_ascii();
+            into[end..end + 4].copy_from_slice(escape);
+            into[end] = if ascii { value } else { b'\\' };
+            end += if ascii { 1 } else { 4 };
+            at += 4;
         } else if matches!(byte, b'%' | b'\\' | b'&') {
             let rest = &text[at..];
             match read(rest, reading) {
@@ -121,13 +133,16 @@ fn undo(text: &[u8], reading: Reading, out: &mut Vec<u8>) {
                     at += length;
                 }
                 None => {
-                    let same = introducers(rest);
-                    into[end..end + same].fill(*byte);
-                    end += same;
-                    at += same;
+                    for _ in 0..introducers(rest) {
+                        into[end] = *byte;
+                        end += 1;
+                        at += 1;
+                    }
                 }
             }
-        } else if let Some(word) = text[at..].first_chunk::<WORD>() {
+        } else if let Some(word) = text[at..].first_chunk::<WORD>()
+            && !matches!(word[1], b'%' | b'\\' | b'&')
+        {
             into[end..end + WORD].copy_from_slice(word);
             let plain = next_in(*word);
             if plain < WORD {
@@ -156,6 +171,8 @@ mod tests {
     #[test]
     fn a_layer_is_what_the_slow_reading_has() {
         let pieces = [
+            r"\x41",
+            r"\xe9",
             r"\u0041",
             "%41",
             "%25",

@@ -212,7 +212,8 @@ const HEXADECIMAL: &[u8] = b"0123456789abcdefABCDEF";
 static BEFORE: Reasons = with(with([OTHERS; 256], SEPARATOR, HEXADECIMAL), DOUBLED, b"\\");
 static BEFORE_THAT: Reasons = with([OTHERS | DOUBLED; 256], SEPARATOR, b"234567");
 
-/// By the byte after the introducer. The first bit means that it matters whatever follows.
+/// By the byte after the introducer. The first bit means that it matters whatever follows, except
+/// in a reference, where digits must.
 static NEXT: [Reasons; 3] = {
     let mut next = [[0; 256]; 3];
     let percent = with(next[PERCENT], 0x01 | SEPARATOR, b"46uU");
@@ -236,7 +237,8 @@ static SECOND: [Reasons; 3] = {
     let percent = with(percent, 0x04, DIGITS);
     second[PERCENT] = with(with(percent, 0x08, b"0123456789acefACEF"), 0x10, b"0");
     second[BACKSLASH] = with(second[BACKSLASH], 0x02, b"0{");
-    let ampersand = with(with(second[AMPERSAND], 0x02, b"le"), 0x04, b"osm");
+    let ampersand = with([SEPARATOR | DOUBLED; 256], 0x01, b"0123456789xX");
+    let ampersand = with(with(ampersand, 0x02, b"le"), 0x04, b"osm");
     second[AMPERSAND] = with(with(ampersand, 0x08, b"q"), 0x10, b"nu");
     second
 };

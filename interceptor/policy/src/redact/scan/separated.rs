@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::escape::{Decoded, HEX, Reading};
+use super::escape::{Decoded, HEX, Reading, WORD};
 use super::find::Match;
 use super::pattern::Encoding;
 use super::run::{LONGEST_SEPARATOR, is_separator};
@@ -111,19 +111,32 @@ impl Scanner {
             high = low;
             few -= 1;
         }
-        loop {
-            match text.get(at) {
-                Some(b'0') if matches!(text.get(at + 1), Some(b'x' | b'X')) => at += 2,
-                Some(digit) if HEX[usize::from(*digit)] < 16 => {
-                    at += 1;
-                    if digits.push(self, *digit) {
-                        return Walked::Sample(at);
-                    }
+        while let Some(byte) = text.get(at) {
+            // Digits without separators, of which a text can have the most.
+            if digits.left >= WORD
+                && let Some([eight @ .., next]) = text[at..].first_chunk::<9>()
+                && eight.iter().fold(0, |any, byte| any | HEX[usize::from(*byte)]) < 16
+                && !matches!(next, b'x' | b'X')
+            {
+                at += WORD;
+                if digits.push_word(self, *eight) {
+                    return Walked::Sample(at);
                 }
-                Some(other) if self.classes.is_among(*other) => at += 1,
-                _ => return Walked::Nothing(at),
+            } else if HEX[usize::from(*byte)] < 16 {
+                at += 1;
+                let prefix = *byte == b'0' && matches!(text.get(at), Some(b'x' | b'X'));
+                if prefix {
+                    at += 1;
+                } else if digits.push(self, *byte) {
+                    return Walked::Sample(at);
+                }
+            } else if self.classes.is_among(*byte) {
+                at += 1;
+            } else {
+                break;
             }
         }
+        Walked::Nothing(at)
     }
 
     /// Extracts the hexadecimal digits alone.
@@ -168,12 +181,26 @@ impl Digits {
 
     /// Takes the next digit. Returns whether the last ones are a sample of a key; any stretch of
     /// the digits of a key that the samples are taken from contains digits compared.
+    #[inline]
     fn push(&mut self, scanner: &Scanner, digit: u8) -> bool {
         self.last = self.last >> 8 | u64::from(digit) << 56;
         self.left -= 1;
-        if self.left > 0 {
-            return false;
+        self.left == 0 && self.are_a_sample(scanner)
+    }
+
+    /// Takes the next eight, if as many are left. They are compared early rather than late.
+    #[inline]
+    fn push_word(&mut self, scanner: &Scanner, word: [u8; WORD]) -> bool {
+        self.last = u64::from_le_bytes(word);
+        if self.left < 2 * WORD {
+            return self.are_a_sample(scanner);
         }
+        self.left -= WORD;
+        false
+    }
+
+    #[inline(never)]
+    fn are_a_sample(&mut self, scanner: &Scanner) -> bool {
         self.left = scanner.grams.stretch() - scanner.grams.width() + 1;
         let last = self.last.to_le_bytes();
         scanner.is_sample(&last[last.len() - scanner.grams.width()..])
