@@ -436,3 +436,42 @@ fn p8_a_process_in_a_sandbox_a_container_or_without_a_way_to_gain_rights_is_refu
         daemon.finish();
     });
 }
+
+#[test]
+fn p8_a_users_ps_and_ctl_reach_own_runs_only_and_change_no_policy() {
+    Lab::test(|lab| {
+        let (account, other) = (Account::new(lab.directory()), Account::new(lab.directory()));
+        other.join(&account);
+        let daemon = daemon(lab, &account);
+        let options = ["--allow", "a.test", "--name", "mine", "--", "sh", "-c"];
+        let all = [&options[..], &["echo ready; exec sleep 600"]].concat();
+        let mut running = words(&account, &daemon.members(), &all);
+        let mut running = Hostile(running.stdout(Stdio::piped()).spawn().unwrap());
+        running.0.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+        let program = binary("interceptor");
+        let type_ = |who: &Account, words: &str| {
+            let output = who.run(&format!("{} {words} 2>&1", program.display()), &[]);
+            text(&output.stdout)
+        };
+        let listed: Value = serde_json::from_str(&type_(&account, "ps --json")).unwrap();
+        assert_eq!(listed[0]["id"], "mine", "{listed}");
+        assert_eq!(listed[0]["user"], account.name(), "{listed}");
+        assert!(type_(&account, "ctl policy get mine").contains("a.test"));
+        account.file("wider.json", r#"{ "network": { "allow": ["10.0.0.0/8"] } }"#);
+        let put = type_(&account, "ctl policy put mine wider.json");
+        assert!(put.contains("settled when it starts"), "{put}");
+        assert!(!type_(&account, "ctl policy get mine").contains("10.0.0.0"));
+
+        assert_eq!(type_(&other, "ps"), "no runs\n");
+        for words in ["ctl policy get mine", "ctl audit mine", "ctl policy put mine /dev/null"] {
+            let said = type_(&other, words);
+            assert!(!said.contains("a.test") && !said.is_empty(), "{words}: {said}");
+        }
+        let socket = account.run("echo ~/.local/state/interceptor/control/mine*", &[]);
+        let socket = out(&socket);
+        let said = type_(&other, &format!("ctl --control {} policy get mine", socket.trim()));
+        assert!(said.contains("ermission denied"), "{said}");
+        assert!(running.0.try_wait().unwrap().is_none(), "it runs");
+        daemon.finish();
+    });
+}
