@@ -300,11 +300,11 @@ fn the_limits_of_a_new_policy_hold_at_once() {
         let waits = tokio::time::timeout(Duration::from_millis(300), second.as_mut()).await;
         assert!(waits.is_err(), "the second of one connection was served");
         let (more, keys) = inprocess::rules(&policy(&lab, json!({ "connections": 2 })));
-        served.serving.sandbox().replace(more, keys);
+        served.serving.sandbox().replace(more, keys).unwrap();
         let second = tokio::time::timeout(Duration::from_secs(10), second).await;
         let second = second.expect("there are two places now").unwrap();
         let (fewer, keys) = inprocess::rules(&policy(&lab, json!({ "connections": 1 })));
-        served.serving.sandbox().replace(fewer, keys);
+        served.serving.sandbox().replace(fewer, keys).unwrap();
         drop(second);
         tokio::time::sleep(Duration::from_millis(200)).await;
         let third = tokio::time::timeout(Duration::from_millis(300), connect()).await;
