@@ -144,16 +144,13 @@ fn undo(text: &[u8], reading: Reading, out: &mut Vec<u8>) {
             && !matches!(word[1], b'%' | b'\\' | b'&')
         {
             into[end..end + WORD].copy_from_slice(word);
-            let plain = next_in(*word);
-            if plain < WORD {
-                end += plain;
-                at += plain;
-            } else {
-                let plain = next_escape(&text[at..]).unwrap_or(text.len() - at);
+            let mut plain = next_in(*word);
+            if plain == WORD {
+                plain = next_escape(&text[at..]).unwrap_or(text.len() - at);
                 into[end..end + plain].copy_from_slice(&text[at..at + plain]);
-                end += plain;
-                at += plain;
             }
+            end += plain;
+            at += plain;
         } else {
             into[end] = *byte;
             end += 1;
