@@ -410,7 +410,7 @@ fn p8_a_process_in_a_sandbox_a_container_or_without_a_way_to_gain_rights_is_refu
             assert_eq!(out(&inside), "status 125\n", "{}", text(&inside.stderr));
         }
         let knock = "import socket, sys\ns = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
-                     print(s.recv(1000).decode('latin1'))";
+                     print(s.makefile('rb').read().decode('latin1'))";
         for (before, why) in [
             (&["setpriv", "--no-new-privs"][..], "no_new_privs"),
             (&["unshare", "-U"], "its user namespace"),
