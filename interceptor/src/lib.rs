@@ -55,5 +55,6 @@ pub(crate) mod takeover;
 pub(crate) mod tls;
 pub(crate) mod tunnel;
 pub mod upstream;
+pub(crate) mod webhook;
 mod words;
 mod wrapped;

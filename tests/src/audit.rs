@@ -29,6 +29,12 @@ pub struct Record {
     pub rule: Option<String>,
     /// The credential that was injected or concerned.
     pub credential: Option<String>,
+    /// The lease that permitted it.
+    #[serde(default)]
+    pub lease: Option<String>,
+    /// Who decided a question.
+    #[serde(default)]
+    pub by: Option<String>,
     /// The host that was judged.
     pub host: Option<String>,
     /// The address.

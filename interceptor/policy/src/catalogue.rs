@@ -4,7 +4,7 @@
 //! machine's package managers before compiling.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 
@@ -63,9 +63,10 @@ pub struct Profile {
 /// The services and profiles that policies may name.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    services: BTreeMap<String, Service>,
-    profiles: BTreeMap<String, Profile>,
-    groups: BTreeMap<String, Vec<String>>,
+    // Shared, since every policy keeps what it was compiled against.
+    services: Arc<BTreeMap<String, Service>>,
+    profiles: Arc<BTreeMap<String, Profile>>,
+    groups: Arc<BTreeMap<String, Vec<String>>>,
 }
 
 /// Why catalogue data cannot be used.
@@ -132,13 +133,14 @@ impl Catalogue {
     pub fn from_json(services: &str, profiles: &str) -> Result<Catalogue, CatalogueError> {
         let file: ServicesFile = serde_json::from_str(services)?;
         let mut catalogue = Catalogue {
-            services: BTreeMap::new(),
-            profiles: BTreeMap::new(),
-            groups: BTreeMap::new(),
+            services: Arc::default(),
+            profiles: Arc::default(),
+            groups: Arc::default(),
         };
+        let services = Arc::make_mut(&mut catalogue.services);
         for entry in file.services {
             let service = entry.check()?;
-            catalogue.services.insert(service.name.clone(), service);
+            services.insert(service.name.clone(), service);
         }
         catalogue.add_profiles(profiles)?;
         Ok(catalogue)
@@ -157,14 +159,14 @@ impl Catalogue {
                     message: error.to_string(),
                 })?;
             }
-            self.profiles.insert(name, profile);
+            Arc::make_mut(&mut self.profiles).insert(name, profile);
         }
         Ok(())
     }
 
     /// Sets the hosts (network rules) of a group.
     pub fn set_group(&mut self, name: &str, rules: Vec<String>) {
-        self.groups.insert(name.to_owned(), rules);
+        Arc::make_mut(&mut self.groups).insert(name.to_owned(), rules);
     }
 
     /// The services, by name.

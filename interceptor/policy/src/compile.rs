@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Policy;
+use super::ask::Ask;
 use super::catalogue::{Catalogue, Profile, Service};
 use super::credential::{Credential, CredentialHost, Form, PlaceholderShape};
 use super::decision::{CredentialId, Rule};
@@ -51,6 +52,7 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
     }
     let limits = document.limits.limits();
     let way_out = document.upstream.as_ref().map(way_out).unwrap_or_default();
+    let ask = document.ask.as_ref().map(Ask::new);
     drop(governed);
     let strips = credentials.iter().map(|_| std::sync::OnceLock::new()).collect();
     let names = by_name(&credentials);
@@ -67,6 +69,8 @@ pub(super) fn compile(document: &Document, catalogue: &Catalogue) -> (Policy, Ve
         strips,
         limits,
         way_out,
+        ask,
+        written: None,
     };
     (policy, compiler.errors)
 }
@@ -283,6 +287,7 @@ fn compile_endpoints(written: &CredentialDocument) -> Endpoints {
             rules.push(EndpointRule {
                 methods: Arc::clone(&methods),
                 pattern: path.value.clone(),
+                ask: endpoint.ask,
                 rule: Arc::new(Rule {
                     text: format!("{listed} {}", path.text),
                     pointer: path.pointer.clone(),

@@ -243,6 +243,13 @@ impl Policy {
         let rule = match &self.endpoints[id.0] {
             None => None,
             Some(endpoints) => match endpoints.judge(request.method, &path) {
+                Outcome::Permitted(rule) if rule.ask => {
+                    let text = message::asked(name, request.method, &path, &rule.rule);
+                    return Err(Box::new(Deny {
+                        rule: Some(Arc::clone(&rule.rule)),
+                        ..refuse(text)
+                    }));
+                }
                 Outcome::Permitted(rule) => Some(&rule.rule),
                 outcome => {
                     let nearest = super::nearest::endpoint(request.method, &path, &outcome);
@@ -255,7 +262,7 @@ impl Policy {
             let method = asked.trim_matches([' ', '\t']).to_ascii_uppercase();
             let permitted = judge_method(&method).is_ok()
                 && self.endpoints[id.0].as_ref().is_none_or(|rules| {
-                    matches!(rules.judge(&method, &path), Outcome::Permitted(_))
+                    matches!(rules.judge(&method, &path), Outcome::Permitted(rule) if !rule.ask)
                 });
             if !permitted {
                 // Name the rule that permits the method as sent, so that the record differs from

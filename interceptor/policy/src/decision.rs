@@ -13,6 +13,10 @@ pub enum Reason {
     HostDenied,
     /// No endpoint rule of the credential matches the method and path.
     EndpointDenied,
+    /// A person refused what the policy asks about.
+    ApprovalRefused,
+    /// Nobody answered in time what the policy asks about.
+    ApprovalTimeout,
     /// A placeholder was sent to a host that its credential does not govern.
     CredentialMisuse,
     /// Several credentials govern the host, and the request presents no placeholder or more than
@@ -63,9 +67,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Reason; 24] = [
+    pub const ALL: [Reason; 26] = [
         Reason::HostDenied,
         Reason::EndpointDenied,
+        Reason::ApprovalRefused,
+        Reason::ApprovalTimeout,
         Reason::CredentialMisuse,
         Reason::CredentialAmbiguous,
         Reason::PlaintextDenied,
@@ -95,6 +101,8 @@ impl Reason {
         match self {
             Reason::HostDenied => "host_denied",
             Reason::EndpointDenied => "endpoint_denied",
+            Reason::ApprovalRefused => "approval_refused",
+            Reason::ApprovalTimeout => "approval_timeout",
             Reason::CredentialMisuse => "credential_misuse",
             Reason::CredentialAmbiguous => "credential_ambiguous",
             Reason::PlaintextDenied => "plaintext_denied",
@@ -126,6 +134,8 @@ impl Reason {
         match self {
             Reason::HostDenied
             | Reason::EndpointDenied
+            | Reason::ApprovalRefused
+            | Reason::ApprovalTimeout
             | Reason::CredentialMisuse
             | Reason::CredentialAmbiguous
             | Reason::PlaintextDenied

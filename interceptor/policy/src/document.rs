@@ -46,6 +46,8 @@ pub struct Document {
     /// Credentials by service name or by a name of one's own.
     #[schemars(with = "BTreeMap<String, CredentialDocument>", default)]
     pub credentials_v2: Vec<(String, CredentialDocument)>,
+    /// What is refused for want of a rule is asked of a person; the request waits meanwhile.
+    pub ask: Option<AskDocument>,
     /// Ceilings of the sandbox.
     #[schemars(default)]
     pub limits: LimitsDocument,
@@ -133,9 +135,24 @@ pub struct EndpointDocument {
     /// Prefixes or globs of the path; at least one.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub paths: Vec<Located<PathPattern>>,
+    /// The rule permits only what a person approves.
+    #[schemars(with = "bool", default)]
+    pub ask: bool,
     /// The JSON pointer to the rule.
     #[schemars(skip)]
     pub(super) pointer: String,
+}
+
+/// `ask`.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct AskDocument {
+    /// The hosts that are asked about, as in `network.allow`; any where it is left out.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1))]
+    pub hosts: Option<Vec<Located<NetworkRule>>>,
+    /// Seconds that a request waits for an answer (300).
+    #[schemars(range(min = 1))]
+    pub timeout_seconds: Option<u64>,
 }
 
 /// `limits`.

@@ -18,6 +18,8 @@ pub(super) struct EndpointRule {
     pub(super) methods: Arc<[String]>,
     pub(super) pattern: PathPattern,
     pub(super) rule: Arc<Rule>,
+    /// It permits only what a person approves.
+    pub(super) ask: bool,
     /// The pointer to the `{methods, paths}` object.
     pub(super) pointer: Arc<str>,
 }

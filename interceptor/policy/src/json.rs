@@ -133,6 +133,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Where it ends, as a byte offset in the document.
+    pub(super) fn end(&self) -> usize {
+        self.offset + self.raw.len()
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self.raw.as_bytes().first() {
             Some(b'{') => Kind::Object,

@@ -55,6 +55,7 @@
 
 mod address;
 mod agents;
+mod ask;
 mod base_url;
 mod catalogue;
 mod compile;
@@ -70,6 +71,7 @@ mod host_map;
 mod inject;
 mod json;
 mod jsonc;
+mod jsonc_edit;
 mod learn;
 mod limits;
 mod lint;
@@ -79,11 +81,13 @@ mod network;
 mod network_rule;
 mod not_json;
 mod overlap;
+mod overlay;
 mod own_host;
 mod path;
 mod pattern;
 mod permit;
 mod problem;
+mod proposal;
 mod proxy_url;
 mod read;
 mod recorded;
@@ -93,6 +97,7 @@ mod request;
 mod schema;
 mod strip;
 mod way_out;
+mod written;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -111,23 +116,26 @@ pub use decision::{
     Allow, CredentialId, Decision, Deny, Filter, JudgedPath, NearMiss, Reason, Rule,
 };
 pub use document::{
-    CredentialDocument, Document, EndpointDocument, LimitsDocument, Located, NetworkDocument,
-    Parsed, UpstreamDocument,
+    AskDocument, CredentialDocument, Document, EndpointDocument, LimitsDocument, Located,
+    NetworkDocument, Parsed, UpstreamDocument,
 };
 pub use host::{Authority, Host, HostError, HostName};
 pub use inject::{BasicDocument, InjectDocument};
 pub use json::is_too_deep;
 pub use json::{MAX_BYTES, MAX_DEPTH};
 pub use jsonc::strict_json;
+pub use jsonc_edit::{EditError, edited};
 pub use learn::{Learnt, Observations, Usage, learn};
 pub use limits::Limits;
 pub use network_rule::{NetworkRule, RuleError, Target};
 pub use not_json::{not_json, without_place};
+pub use overlay::{MAX_OPERATIONS, OverlayError, Patch};
 pub use path::{CanonicalPath, PathError};
 pub use pattern::{PathPattern, PatternError};
 pub use permit::Edit;
 pub use problem::Problem;
 pub use problem::{child_pointer, did_you_mean, looks_like_key, nearest_word};
+pub use proposal::Proposal;
 pub use proxy_url::{ProxyUrl, ProxyUrlError};
 pub use recorded::{Recorded, Subject, Traffic, is_synthetic};
 pub use report::{Report, check, check_besides};
@@ -136,9 +144,11 @@ pub use schema::json_schema;
 pub use strip::{Keeps, Strip, is_method_override, query_overrides, resembles_framing};
 pub use way_out::{Direct, NoProxy, Proxy, WayOut, is_localhost};
 
+use ask::Ask;
 use endpoint::Endpoints;
 use governance::Governance;
 use network::{Network, RuleSet};
+use written::Written;
 
 /// A compiled policy: everything one sandbox may do. It is immutable; a change makes a new one.
 #[derive(Clone, Debug)]
@@ -157,6 +167,9 @@ pub struct Policy {
     strips: Vec<OnceLock<Strip>>,
     limits: Limits,
     way_out: WayOut,
+    ask: Option<Ask>,
+    /// The document that it was made from, if that is known.
+    written: Option<Arc<Written>>,
 }
 
 impl Policy {

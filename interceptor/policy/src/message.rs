@@ -185,6 +185,15 @@ pub(super) fn endpoint(
     }
 }
 
+pub(super) fn asked(credential: &str, method: &str, path: &CanonicalPath, rule: &Rule) -> String {
+    format!(
+        "{method} {path} was refused by the endpoint rules of the credential `{credential}`: the \
+         rule `{}` permits only what a person approves; to permit it without asking, put a rule \
+         without \"ask\" before it",
+        rule.text
+    )
+}
+
 pub(super) fn overridden(credential: &str, path: &CanonicalPath) -> String {
     format!(
         "the request for {path} was refused by the endpoint rules of the credential \

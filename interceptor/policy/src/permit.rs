@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::catalogue::Catalogue;
 use super::decision::{Decision, Deny, Reason};
+use super::learn::template;
 use super::message::bracketed;
 use super::nearest::literal_pattern;
 use super::network_rule::NetworkRule;
@@ -33,14 +34,37 @@ enum Step {
     Append { list: String, value: Value },
     /// Sets a member.
     Set { pointer: String, value: Value },
+    /// Inserts a value before one of a list.
+    Insert { pointer: String, value: Value },
     /// Removes a rule from a list.
     Remove { pointer: String, text: String },
+}
+
+/// What an edit is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// To permit, whatever that takes.
+    Permit,
+    /// To answer a question: only what is missing is added, and no more than the request needs.
+    Answer {
+        /// Take the template of the path in place of the path.
+        wider: bool,
+    },
 }
 
 impl Edit {
     /// The edit that permits `subject` where `document` refuses it; `None` if it is permitted, or
     /// nothing permits it.
     pub fn permitting(document: &Value, catalogue: &Catalogue, subject: &Subject) -> Option<Edit> {
+        Edit::aimed(document, catalogue, subject, Aim::Permit)
+    }
+
+    pub(super) fn aimed(
+        document: &Value,
+        catalogue: &Catalogue,
+        subject: &Subject,
+        aim: Aim,
+    ) -> Option<Edit> {
         let mut edited = document.clone();
         let mut steps: Vec<Step> = Vec::new();
         while steps.len() < MOST_STEPS {
@@ -49,7 +73,7 @@ impl Edit {
                 Decision::Allow(_) => return (!steps.is_empty()).then_some(Edit { steps }),
                 Decision::Deny(deny) => deny,
             };
-            let step = step(&policy, &edited, &deny, subject)?;
+            let step = step(&policy, &edited, &deny, subject, aim)?;
             // A step that did not help once does not help again.
             if steps.contains(&step) {
                 return None;
@@ -80,10 +104,48 @@ impl fmt::Display for Edit {
             match step {
                 Step::Append { list, value } => write!(f, "add {value} to {list}")?,
                 Step::Set { pointer, value } => write!(f, "set {pointer} to {value}")?,
+                Step::Insert { pointer, value } => write!(f, "add {value} before {pointer}")?,
                 Step::Remove { pointer, text } => write!(f, "remove \"{text}\" at {pointer}")?,
             }
         }
         Ok(())
+    }
+}
+
+impl Edit {
+    /// The edit as operations of a JSON Patch (RFC 6902) on `document`.
+    pub(super) fn operations(&self, document: &Value) -> Option<Vec<Value>> {
+        let mut edited = document.clone();
+        let mut operations = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Append { list, value } => {
+                    missing(&edited, list, &mut operations);
+                    operations
+                        .push(json!({"op": "add", "path": format!("{list}/-"), "value": value}));
+                }
+                Step::Set { pointer, value } | Step::Insert { pointer, value } => {
+                    operations.push(json!({"op": "add", "path": pointer, "value": value}));
+                }
+                Step::Remove { pointer, .. } => {
+                    operations.push(json!({"op": "remove", "path": pointer}));
+                }
+            }
+            step.apply(&mut edited)?;
+        }
+        Some(operations)
+    }
+}
+
+/// Operations that make the list at a pointer, and the objects on the way to it.
+fn missing(document: &Value, list: &str, operations: &mut Vec<Value>) {
+    let ends = list.match_indices('/').map(|(at, _)| at).skip(1).chain([list.len()]);
+    for end in ends {
+        let pointer = &list[..end];
+        if document.pointer(pointer).is_none_or(Value::is_null) {
+            let value = if end == list.len() { json!([]) } else { json!({}) };
+            operations.push(json!({"op": "add", "path": pointer, "value": value}));
+        }
     }
 }
 
@@ -94,6 +156,12 @@ impl Step {
 
     fn apply(&self, document: &mut Value) -> Option<()> {
         match self {
+            Step::Insert { pointer, value } => {
+                let (list, index) = pointer.rsplit_once('/')?;
+                let list = document.pointer_mut(list)?.as_array_mut()?;
+                let index = index.parse().ok().filter(|index| *index <= list.len())?;
+                list.insert(index, value.clone());
+            }
             Step::Append { list, value } => {
                 let list = made(document, list, || Value::Array(Vec::new()))?;
                 list.as_array_mut()?.push(value.clone());
@@ -138,10 +206,22 @@ fn made<'a>(
 }
 
 /// The step that answers a refusal.
-fn step(policy: &Policy, document: &Value, deny: &Deny, subject: &Subject) -> Option<Step> {
+fn step(
+    policy: &Policy,
+    document: &Value,
+    deny: &Deny,
+    subject: &Subject,
+    aim: Aim,
+) -> Option<Step> {
     match deny.reason {
-        Reason::HostDenied => host(policy, document, deny, subject),
-        Reason::EndpointDenied => endpoint(policy, document, deny, subject),
+        Reason::HostDenied if aim == Aim::Permit => host(policy, document, deny, subject),
+        Reason::HostDenied => {
+            let is_unlisted = policy.is_unlisted(&subject.host, subject.port);
+            let rule = bracketed(&subject.host, subject.port);
+            is_unlisted.then(|| Step::append("/network/allow", rule)).flatten()
+        }
+        Reason::EndpointDenied => endpoint(policy, document, deny, subject, aim),
+        _ if aim != Aim::Permit => None,
         Reason::PlaintextDenied => {
             let pointer = format!("{}/allow_plaintext", credential(policy, deny)?);
             Some(Step::Set { pointer, value: true.into() })
@@ -184,25 +264,52 @@ fn host(policy: &Policy, document: &Value, deny: &Deny, subject: &Subject) -> Op
     }
 }
 
-fn endpoint(policy: &Policy, document: &Value, deny: &Deny, subject: &Subject) -> Option<Step> {
+fn endpoint(
+    policy: &Policy,
+    document: &Value,
+    deny: &Deny,
+    subject: &Subject,
+    aim: Aim,
+) -> Option<Step> {
     // Rules are in upper case, and methods are compared as sent.
     if subject.method != subject.method.to_ascii_uppercase() {
         return None;
     }
-    let path = literal_pattern(&CanonicalPath::parse(&subject.path).ok()?);
+    let path = CanonicalPath::parse(&subject.path).ok()?;
+    let path = match aim {
+        Aim::Answer { wider: true } => template::of(&path),
+        // As a pattern `/` is every path.
+        Aim::Answer { .. } if path.as_str() == "/" => "/**/".to_owned(),
+        _ => literal_pattern(&path),
+    };
     let rule = || json!({ "methods": [subject.method], "paths": [path] });
     let endpoints = format!("{}/endpoints", credential(policy, deny)?);
+    if let Some(asks) = &deny.rule {
+        // The rule that asks stays, and one that permits stands before it.
+        let pointer = asks.pointer.rsplit_once("/paths/")?.0.to_owned();
+        let is_asking = document.pointer(&format!("{pointer}/ask")) == Some(&Value::Bool(true));
+        return is_asking.then(|| Step::Insert { pointer, value: rule() });
+    }
     let Some(near) = &deny.nearest else { return Step::append(endpoints, rule()) };
     // From the path of the rule to the rule.
     let nearest = near.rule.pointer.rsplit_once("/paths/")?.0;
+    if document.pointer(&format!("{nearest}/ask")) == Some(&Value::Bool(true)) {
+        return Step::append(endpoints, rule());
+    }
     if near.failed == "method" {
+        // A method more permits it for every path of the rule, which nobody asked for.
+        if aim != Aim::Permit {
+            return Step::append(endpoints, rule());
+        }
         return Step::append(format!("{nearest}/methods"), subject.method.as_str());
     }
     let methods = document.pointer(&format!("{nearest}/methods"))?.as_array()?;
     let upper = |known: &Value| {
         known.as_str().is_some_and(|known| known.eq_ignore_ascii_case(&subject.method))
     };
-    if methods.is_empty() || (methods.len() == 1 && methods.iter().any(upper)) {
+    // A rule for any method would permit more than was asked.
+    let any = methods.is_empty() && aim == Aim::Permit;
+    if any || (methods.len() == 1 && methods.iter().any(upper)) {
         return Step::append(format!("{nearest}/paths"), path);
     }
     Step::append(endpoints, rule())

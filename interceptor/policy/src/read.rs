@@ -13,25 +13,28 @@ use super::jsonc::strict_json;
 use super::network_rule::{NetworkRule, Target};
 use super::problem::{MAX_PROBLEMS, Problem, bound, did_you_mean, looks_like_key};
 
+mod ask;
 mod credential;
 mod endpoint;
 mod upstream;
 
-pub(super) const DOCUMENT: [&str; 8] = [
+pub(super) const DOCUMENT: [&str; 9] = [
     "image",
     "network",
     "network_profile",
     "upstream",
     "credentials",
     "credentials_v2",
+    "ask",
     "limits",
     "$schema",
 ];
 pub(super) const UPSTREAM: [&str; 5] = ["proxy", "proxy_auth", "proxy_resolves", "no_proxy", "ca"];
+pub(super) const ASK: [&str; 2] = ["hosts", "timeout_seconds"];
 pub(super) const NETWORK: [&str; 3] = ["allow", "deny", "passthrough"];
 pub(super) const CREDENTIAL: [&str; 7] =
     ["key", "endpoints", "hosts", "inject", "env", "allow_plaintext", "cookies"];
-pub(super) const ENDPOINT: [&str; 2] = ["methods", "paths"];
+pub(super) const ENDPOINT: [&str; 3] = ["methods", "paths", "ask"];
 pub(super) const INJECT: [&str; 4] = ["header", "format", "basic", "query"];
 pub(super) const LIMITS: [&str; 15] = [
     "connections",
@@ -236,7 +239,7 @@ impl Reader {
     }
 
     fn document(&mut self, root: &Node<'_>, document: &mut Document) {
-        let Some([image, network, profile, upstream, simple, credentials, limits, schema]) =
+        let Some([image, network, profile, upstream, simple, credentials, ask, limits, schema]) =
             self.fields(root, "a policy document", DOCUMENT)
         else {
             return;
@@ -271,6 +274,7 @@ impl Reader {
                 }
             }
         }
+        document.ask = ask.and_then(|node| self.ask(&node));
         if let Some(node) = limits {
             document.limits = self.limits(&node);
         }

@@ -106,9 +106,11 @@ impl Recorded {
         let (is_request, is_raw) =
             (self.kind == "request", self.protocol.as_deref() == Some("tcp"));
         match reason {
-            Reason::HostDenied | Reason::CredentialAmbiguous | Reason::PlaintextDenied => {
-                Some(false)
-            }
+            Reason::HostDenied
+            | Reason::ApprovalRefused
+            | Reason::ApprovalTimeout
+            | Reason::CredentialAmbiguous
+            | Reason::PlaintextDenied => Some(false),
             // Possibly because of a method-override header, or because the key could not be set.
             Reason::EndpointDenied => {
                 let for_rules =

@@ -1,5 +1,7 @@
 //! Every finding about the text of a policy: the output of `interceptor check`.
 
+use std::sync::Arc;
+
 use super::Policy;
 use super::catalogue::Catalogue;
 use super::compile;
@@ -7,6 +9,7 @@ use super::document::Document;
 use super::lint;
 use super::problem::{Problem, bound};
 use super::read::{self, ReadResult};
+use super::written::Written;
 
 /// The outcome of a check.
 #[derive(Clone, Debug)]
@@ -22,7 +25,7 @@ pub struct Report {
 /// Checks the text of a policy file: errors in single fields, contradictions between fields, and
 /// lints. Does not read key sources.
 pub fn check(text: &str, catalogue: &Catalogue) -> Report {
-    report(read::read(text), catalogue, true)
+    report(text, read::read(text), catalogue, None)
 }
 
 /// As [`check`], for a document that shares its outermost object with another reader's fields,
@@ -32,17 +35,27 @@ pub fn check_besides(
     besides: &'static [&'static str],
     catalogue: &Catalogue,
 ) -> Report {
-    report(read::read_besides(text, besides), catalogue, false)
+    report(text, read::read_besides(text, besides), catalogue, Some(besides))
 }
 
-fn report(reading: ReadResult, catalogue: &Catalogue, of_file: bool) -> Report {
+/// `besides` is given for a document that is not a file.
+fn report(
+    text: &str,
+    reading: ReadResult,
+    catalogue: &Catalogue,
+    besides: Option<&[&str]>,
+) -> Report {
+    let of_file = besides.is_none();
     let ReadResult { document, mut errors, mut warnings } = reading;
     let (policy, found) = compile::compile(&document, catalogue);
     // If the document is not an object, there is nothing further to check.
     if !errors.iter().any(|error| error.pointer.is_empty()) {
         errors.extend(found);
     }
-    let policy = errors.is_empty().then_some(policy);
+    let policy = errors.is_empty().then(|| {
+        let written = Written::new(text, besides.unwrap_or_default(), catalogue);
+        Policy { written: written.map(Arc::new), ..policy }
+    });
     if let Some(policy) = &policy {
         warnings.extend(lint::lint(&document, policy, catalogue));
         warnings.extend(of_file.then(|| lint::habits(&document, policy)).into_iter().flatten());

@@ -2,6 +2,7 @@
 //! any.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(super) struct Arrival {
     /// The name it looked up to get that address.
     pub(super) lookup: Option<HostName>,
     pub(super) since: Instant,
+    /// Its socket once more, where requests may wait for a person.
+    pub(super) peer: Option<OwnedFd>,
     /// Its record, in case no request ever arrives.
     pub(super) unasked: Unasked,
 }
@@ -54,7 +57,7 @@ impl Arrival {
             counted: false,
             shown: None,
         };
-        Arrival { sandbox, rules, asked, lookup, since, unasked }
+        Arrival { sandbox, rules, asked, lookup, since, peer: None, unasked }
     }
 
     /// The name looked up, or else the address.

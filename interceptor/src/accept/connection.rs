@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,10 @@ fn attend(arrival: Arrival, stream: TcpStream) -> impl Future<Output = ()> + Sen
 }
 
 /// Finds out how to serve a connection. `None` if it ended.
-async fn find_out(arrival: Arrival, mut stream: TcpStream) -> Option<Rest> {
+async fn find_out(mut arrival: Arrival, mut stream: TcpStream) -> Option<Rest> {
+    if arrival.rules.policy.may_ask() {
+        arrival.peer = stream.as_fd().try_clone_to_owned().ok();
+    }
     if let Decision::Allow(allow) =
         arrival.rules.policy.decide_raw(&arrival.host(), arrival.asked.port())
     {

@@ -77,6 +77,7 @@ pub(super) fn context(
         sandbox: arrival.sandbox,
         identity,
         asked: arrival.asked,
+        peer: arrival.peer,
         protocol,
         notes: None,
         early: Mutex::new(early),

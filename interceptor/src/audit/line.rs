@@ -69,6 +69,9 @@ pub(super) fn append(out: &mut String, clock: &mut Clock, record: &Record) {
     if let Some(credential) = &record.credential {
         text(out, "credential", credential);
     }
+    if let Some(lease) = &record.lease {
+        text(out, "lease", lease);
+    }
     if let Some(host) = &record.host {
         text(out, "host", host);
     }
@@ -87,6 +90,9 @@ pub(super) fn append(out: &mut String, clock: &mut Clock, record: &Record) {
     }
     if let Some(dropped) = record.dropped {
         number(out, "dropped", dropped);
+    }
+    if let Some(by) = &record.by {
+        text(out, "by", by);
     }
     if let Some(message) = &record.message {
         text(out, "message", message);

@@ -19,6 +19,8 @@ pub enum Kind {
     Dns,
     /// An HTTP request.
     Request,
+    /// A question to a person, and its answer.
+    Approval,
     /// An event of the sandbox or the proxy itself: started, stopped, records lost.
     Lifecycle,
 }
@@ -30,6 +32,7 @@ impl Kind {
             Kind::Connection => "connection",
             Kind::Dns => "dns",
             Kind::Request => "request",
+            Kind::Approval => "approval",
             Kind::Lifecycle => "lifecycle",
         }
     }
@@ -136,6 +139,10 @@ pub struct Record {
     pub alert: Option<&'static str>,
     /// How many records were lost, for the event `audit_dropped`.
     pub dropped: Option<u64>,
+    /// The lease that permitted it, or that an approval gave.
+    pub lease: Option<Arc<str>>,
+    /// Who decided: `uid:N`, `page` or `webhook`.
+    pub by: Option<Box<str>>,
     /// Details of an event: for `takeover_begun`, the process that asked for it.
     pub message: Option<Box<str>>,
     /// The line itself, without a line feed, of a record that another process made.
@@ -151,6 +158,23 @@ impl Record {
     /// An event that happened now, e.g. `sandbox_started`.
     pub fn lifecycle(sandbox: &Arc<str>, event: &'static str) -> Record {
         Record { event: Some(event), ..Record::empty(sandbox, RequestId::new(), Kind::Lifecycle) }
+    }
+
+    /// What happened to a question, e.g. `asked`; `id` is the question's.
+    pub(crate) fn approval(sandbox: &Arc<str>, id: RequestId, event: &'static str) -> Record {
+        Record { event: Some(event), ..Record::empty(sandbox, id, Kind::Approval) }
+    }
+
+    /// Sets [`Record::by`].
+    #[must_use]
+    pub(crate) fn by(self, who: &str) -> Record {
+        Record { by: Some(who.into()), ..self }
+    }
+
+    /// Sets [`Record::lease`].
+    #[must_use]
+    pub(crate) fn lease(self, id: &Arc<str>) -> Record {
+        Record { lease: Some(id.clone()), ..self }
     }
 
     /// Sets [`Record::message`].
@@ -204,6 +228,8 @@ impl Record {
             key_echoed: None,
             alert: None,
             dropped: None,
+            lease: None,
+            by: None,
             message: None,
             line: None,
         }

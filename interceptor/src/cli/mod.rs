@@ -47,6 +47,7 @@ pub mod sandbox_init;
 pub mod schema;
 pub mod serve;
 mod serve_config;
+mod serve_webhook;
 pub mod services;
 mod setup;
 mod shown_policy;

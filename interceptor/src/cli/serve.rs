@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{self, notify};
-use super::{Common, discovery, given, members, registries, serve_config, setup};
+use super::{Common, discovery, given, members, registries, serve_config, serve_webhook, setup};
 use crate::audit::{Audit, Record};
 use crate::control::model::ConfiguredSandbox;
 use crate::control::{self, DEFAULT_SOCKET, Scope};
@@ -102,10 +102,11 @@ The configuration:
 const MORE: &str = "\
 Its fields are control, policy, audit, audit_chain, upstream_ca (a list), resolve (a list), \
                     upstream_proxy, readable (a list), successor (a list), adopt, drain, base_urls, \
-                    log_format, trust_dir, group, access, max_sandboxes and sandboxes. Each sandbox \
-                    has a cgroup and, optionally, id, pid, netns, private_network and policy (a \
-                    file, or the name of one in /etc/interceptor/policies; the default policy if \
-                    absent). Relative paths are those of the working directory.
+                    log_format, trust_dir, group, access, max_sandboxes, approvals (a webhook) and \
+                    sandboxes. Each sandbox has a cgroup and, optionally, id, pid, netns, \
+                    private_network and policy (a file, or the name of one in \
+                    /etc/interceptor/policies; the default policy if absent). Relative paths are \
+                    those of the working directory.
 
 It prints one line when it is ready. SIGHUP reloads policies and keys and reopens the audit file. \
                     SIGINT and SIGTERM end it and every sandbox, leaving nothing behind. GET \
@@ -147,6 +148,7 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     if takeover && config.adopt.is_some() {
         bail!("--takeover takes over all sandboxes: remove `adopt` from the configuration");
     }
+    let webhook = serve_webhook::of(config.approvals)?;
     common.base_urls |= config.base_urls;
     common.policy = common.policy.or(config.policy);
     common.audit = common.audit.or(config.audit);
@@ -235,6 +237,9 @@ pub fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let socket = Arc::new(socket);
     let scope = Scope::Daemon { successors };
     let serving = tokio.spawn(control::serve(socket.clone(), fleet.clone(), scope, stop.clone()));
+    if let Some(webhook) = webhook {
+        tokio.spawn(webhook.serve(fleet.clone(), stop.clone()));
+    }
     announce(&common, &path, &fleet)?;
     notify(&format!(
         "READY=1\nMAINPID={}\nSTATUS={} at start",

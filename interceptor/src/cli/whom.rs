@@ -39,6 +39,11 @@ impl Whom {
         })
     }
 
+    /// A run of the user's own.
+    pub(in crate::cli) fn of_run(run: RunSocket) -> Whom {
+        Whom { socket: run.path.clone(), run: Some(run), is_default: false }
+    }
+
     /// The daemon, at the usual place or another.
     pub(in crate::cli) fn daemon(named: Option<PathBuf>) -> Whom {
         let is_default = named.is_none();

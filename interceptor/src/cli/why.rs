@@ -274,6 +274,8 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::ResponseTimeout => "the origin took too long to answer",
         Reason::TunnelIdleTimeout => "the tunnel was silent for too long",
         Reason::TotalTimeout => "the connection reached its maximum age",
+        Reason::ApprovalRefused => "a person was asked, and refused",
+        Reason::ApprovalTimeout => "a person was asked, and nobody answered in time",
     }
 }
 

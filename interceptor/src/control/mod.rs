@@ -5,12 +5,15 @@
 //! key. Only the owner can open the socket, peers are identified by their credentials, and a peer
 //! inside a sandbox is refused (attack P1).
 
+mod approvals;
 #[allow(unused_qualifications, reason = "in the description that is generated from the parameters")]
 mod audit;
 mod bounds;
 pub(crate) mod catalogue;
 mod health;
+mod leases;
 pub(crate) mod model;
+mod model_approvals;
 mod openapi;
 mod params;
 mod peer;
@@ -34,6 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ipc::ControlSocket;
+pub(crate) use approvals::{answer_of, question_text};
 pub(crate) use peer::outside_sandboxes;
 pub(crate) use problem::ApiProblem;
 pub(crate) use process::Process;
@@ -80,6 +84,7 @@ fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
         Scope::Daemon { .. } => OpenApiRouter::new()
             .routes(routes!(sandboxes::create, sandboxes::list))
             .routes(routes!(sandboxes::show, sandboxes::remove))
+            .routes(routes!(policy::reload))
             .routes(routes!(takeover::take_over)),
         Scope::Run => {
             OpenApiRouter::new().routes(routes!(sandboxes::list)).routes(routes!(sandboxes::show))
@@ -88,6 +93,11 @@ fn described(scope: &Scope) -> (Router<Control>, utoipa::openapi::OpenApi) {
     router
         .routes(routes!(policy::replace))
         .routes(routes!(audit::follow))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::follow))
+        .routes(routes!(approvals::decide))
+        .routes(routes!(leases::list, leases::give))
+        .routes(routes!(leases::revoke))
         .routes(routes!(catalogue::profiles))
         .routes(routes!(catalogue::services))
         .routes(routes!(health::alive))

@@ -201,6 +201,8 @@ pub(crate) struct DaemonConfig {
     pub(crate) group: Option<String>,
     /// Which members may use which policies. Default: every member brings policies.
     pub(crate) access: Option<Vec<AccessRule>>,
+    /// Who else is asked what the policies ask.
+    pub(crate) approvals: Option<ApprovalsConfig>,
     /// Sandboxes to start before the daemon reports that it is ready.
     #[serde(default)]
     pub(crate) sandboxes: Vec<ConfiguredSandbox>,
@@ -251,6 +253,54 @@ impl<'de> Deserialize<'de> for OwnPolicies {
             _ => Err(serde::de::Error::custom("must be true, false or \"any-address\"")),
         }
     }
+}
+
+/// `approvals` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApprovalsConfig {
+    /// Where questions are POSTed.
+    pub(crate) webhook: WebhookConfig,
+}
+
+/// A webhook of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhookConfig {
+    /// Its URL.
+    pub(crate) url: String,
+    /// The secret that signs the questions.
+    pub(crate) secret: SecretSource,
+    /// How long it may take to answer (10).
+    pub(crate) timeout_seconds: Option<u64>,
+}
+
+/// Where a secret of the configuration is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "a string, {\"env\": NAME} or {\"file\": PATH}")]
+pub(crate) enum SecretSource {
+    /// Here.
+    Literal(crate::ipc::Secret),
+    /// In a variable of the daemon's environment.
+    Env(SecretVariable),
+    /// In a file; its trailing newline is dropped.
+    File(SecretFile),
+}
+
+/// The variable of a secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretVariable {
+    /// Its name.
+    pub(crate) env: String,
+}
+
+/// The file of a secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretFile {
+    /// Its path.
+    pub(crate) file: PathBuf,
 }
 
 /// A sandbox of the configuration.

@@ -71,3 +71,34 @@ pub(super) async fn replace(
     let member = blocking(move || control.fleet.replace(&id, &text, close, uid)).await??;
     Ok(Json(sandboxes::details(&member)))
 }
+
+/// Reads the sandbox's policy file again, as SIGHUP does for every sandbox. A policy without a file
+/// stays as it is, and so does one whose file is not valid.
+#[utoipa::path(
+    post,
+    path = "/v1/sandboxes/{id}/reload",
+    tag = "sandboxes",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    responses(
+        (status = 200, description = "The policy is as its file says", body = SandboxDetails),
+        (
+            status = 404,
+            description = "There is no such sandbox",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 422,
+            description = "The file is not valid",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+    )
+)]
+pub(super) async fn reload(
+    State(control): State<Control>,
+    Id(id): Id,
+) -> Result<Json<SandboxDetails>, ApiProblem> {
+    let member = blocking(move || control.fleet.reread(&id)).await??;
+    Ok(Json(sandboxes::details(&member)))
+}

@@ -426,6 +426,20 @@ impl Fleet {
         while removals.join_next().await.is_some() {}
     }
 
+    /// Reads the policy file of one sandbox again; nothing, if its policy has none. Blocks.
+    ///
+    /// # Errors
+    /// As [`LoadedPolicy::read`]; nothing has changed then.
+    pub(crate) fn reread(&self, id: &str) -> Result<Arc<Member>, FleetError> {
+        let member = self.get(id)?;
+        if let Source::File(path) = member.summary().source {
+            self.outlive_predecessor(false);
+            member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false)?;
+            tracing::info!(sandbox = %id, file = %path.display(), "policy reloaded");
+        }
+        Ok(member)
+    }
+
     /// Re-reads policy files and key files. Errors are logged and change nothing. A slow sandbox
     /// does not delay the others for long.
     pub(crate) fn reload(self: &Arc<Self>) {

@@ -7,6 +7,7 @@
 //! Most functions wait for processes or the kernel: call them within a tokio runtime, from threads
 //! that may block.
 
+mod approvals;
 mod enforced;
 mod error;
 mod exhausted;
@@ -23,6 +24,7 @@ mod succession;
 mod trust;
 mod watch;
 
+pub(crate) use approvals::{Answer, DecideError, LeaseError, LeaseView, QuestionView, Terms};
 pub(crate) use enforced::{CgroupTarget, Enforced};
 pub(crate) use error::FleetError;
 pub(crate) use feed::{Feed, FeedEvent, FeedView};
@@ -31,5 +33,5 @@ pub(crate) use member::{Member, MemberDescription, RunDescription};
 pub(crate) use pins::Pins;
 pub(crate) use place::{Netns, Visit, check_id};
 pub(crate) use predecessor::Predecessor;
-pub(crate) use rules::{Compiling, GivenPolicies, LoadedPolicy, Source, without_keys};
+pub(crate) use rules::{Compiling, GivenPolicies, LoadedPolicy, Source, hide_keys, without_keys};
 pub(crate) use stale::{Adopt, sweep};

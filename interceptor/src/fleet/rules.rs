@@ -95,11 +95,8 @@ impl LoadedPolicy {
     }
 }
 
-/// The document without its keys. A key in any other field, such as a label, is replaced by its
-/// placeholder.
-pub(crate) fn without_keys(text: &str, besides: &[&str], keyring: &Keyring) -> Value {
-    let Ok(Value::Object(mut document)) = serde_json::from_str(text) else { return Value::Null };
-    besides.iter().for_each(|field| drop(document.remove(*field)));
+/// Replaces the keys of a document with null.
+pub(crate) fn hide_keys(document: &mut Value) {
     let is_source = |key: &Value| key.is_object();
     if let Some(Value::Object(simple)) = document.get_mut("credentials") {
         simple.values_mut().filter(|key| !is_source(key)).for_each(|key| *key = Value::Null);
@@ -116,7 +113,15 @@ pub(crate) fn without_keys(text: &str, besides: &[&str], keyring: &Keyring) -> V
     {
         *auth = Value::Null;
     }
-    let plain = Value::Object(document);
+}
+
+/// The document without its keys. A key in any other field, such as a label, is replaced by its
+/// placeholder.
+pub(crate) fn without_keys(text: &str, besides: &[&str], keyring: &Keyring) -> Value {
+    let Ok(Value::Object(mut document)) = serde_json::from_str(text) else { return Value::Null };
+    besides.iter().for_each(|field| drop(document.remove(*field)));
+    let mut plain = Value::Object(document);
+    hide_keys(&mut plain);
     match keyring.redactor() {
         Ok(None) => plain,
         Ok(Some(redactor)) => match redactor.text(plain.to_string().as_bytes()) {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -62,6 +63,9 @@ pub(crate) struct Context {
     pub identity: Identity,
     /// The address the sandbox connected to.
     pub asked: SocketAddr,
+    /// Its socket once more, where requests may wait for a person: the end of a client that has
+    /// sent a body can be seen without reading it.
+    pub peer: Option<OwnedFd>,
     /// HTTP/1.1 or HTTP/2.
     pub protocol: Protocol,
     /// Notes from the HTTP/1.1 filter.

@@ -45,6 +45,24 @@ pub(crate) struct Judged {
     pub allow: Allow,
     /// Where the request has placeholders.
     pub presented: Presented,
+    /// The lease without which the request would be refused.
+    pub lease: Option<Lent>,
+}
+
+/// A lease that permits a request.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The policy over which it is laid.
+    pub base: Arc<Policy>,
+}
+
+impl Judged {
+    /// The policy that is in force, whatever a lease adds to it.
+    pub(super) fn in_force(&self) -> &Arc<Policy> {
+        self.lease.as_ref().map_or(&self.rules.policy, |lent| &lent.base)
+    }
 }
 
 /// A judged request.

@@ -8,8 +8,8 @@ use http::header::HeaderMap;
 use http::request::Parts;
 use http::{Method, Uri, Version};
 use interceptor_policy::{
-    CredentialId, Decision, Deny, Host, Limits, Policy, Reason, Request, Scheme,
-    is_method_override, query_overrides, resembles_framing,
+    CanonicalPath, CredentialId, Decision, Deny, Host, Limits, Policy, Reason, Request, Scheme,
+    Subject, Traffic, is_method_override, query_overrides, resembles_framing,
 };
 use smallvec::SmallVec;
 
@@ -66,9 +66,51 @@ pub(super) fn judge(
         presented: &meant(&presented.credentials, &to),
     });
     match decision {
-        Decision::Allow(allow) => Ok(Judged { rules, to, allow, presented }),
+        Decision::Allow(allow) => Ok(Judged { rules, to, allow, presented, lease: None }),
         Decision::Deny(deny) => Err(Denied::to(deny, &rules, to)),
     }
+}
+
+/// What a refused request asks of a person, if the policy asks about it.
+pub(super) fn asked(
+    rules: &Arc<Rules>,
+    identity: &Identity,
+    parts: &Parts,
+    deny: &Deny,
+) -> Option<Subject> {
+    let host = host(rules, identity, parts).ok()?;
+    let to = destination(rules, identity, host, &parts.uri).ok()?;
+    let uri = to.uri(parts);
+    let presented = rules.keyring.presented(&parts.headers, uri.query());
+    let presented = meant(&presented.credentials, &to);
+    let overrides: Vec<Cow<'_, str>> = overrides(parts).collect();
+    let overrides: Vec<&str> = overrides.iter().map(AsRef::as_ref).collect();
+    let request = Request {
+        scheme: to.scheme,
+        host: &to.host,
+        port: to.port,
+        method: parts.method.as_str(),
+        path: uri.path(),
+        overrides: &overrides,
+        presented: &presented,
+    };
+    if !rules.policy.asks(&request, deny) {
+        return None;
+    }
+    // What a person reads is the path that would be forwarded.
+    let path = CanonicalPath::parse(uri.path()).map(|path| path.as_str().to_owned());
+    let used = presented.first().copied().or(deny.credential);
+    Some(Subject {
+        traffic: Traffic::Request,
+        method: parts.method.as_str().to_owned(),
+        path: path.unwrap_or_else(|_| uri.path().to_owned()),
+        is_https: to.scheme == Scheme::Https,
+        credential: used.map(|id| rules.policy.credential(id).name.clone()),
+        misused: false,
+        address: None,
+        port: to.port,
+        host: to.host,
+    })
 }
 
 /// The host of the request.

@@ -21,6 +21,7 @@
 
 pub(crate) mod activity;
 mod address;
+mod admitted;
 mod aside;
 pub(crate) mod authority;
 pub(crate) mod base_url;
@@ -33,7 +34,8 @@ pub(crate) mod exchange;
 mod flight;
 mod forward;
 mod frames;
-pub(crate) mod inject;
+pub(crate) mod hold;
+mod inject;
 mod judge;
 mod linger;
 mod offers;

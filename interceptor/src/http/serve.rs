@@ -7,23 +7,19 @@ use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use interceptor_policy::Reason;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::admitted::{crowded, note, until_cut};
 use super::body::Download;
 use super::context::{Context, count};
 use super::exchange::Exchange;
 use super::flight::{Flight, Judged};
-use super::forward::forward;
-use super::judge::{judge, later, stand_in};
+use super::hold::{self, Held};
+use super::judge::{judge, stand_in};
 use super::offers::asks_for_upgrade;
-use super::refuse::deny::refusal;
-use super::refuse::{Denied, cut_off, refuse, too_old};
+use super::refuse::{Denied, refuse};
 use super::strict::Upgrade;
 use crate::audit::Protocol;
-use crate::words;
 
 /// Serves one request, from its head to its recorded response.
 pub(super) async fn handle(
@@ -53,6 +49,10 @@ async fn answered(
         Ok(judged) => {
             let flight = Box::new(Flight { context: &context, parts, judged, exchange });
             until_cut(flight, body, upgrade).await
+        }
+        Err(denied) if hold::may_pass(&context, &denied) => {
+            let held = Held { context: &context, parts, exchange };
+            Box::pin(held.served(denied, body, upgrade)).await
         }
         Err(denied) => {
             let response = Box::pin(refuse(&context, parts, body, denied, exchange)).await;
@@ -92,56 +92,7 @@ fn admit(context: &Context, parts: &Parts, exchange: &mut Exchange) -> Result<Ju
             exchange.hold(place);
             Ok(judged)
         }
-        None => {
-            let most = judged.rules.policy.limits().requests;
-            let message = format!(
-                "this sandbox has reached its limit of {} in progress; wait for one to end, or \
-                 raise limits.requests",
-                words::count(most, "request")
-            );
-            let deny = refusal(Reason::LimitExceeded, message);
-            Err(Denied::to(deny, &judged.rules, judged.to).passing(true))
-        }
-    }
-}
-
-/// Records what was judged.
-fn note(judged: &Judged, parts: &Parts, exchange: &mut Exchange) {
-    let Judged { rules, to, allow, .. } = judged;
-    exchange.allow(allow);
-    exchange.note(|record| {
-        record.host = Some(to.host.shared());
-        if to.based.is_some() {
-            record.port = Some(to.port);
-        }
-        let path = allow.path.text(to.uri(parts).path());
-        if record.path.as_deref() != Some(path) {
-            record.path = Some(path.into());
-        }
-        record.credential = allow.credential.map(|id| rules.policy.shared_name(id));
-    });
-}
-
-/// Forwards a request, unless a new policy that does not permit it cuts it off.
-async fn until_cut(
-    mut flight: Box<Flight<'_>>,
-    body: Incoming,
-    upgrade: Option<OnUpgrade>,
-) -> Response<Download> {
-    let later = later(&flight.parts, &flight.judged);
-    let live = &flight.context.sandbox.live;
-    let alive = live.enter(&flight.judged.rules.policy, CancellationToken::new(), later);
-    let cut = alive.cut();
-    flight.exchange.enter(alive);
-    let (version, id) = (flight.parts.version, flight.exchange.id());
-    let activity = &flight.context.activity;
-    // Boxed, so that it is copied once: what awaits this holds, and moves, all that it awaits.
-    let forwarded = Box::pin(forward(flight, body, upgrade));
-    tokio::select! {
-        response = forwarded => response,
-        // Dropping it drops its exchange, which is recorded as it stands.
-        () = cut.token().cancelled() => cut_off(version, id),
-        () = activity.aged() => too_old(version, id),
+        None => Err(Denied::to(crowded(&judged.rules), &judged.rules, judged.to).passing(true)),
     }
 }
 

@@ -12,6 +12,7 @@ use interceptor_policy::Policy;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::asking::HandedLease;
 use super::budget::Budget;
 use super::sandbox::Durable;
 use super::{Accept, ProxyError, Runtime, Sandbox, Serving};
@@ -43,6 +44,9 @@ pub struct HandedNames {
     pub(crate) names: Vec<(String, u64)>,
     /// Bytes sent to each host.
     pub(crate) sent: Vec<(String, u64)>,
+    /// Leases, with the uses that are left.
+    #[serde(default)]
+    pub(crate) leases: Vec<HandedLease>,
 }
 
 impl HandedNames {
@@ -50,6 +54,7 @@ impl HandedNames {
     pub(crate) fn extend(&mut self, later: HandedNames) {
         self.names.extend(later.names);
         self.sent.extend(later.sent);
+        self.leases.extend(later.leases);
     }
 }
 
@@ -67,13 +72,15 @@ impl Serving {
         }
     }
 
-    /// The current names and byte counts; final after [`Self::pause`].
+    /// The current names, byte counts and leases; final after [`Self::pause`]. No use of a lease is
+    /// taken here any more.
     pub fn hand_over_names(&self) -> HandedNames {
         let sandbox = self.sandbox();
         let milliseconds = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let names =
             sandbox.names.snapshot().into_iter().map(|(name, age)| (name, milliseconds(age)));
-        HandedNames { names: names.collect(), sent: sandbox.budget.snapshot() }
+        let leases = sandbox.asking.hand_over();
+        HandedNames { names: names.collect(), sent: sandbox.budget.snapshot(), leases }
     }
 }
 
@@ -111,7 +118,8 @@ impl HandedSandbox {
         let rows =
             names.names.into_iter().map(|(name, age)| (name, Duration::from_millis(age))).collect();
         let names_table = Names::restore(rows).ok_or_else(|| misfit("table of names"))?;
-        let kept = Durable { ca, names: names_table, budget: Budget::restore(names.sent) };
+        let (budget, leases) = (Budget::restore(names.sent), names.leases);
+        let kept = Durable { ca, names: names_table, budget, leases };
         Sandbox::with(runtime, id, policy, keyring, kept)
     }
 }

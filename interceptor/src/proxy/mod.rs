@@ -1,6 +1,8 @@
 //! One sandbox in user space: everything between its listeners and its origins, owned and dropped
 //! together.
 
+mod approvals;
+pub(crate) mod asking;
 pub(crate) mod budget;
 pub(crate) mod echoes;
 mod handed;

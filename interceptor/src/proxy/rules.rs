@@ -1,4 +1,4 @@
-//! What requests are judged by.
+//! What the requests of a sandbox are judged by: its policy with its keys.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ pub struct Rules {
     /// Its real keys and their placeholders.
     pub keyring: Arc<Keyring>,
     /// How origins are reached.
-    pub(crate) road: Road,
+    pub(crate) road: Arc<Road>,
     /// The roots that the operator and the policy name, PEM.
     pub(crate) given_roots: Arc<str>,
     pub(crate) generation: Generation,
     /// Redacts the keys from the log while this value exists: while in force, and for requests that
     /// began under it.
-    _kept_out: Option<KeptOut>,
+    kept_out: Option<Arc<KeptOut>>,
 }
 
 impl Rules {
@@ -42,13 +42,25 @@ impl Rules {
         let generation = Generation::next();
         let keyring = Arc::new(keyring);
         let (road, given_roots) = road::of(runtime, &keyring)?;
-        let kept_out = logging::keep_out(&keyring);
-        let policy = Arc::new(policy);
-        Ok(Rules { policy, keyring, road, given_roots, generation, _kept_out: kept_out })
+        let kept_out = logging::keep_out(&keyring).map(Arc::new);
+        let (policy, road) = (Arc::new(policy), Arc::new(road));
+        Ok(Rules { policy, keyring, road, given_roots, generation, kept_out })
     }
 
     /// By what connections are judged, and the road that they take.
     pub(crate) fn terms(&self) -> Terms<'_> {
         Terms { policy: &self.policy, road: &self.road }
+    }
+
+    /// The same rules with another policy, whose credentials are the same.
+    pub(crate) fn overlaid(&self, policy: Policy) -> Rules {
+        Rules {
+            policy: Arc::new(policy),
+            keyring: self.keyring.clone(),
+            road: self.road.clone(),
+            given_roots: self.given_roots.clone(),
+            generation: self.generation,
+            kept_out: self.kept_out.clone(),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Builder;
 
+use super::asking::feed::ApprovalFeed;
 use super::tidy::Tidy;
 use crate::audit::Audit;
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub struct Runtime {
     pub(crate) audit: Audit,
     metrics: Metrics,
     pub(crate) tidy: Arc<Tidy>,
+    /// What is asked of people, for listeners.
+    pub(crate) approvals: ApprovalFeed,
 }
 
 impl Runtime {
@@ -50,6 +53,7 @@ impl Runtime {
             metrics: Metrics::new(options.audit.clone()),
             audit: options.audit,
             tidy: Arc::default(),
+            approvals: ApprovalFeed::new(),
         }))
     }
 

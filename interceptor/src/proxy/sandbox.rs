@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::asking::{Desk, HandedLease};
 use super::budget::Budget;
 use super::echoes::Echoes;
 use super::live::Live;
@@ -54,11 +55,13 @@ pub(super) struct Durable {
     pub(super) ca: Ca,
     pub(super) names: Names,
     pub(super) budget: Budget,
+    pub(super) leases: Vec<HandedLease>,
 }
 
 impl Durable {
     fn new(id: &str) -> Result<Self, TlsError> {
-        Ok(Durable { ca: Ca::new(id)?, names: Names::new(), budget: Budget::default() })
+        let leases = Vec::new();
+        Ok(Durable { ca: Ca::new(id)?, names: Names::new(), budget: Budget::default(), leases })
     }
 }
 
@@ -85,6 +88,8 @@ pub struct Sandbox {
     pub(crate) heads: Arc<Semaphore>,
     /// What was sent to each host.
     pub(crate) budget: Budget,
+    /// What a person is asked, and the leases.
+    pub(crate) asking: Arc<Desk>,
     /// Open connections.
     pub(crate) live: Arc<Live>,
     /// Responses that contained a key.
@@ -139,6 +144,9 @@ impl Sandbox {
         let connections = Quota::new(limits.connections);
         let requests = Quota::new(limits.requests);
         let rules = Arc::new(ArcSwap::new(rules));
+        let asking = Desk::new(id.clone(), runtime.audit.clone(), runtime.approvals.clone());
+        let restored = asking.restore(kept.leases, &rules.load());
+        restored.ok_or(ProxyError::Handed { what: "lease" })?;
         let names = Arc::new(kept.names);
         let refusals = Arc::new(Pace::new());
         let dns = DnsServer::new(DnsOptions {
@@ -165,6 +173,7 @@ impl Sandbox {
             requests,
             heads: Arc::new(Semaphore::new(MOST_UNFINISHED_HEADS)),
             budget: kept.budget,
+            asking: Arc::new(asking),
             live: Arc::default(),
             echoes: Arc::default(),
             refusals,
@@ -220,7 +229,9 @@ impl Sandbox {
         self.certificates.set_rate(limits.mints_per_second, limits.mints_burst);
         register(&self.audit, &self.id, limits, &self.metrics);
         let generation = rules.generation;
-        self.rules.store(rules);
+        self.asking.prepare(&rules);
+        self.rules.store(rules.clone());
+        self.asking.rules_changed(&rules);
         self.live.relax();
         self.pool.renew(generation);
     }

@@ -115,6 +115,7 @@ impl Serving {
     pub fn resume(&mut self) -> io::Result<()> {
         self.pause = CancellationToken::new();
         self.acceptors = TaskTracker::new();
+        self.sandbox.asking.resume();
         let token: Arc<str> = self.listeners.self_test_token.as_str().into();
         for listener in
             [Some(&self.listeners.tcp4), self.listeners.tcp6.as_ref()].into_iter().flatten()

@@ -19,6 +19,8 @@ use crate::sandbox::handover::Channel;
 const NO_KEY: &str = "handed-over-beside-it";
 /// Names per message; even the longest names then stay within the message limit.
 const AT_ONCE: usize = 8192;
+/// Leases per message, each with a patch of some kilobytes at most.
+const LEASES_AT_ONCE: usize = 4;
 
 /// Hands everything over to the peer, then makes this daemon end: it gets SIGTERM, and
 /// [`ControlSocket::is_handed`] says why. Blocks. On error everything continues as before.
@@ -238,11 +240,13 @@ impl HandedNames {
     /// Splits it into parts of at most `most` entries.
     fn parts(self, most: usize) -> Vec<HandedNames> {
         let (mut names, mut sent) = (self.names.into_iter(), self.sent.into_iter());
+        let mut leases = self.leases.into_iter();
         let mut parts = Vec::new();
-        while names.len() + sent.len() > 0 {
+        while names.len() + sent.len() + leases.len() > 0 {
             parts.push(HandedNames {
                 names: names.by_ref().take(most).collect(),
                 sent: sent.by_ref().take(most).collect(),
+                leases: leases.by_ref().take(LEASES_AT_ONCE).collect(),
             });
         }
         parts
@@ -271,7 +275,9 @@ mod tests {
     #[test]
     fn names_are_told_in_parts_and_in_order() {
         let names = (0..10).map(|n| (format!("n{n}.example"), n)).collect();
-        let parts = HandedNames { names, sent: vec![("a.example".into(), 7)] }.parts(4);
+        let parts =
+            HandedNames { names, sent: vec![("a.example".into(), 7)], ..HandedNames::default() }
+                .parts(4);
         assert_eq!(parts.iter().map(|part| part.names.len()).collect::<Vec<_>>(), [4, 4, 2]);
         assert_eq!(parts[0].sent.len(), 1);
         assert_eq!(parts[2].names[1].0, "n9.example");

@@ -42,7 +42,7 @@ pub(crate) use take::{connect, take};
 /// The protocol name in the HTTP upgrade.
 pub(crate) const PROTOCOL: &str = "interceptor-takeover";
 /// The protocol version; raise it with every change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long each side waits for the other's next message. The new daemon compiles the policies in
 /// that time.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ mod assemble;
 mod hosts;
 mod observed;
 mod rules;
-mod template;
+pub(super) mod template;
 mod write;
 
 use std::collections::BTreeMap;

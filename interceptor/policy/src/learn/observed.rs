@@ -66,8 +66,11 @@ impl Observations {
     pub fn add(&mut self, record: &Recorded) {
         let Some((permitted, subject)) = record.permitted().zip(record.subject()) else { return };
         let is = |reason: Reason| record.reason.as_deref() == Some(reason.as_str());
-        let unlisted =
-            is(Reason::HostDenied) || is(Reason::EndpointDenied) || is(Reason::ProtocolDenied);
+        // What a person refused is not for want of a rule.
+        let unlisted = is(Reason::HostDenied)
+            || is(Reason::EndpointDenied)
+            || is(Reason::ApprovalTimeout)
+            || is(Reason::ProtocolDenied);
         let verdict = match (permitted, unlisted) {
             (true, _) => Verdict::Permitted,
             (false, true) => Verdict::Unlisted,

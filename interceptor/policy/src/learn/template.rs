@@ -38,6 +38,14 @@ pub(super) fn templates<'a>(
     templates
 }
 
+/// The template of one path.
+pub(crate) fn of(path: &CanonicalPath) -> String {
+    match path.as_str() {
+        "/" => "/**/".to_owned(),
+        _ => text(&identifiers(&segments(path))),
+    }
+}
+
 /// Patterns that match the path, and hardly anything else: with one character left open, a pattern
 /// is no prefix any more.
 pub(super) fn exact(path: &CanonicalPath) -> impl Iterator<Item = PathPattern> {
@@ -132,7 +140,7 @@ fn vary(mut all: Vec<Segments>) -> Vec<Segments> {
 mod tests {
     use super::*;
 
-    fn of(paths: &[&str]) -> Vec<String> {
+    fn each(paths: &[&str]) -> Vec<String> {
         let paths: Vec<CanonicalPath> =
             paths.iter().map(|path| CanonicalPath::parse(path).unwrap()).collect();
         let templates = templates(&paths.iter().collect());
@@ -157,7 +165,7 @@ mod tests {
             ("/a/b%2F12345678901234567890", "/a/b%2F12345678901234567890"),
             ("/a/", "/a/"),
         ] {
-            assert_eq!(of(&[path]), [template], "{path}");
+            assert_eq!(each(&[path]), [template], "{path}");
         }
     }
 
@@ -165,18 +173,18 @@ mod tests {
     fn what_varies_between_the_same_neighbours_becomes_a_star() {
         let repositories = ["/repos/a/x/issues", "/repos/b/y/issues", "/repos/c/z/issues"];
         assert_eq!(
-            of(&repositories),
+            each(&repositories),
             ["/repos/*/x/issues", "/repos/*/y/issues", "/repos/*/z/issues"]
                 .map(|_| "/repos/*/*/issues")
         );
         // Two are not enough, and different resources do not vary.
-        assert_eq!(of(&repositories[..2]), repositories[..2]);
+        assert_eq!(each(&repositories[..2]), repositories[..2]);
         let resources = ["/v1/chat/completions", "/v1/images/edits", "/v1/audio/speech"];
-        assert_eq!(of(&resources), resources);
+        assert_eq!(each(&resources), resources);
         let many: Vec<String> = (b'a'..b'm').map(|c| format!("/en/wiki/{}", c as char)).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(of(&many), vec!["/en/wiki/*"; 12]);
-        assert_eq!(of(&many[..9]), many[..9]);
+        assert_eq!(each(&many), vec!["/en/wiki/*"; 12]);
+        assert_eq!(each(&many[..9]), many[..9]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The policy as its users see it: documents in, decisions out.
 
 mod agents;
+mod ask;
+mod ask_laws;
 mod base_url;
 mod bounds;
 mod catalogue;
@@ -9,6 +11,7 @@ mod decide;
 mod document;
 mod host;
 mod jsonc;
+mod jsonc_edit;
 mod laws;
 mod learn;
 mod lint;

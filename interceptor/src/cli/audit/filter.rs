@@ -54,6 +54,7 @@ pub(super) enum KindOption {
     /// HTTP requests.
     Request,
     /// Events of the sandbox or of the interceptor itself.
+    Approval,
     Lifecycle,
 }
 
@@ -63,6 +64,7 @@ impl KindOption {
             KindOption::Connection => "connection",
             KindOption::Dns => "dns",
             KindOption::Request => "request",
+            KindOption::Approval => "approval",
             KindOption::Lifecycle => "lifecycle",
         }
     }

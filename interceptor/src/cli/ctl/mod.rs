@@ -5,6 +5,9 @@
 //! reach the daemon in a policy document, from a file or standard input, never as an argument. No
 //! response contains a key.
 
+mod approvals;
+mod leases;
+mod policy_edit;
 mod print;
 mod sandboxes;
 mod to;
@@ -19,7 +22,7 @@ use super::audit::{RecordFilter, Tail};
 use super::daemon::client::ApiRequest;
 use super::daemon::conclude_any;
 use super::given;
-use super::whom::Whom;
+use super::whom::{self, Whom};
 use to::DaemonClient;
 
 /// The arguments of `interceptor ctl`.
@@ -34,6 +37,8 @@ use to::DaemonClient;
     --cgroup /sys/fs/cgroup/agents.slice
   sudo interceptor ctl policy put web p.json --close
   sudo interceptor ctl audit web --decision deny
+  sudo interceptor ctl approve ID --for 1h
+  sudo interceptor ctl lease web --allow pypi.example --for 15m
   vault-tool render p.json | sudo interceptor ctl policy put web -
 
 Exit status: 0 done, 1 the daemon refused, 2 it cannot be reached or the arguments are invalid."
@@ -68,6 +73,28 @@ enum Command {
         #[command(flatten)]
         filter: RecordFilter,
     },
+    /// Lists what sandboxes ask a person (the policy's `ask`).
+    Approvals {
+        /// Follow the questions as they come and go.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Approves a question: its requests go on.
+    Approve(approvals::Approve),
+    /// Refuses a question: its requests get 403.
+    Refuse {
+        /// The question.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Lists what is permitted beside the policies for a time or so many requests.
+    Leases {
+        /// Of this sandbox alone.
+        #[arg(value_name = "SANDBOX")]
+        sandbox: Option<String>,
+    },
+    /// Permits a host for a time or so many requests, or revokes that.
+    Lease(leases::Lease),
     /// Lists the daemon's network profiles.
     Profiles,
     /// Lists the daemon's service catalogue.
@@ -120,8 +147,37 @@ pub fn run(arguments: Ctl) -> anyhow::Result<ExitCode> {
         Command::Audit { id, filter } => {
             return super::audit::tail(Tail::of_daemon(id, control, filter, json));
         }
+        Command::Approvals { watch } => {
+            all_of(&control, json).and_then(|all| approvals::list(&all, watch))
+        }
+        Command::Approve(arguments) => {
+            all_of(&control, json).and_then(|all| approvals::approve(&all, &arguments))
+        }
+        Command::Refuse { id } => {
+            all_of(&control, json).and_then(|all| approvals::refuse(&all, &id))
+        }
+        Command::Leases { sandbox: Some(id) } => {
+            of(&id).and_then(|to| to.whom.explain(&id, leases::list(&[&to], Some(&id))))
+        }
+        Command::Leases { sandbox: None } => all_of(&control, json)
+            .and_then(|all| leases::list(&all.iter().collect::<Vec<_>>(), None)),
+        Command::Lease(arguments) => {
+            let id = arguments.sandbox.clone();
+            of(&id).and_then(|to| to.whom.explain(&id, leases::give(&to, &arguments)))
+        }
         command => of_daemon(&DaemonClient { whom: Whom::daemon(control), json }, &command),
     })
+}
+
+/// The socket that was named; else those of the user's runs, and the daemon's last.
+fn all_of(control: &Option<PathBuf>, json: bool) -> anyhow::Result<Vec<DaemonClient>> {
+    let mut all: Vec<DaemonClient> = Vec::new();
+    if control.is_none() {
+        let runs = whom::own_runs()?.into_iter().map(Whom::of_run);
+        all.extend(runs.map(|whom| DaemonClient { whom, json }));
+    }
+    all.push(DaemonClient { whom: Whom::daemon(control.clone()), json });
+    Ok(all)
 }
 
 /// What only the daemon is asked.

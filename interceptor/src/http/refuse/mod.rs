@@ -74,6 +74,37 @@ impl Denied {
         }
     }
 
+    /// The refusal.
+    pub(super) fn deny(&self) -> &Deny {
+        &self.deny
+    }
+
+    /// The same refusal for another reason, with more to say about it.
+    pub(super) fn because(mut self: Box<Self>, reason: Reason, more: &str) -> Box<Denied> {
+        self.deny.reason = reason;
+        self.deny.status = reason.status();
+        self.deny.message = format!("{}; {more}", self.deny.message);
+        self
+    }
+
+    /// Another refusal of the same request.
+    pub(super) fn instead(mut self: Box<Self>, deny: Deny) -> Box<Denied> {
+        self.deny = deny;
+        self
+    }
+
+    /// Records the refusal as it stands, in case the request is abandoned before it is told.
+    pub(super) fn pending(&self, exchange: &mut Exchange) {
+        self.note(exchange);
+        exchange.deny(&self.deny);
+        exchange.note(|record| {
+            record.status = None;
+            record.host = self.host.as_ref().map(Host::shared);
+            let id = self.deny.credential;
+            record.credential = id.map(|id| self.rules.policy.shared_name(id));
+        });
+    }
+
     /// Sets whether the same request may succeed a second later.
     pub(super) fn passing(mut self: Box<Self>, retry: bool) -> Box<Denied> {
         self.retry = retry;

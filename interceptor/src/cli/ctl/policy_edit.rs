@@ -1,0 +1,131 @@
+//! Writes an edit into the file of a policy, by whoever may: often root, in a directory that
+//! somebody else may change. So one descriptor is read, compared and written, never a path twice.
+//!
+//! The file keeps its inode: one that replaced it would have none of the covers by which a running
+//! sandbox cannot read it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use interceptor_policy::{MAX_BYTES, Patch, edited, strict_json};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::fleet::hide_keys;
+
+/// A policy's file with an edit that is not written yet.
+#[derive(Debug)]
+pub(super) struct PolicyEdit {
+    file: File,
+    text: Zeroizing<String>,
+}
+
+impl PolicyEdit {
+    /// Prepares the edit of a file that must still hold the policy in force, as the API shows it.
+    ///
+    /// # Errors
+    /// If the file is not what it was, or the edit cannot be written into it.
+    pub(super) fn prepare(path: &Path, in_force: &Value, patch: &Patch) -> anyhow::Result<Self> {
+        let name = || format!("the policy file {}", path.display());
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let mut file = opened.with_context(name)?;
+        let found = file.metadata().with_context(name)?;
+        if !found.is_file() || found.nlink() != 1 {
+            bail!("{} is not a file of its own (a link, or no regular file)", name());
+        }
+        let most = MAX_BYTES as u64;
+        // Allocated up front: a growing string leaves copies of keys behind.
+        let mut before = Zeroizing::new(String::with_capacity(MAX_BYTES + 2));
+        (&mut file).take(most + 1).read_to_string(&mut before).with_context(name)?;
+        if before.len() > MAX_BYTES || !is_same(&before, in_force) {
+            bail!(
+                "{} is not the policy in force any more; let the daemon read it again, or edit it \
+                 by hand",
+                name()
+            );
+        }
+        Ok(PolicyEdit { file, text: edited(&before, patch).with_context(name)? })
+    }
+
+    /// The edited document as strict JSON.
+    ///
+    /// # Errors
+    /// If it is none, which [`Self::prepare`] has ruled out.
+    pub(super) fn strict(&self) -> anyhow::Result<Zeroizing<String>> {
+        strict_json(&self.text).map_err(|problem| anyhow::anyhow!(problem.message))
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// As for pwrite(2).
+    pub(super) fn write(&self) -> io::Result<()> {
+        // An edit only adds, so nothing of the old text is left behind its end.
+        self.file.write_all_at(self.text.as_bytes(), 0)?;
+        self.file.sync_all()
+    }
+}
+
+/// Whether a text is the policy that is shown without its keys.
+fn is_same(text: &str, shown: &Value) -> bool {
+    let Ok(strict) = strict_json(text) else { return false };
+    let Ok(mut own) = serde_json::from_str::<Value>(&strict) else { return false };
+    hide_keys(&mut own);
+    own == *shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const TEXT: &str = r#"{
+  // the agent's hosts
+  "network": { "allow": ["a.test"] },
+  "credentials": { "openai": "sk-canary" },
+}
+"#;
+
+    fn patch() -> Patch {
+        let add = json!([{ "op": "add", "path": "/network/allow/-", "value": "b.test" }]);
+        Patch::from_value(add).unwrap()
+    }
+
+    fn shown() -> Value {
+        json!({ "network": { "allow": ["a.test"] }, "credentials": { "openai": null } })
+    }
+
+    #[test]
+    fn an_edit_keeps_comments_keys_and_the_inode() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("p.jsonc");
+        std::fs::write(&path, TEXT).unwrap();
+        let before = std::fs::metadata(&path).unwrap().ino();
+        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap().write().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, TEXT.replace(r#"["a.test"]"#, r#"["a.test", "b.test"]"#));
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), before);
+    }
+
+    #[test]
+    fn an_edit_cannot_be_made_to_point_elsewhere() {
+        let home = tempfile::tempdir().unwrap();
+        let (real, path) = (home.path().join("real"), home.path().join("p.jsonc"));
+        std::fs::write(&real, TEXT).unwrap();
+        std::os::unix::fs::symlink(&real, &path).unwrap();
+        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::hard_link(&real, &path).unwrap();
+        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "root:x:0:0::/root:/bin/sh\n").unwrap();
+        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        std::fs::write(&path, TEXT.replace("a.test", "c.test")).unwrap();
+        PolicyEdit::prepare(&path, &shown(), &patch()).unwrap_err();
+        assert_eq!(std::fs::read_to_string(&real).unwrap(), TEXT);
+    }
+}

@@ -1,0 +1,147 @@
+//! `/v1/sandboxes/{id}/leases`: what is permitted beside the policy, for a time or so many
+//! requests.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::StatusCode;
+use interceptor_policy::Patch;
+
+use super::model_approvals::{Lease, NewLease};
+use super::params::{Id, Text, malformed};
+use super::peer::Peer;
+use super::problem::ApiProblem;
+use super::shared::{Control, blocking};
+use crate::fleet::{LeaseError, LeaseView, Terms};
+
+/// The leases of a sandbox, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/sandboxes/{id}/leases",
+    tag = "approvals",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    responses(
+        (status = 200, description = "The leases in force", body = Vec<Lease>),
+        (
+            status = 404,
+            description = "There is no such sandbox",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+    )
+)]
+pub(super) async fn list(
+    State(control): State<Control>,
+    Id(id): Id,
+) -> Result<Json<Vec<Lease>>, ApiProblem> {
+    let member = control.fleet.get(&id)?;
+    Ok(Json(member.leases().into_iter().map(shown).collect()))
+}
+
+/// Permits more for a time, for so many requests, or both. The patch (RFC 6902) may change the
+/// network's `allow` and `deny` rules, `network_profile`, and the `endpoints` and `allow_plaintext`
+/// of credentials. The policy itself stays as it is.
+#[utoipa::path(
+    post,
+    path = "/v1/sandboxes/{id}/leases",
+    tag = "approvals",
+    params(("id" = String, Path, description = "The sandbox's id")),
+    request_body(content = NewLease),
+    responses(
+        (status = 201, description = "The lease is in force", body = Lease),
+        (
+            status = 400,
+            description = "The body is not such a request",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 404,
+            description = "There is no such sandbox",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
+            status = 422,
+            description = "The patch does not fit the policy, or the lease has no end",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+    )
+)]
+pub(super) async fn give(
+    State(control): State<Control>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Id(id): Id,
+    Text(text): Text,
+) -> Result<(StatusCode, Json<Lease>), ApiProblem> {
+    control.fleet.get(&id)?;
+    let NewLease { patch, seconds, uses } =
+        serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+    let patch = Patch::from_value(patch.into());
+    let patch = patch.map_err(|error| ApiProblem::field("/patch", error.to_string()))?;
+    let (terms, by) = (Terms { seconds, uses }, format!("uid:{}", peer.uid()));
+    let lease = blocking(move || control.fleet.lease(&id, patch, terms, &by)).await??;
+    Ok((StatusCode::CREATED, Json(shown(lease.map_err(problem)?))))
+}
+
+/// Revokes a lease. Holds for the next request; those in progress finish.
+#[utoipa::path(
+    delete,
+    path = "/v1/sandboxes/{id}/leases/{lease}",
+    tag = "approvals",
+    params(
+        ("id" = String, Path, description = "The sandbox's id"),
+        ("lease" = String, Path, description = "The lease's id"),
+    ),
+    responses(
+        (status = 204, description = "It is revoked"),
+        (
+            status = 404,
+            description = "There is no such sandbox or lease",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+    )
+)]
+pub(super) async fn revoke(
+    State(control): State<Control>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<StatusCode, ApiProblem> {
+    let none = || {
+        ApiProblem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_lease",
+            "There is no such lease",
+            "GET /v1/sandboxes/{id}/leases lists those in force",
+        )
+    };
+    let Path((id, lease)) = path.map_err(|_| none())?;
+    match blocking(move || control.fleet.revoke(&id, &lease)).await?? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(none()),
+    }
+}
+
+pub(super) fn problem(error: LeaseError) -> ApiProblem {
+    let detail = error.to_string();
+    match error {
+        LeaseError::TooMany => {
+            ApiProblem::new(StatusCode::CONFLICT, "too_many_leases", "Too many leases", detail)
+        }
+        LeaseError::Endless => ApiProblem::field("/seconds", detail),
+        LeaseError::TooLarge | LeaseError::Overlay(_) => ApiProblem::field("/patch", detail),
+    }
+}
+
+/// A lease as the API shows it.
+pub(super) fn shown(lease: LeaseView) -> Lease {
+    Lease {
+        id: lease.id,
+        patch: lease.patch.as_array().cloned().unwrap_or_default(),
+        created: format!("{:.6}", lease.created),
+        until: lease.until.map(|end| format!("{end:.6}")),
+        uses: lease.uses,
+        by: lease.by,
+    }
+}
