@@ -118,18 +118,10 @@ pub(super) fn perform(
     unbounded(&sandbox, &plan)?;
     let environment = environment(&plan, &identity, &rules);
     before(&environment);
-    let inside = Inside {
-        command: live::command_line(&plan.command.0, &rules.keyring),
-        hidden: Hidden::of(&rules.hidden, &plan.hidden_directories, &plan.secrets),
-        environment: environment.lines.clone(),
-        runner: identity.clone(),
-        base_urls: plan.base_urls,
-    };
+    let inside = inside(&plan, &identity, &rules, &environment);
     let Rules { policy, keyring, hidden, shown, .. } = rules;
     let proxy = Sandbox::new(runtime, &plan.id, policy, keyring)?;
-    if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
-        proxy.name_itself(&name);
-    }
+    name(&proxy);
     let (id, user) = (plan.id, identity.name.clone());
     let launch = Launch {
         command: plan.command,
@@ -162,17 +154,10 @@ pub(super) fn perform(
     sandbox.hold_links()?;
     sandbox.self_test(SELF_TEST, &enforced.token)?;
     enforced.record_refusals()?;
-    let live = Live::begin(
-        reachable,
-        Parts {
-            id: id.as_str().into(),
-            cgroup: (cgroup, cgroup_id),
-            runtime: runtime.clone(),
-            enforcer,
-            enforced,
-            inside,
-        },
-    );
+    let (own, shared) = (id.as_str().into(), runtime.clone());
+    let cgroup = (cgroup, cgroup_id);
+    let parts = Parts { id: own, cgroup, runtime: shared, enforcer, enforced, inside };
+    let live = Live::begin(reachable, parts);
     tracing::info!(sandbox = %id, %user, "self-test passed; starting the command");
     launch::give_back_memory();
     runtime.warm();
@@ -183,6 +168,29 @@ pub(super) fn perform(
     live.end(&tokio);
     tokio.block_on(audit.shutdown());
     Ok(ended?)
+}
+
+/// What is inside, for those who reach the run.
+fn inside(
+    plan: &Plan,
+    identity: &UserIdentity,
+    rules: &Rules,
+    environment: &Environment,
+) -> Inside {
+    Inside {
+        command: live::command_line(&plan.command.0, &rules.keyring),
+        hidden: Hidden::of(&rules.hidden, &plan.hidden_directories, &plan.secrets),
+        environment: environment.lines.clone(),
+        runner: identity.clone(),
+        base_urls: plan.base_urls,
+    }
+}
+
+/// Has the machine's name stand for the sandbox itself.
+fn name(proxy: &Sandbox) {
+    if let Some(name) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
+        proxy.name_itself(&name);
+    }
 }
 
 /// The command's environment.
