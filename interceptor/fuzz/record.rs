@@ -38,7 +38,7 @@ pub fn check(data: &[u8]) {
         .bytes(number, 0)
         .duration(Duration::from_micros(number >> 12));
     let mut out = String::new();
-    line::append(&mut out, &record);
+    line::append(&mut out, &mut line::Clock::default(), &record);
     let body = out.strip_suffix('\n').expect("a line");
     assert!(!body.chars().any(line::steers_or_hides), "{body:?}");
     let value: Value = serde_json::from_str(body).expect("JSON");

@@ -9,8 +9,7 @@ use interceptor_policy::{Deny, Reason};
 use super::attempts::list;
 use super::proxy::ProxyProblem;
 
-/// Why [`Upstream::connect`](super::Upstream::connect) failed. The text may be shown to the
-/// sandbox.
+/// Why a connection to an origin failed. The text may be shown to the sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The policy refuses every address of the host.

@@ -140,8 +140,15 @@ fn every_command_has_completions_and_a_manual_page() {
         let output = desk.run(&["completions", shell], None);
         let written = std::fs::read(format!("{made}/completions/{file}")).unwrap();
         assert!(output.status.success() && output.stdout == written, "{shell}");
-        assert!(String::from_utf8_lossy(&written).contains("expect-end"), "{shell}");
+        // The script asks the program itself.
+        let variable = format!("INTERCEPTOR_COMPLETE=\"{shell}\"");
+        let written = String::from_utf8_lossy(&written);
+        assert!(written.contains(&variable) || written.contains(&variable.replace('"', "")));
     }
+    let mut asked = Command::new(env!("CARGO_BIN_EXE_interceptor"));
+    asked.env("INTERCEPTOR_COMPLETE", "fish").args(["--", "interceptor", "audit", "verify", "--e"]);
+    let answer = asked.output().unwrap();
+    assert!(String::from_utf8_lossy(&answer.stdout).contains("--expect-end"), "{answer:?}");
     let parsed =
         Command::new("bash").arg("-n").arg(format!("{made}/completions/interceptor.bash")).status();
     assert!(parsed.unwrap().success());

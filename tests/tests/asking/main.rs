@@ -258,9 +258,11 @@ fn a_policy_that_changes_meanwhile_answers_what_it_permits_or_denies() {
         let mut other = policy.clone();
         other["network"]["allow"] = json!([HOST, "third.example.test"]);
         assert_eq!(daemon.replace(&guest, &other, false).status, 200);
-        let id = |one: &Value| one["id"].as_str().unwrap().to_owned();
-        let current = || daemon.call("GET", "/v1/approvals", "").json();
-        assert!(until(|| current()[0]["id"].is_string() && id(&current()[0]) != id(&before[0])));
+        let another = || {
+            let now = daemon.call("GET", "/v1/approvals", "").json();
+            now[0]["id"].is_string() && now[0]["id"] != before[0]["id"]
+        };
+        assert!(until(another));
         other["network"]["allow"] = json!([HOST, NEW]);
         assert_eq!(daemon.replace(&guest, &other, false).status, 200);
         assert_eq!(answer(held).1, "200");

@@ -259,7 +259,7 @@ fn when_the_new_daemon_dies_in_the_middle_the_old_one_goes_on() {
         let daemon =
             lab.daemon().at_origin(HOST).quiet_log().option("--successor").option(own).start();
         let guest = daemon.guest(&policy(lab));
-        let hello = json!({ "Hello": { "version": 1, "layout": 1 } });
+        let hello = json!({ "Hello": { "version": 2, "layout": 1 } });
         let table: [(&Value, &[&str]); 5] = [
             (&hello, &["Begin"]),
             (&hello, &["Member"]),
