@@ -53,6 +53,7 @@ impl Operators {
         let mut made = MADE.lock().unwrap();
         made.1.extend([directory, above].into_iter().filter(|path| !path.exists()));
         made.0 += 1;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(above).unwrap();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).unwrap();
         let path = directory.join(format!("{name}.json"));
         fs::write(&path, policy).unwrap();
@@ -345,7 +346,8 @@ useradd -M reader; usermod -aG interceptor reader
 stat -c '%a %U %n' /etc/interceptor/policies /etc/interceptor/config.json
 echo '-- again'; interceptor install daemon
 /usr/local/bin/interceptor serve --config /etc/interceptor/config.json >/tmp/said-$$ & daemon=$!
-while ! grep -q listening /tmp/said-$$; do sleep 0.05; done; rm /tmp/said-$$
+trap 'kill $daemon 2>/dev/null || true' EXIT
+while kill -0 $daemon && ! grep -q listening /tmp/said-$$; do sleep 0.05; done; rm /tmp/said-$$
 stat -c '%a %U %G %n' /run/interceptor /run/interceptor/run.sock /run/interceptor/control.sock
 echo '-- run'; setpriv --reuid=reader --regid=reader --init-groups env HOME=/ \\
     interceptor run -q --profile unrestricted -- id -un

@@ -32,10 +32,10 @@ fn the_commands_of_the_readme_show_its_refusal() {
     let script = format!(
         "useradd -M reader; export USER=reader SUDO_USER=reader; {}\n\
          interceptor serve -q --json --config /etc/interceptor/config.json > said & daemon=$!\n\
-         until grep -q control said; do sleep 0.05; done; chown -R reader .\n\
+         trap 'kill $daemon; wait $daemon' EXIT\n\
+         while kill -0 $daemon && ! grep -q control said; do sleep 0.05; done; chown -R reader .\n\
          cat > reader.sh <<'READER'\n{reader}\nREADER\n\
-         setpriv --reuid=reader --regid=reader --init-groups env HOME=$PWD sh -e reader.sh\n\
-         kill $daemon; wait $daemon",
+         setpriv --reuid=reader --regid=reader --init-groups env HOME=$PWD sh -e reader.sh",
         install.join("\n")
     );
     let (success, text) = on_a_host(&script);

@@ -69,7 +69,13 @@ fn with_profiles(profiles_dir: Option<&Path>) -> anyhow::Result<Catalogue> {
                     .with_context(|| format!("{} is not valid", file.display()))?;
             }
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && profiles_dir.is_none() => {}
+        // Profiles that a user may not read are not for that user; a policy that names one fails.
+        Err(error)
+            if profiles_dir.is_none()
+                && matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) => {}
         Err(error) => {
             return Err(error).with_context(|| format!("cannot read {}", directory.display()));
         }
