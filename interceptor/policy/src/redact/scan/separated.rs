@@ -88,8 +88,7 @@ impl Scanner {
         while few > 0 {
             let digit = text.get(at).copied().unwrap_or_default();
             let low = HEX[usize::from(digit)];
-            let prefix = digit == b'0' && matches!(text.get(at + 1), Some(b'x' | b'X'));
-            if low > 15 || prefix {
+            if low > 15 || begins_prefix(text, at) {
                 let gap = self.classes.gap(text, at);
                 if !fits[(at - group) & 1] || gap == 0 || gap > GAP {
                     return Walked::Nothing(group);
@@ -123,11 +122,9 @@ impl Scanner {
                     return Walked::Sample(at);
                 }
             } else if HEX[usize::from(*byte)] < 16 {
-                at += 1;
-                let prefix = *byte == b'0' && matches!(text.get(at), Some(b'x' | b'X'));
-                if prefix {
-                    at += 1;
-                } else if digits.push(self, *byte) {
+                let prefix = begins_prefix(text, at);
+                at += 1 + usize::from(prefix);
+                if !prefix && digits.push(self, *byte) {
                     return Walked::Sample(at);
                 }
             } else if self.classes.is_among(*byte) {
@@ -147,7 +144,7 @@ impl Scanner {
         let mut digits = Decoded::default();
         let mut at = part.start;
         while at < part.end {
-            if text[at] == b'0' && matches!(text[..part.end].get(at + 1), Some(b'x' | b'X')) {
+            if begins_prefix(&text[..part.end], at) {
                 at += 2;
                 continue;
             }
@@ -165,6 +162,13 @@ impl Scanner {
         let outer = inner.into_iter().map(|hit| hit.outside(&digits, 0));
         found.extend(outer.filter(|hit| separated_in_pairs(text, hit)));
     }
+}
+
+/// Whether `0x` stands here, before a group. Behind a digit, the `0` belongs to that one's byte, and
+/// the `x` to what follows.
+fn begins_prefix(text: &[u8], at: usize) -> bool {
+    let is_first = at.checked_sub(1).is_none_or(|before| HEX[usize::from(text[before])] > 15);
+    matches!(text.get(at..), Some([b'0', b'x' | b'X', ..])) && is_first
 }
 
 /// The last digits read.

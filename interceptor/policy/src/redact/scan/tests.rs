@@ -463,3 +463,24 @@ proptest! {
         prop_assert_eq!(out, text);
     }
 }
+
+#[test]
+fn hexadecimal_groups_are_found_whatever_stands_behind_their_last_digit() {
+    // Its last byte is 70 in hexadecimal: a `0` behind which an `x` looks like a prefix.
+    let (key, with) = ("Xq9Rz4Wd6YhZ-Lk2Tn8Vb5Mc1Js7Gp", "placeholder-of-the-same-length");
+    let scanner = Arc::new(Scanner::new([(key.as_bytes(), with.as_bytes())].into_iter()));
+    for (separator, prefix) in
+        [("_", ""), (":", ""), (" ", ""), (", ", "0x"), ("-", ""), ("\n", "")]
+    {
+        for bytes in [1, 2, 4, 8] {
+            let between = format!("{separator}{prefix}");
+            let spelling = prefix.to_owned() + &hex(key, bytes, &between, false);
+            for behind in ["x", "X", "x41", ", 0x41", "", " ", key] {
+                let text = format!("a:{spelling}{behind}");
+                let (out, _) = stream(&scanner, text.as_bytes(), &[]);
+                let out = String::from_utf8_lossy(&out);
+                assert!(!out.contains(&spelling), "{text} {out}");
+            }
+        }
+    }
+}
