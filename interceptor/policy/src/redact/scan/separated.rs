@@ -166,9 +166,11 @@ impl Scanner {
 
 /// Whether `0x` stands here, before a group. Behind a digit, the `0` belongs to that one's byte, and
 /// the `x` to what follows.
+#[inline]
 fn begins_prefix(text: &[u8], at: usize) -> bool {
-    let is_first = at.checked_sub(1).is_none_or(|before| HEX[usize::from(text[before])] > 15);
-    matches!(text.get(at..), Some([b'0', b'x' | b'X', ..])) && is_first
+    text.get(at) == Some(&b'0')
+        && matches!(text.get(at + 1), Some(b'x' | b'X'))
+        && at.checked_sub(1).is_none_or(|before| HEX[usize::from(text[before])] > 15)
 }
 
 /// The last digits read.
