@@ -164,8 +164,8 @@ impl Scanner {
     }
 }
 
-/// Whether `0x` stands here, before a group. Behind a digit, the `0` belongs to that one's byte, and
-/// the `x` to what follows.
+/// Whether `0x` stands here, before a group. Behind a digit, the `0` belongs to that digit's byte,
+/// and the `x` to what follows.
 #[inline]
 fn begins_prefix(text: &[u8], at: usize) -> bool {
     text.get(at) == Some(&b'0')
