@@ -1,7 +1,7 @@
 //! Proxies between the interceptor and the origins: Debian's Squid and Tinyproxy, started by a test
 //! on ports of loopback, with their files in the test's directory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,10 @@ use crate::Lab;
 
 /// How long a proxy may take to listen.
 const BEGINS_WITHIN: Duration = Duration::from_secs(30);
+/// Where the C library keeps shared memory: shm_overview(7).
+const SHARED_MEMORY: &str = "/dev/shm";
+/// How often one is started before it is said why it ended: another process may have taken its port.
+const TRIES: usize = 5;
 /// How long it may take to log a tunnel that was closed.
 const LOGS_WITHIN: Duration = Duration::from_secs(20);
 /// The user that every proxy here knows; its password is the test's.
@@ -23,6 +27,8 @@ pub const USER: &str = "lab-user";
 pub struct Proxy {
     process: Child,
     log: PathBuf,
+    /// What its shared memory is named after, if it has any.
+    service: Option<String>,
     /// Where it speaks HTTP in the clear.
     pub plain: SocketAddr,
     /// Where it speaks HTTP over TLS, as `localhost`.
@@ -53,7 +59,12 @@ impl Proxy {
     ///
     /// # Panics
     /// If it is missing or does not start.
+    #[must_use]
     pub fn squid(lab: &Lab, password: Option<&str>, hosts: &str) -> Proxy {
+        Proxy::started(|| Proxy::try_squid(lab, password, hosts))
+    }
+
+    fn try_squid(lab: &Lab, password: Option<&str>, hosts: &str) -> Result<Proxy, String> {
         let own = directory(lab, "squid");
         let (plain, tls) = (port(), port());
         let (certificate, key) = lab.ca().certificate_pem("localhost");
@@ -89,18 +100,28 @@ impl Proxy {
         // A format must be defined before it is used.
         let configuration = format!("logformat lab %rm %ru %>Hs\n{configuration}");
         write(&own.join("squid.conf"), &configuration, 0o644);
+        // By a name of its own: Squids of one name take each other's shared memory away.
+        let service = format!("lab{plain}");
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n 1024; exec squid -N -f \"$0\""]);
-        command.arg(own.join("squid.conf"));
+        command.args(["-c", "ulimit -n 1024; exec squid -N -n \"$1\" -f \"$0\""]);
+        command.arg(own.join("squid.conf")).arg(&service);
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Proxy::start(command, own.join("access.log"), address(plain), Some(address(tls)))
+        let mut proxy = Proxy::start(command, &own, address(plain))?;
+        proxy.tls = Some(address(tls));
+        proxy.service = Some(service);
+        Ok(proxy)
     }
 
     /// Tinyproxy, which asks for a password.
     ///
     /// # Panics
     /// If it is missing or does not start.
+    #[must_use]
     pub fn tinyproxy(lab: &Lab, password: &str) -> Proxy {
+        Proxy::started(|| Proxy::try_tinyproxy(lab, password))
+    }
+
+    fn try_tinyproxy(lab: &Lab, password: &str) -> Result<Proxy, String> {
         let own = directory(lab, "tinyproxy");
         let plain = port();
         let configuration = format!(
@@ -113,27 +134,38 @@ impl Proxy {
         let mut command = Command::new("tinyproxy");
         command.arg("-d").arg("-c").arg(own.join("tinyproxy.conf"));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, plain));
-        Proxy::start(command, own.join("access.log"), address, None)
+        Proxy::start(command, &own, address)
     }
 
-    fn start(
-        mut command: Command,
-        log: PathBuf,
-        plain: SocketAddr,
-        tls: Option<SocketAddr>,
-    ) -> Proxy {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    fn started(start: impl Fn() -> Result<Proxy, String>) -> Proxy {
+        let mut said = Vec::new();
+        for _ in 0..TRIES {
+            match start() {
+                Ok(proxy) => return proxy,
+                Err(error) => said.push(error),
+            }
+        }
+        panic!("no proxy starts: {said:#?}");
+    }
+
+    /// Starts it and waits until it listens. What it said if it ended instead.
+    fn start(mut command: Command, own: &Path, plain: SocketAddr) -> Result<Proxy, String> {
+        let output = File::create(own.join("output")).expect("own directory");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let process = command.spawn().expect("a proxy: `cargo xtask test --prerequisites`");
-        let mut proxy = Proxy { process, log, plain, tls };
+        let log = own.join("access.log");
+        let mut proxy = Proxy { process, log, service: None, plain, tls: None };
         let deadline = Instant::now() + BEGINS_WITHIN;
         while TcpStream::connect(plain).is_err() {
-            let ended = proxy.process.try_wait().expect("own child");
-            assert!(ended.is_none(), "the proxy ended: {ended:?}");
+            if let Some(ended) = proxy.process.try_wait().expect("own child") {
+                let said = ["output", "cache.log"].map(|name| fs::read_to_string(own.join(name)));
+                return Err(format!("{ended}: {said:?}"));
+            }
             assert!(Instant::now() < deadline, "the proxy does not listen");
             thread::sleep(Duration::from_millis(20));
         }
-        proxy
+        Ok(proxy)
     }
 
     /// Its URL for a policy.
@@ -178,6 +210,12 @@ impl Proxy {
     pub fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let Some(service) = &self.service else { return };
+        for entry in fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&format!("{service}-")) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }
 
