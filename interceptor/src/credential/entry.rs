@@ -56,7 +56,7 @@ impl KeyringEntry {
             (None, None) => Placeholder::draw(shape, &loaded.key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
-        check(&loaded.key, &placeholder)?;
+        check(Content::Key, &loaded.key, &placeholder)?;
         Ok(KeyringEntry {
             env: credential.env.clone(),
             forms: credential.forms.clone(),
@@ -76,6 +76,7 @@ impl KeyringEntry {
             None => Placeholder::draw(&PlaceholderShape::default(), &loaded.key)
                 .map_err(|error| KeyProblem::Unreadable(std::io::Error::other(error)))?,
         };
+        check(Content::ProxyAuth, &loaded.key, &placeholder)?;
         Ok(KeyringEntry::of_loaded(PROXY_AUTH, Content::ProxyAuth, placeholder, loaded, before))
     }
 
@@ -107,7 +108,7 @@ impl KeyringEntry {
         handed: HandedKey,
     ) -> Result<KeyringEntry, KeyProblem> {
         let restored = handed.restore(Content::Key)?;
-        check(&restored.current, &restored.placeholder)?;
+        check(Content::Key, &restored.current, &restored.placeholder)?;
         Ok(KeyringEntry {
             env: credential.env.clone(),
             forms: credential.forms.clone(),
@@ -118,6 +119,7 @@ impl KeyringEntry {
     /// The credential of a proxy that another process handed over.
     pub(super) fn restore_for_proxy(handed: HandedKey) -> Result<KeyringEntry, KeyProblem> {
         let restored = handed.restore(Content::ProxyAuth)?;
+        check(Content::ProxyAuth, &restored.current, &restored.placeholder)?;
         Ok(KeyringEntry::of_restored(PROXY_AUTH, Content::ProxyAuth, restored))
     }
 
@@ -165,7 +167,7 @@ impl KeyringEntry {
         // Even after a failure, the same file is not read and reported twice.
         note(now);
         let loaded = source::read(self.content, &path)
-            .and_then(|loaded| check(&loaded.key, &self.placeholder).map(|()| loaded))
+            .and_then(|loaded| check(self.content, &loaded.key, &self.placeholder).map(|()| loaded))
             .map_err(|problem| (path.clone(), problem))?;
         if let Some((_, read)) = loaded.file {
             note(Some(read));
@@ -180,9 +182,9 @@ impl KeyringEntry {
     }
 }
 
-/// Rejects a key that its placeholder contains: redaction would insert the key itself.
-fn check(key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
-    if placeholder.as_str().contains(key.expose()) {
+/// Rejects a key of which the placeholder contains what is searched for: redaction would insert it.
+fn check(content: Content, key: &RealKey, placeholder: &Placeholder) -> Result<(), KeyProblem> {
+    if key.searched(content).any(|text| placeholder.as_str().contains(text)) {
         Err(KeyProblem::InPlaceholder)
     } else {
         Ok(())

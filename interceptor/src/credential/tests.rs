@@ -207,6 +207,11 @@ fn every_key_that_cannot_be_had_is_reported_and_none_is_shown() {
 fn a_key_that_its_placeholder_contains_is_refused() {
     let errors = Keyring::load(&compile(r#"{ "credentials": { "anthropic": "managed" } }"#), None);
     assert!(errors.expect_err("refused")[0].to_string().contains("its own placeholder"));
+    // Of a proxy's credential, the password is searched for by itself.
+    let proxy = r#"{ "upstream": { "proxy": "http://proxy.corp:3128",
+                                   "proxy_auth": "someone:proxy-managed" } }"#;
+    let errors = Keyring::load(&compile(proxy), None);
+    assert!(errors.expect_err("refused")[0].to_string().contains("its own placeholder"));
 }
 
 fn file_policy(path: &Path) -> interceptor_policy::Policy {
