@@ -288,6 +288,9 @@ async fn a_proxy_that_resolves_gets_the_name_and_no_name_server_is_asked() {
         assert_eq!(error.reason(), Reason::HostDenied, "{name}");
     }
     assert_eq!(proxy.heads().len(), 1);
+    // Where only plain HTTP has a proxy, a name may still be one that it alone can resolve.
+    road.https = None;
+    assert!(road.resolves_elsewhere(host("api.test").name().unwrap()));
 }
 
 #[tokio::test]

@@ -66,9 +66,13 @@ impl Road {
         addresses.iter().all(|at| self.no_proxy.covers_address(at.ip(), at.port()))
     }
 
-    /// Whether it is the proxy that resolves a name, so that no name server here is asked about it.
+    /// Whether a proxy resolves a name, so that no name server here is asked about it. Nobody knows
+    /// yet for which scheme it will be.
     pub(crate) fn resolves_elsewhere(&self, name: &HostName) -> bool {
-        self.proxy_resolves && self.proxy(Scheme::Https, &Host::Name(name.clone()), 443).is_some()
+        let host = Host::Name(name.clone());
+        let usual = [(Scheme::Https, 443), (Scheme::Http, 80)];
+        let mut proxies = usual.into_iter().map(|(scheme, port)| self.proxy(scheme, &host, port));
+        self.proxy_resolves && proxies.any(|proxy| proxy.is_some())
     }
 }
 
