@@ -9,6 +9,9 @@ use std::time::Duration;
 const QUIET: Duration = Duration::from_secs(1);
 /// Fewer connections are not worth it.
 const BURST: usize = 64;
+/// How long after one time the next may come: the allocator stands still meanwhile, for every
+/// sandbox, and each of them can bring a burst about.
+const APART: Duration = Duration::from_secs(30);
 
 /// What has come to rest in this process.
 #[derive(Debug, Default)]
@@ -30,29 +33,39 @@ impl Tidy {
     /// A connection needs less memory now than a moment ago. Call it in a tokio runtime.
     pub(crate) fn rested(self: &Arc<Self>) {
         let Some(give_back) = self.give_back.get().copied() else { return };
-        if self.rested.fetch_add(1, Ordering::Relaxed) + 1 >= BURST
-            && !self.waits.swap(true, Ordering::Relaxed)
+        if self.rested.fetch_add(1, Ordering::SeqCst) + 1 >= BURST
+            && !self.waits.swap(true, Ordering::SeqCst)
         {
             let tidy = self.clone();
-            tokio::spawn(async move {
-                tidy.quiet().await;
-                // It walks through all that is free, which takes longer than a worker should.
-                let _ = tokio::task::spawn_blocking(give_back).await;
-            });
+            tokio::spawn(async move { tidy.give_back(give_back).await });
+        }
+    }
+
+    /// Gives memory back after each burst, until there is none.
+    async fn give_back(&self, give_back: fn()) {
+        loop {
+            self.quiet().await;
+            // It walks through all that is free, which takes longer than a worker should.
+            let _ = tokio::task::spawn_blocking(give_back).await;
+            tokio::time::sleep(APART).await;
+            self.waits.store(false, Ordering::SeqCst);
+            let is_another = self.rested.load(Ordering::SeqCst) >= BURST;
+            if !is_another || self.waits.swap(true, Ordering::SeqCst) {
+                return;
+            }
         }
     }
 
     /// Waits for the end of the burst.
     async fn quiet(&self) {
         loop {
-            let before = self.rested.load(Ordering::Relaxed);
+            let before = self.rested.load(Ordering::SeqCst);
             tokio::time::sleep(QUIET).await;
-            if self.rested.load(Ordering::Relaxed) == before {
+            if self.rested.load(Ordering::SeqCst) == before {
                 break;
             }
         }
-        self.rested.store(0, Ordering::Relaxed);
-        self.waits.store(false, Ordering::Relaxed);
+        self.rested.store(0, Ordering::SeqCst);
     }
 }
 
@@ -85,11 +98,16 @@ mod tests {
         while given() == 0 {
             tokio::time::sleep(QUIET).await;
         }
+        let first = tokio::time::Instant::now();
         rest(BURST).await;
         while given() == 1 {
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(QUIET / 10).await;
         }
-        tokio::time::sleep(QUIET * 3).await;
+        assert!(first.elapsed() >= APART - QUIET, "{:?}", first.elapsed());
+        tokio::time::sleep(APART * 2).await;
         assert_eq!(given(), 2);
+        rest(BURST).await;
+        tokio::time::sleep(QUIET * 3).await;
+        assert_eq!(given(), 3, "long after the last");
     }
 }
