@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::sandbox::binary;
+
 /// Output as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -153,6 +155,19 @@ impl Account {
     #[track_caller]
     pub fn run(&self, script: &str, words: &[&str]) -> Output {
         self.shell(script, words).output().expect("setpriv and sh")
+    }
+
+    /// What a line does that the user types, in which `$I` is the program: its status, standard
+    /// output and standard error.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn typed(&self, line: &str) -> (Option<i32>, String, String) {
+        let program = binary("interceptor");
+        let program = program.to_str().expect("built below the repository");
+        let output = self.run("I=$1 && eval \"$2\"; exit $?", &[program, line]);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
     }
 }
 

@@ -2,25 +2,24 @@
 
 use interceptor_tests::Lab;
 use interceptor_tests::client::fetch::Plan;
-use interceptor_tests::daemon::Cgroup;
+use interceptor_tests::daemon::{Cgroup, Daemon};
 use serde_json::json;
 
 const HOST: &str = "api.example.test";
 /// Room for some sandboxes, and fewer than ten.
 const FILES: &str = "--nofile=180:180";
 
+fn daemon(lab: &Lab) -> Daemon<'_> {
+    // Without this capability, a process cannot raise its own limit.
+    let drop = ["/usr/bin/setpriv", "--bounding-set", "-sys_resource"];
+    let limited = [&drop[..], &["/usr/bin/prlimit", FILES]].concat();
+    lab.daemon().at_origin(HOST).quiet_log().under(&limited).start()
+}
+
 #[test]
 fn a_daemon_without_open_files_names_the_limit_and_goes_on() {
     Lab::test(|lab| {
-        // Without this capability, a process cannot raise its own limit.
-        let daemon = lab.daemon().at_origin(HOST).quiet_log().under(&[
-            "/usr/bin/setpriv",
-            "--bounding-set",
-            "-sys_resource",
-            "/usr/bin/prlimit",
-            FILES,
-        ]);
-        let daemon = daemon.start();
+        let daemon = daemon(lab);
         let policy = json!({ "network": { "allow": [HOST] } });
         let mut guests = Vec::new();
         let refused = loop {
@@ -70,14 +69,7 @@ print(json.dumps(said))";
 #[test]
 fn a_living_peer_is_told_what_the_daemon_lacks_and_not_that_it_has_exited() {
     Lab::test(|lab| {
-        let daemon = lab.daemon().at_origin(HOST).quiet_log().under(&[
-            "/usr/bin/setpriv",
-            "--bounding-set",
-            "-sys_resource",
-            "/usr/bin/prlimit",
-            FILES,
-        ]);
-        let daemon = daemon.start();
+        let daemon = daemon(lab);
         let mut crowd = std::process::Command::new("python3");
         let output = crowd.args(["-c", CROWD]).arg(daemon.control()).output().unwrap();
         let said: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();

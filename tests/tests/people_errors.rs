@@ -1,21 +1,13 @@
 //! What is said where something does not work: no root, what is taken, a mistyped word; and the
 //! umask that cannot be read.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use interceptor_tests::daemon::Cgroup;
 use interceptor_tests::lab::Lab;
 use interceptor_tests::people::{Account, text};
 use interceptor_tests::sandbox::binary;
 use serde_json::json;
-
-/// What the user types; `$I` is the program.
-fn typed(account: &Account, line: &str) -> (Option<i32>, String, String) {
-    let program = binary("interceptor");
-    let Output { status, stdout, stderr } =
-        account.run("I=$1 && eval \"$2\"; exit $?", &[program.to_str().unwrap(), line]);
-    (status.code(), text(&stdout), text(&stderr))
-}
 
 #[test]
 fn a_shell_that_executes_sudo_in_its_place_keeps_its_umask_from_widening() {
@@ -39,7 +31,7 @@ fn a_shell_that_executes_sudo_in_its_place_keeps_its_umask_from_widening() {
 fn a_doctor_without_root_names_capabilities_and_no_kernel_option() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());
-        let (status, out, said) = typed(&account, "$I doctor");
+        let (status, out, said) = account.typed("$I doctor");
         assert_eq!(status, Some(1), "{out}{said}");
         assert!(out.contains("missing: CAP_SYS_ADMIN") && out.contains("CAP_BPF"), "{out}");
         assert!(out.contains("remedy: run as root: sudo interceptor"), "{out}");
@@ -75,7 +67,7 @@ fn a_word_that_is_nearly_right_is_recognised() {
             ("$I init codx", "`codex`"),
             ("$I run --polcy x -- true", "'--policy'"),
         ] {
-            let (status, _, said) = typed(&account, line);
+            let (status, _, said) = account.typed(line);
             assert!(status == Some(2) || status == Some(125), "{line}: {status:?}");
             assert!(said.contains(hint), "{line}: {said}");
         }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use interceptor_tests::daemon::Cgroup;
 use interceptor_tests::lab::Lab;
@@ -12,14 +12,6 @@ use interceptor_tests::sandbox::binary;
 use serde_json::Value;
 
 const OWN: &str = r#"{ "network": { "allow": ["own.test"] } }"#;
-
-/// What the user types; `$I` is the program.
-fn typed(account: &Account, line: &str) -> (Option<i32>, String, String) {
-    let program = binary("interceptor");
-    let Output { status, stdout, stderr } =
-        account.run("I=$1 && eval \"$2\"; exit $?", &[program.to_str().unwrap(), line]);
-    (status.code(), text(&stdout), text(&stderr))
-}
 
 #[test]
 fn a_name_means_the_same_policy_to_every_command() {
@@ -40,7 +32,7 @@ fn a_name_means_the_same_policy_to_every_command() {
                 (format!("sudo $I check {name}"), 0),
                 (format!("$I explain --policy {name}s GET https://own.test/"), 2),
             ] {
-                let (seen, out, said) = typed(&account, &format!("{variables}{command}"));
+                let (seen, out, said) = account.typed(&format!("{variables}{command}"));
                 assert_eq!(seen, Some(status), "{variables}{command}: {out}{said}");
                 let wrong = command.contains(&format!("{name}s"));
                 assert_eq!(said.contains(&format!("did you mean `{name}`?")), wrong, "{said}");
@@ -48,7 +40,7 @@ fn a_name_means_the_same_policy_to_every_command() {
         }
         // A file of that name is checked if there is no such policy.
         account.file("plain", "{ \"netwrok\": {} }");
-        let (status, out, said) = typed(&account, "$I check plain");
+        let (status, out, said) = account.typed("$I check plain");
         assert_eq!(status, Some(1), "{said}");
         assert!(out.contains("plain:1: error: unknown field `netwrok`"), "{out}");
     });
@@ -103,19 +95,19 @@ fn what_is_trusted_and_kept_is_where_xdg_state_home_says() {
         let account = Account::new(lab.directory());
         account.file("interceptor.json", OWN);
         let state = "export XDG_STATE_HOME=$HOME/kept; ";
-        let (status, _, said) = typed(&account, &format!("{state}$I trust"));
+        let (status, _, said) = account.typed(&format!("{state}$I trust"));
         assert_eq!(status, Some(0), "{said}");
-        let (status, _, said) = typed(&account, &format!("{state}sudo $I run -- true"));
+        let (status, _, said) = account.typed(&format!("{state}sudo $I run -- true"));
         assert_eq!(status, Some(0), "{said}");
-        let (status, out, said) = typed(&account, &format!("{state}$I audit last"));
+        let (status, out, said) = account.typed(&format!("{state}$I audit last"));
         assert_eq!(status, Some(0), "{out}{said}");
         let kept = account.home().join("kept/interceptor");
         assert!(kept.join("trusted").is_file() && kept.join("runs").is_dir());
         assert!(!account.home().join(".local/state/interceptor/runs").exists());
         // Elsewhere nothing is trusted, and no run is known.
-        let (status, ..) = typed(&account, "sudo $I run -- true");
+        let (status, ..) = account.typed("sudo $I run -- true");
         assert_eq!(status, Some(125));
-        let (status, _, said) = typed(&account, "$I audit last");
+        let (status, _, said) = account.typed("$I audit last");
         assert_eq!(status, Some(2), "{said}");
     });
 }
@@ -139,9 +131,9 @@ fn run_says_of_keys_what_check_says_and_all_of_it() {
             let plain = |line: &str| line.replace(" (--skip-keys leaves this check out)", "");
             text.lines().filter(|line| line.contains(" error: ")).map(plain).collect()
         };
-        let (status, checked, said) = typed(&account, "$I check p.json");
+        let (status, checked, said) = account.typed("$I check p.json");
         assert_eq!(status, Some(1), "{said}");
-        let (status, _, said) = typed(&account, "sudo $I run --policy p.json -- true");
+        let (status, _, said) = account.typed("sudo $I run --policy p.json -- true");
         assert_eq!(status, Some(125), "{said}");
         assert_eq!(errors(&said), errors(&checked), "{said}");
         assert_eq!(errors(&said).len(), 3, "{said}");
@@ -151,7 +143,7 @@ fn run_says_of_keys_what_check_says_and_all_of_it() {
         assert!(said.contains("has NO_SUCH_KEY: export it first"), "{said}");
         // A key that an option names is not in the file.
         let line = "sudo $I run --policy p.json --key openai=file:missing -- true";
-        let (status, _, said) = typed(&account, line);
+        let (status, _, said) = account.typed(line);
         assert_eq!(status, Some(125), "{said}");
         let own = "p.json: error: --key openai: the file missing does not exist";
         assert!(said.contains(own) && !said.contains("NO_SUCH_KEY"), "{said}");
@@ -196,7 +188,7 @@ fn attach_finds_the_key_that_sudo_drops_and_a_policy_by_name() {
         assert!(ended.success() && output.status.success(), "{}", text(&output.stderr));
         // Without root it says so, and what to type.
         let line = format!("$I attach --cgroup {}", cgroup.path().display());
-        let (status, _, said) = typed(&account, &line);
+        let (status, _, said) = account.typed(&line);
         assert_eq!(status, Some(2), "{said}");
         assert!(said.contains("attach needs root") && said.contains("CAP_BPF"), "{said}");
     });

@@ -39,18 +39,20 @@ try:
     print(s.recv(100000).decode().replace(\"\\r\\n\", \" \").replace(\"\\n\", \" \"))
 except OSError as e: print(\"cut off:\", e)";
 
+/// A policy with this key for one host.
+fn governed(key: &str) -> String {
+    json!({ "network": { "allow": ["own.test"] }, "credentials_v2": { "lab": {
+        "key": key, "hosts": ["own.test"], "env": "LAB_API_KEY" } } })
+    .to_string()
+}
+
 #[test]
 fn a_run_is_listed_and_controlled_by_its_user_and_gone_at_its_end() {
     Lab::test(|lab| {
         let account = Account::new(lab.directory());
         let (runtime, before) = runtime(&account, "runtime");
         let key = lab.another_key();
-        let policy = account.file(
-            "policy.json",
-            &json!({ "network": { "allow": ["own.test"] }, "credentials_v2": { "lab": {
-                "key": key, "hosts": ["own.test"], "env": "LAB_API_KEY" } } })
-            .to_string(),
-        );
+        let policy = account.file("policy.json", &governed(&key));
         let name = account.name();
         let options = ["-q", "--name", name, "--policy", policy.to_str().unwrap()];
         let said = lab.directory().join("said");
@@ -318,12 +320,7 @@ fn a_run_without_sudo_is_listed_too_and_its_policy_is_settled() {
         let config = lab.secret_file("daemon-access.json", &config.to_string());
         let daemon = lab.daemon().quiet_log().option("--config").option(config).start();
         let key = lab.another_key();
-        let policy = account.file(
-            "policy.json",
-            &json!({ "network": { "allow": ["own.test"] }, "credentials_v2": { "lab": {
-                "key": key, "hosts": ["own.test"], "env": "LAB_API_KEY" } } })
-            .to_string(),
-        );
+        let policy = account.file("policy.json", &governed(&key));
         let name = account.name();
         let options = ["-q", "--name", name, "--policy", policy.to_str().unwrap()];
         let said = lab.directory().join("said");
