@@ -1,7 +1,7 @@
 //! Users of this machine, for tests of what people type. Each is removed with its value.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -178,6 +178,46 @@ impl Drop for Account {
         // A failure to tidy up must not hide why a test failed.
         for (tool, name) in [("userdel", &self.name), ("groupdel", &self.group)] {
             let _ = Command::new(tool).arg("-f").arg(name).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// A policy of the operator's, removed with its value, and the directories with the last one.
+#[derive(Debug)]
+pub struct Operators(PathBuf);
+
+/// How many policies of the operator's there are, and the directories that they made necessary.
+static MADE: Mutex<(usize, Vec<&Path>)> = Mutex::new((0, Vec::new()));
+
+impl Operators {
+    /// Makes the policy of this name.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    #[must_use]
+    pub fn new(name: &str, policy: &str) -> Operators {
+        let [above, directory] = ["/etc/interceptor", "/etc/interceptor/policies"].map(Path::new);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.1.extend([directory, above].into_iter().filter(|path| !path.exists()));
+        made.0 += 1;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(above).expect("a directory");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).expect("a directory");
+        let path = directory.join(format!("{name}.json"));
+        fs::write(&path, policy).expect("a policy");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a policy");
+        Operators(path)
+    }
+}
+
+impl Drop for Operators {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.0 -= 1;
+        if made.0 == 0 {
+            for path in made.1.drain(..) {
+                let _ = fs::remove_dir(path);
+            }
         }
     }
 }

@@ -1,15 +1,14 @@
 //! `interceptor run` without sudo: what a member of the daemon's group types, and sees.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use interceptor_tests::daemon::Daemon;
 use interceptor_tests::host::on_a_host;
 use interceptor_tests::lab::Lab;
-use interceptor_tests::people::{Account, out, text};
+use interceptor_tests::people::{Account, Operators, out, text};
 use interceptor_tests::sandbox::binary;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -39,40 +38,6 @@ fn refused(output: &Output, why: &str) {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}{}", text(&output.stdout));
     assert!(said.contains(why), "{why:?} is not in: {said}");
-}
-
-/// A policy of the operator's, removed with its value, and the directories with the last one.
-struct Operators(PathBuf);
-
-/// How many policies of the operator's there are, and the directories that they made necessary.
-static MADE: Mutex<(usize, Vec<&Path>)> = Mutex::new((0, Vec::new()));
-
-impl Operators {
-    fn new(name: &str, policy: &str) -> Operators {
-        let [above, directory] = ["/etc/interceptor", "/etc/interceptor/policies"].map(Path::new);
-        let mut made = MADE.lock().unwrap();
-        made.1.extend([directory, above].into_iter().filter(|path| !path.exists()));
-        made.0 += 1;
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(above).unwrap();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).unwrap();
-        let path = directory.join(format!("{name}.json"));
-        fs::write(&path, policy).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        Operators(path)
-    }
-}
-
-impl Drop for Operators {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-        made.0 -= 1;
-        if made.0 == 0 {
-            for path in made.1.drain(..) {
-                let _ = fs::remove_dir(path);
-            }
-        }
-    }
 }
 
 /// A daemon with this access for the account's group.

@@ -17,6 +17,7 @@ use crate::fleet::{CgroupTarget, Enforced, Netns};
 use crate::ipc::SentPath as Sent;
 use crate::kernel::{Enforcer, KernelError};
 use crate::notice;
+use crate::proxy::asking::LeaseScope;
 use crate::proxy::{Runtime, Sandbox};
 use crate::sandbox::SandboxError;
 use crate::sandbox::caller::Caller;
@@ -48,6 +49,8 @@ pub(super) struct Rules {
     pub(super) hidden: Vec<Sent>,
     /// The policy as the sandbox sees it.
     pub(super) shown: Option<ShownPolicy>,
+    /// What leases may permit beside the policy.
+    pub(super) leases: LeaseScope,
 }
 
 /// A run, and for whom.
@@ -119,8 +122,9 @@ pub(super) fn perform(
     let environment = environment(&plan, &identity, &rules);
     before(&environment);
     let inside = inside(&plan, &identity, &rules, &environment);
-    let Rules { policy, keyring, hidden, shown, .. } = rules;
+    let Rules { policy, keyring, hidden, shown, leases, .. } = rules;
     let proxy = Sandbox::new(runtime, &plan.id, policy, keyring)?;
+    proxy.asking.bound_leases(leases);
     name(&proxy);
     let (id, user) = (plan.id, identity.name.clone());
     let launch = Launch {

@@ -32,6 +32,7 @@ use super::{Common, Net, discovery, registries, setup, shown_policy};
 use crate::audit::Audit;
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::notice;
+use crate::proxy::asking::LeaseScope;
 use crate::sandbox::handover::ShownPolicy;
 use crate::sandbox::resources::Bounded;
 use crate::sandbox::signals::{Signals, ignored_by_this_process};
@@ -328,7 +329,8 @@ fn for_sandbox(rules: LoadedPolicy, common: &Common) -> perform::Rules {
     let shown = shown_policy(&rules);
     let LoadedPolicy { policy, keyring, key_variables, secret_files, .. } = rules;
     let hidden = hidden(secret_files, shown.as_ref(), common);
-    perform::Rules { policy, keyring, key_variables, hidden, shown }
+    let leases = LeaseScope::Any;
+    perform::Rules { policy, keyring, key_variables, hidden, shown, leases }
 }
 
 /// This process's umask.

@@ -56,6 +56,12 @@ pub(super) async fn list(
             content_type = "application/problem+json",
         ),
         (
+            status = 403,
+            description = "The policy is an operator's, and the sandbox a run without sudo",
+            body = ApiProblem,
+            content_type = "application/problem+json",
+        ),
+        (
             status = 404,
             description = "There is no such sandbox",
             body = ApiProblem,
@@ -130,7 +136,12 @@ pub(super) fn problem(error: LeaseError) -> ApiProblem {
             ApiProblem::new(StatusCode::CONFLICT, "too_many_leases", "Too many leases", detail)
         }
         LeaseError::Endless => ApiProblem::field("/seconds", detail),
-        LeaseError::TooLarge | LeaseError::Overlay(_) => ApiProblem::field("/patch", detail),
+        LeaseError::TooLarge | LeaseError::Overlay(_) | LeaseError::NotPublic(_) => {
+            ApiProblem::field("/patch", detail)
+        }
+        LeaseError::Settled => {
+            ApiProblem::new(StatusCode::FORBIDDEN, "settled", "The policy is settled", detail)
+        }
     }
 }
 

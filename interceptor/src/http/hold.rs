@@ -26,7 +26,12 @@ use crate::proxy::asking::{AskError, Asked, Lease, MOST_WAITING, Verdict, Waitin
 /// Whether a refused request may yet pass.
 pub(super) fn may_pass(context: &Context, denied: &Denied) -> bool {
     matches!(denied.deny().reason, Reason::HostDenied | Reason::EndpointDenied)
-        && (context.sandbox.asking.has_leases() || context.sandbox.rules().policy.may_ask())
+        && (context.sandbox.asking.has_leases() || may_ask(context))
+}
+
+/// Whether the policy asks a person, and one can answer.
+fn may_ask(context: &Context) -> bool {
+    context.sandbox.asking.can_answer() && context.sandbox.rules().policy.may_ask()
 }
 
 /// Why a wait ended.

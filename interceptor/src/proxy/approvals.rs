@@ -26,7 +26,7 @@ impl Sandbox {
         asked: Asked,
     ) -> Result<Waiting, AskError> {
         let desk = &self.asking;
-        if asked.subject.path.len() > LONGEST_PATH {
+        if !desk.can_answer() || asked.subject.path.len() > LONGEST_PATH {
             return Err(AskError::Nothing);
         }
         let key = asked.key();

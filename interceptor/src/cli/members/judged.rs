@@ -17,6 +17,7 @@ use crate::control::model::OwnPolicies;
 use crate::credential::{KeyError, Keyring, SECRET, Seed};
 use crate::ipc::{Secret, SentPath};
 use crate::notice;
+use crate::proxy::asking::LeaseScope;
 use crate::sandbox::handover::ShownPolicy;
 
 /// The most files that a policy may hide.
@@ -73,9 +74,10 @@ pub(super) fn judge(
                 "you may use the operator's policies only, with --policy NAME; yours are: {}",
                 grants.named()
             );
-            let rules = own(*policy)?;
+            let mut rules = own(*policy)?;
             if grants.own < OwnPolicies::AnyAddress {
                 public_only(&rules, asked)?;
+                rules.leases = LeaseScope::Public;
             }
             Ok(Judgement { rules, own: true })
         }
@@ -124,7 +126,8 @@ fn own(policy: OwnPolicy) -> anyhow::Result<Rules> {
     let keyring = Keyring::restore(policy.credentials(), keys)
         .map_err(|errors| anyhow::anyhow!("{name}: {}", joined(&errors)))?;
     let shown = shown.map(|(path, text)| ShownPolicy { path, text });
-    Ok(Rules { policy, keyring, key_variables, hidden, shown })
+    let leases = LeaseScope::Any;
+    Ok(Rules { policy, keyring, key_variables, hidden, shown, leases })
 }
 
 /// The operator's policy of a name, with its keys.
@@ -155,7 +158,10 @@ fn operators(name: &str, secret: Option<Secret>, uid: u32) -> anyhow::Result<Rul
             KeySource::Literal(_) => {}
         }
     }
-    Ok(Rules { policy, keyring, key_variables, hidden, shown: None })
+    // A lease could send the operator's keys elsewhere, and the member can pass for whoever gives
+    // one: the run's socket is in the member's directory.
+    let leases = LeaseScope::Nothing;
+    Ok(Rules { policy, keyring, key_variables, hidden, shown: None, leases })
 }
 
 fn joined(errors: &[KeyError]) -> String {

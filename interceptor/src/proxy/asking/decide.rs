@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use interceptor_policy::{OverlayError, Patch};
+use interceptor_policy::{OverlayError, Patch, Policy};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::rules::Rules;
@@ -52,6 +52,45 @@ pub(crate) enum LeaseError {
     /// The patch does not fit the policy.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// Nobody may permit more than the policy does.
+    #[error(
+        "the policy is the operator's and holds as it is while a run without sudo lasts: nobody \
+         can permit more by a lease or an approval. Ask the operator to change the policy, and \
+         start the run again"
+    )]
+    Settled,
+    /// With the patch, the policy would reach addresses that are not public.
+    #[error(
+        "the policy would allow addresses that are not public, which is not yours to do without \
+         sudo: {0}; the operator can permit it (`own_policies`: \"any-address\")"
+    )]
+    NotPublic(String),
+}
+
+/// What leases may permit, whoever gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LeaseScope {
+    /// Whatever fits the policy.
+    #[default]
+    Any,
+    /// What fits the policy and adds no address that is not public.
+    Public,
+    /// Nothing: there are no leases, and nobody is asked.
+    Nothing,
+}
+
+impl LeaseScope {
+    /// Judges a policy with a patch laid over it.
+    pub(super) fn judge(self, laid: &Policy) -> Result<(), LeaseError> {
+        match self {
+            LeaseScope::Any => Ok(()),
+            LeaseScope::Nothing => Err(LeaseError::Settled),
+            LeaseScope::Public => match laid.allowed_special() {
+                special if special.is_empty() => Ok(()),
+                special => Err(LeaseError::NotPublic(special.join(", "))),
+            },
+        }
+    }
 }
 
 /// Why a question cannot be answered.
@@ -80,21 +119,31 @@ pub(crate) enum DecideError {
     Lease(#[from] LeaseError),
 }
 
-/// A lease over these rules, which is not in force yet.
+/// A lease of this scope over these rules, which is not in force yet.
 fn made(
+    scope: LeaseScope,
     rules: &Arc<Rules>,
     patch: Patch,
     terms: Terms,
     by: &str,
 ) -> Result<Arc<Lease>, LeaseError> {
+    // Before the patch is looked at: what does not fit tells of the policy.
+    if scope == LeaseScope::Nothing {
+        return Err(LeaseError::Settled);
+    }
     let Terms { seconds, uses } = terms;
-    if seconds.is_some_and(|seconds| seconds == 0 || seconds > LONGEST) || uses == Some(0) {
+    if terms == Terms::default()
+        || seconds.is_some_and(|seconds| seconds == 0 || seconds > LONGEST)
+        || uses == Some(0)
+    {
         return Err(LeaseError::Endless);
     }
     if patch.to_value().to_string().len() > LARGEST_PATCH {
         return Err(LeaseError::TooLarge);
     }
-    let laid = rules.overlaid(rules.policy.overlay(&patch)?);
+    let laid = rules.policy.overlay(&patch)?;
+    scope.judge(&laid)?;
+    let laid = rules.overlaid(laid);
     let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
     let until = seconds.map(|seconds| {
         let end = Timestamp::now().checked_add(SignedDuration::from_secs(seconds));
@@ -118,10 +167,7 @@ impl Desk {
         terms: Terms,
         by: &str,
     ) -> Result<LeaseView, LeaseError> {
-        if terms == Terms::default() {
-            return Err(LeaseError::Endless);
-        }
-        let lease = made(rules, patch, terms, by)?;
+        let lease = made(self.lease_scope(), rules, patch, terms, by)?;
         self.add(&lease)?;
         self.changed.notify_waiters();
         Ok(lease.view())
@@ -180,7 +226,7 @@ impl Desk {
         // As many uses as wait are known only below: counted there.
         let default = *terms == Terms::default();
         let terms = if default { Terms { seconds: None, uses: Some(u64::MAX) } } else { *terms };
-        let lease = made(rules, chosen, terms, by)?;
+        let lease = made(self.lease_scope(), rules, chosen, terms, by)?;
         self.grant(id, &lease, default, by)
     }
 

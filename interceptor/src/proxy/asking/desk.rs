@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::super::rules::Rules;
+use super::decide::LeaseScope;
 use super::feed::ApprovalFeed;
 use super::lease::Lease;
 use super::question::{AskError, Asked, Key, Question, Verdict};
@@ -35,6 +36,8 @@ pub(crate) struct Desk {
     pub(super) handed: AtomicBool,
     /// One proposal at a time; made for the first.
     pub(crate) proposing: OnceLock<Arc<Semaphore>>,
+    /// What leases may permit; unset where that is not bounded.
+    scope: OnceLock<LeaseScope>,
 }
 
 #[derive(Debug, Default)]
@@ -56,12 +59,29 @@ impl Desk {
             changed: Notify::new(),
             handed: AtomicBool::new(false),
             proposing: OnceLock::new(),
+            scope: OnceLock::new(),
         }
     }
 
     /// Told when a waiting request may be judged otherwise. Enable it before judging.
     pub(crate) fn changed(&self) -> &Notify {
         &self.changed
+    }
+
+    /// Bounds what leases may permit, once and for good.
+    pub(crate) fn bound_leases(&self, scope: LeaseScope) {
+        // Fails if it is bounded already.
+        let _ = self.scope.set(scope);
+    }
+
+    /// What leases may permit.
+    pub(super) fn lease_scope(&self) -> LeaseScope {
+        self.scope.get().copied().unwrap_or_default()
+    }
+
+    /// Whether anybody could answer a question.
+    pub(crate) fn can_answer(&self) -> bool {
+        self.lease_scope() != LeaseScope::Nothing
     }
 
     /// Whether there is any lease.
@@ -114,8 +134,8 @@ impl Desk {
 
     /// Lays the leases over new rules, before these come into force.
     pub(crate) fn prepare(&self, rules: &Arc<Rules>) {
-        let leases = self.table().leases.clone();
-        leases.iter().for_each(|lease| lease.lay(rules));
+        let (leases, scope) = (self.table().leases.clone(), self.lease_scope());
+        leases.iter().for_each(|lease| lease.lay(rules, scope));
     }
 
     /// New rules are in force: whoever waits is judged again.

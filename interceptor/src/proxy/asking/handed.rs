@@ -61,7 +61,7 @@ impl Desk {
             let mut known = Lease::new(id, patch, until, lease.uses, by);
             known.created = created;
             if !known.is_over(now) {
-                known.lay(rules);
+                known.lay(rules, self.lease_scope());
                 self.table().leases.push(Arc::new(known));
             }
         }

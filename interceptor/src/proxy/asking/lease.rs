@@ -7,6 +7,7 @@ use interceptor_policy::Patch;
 use jiff::Timestamp;
 
 use super::super::rules::Rules;
+use super::decide::LeaseScope;
 use super::view::LeaseView;
 
 /// The most leases of a sandbox.
@@ -56,10 +57,12 @@ impl Lease {
         }
     }
 
-    /// Lays it over these rules. Keeps those it is laid over now, which are in force until then.
-    pub(super) fn lay(&self, base: &Arc<Rules>) {
-        let laid = base.policy.overlay(&self.patch).ok().map(|policy| base.overlaid(policy));
-        self.set(laid);
+    /// Lays it over these rules, if the scope permits that. Keeps those that it is laid over now,
+    /// which are in force until then.
+    pub(super) fn lay(&self, base: &Arc<Rules>, scope: LeaseScope) {
+        let laid = base.policy.overlay(&self.patch).ok();
+        let laid = laid.filter(|policy| scope.judge(policy).is_ok());
+        self.set(laid.map(|policy| base.overlaid(policy)));
     }
 
     pub(super) fn set(&self, laid: Option<Rules>) {

@@ -14,7 +14,7 @@ mod question;
 mod tests;
 mod view;
 
-pub(crate) use decide::{Answer, DecideError, LeaseError, Terms};
+pub(crate) use decide::{Answer, DecideError, LeaseError, LeaseScope, Terms};
 pub(crate) use desk::{Desk, MOST_WAITING, Waiting};
 pub(crate) use handed::HandedLease;
 pub(crate) use lease::Lease;

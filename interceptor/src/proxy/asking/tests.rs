@@ -9,7 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::desk::MOST_WAITING;
-use super::{Answer, AskError, Asked, DecideError, HandedLease, Terms, Verdict};
+use super::{
+    Answer, AskError, Asked, DecideError, HandedLease, LeaseError, LeaseScope, Terms, Verdict,
+};
 use crate::audit::Audit;
 use crate::credential::Keyring;
 use crate::proxy::{Rules, Runtime, RuntimeOptions, Sandbox};
@@ -180,6 +182,41 @@ async fn leases_survive_a_hand_over_and_end_at_their_time_whoever_is_up() {
     assert_eq!(new.asking.leases(now).first().map(|lease| lease.by.clone()), None);
     old.asking.resume();
     assert!(permitted(&old, "b.test", now).is_some(), "the hand-over failed");
+}
+
+#[tokio::test]
+async fn a_bound_of_leases_holds_for_what_is_handed_over_and_for_new_rules() {
+    let now = Timestamp::now();
+    let unbound = sandbox();
+    for host in ["10.0.0.1", "a.test"] {
+        unbound.lease(allow(host), terms(Some(60), None), "uid:7").unwrap();
+    }
+    let handed = unbound.asking.hand_over();
+    let bounded = |scope| {
+        let sandbox = sandbox();
+        sandbox.asking.bound_leases(scope);
+        sandbox.asking.bound_leases(LeaseScope::Any);
+        let given = sandbox.lease(allow("10.0.0.1"), terms(Some(60), None), "uid:0");
+        assert!(given.is_err(), "the first bound stays");
+        sandbox.asking.restore(handed.clone(), &sandbox.rules()).unwrap();
+        sandbox
+    };
+    for (scope, public) in [(LeaseScope::Public, true), (LeaseScope::Nothing, false)] {
+        let sandbox = bounded(scope);
+        for _ in 0..2 {
+            assert_eq!(permitted(&sandbox, "10.0.0.1", now), None, "{scope:?}");
+            assert_eq!(permitted(&sandbox, "a.test", now).is_some(), public, "{scope:?}");
+            let keyring = Keyring::load(&policy(""), None).unwrap();
+            sandbox.replace(policy(r#","allow":["b.test"]"#), keyring).unwrap();
+        }
+    }
+    let settled = bounded(LeaseScope::Nothing);
+    // What does not fit tells of the policy: it is not looked at.
+    let misfit = Patch::from_value(json!([{ "op": "test", "path": "/a", "value": 1 }])).unwrap();
+    let given = settled.lease(misfit, terms(Some(60), None), "uid:0");
+    assert!(matches!(given, Err(LeaseError::Settled)), "{given:?}");
+    let asked = settled.ask(&settled.rules(), asked("a.test", "/")).await;
+    assert_eq!(asked.unwrap_err(), AskError::Nothing);
 }
 
 #[tokio::test]
