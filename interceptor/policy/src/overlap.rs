@@ -99,7 +99,8 @@ mod tests {
         fn the_index_agrees_with_comparing_each_target(
             list in proptest::collection::vec(target(), 0..12), one in target()
         ) {
-            let targets = Targets::of(list.iter().enumerate().map(|(index, target)| (target, index)));
+            let numbered = list.iter().enumerate().map(|(index, target)| (target, index));
+            let targets = Targets::of(numbered);
             match targets.overlapping(&one) {
                 Some(found) => prop_assert!(overlap(&list[found], &one)),
                 None => prop_assert!(!list.iter().any(|target| overlap(target, &one))),

@@ -360,7 +360,8 @@ mod tests {
             skip in 0_u64..50, left in 1_u64..50, behind in 0_u64..50,
             sizes in prop::collection::vec(1_usize..40, 1..8),
         ) {
-            let body: Vec<u8> = (0..skip + left + behind).map(|at| u8::try_from(at).unwrap()).collect();
+            let size = u8::try_from(skip + left + behind).unwrap();
+            let body: Vec<u8> = (0..size).collect();
             let mut cut = Cut { skip, left, behind, kept: None };
             let (mut got, mut at, mut sizes) = (Vec::new(), 0, sizes.iter().cycle());
             while at < body.len() {
@@ -372,12 +373,15 @@ mod tests {
                 at = end;
             }
             got.extend(cut.finish().unwrap());
-            let (first, end) = (usize::try_from(skip).unwrap(), usize::try_from(skip + left).unwrap());
-            prop_assert_eq!(&got[..], &body[first..end]);
+            let first = usize::try_from(skip).unwrap();
+            prop_assert_eq!(&got[..], &body[first..][..usize::try_from(left).unwrap()]);
         }
 
         #[test]
-        fn no_content_range_does_any_harm(asked in "bytes=[0-9]{0,20}-[0-9]{0,20}", came in "bytes [0-9]{1,20}-[0-9]{1,20}/([0-9]{1,20}|\\*)") {
+        fn no_content_range_does_any_harm(
+            asked in "bytes=[0-9]{0,20}-[0-9]{0,20}",
+            came in "bytes [0-9]{1,20}-[0-9]{1,20}/([0-9]{1,20}|\\*)",
+        ) {
             if let Some(range) = Range::parse(asked.as_bytes()) {
                 let widened = range.widened(BY);
                 prop_assert!(widened.value().is_some());

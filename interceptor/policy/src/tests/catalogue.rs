@@ -116,11 +116,18 @@ fn the_profiles_exist_and_refuse_hosts_they_do_not_list() {
 fn a_service_that_could_not_work_is_refused() {
     let service = |entry: &str| {
         format!(
-            r#"{{"description":"d","services":[{{"name":"s","title":"S",{entry},"sources":{{}}}}]}}"#
+            r#"{{"description":"d",
+                "services":[{{"name":"s","title":"S",{entry},"sources":{{}}}}]}}"#
         )
     };
     let shape = r#""placeholder":{"prefix":"p-","random":32,"alphabet":"alphanumeric"}"#;
     let forms = r#""forms":[{"header":"x-key"}]"#;
+    let placeholder = |random: u8, alphabet: &str| {
+        format!(
+            r#""hosts":["s.test"],{forms},"env":["S"],
+            "placeholder":{{"prefix":"p-","random":{random},"alphabet":"{alphabet}"}}"#
+        )
+    };
     let good = service(&format!(r#""hosts":["s.test"],{forms},"env":["S"],{shape}"#));
     assert!(Catalogue::from_json(&good, "{}").is_ok());
     for wrong in [
@@ -129,12 +136,8 @@ fn a_service_that_could_not_work_is_refused() {
         format!(r#""hosts":["s.test"],"forms":[],"env":["S"],{shape}"#),
         format!(r#""hosts":["s.test"],"forms":[{{"header":"host"}}],"env":["S"],{shape}"#),
         format!(r#""hosts":["s.test"],{forms},"env":[],{shape}"#),
-        format!(
-            r#""hosts":["s.test"],{forms},"env":["S"],"placeholder":{{"prefix":"p-","random":20,"alphabet":"alphanumeric"}}"#
-        ),
-        format!(
-            r#""hosts":["s.test"],{forms},"env":["S"],"placeholder":{{"prefix":"p-","random":31,"alphabet":"lower_hex"}}"#
-        ),
+        placeholder(20, "alphanumeric"),
+        placeholder(31, "lower_hex"),
     ] {
         assert!(Catalogue::from_json(&service(&wrong), "{}").is_err(), "{wrong}");
     }

@@ -7,7 +7,8 @@ use super::{host, outcome, policy};
 #[test]
 fn another_protocol_needs_a_tcp_rule_and_no_credential() {
     let policy = policy(
-        r#"{"network":{"allow":["tcp://db.test:5432","plain.test","tcp://api.test","tcp://10.0.0.0/8","*.test:443"],"deny":["bad.test"]},
+        r#"{"network":{"allow":["tcp://db.test:5432","plain.test","tcp://api.test",
+                                "tcp://10.0.0.0/8","*.test:443"],"deny":["bad.test"]},
             "credentials_v2":{"c":{"key":"k","hosts":["api.test"]}}}"#,
     );
     let table = [
@@ -122,7 +123,8 @@ fn r5_t10_passthrough_of_a_governed_host_is_an_error() {
         ("*.api.test", "api.test", false),
     ] {
         let text = format!(
-            r#"{{"network":{{"passthrough":["{passthrough}"]}},"credentials_v2":{{"c":{{"key":"k","hosts":["{hosts}"]}}}}}}"#
+            r#"{{"network":{{"passthrough":["{passthrough}"]}},
+                "credentials_v2":{{"c":{{"key":"k","hosts":["{hosts}"]}}}}}}"#
         );
         let document = Document::parse(&text).unwrap().document;
         let seen = Policy::compile(&document, &Catalogue::builtin());

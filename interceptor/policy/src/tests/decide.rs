@@ -5,12 +5,16 @@ use super::{decide, decide_with, host, outcome, policy};
 
 const EXAMPLE: &str = r#"{
   "image": "python:3.12-slim",
-  "network": { "deny": ["0.0.0.0/0"], "allow": ["api.openai.com", "*.example.com:443", "10.1.0.0/16", "tcp://db.example.com:5432"] },
+  "network": { "deny": ["0.0.0.0/0"],
+               "allow": ["api.openai.com", "*.example.com:443", "10.1.0.0/16",
+                         "tcp://db.example.com:5432"] },
   "credentials_v2": {
-    "openai": { "key": "sk-real", "endpoints": [ { "methods": ["POST"], "paths": ["/v1/chat/completions"] },
-                                                 { "methods": ["GET"],  "paths": ["/v1/models"] } ] },
-    "billing": { "key": { "env": "BILLING_KEY" }, "hosts": ["billing.example.com"], "inject": { "header": "x-billing-key" },
-                 "env": "BILLING_API_KEY", "endpoints": [ { "methods": [], "paths": ["/v2/invoices/*"] } ] }
+    "openai": { "key": "sk-real",
+                "endpoints": [ { "methods": ["POST"], "paths": ["/v1/chat/completions"] },
+                               { "methods": ["GET"],  "paths": ["/v1/models"] } ] },
+    "billing": { "key": { "env": "BILLING_KEY" }, "hosts": ["billing.example.com"],
+                 "inject": { "header": "x-billing-key" }, "env": "BILLING_API_KEY",
+                 "endpoints": [ { "methods": [], "paths": ["/v2/invoices/*"] } ] }
   }
 }"#;
 
@@ -51,10 +55,12 @@ fn the_documented_example_decides_as_documented() {
 const KEYS: &str = r#"{
   "network": { "allow": ["*"], "deny": ["denied.test", "denied-too.test"] },
   "credentials_v2": {
-    "a":     { "key": "ka", "hosts": ["shared.test", "only-a.test", "port.test:8443", "*.wild.test"],
+    "a":     { "key": "ka",
+               "hosts": ["shared.test", "only-a.test", "port.test:8443", "*.wild.test"],
                "endpoints": [ { "methods": ["GET"], "paths": ["/a"] } ] },
     "b":     { "key": "kb", "hosts": ["shared.test"], "inject": { "query": "key" } },
-    "plain": { "key": "kp", "hosts": ["plain.test", "plain-port.test:8080"], "allow_plaintext": true },
+    "plain": { "key": "kp", "hosts": ["plain.test", "plain-port.test:8080"],
+               "allow_plaintext": true },
     "ip":    { "key": "ki", "hosts": ["9.9.9.9:8443"] },
     "none":  { "key": "kn", "hosts": ["none.test"], "endpoints": [] },
     "deny":  { "key": "kd", "hosts": ["denied.test"] }
@@ -201,7 +207,10 @@ fn the_judged_path_is_the_forwarded_path() {
 #[test]
 fn r3_method_overrides_may_not_ask_for_more_than_the_rules() {
     let policy = policy(
-        r#"{"credentials_v2":{"ro":{"key":"k","hosts":["ro.test"],"endpoints":[{"methods":["GET","HEAD"],"paths":["/v1"]},{"methods":["POST"],"paths":["/v1/search"]}]},
+        r#"{"credentials_v2":{
+            "ro":{"key":"k","hosts":["ro.test"],
+                  "endpoints":[{"methods":["GET","HEAD"],"paths":["/v1"]},
+                               {"methods":["POST"],"paths":["/v1/search"]}]},
             "rw":{"key":"k","hosts":["rw.test"]}}}"#,
     );
     let table: &[(&str, &str, &[&str], &str)] = &[
@@ -241,7 +250,9 @@ fn r3_method_overrides_may_not_ask_for_more_than_the_rules() {
 #[test]
 fn methods_of_a_document_are_upper_cased_and_an_empty_list_means_any() {
     let policy = policy(
-        r#"{"credentials_v2":{"c":{"key":"k","hosts":["c.test"],"endpoints":[{"methods":["get","Post"],"paths":["/a"]},{"methods":[],"paths":["/b"]}]}}}"#,
+        r#"{"credentials_v2":{"c":{"key":"k","hosts":["c.test"],
+            "endpoints":[{"methods":["get","Post"],"paths":["/a"]},
+                         {"methods":[],"paths":["/b"]}]}}}"#,
     );
     for (method, path, expected) in [
         ("GET", "/a", "allow"),
@@ -374,7 +385,8 @@ fn a_refusal_names_the_rule_the_nearest_miss_and_the_edit() {
 fn the_proposed_edit_is_enough() {
     let rules = |methods: &str, paths: &str, more: &str| {
         policy(&format!(
-            r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["c.test"],"endpoints":[{{"methods":[{methods}],"paths":[{paths}]}}{more}]}}}}}}"#
+            r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["c.test"],
+                "endpoints":[{{"methods":[{methods}],"paths":[{paths}]}}{more}]}}}}}}"#
         ))
     };
     let url = "https://c.test/v1/x%5B1%5D/*";
@@ -392,7 +404,9 @@ fn the_proposed_edit_is_enough() {
 #[test]
 fn r6_one_function_judges_every_road() {
     let policy = policy(
-        r#"{"network":{"allow":["c.test","f.test"]},"credentials_v2":{"c":{"key":"k","hosts":["c.test"],"allow_plaintext":true,"endpoints":[{"methods":["GET"],"paths":["/a"]}]}}}"#,
+        r#"{"network":{"allow":["c.test","f.test"]},
+            "credentials_v2":{"c":{"key":"k","hosts":["c.test"],"allow_plaintext":true,
+            "endpoints":[{"methods":["GET"],"paths":["/a"]}]}}}"#,
     );
     for (method, rest) in [
         ("GET", "c.test/a"),

@@ -11,192 +11,236 @@ fn errors(text: &str) -> Vec<Problem> {
     check(text, &Catalogue::builtin()).errors
 }
 
-/// A credential with a custom name and these further fields.
-fn custom(fields: &str) -> String {
-    format!(r#"{{"credentials_v2":{{"mine":{{"hosts":["mine.test"]{fields}}}}}}}"#)
+/// A document, the pointer of its one mistake, and what its error says.
+type Mistake = (String, String, &'static str);
+
+fn at(pointer: &str, document: &str, says: &'static str) -> Mistake {
+    (document.to_owned(), pointer.to_owned(), says)
 }
 
-/// A document with one endpoint rule.
-fn endpoint(rule: &str) -> String {
-    custom(&format!(r#","key":"k","endpoints":[{rule}]"#))
+/// A mistake in the one rule of a list of `network`.
+fn network(list: &str, rule: &str, says: &'static str) -> Mistake {
+    let document = format!(r#"{{"network":{{"{list}":["{rule}"]}}}}"#);
+    at(&format!("/network/{list}/0"), &document, says)
+}
+
+/// A mistake in these entries of `credentials_v2`.
+fn v2(entries: &str, within: &str, says: &'static str) -> Mistake {
+    let document = format!(r#"{{"credentials_v2":{{{entries}}}}}"#);
+    at(&format!("/credentials_v2/{within}"), &document, says)
+}
+
+/// A mistake in these fields of a credential with a custom name.
+fn mine(fields: &str, within: &str, says: &'static str) -> Mistake {
+    let entry = format!(r#""mine":{{"hosts":["mine.test"],{fields}}}"#);
+    v2(&entry, &format!("mine/{within}"), says)
+}
+
+/// A mistake in the hosts of a credential.
+fn hosts(hosts: &str, within: &str, says: &'static str) -> Mistake {
+    let entry = format!(r#""mine":{{"key":"k","hosts":{hosts}}}"#);
+    v2(&entry, &format!("mine/hosts{within}"), says)
+}
+
+/// A mistake in how a credential is injected.
+fn inject(inject: &str, within: &str, says: &'static str) -> Mistake {
+    let fields = format!(r#""key":"k","inject":{inject}"#);
+    mine(&fields, &format!("inject{within}"), says)
+}
+
+/// A mistake in the one endpoint rule of a credential.
+fn rule(rule: &str, within: &str, says: &'static str) -> Mistake {
+    let fields = format!(r#""key":"k","endpoints":[{rule}]"#);
+    mine(&fields, &format!("endpoints/0{within}"), says)
 }
 
 #[test]
 fn p3_every_mistake_is_an_error_at_its_place() {
     let long = format!("{{\"image\":\"{}\"}}", "x".repeat(MAX_BYTES));
     let deep = format!("{{\"image\":{}1{}}}", "[".repeat(64), "]".repeat(64));
-    let table: Vec<(String, &str, &str)> = [
+    let table = [
         // The document.
-        ("", "", "the document is empty"),
-        ("network:\n  allow: []\n", "", "looks like YAML"),
-        ("[network]\nallow = []\n", "", "looks like TOML"),
-        ("{", "", "not valid JSON"),
-        ("{}}", "", "not valid JSON"),
-        ("{'a':1}", "", "not valid JSON"),
-        ("{\"image\":\"a\",,}", "", "not valid JSON"),
-        ("\u{feff}{}", "", "not valid JSON"),
-        ("{} / no", "", "not valid JSON"),
-        ("[]", "", "an object, not a list"),
-        ("null", "", "an object, not null"),
-        ("7", "", "an object, not a number"),
-        (long.as_str(), "", "more than 1048576 bytes"),
-        (deep.as_str(), "", "deeper than 64"),
-        (r#"{"netwrok":{}}"#, "/netwrok", "did you mean `network`"),
-        (r#"{"Network":{}}"#, "/Network", "did you mean `network`"),
-        (r#"{"credentials-v2":{}}"#, "/credentials-v2", "did you mean `credentials_v2`"),
-        (r#"{"a/b~c":{}}"#, "/a~1b~0c", "unknown field"),
-        (r#"{"image":1}"#, "/image", "a string, not a number"),
-        (r#"{"image":null}"#, "/image", "a string, not null"),
-        (r#"{"image":"a","image":"b"}"#, "/image", "twice"),
-        (r#"{"image":"\ud800"}"#, "/image", "surrogate"),
+        at("", "", "the document is empty"),
+        at("", "network:\n  allow: []\n", "looks like YAML"),
+        at("", "[network]\nallow = []\n", "looks like TOML"),
+        at("", "{", "not valid JSON"),
+        at("", "{}}", "not valid JSON"),
+        at("", "{'a':1}", "not valid JSON"),
+        at("", "{\"image\":\"a\",,}", "not valid JSON"),
+        at("", "\u{feff}{}", "not valid JSON"),
+        at("", "{} / no", "not valid JSON"),
+        at("", "[]", "an object, not a list"),
+        at("", "null", "an object, not null"),
+        at("", "7", "an object, not a number"),
+        at("", &long, "more than 1048576 bytes"),
+        at("", &deep, "deeper than 64"),
+        at("/netwrok", r#"{"netwrok":{}}"#, "did you mean `network`"),
+        at("/Network", r#"{"Network":{}}"#, "did you mean `network`"),
+        at("/credentials-v2", r#"{"credentials-v2":{}}"#, "did you mean `credentials_v2`"),
+        at("/a~1b~0c", r#"{"a/b~c":{}}"#, "unknown field"),
+        at("/image", r#"{"image":1}"#, "a string, not a number"),
+        at("/image", r#"{"image":null}"#, "a string, not null"),
+        at("/image", r#"{"image":"a","image":"b"}"#, "twice"),
+        at("/image", r#"{"image":"\ud800"}"#, "surrogate"),
         // The network.
-        (r#"{"network":[]}"#, "/network", "an object, not a list"),
-        (r#"{"network":null}"#, "/network", "an object, not null"),
-        (r#"{"network":{"alow":[]}}"#, "/network/alow", "did you mean `allow`"),
-        (r#"{"network":{"allow":"a.test"}}"#, "/network/allow", "a list, not a string"),
-        (r#"{"network":{"allow":{}}}"#, "/network/allow", "a list, not an object"),
-        (r#"{"network":{"allow":[],"allow":["*"]}}"#, "/network/allow", "twice"),
-        (r#"{"network":{"allow":["a.test",7]}}"#, "/network/allow/1", "a string, not a number"),
-        (r#"{"network":{"allow":[["a.test"]]}}"#, "/network/allow/0", "a string, not a list"),
-        (r#"{"network":{"deny":[""]}}"#, "/network/deny/0", "empty"),
-        (r#"{"network":{"deny":["10.0.0.0/33"]}}"#, "/network/deny/0", "CIDR"),
-        (r#"{"network":{"deny":["10.0.0.0/"]}}"#, "/network/deny/0", "CIDR"),
-        (r#"{"network":{"deny":["10.0.0.0/-1"]}}"#, "/network/deny/0", "CIDR"),
-        (r#"{"network":{"deny":["10.0.0/8"]}}"#, "/network/deny/0", "CIDR"),
-        (r#"{"network":{"deny":["fd00::/129"]}}"#, "/network/deny/0", "CIDR"),
-        (r#"{"network":{"deny":["a.test/8"]}}"#, "/network/deny/0", "paths belong to `endpoints`"),
-        (r#"{"network":{"deny":["10.0.0.256"]}}"#, "/network/deny/0", "IPv4"),
-        (r#"{"network":{"deny":["fd00::x"]}}"#, "/network/deny/0", "IPv6"),
-        (r#"{"network":{"deny":["[10.0.0.1]"]}}"#, "/network/deny/0", "IPv6"),
-        (r#"{"network":{"deny":["[fd00::1"]}}"#, "/network/deny/0", "IPv6"),
-        (r#"{"network":{"deny":["fe80::1%eth0"]}}"#, "/network/deny/0", "IPv6"),
-        (r#"{"network":{"allow":["a.test:0"]}}"#, "/network/allow/0", "port"),
-        (r#"{"network":{"allow":["a.test:99999"]}}"#, "/network/allow/0", "port"),
-        (r#"{"network":{"allow":["a.test:https"]}}"#, "/network/allow/0", "port"),
-        (r#"{"network":{"allow":["a.test:"]}}"#, "/network/allow/0", "port"),
-        (r#"{"network":{"allow":["https://a.test"]}}"#, "/network/allow/0", "scheme"),
-        (r#"{"network":{"allow":["tcp://tcp://a.test"]}}"#, "/network/allow/0", "scheme"),
-        (r#"{"network":{"allow":["tcp://"]}}"#, "/network/allow/0", "empty"),
-        (r#"{"network":{"allow":["udp://a.test"]}}"#, "/network/allow/0", "scheme"),
-        (r#"{"network":{"allow":["a.test/path"]}}"#, "/network/allow/0", "paths belong to `endpoints`"),
-        (r#"{"network":{"allow":["a.*.test"]}}"#, "/network/allow/0", "wildcard"),
-        (r#"{"network":{"allow":["a*.test"]}}"#, "/network/allow/0", "wildcard"),
-        (r#"{"network":{"allow":["*a.test"]}}"#, "/network/allow/0", "wildcard"),
-        (r#"{"network":{"allow":["*.*.test"]}}"#, "/network/allow/0", "wildcard"),
-        (r#"{"network":{"allow":["*.10.0.0.1"]}}"#, "/network/allow/0", "wildcard"),
-        (r#"{"network":{"allow":["**"]}}"#, "/network/allow/0", "wildcard"),
-        (r#"{"network":{"allow":[".a.test"]}}"#, "/network/allow/0", "*.example.com"),
-        (r#"{"network":{"allow":["a b"]}}"#, "/network/allow/0", "character"),
-        (r#"{"network":{"allow":["a..b"]}}"#, "/network/allow/0", "empty label"),
-        (r#"{"network":{"allow":["xn--good-test"]}}"#, "/network/allow/0", "IDNA"),
-        (r#"{"network":{"allow":["user@a.test"]}}"#, "/network/allow/0", "character"),
-        (r#"{"network":{"passthrough":["10.0.0.1"]}}"#, "/network/passthrough/0", "not addresses"),
-        (r#"{"network":{"passthrough":["tcp://a.test"]}}"#, "/network/passthrough/0", "tcp://"),
-        (r#"{"network_profile":"opnai"}"#, "/network_profile", "did you mean `openai`"),
-        (r#"{"network_profile":"lockeddown"}"#, "/network_profile", "did you mean `locked-down`"),
-        (r#"{"network_profile":["openai","opnai"]}"#, "/network_profile/1", "did you mean `openai`"),
-        (r#"{"network_profile":["openai",7]}"#, "/network_profile/1", "a string, not a number"),
-        (r#"{"network_profile":["openai","openai"]}"#, "/network_profile/1", "named twice"),
-        (r#"{"network_profile":[]}"#, "/network_profile", "is empty"),
-        (r#"{"$schema":7}"#, "/$schema", "a string, not a number"),
+        at("/network", r#"{"network":[]}"#, "an object, not a list"),
+        at("/network", r#"{"network":null}"#, "an object, not null"),
+        at("/network/alow", r#"{"network":{"alow":[]}}"#, "did you mean `allow`"),
+        at("/network/allow", r#"{"network":{"allow":"a.test"}}"#, "a list, not a string"),
+        at("/network/allow", r#"{"network":{"allow":{}}}"#, "a list, not an object"),
+        at("/network/allow", r#"{"network":{"allow":[],"allow":["*"]}}"#, "twice"),
+        at("/network/allow/1", r#"{"network":{"allow":["a.test",7]}}"#, "a string, not a number"),
+        at("/network/allow/0", r#"{"network":{"allow":[["a.test"]]}}"#, "a string, not a list"),
+        network("deny", "", "empty"),
+        network("deny", "10.0.0.0/33", "CIDR"),
+        network("deny", "10.0.0.0/", "CIDR"),
+        network("deny", "10.0.0.0/-1", "CIDR"),
+        network("deny", "10.0.0/8", "CIDR"),
+        network("deny", "fd00::/129", "CIDR"),
+        network("deny", "a.test/8", "paths belong to `endpoints`"),
+        network("deny", "10.0.0.256", "IPv4"),
+        network("deny", "fd00::x", "IPv6"),
+        network("deny", "[10.0.0.1]", "IPv6"),
+        network("deny", "[fd00::1", "IPv6"),
+        network("deny", "fe80::1%eth0", "IPv6"),
+        network("allow", "a.test:0", "port"),
+        network("allow", "a.test:99999", "port"),
+        network("allow", "a.test:https", "port"),
+        network("allow", "a.test:", "port"),
+        network("allow", "https://a.test", "scheme"),
+        network("allow", "tcp://tcp://a.test", "scheme"),
+        network("allow", "tcp://", "empty"),
+        network("allow", "udp://a.test", "scheme"),
+        network("allow", "a.test/path", "paths belong to `endpoints`"),
+        network("allow", "a.*.test", "wildcard"),
+        network("allow", "a*.test", "wildcard"),
+        network("allow", "*a.test", "wildcard"),
+        network("allow", "*.*.test", "wildcard"),
+        network("allow", "*.10.0.0.1", "wildcard"),
+        network("allow", "**", "wildcard"),
+        network("allow", ".a.test", "*.example.com"),
+        network("allow", "a b", "character"),
+        network("allow", "a..b", "empty label"),
+        network("allow", "xn--good-test", "IDNA"),
+        network("allow", "user@a.test", "character"),
+        network("passthrough", "10.0.0.1", "not addresses"),
+        network("passthrough", "tcp://a.test", "tcp://"),
+        at("/network_profile", r#"{"network_profile":"opnai"}"#, "did you mean `openai`"),
+        at("/network_profile", r#"{"network_profile":"lockeddown"}"#, "did you mean `locked-down`"),
+        at(
+            "/network_profile/1",
+            r#"{"network_profile":["openai","opnai"]}"#,
+            "did you mean `openai`",
+        ),
+        at("/network_profile/1", r#"{"network_profile":["openai",7]}"#, "a string, not a number"),
+        at("/network_profile/1", r#"{"network_profile":["openai","openai"]}"#, "named twice"),
+        at("/network_profile", r#"{"network_profile":[]}"#, "is empty"),
+        at("/$schema", r#"{"$schema":7}"#, "a string, not a number"),
         // Credentials.
-        (r#"{"credentials":[]}"#, "/credentials", "an object, not a list"),
-        (r#"{"credentials":{"openai":7}}"#, "/credentials/openai", "not a number"),
-        (r#"{"credentials":{"openai":""}}"#, "/credentials/openai", "empty"),
-        (r#"{"credentials":{"openai":null}}"#, "/credentials/openai", "not null"),
-        (r#"{"credentials":{"opnai":"k"}}"#, "/credentials/opnai", "did you mean `openai`"),
-        (r#"{"credentials":{"mine":"k"}}"#, "/credentials/mine", "credentials_v2"),
-        (r#"{"credentials":{"openai":"k","openai":"k"}}"#, "/credentials/openai", "twice"),
-        (r#"{"credentials":{"openai":"a"},"credentials_v2":{"openai":{"key":"b"}}}"#, "/credentials_v2/openai", "one of the two"),
-        (r#"{"credentials_v2":{"openai":"sk"}}"#, "/credentials_v2/openai", "an object, not a string"),
-        (r#"{"credentials_v2":{"openai":{}}}"#, "/credentials_v2/openai", "`key` is missing"),
-        (r#"{"credentials_v2":{"opnai":{"key":"k"}}}"#, "/credentials_v2/opnai", "`hosts` is required"),
-        (r#"{"credentials_v2":{"openai":{"key":"k","endpoint":[]}}}"#, "/credentials_v2/openai/endpoint", "did you mean `endpoints`"),
-        (r#"{"credentials_v2":{"":{"key":"k","hosts":["a.test"]}}}"#, "/credentials_v2/", "1 to 128 characters"),
-        (r#"{"credentials_v2":{"openai":{"key":"k"},"other":{"key":"k","hosts":["a.test"],"env":"OPENAI_API_KEY"}}}"#, "/credentials_v2/other/env", "already carries"),
-    ]
-    .into_iter()
-    .map(|(text, pointer, says)| (text.to_owned(), pointer, says))
-    .chain([
-        (custom(r#","key":"""#), "/credentials_v2/mine/key", "empty"),
-        (custom(r#","key":null"#), "/credentials_v2/mine/key", "not null"),
-        (custom(r#","key":"a b""#), "/credentials_v2/mine/key", "visible ASCII"),
-        (custom(r#","key":"a\nb""#), "/credentials_v2/mine/key", "visible ASCII"),
-        (custom(",\"key\":\"\u{e9}\""), "/credentials_v2/mine/key", "visible ASCII"),
-        (custom(r#","key":{}"#), "/credentials_v2/mine/key", "one of the two fields"),
-        (custom(r#","key":{"env":"A","file":"b"}"#), "/credentials_v2/mine/key", "one of the two fields"),
-        (custom(r#","key":{"enf":"A"}"#), "/credentials_v2/mine/key/enf", "did you mean `env`"),
-        (custom(r#","key":{"env":"1A"}"#), "/credentials_v2/mine/key/env", "name of a variable"),
-        (custom(r#","key":{"env":"A-B"}"#), "/credentials_v2/mine/key/env", "name of a variable"),
-        (custom(r#","key":{"env":7}"#), "/credentials_v2/mine/key/env", "a string, not a number"),
-        (custom(r#","key":{"file":""}"#), "/credentials_v2/mine/key/file", "empty"),
-        (custom(r#","key":{"file":["a"]}"#), "/credentials_v2/mine/key/file", "a string, not a list"),
-        (custom(r#","key":"k","key":"l""#), "/credentials_v2/mine/key", "twice"),
-        (custom(r#","key":"k","env":"a b""#), "/credentials_v2/mine/env", "name of a variable"),
-        (custom(r#","key":"k","env":["A","B=C"]"#), "/credentials_v2/mine/env/1", "name of a variable"),
-        (custom(r#","key":"k","env":7"#), "/credentials_v2/mine/env", "a string, not a number"),
-        (custom(r#","key":"k","allow_plaintext":"yes""#), "/credentials_v2/mine/allow_plaintext", "true or false"),
-        (custom(r#","key":"k","allow_plaintext":1"#), "/credentials_v2/mine/allow_plaintext", "true or false"),
-        (custom(r#","key":"k","cookies":null"#), "/credentials_v2/mine/cookies", "true or false"),
-        (custom(r#","key":"k","inject":"authorization""#), "/credentials_v2/mine/inject", "an object, not a string"),
-        (custom(r#","key":"k","inject":{}"#), "/credentials_v2/mine/inject", "exactly one"),
-        (custom(r#","key":"k","inject":{"header":"a","query":"b"}"#), "/credentials_v2/mine/inject", "exactly one"),
-        (custom(r#","key":"k","inject":{"query":"b","format":"{key}"}"#), "/credentials_v2/mine/inject", "exactly one"),
-        (custom(r#","key":"k","inject":{"format":"{key}"}"#), "/credentials_v2/mine/inject", "exactly one"),
-        (custom(r#","key":"k","inject":{"header":"a b"}"#), "/credentials_v2/mine/inject/header", "name of an HTTP header"),
-        (custom(r#","key":"k","inject":{"header":""}"#), "/credentials_v2/mine/inject/header", "name of an HTTP header"),
-        (custom(r#","key":"k","inject":{"header":":path"}"#), "/credentials_v2/mine/inject/header", "name of an HTTP header"),
-        (custom(r#","key":"k","inject":{"header":"Host"}"#), "/credentials_v2/mine/inject/header", "steers"),
-        (custom(r#","key":"k","inject":{"header":"Transfer-Encoding"}"#), "/credentials_v2/mine/inject/header", "steers"),
-        (custom(r#","key":"k","inject":{"header":"Sec-WebSocket-Protocol"}"#), "/credentials_v2/mine/inject/header", "steers"),
-        (custom(r#","key":"k","inject":{"header":"a","format":"Bearer"}"#), "/credentials_v2/mine/inject/format", "{key}"),
-        (custom(r#","key":"k","inject":{"header":"a","format":"{key}{key}"}"#), "/credentials_v2/mine/inject/format", "once"),
-        (custom(r#","key":"k","inject":{"header":"a","format":"{key}\r\nx: y"}"#), "/credentials_v2/mine/inject/format", "visible ASCII"),
-        (custom(r#","key":"k","inject":{"header":"a","format":"{other} {key}"}"#), "/credentials_v2/mine/inject/format", "once"),
-        (custom(r#","key":"k","inject":{"basic":{}}"#), "/credentials_v2/mine/inject/basic", "`username` is missing"),
-        (custom(r#","key":"k","inject":{"basic":"u"}"#), "/credentials_v2/mine/inject/basic", "an object, not a string"),
-        (custom(r#","key":"k","inject":{"basic":{"user":"u"}}"#), "/credentials_v2/mine/inject/basic/user", "did you mean `username`"),
-        (custom(r#","key":"k","inject":{"basic":{"username":"a:b"}}"#), "/credentials_v2/mine/inject/basic/username", "colon"),
-        (custom(r#","key":"k","inject":{"query":"a b"}"#), "/credentials_v2/mine/inject/query", "query parameter"),
-        (custom(r#","key":"k","inject":{"query":""}"#), "/credentials_v2/mine/inject/query", "query parameter"),
+        at("/credentials", r#"{"credentials":[]}"#, "an object, not a list"),
+        at("/credentials/openai", r#"{"credentials":{"openai":7}}"#, "not a number"),
+        at("/credentials/openai", r#"{"credentials":{"openai":""}}"#, "empty"),
+        at("/credentials/openai", r#"{"credentials":{"openai":null}}"#, "not null"),
+        at("/credentials/opnai", r#"{"credentials":{"opnai":"k"}}"#, "did you mean `openai`"),
+        at("/credentials/mine", r#"{"credentials":{"mine":"k"}}"#, "credentials_v2"),
+        at("/credentials/openai", r#"{"credentials":{"openai":"k","openai":"k"}}"#, "twice"),
+        at(
+            "/credentials_v2/openai",
+            r#"{"credentials":{"openai":"a"},"credentials_v2":{"openai":{"key":"b"}}}"#,
+            "one of the two",
+        ),
+        v2(r#""openai":"sk""#, "openai", "an object, not a string"),
+        v2(r#""openai":{}"#, "openai", "`key` is missing"),
+        v2(r#""opnai":{"key":"k"}"#, "opnai", "`hosts` is required"),
+        v2(r#""openai":{"key":"k","endpoint":[]}"#, "openai/endpoint", "did you mean `endpoints`"),
+        v2(r#""":{"key":"k","hosts":["a.test"]}"#, "", "1 to 128 characters"),
+        v2(
+            r#""openai":{"key":"k"},"other":{"key":"k","hosts":["a.test"],"env":"OPENAI_API_KEY"}"#,
+            "other/env",
+            "already carries",
+        ),
+        mine(r#""key":"""#, "key", "empty"),
+        mine(r#""key":null"#, "key", "not null"),
+        mine(r#""key":"a b""#, "key", "visible ASCII"),
+        mine(r#""key":"a\nb""#, "key", "visible ASCII"),
+        mine("\"key\":\"\u{e9}\"", "key", "visible ASCII"),
+        mine(r#""key":{}"#, "key", "one of the two fields"),
+        mine(r#""key":{"env":"A","file":"b"}"#, "key", "one of the two fields"),
+        mine(r#""key":{"enf":"A"}"#, "key/enf", "did you mean `env`"),
+        mine(r#""key":{"env":"1A"}"#, "key/env", "name of a variable"),
+        mine(r#""key":{"env":"A-B"}"#, "key/env", "name of a variable"),
+        mine(r#""key":{"env":7}"#, "key/env", "a string, not a number"),
+        mine(r#""key":{"file":""}"#, "key/file", "empty"),
+        mine(r#""key":{"file":["a"]}"#, "key/file", "a string, not a list"),
+        mine(r#""key":"k","key":"l""#, "key", "twice"),
+        mine(r#""key":"k","env":"a b""#, "env", "name of a variable"),
+        mine(r#""key":"k","env":["A","B=C"]"#, "env/1", "name of a variable"),
+        mine(r#""key":"k","env":7"#, "env", "a string, not a number"),
+        mine(r#""key":"k","allow_plaintext":"yes""#, "allow_plaintext", "true or false"),
+        mine(r#""key":"k","allow_plaintext":1"#, "allow_plaintext", "true or false"),
+        mine(r#""key":"k","cookies":null"#, "cookies", "true or false"),
+        inject(r#""authorization""#, "", "an object, not a string"),
+        inject(r#"{}"#, "", "exactly one"),
+        inject(r#"{"header":"a","query":"b"}"#, "", "exactly one"),
+        inject(r#"{"query":"b","format":"{key}"}"#, "", "exactly one"),
+        inject(r#"{"format":"{key}"}"#, "", "exactly one"),
+        inject(r#"{"header":"a b"}"#, "/header", "name of an HTTP header"),
+        inject(r#"{"header":""}"#, "/header", "name of an HTTP header"),
+        inject(r#"{"header":":path"}"#, "/header", "name of an HTTP header"),
+        inject(r#"{"header":"Host"}"#, "/header", "steers"),
+        inject(r#"{"header":"Transfer-Encoding"}"#, "/header", "steers"),
+        inject(r#"{"header":"Sec-WebSocket-Protocol"}"#, "/header", "steers"),
+        inject(r#"{"header":"a","format":"Bearer"}"#, "/format", "{key}"),
+        inject(r#"{"header":"a","format":"{key}{key}"}"#, "/format", "once"),
+        inject(r#"{"header":"a","format":"{key}\r\nx: y"}"#, "/format", "visible ASCII"),
+        inject(r#"{"header":"a","format":"{other} {key}"}"#, "/format", "once"),
+        inject(r#"{"basic":{}}"#, "/basic", "`username` is missing"),
+        inject(r#"{"basic":"u"}"#, "/basic", "an object, not a string"),
+        inject(r#"{"basic":{"user":"u"}}"#, "/basic/user", "did you mean `username`"),
+        inject(r#"{"basic":{"username":"a:b"}}"#, "/basic/username", "colon"),
+        inject(r#"{"query":"a b"}"#, "/query", "query parameter"),
+        inject(r#"{"query":""}"#, "/query", "query parameter"),
         // Hosts of a credential.
-        (r#"{"credentials_v2":{"mine":{"key":"k","hosts":[]}}}"#.to_owned(), "/credentials_v2/mine/hosts", "empty"),
-        (r#"{"credentials_v2":{"mine":{"key":"k","hosts":"a.test"}}}"#.to_owned(), "/credentials_v2/mine/hosts", "a list, not a string"),
-        (r#"{"credentials_v2":{"mine":{"key":"k","hosts":["*"]}}}"#.to_owned(), "/credentials_v2/mine/hosts/0", "any host"),
-        (r#"{"credentials_v2":{"mine":{"key":"k","hosts":["10.0.0.0/8"]}}}"#.to_owned(), "/credentials_v2/mine/hosts/0", "whole network"),
-        (r#"{"credentials_v2":{"mine":{"key":"k","hosts":["tcp://a.test"]}}}"#.to_owned(), "/credentials_v2/mine/hosts/0", "tcp://"),
-        (r#"{"credentials_v2":{"mine":{"key":"k","hosts":["https://a.test"]}}}"#.to_owned(), "/credentials_v2/mine/hosts/0", "scheme"),
-        (r#"{"credentials_v2":{"openai":{"key":"k","hosts":["a..b"]}}}"#.to_owned(), "/credentials_v2/openai/hosts/0", "empty label"),
+        hosts(r#"[]"#, "", "empty"),
+        hosts(r#""a.test""#, "", "a list, not a string"),
+        hosts(r#"["*"]"#, "/0", "any host"),
+        hosts(r#"["10.0.0.0/8"]"#, "/0", "whole network"),
+        hosts(r#"["tcp://a.test"]"#, "/0", "tcp://"),
+        hosts(r#"["https://a.test"]"#, "/0", "scheme"),
+        v2(r#""openai":{"key":"k","hosts":["a..b"]}"#, "openai/hosts/0", "empty label"),
         // Endpoint rules.
-        (custom(r#","key":"k","endpoints":{}"#), "/credentials_v2/mine/endpoints", "a list, not an object"),
-        (custom(r#","key":"k","endpoints":null"#), "/credentials_v2/mine/endpoints", "a list, not null"),
-        (endpoint(r#""GET /""#), "/credentials_v2/mine/endpoints/0", "an object, not a string"),
-        (endpoint(r#"{"paths":["/"]}"#), "/credentials_v2/mine/endpoints/0", "`methods` is missing"),
-        (endpoint(r#"{"methods":[]}"#), "/credentials_v2/mine/endpoints/0", "`paths` is missing"),
-        (endpoint(r#"{"methods":[],"paths":["/"],"path":"/"}"#), "/credentials_v2/mine/endpoints/0/path", "did you mean `paths`"),
-        (endpoint(r#"{"methods":"GET","paths":["/"]}"#), "/credentials_v2/mine/endpoints/0/methods", "a list, not a string"),
-        (endpoint(r#"{"methods":["GE T"],"paths":["/"]}"#), "/credentials_v2/mine/endpoints/0/methods/0", "not an HTTP method"),
-        (endpoint(r#"{"methods":[""],"paths":["/"]}"#), "/credentials_v2/mine/endpoints/0/methods/0", "not an HTTP method"),
-        (endpoint(r#"{"methods":["*"],"paths":["/"]}"#), "/credentials_v2/mine/endpoints/0/methods/0", "empty list means any"),
-        (endpoint(r#"{"methods":[null],"paths":["/"]}"#), "/credentials_v2/mine/endpoints/0/methods/0", "a string, not null"),
-        (endpoint(r#"{"methods":[],"paths":[]}"#), "/credentials_v2/mine/endpoints/0/paths", "empty"),
-        (endpoint(r#"{"methods":[],"paths":"/"}"#), "/credentials_v2/mine/endpoints/0/paths", "a list, not a string"),
-        (endpoint(r#"{"methods":[],"paths":["/",7]}"#), "/credentials_v2/mine/endpoints/0/paths/1", "a string, not a number"),
-        (endpoint(r#"{"methods":[],"paths":["v1"]}"#), "/credentials_v2/mine/endpoints/0/paths/0", "starts with `/`"),
-        (endpoint(r#"{"methods":[],"paths":["/[a]"]}"#), "/credentials_v2/mine/endpoints/0/paths/0", "wildcards"),
-        (endpoint(r#"{"methods":[],"paths":["/{id}"]}"#), "/credentials_v2/mine/endpoints/0/paths/0", "wildcards"),
-        (endpoint(r#"{"methods":[],"paths":["/a/../b"]}"#), "/credentials_v2/mine/endpoints/0/paths/0", "`..`"),
+        mine(r#""key":"k","endpoints":{}"#, "endpoints", "a list, not an object"),
+        mine(r#""key":"k","endpoints":null"#, "endpoints", "a list, not null"),
+        rule(r#""GET /""#, "", "an object, not a string"),
+        rule(r#"{"paths":["/"]}"#, "", "`methods` is missing"),
+        rule(r#"{"methods":[]}"#, "", "`paths` is missing"),
+        rule(r#"{"methods":[],"paths":["/"],"path":"/"}"#, "/path", "did you mean `paths`"),
+        rule(r#"{"methods":"GET","paths":["/"]}"#, "/methods", "a list, not a string"),
+        rule(r#"{"methods":["GE T"],"paths":["/"]}"#, "/methods/0", "not an HTTP method"),
+        rule(r#"{"methods":[""],"paths":["/"]}"#, "/methods/0", "not an HTTP method"),
+        rule(r#"{"methods":["*"],"paths":["/"]}"#, "/methods/0", "empty list means any"),
+        rule(r#"{"methods":[null],"paths":["/"]}"#, "/methods/0", "a string, not null"),
+        rule(r#"{"methods":[],"paths":[]}"#, "/paths", "empty"),
+        rule(r#"{"methods":[],"paths":"/"}"#, "/paths", "a list, not a string"),
+        rule(r#"{"methods":[],"paths":["/",7]}"#, "/paths/1", "a string, not a number"),
+        rule(r#"{"methods":[],"paths":["v1"]}"#, "/paths/0", "starts with `/`"),
+        rule(r#"{"methods":[],"paths":["/[a]"]}"#, "/paths/0", "wildcards"),
+        rule(r#"{"methods":[],"paths":["/{id}"]}"#, "/paths/0", "wildcards"),
+        rule(r#"{"methods":[],"paths":["/a/../b"]}"#, "/paths/0", "`..`"),
         // Limits.
-        (r#"{"limits":[]}"#.to_owned(), "/limits", "an object, not a list"),
-        (r#"{"limits":{"conections":1}}"#.to_owned(), "/limits/conections", "did you mean `connections`"),
-        (r#"{"limits":{"connections":0}}"#.to_owned(), "/limits/connections", "greater than zero"),
-        (r#"{"limits":{"connections":-1}}"#.to_owned(), "/limits/connections", "whole number"),
-        (r#"{"limits":{"connections":1.5}}"#.to_owned(), "/limits/connections", "whole number"),
-        (r#"{"limits":{"connections":"1"}}"#.to_owned(), "/limits/connections", "whole number"),
-        (r#"{"limits":{"connections":99999999999999999999}}"#.to_owned(), "/limits/connections", "whole number"),
-        (r#"{"limits":{"connections":null}}"#.to_owned(), "/limits/connections", "whole number"),
-    ])
-    .collect();
+        at("/limits", r#"{"limits":[]}"#, "an object, not a list"),
+        at("/limits/conections", r#"{"limits":{"conections":1}}"#, "did you mean `connections`"),
+        at("/limits/connections", r#"{"limits":{"connections":0}}"#, "greater than zero"),
+        at("/limits/connections", r#"{"limits":{"connections":-1}}"#, "whole number"),
+        at("/limits/connections", r#"{"limits":{"connections":1.5}}"#, "whole number"),
+        at("/limits/connections", r#"{"limits":{"connections":"1"}}"#, "whole number"),
+        at(
+            "/limits/connections",
+            r#"{"limits":{"connections":99999999999999999999}}"#,
+            "whole number",
+        ),
+        at("/limits/connections", r#"{"limits":{"connections":null}}"#, "whole number"),
+    ];
     for (text, pointer, says) in &table {
         let shown: String = text.chars().take(120).collect();
         let seen = errors(text);
@@ -213,10 +257,22 @@ fn p3_every_mistake_is_an_error_at_its_place() {
 
 #[test]
 fn every_error_is_reported_with_its_line() {
-    let text = "{\n  \"netwrok\": {},\n  \"network\": {\n    \"allow\": [\n      \"good.test\",\n      \
-         \"a b\"\n    ]\n  },\n  \"credentials_v2\": {\n    \"opnai\": { \"key\": \"k\" },\n    \
-         \"openai\": { \"key\": \"\", \"endpoints\": [ { \"methods\": [],\n      \"paths\": \
-         [\"/a\", \"b\"] } ] }\n  },\n  \"limits\": { \"connections\": 0 }\n}\n";
+    let text = r#"{
+  "netwrok": {},
+  "network": {
+    "allow": [
+      "good.test",
+      "a b"
+    ]
+  },
+  "credentials_v2": {
+    "opnai": { "key": "k" },
+    "openai": { "key": "", "endpoints": [ { "methods": [],
+      "paths": ["/a", "b"] } ] }
+  },
+  "limits": { "connections": 0 }
+}
+"#;
     let seen: Vec<(String, Option<usize>)> =
         errors(text).into_iter().map(|error| (error.pointer, error.line)).collect();
     let expected = [
@@ -255,10 +311,12 @@ fn c11_no_message_ever_contains_a_key() {
         r#"{"credentials_v2":{"openai":{"value":"SECRET"}}}"#,
         r#"{"credentials_v2":{"openai":{"key":"k","env":"SECRET"}}}"#,
         r#"{"credentials_v2":{"openai":{"key":"k","hosts":["SECRET SECRET"]}}}"#,
-        r#"{"credentials_v2":{"openai":{"key":"k","inject":{"header":"x","format":"Bearer SECRET"}}}}"#,
+        r#"{"credentials_v2":{"openai":{"key":"k",
+            "inject":{"header":"x","format":"Bearer SECRET"}}}}"#,
         r#"{"credentials_v2":{"openai":{"key":"k","inject":{"header":"SECRET SECRET"}}}}"#,
         r#"{"credentials_v2":{"openai":{"key":"k","endpoints":["SECRET"]}}}"#,
-        r#"{"credentials_v2":{"openai":{"key":"k","endpoints":[{"methods":["SECRET SECRET"],"paths":["SECRET"]}]}}}"#,
+        r#"{"credentials_v2":{"openai":{"key":"k",
+            "endpoints":[{"methods":["SECRET SECRET"],"paths":["SECRET"]}]}}}"#,
         r#"{"network":{"allow":["SECRET SECRET"]}}"#,
         r#"{"network_profile":"SECRET"}"#,
         r#"{"image":{"SECRET":1}}"#,
@@ -294,9 +352,13 @@ fn p3_no_renamed_or_retyped_field_is_accepted() {
       "image": "i",
       "network": { "allow": ["a.test"], "deny": ["*"], "passthrough": ["p.test"] },
       "credentials": { "groq": "k" },
-      "credentials_v2": { "mine": { "key": { "env": "KEY" }, "hosts": ["a.test"], "env": "MINE", "allow_plaintext": false, "cookies": true,
-        "inject": { "header": "x-key", "format": "{key}" }, "endpoints": [ { "methods": ["GET"], "paths": ["/a/b"] } ] },
-        "other": { "key": { "file": "/k" }, "hosts": ["b.test"], "inject": { "basic": { "username": "u" } } },
+      "credentials_v2": {
+        "mine": { "key": { "env": "KEY" }, "hosts": ["a.test"], "env": "MINE",
+                  "allow_plaintext": false, "cookies": true,
+                  "inject": { "header": "x-key", "format": "{key}" },
+                  "endpoints": [ { "methods": ["GET"], "paths": ["/a/b"] } ] },
+        "other": { "key": { "file": "/k" }, "hosts": ["b.test"],
+                   "inject": { "basic": { "username": "u" } } },
         "third": { "key": "k", "hosts": ["c.test"], "inject": { "query": "q" } } },
       "limits": { "connections": 1, "idle_timeout_seconds": 2 }
     }"#;
@@ -392,7 +454,8 @@ fn a_credential_takes_missing_fields_from_the_catalogue_or_the_defaults() {
             "anthropic":{"key":"k","hosts":["claude.test:8443"],"env":["A","B"]},
             "github":{"key":"k","inject":{"basic":{"username":"me"}},"cookies":true},
             "mine":{"key":"k","hosts":["mine.test"]},
-            "head":{"key":"k","hosts":["head.test"],"inject":{"header":"X-Key","format":"Key {key}!"}},
+            "head":{"key":"k","hosts":["head.test"],
+                    "inject":{"header":"X-Key","format":"Key {key}!"}},
             "ask":{"key":"k","hosts":["ask.test"],"inject":{"query":"api_key"}}}}"#,
     );
     let credential = |name: &str| policy.credential(policy.credential_named(name).unwrap());
@@ -430,9 +493,11 @@ fn a_credential_takes_missing_fields_from_the_catalogue_or_the_defaults() {
 fn limits_have_defaults_and_are_typed() {
     assert_eq!(*super::policy("{}").limits(), Limits::default());
     let policy = super::policy(
-        r#"{"limits":{"connections":1,"requests":2,"header_bytes":3,"headers":4,"body_bytes":5,"header_timeout_seconds":6,"idle_timeout_seconds":7,
+        r#"{"limits":{"connections":1,"requests":2,"header_bytes":3,"headers":4,"body_bytes":5,
+            "header_timeout_seconds":6,"idle_timeout_seconds":7,
             "response_timeout_seconds":14,"tunnel_idle_timeout_seconds":15,
-            "total_timeout_seconds":8,"mints_per_second":9,"mints_burst":10,"requests_per_second_per_host":11,"bytes_up_per_host":12,"audit_backlog":13}}"#,
+            "total_timeout_seconds":8,"mints_per_second":9,"mints_burst":10,
+            "requests_per_second_per_host":11,"bytes_up_per_host":12,"audit_backlog":13}}"#,
     );
     let expected = Limits {
         connections: 1,
@@ -459,7 +524,8 @@ fn a_document_of_ten_thousand_rules_loads() {
     let hosts: Vec<String> = (0..10_000).map(|n| format!("\"h{n}.good.test\"")).collect();
     let paths: Vec<String> = (0..10_000).map(|n| format!("\"/v1/r{n}/*/x\"")).collect();
     let text = format!(
-        r#"{{"network":{{"allow":[{}]}},"credentials_v2":{{"c":{{"key":"k","hosts":["h1.good.test"],"endpoints":[{{"methods":["GET"],"paths":[{}]}}]}}}}}}"#,
+        r#"{{"network":{{"allow":[{}]}},"credentials_v2":{{"c":{{"key":"k","hosts":["h1.good.test"],
+            "endpoints":[{{"methods":["GET"],"paths":[{}]}}]}}}}}}"#,
         hosts.join(","),
         paths.join(",")
     );

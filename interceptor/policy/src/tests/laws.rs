@@ -54,13 +54,17 @@ fn path() -> impl Strategy<Value = String> {
 
 /// Patterns and paths over a small alphabet, so that they often match.
 fn small_path() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![3 => Just("/"), 3 => Just("a"), 2 => Just("b"), 1 => Just("ab"), 1 => Just("%2F"), 1 => Just("%C3%A9")];
+    let piece = prop_oneof![
+        3 => Just("/"), 3 => Just("a"), 2 => Just("b"), 1 => Just("ab"), 1 => Just("%2F"),
+        1 => Just("%C3%A9"),
+    ];
     vec(piece, 0..8).prop_map(|pieces| format!("/{}", pieces.concat()))
 }
 
 fn small_pattern() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        4 => Just("/"), 3 => Just("a"), 2 => Just("b"), 2 => Just("*"), 1 => Just("**"), 1 => Just("?"), 1 => Just("%2F"), 1 => Just("/**/"),
+        4 => Just("/"), 3 => Just("a"), 2 => Just("b"), 2 => Just("*"), 1 => Just("**"),
+        1 => Just("?"), 1 => Just("%2F"), 1 => Just("/**/"),
     ];
     vec(piece, 0..8)
         .prop_map(|pieces| format!("/{}", pieces.concat()))
@@ -222,7 +226,8 @@ fn endpoint_policy(rules: &[(Vec<String>, Vec<String>)]) -> Policy {
         .iter()
         .map(|(methods, paths)| serde_json::json!({ "methods": methods, "paths": paths }))
         .collect();
-    let text = serde_json::json!({ "credentials_v2": { "c": { "key": "k", "hosts": ["c.test"], "endpoints": rules } } }).to_string();
+    let credential = serde_json::json!({ "key": "k", "hosts": ["c.test"], "endpoints": rules });
+    let text = serde_json::json!({ "credentials_v2": { "c": credential } }).to_string();
     Policy::compile(&Document::parse(&text).unwrap().document, &Catalogue::builtin()).unwrap()
 }
 
@@ -247,7 +252,9 @@ fn rules() -> impl Strategy<Value = Vec<(Vec<String>, Vec<String>)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 512, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn canonicalisation_is_idempotent(path in path()) {
@@ -259,7 +266,9 @@ proptest! {
     }
 
     #[test]
-    fn canonicalisation_takes_any_text_without_panic(path in "\\PC{0,40}", raw in vec(any::<u8>(), 0..40)) {
+    fn canonicalisation_takes_any_text_without_panic(
+        path in "\\PC{0,40}", raw in vec(any::<u8>(), 0..40),
+    ) {
         let _ = CanonicalPath::parse(&path);
         let _ = CanonicalPath::parse(&format!("/{}", String::from_utf8_lossy(&raw)));
     }
@@ -273,7 +282,8 @@ proptest! {
             for _ in 0..6 {
                 for segment in text.split(|byte| *byte == b'/' || *byte == b'\\') {
                     let name = segment.split(|byte| *byte == b';').next().unwrap();
-                    prop_assert!(name != b"." && name != b"..", "{:?}", String::from_utf8_lossy(&text));
+                    let shown = String::from_utf8_lossy(&text);
+                    prop_assert!(name != b"." && name != b"..", "{:?}", shown);
                 }
                 text = percent_encoding::percent_decode(&text).collect();
             }
@@ -292,31 +302,44 @@ proptest! {
     }
 
     #[test]
-    fn a_pattern_matches_as_the_slow_reference_does(pattern in small_pattern(), path in small_path()) {
-        if let (Ok(compiled), Ok(path)) = (PathPattern::parse(&pattern), CanonicalPath::parse(&path)) {
-            prop_assert_eq!(compiled.matches(&path), reference(&pattern, path.as_str()), "{} against {}", pattern, path);
+    fn a_pattern_matches_as_the_slow_reference_does(
+        pattern in small_pattern(), path in small_path(),
+    ) {
+        let (compiled, path) = (PathPattern::parse(&pattern), CanonicalPath::parse(&path));
+        if let (Ok(compiled), Ok(path)) = (compiled, path) {
+            let expected = reference(&pattern, path.as_str());
+            prop_assert_eq!(compiled.matches(&path), expected, "{} against {}", pattern, path);
         }
     }
 
     #[test]
-    fn the_tree_of_rules_decides_as_the_first_matching_rule_does(rules in rules(), path in small_path(), method in prop_oneof![Just("GET"), Just("POST"), Just("DELETE")]) {
+    fn the_tree_of_rules_decides_as_the_first_matching_rule_does(
+        rules in rules(), path in small_path(),
+        method in prop_oneof![Just("GET"), Just("POST"), Just("DELETE")],
+    ) {
         let policy = endpoint_policy(&rules);
         let Ok(path) = CanonicalPath::parse(&path) else { return Ok(()) };
         let matching = rules.iter().enumerate().flat_map(|(rule, (methods, paths))| {
             let admits = methods.is_empty() || methods.iter().any(|one| one == method);
-            paths.iter().enumerate().filter(move |_| admits).map(move |(index, pattern)| (rule, index, pattern))
+            let admitted = paths.iter().enumerate().filter(move |_| admits);
+            admitted.map(move |(index, pattern)| (rule, index, pattern))
         }).find(|(_, _, pattern)| reference(pattern, path.as_str()));
         match (ask(&policy, method, path.as_str()), matching) {
             (Decision::Allow(allow), Some((rule, index, _))) => {
-                prop_assert_eq!(&allow.rule.unwrap().pointer, &format!("/credentials_v2/c/endpoints/{rule}/paths/{index}"));
+                let expected = format!("/credentials_v2/c/endpoints/{rule}/paths/{index}");
+                prop_assert_eq!(&allow.rule.unwrap().pointer, &expected);
             }
-            (Decision::Deny(deny), None) => prop_assert_eq!(deny.reason.as_str(), "endpoint_denied"),
+            (Decision::Deny(deny), None) => {
+                prop_assert_eq!(deny.reason.as_str(), "endpoint_denied");
+            }
             (seen, expected) => prop_assert!(false, "{:?}, not {:?}", seen, expected),
         }
     }
 
     #[test]
-    fn adding_an_endpoint_rule_never_denies_what_was_permitted(mut rules in rules(), more in rules(), path in small_path()) {
+    fn adding_an_endpoint_rule_never_denies_what_was_permitted(
+        mut rules in rules(), more in rules(), path in small_path(),
+    ) {
         let before = ask(&endpoint_policy(&rules), "GET", &path);
         rules.extend(more);
         let after = ask(&endpoint_policy(&rules), "GET", &path);
@@ -334,17 +357,23 @@ proptest! {
         let host = Host::parse(&host).unwrap();
         let expected = network_reference(&allow, &deny, &host, port);
         let seen = policy.decide_host(&host, port);
-        prop_assert_eq!(outcome(&seen) == "allow", expected, "allow {:?} deny {:?}: {} port {}: {:?}", allow, deny, host, port, seen);
+        prop_assert_eq!(
+            outcome(&seen) == "allow", expected,
+            "allow {:?} deny {:?}: {} port {}: {:?}", allow, deny, host, port, seen
+        );
         if let (Host::Name(name), true) = (&host, expected) {
             prop_assert!(policy.may_resolve(name));
         }
     }
 
     #[test]
-    fn a_name_may_be_resolved_only_if_some_port_is_permitted(allow in vec(rule(), 0..5), deny in vec(rule(), 0..5), name in name()) {
+    fn a_name_may_be_resolved_only_if_some_port_is_permitted(
+        allow in vec(rule(), 0..5), deny in vec(rule(), 0..5), name in name(),
+    ) {
         let policy = network_policy(&allow, &deny);
         let host = Host::parse(&name).unwrap();
-        let permitted = [443, 80, 8080].iter().any(|port| network_reference(&allow, &deny, &host, *port));
+        let reference = |port| network_reference(&allow, &deny, &host, port);
+        let permitted = [443, 80, 8080].into_iter().any(reference);
         prop_assert_eq!(policy.may_resolve(host.name().unwrap()), permitted);
     }
 
@@ -364,7 +393,9 @@ proptest! {
     }
 
     #[test]
-    fn adding_a_deny_rule_never_permits_what_was_denied(allow in vec(rule(), 0..5), deny in vec(rule(), 0..5), more in rule(), name in name()) {
+    fn adding_a_deny_rule_never_permits_what_was_denied(
+        allow in vec(rule(), 0..5), deny in vec(rule(), 0..5), more in rule(), name in name(),
+    ) {
         let host = Host::parse(&name).unwrap();
         let before = network_policy(&allow, &deny).decide_host(&host, 443);
         let mut deny = deny;
@@ -376,7 +407,9 @@ proptest! {
     /// Spelling does not matter: case, a trailing dot and the form of an address change no verdict
     /// (attack R5).
     #[test]
-    fn r5_a_host_in_another_spelling_is_the_same_host(name in name(), upper in any::<bool>(), dot in any::<bool>(), bits in any::<u32>()) {
+    fn r5_a_host_in_another_spelling_is_the_same_host(
+        name in name(), upper in any::<bool>(), dot in any::<bool>(), bits in any::<u32>(),
+    ) {
         let mut spelt = if upper { name.to_ascii_uppercase() } else { name.clone() };
         if dot {
             spelt.push('.');
@@ -401,7 +434,9 @@ proptest! {
     }
 
     #[test]
-    fn a_host_takes_any_text_without_panic_and_prints_as_itself(text in "\\PC{0,30}", bytes in vec(any::<u8>(), 0..30)) {
+    fn a_host_takes_any_text_without_panic_and_prints_as_itself(
+        text in "\\PC{0,30}", bytes in vec(any::<u8>(), 0..30),
+    ) {
         for text in [text, String::from_utf8_lossy(&bytes).into_owned()] {
             if let Ok(host) = Host::parse(&text) {
                 prop_assert_eq!(Host::parse(&host.to_string()), Ok(host));
@@ -416,7 +451,9 @@ proptest! {
     /// The document reader agrees with serde_json on what is JSON, and never accepts an invalid
     /// text.
     #[test]
-    fn a_document_takes_any_text_without_panic(text in "[\\[\\]{}\":,a-z0-9 \\\\nulltruefalse.-]{0,60}") {
+    fn a_document_takes_any_text_without_panic(
+        text in "[\\[\\]{}\":,a-z0-9 \\\\nulltruefalse.-]{0,60}",
+    ) {
         let report = check(&text, &Catalogue::builtin());
         let json = serde_json::from_str::<serde_json::Value>(&text);
         prop_assert!(json.is_ok() || !report.errors.is_empty());

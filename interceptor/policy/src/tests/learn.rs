@@ -267,7 +267,8 @@ fn base() -> impl Strategy<Value = Value> {
                 "network": { "allow": allow, "deny": ["*", "deny.wide.test"] },
                 "credentials_v2": {
                     "one": { "key": "k1", "hosts": ["api.test"], "env": "ONE", "endpoints": one },
-                    "two": { "key": "k2", "hosts": ["api.test", "two.test"], "env": "TWO", "endpoints": two },
+                    "two": { "key": "k2", "hosts": ["api.test", "two.test"], "env": "TWO",
+                             "endpoints": two },
                 },
             })
         },

@@ -9,72 +9,135 @@ fn warned(text: &str) -> Vec<(String, String)> {
     report.warnings.into_iter().map(|problem| (problem.pointer, problem.message)).collect()
 }
 
+/// A document, the pointer of a warning (empty: there is none), and what it says.
+type Doubt = (String, String, &'static str);
+
+fn at(pointer: &str, document: impl Into<String>, says: &'static str) -> Doubt {
+    (document.into(), pointer.to_owned(), says)
+}
+
+/// Rules of the network, separated by blanks, beside a credential.
 fn network(allow: &str, deny: &str) -> String {
+    let (allow, deny) = (listed(allow), listed(deny));
+    let credential = r#"{"key":"k","hosts":["api.test","*.sub.test"]}"#;
     format!(
-        r#"{{"network":{{"allow":[{allow}],"deny":[{deny}]}},"credentials_v2":{{"c":{{"key":"k","hosts":["api.test","*.sub.test"]}}}}}}"#
+        r#"{{"network":{{"allow":{allow},"deny":{deny}}},"credentials_v2":{{"c":{credential}}}}}"#
     )
 }
 
-fn endpoints(rules: &str) -> String {
+/// A warning about a rule of `allow`.
+fn rule(allow: &str, deny: &str, index: usize, says: &'static str) -> Doubt {
+    at(&format!("/network/allow/{index}"), network(allow, deny), says)
+}
+
+/// A warning about a field of a credential.
+fn field(fields: &str, within: &str, says: &'static str) -> Doubt {
+    let document = format!(r#"{{"credentials_v2":{{"c":{{"key":"k",{fields}}}}}}}"#);
+    at(&format!("/credentials_v2/c/{within}"), document, says)
+}
+
+/// A credential with rules such as `GET,POST /a /b`; the method `*` is any.
+fn endpoints(rules: &[&str]) -> String {
+    let rule = |rule: &&str| {
+        let (methods, paths) = rule.split_once(' ').unwrap();
+        let methods = if methods == "*" { String::new() } else { methods.replace(',', " ") };
+        format!(r#"{{"methods":{},"paths":{}}}"#, listed(&methods), listed(paths))
+    };
+    let rules = rules.iter().map(rule).collect::<Vec<_>>().join(",");
     format!(
         r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["api.test"],"endpoints":[{rules}]}}}}}}"#
     )
 }
 
+/// A warning about such rules.
+fn rules(rules: &[&str], within: &str, says: &'static str) -> Doubt {
+    at(&format!("/credentials_v2/c/endpoints{within}"), endpoints(rules), says)
+}
+
+/// Words as a list of JSON.
+fn listed(words: &str) -> String {
+    serde_json::to_string(&words.split_whitespace().collect::<Vec<_>>()).unwrap()
+}
+
 #[test]
 fn r2_doubtful_rules_are_warned_about() {
-    let table: Vec<(String, &str, &str)> = vec![
-        (network(r#""api.test","*.sub.test""#, r#""*""#), "", ""),
-        (network(r#""api.test","api.test""#, ""), "/network/allow/1", "adds nothing"),
-        (network(r#""*.sub.test","a.sub.test""#, ""), "/network/allow/1", "adds nothing: `*.sub.test`"),
-        (network(r#""a.sub.test","*.sub.test""#, ""), "/network/allow/0", "adds nothing"),
-        (network(r#""api.test","api.test:443""#, ""), "/network/allow/1", "adds nothing"),
-        (network(r#""*.sub.test","api.test:80","api.test:443""#, ""), "", ""),
-        (network(r#""api.test","10.1.0.0/16","10.1.2.0/24""#, ""), "/network/allow/2", "adds nothing: `10.1.0.0/16`"),
-        (network(r#""api.test","9.9.9.9","9.9.9.9:53""#, ""), "/network/allow/2", "adds nothing"),
-        (network(r#""api.test","api2.test""#, r#""api2.test""#), "/network/allow/1", "can never match: the deny rule `api2.test`"),
-        (network(r#""api.test","a.sub.test""#, r#""*.sub.test""#), "/network/allow/1", "can never match: the deny rule `*.sub.test`"),
-        (network(r#""api.test","10.1.2.3""#, r#""10.0.0.0/8""#), "/network/allow/1", "can never match"),
-        (network(r#""api.test","*.sub.test""#, r#""a.sub.test:25""#), "", ""),
-        (network(r#""api.test","*""#, ""), "/network/allow/1", "every public host"),
-        (network(r#""api.test","0.0.0.0/0""#, ""), "/network/allow/1", "loopback"),
-        (network(r#""api.test","*.co.uk""#, ""), "/network/allow/1", "public suffix"),
-        (network(r#""api.test","*.github.io""#, ""), "/network/allow/1", "public suffix"),
-        (network(r#""api.test","*.com""#, ""), "/network/allow/1", "public suffix"),
-        (network(r#""api.test","nobody.test""#, ""), "/network/allow/1", "no credential and no profile uses this host"),
-        (network(r#""api.test","*.sub.test","github.com""#, ""), "", ""),
-        (network(r#""api.test","gist.github.com""#, ""), "/network/allow/1", "relay"),
-        (network(r#""api.test","x.workers.dev""#, ""), "/network/allow/1", "relay"),
-        (network(r#""api.test","dns.google""#, ""), "/network/allow/1", "relay"),
-        (network(r#""tcp://api.test""#, ""), "/network/allow/0", "means nothing for a host that a credential"),
-        (network(r#""api.test""#, r#""tcp://bad.test""#), "/network/deny/0", "means nothing in `deny`"),
-        (network("", r#""bad.test""#), "/network/deny", "every public host that is not listed"),
-        (network("", r#""*""#), "/credentials_v2/c", "refuses every host of this credential"),
-        (network(r#""api.test""#, ""), "/credentials_v2/c/hosts/1", "can never be used there"),
-        (network("", ""), "/network/allow", "an empty `allow` permits every public host"),
-        (network(r#""api.test","10.1.2.3/8""#, ""), "/network/allow/1", "the rule covers the whole network"),
-        (network(r#""api.test","0x7f.1""#, ""), "/network/allow/1", "canonical form"),
-        (r#"{"network":{"allow":["api.test"]},"credentials_v2":{"c":{"key":"k","hosts":["other.test"]}}}"#.to_owned(), "/credentials_v2/c", "refuses every host"),
-        (r#"{"network_profile":["unrestricted","openai"]}"#.to_owned(), "/network_profile/0", "adds nothing"),
-        (r#"{"network_profile":"locked-down","credentials":{"openai":"k"}}"#.to_owned(), "/credentials/openai", "refuses every host"),
-        (r#"{"credentials_v2":{"c":{"key":"k","hosts":["api.test"],"allow_plaintext":true}}}"#.to_owned(), "/credentials_v2/c/allow_plaintext", "in the clear"),
-        (r#"{"credentials_v2":{"c":{"key":"k","hosts":["*.co.uk"]}}}"#.to_owned(), "/credentials_v2/c/hosts/0", "public suffix"),
-        (r#"{"credentials_v2":{"c":{"key":"k","hosts":["api.test"],"env":"PATH"}}}"#.to_owned(), "/credentials_v2/c/env", "controls programs"),
-        (r#"{"credentials_v2":{"c":{"key":"k","hosts":["api.test"],"inject":{"header":"Authorization"}}}}"#.to_owned(), "/credentials_v2/c/inject", "without a scheme"),
-        (r#"{"network":{"passthrough":["*"]}}"#.to_owned(), "/network/passthrough/0", "passes all TLS through"),
-        (r#"{"network":{"deny":["*"],"passthrough":["p.test"]}}"#.to_owned(), "/network/passthrough/0", "can never match"),
-        (endpoints(r#"{"methods":["GET"],"paths":["/v1/models"]}"#), "", ""),
-        (endpoints(""), "/credentials_v2/c/endpoints", "permits nothing"),
-        (endpoints(r#"{"methods":["GET"],"paths":["/user"]}"#), "/credentials_v2/c/endpoints/0/paths/0", "`/user/keys`"),
-        (endpoints(r#"{"methods":["GET"],"paths":["/user/"]}"#), "", ""),
-        (endpoints(r#"{"methods":["TRACE"],"paths":["/a/b"]}"#), "/credentials_v2/c/endpoints/0/methods/0", "always refused"),
-        (endpoints(r#"{"methods":["GET"],"paths":["/a/b","/a/b/c"]}"#), "/credentials_v2/c/endpoints/0/paths/1", "never decides: `GET /a/b`"),
-        (endpoints(r#"{"methods":[],"paths":["/a/b"]},{"methods":["GET"],"paths":["/a/b"]}"#), "/credentials_v2/c/endpoints/1/paths/0", "never decides"),
-        (endpoints(r#"{"methods":["GET"],"paths":["/a/b"]},{"methods":["POST"],"paths":["/a/b"]},{"methods":["POST","GET"],"paths":["/a/b/c"]}"#), "/credentials_v2/c/endpoints/2/paths/0", "never decides"),
-        (endpoints(r#"{"methods":["GET"],"paths":["/a/b"]},{"methods":["GET","POST"],"paths":["/a/b"]}"#), "", ""),
-        (endpoints(r#"{"methods":["GET"],"paths":["/a/*/c","/a/b/c/d"]}"#), "", ""),
-        (endpoints(r#"{"methods":["GET"],"paths":["/a/*","/a/b/c"]}"#), "/credentials_v2/c/endpoints/0/paths/1", "never decides"),
-        (endpoints(r#"{"methods":["GET"],"paths":["/a/b/c","/a/*"]}"#), "", ""),
+    let table = [
+        at("", network("api.test *.sub.test", "*"), ""),
+        rule("api.test api.test", "", 1, "adds nothing"),
+        rule("*.sub.test a.sub.test", "", 1, "adds nothing: `*.sub.test`"),
+        rule("a.sub.test *.sub.test", "", 0, "adds nothing"),
+        rule("api.test api.test:443", "", 1, "adds nothing"),
+        at("", network("*.sub.test api.test:80 api.test:443", ""), ""),
+        rule("api.test 10.1.0.0/16 10.1.2.0/24", "", 2, "adds nothing: `10.1.0.0/16`"),
+        rule("api.test 9.9.9.9 9.9.9.9:53", "", 2, "adds nothing"),
+        rule("api.test api2.test", "api2.test", 1, "can never match: the deny rule `api2.test`"),
+        rule("api.test a.sub.test", "*.sub.test", 1, "can never match: the deny rule `*.sub.test`"),
+        rule("api.test 10.1.2.3", "10.0.0.0/8", 1, "can never match"),
+        at("", network("api.test *.sub.test", "a.sub.test:25"), ""),
+        rule("api.test *", "", 1, "every public host"),
+        rule("api.test 0.0.0.0/0", "", 1, "loopback"),
+        rule("api.test *.co.uk", "", 1, "public suffix"),
+        rule("api.test *.github.io", "", 1, "public suffix"),
+        rule("api.test *.com", "", 1, "public suffix"),
+        rule("api.test nobody.test", "", 1, "no credential and no profile uses this host"),
+        at("", network("api.test *.sub.test github.com", ""), ""),
+        rule("api.test gist.github.com", "", 1, "relay"),
+        rule("api.test x.workers.dev", "", 1, "relay"),
+        rule("api.test dns.google", "", 1, "relay"),
+        rule("tcp://api.test", "", 0, "means nothing for a host that a credential"),
+        at("/network/deny/0", network("api.test", "tcp://bad.test"), "means nothing in `deny`"),
+        at("/network/deny", network("", "bad.test"), "every public host that is not listed"),
+        at("/credentials_v2/c", network("", "*"), "refuses every host of this credential"),
+        at("/credentials_v2/c/hosts/1", network("api.test", ""), "can never be used there"),
+        at("/network/allow", network("", ""), "an empty `allow` permits every public host"),
+        rule("api.test 10.1.2.3/8", "", 1, "the rule covers the whole network"),
+        rule("api.test 0x7f.1", "", 1, "canonical form"),
+        at(
+            "/credentials_v2/c",
+            r#"{"network":{"allow":["api.test"]},
+                "credentials_v2":{"c":{"key":"k","hosts":["other.test"]}}}"#,
+            "refuses every host",
+        ),
+        at(
+            "/network_profile/0",
+            r#"{"network_profile":["unrestricted","openai"]}"#,
+            "adds nothing",
+        ),
+        at(
+            "/credentials/openai",
+            r#"{"network_profile":"locked-down","credentials":{"openai":"k"}}"#,
+            "refuses every host",
+        ),
+        field(r#""hosts":["api.test"],"allow_plaintext":true"#, "allow_plaintext", "in the clear"),
+        field(r#""hosts":["*.co.uk"]"#, "hosts/0", "public suffix"),
+        field(r#""hosts":["api.test"],"env":"PATH""#, "env", "controls programs"),
+        field(
+            r#""hosts":["api.test"],"inject":{"header":"Authorization"}"#,
+            "inject",
+            "without a scheme",
+        ),
+        at(
+            "/network/passthrough/0",
+            r#"{"network":{"passthrough":["*"]}}"#,
+            "passes all TLS through",
+        ),
+        at(
+            "/network/passthrough/0",
+            r#"{"network":{"deny":["*"],"passthrough":["p.test"]}}"#,
+            "can never match",
+        ),
+        at("", endpoints(&["GET /v1/models"]), ""),
+        rules(&[], "", "permits nothing"),
+        rules(&["GET /user"], "/0/paths/0", "`/user/keys`"),
+        at("", endpoints(&["GET /user/"]), ""),
+        rules(&["TRACE /a/b"], "/0/methods/0", "always refused"),
+        rules(&["GET /a/b /a/b/c"], "/0/paths/1", "never decides: `GET /a/b`"),
+        rules(&["* /a/b", "GET /a/b"], "/1/paths/0", "never decides"),
+        rules(&["GET /a/b", "POST /a/b", "POST,GET /a/b/c"], "/2/paths/0", "never decides"),
+        at("", endpoints(&["GET /a/b", "GET,POST /a/b"]), ""),
+        at("", endpoints(&["GET /a/*/c /a/b/c/d"]), ""),
+        rules(&["GET /a/* /a/b/c"], "/0/paths/1", "never decides"),
+        at("", endpoints(&["GET /a/b/c /a/*"]), ""),
     ];
     for (text, pointer, says) in &table {
         let seen = warned(text);
@@ -90,9 +153,8 @@ fn r2_doubtful_rules_are_warned_about() {
 #[test]
 fn a_file_is_warned_of_open_policies_literal_keys_and_keys_without_rules() {
     let openai = |credential: &str| {
-        format!(
-            r#"{{"network":{{"allow":["api.openai.com"]}},"credentials_v2":{{"openai":{credential}}}}}"#
-        )
+        let network = r#"{"allow":["api.openai.com"]}"#;
+        format!(r#"{{"network":{network},"credentials_v2":{{"openai":{credential}}}}}"#)
     };
     for (text, pointer, says) in [
         ("{}".to_owned(), "", "permits everything"),
@@ -136,11 +198,16 @@ fn a_file_is_warned_of_open_policies_literal_keys_and_keys_without_rules() {
 fn the_documented_example_has_no_warnings() {
     let text = r#"{
       "image": "python:3.12-slim",
-      "network": { "deny": ["0.0.0.0/0"], "allow": ["api.openai.com", "*.example.com:443", "10.1.0.0/16", "tcp://db.example.com:5432"] },
+      "network": { "deny": ["0.0.0.0/0"],
+                   "allow": ["api.openai.com", "*.example.com:443", "10.1.0.0/16",
+                             "tcp://db.example.com:5432"] },
       "credentials_v2": {
-        "openai": { "key": "sk-real", "endpoints": [ { "methods": ["POST"], "paths": ["/v1/chat/completions"] }, { "methods": ["GET"],  "paths": ["/v1/models"] } ] },
-        "billing": { "key": { "env": "BILLING_KEY" }, "hosts": ["billing.example.com"], "inject": { "header": "x-billing-key" },
-                     "env": "BILLING_API_KEY", "endpoints": [ { "methods": [], "paths": ["/v2/invoices/*"] } ] } } }"#;
+        "openai": { "key": "sk-real",
+                    "endpoints": [ { "methods": ["POST"], "paths": ["/v1/chat/completions"] },
+                                   { "methods": ["GET"],  "paths": ["/v1/models"] } ] },
+        "billing": { "key": { "env": "BILLING_KEY" }, "hosts": ["billing.example.com"],
+                     "inject": { "header": "x-billing-key" }, "env": "BILLING_API_KEY",
+                     "endpoints": [ { "methods": [], "paths": ["/v2/invoices/*"] } ] } } }"#;
     assert_eq!(warned(text), []);
 }
 
@@ -148,7 +215,8 @@ fn the_documented_example_has_no_warnings() {
 fn c6_a_rule_that_hands_out_further_keys_is_warned_about() {
     let github = |paths: &str, methods: &str| {
         format!(
-            r#"{{"credentials_v2":{{"github":{{"key":"k","endpoints":[{{"methods":[{methods}],"paths":[{paths}]}}]}}}}}}"#
+            r#"{{"credentials_v2":{{"github":{{"key":"k",
+                "endpoints":[{{"methods":[{methods}],"paths":[{paths}]}}]}}}}}}"#
         )
     };
     let seen = warned(&github(r#""/user/**""#, ""));

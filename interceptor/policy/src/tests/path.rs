@@ -271,7 +271,8 @@ fn served(path: &str, merge: bool, parameters: bool, backslash: bool) -> String 
 #[test]
 fn r1_no_variant_of_a_denied_path_passes_a_rule_for_its_sibling() {
     let policy = policy(
-        r#"{"credentials_v2":{"c":{"key":"k","hosts":["good.test"],"endpoints":[{"methods":[],"paths":["/public","/public/**","/pub?ic/x*/**"]}]}}}"#,
+        r#"{"credentials_v2":{"c":{"key":"k","hosts":["good.test"],
+            "endpoints":[{"methods":[],"paths":["/public","/public/**","/pub?ic/x*/**"]}]}}}"#,
     );
     let variants = variants();
     assert!(variants.len() > 5000, "{}", variants.len());

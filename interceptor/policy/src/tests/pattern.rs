@@ -160,7 +160,9 @@ fn r2_the_tree_of_rules_agrees_with_the_single_pattern() {
         let [pattern, path, expected] =
             line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
         let document = format!(
-            r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["good.test"],"endpoints":[{{"methods":["GET"],"paths":[{crowd}]}},{{"methods":["GET"],"paths":["{pattern}"]}}]}}}}}}"#
+            r#"{{"credentials_v2":{{"c":{{"key":"k","hosts":["good.test"],"endpoints":[
+                {{"methods":["GET"],"paths":[{crowd}]}},
+                {{"methods":["GET"],"paths":["{pattern}"]}}]}}}}}}"#
         );
         let policy = super::policy(&document);
         let seen = super::decide(&policy, "GET", &format!("https://good.test{path}"));

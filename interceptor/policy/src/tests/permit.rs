@@ -26,7 +26,9 @@ fn request(method: &str, url: &str) -> Subject {
 
 fn document() -> Value {
     json!({
-        "network": { "allow": ["api.test", "other.test:8443", "plain.test"], "deny": ["*", "bad.test"] },
+        "network": {
+            "allow": ["api.test", "other.test:8443", "plain.test"], "deny": ["*", "bad.test"],
+        },
         "credentials_v2": {
             "own": { "key": "k", "hosts": ["api.test"], "endpoints": [
                 { "methods": ["GET"], "paths": ["/v1/models"] },
@@ -70,7 +72,8 @@ fn the_edit_is_the_smallest_that_permits() {
         ),
         (
             request("GET", "https://none.test/v2"),
-            r#"add "none.test" to /network/allow, and add {"methods":["GET"],"paths":["/v2"]} to /credentials_v2/a~1b/endpoints"#,
+            "add \"none.test\" to /network/allow, and add \
+             {\"methods\":[\"GET\"],\"paths\":[\"/v2\"]} to /credentials_v2/a~1b/endpoints",
         ),
         (
             request("GET", "http://api.test/v1/models"),
@@ -124,7 +127,10 @@ proptest! {
     #[test]
     fn an_edit_permits_what_it_is_for_and_nothing_is_left_out(
         method in prop_oneof![Just("GET"), Just("POST"), Just("DELETE")],
-        name in prop_oneof![Just("api.test"), Just("new.test"), Just("none.test"), Just("other.test"), Just("bad.test")],
+        name in prop_oneof![
+            Just("api.test"), Just("new.test"), Just("none.test"), Just("other.test"),
+            Just("bad.test"),
+        ],
         path in "(/([a-z*\\[{]|v1|models|%2F|%20){1,3}){1,4}/?",
         port in prop_oneof![Just(443_u16), Just(8443)],
     ) {

@@ -186,7 +186,8 @@ proptest! {
         }
         let mut texts = vec![String::new()];
         for (first, payload) in parsed(&got) {
-            prop_assert_eq!(first & 0x0f == TEXT, texts.last().is_some_and(|text| !text.starts_with('<')));
+            let begins = texts.last().is_some_and(|text| !text.starts_with('<'));
+            prop_assert_eq!(first & 0x0f == TEXT, begins);
             let text = texts.last_mut().unwrap();
             if first & 0x0f == TEXT {
                 text.push('<');
@@ -197,7 +198,8 @@ proptest! {
             }
         }
         texts.pop();
-        let expected: Vec<String> = messages.iter().map(|message| format!("<{}", message.concat())).collect();
+        let expected: Vec<String> =
+            messages.iter().map(|message| format!("<{}", message.concat())).collect();
         prop_assert_eq!(texts, expected);
     }
 
