@@ -19,13 +19,10 @@ use super::{
 };
 use crate::audit::Record;
 use crate::credential::Keyring;
-use crate::files;
 use crate::kernel::Enforcer;
 use crate::proxy::Runtime;
 use crate::sandbox::launch;
 
-/// How long a reload waits for the files of one sandbox.
-const READ_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait for the id of a sandbox that is being removed.
 const GIVEN_BACK: Duration = Duration::from_secs(10);
 
@@ -58,7 +55,7 @@ pub(crate) struct FleetOptions {
 /// The sandboxes of one daemon.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    options: FleetOptions,
+    pub(super) options: FleetOptions,
     table: Mutex<MemberTable>,
     pub(super) feeds: Arc<Feeds>,
     tokio: Handle,
@@ -323,32 +320,6 @@ impl Fleet {
         table.slots.values().map(number).collect()
     }
 
-    /// Replaces a policy with the text that a user gave; placeholders stay. Blocks briefly.
-    ///
-    /// # Errors
-    /// [`FleetError::Unknown`], or if the policy is invalid or the kernel refuses it; nothing has
-    /// changed then.
-    pub(crate) fn replace(
-        &self,
-        id: &str,
-        text: &str,
-        close: bool,
-        uid: u32,
-    ) -> Result<Arc<Member>, FleetError> {
-        let member = self.get(id)?;
-        self.outlive_predecessor(close);
-        let compiling = self.compiling();
-        member.replace(
-            |keyring| match &self.options.given {
-                Some(given) => given.read(text, keyring, uid),
-                None => LoadedPolicy::read(text, &[], Source::Given, compiling, Some(keyring)),
-            },
-            close,
-        )?;
-        tracing::info!(sandbox = %id, close, "policy replaced");
-        Ok(member)
-    }
-
     /// Removes a sandbox: revokes its keys, ends and records its connections, then detaches the
     /// programs. Blocks meanwhile.
     ///
@@ -424,62 +395,6 @@ impl Fleet {
             });
         }
         while removals.join_next().await.is_some() {}
-    }
-
-    /// Reads the policy file of one sandbox again; nothing, if its policy has none. Blocks.
-    ///
-    /// # Errors
-    /// As [`LoadedPolicy::read`]; nothing has changed then.
-    pub(crate) fn reread(&self, id: &str) -> Result<Arc<Member>, FleetError> {
-        let member = self.get(id)?;
-        if let Source::File(path) = member.summary().source {
-            self.outlive_predecessor(false);
-            member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false)?;
-            tracing::info!(sandbox = %id, file = %path.display(), "policy reloaded");
-        }
-        Ok(member)
-    }
-
-    /// Re-reads policy files and key files. Errors are logged and change nothing. A slow sandbox
-    /// does not delay the others for long.
-    pub(crate) fn reload(self: &Arc<Self>) {
-        for member in self.list() {
-            let (fleet, of) = (self.clone(), member.clone());
-            if files::within(READ_WITHIN, move || fleet.reload_one(&of)).is_none() {
-                tracing::error!(
-                    sandbox = %member.id,
-                    "reading its files takes too long; keeping the previous policy and keys until \
-                     they arrive"
-                );
-            }
-        }
-    }
-
-    fn reload_one(&self, member: &Member) {
-        if let Source::File(path) = member.summary().source {
-            let read =
-                member.replace(|keyring| self.rules_of_file(path.clone(), Some(keyring)), false);
-            match read {
-                Ok(()) => {
-                    tracing::info!(sandbox = %member.id, file = %path.display(), "policy reloaded")
-                }
-                Err(error) => {
-                    tracing::error!(
-                        sandbox = %member.id,
-                        file = %path.display(),
-                        %error,
-                        "cannot reload the policy; keeping the previous one"
-                    );
-                }
-            }
-        }
-        for error in member.sandbox.keyring().reload() {
-            tracing::error!(
-                sandbox = %member.id,
-                %error,
-                "cannot reload a key file; keeping the previous key"
-            );
-        }
     }
 
     /// Removes a sandbox whose cgroup is gone.

@@ -17,6 +17,7 @@ mod member;
 mod pins;
 mod place;
 mod predecessor;
+mod reload;
 mod rules;
 mod run;
 mod stale;
