@@ -17,6 +17,6 @@ mod request;
 pub mod supervisor;
 mod wire;
 
-pub(super) use client::{connect, typed};
+pub(super) use client::{Connection, connect, typed};
 pub(super) use daemon::open;
 pub(super) use request::{Asking, Judged};
