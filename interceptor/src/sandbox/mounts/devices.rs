@@ -6,11 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::MsFlags;
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev, mknod};
 use nix::unistd::{Group, isatty};
 
 use super::super::SandboxError;
 use super::super::error::IoContext;
+use super::super::handover::Launch;
 use super::steps::{bind_open, fresh, make_directory, make_empty, open_path, tmpfs};
 
 /// Name, major and minor number (Documentation/admin-guide/devices.txt of the kernel).
@@ -31,11 +32,16 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// The terminal among the command's standard descriptors, opened in this mount namespace.
-pub(super) fn terminal(stdio: &[BorrowedFd<'_>]) -> Option<OwnedFd> {
+/// The terminal among the command's standard descriptors, opened in this mount namespace. Its name
+/// is the user's to choose, and may lead to something else here: then there is none.
+pub(super) fn terminal(stdio: &[BorrowedFd<'_>], launch: &Launch) -> Option<OwnedFd> {
     let descriptor = stdio.iter().find(|descriptor| isatty(descriptor).unwrap_or(false))?;
     let path = fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).ok()?;
-    open_path(&path).ok()
+    let _rights = launch.rights().ok()?;
+    let opened = open_path(&path).ok()?;
+    let which = |status: FileStat| (status.st_dev, status.st_ino, status.st_rdev);
+    let is_it = which(fstat(descriptor).ok()?) == which(fstat(&opened).ok()?);
+    is_it.then_some(opened)
 }
 
 /// Replaces `/dev`. The terminal, whose name is in the host's `/dev/pts`, becomes `/dev/console`,

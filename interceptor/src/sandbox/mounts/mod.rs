@@ -47,7 +47,7 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     // Read everything needed from the host's view before the first change.
     let trust = trust::files(&launch.ca_pem);
     let resolver = etc::resolver_target();
-    let console = devices::terminal(stdio);
+    let console = devices::terminal(stdio, launch);
     let policy = launch.policy.as_ref().map(|policy| mountinfo::aliases(&mounts, &policy.path.0));
     let mut hidden: Vec<PathBuf> =
         launch.hidden.iter().flat_map(|file| mountinfo::aliases(&mounts, &file.0)).collect();

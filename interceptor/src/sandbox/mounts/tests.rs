@@ -1,5 +1,7 @@
 //! Each test changes its own mount namespace, which belongs to a thread and ends with it.
 
+mod terminal;
+
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
 
 use super::super::handover::{Launch, Secrets};
 use super::super::user::UserIdentity;
@@ -42,18 +45,38 @@ fn launch(user: &str, directory: &Path, hidden: &[PathBuf]) -> Launch {
     }
 }
 
+/// A directory for everybody.
+fn open_directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(directory.path(), all).unwrap();
+    directory
+}
+
+/// A launch whose paths the user chose.
+fn users(directory: &Path, hidden: &[PathBuf]) -> Launch {
+    Launch { users_paths: true, ..launch("nobody", directory, hidden) }
+}
+
 /// Runs `before` in new namespaces, prepares them, and runs `after` there.
 fn inside(launch: Launch, before: impl FnOnce() + Send, after: impl FnOnce() + Send) {
+    alone(|| {
+        before();
+        let null = fs::File::open("/dev/null").unwrap();
+        prepare(&launch, &[null.as_fd(), null.as_fd(), null.as_fd()]).unwrap();
+        after();
+    });
+}
+
+/// Runs it in new namespaces.
+fn alone(work: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
                 .unwrap();
             let none: Option<&Path> = None;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-            before();
-            let null = fs::File::open("/dev/null").unwrap();
-            prepare(&launch, &[null.as_fd(), null.as_fd(), null.as_fd()]).unwrap();
-            after();
+            work();
         });
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
