@@ -1,14 +1,16 @@
 //! Hides host files and directories: the policy document and key files, which hold real keys, and
 //! service sockets outside `/run`.
 
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
 use super::super::SandboxError;
+use super::super::as_user::AsUser;
 use super::super::error::IoContext;
 use super::super::handover::Launch;
+use super::named::{self, Named};
 use super::steps::{bind, make_empty, set_mode, tmpfs};
 
 /// The cover of a hidden file: empty and unreadable.
@@ -41,26 +43,56 @@ pub(super) fn hide(
     make_empty(cover)?;
     set_mode(cover, 0)?;
     for file in files {
-        match fs::symlink_metadata(file) {
-            Ok(metadata) if metadata.is_file() => bind(cover, file)?,
-            // Another mount covers this path.
-            Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {}
-            Err(error) => {
-                return Err(error).context(|| format!("cannot examine {}", file.display()));
-            }
+        // Whatever else it is, another mount covers this path.
+        if let Some(found) = examine(file, launch)?.filter(|found| found.status.is_file()) {
+            bind(cover, &found.path())?;
         }
     }
-    let home =
-        launch.identity.home.iter().flat_map(|home| IN_HOME.iter().map(|name| home.0.join(name)));
-    let named = directories.iter().cloned();
-    for directory in DIRECTORIES.iter().map(PathBuf::from).chain(home).chain(named) {
-        let own = launch.directory.0.starts_with(&directory);
-        if !own && fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir()) {
-            let sealed =
-                MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-            tmpfs(&directory, sealed, "mode=755,size=4k")?;
-        }
+    let own = |directory: &Path| launch.directory.0.starts_with(directory);
+    for directory in DIRECTORIES.iter().map(Path::new).filter(|directory| !own(directory)) {
+        cover_directory(Named::open(directory).ok())?;
+    }
+    for directory in directories.iter().filter(|directory| !own(directory)) {
+        let found = {
+            let _rights = rights(launch.rights())?;
+            named::found(Named::open(directory), directory, &launch.identity)?
+        };
+        cover_directory(found)?;
+    }
+    let home = launch.identity.home.iter();
+    let home = home.flat_map(|home| IN_HOME.iter().map(|name| home.0.join(name)));
+    for directory in home.filter(|directory| !own(directory)) {
+        let found = {
+            let _rights = rights(AsUser::begin(&launch.identity))?;
+            named::found(Named::open(&directory), &directory, &launch.identity)?
+        };
+        cover_directory(found)?;
     }
     Ok(())
+}
+
+fn rights(begun: io::Result<Option<AsUser>>) -> Result<Option<AsUser>, SandboxError> {
+    begun.context(|| "cannot take on the user's rights".into())
+}
+
+/// Opens a file that must be hidden; `None` if the command cannot reach it either.
+fn examine(file: &Path, launch: &Launch) -> Result<Option<Named>, SandboxError> {
+    let _rights = rights(launch.rights())?;
+    let unknown = |error: &io::Error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => false,
+        Some(libc::EACCES) => !launch.users_paths,
+        _ => true,
+    };
+    match Named::open(file) {
+        Err(error) if unknown(&error) => {
+            Err(error).context(|| format!("cannot examine {}, to hide it", file.display()))
+        }
+        opened => named::found(opened, file, &launch.identity),
+    }
+}
+
+fn cover_directory(found: Option<Named>) -> Result<(), SandboxError> {
+    let Some(found) = found.filter(|found| found.status.is_dir()) else { return Ok(()) };
+    let sealed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    tmpfs(&found.path(), sealed, "mode=755,size=4k")
 }

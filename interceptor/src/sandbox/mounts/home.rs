@@ -17,6 +17,7 @@ use super::super::bundles::path_of;
 use super::super::error::IoContext;
 use super::super::handover::{Launch, Secrets};
 use super::super::{SandboxError, mountinfo};
+use super::named::{self, Named};
 use super::steps::{bind, bind_open, make_directory, set_mode, tmpfs};
 use crate::notice;
 
@@ -44,24 +45,26 @@ struct Place {
 pub(super) fn hide(launch: &Launch) -> Result<Vec<PathBuf>, SandboxError> {
     let Secrets { hidden, own, homes, shown, .. } = &launch.secrets;
     make(launch);
-    let (places, kept) = {
+    let (places, kept, homes) = {
         let Ok(_rights) = AsUser::begin(&launch.identity) else {
             return Err(SandboxError::Inside("cannot look at the home as its user".into()));
         };
         let is_hidden = |path: &Path| {
             launch.hidden_directories.iter().any(|directory| path.starts_with(&directory.0))
         };
-        let mut places: Vec<Place> =
-            hidden.iter().chain(own).filter_map(|path| open(&path.0).ok()).collect();
+        let mut places: Vec<Place> = Vec::new();
+        for path in hidden.iter().chain(own).map(|path| &path.0) {
+            places.extend(named::found(open(path), path, &launch.identity)?);
+        }
         places.retain(|place| !is_hidden(&place.path));
         // What is shown although it is inside of a hidden directory.
         let kept = shown.iter().filter_map(|path| open(&path.0).ok()).collect::<Vec<Place>>();
-        (places, kept)
+        let homes = homes.iter().filter_map(|home| fs::canonicalize(&home.0).ok());
+        (places, kept, homes.collect::<Vec<PathBuf>>())
     };
     let needed = |path: &Path| {
-        let homes = homes.iter().filter_map(|home| fs::canonicalize(&home.0).ok());
         path == Path::new("/")
-            || homes.into_iter().any(|home| home.starts_with(path))
+            || homes.iter().any(|home| home.starts_with(path))
             || SYSTEM.iter().any(|system| path.starts_with(system))
     };
     make_directory(Path::new(COVERS))?;
@@ -134,10 +137,12 @@ fn cover(
     if !is_directory && !is_file || covered.holds(&place.path) {
         return Ok(());
     }
-    let same = |path: &Path| {
-        fs::symlink_metadata(path).is_ok_and(|status| {
-            (status.dev(), status.ino()) == (place.status.dev(), place.status.ino())
-        })
+    let which = |status: &Metadata| (status.dev(), status.ino());
+    let others: Vec<(&PathBuf, Named)> = {
+        let _rights = rights(launch)?;
+        let others = paths.iter().filter(|path| **path != place.path);
+        let opened = others.filter_map(|path| Some((path, Named::open(path).ok()?)));
+        opened.filter(|(_, found)| which(&found.status) == which(&place.status)).collect()
     };
     let empty = Path::new(COVERS).join(covered.0.len().to_string());
     if is_file {
@@ -153,13 +158,11 @@ fn cover(
             tmpfs(target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
         }
     };
-    let others: Vec<&PathBuf> =
-        paths.iter().filter(|path| **path != place.path && same(path)).collect();
     // The opened place itself: a path may lead elsewhere by now.
     cover(&path_of(&place.file))?;
     covered.0.push(place.path.clone());
-    for other in others {
-        cover(other)?;
+    for (other, found) in others {
+        cover(&found.path())?;
         covered.0.push(other.clone());
     }
     Ok(())

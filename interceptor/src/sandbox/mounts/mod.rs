@@ -15,6 +15,7 @@ mod etc;
 mod hidden;
 mod home;
 mod kernel;
+mod named;
 mod packages;
 mod pinned;
 mod root;
@@ -78,7 +79,7 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     hidden::hide(&hidden, &hidden_directories, launch)?;
     let at_home = home::hide(launch)?;
     if let Some(shown) = shown {
-        tree::show(shown, policy.as_deref().unwrap_or_default())?;
+        tree::show(shown, policy.as_deref().unwrap_or_default(), launch)?;
     }
     tree::ignore(launch)?;
     if launch.identity.home.is_none() {
@@ -89,7 +90,7 @@ pub(crate) fn prepare(launch: &Launch, stdio: &[BorrowedFd<'_>]) -> Result<(), S
     packages::cover(launch)?;
     browsers::install(launch);
     let hidden = hidden_directories.iter().chain(&at_home).map(PathBuf::as_path);
-    pinned::pin(hidden, &launch.identity)?;
+    pinned::pin(hidden, launch)?;
     etc::seal(resolver.as_deref())?;
     // The kernel mounts a new /proc in a user namespace only if an uncovered one is visible. Only
     // root could write there what other processes notice, and with nesting the command is not root.

@@ -10,30 +10,49 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::super::as_user::AsUser;
 use super::super::error::IoContext;
+use super::super::handover::Launch;
 use super::super::user::UserIdentity;
 use super::super::{SandboxError, mountinfo};
+use super::named::Named;
 use super::steps::bind;
 
 /// Keeps these places under their paths. After all other mounts: a search within one file system
 /// ends at a mount point.
 pub(super) fn pin<'a>(
     places: impl Iterator<Item = &'a Path>,
-    identity: &UserIdentity,
+    launch: &Launch,
 ) -> Result<(), SandboxError> {
     let mounts = mountinfo::read().context(|| "cannot read /proc/self/mountinfo".into())?;
     // The topmost first, so that each mount is made in what is visible then.
     let mut pinned = BTreeSet::new();
+    let looking = rights(launch)?;
     for place in places {
         for ancestor in place.ancestors().skip(1) {
             let Some(parent) = ancestor.parent() else { continue };
             let is_point = mounts.iter().any(|mount| mount.point == ancestor);
-            if !is_point && may_rename(ancestor, parent, identity) {
+            if !is_point && may_rename(ancestor, parent, &launch.identity) {
                 pinned.insert((ancestor.components().count(), ancestor));
             }
         }
     }
-    pinned.into_iter().try_for_each(|(_, directory)| bind(directory, directory))
+    drop(looking);
+    for (_, directory) in pinned {
+        let found = {
+            let _rights = rights(launch)?;
+            Named::open(directory).ok().filter(|found| found.status.is_dir())
+        };
+        // On itself, whatever the name leads to by now.
+        if let Some(found) = found {
+            bind(&found.path(), &found.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn rights(launch: &Launch) -> Result<Option<AsUser>, SandboxError> {
+    launch.rights().context(|| "cannot take on the user's rights".into())
 }
 
 /// Whether the user may rename a directory.

@@ -1,5 +1,6 @@
 //! Each test changes its own mount namespace, which belongs to a thread and ends with it.
 
+mod named;
 mod terminal;
 
 use std::fs;

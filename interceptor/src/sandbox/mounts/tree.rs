@@ -17,6 +17,7 @@ use super::super::bundles::path_of;
 use super::super::error::IoContext;
 use super::super::handover::{Launch, ShownPolicy};
 use super::super::{SandboxError, sys};
+use super::named::Named;
 use super::steps::{bind, make_file, set_mode};
 
 /// What the policy reads as.
@@ -37,19 +38,28 @@ pub(super) fn is_shown(launch: &Launch) -> bool {
     (here.starts_with(&project) || path.starts_with(here)) && File::open(path).is_ok()
 }
 
-/// Shows the policy under each of these paths.
-pub(super) fn show(policy: &ShownPolicy, paths: &[PathBuf]) -> Result<(), SandboxError> {
-    let mode = fs::metadata(&policy.path.0).map_or(0, |status| status.permissions().mode());
+/// Shows the policy under each of these paths by which the user can reach it.
+pub(super) fn show(
+    policy: &ShownPolicy,
+    paths: &[PathBuf],
+    launch: &Launch,
+) -> Result<(), SandboxError> {
+    let places: Vec<Named> = {
+        let rights = AsUser::begin(&launch.identity);
+        let _rights = rights.context(|| "cannot take on the user's rights".into())?;
+        let opened = paths.iter().filter_map(|path| Named::open(path).ok());
+        opened.filter(|place| place.status.is_file()).collect()
+    };
+    let mode = places.first().map_or(0, |place| place.status.permissions().mode());
     let shown = Path::new(POLICY);
     make_file(shown, policy.text.as_bytes())?;
     // Git compares whether a file is executable.
     set_mode(shown, 0o444 | mode & 0o111)?;
-    for path in paths.iter().filter(|path| path.is_file()) {
-        bind(shown, path)?;
-        sys::set_mount_attributes(path, libc::MOUNT_ATTR_RDONLY, 0, false)
-            .context(|| format!("cannot make {} read-only", path.display()))?;
-    }
-    Ok(())
+    // Bind mounts made from it inherit this mount's attributes.
+    bind(shown, shown)?;
+    sys::set_mount_attributes(shown, libc::MOUNT_ATTR_RDONLY, 0, false)
+        .context(|| format!("cannot make {} read-only", shown.display()))?;
+    places.iter().try_for_each(|place| bind(shown, &place.path()))
 }
 
 /// Makes repositories ignore the hidden files and the policy in their working trees. A repository
