@@ -12,7 +12,7 @@ use super::params::{Id, Text, malformed};
 use super::peer::Peer;
 use super::problem::ApiProblem;
 use super::shared::{Control, blocking};
-use crate::fleet::{LeaseError, LeaseView, Terms};
+use crate::fleet::{LeaseError, LeaseView, ScopeError, Terms};
 
 /// The leases of a sandbox, oldest first.
 #[utoipa::path(
@@ -136,10 +136,10 @@ pub(super) fn problem(error: LeaseError) -> ApiProblem {
             ApiProblem::new(StatusCode::CONFLICT, "too_many_leases", "Too many leases", detail)
         }
         LeaseError::Endless => ApiProblem::field("/seconds", detail),
-        LeaseError::TooLarge | LeaseError::Overlay(_) | LeaseError::NotPublic(_) => {
-            ApiProblem::field("/patch", detail)
-        }
-        LeaseError::Settled => {
+        LeaseError::TooLarge
+        | LeaseError::Overlay(_)
+        | LeaseError::Scope(ScopeError::NotPublic(_)) => ApiProblem::field("/patch", detail),
+        LeaseError::Scope(ScopeError::Settled) => {
             ApiProblem::new(StatusCode::FORBIDDEN, "settled", "The policy is settled", detail)
         }
     }

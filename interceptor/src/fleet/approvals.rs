@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use super::{Fleet, FleetError, Member};
 pub(crate) use crate::proxy::asking::{
-    Answer, ApprovalEvent, DecideError, LeaseError, LeaseView, QuestionView, Terms,
+    Answer, ApprovalEvent, DecideError, LeaseError, LeaseView, QuestionView, ScopeError, Terms,
 };
 
 impl Fleet {

@@ -25,7 +25,9 @@ mod succession;
 mod trust;
 mod watch;
 
-pub(crate) use approvals::{Answer, DecideError, LeaseError, LeaseView, QuestionView, Terms};
+pub(crate) use approvals::{
+    Answer, DecideError, LeaseError, LeaseView, QuestionView, ScopeError, Terms,
+};
 pub(crate) use enforced::{CgroupTarget, Enforced};
 pub(crate) use error::FleetError;
 pub(crate) use feed::{Feed, FeedEvent, FeedView};

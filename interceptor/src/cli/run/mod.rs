@@ -1,6 +1,7 @@
 //! `interceptor run`: runs a command in a sandbox whose egress is intercepted.
 
 mod hidden;
+mod options;
 mod rules;
 mod setting;
 
@@ -9,27 +10,23 @@ use std::fs::File;
 use std::io::{Stderr, Stdin, Stdout, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::stat::{Mode, umask};
 
+pub use self::options::Run;
 use self::rules::{ChosenRules, for_sandbox};
 use self::setting::Setting;
-use super::bounds::{self, Bound};
-use super::history::History;
-use super::learn::Learning;
-use super::live::{Beginning, LiveOptions};
+use super::live::Beginning;
 use super::members::{self, Asking, Connection, Judged};
 use super::perform::{self, Begun, Loading};
-use super::plan::{self, Asked, Plan};
-use super::summary::Summary;
+use super::plan::{self, Plan};
 use super::told::Told;
-use super::which::Which;
 use super::who;
-use super::{Common, Net, setup};
+use super::{Common, setup};
 use crate::audit::Audit;
 use crate::ipc::{SentPath as Sent, Strings};
 use crate::sandbox::resources::Bounded;
@@ -38,93 +35,6 @@ use crate::sandbox::{launch, stdio};
 
 /// How long to wait at the end for what cannot be cut off.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// The arguments of `interceptor run`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Run {
-    /// The options that `attach` and `serve` have too.
-    #[command(flatten)]
-    common: Common,
-    /// The network of the sandbox.
-    #[arg(long, value_enum, default_value_t = Net::Isolated)]
-    net: Net,
-    /// The user to run the command as, by name or number, optionally with `:GROUP` [default: the
-    /// user who called sudo; for root the owner of the working directory, else nobody].
-    #[arg(long, value_name = "USER")]
-    user: Option<String>,
-    /// Pass in or set this variable; repeatable. By default, variables of services and those with
-    /// secret-sounding names stay outside unless the policy names them.
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    env: Vec<OsString>,
-    /// Show a hidden place of the home inside (keys, logins, histories, …); repeatable.
-    #[arg(long, value_name = "PATH")]
-    expose: Vec<PathBuf>,
-    /// Use new placeholders, not those of earlier runs with this policy.
-    #[arg(long)]
-    fresh_placeholders: bool,
-    /// Also add the sandbox's CA to this bundle of roots (PEM), inside only; repeatable.
-    #[arg(long, value_name = "FILE")]
-    ca_bundle: Vec<PathBuf>,
-    /// Do not cover the root bundles that packages bring (certifi, botocore, Stripe, …). A covered
-    /// bundle cannot be removed or upgraded inside.
-    #[arg(long)]
-    no_bundle_search: bool,
-    /// Allow user namespaces inside, for commands with a sandbox of their own (bubblewrap,
-    /// browsers).
-    #[arg(long)]
-    nesting: bool,
-    /// Limit the number of processes and threads inside, or `none` [default: 4096].
-    #[arg(long, value_name = "NUMBER", value_parser = bounds::processes)]
-    pids_limit: Option<Bound>,
-    /// Limit the sandbox's memory: bytes, a number with k, m or g, or `none` [default: three
-    /// quarters of the machine's].
-    #[arg(long, value_name = "SIZE", value_parser = bounds::memory)]
-    memory: Option<Bound>,
-    /// The daemon's socket, for users without root's rights [default: /run/interceptor/run.sock].
-    #[arg(long, value_name = "PATH")]
-    daemon: Option<PathBuf>,
-    /// Which policy applies.
-    #[command(flatten)]
-    which: Which,
-    /// Its name, and whether its records are kept.
-    #[command(flatten)]
-    history: History,
-    /// What is printed about it.
-    #[command(flatten)]
-    summary: Summary,
-    /// Whether to learn a policy from it.
-    #[command(flatten)]
-    learning: Learning,
-    /// Whether its policy follows its file.
-    #[command(flatten)]
-    live: LiveOptions,
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  interceptor run --policy p.json -- my-agent --task fix-the-tests
-  interceptor \
-     run --policy p.json --audit audit.jsonl -- \\
-    curl https://api.example.com/v1/models
-  interceptor run --agent claude-code -- claude
-  interceptor run --allow api.example.com --key openai -- my-agent
-  interceptor run --profile unrestricted -- bash  (any public host)
-  interceptor run --nesting --policy p.json -- claude  (has a sandbox)
-  interceptor run --pids-limit 512 --memory 2g --policy p.json -- make
-  interceptor run --learn -- my-agent           (writes interceptor.jsonc)
-
-Without the daemon (see interceptor install), type sudo interceptor run.
-
-Without --nesting a command cannot create user namespaces. A program with a sandbox of its own \
-     then reports that this is not permitted: turn that sandbox off (chromium --no-sandbox), or \
-     give the flag.
-
-The exit status is the command's own; 128 plus the signal's number if a signal killed it; 127 if \
-     it was not found; 126 if it could not be executed; 125 if the interceptor itself failed.";
 
 /// Runs the command.
 pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
@@ -194,15 +104,6 @@ pub fn run(arguments: Run) -> anyhow::Result<ExitCode> {
 }
 
 impl Run {
-    fn is_isolated(&self) -> bool {
-        self.net == Net::Isolated
-    }
-
-    /// The limits that were asked for.
-    fn limits(&self) -> (Asked, Asked) {
-        (Asked::of(self.pids_limit), Asked::of(self.memory))
-    }
-
     /// What is to be started.
     fn plan(
         &self,

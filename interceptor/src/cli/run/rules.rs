@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use interceptor_policy::Catalogue;
 use serde_json::Value;
 
-use super::{Run, Setting, hidden};
+use super::hidden;
+use super::options::Run;
+use super::setting::Setting;
 use crate::cli::live::Origin;
 use crate::cli::members::Judged;
 use crate::cli::setup::{self, LoadedPolicy};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{Run, hidden};
+use super::hidden;
+use super::options::Run;
 use crate::cli::at_home::AtHome;
 use crate::cli::perform;
 use crate::cli::person::Person;

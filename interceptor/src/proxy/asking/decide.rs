@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use interceptor_policy::{OverlayError, Patch, Policy};
+use interceptor_policy::{OverlayError, Patch};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::rules::Rules;
 use super::desk::{Desk, record};
 use super::lease::{LARGEST_PATCH, Lease, MOST_LEASES};
 use super::question::Verdict;
+use super::scope::{LeaseScope, ScopeError};
 use super::view::{ApprovalEvent, LeaseView};
 use crate::audit::RequestId;
 
@@ -52,45 +53,9 @@ pub(crate) enum LeaseError {
     /// The patch does not fit the policy.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
-    /// Nobody may permit more than the policy does.
-    #[error(
-        "the policy is the operator's and holds as it is while a run without sudo lasts: nobody \
-         can permit more by a lease or an approval. Ask the operator to change the policy, and \
-         start the run again"
-    )]
-    Settled,
-    /// With the patch, the policy would reach addresses that are not public.
-    #[error(
-        "the policy would allow addresses that are not public, which is not yours to do without \
-         sudo: {0}; the operator can permit it (`own_policies`: \"any-address\")"
-    )]
-    NotPublic(String),
-}
-
-/// What leases may permit, whoever gives them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum LeaseScope {
-    /// Whatever fits the policy.
-    #[default]
-    Any,
-    /// What fits the policy and adds no address that is not public.
-    Public,
-    /// Nothing: there are no leases, and nobody is asked.
-    Nothing,
-}
-
-impl LeaseScope {
-    /// Judges a policy with a patch laid over it.
-    pub(super) fn judge(self, laid: &Policy) -> Result<(), LeaseError> {
-        match self {
-            LeaseScope::Any => Ok(()),
-            LeaseScope::Nothing => Err(LeaseError::Settled),
-            LeaseScope::Public => match laid.allowed_special() {
-                special if special.is_empty() => Ok(()),
-                special => Err(LeaseError::NotPublic(special.join(", "))),
-            },
-        }
-    }
+    /// The scope does not permit it.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
 }
 
 /// Why a question cannot be answered.
@@ -129,7 +94,7 @@ fn made(
 ) -> Result<Arc<Lease>, LeaseError> {
     // Before the patch is looked at: what does not fit tells of the policy.
     if scope == LeaseScope::Nothing {
-        return Err(LeaseError::Settled);
+        return Err(ScopeError::Settled.into());
     }
     let Terms { seconds, uses } = terms;
     if terms == Terms::default()

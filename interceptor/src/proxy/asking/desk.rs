@@ -10,10 +10,10 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::super::rules::Rules;
-use super::decide::LeaseScope;
 use super::feed::ApprovalFeed;
 use super::lease::Lease;
 use super::question::{AskError, Asked, Key, Question, Verdict};
+use super::scope::LeaseScope;
 use super::view::{ApprovalEvent, LeaseView, QuestionView};
 use crate::audit::{Audit, Record, RequestId};
 use crate::upstream::pool::Generation;

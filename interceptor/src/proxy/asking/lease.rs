@@ -7,7 +7,7 @@ use interceptor_policy::Patch;
 use jiff::Timestamp;
 
 use super::super::rules::Rules;
-use super::decide::LeaseScope;
+use super::scope::LeaseScope;
 use super::view::LeaseView;
 
 /// The most leases of a sandbox.

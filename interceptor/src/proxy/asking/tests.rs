@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::desk::MOST_WAITING;
+use super::scope::ScopeError;
 use super::{
     Answer, AskError, Asked, DecideError, HandedLease, LeaseError, LeaseScope, Terms, Verdict,
 };
@@ -214,7 +215,7 @@ async fn a_bound_of_leases_holds_for_what_is_handed_over_and_for_new_rules() {
     // What does not fit tells of the policy: it is not looked at.
     let misfit = Patch::from_value(json!([{ "op": "test", "path": "/a", "value": 1 }])).unwrap();
     let given = settled.lease(misfit, terms(Some(60), None), "uid:0");
-    assert!(matches!(given, Err(LeaseError::Settled)), "{given:?}");
+    assert!(matches!(given, Err(LeaseError::Scope(ScopeError::Settled))), "{given:?}");
     let asked = settled.ask(&settled.rules(), asked("a.test", "/")).await;
     assert_eq!(asked.unwrap_err(), AskError::Nothing);
 }
