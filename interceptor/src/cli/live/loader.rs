@@ -5,10 +5,13 @@
 //! settled when it started.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use interceptor_policy::{Catalogue, KeySource, Policy, Problem, Proxy, strict_json};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
 use serde_json::Value;
 
 use crate::cli::person::{Person, act_as};
@@ -40,8 +43,27 @@ pub(in crate::cli) struct Loader {
     pub(in crate::cli) hidden: Hidden,
     /// The command's variables.
     pub(in crate::cli) environment: Strings,
-    /// The device and inode of the policy's file when the sandbox started, which is covered inside.
-    pub(in crate::cli) covered: Option<(u64, u64)>,
+    /// The policy's file when the sandbox started, which is covered inside.
+    pub(in crate::cli) covered: Option<Covered>,
+}
+
+/// A file that is covered inside. It is held open, so that no other file gets its inode.
+#[derive(Debug)]
+pub(in crate::cli) struct Covered(OwnedFd);
+
+impl Covered {
+    /// The file at this path.
+    pub(in crate::cli) fn at(path: &Path) -> Option<Covered> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        open(path, flags, Mode::empty()).ok().map(Covered)
+    }
+
+    /// Whether this path leads to it now.
+    fn is(&self, path: &Path) -> bool {
+        let own = fstat(&self.0).map(|own| (own.st_dev, own.st_ino)).ok();
+        let now = fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        own.is_some() && own == now
+    }
 }
 
 /// What is hidden inside, without links.
@@ -217,8 +239,7 @@ impl Loader {
     /// Whether this is the file that was covered when the sandbox started: one that an editor put
     /// in its place is not.
     fn is_covered(&self, file: &Path) -> bool {
-        let now = fs::metadata(file).map(|found| (found.dev(), found.ino())).ok();
-        self.covered.is_some() && self.covered == now
+        self.covered.as_ref().is_some_and(|covered| covered.is(file))
     }
 
     /// Whether the command can read a file.
@@ -241,4 +262,27 @@ impl GivenPolicies for Loader {
 
 fn invalid(message: String) -> FleetError {
     FleetError::Policy(vec![Problem::new("", message)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_replaced_the_covered_one_is_never_taken_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("p.json");
+        fs::write(&path, "{}").unwrap();
+        let covered = Covered::at(&path).unwrap();
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(covered.is(&path) && covered.is(&link));
+        // File systems give the inode of a removed file to the next one.
+        for _ in 0..100 {
+            fs::remove_file(&path).unwrap();
+            assert!(!covered.is(&path));
+            fs::write(&path, "{}").unwrap();
+            assert!(!covered.is(&path));
+        }
+    }
 }

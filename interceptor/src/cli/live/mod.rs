@@ -13,7 +13,6 @@ mod watch;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 pub(super) use self::loader::Hidden;
-use self::loader::Loader;
+use self::loader::{Covered, Loader};
 use self::watch::{Watch, Watched};
 use super::person::Person;
 use super::setup::LoadedPolicy;
@@ -118,8 +117,8 @@ pub(super) struct Reachable {
     warnings: Vec<Problem>,
     /// The policy's file, if it is watched.
     file: Option<PolicyFile>,
-    /// The file's device and inode.
-    covered: Option<(u64, u64)>,
+    /// The file itself.
+    covered: Option<Covered>,
     /// Whether the user may change the policy.
     is_changeable: bool,
 }
@@ -211,7 +210,7 @@ impl LiveOptions {
             shown: rules.shown.clone(),
             warnings: rules.warnings.clone(),
             file: file.filter(|_| !self.no_watch),
-            covered: identity_of(rules.file.as_deref()),
+            covered: rules.file.as_deref().and_then(Covered::at),
             is_changeable: true,
             beginning,
         }
@@ -228,9 +227,17 @@ impl Live {
         let Parts { id, cgroup, runtime, enforcer, enforced, inside } = parts;
         let Inside { command, hidden, environment, runner, base_urls } = inside;
         let run = RunDescription { user: runner.name.clone(), command, policy: name };
-        let loader =
-            Loader { which, person, runner, catalogue, proxy, fresh, hidden, environment, covered };
-        let loader = Arc::new(loader);
+        let loader = Arc::new(Loader {
+            which,
+            person,
+            runner,
+            catalogue,
+            proxy,
+            fresh,
+            hidden,
+            environment,
+            covered,
+        });
         let trust = PathBuf::from(trust::DIRECTORY);
         let options = FleetOptions {
             runtime,
@@ -313,11 +320,6 @@ fn serve(
             None
         }
     }
-}
-
-/// The device and inode of a file.
-pub(super) fn identity_of(file: Option<&Path>) -> Option<(u64, u64)> {
-    file.and_then(|file| std::fs::metadata(file).ok()).map(|found| (found.dev(), found.ino()))
 }
 
 /// A command line in words, without keys.
