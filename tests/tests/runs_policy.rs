@@ -268,3 +268,43 @@ fn a_key_that_the_sandbox_can_read_does_not_come_into_force() {
         assert!(!told.contains(&key), "{told}");
     });
 }
+
+/// What a sandbox may try where `~/.local` or a directory above it is a link: forges what is
+/// trusted, in its place.
+const FORGE: &str = "cd; rm -f .local; mv .local gone; ln -sfn project .local; mv dots more; \
+    mkdir -p dots/local .local/state/interceptor dots/local/state/interceptor; \
+    for at in .local dots/local; do \
+    echo \"$SUM 2999-01-01T00:00:00Z  x\" > $at/state/interceptor/trusted; done; readlink .local";
+
+#[test]
+fn a_link_on_the_way_to_what_is_trusted_stays() {
+    Lab::test(|lab| {
+        // One that leads to a directory, one that leads to none yet, and one by another link.
+        for (number, name) in ["deep/local", "deep/none", "dots/local"].into_iter().enumerate() {
+            let account = Account::new(lab.directory());
+            for made in ["deep/local", "project", "dots"] {
+                account.directory(Path::new(made));
+            }
+            let (link, by) = (account.home().join(".local"), account.home().join("dots/local"));
+            symlink("../deep/local", &by).unwrap();
+            symlink(name, &link).unwrap();
+            let policy = account.file("project/p.json", ONE);
+            let said = lab.directory().join(format!("said{number}"));
+            let options = ["--policy", policy.to_str().unwrap()];
+            let mut run = Conversing::start(&account, "true", &options, &said);
+            let sum = account.run("printf %s \"$1\" | sha256sum | cut -d' ' -f1", &[TWO]);
+            let sum = String::from_utf8(sum.stdout).unwrap();
+            let seen = run.inside(&format!("SUM={}; {FORGE}", sum.trim()));
+            fs::write(&policy, TWO).unwrap();
+            run.wait_for(WAITS);
+            assert_eq!(permitted(&mut run), ["one.test"], "{seen}");
+            assert!(seen.ends_with(name), "{seen}");
+            run.end();
+            assert_eq!(fs::read_link(&link).unwrap(), Path::new(name));
+            let is_by = name == "dots/local";
+            assert!(!is_by || fs::read_link(&by).unwrap() == Path::new("../deep/local"), "{seen}");
+            let trusted = link.join("state/interceptor/trusted");
+            assert!(!trusted.exists(), "{seen}");
+        }
+    });
+}

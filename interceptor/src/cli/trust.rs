@@ -6,6 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +15,9 @@ use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use interceptor_policy::{Catalogue, Document, Report};
 use jiff::Timestamp;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 use super::person::Person;
 use super::policy_file::printable;
@@ -141,42 +145,73 @@ pub(super) fn record(person: &Person, path: &Path, text: &str) -> anyhow::Result
     written.context("cannot record that the policy is trusted")
 }
 
-/// Whether the person has said since then that this content is trusted. What was trusted before
-/// does not count: the sandbox may have put an older content back.
+/// The directory of the list, held open and made if it is missing: a running sandbox is judged by
+/// what is in it, wherever its path leads by then. `None` if there can be none.
+pub(super) fn directory(person: &Person) -> Option<OwnedFd> {
+    let open = || {
+        if let Some(directory) = person.state_directory() {
+            // What cannot be made may be there all the same.
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        }
+        open_directory(person)
+    };
+    person.act(open).ok().flatten()
+}
+
+/// Whether the list in this directory says that the person trusted this content since then. What
+/// was trusted before does not count: the sandbox may have put an older content back. Nor does what
+/// nobody can have said yet.
 ///
 /// # Errors
 /// If the list cannot be read.
-pub(super) fn is_trusted_since(person: &Person, text: &str, since: Timestamp) -> io::Result<bool> {
+pub(super) fn is_trusted_since(
+    person: &Person,
+    directory: &OwnedFd,
+    text: &str,
+    since: Timestamp,
+) -> io::Result<bool> {
     let hash = hash(text);
     let told = |line: &str| {
         let (told, _) = line.split_once("  ")?;
         let (known, time) = told.split_once(' ')?;
         (known == hash).then_some(time.parse::<Timestamp>().ok()?)
     };
-    Ok(list(person)?.lines().filter_map(told).any(|time| time > since))
-}
-
-/// The directory of the list, which changes with it.
-pub(super) fn directory(person: &Person) -> Option<PathBuf> {
-    path_of_list(person).ok()?.parent().map(Path::to_owned)
+    let listed = person.act(|| read(directory, person))?;
+    let now = Timestamp::now();
+    Ok(listed.lines().filter_map(told).any(|time| time > since && time <= now))
 }
 
 /// The text of the list, empty if there is none.
 fn list(person: &Person) -> io::Result<String> {
-    person.act(|| {
-        let Ok(list) = path_of_list(person) else { return Ok(String::new()) };
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&list) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-            opened => opened?,
-        };
-        own(&file, person)?;
-        let mut text = String::new();
-        if file.take(MAX_LIST + 1).read_to_string(&mut text)? as u64 > MAX_LIST {
-            return Err(files::unfit("the list of trusted policies is too long; remove it"));
-        }
-        Ok(text)
+    person.act(|| match open_directory(person)? {
+        Some(directory) => read(&directory, person),
+        None => Ok(String::new()),
     })
+}
+
+/// Opens the directory of the list, if there is one. Call with the person's rights.
+fn open_directory(person: &Person) -> io::Result<Option<OwnedFd>> {
+    let Some(directory) = person.state_directory() else { return Ok(None) };
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    match open(&directory, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
+}
+
+/// Reads the list in a directory. Call with the person's rights.
+fn read(directory: &OwnedFd, person: &Person) -> io::Result<String> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(directory, TRUSTED, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(String::new()),
+        opened => File::from(opened?),
+    };
+    own(&file, person)?;
+    let mut text = String::new();
+    if file.take(MAX_LIST + 1).read_to_string(&mut text)? as u64 > MAX_LIST {
+        return Err(files::unfit("the list of trusted policies is too long; remove it"));
+    }
+    Ok(text)
 }
 
 /// Checks that the list is a file that only the person can write.
@@ -262,11 +297,23 @@ mod tests {
         assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 1);
         // Said again, it is listed once, with its new time.
         let before = Timestamp::now();
-        assert!(!is_trusted_since(&person, text, before).unwrap());
+        let directory = directory(&person).unwrap();
+        let since = |text: &str| is_trusted_since(&person, &directory, text, before).unwrap();
+        assert!(!since(text));
         record(&person, Path::new("/p/interceptor.json"), text).unwrap();
-        assert!(is_trusted_since(&person, text, before).unwrap());
-        assert!(!is_trusted_since(&person, "{ }", before).unwrap());
+        assert!(since(text) && !since("{ }"));
         assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 1);
+        // What is to be said some day has not been said, and another directory in its place is none.
+        let forged = format!("{} 2999-01-01T00:00:00Z  /p\n", hash("{ }"));
+        let whole = fs::read_to_string(&list).unwrap();
+        fs::write(&list, whole.clone() + &forged).unwrap();
+        assert!(since(text) && !since("{ }"));
+        fs::write(&list, &whole).unwrap();
+        fs::rename(home.path().join(".local"), home.path().join("gone")).unwrap();
+        fs::create_dir_all(list.parent().unwrap()).unwrap();
+        assert!(since(text));
+        fs::remove_dir_all(home.path().join(".local")).unwrap();
+        fs::rename(home.path().join("gone"), home.path().join(".local")).unwrap();
         let error = require(&person, found("{ }"), &catalogue).unwrap_err().to_string();
         assert!(error.contains("has changed since you trusted it"), "{error}");
         let error = require(&person, found("{"), &catalogue).unwrap_err().to_string();

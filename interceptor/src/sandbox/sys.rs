@@ -238,6 +238,25 @@ pub(crate) fn set_mount_attributes(
     answer(result)
 }
 
+/// Mounts an open symlink over itself, so that nothing in this mount namespace removes, renames or
+/// replaces it. It is followed as before.
+pub(crate) fn pin_link(link: &OwnedFd) -> io::Result<()> {
+    let empty = c"".as_ptr();
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    // SAFETY: the path is a constant.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, link.as_raw_fd(), empty, flags) };
+    let tree = libc::c_int::try_from(tree).map_err(io::Error::other)?;
+    if tree < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nobody else's.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (tree, link) = (tree.as_raw_fd(), link.as_raw_fd());
+    // SAFETY: both paths are constants, and both descriptors are open during the call.
+    answer(unsafe { libc::syscall(libc::SYS_move_mount, tree, empty, link, empty, flags) })
+}
+
 /// The kernel's `struct landlock_ruleset_attr` as of ABI 6 (Linux 6.12).
 #[repr(C)]
 struct LandlockRuleset {

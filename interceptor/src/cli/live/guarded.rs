@@ -94,7 +94,8 @@ impl Guarded {
     }
 }
 
-fn own_path(descriptor: &OwnedFd) -> PathBuf {
+/// A path of what is open, which holds while it is.
+pub(super) fn own_path(descriptor: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 

@@ -45,6 +45,8 @@ pub(in crate::cli) struct Loader {
     pub(in crate::cli) environment: Strings,
     /// The policy's file when the sandbox started, which is covered inside.
     pub(in crate::cli) covered: Option<Covered>,
+    /// The directory of what the person trusts, as it was before the command started.
+    pub(in crate::cli) trusted: Option<OwnedFd>,
 }
 
 /// A file that is covered inside. It is held open, so that no other file gets its inode.

@@ -227,6 +227,7 @@ impl Live {
         let Parts { id, cgroup, runtime, enforcer, enforced, inside } = parts;
         let Inside { command, hidden, environment, runner, base_urls } = inside;
         let run = RunDescription { user: runner.name.clone(), command, policy: name };
+        let trusted = super::trust::directory(&person);
         let loader = Arc::new(Loader {
             which,
             person,
@@ -237,6 +238,7 @@ impl Live {
             hidden,
             environment,
             covered,
+            trusted,
         });
         let trust = PathBuf::from(trust::DIRECTORY);
         let options = FleetOptions {

@@ -21,7 +21,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use zeroize::Zeroizing;
 
 use super::changes;
-use super::guarded::Guarded;
+use super::guarded::{Guarded, own_path};
 use super::loader::{Loader, Rights};
 use crate::cli::policy_file::describe;
 use crate::cli::{policy_file, trust};
@@ -128,10 +128,9 @@ impl Watcher {
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_DELETE_SELF;
-        if let Some(directory) = trust::directory(&self.watched.loader.person) {
-            // There is none before something is trusted; the state's directory is made at the
-            // start of a run.
-            let _ = inotify.add_watch(&directory, AddWatchFlags::IN_MOVED_TO);
+        if let Some(directory) = &self.watched.loader.trusted {
+            // Without a watch, a look at the next change finds what was trusted.
+            let _ = inotify.add_watch(&own_path(directory), AddWatchFlags::IN_MOVED_TO);
         }
         let Watched { path, loader, .. } = &self.watched;
         let guarded = match Guarded::open(path, &loader.runner) {
@@ -165,9 +164,10 @@ impl Watcher {
             return false;
         }
         let is_new = *content.text != *self.judged;
-        let trusted =
-            trust::is_trusted_since(&self.watched.loader.person, &content.text, self.since);
-        let is_trusted = trusted.unwrap_or(false);
+        let Loader { person, trusted, .. } = &*self.watched.loader;
+        let is_trusted = trusted.as_ref().is_some_and(|directory| {
+            trust::is_trusted_since(person, directory, &content.text, self.since).unwrap_or(false)
+        });
         self.judged.clone_from(&content.text);
         if is_trusted || !(content.is_changeable || self.watched.is_found) {
             self.is_waiting = false;

@@ -17,6 +17,7 @@ use super::super::bundles::path_of;
 use super::super::error::IoContext;
 use super::super::handover::{Launch, Secrets};
 use super::super::{SandboxError, mountinfo};
+use super::links::Links;
 use super::named::{self, Named};
 use super::steps::{bind, bind_open, make_directory, set_mode, tmpfs};
 use crate::notice;
@@ -41,14 +42,19 @@ struct Place {
     path: PathBuf,
 }
 
-/// Covers the places of a launch, and returns their paths.
+/// Covers the places of a launch. Returns their paths, and those of the links that lead to them.
 pub(super) fn hide(launch: &Launch) -> Result<Vec<PathBuf>, SandboxError> {
     let Secrets { hidden, own, homes, shown, .. } = &launch.secrets;
     make(launch);
+    let mut links = Links::default();
     let (places, kept, homes) = {
         let Ok(_rights) = AsUser::begin(&launch.identity) else {
             return Err(SandboxError::Inside("cannot look at the home as its user".into()));
         };
+        for path in hidden.iter().chain(own) {
+            // A place that is missing was not to be made.
+            let _ = links.add(&path.0, &launch.identity);
+        }
         let is_hidden = |path: &Path| {
             launch.hidden_directories.iter().any(|directory| path.starts_with(&directory.0))
         };
@@ -81,6 +87,7 @@ pub(super) fn hide(launch: &Launch) -> Result<Vec<PathBuf>, SandboxError> {
         }
         cover(launch, place, &mountinfo::aliases(&mounts, &place.path), &mut covered)?;
     }
+    let links = links.pin()?;
     for place in kept.iter().filter(|place| covered.holds(&place.path)) {
         show(launch, place)?;
     }
@@ -88,7 +95,7 @@ pub(super) fn hide(launch: &Launch) -> Result<Vec<PathBuf>, SandboxError> {
         // Where the command starts, as empty as all around it.
         make_missing(&launch.directory.0, launch)?;
     }
-    Ok(covered.0)
+    Ok(covered.0.into_iter().chain(links).collect())
 }
 
 impl Covered {
@@ -101,7 +108,9 @@ impl Covered {
 fn make(launch: &Launch) {
     let Ok(_rights) = AsUser::begin(&launch.identity) else { return };
     for path in &launch.secrets.made {
-        for part in missing(&path.0) {
+        // A link may lead to what does not exist yet.
+        let lacks = Links::default().add(&path.0, &launch.identity);
+        for part in lacks.iter().flat_map(|path| missing(path)) {
             // Where the user may not, nothing inside may either.
             if fs::DirBuilder::new().create(&part).is_ok() {
                 let _ = fs::set_permissions(&part, fs::Permissions::from_mode(0o700));

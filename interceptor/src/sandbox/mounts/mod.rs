@@ -15,6 +15,7 @@ mod etc;
 mod hidden;
 mod home;
 mod kernel;
+mod links;
 mod named;
 mod packages;
 mod pinned;
