@@ -308,3 +308,34 @@ fn a_link_on_the_way_to_what_is_trusted_stays() {
         }
     });
 }
+
+#[test]
+fn a_policy_that_somebody_else_could_write_is_read_without_roots_rights() {
+    Lab::test(|lab| {
+        // The command is another user's, who cannot write the policy; the caller of sudo can.
+        let (account, agent) = (Account::new(lab.directory()), Account::new(lab.directory()));
+        account.directory(Path::new("project"));
+        let policy = account.file("project/p.json", ONE);
+        let roots = lab.secret_file("roots.key", &lab.another_key());
+        chown(&roots, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&roots, fs::Permissions::from_mode(0o600)).unwrap();
+        let said = lab.directory().join("said");
+        let options = ["--user", agent.name(), "--policy", policy.to_str().unwrap()];
+        let mut run = Conversing::start(&account, "true", &options, &said);
+        fs::write(&policy, BOTH).unwrap();
+        run.wait_for(IN_FORCE);
+        assert_eq!(permitted(&mut run), ["one.test", "two.test"]);
+        let with = json!({ "network": { "allow": ["two.test"] }, "credentials_v2": { "lab": {
+            "key": { "file": roots }, "hosts": ["two.test"], "env": "LAB_API_KEY" } } });
+        fs::write(&policy, with.to_string()).unwrap();
+        run.wait_for("cannot be used");
+        assert!(run.said().contains("Permission denied"), "{}", run.said());
+        // Nor is a file that only root may read taken for a policy.
+        fs::remove_file(&policy).unwrap();
+        let link = policy.with_extension("link");
+        symlink(&roots, &link).unwrap();
+        fs::rename(&link, &policy).unwrap();
+        assert_eq!(permitted(&mut run), ["one.test", "two.test"]);
+        run.end();
+    });
+}

@@ -63,6 +63,43 @@ pub(crate) fn may_replace(
     Ok(directory.st_mode & STICKY == 0 || owns || user.is_root())
 }
 
+/// Whether anybody could write to what this descriptor, which may be `O_PATH`, refers to, but root
+/// and this user. In doubt somebody could.
+///
+/// # Errors
+/// If that cannot be told.
+pub(crate) fn may_others_write(descriptor: impl AsFd, but: u32) -> io::Result<bool> {
+    let status = fstat(&descriptor)?;
+    if ![0, but].contains(&status.st_uid) || status.st_mode & 0o022 != 0 {
+        return Ok(true);
+    }
+    if fstatfs(&descriptor)?.filesystem_type() == FUSE_SUPER_MAGIC {
+        return Ok(true);
+    }
+    // The group's bits of the mode are the mask of an access list of acl(5): without the bit to
+    // write, it grants that to nobody.
+    let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd()));
+    Ok(sys::extended_attribute(&path, c"system.nfs4_acl")?.is_some())
+}
+
+/// Whether anybody could remove, rename or replace an entry of a directory, but root and this user.
+///
+/// # Errors
+/// As of [`may_others_write`].
+pub(crate) fn may_others_replace(
+    directory: impl AsFd,
+    entry: &FileStat,
+    but: u32,
+) -> io::Result<bool> {
+    if !may_others_write(&directory, but)? {
+        return Ok(false);
+    }
+    let directory = fstat(&directory)?;
+    let owners = [entry.st_uid, directory.st_uid];
+    let is_kept = directory.st_mode & STICKY != 0;
+    Ok(!is_kept || owners.iter().any(|owner| ![0, but].contains(owner)))
+}
+
 fn is_in(user: &UserIdentity, group: u32) -> bool {
     user.gid == group || user.groups.contains(&group)
 }
@@ -150,6 +187,47 @@ mod tests {
             assert_eq!(may(mode, owner, &me), expected, "{mode:o} {owner:?}");
         }
         assert!(may(0o600, (54321, 0), &user(0, 0, &[])));
+    }
+
+    #[test]
+    fn what_is_roots_or_a_users_alone_is_changed_by_nobody_else() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("file");
+        fs::write(&path, "").unwrap();
+        let may = |mode: u32, owner: u32, but: u32| {
+            chown(&path, Some(owner), Some(0)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            may_others_write(File::open(&path).unwrap(), but).unwrap()
+        };
+        for (mode, owner, but, expected) in [
+            (0o644, 0, 0, false),
+            (0o644, 0, 54321, false),
+            (0o644, 54321, 54321, false),
+            (0o644, 54321, 0, true),
+            (0o600, 54322, 54321, true),
+            (0o664, 0, 0, true),
+            (0o646, 54321, 54321, true),
+        ] {
+            assert_eq!(may(mode, owner, but), expected, "{mode:o} {owner} {but}");
+        }
+        assert!(!may(0o644, 0, 0));
+        let set = Command::new("setfacl").args(["-m", "u:54321:rw"]).arg(&path).status().unwrap();
+        assert!(set.success() && may_others_write(File::open(&path).unwrap(), 54321).unwrap());
+        // A sticky directory keeps what is root's, or the user's.
+        let entry = |owner| {
+            chown(&path, Some(owner), Some(0)).unwrap();
+            let directory = File::open(home.path()).unwrap();
+            let entry = fstat(File::open(&path).unwrap()).unwrap();
+            may_others_replace(directory, &entry, 54321).unwrap()
+        };
+        for (mode, expected) in [
+            (0o755, [false; 3]),
+            (0o777, [true; 3]),
+            (0o1777, [false, false, true]),
+        ] {
+            fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!([0, 54321, 54322].map(entry), expected, "{mode:o}");
+        }
     }
 
     #[test]

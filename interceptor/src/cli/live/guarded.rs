@@ -25,24 +25,28 @@ pub(super) struct Guarded {
     /// The file itself, opened without reading it.
     file: OwnedFd,
     /// Whether the user could have put what is there: could write the file, or replace it or any
-    /// directory or link on the way.
+    /// directory or link on the way. So could anybody else but root and the person.
     pub(super) is_changeable: bool,
+    /// Whether nobody but root could, outside the sandbox.
+    pub(super) is_roots: bool,
     /// The directories in which an entry decides where the path leads, and that are watched: those
     /// with links, and the last.
     directories: Vec<OwnedFd>,
 }
 
 impl Guarded {
-    /// Follows an absolute path.
+    /// Follows an absolute path. The sandbox's user is judged, and everybody but the person, by
+    /// number, who typed the command.
     ///
     /// # Errors
     /// If it leads to no regular file, or that cannot be told.
-    pub(super) fn open(path: &Path, user: &UserIdentity) -> io::Result<Guarded> {
+    pub(super) fn open(path: &Path, user: &UserIdentity, person: u32) -> io::Result<Guarded> {
         let root = || open_at_root("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
         let mut at: OwnedFd = root()?;
         let mut left = components(path);
         let (mut directories, mut links) = (Vec::new(), 0);
-        let mut is_changeable = access::may_write(&at, user)?;
+        let judges = Judges { user, person };
+        let mut judged = judges.of_content(&at)?;
         while let Some(name) = left.pop_front() {
             if name == ".." {
                 at = openat(&at, "..", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -51,7 +55,7 @@ impl Guarded {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let next = openat(&at, name.as_os_str(), flags, Mode::empty())?;
             let status = fstat(&next)?;
-            is_changeable |= access::may_replace(&at, &status, user)?;
+            judged.add(judges.of_entry(&at, &status)?);
             if kind(&status) == SFlag::S_IFLNK {
                 links += 1;
                 if links > MOST_LINKS {
@@ -72,9 +76,11 @@ impl Guarded {
             if kind(&status) != SFlag::S_IFREG {
                 return Err(files::unfit("it is not a regular file"));
             }
-            is_changeable |= access::may_write(&next, user)?;
+            judged.add(judges.of_content(&next)?);
             directories.push(at);
-            return Ok(Guarded { file: next, is_changeable, directories });
+            let Judged { is_changeable, is_others } = judged;
+            let is_roots = !is_changeable && !is_others;
+            return Ok(Guarded { file: next, is_changeable, is_roots, directories });
         }
         Err(files::unfit("it is not a regular file"))
     }
@@ -91,6 +97,43 @@ impl Guarded {
     /// Paths of the file and the directories to watch, which hold while this value lives.
     pub(super) fn watched(&self) -> (PathBuf, impl Iterator<Item = PathBuf> + '_) {
         (own_path(&self.file), self.directories.iter().map(own_path))
+    }
+}
+
+/// Who is judged.
+struct Judges<'a> {
+    user: &'a UserIdentity,
+    person: u32,
+}
+
+/// Who could have changed something.
+struct Judged {
+    /// The user, or anybody but root and the person.
+    is_changeable: bool,
+    /// Anybody but root.
+    is_others: bool,
+}
+
+impl Judges<'_> {
+    /// Of what a file or directory holds.
+    fn of_content(&self, descriptor: &OwnedFd) -> io::Result<Judged> {
+        let is_changeable = access::may_write(descriptor, self.user)?
+            || access::may_others_write(descriptor, self.person)?;
+        Ok(Judged { is_changeable, is_others: access::may_others_write(descriptor, 0)? })
+    }
+
+    /// Of an entry of a directory.
+    fn of_entry(&self, directory: &OwnedFd, entry: &FileStat) -> io::Result<Judged> {
+        let is_changeable = access::may_replace(directory, entry, self.user)?
+            || access::may_others_replace(directory, entry, self.person)?;
+        Ok(Judged { is_changeable, is_others: access::may_others_replace(directory, entry, 0)? })
+    }
+}
+
+impl Judged {
+    fn add(&mut self, other: Judged) {
+        self.is_changeable |= other.is_changeable;
+        self.is_others |= other.is_others;
     }
 }
 
@@ -145,7 +188,7 @@ mod tests {
         }
 
         fn open(&self, path: &str) -> io::Result<Guarded> {
-            Guarded::open(&self.at(path), &user())
+            Guarded::open(&self.at(path), &user(), USER)
         }
 
         fn mode(&self, path: &str, mode: u32) {
@@ -174,6 +217,28 @@ mod tests {
         fs::create_dir(tree.at("one/two/own")).unwrap();
         chown(tree.at("one/two/own"), Some(USER), None).unwrap();
         assert!(!tree.open("one/two/own/../p.json").unwrap().is_changeable);
+    }
+
+    #[test]
+    fn what_the_person_or_anybody_else_could_change_is_not_roots() {
+        let tree = Tree::new();
+        let open = |person: u32| {
+            let found = Guarded::open(&tree.at("one/two/p.json"), &user(), person).unwrap();
+            (found.is_changeable, found.is_roots)
+        };
+        const PERSON: u32 = 54320;
+        assert_eq!(open(PERSON), (false, true));
+        for path in ["one/two/p.json", "one/two", "one"] {
+            let group = nix::unistd::getegid().as_raw();
+            chown(tree.at(path), Some(PERSON), Some(group)).unwrap();
+            assert_eq!((open(PERSON), open(0)), ((false, false), (true, false)), "{path}");
+            chown(tree.at(path), Some(0), Some(group)).unwrap();
+            // A group of which the user is none.
+            tree.mode(path, 0o775);
+            assert_eq!(open(PERSON), (true, false), "{path}");
+            tree.mode(path, 0o755);
+        }
+        assert_eq!(open(PERSON), (false, true));
     }
 
     #[test]

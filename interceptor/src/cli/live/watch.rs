@@ -89,10 +89,13 @@ struct Watcher {
     since: Timestamp,
 }
 
-/// A content, and whether the sandbox's user could have put it there.
+/// A content, and who could have put it there.
 struct Content {
     text: Zeroizing<String>,
+    /// The sandbox's user, or anybody but root and the person.
     is_changeable: bool,
+    /// Nobody but root.
+    is_roots: bool,
 }
 
 impl Watcher {
@@ -133,7 +136,7 @@ impl Watcher {
             let _ = inotify.add_watch(&own_path(directory), AddWatchFlags::IN_MOVED_TO);
         }
         let Watched { path, loader, .. } = &self.watched;
-        let guarded = match Guarded::open(path, &loader.runner) {
+        let guarded = match Guarded::open(path, &loader.runner, loader.person.identity.uid) {
             Ok(guarded) => guarded,
             // It may come back.
             Err(_) => {
@@ -171,25 +174,26 @@ impl Watcher {
         self.judged.clone_from(&content.text);
         if is_trusted || !(content.is_changeable || self.watched.is_found) {
             self.is_waiting = false;
-            let rights = if content.is_changeable { Rights::Person } else { Rights::Own };
+            let rights = if content.is_roots { Rights::Own } else { Rights::Person };
             return self.apply(content.text, rights);
         }
         self.is_waiting = true;
         is_new && self.waits(&content.text)
     }
 
-    /// The file's content: with this process's rights where nobody else could have put it there.
+    /// The file's content: with this process's rights where only root could have put it there.
     fn content(&self) -> io::Result<Content> {
         let Watched { path, loader, .. } = &self.watched;
-        let guarded = Guarded::open(path, &loader.runner)?;
-        if !guarded.is_changeable {
+        let guarded = Guarded::open(path, &loader.runner, loader.person.identity.uid)?;
+        let Guarded { is_changeable, is_roots, .. } = guarded;
+        if is_roots {
             let mut bytes = Zeroizing::new(Vec::new());
             guarded.reader()?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
             let text = std::str::from_utf8(&bytes).map_err(|_| files::unfit("it is not UTF-8"))?;
-            return Ok(Content { text: Zeroizing::new(text.to_owned()), is_changeable: false });
+            return Ok(Content { text: Zeroizing::new(text.to_owned()), is_changeable, is_roots });
         }
         let text = loader.person.act(|| policy_file::read(path).map_err(io::Error::other))?;
-        Ok(Content { text: Zeroizing::new(text), is_changeable: true })
+        Ok(Content { text: Zeroizing::new(text), is_changeable, is_roots })
     }
 
     /// Puts a content into force; whether something was said.
@@ -252,7 +256,7 @@ impl Watcher {
             new.map_or_else(String::new, |new| format!(" ({})", changes::between(&now, &new)));
         let why = match is_found {
             true => "a policy that was found holds only when you trust it",
-            false => "the sandbox's user could have written it",
+            false => "the sandbox's user, or somebody else, could have written it",
         };
         notice::info(format_args!(
             "the policy {} changed{what}, and the old one stays in force, because {why}. If you \
