@@ -339,3 +339,34 @@ fn a_policy_that_somebody_else_could_write_is_read_without_roots_rights() {
         run.end();
     });
 }
+
+#[test]
+fn what_was_trusted_and_could_not_be_used_is_tried_when_it_is_trusted_again() {
+    Lab::test(|lab| {
+        let account = Account::new(lab.directory());
+        account.directory(Path::new(".ssh"));
+        let key = account.home().join(".ssh/lab.key");
+        let policy = account.file("project/p.json", ONE);
+        let path = policy.to_str().unwrap();
+        let said = lab.directory().join("said");
+        let mut run = Conversing::start(&account, "true", &["--policy", path], &said);
+        let with = json!({ "network": { "allow": ["two.test"] }, "credentials_v2": { "lab": {
+            "key": { "file": key }, "hosts": ["two.test"], "env": "LAB_API_KEY" } } });
+        fs::write(&policy, with.to_string()).unwrap();
+        run.wait_for(WAITS);
+        for times in [1, 2] {
+            let (status, told) = typed(&account, "true", &["trust", path]);
+            assert_eq!(status, Some(0), "{told}");
+            wait_for_times(&run, "cannot be used", times);
+        }
+        assert_eq!(permitted(&mut run), ["one.test"]);
+        account.file(".ssh/lab.key", &lab.another_key());
+        // By itself it does not, whatever happens to the file.
+        fs::write(&policy, with.to_string()).unwrap();
+        assert_eq!(permitted(&mut run), ["one.test"]);
+        typed(&account, "true", &["trust", path]);
+        run.wait_for(IN_FORCE);
+        assert_eq!(permitted(&mut run), ["two.test"]);
+        run.end();
+    });
+}

@@ -83,8 +83,10 @@ struct Watcher {
     watched: Watched,
     /// The last content that was judged, whatever the outcome.
     judged: Zeroizing<String>,
-    /// The content that waits for the person.
+    /// Whether that content may come into force yet: it waits for the person, or could not be used.
     is_waiting: bool,
+    /// Why it could not be used, as it was said.
+    failed: Option<String>,
     /// Since when the person must have said that a content is trusted.
     since: Timestamp,
 }
@@ -101,7 +103,7 @@ struct Content {
 impl Watcher {
     fn new(watched: Watched) -> Watcher {
         let judged = watched.text.clone();
-        Watcher { watched, judged, is_waiting: false, since: Timestamp::now() }
+        Watcher { watched, judged, is_waiting: false, failed: None, since: Timestamp::now() }
     }
 
     fn run(&mut self, stop: &EventFd) {
@@ -172,12 +174,14 @@ impl Watcher {
             trust::is_trusted_since(person, directory, &content.text, self.since).unwrap_or(false)
         });
         self.judged.clone_from(&content.text);
+        self.is_waiting = true;
+        if is_new || is_trusted {
+            self.failed = None;
+        }
         if is_trusted || !(content.is_changeable || self.watched.is_found) {
-            self.is_waiting = false;
             let rights = if content.is_roots { Rights::Own } else { Rights::Person };
             return self.apply(content.text, rights);
         }
-        self.is_waiting = true;
         is_new && self.waits(&content.text)
     }
 
@@ -198,13 +202,15 @@ impl Watcher {
 
     /// Puts a content into force; whether something was said.
     fn apply(&mut self, text: Zeroizing<String>, rights: Rights) -> bool {
+        // What could not be used is tried again when the person says so again.
+        self.since = Timestamp::now();
         let Watched { path, member, loader, quiet, .. } = &self.watched;
         let before = member.summary().policy;
         let replaced = member.replace(|keyring| loader.file(path, &text, keyring, rights), false);
         let name = trust::shown(path);
         match replaced {
             Ok(()) => {
-                self.since = Timestamp::now();
+                self.is_waiting = false;
                 let what = changes::between(&before, &member.summary().policy);
                 if !quiet {
                     notice::info(format_args!("the policy {name} changed and is in force: {what}"));
@@ -213,12 +219,14 @@ impl Watcher {
             }
             // The sandbox has just ended.
             Err(FleetError::Unknown | FleetError::Ending) => return false,
-            Err(error) => self.is_invalid(&error),
+            Err(error) => return self.is_invalid(&error),
         }
         true
     }
 
-    fn is_invalid(&self, error: &FleetError) {
+    /// Says why a content cannot be used, unless that was said of it already; whether it was said
+    /// now.
+    fn is_invalid(&mut self, error: &FleetError) -> bool {
         let what = match error {
             FleetError::Policy(problems) => {
                 let first = problems.first().map(describe).unwrap_or_default();
@@ -227,24 +235,28 @@ impl Watcher {
             }
             error => error.to_string(),
         };
+        if self.failed.as_ref() == Some(&what) {
+            return false;
+        }
         notice::warning(format_args!(
             "the policy {} changed, but cannot be used, so the old one stays in force: {what}; see \
              interceptor check {}",
             trust::shown(&self.watched.path),
             trust::quoted(&self.watched.path)
         ));
+        self.failed = Some(what);
+        true
     }
 
     /// Says that a content waits for the person, or why it never could come into force.
-    fn waits(&self, text: &str) -> bool {
+    fn waits(&mut self, text: &str) -> bool {
         let Watched { path, is_found, member, loader, quiet, .. } = &self.watched;
         let document = interceptor_policy::strict_json(text)
             .ok()
             .filter(|strict| interceptor_policy::check(strict, &loader.catalogue).policy.is_some());
         let Some(document) = document else {
             let errors = interceptor_policy::check(text, &loader.catalogue).errors;
-            self.is_invalid(&FleetError::Policy(errors));
-            return true;
+            return self.is_invalid(&FleetError::Policy(errors));
         };
         if *quiet {
             return true;
