@@ -131,15 +131,27 @@ fn a_change_that_the_sandboxs_user_could_have_made_waits_for_trust() {
         run.wait_for(WAITS);
         let told = run.said();
         assert!(told.contains("(allow +two.test)"), "{told}");
-        assert!(told.contains(&format!("interceptor trust {path}\n")), "{told}");
+        assert_eq!(permitted(&mut run), ["one.test"]);
+        // The command that was told trusts what was told of, and nothing that came after.
+        let (_, typed_in_full) = told.split_once("type elsewhere: interceptor ").unwrap();
+        let words: Vec<&str> = typed_in_full.split_whitespace().collect();
+        assert_eq!((words.len(), words[1], words[2]), (4, path, "--sha256"));
+        let wide = r#"{ "network": { "allow": ["*"] } }"#;
+        fs::write(&policy, wide).unwrap();
+        wait_for_times(&run, WAITS, 2);
+        let (status, told) = typed(&account, "true", &words);
+        assert!(status == Some(1) && told.contains("has changed again"), "{told}");
+        assert_eq!(permitted(&mut run), ["one.test"]);
+        fs::write(&policy, BOTH).unwrap();
+        wait_for_times(&run, WAITS, 3);
         assert_eq!(permitted(&mut run), ["one.test"]);
         // Outside, the user says so.
-        let (status, told) = typed(&account, "true", &["trust", path]);
+        let (status, told) = typed(&account, "true", &words);
         assert_eq!(status, Some(0), "{told}");
         run.wait_for(IN_FORCE);
         assert_eq!(permitted(&mut run), ["one.test", "two.test"]);
         // Another content does not hold, nor does an old one that was trusted once.
-        for (text, times) in [(TWO, 2), (ONE, 3)] {
+        for (text, times) in [(TWO, 4), (ONE, 5)] {
             fs::write(&policy, text).unwrap();
             wait_for_times(&run, WAITS, times);
             assert_eq!(permitted(&mut run), ["one.test", "two.test"]);
@@ -149,7 +161,7 @@ fn a_change_that_the_sandboxs_user_could_have_made_waits_for_trust() {
         wait_for_times(&run, IN_FORCE, 2);
         assert_eq!(permitted(&mut run), ["one.test"]);
         fs::write(&policy, BOTH).unwrap();
-        wait_for_times(&run, WAITS, 4);
+        wait_for_times(&run, WAITS, 6);
         assert_eq!(permitted(&mut run), ["one.test"]);
         run.end();
     });
@@ -262,7 +274,7 @@ fn a_key_that_the_sandbox_can_read_does_not_come_into_force() {
         chown(&roots, Some(0), Some(0)).unwrap();
         fs::set_permissions(&roots, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&policy, with(json!({ "file": roots }))).unwrap();
-        run.wait_for(&format!("{IN_FORCE}allow +two.test; credentials +lab\n"));
+        run.wait_for(&format!("{IN_FORCE}credentials +lab; allow +two.test\n"));
         assert_eq!(permitted(&mut run), ["one.test", "two.test"]);
         let told = run.end();
         assert!(!told.contains(&key), "{told}");

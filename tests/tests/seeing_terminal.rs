@@ -1,7 +1,7 @@
 //! Colours and widths at a real terminal, a pseudoterminal as terminal emulators make it.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use interceptor_tests::lab::Lab;
@@ -12,6 +12,16 @@ const ESCAPE: char = '\u{1b}';
 
 /// What a command shows at a terminal of 80 columns, and its exit status.
 fn at_terminal(lab: &Lab, variables: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    typed_at_terminal(lab, variables, arguments, "")
+}
+
+/// The same where somebody types something.
+fn typed_at_terminal(
+    lab: &Lab,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+    typed: &str,
+) -> (Option<i32>, String) {
     let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     let OpenptyResult { master, slave } = openpty(&size, None).expect("a pseudoterminal");
     let mut command = Command::new(binary("interceptor"));
@@ -24,6 +34,7 @@ fn at_terminal(lab: &Lab, variables: &[(&str, &str)], arguments: &[&str]) -> (Op
     // The command holds the copies, and with the last one the terminal is closed.
     drop((command, slave));
     let (mut shown, mut master) = (Vec::new(), File::from(master));
+    master.write_all(typed.as_bytes()).expect("a terminal keeps what is typed");
     let mut piece = [0; 4096];
     // A closed terminal is an error (EIO).
     while let Ok(length @ 1..) = master.read(&mut piece) {
@@ -84,6 +95,41 @@ fn eighty_columns_hold_what_is_said() {
             // A word that is longer than what is left of a line is not broken: it can be copied.
             let words = plain.split_whitespace().count();
             assert!(plain.chars().count() <= 80 || words <= 1, "{plain:?}\n{shown}");
+        }
+    });
+}
+
+#[test]
+fn trust_is_given_only_for_what_was_shown_and_by_a_word() {
+    Lab::test(|lab| {
+        let policy = lab.work().join("interceptor.json");
+        let hosts: Vec<String> = (0..200).map(|number| format!("h{number}.test")).collect();
+        let text = serde_json::json!({ "network": { "allow": hosts }, "credentials_v2": { "own": {
+            "key": { "file": "/k" }, "hosts": ["own.test"], "env": "OWN_API_KEY" } } });
+        fs::write(&policy, text.to_string()).unwrap();
+        let list = lab.directory().join("state/interceptor/trusted");
+        for (typed, options, is_trusted) in [
+            ("\n", &[][..], false),
+            ("\u{4}", &[], false),
+            ("no\n", &[], false),
+            ("yes and no\n", &[], false),
+            ("y\n", &["--full"], true),
+            ("", &["--yes"], true),
+        ] {
+            let _ = fs::remove_file(&list);
+            let arguments = [&["trust"], options].concat();
+            let (status, shown) = typed_at_terminal(lab, &[], &arguments, typed);
+            assert_eq!(status, Some(if is_trusted { 0 } else { 1 }), "{shown}");
+            assert_eq!(list.exists(), is_trusted, "{typed:?} {options:?}: {shown}");
+            let asks = shown.contains("Trust this policy? [y/N] ");
+            assert_eq!(asks, options != ["--yes"], "{shown}");
+            assert_eq!(shown.contains("trusted: "), is_trusted, "{shown}");
+            // Keys come first, and what is left out is told.
+            let key = shown.find("own: the key in the file /k").expect("it is shown");
+            assert!(key < shown.find("hosts: h0.test").expect("it is shown"), "{shown}");
+            let is_whole = shown.contains("h199.test");
+            assert_eq!(is_whole, options == ["--full"], "{shown}");
+            assert_eq!(is_whole, !shown.contains(" more characters)"), "{shown}");
         }
     });
 }

@@ -85,8 +85,8 @@ fn a_found_policy_holds_only_while_its_content_is_trusted() {
 
         // Inside, neither the list can be read nor a change be made to hold.
         let inside = format!(
-            "cat {0} 2>/dev/null; {1} trust 2>/dev/null; echo x >> {0} 2>/dev/null; \
-             echo \"{{}}\" > ../interceptor.jsonc 2>/dev/null; true",
+            "cat {0} 2>/dev/null; {1} trust >/dev/null 2>&1 && echo TRUSTED; \
+             echo x >> {0} 2>/dev/null; echo \"{{}}\" > ../interceptor.jsonc 2>/dev/null; true",
             list.display(),
             binary("interceptor").display()
         );

@@ -6,35 +6,77 @@ use interceptor_policy::{
 
 use super::policy_file::printable;
 
-/// The maximum number of lines, and of characters in each.
+/// The maximum number of lines, and of characters in each, where not all is shown.
 const LINES: usize = 40;
 const WIDTH: usize = 300;
 
-/// Describes a document that compiled to a policy.
-pub(super) fn permits(document: &Document, policy: &Policy, catalogue: &Catalogue) -> Vec<String> {
-    let mut lines = vec![format!("hosts: {}", hosts(document, catalogue))];
-    let network = document.network.as_ref();
-    let refused = network.map(|network| texts(&network.deny)).unwrap_or_default();
-    let refused: Vec<&str> =
-        refused.into_iter().filter(|rule| !["*", "0.0.0.0/0", "::/0"].contains(rule)).collect();
-    if !refused.is_empty() {
-        lines.push(format!("not: {}", refused.join(", ")));
-    }
-    if let Some(network) = network.filter(|network| !network.passthrough.is_empty()) {
-        lines.push(format!("unopened: TLS to {}", texts(&network.passthrough).join(", ")));
-    }
+/// How much is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// What fits a terminal. What is left out is told.
+    Short,
+    /// All of it.
+    Whole,
+}
+
+/// Describes a document that compiled to a policy. First what matters most, since whoever wrote the
+/// document decides how long the rest is: keys, who sees the traffic, and then hosts.
+pub(super) fn permits(
+    document: &Document,
+    policy: &Policy,
+    catalogue: &Catalogue,
+    extent: Extent,
+) -> Vec<String> {
+    let mut lines = way_out(document);
     let written: Vec<&(String, CredentialDocument)> =
         document.credentials.iter().chain(&document.credentials_v2).collect();
     for credential in policy.credentials() {
         let written = written.iter().find(|(name, _)| *name == credential.name);
         lines.push(about(credential, written.map(|(_, written)| written), catalogue));
     }
-    lines.extend(way_out(document));
+    let network = document.network.as_ref();
+    if let Some(network) = network.filter(|network| !network.passthrough.is_empty()) {
+        lines.push(format!("unopened: TLS to {}", texts(&network.passthrough).join(", ")));
+    }
+    lines.push(format!("hosts: {}", hosts(document, catalogue)));
+    let refused = network.map(|network| texts(&network.deny)).unwrap_or_default();
+    let refused: Vec<&str> =
+        refused.into_iter().filter(|rule| !["*", "0.0.0.0/0", "::/0"].contains(rule)).collect();
+    if !refused.is_empty() {
+        lines.push(format!("not: {}", refused.join(", ")));
+    }
+    let lines: Vec<String> = lines.iter().map(|line| visible(line)).collect();
+    match extent {
+        Extent::Whole => lines,
+        Extent::Short => shortened(&lines),
+    }
+}
+
+/// A line as it is shown. Spaces that would fill a terminal's line, so that what stands behind them
+/// seems to be a line of ours, are escaped.
+fn visible(line: &str) -> String {
+    printable(line).replace("  ", " \\u{20}")
+}
+
+/// What fits, with what is left out.
+fn shortened(lines: &[String]) -> Vec<String> {
+    let mut short: Vec<String> = lines.iter().take(LINES).map(|line| cut(line, WIDTH)).collect();
     let more = lines.len().saturating_sub(LINES);
-    lines.truncate(LINES);
-    lines.iter_mut().for_each(|line| *line = short(&printable(line)));
-    lines.extend((more > 0).then(|| format!("and {more} more")));
-    lines
+    let is_cut = more > 0 || short != lines;
+    short.extend((more > 0).then(|| format!("and {more} more lines")));
+    short.extend(is_cut.then(|| "not all is shown: see interceptor trust --full".to_owned()));
+    short
+}
+
+/// The beginning of a text, with how much is left out.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((at, _)) => {
+            let left_out = text[at..].chars().count();
+            format!("{}… ({left_out} more characters)", &text[..at])
+        }
+    }
 }
 
 /// How origins are reached, if otherwise than usual.
@@ -128,13 +170,6 @@ fn about(
     format!("{}: {key}, for {}: {requests}", credential.name, hosts.join(", "))
 }
 
-fn short(line: &str) -> String {
-    match line.char_indices().nth(WIDTH) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +178,7 @@ mod tests {
         let catalogue = Catalogue::builtin();
         let document = Document::parse(text).unwrap().document;
         let policy = Policy::compile(&document, &catalogue).unwrap();
-        permits(&document, &policy, &catalogue)
+        permits(&document, &policy, &catalogue, Extent::Short)
     }
 
     #[test]
@@ -157,19 +192,43 @@ mod tests {
         assert_eq!(
             lines(text),
             [
-                "hosts: a.test, tcp://db.test:5432, those of the profile openai",
-                "not: b.test",
-                "unopened: TLS to a.test",
                 "anthropic: the key in the file, for api.anthropic.com: any request",
                 "openai: the key in OPENAI_API_KEY, for api.openai.com: GET|POST /v1/models /v1/x",
                 "own: the key in the file /k, for own.test:8443: no request",
+                "unopened: TLS to a.test",
+                "hosts: a.test, tcp://db.test:5432, those of the profile openai",
+                "not: b.test",
             ]
         );
         assert_eq!(lines("{}"), ["hosts: any public host"]);
         assert_eq!(lines(r#"{"network_profile":"unrestricted"}"#), ["hosts: any public host"]);
         assert_eq!(lines(r#"{"network":{"deny":["*"]}}"#), ["hosts: none"]);
+    }
+
+    #[test]
+    fn nothing_is_left_out_silently_and_no_padding_hides_a_key() {
         let many: Vec<String> = (0..200).map(|n| format!("\"a{n}.test\"")).collect();
-        let long = lines(&format!(r#"{{"network":{{"allow":[{}]}}}}"#, many.join(",")));
-        assert!(long.len() == 1 && long[0].ends_with('…'), "{long:?}");
+        let key = r#"{"key":{"file":"/a   b"},"hosts":["own.test"],"env":"K","endpoints":
+            [{"methods":["GET"],"paths":["/x"]}]}"#;
+        let upstream = r#"{"proxy":"http://proxy.test:3128"}"#;
+        let text = format!(
+            r#"{{"network":{{"allow":[{}]}},"upstream":{upstream},"credentials_v2":{{"own":{key}}}}}"#,
+            many.join(",")
+        );
+        let long = lines(&text);
+        assert_eq!(long[0], "by the proxy: http://proxy.test:3128");
+        let own = "own: the key in the file /a \\u{20} b, for own.test: GET /x";
+        assert_eq!(long[1], own);
+        let (_, all) = long[2].split_once("… (").unwrap();
+        let left_out: usize = all.split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(long[3..], ["not all is shown: see interceptor trust --full"]);
+        let catalogue = Catalogue::builtin();
+        let document = Document::parse(&text).unwrap().document;
+        let policy = Policy::compile(&document, &catalogue).unwrap();
+        let whole = permits(&document, &policy, &catalogue, Extent::Whole);
+        assert_eq!((whole.len(), whole[2].chars().count()), (3, WIDTH + left_out));
+        let lines: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+        let short = shortened(&lines);
+        assert_eq!((short.len(), short[LINES].as_str()), (LINES + 2, "and 10 more lines"));
     }
 }

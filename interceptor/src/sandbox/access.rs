@@ -220,11 +220,9 @@ mod tests {
             let entry = fstat(File::open(&path).unwrap()).unwrap();
             may_others_replace(directory, &entry, 54321).unwrap()
         };
-        for (mode, expected) in [
-            (0o755, [false; 3]),
-            (0o777, [true; 3]),
-            (0o1777, [false, false, true]),
-        ] {
+        for (mode, expected) in
+            [(0o755, [false; 3]), (0o777, [true; 3]), (0o1777, [false, false, true])]
+        {
             fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!([0, 54321, 54322].map(entry), expected, "{mode:o}");
         }

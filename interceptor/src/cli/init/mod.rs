@@ -13,9 +13,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use interceptor_policy::{Agent, Document};
 
+use super::permits::{Extent, permits};
 use super::person::Person;
 use super::policy_file::printable;
-use super::{agents, discovery, findings, members, permits, registries, trust};
+use super::{agents, discovery, findings, members, registries, trust};
 use look::Surroundings;
 
 /// The file that is written.
@@ -62,7 +63,7 @@ pub fn run(arguments: Init) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     writeln!(out, "wrote {}, and trusted it; it permits", printable(&path.display().to_string()))?;
     if let Ok(parsed) = Document::parse(&text) {
-        for line in permits::permits(&parsed.document, policy, &catalogue) {
+        for line in permits(&parsed.document, policy, &catalogue, Extent::Short) {
             writeln!(out, "  {line}")?;
         }
     }

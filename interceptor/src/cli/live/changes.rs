@@ -4,31 +4,30 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use crate::cli::permits::cut;
 use crate::cli::policy_file::printable;
 
-/// The longest line, in characters.
+/// The longest line, in characters, but for how much is left out.
 const LONGEST: usize = 300;
 
-/// The differences of two documents without keys.
-pub(super) fn between(old: &Value, new: &Value) -> String {
+/// The differences of two documents without keys, and `whole`, which tells how to see all, where
+/// that is too long. First what matters most, since whoever wrote the documents decides how long
+/// the rest is.
+pub(super) fn between(old: &Value, new: &Value, whole: &str) -> String {
     let mut parts = Vec::new();
-    let network = |document: &Value, list: &str| texts(&document["network"][list]);
-    for (list, name) in [("allow", "allow"), ("deny", "deny"), ("passthrough", "passthrough")] {
-        parts.extend(listed(name, &network(old, list), &network(new, list)));
-    }
-    let profiles = |document: &Value| texts(&document["network_profile"]);
-    parts.extend(listed("profile", &profiles(old), &profiles(new)));
-    parts.extend(credentials(&all_credentials(old), &all_credentials(new)));
     let empty = Map::new();
     let fields = |document: &'_ Value| document.as_object().cloned().unwrap_or_default();
     let (before, after) = (fields(old), fields(new));
     let known = ["network", "network_profile", "credentials", "credentials_v2", "$schema"];
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    for name in names.into_iter().filter(|name| !known.contains(&name.as_str())) {
-        if before.get(name) != after.get(name) {
-            parts.push(format!("{name} changed"));
-        }
-    }
+    let is_unlike = |name: &&String| before.get(*name) != after.get(*name);
+    let mut others: Vec<&String> = names
+        .into_iter()
+        .filter(|name| !known.contains(&name.as_str()))
+        .filter(is_unlike)
+        .collect();
+    others.sort_by_key(|name| *name != "upstream");
+    parts.extend(others.iter().map(|name| format!("{name} changed")));
     let rest = |document: &Value| {
         let mut rest = document["network"].as_object().unwrap_or(&empty).clone();
         ["allow", "deny", "passthrough"].iter().for_each(|list| drop(rest.remove(*list)));
@@ -37,10 +36,19 @@ pub(super) fn between(old: &Value, new: &Value) -> String {
     if rest(old) != rest(new) {
         parts.push("network changed".to_owned());
     }
+    parts.extend(credentials(&all_credentials(old), &all_credentials(new)));
+    let profiles = |document: &Value| texts(&document["network_profile"]);
+    parts.extend(listed("profile", &profiles(old), &profiles(new)));
+    let network = |document: &Value, list: &str| texts(&document["network"][list]);
+    for list in ["passthrough", "allow", "deny"] {
+        parts.extend(listed(list, &network(old, list), &network(new, list)));
+    }
     if parts.is_empty() {
         return "no rule differs".to_owned();
     }
-    short(&printable(&parts.join("; ")))
+    let all = printable(&parts.join("; "));
+    let short = cut(&all, LONGEST);
+    if short == all { all } else { format!("{short}; for all of it: {whole}") }
 }
 
 /// A list's own differences: `allow +a -b`.
@@ -82,13 +90,6 @@ fn texts(list: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-fn short(text: &str) -> String {
-    match text.char_indices().nth(LONGEST) {
-        None => text.to_owned(),
-        Some((at, _)) => format!("{}…", &text[..at]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -108,22 +109,26 @@ mod tests {
             "network_profile": ["openai", "github"],
             "credentials_v2": { "own": { "key": null }, "github": { "key": { "env": "T" } } },
             "limits": { "requests": 3 },
+            "upstream": { "proxy": "http://proxy.test" },
         });
         assert_eq!(
-            between(&old, &new),
-            "allow +c.test -a.test; passthrough +p.test; profile +github; credentials +github \
-             -openai own (changed); limits changed"
+            between(&old, &new, "look"),
+            "upstream changed; limits changed; credentials +github -openai own (changed); profile \
+             +github; passthrough +p.test; allow +c.test -a.test"
         );
-        assert_eq!(between(&old, &old), "no rule differs");
-        assert_eq!(between(&json!({}), &json!({ "network": {} })), "no rule differs");
+        assert_eq!(between(&old, &old, "look"), "no rule differs");
+        assert_eq!(between(&json!({}), &json!({ "network": {} }), ""), "no rule differs");
     }
 
     #[test]
-    fn what_a_policy_holds_neither_steers_the_terminal_nor_fills_it() {
+    fn what_a_policy_holds_neither_steers_the_terminal_nor_fills_it_nor_hides_a_key() {
         let many: Vec<String> = (0..1000).map(|number| format!("h{number}.test")).collect();
-        let new = json!({ "network": { "allow": many }, "\u{1b}[2J": 1 });
-        let line = between(&json!({}), &new);
-        assert!(line.chars().count() <= LONGEST + 1 && !line.contains('\u{1b}'), "{line}");
-        assert!(between(&json!({}), &json!({ "\u{1b}[2J": 1 })).contains("\\u{1b}"));
+        let own = json!({ "own": { "key": { "file": "/k" } } });
+        let new = json!({ "network": { "allow": many }, "\u{1b}[2J": 1, "credentials_v2": own });
+        let line = between(&json!({}), &new, "look");
+        assert!(line.chars().count() <= LONGEST + 60 && !line.contains('\u{1b}'), "{line}");
+        assert!(line.contains("credentials +own; allow +h0.test"), "{line}");
+        assert!(line.ends_with(" more characters); for all of it: look"), "{line}");
+        assert!(between(&json!({}), &json!({ "\u{1b}[2J": 1 }), "").contains("\\u{1b}"));
     }
 }

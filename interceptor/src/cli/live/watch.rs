@@ -211,7 +211,8 @@ impl Watcher {
         match replaced {
             Ok(()) => {
                 self.is_waiting = false;
-                let what = changes::between(&before, &member.summary().policy);
+                let whole = format!("interceptor ctl policy get {}", member.id);
+                let what = changes::between(&before, &member.summary().policy, &whole);
                 if !quiet {
                     notice::info(format_args!("the policy {name} changed and is in force: {what}"));
                 }
@@ -264,17 +265,18 @@ impl Watcher {
         let now = member.summary().policy;
         let keyring = member.with(|enforced| enforced.sandbox().keyring());
         let new = keyring.and_then(|keyring| loader.shown(&document, &keyring));
-        let what =
-            new.map_or_else(String::new, |new| format!(" ({})", changes::between(&now, &new)));
+        let whole = format!("interceptor trust {} --full", trust::quoted(path));
+        let what = new
+            .map_or_else(String::new, |new| format!(" ({})", changes::between(&now, &new, &whole)));
         let why = match is_found {
             true => "a policy that was found holds only when you trust it",
             false => "the sandbox's user, or somebody else, could have written it",
         };
         notice::info(format_args!(
             "the policy {} changed{what}, and the old one stays in force, because {why}. If you \
-             want the change, type elsewhere: interceptor trust {}",
+             want the change, type elsewhere: {}",
             trust::shown(path),
-            trust::quoted(path)
+            trust::command(path, text)
         ));
         true
     }

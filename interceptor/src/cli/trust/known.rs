@@ -1,15 +1,11 @@
-//! `interceptor trust`: records that the user wants what a policy file says, by its SHA-256.
-//!
-//! A policy that `run` finds by itself may have come with somebody else's project, or may have been
-//! changed by what ran there. It is used only if the user has trusted its content. The hashes are
-//! in `$XDG_STATE_HOME/interceptor/trusted`, which no sandbox can see.
+//! What is trusted: hashes of policies, in `$XDG_STATE_HOME/interceptor/trusted`, which no sandbox
+//! can see.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -19,10 +15,11 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use super::person::Person;
-use super::policy_file::printable;
-use super::written::Written;
-use super::{discovery, findings, permits, registries};
+use crate::cli::findings;
+use crate::cli::permits::{Extent, permits};
+use crate::cli::person::Person;
+use crate::cli::policy_file::printable;
+use crate::cli::written::Written;
 use crate::files;
 
 /// The list, below the person's state.
@@ -30,62 +27,14 @@ const TRUSTED: &str = "trusted";
 /// The longest list, in bytes.
 const MAX_LIST: u64 = 4 << 20;
 
-/// The arguments of `interceptor trust`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  interceptor trust
-  interceptor trust project/interceptor.jsonc
-
-A policy that `run` finds in the working directory, or above it, is used only while its content is \
-                        one that you have trusted. A policy given with --policy needs no trust.")]
-pub struct Trust {
-    /// The policy [default: interceptor.json or interceptor.jsonc here or above].
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
-/// Runs the command.
-pub fn run(arguments: Trust) -> anyhow::Result<ExitCode> {
-    let person = Person::invoking()?;
-    let path = match arguments.file {
-        Some(file) => std::path::absolute(file)?,
-        None => {
-            let directory = std::env::current_dir().context("cannot find the working directory")?;
-            match discovery::nearest(&person, &directory)? {
-                Some(path) => path,
-                None => bail!(
-                    "there is no interceptor.json or interceptor.jsonc here or above; name a file"
-                ),
-            }
-        }
-    };
-    let written = discovery::read(&person, &path)?;
-    let catalogue = registries::catalogue(None)?;
-    let report = interceptor_policy::check(&written.text, &catalogue);
-    if !report.errors.is_empty() {
-        findings::print(
-            &mut io::stderr().lock(),
-            &written.name,
-            &written.text,
-            &report.errors,
-            &[],
-        )?;
-        return Ok(ExitCode::from(1));
-    }
-    record(&person, &path, &written.text)?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "trusted: {}; it permits", printable(&written.name))?;
-    for line in permitted(&written, &report, &catalogue) {
-        writeln!(out, "  {line}")?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
+/// How many digits of a hash are shown: enough that nobody finds two contents that begin alike.
+pub(super) const HASH_SHOWN: usize = 40;
 
 /// Accepts a policy that was found if the user has trusted its content.
 ///
 /// # Errors
 /// Otherwise: with what it would permit, and the command that trusts it.
-pub(super) fn require(
+pub(in crate::cli) fn require(
     person: &Person,
     written: Written,
     catalogue: &Catalogue,
@@ -104,9 +53,10 @@ pub(super) fn require(
     let known = listed.lines().any(|line| line.split_once("  ").is_some_and(|(_, at)| at == shown));
     let what = if known { "has changed since you trusted it" } else { "is not trusted yet" };
     let mut lines = vec![format!("{shown} {what}. It would permit")];
-    lines.extend(permitted(&written, &report, catalogue).iter().map(|line| format!("  {line}")));
+    let permitted = permitted(&written, &report, catalogue, Extent::Short);
+    lines.extend(permitted.iter().map(|line| format!("  {line}")));
     lines.push("If you want that, type".to_owned());
-    lines.push(format!("  interceptor trust {}", quoted(path)));
+    lines.push(format!("  {}", command(path, &written.text)));
     bail!("{}", lines.join("\n"))
 }
 
@@ -114,7 +64,7 @@ pub(super) fn require(
 ///
 /// # Errors
 /// If the list cannot be written.
-pub(super) fn record(person: &Person, path: &Path, text: &str) -> anyhow::Result<()> {
+pub(in crate::cli) fn record(person: &Person, path: &Path, text: &str) -> anyhow::Result<()> {
     let (hash, path) = (hash(text), shown(path));
     let written = person.act(|| {
         let place = path_of_list(person)?;
@@ -147,7 +97,7 @@ pub(super) fn record(person: &Person, path: &Path, text: &str) -> anyhow::Result
 
 /// The directory of the list, held open and made if it is missing: a running sandbox is judged by
 /// what is in it, wherever its path leads by then. `None` if there can be none.
-pub(super) fn directory(person: &Person) -> Option<OwnedFd> {
+pub(in crate::cli) fn directory(person: &Person) -> Option<OwnedFd> {
     let open = || {
         if let Some(directory) = person.state_directory() {
             // What cannot be made may be there all the same.
@@ -164,7 +114,7 @@ pub(super) fn directory(person: &Person) -> Option<OwnedFd> {
 ///
 /// # Errors
 /// If the list cannot be read.
-pub(super) fn is_trusted_since(
+pub(in crate::cli) fn is_trusted_since(
     person: &Person,
     directory: &OwnedFd,
     text: &str,
@@ -232,24 +182,35 @@ fn path_of_list(person: &Person) -> io::Result<PathBuf> {
 }
 
 /// What a valid policy permits.
-fn permitted(written: &Written, report: &Report, catalogue: &Catalogue) -> Vec<String> {
+pub(super) fn permitted(
+    written: &Written,
+    report: &Report,
+    catalogue: &Catalogue,
+    extent: Extent,
+) -> Vec<String> {
     match (Document::parse(&written.text), &report.policy) {
-        (Ok(parsed), Some(policy)) => permits::permits(&parsed.document, policy, catalogue),
+        (Ok(parsed), Some(policy)) => permits(&parsed.document, policy, catalogue, extent),
         _ => Vec::new(),
     }
 }
 
-fn hash(text: &str) -> String {
+/// The command that trusts this content of a file, and no other.
+pub(in crate::cli) fn command(path: &Path, text: &str) -> String {
+    format!("interceptor trust {} --sha256 {}", quoted(path), &hash(text)[..HASH_SHOWN])
+}
+
+/// The SHA-256 of a policy, as hexadecimal digits.
+pub(super) fn hash(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A path, safe for a terminal.
-pub(super) fn shown(path: &Path) -> String {
+pub(in crate::cli) fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
 /// A path, quoted for a shell.
-pub(super) fn quoted(path: &Path) -> String {
+pub(in crate::cli) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
     if text.chars().all(plain) {
@@ -287,7 +248,8 @@ mod tests {
         let text = r#"{"network":{"allow":["a.test"]}}"#;
         let error = require(&person, found(text), &catalogue).unwrap_err().to_string();
         assert!(error.contains("not trusted yet") && error.contains("hosts: a.test"), "{error}");
-        assert!(error.ends_with("  interceptor trust /p/interceptor.json"), "{error}");
+        let typed = format!("  interceptor trust /p/interceptor.json --sha256 {}", hash(text));
+        assert!(error.ends_with(&typed[..typed.len() - 64 + HASH_SHOWN]), "{error}");
         record(&person, Path::new("/p/interceptor.json"), text).unwrap();
         record(&person, Path::new("/p/interceptor.json"), text).unwrap();
         assert!(require(&person, found(text), &catalogue).unwrap().is_trusted);
@@ -303,7 +265,7 @@ mod tests {
         record(&person, Path::new("/p/interceptor.json"), text).unwrap();
         assert!(since(text) && !since("{ }"));
         assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 1);
-        // What is to be said some day has not been said, and another directory in its place is none.
+        // What is to be said some day has not been said, nor does another directory say anything.
         let forged = format!("{} 2999-01-01T00:00:00Z  /p\n", hash("{ }"));
         let whole = fs::read_to_string(&list).unwrap();
         fs::write(&list, whole.clone() + &forged).unwrap();
